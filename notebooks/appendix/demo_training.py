@@ -1,0 +1,529 @@
+"""Train the demo models from scratch on scenes; resumable, on CPU or GPU.
+
+    python demo_training.py PART [--minutes M] [--device cpu|cuda]
+
+PART is one of: render, vae, clip, judge, unet, export. Each part stops after M minutes
+or when its schedule ends, saves a checkpoint under `data/training/`, and continues from
+it when called again; without a checkpoint it starts from the shipped weights, if any.
+`export` writes fp16 safetensors to `data/models/demo/`.
+A1_demo_models.ipynb tells what is trained and why, and shows how good it is.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from minddiff_utils.backbone import load_torchvision
+
+load_torchvision()
+import open_clip.model as open_clip_model  # noqa: E402
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from minddiff_utils.config import project_root  # noqa: E402
+from minddiff_utils.insilico import scenes  # noqa: E402
+
+LOG = logging.getLogger("demo_training")
+WORK = project_root() / "data" / "training"
+MODELS = project_root() / "data" / "models" / "demo"
+N_SCENES = {"train": 40_000, "judge": 16_000, "validation": 2_000}
+
+VAE_CONFIG = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 16,
+    "sample_size": 64,
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "block_out_channels": [16, 32, 64, 96],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "mid_block_add_attention": False,
+}
+CLIP_CONFIG = {
+    "embed_dim": 128,
+    "vision_cfg": {
+        "image_size": 64,
+        "patch_size": 8,
+        "width": 128,
+        "layers": 6,
+        "head_width": 32,
+    },
+    "text_cfg": {"context_length": 16, "width": 128, "heads": 4, "layers": 2},
+}
+JUDGE_CONFIG = {
+    "embed_dim": 96,
+    "vision_cfg": {
+        "image_size": 64,
+        "layers": [1, 1, 2, 1],
+        "width": 24,
+        "head_width": 32,
+    },
+    "text_cfg": {"context_length": 16, "width": 96, "heads": 4, "layers": 2},
+}
+UNET_CONFIG = {
+    "sample_size": 8,
+    "in_channels": 16,
+    "out_channels": 16,
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 128,
+    "block_out_channels": [96, 160],
+    "attention_head_dim": 8,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+}
+SCHEDULER_CONFIG = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+
+def vocabulary() -> dict[str, object]:
+    """Every word a caption can hold, from a sample of captions; ids are ordered."""
+    words: set[str] = set()
+    seed = scenes.world_seed("train")
+    for index in range(4000):
+        for caption in scenes.make_scene(seed, index).captions:
+            words.update(caption.split())
+    tokens = ["<pad>", "<bos>", "<unk>", *sorted(words), "<eos>"]
+    return {"tokens": tokens, "pad": 0, "bos": 1, "unk": 2, "eos": len(tokens) - 1}
+
+
+def tokenise(captions: list[str], vocab: dict, context: int = 16) -> torch.Tensor:
+    index = {token: i for i, token in enumerate(vocab["tokens"])}
+    ids = torch.full((len(captions), context), vocab["pad"], dtype=torch.long)
+    for row, caption in enumerate(captions):
+        words = [index.get(w, vocab["unk"]) for w in caption.split()][: context - 2]
+        line = [vocab["bos"], *words, vocab["eos"]]
+        ids[row, : len(line)] = torch.tensor(line)
+    return ids
+
+
+# --- data -------------------------------------------------------------------------
+
+
+def _render_block(world: str, start: int, stop: int, size: int) -> np.ndarray:
+    seed = scenes.world_seed(world)
+    images = []
+    for index in range(start, stop):
+        big = scenes.render(scenes.make_scene(seed, index), 128)
+        small = big.reshape(size, 2, size, 2, 3).astype(np.float32).mean((1, 3))
+        images.append(np.rint(small).astype(np.uint8))
+    return np.stack(images)
+
+
+def render_all() -> None:
+    WORK.mkdir(parents=True, exist_ok=True)
+    for world, n in N_SCENES.items():
+        path = WORK / f"{world}.npy"
+        if path.exists():
+            continue
+        starts = range(0, n, 250)
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            task = partial(_render_block, world, size=64)
+            blocks = pool.map(task, starts, [s + 250 for s in starts])
+            np.save(path.with_suffix(".part.npy"), np.concatenate(list(blocks)))
+        path.with_suffix(".part.npy").rename(path)
+        LOG.info("rendered %s", path)
+
+
+def load_world(world: str) -> tuple[torch.Tensor, list[scenes.Scene]]:
+    images = torch.from_numpy(np.load(WORK / f"{world}.npy")).permute(0, 3, 1, 2)
+    seed = scenes.world_seed(world)
+    return images, [scenes.make_scene(seed, i) for i in range(len(images))]
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 127.5 - 1
+
+
+# --- checkpoints and averaging ----------------------------------------------------
+
+
+class Trainer:
+    """A model, its optimiser, an average of its weights, and where they are saved."""
+
+    def __init__(self, name: str, model: torch.nn.Module, lr: float, decay: float):
+        self.path = WORK / f"{name}.pt"
+        self.model, self.decay, self.lr = model, decay, lr
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+        self.step, self.seconds, self.log = 0, 0.0, []
+        shipped = next((MODELS / name).glob("*.safetensors"), None)
+        if not self.path.exists() and shipped is not None:
+            model.load_state_dict(load_file(shipped), strict=False)
+            self.average = {
+                k: v.detach().clone() for k, v in model.state_dict().items()
+            }
+        if self.path.exists():
+            saved = torch.load(self.path, weights_only=True)
+            model.load_state_dict(saved["model"])
+            self.average = saved["average"]
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.step, self.seconds, self.log = (
+                saved["step"],
+                saved["seconds"],
+                saved["log"],
+            )
+
+    def update(self, loss: torch.Tensor, fraction: float) -> None:
+        warm = min(1.0, (self.step + 1) / 100)
+        rate = self.lr * warm * max(0.03, 0.5 + 0.5 * math.cos(math.pi * fraction))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                if value.dtype.is_floating_point:
+                    self.average[key].lerp_(value, 1 - decay)
+                else:
+                    self.average[key].copy_(value)
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "log": self.log,
+        }
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        part.rename(self.path)
+
+    def run(self, minutes: float, total_minutes: float, step) -> None:
+        """Call `step(fraction)` for a loss until the time is up; save every minute."""
+        began = last = time.time()
+        before = self.seconds
+        losses = []
+        while time.time() - began < 60 * minutes:
+            fraction = min(1.0, self.seconds / (60 * total_minutes))
+            loss = step()
+            self.update(loss, fraction)
+            losses.append(loss.item())
+            self.seconds = before + time.time() - began
+            if time.time() - last > 60:
+                last = time.time()
+                row = {
+                    "step": self.step,
+                    "minutes": round(self.seconds / 60, 2),
+                    "loss": round(float(np.mean(losses)), 5),
+                }
+                losses = []
+                self.log.append(row)
+                LOG.info("%s %s", self.path.stem, row)
+                self.save()
+            if fraction >= 1.0:
+                break
+        self.save()
+
+
+# --- the autoencoder --------------------------------------------------------------
+
+
+def train_vae(minutes: float, total: float, device: str) -> None:
+    torch.manual_seed(1)
+    images, _ = load_world("train")
+    model = AutoencoderKL(**VAE_CONFIG).to(device, memory_format=torch.channels_last)
+    trainer = Trainer("vae", model, lr=2e-3, decay=0.995)
+    batch = 8 if device == "cpu" else 128
+    generator = torch.Generator().manual_seed(10 + trainer.step)
+
+    def step() -> torch.Tensor:
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        x = to_float(images[rows]).to(device, memory_format=torch.channels_last)
+        posterior = model.encode(x).latent_dist
+        y = model.decode(posterior.sample()).sample
+        gx, gy = _gradients(x), _gradients(y)
+        edges = sum(F.l1_loss(a, b) for a, b in zip(gx, gy, strict=True))
+        kl = posterior.kl().mean() / 1024
+        return F.mse_loss(y, x) + 0.15 * F.l1_loss(y, x) + 0.05 * edges + 1e-4 * kl
+
+    trainer.run(minutes, total, step)
+
+
+def _gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+# --- CLIP and the judge -----------------------------------------------------------
+
+
+def build_clip(config: dict, vocab: dict) -> torch.nn.Module:
+    text = {**config["text_cfg"], "vocab_size": len(vocab["tokens"])}
+    return open_clip_model.CLIP(config["embed_dim"], config["vision_cfg"], text)
+
+
+def train_clip(
+    name: str, config: dict, world: str, minutes: float, total: float, device: str
+) -> None:
+    torch.manual_seed(2 if name == "clip" else 3)
+    images, made = load_world(world)
+    vocab = vocabulary()
+    model = build_clip(config, vocab)
+    width = config["embed_dim"]
+    model.aux = torch.nn.Linear(width, len(scenes.CATEGORIES) + len(scenes.BACKGROUNDS))
+    model.to(device)
+    trainer = Trainer(name, model, lr=1.5e-3, decay=0.995)
+    batch = 64 if device == "cpu" else 512
+    labels = _labels(made)
+    tokens = tokenise([c for s in made for c in s.captions], vocab).reshape(
+        len(made), 5, -1
+    )
+    generator = torch.Generator().manual_seed(20 + trainer.step)
+
+    def step() -> torch.Tensor:
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        which = torch.randint(5, (batch,), generator=generator)
+        x = _augment(to_float(images[rows]), generator).to(device)
+        a = F.normalize(model.encode_image(x), dim=-1)
+        b = F.normalize(model.encode_text(tokens[rows, which].to(device)), dim=-1)
+        logits = model.logit_scale.exp().clamp(max=60) * a @ b.T
+        targets = torch.arange(batch, device=device)
+        contrast = F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)
+        y = labels[rows].to(device)
+        aux = F.binary_cross_entropy_with_logits(model.aux(a * 8), y)
+        return contrast / 2 + 20 * aux
+
+    trainer.run(minutes, total, step)
+
+
+def _labels(made: list[scenes.Scene]) -> torch.Tensor:
+    names = [*scenes.CATEGORIES, *scenes.BACKGROUNDS]
+    labels = torch.zeros(len(made), len(names))
+    for row, scene in enumerate(made):
+        for item in scene.objects:
+            labels[row, names.index(item.category)] = 1
+        labels[row, names.index(scene.background)] = 1
+    return labels
+
+
+def _augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    dx, dy = torch.randint(-3, 4, (2,), generator=generator).tolist()
+    gain = 1 + 0.1 * (torch.rand(len(x), 1, 1, 1, generator=generator) - 0.5)
+    return torch.roll(x, (dx, dy), (2, 3)) * gain
+
+
+# --- the U-Net --------------------------------------------------------------------
+
+
+def load_average(name: str, model: torch.nn.Module) -> torch.nn.Module:
+    saved = torch.load(WORK / f"{name}.pt", weights_only=True)
+    state = {k: v for k, v in saved["average"].items() if not k.startswith("aux.")}
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def text_sequence(clip: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Return the text tower's normalised token sequence, (n, n_tokens, width)."""
+    x = clip.token_embedding(ids) + clip.positional_embedding
+    x = clip.transformer(x, attn_mask=clip.attn_mask)
+    return clip.ln_final(x)
+
+
+@torch.no_grad()
+def latents_and_text(device: str) -> tuple[torch.Tensor, ...]:
+    path = WORK / "unet_inputs.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        return saved["z"], saved["c"], saved["null"], saved["mean"], saved["std"]
+    images, made = load_world("train")
+    vocab = vocabulary()
+    vae = load_average("vae", AutoencoderKL(**VAE_CONFIG)).to(device)
+    clip = load_average("clip", build_clip(CLIP_CONFIG, vocab)).to(device)
+    z = torch.cat(
+        [
+            vae.encode(to_float(x).to(device)).latent_dist.mode().cpu()
+            for x in images.split(128)
+        ]
+    )
+    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    z = (z - mean[:, None, None]) / std[:, None, None]
+    texts = [c for s in made for c in s.captions]
+    unique = sorted(set(texts))
+    where = {t: i for i, t in enumerate(unique)}
+    ids = tokenise(unique, vocab)
+    table = torch.cat([text_sequence(clip, x.to(device)).cpu() for x in ids.split(512)])
+    rows = torch.tensor([where[t] for t in texts]).reshape(len(made), 5)
+    null = text_sequence(clip, tokenise([""], vocab).to(device)).cpu()
+    saved = {"z": z, "c": (table.half(), rows), "null": null, "mean": mean, "std": std}
+    torch.save(saved, path)
+    return z, saved["c"], null, mean, std
+
+
+def train_unet(minutes: float, total: float, device: str) -> None:
+    torch.manual_seed(4)
+    z, (table, rows), null, _, _ = latents_and_text(device)
+    spread = table.float().std((0, 1))
+    model = UNet2DConditionModel(**UNET_CONFIG)
+    model.to(device, memory_format=torch.channels_last)
+    trainer = Trainer("unet", model, lr=8e-4, decay=0.999)
+    scheduler = DDIMScheduler(**SCHEDULER_CONFIG)
+    abar = scheduler.alphas_cumprod
+    batch = 32 if device == "cpu" else 256
+    generator = torch.Generator().manual_seed(40 + trainer.step)
+
+    def step() -> torch.Tensor:
+        i = torch.randint(len(z), (batch,), generator=generator)
+        c = _conditions(table, rows[i], spread, null, generator)
+        t = torch.randint(1000, (batch,), generator=generator)
+        noise = torch.randn(z[i].shape, generator=generator)
+        a = abar[t][:, None, None, None]
+        x = a.sqrt() * z[i] + (1 - a).sqrt() * noise
+        v = a.sqrt() * noise - (1 - a).sqrt() * z[i]
+        snr = a / (1 - a)
+        weight = (snr.clamp(max=5) + 0.3) / (snr + 1)
+        x = x.to(device, memory_format=torch.channels_last)
+        out = model(x, t.to(device), c.to(device)).sample
+        return (weight.to(device) * (out - v.to(device)) ** 2).mean()
+
+    trainer.run(minutes, total, step)
+
+
+def _conditions(
+    table: torch.Tensor,
+    rows: torch.Tensor,
+    spread: torch.Tensor,
+    null: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """One caption or the mean of five, sometimes shrunk and noisy, sometimes empty."""
+    n = len(rows)
+    pick = torch.randint(5, (n,), generator=generator)
+    c = table[rows[torch.arange(n), pick]].float()
+    chance = torch.rand(n, generator=generator)
+    mean = chance < 0.45
+    c[mean] = table[rows[mean]].float().mean(1)
+    noisy = torch.rand(n, generator=generator) < 0.25
+    centre = table[::97].float().mean(0)
+    shrink = 0.5 + 0.5 * torch.rand(n, 1, 1, generator=generator)
+    shaken = centre + shrink * (c - centre)
+    shaken = shaken + 0.25 * spread * torch.randn(c.shape, generator=generator)
+    c = torch.where(noisy[:, None, None], shaken, c)
+    empty = torch.rand(n, generator=generator) < 0.1
+    return torch.where(empty[:, None, None], null, c)
+
+
+# --- export -----------------------------------------------------------------------
+
+
+def _half(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        k: v.half().contiguous() if v.is_floating_point() else v.contiguous()
+        for k, v in model.state_dict().items()
+    }
+
+
+def _write(folder: Path, weights: str, model: torch.nn.Module, configs: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / (weights + ".part")
+    save_file(_half(model), part, metadata={"format": "pt"})
+    part.rename(folder / weights)
+    for name, config in configs.items():
+        text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def export() -> None:
+    import hashlib
+
+    vocab = vocabulary()
+    log = {}
+    if (WORK / "vae.pt").exists():
+        saved = load_average("vae", AutoencoderKL(**VAE_CONFIG))
+        config = {**VAE_CONFIG, "_class_name": "AutoencoderKL", "scaling_factor": 1.0}
+        if (WORK / "unet_inputs.pt").exists():
+            inputs = torch.load(WORK / "unet_inputs.pt", weights_only=True)
+            config["latents_mean"] = [round(v, 6) for v in inputs["mean"].tolist()]
+            config["latents_std"] = [round(v, 6) for v in inputs["std"].tolist()]
+        name = "diffusion_pytorch_model.safetensors"
+        _write(MODELS / "vae", name, saved, {"config.json": config})
+    for part, config in (("clip", CLIP_CONFIG), ("judge", JUDGE_CONFIG)):
+        if (WORK / f"{part}.pt").exists():
+            model = load_average(part, build_clip(config, vocab))
+            text = {**config["text_cfg"], "vocab_size": len(vocab["tokens"])}
+            files = {
+                "open_clip_config.json": {"model_cfg": {**config, "text_cfg": text}},
+                "vocabulary.json": vocab,
+            }
+            _write(MODELS / part, "open_clip_model.safetensors", model, files)
+    if (WORK / "unet.pt").exists():
+        model = load_average("unet", UNet2DConditionModel(**UNET_CONFIG))
+        config = {**UNET_CONFIG, "_class_name": "UNet2DConditionModel"}
+        name = "diffusion_pytorch_model.safetensors"
+        _write(MODELS / "unet", name, model, {"config.json": config})
+    folder = MODELS / "scheduler"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**SCHEDULER_CONFIG, "_class_name": "DDIMScheduler"}
+    (folder / "scheduler_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    for part in ("vae", "clip", "judge", "unet"):
+        if (WORK / f"{part}.pt").exists():
+            saved = torch.load(WORK / f"{part}.pt", weights_only=True)
+            log[part] = saved["log"]
+    (MODELS / "training_log.json").write_text(json.dumps(log, indent=0) + "\n")
+    files = sorted(
+        p for p in MODELS.rglob("*") if p.is_file() and p.name != "SHA256SUMS"
+    )
+    lines = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(MODELS)}\n"
+        for p in files
+    ]
+    (MODELS / "SHA256SUMS").write_text("".join(lines))
+    LOG.info("exported %.1f MB", sum(p.stat().st_size for p in files) / 1e6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = ("render", "vae", "clip", "judge", "unet", "export")
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after")
+    parser.add_argument(
+        "--total", type=float, default=60, help="length of the schedule"
+    )
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if args.part == "render":
+        render_all()
+    elif args.part == "vae":
+        train_vae(args.minutes, args.total, args.device)
+    elif args.part == "clip":
+        train_clip("clip", CLIP_CONFIG, "train", args.minutes, args.total, args.device)
+    elif args.part == "judge":
+        train_clip(
+            "judge", JUDGE_CONFIG, "judge", args.minutes, args.total, args.device
+        )
+    elif args.part == "unet":
+        train_unet(args.minutes, args.total, args.device)
+    else:
+        export()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Frozen profiles: every number a run depends on, in one validated object.
+
+A profile is a YAML file in `notebooks/profiles/`; unknown keys, wrong types and values
+out of range are refused with one sentence. Defaults live here only. Place in the flow:
+layer 1; functions elsewhere take values from it, never the whole profile.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from minddiff_utils.errors import ConfigError
+
+__all__ = [
+    "AREAS",
+    "HVC",
+    "LVC",
+    "DataConfig",
+    "DecodingConfig",
+    "EvaluationConfig",
+    "FeatureConfig",
+    "ModelConfig",
+    "Profile",
+    "SimulationConfig",
+    "Stage1Config",
+    "Stage2Config",
+    "load_profile",
+    "project_root",
+]
+
+#: MindDiffuser's 11 visual areas, from early to late (PAPER claim C9).
+AREAS = ("V1", "V2", "V3", "V3ab", "hV4", "VO", "PHC", "LO", "MT", "MST", "IPS")
+#: Low- and high-level visual cortex.
+LVC = ("V1", "V2", "V3", "V3ab", "hV4")
+HVC = ("VO", "PHC", "LO", "MT", "MST", "IPS")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Subject = Annotated[int, Field(ge=1, le=8)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SimulationConfig(_Frozen):
+    """The in-silico NSD (demo and smoke only)."""
+
+    n_sessions: Annotated[int, Field(gt=0, le=40)]  # 750 trials each
+    n_test_images: PositiveInt  # shared images shown, three repeats each
+    image_size: PositiveInt = 425  # px, NSD's own
+    n_surface_depths: PositiveInt = 3  # layerB1..B3
+
+
+class DataConfig(_Frozen):
+    """How responses are read and prepared (notebook 01)."""
+
+    sessions: Annotated[int, Field(gt=0, le=40)]  # first n sessions of each subject
+    betas_version: str = "betas_fithrf_GLMdenoise_RR"
+    zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
+    n_validation: PositiveInt  # last training images by 10k index (paper: 859)
+    n_reconstruct: PositiveInt  # first test images that stages 1 and 2 reconstruct
+
+
+class ModelConfig(_Frozen):
+    """Which generator and CLIP (only `backbone` looks inside)."""
+
+    backbone: Literal["demo", "sd14", "tiny"]
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    batch_size: PositiveInt = 8
+    n_threads: PositiveInt = 1
+
+    @property
+    def image_size(self) -> int:
+        """Return the generator's native image size, px (sides are equal)."""
+        return 512 if self.backbone == "sd14" else 64
+
+
+class FeatureConfig(_Frozen):
+    """The three decoded features (notebook 02)."""
+
+    n_captions: PositiveInt = 5
+    clip_layers: tuple[int, ...] = (1, 2, 3, 4, 5, 6)  # 1-based blocks, MLP outputs
+
+    @model_validator(mode="after")
+    def _layers_ascend(self) -> "FeatureConfig":
+        layers = self.clip_layers
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 1:
+            msg = "clip_layers must be distinct, ascending and start at 1 or above"
+            raise ValueError(msg)
+        return self
+
+
+class DecodingConfig(_Frozen):
+    """Voxel-selected ridge (paper section 3; FastL2LiR)."""
+
+    alpha: Annotated[float, Field(gt=0)] = 0.15
+    n_feat_c: PositiveInt = 450
+    n_feat_z: PositiveInt = 3000
+    n_feat_clip: PositiveInt = 850
+    k_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
+    k_grid: tuple[float, ...] = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
+    n_folds: Annotated[int, Field(ge=2)] = 3
+    n_permutations: PositiveInt = 200
+
+
+class Stage1Config(_Frozen):
+    """img2img from z under c (discrepancy 4: levels 37 and 35 of 50)."""
+
+    n_steps: PositiveInt = 50
+    encode_index: PositiveInt = 37  # noise level, as DDIM index
+    decode_steps: PositiveInt = 35  # denoising steps taken
+    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> "Stage1Config":
+        if max(self.encode_index, self.decode_steps) > self.n_steps:
+            msg = "encode_index and decode_steps must not exceed n_steps"
+            raise ValueError(msg)
+        return self
+
+
+class Stage2Config(_Frozen):
+    """Structural alignment (Algorithm 1)."""
+
+    preset: Literal["paper", "released", "fast"] = "fast"
+    n_iter: Annotated[int, Field(ge=0)] = 300
+    lr_z: Annotated[float, Field(ge=0)] = 0.01
+    lr_c: Annotated[float, Field(ge=0)] = 0.01
+    anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
+    n_steps_fast: PositiveInt = 6  # solver steps of the fast preset's surrogate
+    guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
+    n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
+    n_iter_paper: Annotated[int, Field(ge=0)] = 300
+    n_trajectory: PositiveInt = 8  # images kept per trajectory
+
+
+class EvaluationConfig(_Frozen):
+    """Intervals and tests (notebook 05)."""
+
+    n_bootstrap: PositiveInt = 2000
+    n_permutations: PositiveInt = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Profile(_Frozen):
+    """One resolved profile; equal digests mean equal results on one machine."""
+
+    name: Literal["smoke", "demo", "nsd"]
+    seed: Annotated[int, Field(ge=0)]
+    subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
+    simulation: SimulationConfig | None
+    data: DataConfig
+    models: ModelConfig
+    features: FeatureConfig
+    decoding: DecodingConfig
+    stage1: Stage1Config
+    stage2: Stage2Config
+    evaluation: EvaluationConfig
+
+    @property
+    def label(self) -> str:
+        """Return the words every figure and table carries about its origin."""
+        if self.simulation is None:
+            return f"profile {self.name}"
+        return f"profile {self.name}: in-silico subjects, demo models"
+
+    @property
+    def digest(self) -> str:
+        """Return the first 12 hex digits of the SHA-256 of the resolved profile."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def project_root() -> Path:
+    """Return the repository's root, found from this file (editable install)."""
+    return Path(__file__).resolve().parents[2]
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_freeze(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _freeze(item) for key, item in value.items()}
+    return value
+
+
+def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for dotted, value in overrides.items():
+        *parents, leaf = str(dotted).split(".")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return nested
+
+
+def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Read the profile `name` and apply `overrides` (`{"stage2.n_iter": 5}`).
+
+    Raises
+    ------
+    ConfigError
+        Unknown profile, unreadable YAML, unknown key, wrong type or value.
+    """
+    folder = project_root() / "notebooks" / "profiles"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(
+            f"Profile {name!r} does not exist in {folder}: use one of {known}."
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    if not isinstance(raw, Mapping):
+        raise ConfigError(
+            f"{path} must hold keys and values, not {type(raw).__name__}."
+        )
+    try:
+        return Profile.model_validate(_freeze(_merge(raw, _nest(overrides or {}))))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"Profile {name!r}, key {key or '(whole)'}: {first['msg']}; "
+            f"mend {path} or the override."
+        ) from error

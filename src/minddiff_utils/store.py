@@ -1,0 +1,427 @@
+"""The only writer: atomic files with a manifest beside each, and the project's tree.
+
+Every artefact is written beside its place and renamed, so that nothing half-written is
+ever found; its manifest (`NAME.manifest.json`) says what made it. Place in the flow:
+layer 3; notebooks read and write only through here.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from minddiff_utils import provenance, rng
+from minddiff_utils.config import Profile, load_profile, project_root
+from minddiff_utils.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Run",
+    "Tree",
+    "is_current",
+    "read_arrays",
+    "read_attrs",
+    "read_png",
+    "read_table",
+    "start",
+    "write_arrays",
+    "write_figure",
+    "write_png",
+    "write_table",
+    "write_text",
+]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where everything lives below one root, for one profile."""
+
+    root: Path
+    profile_name: str
+    nsd: Path
+
+    def derived(self, subject: int) -> Path:
+        """Return the folder of a subject's derived artefacts."""
+        return self.root / "data" / self.profile_name / "derived" / f"subj{subject:02d}"
+
+    def stage_dir(self, subject: int, stage: str) -> Path:
+        """Return the folder of one reconstruction condition of a subject."""
+        return self.derived(subject) / stage
+
+    @property
+    def models(self) -> Path:
+        """Return the folder of the shipped or downloaded model weights."""
+        return self.root / "data" / "models"
+
+    @property
+    def figures(self) -> Path:
+        """Return the folder of the run's figures."""
+        return self.root / "figures" / self.profile_name
+
+    @property
+    def tables(self) -> Path:
+        """Return the folder of the run's tables."""
+        return self.figures / "tables"
+
+    @property
+    def notebooks(self) -> Path:
+        """Return the folder of the executed notebooks."""
+        return self.figures / "notebooks"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook's run: its profile, its tree and its named random streams."""
+
+    profile: Profile
+    tree: Tree
+    subject: int | None
+    shard: tuple[int, int]
+
+    def stream(self, *names: str | int) -> np.random.Generator:
+        """Return the numpy stream `names` under the profile's seed."""
+        return rng.stream(self.profile.seed, *names)
+
+    def torch_stream(self, *names: str | int) -> "torch.Generator":
+        """Return the torch stream `names` under the profile's seed."""
+        return rng.torch_stream(self.profile.seed, *names)
+
+    def in_shard(self, position: int) -> bool:
+        """Return whether the image at `position` belongs to this run's shard."""
+        index, count = self.shard
+        return position % count == index
+
+    def __repr__(self) -> str:
+        """Show what a reader needs to know about where numbers come from."""
+        profile = self.profile
+        who = f"subject {self.subject}" if self.subject else "all subjects"
+        return (
+            f"{profile.label}\n{who} · shard {self.shard[0]}/{self.shard[1]} · "
+            f"seed {profile.seed} · digest {profile.digest} · {profile.models.device}\n"
+            f"stage 1: {profile.stage1!r}\nstage 2: {profile.stage2!r}"
+        )
+
+
+def _parse_shard(shard: str) -> tuple[int, int]:
+    index, _, count = shard.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(
+            f"shard is {shard!r}, but must read INDEX/COUNT, such as 0/1."
+        )
+    return int(index), int(count)
+
+
+def start(
+    profile: str,
+    *,
+    subject: int | None = None,
+    shard: str = "0/1",
+    overrides: Mapping[str, Any] | None = None,
+) -> Run:
+    """Resolve `profile` and return the notebook's run.
+
+    Raises
+    ------
+    ConfigError
+        Wrong profile, override, subject or shard.
+    """
+    resolved = load_profile(profile, overrides)
+    if subject is not None and subject not in resolved.subjects:
+        known = ", ".join(map(str, resolved.subjects))
+        raise ConfigError(
+            f"subject {subject} is not in profile {profile!r}: use one of {known}."
+        )
+    root = Path(os.environ.get("MINDDIFF_ROOT", project_root()))
+    nsd = os.environ.get("MINDDIFF_NSD_ROOT", root / "data" / profile / "nsd")
+    run = Run(resolved, Tree(root, profile, Path(nsd)), subject, _parse_shard(shard))
+    if resolved.models.backbone != "sd14":
+        _fix_threads(resolved.models.n_threads)
+    return run
+
+
+def _fix_threads(n_threads: int) -> None:
+    """Pin torch to `n_threads`: sums over another number of threads differ in bits."""
+    import torch
+
+    torch.set_num_threads(n_threads)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+# --- writing ----------------------------------------------------------------------
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s place."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"{path} could not be written ({reason}): free space or mend permissions "
+            "there, then run the same command again."
+        ) from error
+
+
+def _write(
+    path: Path,
+    fill: Callable[[Path], None],
+    run: Run,
+    inputs: Sequence[Path],
+    began: float | None = None,
+) -> None:
+    with _beside(path) as part:
+        fill(part)
+    manifest = {
+        "artefact": path.name,
+        "sha256": provenance.digest_file(path),
+        "key": _key(run, inputs),
+        "inputs": {str(p.name): _input_digest(p) for p in inputs},
+        "profile": run.profile.digest,
+        "seed": run.profile.seed,
+        "subject": run.subject,
+        "seconds": None if began is None else round(time.time() - began, 3),
+        **provenance.describe(),
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    with _beside(_manifest_path(path)) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _manifest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".manifest.json")
+
+
+def _input_digest(path: Path) -> str:
+    manifest = _manifest_path(path)
+    if manifest.is_file():
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
+    return provenance.digest_file(path) if path.is_file() else "absent"
+
+
+def _key(run: Run, inputs: Sequence[Path]) -> str:
+    parts = {
+        "code": provenance.code_digest(),
+        "profile": run.profile.digest,
+        "inputs": [_input_digest(p) for p in inputs],
+    }
+    return provenance.digest_json(parts)
+
+
+def is_current(path: Path, *, run: Run, inputs: Sequence[Path] = ()) -> bool:
+    """Return whether `path` exists, is undamaged and was made from these inputs."""
+    manifest_path = _manifest_path(path)
+    if not (path.is_file() and manifest_path.is_file()):
+        return False
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        fits = manifest["key"] == _key(run, inputs)
+        return bool(fits and manifest["sha256"] == provenance.digest_file(path))
+    except (ValueError, KeyError):
+        return False
+
+
+def write_arrays(
+    path: Path,
+    arrays: Mapping[str, Array | Sequence[str]],
+    *,
+    run: Run,
+    inputs: Sequence[Path] = (),
+    attrs: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Write named arrays (names may hold "/") and attributes to one HDF5 file.
+
+    The same arrays give the same bytes: no time stamps, fixed order, gzip level 1.
+    """
+    began = time.time()
+
+    def fill(part: Path) -> None:
+        with h5py.File(part, "w", track_order=True) as file:
+            for name, value in arrays.items():
+                _write_dataset(file, name, value)
+            for name, fact in (attrs or {}).items():
+                file.attrs[name] = fact
+
+    _write(path, fill, run, inputs, began)
+
+
+def _write_dataset(file: h5py.File, name: str, value: Array | Sequence[str]) -> None:
+    array = np.asarray(value)
+    if array.dtype.kind in "UO":
+        text = array.astype(object)
+        kind = h5py.string_dtype("utf-8")
+        file.create_dataset(name, data=text, dtype=kind, track_times=False)
+    elif array.size > 1024:
+        options: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
+        file.create_dataset(name, data=array, track_times=False, **options)
+    else:
+        file.create_dataset(name, data=array, track_times=False)
+
+
+def write_table(
+    path: Path,
+    table: pd.DataFrame,
+    *,
+    run: Run,
+    inputs: Sequence[Path] = (),
+    caption: str = "",
+) -> None:
+    """Write `table` as CSV at `path`, with `.md` and `.tex` twins beside it."""
+    label = f"{caption} ({run.profile.label})".strip()
+    csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_text(path, csv, run=run, inputs=inputs)
+    shown = table.map(lambda v: f"{v:.3f}" if isinstance(v, float) else str(v))
+    header = "| " + " | ".join(map(str, shown.columns)) + " |"
+    rule = "|" + "---|" * shown.shape[1]
+    rows = ["| " + " | ".join(row) + " |" for row in shown.itertuples(index=False)]
+    markdown = "\n".join([f"{label}", "", header, rule, *rows, ""])
+    write_text(path.with_suffix(".md"), markdown, run=run, inputs=inputs)
+    tex = _latex(shown, label)
+    write_text(path.with_suffix(".tex"), tex, run=run, inputs=inputs)
+
+
+def _latex(shown: pd.DataFrame, label: str) -> str:
+    marks = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}
+    table = str.maketrans(marks)
+    lines = [r"\begin{table}", rf"\caption{{{label.translate(table)}}}"]
+    lines.append(rf"\begin{{tabular}}{{{'l' * shown.shape[1]}}}\hline")
+    lines.append(
+        " & ".join(str(c).translate(table) for c in shown.columns) + r" \\\hline"
+    )
+    for row in shown.itertuples(index=False):
+        lines.append(" & ".join(str(v).translate(table) for v in row) + r" \\")
+    lines += [r"\hline\end{tabular}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def write_png(
+    path: Path,
+    image: npt.NDArray[np.uint8],
+    *,
+    run: Run,
+    inputs: Sequence[Path] = (),
+) -> None:
+    """Write an RGB image, uint8 (height, width, 3), as PNG."""
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise StoreError(
+            f"{path.name} must be a uint8 (height, width, 3) image, "
+            f"not {image.dtype} {image.shape}."
+        )
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    _write(path, lambda part: _write_bytes(part, buffer.getvalue()), run, inputs)
+
+
+def _write_bytes(part: Path, data: bytes) -> None:
+    part.write_bytes(data)
+
+
+def write_figure(stem: Path, figure: "Figure", *, run: Run) -> None:
+    """Write `figure` as `stem.png` and `stem.pdf`, without dates."""
+    for suffix, facts in (
+        (".png", {"Software": None}),
+        (".pdf", {"CreationDate": None}),
+    ):
+        buffer = BytesIO()
+        figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=facts)
+        data = buffer.getvalue()
+        path = stem.with_name(stem.name + suffix)
+        _write(path, partial(_write_bytes, data=data), run, ())
+
+
+def write_text(path: Path, text: str, *, run: Run, inputs: Sequence[Path] = ()) -> None:
+    """Write `text` as UTF-8."""
+    _write(path, lambda part: _write_bytes(part, text.encode()), run, inputs)
+
+
+# --- reading ----------------------------------------------------------------------
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise StoreError(
+            f"{path} does not exist: run the notebook that writes it first "
+            "(./run_all.sh does it in order)."
+        )
+
+
+@contextmanager
+def _open_h5(path: Path) -> Iterator[h5py.File]:
+    _require(path)
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise StoreError(
+            f"{path} is damaged and cannot be read: delete it and run again."
+        ) from error
+
+
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
+    """Return the arrays of `path` by full name; strings come back as `str`.
+
+    Raises
+    ------
+    StoreError
+        The file is missing or damaged, or a name is not in it.
+    """
+    with _open_h5(path) as file:
+        found: dict[str, Array] = {}
+
+        def visit(name: str, item: object) -> None:
+            wanted = names is None or name in names
+            if wanted and isinstance(item, h5py.Dataset):
+                text = h5py.check_string_dtype(item.dtype) is not None
+                found[name] = item.asstr()[...] if text else item[...]
+
+        file.visititems(visit)
+    missing = set(names or ()) - set(found)
+    if missing:
+        raise StoreError(
+            f"{path} lacks {', '.join(sorted(missing))}: delete it and run again."
+        )
+    return found
+
+
+def read_attrs(path: Path) -> dict[str, Any]:
+    """Return the attributes of the HDF5 file at `path`."""
+    with _open_h5(path) as file:
+        return {str(k): v for k, v in file.attrs.items()}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return the CSV table at `path`."""
+    _require(path)
+    return pd.read_csv(path)
+
+
+def read_png(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the PNG at `path` as RGB, uint8 (height, width, 3)."""
+    _require(path)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
