@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from minddiff_utils.backbone import load_torchvision
 
@@ -185,6 +185,17 @@ class Trainer:
                 saved["log"],
             )
 
+    def freeze(self, *prefixes: str) -> None:
+        """Go on from the average and leave the parameters under `prefixes` as they are.
+
+        The U-Net is trained on the latents of one encoder and the text of one text
+        tower; freezing both lets decoder and vision tower improve beside it.
+        """
+        self.model.load_state_dict(self.average)
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(prefixes):
+                parameter.requires_grad_(False)
+
     def update(self, loss: torch.Tensor, fraction: float) -> None:
         warm = min(1.0, (self.step + 1) / 100)
         rate = self.lr * warm * max(0.03, 0.5 + 0.5 * math.cos(math.pi * fraction))
@@ -246,11 +257,13 @@ class Trainer:
 # --- the autoencoder --------------------------------------------------------------
 
 
-def train_vae(minutes: float, total: float, device: str) -> None:
+def train_vae(minutes: float, total: float, device: str, *, frozen: bool) -> None:
     torch.manual_seed(1)
     images, _ = load_world("train")
     model = AutoencoderKL(**VAE_CONFIG).to(device, memory_format=torch.channels_last)
     trainer = Trainer("vae", model, lr=2e-3, decay=0.995)
+    if frozen:
+        trainer.freeze("encoder.", "quant_conv.")
     batch = 8 if device == "cpu" else 128
     generator = torch.Generator().manual_seed(10 + trainer.step)
 
@@ -280,7 +293,14 @@ def build_clip(config: dict, vocab: dict) -> torch.nn.Module:
 
 
 def train_clip(
-    name: str, config: dict, world: str, minutes: float, total: float, device: str
+    name: str,
+    config: dict,
+    world: str,
+    minutes: float,
+    total: float,
+    device: str,
+    *,
+    frozen: bool,
 ) -> None:
     torch.manual_seed(2 if name == "clip" else 3)
     images, made = load_world(world)
@@ -290,6 +310,9 @@ def train_clip(
     model.aux = torch.nn.Linear(width, len(scenes.CATEGORIES) + len(scenes.BACKGROUNDS))
     model.to(device)
     trainer = Trainer(name, model, lr=1.5e-3, decay=0.995)
+    if frozen:
+        text = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.")
+        trainer.freeze(*text, "text_projection")
     batch = 64 if device == "cpu" else 512
     labels = _labels(made)
     tokens = tokenise([c for s in made for c in s.captions], vocab).reshape(
@@ -468,7 +491,10 @@ def export() -> None:
             model = load_average(part, build_clip(config, vocab))
             text = {**config["text_cfg"], "vocab_size": len(vocab["tokens"])}
             files = {
-                "open_clip_config.json": {"model_cfg": {**config, "text_cfg": text}},
+                "open_clip_config.json": {
+                    "model_cfg": {**config, "text_cfg": text},
+                    "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+                },
                 "vocabulary.json": vocab,
             }
             _write(MODELS / part, "open_clip_model.safetensors", model, files)
@@ -506,21 +532,25 @@ def main() -> None:
         "--total", type=float, default=60, help="length of the schedule"
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--frozen",
+        action="store_true",
+        help="keep the encoder (vae) or the text tower (clip) as they are",
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    schedule = (args.minutes, args.total, args.device)
     if args.part == "render":
         render_all()
     elif args.part == "vae":
-        train_vae(args.minutes, args.total, args.device)
+        train_vae(*schedule, frozen=args.frozen)
     elif args.part == "clip":
-        train_clip("clip", CLIP_CONFIG, "train", args.minutes, args.total, args.device)
+        train_clip("clip", CLIP_CONFIG, "train", *schedule, frozen=args.frozen)
     elif args.part == "judge":
-        train_clip(
-            "judge", JUDGE_CONFIG, "judge", args.minutes, args.total, args.device
-        )
+        train_clip("judge", JUDGE_CONFIG, "judge", *schedule, frozen=False)
     elif args.part == "unet":
-        train_unet(args.minutes, args.total, args.device)
+        train_unet(*schedule)
     else:
         export()
 
