@@ -7,7 +7,9 @@ layer 1; functions elsewhere take values from it, never the whole profile.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,7 @@ __all__ = [
     "LVC",
     "DataConfig",
     "DecodingConfig",
+    "Environment",
     "EvaluationConfig",
     "FeatureConfig",
     "ModelConfig",
@@ -31,6 +34,7 @@ __all__ = [
     "Stage2Config",
     "load_profile",
     "project_root",
+    "read_environment",
 ]
 
 #: MindDiffuser's 11 visual areas, from early to late (PAPER claim C9).
@@ -176,6 +180,33 @@ class Profile(_Frozen):
         """Return the first 12 hex digits of the SHA-256 of the resolved profile."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the caller's environment says about this run."""
+
+    root: Path
+    nsd_root: Path | None
+    journal: Path | None
+
+
+def read_environment() -> Environment:
+    """Return the roots and the journal that the runner or a user has set.
+
+    `MINDDIFF_ROOT` (default: the repository) holds data and figures,
+    `MINDDIFF_NSD_ROOT` is a real NSD tree, `MINDDIFF_JOURNAL` a file to which the store
+    appends the path of each artefact it writes.
+    """
+    nsd, journal = (
+        os.environ.get("MINDDIFF_NSD_ROOT"),
+        os.environ.get("MINDDIFF_JOURNAL"),
+    )
+    return Environment(
+        root=Path(os.environ.get("MINDDIFF_ROOT", project_root())),
+        nsd_root=Path(nsd) if nsd else None,
+        journal=Path(journal) if journal else None,
+    )
 
 
 def project_root() -> Path:

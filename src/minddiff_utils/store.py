@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image
 
 from minddiff_utils import provenance, rng
-from minddiff_utils.config import Profile, load_profile, project_root
+from minddiff_utils.config import Profile, load_profile, read_environment
 from minddiff_utils.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def start(
         raise ConfigError(
             f"subject {subject} is not in profile {profile!r}: use one of {known}."
         )
-    root = Path(os.environ.get("MINDDIFF_ROOT", project_root()))
-    nsd = os.environ.get("MINDDIFF_NSD_ROOT", root / "data" / profile / "nsd")
-    run = Run(resolved, Tree(root, profile, Path(nsd)), subject, _parse_shard(shard))
+    here = read_environment()
+    nsd = here.nsd_root or here.root / "data" / profile / "nsd"
+    run = Run(resolved, Tree(here.root, profile, nsd), subject, _parse_shard(shard))
     if resolved.models.backbone != "sd14":
         _fix_threads(resolved.models.n_threads)
     return run
@@ -211,6 +211,10 @@ def _write(
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     with _beside(_manifest_path(path)) as part:
         part.write_text(text, encoding="utf-8")
+    journal = read_environment().journal
+    if journal is not None:
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(f"{path}\n")
 
 
 def _manifest_path(path: Path) -> Path:

@@ -1,0 +1,631 @@
+"""The reader of NSD's folder layout: the only module that knows NSD's file names.
+
+It turns files into arrays and 1-based ids into 0-based ones, once, and refuses files
+that are missing, truncated or of the wrong kind. It prepares nothing (`prep` does) and
+writes nothing. Place in the flow: layer 4, the first step of notebook 01.
+
+References
+----------
+Allen, E. J. et al. (2022). A massive 7T fMRI dataset to bridge cognitive neuroscience
+and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
+"""
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from minddiff_utils.errors import DataError, check_choice, check_exists, check_shape
+
+__all__ = [
+    "BETA_SCALE",
+    "N_IMAGES",
+    "N_IMAGES_SUBJECT",
+    "N_SHARED",
+    "N_TRIALS",
+    "ROI_LABELS",
+    "Design",
+    "NsdTree",
+    "Trials",
+    "check_trials",
+    "to_percent",
+    "voxel_indices",
+]
+
+IntArray = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Hemisphere = Literal["lh", "rh"]
+#: A subject, or the group surface.
+Anatomy = int | Literal["fsaverage"]
+Container = Literal["auto", "hdf5", "nii.gz"]
+
+#: Trials per session, always (NSD Data Manual, technical notes).
+N_TRIALS = 750
+#: int16 units per percent signal change in every beta file (NSD `export.m`).
+BETA_SCALE = 300
+#: Images of the experiment, images per subject, images shared by all subjects.
+N_IMAGES = 73_000
+N_IMAGES_SUBJECT = 10_000
+N_SHARED = 1_000
+#: "No data" in NSD's coordinate files.
+NO_DATA = 9999
+
+_PRF = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
+_KASTNER = (
+    *_PRF,
+    *("VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1", "V3B", "V3A"),
+    *("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5", "SPL1", "FEF"),
+)
+#: Label names in order of value 1..N, used where the folder holds no colour table.
+ROI_LABELS = {
+    "prf-visualrois": _PRF,
+    "Kastner2015": _KASTNER,
+    "nsdgeneral": ("nsdgeneral",),
+}
+
+_FREESURFER: Any = nib.freesurfer  # its functions carry no types
+_REMEDY = (
+    "name the right folder (--nsd-root), or make it with `minddiff simulate` or "
+    "`minddiff fetch`"
+)
+_DAMAGED = (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError)
+
+
+@dataclass(frozen=True)
+class Design:
+    """The experiment's design, 0-based.
+
+    Attributes
+    ----------
+    order : (30000,) int64
+        10k index, 0..9999, of every trial in time order; the same for all subjects.
+    images : (8, 10000) int64
+        `nsd_id`, 0..72999, of each subject's 10k images; the first 1000 are shared.
+    """
+
+    order: IntArray
+    images: IntArray
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What one subject saw, trial by trial, in time order; every index 0-based.
+
+    Attributes
+    ----------
+    session : (n_trials,) int64
+        Session number, 1-based as in NSD's file names.
+    image_10k : (n_trials,) int64
+        The subject's own image index, 0..9999; below 1000 for shared images.
+    nsd_id : (n_trials,) int64
+        The experiment's image index, 0..72999: the row of stimuli and of the csv.
+    """
+
+    session: IntArray
+    image_10k: IntArray
+    nsd_id: IntArray
+
+    @property
+    def shared(self) -> Mask:
+        """Return which trials showed an image that all subjects share (test)."""
+        return np.asarray(self.image_10k < N_SHARED)
+
+
+def to_percent(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Return stored betas as percent signal change, float32.
+
+    >>> to_percent(np.array([300, -150], np.int16)).tolist()
+    [1.0, -0.5]
+    """
+    return raw.astype(np.float32) / np.float32(BETA_SCALE)
+
+
+def voxel_indices(mask: Mask) -> npt.NDArray[np.int32]:
+    """Return (n_voxels, 3) indices of `mask`'s voxels in C order: k runs fastest.
+
+    This is the order of the columns of every response matrix of this project.
+
+    >>> voxel_indices(np.array([[[True, False], [True, True]]])).tolist()
+    [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
+    """
+    return np.argwhere(mask).astype(np.int32)
+
+
+# --- reading single files -----------------------------------------------------------
+
+
+@contextmanager
+def _guard(path: Path, what: str) -> Iterator[None]:
+    """Turn a missing or unreadable file into one sentence."""
+    check_exists(path, what, _REMEDY)
+    try:
+        yield
+    except (*_DAMAGED, MatReadError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{what} at {path} is truncated or not in NSD's format ({reason}): "
+            "delete it and download or simulate it again."
+        ) from error
+
+
+def _wrong(path: Path, found: str, expected: str) -> DataError:
+    return DataError(
+        f"{path} holds {found}, but {expected} is expected: "
+        "replace it by NSD's own file, or simulate the folder again."
+    )
+
+
+def _load(path: Path) -> SpatialImage:
+    image = nib.load(path)
+    if not isinstance(image, SpatialImage):
+        raise ImageFileError(f"{type(image).__name__} is no volume")
+    return image
+
+
+def _volume(path: Path, what: str) -> npt.NDArray[Any]:
+    """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
+    with _guard(path, what):
+        return np.asanyarray(_load(path).dataobj)
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    if name not in file or not isinstance(file[name], h5py.Dataset):
+        held = ", ".join(map(str, file)) or "nothing"
+        raise _wrong(path, f"{held}", f"a dataset named {name!r}")
+    return file[name]
+
+
+def _check_int16(dtype: np.dtype[Any], path: Path) -> None:
+    if dtype.kind != "i" or dtype.itemsize != 2:
+        raise _wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
+
+
+def _read_betas_nii(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
+    with _guard(path, "Betas"):
+        image = _load(path)
+    _check_int16(image.get_data_dtype(), path)
+    check_shape(image.shape, (*mask.shape, N_TRIALS), f"Betas in {path}")
+    with _guard(path, "Betas"):
+        data = np.asanyarray(image.dataobj)  # int16: NSD's slope 0 means no scaling
+    _check_int16(data.dtype, path)
+    return np.ascontiguousarray(data[mask].T, dtype=np.int16)
+
+
+def _read_betas_hdf5(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
+    """Read plane by plane: a chunk is one voxel by 750 trials, so planes are cheap."""
+    ijk = voxel_indices(mask)
+    betas = np.empty((N_TRIALS, len(ijk)), np.int16)
+    with _guard(path, "Betas"), h5py.File(path, "r") as file:
+        data = _dataset(file, "betas", path)
+        _check_int16(data.dtype, path)
+        expected = (N_TRIALS, *mask.shape[::-1])  # MATLAB's order seen from Python
+        check_shape(data.shape, expected, f"Betas in {path}")
+        for k in np.unique(ijk[:, 2]):
+            columns = np.flatnonzero(ijk[:, 2] == k)
+            i, j = ijk[columns, 0], ijk[columns, 1]
+            block = data[:, k, j.min() : j.max() + 1, i.min() : i.max() + 1]
+            betas[:, columns] = block[:, j - j.min(), i - i.min()]
+    return betas
+
+
+def _read_json(path: Path, what: str) -> Any:
+    with _guard(path, what):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _design_array(
+    raw: dict[str, Any], name: str, shape: tuple[int, ...], path: Path
+) -> IntArray:
+    if name not in raw:
+        raise _wrong(path, "no variable " + repr(name), "NSD's experimental design")
+    values = np.asarray(raw[name])
+    check_shape(values.shape, shape, f"{name} in {path}")
+    as_int = values.astype(np.int64)  # MATLAB's uint16 would wrap below zero
+    if not np.array_equal(as_int, values) or as_int.min() < 1:
+        raise _wrong(path, f"values below 1 or fractions in {name}", "1-based indices")
+    return as_int
+
+
+# --- the tree -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NsdTree:
+    """NSD's folder at `root` (or an in-silico one of the same layout), read-only."""
+
+    root: Path
+    betas_version: str = "betas_fithrf_GLMdenoise_RR"
+
+    # Paths
+
+    def _experiment(self, name: str) -> Path:
+        return self.root / "nsddata" / "experiments" / "nsd" / name
+
+    def _func(self, subject: int) -> Path:
+        return self._subject(subject) / "func1pt8mm"
+
+    def _subject(self, subject: int) -> Path:
+        return self.root / "nsddata" / "ppdata" / f"subj{subject:02d}"
+
+    def _freesurfer(self, subject: Anatomy, folder: str) -> Path:
+        name = subject if isinstance(subject, str) else f"subj{subject:02d}"
+        return self.root / "nsddata" / "freesurfer" / name / folder
+
+    def _stimuli(self) -> Path:
+        return self.root / "nsddata_stimuli" / "stimuli" / "nsd"
+
+    def _betas(self, subject: int) -> Path:
+        ppdata = self.root / "nsddata_betas" / "ppdata" / f"subj{subject:02d}"
+        return ppdata / "func1pt8mm" / self.betas_version
+
+    def inputs(self, subject: int) -> tuple[Path, ...]:
+        """Return the small files that stand for a subject's data in manifests.
+
+        The betas themselves (up to 1 GB per session) are represented by `ncsnr`, which
+        changes with them.
+        """
+        roi = self._func(subject) / "roi"
+        return (
+            self._experiment("nsd_expdesign.mat"),
+            self._experiment("nsd_stim_info_merged.csv"),
+            roi / "Kastner2015.nii.gz",
+            roi / "prf-visualrois.nii.gz",
+            self._betas(subject) / "ncsnr.nii.gz",
+        )
+
+    # Experiment
+
+    def design(self) -> Design:
+        """Return the experiment's design with 0-based indices.
+
+        Raises
+        ------
+        DataError
+            The file is missing, damaged, or not NSD's design.
+        """
+        path = self._experiment("nsd_expdesign.mat")
+        with _guard(path, "Experimental design"):
+            raw = loadmat(path)
+        n_order = 40 * N_TRIALS
+        order = _design_array(raw, "masterordering", (1, n_order), path)[0] - 1
+        images = _design_array(raw, "subjectim", (8, N_IMAGES_SUBJECT), path) - 1
+        shared = _design_array(raw, "sharedix", (1, N_SHARED), path)[0] - 1
+        if order.max() >= N_IMAGES_SUBJECT or images.max() >= N_IMAGES:
+            raise _wrong(path, "indices beyond the last image", "NSD's design")
+        if not (images[:, :N_SHARED] == shared).all():
+            raise _wrong(path, "subjects with other shared images", "the same 1000")
+        return Design(order, images)
+
+    def trials(self, subject: int, n_sessions: int) -> Trials:
+        """Return what `subject` saw in the first `n_sessions` sessions."""
+        check_choice(subject, range(1, 9), "subject")
+        check_choice(n_sessions, range(1, 41), "n_sessions")
+        design = self.design()
+        order = design.order[: n_sessions * N_TRIALS]
+        session = np.repeat(np.arange(1, n_sessions + 1), N_TRIALS)
+        return Trials(session, order, design.images[subject - 1, order])
+
+    def stim_info(self) -> pd.DataFrame:
+        """Return the table of the 73,000 stimuli, row = `nsd_id` (0-based)."""
+        path = self._experiment("nsd_stim_info_merged.csv")
+        with _guard(path, "Stimulus table"):
+            table = pd.read_csv(path, index_col=0)
+        repeats = {f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)}
+        needed = {"cocoId", "cocoSplit", "nsdId", "shared1000"} | repeats
+        lacking = ", ".join(sorted(needed - set(table.columns)))
+        if lacking:
+            raise _wrong(path, f"no column {lacking}", "NSD's stimulus table")
+        check_shape(table.shape, (N_IMAGES, None), f"Stimulus table {path}")
+        if not np.array_equal(table["nsdId"], np.arange(N_IMAGES)):
+            raise _wrong(path, "rows out of order", "row r to describe nsdId r")
+        return table
+
+    def stimuli(self, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
+        """Return the images `nsd_id`, (n, 425, 425, 3) uint8 RGB, in the order asked.
+
+        Raises
+        ------
+        DataError
+            The file is missing, damaged, of another kind, or lacks an image.
+        """
+        path = self._stimuli() / "nsd_stimuli.hdf5"
+        with _guard(path, "Stimuli"), h5py.File(path, "r") as file:
+            bricks = _dataset(file, "imgBrick", path)
+            check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
+            if bricks.dtype != np.uint8:
+                raise _wrong(path, f"{bricks.dtype} images", "uint8")
+            wanted = np.asarray(nsd_id, np.int64)
+            if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(bricks):
+                raise DataError(
+                    f"nsd_id must lie in 0..{len(bricks) - 1}, the images of {path}, "
+                    f"but spans {wanted.min()}..{wanted.max()}."
+                )
+            images = np.empty((len(wanted), *bricks.shape[1:]), np.uint8)
+            for row in np.argsort(wanted, kind="stable"):  # in the file's own order
+                images[row] = bricks[wanted[row]]
+        return images
+
+    def captions(self, nsd_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
+        """Return the first `n_captions` COCO captions of each image, (n, n_captions).
+
+        Captions are ordered by annotation id and joined by cocoId.
+
+        Raises
+        ------
+        DataError
+            A caption file is missing or damaged, or an image has too few captions.
+        """
+        info = self.stim_info().iloc[np.asarray(nsd_id, np.int64)]
+        known: dict[int, list[str]] = {}
+        for split in sorted(info["cocoSplit"].unique()):
+            known |= self._captions_of(str(split))
+        folder = self._stimuli() / "annotations"
+        rows = []
+        for coco_id in info["cocoId"]:
+            found = known.get(int(coco_id), [])
+            if len(found) < n_captions:
+                raise DataError(
+                    f"Image cocoId {coco_id} has {len(found)} captions in {folder}, "
+                    f"but {n_captions} are asked for: use COCO's 2017 captions, or "
+                    "lower features.n_captions."
+                )
+            rows.append(found[:n_captions])
+        return np.array(rows, dtype=object).reshape(len(rows), n_captions)
+
+    def _captions_of(self, split: str) -> dict[int, list[str]]:
+        path = self._stimuli() / "annotations" / f"captions_{split}.json"
+        raw = _read_json(path, "COCO captions")
+        known: dict[int, list[str]] = {}
+        try:
+            for note in sorted(raw["annotations"], key=lambda a: int(a["id"])):
+                text = " ".join(str(note["caption"]).split())
+                known.setdefault(int(note["image_id"]), []).append(text)
+        except (KeyError, TypeError) as error:
+            raise _wrong(path, f"no {error}", "COCO's caption annotations") from error
+        return known
+
+    def responses(self, subject: int) -> pd.DataFrame:
+        """Return the behavioural table, one row per trial, ids 1-based as stored."""
+        path = self._subject(subject) / "behav" / "responses.tsv"
+        with _guard(path, "Behavioural responses"):
+            table = pd.read_csv(path, sep="\t")
+        lacking = {"SESSION", "73KID", "10KID"} - set(table.columns)
+        if lacking:
+            raise _wrong(path, f"no column {lacking.pop()}", "NSD's responses")
+        return table
+
+    # Volumes
+
+    def sessions(self, subject: int) -> tuple[int, ...]:
+        """Return the sessions whose betas are present, in either container."""
+        names = {p.name.split(".")[0] for p in self._betas(subject).glob("betas_*.*")}
+        numbers = (name.removeprefix("betas_session") for name in names)
+        return tuple(sorted(int(n) for n in numbers if n.isdigit()))
+
+    def check_sessions(self, subject: int, n_sessions: int) -> None:
+        """Raise DataError unless the first `n_sessions` sessions are all present."""
+        found = self.sessions(subject)
+        missing = sorted(set(range(1, n_sessions + 1)) - set(found))
+        if missing:
+            listed = ", ".join(map(str, missing))
+            raise DataError(
+                f"Subject {subject} lacks the betas of session {listed} in "
+                f"{self._betas(subject)}: {_REMEDY}, or lower data.sessions."
+            )
+
+    def betas(
+        self, subject: int, session: int, mask: Mask, container: Container = "auto"
+    ) -> npt.NDArray[np.int16]:
+        """Return one session's stored betas at `mask`, (750, n_voxels) int16.
+
+        Columns follow `voxel_indices(mask)`; `to_percent` gives percent signal change.
+        Both containers hold the same numbers; "auto" prefers hdf5, which is faster.
+
+        Raises
+        ------
+        DataError
+            The file is missing, truncated, or of the wrong shape or dtype.
+        """
+        check_choice(container, ("auto", "hdf5", "nii.gz"), "container")
+        stem = self._betas(subject) / f"betas_session{session:02d}"
+        hdf5, nii = Path(f"{stem}.hdf5"), Path(f"{stem}.nii.gz")
+        use_nii = container == "nii.gz" or (
+            container == "auto" and nii.exists() and not hdf5.exists()
+        )
+        return _read_betas_nii(nii, mask) if use_nii else _read_betas_hdf5(hdf5, mask)
+
+    def brainmask(self, subject: int) -> Mask:
+        """Return NSD's liberal brain mask, (X, Y, Z) bool."""
+        path = self._func(subject) / "brainmask.nii.gz"
+        values = _volume(path, "Brain mask")
+        check_shape(values.shape, (None, None, None), f"Brain mask {path}")
+        return np.asarray(values > 0)
+
+    def affine(self, subject: int) -> npt.NDArray[np.float64]:
+        """Return the (4, 4) affine of the functional volumes, mm."""
+        path = self._func(subject) / "brainmask.nii.gz"
+        with _guard(path, "Brain mask"):
+            return np.asarray(_load(path).affine, np.float64)
+
+    def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
+        """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
+        path = self._betas(subject) / "ncsnr.nii.gz"
+        values = _volume(path, "Noise-ceiling SNR").astype(np.float32)
+        check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
+        if (values < 0).any() or np.isinf(values).any():
+            raise _wrong(path, "negative or infinite values", "a signal-to-noise ratio")
+        return values
+
+    def roi(self, subject: int, name: str) -> IntArray:
+        """Return a label volume: -1 not cortex, 0 cortex without label, 1..N labels.
+
+        Raises
+        ------
+        DataError
+            The file is missing or damaged, or a value is no label.
+        """
+        path = self._func(subject) / "roi" / f"{name}.nii.gz"
+        values = _volume(path, f"Region volume {name}")
+        check_shape(values.shape, (None, None, None), f"Region volume {path}")
+        if not np.isfinite(values).all():
+            raise _wrong(path, "NaN or infinite values", "labels")
+        labels = values.astype(np.int64)
+        allowed = {-1, 0, *self.roi_labels(subject, name).values()}
+        odd = set(np.unique(values).tolist()) - allowed
+        if odd:
+            raise _wrong(path, f"the value {min(odd):g}", "-1, 0 or a label")
+        return labels
+
+    def roi_labels(self, subject: int, name: str) -> dict[str, int]:
+        """Return label name -> value, from the folder's colour table where it exists.
+
+        Colour tables carry trailing blanks and tabs, and may end without a newline.
+        """
+        path = self._freesurfer(subject, "label") / f"{name}.mgz.ctab"
+        if not path.exists() and name in ROI_LABELS:
+            return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
+        with _guard(path, f"Colour table of {name}"):
+            rows = [line.split()[:2] for line in path.read_text("utf-8").splitlines()]
+            pairs = {row[1]: int(row[0]) for row in rows if len(row) == 2}
+        return {label: value for label, value in pairs.items() if value > 0}
+
+    # Surfaces
+
+    def transform(
+        self, subject: int, hemisphere: Hemisphere, surface: str = "layerB2"
+    ) -> npt.NDArray[np.float64]:
+        """Return the functional-volume coordinate of each vertex, (n_vertices, 3).
+
+        0-based voxel-centre indices in array order; NaN where NSD has no data (9999).
+        """
+        name = f"{hemisphere}.func1pt8-to-{surface}.mgz"
+        path = self._subject(subject) / "transforms" / name
+        values = _volume(path, "Surface transform").astype(np.float64)
+        check_shape(values.shape, (None, 1, 1, 3), f"Surface transform {path}")
+        values = values.reshape(-1, 3)
+        values[(values == NO_DATA).any(axis=1)] = np.nan
+        return values - 1.0  # 1-based in the file
+
+    def from_fsaverage(self, subject: int, hemisphere: Hemisphere) -> IntArray:
+        """Return the subject's vertex nearest to each fsaverage vertex, 0-based.
+
+        `values[from_fsaverage]` brings a map of the subject to the group surface.
+        """
+        name = f"{hemisphere}.white-to-fsaverage.mgz"
+        path = self._subject(subject) / "transforms" / name
+        values = _volume(path, "Surface transform")
+        check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
+        index = np.rint(values.ravel()).astype(np.int64) - 1
+        if index.min() < 0:
+            raise _wrong(path, "an index below 1", "1-based vertices")
+        return index
+
+    def surface(
+        self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "inflated"
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
+        path = self._freesurfer(subject, "surf") / f"{hemisphere}.{kind}"
+        with _guard(path, "Surface"):
+            vertices, faces = _FREESURFER.read_geometry(path)
+        return np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
+
+    def flat_patch(
+        self, subject: Anatomy, hemisphere: Hemisphere
+    ) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """Return the flat map's vertices (n,), 0-based, and positions (n, 3), mm.
+
+        Vertices of the medial wall and along the cuts are not in it. FreeSurfer's
+        binary patch: -1, n, then per vertex its 1-based index (negative at the border)
+        and three floats, big endian.
+        """
+        path = self._freesurfer(subject, "surf") / f"{hemisphere}.full.flat.patch.3d"
+        with _guard(path, "Flat map"):
+            data = path.read_bytes()
+            magic, n_vertices = np.frombuffer(data, ">i4", 2).tolist()
+            if magic != -1 or len(data) != 8 + 16 * n_vertices:
+                raise ValueError("its size does not fit its header")
+            kind = np.dtype([("index", ">i4"), ("xyz", ">f4", 3)])
+            records = np.frombuffer(data, kind, n_vertices, offset=8)
+        return (
+            np.abs(records["index"]).astype(np.int64) - 1,
+            records["xyz"].astype(np.float64),
+        )
+
+    def surface_values(
+        self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "sulc"
+    ) -> npt.NDArray[np.float32]:
+        """Return one number per vertex, (n_vertices,), such as sulcal depth."""
+        path = self._freesurfer(subject, "surf") / f"{hemisphere}.{kind}"
+        with _guard(path, "Surface values"):
+            return np.asarray(_FREESURFER.read_morph_data(path), np.float32)
+
+    # The whole tree
+
+    def problems(self, subject: int, n_sessions: int) -> list[str]:
+        """Return every problem a run of `subject` would meet, one sentence each."""
+        checks: tuple[Callable[[], object], ...] = (
+            lambda: check_trials(self, subject, n_sessions),
+            lambda: self.check_sessions(subject, n_sessions),
+            lambda: self._check_grid(subject),
+            lambda: self.stimuli(self.trials(subject, 1).nsd_id[:1]),
+            lambda: self.captions(self.trials(subject, 1).nsd_id[:1], 1),
+        )
+        found = []
+        for check in checks:
+            try:
+                check()
+            except DataError as error:
+                found.append(str(error))
+        return found
+
+    def _check_grid(self, subject: int) -> None:
+        """Raise DataError unless mask, regions and ncsnr lie on one voxel grid."""
+        grid = self.brainmask(subject).shape
+        for name in ("Kastner2015", "prf-visualrois"):
+            check_shape(self.roi(subject, name).shape, grid, f"Region volume {name}")
+        check_shape(self.ncsnr(subject).shape, grid, "Noise-ceiling SNR")
+
+
+def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
+    """Raise DataError unless design, stimulus table and behaviour name the same images.
+
+    The three files state the index chain independently: the design by its order, the
+    table by trial numbers (1-based), the behaviour by 1-based ids. The behavioural file
+    is optional.
+    """
+    trials = tree.trials(subject, n_sessions)
+    columns = [f"subject{subject}_rep{r}" for r in range(3)]
+    planned = tree.stim_info()[columns].to_numpy(np.int64)
+    numbers = planned[trials.nsd_id]  # (n_trials, 3)
+    expected = np.arange(1, len(trials.nsd_id) + 1)[:, None]
+    wrong = np.flatnonzero(~(numbers == expected).any(axis=1))
+    if len(wrong):
+        raise DataError(
+            f"Subject {subject}, trial {wrong[0] + 1}: the stimulus table does not "
+            f"list nsdId {trials.nsd_id[wrong[0]]} there, as nsd_expdesign.mat does "
+            f"({len(wrong)} trials differ): use the two files of one release."
+        )
+    if not (tree._subject(subject) / "behav" / "responses.tsv").exists():
+        return
+    behaviour = tree.responses(subject)
+    behaviour = behaviour[behaviour["SESSION"] <= n_sessions]
+    ids = behaviour[["10KID", "73KID"]].to_numpy(np.float64)
+    stated = np.stack([trials.image_10k, trials.nsd_id], axis=1) + 1
+    if not np.array_equal(ids, stated):
+        raise DataError(
+            f"Subject {subject}: responses.tsv names other images than "
+            "nsd_expdesign.mat: use the two files of one release."
+        )

@@ -1,0 +1,633 @@
+"""From single trials to a response matrix: scaling, averaging, splits, noise ceilings.
+
+The core is pure functions on arrays; `prepare_responses` and `prepare_stimuli` feed
+them from an NSD folder. Nothing is repaired silently: invalid, saturated and filled
+values are counted. Place in the flow: layer 6, notebook 01; every later notebook reads
+what is made here.
+
+Notation
+--------
+v = voxel, s = session, i = image, m = repeats of i.
+z_vst = (b_vst - mean_vs) / sd_vs ; y_vi = mean over the valid repeats of z.
+
+References
+----------
+Allen, E. J. et al. (2022). Nature Neuroscience 25, 116-126, noise ceiling in Methods.
+Wang, L. et al. (2015). Cerebral Cortex 25, 3911-3931, the areas of Kastner2015.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from minddiff_utils.config import AREAS, HVC, LVC, DataConfig
+from minddiff_utils.errors import DataError, check_finite, check_shape
+from minddiff_utils.images import resize
+from minddiff_utils.nsd import N_SHARED, NsdTree, Trials, to_percent, voxel_indices
+
+__all__ = [
+    "AREAS",
+    "AREA_LABELS",
+    "N_SHARED",
+    "Averaged",
+    "Responses",
+    "Scaling",
+    "area_table",
+    "assign_areas",
+    "average_repeats",
+    "check_splits",
+    "count_areas",
+    "fit_scaling",
+    "leak_report",
+    "ncsnr_of_trials",
+    "noise_ceiling",
+    "noise_ceiling_r",
+    "prepare_responses",
+    "prepare_stimuli",
+    "split_images",
+    "zscore_sessions",
+]
+
+logger = logging.getLogger(__name__)
+
+Matrix = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+#: Area -> labels of Kastner2015 and prf-visualrois (groups of MindDiffuser's masks;
+#: MT is TO1 and MST is TO2; SPL1 and FEF belong to no area).
+AREA_LABELS = {
+    "V1": ("V1v", "V1d"),
+    "V2": ("V2v", "V2d"),
+    "V3": ("V3v", "V3d"),
+    "V3ab": ("V3A", "V3B"),
+    "hV4": ("hV4",),
+    "VO": ("VO1", "VO2"),
+    "PHC": ("PHC1", "PHC2"),
+    "LO": ("LO1", "LO2"),
+    "MT": ("TO1",),
+    "MST": ("TO2",),
+    "IPS": ("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5"),
+}
+#: Real NSD subject 1: volume shape, and voxels of the 11 areas in the released code.
+_SUBJECT1_GRID, _SUBJECT1_VOXELS = (81, 104, 83), 11_694
+#: Voxels prepared at a time: bounds memory at the sizes of the real data.
+_BLOCK = 1024
+_INT16 = np.iinfo(np.int16)
+
+
+# --- scaling ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A standardisation fitted on some rows, to be applied to any.
+
+    Attributes
+    ----------
+    mean, scale : (n_columns,) float32
+        Mean and SD (n - 1) of the rows it was fitted on; scale is 1 where invalid.
+    valid : (n_columns,) bool
+        False where the fitted rows are constant: there is no signal to scale.
+    """
+
+    mean: Matrix
+    scale: Matrix
+    valid: Mask
+
+    def apply(self, X: Matrix) -> Matrix:
+        """Return (X - mean) / scale, with NaN in invalid columns."""
+        check_shape(X.shape, (None, len(self.mean)), "X")
+        scaled = (X - self.mean) / self.scale
+        scaled[:, ~self.valid] = np.nan
+        return scaled.astype(np.float32)
+
+
+def fit_scaling(X_train: Matrix) -> Scaling:
+    """Fit mean and SD of each column, (n_rows, n_columns), on training rows only.
+
+    Raises
+    ------
+    DataError
+        Fewer than two rows, or a NaN or infinite value.
+    """
+    check_shape(X_train.shape, (None, None), "X_train")
+    if len(X_train) < 2:
+        raise DataError(
+            f"Scaling needs at least 2 training rows, but has {len(X_train)}: "
+            "use more sessions or fewer validation images."
+        )
+    check_finite(bool(np.isfinite(X_train).all()), "X_train")
+    wide = X_train.astype(np.float64)
+    deviation = wide.std(axis=0, ddof=1)
+    valid = np.ptp(X_train, axis=0) > 0
+    scale = np.where(valid, deviation, 1.0).astype(np.float32)
+    return Scaling(wide.mean(axis=0).astype(np.float32), scale, valid)
+
+
+def zscore_sessions(percent: Matrix, session: IntArray, fit_rows: Mask) -> Matrix:
+    """Standardise each voxel within each session, (n_trials, n_voxels) float32.
+
+    Mean and SD (n - 1, as NSD's `calczscore`) come from the trials in `fit_rows` alone.
+    A voxel that is constant there in a session (NSD stores zeros where a voxel left the
+    slab) is invalid in that session and NaN in the result.
+
+    Raises
+    ------
+    DataError
+        NaN in the input, shapes that do not match, or a session without fit rows.
+    """
+    check_shape(session.shape, (len(percent),), "session")
+    check_shape(fit_rows.shape, (len(percent),), "fit_rows")
+    check_finite(bool(np.isfinite(percent).all()), "Betas")
+    z = np.empty_like(percent, dtype=np.float32)
+    for number in np.unique(session):
+        rows = session == number
+        z[rows] = fit_scaling(percent[rows & fit_rows]).apply(percent[rows])
+    return z
+
+
+# --- averaging and splits -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Responses averaged over repeats, rows ascending by image.
+
+    Attributes
+    ----------
+    image : (n_images,) int64
+        The distinct images.
+    betas : (n_images, n_voxels) float32
+        Mean over valid repeats; 0, the session mean, where no repeat is valid.
+    n_repeats : (n_images,) int32
+        Trials of each image.
+    n_filled : int
+        Values set to 0 because no repeat was valid.
+    """
+
+    image: IntArray
+    betas: Matrix
+    n_repeats: npt.NDArray[np.int32]
+    n_filled: int
+
+
+def average_repeats(z: Matrix, image: IntArray) -> Averaged:
+    """Average the trials of each image over its valid (not NaN) repeats.
+
+    Raises
+    ------
+    DataError
+        An infinite value, or as many image indices as trials are not given.
+    """
+    check_shape(image.shape, (len(z),), "image")
+    check_finite(not np.isinf(z).any(), "Standardised responses")
+    distinct, row, n_repeats = np.unique(image, return_inverse=True, return_counts=True)
+    shape = (len(distinct), len(z))
+    ones = np.ones(len(z), np.float64)
+    gather = sparse.csr_array((ones, (row, np.arange(len(z)))), shape=shape)
+    valid = np.isfinite(z)
+    total = gather @ np.where(valid, z, 0).astype(np.float64)  # (n_images, n_voxels)
+    count = gather @ valid.astype(np.float64)
+    betas = (total / np.maximum(count, 1)).astype(np.float32)
+    filled = int((count == 0).sum())
+    return Averaged(distinct, betas, n_repeats.astype(np.int32), filled)
+
+
+def split_images(image_10k: IntArray, n_validation: int) -> npt.NDArray[np.str_]:
+    """Return "train", "validation" or "test" for each distinct image, by image.
+
+    Test = shared images (index below 1000); validation = the last `n_validation` of the
+    others, in ascending order of the subject's image index.
+
+    Raises
+    ------
+    DataError
+        Images are not distinct and ascending, or no training or test image is left.
+    """
+    if (np.diff(image_10k) <= 0).any():
+        raise DataError("Images must be distinct and ascending: average repeats first.")
+    shared = image_10k < N_SHARED
+    n_other = int((~shared).sum())
+    if not shared.any() or n_validation >= n_other:
+        raise DataError(
+            f"{int(shared.sum())} shared and {n_other} other images cannot give a test "
+            f"set, {n_validation} validation images and a training set: use more "
+            "sessions, or lower data.n_validation."
+        )
+    split = np.where(shared, "test", "train").astype("<U10")
+    split[np.flatnonzero(~shared)[n_other - n_validation :]] = "validation"
+    return split
+
+
+def check_splits(nsd_id: IntArray, split: npt.NDArray[np.str_]) -> None:
+    """Raise DataError if an image stands in two splits, or twice in one."""
+    check_shape(split.shape, nsd_id.shape, "split")
+    unknown = set(split.tolist()) - {"train", "validation", "test"}
+    if unknown:
+        raise DataError(
+            f"Split {sorted(unknown)[0]!r} is not train, validation or test."
+        )
+    ids, counts = np.unique(nsd_id, return_counts=True)
+    if (counts > 1).any():
+        twice = int(ids[counts > 1][0])
+        where = ", ".join(sorted(set(split[nsd_id == twice].tolist())))
+        raise DataError(
+            f"Image nsd_id {twice} stands {int(counts.max())} times ({where}): "
+            "average repeats before splitting, and split by image."
+        )
+
+
+# --- reliability --------------------------------------------------------------------
+
+
+def ncsnr_of_trials(z: Matrix, image: IntArray) -> Matrix:
+    """Return the noise-ceiling SNR of each voxel, (n_voxels,) float32; NaN if unknown.
+
+    NSD's recipe: over images with exactly three trials, the mean of the variance over
+    trials (n - 1) is the noise variance v^2 of z-scored data, and
+    ncsnr = sqrt(max(0, 1 - v^2)) / v. Images with an invalid trial at a voxel are
+    ignored there.
+
+    References
+    ----------
+    cvnlab/nsddatapaper, `main/export_noiseceiling.m`.
+    """
+    check_shape(image.shape, (len(z),), "image")
+    order = np.argsort(image, kind="stable")
+    _, start, count = np.unique(image[order], return_index=True, return_counts=True)
+    first = start[count == 3]
+    if not len(first):
+        return np.full(z.shape[1], np.nan, np.float32)
+    trials = z[order[first[:, None] + np.arange(3)]]  # (n_images, 3, n_voxels)
+    variance = trials.astype(np.float64).var(axis=1, ddof=1)
+    known = np.isfinite(variance)
+    n_known = known.sum(axis=0)
+    noise = np.where(known, variance, 0).sum(axis=0) / np.maximum(n_known, 1)
+    signal = np.sqrt(np.maximum(0.0, 1.0 - noise))
+    usable = (n_known > 0) & (noise > 0)
+    ratio = signal / np.sqrt(np.where(usable, noise, 1.0))
+    return np.where(usable, ratio, np.nan).astype(np.float32)
+
+
+def noise_ceiling(ncsnr: Matrix, n_repeats: npt.NDArray[np.integer[Any]]) -> Matrix:
+    """Return the noise ceiling, percent of variance, of responses averaged as stated.
+
+    NC = 100 ncsnr^2 / (ncsnr^2 + mean(1 / m)): with mixed repeats m the noise variance
+    of the averages is the mean over images of 1 / m.
+
+    Raises
+    ------
+    DataError
+        No image, a repeat below 1, or an ncsnr that is negative or not finite.
+
+    Examples
+    --------
+    >>> noise_ceiling(np.array([0, 1], np.float32), np.array([3, 3])).tolist()
+    [0.0, 75.0]
+    """
+    if not len(n_repeats) or n_repeats.min() < 1:
+        raise DataError("A noise ceiling needs images with at least one repeat each.")
+    check_finite(bool(np.isfinite(ncsnr).all()), "ncsnr")
+    if (ncsnr < 0).any():
+        raise DataError("ncsnr must not be negative: it is a ratio of SDs.")
+    power = ncsnr.astype(np.float64) ** 2
+    noise = float(np.mean(1.0 / n_repeats))
+    return (100.0 * power / (power + noise)).astype(np.float32)
+
+
+def noise_ceiling_r(ncsnr: Matrix, n_repeats: npt.NDArray[np.integer[Any]]) -> Matrix:
+    """Return the highest correlation a perfect model can reach: sqrt(NC / 100)."""
+    share = noise_ceiling(ncsnr, n_repeats) / np.float32(100)
+    return np.asarray(np.sqrt(share), np.float32)
+
+
+# --- areas --------------------------------------------------------------------------
+
+
+def _area_lookup(labels: Mapping[str, int]) -> dict[int, int]:
+    wanted = {name: k for k, area in enumerate(AREAS) for name in AREA_LABELS[area]}
+    return {value: wanted[name] for name, value in labels.items() if name in wanted}
+
+
+def _map_labels(volume: IntArray, labels: Mapping[str, int]) -> IntArray:
+    areas = np.full(volume.shape, -1, np.int64)
+    for value, area in _area_lookup(labels).items():
+        areas[volume == value] = area
+    return areas
+
+
+def assign_areas(
+    kastner: IntArray,
+    kastner_labels: Mapping[str, int],
+    prf: IntArray,
+    prf_labels: Mapping[str, int],
+) -> IntArray:
+    """Return each voxel's area as an index into `config.AREAS`, -1 where none.
+
+    Kastner2015 is an atlas fitted to the subject, prf-visualrois was drawn by hand on
+    the subject's own retinotopy: where the second has a label, it overrides the first.
+
+    References
+    ----------
+    styvesg/nsd, `torched_alexnet_fwrf.ipynb`, which MindDiffuser's masks come from.
+    """
+    check_shape(prf.shape, kastner.shape, "prf-visualrois")
+    areas = _map_labels(kastner, kastner_labels)
+    drawn = prf > 0
+    areas[drawn] = _map_labels(prf, prf_labels)[drawn]
+    return areas
+
+
+# --- one subject --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Responses:
+    """One subject's prepared responses: the content of `responses.h5`.
+
+    Attributes
+    ----------
+    betas : (n_images, n_voxels) float32
+        Session-standardised, averaged over repeats; rows ascend by 10k index.
+    nsd_id, n_repeats, split : (n_images,)
+        Image (0-based), its trials, and "train", "validation" or "test".
+    voxel_ijk : (n_voxels, 3) int32
+        Position in the volume, 0-based, in C order.
+    roi : (n_voxels,) int32
+        Index into `config.AREAS`.
+    ncsnr, ncsnr_recomputed : (n_voxels,) float32
+        NSD's file, and the same statistic from the trials read here (NaN: unknown).
+    counts : dict
+        How often something was excluded, filled, or found at the limit.
+    """
+
+    betas: Matrix
+    nsd_id: IntArray
+    n_repeats: npt.NDArray[np.int32]
+    split: npt.NDArray[np.str_]
+    voxel_ijk: npt.NDArray[np.int32]
+    roi: npt.NDArray[np.int32]
+    ncsnr: Matrix
+    ncsnr_recomputed: Matrix
+    counts: dict[str, int]
+
+    @property
+    def noise_ceiling_r(self) -> Matrix:
+        """Return each voxel's correlation ceiling for the averaged test responses."""
+        return noise_ceiling_r(self.ncsnr, self.n_repeats[self.split == "test"])
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the datasets of `responses.h5` by name."""
+        return {
+            "betas": self.betas,
+            "nsd_id": self.nsd_id,
+            "n_repeats": self.n_repeats,
+            "split": self.split,
+            "voxel_ijk": self.voxel_ijk,
+            "roi": self.roi,
+            "roi_names": np.array(AREAS),
+            "ncsnr": self.ncsnr,
+            "ncsnr_recomputed": self.ncsnr_recomputed,
+            "noise_ceiling_r": self.noise_ceiling_r,
+        }
+
+    def summary(self) -> pd.DataFrame:
+        """Return every count a reader should see, (quantity, n)."""
+        names, sizes = np.unique(self.split, return_counts=True)
+        rows = {f"{n} images": int(s) for n, s in zip(names, sizes, strict=True)}
+        repeats, images = np.unique(
+            self.n_repeats[self.split == "test"], return_counts=True
+        )
+        for repeat, n in zip(repeats, images, strict=True):
+            rows[f"test images with {repeat} trials"] = int(n)
+        rows |= {"voxels": self.betas.shape[1], **self.counts}
+        return pd.DataFrame({"quantity": list(rows), "n": list(rows.values())})
+
+
+def _blocks(n_voxels: int) -> Iterator[slice]:
+    for first in range(0, n_voxels, _BLOCK):
+        yield slice(first, min(first + _BLOCK, n_voxels))
+
+
+def _read_trials(
+    tree: NsdTree, subject: int, n_sessions: int, mask: Mask
+) -> npt.NDArray[np.int16]:
+    sessions = []
+    for session in range(1, n_sessions + 1):
+        sessions.append(tree.betas(subject, session, mask))
+        logger.info("subject %d: session %d of %d read", subject, session, n_sessions)
+    return np.concatenate(sessions)
+
+
+def _read_areas(tree: NsdTree, subject: int) -> IntArray:
+    kastner, prf = "Kastner2015", "prf-visualrois"
+    areas = assign_areas(
+        tree.roi(subject, kastner),
+        tree.roi_labels(subject, kastner),
+        tree.roi(subject, prf),
+        tree.roi_labels(subject, prf),
+    )
+    n_voxels = int((areas >= 0).sum())
+    if not n_voxels:
+        raise DataError(
+            f"Subject {subject} has no voxel in any of the areas {', '.join(AREAS)}: "
+            "check Kastner2015.nii.gz and prf-visualrois.nii.gz."
+        )
+    if areas.shape == _SUBJECT1_GRID and n_voxels != _SUBJECT1_VOXELS:
+        logger.warning(
+            "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: the "
+            "released region files differ from those of the paper",
+            n_voxels,
+            _SUBJECT1_VOXELS,
+        )
+    return areas
+
+
+def _fit_rows(
+    trials: Trials, n_validation: int, zscore_on: Literal["train", "all"]
+) -> Mask:
+    """Return the trials that may fit the session scaling."""
+    if zscore_on == "all":
+        return np.ones(len(trials.image_10k), bool)
+    distinct = np.unique(trials.image_10k)
+    training = distinct[split_images(distinct, n_validation) == "train"]
+    return np.isin(trials.image_10k, training)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    betas: Matrix  # (n_images, n_kept)
+    ncsnr: Matrix  # (n_kept,), recomputed
+    keep: Mask  # (n_voxels,), valid in at least one session
+    counts: dict[str, int]
+
+
+def _prepare_trials(
+    raw: npt.NDArray[np.int16], trials: Trials, fit_rows: Mask
+) -> _Prepared:
+    """Standardise, average and count, a block of voxels at a time."""
+    betas, ncsnr, keep = [], [], []
+    n_filled = n_invalid = 0
+    every = np.ones(len(raw), bool)
+    first_rows = np.unique(trials.session, return_index=True)[1]
+    for block in _blocks(raw.shape[1]):
+        percent = to_percent(raw[:, block])
+        z = zscore_sessions(percent, trials.session, fit_rows)
+        valid = np.isfinite(z).any(axis=0)
+        averaged = average_repeats(z[:, valid], trials.image_10k)
+        z_all = zscore_sessions(percent[:, valid], trials.session, every)
+        betas.append(averaged.betas)
+        ncsnr.append(ncsnr_of_trials(z_all, trials.image_10k))  # NSD scales on all
+        keep.append(valid)
+        n_filled += averaged.n_filled
+        n_invalid += int(np.isnan(z[first_rows][:, valid]).sum())
+    limits = (raw == _INT16.min) | (raw == _INT16.max)
+    kept = np.concatenate(keep)
+    counts = {
+        "voxels left out: no valid session": int((~kept).sum()),
+        "voxel-sessions left out: no data": n_invalid,
+        "values filled with 0: no valid repeat": n_filled,
+        "trial values at the int16 limits": int(limits[:, kept].sum()),
+    }
+    return _Prepared(np.hstack(betas), np.concatenate(ncsnr), kept, counts)
+
+
+def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
+    """Fill unknown values from the trials, else 0 (no evidence of signal); count."""
+    unknown = np.isnan(stored)
+    substitute = np.where(np.isnan(recomputed), 0, recomputed)
+    return np.where(unknown, substitute, stored).astype(np.float32), int(unknown.sum())
+
+
+def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Responses:
+    """Read and prepare one subject's responses in the 11 visual areas.
+
+    Raises
+    ------
+    DataError
+        A file is missing, damaged or does not fit the others.
+    """
+    tree.check_sessions(subject, data.sessions)
+    trials = tree.trials(subject, data.sessions)
+    areas = _read_areas(tree, subject)
+    mask = areas >= 0
+    snr = tree.ncsnr(subject)
+    check_shape(snr.shape, areas.shape, f"ncsnr of subject {subject}")
+    raw = _read_trials(tree, subject, data.sessions, mask)
+    fit_rows = _fit_rows(trials, data.n_validation, data.zscore_on)
+    prepared = _prepare_trials(raw, trials, fit_rows)
+    keep = prepared.keep
+    ncsnr, n_unknown = _complete_ncsnr(snr[mask][keep], prepared.ncsnr)
+    image, n_repeats = np.unique(trials.image_10k, return_counts=True)
+    responses = Responses(
+        betas=prepared.betas,
+        nsd_id=tree.design().images[subject - 1, image],
+        n_repeats=n_repeats.astype(np.int32),
+        split=split_images(image, data.n_validation),
+        voxel_ijk=voxel_indices(mask)[keep],
+        roi=areas[mask][keep].astype(np.int32),
+        ncsnr=ncsnr,
+        ncsnr_recomputed=prepared.ncsnr,
+        counts=prepared.counts | {"voxels without ncsnr in the file": n_unknown},
+    )
+    check_splits(responses.nsd_id, responses.split)
+    return responses
+
+
+def prepare_stimuli(
+    tree: NsdTree, nsd_id: IntArray, size: int, n_captions: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the content of `stimuli.h5`: images at `size` px, nsd_id, captions.
+
+    Images are read and resized in batches, so that only the small ones are held.
+    """
+    images = np.empty((len(nsd_id), size, size, 3), np.uint8)
+    for first in range(0, len(nsd_id), 64):
+        rows = slice(first, first + 64)
+        images[rows] = resize(tree.stimuli(nsd_id[rows]), size)
+    captions = tree.captions(nsd_id, n_captions)
+    return {"images": images, "nsd_id": nsd_id, "captions": captions}
+
+
+# --- tables -------------------------------------------------------------------------
+
+
+def _area_set(area: str) -> str:
+    return "LVC" if area in LVC else "HVC"
+
+
+def count_areas(roi: npt.NDArray[np.int32], subject: int) -> pd.DataFrame:
+    """Return (subject, area, area_set, n_voxels), areas from early to late."""
+    counts = np.bincount(roi, minlength=len(AREAS))
+    return pd.DataFrame(
+        {
+            "subject": subject,
+            "area": list(AREAS),
+            "area_set": [_area_set(area) for area in AREAS],
+            "n_voxels": counts,
+        }
+    )
+
+
+def area_table(responses: Responses) -> pd.DataFrame:
+    """Return medians per area, LVC, HVC and all: ncsnr, recomputed ncsnr, ceiling.
+
+    Columns: area, n_voxels, ncsnr, ncsnr_recomputed, noise_ceiling_r. Areas without a
+    voxel have NaN.
+    """
+    voxels = pd.DataFrame(
+        {
+            "ncsnr": responses.ncsnr,
+            "ncsnr_recomputed": responses.ncsnr_recomputed,
+            "noise_ceiling_r": responses.noise_ceiling_r,
+        }
+    )
+    groups = {area: (area,) for area in AREAS} | {"LVC": LVC, "HVC": HVC, "all": AREAS}
+    names = np.array(AREAS)[responses.roi]
+    rows = []
+    for group, members in groups.items():
+        inside = voxels[np.isin(names, members)]
+        rows.append({"area": group, "n_voxels": len(inside), **inside.median()})
+    return pd.DataFrame(rows)
+
+
+def _n_shared_pictures(images: npt.NDArray[np.uint8], test: Mask) -> int:
+    kinds = [{image.tobytes() for image in images[rows]} for rows in (test, ~test)]
+    return len(kinds[0] & kinds[1])
+
+
+def leak_report(
+    responses: Responses, images: npt.NDArray[np.uint8], shared_id: IntArray
+) -> pd.DataFrame:
+    """Return what would let the test set reach the training set.
+
+    Columns: check, found, allowed, passed.
+
+    Parameters
+    ----------
+    responses : Responses
+        Prepared responses.
+    images : (n_images, size, size, 3) uint8
+        Their stimuli, rows aligned.
+    shared_id : (1000,) int64
+        `nsd_id` of the images shared by all subjects.
+    """
+    nsd_id, test = responses.nsd_id, responses.split == "test"
+    shared = np.isin(nsd_id, shared_id)
+    found = {
+        "images in two splits": len(nsd_id) - len(np.unique(nsd_id)),
+        "test images that are not shared": int((test & ~shared).sum()),
+        "training images that are shared": int((~test & shared).sum()),
+        "pictures equal to the byte in test and training": _n_shared_pictures(
+            images, test
+        ),
+    }
+    table = pd.DataFrame({"check": list(found), "found": list(found.values())})
+    return table.assign(allowed=0, passed=table["found"] == 0)

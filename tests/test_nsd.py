@@ -1,0 +1,501 @@
+"""The reader returns what was written, and says what is wrong with what was not.
+
+The tiny folder is written here with h5py, nibabel and scipy from NSD's documented
+layout, and shares no code with the reader or with the in-silico writer.
+"""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from scipy.io import savemat
+
+from minddiff_utils.config import AREAS, DataConfig
+from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.nsd import NsdTree, check_trials, to_percent, voxel_indices
+from minddiff_utils.prep import prepare_responses, prepare_stimuli
+
+GRID = (5, 4, 3)
+N_SESSIONS = 2
+BETAS = "nsddata_betas/ppdata/subj02/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+FUNC = "nsddata/ppdata/subj02/func1pt8mm"
+EXPERIMENT = "nsddata/experiments/nsd"
+PRF = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
+STIMULI = "nsddata_stimuli/stimuli/nsd"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was written, as the files mean it."""
+
+    root: Path
+    order: npt.NDArray[np.int64]  # 1-based
+    images: npt.NDArray[np.int64]  # 1-based
+    betas: npt.NDArray[np.int16]  # (sessions, X, Y, Z, 750)
+    kastner: npt.NDArray[np.int64]
+    prf: npt.NDArray[np.int64]
+
+
+def save_nii(path: Path, data: npt.NDArray[np.generic]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([1.8, 1.8, 1.8, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * 1.8 for n in GRID]
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_slope_inter(1, 0)
+    nib.save(image, path)
+
+
+def write_design(root: Path, rng: np.random.Generator) -> tuple[npt.NDArray, ...]:
+    early = np.concatenate([np.arange(1, 101), np.arange(1001, 1401)])  # 3 x 500
+    late = np.setdiff1d(np.arange(1, 10_001), early)
+    order = np.concatenate(
+        [rng.permutation(np.repeat(part, 3)) for part in (early, late)]
+    )
+    ids = rng.permutation(73_000) + 1
+    shared = np.sort(ids[:1000])
+    private = ids[1000:].reshape(8, 9000)
+    images = np.hstack([np.tile(shared, (8, 1)), private])
+    (root / EXPERIMENT).mkdir(parents=True)
+    variables = {
+        "masterordering": order[None].astype(np.uint16),
+        "subjectim": images.astype(np.int32),
+        "sharedix": shared[None].astype(np.int32),
+    }
+    savemat(root / EXPERIMENT / "nsd_expdesign.mat", variables, do_compression=True)
+    return order, images
+
+
+def write_table(root: Path, order: npt.NDArray, images: npt.NDArray) -> None:
+    table = pd.DataFrame({"cocoId": np.arange(73_000) * 7 + 3})
+    table["cocoSplit"] = np.where(table.index % 5 == 0, "val2017", "train2017")
+    table["cropBox"] = "(0, 0, 0.1, 0.1)"
+    table["loss"] = 0.1
+    table["nsdId"] = table.index
+    for flag in ("flagged", "BOLD5000"):
+        table[flag] = False
+    table["shared1000"] = table.index.isin(images[0, :1000] - 1)
+    columns = {f"subject{s}": 0 for s in range(1, 9)}
+    columns |= {f"subject{s}_rep{r}": 0 for s in range(1, 9) for r in range(3)}
+    table = table.assign(**columns)
+    shown = pd.DataFrame({"k": order, "trial": np.arange(1, 30_001)})
+    repeat = shown.groupby("k").cumcount()
+    for r in range(3):
+        part = shown[repeat == r].sort_values("k")
+        values = np.zeros(73_000, np.int64)
+        values[images[1, part["k"] - 1] - 1] = part["trial"]
+        table[f"subject2_rep{r}"] = values
+    table.to_csv(root / EXPERIMENT / "nsd_stim_info_merged.csv")
+
+
+def write_stimuli(root: Path, ids: npt.NDArray) -> None:
+    folder = root / STIMULI / "annotations"
+    folder.mkdir(parents=True)
+    with h5py.File(root / STIMULI / "nsd_stimuli.hdf5", "w") as file:
+        brick = file.create_dataset(
+            "imgBrick", (73_000, 8, 8, 3), "u1", chunks=(1, 8, 8, 3)
+        )
+        for i in ids:
+            brick[i] = np.full((8, 8, 3), i % 251, np.uint8)
+    for split in ("train2017", "val2017"):
+        here = [i for i in ids if (i % 5 == 0) == (split == "val2017")]
+        notes = [
+            {"image_id": int(i) * 7 + 3, "id": int(i) * 10 + n, "caption": f"{i} n{n}"}
+            for n in (2, 0, 1)
+            for i in here
+        ]
+        path = folder / f"captions_{split}.json"
+        path.write_text(json.dumps({"annotations": notes}))
+
+
+def write_regions(root: Path) -> tuple[npt.NDArray, npt.NDArray]:
+    kastner = np.zeros(GRID, np.int64)
+    kastner.flat[:30] = np.arange(30) % 26  # every label, and 0
+    kastner[4] = -1
+    prf = np.zeros(GRID, np.int64)
+    prf.flat[:4] = [7, 0, 1, 2]
+    prf[4] = -1
+    for name, labels in (("Kastner2015", kastner), ("prf-visualrois", prf)):
+        save_nii(root / FUNC / "roi" / f"{name}.nii.gz", labels.astype(np.float64))
+    labels = root / "nsddata/freesurfer/subj02/label"
+    labels.mkdir(parents=True)
+    lines = ["0 Unknown \t"] + [f"{v} {n}  \t" for v, n in enumerate(PRF, start=1)]
+    (labels / "prf-visualrois.mgz.ctab").write_text("\n".join(lines) + "\n")
+    return kastner, prf
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    rng = np.random.default_rng(7)
+    root = tmp_path_factory.mktemp("nsd")
+    order, images = write_design(root, rng)
+    write_table(root, order, images)
+    shown = np.unique(images[1, order[: 750 * N_SESSIONS] - 1] - 1)
+    write_stimuli(root, shown)
+    kastner, prf = write_regions(root)
+    tuned = rng.normal(0, 500, (10_000, *GRID))[order[: 750 * N_SESSIONS] - 1]
+    noisy = tuned + rng.normal(0, 500, tuned.shape)
+    betas = np.moveaxis(noisy.reshape(N_SESSIONS, 750, *GRID), 1, -1)
+    betas = np.clip(np.rint(betas), -32768, 32767).astype(np.int16)
+    betas[0, 0, 0, 1] = 0  # no data in session 1
+    betas[1, 0, 0, 2, 5] = 32767  # saturated
+    betas[:, 0, 1, 0] = 0  # never any data
+    for session in range(N_SESSIONS):
+        stem = root / BETAS / f"betas_session{session + 1:02d}"
+        save_nii(Path(f"{stem}.nii.gz"), betas[session])
+        with h5py.File(f"{stem}.hdf5", "w") as file:
+            stored = betas[session].transpose(3, 2, 1, 0)
+            file.create_dataset("betas", data=stored, chunks=(750, 1, 1, 1))
+    ncsnr = np.full(GRID, 0.4, np.float32)
+    ncsnr[0, 0, 2] = np.nan
+    save_nii(root / BETAS / "ncsnr.nii.gz", ncsnr)
+    save_nii(root / FUNC / "brainmask.nii.gz", np.ones(GRID, np.int16))
+    return Truth(root, order, images, betas, kastner, prf)
+
+
+@pytest.fixture
+def tree(written: Truth) -> NsdTree:
+    return NsdTree(written.root)
+
+
+@pytest.fixture
+def broken(written: Truth, tmp_path: Path) -> NsdTree:
+    """Give a copy that a test may damage."""
+    shutil.copytree(written.root, tmp_path / "nsd")
+    return NsdTree(tmp_path / "nsd")
+
+
+# --- the index chain ---------------------------------------------------------------
+
+
+def test_indices_are_converted_from_one_based_exactly_once(
+    tree: NsdTree, written: Truth
+) -> None:
+    trials = tree.trials(2, N_SESSIONS)
+    for trial in (0, 1, 749, 750, 1499):
+        k10 = written.order[trial]
+        assert trials.image_10k[trial] == k10 - 1
+        assert trials.nsd_id[trial] == written.images[1, k10 - 1] - 1
+        assert trials.session[trial] == 1 + trial // 750
+        assert trials.shared[trial] == (k10 <= 1000)
+
+
+def test_design_stored_as_uint16_comes_back_as_int64(tree: NsdTree) -> None:
+    design = tree.design()
+    assert design.order.dtype == design.images.dtype == np.int64
+    assert design.order.min() == 0
+    assert design.images.min() == 0
+
+
+def test_design_and_stimulus_table_agree(tree: NsdTree) -> None:
+    check_trials(tree, 2, N_SESSIONS)
+
+
+def test_stimulus_table_of_another_subject_is_noticed(tree: NsdTree) -> None:
+    with pytest.raises(DataError, match="does not list nsdId"):
+        check_trials(tree, 1, 1)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_behaviour_must_name_the_images_of_the_design(
+    broken: NsdTree, shift: int
+) -> None:
+    trials = broken.trials(2, 1)
+    ids = {"10KID": trials.image_10k + 1, "73KID": trials.nsd_id + 1 + shift}
+    path = broken.root / "nsddata/ppdata/subj02/behav/responses.tsv"
+    path.parent.mkdir(parents=True)
+    table = pd.DataFrame({"SUBJECT": 2, "SESSION": trials.session, **ids})
+    table.astype(float).to_csv(path, sep="\t", index=False)
+    if shift:
+        with pytest.raises(DataError, match=r"responses\.tsv names other images"):
+            check_trials(broken, 2, 1)
+    else:
+        check_trials(broken, 2, 1)
+
+
+def test_subject_and_sessions_out_of_range_are_refused(tree: NsdTree) -> None:
+    with pytest.raises(ConfigError, match="subject is 9"):
+        tree.trials(9, 1)
+    with pytest.raises(ConfigError, match="n_sessions is 41"):
+        tree.trials(1, 41)
+
+
+# --- betas --------------------------------------------------------------------------
+
+
+def test_both_containers_give_the_voxels_that_were_written(
+    tree: NsdTree, written: Truth, rng: np.random.Generator
+) -> None:
+    mask = rng.random(GRID) < 0.4
+    for session in (1, 2):
+        stored = [tree.betas(2, session, mask, c) for c in ("hdf5", "nii.gz", "auto")]
+        expected = written.betas[session - 1][mask].T
+        for betas in stored:
+            assert betas.dtype == np.int16
+            np.testing.assert_array_equal(betas, expected)
+
+
+def test_columns_follow_the_c_order_of_the_volume(
+    tree: NsdTree, written: Truth
+) -> None:
+    mask = np.ones(GRID, bool)
+    betas = tree.betas(2, 2, mask)
+    for column, (i, j, k) in enumerate(voxel_indices(mask)):
+        np.testing.assert_array_equal(betas[:, column], written.betas[1, i, j, k])
+
+
+def test_percent_is_a_three_hundredth_of_the_stored_number() -> None:
+    percent = to_percent(np.array([-32768, 0, 450], np.int16))
+    assert percent.dtype == np.float32
+    np.testing.assert_allclose(percent, [-109.22667, 0, 1.5], rtol=1e-6)
+
+
+def test_no_voxels_give_no_columns(tree: NsdTree) -> None:
+    for container in ("hdf5", "nii.gz"):
+        shape = tree.betas(2, 1, np.zeros(GRID, bool), container).shape
+        assert shape == (750, 0)
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "nii.gz"])
+def test_truncated_betas_name_the_file_and_the_remedy(
+    broken: NsdTree, suffix: str
+) -> None:
+    path = broken.root / BETAS / f"betas_session01.{suffix}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(
+        DataError, match=rf"betas_session01\.{suffix} is truncated.*delete it"
+    ):
+        broken.betas(2, 1, np.ones(GRID, bool), suffix)
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "nii.gz"])
+def test_float_betas_are_refused(broken: NsdTree, suffix: str) -> None:
+    path = broken.root / BETAS / f"betas_session01.{suffix}"
+    if suffix == "hdf5":
+        with h5py.File(path, "w") as file:
+            file["betas"] = np.zeros((750, *GRID[::-1]), np.float32)
+    else:
+        save_nii(path, np.zeros((*GRID, 750), np.float32))
+    with pytest.raises(DataError, match="float32 betas, but int16"):
+        broken.betas(2, 1, np.ones(GRID, bool), suffix)
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "nii.gz"])
+def test_betas_on_another_grid_are_refused(tree: NsdTree, suffix: str) -> None:
+    with pytest.raises(DataError, match="has shape"):
+        tree.betas(2, 1, np.ones((4, 4, 3), bool), suffix)
+
+
+def test_an_hdf5_file_without_betas_says_what_it_holds(broken: NsdTree) -> None:
+    with h5py.File(broken.root / BETAS / "betas_session01.hdf5", "w") as file:
+        file["other"] = np.zeros(3)
+    with pytest.raises(DataError, match="holds other, but a dataset named 'betas'"):
+        broken.betas(2, 1, np.ones(GRID, bool))
+
+
+def test_missing_sessions_are_listed(tree: NsdTree) -> None:
+    assert tree.sessions(2) == (1, 2)
+    with pytest.raises(DataError, match=r"lacks the betas of session 3, 4 in"):
+        tree.check_sessions(2, 4)
+
+
+# --- volumes and labels -------------------------------------------------------------
+
+
+def test_region_volumes_keep_minus_one_zero_and_labels(
+    tree: NsdTree, written: Truth
+) -> None:
+    np.testing.assert_array_equal(tree.roi(2, "Kastner2015"), written.kastner)
+    np.testing.assert_array_equal(tree.roi(2, "prf-visualrois"), written.prf)
+
+
+def test_colour_table_with_trailing_blanks_is_read(tree: NsdTree) -> None:
+    labels = tree.roi_labels(2, "prf-visualrois")
+    assert labels == dict(zip(PRF, range(1, 8), strict=True))
+
+
+def test_without_a_colour_table_the_documented_labels_hold(tree: NsdTree) -> None:
+    labels = tree.roi_labels(2, "Kastner2015")
+    known = {"PHC2": 11, "TO2": 12, "TO1": 13, "LO1": 15, "V3B": 16, "V3A": 17}
+    known |= {"IPS0": 18, "IPS5": 23, "SPL1": 24, "FEF": 25}
+    assert {name: labels[name] for name in known} == known
+    assert len(labels) == 25
+
+
+@pytest.mark.parametrize("value", [26, 0.5, -2])
+def test_a_value_that_is_no_label_is_refused(broken: NsdTree, value: float) -> None:
+    volume = np.full(GRID, value, np.float64)
+    save_nii(broken.root / FUNC / "roi/Kastner2015.nii.gz", volume)
+    with pytest.raises(DataError, match="a label is expected"):
+        broken.roi(2, "Kastner2015")
+
+
+def test_ncsnr_keeps_nan_and_refuses_negative_values(broken: NsdTree) -> None:
+    assert int(np.isnan(broken.ncsnr(2)).sum()) == 1
+    save_nii(broken.root / BETAS / "ncsnr.nii.gz", np.full(GRID, -0.1, np.float32))
+    with pytest.raises(DataError, match="negative or infinite"):
+        broken.ncsnr(2)
+
+
+def test_affine_is_centred_on_the_volume(tree: NsdTree) -> None:
+    centre = tree.affine(2) @ [*((n - 1) / 2 for n in GRID), 1]
+    np.testing.assert_allclose(centre[:3], 0, atol=1e-5)  # float32 header
+
+
+# --- stimuli ------------------------------------------------------------------------
+
+
+def test_stimuli_come_in_the_order_asked(tree: NsdTree) -> None:
+    ids = tree.trials(2, 1).nsd_id[:6]
+    images = tree.stimuli(ids)
+    assert images.shape == (6, 8, 8, 3)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], ids % 251)
+
+
+def test_captions_join_by_coco_id_and_are_ordered(tree: NsdTree) -> None:
+    ids = tree.trials(2, 1).nsd_id[:20]
+    captions = tree.captions(ids, 2)
+    assert captions.tolist() == [[f"{i} n0", f"{i} n1"] for i in ids]
+
+
+def test_too_few_captions_are_refused(tree: NsdTree) -> None:
+    with pytest.raises(DataError, match="has 3 captions"):
+        tree.captions(tree.trials(2, 1).nsd_id[:1], 5)
+
+
+def test_an_image_beyond_the_last_is_refused(tree: NsdTree) -> None:
+    with pytest.raises(DataError, match=r"must lie in 0\.\.72999"):
+        tree.stimuli(np.array([73_000]))
+
+
+# --- surfaces -----------------------------------------------------------------------
+
+
+def test_transform_becomes_zero_based_and_no_data_becomes_nan(broken: NsdTree) -> None:
+    stored = np.array([[1, 1, 1], [9999, 9999, 9999], [2.5, 4, 3]], np.float32)
+    path = broken.root / "nsddata/ppdata/subj02/transforms/lh.func1pt8-to-layerB2.mgz"
+    path.parent.mkdir()
+    nib.save(nib.MGHImage(stored.reshape(3, 1, 1, 3), np.eye(4)), path)
+    found = broken.transform(2, "lh")
+    np.testing.assert_array_equal(found, [[0, 0, 0], [np.nan] * 3, [1.5, 3, 2]])
+
+
+def test_surface_is_read_back(broken: NsdTree) -> None:
+    folder = broken.root / "nsddata/freesurfer/subj02/surf"
+    folder.mkdir()
+    vertices = np.eye(4, 3)
+    faces = np.array([[0, 1, 2], [1, 2, 3]])
+    nib.freesurfer.write_geometry(folder / "rh.inflated", vertices, faces)
+    nib.freesurfer.write_morph_data(folder / "rh.sulc", np.arange(4))
+    found = broken.surface(2, "rh")
+    np.testing.assert_array_equal(found[0], vertices)
+    np.testing.assert_array_equal(found[1], faces)
+    np.testing.assert_array_equal(broken.surface_values(2, "rh"), np.arange(4))
+
+
+def test_flat_patch_is_read_with_border_vertices(broken: NsdTree) -> None:
+    folder = broken.root / "nsddata/freesurfer/fsaverage/surf"
+    folder.mkdir(parents=True)
+    path = folder / "lh.full.flat.patch.3d"
+    points = [(1, 0.5, 1.0, 0.0), (-4, -2.0, 3.0, 0.0)]  # the second on the border
+    body = b"".join(struct.pack(">ifff", *point) for point in points)
+    path.write_bytes(struct.pack(">ii", -1, 2) + body)
+    vertices, positions = broken.flat_patch("fsaverage", "lh")
+    assert vertices.tolist() == [0, 3]
+    assert positions.tolist() == [[0.5, 1.0, 0.0], [-2.0, 3.0, 0.0]]
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match="size does not fit its header"):
+        broken.flat_patch("fsaverage", "lh")
+
+
+def test_vertices_of_the_group_surface_are_zero_based(broken: NsdTree) -> None:
+    path = broken.root / "nsddata/ppdata/subj02/transforms/rh.white-to-fsaverage.mgz"
+    path.parent.mkdir()
+    stored = np.array([3, 1, 1], np.float32).reshape(3, 1, 1)
+    nib.save(nib.MGHImage(stored, np.eye(4)), path)
+    assert broken.from_fsaverage(2, "rh").tolist() == [2, 0, 0]
+
+
+# --- damage -------------------------------------------------------------------------
+
+FILES: dict[str, Callable[[NsdTree], object]] = {
+    f"{EXPERIMENT}/nsd_expdesign.mat": lambda t: t.design(),
+    f"{EXPERIMENT}/nsd_stim_info_merged.csv": lambda t: t.stim_info(),
+    f"{STIMULI}/nsd_stimuli.hdf5": lambda t: t.stimuli(np.array([0])),
+    f"{STIMULI}/annotations/captions_val2017.json": lambda t: t.captions(
+        np.array([0]), 1
+    ),
+    f"{FUNC}/roi/Kastner2015.nii.gz": lambda t: t.roi(2, "Kastner2015"),
+    f"{FUNC}/brainmask.nii.gz": lambda t: t.brainmask(2),
+    f"{BETAS}/ncsnr.nii.gz": lambda t: t.ncsnr(2),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named_with_the_remedy(broken: NsdTree, name: str) -> None:
+    (broken.root / name).unlink()
+    with pytest.raises(DataError, match=r"not found at .*minddiff simulate") as raised:
+        FILES[name](broken)
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named(broken: NsdTree, name: str) -> None:
+    (broken.root / name).write_bytes(b"\x1f\x8bnot what it says")
+    with pytest.raises(DataError) as raised:
+        FILES[name](broken)
+    assert name in str(raised.value)
+
+
+def test_problems_lists_each_problem_once_and_none_of_a_sound_tree(
+    broken: NsdTree,
+) -> None:
+    assert broken.problems(2, N_SESSIONS) == []
+    (broken.root / BETAS / "ncsnr.nii.gz").unlink()
+    found = broken.problems(2, 3)
+    assert len(found) == 2
+    assert "session 3" in found[0]
+    assert "ncsnr" in found[1]
+
+
+# --- into preparation ---------------------------------------------------------------
+
+
+def test_a_written_folder_is_prepared_with_every_irregularity_counted(
+    tree: NsdTree, written: Truth
+) -> None:
+    data = DataConfig(sessions=N_SESSIONS, n_validation=50, n_reconstruct=5)
+    ready = prepare_responses(tree, 2, data)
+    n_labelled = int(((written.kastner > 0) & (written.kastner < 24)).sum())
+    n_labelled += 1  # first voxel: Kastner 0, drawn as hV4
+    assert ready.betas.shape == (500, n_labelled - 1)  # one never had data
+    assert ready.counts["voxels left out: no valid session"] == 1
+    assert ready.counts["voxel-sessions left out: no data"] == 1
+    assert ready.counts["trial values at the int16 limits"] == 1
+    assert ready.counts["voxels without ncsnr in the file"] == 1
+    assert ready.counts["values filled with 0: no valid repeat"] > 0
+    assert np.isfinite(ready.betas).all()
+    splits = dict(zip(*np.unique(ready.split, return_counts=True), strict=True))
+    assert splits == {"test": 100, "train": 350, "validation": 50}
+    assert (ready.n_repeats == 3).all()
+    assert AREAS[ready.roi[0]] == "hV4"  # prf-visualrois overrides
+    np.testing.assert_array_equal(ready.voxel_ijk[0], [0, 0, 0])
+    np.testing.assert_array_equal(
+        ready.nsd_id[ready.split == "test"], written.images[1, :100] - 1
+    )
+
+
+def test_prepared_stimuli_have_the_size_asked_and_their_captions(tree: NsdTree) -> None:
+    ids = np.unique(tree.trials(2, 1).nsd_id)[:70]  # more than one batch
+    ready = prepare_stimuli(tree, ids, 4, 2)
+    assert ready["images"].shape == (70, 4, 4, 3)
+    np.testing.assert_array_equal(ready["images"][:, 1, 2, 0], ids % 251)
+    assert ready["captions"][69, 1] == f"{ids[69]} n1"

@@ -1,0 +1,396 @@
+"""Preparation: no leak, no silent repair, and noise ceilings that are true."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minddiff_utils import prep
+from minddiff_utils.config import AREAS, DataConfig
+from minddiff_utils.errors import DataError
+from minddiff_utils.nsd import ROI_LABELS, Design, NsdTree, Trials
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def labels(name: str) -> dict[str, int]:
+    return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
+
+
+# --- splits -------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sets(st.integers(0, 999), min_size=1, max_size=30),
+    st.sets(st.integers(1000, 9999), min_size=2, max_size=60),
+    st.data(),
+)
+def test_no_image_is_in_two_splits_and_only_shared_images_test(
+    shared: set[int], other: set[int], data: st.DataObject
+) -> None:
+    n_validation = data.draw(st.integers(0, len(other) - 1))
+    images = np.array(sorted(shared | other))
+    split = prep.split_images(images, n_validation)
+    parts = {name: set(images[split == name].tolist()) for name in np.unique(split)}
+    assert sum(map(len, parts.values())) == len(images)
+    assert parts["test"] == shared
+    validation = parts.get("validation", set())
+    assert len(validation) == n_validation
+    assert all(v > t for v in validation for t in parts["train"])
+    prep.check_splits(images, split)
+
+
+def test_an_image_on_both_sides_is_caught() -> None:
+    with pytest.raises(DataError, match=r"nsd_id 4 stands 2 times \(test, train\)"):
+        prep.check_splits(np.array([3, 4, 4]), np.array(["train", "train", "test"]))
+
+
+def test_a_split_of_another_name_is_caught() -> None:
+    with pytest.raises(DataError, match="'dev' is not"):
+        prep.check_splits(np.array([3]), np.array(["dev"]))
+
+
+@pytest.mark.parametrize(
+    ("images", "n_validation"),
+    [([1, 2, 1000], 1), ([1000, 1001, 1002], 1), ([1, 2, 3], 0)],
+)
+def test_a_split_without_train_or_test_images_is_refused(
+    images: list[int], n_validation: int
+) -> None:
+    with pytest.raises(DataError, match="cannot give a test"):
+        prep.split_images(np.array(images), n_validation)
+
+
+def test_images_out_of_order_are_refused() -> None:
+    with pytest.raises(DataError, match="distinct and ascending"):
+        prep.split_images(np.array([1, 1, 2000]), 0)
+
+
+# --- scaling ------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.floats(-1e3, 1e3), st.floats(0.1, 100))
+def test_training_values_do_not_change_when_test_values_do(
+    seed: int, shift: float, factor: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    percent = rng.normal(2, 3, (40, 4)).astype(np.float32)
+    session = np.repeat([1, 2], 20)
+    fit = rng.permutation(np.tile([True, True, False, True], 10))
+    changed = percent.copy()
+    changed[~fit] = changed[~fit] * np.float32(factor) + np.float32(shift)
+    before = prep.zscore_sessions(percent, session, fit)
+    after = prep.zscore_sessions(changed, session, fit)
+    np.testing.assert_array_equal(before[fit], after[fit])
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_each_session_has_mean_zero_and_sd_one_on_the_fitted_trials(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    session = rng.permutation(np.repeat([3, 8], 30))
+    percent = rng.normal(0, 1, (60, 3)) * (session[:, None] + 1) + session[:, None]
+    fit = rng.random(60) < 0.7
+    z = prep.zscore_sessions(percent.astype(np.float32), session, fit)
+    for number in (3, 8):
+        rows = z[fit & (session == number)].astype(np.float64)
+        np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-5)  # float32
+        np.testing.assert_allclose(rows.std(axis=0, ddof=1), 1, atol=1e-5)
+
+
+def test_a_voxel_without_data_in_a_session_is_nan_there_only() -> None:
+    rng = np.random.default_rng(0)
+    percent = rng.normal(size=(20, 2)).astype(np.float32)
+    session = np.repeat([1, 2], 10)
+    percent[:10, 1] = 0
+    z = prep.zscore_sessions(percent, session, np.ones(20, bool))
+    assert np.isnan(z[:10, 1]).all()
+    assert np.isfinite(z[10:]).all()
+    assert np.isfinite(z[:, 0]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_infinity_raise(bad: float) -> None:
+    percent = np.ones((6, 2), np.float32)
+    percent[3, 1] = bad
+    with pytest.raises(DataError, match="NaN or infinite"):
+        prep.zscore_sessions(percent, np.ones(6, np.int64), np.ones(6, bool))
+    with pytest.raises(DataError, match="NaN or infinite"):
+        prep.fit_scaling(percent)
+
+
+def test_a_session_without_training_trials_is_refused() -> None:
+    percent = np.ones((6, 2), np.float32)
+    with pytest.raises(DataError, match="at least 2 training rows, but has 0"):
+        prep.zscore_sessions(percent, np.ones(6, np.int64), np.zeros(6, bool))
+
+
+def test_scaling_applies_the_training_statistics_to_other_rows() -> None:
+    scaling = prep.fit_scaling(np.array([[0, 5], [2, 5]], np.float32))
+    found = scaling.apply(np.array([[1 + np.sqrt(2), 7]], np.float32))
+    np.testing.assert_allclose(found, [[1, np.nan]], rtol=1e-6)
+    assert scaling.valid.tolist() == [True, False]
+
+
+# --- averaging ----------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(1, 40))
+def test_averaging_equals_a_loop_over_images(seed: int, n_trials: int) -> None:
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n_trials, 3)).astype(np.float32)
+    z[rng.random(z.shape) < 0.2] = np.nan
+    image = rng.integers(0, 8, n_trials)
+    found = prep.average_repeats(z, image)
+    assert found.image.tolist() == sorted(set(image.tolist()))
+    n_filled = 0
+    for row, i in enumerate(found.image):
+        assert found.n_repeats[row] == (image == i).sum()
+        for v in range(3):
+            values = z[image == i, v].astype(np.float64)
+            values = values[np.isfinite(values)]
+            n_filled += not len(values)
+            expected = values.mean() if len(values) else 0.0
+            assert found.betas[row, v] == pytest.approx(expected, abs=1e-6)
+    assert found.n_filled == n_filled
+
+
+def test_averaging_refuses_infinity() -> None:
+    with pytest.raises(DataError, match="NaN or infinite"):
+        prep.average_repeats(np.full((2, 1), np.inf, np.float32), np.array([1, 1]))
+
+
+# --- reliability --------------------------------------------------------------------
+
+
+def simulate(
+    rng: np.random.Generator, ncsnr: float, n_images: int, repeats: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return signal (n_images,), z (n_trials, 1), image; unit total variance."""
+    signal = rng.normal(0, ncsnr, n_images)
+    image = np.repeat(np.arange(n_images), repeats)
+    trials = signal[image] + rng.normal(0, 1, len(image))
+    return signal, (trials / np.hypot(ncsnr, 1))[:, None].astype(np.float32), image
+
+
+@pytest.mark.parametrize("ncsnr", [0.3, 0.6, 1.0])
+def test_ncsnr_is_recovered(rng: np.random.Generator, ncsnr: float) -> None:
+    _, z, image = simulate(rng, ncsnr, 20_000, np.array(3))
+    found = prep.ncsnr_of_trials(z, image)[0]
+    # v^2 has relative SE 1/sqrt(2 x 20000 / 2) = 0.7 %, so SE(ncsnr) < 0.013 at 0.3
+    assert found == pytest.approx(ncsnr, abs=0.04)
+
+
+def test_ncsnr_equals_the_textbook_loop(rng: np.random.Generator) -> None:
+    z = rng.normal(size=(60, 2)).astype(np.float32) * np.float32(0.8)
+    z[5, 1] = np.nan
+    image = rng.permutation(np.r_[np.repeat(np.arange(15), 3), np.arange(15, 30)])
+    for voxel in (0, 1):
+        variances = [
+            np.var(z[image == i, voxel].astype(float), ddof=1) for i in range(15)
+        ]
+        noise = np.nanmean(variances)
+        expected = np.sqrt(max(0, 1 - noise)) / np.sqrt(noise)
+        assert prep.ncsnr_of_trials(z, image)[voxel] == pytest.approx(expected, 1e-5)
+
+
+def test_ncsnr_is_unknown_without_three_repeats() -> None:
+    z = np.ones((4, 2), np.float32)
+    assert np.isnan(prep.ncsnr_of_trials(z, np.array([0, 0, 1, 1]))).all()
+
+
+def test_the_ceiling_is_the_correlation_of_averages_with_the_signal(
+    rng: np.random.Generator,
+) -> None:
+    repeats = rng.integers(1, 4, 30_000)
+    signal, z, image = simulate(rng, 0.5, 30_000, repeats)
+    averaged = prep.average_repeats(z, image).betas[:, 0]
+    found = np.corrcoef(signal, averaged)[0, 1]
+    ceiling = prep.noise_ceiling_r(np.array([0.5], np.float32), repeats)[0]
+    assert found == pytest.approx(ceiling, abs=0.015)  # SE of r is 0.004
+
+
+def test_the_mixed_formula_equals_nsd_s_for_equal_repeats() -> None:
+    ncsnr = np.array([0, 0.2, 0.9], np.float32)
+    for n in (1, 2, 3):
+        found = prep.noise_ceiling(ncsnr, np.full(7, n))
+        np.testing.assert_allclose(found, 100 * ncsnr**2 / (ncsnr**2 + 1 / n), 1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.1])
+def test_a_ceiling_needs_a_valid_ncsnr(bad: float) -> None:
+    with pytest.raises(DataError, match="ncsnr"):
+        prep.noise_ceiling(np.array([bad], np.float32), np.array([3]))
+
+
+def test_a_ceiling_needs_repeats() -> None:
+    with pytest.raises(DataError, match="at least one repeat"):
+        prep.noise_ceiling(np.ones(1, np.float32), np.array([0, 3]))
+
+
+# --- areas --------------------------------------------------------------------------
+
+
+def test_drawn_areas_override_the_atlas() -> None:
+    kastner = np.array([1, 1, 0, 24, -1, 13, 12, 25])
+    prf = np.array([7, 0, 3, 0, -1, 0, 6, 0])
+    areas = prep.assign_areas(
+        kastner, labels("Kastner2015"), prf, labels("prf-visualrois")
+    )
+    named = [AREAS[a] if a >= 0 else "" for a in areas]
+    assert named == ["hV4", "V1", "V2", "", "", "MT", "V3", ""]
+
+
+def test_every_atlas_label_has_the_area_of_the_published_recipe() -> None:
+    kastner = np.arange(-1, 26)
+    areas = prep.assign_areas(
+        kastner,
+        labels("Kastner2015"),
+        np.zeros_like(kastner),
+        labels("prf-visualrois"),
+    )
+    groups = {
+        "V1": {1, 2}, "V2": {3, 4}, "V3": {5, 6}, "hV4": {7}, "VO": {8, 9},
+        "PHC": {10, 11}, "MST": {12}, "MT": {13}, "LO": {14, 15}, "V3ab": {16, 17},
+        "IPS": set(range(18, 24)),
+    }  # fmt: skip
+    found = {a: set(kastner[areas == k].tolist()) for k, a in enumerate(AREAS)}
+    assert found == groups
+
+
+def test_areas_are_counted_with_lvc_and_hvc() -> None:
+    roi = np.array([0, 0, 4, 5, 10], np.int32)
+    table = prep.count_areas(roi, 7)
+    sets = table.groupby("area_set")["n_voxels"].sum()
+    assert sets.to_dict() == {"LVC": 3, "HVC": 2}
+    assert table["area"].tolist() == list(AREAS)
+    assert (table["subject"] == 7).all()
+
+
+# --- one subject --------------------------------------------------------------------
+
+
+class MemoryTree(NsdTree):
+    """A tree whose files are arrays."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(root=None)  # type: ignore[arg-type]
+        rng = np.random.default_rng(seed)
+        images = np.r_[np.arange(100), np.arange(1000, 1400)]
+        order = rng.permutation(np.repeat(images, 3))
+        trials = Trials(np.repeat([1, 2], 750), order, order + 5)
+        signal = rng.normal(0, 300, (10_000, 12))[order]
+        raw = signal + rng.normal(0, 400, signal.shape)
+        raw = (raw * np.repeat([1, 2], 750)[:, None]).astype(np.int16)
+        object.__setattr__(self, "parts", (trials, raw))
+
+    def check_sessions(self, *_: object) -> None: ...
+
+    def trials(self, *_: object) -> Trials:
+        return self.parts[0]  # type: ignore[attr-defined]
+
+    def design(self) -> Design:
+        images = np.tile(np.arange(10_000) + 5, (8, 1))
+        return Design(np.zeros(0, np.int64), images)
+
+    def roi(self, _: object, name: str) -> np.ndarray:
+        drawn = name == "prf-visualrois"
+        return np.where(drawn, 0, np.arange(1, 13)).reshape(3, 2, 2)
+
+    def roi_labels(self, _: object, name: str) -> dict[str, int]:
+        return labels(name)
+
+    def ncsnr(self, *_: object) -> np.ndarray:
+        return np.full((3, 2, 2), 0.75, np.float32)
+
+    def betas(self, _: object, session: int, *__: object) -> np.ndarray:
+        trials, raw = self.parts  # type: ignore[attr-defined]
+        return raw[trials.session == session]
+
+
+DATA = DataConfig(sessions=2, n_validation=40, n_reconstruct=3)
+
+
+def test_prepared_responses_are_complete_and_aligned() -> None:
+    ready = prep.prepare_responses(MemoryTree(), 1, DATA)
+    arrays = ready.arrays()
+    assert arrays["betas"].shape == (500, 12)
+    assert arrays["betas"].dtype == arrays["noise_ceiling_r"].dtype == np.float32
+    assert (np.diff(arrays["nsd_id"]) > 0).all()
+    assert arrays["roi_names"].tolist() == list(AREAS)
+    recomputed = ready.ncsnr_recomputed
+    assert recomputed.mean() == pytest.approx(0.75, abs=0.05)  # 12 voxels, SE 0.01
+
+
+def test_prepared_training_rows_ignore_the_test_trials() -> None:
+    tree, other = MemoryTree(), MemoryTree()
+    trials, raw = other.parts  # type: ignore[attr-defined]
+    changed = raw.copy()
+    changed[trials.shared] = -changed[trials.shared] // 3
+    object.__setattr__(other, "parts", (trials, changed))
+    before = prep.prepare_responses(tree, 1, DATA)
+    after = prep.prepare_responses(other, 1, DATA)
+    rows = before.split != "test"
+    np.testing.assert_array_equal(before.betas[rows], after.betas[rows])
+    assert not np.array_equal(before.betas[~rows], after.betas[~rows])
+
+
+def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
+    data = DATA.model_copy(update={"zscore_on": "all"})
+    trials, raw = MemoryTree().parts  # type: ignore[attr-defined]
+    ready = prep.prepare_responses(MemoryTree(), 1, data)
+    z = np.empty(raw.shape)
+    for session in (1, 2):
+        rows = raw[trials.session == session].astype(float)
+        scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
+        z[trials.session == session] = scaled
+    image = np.unique(trials.image_10k)[7]
+    expected = z[trials.image_10k == image].mean(axis=0)
+    np.testing.assert_allclose(ready.betas[7], expected, atol=1e-5)  # float32
+
+
+def test_blocks_of_voxels_do_not_change_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = prep.prepare_responses(MemoryTree(), 1, DATA)
+    monkeypatch.setattr(prep, "_BLOCK", 5)
+    parts = prep.prepare_responses(MemoryTree(), 1, DATA)
+    np.testing.assert_array_equal(whole.betas, parts.betas)
+    np.testing.assert_array_equal(whole.ncsnr_recomputed, parts.ncsnr_recomputed)
+
+
+def test_the_area_table_covers_areas_sets_and_all() -> None:
+    ready = prep.prepare_responses(MemoryTree(), 1, DATA)
+    table = prep.area_table(ready).set_index("area")
+    assert list(table.index) == [*AREAS, "LVC", "HVC", "all"]
+    n_all = table.loc["all", "n_voxels"]
+    assert n_all == 12 == table.loc["LVC", "n_voxels"] + table.loc["HVC", "n_voxels"]
+    assert table.loc["all", "ncsnr"] == pytest.approx(0.75)
+
+
+def test_the_leak_report_finds_what_is_planted(rng: np.random.Generator) -> None:
+    ready = prep.prepare_responses(MemoryTree(), 1, DATA)
+    images = rng.integers(0, 256, (500, 4, 4, 3), np.uint8)
+    shared = np.arange(1000) + 5
+    assert prep.leak_report(ready, images, shared)["passed"].all()
+    images[0] = images[499]  # a test picture equal to a training picture
+    split = ready.split.copy()
+    split[50] = "train"  # a shared image in training
+    report = prep.leak_report(replace(ready, split=split), images, shared)
+    assert report["passed"].tolist() == [True, True, False, False]
+
+
+def test_the_summary_counts_images_and_voxels() -> None:
+    table = prep.prepare_responses(MemoryTree(), 1, DATA).summary()
+    counts = pd.Series(table["n"].to_numpy(), table["quantity"]).to_dict()
+    assert counts["test images"] == 100
+    assert counts["validation images"] == 40
+    assert counts["train images"] == 360
+    assert counts["test images with 3 trials"] == 100
+    assert counts["voxels"] == 12
