@@ -528,7 +528,7 @@ class NsdTree:
         path = self._subject(subject) / "transforms" / name
         values = _volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
-        index = np.rint(values.ravel()).astype(np.int64) - 1
+        index: IntArray = np.rint(values.ravel()).astype(np.int64) - 1
         if index.min() < 0:
             raise _wrong(path, "an index below 1", "1-based vertices")
         return index
