@@ -78,8 +78,8 @@ UNET_CONFIG = {
     "layers_per_block": 1,
     "norm_num_groups": 16,
     "cross_attention_dim": 128,
-    "block_out_channels": [96, 160],
-    "attention_head_dim": 8,
+    "block_out_channels": [128, 224],
+    "attention_head_dim": 4,
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
     "mid_block_type": "UNetMidBlock2DCrossAttn",
@@ -356,9 +356,13 @@ def _augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def load_average(name: str, model: torch.nn.Module) -> torch.nn.Module:
-    saved = torch.load(WORK / f"{name}.pt", weights_only=True)
-    state = {k: v for k, v in saved["average"].items() if not k.startswith("aux.")}
-    model.load_state_dict(state)
+    """Load the averaged weights of the checkpoint, else those that are shipped."""
+    checkpoint = WORK / f"{name}.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)["average"]
+    else:
+        state = load_file(next((MODELS / name).glob("*.safetensors")))
+    model.load_state_dict({k: v for k, v in state.items() if k[:4] != "aux."})
     return model.eval().requires_grad_(False)
 
 
@@ -408,7 +412,7 @@ def train_unet(minutes: float, total: float, device: str) -> None:
     trainer = Trainer("unet", model, lr=8e-4, decay=0.999)
     scheduler = DDIMScheduler(**SCHEDULER_CONFIG)
     abar = scheduler.alphas_cumprod
-    batch = 32 if device == "cpu" else 256
+    batch = 64 if device == "cpu" else 256
     generator = torch.Generator().manual_seed(40 + trainer.step)
 
     def step() -> torch.Tensor:
@@ -422,7 +426,8 @@ def train_unet(minutes: float, total: float, device: str) -> None:
         snr = a / (1 - a)
         weight = (snr.clamp(max=5) + 0.3) / (snr + 1)
         x = x.to(device, memory_format=torch.channels_last)
-        out = model(x, t.to(device), c.to(device)).sample
+        with torch.autocast(device, torch.bfloat16):
+            out = model(x, t.to(device), c.to(device)).sample.float()
         return (weight.to(device) * (out - v.to(device)) ** 2).mean()
 
     trainer.run(minutes, total, step)

@@ -1,0 +1,120 @@
+"""How good the demo models are, on scenes that none of them was trained on.
+
+Used by A1_demo_models.ipynb. The probe that names objects in generated images is a
+logistic regression on EfficientNet-Lite0, a network that took no part in training them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from minddiff_utils.backbone import Backbone, Judge
+from minddiff_utils.insilico import scenes
+from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.rng import torch_stream
+
+__all__ = [
+    "as_tensor",
+    "category_prompts",
+    "held_out",
+    "named_by_clip",
+    "named_by_probe",
+    "psnr",
+    "text_to_image",
+    "train_probe",
+]
+
+Images = npt.NDArray[np.uint8]
+
+
+def held_out(n: int, *, world: str = "held-out") -> tuple[Images, Tensor, list[int]]:
+    """Render `n` single-object scenes: images u8 (n, 64, 64, 3), tensor, categories."""
+    seed = scenes.world_seed(world)
+    made = [scenes.make_scene(seed, i, n_objects=1) for i in range(n)]
+    big = np.stack([scenes.render(s, 128) for s in made]).astype(np.float32)
+    small = np.rint(big.reshape(n, 64, 2, 64, 2, 3).mean((2, 4))).astype(np.uint8)
+    x = as_tensor(small)
+    return small, x, [scenes.CATEGORIES.index(s.objects[0].category) for s in made]
+
+
+def psnr(x: Tensor, y: Tensor) -> npt.NDArray[np.float64]:
+    """Return the peak signal-to-noise ratio in dB of images in [-1, 1], per image."""
+    mse = ((x - y.clamp(-1, 1)) / 2).double().square().mean((1, 2, 3))
+    return (-10 * mse.log10()).numpy()
+
+
+def category_prompts() -> list[str]:
+    """Return one prompt per category, with its article."""
+    return [f"a photo of {_article(c)}" for c in scenes.CATEGORIES]
+
+
+def _article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+@torch.no_grad()
+def named_by_clip(model: Backbone | Judge, x: Tensor) -> list[int]:
+    """Return the category whose prompt is nearest to each image, for a CLIP."""
+    if isinstance(model, Judge):
+        images, texts = model.image_embed(x), model.text_embed(category_prompts())
+    else:
+        images = model.clip_image_embed(x)
+        texts = model.clip_text_embed(category_prompts())
+    return (images @ texts.T).argmax(1).tolist()
+
+
+def _late_features(images: Images) -> npt.NDArray[np.float32]:
+    size = (INPUT_SIZE, INPUT_SIZE)
+    big = [Image.fromarray(i).resize(size, Image.Resampling.BICUBIC) for i in images]
+    pixels = np.stack([np.asarray(i, np.float32) / 255 for i in big])
+    network = load_network()
+    blocks = [network.see(p)[2] for p in np.array_split(pixels, -(-len(pixels) // 64))]
+    return np.concatenate(blocks)
+
+
+def train_probe(images: Images, categories: Sequence[int]) -> object:
+    """Fit a linear probe from EfficientNet-Lite0's last features to the category."""
+    model = LogisticRegression(C=0.02, max_iter=300)
+    return make_pipeline(StandardScaler(), model).fit(
+        _late_features(images), categories
+    )
+
+
+def named_by_probe(probe: object, images: Images) -> list[int]:
+    """Return the category that the probe names in each image."""
+    return [int(c) for c in probe.predict(_late_features(images))]
+
+
+@torch.no_grad()
+def text_to_image(
+    backbone: Backbone,
+    captions: Sequence[str],
+    *,
+    n_steps: int,
+    guidance_scale: float,
+    seed: int,
+) -> Images:
+    """Sample one image per caption from pure noise, u8 (n, S, S, 3), by DDIM."""
+    scheduler = backbone.scheduler(n_steps)
+    generator = torch_stream(seed, "text-to-image")
+    x = torch.randn((len(captions), *backbone.latent_shape), generator=generator)
+    c = backbone.encode_text(list(captions))
+    both = torch.cat([backbone.null_text().expand_as(c), c])
+    for t in scheduler.timesteps:
+        without, under = backbone.unet(torch.cat([x, x]), t, both).chunk(2)
+        guided = without + guidance_scale * (under - without)
+        x = scheduler.step(guided, t, x).prev_sample
+    y = backbone.decode_latents(x).clamp(-1, 1)
+    return ((y + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def as_tensor(images: Images) -> Tensor:
+    """Return images u8 (n, S, S, 3) as a tensor (n, 3, S, S) in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

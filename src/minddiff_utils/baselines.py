@@ -1,0 +1,237 @@
+"""The compared methods: what each row of the tables is, and where its images are.
+
+Simple methods that use no generator are made here (nearest training image, mean
+training image); generated ones are read from the folders that notebooks 03 and 04
+wrote. Not here: scores. Place in the flow: layer 8; notebook 05 calls it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils import store
+from minddiff_utils.errors import DataError, StoreError, check_shape
+from minddiff_utils.metrics import Condition
+
+__all__ = [
+    "CEILINGS",
+    "GENERATED",
+    "METHODS",
+    "Standardised",
+    "conditions",
+    "in_batches",
+    "mean_image",
+    "read_condition",
+    "repeat_image",
+    "retrieval_nearest",
+]
+
+Images = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating]
+
+#: Rows of the tables: name -> what it is.
+METHODS: Mapping[str, str] = {
+    "stage1": "decoded c and z",
+    "stage2": "stage 1 aligned with decoded Z_CLIP",
+    "stage2_paper": "stage 2, preset of Algorithm 1, first images only",
+    "z_only": "decoded z through the autoencoder, no c",
+    "c_only": "decoded c from noise, no z",
+    "retrieval": "nearest training image by decoded features",
+    "mean_image": "mean training image, the same for every brain",
+    "true_features": "true c and z: recovery ceiling of stage 1",
+    "stage2_true": "true c, z and Z_CLIP: recovery ceiling of stage 2",
+    "shuffled": "stage 1 from another image's brain: floor",
+    "stage2_shuffled": "stage 2 from another image's brain: floor",
+    "autoencoder": "true image through the autoencoder and back",
+}
+#: The methods whose images notebooks 03 and 04 write, one folder each.
+GENERATED = (
+    "stage1",
+    "stage2",
+    "stage2_paper",
+    "z_only",
+    "c_only",
+    "true_features",
+    "stage2_true",
+    "shuffled",
+    "stage2_shuffled",
+)
+#: Method -> the method that had the true features instead of the decoded ones.
+CEILINGS: Mapping[str, str] = {
+    "stage1": "true_features",
+    "z_only": "true_features",
+    "c_only": "true_features",
+    "shuffled": "true_features",
+    "stage2": "stage2_true",
+    "stage2_paper": "stage2_true",
+    "stage2_shuffled": "stage2_true",
+    "true_features": "autoencoder",
+    "stage2_true": "autoencoder",
+}
+#: Generated for the first images only, so fewer images are no fault.
+_PARTIAL = frozenset({"stage2_paper", "stage2_true", "stage2_shuffled"})
+
+
+def mean_image(images_train: Images) -> Images:
+    """Return the mean of the training images, rounded to uint8.
+
+    Parameters
+    ----------
+    images_train : uint8 (n_images, height, width, 3)
+        Training images only.
+
+    Returns
+    -------
+    uint8 (height, width, 3)
+        What is best guessed, in squared error, without a brain.
+    """
+    check_shape(images_train.shape, (None, None, None, 3), "images_train")
+    if len(images_train) == 0:
+        raise DataError("There is no training image to average: raise data.sessions.")
+    mean = images_train.mean(axis=0, dtype=np.float64)
+    return np.asarray(np.rint(mean).astype(np.uint8))
+
+
+def repeat_image(image: Images, n_images: int) -> Images:
+    """Return `image` repeated to (n_images, height, width, 3)."""
+    return np.repeat(image[None], n_images, axis=0)
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """One decoded feature and its training counterpart, with the training scale.
+
+    `predicted` (n_test, n_features), `training` (n_train, n_features), `mean` and
+    `scale` (n_features,); a `scale` of 0 marks a feature without variance, left out.
+    """
+
+    predicted: Floats
+    training: Floats
+    mean: Floats
+    scale: Floats
+
+    def similarity(self) -> npt.NDArray[np.float64]:
+        """Return Pearson's r (n_test, n_train) over the standardised features."""
+        n_features = self.predicted.shape[1]
+        check_shape(self.training.shape, (None, n_features), "training features")
+        check_shape(self.mean.shape, (n_features,), "training mean")
+        check_shape(self.scale.shape, (n_features,), "training scale")
+        used = self.scale > 0
+        predicted = (self.predicted[:, used] - self.mean[used]) / self.scale[used]
+        training = (self.training[:, used] - self.mean[used]) / self.scale[used]
+        return np.asarray(_unit(predicted) @ _unit(training).T, dtype=np.float64)
+
+
+def _unit(rows: Floats) -> Floats:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    if not np.all(norms > 0):
+        raise DataError(
+            "A decoded feature vector does not vary, so no nearest training image "
+            "exists: run notebook 02 again."
+        )
+    return np.asarray(centred / norms)
+
+
+def retrieval_nearest(features: Mapping[str, Standardised]) -> npt.NDArray[np.int64]:
+    """Return the row of the training image nearest to each test image's brain.
+
+    Similarity is the mean over features (c, z, each CLIP layer) of Pearson's r between
+    the decoded and the training feature, both standardised with the training scale;
+    each feature counts once whatever its length. A tie goes to the first row.
+
+    Parameters
+    ----------
+    features : mapping of str to Standardised
+        The decoded features; all with the same test and training images.
+
+    Returns
+    -------
+    int64 (n_test,)
+        Row among the training images.
+    """
+    if not features:
+        raise DataError(
+            "Retrieval needs at least one decoded feature: pass c, z or clip."
+        )
+    total = sum(feature.similarity() for feature in features.values())
+    return np.asarray(np.argmax(total, axis=1), dtype=np.int64)
+
+
+def in_batches(
+    apply: Callable[[Images], npt.NDArray[np.generic]], batch_size: int
+) -> Callable[[Images], npt.NDArray[np.generic]]:
+    """Return `apply` as a function that sees `batch_size` images at a time.
+
+    Examples
+    --------
+    >>> in_batches(lambda x: x + 1, 2)(np.zeros((3, 1), np.uint8)).ravel()
+    array([1, 1, 1], dtype=uint8)
+    """
+
+    def batched(images: Images) -> npt.NDArray[np.generic]:
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([apply(images[s : s + batch_size]) for s in starts])
+
+    return batched
+
+
+def read_condition(
+    folder: Path, method: str, nsd_id: Sequence[int] | npt.NDArray[np.int64]
+) -> Condition | None:
+    """Return the images of a generated method, or None where it has none.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds one `<nsd_id>.png` per image.
+    method : str
+        Name of the row.
+    nsd_id : int (n,)
+        The images wanted, in this order.
+
+    Raises
+    ------
+    StoreError
+        Some images are missing of a method that is made for all of them.
+    """
+    wanted = [int(i) for i in nsd_id]
+    found = [i for i in wanted if (folder / f"{i}.png").is_file()]
+    if len(found) < len(wanted) and method not in _PARTIAL:
+        raise StoreError(
+            f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
+            "and 04 for all shards of this subject first."
+        )
+    if not found:
+        return None
+    images = np.stack([store.read_png(folder / f"{i}.png") for i in found])
+    return Condition(method, np.array(found, dtype=np.int64), images)
+
+
+def conditions(
+    tree: store.Tree, subject: int, truth: Condition, made: Mapping[str, Images]
+) -> Iterator[Condition]:
+    """Yield every compared method of a subject in the order of `METHODS`.
+
+    Parameters
+    ----------
+    tree : Tree
+        Where the generated images are.
+    subject : int
+        Subject.
+    truth : Condition
+        The true images that were reconstructed.
+    made : mapping of uint8 (n, height, width, 3)
+        Images of the methods that are made on the spot, row by row as `truth`.
+    """
+    for method in METHODS:
+        if method in made:
+            yield Condition(method, truth.nsd_id, made[method])
+        elif method in GENERATED:
+            folder = tree.stage_dir(subject, method)
+            condition = read_condition(folder, method, truth.nsd_id)
+            if condition is not None:
+                yield condition

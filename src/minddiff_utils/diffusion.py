@@ -1,0 +1,270 @@
+"""Stage 1: noise the decoded latent to a level, then denoise it under the decoded text.
+
+The sampler is DDIM without added noise, written out so that its gradient reaches z and
+c, so that its noise is an argument, and so that the level of noising and the first
+denoising step may differ, as they do in MindDiffuser's released code (index 37, 35
+steps). Where the settings agree it equals diffusers' image-to-image pipeline. It knows
+nothing of brains or losses. Place in the flow: layer 7, between decoding and alignment.
+
+Notation: z = decoded latent, c = decoded text, x_t = noised latent, ε = noise, ᾱ_t =
+cumulative product of the noise schedule, w = guidance scale.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from minddiff_utils.backbone import Backbone
+from minddiff_utils.errors import ConfigError, ModelError, check_choice
+
+__all__ = [
+    "DiffusionSettings",
+    "Memory",
+    "Schedule",
+    "draw_noise",
+    "img2img",
+    "make_schedule",
+    "sample",
+    "thin",
+]
+
+#: How intermediate values are kept for the gradient: all of them, or x_t only.
+Memory = Literal["store", "checkpoint"]
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    """The numbers of stage 1.
+
+    Attributes
+    ----------
+    n_steps : int
+        Length of the DDIM grid.
+    encode_index : int
+        Grid index (0 is the cleanest) of the level to which z is noised.
+    decode_steps : int
+        Denoising steps taken, from grid index `decode_steps - 1` down. The two agree
+        when `encode_index == decode_steps - 1`; 37 and 35 of the released code do not
+        (the U-Net is told a lower noise level than there is).
+    guidance_scale : float
+        w of classifier-free guidance; 1 means none, and half the cost.
+
+    References
+    ----------
+    MindDiffuser Algorithm 1; `Reconstruction.py` of the released code (c9773ac): 50,
+    37, 35 and 5.0.
+    """
+
+    n_steps: int
+    encode_index: int
+    decode_steps: int
+    guidance_scale: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.encode_index < self.n_steps:
+            raise ConfigError(
+                f"encode_index is {self.encode_index}, but a grid of {self.n_steps}"
+                f" steps has indices 0 to {self.n_steps - 1}: choose one of them."
+            )
+        if not 1 <= self.decode_steps <= self.n_steps:
+            raise ConfigError(
+                f"decode_steps is {self.decode_steps}, but must be 1 to n_steps ="
+                f" {self.n_steps}."
+            )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The levels a sample passes through, in the order of denoising.
+
+    Attributes
+    ----------
+    encode_abar : float
+        ᾱ of the level to which z is noised.
+    timesteps : tuple of int
+        Training timestep at which the U-Net is called, per step.
+    abar, abar_next : tuple of float
+        ᾱ before and after each step.
+    guidance_scale : float
+        w of classifier-free guidance.
+    prediction : str
+        epsilon or v_prediction: what the U-Net predicts.
+    """
+
+    encode_abar: float
+    timesteps: tuple[int, ...]
+    abar: tuple[float, ...]
+    abar_next: tuple[float, ...]
+    guidance_scale: float
+    prediction: str
+
+    @property
+    def n_unet_evaluations(self) -> int:
+        """Return the U-Net forward passes per image; a guided step takes two."""
+        return len(self.timesteps) * (1 if self.guidance_scale in (0, 1) else 2)
+
+
+def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
+    """Return the levels of `settings` on the backbone's own noise schedule.
+
+    Raises
+    ------
+    ModelError
+        The scheduler predicts or clips in a way this sampler does not.
+    """
+    scheduler = backbone.scheduler(settings.n_steps)
+    config: Any = scheduler.config
+    if config.clip_sample or getattr(config, "thresholding", False):
+        raise ModelError(
+            "The scheduler clips its samples, which stops the gradient: set clip_sample"
+            " and thresholding to false in scheduler_config.json."
+        )
+    check_choice(config.prediction_type, ("epsilon", "v_prediction"), "prediction_type")
+    levels = scheduler.alphas_cumprod.double()
+    times = [int(t) for t in scheduler.timesteps]  # noisiest first
+    stride = config.num_train_timesteps // settings.n_steps
+    steps = times[-settings.decode_steps :]
+    final = float(scheduler.final_alpha_cumprod)
+    after = [t - stride for t in steps]
+    return Schedule(
+        encode_abar=float(levels[times[-1 - settings.encode_index]]),
+        timesteps=tuple(steps),
+        abar=tuple(float(levels[t]) for t in steps),
+        abar_next=tuple(float(levels[t]) if t >= 0 else final for t in after),
+        guidance_scale=settings.guidance_scale,
+        prediction=config.prediction_type,
+    )
+
+
+def thin(schedule: Schedule, n_steps: int, guidance_scale: float) -> Schedule:
+    """Return a shorter schedule over the same range of noise, with its own guidance.
+
+    Keeps the first step and about evenly spaced others; each step jumps to the level
+    where the next one starts, the last to the end. With no fewer steps than `schedule`
+    has, the steps stay as they are.
+
+    References
+    ----------
+    The surrogate of DITTO-2 (arXiv 2405.20289): optimise through few steps, decode with
+    all of them.
+    """
+    n_all = len(schedule.timesteps)
+    if n_steps >= n_all:
+        return replace(schedule, guidance_scale=guidance_scale)
+    kept = [step * n_all // n_steps for step in range(n_steps)]
+    abar = tuple(schedule.abar[k] for k in kept)
+    return replace(
+        schedule,
+        timesteps=tuple(schedule.timesteps[k] for k in kept),
+        abar=abar,
+        abar_next=(*abar[1:], schedule.abar_next[-1]),
+        guidance_scale=guidance_scale,
+    )
+
+
+def draw_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return ε (n, C, h, w), one image from each generator, drawn on the CPU.
+
+    An image's noise depends on its own generator only: never on order, batch or device.
+    """
+    shape = backbone.latent_shape
+    noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+    return noise.to(backbone.device, backbone.dtype)
+
+
+def _predict(
+    backbone: Backbone,
+    schedule: Schedule,
+    null: Tensor,
+    x: Tensor,
+    step: int,
+    c: Tensor,
+) -> Tensor:
+    """Return the U-Net's guided prediction; both branches in one call."""
+    t, w = schedule.timesteps[step], schedule.guidance_scale
+    nulls = null.expand_as(c)
+    if w == 1:
+        return backbone.unet(x, t, c)
+    if w == 0:
+        return backbone.unet(x, t, nulls)
+    both = backbone.unet(torch.cat([x, x]), t, torch.cat([nulls, c]))
+    without, with_c = both.chunk(2)
+    return without + w * (with_c - without)
+
+
+def _step(
+    backbone: Backbone,
+    schedule: Schedule,
+    null: Tensor,
+    step: int,
+    x: Tensor,
+    c: Tensor,
+) -> Tensor:
+    """Take one DDIM step with η = 0 (Song et al. 2021, equation 12)."""
+    out = _predict(backbone, schedule, null, x, step, c)
+    a, a_next = schedule.abar[step], schedule.abar_next[step]
+    # 1. the clean latent and the noise that the prediction implies
+    if schedule.prediction == "epsilon":
+        noise = out
+        clean = (x - (1 - a) ** 0.5 * noise) / a**0.5
+    else:
+        clean = a**0.5 * x - (1 - a) ** 0.5 * out
+        noise = a**0.5 * out + (1 - a) ** 0.5 * x
+    # 2. the same clean latent under less of the same noise
+    following: Tensor = a_next**0.5 * clean + (1 - a_next) ** 0.5 * noise
+    return following
+
+
+def img2img(
+    backbone: Backbone,
+    z: Tensor,
+    c: Tensor,
+    noise: Tensor,
+    schedule: Schedule,
+    *,
+    memory: Memory = "store",
+) -> Tensor:
+    """Return denoised latents (n, C, h, w); gradients reach z, c and the noise.
+
+    Parameters
+    ----------
+    z, noise : Tensor
+        Decoded latents and the noise to add, (n, C, h, w).
+    c : Tensor
+        Decoded text, (n, n_tokens, d).
+    schedule : Schedule
+        From `make_schedule`.
+    memory : {"store", "checkpoint"}
+        Whether the values inside each step are stored for the gradient, or only x_t, at
+        the price of a second forward pass. The gradients are the same.
+
+    References
+    ----------
+    MindDiffuser Algorithm 1, lines 3 and 4; Ho and Salimans 2022 for guidance.
+    """
+    # 1. noise z to the stage-1 level: x = sqrt(ᾱ) z + sqrt(1 - ᾱ) ε
+    a = schedule.encode_abar
+    x: Tensor = a**0.5 * z + (1 - a) ** 0.5 * noise
+    null = backbone.null_text()
+    # 2. denoise under c
+    for step in range(len(schedule.timesteps)):
+        take = partial(_step, backbone, schedule, null, step)
+        if memory == "checkpoint" and torch.is_grad_enabled():
+            x = torch_checkpoint(take, x, c, use_reentrant=False)
+        else:
+            x = take(x, c)
+    return x
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone, z: Tensor, c: Tensor, noise: Tensor, schedule: Schedule
+) -> Tensor:
+    """Return stage-1 images (n, 3, S, S), clipped to [-1, 1], without gradients."""
+    latents = img2img(backbone, z, c, noise, schedule)
+    return backbone.decode_latents(latents).clamp(-1, 1)

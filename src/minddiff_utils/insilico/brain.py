@@ -1,0 +1,532 @@
+"""In-silico brain: what each voxel computes from an image, and how noisily.
+
+Early areas sum Gabor energy, luminance and colour inside their population receptive
+field; high areas mix channels of EfficientNet-Lite0 with graded object attributes; the
+areas between interpolate. Nothing here shares a network with the decoder's features,
+the generator or the judge, and no category enters as such. Place in the flow: layer 4,
+between `insilico.anatomy` and `insilico.writer`.
+
+References
+----------
+Allen et al. 2022, Nature Neuroscience 25:116 (ncsnr, noise ceilings); St-Yves and
+Naselaris 2018, NeuroImage 180:188 (feature-weighted receptive fields).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import fft
+
+from minddiff_utils.insilico import scenes
+from minddiff_utils.insilico.anatomy import Anatomy
+from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.rng import stream
+
+__all__ = [
+    "FIELD_DEG",
+    "Brain",
+    "Percepts",
+    "join",
+    "make_brain",
+    "ncsnr_from_betas",
+    "perceive",
+    "session_betas",
+    "true_signal",
+]
+
+Array = npt.NDArray[np.float32]
+
+#: Side of the image in the visual field, degrees (NSD).
+FIELD_DEG = 8.4
+#: Median ncsnr in nsdgeneral of NSD's subjects 1..8 (their surface betas).
+_NCSNR = (0.490, 0.510, 0.431, 0.392, 0.542, 0.439, 0.371, 0.323)
+
+_SIDE, _PAD, _GRID = 64, 8, 16  # px of the early model, its border, its map
+_ORIENTATIONS, _CYCLES = 6, (0.4, 0.8, 1.6, 2.8)  # cycles per degree
+_N_LOCAL = _ORIENTATIONS * len(_CYCLES) + 4
+_COARSE = 7  # map of the network's shallow and middle channels
+_N_SHALLOW, _N_MIDDLE, _N_LATE = 12, 16, 64
+
+#: Merged label -> weights of (local, network maps, network late, attributes) in the
+#: variance of the signal, and relative ncsnr.
+_PROFILES: dict[str, tuple[tuple[float, float, float, float], float]] = {
+    "V1": ((1.00, 0.00, 0.00, 0.00), 1.30),
+    "V2": ((0.85, 0.15, 0.00, 0.00), 1.25),
+    "V3": ((0.70, 0.30, 0.00, 0.00), 1.20),
+    "V3ab": ((0.50, 0.40, 0.10, 0.00), 1.00),
+    "hV4": ((0.40, 0.45, 0.15, 0.00), 1.20),
+    "VO": ((0.15, 0.40, 0.35, 0.10), 1.00),
+    "PHC": ((0.05, 0.25, 0.40, 0.30), 0.95),
+    "LO": ((0.15, 0.35, 0.35, 0.15), 1.15),
+    "MT": ((0.25, 0.35, 0.25, 0.15), 0.90),
+    "MST": ((0.10, 0.30, 0.35, 0.25), 0.80),
+    "IPS": ((0.15, 0.30, 0.30, 0.25), 0.65),
+    "other": ((0.10, 0.30, 0.30, 0.30), 0.45),
+}
+_AREA_OF = (
+    "other", "V1", "V1", "V2", "V2", "V3", "V3", "hV4", "VO", "VO", "PHC", "PHC",
+    "MST", "MT", "LO", "LO", "V3ab", "V3ab", *["IPS"] * 6, "other", "other",
+)  # fmt: skip
+_NOISE_RANK, _NOISE_SHARED = 15, 0.3  # low-rank part of the noise variance
+_SCALE_INT16 = 300.0  # NSD stores percent signal change times 300
+
+#: Graded traits of COCO's supercategories: animate, mobile, indoor, graspable,
+#: edible, natural. Judged by hand for this simulation; not data.
+_TRAITS: dict[str, tuple[float, ...]] = {
+    "person": (1.0, 0.7, 0.5, 0.0, 0.0, 0.6),
+    "vehicle": (0.1, 1.0, 0.0, 0.0, 0.0, 0.0),
+    "outdoor": (0.0, 0.1, 0.0, 0.1, 0.0, 0.1),
+    "animal": (0.9, 0.8, 0.2, 0.2, 0.2, 1.0),
+    "accessory": (0.1, 0.3, 0.6, 0.9, 0.0, 0.1),
+    "sports": (0.0, 0.6, 0.2, 0.8, 0.0, 0.1),
+    "kitchen": (0.0, 0.1, 0.9, 1.0, 0.3, 0.1),
+    "food": (0.1, 0.0, 0.8, 0.9, 1.0, 0.7),
+    "furniture": (0.1, 0.0, 0.9, 0.1, 0.0, 0.3),
+    "electronic": (0.0, 0.1, 1.0, 0.5, 0.0, 0.0),
+    "indoor": (0.2, 0.1, 0.9, 0.9, 0.0, 0.1),
+}
+_LARGE = {  # height in metres, log10, where it is far from hand-sized
+    "person": 0.2, "bicycle": 0.0, "car": 0.2, "motorcycle": 0.1, "airplane": 1.0,
+    "bus": 0.5, "train": 0.6, "truck": 0.5, "boat": 0.5, "traffic light": 0.4,
+    "stop sign": 0.3, "horse": 0.25, "sheep": 0.0, "cow": 0.2, "elephant": 0.5,
+    "bear": 0.2, "zebra": 0.2, "giraffe": 0.7, "dog": -0.2, "couch": 0.0, "bed": 0.0,
+    "chair": 0.0, "umbrella": 0.0, "surfboard": 0.3, "kite": 0.0,
+}  # fmt: skip
+_HAND_SIZED, _N_KIN = -0.7, 4
+_N_ATTRIBUTES = 7 + _N_KIN + 3
+
+
+@dataclass(frozen=True)
+class Percepts:
+    """What the parts of the model see in n images.
+
+    Attributes
+    ----------
+    local : ndarray of float32, shape (n, n_channels, grid * grid)
+        Gabor energy, luminance, colour opponency and contrast over the image.
+    maps : ndarray of float32, shape (n, n_channels, coarse * coarse)
+        Mixed shallow and middle network channels over the image.
+    late : ndarray of float32, shape (n, n_late)
+        Mixed late network features.
+    attributes : ndarray of float32, shape (n, n_attributes)
+        Graded object and scene attributes.
+    """
+
+    local: Array
+    maps: Array
+    late: Array
+    attributes: Array
+
+    def rows(self, index: npt.NDArray[np.int64]) -> "Percepts":
+        """Return the percepts of some of the images."""
+        return Percepts(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def join(parts: Sequence[Percepts]) -> Percepts:
+    """Return the percepts of several batches as one."""
+    return Percepts(
+        *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Percepts))
+    )
+
+
+def perceive(images: npt.NDArray[np.uint8], worlds: Sequence[scenes.Scene]) -> Percepts:
+    """Return what the model sees in rendered scenes.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, size, size, 3)
+        RGB.
+    worlds : sequence of Scene
+        The scenes that were rendered, for the object attributes.
+    """
+    shallow, middle, late = load_network().see(_resized(images, INPUT_SIZE))
+    n = len(images)
+    shallow = shallow.reshape(n, -1, _COARSE, 2, _COARSE, 2).mean(axis=(3, 5))
+    maps = [
+        np.einsum("ncp,cm->nmp", x.reshape(n, x.shape[1], -1), _mixing(x.shape[1], m))
+        for x, m in ((shallow, _N_SHALLOW), (middle, _N_MIDDLE))
+    ]
+    return Percepts(
+        local=_local(_resized(images, _SIDE) / np.float32(255)),
+        maps=np.concatenate(maps, axis=1),
+        late=late @ _mixing(late.shape[1], _N_LATE),
+        attributes=np.stack([_attributes(world) for world in worlds]),
+    )
+
+
+def _resized(images: npt.NDArray[np.uint8], size: int) -> Array:
+    shrunk = [
+        np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BICUBIC))
+        for i in images
+    ]
+    return np.stack(shrunk).astype(np.float32)
+
+
+@cache
+def _mixing(n_in: int, n_out: int) -> Array:
+    """Return a fixed random mixture of channels: areas see no channel in isolation."""
+    rng = stream(0, "brain", "mixing", n_in, n_out)
+    mixing: Array = rng.standard_normal((n_in, n_out), np.float32)
+    return mixing / np.float32(n_in**0.5)
+
+
+@cache
+def _gabor_bank() -> Array:
+    """Return the filters in the frequency domain, (n_filters, side, side)."""
+    side = _SIDE + 2 * _PAD
+    per_degree = side / (FIELD_DEG * side / _SIDE)  # px per degree
+    v, u = np.meshgrid(*[np.fft.fftfreq(side) * per_degree] * 2, indexing="ij")
+    bank = []
+    for cycles in _CYCLES:
+        for turn in range(_ORIENTATIONS):
+            angle = np.pi * turn / _ORIENTATIONS
+            along = u * np.cos(angle) + v * np.sin(angle)
+            across = -u * np.sin(angle) + v * np.cos(angle)
+            width = 0.45 * cycles
+            bank.append(np.exp(-((along - cycles) ** 2 + across**2) / (2 * width**2)))
+    return np.stack(bank).astype(np.float32)  # one-sided: |response| is the energy
+
+
+def _local(images: Array) -> Array:
+    """Return early-visual channels over the image, (n, n_channels, grid * grid)."""
+    n = len(images)
+    red, green, blue = np.moveaxis(images, -1, 0)
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    red_green, blue_yellow = red - green, blue - (red + green) / 2
+    border = ((0, 0), (_PAD, _PAD), (_PAD, _PAD))
+    padded = np.pad(luminance - np.float32(0.5), border, mode="reflect")
+    spectrum = fft.fft2(padded)
+    energy = np.empty((n, _N_LOCAL, _GRID, _GRID), dtype=np.float32)
+    inner = slice(_PAD, _PAD + _SIDE)
+    for channel, gabor in enumerate(_gabor_bank()):
+        response = np.abs(fft.ifft2(spectrum * gabor))[:, inner, inner]
+        energy[:, channel] = np.sqrt(_pooled(response))  # compressive
+    flat = (luminance, red_green, blue_yellow, np.hypot(red_green, blue_yellow))
+    for offset, channel_map in enumerate(flat):
+        energy[:, _N_LOCAL - 4 + offset] = _pooled(channel_map)
+    return energy.reshape(n, _N_LOCAL, -1)
+
+
+def _pooled(maps: Array) -> Array:
+    n, step = len(maps), _SIDE // _GRID
+    pooled: Array = maps.reshape(n, _GRID, step, _GRID, step).mean(axis=(2, 4))
+    return pooled
+
+
+@cache
+def _kin(name: str) -> Array:
+    return stream(0, "brain", "kin", name).standard_normal(_N_KIN).astype(np.float32)
+
+
+def _attributes(world: scenes.Scene) -> Array:
+    """Return graded attributes: objects by their size in the image, then the scene."""
+    values = np.zeros(_N_ATTRIBUTES, dtype=np.float32)
+    for item in world.objects:
+        traits = np.array(_TRAITS[item.supercategory])
+        rng = stream(0, "brain", "idiosyncrasy", item.category)
+        traits = traits + rng.normal(0, 0.15, len(traits))
+        height = _LARGE.get(item.category, _HAND_SIZED)
+        kin = _kin(item.supercategory) + 0.5 * _kin(item.category)
+        values[: 7 + _N_KIN] += item.size * np.concatenate([traits, [height], kin])
+    _, indoors, horizon = scenes.BACKGROUNDS[world.background]
+    natural = world.background in ("field", "beach", "forest", "snow", "desert", "sky")
+    values[-3:] = float(indoors), horizon, float(natural)
+    return values
+
+
+@dataclass(frozen=True)
+class Brain:
+    """The truth about one subject's voxels; rows follow `Anatomy.voxel_ijk`.
+
+    Attributes
+    ----------
+    active : ndarray of bool, shape (n_voxels,)
+        Voxels that respond to images at all.
+    x, y, sigma : ndarray of float32
+        Receptive fields used, degrees (drawn where the atlas knows none).
+    mixture : ndarray of float32, shape (n_voxels, 4)
+        Share of the signal's variance by part of the model.
+    local, maps, late, attributes : ndarray of float32, shape (n_voxels, n_channels)
+        Tuning.
+    ncsnr : ndarray of float32
+        Signal SD over noise SD.
+    total_sd, mean : ndarray of float32
+        SD and mean of single-trial responses, percent signal change.
+    zero : ndarray of int64, shape (2,)
+        A voxel never measured, and one not measured in `zero_session` alone.
+    zero_session : int
+        1-based number of that session.
+    saturated : int
+        A voxel whose betas leave the range of int16.
+    """
+
+    active: npt.NDArray[np.bool_]
+    x: Array
+    y: Array
+    sigma: Array
+    mixture: Array
+    local: Array
+    maps: Array
+    late: Array
+    attributes: Array
+    ncsnr: Array
+    total_sd: Array
+    mean: Array
+    zero: npt.NDArray[np.int64]
+    zero_session: int
+    saturated: int
+
+
+def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
+    """Draw the tuning and the noise of every voxel of `anatomy`."""
+    rng = stream(seed, "brain", anatomy.subject, "tuning")
+    n = anatomy.n_voxels
+    general = anatomy.at_voxels(anatomy.rois["nsdgeneral"]) > 0
+    active = general | (anatomy.label > 0)
+    areas = [_AREA_OF[label] for label in anatomy.label]
+    x, y, sigma = _receptive_fields(anatomy, rng)
+    mixture = np.array([_PROFILES[a][0] for a in areas]) * rng.uniform(0.5, 1.5, (n, 4))
+    mixture /= mixture.sum(axis=1, keepdims=True)
+    reliability = np.array([_PROFILES[a][1] for a in areas])
+    reliability *= np.exp(rng.normal(0, 0.35, n)) * np.sqrt(_coverage(x, y, sigma))
+    median = float(np.median(reliability[general]))
+    ncsnr = np.clip(reliability * _NCSNR[anatomy.subject - 1] / median, 0.02, 1.5)
+    early = np.isin(areas, ("V1", "V2", "V3"))
+    zero, saturated = _faults(anatomy, general, rng)
+    total_sd = np.where(early, 3.3, 2.3) * np.exp(rng.normal(0, 0.2, n))
+    total_sd[saturated] = 120.0
+    return Brain(
+        active=active,
+        x=x,
+        y=y,
+        sigma=sigma,
+        mixture=mixture.astype(np.float32),
+        local=_local_tuning(sigma, rng),
+        maps=rng.standard_normal((n, _N_SHALLOW + _N_MIDDLE), np.float32),
+        late=rng.standard_normal((n, _N_LATE), np.float32),
+        attributes=rng.standard_normal((n, _N_ATTRIBUTES), np.float32),
+        ncsnr=np.where(active, ncsnr, 0).astype(np.float32),
+        total_sd=total_sd.astype(np.float32),
+        mean=(0.5 * total_sd * rng.normal(1, 0.5, n)).astype(np.float32),
+        zero=zero,
+        zero_session=min(2, n_sessions),
+        saturated=saturated,
+    )
+
+
+def _faults(
+    anatomy: Anatomy, general: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Choose two labelled voxels that lose data and one unlabelled that saturates."""
+    parietal = np.flatnonzero([_AREA_OF[label] == "IPS" for label in anatomy.label])
+    zero = rng.choice(parietal, 2, replace=False).astype(np.int64)
+    outside = np.flatnonzero((anatomy.label == 0) & ~general)
+    return zero, int(rng.choice(outside))
+
+
+def _receptive_fields(
+    anatomy: Anatomy, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Return x, y, sigma in degrees; drawn in the contralateral field where unknown."""
+    n = anatomy.n_voxels
+    side = np.where(
+        anatomy.at_voxels(anatomy.hemisphere.astype(np.float64)) == 1, -1, 1
+    )
+    drawn = (
+        side * np.abs(rng.normal(0, 1.5, n)),
+        rng.normal(0, 1.5, n),
+        rng.uniform(1.5, 3.0, n),
+    )
+    unknown = np.isnan(anatomy.x)
+    known = (anatomy.x, anatomy.y, anatomy.sigma)
+    x, y, sigma = (np.where(unknown, d, k) for d, k in zip(drawn, known, strict=True))
+    x, y = x + rng.normal(0, 0.15, n), y + rng.normal(0, 0.15, n)
+    sigma = np.clip(sigma * np.exp(rng.normal(0, 0.15, n)), 0.25, 4.0)
+    return x.astype(np.float32), y.astype(np.float32), sigma.astype(np.float32)
+
+
+def _local_tuning(sigma: Array, rng: np.random.Generator) -> Array:
+    """Return weights of the early channels: broad orientation and frequency tuning."""
+    n = len(sigma)
+    angle = np.pi * np.arange(_ORIENTATIONS) / _ORIENTATIONS
+    preferred = rng.uniform(0, np.pi, (n, 1))
+    sharpness = rng.uniform(0.2, 1.5, (n, 1))
+    by_angle = np.exp(sharpness * (np.cos(2 * (angle - preferred)) - 1))
+    favourite = np.log2(1.2 / np.clip(sigma, 0.4, 2.5)[:, None]) + rng.normal(
+        0, 0.5, (n, 1)
+    )
+    by_cycles = np.exp(-((np.log2(_CYCLES) - favourite) ** 2) / (2 * 1.2**2))
+    gabor = (by_cycles[:, :, None] * by_angle[:, None, :]).reshape(n, -1)
+    gabor /= np.linalg.norm(gabor, axis=1, keepdims=True)
+    colour = rng.normal(0, 0.5, (n, 4))
+    return np.concatenate([gabor, colour], axis=1).astype(np.float32)
+
+
+def _field_weights(x: Array, y: Array, sigma: Array, grid: int) -> Array:
+    """Return Gaussian receptive fields on a grid, (n_voxels, grid * grid), sum 1."""
+    exponent = _exponent(x, y, sigma, grid)
+    weights: Array = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def _exponent(x: Array, y: Array, sigma: Array, grid: int) -> Array:
+    centres: Array = np.arange(grid, dtype=np.float32) + np.float32(0.5)
+    centres = ((centres / grid - 0.5) * FIELD_DEG).astype(np.float32)
+    down, right = np.meshgrid(-centres, centres, indexing="ij")  # row 0 is up
+    squared = (right.ravel() - x[:, None]) ** 2 + (down.ravel() - y[:, None]) ** 2
+    exponent: Array = -squared / (2 * sigma[:, None] ** 2)
+    return exponent
+
+
+def _coverage(x: Array, y: Array, sigma: Array) -> Array:
+    """Return the share of each receptive field that lies inside the image."""
+    grid = 32
+    mass = np.exp(_exponent(x, y, sigma, grid)).sum(axis=1)
+    area = (FIELD_DEG / grid) ** 2
+    share: Array = np.clip(mass * area / (2 * np.pi * sigma**2), 0.02, 1.0)
+    return share
+
+
+def _standardised(values: Array, axis: int | tuple[int, ...] = 0) -> Array:
+    spread = values.std(axis=axis, keepdims=True)
+    centred: Array = values - values.mean(axis=axis, keepdims=True)
+    centred /= np.maximum(spread, np.float32(1e-6))
+    return centred
+
+
+def true_signal(brain: Brain, percepts: Percepts) -> Array:
+    """Return the noiseless responses of the active voxels.
+
+    Parameters
+    ----------
+    brain : Brain
+        One subject.
+    percepts : Percepts
+        The images shown to this subject, each once.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_images, n_active)
+        Mean 0 and SD 1 over the images, per voxel.
+    """
+    rows = brain.active
+    where = (brain.x[rows], brain.y[rows], brain.sigma[rows])
+    wide = (*where[:2], np.maximum(where[2], 0.8))  # the network's maps are coarse
+    parts = (
+        _pooled_response(percepts.local, brain.local[rows], where, _GRID),
+        _pooled_response(percepts.maps, brain.maps[rows], wide, _COARSE),
+        _standardised(percepts.late) @ brain.late[rows].T,
+        _standardised(percepts.attributes) @ brain.attributes[rows].T,
+    )
+    signal = np.zeros_like(parts[0])
+    for share, part in zip(brain.mixture[rows].T, parts, strict=True):
+        signal += np.sqrt(share) * _standardised(part)
+    return _standardised(signal)
+
+
+def _pooled_response(
+    channels: Array, tuning: Array, where: tuple[Array, Array, Array], grid: int
+) -> Array:
+    """Return tuned sums of receptive-field averages, (n, n_voxels)."""
+    window = _field_weights(*where, grid).T  # (grid * grid, n_voxels)
+    scaled = _standardised(channels, axis=(0, 2))
+    response = np.zeros((len(channels), window.shape[1]), dtype=np.float32)
+    for index in range(channels.shape[1]):
+        response += tuning[:, index] * (scaled[:, index] @ window)
+    return response
+
+
+def session_betas(
+    brain: Brain,
+    signal: Array,
+    session: int,
+    *,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int16]:
+    """Return one session's single-trial betas as NSD stores them.
+
+    Parameters
+    ----------
+    brain : Brain
+        One subject.
+    signal : ndarray of float32, shape (n_trials, n_active)
+        True signal of each trial.
+    session : int
+        1-based.
+    rng : Generator
+        Noise and drift of this session.
+
+    Returns
+    -------
+    ndarray of int16, shape (n_trials, n_voxels)
+        Percent signal change times 300, clipped to int16.
+    """
+    n_trials, n_voxels = len(signal), len(brain.active)
+    shared = rng.standard_normal((_NOISE_RANK, n_voxels), np.float32)
+    shared /= np.linalg.norm(shared, axis=0)
+    own = rng.standard_normal((n_trials, n_voxels), np.float32)
+    common = rng.standard_normal((n_trials, _NOISE_RANK), np.float32) @ shared
+    noise = np.float32((1 - _NOISE_SHARED) ** 0.5) * own
+    noise += np.float32(_NOISE_SHARED**0.5) * common
+    noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
+    betas = noise * noise_sd
+    betas[:, brain.active] += signal * (noise_sd * brain.ncsnr)[brain.active]
+    scale = np.exp(rng.normal(0, 0.08, n_voxels) + rng.normal(0, 0.05))
+    offset = 0.3 * brain.total_sd * (rng.normal(0, 1, n_voxels) + rng.normal(0, 0.5))
+    betas = betas * scale.astype(np.float32) + (brain.mean + offset).astype(np.float32)
+    stored = np.clip(np.rint(betas * np.float32(_SCALE_INT16)), -32768, 32767)
+    stored = stored.astype(np.int16)
+    stored[:, brain.zero[0]] = 0
+    if session == brain.zero_session:
+        stored[:, brain.zero[1]] = 0
+    return stored
+
+
+def ncsnr_from_betas(
+    betas: Sequence[npt.NDArray[np.int16]], k10: npt.NDArray[np.int64]
+) -> tuple[Array, Array, Array]:
+    """Return NSD's noise-ceiling signal-to-noise ratio of every voxel.
+
+    Each voxel is z-scored within each session; the variance over the three trials of an
+    image, averaged over images, is the noise variance v^2; ncsnr = sqrt(1 - v^2) / v.
+
+    Parameters
+    ----------
+    betas : sequence of ndarray of int16, each (n_trials, n_voxels)
+        One array per session.
+    k10 : ndarray of int64
+        Image of each trial; images with other than three trials are left out.
+
+    Returns
+    -------
+    tuple of three ndarray of float32, shape (n_voxels,)
+        From all images, from odd and from even ones; NaN where there are no data.
+    """
+    scored = []
+    for session in betas:
+        values = session.astype(np.float32)
+        spread = values.std(axis=0, ddof=1)
+        spread[spread == 0] = np.nan
+        scored.append((values - values.mean(axis=0)) / spread)
+    stacked = np.concatenate(scored)
+    images, count = np.unique(k10, return_counts=True)
+    kept = images[count == 3]
+    order = np.argsort(k10, kind="stable")
+    order = order[np.isin(k10[order], kept)].reshape(-1, 3)
+    variance = stacked[order].var(axis=1, ddof=1)  # (n_images, n_voxels)
+    return _snr(variance), _snr(variance[::2]), _snr(variance[1::2])
+
+
+def _snr(variance: Array) -> Array:
+    valid = np.isfinite(variance)
+    count = valid.sum(axis=0)
+    total = np.where(valid, variance, 0).sum(axis=0, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        noise = total / count  # 0 / 0 is NaN: a voxel without data
+        ratio: Array = np.sqrt(np.maximum(0, 1 - noise) / noise).astype(np.float32)
+    return ratio

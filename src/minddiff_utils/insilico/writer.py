@@ -1,0 +1,618 @@
+"""Write the in-silico NSD: NSD's own layout, from scenes, anatomy and brain.
+
+Writing is atomic (a folder beside, then a rename), deterministic to the byte, and
+skipped when the folder was made by the same code from the same settings. Not a reader:
+`nsd` reads these folders and real ones, and shares no code with this module. The truth
+goes to `truth/` beside the folder and is for tests only. Place in the flow: layer 4,
+called by notebook 00.
+
+References
+----------
+Allen et al. 2022, Nature Neuroscience 25:116, data manual (names, types, axis order).
+"""
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.io import savemat
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from minddiff_utils.config import SimulationConfig, project_root
+from minddiff_utils.errors import DataError
+from minddiff_utils.insilico import anatomy as anatomical
+from minddiff_utils.insilico import brain as cerebral
+from minddiff_utils.insilico import formats, scenes
+from minddiff_utils.insilico.anatomy import HEMISPHERES, ROI_NAMES, Anatomy, load_atlas
+from minddiff_utils.insilico.brain import Brain, Percepts
+from minddiff_utils.insilico.design import (
+    N_STIMULI,
+    TRIALS_PER_SESSION,
+    Design,
+    make_design,
+    responses_table,
+    stimulus_table,
+)
+from minddiff_utils.provenance import describe, digest_json, digest_paths
+from minddiff_utils.rng import stream
+
+__all__ = ["WORLD", "Glance", "Summary", "look", "simulate"]
+
+logger = logging.getLogger(__name__)
+
+#: World of the in-silico NSD's scenes; a scene's index is its nsdId.
+WORLD = "insilico-nsd"
+_BETAS_VERSION = "betas_fithrf_GLMdenoise_RR"
+_RENDER_SIZE = 128  # px; enlarged to NSD's size
+_BATCH = 32  # scenes per task: fixed, so that results do not depend on the workers
+_BYTES_PER_IMAGE, _BYTES_PER_BETA = 130_000, 4
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A batch of images: as stored in imgBrick (zlib), and as the model sees them."""
+
+    packed: tuple[bytes, ...]
+    percepts: Percepts
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the folder holds.
+
+    Attributes
+    ----------
+    path : Path
+        Root of the written tree.
+    subjects : tuple of int
+        Subjects written.
+    n_sessions, n_trials, n_images, n_test_images : int
+        Per subject.
+    n_scenes : int
+        Distinct images over all subjects.
+    n_voxels : dict of str to int
+        Labelled voxels by subject ("subj01").
+    n_bytes : int
+        Size of the tree.
+    was_current : bool
+        True if nothing had to be written.
+    """
+
+    path: Path
+    subjects: tuple[int, ...]
+    n_sessions: int
+    n_trials: int
+    n_images: int
+    n_test_images: int
+    n_scenes: int
+    n_voxels: dict[str, int]
+    n_bytes: int
+    was_current: bool
+
+
+def look(nsd_ids: Sequence[int], image_size: int) -> Glance:
+    """Render scenes, enlarge them to `image_size` px (bicubic) and look at them."""
+    worlds = [scenes.make_scene(scenes.world_seed(WORLD), i) for i in nsd_ids]
+    rendered = np.stack([scenes.render(world, _RENDER_SIZE) for world in worlds])
+    side = (image_size, image_size)
+    packed = tuple(
+        zlib.compress(
+            Image.fromarray(image).resize(side, Image.Resampling.BICUBIC).tobytes(), 1
+        )
+        for image in rendered
+    )
+    return Glance(packed, cerebral.perceive(rendered, worlds))
+
+
+def simulate(
+    tree_nsd: Path,
+    simulation: SimulationConfig,
+    subjects: Sequence[int],
+    seed: int,
+    *,
+    n_workers: int | None = None,
+    source: Callable[[Sequence[int], int], Glance] = look,
+) -> Summary:
+    """Write an in-silico NSD to `tree_nsd`, unless it is there already.
+
+    Parameters
+    ----------
+    tree_nsd : Path
+        Root of the tree, by convention `data/<profile>/nsd`; `truth/` goes beside it.
+    simulation : SimulationConfig
+        Sessions, test images, image size, cortical depths.
+    subjects : sequence of int
+        1..8.
+    seed : int
+        Same seed, same bytes.
+    n_workers : int, optional
+        Processes; by default one per core that this process may use. Does not change
+        the result.
+    source : callable
+        Returns a `Glance` for a batch of nsdIds; another one serves tests.
+
+    Raises
+    ------
+    ConfigError
+        If the sessions cannot show so many test images.
+    DataError
+        If there is no space left.
+    """
+    key = _key(simulation, subjects, seed, source.__qualname__)
+    manifest = tree_nsd.parent / f"{tree_nsd.name}.manifest.json"
+    known = _known(manifest, key) if tree_nsd.is_dir() else None
+    if known is not None:
+        logger.info("in-silico NSD at %s is up to date", tree_nsd)
+        return Summary(**{**known, "path": tree_nsd, "was_current": True})
+    design = make_design(simulation.n_sessions, simulation.n_test_images, seed=seed)
+    shown = {subject: np.unique(design.shown(subject)) for subject in subjects}
+    nsd_ids = np.unique(np.concatenate(list(shown.values())))
+    tree_nsd.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(tree_nsd.parent, len(nsd_ids), len(subjects) * design.n_trials)
+    part, truth = (
+        tree_nsd.parent / f"{name}.part" for name in (tree_nsd.name, "truth")
+    )
+    for folder in (part, truth):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    job = _Job(part, truth, simulation, design, seed)
+    with _workers(n_workers) as run:
+        percepts = _write_stimuli(job, nsd_ids, run, source)
+        tasks = [
+            (job, s, percepts.rows(np.searchsorted(nsd_ids, shown[s])), shown[s])
+            for s in subjects
+        ]
+        n_voxels = dict(run(_write_subject, tasks))
+    _write_fsaverage(part)
+    summary = _summary(tree_nsd, job, subjects, nsd_ids, n_voxels)
+    manifest.unlink(missing_ok=True)
+    _swap(part, tree_nsd)
+    _swap(truth, tree_nsd.parent / "truth")
+    facts = {
+        k: v for k, v in asdict(summary).items() if k not in ("path", "was_current")
+    }
+    record = {"key": key, "summary": facts, "made_by": describe()}
+    manifest.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    return summary
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    truth: Path
+    simulation: SimulationConfig
+    design: Design
+    seed: int
+
+
+def _key(
+    simulation: SimulationConfig, subjects: Sequence[int], seed: int, source: str
+) -> str:
+    """Return a digest of everything that can change a byte of the tree."""
+    package = Path(__file__).resolve().parents[1]
+    data = project_root() / "data"
+    code = [*(package / "insilico").glob("*.py"), package / "rng.py"]
+    inputs = [*(data / "atlas").glob("*.npz"), *(data / "sprites").glob("*.webp")]
+    return digest_json(
+        {
+            "simulation": simulation.model_dump(mode="json"),
+            "subjects": list(subjects),
+            "seed": seed,
+            "source": source,
+            "code": digest_paths(sorted(code), package),
+            "inputs": digest_paths(sorted(inputs), data),
+        }
+    )
+
+
+def _known(manifest: Path, key: str) -> dict[str, Any] | None:
+    """Return the summary that `manifest` holds if it was made under `key`."""
+    try:
+        record = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    if not isinstance(record, dict) or record.get("key") != key:
+        return None
+    summary: dict[str, Any] = record["summary"]
+    return summary | {"subjects": tuple(summary["subjects"])}
+
+
+def _check_space(folder: Path, n_scenes: int, n_trials: int) -> None:
+    voxels = 5000
+    needed = n_scenes * _BYTES_PER_IMAGE + n_trials * voxels * _BYTES_PER_BETA + 1e8
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"{folder} has {free / 1e9:.1f} GB free, but the in-silico NSD needs "
+            f"about {needed / 1e9:.1f} GB: free space or take fewer sessions."
+        )
+
+
+def _swap(part: Path, final: Path) -> None:
+    """Put the complete folder `part` in the place of `final`."""
+    old = final.with_name(f"{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    part.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _summary(
+    tree_nsd: Path,
+    job: _Job,
+    subjects: Sequence[int],
+    nsd_ids: npt.NDArray[np.int64],
+    n_voxels: dict[str, int],
+) -> Summary:
+    return Summary(
+        path=tree_nsd,
+        subjects=tuple(subjects),
+        n_sessions=job.design.n_sessions,
+        n_trials=job.design.n_trials,
+        n_images=job.design.n_trials // 3,
+        n_test_images=job.simulation.n_test_images,
+        n_scenes=len(nsd_ids),
+        n_voxels=n_voxels,
+        n_bytes=sum(p.stat().st_size for p in job.folder.rglob("*") if p.is_file()),
+        was_current=False,
+    )
+
+
+_Run = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+
+
+@contextmanager
+def _workers(n_workers: int | None) -> Iterator[_Run]:
+    """Give a function that runs tasks in order, in this process or in several."""
+    n = n_workers or _n_cores()
+    if n == 1:
+        with threadpool_limits(1), _one_torch_thread():
+            yield lambda task, arguments: (task(*a) for a in arguments)
+        return
+    with ProcessPoolExecutor(
+        n, mp_context=get_context("spawn"), initializer=_start_worker
+    ) as pool:
+        yield lambda task, arguments: pool.map(task, *zip(*arguments, strict=True))
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: respects limits on this process
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    threadpool_limits(1)  # for the life of the process
+
+
+def _write_stimuli(
+    job: _Job,
+    nsd_ids: npt.NDArray[np.int64],
+    run: _Run,
+    source: Callable[[Sequence[int], int], Glance],
+) -> Percepts:
+    """Write images, captions and design tables; return what the model saw."""
+    size = job.simulation.image_size
+    batches = [
+        (nsd_ids[i : i + _BATCH].tolist(), size) for i in range(0, len(nsd_ids), _BATCH)
+    ]
+    glances: Iterator[Glance] = run(source, batches)
+    _write_design(job)
+    _write_captions(job, nsd_ids)
+    path = job.folder / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+    percepts = []
+    with h5py.File(path, "w") as file:
+        brick = file.create_dataset(
+            "imgBrick",
+            shape=(N_STIMULI, size, size, 3),
+            dtype=np.uint8,
+            chunks=(1, size, size, 3),
+            compression="gzip",
+            compression_opts=1,
+            track_times=False,
+        )
+        for (ids, _), glance in zip(batches, glances, strict=True):
+            for row, packed in zip(ids, glance.packed, strict=True):
+                brick.id.write_direct_chunk((row, 0, 0, 0), packed)
+            percepts.append(glance.percepts)
+            logger.info("scenes: %d of %d", len(percepts) * _BATCH, len(nsd_ids))
+    return cerebral.join(percepts)
+
+
+def _write_design(job: _Job) -> None:
+    design = job.design
+    folder = job.folder / "nsddata" / "experiments" / "nsd"
+    folder.mkdir(parents=True)
+    path = folder / "nsd_expdesign.mat"
+    savemat(
+        path,
+        {
+            "masterordering": design.masterordering[None].astype(np.uint16),
+            "basiccnt": design.basiccnt,
+            "sharedix": design.sharedix[None].astype(np.int32),
+            "stimpattern": design.stimpattern,
+            "subjectim": design.subjectim.astype(np.int32),
+        },
+        format="5",
+        do_compression=True,
+    )
+    dated = path.read_bytes()  # the first 116 bytes are free text with a date
+    text = b"MATLAB 5.0 MAT-file, in-silico NSD, minddiff-utils".ljust(116)
+    path.write_bytes(text + dated[116:])
+    table = stimulus_table(design, seed=job.seed)
+    table.to_csv(folder / "nsd_stim_info_merged.csv", lineterminator="\n")
+
+
+def _write_captions(job: _Job, nsd_ids: npt.NDArray[np.int64]) -> None:
+    """Write COCO's caption and instance files for the written images."""
+    folder = job.folder / "nsddata_stimuli" / "stimuli" / "nsd" / "annotations"
+    folder.mkdir(parents=True)
+    world = scenes.world_seed(WORLD)
+    for split, in_split in (("train2017", False), ("val2017", True)):
+        images, captions, instances = [], [], []
+        for nsd_id in nsd_ids[job.design.in_validation[nsd_ids] == in_split].tolist():
+            coco_id = int(job.design.coco_id[nsd_id])
+            scene = scenes.make_scene(world, nsd_id)
+            size = job.simulation.image_size
+            images.append(
+                {
+                    "id": coco_id,
+                    "file_name": f"{coco_id:012d}.jpg",
+                    "height": size,
+                    "width": size,
+                }
+            )
+            for number, text in enumerate(scene.captions):
+                unique = 10 * nsd_id + number + 1
+                captions.append({"image_id": coco_id, "id": unique, "caption": text})
+            for number, item in enumerate(scene.objects):
+                unique = 10 * nsd_id + number + 1
+                instances.append(
+                    {"image_id": coco_id, "id": unique, **_instance(item, size)}
+                )
+        info = {"description": "in-silico NSD scenes, not COCO", "version": "1.0"}
+        common = {"info": info, "licenses": [], "images": images}
+        _write_json(
+            folder / f"captions_{split}.json", common | {"annotations": captions}
+        )
+        categories = [
+            {"id": i + 1, "name": name, "supercategory": scenes.SUPERCATEGORY[name]}
+            for i, name in enumerate(scenes.CATEGORIES)
+        ]
+        _write_json(
+            folder / f"instances_{split}.json",
+            common | {"annotations": instances, "categories": categories},
+        )
+
+
+def _instance(item: scenes.SceneObject, size: int) -> dict[str, Any]:
+    """Return category and bounding box of one object, as COCO's annotations do."""
+    side = round(item.size * size, 2)
+    corner = [round((at - item.size / 2) * size, 2) for at in (item.x, item.y)]
+    return {
+        "category_id": scenes.CATEGORIES.index(item.category) + 1,
+        "bbox": [*corner, side, side],
+        "area": round(side * side, 2),
+        "iscrowd": 0,
+    }
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+
+def _write_subject(
+    job: _Job, subject: int, percepts: Percepts, nsd_ids: npt.NDArray[np.int64]
+) -> tuple[str, int]:
+    """Write everything of one subject; return its name and labelled voxels."""
+    name = f"subj{subject:02d}"
+    depths = job.simulation.n_surface_depths
+    anatomy = anatomical.make_anatomy(subject, seed=job.seed, n_depths=depths)
+    brain = cerebral.make_brain(
+        anatomy, seed=job.seed, n_sessions=job.design.n_sessions
+    )
+    signal = cerebral.true_signal(brain, percepts)
+    trials = np.searchsorted(nsd_ids, job.design.shown(subject))
+    betas = _write_betas(job, anatomy, brain, signal[trials])
+    data = job.folder / "nsddata" / "ppdata" / name
+    _write_volumes(data / "func1pt8mm", job, anatomy, brain)
+    _write_transforms(data / "transforms", anatomy)
+    _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
+    (data / "behav").mkdir(parents=True)
+    responses_table(job.design, subject, seed=job.seed).to_csv(
+        data / "behav" / "responses.tsv",
+        sep="\t",
+        index=False,
+        na_rep="NaN",
+        float_format="%.20g",
+        lineterminator="\n",
+    )
+    _write_truth(job.truth / f"{name}.npz", anatomy, brain, signal[trials], betas)
+    logger.info("%s written", name)
+    return name, int((anatomy.label > 0).sum())
+
+
+def _volume(anatomy: Anatomy, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a volume that holds `values` at the mask's voxels and 0 elsewhere."""
+    volume = np.zeros(anatomy.shape, dtype=values.dtype)
+    volume[tuple(anatomy.voxel_ijk.T)] = values
+    return volume
+
+
+def _write_betas(
+    job: _Job, anatomy: Anatomy, brain: Brain, signal: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Write both containers of every session, the means and ncsnr; return ncsnr."""
+    folder = job.folder / "nsddata_betas" / "ppdata" / f"subj{anatomy.subject:02d}"
+    folder = folder / "func1pt8mm" / _BETAS_VERSION
+    sessions = []
+    for session in range(1, job.design.n_sessions + 1):
+        rng = stream(job.seed, "brain", anatomy.subject, "noise", session)
+        trials = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
+        betas = cerebral.session_betas(brain, signal[trials], session, rng=rng)
+        stem = f"session{session:02d}"
+        for write, suffix in (
+            (formats.write_beta_hdf5, "hdf5"),
+            (formats.write_beta_nifti, "nii.gz"),
+        ):
+            path = folder / f"betas_{stem}.{suffix}"
+            write(path, betas, anatomy.voxel_ijk, anatomy.shape)
+        mean = _volume(anatomy, betas.mean(axis=0, dtype=np.float64).astype(np.float32))
+        formats.write_nifti(folder / f"meanbeta_{stem}.nii.gz", mean)
+        sessions.append(betas)
+    grand = np.mean([b.mean(axis=0, dtype=np.float64) for b in sessions], axis=0)
+    grand_mean = _volume(anatomy, grand.astype(np.float32))
+    formats.write_nifti(folder / "meanbeta.nii.gz", grand_mean)
+    k10 = job.design.masterordering[: job.design.n_trials]
+    found = cerebral.ncsnr_from_betas(sessions, k10)
+    for suffix, values in zip(("", "_split1", "_split2"), found, strict=True):
+        volume = np.full(anatomy.shape, np.nan, dtype=np.float32)
+        volume[tuple(anatomy.voxel_ijk.T)] = values
+        formats.write_nifti(folder / f"ncsnr{suffix}.nii.gz", volume)
+    return found[0]
+
+
+def _write_volumes(folder: Path, job: _Job, anatomy: Anatomy, brain: Brain) -> None:
+    mask = anatomy.brainmask.astype(np.int16)
+    formats.write_nifti(folder / "brainmask.nii.gz", mask, step=1)
+    rng = stream(job.seed, "brain", anatomy.subject, "epi")
+    epi = rng.normal(1000, 120, anatomy.n_voxels)
+    valid = np.ones((job.design.n_sessions, anatomy.n_voxels), dtype=np.int16)
+    valid[:, brain.zero[0]] = 0
+    valid[brain.zero_session - 1, brain.zero[1]] = 0
+    for session in range(1, job.design.n_sessions + 1):
+        drift = epi + rng.normal(0, 10, anatomy.n_voxels)
+        stem = f"session{session:02d}.nii.gz"
+        scan = _volume(anatomy, np.rint(drift).astype(np.int16))
+        formats.write_nifti(folder / f"mean_{stem}", scan)
+        formats.write_nifti(
+            folder / f"valid_{stem}", _volume(anatomy, valid[session - 1])
+        )
+    maps = {
+        "mean": epi,
+        "valid": valid.mean(axis=0),
+        "prf_eccentricity": np.where(brain.active, np.hypot(brain.x, brain.y), 0),
+        "prf_angle": np.rad2deg(np.arctan2(brain.y, brain.x)) % 360 * brain.active,
+        "prf_size": brain.sigma * brain.active,
+    }
+    for name, values in maps.items():
+        volume = _volume(anatomy, values.astype(np.float32))
+        formats.write_nifti(folder / f"{name}.nii.gz", volume)
+    for name, volume in anatomy.rois.items():
+        formats.write_nifti(folder / "roi" / f"{name}.nii.gz", volume, step=1)
+        for side, h in enumerate(HEMISPHERES):
+            own = np.where(anatomy.hemisphere == side, volume, -1.0)
+            formats.write_nifti(folder / "roi" / f"{h}.{name}.nii.gz", own, step=1)
+
+
+def _write_transforms(folder: Path, anatomy: Anatomy) -> None:
+    """Write 1-based coordinates of vertices in the volume, and vertex indices."""
+    for h in HEMISPHERES:
+        for depth, coordinates in enumerate(anatomy.coordinates[h], start=1):
+            stored = np.where(np.isnan(coordinates), 9999, coordinates + 1)
+            formats.write_mgh(folder / f"{h}.func1pt8-to-layerB{depth}.mgz", stored)
+        order = anatomy.order[h]
+        formats.write_mgh(folder / f"{h}.white-to-fsaverage.mgz", np.argsort(order) + 1)
+        formats.write_mgh(folder / f"{h}.fsaverage-to-white.mgz", order + 1)
+
+
+def _write_freesurfer(folder: Path, anatomy: Anatomy) -> None:
+    atlas = load_atlas()
+    for h, surface in atlas.items():
+        order = anatomy.order[h]
+        faces = np.argsort(order)[surface.faces].astype(np.int32)
+        for name in ("white", "pial", "inflated", "sphere"):
+            path = folder / "surf" / f"{h}.{name}"
+            formats.write_surface(path, anatomy.surfaces[h, name], faces)
+        _write_flat(folder, h, surface, order)
+        for name in ROI_NAMES:
+            labels = anatomy.vertex_labels[h, name]
+            formats.write_mgh(folder / "label" / f"{h}.{name}.mgz", labels)
+    for name in ROI_NAMES:
+        _write_ctab(folder / "label" / f"{name}.mgz.ctab", ROI_NAMES[name])
+
+
+def _write_flat(
+    folder: Path,
+    h: str,
+    surface: anatomical.Surface,
+    order: npt.NDArray[np.int64],
+) -> None:
+    formats.write_flat_patch(
+        folder / "surf" / f"{h}.full.flat.patch.3d",
+        surface.flat[order],
+        surface.cortex[order],
+    )
+    sulc = surface.sulc[order]
+    formats.write_curvature(folder / "surf" / f"{h}.sulc", sulc, len(surface.faces))
+
+
+def _write_fsaverage(folder: Path) -> None:
+    """Write the group surface; here it has fsaverage5's 10,242 vertices."""
+    home = folder / "nsddata" / "freesurfer" / "fsaverage"
+    for h, surface in load_atlas().items():
+        for name in ("white", "pial", "inflated", "sphere"):
+            path = home / "surf" / f"{h}.{name}"
+            formats.write_surface(path, getattr(surface, name), surface.faces)
+        _write_flat(home, h, surface, np.arange(len(surface.white)))
+        formats.write_mgh(home / "label" / f"{h}.Kastner2015.mgz", surface.areas)
+    _write_ctab(home / "label" / "Kastner2015.mgz.ctab", ROI_NAMES["Kastner2015"])
+
+
+def _write_ctab(path: Path, names: Sequence[str]) -> None:
+    """Write a colour table with the stray blanks and tabs of the real ones."""
+    endings = ("", " \t", "\t")
+    lines = [
+        f"{value} {name}{endings[value % 3]}"
+        for value, name in enumerate(("Unknown", *names))
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_truth(
+    path: Path,
+    anatomy: Anatomy,
+    brain: Brain,
+    signal: npt.NDArray[np.float32],
+    ncsnr_found: npt.NDArray[np.float32],
+) -> None:
+    """Save tuning and noise; `ncsnr` is for the trials that were really shown."""
+    noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
+    shown_sd = np.zeros(anatomy.n_voxels, dtype=np.float32)
+    shown_sd[brain.active] = signal.std(axis=0)
+    tuning = {f"tuning/{name}": value for name, value in asdict(brain).items()}
+    np.savez_compressed(
+        path,
+        voxel_ijk=anatomy.voxel_ijk,
+        label=anatomy.label,
+        noise_sd=noise_sd,
+        ncsnr=brain.ncsnr * shown_sd,
+        ncsnr_from_betas=ncsnr_found,
+        **tuning,
+    )

@@ -1,0 +1,437 @@
+"""Intervals, permutation tests and the tables built from them.
+
+Everything random takes a generator or a named stream; nothing here knows what a score
+means. Place in the flow: layer 7; notebooks 02 and 05 call it.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils.errors import ConfigError, DataError, check_finite, check_shape
+
+__all__ = [
+    "Interval",
+    "Resampling",
+    "bootstrap_interval",
+    "crossed_bootstrap_interval",
+    "exact_sign_flip_test",
+    "paired_permutation_test",
+    "paired_table",
+    "permutation_p",
+    "summarise",
+]
+
+Floats = npt.NDArray[np.float64]
+Stream = Callable[..., np.random.Generator]
+
+#: Above this many units all sign flips are not enumerated.
+_MAX_EXACT_UNITS = 16
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval and the number of units behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How many draws, at which confidence, from which named streams."""
+
+    stream: Stream
+    n_bootstrap: int = 2000
+    n_permutations: int = 2000
+    confidence: float = 0.95
+
+
+def _check_sample(values: npt.ArrayLike, name: str) -> Floats:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size == 0:
+        raise DataError(f"{name} is empty: evaluate at least one image.")
+    check_finite(bool(np.isfinite(sample).all()), name)
+    return sample
+
+
+def _percentiles(draws: Floats, confidence: float) -> tuple[float, float]:
+    if not 0.0 < confidence < 1.0:
+        raise ConfigError(f"confidence is {confidence}, but must lie between 0 and 1.")
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(draws, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return the mean of `values` with a percentile bootstrap interval over images.
+
+    With about ten images a percentile interval is somewhat too narrow (by about a
+    tenth); read borderline cases accordingly.
+
+    Parameters
+    ----------
+    values : float (n_images,)
+        One score per image; the image is the unit that is resampled.
+    rng : numpy Generator
+        Source of the draws.
+    n_bootstrap : int
+        Number of draws.
+    confidence : float
+        Nominal coverage.
+
+    Returns
+    -------
+    Interval
+        With one image, low and high are NaN.
+
+    Raises
+    ------
+    DataError
+        No values, or values that are not finite.
+
+    References
+    ----------
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
+    """
+    sample = _check_sample(values, "The scores")
+    check_shape(sample.shape, (None,), "The scores")
+    if len(sample) == 1:
+        return Interval(float(sample[0]), float("nan"), float("nan"), 1)
+    rows = rng.integers(0, len(sample), size=(n_bootstrap, len(sample)))
+    low, high = _percentiles(sample[rows].mean(axis=1), confidence)
+    return Interval(float(sample.mean()), low, high, len(sample))
+
+
+def crossed_bootstrap_interval(
+    values: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return the mean of subject means, resampling subjects and images together.
+
+    All subjects see the same images, so neither is nested in the other: each draw
+    takes subjects with replacement and, independently, images with replacement. With
+    one subject this is the bootstrap over images. Somewhat conservative; with four
+    subjects it rests on few units all the same.
+
+    Parameters
+    ----------
+    values : float (n_subjects, n_images)
+        Scores, one row per subject, one column per image.
+    rng, n_bootstrap, confidence
+        As for `bootstrap_interval`.
+
+    Returns
+    -------
+    Interval
+        `n` counts subjects.
+
+    References
+    ----------
+    Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
+    """
+    sample = _check_sample(values, "The scores")
+    check_shape(sample.shape, (None, None), "The scores")
+    n_subjects, n_images = sample.shape
+    if sample.size == 1:
+        return Interval(float(sample[0, 0]), float("nan"), float("nan"), 1)
+    who = rng.integers(0, n_subjects, size=(n_bootstrap, n_subjects, 1))
+    what = rng.integers(0, n_images, size=(n_bootstrap, 1, n_images))
+    low, high = _percentiles(_crossed_means(sample, who, what), confidence)
+    return Interval(float(sample.mean()), low, high, n_subjects)
+
+
+def _crossed_means(
+    sample: Floats, who: npt.NDArray[np.int64], what: npt.NDArray[np.int64]
+) -> Floats:
+    """Return the mean of each draw; counts instead of copies keep memory small."""
+    n_draws, (n_subjects, n_images) = len(who), sample.shape
+    weight_who = np.zeros((n_draws, n_subjects))
+    weight_what = np.zeros((n_draws, n_images))
+    draw = np.arange(n_draws)[:, None]
+    np.add.at(weight_who, (draw, who[:, :, 0]), 1.0 / n_subjects)
+    np.add.at(weight_what, (draw, what[:, 0, :]), 1.0 / n_images)
+    return np.asarray(((weight_who @ sample) * weight_what).sum(axis=1))
+
+
+def permutation_p(observed: float, null: npt.ArrayLike) -> float:
+    """Return ``(1 + #{null >= observed}) / (1 + N)``, never 0.
+
+    Parameters
+    ----------
+    observed : float
+        Statistic of the data; larger means more evidence.
+    null : float (n_permutations,)
+        The statistic under permutations.
+
+    Returns
+    -------
+    float
+        In (0, 1].
+
+    References
+    ----------
+    Phipson and Smyth (2010), Permutation p-values should never be zero.
+
+    Examples
+    --------
+    >>> permutation_p(2.0, [0.0, 1.0, 3.0])
+    0.5
+    """
+    draws = _check_sample(null, "The null distribution")
+    check_finite(bool(np.isfinite(observed)), "The observed statistic")
+    slack = 1e-12 * max(1.0, abs(observed))  # a tie that rounding broke is still a tie
+    return float((1 + np.count_nonzero(draws >= observed - slack)) / (1 + draws.size))
+
+
+def paired_permutation_test(
+    differences: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_permutations: int = 2000,
+) -> float:
+    """Return the two-sided p of a mean difference of 0, by random sign flips.
+
+    Parameters
+    ----------
+    differences : float (n,)
+        One difference per unit.
+    rng : numpy Generator
+        Source of the flips.
+    n_permutations : int
+        Number of flips drawn; p is at least 1 / (1 + n_permutations).
+
+    Returns
+    -------
+    float
+        In (0, 1].
+    """
+    sample = _check_sample(differences, "The differences")
+    check_shape(sample.shape, (None,), "The differences")
+    signs = rng.integers(0, 2, size=(n_permutations, len(sample))) * 2.0 - 1.0
+    return permutation_p(abs(sample.mean()), np.abs(signs @ sample) / len(sample))
+
+
+def exact_sign_flip_test(differences: npt.ArrayLike) -> float:
+    """Return the two-sided p of a mean difference of 0 over all sign flips.
+
+    For few units, such as subjects: with four the smallest p is 2/16, so that four
+    subjects alone can never reach 0.05.
+
+    Parameters
+    ----------
+    differences : float (n,)
+        One difference per unit, at most 16 units.
+
+    Returns
+    -------
+    float
+        Share of the 2^n flips at least as far from 0, in (0, 1].
+
+    Examples
+    --------
+    >>> exact_sign_flip_test([1.0, 2.0, 1.0, 3.0])
+    0.125
+    """
+    sample = _check_sample(differences, "The differences")
+    check_shape(sample.shape, (None,), "The differences")
+    if len(sample) > _MAX_EXACT_UNITS:
+        raise DataError(
+            f"{len(sample)} units have too many sign flips to list, at most "
+            f"{_MAX_EXACT_UNITS}: use paired_permutation_test."
+        )
+    flips = np.array(list(itertools.product((1.0, -1.0), repeat=len(sample))))
+    null = np.abs(flips @ sample) / len(sample)
+    observed = abs(sample.mean())
+    slack = 1e-12 * max(1.0, observed)
+    return float(np.mean(null >= observed - slack))
+
+
+# --- tables -----------------------------------------------------------------------
+
+
+def _matrix(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return subjects x images, with the images that every subject has."""
+    wide = scores.pivot(index="subject", columns="nsd_id", values=column)
+    shared = wide.dropna(axis=1)
+    if shared.empty:
+        raise DataError(
+            "No image is scored in every subject, so subjects cannot be pooled: "
+            "reconstruct the same test images for all subjects."
+        )
+    return shared
+
+
+def _pooled(wide: pd.DataFrame, resampling: Resampling, *names: str) -> Interval:
+    return crossed_bootstrap_interval(
+        wide.to_numpy(),
+        rng=resampling.stream("bootstrap", "all", *names),
+        n_bootstrap=resampling.n_bootstrap,
+        confidence=resampling.confidence,
+    )
+
+
+def _single(values: Floats, resampling: Resampling, *names: str) -> Interval:
+    return bootstrap_interval(
+        values,
+        rng=resampling.stream("bootstrap", *names),
+        n_bootstrap=resampling.n_bootstrap,
+        confidence=resampling.confidence,
+    )
+
+
+def summarise(
+    scores: pd.DataFrame,
+    *,
+    resampling: Resampling,
+    ceilings: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return mean, interval, floor and ceiling of each method and metric.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric, value, floor; one row per image.
+    resampling : Resampling
+        Draws, confidence and streams; each cell has a stream of its own, so that
+        adding a method moves no other number.
+    ceilings : mapping of str to str
+        Method -> the method whose score is its ceiling (same subject, same images).
+
+    Returns
+    -------
+    DataFrame
+        Columns subject (or "all"), method, metric, value, ci_low, ci_high, n, floor,
+        ceiling. `n` counts images per subject, and subjects in the rows "all".
+    """
+    rows: list[tuple[object, ...]] = []
+    for (method, metric), block in scores.groupby(["method", "metric"], sort=False):
+        names = (str(method), str(metric))
+        best = _ceiling_scores(scores, ceilings.get(names[0]), names[1])
+        for subject, own in block.groupby("subject", sort=False):
+            interval = _single(
+                own["value"].to_numpy(), resampling, str(subject), *names
+            )
+            floor, top = own["floor"].mean(), _ceiling(best, own)
+            rows.append((subject, *names, *_flat(interval), floor, top))
+        wide = _matrix(block, "value")
+        common = block[block["nsd_id"].isin(wide.columns)]
+        floor, top = common["floor"].mean(), _ceiling(best, common)
+        interval = _pooled(wide, resampling, *names)
+        rows.append(("all", *names, *_flat(interval), floor, top))
+    columns = ["subject", "method", "metric", "value", "ci_low", "ci_high", "n"]
+    return pd.DataFrame(rows, columns=[*columns, "floor", "ceiling"])
+
+
+def _flat(interval: Interval) -> tuple[float, float, float, int]:
+    return interval.value, interval.low, interval.high, interval.n
+
+
+def _ceiling_scores(
+    scores: pd.DataFrame, method: str | None, metric: str
+) -> pd.DataFrame:
+    return scores[(scores["method"] == method) & (scores["metric"] == metric)]
+
+
+def _ceiling(best: pd.DataFrame, own: pd.DataFrame) -> float:
+    keys = ["subject", "nsd_id"]
+    found = own[keys].merge(best, on=keys, how="inner")
+    return float(found["value"].mean()) if len(found) == len(own) else float("nan")
+
+
+def paired_table(
+    scores: pd.DataFrame,
+    method: str,
+    reference: str,
+    *,
+    resampling: Resampling,
+) -> pd.DataFrame:
+    """Return `method` minus `reference` on the same images, with intervals and tests.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric, value.
+    method, reference : str
+        The two methods; images that both have are compared.
+    resampling : Resampling
+        Draws, confidence and streams.
+
+    Returns
+    -------
+    DataFrame
+        Columns subject (or "all"), contrast, metric, value, ci_low, ci_high,
+        p_permutation, n, n_subjects_positive, p_subjects. Rows of a subject: the image
+        is the unit. Rows "all": the interval resamples subjects and images,
+        p_permutation flips images averaged over subjects, and p_subjects flips the
+        subjects' means (at least 2 / 2^n).
+
+    Raises
+    ------
+    DataError
+        The two methods share no image.
+    """
+    keys = ["subject", "nsd_id", "metric"]
+    first = scores[scores["method"] == method]
+    second = scores[scores["method"] == reference]
+    both = first.merge(second, on=keys, suffixes=("", "_reference"))
+    if both.empty:
+        raise DataError(
+            f"{method} and {reference} share no image: run the notebooks that make "
+            "them for the same images."
+        )
+    both["value"] = both["value"] - both["value_reference"]
+    contrast = f"{method} - {reference}"
+    rows: list[tuple[object, ...]] = []
+    for metric, block in both.groupby("metric", sort=False):
+        names = (contrast, str(metric))
+        for subject, own in block.groupby("subject", sort=False):
+            rows.append(_paired_row(str(subject), names, own, resampling))
+        rows.append(_pooled_row(names, _matrix(block, "value"), resampling))
+    columns = ["subject", "contrast", "metric", "value", "ci_low", "ci_high"]
+    more = ["p_permutation", "n", "n_subjects_positive", "p_subjects"]
+    return pd.DataFrame(rows, columns=columns + more)
+
+
+def _paired_row(
+    subject: str, names: tuple[str, str], own: pd.DataFrame, resampling: Resampling
+) -> tuple[object, ...]:
+    values = own["value"].to_numpy()
+    interval = _single(values, resampling, subject, *names)
+    p = paired_permutation_test(
+        values,
+        rng=resampling.stream("flips", subject, *names),
+        n_permutations=resampling.n_permutations,
+    )
+    bounds = (interval.value, interval.low, interval.high)
+    return (subject, *names, *bounds, p, len(values), int(values.mean() > 0), np.nan)
+
+
+def _pooled_row(
+    names: tuple[str, str], wide: pd.DataFrame, resampling: Resampling
+) -> tuple[object, ...]:
+    interval = _pooled(wide, resampling, *names)
+    means = wide.mean(axis=1).to_numpy()
+    p = paired_permutation_test(
+        wide.mean(axis=0).to_numpy(),
+        rng=resampling.stream("flips", "all", *names),
+        n_permutations=resampling.n_permutations,
+    )
+    bounds = (interval.value, interval.low, interval.high)
+    positive, p_subjects = int((means > 0).sum()), exact_sign_flip_test(means)
+    return ("all", *names, *bounds, p, len(means), positive, p_subjects)
