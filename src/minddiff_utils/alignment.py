@@ -38,7 +38,14 @@ from minddiff_utils.diffusion import (
     sample,
     thin,
 )
-from minddiff_utils.errors import ConfigError, DataError, ModelError, check_choice
+from minddiff_utils.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    check_choice,
+    check_finite,
+    check_shape,
+)
 
 __all__ = [
     "AlignmentResult",
@@ -110,7 +117,24 @@ class StructuralTarget:
             )
         empty = [k for k, mask in self.selected.items() if not bool(mask.any())]
         if empty:
-            raise DataError(f"No feature of CLIP layer {empty[0]} is selected.")
+            raise DataError(
+                f"No feature of CLIP layer {empty[0]} is selected: raise k_percent."
+            )
+        for layer in self.layers:
+            self._check_layer(layer, len(self.features[self.layers[0]]))
+
+    def _check_layer(self, layer: int, n_images: int) -> None:
+        features, mask = self.features[layer], self.selected[layer]
+        width = tuple(features.shape[1:])
+        check_shape(tuple(features.shape), (n_images, None), f"Z of layer {layer}")
+        check_shape(tuple(mask.shape), width, f"selected of layer {layer}")
+        check_shape(tuple(self.scale[layer].shape), width, f"scale of layer {layer}")
+        if mask.dtype != torch.bool:
+            raise DataError(
+                f"selected of layer {layer} is {mask.dtype}, but must be bool."
+            )
+        finite = bool(features[:, mask].isfinite().all())
+        check_finite(finite, f"Z of layer {layer}, where selected,")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -129,7 +153,8 @@ class AlignmentSettings:
     lr_z, lr_c : float
         Step sizes; 0 leaves the variable as decoded.
     lr_decay : float
-        Factor on both step sizes per iteration.
+        Factor on both step sizes before every step, the first one too, as in the
+        released code.
     optimiser : {"gradient", "adam"}
         Plain gradient step, or Adam.
     critic : {"paper", "released", "balanced"}
@@ -171,6 +196,13 @@ class AlignmentSettings:
                 f"n_iter is {self.n_iter}, n_candidates {self.n_candidates} and"
                 f" n_trajectory {self.n_trajectory}, but they must be at least 0, 1, 1."
             )
+        rates = (self.lr_z, self.lr_c, self.anchor_c)
+        if not (all(rate >= 0 for rate in rates) and self.lr_decay > 0):  # NaN fails
+            raise ConfigError(
+                f"lr_z is {self.lr_z}, lr_c {self.lr_c}, anchor_c {self.anchor_c} and"
+                f" lr_decay {self.lr_decay}, but the first three must be 0 or above and"
+                " lr_decay above 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -187,11 +219,13 @@ class AlignmentResult:
     candidates : tuple of int
         Iterations whose images the complete sampler made; 0 is stage 1.
     candidate_losses : ndarray
-        Structural loss of those images as saved (clipped), (n, n_candidates + 1).
+        Structural loss of those images, clipped to [-1, 1], (n, number of candidates).
     best_iteration : ndarray
-        The candidate with the lowest loss of each image; the earlier one on a tie.
+        The candidate with the lowest loss of each image; the earlier one on a tie; one
+        without a number (the steps diverged) is never chosen over one with.
     trajectory : Tensor
-        Images along the way, as the optimiser saw them, (n, n_trajectory, 3, S, S).
+        Images along the way, as the optimiser saw them, (n, n_trajectory, 3, S, S);
+        gray where the steps diverged.
     trajectory_iterations : tuple of int
         Their iterations.
     z, c : Tensor
@@ -271,8 +305,14 @@ def layer_weights(target: StructuralTarget, critic: Critic) -> dict[int, Tensor]
     released : 1 / norm of the layer's masked target, made to sum to 1 over the layers,
         times 1.5, 1.2, 1, 1, … in the order of the layers, over the number of all
         features (the released code averages over masked entries too).
-    balanced : 1 / (training variance of the layer's selected features, summed), over the
-        number of layers: each layer counts the same, and guessing the mean gives about 1.
+    balanced : 1 / (training variance of the layer's selected features, summed), over
+        the number of layers: each layer counts the same, and guessing the mean gives
+        about 1.
+
+    Raises
+    ------
+    DataError
+        balanced, and a layer's selected features have no training variance.
 
     References
     ----------
@@ -291,14 +331,25 @@ def layer_weights(target: StructuralTarget, critic: Critic) -> dict[int, Tensor]
             weights[layer] = extra / norms[layer] / inverse_sum / features.shape[1]
         else:
             variance = (target.scale[layer][mask] ** 2).sum()
-            share = 1 / (variance * len(target.layers)).clamp_min(1e-12)
-            weights[layer] = features.new_ones(n) * share
+            if not 0 < float(variance) < float("inf"):
+                raise DataError(
+                    f"The selected features of CLIP layer {layer} have variance"
+                    f" {float(variance)} in training, so that their errors have no"
+                    " scale: select others."
+                )
+            weights[layer] = features.new_ones(n) / (variance * len(target.layers))
     return weights
 
 
 def _masked_norm(target: StructuralTarget, layer: int) -> Tensor:
-    masked = target.features[layer] * target.selected[layer]
-    return masked.norm(dim=1).clamp_min(1e-12)
+    masked = _masked(target.features[layer], target.selected[layer])
+    norm: Tensor = torch.linalg.vector_norm(masked, dim=1).clamp_min(1e-12)
+    return norm
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    """Return `values` with 0 where not selected, even in place of a NaN."""
+    return torch.where(mask, values, torch.zeros_like(values))
 
 
 def structural_loss(
@@ -316,7 +367,8 @@ def structural_loss(
     """
     total = torch.zeros_like(weights[target.layers[0]])
     for layer in target.layers:
-        error = (features[layer] - target.features[layer]) * target.selected[layer]
+        error = features[layer] - target.features[layer]
+        error = _masked(error, target.selected[layer])
         total = total + weights[layer] * (error**2).sum(1)
     return total
 
@@ -376,7 +428,8 @@ class _Best:
     """The best candidate of each image so far, by the complete sampler's loss."""
 
     def __init__(self, images: Tensor, loss: Tensor, latent: Latent) -> None:
-        self.images, self.loss = images.clone(), loss.clone()
+        unknown = torch.full_like(loss, torch.inf)
+        self.images, self.loss = images.clone(), loss.where(~loss.isnan(), unknown)
         self.z, self.c = latent.z.detach().clone(), latent.c.detach().clone()
         self.iteration = np.zeros(len(loss), np.int64)
 
@@ -395,9 +448,25 @@ def _check_gradient(name: str, gradient: Tensor | None, loss: Tensor) -> None:
     dead = gradient is None or not bool(gradient.any())
     if dead and bool((loss.detach() > 0).any()):
         raise ModelError(
-            f"The structural loss has no gradient for {name}: some model on the way runs"
-            " without gradients; use models that torch can differentiate."
+            f"The structural loss has no gradient for {name}: some model on the way"
+            " runs without gradients; use models that torch can differentiate."
         )
+
+
+class _Trace:
+    """What is seen along the way: losses, candidates' losses and images."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.candidate_losses: list[Tensor] = []
+        self.frames: list[Tensor] = []
+
+    def show(self, images: Tensor, iteration: int) -> None:
+        frame = images.detach().clamp(-1, 1)
+        diverged = int((~frame.isfinite()).flatten(1).any(1).sum())
+        if diverged:
+            LOG.warning("iteration %d: %d images diverged", iteration, diverged)
+        self.frames.append(frame.nan_to_num(nan=0.0))
 
 
 class _Variables:
@@ -417,12 +486,13 @@ class _Variables:
         if self.optimiser is None:
             return
         self.optimiser.zero_grad(set_to_none=True)
-        objective.backward()  # type: ignore[no-untyped-call]
+        if objective.requires_grad:  # without it backward would fail unexplained
+            objective.backward()  # type: ignore[no-untyped-call]
         for name, leaf, _ in self.moving:
             _check_gradient(name, leaf.grad, loss)
-        self.optimiser.step()
         for group in self.optimiser.param_groups:
             group["lr"] *= self.decay
+        self.optimiser.step()
 
 
 def align(
@@ -451,8 +521,11 @@ def align(
 
     Raises
     ------
+    ConfigError
+        c is to move, but the sampler's guidance of 0 does not read it.
     DataError
-        Fresh noise without one generator per image.
+        Fresh noise without one generator per image, or latents and targets of another
+        number of images.
     ModelError
         The gradient does not reach z or c.
 
@@ -463,6 +536,12 @@ def align(
     `n_candidates` evenly spaced iterations.
     """
     engine = _engine(backbone, target, diffusion, settings)
+    n_targets = len(target.features[target.layers[0]])
+    if n_targets != len(latent.z):
+        raise DataError(
+            f"There are {len(latent.z)} latents but targets of {n_targets} images: pass"
+            " the same images."
+        )
     if settings.noise == "fresh" and len(generators) != len(latent.z):
         raise DataError(
             f"Fresh noise needs one generator per image: {len(generators)} were given"
@@ -483,6 +562,11 @@ def _engine(
         scale = settings.guidance_scale
         scale = full.guidance_scale if scale is None else scale
         short = thin(full, settings.n_steps, scale)
+    if settings.lr_c > 0 and short.guidance_scale == 0:
+        raise ConfigError(
+            "With a guidance_scale of 0 the U-Net does not read c, so c cannot be"
+            " optimised: raise the guidance or set lr_c to 0."
+        )
     weights = layer_weights(target, settings.critic)
     return _Engine(backbone, full, short, target, weights, settings)
 
@@ -493,42 +577,53 @@ def _optimise(
     settings = engine.settings
     candidates = _spread(settings.n_iter, settings.n_candidates + 1)
     shown = _spread(settings.n_iter, settings.n_trajectory)
-    variables = _Variables(start, settings)
-    first = engine.finish(start)
-    best = _Best(*first, start)
-    losses, candidate_losses, frames = [], [first[1]], []
+    variables, trace = _Variables(start, settings), _Trace()
+    images, loss = engine.finish(start)
+    best = _Best(images, loss, start)
+    trace.candidate_losses.append(loss)
     for iteration in range(settings.n_iter + 1):
-        # 1. latent → generator → encoder → critic
+        # 1. candidates come from the complete sampler, under the noise of stage 1
         now = Latent(variables.z, variables.c, start.noise)
         if iteration in candidates[1:]:
             images, loss = engine.finish(now)
             best.consider(iteration, images, loss, now)
-            candidate_losses.append(loss)
+            trace.candidate_losses.append(loss)
+        # 2. latent → generator → encoder → critic
         if settings.noise == "fresh" and iteration > 0:
-            noise = draw_noise(engine.backbone, generators)
-            now = Latent(now.z, now.c, noise)
+            now = Latent(now.z, now.c, draw_noise(engine.backbone, generators))
         last = iteration == settings.n_iter
         with torch.set_grad_enabled(not last):
             images = engine.imagine(now)
             loss = engine.loss_of(images)
             objective = loss + settings.anchor_c * _anchor(now.c, start.c)
-        losses.append(loss.detach())
+        trace.losses.append(loss.detach())
         if iteration in shown:
-            frames.append(images.detach().clamp(-1, 1))
-        # 2. a gradient step on z and c (Algorithm 1, lines 6 and 7)
+            trace.show(images, iteration)
+        # 3. a gradient step on z and c (Algorithm 1, lines 6 and 7)
         if not last:
             variables.move(objective.sum(), loss)
-            LOG.debug("iteration %d: loss %.4g", iteration, float(loss.mean()))
-    passes = engine.short.n_unet_evaluations * (settings.n_iter + 1)
+            LOG.debug("iteration %d: loss %.4g", iteration, trace.losses[-1].mean())
+    return _result(engine, best, trace, candidates, shown)
+
+
+def _result(
+    engine: _Engine,
+    best: _Best,
+    trace: _Trace,
+    candidates: tuple[int, ...],
+    shown: tuple[int, ...],
+) -> AlignmentResult:
+    optimising = engine.short.n_unet_evaluations * len(trace.losses)
+    choosing = engine.full.n_unet_evaluations * len(candidates)
     return AlignmentResult(
         images=best.images,
-        losses=torch.stack(losses, 1).float().cpu().numpy(),
+        losses=torch.stack(trace.losses, 1).float().cpu().numpy(),
         candidates=candidates,
-        candidate_losses=torch.stack(candidate_losses, 1).float().cpu().numpy(),
+        candidate_losses=torch.stack(trace.candidate_losses, 1).float().cpu().numpy(),
         best_iteration=best.iteration,
-        trajectory=torch.stack(frames, 1),
+        trajectory=torch.stack(trace.frames, 1),
         trajectory_iterations=shown,
         z=best.z,
         c=best.c,
-        n_unet_evaluations=passes + engine.full.n_unet_evaluations * len(candidates),
+        n_unet_evaluations=optimising + choosing,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils import store
-from minddiff_utils.errors import DataError, StoreError, check_shape
+from minddiff_utils.errors import DataError, StoreError, check_choice, check_shape
 from minddiff_utils.metrics import Condition
 
 __all__ = [
@@ -120,6 +120,11 @@ class Standardised:
         check_shape(self.mean.shape, (n_features,), "training mean")
         check_shape(self.scale.shape, (n_features,), "training scale")
         used = self.scale > 0
+        if not used.any():
+            raise DataError(
+                "A decoded feature has no variance in training, so no nearest training"
+                " image exists: leave it out."
+            )
         predicted = (self.predicted[:, used] - self.mean[used]) / self.scale[used]
         training = (self.training[:, used] - self.mean[used]) / self.scale[used]
         return np.asarray(_unit(predicted) @ _unit(training).T, dtype=np.float64)
@@ -157,8 +162,10 @@ def retrieval_nearest(features: Mapping[str, Standardised]) -> npt.NDArray[np.in
         raise DataError(
             "Retrieval needs at least one decoded feature: pass c, z or clip."
         )
-    total = sum(feature.similarity() for feature in features.values())
-    return np.asarray(np.argmax(total, axis=1), dtype=np.int64)
+    found = [feature.similarity() for feature in features.values()]
+    for similarity in found:  # nothing may broadcast
+        check_shape(similarity.shape, found[0].shape, "similarity of test and training")
+    return np.asarray(np.argmax(np.mean(found, axis=0), axis=1), dtype=np.int64)
 
 
 def in_batches(
@@ -196,7 +203,8 @@ def read_condition(
     Raises
     ------
     StoreError
-        Some images are missing of a method that is made for all of them.
+        Some images are missing of a method that is made for all of them, or the images
+        differ in size.
     """
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
@@ -207,8 +215,13 @@ def read_condition(
         )
     if not found:
         return None
-    images = np.stack([store.read_png(folder / f"{i}.png") for i in found])
-    return Condition(method, np.array(found, dtype=np.int64), images)
+    images = [store.read_png(folder / f"{i}.png") for i in found]
+    if len({image.shape for image in images}) > 1:
+        raise StoreError(
+            f"{folder} holds images of different sizes: delete it and run notebooks 03 "
+            "and 04 again."
+        )
+    return Condition(method, np.array(found, dtype=np.int64), np.stack(images))
 
 
 def conditions(
@@ -225,8 +238,21 @@ def conditions(
     truth : Condition
         The true images that were reconstructed.
     made : mapping of uint8 (n, height, width, 3)
-        Images of the methods that are made on the spot, row by row as `truth`.
+        Images of the methods that are made on the spot, row by row as `truth`; a method
+        that is neither here nor in a folder is left out.
+
+    Raises
+    ------
+    ConfigError
+        `made` names a method that notebooks 03 and 04 make, or none of `METHODS`.
+    DataError
+        `made` has another number or size of images than `truth`.
+    StoreError
+        As `read_condition`.
     """
+    for method, images in made.items():
+        check_choice(method, [m for m in METHODS if m not in GENERATED], "made")
+        check_shape(images.shape, truth.images.shape, f"the images of {method}")
     for method in METHODS:
         if method in made:
             yield Condition(method, truth.nsd_id, made[method])

@@ -9,7 +9,7 @@ notebook 05 calls it.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,7 @@ COLUMNS = (
 CONTRASTS = (
     ("stage1", "z_only"),
     ("stage1", "c_only"),
+    ("c_only", "z_only"),
     ("stage1", "shuffled"),
     ("stage1", "retrieval"),
     ("stage2", "retrieval"),
@@ -65,6 +66,8 @@ ABLATIONS = {
     "z": ("stage1 - c_only", "pcc"),
     "Z_CLIP": ("stage2 - stage1", "ssim_2d"),
 }
+#: Metrics in the words of a verdict.
+_SHORT = {"clip_judge": "judge CLIP", "pcc": "PCC", "ssim_2d": "SSIM"}
 #: Semantics count as kept where the interval excludes a loss of this share of
 #: stage 1's distance to its floor.
 LOSS_ALLOWED = 0.10
@@ -134,9 +137,24 @@ def _untested(why: str) -> Outcome:
     return Outcome(f"not tested: {why}")
 
 
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _p_words(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def _signed(row: pd.Series) -> str:
     value, low, high = (float(row[k]) for k in ("value", "ci_low", "ci_high"))
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    positive, n = int(row["n_subjects_positive"]), int(row["n"])
+    return (
+        f"{value:+.3f} [{low:+.3f}, {high:+.3f}] (positive in {positive}/{n} subjects)"
+    )
+
+
+def _level(value: float) -> str:
+    return "not run" if math.isnan(value) else f"{value:.3f}"
 
 
 def _above(row: pd.Series, bound: float) -> bool:
@@ -152,19 +170,34 @@ def _number(metric: str, paper_value: float) -> Callable[[Evidence], Outcome]:
         row = _find(table, subject="1", method="stage2", metric=metric)
         if row is None:
             return _untested("subject 1 has no stage-2 scores in this run")
-        low, high = float(row["ci_low"]), float(row["ci_high"])
-        numbers = (float(row["value"]), low, high, int(row["n"]))
+        value, low, high = (float(row[k]) for k in ("value", "ci_low", "ci_high"))
         floor, top = float(row["floor"]), float(row["ceiling"])
-        ours = f"ours {numbers[0]:.3f}, floor {floor:.3f}, ceiling {top:.3f}"
+        ours = f"ours {value:.3f}, floor {_level(floor)}, ceiling {_level(top)}"
+        ours += _other_definition(table, metric)
         if evidence.in_silico:
             verdict = f"not comparable (in silico): {ours}"
+        elif math.isnan(low) or math.isnan(high):
+            verdict = f"not tested: a single image has no interval; {ours}"
         elif low <= paper_value <= high:
             verdict = f"agrees: the paper's value lies in our interval; {ours}"
         else:
             verdict = f"differs: the paper's value lies outside our interval; {ours}"
-        return Outcome(verdict, *numbers, floor, top)
+        return Outcome(verdict, value, low, high, int(row["n"]), floor, top)
 
     return evaluate
+
+
+def _other_definition(table: pd.DataFrame, metric: str) -> str:
+    """Return the score under the other definition that the paper may have used."""
+    if metric != "ssim_2d":
+        return ""
+    find = {"subject": "1", "method": "stage2", "metric": "ssim_percolumn_legacy"}
+    row = _find(table, **find)
+    if row is None:
+        return ""
+    return (
+        f"; which SSIM the paper used is unknown, per column it is {row['value']:.3f}"
+    )
 
 
 # --- C4 to C7: comparisons of methods ---------------------------------------------
@@ -180,17 +213,16 @@ def _other_systems(evidence: Evidence) -> Outcome:
     why = "neither system is run here; stage 1 (c and z, no alignment) is next of kin"
     if row is None:
         return _untested(why)
-    said = (
-        f"{why}; stage 2 minus retrieval of a training image: {_signed(row)} judge CLIP"
-    )
-    return _untested(said)
+    near = "stage 2 minus retrieval of a training image, judge CLIP"
+    return _untested(f"{why}; {near}: {_signed(row)}")
 
 
 def _stage2_gain(evidence: Evidence) -> Outcome:
     paired, table = evidence.table("paired"), evidence.table("comparison")
-    pcc = _find(paired, subject="all", metric="pcc")
-    ssim = _find(paired, subject="all", metric="ssim_2d")
-    clip = _find(paired, subject="all", metric="clip_judge")
+    find = {"subject": "all", "contrast": "stage2 - stage1"}
+    pcc = _find(paired, metric="pcc", **find)
+    ssim = _find(paired, metric="ssim_2d", **find)
+    clip = _find(paired, metric="clip_judge", **find)
     base = _find(table, subject="all", method="stage1", metric="clip_judge")
     if pcc is None or ssim is None or clip is None or base is None:
         return _untested("stage 1 and stage 2 are not both scored")
@@ -202,11 +234,12 @@ def _stage2_gain(evidence: Evidence) -> Outcome:
         f"(loss allowed {margin:.3f})"
     )
     if structure and kept:
-        verdict = f"supported: structure improves and semantics are kept; {said}"
+        verdict = "supported: structure improves and semantics are kept"
     elif structure:
-        verdict = f"not supported: structure improves, a semantic loss is not excluded; {said}"
+        verdict = "not supported: structure improves, semantic loss is not excluded"
     else:
-        verdict = f"not supported: no certain gain in both PCC and SSIM; {said}"
+        verdict = "not supported: no certain gain in both PCC and SSIM"
+    verdict = f"{verdict}; {said}"
     low, high = float(pcc["ci_low"]), float(pcc["ci_high"])
     return Outcome(verdict, float(pcc["value"]), low, high, int(pcc["n"]), 0.0)
 
@@ -224,9 +257,8 @@ def _ablation(evidence: Evidence) -> Outcome:
             return _untested(f"the contrast {contrast} is missing")
         helps = _above(row, 0.0)
         count, n = count + helps, int(row["n"])
-        words.append(
-            f"{feature} {'adds' if helps else 'adds nothing certain'} to {metric} {_signed(row)}"
-        )
+        effect = "adds" if helps else "adds nothing certain"
+        words.append(f"{feature} {effect} to {_SHORT[metric]}, {_signed(row)}")
     state = "supported" if count == len(ABLATIONS) else "not supported"
     verdict = f"{state}: " + "; ".join(words)
     return Outcome(verdict, float(count), n=n, floor=0.0, ceiling=float(len(ABLATIONS)))
@@ -235,11 +267,11 @@ def _ablation(evidence: Evidence) -> Outcome:
 def _all_subjects(evidence: Evidence) -> Outcome:
     table = evidence.table("comparison")
     if table.empty:
-        return _untested("nothing is scored")
+        return _untested("no image is scored in this run")
     own = table[(table["method"] == "stage2") & (table["subject"].astype(str) != "all")]
     subjects = list(dict.fromkeys(own["subject"].astype(str)))
     if len(subjects) < 2:
-        return _untested(f"the run has {len(subjects)} subject")
+        return _untested(f"the run has {_count(len(subjects), 'subject')}")
     failed: list[str] = []
     for subject in subjects:
         for metric in ("clip_judge", "pcc"):
@@ -291,8 +323,8 @@ def _selection(evidence: Evidence) -> Outcome:
     p = max(_sign_p(falls, n), _sign_p(rises, n))
     state = "supported" if p <= ALPHA else "not supported"
     verdict = (
-        f"{state}: accuracy falls with k in {falls} of {n} curves, information rises in "
-        f"{rises} of {n} (sign test p = {p:.3g}, layers of one subject are not "
+        f"{state}: as k grows, accuracy falls in {falls} of {n} curves and information "
+        f"rises in {rises} (sign test {_p_words(p)}; layers of one subject are not "
         "independent); that k = 25 is a good balance is not tested here"
     )
     return Outcome(verdict, float(np.mean(accuracy)), n=n, floor=0.0, ceiling=-1.0)
@@ -316,26 +348,32 @@ def _hvc_ratios(table: pd.DataFrame, feature: str) -> dict[str, float]:
     return ratios
 
 
+def _lowest_layer(table: pd.DataFrame) -> str | None:
+    """Return the feature `clip/<layer>` of the lowest layer, if there is one."""
+    found = [str(f) for f in set(table["feature"]) if str(f).startswith("clip/")]
+    return min(found, key=lambda name: int(name.split("/")[1]), default=None)
+
+
 def _interpretable(evidence: Evidence) -> Outcome:
     table = evidence.table("weights")
-    if table.empty:
-        return _untested("no table of voxel weights in this run")
-    layers = sorted(f for f in set(table["feature"]) if str(f).startswith("clip/"))
-    ratios = {f: _hvc_ratios(table, f) for f in ("c", "z", *layers[:1])}
-    if not layers or not ratios["c"] or not ratios["z"]:
-        return _untested("weights of c, z or the lowest CLIP layer are missing")
+    low = None if table.empty else _lowest_layer(table)
+    if low is None:
+        return _untested("no table of voxel weights of CLIP layers in this run")
+    ratios = {f: _hvc_ratios(table, f) for f in ("c", "z", low)}
     subjects = list(ratios["c"])
+    known = [found.get(s, _NAN) for found in ratios.values() for s in subjects]
+    if not known or not all(map(math.isfinite, known)):
+        return _untested("weights of c, z or the lowest CLIP layer are missing")
     leans = [
-        ratios["c"][s] > 1.0
-        and all(ratios[low].get(s, _NAN) < 1.0 for low in ("z", layers[0]))
+        ratios["c"][s] > 1.0 and ratios["z"][s] < 1.0 and ratios[low][s] < 1.0
         for s in subjects
     ]
     means = {f: float(np.mean(list(found.values()))) for f, found in ratios.items()}
     said = ", ".join(f"{f} {value:.2f}" for f, value in means.items())
     state = "supported" if all(leans) else "not supported"
     verdict = (
-        f"{state}: weight of a high-level over a low-level voxel: {said}; c above 1 and "
-        f"the others below 1 in {sum(leans)} of {len(subjects)} subjects"
+        f"{state}: weight of a high-level over a low-level voxel: {said}; c above 1 "
+        f"and the others below 1 in {sum(leans)} of {_count(len(subjects), 'subject')}"
     )
     return Outcome(verdict, means["c"], n=len(subjects), floor=1.0)
 
@@ -355,41 +393,68 @@ def _decodable(evidence: Evidence) -> Outcome:
     passed = (accuracy["p_permutation"] <= ALPHA) & (
         accuracy["r_mean"] > accuracy["r_null_mean"]
     )
-    value = float(accuracy["r_mean"].mean())
-    numbers = {
-        "value": value,
-        "n": int(accuracy["subject"].nunique()),
-        "floor": float(accuracy["r_null_mean"].mean()),
-        "ceiling": float(accuracy["r_ceiling"].mean()),
-    }
-    first = f"{int(passed.sum())} of {len(accuracy)} features and subjects above chance"
+    first = (
+        f"{int(passed.sum())} of {len(accuracy)} pairs of feature and subject decode "
+        "above chance"
+    )
+    found = Outcome(
+        f"not supported: {first}",
+        float(accuracy["r_mean"].mean()),
+        n=int(accuracy["subject"].nunique()),
+        floor=float(accuracy["r_null_mean"].mean()),
+        ceiling=float(accuracy["r_ceiling"].mean()),
+    )
     if not passed.all():
-        return Outcome(f"not supported: {first}", **numbers)  # type: ignore[arg-type]
+        return found
     state, second = _quality_follows(accuracy, evidence.table("comparison"))
-    return Outcome(f"{state}: {first}; {second}", **numbers)  # type: ignore[arg-type]
+    return replace(found, verdict=f"{state}: {first}; {second}")
 
 
 def _quality_follows(
     accuracy: pd.DataFrame, comparison: pd.DataFrame
 ) -> tuple[str, str]:
-    """Return verdict and words: does quality rank subjects as accuracy does?"""
+    """Return verdict and words on whether quality ranks subjects as accuracy does."""
     mean = accuracy.groupby(accuracy["subject"].astype(str))["r_mean"].mean()
     quality: dict[str, float] = {}
     for subject in mean.index:
         row = _find(comparison, subject=subject, method="stage2", metric="clip_judge")
         if row is not None:
             quality[str(subject)] = float(row["value"])
-    if len(quality) < 4:
-        return "not tested", f"{len(quality)} subjects cannot show that quality follows"
+    n = len(quality)
+    if n < 4:
+        few = f"{_count(n, 'scored subject')}, too few to show that quality follows"
+        return "not tested", few
     x, y = [float(mean[s]) for s in quality], list(quality.values())
     rho, p = _rank_correlation(x, y), _rank_p(x, y)
-    said = f"rank correlation with judge CLIP over {len(x)} subjects {rho:+.2f} (p = {p:.3f})"
+    said = (
+        f"rank correlation with judge CLIP over {n} subjects {rho:+.2f} ({_p_words(p)})"
+    )
     return ("supported" if p <= ALPHA else "not supported"), said
 
 
+# --- C11: signatures of failure ---------------------------------------------------
+
+
 def _failure_signatures(evidence: Evidence) -> Outcome:
-    del evidence  # nothing in this version's tables can decide it
-    return _untested("needs objects named in the reconstructions by a third network")
+    """Compare two failures of known cause: without c, and without z."""
+    find = {"subject": "all", "contrast": "c_only - z_only"}
+    table = evidence.table("contrasts")
+    clip = _find(table, metric="clip_judge", **find)
+    ssim = _find(table, metric="ssim_2d", **find)
+    if clip is None or ssim is None:
+        return _untested("the contrast c_only - z_only is missing")
+    semantic, structural = _above(clip, 0.0), bool(float(ssim["ci_high"]) < 0.0)
+    state = "supported" if semantic and structural else "not supported"
+    words = [
+        "lower" if sure else "not certainly lower" for sure in (semantic, structural)
+    ]
+    verdict = (
+        f"{state}: in images of c alone minus images of z alone, judge CLIP is "
+        f"{words[0]} without c, {_signed(clip)}, and SSIM {words[1]} without z, "
+        f"{_signed(ssim)}; failures of unknown cause, in single images, are not tested"
+    )
+    low, high = float(clip["ci_low"]), float(clip["ci_high"])
+    return Outcome(verdict, float(clip["value"]), low, high, int(clip["n"]), 0.0)
 
 
 #: The ledger, in the paper's order.

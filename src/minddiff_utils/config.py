@@ -124,8 +124,8 @@ class Stage1Config(_Frozen):
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "Stage1Config":
-        if max(self.encode_index, self.decode_steps) > self.n_steps:
-            msg = "encode_index and decode_steps must not exceed n_steps"
+        if self.encode_index >= self.n_steps or self.decode_steps > self.n_steps:
+            msg = "encode_index must be below n_steps, decode_steps not above it"
             raise ValueError(msg)
         return self
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from minddiff_utils.backbone import Backbone
-from minddiff_utils.errors import ConfigError, ModelError, check_choice
+from minddiff_utils.errors import ConfigError, ModelError, check_choice, check_shape
 
 __all__ = [
     "DiffusionSettings",
@@ -66,6 +66,8 @@ class DiffusionSettings:
     guidance_scale: float
 
     def __post_init__(self) -> None:
+        if self.n_steps < 1:
+            raise ConfigError(f"n_steps is {self.n_steps}, but must be at least 1.")
         if not 0 <= self.encode_index < self.n_steps:
             raise ConfigError(
                 f"encode_index is {self.encode_index}, but a grid of {self.n_steps}"
@@ -75,6 +77,11 @@ class DiffusionSettings:
             raise ConfigError(
                 f"decode_steps is {self.decode_steps}, but must be 1 to n_steps ="
                 f" {self.n_steps}."
+            )
+        if not self.guidance_scale >= 0:  # NaN fails too
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale}, but must be 0 or above: 1"
+                " means no guidance."
             )
 
 
@@ -114,10 +121,12 @@ def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
 
     Raises
     ------
+    ConfigError
+        The grid has more steps than the noise schedule has levels.
     ModelError
         The scheduler predicts or clips in a way this sampler does not.
     """
-    scheduler = backbone.scheduler(settings.n_steps)
+    scheduler = _scheduler(backbone, settings.n_steps)
     config: Any = scheduler.config
     if config.clip_sample or getattr(config, "thresholding", False):
         raise ModelError(
@@ -141,6 +150,21 @@ def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
     )
 
 
+def _scheduler(backbone: Backbone, n_steps: int) -> Any:
+    """Return the backbone's scheduler with a grid that lies on its noise schedule."""
+    scheduler = backbone.scheduler(1)
+    n_levels = int(scheduler.config.num_train_timesteps)
+    if n_steps <= n_levels:
+        scheduler = backbone.scheduler(n_steps)
+        # with an offset, the noisiest step of the finest grid lies beyond the end
+        if int(scheduler.timesteps[0]) < n_levels:
+            return scheduler
+    raise ConfigError(
+        f"A grid of {n_steps} steps does not fit on a noise schedule of {n_levels}"
+        " levels: lower n_steps."
+    )
+
+
 def thin(schedule: Schedule, n_steps: int, guidance_scale: float) -> Schedule:
     """Return a shorter schedule over the same range of noise, with its own guidance.
 
@@ -148,12 +172,21 @@ def thin(schedule: Schedule, n_steps: int, guidance_scale: float) -> Schedule:
     where the next one starts, the last to the end. With no fewer steps than `schedule`
     has, the steps stay as they are.
 
+    Raises
+    ------
+    ConfigError
+        No step would be left.
+
     References
     ----------
     The surrogate of DITTO-2 (arXiv 2405.20289): optimise through few steps, decode with
     all of them.
     """
     n_all = len(schedule.timesteps)
+    if n_steps < 1:
+        raise ConfigError(
+            f"A sampler of {n_steps} steps cannot denoise: use 1 or more."
+        )
     if n_steps >= n_all:
         return replace(schedule, guidance_scale=guidance_scale)
     kept = [step * n_all // n_steps for step in range(n_steps)]
@@ -243,10 +276,19 @@ def img2img(
         Whether the values inside each step are stored for the gradient, or only x_t, at
         the price of a second forward pass. The gradients are the same.
 
+    Raises
+    ------
+    DataError
+        z, c and noise do not belong together or do not fit the backbone.
+
     References
     ----------
     MindDiffuser Algorithm 1, lines 3 and 4; Ho and Salimans 2022 for guidance.
     """
+    n = len(z)  # nothing may broadcast: two images would share their noise unseen
+    check_shape(tuple(z.shape), (n, *backbone.latent_shape), "z")
+    check_shape(tuple(noise.shape), (n, *backbone.latent_shape), "noise")
+    check_shape(tuple(c.shape), (n, backbone.n_tokens, backbone.text_dim), "c")
     # 1. noise z to the stage-1 level: x = sqrt(ᾱ) z + sqrt(1 - ᾱ) ε
     a = schedule.encode_abar
     x: Tensor = a**0.5 * z + (1 - a) ** 0.5 * noise

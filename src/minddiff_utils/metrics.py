@@ -43,6 +43,11 @@ Embedding = npt.NDArray[np.floating]
 
 #: Gaussian window of SSIM (Wang et al. 2004): sigma in px.
 _SSIM_SIGMA = 1.5
+#: Side of that window in px: no image may be smaller.
+_SSIM_WINDOW = 11
+#: Correlations that differ by less are a tie: embeddings are float32 (1e-7), and those
+#: of one image differ by as much between batches of different size.
+_TIE = 1e-6
 #: Other truths that each reconstruction is compared with for the floor.
 _N_SHIFTS = 5
 
@@ -93,14 +98,27 @@ def _check_pairs(images_a: Images, images_b: Images) -> None:
             )
 
 
-def _gray(images: Images) -> Floats:
-    return np.asarray(rgb2gray(images.astype(np.float64) / 255.0))  # (n, h, w) in 0..1
+def _gray(image: Images) -> Floats:
+    return np.asarray(rgb2gray(image.astype(np.float64) / 255.0))  # (h, w) in 0..1
 
 
-def _ssim(a: Floats, b: Floats, channel_axis: int | None) -> float:
+def _ssim(images_a: Images, images_b: Images, channel_axis: int | None) -> Floats:
+    _check_pairs(images_a, images_b)
+    height, width = images_a.shape[1:3]
+    if min(height, width) < _SSIM_WINDOW:
+        raise DataError(
+            f"Images of {height} x {width} px are smaller than SSIM's window of "
+            f"{_SSIM_WINDOW} px: score larger ones."
+        )
+    # one pair at a time: all images of a full test set as float64 take gigabytes
+    pairs = zip(images_a, images_b, strict=True)
+    return np.array([_ssim_pair(a, b, channel_axis) for a, b in pairs], np.float64)
+
+
+def _ssim_pair(a: Images, b: Images, channel_axis: int | None) -> float:
     value = structural_similarity(
-        a,
-        b,
+        _gray(a),
+        _gray(b),
         data_range=1.0,
         gaussian_weights=True,
         sigma=_SSIM_SIGMA,
@@ -130,15 +148,13 @@ def ssim_2d(images_a: Images, images_b: Images) -> Floats:
     Raises
     ------
     DataError
-        The sets differ in shape or are not uint8 RGB.
+        The sets differ in shape, are not uint8 RGB, or are smaller than 11 px.
 
     References
     ----------
     Wang et al. (2004), Image quality assessment, IEEE TIP 13(4), equation 13.
     """
-    _check_pairs(images_a, images_b)
-    pairs = zip(_gray(images_a), _gray(images_b), strict=True)
-    return np.array([_ssim(a, b, None) for a, b in pairs], dtype=np.float64)
+    return _ssim(images_a, images_b, None)
 
 
 def ssim_percolumn_legacy(images_a: Images, images_b: Images) -> Floats:
@@ -158,26 +174,26 @@ def ssim_percolumn_legacy(images_a: Images, images_b: Images) -> Floats:
     float64 (n,)
         In [-1, 1]; 1 for equal images.
     """
-    _check_pairs(images_a, images_b)
-    pairs = zip(_gray(images_a), _gray(images_b), strict=True)
-    return np.array([_ssim(a, b, -1) for a, b in pairs], dtype=np.float64)
+    return _ssim(images_a, images_b, -1)
 
 
-def _unit_rows(rows: npt.NDArray[np.floating], name: str) -> Floats:
-    """Scale rows to length 1; rows of zeros stay zero and are counted in the log."""
-    wide = rows.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
-    empty = norms <= 1e-12 * np.maximum(largest, 1.0)
+def _unit_rows(rows: Floats, size: Floats | float, name: str) -> Floats:
+    """Scale rows to length 1; rows of no length stay zero and are counted in the log.
+
+    `size` is what the rows were computed from: a length of 1e-12 of it is rounding.
+    """
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    empty = norms <= 1e-12 * np.asarray(size)
     if empty.any():
         count = int(empty.sum())
         _logger.warning("%d of %d %s do not vary: scored 0", count, len(rows), name)
-    return np.where(empty, 0.0, wide / np.where(empty, 1.0, norms))
+    return np.where(empty, 0.0, rows / np.where(empty, 1.0, norms))
 
 
 def _standard_rows(rows: npt.NDArray[np.floating], name: str) -> Floats:
     wide = rows.astype(np.float64)
-    return _unit_rows(wide - wide.mean(axis=1, keepdims=True), name)
+    size = np.linalg.norm(wide, axis=1, keepdims=True)
+    return _unit_rows(wide - wide.mean(axis=1, keepdims=True), size, name)
 
 
 def pixel_correlation(images_a: Images, images_b: Images) -> Floats:
@@ -196,9 +212,21 @@ def pixel_correlation(images_a: Images, images_b: Images) -> Floats:
         In [-1, 1].
     """
     _check_pairs(images_a, images_b)
-    a = _standard_rows(images_a.reshape(len(images_a), -1).astype(np.float64), "images")
-    b = _standard_rows(images_b.reshape(len(images_b), -1).astype(np.float64), "images")
-    return np.asarray(np.einsum("ij,ij->i", a, b))
+    pairs = zip(images_a, images_b, strict=True)  # one at a time, to spare memory
+    values = np.array([_pearson(a, b) for a, b in pairs], dtype=np.float64)
+    flat = np.isnan(values)
+    if flat.any():
+        _logger.warning("%d of %d pairs do not vary: scored 0", flat.sum(), len(values))
+    return np.where(flat, 0.0, values)
+
+
+def _pearson(image_a: Images, image_b: Images) -> float:
+    """Return Pearson's r of two images, NaN where one has a single value."""
+    a, b = (image.ravel().astype(np.float64) for image in (image_a, image_b))
+    a, b = a - a.mean(), b - b.mean()
+    length = np.sqrt((a @ a) * (b @ b))
+    flat = np.ptp(image_a) == 0 or np.ptp(image_b) == 0
+    return float("nan") if flat else float(a @ b / length)
 
 
 # --- embeddings -------------------------------------------------------------------
@@ -225,8 +253,8 @@ def cosine_similarity(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
     array([0.707])
     """
     _check_embeddings(embedding_a, embedding_b)
-    a = _unit_rows(embedding_a, "embeddings")
-    b = _unit_rows(embedding_b, "embeddings")
+    a = _unit_rows(embedding_a.astype(np.float64), 0.0, "embeddings")
+    b = _unit_rows(embedding_b.astype(np.float64), 0.0, "embeddings")
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
@@ -309,7 +337,8 @@ def _share_beaten(similarity: Floats) -> Floats:
     """Return, per column, how often the diagonal beats the column's other entries."""
     n = len(similarity)
     own = np.diag(similarity)[None, :]
-    wins = (own > similarity) + 0.5 * (own == similarity)  # a tie is half a win
+    tied = np.abs(own - similarity) <= _TIE
+    wins = np.where(tied, 0.5, own > similarity)  # a tie is half a win
     np.fill_diagonal(wins, 0.0)
     return np.asarray(wins.sum(axis=0) / (n - 1))
 
@@ -478,8 +507,13 @@ def score_methods(
     Raises
     ------
     DataError
-        An image of a condition has no true image.
+        An image of a condition has no true image, there is no condition, or no
+        `clip_judge` among the embedders.
     """
+    if "clip_judge" not in embedders:
+        raise DataError(
+            "The judge's embedding clip_judge is missing from the embedders: add it."
+        )
     known = {name: embed(truth.images) for name, embed in embedders.items()}
     position = {int(image): row for row, image in enumerate(truth.nsd_id)}
     frames: list[pd.DataFrame] = []
@@ -495,6 +529,10 @@ def score_methods(
             _frame(subject, condition, name, values, floors[name])
             for name, values in scores.items()
         ]
+    if not frames:
+        raise DataError(
+            f"Subject {subject} has no images to score: run notebooks 03 and 04 first."
+        )
     return SubjectScores(pd.concat(frames, ignore_index=True), kept)
 
 

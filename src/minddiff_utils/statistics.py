@@ -126,8 +126,10 @@ def crossed_bootstrap_interval(
 
     All subjects see the same images, so neither is nested in the other: each draw
     takes subjects with replacement and, independently, images with replacement. With
-    one subject this is the bootstrap over images. Somewhat conservative; with four
-    subjects it rests on few units all the same.
+    one subject this is the bootstrap over images. Conservative where subjects hardly
+    differ. With four subjects that differ as much as images do, a nominal 0.95 covers
+    about 0.83 (simulated, four subjects and 60 images): read it beside the number of
+    subjects that share the sign.
 
     Parameters
     ----------
@@ -267,6 +269,11 @@ def exact_sign_flip_test(differences: npt.ArrayLike) -> float:
 
 def _matrix(scores: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return subjects x images, with the images that every subject has."""
+    if scores.duplicated(["subject", "nsd_id"]).any():
+        raise DataError(
+            "An image is scored twice for one subject, method and metric: pass each"
+            " score once."
+        )
     wide = scores.pivot(index="subject", columns="nsd_id", values=column)
     shared = wide.dropna(axis=1)
     if shared.empty:

@@ -239,10 +239,7 @@ def make_anatomy(subject: int, *, seed: int, n_depths: int = 3) -> Anatomy:
     voxel_ijk = np.argwhere(brainmask).astype(np.int32)
     i, j, k = voxel_ijk.T
     x, y, sigma = (field[i, j, k] for field in votes.fields(hemisphere, merged > 0))
-    order = {
-        h: stream(seed, "anatomy", subject, h, "order").permutation(len(surface.white))
-        for h, surface in atlas.items()
-    }
+    order = {h: _vertex_order(atlas[h], subject, seed, h) for h in HEMISPHERES}
     return Anatomy(
         subject=subject,
         shape=shape,
@@ -257,12 +254,20 @@ def make_anatomy(subject: int, *, seed: int, n_depths: int = 3) -> Anatomy:
         coordinates={h: layers[h][:, order[h]] for h in HEMISPHERES},
         surfaces=_native_surfaces(atlas, folded, order),
         vertex_labels={
-            (h, name): labels[h][name][order[h]]
-            for h in HEMISPHERES
-            for name in ROI_NAMES
+            (h, name): values[order[h]]
+            for h, named in labels.items()
+            for name, values in named.items()
         },
         order=order,
     )
+
+
+def _vertex_order(
+    surface: Surface, subject: int, seed: int, hemisphere: str
+) -> npt.NDArray[np.int64]:
+    """Return fsaverage5's vertex of each native vertex: natives are numbered anew."""
+    rng = stream(seed, "anatomy", subject, hemisphere, "order")
+    return rng.permutation(len(surface.white))
 
 
 def _native_surfaces(

@@ -2,9 +2,11 @@
 
 Early areas sum Gabor energy, luminance and colour inside their population receptive
 field; high areas mix channels of EfficientNet-Lite0 with graded object attributes; the
-areas between interpolate. Nothing here shares a network with the decoder's features,
-the generator or the judge, and no category enters as such. Place in the flow: layer 4,
-between `insilico.anatomy` and `insilico.writer`.
+areas between interpolate. A part of each voxel's signal is its own: as reliable as
+the rest, but a tangled function of the image that no linear readout finds, since no
+known model explains all of the reliable variance of real voxels. Nothing here shares a
+network with the decoder's features, the generator or the judge, and no category enters
+as such. Place in the flow: layer 4, between `insilico.anatomy` and `insilico.writer`.
 
 References
 ----------
@@ -18,6 +20,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 from scipy import fft
 
@@ -27,9 +30,11 @@ from minddiff_utils.insilico.network import INPUT_SIZE, load_network
 from minddiff_utils.rng import stream
 
 __all__ = [
+    "AREA_OF",
     "FIELD_DEG",
     "Brain",
     "Percepts",
+    "area_table",
     "join",
     "make_brain",
     "ncsnr_from_betas",
@@ -42,8 +47,10 @@ Array = npt.NDArray[np.float32]
 
 #: Side of the image in the visual field, degrees (NSD).
 FIELD_DEG = 8.4
-#: Median ncsnr in nsdgeneral of NSD's subjects 1..8 (their surface betas).
+#: Median ncsnr in nsdgeneral of NSD's subjects 1..8, in their surface betas.
 _NCSNR = (0.490, 0.510, 0.431, 0.392, 0.542, 0.439, 0.371, 0.323)
+#: NSD's volume betas are noisier than its surface betas; how much is our assumption.
+_VOLUME_FACTOR = 0.8
 
 _SIDE, _PAD, _GRID = 64, 8, 16  # px of the early model, its border, its map
 _ORIENTATIONS, _CYCLES = 6, (0.4, 0.8, 1.6, 2.8)  # cycles per degree
@@ -51,8 +58,12 @@ _N_LOCAL = _ORIENTATIONS * len(_CYCLES) + 4
 _COARSE = 7  # map of the network's shallow and middle channels
 _N_SHALLOW, _N_MIDDLE, _N_LATE = 12, 16, 64
 
+#: Share of the signal's variance that is the voxel's own. This and the factor above
+#: were set once, so that c is decoded about as well as from NSD (r of .3 to .5).
+_OWN_SHARE, _OWN_SPEED = 0.45, 3.0  # rad per SD of what the voxel sees
+
 #: Merged label -> weights of (local, network maps, network late, attributes) in the
-#: variance of the signal, and relative ncsnr.
+#: variance of the rest of the signal, and relative ncsnr.
 _PROFILES: dict[str, tuple[tuple[float, float, float, float], float]] = {
     "V1": ((1.00, 0.00, 0.00, 0.00), 1.30),
     "V2": ((0.85, 0.15, 0.00, 0.00), 1.25),
@@ -67,11 +78,13 @@ _PROFILES: dict[str, tuple[tuple[float, float, float, float], float]] = {
     "IPS": ((0.15, 0.30, 0.30, 0.25), 0.65),
     "other": ((0.10, 0.30, 0.30, 0.30), 0.45),
 }
-_AREA_OF = (
+#: Merged label 0..25 (Kastner2015, prf-visualrois) -> area of the model.
+AREA_OF = (
     "other", "V1", "V1", "V2", "V2", "V3", "V3", "hV4", "VO", "VO", "PHC", "PHC",
     "MST", "MT", "LO", "LO", "V3ab", "V3ab", *["IPS"] * 6, "other", "other",
 )  # fmt: skip
 _NOISE_RANK, _NOISE_SHARED = 15, 0.3  # low-rank part of the noise variance
+_BLOCK = 256  # voxels whose filters are held at once
 _SCALE_INT16 = 300.0  # NSD stores percent signal change times 300
 
 #: Graded traits of COCO's supercategories: animate, mobile, indoor, graspable,
@@ -98,6 +111,7 @@ _LARGE = {  # height in metres, log10, where it is far from hand-sized
 }  # fmt: skip
 _HAND_SIZED, _N_KIN = -0.7, 4
 _N_ATTRIBUTES = 7 + _N_KIN + 3
+_PARTS = ("local", "maps", "late", "attributes")
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,9 @@ def perceive(images: npt.NDArray[np.uint8], worlds: Sequence[scenes.Scene]) -> P
     ]
     return Percepts(
         local=_local(_resized(images, _SIDE) / np.float32(255)),
-        maps=np.concatenate(maps, axis=1),
+        # einsum's memory order would not survive the way from another process, and
+        # sums over another order differ in their last bits
+        maps=np.ascontiguousarray(np.concatenate(maps, axis=1)),
         late=late @ _mixing(late.shape[1], _N_LATE),
         attributes=np.stack([_attributes(world) for world in worlds]),
     )
@@ -248,10 +264,13 @@ class Brain:
         Voxels that respond to images at all.
     x, y, sigma : ndarray of float32
         Receptive fields used, degrees (drawn where the atlas knows none).
-    mixture : ndarray of float32, shape (n_voxels, 4)
-        Share of the signal's variance by part of the model.
+    mixture : ndarray of float32, shape (n_voxels, 5)
+        Share of the signal's variance by part of the model; the last is the voxel's
+        own.
     local, maps, late, attributes : ndarray of float32, shape (n_voxels, n_channels)
         Tuning.
+    own : ndarray of float32, shape (n_voxels, 1 + n_late + n_attributes)
+        Phase and frequencies of the voxel's own part.
     ncsnr : ndarray of float32
         Signal SD over noise SD.
     total_sd, mean : ndarray of float32
@@ -273,6 +292,7 @@ class Brain:
     maps: Array
     late: Array
     attributes: Array
+    own: Array
     ncsnr: Array
     total_sd: Array
     mean: Array
@@ -287,14 +307,13 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
     n = anatomy.n_voxels
     general = anatomy.at_voxels(anatomy.rois["nsdgeneral"]) > 0
     active = general | (anatomy.label > 0)
-    areas = [_AREA_OF[label] for label in anatomy.label]
+    areas = [AREA_OF[label] for label in anatomy.label]
     x, y, sigma = _receptive_fields(anatomy, rng)
-    mixture = np.array([_PROFILES[a][0] for a in areas]) * rng.uniform(0.5, 1.5, (n, 4))
-    mixture /= mixture.sum(axis=1, keepdims=True)
     reliability = np.array([_PROFILES[a][1] for a in areas])
     reliability *= np.exp(rng.normal(0, 0.35, n)) * np.sqrt(_coverage(x, y, sigma))
     median = float(np.median(reliability[general]))
-    ncsnr = np.clip(reliability * _NCSNR[anatomy.subject - 1] / median, 0.02, 1.5)
+    target = _VOLUME_FACTOR * _NCSNR[anatomy.subject - 1]
+    ncsnr = np.clip(reliability * target / median, 0.02, 1.5)
     early = np.isin(areas, ("V1", "V2", "V3"))
     zero, saturated = _faults(anatomy, general, rng)
     total_sd = np.where(early, 3.3, 2.3) * np.exp(rng.normal(0, 0.2, n))
@@ -304,11 +323,12 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
         x=x,
         y=y,
         sigma=sigma,
-        mixture=mixture.astype(np.float32),
+        mixture=_mixture(areas, rng),
         local=_local_tuning(sigma, rng),
         maps=rng.standard_normal((n, _N_SHALLOW + _N_MIDDLE), np.float32),
         late=rng.standard_normal((n, _N_LATE), np.float32),
         attributes=rng.standard_normal((n, _N_ATTRIBUTES), np.float32),
+        own=_own_tuning(n, rng),
         ncsnr=np.where(active, ncsnr, 0).astype(np.float32),
         total_sd=total_sd.astype(np.float32),
         mean=(0.5 * total_sd * rng.normal(1, 0.5, n)).astype(np.float32),
@@ -318,11 +338,49 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
     )
 
 
+def _mixture(areas: Sequence[str], rng: np.random.Generator) -> Array:
+    """Return the share of each part in each voxel's signal, (n_voxels, 5), sum 1."""
+    shares = np.array([_PROFILES[area][0] for area in areas])
+    shares *= rng.uniform(0.5, 1.5, shares.shape)
+    own = _OWN_SHARE * rng.uniform(0.7, 1.3, (len(areas), 1))
+    shares *= (1 - own) / shares.sum(axis=1, keepdims=True)
+    return np.concatenate([shares, own], axis=1).astype(np.float32)
+
+
+def _own_tuning(n_voxels: int, rng: np.random.Generator) -> Array:
+    """Return phase and frequencies: two images a SD apart differ by `_OWN_SPEED`."""
+    n_seen = _N_LATE + _N_ATTRIBUTES
+    frequencies = rng.standard_normal((n_voxels, n_seen)) * _OWN_SPEED / n_seen**0.5
+    phase = rng.uniform(0, 2 * np.pi, (n_voxels, 1))
+    return np.concatenate([phase, frequencies], axis=1).astype(np.float32)
+
+
+def area_table() -> pd.DataFrame:
+    """Return the model's mean share of each part in the signal variance of each area.
+
+    Columns: area, local, maps, late, attributes, own, relative_ncsnr; the five shares
+    of a row sum to 1.
+    """
+    rows = [
+        {
+            "area": area,
+            **{
+                part: share * (1 - _OWN_SHARE)
+                for part, share in zip(_PARTS, shares, strict=True)
+            },
+            "own": _OWN_SHARE,
+            "relative_ncsnr": reliability,
+        }
+        for area, (shares, reliability) in _PROFILES.items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def _faults(
     anatomy: Anatomy, general: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], int]:
     """Choose two labelled voxels that lose data and one unlabelled that saturates."""
-    parietal = np.flatnonzero([_AREA_OF[label] == "IPS" for label in anatomy.label])
+    parietal = np.flatnonzero([AREA_OF[label] == "IPS" for label in anatomy.label])
     zero = rng.choice(parietal, 2, replace=False).astype(np.int64)
     outside = np.flatnonzero((anatomy.label == 0) & ~general)
     return zero, int(rng.choice(outside))
@@ -369,9 +427,9 @@ def _local_tuning(sigma: Array, rng: np.random.Generator) -> Array:
 def _field_weights(x: Array, y: Array, sigma: Array, grid: int) -> Array:
     """Return Gaussian receptive fields on a grid, (n_voxels, grid * grid), sum 1."""
     exponent = _exponent(x, y, sigma, grid)
-    weights: Array = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
+    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    normed: Array = weights / weights.sum(axis=1, keepdims=True)
+    return normed
 
 
 def _exponent(x: Array, y: Array, sigma: Array, grid: int) -> Array:
@@ -379,8 +437,7 @@ def _exponent(x: Array, y: Array, sigma: Array, grid: int) -> Array:
     centres = ((centres / grid - 0.5) * FIELD_DEG).astype(np.float32)
     down, right = np.meshgrid(-centres, centres, indexing="ij")  # row 0 is up
     squared = (right.ravel() - x[:, None]) ** 2 + (down.ravel() - y[:, None]) ** 2
-    exponent: Array = -squared / (2 * sigma[:, None] ** 2)
-    return exponent
+    return np.asarray(-squared / (2 * sigma[:, None] ** 2), np.float32)
 
 
 def _coverage(x: Array, y: Array, sigma: Array) -> Array:
@@ -417,11 +474,14 @@ def true_signal(brain: Brain, percepts: Percepts) -> Array:
     rows = brain.active
     where = (brain.x[rows], brain.y[rows], brain.sigma[rows])
     wide = (*where[:2], np.maximum(where[2], 0.8))  # the network's maps are coarse
+    late, attributes = _standardised(percepts.late), _standardised(percepts.attributes)
+    seen, own = np.concatenate([late, attributes], axis=1), brain.own[rows]
     parts = (
         _pooled_response(percepts.local, brain.local[rows], where, _GRID),
         _pooled_response(percepts.maps, brain.maps[rows], wide, _COARSE),
-        _standardised(percepts.late) @ brain.late[rows].T,
-        _standardised(percepts.attributes) @ brain.attributes[rows].T,
+        late @ brain.late[rows].T,
+        attributes @ brain.attributes[rows].T,
+        np.cos(own[:, 0] + seen @ own[:, 1:].T),
     )
     signal = np.zeros_like(parts[0])
     for share, part in zip(brain.mixture[rows].T, parts, strict=True):
@@ -433,11 +493,15 @@ def _pooled_response(
     channels: Array, tuning: Array, where: tuple[Array, Array, Array], grid: int
 ) -> Array:
     """Return tuned sums of receptive-field averages, (n, n_voxels)."""
-    window = _field_weights(*where, grid).T  # (grid * grid, n_voxels)
-    scaled = _standardised(channels, axis=(0, 2))
-    response = np.zeros((len(channels), window.shape[1]), dtype=np.float32)
-    for index in range(channels.shape[1]):
-        response += tuning[:, index] * (scaled[:, index] @ window)
+    n_voxels, n_channels = tuning.shape
+    window = _field_weights(*where, grid)  # (n_voxels, grid * grid)
+    scaled = _standardised(channels, axis=(0, 2)).reshape(len(channels), -1)
+    response = np.empty((len(channels), n_voxels), dtype=np.float32)
+    for first in range(0, n_voxels, _BLOCK):  # bounds memory
+        rows = slice(first, first + _BLOCK)
+        filters = tuning[rows, :, None] * window[rows, None, :]
+        filters = filters.reshape(-1, n_channels * window.shape[1])
+        response[:, rows] = scaled @ filters.T
     return response
 
 

@@ -208,35 +208,33 @@ def responses_table(design: Design, subject: int, *, seed: int) -> pd.DataFrame:
     first = trials.transform("first").to_numpy()
     session = np.arange(n) // TRIALS_PER_SESSION
     position = np.arange(n) % TRIALS_PER_SESSION
-    ends = np.cumsum([63 - run % 2 for run in range(_N_RUNS)])
-    run = np.searchsorted(ends, position, side="right")
+    starts = np.cumsum([0] + [63 - run % 2 for run in range(_N_RUNS)])
+    run = np.searchsorted(starts, position, side="right") - 1
     old = (showing > 0).astype(float)
     old_here = (previous >= session * TRIALS_PER_SESSION).astype(float)
     correct = (rng.random(n) < 0.85).astype(float)
     said_old = np.where(correct == 1, old, 1 - old)
-    recent = np.arange(n) - previous - 1
     recent_first = np.where(showing > 1, np.arange(n) - first - 1, np.nan)
-    zeros = np.zeros(n)
     return pd.DataFrame(
         {
             "SUBJECT": float(subject),
             "SESSION": session + 1.0,
             "RUN": run + 1.0,
-            "TRIAL": position - np.concatenate([[0], ends])[run] + 1.0,
+            "TRIAL": position - starts[run] + 1.0,
             "73KID": design.subjectim[subject - 1, k10 - 1].astype(float),
             "10KID": k10.astype(float),
             "TIME": session * 7 + 0.5 + position * 4 / 86400,
             "ISOLD": old,
             "ISCORRECT": correct,
             "RT": rng.gamma(9, 100, n).round(6),
-            "CHANGEMIND": zeros,
-            "MEMORYRECENT": recent,
+            "CHANGEMIND": 0.0,
+            "MEMORYRECENT": np.arange(n) - previous - 1,
             "MEMORYFIRST": recent_first,
             "ISOLDCURRENT": old_here,
             "ISCORRECTCURRENT": (said_old == old_here).astype(float),
             "TOTAL1": 1 - said_old,
             "TOTAL2": said_old,
             "BUTTON": 1 + said_old,
-            "MISSINGDATA": zeros,
+            "MISSINGDATA": 0.0,
         }
     )

@@ -42,6 +42,10 @@ _STEM, _HEAD, _EPSILON = 32, 1280, 1e-3
 _SHALLOW, _MIDDLE = 4, 10
 
 
+def _clipped(x: Tensor) -> Tensor:
+    return functional.relu6(x, inplace=True)  # frozen: nothing needs the input again
+
+
 class _Unit(nn.Module):
     """Convolution and batch norm, padded as TensorFlow pads; ReLU6 where asked."""
 
@@ -58,8 +62,10 @@ class _Unit(nn.Module):
         n_out = -(-size // self.stride)
         pad = max((n_out - 1) * self.stride + self.kernel - size, 0)
         before, after = pad // 2, pad - pad // 2
-        if pad:
+        if before != after:
             x = functional.pad(x, (before, after, before, after))
+            before = 0
+        self.conv.padding = (before, before)  # the same on both sides costs no copy
         normed: Tensor = self.norm(self.conv(x))
         return normed
 
@@ -82,8 +88,8 @@ class _Block(nn.Module):
         self.skips = stride == 1 and n_in == n_out
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if self.expand is None else functional.relu6(self.expand(x))
-        out: Tensor = self.project(functional.relu6(self.depthwise(wide)))
+        wide = x if self.expand is None else _clipped(self.expand(x))
+        out: Tensor = self.project(_clipped(self.depthwise(wide)))
         return out + x if self.skips else out
 
 
@@ -104,12 +110,12 @@ class LiteZero(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return shallow (n, 40, 14, 14), middle (n, 112, 7, 7), late (n, 1280)."""
-        x = functional.relu6(self.stem(x))
+        x = _clipped(self.stem(x))
         kept = {}
         for index, block in enumerate(self.blocks):
             x = block(x)
             kept[index] = x
-        late = functional.relu6(self.head(x)).mean(dim=(2, 3))
+        late = _clipped(self.head(x)).mean(dim=(2, 3))
         return kept[_SHALLOW], kept[_MIDDLE], late
 
     @torch.no_grad()

@@ -1,10 +1,16 @@
 """Write the in-silico NSD: NSD's own layout, from scenes, anatomy and brain.
 
 Writing is atomic (a folder beside, then a rename), deterministic to the byte, and
-skipped when the folder was made by the same code from the same settings. Not a reader:
-`nsd` reads these folders and real ones, and shares no code with this module. The truth
-goes to `truth/` beside the folder and is for tests only. Place in the flow: layer 4,
-called by notebook 00.
+skipped when the folder was made by the same code from the same settings. Both beta
+containers are written for every session: nii.gz costs half a second each. A folder that
+this module did not write is never replaced. Not a reader: `nsd` reads these folders and
+real ones, and shares no code with this module. The truth goes to `truth/` beside the
+folder (`insilico.truth` reads it). Place in the flow: layer 4, called by notebook 00.
+
+Where the layout departs from NSD: `imgBrick` is compressed (its chunks hold one image,
+unwritten images read as black), the group surface is fsaverage5 (10,242 vertices under
+the name fsaverage), the brain mask ends one voxel beyond the labelled cortex, and of
+the volumes and labels only those exist that some reader needs.
 
 References
 ----------
@@ -30,10 +36,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from scipy.io import savemat
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from minddiff_utils.config import SimulationConfig, project_root
-from minddiff_utils.errors import DataError
+from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.insilico import anatomy as anatomical
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, scenes
@@ -60,6 +66,13 @@ _BETAS_VERSION = "betas_fithrf_GLMdenoise_RR"
 _RENDER_SIZE = 128  # px; enlarged to NSD's size
 _BATCH = 32  # scenes per task: fixed, so that results do not depend on the workers
 _BYTES_PER_IMAGE, _BYTES_PER_BETA = 130_000, 4
+_PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
+#: A file by which a folder of ours is known.
+_MARK = "IN_SILICO.txt"
+_MARK_TEXT = (
+    "In-silico data in the layout of the Natural Scenes Dataset, written by\n"
+    "minddiff-utils. No brain was scanned and no COCO image is in here.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Summary:
     n_voxels : dict of str to int
         Labelled voxels by subject ("subj01").
     n_bytes : int
-        Size of the tree.
+        Size of NSD's three folders.
     was_current : bool
         True if nothing had to be written.
     """
@@ -120,7 +133,7 @@ def look(nsd_ids: Sequence[int], image_size: int) -> Glance:
 
 def simulate(
     tree_nsd: Path,
-    simulation: SimulationConfig,
+    simulation: SimulationConfig | None,
     subjects: Sequence[int],
     seed: int,
     *,
@@ -133,8 +146,9 @@ def simulate(
     ----------
     tree_nsd : Path
         Root of the tree, by convention `data/<profile>/nsd`; `truth/` goes beside it.
-    simulation : SimulationConfig
-        Sessions, test images, image size, cortical depths.
+    simulation : SimulationConfig, optional
+        Sessions, test images, image size, cortical depths; a profile of real data has
+        none and is refused.
     subjects : sequence of int
         1..8.
     seed : int
@@ -148,45 +162,40 @@ def simulate(
     Raises
     ------
     ConfigError
-        If the sessions cannot show so many test images.
+        If the profile simulates nothing, or the sessions cannot show so many test
+        images.
     DataError
-        If there is no space left.
+        If there is no space left, or `tree_nsd` holds files of another origin.
     """
+    if simulation is None:
+        raise ConfigError(
+            "This profile reads real data and has no simulation: use profile demo or "
+            "smoke, or begin with notebook 01."
+        )
     key = _key(simulation, subjects, seed, source.__qualname__)
-    manifest = tree_nsd.parent / f"{tree_nsd.name}.manifest.json"
-    known = _known(manifest, key) if tree_nsd.is_dir() else None
+    known = _known(tree_nsd, key)
     if known is not None:
         logger.info("in-silico NSD at %s is up to date", tree_nsd)
-        return Summary(**{**known, "path": tree_nsd, "was_current": True})
+        return known
+    _check_ours(tree_nsd)
     design = make_design(simulation.n_sessions, simulation.n_test_images, seed=seed)
     shown = {subject: np.unique(design.shown(subject)) for subject in subjects}
     nsd_ids = np.unique(np.concatenate(list(shown.values())))
-    tree_nsd.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(tree_nsd.parent, len(nsd_ids), len(subjects) * design.n_trials)
-    part, truth = (
-        tree_nsd.parent / f"{name}.part" for name in (tree_nsd.name, "truth")
-    )
-    for folder in (part, truth):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    job = _Job(part, truth, simulation, design, seed)
-    with _workers(n_workers) as run:
-        percepts = _write_stimuli(job, nsd_ids, run, source)
-        tasks = [
-            (job, s, percepts.rows(np.searchsorted(nsd_ids, shown[s])), shown[s])
-            for s in subjects
-        ]
-        n_voxels = dict(run(_write_subject, tasks))
-    _write_fsaverage(part)
-    summary = _summary(tree_nsd, job, subjects, nsd_ids, n_voxels)
-    manifest.unlink(missing_ok=True)
-    _swap(part, tree_nsd)
-    _swap(truth, tree_nsd.parent / "truth")
-    facts = {
-        k: v for k, v in asdict(summary).items() if k not in ("path", "was_current")
-    }
-    record = {"key": key, "summary": facts, "made_by": describe()}
-    manifest.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    with _beside(tree_nsd) as (part, truth):
+        _check_space(part, len(nsd_ids), len(subjects) * design.n_trials)
+        job = _Job(part, truth, simulation, design, seed)
+        with _workers(n_workers) as run:
+            percepts = _write_stimuli(job, nsd_ids, run, source)
+            tasks = [
+                (job, s, percepts.rows(np.searchsorted(nsd_ids, shown[s])), shown[s])
+                for s in subjects
+            ]
+            n_voxels = dict(run(_write_subject, tasks))
+        _write_fsaverage(part)
+        (part / _MARK).write_text(_MARK_TEXT, encoding="utf-8")
+        summary = _summary(tree_nsd, job, subjects, nsd_ids, n_voxels)
+        _publish(tree_nsd, part, truth)
+    _remember(summary, key)
     return summary
 
 
@@ -219,16 +228,84 @@ def _key(
     )
 
 
-def _known(manifest: Path, key: str) -> dict[str, Any] | None:
-    """Return the summary that `manifest` holds if it was made under `key`."""
+def _manifest_path(tree_nsd: Path) -> Path:
+    return tree_nsd.with_name(f"{tree_nsd.name}.manifest.json")
+
+
+def _remember(summary: Summary, key: str) -> None:
+    """Write the manifest by which `_known` recognises the folder."""
+    facts = asdict(summary)
+    del facts["path"], facts["was_current"]
+    record = {"key": key, "summary": facts, "made_by": describe()}
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    _manifest_path(summary.path).write_text(text, encoding="utf-8")
+
+
+def _known(tree_nsd: Path, key: str) -> Summary | None:
+    """Return the summary of the folder if it was made under `key` and is whole."""
     try:
-        record = json.loads(manifest.read_text(encoding="utf-8"))
+        record = json.loads(_manifest_path(tree_nsd).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
     if not isinstance(record, dict) or record.get("key") != key:
         return None
-    summary: dict[str, Any] = record["summary"]
-    return summary | {"subjects": tuple(summary["subjects"])}
+    facts: dict[str, Any] = record["summary"]
+    if _n_bytes(tree_nsd) != facts["n_bytes"]:  # a file is missing or cut short
+        return None
+    subjects = tuple(facts["subjects"])
+    truth = tree_nsd.with_name("truth")
+    if not all((truth / f"subj{s:02d}.npz").is_file() for s in subjects):
+        return None
+    return Summary(
+        **{**facts, "subjects": subjects, "path": tree_nsd, "was_current": True}
+    )
+
+
+def _n_bytes(tree_nsd: Path) -> int:
+    """Return the size of what is in NSD's layout; notes beside it do not count."""
+    parts = [tree_nsd / name for name in _PARTS]
+    files = (f for part in parts for f in part.rglob("*") if f.is_file())
+    return sum(f.stat().st_size for f in files)
+
+
+def _check_ours(tree_nsd: Path) -> None:
+    """Raise DataError if replacing `tree_nsd` could destroy what others wrote."""
+    ours = not tree_nsd.exists() or (tree_nsd / _MARK).is_file()
+    if not ours and (not tree_nsd.is_dir() or any(tree_nsd.iterdir())):
+        raise DataError(
+            f"{tree_nsd} holds files that no simulation wrote, perhaps the real NSD: "
+            "name another folder for the in-silico one, or move these files away."
+        )
+
+
+@contextmanager
+def _beside(tree_nsd: Path) -> Iterator[tuple[Path, Path]]:
+    """Give fresh folders for tree and truth; whatever goes wrong, none is left."""
+    parts = (
+        tree_nsd.with_name(f"{tree_nsd.name}.part"),
+        tree_nsd.with_name("truth.part"),
+    )
+    try:
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        yield parts
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"The in-silico NSD could not be written to {tree_nsd.parent} ({reason}): "
+            "free space or mend permissions there, then run the same command again."
+        ) from error
+    finally:
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _publish(tree_nsd: Path, part: Path, truth: Path) -> None:
+    """Put both complete folders in place; without its manifest a tree is not known."""
+    _manifest_path(tree_nsd).unlink(missing_ok=True)
+    _swap(part, tree_nsd)
+    _swap(truth, tree_nsd.with_name("truth"))
 
 
 def _check_space(folder: Path, n_scenes: int, n_trials: int) -> None:
@@ -268,7 +345,7 @@ def _summary(
         n_test_images=job.simulation.n_test_images,
         n_scenes=len(nsd_ids),
         n_voxels=n_voxels,
-        n_bytes=sum(p.stat().st_size for p in job.folder.rglob("*") if p.is_file()),
+        n_bytes=_n_bytes(job.folder),
         was_current=False,
     )
 
@@ -341,7 +418,8 @@ def _write_stimuli(
             for row, packed in zip(ids, glance.packed, strict=True):
                 brick.id.write_direct_chunk((row, 0, 0, 0), packed)
             percepts.append(glance.percepts)
-            logger.info("scenes: %d of %d", len(percepts) * _BATCH, len(nsd_ids))
+            n_done = min(len(percepts) * _BATCH, len(nsd_ids))
+            logger.info("scenes: %d of %d", n_done, len(nsd_ids))
     return cerebral.join(percepts)
 
 
@@ -373,42 +451,45 @@ def _write_captions(job: _Job, nsd_ids: npt.NDArray[np.int64]) -> None:
     """Write COCO's caption and instance files for the written images."""
     folder = job.folder / "nsddata_stimuli" / "stimuli" / "nsd" / "annotations"
     folder.mkdir(parents=True)
-    world = scenes.world_seed(WORLD)
+    info = {"description": "in-silico NSD scenes, not COCO", "version": "1.0"}
+    categories = [
+        {"id": i + 1, "name": name, "supercategory": scenes.SUPERCATEGORY[name]}
+        for i, name in enumerate(scenes.CATEGORIES)
+    ]
     for split, in_split in (("train2017", False), ("val2017", True)):
-        images, captions, instances = [], [], []
-        for nsd_id in nsd_ids[job.design.in_validation[nsd_ids] == in_split].tolist():
-            coco_id = int(job.design.coco_id[nsd_id])
-            scene = scenes.make_scene(world, nsd_id)
-            size = job.simulation.image_size
-            images.append(
-                {
-                    "id": coco_id,
-                    "file_name": f"{coco_id:012d}.jpg",
-                    "height": size,
-                    "width": size,
-                }
-            )
-            for number, text in enumerate(scene.captions):
-                unique = 10 * nsd_id + number + 1
-                captions.append({"image_id": coco_id, "id": unique, "caption": text})
-            for number, item in enumerate(scene.objects):
-                unique = 10 * nsd_id + number + 1
-                instances.append(
-                    {"image_id": coco_id, "id": unique, **_instance(item, size)}
-                )
-        info = {"description": "in-silico NSD scenes, not COCO", "version": "1.0"}
+        ids = nsd_ids[job.design.in_validation[nsd_ids] == in_split].tolist()
+        images, captions, instances = _annotations(job, ids)
         common = {"info": info, "licenses": [], "images": images}
         _write_json(
             folder / f"captions_{split}.json", common | {"annotations": captions}
         )
-        categories = [
-            {"id": i + 1, "name": name, "supercategory": scenes.SUPERCATEGORY[name]}
-            for i, name in enumerate(scenes.CATEGORIES)
-        ]
         _write_json(
             folder / f"instances_{split}.json",
             common | {"annotations": instances, "categories": categories},
         )
+
+
+_Rows = list[dict[str, Any]]
+
+
+def _annotations(job: _Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows, _Rows]:
+    """Return COCO's rows for images, their captions and their objects."""
+    images: _Rows = []
+    captions: _Rows = []
+    instances: _Rows = []
+    size = job.simulation.image_size
+    for nsd_id in nsd_ids:
+        coco_id = int(job.design.coco_id[nsd_id])
+        scene = scenes.make_scene(scenes.world_seed(WORLD), nsd_id)
+        name = f"{coco_id:012d}.jpg"
+        images.append({"id": coco_id, "file_name": name, "height": size, "width": size})
+        for number, text in enumerate(scene.captions, start=1):
+            row = {"image_id": coco_id, "id": 10 * nsd_id + number, "caption": text}
+            captions.append(row)
+        for number, item in enumerate(scene.objects, start=1):
+            row = {"image_id": coco_id, "id": 10 * nsd_id + number}
+            instances.append(row | _instance(item, size))
+    return images, captions, instances
 
 
 def _instance(item: scenes.SceneObject, size: int) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Every figure of the notebooks and the report: one function per figure, drawing only.
+
+Arrays and tables in, a matplotlib `Figure` out. Nothing here computes a result, reads a
+model or a file, or touches pyplot's global state. Each figure says what it shows, in
+which unit, over how many units and with which interval, and carries the profile's
+label. Place in the flow: layer 9, below `cortex` and `report`; modules follow the
+notebooks: `preparation` (01), `decoding` (02), `reconstruction` (03, 04), `evaluation`
+(05), `overview` and `maps` (06), all drawn on `canvas`.
+"""
+
+from minddiff_utils.figures.decoding import (
+    fig_accuracy,
+    fig_accuracy_histograms,
+    fig_k_selection,
+    fig_weights_by_area,
+)
+from minddiff_utils.figures.evaluation import (
+    fig_comparison,
+    fig_paired,
+    fig_quality_vs_accuracy,
+    fig_subjects,
+)
+from minddiff_utils.figures.maps import (
+    FlatMap,
+    InflatedMap,
+    Mesh,
+    fig_flat_maps,
+    fig_inflated,
+)
+from minddiff_utils.figures.overview import MethodPanels, fig_method
+from minddiff_utils.figures.preparation import (
+    fig_ncsnr_recovery,
+    fig_reliability,
+    fig_roi_counts,
+    fig_scenes,
+)
+from minddiff_utils.figures.reconstruction import (
+    fig_gallery,
+    fig_losses,
+    fig_trajectory,
+)
+
+__all__ = [
+    "FlatMap",
+    "InflatedMap",
+    "Mesh",
+    "MethodPanels",
+    "fig_accuracy",
+    "fig_accuracy_histograms",
+    "fig_comparison",
+    "fig_flat_maps",
+    "fig_gallery",
+    "fig_inflated",
+    "fig_k_selection",
+    "fig_losses",
+    "fig_method",
+    "fig_ncsnr_recovery",
+    "fig_paired",
+    "fig_quality_vs_accuracy",
+    "fig_reliability",
+    "fig_roi_counts",
+    "fig_scenes",
+    "fig_subjects",
+    "fig_trajectory",
+    "fig_weights_by_area",
+]

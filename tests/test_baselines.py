@@ -1,0 +1,246 @@
+"""Retrieval finds what was planted, and conditions are read as they were written."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from minddiff_utils import baselines, store
+from minddiff_utils.baselines import METHODS, Standardised
+from minddiff_utils.errors import ConfigError, DataError, StoreError
+from minddiff_utils.metrics import Condition
+
+Images = npt.NDArray[np.uint8]
+IDS = np.array([900, 12, 345])
+
+
+def _images(rng: np.random.Generator, n: int = 3, side: int = 12) -> Images:
+    return rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+# --- retrieval ----------------------------------------------------------------------
+
+
+def _feature(
+    rng: np.random.Generator, rows: list[int], *, noise: float, n_features: int = 60
+) -> Standardised:
+    """Return training features and predictions that are noisy copies of `rows`."""
+    mean, scale = rng.normal(size=n_features), rng.uniform(0.1, 9, n_features)
+    training = mean + scale * rng.normal(size=(40, n_features))
+    noisy = noise * scale * rng.normal(size=(len(rows), n_features))
+    return Standardised(training[rows] + noisy, training, mean, scale)
+
+
+def test_retrieval_finds_the_planted_neighbour(rng: np.random.Generator) -> None:
+    rows = [31, 4, 4, 17]
+    features = {name: _feature(rng, rows, noise=0.5) for name in ("c", "z", "clip/1")}
+    assert baselines.retrieval_nearest(features).tolist() == rows
+
+
+def test_similarity_is_numpy_s_correlation_of_standardised_features(
+    rng: np.random.Generator,
+) -> None:
+    feature = _feature(rng, [3, 8], noise=3.0)
+    predicted, training = (
+        (rows - feature.mean) / feature.scale
+        for rows in (feature.predicted, feature.training)
+    )
+    expected = np.corrcoef(predicted, training)[:2, 2:]
+    # two orders of summation in float64
+    np.testing.assert_allclose(feature.similarity(), expected, atol=1e-12)
+
+
+def test_retrieval_takes_the_mean_correlation_over_features(
+    rng: np.random.Generator,
+) -> None:
+    features = {name: _feature(rng, [3, 8], noise=3.0) for name in ("c", "z")}
+    total = features["c"].similarity() + features["z"].similarity()
+    found = baselines.retrieval_nearest(features)
+    assert found.tolist() == total.argmax(axis=1).tolist()
+
+
+def test_each_feature_counts_once_whatever_its_length(rng: np.random.Generator) -> None:
+    short = _feature(rng, [5], noise=0.0, n_features=20)
+    long = _feature(rng, [9], noise=3.0, n_features=4000)
+    assert baselines.retrieval_nearest({"c": short, "z": long}).tolist() == [5]
+
+
+def test_features_without_variance_are_left_out(rng: np.random.Generator) -> None:
+    clean = _feature(rng, [5, 6], noise=0.5)
+    width = 7
+    constant = Standardised(
+        np.hstack([clean.predicted, np.full((2, width), 1e6)]),
+        np.hstack([clean.training, np.zeros((40, width))]),
+        np.append(clean.mean, np.zeros(width)),
+        np.append(clean.scale, np.zeros(width)),
+    )
+    np.testing.assert_allclose(constant.similarity(), clean.similarity())
+
+
+def test_a_tie_goes_to_the_first_training_image(rng: np.random.Generator) -> None:
+    found = _feature(rng, [5], noise=0.1)
+    training = found.training.copy()
+    training[2] = training[5]
+    tied = Standardised(found.predicted, training, found.mean, found.scale)
+    assert baselines.retrieval_nearest({"c": tied}).tolist() == [2]
+
+
+def test_features_that_cannot_be_compared_are_refused(rng: np.random.Generator) -> None:
+    good = _feature(rng, [5, 6], noise=0.5)
+    with pytest.raises(DataError, match="at least one decoded feature"):
+        baselines.retrieval_nearest({})
+    flat = Standardised(good.mean[None], good.training, good.mean, good.scale)
+    with pytest.raises(DataError, match="does not vary"):
+        baselines.retrieval_nearest({"c": flat})
+    dead = Standardised(good.predicted, good.training, good.mean, 0 * good.scale)
+    with pytest.raises(DataError, match="no variance in training"):
+        baselines.retrieval_nearest({"c": dead})
+    narrow = Standardised(good.predicted, good.training[:, 1:], good.mean, good.scale)
+    with pytest.raises(DataError, match="training features has shape"):
+        baselines.retrieval_nearest({"c": narrow})
+    fewer = _feature(rng, [5], noise=0.5)
+    with pytest.raises(DataError, match="similarity of test and training"):
+        baselines.retrieval_nearest({"c": good, "z": fewer})
+
+
+# --- simple images ------------------------------------------------------------------
+
+
+def test_the_mean_image_is_the_rounded_mean_of_each_value() -> None:
+    images = np.zeros((3, 1, 2, 3), np.uint8)
+    images[:, 0, 0, 0] = (255, 255, 254)  # 254.67: no wrap, rounded up
+    images[:, 0, 1, 2] = (1, 0, 0)
+    expected = np.zeros((1, 2, 3), np.uint8)
+    expected[0, 0, 0] = 255
+    found = baselines.mean_image(images)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.uint8
+    repeated = baselines.repeat_image(found, 4)
+    assert repeated.shape == (4, 1, 2, 3)
+    assert (repeated == found).all()
+
+
+def test_no_training_images_have_no_mean() -> None:
+    with pytest.raises(DataError, match=r"raise data\.sessions"):
+        baselines.mean_image(np.zeros((0, 2, 2, 3), np.uint8))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
+def test_batches_change_nothing_and_are_no_larger_than_asked(
+    batch_size: int, rng: np.random.Generator
+) -> None:
+    images, seen = _images(rng, 5), []
+
+    def invert(batch: Images) -> npt.NDArray[np.generic]:
+        seen.append(len(batch))
+        return np.asarray(255 - batch)
+
+    found = baselines.in_batches(invert, batch_size)(images)
+    np.testing.assert_array_equal(found, 255 - images)
+    assert max(seen) <= batch_size
+    assert sum(seen) == 5
+
+
+# --- conditions on disk -------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    return store.start("smoke", subject=1)
+
+
+def _write(run: store.Run, method: str, ids: Any, images: Images) -> Path:
+    folder = run.tree.stage_dir(1, method)
+    for nsd_id, image in zip(ids, images, strict=True):
+        store.write_png(folder / f"{nsd_id}.png", image, run=run)
+    return folder
+
+
+def test_images_come_back_in_the_order_asked_for(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    images = _images(rng)
+    folder = _write(run, "stage1", IDS, images)
+    found = baselines.read_condition(folder, "stage1", IDS[[2, 0, 1]])
+    assert found is not None
+    assert found.nsd_id.tolist() == [345, 900, 12]
+    np.testing.assert_array_equal(found.images, images[[2, 0, 1]])
+
+
+def test_missing_images_of_a_complete_method_are_an_error(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    folder = _write(run, "stage1", IDS[:2], _images(rng, 2))
+    with pytest.raises(StoreError, match="holds 2 of 3 images"):
+        baselines.read_condition(folder, "stage1", IDS)
+    with pytest.raises(StoreError, match="holds 0 of 3 images"):
+        baselines.read_condition(folder.parent / "z_only", "z_only", IDS)
+
+
+def test_a_method_of_the_first_images_only_may_have_fewer_or_none(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    images = _images(rng, 2)
+    folder = _write(run, "stage2_paper", IDS[1:], images)
+    found = baselines.read_condition(folder, "stage2_paper", IDS)
+    assert found is not None
+    assert found.nsd_id.tolist() == [12, 345]
+    np.testing.assert_array_equal(found.images, images)
+    absent = folder.parent / "stage2_true"
+    assert baselines.read_condition(absent, "stage2_true", IDS) is None
+
+
+def test_images_of_different_sizes_are_refused(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    folder = _write(run, "stage1", IDS[:2], _images(rng, 2))
+    _write(run, "stage1", IDS[2:], _images(rng, 1, side=14))
+    with pytest.raises(StoreError, match="different sizes"):
+        baselines.read_condition(folder, "stage1", IDS)
+
+
+COMPLETE = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
+
+
+def _written(run: store.Run, rng: np.random.Generator) -> Condition:
+    for method in COMPLETE:
+        _write(run, method, IDS, _images(rng))
+    return Condition("truth", IDS, _images(rng))
+
+
+def test_conditions_come_in_table_order_with_what_there_is(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    truth = _written(run, rng)
+    _write(run, "stage2_paper", IDS[:1], _images(rng, 1))
+    made = {"mean_image": _images(rng), "retrieval": _images(rng)}
+    found = list(baselines.conditions(run.tree, 1, truth, made))
+    names = [condition.method for condition in found]
+    assert names == [m for m in METHODS if m in {*COMPLETE, *made, "stage2_paper"}]
+    for condition in found:
+        whole = condition.method != "stage2_paper"
+        assert condition.nsd_id.tolist() == (IDS if whole else IDS[:1]).tolist()
+        assert len(condition.images) == len(condition.nsd_id)
+    retrieved = found[names.index("retrieval")]
+    np.testing.assert_array_equal(retrieved.images, made["retrieval"])
+
+
+def test_images_made_on_the_spot_must_be_known_and_match_the_truth(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    truth = _written(run, rng)
+    for name in ("retreival", "stage1"):
+        with pytest.raises(ConfigError, match=f"made is '{name}'"):
+            list(baselines.conditions(run.tree, 1, truth, {name: _images(rng)}))
+    made = {"retrieval": _images(rng, 2)}
+    with pytest.raises(DataError, match="the images of retrieval"):
+        list(baselines.conditions(run.tree, 1, truth, made))
+
+
+def test_every_method_and_ceiling_has_its_row() -> None:
+    assert set(baselines.GENERATED) <= set(METHODS)
+    assert set(baselines.CEILINGS) <= set(METHODS)
+    assert set(baselines.CEILINGS.values()) <= set(METHODS)

