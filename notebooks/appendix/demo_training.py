@@ -159,6 +159,12 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 # --- checkpoints and averaging ----------------------------------------------------
 
 
+def shipped_log() -> dict[str, list]:
+    """Return the training log beside the shipped weights, by part."""
+    path = MODELS / "training_log.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 class Trainer:
     """A model, its optimiser, an average of its weights, and where they are saved."""
 
@@ -171,6 +177,7 @@ class Trainer:
         shipped = next((MODELS / name).glob("*.safetensors"), None)
         if not self.path.exists() and shipped is not None:
             model.load_state_dict(load_file(shipped), strict=False)
+            self.log = shipped_log().get(name, [])
             self.average = {
                 k: v.detach().clone() for k, v in model.state_dict().items()
             }
@@ -471,6 +478,7 @@ def _write(folder: Path, weights: str, model: torch.nn.Module, configs: dict) ->
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / (weights + ".part")
     save_file(_half(model), part, metadata={"format": "pt"})
+    part.chmod(0o644)
     part.rename(folder / weights)
     for name, config in configs.items():
         text = json.dumps(config, indent=1, sort_keys=True) + "\n"
@@ -481,7 +489,7 @@ def export() -> None:
     import hashlib
 
     vocab = vocabulary()
-    log = {}
+    log = shipped_log()
     if (WORK / "vae.pt").exists():
         saved = load_average("vae", AutoencoderKL(**VAE_CONFIG))
         config = {**VAE_CONFIG, "_class_name": "AutoencoderKL", "scaling_factor": 1.0}

@@ -6,6 +6,7 @@ depends on order or shard. Not here: the sampler (`diffusion`) and the optimisat
 (`alignment`). Place in the flow: layer 8, notebooks 03 and 04.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,11 +32,12 @@ from minddiff_utils.backbone import Backbone
 from minddiff_utils.config import Profile, Stage1Config, Stage2Config
 from minddiff_utils.diffusion import (
     DiffusionSettings,
+    Memory,
     draw_noise,
     make_schedule,
     sample,
 )
-from minddiff_utils.errors import ConfigError, StoreError
+from minddiff_utils.errors import ConfigError, StoreError, check_choice
 from minddiff_utils.images import to_uint8
 
 __all__ = [
@@ -58,6 +60,25 @@ __all__ = [
 Images = npt.NDArray[np.uint8]
 #: Where the features of a condition come from.
 Source = Literal["decoded", "true", "shuffled"]
+#: Columns of the two tables, and their types; Int64 can be missing.
+_STAGE1_COLUMNS = {
+    "method": "str",
+    "nsd_id": "int64",
+    "seed": "int64",
+    "encode_index": "Int64",
+    "decode_steps": "Int64",
+    "guidance_scale": "float64",
+    "n_unet_evaluations": "int64",
+}
+_STAGE2_COLUMNS = {
+    "method": "str",
+    "nsd_id": "int64",
+    "seed": "int64",
+    "loss_first": "float64",
+    "loss_best": "float64",
+    "best_iteration": "int64",
+    "n_unet_evaluations": "int64",
+}
 
 
 @dataclass(frozen=True)
@@ -103,17 +124,23 @@ class Made:
         U-Net forward passes per image.
     seconds : float
         Wall time for all of them.
+    settings : DiffusionSettings or None
+        The sampler that made them; None where there was no diffusion.
     """
 
     nsd_id: npt.NDArray[np.int64]
     images: Images
     n_unet_evaluations: int
     seconds: float
+    settings: DiffusionSettings | None = None
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Stage-2 images of one condition and how the optimiser got there."""
+    """Stage-2 images of one condition and how the optimiser got there.
+
+    `batches` is empty where none of the images is in the run's shard.
+    """
 
     made: Made
     batches: tuple[AlignmentResult, ...]
@@ -122,7 +149,10 @@ class Aligned:
         """Return a field of all batches' results, stacked over images."""
         found = [getattr(batch, name) for batch in self.batches]
         return np.concatenate(
-            [f.numpy() if isinstance(f, Tensor) else np.asarray(f) for f in found]
+            [
+                f.float().cpu().numpy() if isinstance(f, Tensor) else np.asarray(f)
+                for f in found
+            ]
         )
 
 
@@ -161,48 +191,81 @@ def read_decoded(
         Images to reconstruct.
     source : {"decoded", "true", "shuffled"}
         Decoded from the brain; extracted from the seen image; or decoded from the
-        brain's response to the next image (cyclic), which is the floor.
+        brain's response to the file's next test image (the last one takes the first),
+        which is the floor. The donor of an image does not depend on `n`.
 
     Raises
     ------
+    ConfigError
+        Another source, or a CLIP layer that the backbone does not have.
+    DataError
+        `selected` or `scale` does not fit a layer's features.
     StoreError
-        The file does not hold the backbone's features, or fewer than `n` images.
+        The file does not hold the backbone's features, fewer than `n` images, or, for
+        shuffled, no other image.
     """
+    check_choice(source, ("decoded", "true", "shuffled"), "source")
+    for layer in layers:
+        check_choice(layer, range(1, len(backbone.layer_widths) + 1), "A CLIP layer")
     kind = "true" if source == "true" else "decoded"
-    names = ["c", "z", *(f"clip/{layer}" for layer in layers)]
-    wanted = [f"{name}/{kind}" for name in names]
-    clip_facts = [f"clip/{k}/{fact}" for k in layers for fact in ("selected", "scale")]
-    stored = store.read_arrays(path, ["nsd_id", *wanted, *clip_facts])
-    nsd_id = stored["nsd_id"]
-    if len(nsd_id) < n:
-        raise StoreError(
-            f"{path} holds {len(nsd_id)} test images, but {n} are to be reconstructed:"
-            " lower data.n_reconstruct."
-        )
-    rows = np.arange(n)
-    rows = np.roll(rows, -1) if source == "shuffled" else rows
-
-    def tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-        values = torch.from_numpy(np.ascontiguousarray(stored[name][rows]))
-        if values[0].numel() != int(np.prod(shape)):
-            raise StoreError(
-                f"{path}, {name}: {values[0].numel()} values per image, but"
-                f" {backbone.name} needs {int(np.prod(shape))}: run notebook 02 again."
-            )
-        return values.reshape(n, *shape).to(backbone.device, backbone.dtype)
-
-    fact = {k: torch.from_numpy(stored[k]).to(backbone.device) for k in clip_facts}
+    shapes = _shapes(backbone, layers)
+    facts = [f"clip/{k}/{fact}" for k in layers for fact in ("selected", "scale")]
+    wanted = [f"{name}/{kind}" for name in shapes]
+    stored = store.read_arrays(path, ["nsd_id", *wanted, *facts])
+    rows = _rows(path, len(stored["nsd_id"]), n, source)
+    read = {
+        name: _tensor(path, stored, f"{name}/{kind}", shape, backbone)[rows]
+        for name, shape in shapes.items()
+    }
+    fact = {name: torch.from_numpy(stored[name]).to(backbone.device) for name in facts}
     target = StructuralTarget(
-        features={
-            k: tensor(f"clip/{k}/{kind}", (backbone.layer_widths[k - 1],))
-            for k in layers
-        },
+        features={k: read[f"clip/{k}"] for k in layers},
         selected={k: fact[f"clip/{k}/selected"] for k in layers},
         scale={k: fact[f"clip/{k}/scale"] for k in layers},
     )
-    z = tensor(f"z/{kind}", backbone.latent_shape)
-    c = tensor(f"c/{kind}", (backbone.n_tokens, backbone.text_dim))
-    return DecodedFeatures(nsd_id[:n], z, c, target)
+    return DecodedFeatures(stored["nsd_id"][:n], read["z"], read["c"], target)
+
+
+def _shapes(backbone: Backbone, layers: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one image's features by name."""
+    clip = {f"clip/{k}": (backbone.layer_widths[k - 1],) for k in layers}
+    c = (backbone.n_tokens, backbone.text_dim)
+    return {"c": c, "z": backbone.latent_shape, **clip}
+
+
+def _rows(path: Path, n_stored: int, n: int, source: Source) -> list[int]:
+    """Return which of the file's rows stand for the first `n` images."""
+    if n_stored < n:
+        raise StoreError(
+            f"{path} holds {n_stored} test images, but {n} are to be reconstructed:"
+            " lower data.n_reconstruct."
+        )
+    if source != "shuffled":
+        return list(range(n))
+    if n_stored < 2:
+        raise StoreError(
+            f"{path} holds {n_stored} test image, but a shuffled condition needs 2 or"
+            " more: raise simulation.n_test_images or data.sessions."
+        )
+    return [(row + 1) % n_stored for row in range(n)]
+
+
+def _tensor(
+    path: Path,
+    stored: Mapping[str, npt.NDArray[Any]],
+    name: str,
+    shape: tuple[int, ...],
+    backbone: Backbone,
+) -> Tensor:
+    """Return a stored feature of all images in the backbone's shape and precision."""
+    n_images, values = len(stored["nsd_id"]), stored[name]
+    if values.shape != (n_images, math.prod(shape)):
+        raise StoreError(
+            f"{path}, {name}: shape {values.shape}, but {backbone.name} needs"
+            f" {(n_images, math.prod(shape))}: run notebook 02 again."
+        )
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.reshape(n_images, *shape).to(backbone.device, backbone.dtype)
 
 
 def _generators(run: store.Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
@@ -214,6 +277,26 @@ def _batches(run: store.Run, n: int) -> list[list[int]]:
     rows = [row for row in range(n) if run.in_shard(row)]
     size = run.profile.models.batch_size
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _stack(backbone: Backbone, images: Sequence[Images]) -> Images:
+    """Return all batches' images; none of them gives (0, S, S, 3)."""
+    size = backbone.image_size
+    return np.concatenate([np.empty((0, size, size, 3), np.uint8), *images])
+
+
+def _ids(
+    features: DecodedFeatures, batches: Sequence[Sequence[int]]
+) -> npt.NDArray[np.int64]:
+    return features.nsd_id[np.array([r for rows in batches for r in rows], np.int64)]
+
+
+def _memory(backbone: Backbone) -> Memory:
+    """Return how `align` holds intermediate values; the gradients are the same.
+
+    A GPU's memory does not hold all steps of a full-size U-Net.
+    """
+    return "checkpoint" if backbone.device.type == "cuda" else "store"
 
 
 # --- stage 1 ------------------------------------------------------------------------
@@ -240,25 +323,48 @@ def stage1_images(
     if not (use_z or use_c):
         raise ConfigError("An image needs z or c: use at least one of them.")
     began = time.time()
-    settings = diffusion_settings(run.profile.stage1)
-    if not use_z:
-        n_steps = settings.n_steps
-        settings = replace(settings, encode_index=n_steps - 1, decode_steps=n_steps)
-    schedule = make_schedule(backbone, settings)
+    settings = _stage1_settings(run.profile.stage1, use_z=use_z) if use_c else None
     batches = _batches(run, len(features.nsd_id))
-    images = []
-    for rows in batches:
-        own = features.rows(rows)
-        if use_c:
-            z = own.z if use_z else torch.zeros_like(own.z)
-            noise = draw_noise(backbone, _generators(run, own.nsd_id.tolist()))
-            images.append(to_uint8(sample(backbone, z, own.c, noise, schedule)))
-        else:
-            with torch.no_grad():
-                images.append(to_uint8(backbone.decode_latents(own.z)))
-    nsd_id = features.nsd_id[[row for rows in batches for row in rows]]
-    cost = schedule.n_unet_evaluations if use_c else 0
-    return Made(nsd_id, np.concatenate(images), cost, time.time() - began)
+    images = [
+        _decode(backbone, own)
+        if settings is None
+        else _diffuse(run, backbone, own if use_z else _without_z(own), settings)
+        for own in map(features.rows, batches)
+    ]
+    cost = 0
+    if settings is not None:
+        cost = make_schedule(backbone, settings).n_unet_evaluations
+    made = _stack(backbone, images)
+    seconds = time.time() - began
+    return Made(_ids(features, batches), made, cost, seconds, settings)
+
+
+def _stage1_settings(config: Stage1Config, *, use_z: bool) -> DiffusionSettings:
+    settings = diffusion_settings(config)
+    if use_z:
+        return settings
+    n_steps = settings.n_steps
+    return replace(settings, encode_index=n_steps - 1, decode_steps=n_steps)
+
+
+def _without_z(features: DecodedFeatures) -> DecodedFeatures:
+    return replace(features, z=torch.zeros_like(features.z))
+
+
+def _diffuse(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: DiffusionSettings,
+) -> Images:
+    noise = draw_noise(backbone, _generators(run, features.nsd_id.tolist()))
+    schedule = make_schedule(backbone, settings)
+    return to_uint8(sample(backbone, features.z, features.c, noise, schedule))
+
+
+@torch.no_grad()
+def _decode(backbone: Backbone, features: DecodedFeatures) -> Images:
+    return to_uint8(backbone.decode_latents(features.z))
 
 
 # --- stage 2 ------------------------------------------------------------------------
@@ -272,17 +378,17 @@ def align_images(
 ) -> Aligned:
     """Align stage-1 images with their structural features, batch by batch."""
     began = time.time()
-    settings = preset(config)
+    settings = preset(config, memory=_memory(backbone))
     diffusion = diffusion_settings(run.profile.stage1)
     batches = _batches(run, len(features.nsd_id))
     results = [
         _align_batch(run, backbone, features.rows(rows), diffusion, settings)
         for rows in batches
     ]
-    images = np.concatenate([to_uint8(result.images) for result in results])
-    nsd_id = features.nsd_id[[row for rows in batches for row in rows]]
-    cost = results[0].n_unet_evaluations
-    made = Made(nsd_id, images, cost, time.time() - began)
+    images = _stack(backbone, [to_uint8(result.images) for result in results])
+    cost = results[0].n_unet_evaluations if results else 0
+    seconds = time.time() - began
+    made = Made(_ids(features, batches), images, cost, seconds, diffusion)
     return Aligned(made, tuple(results))
 
 
@@ -340,34 +446,40 @@ def write_images(
 
 
 def stage1_table(run: store.Run, made: Mapping[str, Made]) -> pd.DataFrame:
-    """Return a row per condition and image: method, nsd_id, n_unet_evaluations."""
-    settings = run.profile.stage1
-    frames = [
-        pd.DataFrame(
-            {
-                "method": method,
-                "nsd_id": condition.nsd_id,
-                "encode_index": settings.encode_index,
-                "decode_steps": settings.decode_steps,
-                "guidance_scale": settings.guidance_scale,
-                "n_unet_evaluations": condition.n_unet_evaluations,
-            }
-        )
-        for method, condition in made.items()
+    """Return a row per condition and image: the sampler's settings and the cost.
+
+    Columns: method, nsd_id, seed, encode_index, decode_steps, guidance_scale and
+    n_unet_evaluations; the settings are missing where there was no diffusion.
+    """
+    rows = [
+        {
+            "method": method,
+            "nsd_id": int(nsd_id),
+            "seed": run.profile.seed,
+            "encode_index": found.settings.encode_index if found.settings else None,
+            "decode_steps": found.settings.decode_steps if found.settings else None,
+            "guidance_scale": found.settings.guidance_scale if found.settings else None,
+            "n_unet_evaluations": found.n_unet_evaluations,
+        }
+        for method, found in made.items()
+        for nsd_id in found.nsd_id
     ]
-    return pd.concat(frames, ignore_index=True)
+    table = pd.DataFrame(rows, columns=list(_STAGE1_COLUMNS))
+    return table.astype(_STAGE1_COLUMNS)
 
 
 def stage2_table(profile: Profile, aligned: Mapping[str, Aligned]) -> pd.DataFrame:
     """Return a row per condition and image: losses, chosen iteration, cost.
 
-    `loss_first` and `loss_best` are those of the complete sampler's image before and
-    after, so that the two can be compared.
+    Columns: method, nsd_id, seed, loss_first, loss_best, best_iteration and
+    n_unet_evaluations. `loss_first` and `loss_best` are those of the complete sampler's
+    image before and after, so that the two can be compared.
     """
-    frames = []
+    frames = [pd.DataFrame(columns=list(_STAGE2_COLUMNS)).astype(_STAGE2_COLUMNS)]
     for method, found in aligned.items():
+        if not found.batches:
+            continue
         losses = found.stacked("candidate_losses")
-        chosen = found.stacked("best_iteration")
         frames.append(
             pd.DataFrame(
                 {
@@ -376,18 +488,26 @@ def stage2_table(profile: Profile, aligned: Mapping[str, Aligned]) -> pd.DataFra
                     "seed": profile.seed,
                     "loss_first": losses[:, 0],
                     "loss_best": np.nanmin(losses, axis=1),
-                    "best_iteration": chosen,
+                    "best_iteration": found.stacked("best_iteration"),
                     "n_unet_evaluations": found.made.n_unet_evaluations,
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True).astype(_STAGE2_COLUMNS)
 
 
 def trajectory_arrays(aligned: Mapping[str, Aligned]) -> dict[str, npt.NDArray[Any]]:
-    """Return the content of `trajectories.h5`: losses and images along the way."""
+    """Return the content of `trajectories.h5`: losses and images along the way.
+
+    Per condition: nsd_id (n,), losses (n, n_iter + 1), candidates (n_candidates,),
+    candidate_losses (n, n_candidates), best_iteration (n,), images uint8
+    (n, n_frames, S, S, 3) and their iterations (n_frames,); nothing for a condition
+    without images in this shard.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for method, found in aligned.items():
+        if not found.batches:
+            continue
         first = found.batches[0]
         frames = found.stacked("trajectory")  # (n, n_frames, 3, S, S)
         flat = to_uint8(torch.from_numpy(frames.reshape(-1, *frames.shape[2:])))

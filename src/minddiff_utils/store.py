@@ -36,6 +36,7 @@ __all__ = [
     "is_current",
     "read_arrays",
     "read_attrs",
+    "read_bytes",
     "read_png",
     "read_table",
     "start",
@@ -416,6 +417,12 @@ def read_attrs(path: Path) -> dict[str, Any]:
     """Return the attributes of the HDF5 file at `path`."""
     with _open_h5(path) as file:
         return {str(k): v for k, v in file.attrs.items()}
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of the file at `path`."""
+    _require(path)
+    return path.read_bytes()
 
 
 def read_table(path: Path) -> pd.DataFrame:
