@@ -4,10 +4,11 @@ Used by A1_demo_models.ipynb. The probe that names objects in generated images i
 logistic regression on EfficientNet-Lite0, a network that took no part in training them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -21,17 +22,31 @@ from minddiff_utils.insilico.network import INPUT_SIZE, load_network
 from minddiff_utils.rng import torch_stream
 
 __all__ = [
+    "AIMS",
     "as_tensor",
     "category_prompts",
     "held_out",
     "named_by_clip",
     "named_by_probe",
     "psnr",
+    "right",
+    "summarise",
     "text_to_image",
     "train_probe",
 ]
 
 Images = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float64]
+
+#: What the models should reach on held-out scenes; the judge's own sampling score and
+#: the probe's score on true scenes are shown for scale and have no aim.
+AIMS = {
+    "autoencoder PSNR, dB": 26.0,
+    "CLIP zero-shot": 0.80,
+    "judge zero-shot": 0.80,
+    "text-to-image named by CLIP": 0.70,
+    "text-to-image named by EfficientNet probe": 0.70,
+}
 
 
 def held_out(n: int, *, world: str = "held-out") -> tuple[Images, Tensor, list[int]]:
@@ -73,7 +88,7 @@ def named_by_clip(model: Backbone | Judge, x: Tensor) -> list[int]:
 def _late_features(images: Images) -> npt.NDArray[np.float32]:
     size = (INPUT_SIZE, INPUT_SIZE)
     big = [Image.fromarray(i).resize(size, Image.Resampling.BICUBIC) for i in images]
-    pixels = np.stack([np.asarray(i, np.float32) / 255 for i in big])
+    pixels = np.stack([np.asarray(i, np.float32) for i in big])  # 0..255, as it asks
     network = load_network()
     blocks = [network.see(p)[2] for p in np.array_split(pixels, -(-len(pixels) // 64))]
     return np.concatenate(blocks)
@@ -90,6 +105,27 @@ def train_probe(images: Images, categories: Sequence[int]) -> object:
 def named_by_probe(probe: object, images: Images) -> list[int]:
     """Return the category that the probe names in each image."""
     return [int(c) for c in probe.predict(_late_features(images))]
+
+
+def right(said: Sequence[int], asked: Sequence[int] | npt.NDArray[np.int64]) -> Scores:
+    """Return 1 where the named category is the one asked for, else 0, per image."""
+    return (np.asarray(said) == np.asarray(asked)).astype(np.float64)
+
+
+def summarise(measured: Mapping[str, Scores]) -> pd.DataFrame:
+    """Return mean, standard error and aim of each measure.
+
+    A measure is (n,), one number per image, or (n, n_repeats): repeats under one prompt
+    are not independent, so they are averaged before the standard error is taken.
+    """
+    rows = []
+    for measure, scores in measured.items():
+        each = scores.reshape(len(scores), -1).mean(1)
+        error = each.std(ddof=1) / np.sqrt(len(each))
+        aim = f"{AIMS[measure]:g}" if measure in AIMS else "none"
+        rows.append((measure, float(each.mean()), float(error), scores.size, aim))
+    names = ["measure", "mean", "standard_error", "n_images", "aim"]
+    return pd.DataFrame(rows, columns=names)
 
 
 @torch.no_grad()

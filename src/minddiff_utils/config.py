@@ -139,6 +139,7 @@ class Stage2Config(_Frozen):
     lr_c: Annotated[float, Field(ge=0)] = 0.01
     anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
     n_steps_fast: PositiveInt = 6  # solver steps of the fast preset's surrogate
+    layers_fast: tuple[int, ...] = (1, 2)  # CLIP blocks in the fast preset's loss
     guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
     n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
     n_iter_paper: Annotated[int, Field(ge=0)] = 300

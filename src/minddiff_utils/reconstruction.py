@@ -109,6 +109,25 @@ class DecodedFeatures:
         target = replace(self.target, features=clip)
         return DecodedFeatures(self.nsd_id[rows], self.z[rows], self.c[rows], target)
 
+    def with_layers(self, layers: Sequence[int]) -> "DecodedFeatures":
+        """Return the features with some of the CLIP layers in the target.
+
+        Raises
+        ------
+        ConfigError
+            A layer was not decoded.
+        """
+        strange = sorted(set(layers) - set(self.target.layers))
+        if strange or not layers:
+            raise ConfigError(
+                f"stage2.layers_fast is {tuple(layers)}, but the decoded layers are"
+                f" {self.target.layers}: choose among them, or change"
+                " features.clip_layers."
+            )
+        parts = (self.target.features, self.target.selected, self.target.scale)
+        target = StructuralTarget(*({k: part[k] for k in layers} for part in parts))
+        return replace(self, target=target)
+
 
 @dataclass(frozen=True)
 class Made:
@@ -376,8 +395,13 @@ def align_images(
     features: DecodedFeatures,
     config: Stage2Config,
 ) -> Aligned:
-    """Align stage-1 images with their structural features, batch by batch."""
+    """Align stage-1 images with their structural features, batch by batch.
+
+    The preset `fast` compares the blocks `layers_fast` alone, the others all six.
+    """
     began = time.time()
+    if config.preset == "fast":
+        features = features.with_layers(config.layers_fast)
     settings = preset(config, memory=_memory(backbone))
     diffusion = diffusion_settings(run.profile.stage1)
     batches = _batches(run, len(features.nsd_id))
