@@ -88,7 +88,9 @@ def _claims(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="minddiff", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="minddiff", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, words in (
@@ -96,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         ("simulate", _simulate, "write the in-silico NSD of a profile"),
         ("claims", _claims, "print the claims ledger of a finished run"),
     ):
-        command = commands.add_parser(name, help=words, description=words)
+        command = commands.add_parser(
+            name, help=words, description=words, allow_abbrev=False
+        )
         command.set_defaults(function=function)
         command.add_argument("--profile", default="demo", help="smoke, demo or nsd")
         command.add_argument("--nsd-root", default="", help="folder of the real NSD")

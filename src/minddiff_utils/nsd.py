@@ -77,10 +77,7 @@ ROI_LABELS = {
 }
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
-_REMEDY = (
-    "name the right folder (--nsd-root), or make it with `minddiff simulate` or "
-    "`minddiff fetch`"
-)
+_REMEDY = "name the right folder (--nsd-root), or make one with `minddiff simulate`"
 _DAMAGED = (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError)
 
 

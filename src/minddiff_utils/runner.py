@@ -266,7 +266,6 @@ def _record(job: Job, tree: Tree) -> Path:
 def execute(job: Job, tree: Tree, source: Path) -> Result:
     """Run one notebook in a fresh kernel; the executed copy is kept in any case."""
     import papermill
-    from traitlets.config import Config
 
     began = time.time()
     tree.notebooks.mkdir(parents=True, exist_ok=True)
@@ -284,7 +283,7 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
             kernel_name="python3",
             cwd=source,
             progress_bar=False,
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # no open port
+            extra_arguments=["--log-level=40"],  # errors only, not the start-up hints
         )
     except papermill.PapermillExecutionError as error:
         failure = _describe(job, tree, source, error)
