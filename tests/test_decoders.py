@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
-from minddiff_utils import decoders
-from minddiff_utils.decoders import TargetScaling, VoxelSelectedRidge
+from minddiff_utils.decoders import TargetScaling, VoxelSelectedRidge, scores
 from minddiff_utils.errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]
@@ -356,7 +355,7 @@ def test_scaling_refuses_targets_that_are_empty_or_not_finite() -> None:
 def test_correlation_equals_numpys_with_its_sign(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "_BLOCK_ELEMENTS", 60)  # three targets at a time
+    monkeypatch.setattr(scores, "_BLOCK_ELEMENTS", 60)  # three targets at a time
     Y, Y_hat = rng.standard_normal((2, 20, 7))
     Y_hat[:, 0] = -Y[:, 0]
     r = decoders.feature_correlation(Y, Y_hat)
@@ -387,7 +386,7 @@ def test_correlation_needs_two_images_of_finite_values() -> None:
 def test_the_permutation_null_equals_the_plain_loop(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "_BLOCK_ELEMENTS", 36)  # three targets at a time
+    monkeypatch.setattr(scores, "_BLOCK_ELEMENTS", 36)  # three targets at a time
     Y, Y_hat = rng.standard_normal((2, 12, 8))
     Y[:, 3] = Y_hat[:, 6] = 2.0
     null = decoders.permutation_null(

@@ -1,0 +1,38 @@
+"""Decoders of image features from voxels, their choice and their scores.
+
+`voxel_selected` is the paper's decoder (FastL2LiR's answer), `selection` chooses on
+training images alone, `scores` tells how well predictions do, `targets` scales them.
+They know nothing of images, models or files. Place in the flow: layer 7.
+"""
+
+from minddiff_utils.decoders.scores import (
+    Accuracy,
+    LinearDecoder,
+    feature_correlation,
+    noise_ceiling_r,
+    permutation_null,
+    score_decoder,
+)
+from minddiff_utils.decoders.selection import (
+    contiguous_folds,
+    cross_validated_correlation,
+    k_curve,
+    select_best,
+)
+from minddiff_utils.decoders.targets import TargetScaling
+from minddiff_utils.decoders.voxel_selected import VoxelSelectedRidge
+
+__all__ = [
+    "Accuracy",
+    "LinearDecoder",
+    "TargetScaling",
+    "VoxelSelectedRidge",
+    "contiguous_folds",
+    "cross_validated_correlation",
+    "feature_correlation",
+    "k_curve",
+    "noise_ceiling_r",
+    "permutation_null",
+    "score_decoder",
+    "select_best",
+]
