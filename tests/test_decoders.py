@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
+from minddiff_utils import decoders
 from minddiff_utils.decoders import TargetScaling, VoxelSelectedRidge, scores
 from minddiff_utils.errors import ConfigError, DataError
 
