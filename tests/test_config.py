@@ -1,7 +1,10 @@
 """Profiles refuse what they do not know."""
 
+from pathlib import Path
+
 import pytest
 
+from minddiff_utils import config
 from minddiff_utils.config import AREAS, HVC, LVC, load_profile
 from minddiff_utils.errors import ConfigError
 
@@ -27,6 +30,144 @@ def test_every_shipped_profile_loads_and_carries_its_name(name: str) -> None:
 def test_wrong_override_is_refused_by_name(overrides: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_profile("demo", overrides)
+
+
+def _sentence(overrides: dict, name: str = "demo") -> str:
+    with pytest.raises(ConfigError) as error:
+        load_profile(name, overrides)
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words", "remedy"),
+    [
+        ({"stage2.n_iter": -1}, "is -1, but must be greater than or equal to 0", ""),
+        ({"models.batch_size": 0}, "is 0, but must be greater than 0", ""),
+        ({"evaluation.confidence": 2}, "is 2, but must be less than 1", ""),
+        ({"stage2.n_iter": "five"}, "is 'five', but must be a valid integer", ""),
+        ({"stage2.n_iter": 1.5}, "is 1.5, but must be a valid integer", ""),
+        ({"stage2.n_iter": True}, "is True, but must be a valid integer", ""),
+        (
+            {"stage2.preset": "quick"},
+            "is 'quick', but must be 'paper', 'released' or 'fast'",
+            "",
+        ),
+        ({"stage2": 3}, "is 3, but must be a group of keys", ""),
+        ({"subjects": 3}, "is 3, but must be a list", ""),
+        ({"subjects": []}, "is [], but must be longer", ""),
+        ({"subjects": [1, 9]}, "is 9, but must be less than or equal to 8", "subjects"),
+        ({"stage2.n_itr": 5}, "is no key of a profile (stage2 has preset, n_iter", ""),
+        ({"simulation.x": 5}, "(simulation has n_sessions, n_test_images", ""),
+        ({"nonsense": 1}, "is no key of a profile (it has name, seed", ""),
+        (
+            {"features.clip_layers": [3, 1]},
+            "clip_layers is (3, 1), but must be distinct, ascending",
+            "",
+        ),
+        (
+            {"stage1.encode_index": 51},
+            "encode_index is 51 and decode_steps 7, but with n_steps 10",
+            "",
+        ),
+        ({"stage1": {"encode_index": 51}}, "is 51", "stage1.encode_index"),
+        (
+            {"stage1.encode_index": 51, "stage1.n_steps": 9},
+            "encode_index is 51",
+            "stage1",
+        ),
+    ],
+)
+def test_a_wrong_override_is_told_what_is_allowed_and_that_it_is_the_fault(
+    overrides: dict, words: str, remedy: str
+) -> None:
+    text = _sentence(overrides)
+    assert words in text
+    assert text.endswith(f": mend the override {remedy or next(iter(overrides))}.")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root whose one profile `demo` is free to be spoilt."""
+    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    made = tmp_path / "notebooks" / "profiles"
+    made.mkdir(parents=True)
+    shipped = Path(config.__file__).parents[2] / "notebooks" / "profiles" / "demo.yaml"
+    (made / "demo.yaml").write_bytes(shipped.read_bytes())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("n_iter: 20", "n_iter: -3", "stage2.n_iter is -3, but must be"),
+        ("preset: fast", "preset: quick", "must be 'paper', 'released' or 'fast'"),
+        ("seed: 2308\n", "", "seed is missing"),
+        ("sessions: 6, n_val", "n_val", "data.sessions is missing"),
+        ("features: {}", "features: {x: 1}", "features.x is no key"),
+        ("encode_index: 6", "encode_index: 60", "encode_index is 60"),
+    ],
+)
+@pytest.mark.parametrize(
+    "overrides", [{}, {"stage2.lr_z": 0.2, "data.n_validation": 9}]
+)
+def test_a_fault_in_the_file_is_told_with_its_path(
+    folder: Path, before: str, after: str, words: str, overrides: dict
+) -> None:
+    path = folder / "demo.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after), encoding="utf-8")
+    sentence = _sentence(overrides)
+    assert words in sentence
+    assert sentence.endswith(f": mend {path}.")
+
+
+def test_an_override_that_makes_a_group_must_make_all_of_it() -> None:
+    text = _sentence({"simulation.n_sessions": 3}, "nsd")
+    assert "simulation.n_test_images is missing" in text
+    assert "mend the override simulation" in text
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_of_a_group_and_of_its_field_contradict(order: int) -> None:
+    pairs = [("stage2", 3), ("stage2.n_iter", 5)][::order]
+    assert "One override sets stage2 to 3" in _sentence(dict(pairs))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_of_several_fields_of_a_group_all_count(order: int) -> None:
+    pairs = [("stage2", {"lr_z": 0.7}), ("stage2.n_iter", 5)][::order]
+    stage2 = load_profile("demo", dict(pairs)).stage2
+    assert (stage2.lr_z, stage2.n_iter) == (0.7, 5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1", "is not valid YAML"),
+        (b"a: \xff", "is not valid YAML"),
+        (b"- 1", "must hold keys and values, not list"),
+        (b"", "must hold keys and values, not NoneType"),
+    ],
+)
+def test_an_unreadable_file_is_said_in_a_sentence(
+    folder: Path, content: bytes, words: str
+) -> None:
+    (folder / "demo.yaml").write_bytes(content)
+    assert words in _sentence({})
+
+
+@pytest.mark.parametrize(("n_shards", "fits"), [(0, 0), (1, 1), (4, 1), (5, 0)])
+def test_there_are_at_most_as_many_shards_as_batches(n_shards: int, fits: int) -> None:
+    profile = load_profile("demo", {"data.n_reconstruct": 7, "models.batch_size": 2})
+    if fits:
+        profile.check_shards(n_shards)
+    else:
+        with pytest.raises(ConfigError, match="batches of 2 make 1 to 4"):
+            profile.check_shards(n_shards)
 
 
 def test_unknown_profile_is_refused_with_the_known_ones() -> None:

@@ -251,7 +251,17 @@ def test_prediction_needs_a_fit_and_the_same_voxels(rng: np.random.Generator) ->
 def test_it_is_a_scikit_learn_estimator(rng: np.random.Generator) -> None:
     X, Y = data(rng)
     decoder = VoxelSelectedRidge(0.3, 4).fit(X, Y)
-    params = {"alpha": 0.3, "n_feat": 4, "chunk_targets": None}
+    params = {
+        "alpha": 0.3,
+        "n_feat": 4,
+        "chunk_targets": None,
+        "solver": "auto",
+        "dtype": "float64",
+        "device": "cpu",
+        "max_memory": None,
+        "tol": None,
+        "n_threads": None,
+    }
     assert decoder.get_params() == params
     assert clone(decoder).get_params() == params
     assert not hasattr(clone(decoder), "weights_")
@@ -510,7 +520,10 @@ def test_cross_validation_equals_folds_fitted_by_hand(rng: np.random.Generator) 
         decoder = VoxelSelectedRidge(0.15, 8).fit(X[train], (Y[train] - mean) / sd)
         Y_hat[part] = decoder.predict(X[part]) * sd + mean
     r = decoders.cross_validated_correlation(
-        X, Y, alpha=0.15, n_feat=8, folds=decoders.contiguous_folds(60, 3)
+        X,
+        Y,
+        decoder=VoxelSelectedRidge(0.15, 8),
+        folds=decoders.contiguous_folds(60, 3),
     )
     expected = [
         np.corrcoef(a, b)[0, 1] for a, b in zip(Y.T[:3], Y_hat.T[:3], strict=True)
@@ -526,7 +539,10 @@ def test_cross_validation_is_not_fooled_by_a_decoder_that_overfits(
     on_training = VoxelSelectedRidge(0.15, 40).fit(X, Y).predict(X)
     assert decoders.feature_correlation(Y, on_training).mean() > 0.8
     r = decoders.cross_validated_correlation(
-        X, Y, alpha=0.15, n_feat=40, folds=decoders.contiguous_folds(60, 3)
+        X,
+        Y,
+        decoder=VoxelSelectedRidge(0.15, 40),
+        folds=decoders.contiguous_folds(60, 3),
     )
     # 200 independent targets: SE of the mean about 1/sqrt(60 * 200) = .009
     assert -0.06 < r.mean() < 0.04
@@ -539,9 +555,13 @@ def test_folds_that_leak_are_refused(rng: np.random.Generator) -> None:
     twice = [(rows[5:], rows[:5]), (rows[5:], rows[:5])]
     for folds in (leaks, twice):
         with pytest.raises(DataError, match="held-out images must be in none"):
-            decoders.cross_validated_correlation(X, Y, alpha=1, n_feat=3, folds=folds)
+            decoders.cross_validated_correlation(
+                X, Y, decoder=VoxelSelectedRidge(1, 3), folds=folds
+            )
     with pytest.raises(DataError, match="There is no fold"):
-        decoders.cross_validated_correlation(X, Y, alpha=1, n_feat=3, folds=[])
+        decoders.cross_validated_correlation(
+            X, Y, decoder=VoxelSelectedRidge(1, 3), folds=[]
+        )
 
 
 # --- k % ----------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Artefacts are atomic, deterministic and say what made them."""
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +88,7 @@ def test_png_round_trip_and_wrong_images_are_refused(run: store.Run) -> None:
         store.write_png(path, image.astype(float), run=run)
 
 
-@pytest.mark.parametrize("shard", ["2/2", "a/b", "1", "-1/2"])
+@pytest.mark.parametrize("shard", ["2/2", "a/b", "1", "-1/2", "0/0", "²/3"])
 def test_wrong_shards_are_refused(run: store.Run, shard: str) -> None:
     with pytest.raises(ConfigError, match="INDEX/COUNT"):
         store.start("smoke", shard=shard)
@@ -97,7 +99,179 @@ def test_a_subject_outside_the_profile_is_refused(run: store.Run) -> None:
         store.start("smoke", subject=8)
 
 
-def test_shards_part_the_images_without_overlap(run: store.Run) -> None:
-    shards = [store.start("smoke", shard=f"{i}/3") for i in range(3)]
-    for position in range(7):
-        assert sum(s.in_shard(position) for s in shards) == 1
+# --- shards -------------------------------------------------------------------------
+
+
+def sharded(shard: str, **over: int) -> store.Run:
+    """Return a run of 7 images in batches of 2, so of 4 batches."""
+    overrides = {"data.n_reconstruct": 7, "models.batch_size": 2, **over}
+    return store.start("smoke", subject=1, shard=shard, overrides=overrides)
+
+
+def test_shards_share_out_the_batches_of_the_whole_run(run: store.Run) -> None:
+    assert sharded("0/1").batches(7) == [[0, 1], [2, 3], [4, 5], [6]]
+    assert sharded("0/3").batches(7) == [[0, 1], [6]]
+    assert sharded("1/3").batches(7) == [[2, 3]]
+    assert sharded("2/3").batches(7) == [[4, 5]]
+    assert sharded("1/2").batches(1) == []
+
+
+@pytest.mark.parametrize("shard", ["0/5", "4/5", "0/99"])
+def test_a_shard_that_gets_no_batch_is_refused(run: store.Run, shard: str) -> None:
+    with pytest.raises(ConfigError, match="7 images in batches of 2 make 1 to 4"):
+        sharded(shard)
+
+
+def test_only_a_whole_run_writes_the_figure_of_all_images(run: store.Run) -> None:
+    assert sharded("0/1").figure_stem("f") == run.tree.figures / "f"
+    part = sharded("1/2").figure_stem("f")
+    assert part == run.tree.figures / "parts" / "f.1-of-2"
+    assert sharded("1/2").whole().figure_stem("f") == run.tree.figures / "f"
+
+
+def test_parts_come_back_in_order_once_all_are_there(run: store.Run) -> None:
+    path = run.tree.derived(1) / "t.csv"
+    source = run.tree.root / "in.txt"
+    source.write_text("1")
+    for index in (2, 0, 1):
+        part = sharded(f"{index}/3")
+        assert store.read_parts(path, run=part, inputs=[source]) is None
+        store.write_part(path, {"x": np.array([index])}, run=part, inputs=[source])
+    found = store.read_parts(path, run=sharded("0/3"), inputs=[source])
+    assert found is not None
+    assert [int(part["x"][0]) for part in found] == [0, 1, 2]
+    # another number of shards, changed inputs, another profile: not those parts
+    assert store.read_parts(path, run=sharded("0/2"), inputs=[source]) is None
+    other = sharded("0/3", seed=1)
+    assert store.read_parts(path, run=other, inputs=[source]) is None
+    source.write_text("2")
+    assert store.read_parts(path, run=sharded("0/3"), inputs=[source]) is None
+
+
+def test_a_missing_shard_is_named_by_whoever_reads(run: store.Run) -> None:
+    path = run.tree.derived(1) / "stage1.csv"
+    for index in (0, 2):
+        part = sharded(f"{index}/4")
+        store.write_part(path, {"x": np.array([index])}, run=part, inputs=[])
+    with pytest.raises(StoreError) as error:
+        store.read_table(path)
+    assert "stage1.csv is not complete, shard 1/4, 3/4 is missing" in str(error.value)
+    assert 'shard = "1/4", or minddiff run with --shards 4' in str(error.value)
+
+
+def test_parts_that_nobody_put_together_are_not_read_either(run: store.Run) -> None:
+    path = run.tree.derived(1) / "trajectories.h5"
+    for shard in ("0/2", "1/2"):
+        store.write_part(path, {"x": np.zeros(1)}, run=sharded(shard), inputs=[])
+    with pytest.raises(StoreError, match=r'not complete.* with shard = "0/2"'):
+        store.read_arrays(path)
+
+
+def test_what_another_profile_made_is_discarded_with_its_twins_and_parts(
+    run: store.Run,
+) -> None:
+    path = run.tree.derived(1) / "stage1.csv"
+    table = pd.DataFrame({"x": [1]})
+    store.write_table(path, table, run=sharded("0/1"))
+    store.write_part(path, {"x": np.zeros(1)}, run=sharded("0/2"), inputs=[])
+    files = {p.name for p in path.parent.rglob("*") if p.is_file()}
+    assert len(files) == 8  # csv, md, tex, part; each with a manifest
+    store.discard_stale(path, run=sharded("1/2"), inputs=[])
+    assert {p.name for p in path.parent.rglob("*") if p.is_file()} == files
+    store.discard_stale(path, run=sharded("1/2", seed=1), inputs=[])
+    assert [p for p in path.parent.rglob("*") if p.is_file()] == []
+
+
+def test_a_lock_keeps_a_second_process_out_until_the_first_is_done(
+    run: store.Run,
+) -> None:
+    folder = run.tree.root / "locked"
+    order: list[str] = []
+
+    def second() -> None:
+        with store.locked(folder):
+            order.append("second")
+
+    with store.locked(folder):
+        other = threading.Thread(target=second)  # its own open file: its own lock
+        other.start()
+        other.join(timeout=0.2)
+        assert other.is_alive()
+        order.append("first")
+    other.join(timeout=10)
+    assert order == ["first", "second"]
+
+
+# --- what is broken -----------------------------------------------------------------
+
+
+def test_the_same_bytes_again_leave_the_file_and_its_time_alone(
+    run: store.Run,
+) -> None:
+    path = run.tree.root / "out.txt"
+    store.write_text(path, "made", run=run)
+    os.utime(path, (1, 1))
+    store.write_text(path, "made", run=run)
+    assert path.stat().st_mtime == 1
+    store.write_text(path, "mode", run=run)
+    assert path.stat().st_mtime > 1
+    assert [p.name for p in run.tree.root.glob(".*")] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no png"])
+def test_a_damaged_picture_is_said_in_a_sentence(
+    run: store.Run, content: bytes
+) -> None:
+    path = run.tree.root / "i.png"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_png(path)
+
+
+def test_a_cut_off_picture_is_said_in_a_sentence(run: store.Run) -> None:
+    path = run.tree.root / "i.png"
+    image = np.arange(3 * 64 * 64, dtype=np.int64).reshape(64, 64, 3) % 251
+    store.write_png(path, image.astype(np.uint8), run=run)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_png(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3,4\n", b"\xff\xfe\x00a"])
+def test_a_damaged_table_is_said_in_a_sentence(run: store.Run, content: bytes) -> None:
+    path = run.tree.root / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_table(path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
+def test_a_damaged_manifest_makes_its_artefact_stale_and_stops_no_reader(
+    run: store.Run, content: str
+) -> None:
+    source, path = run.tree.root / "in.txt", run.tree.root / "out.txt"
+    store.write_text(source, "1", run=run)
+    store.write_text(path, "made", run=run, inputs=[source])
+    manifest = source.with_name("in.txt.manifest.json")
+    manifest.write_text(content)
+    assert not store.is_current(source, run=run)
+    # the input itself is whole, so its own digest stands in
+    assert store.is_current(path, run=run, inputs=[source])
+
+
+def test_an_input_that_is_gone_is_not_stood_in_for_by_its_manifest(
+    run: store.Run,
+) -> None:
+    source, path = run.tree.root / "in.txt", run.tree.root / "out.txt"
+    store.write_text(source, "1", run=run)
+    store.write_text(path, "made", run=run, inputs=[source])
+    source.unlink()
+    assert not store.is_current(path, run=run, inputs=[source])
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (4, 4, 1)])
+def test_images_of_other_than_three_channels_are_refused(
+    run: store.Run, shape: tuple
+) -> None:
+    with pytest.raises(StoreError, match="uint8"):
+        store.write_png(run.tree.root / "i.png", np.zeros(shape, np.uint8), run=run)

@@ -17,6 +17,7 @@ import math
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -166,6 +167,19 @@ def shipped_log() -> dict[str, list]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """When to stop now, how long in all (minutes), and the share of the learning rate.
+
+    A share below 1 is for weights that are trained already: the shipped ones.
+    """
+
+    minutes: float
+    total: float
+    peak: float
+    device: str
+
+
 class Trainer:
     """A model, its optimiser, an average of its weights, and where they are saved."""
 
@@ -175,10 +189,12 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
         self.step, self.seconds, self.log = 0, 0.0, []
+        self.before = {"step": 0, "minutes": 0.0}  # of the weights it starts from
         shipped = next((MODELS / name).glob("*.safetensors"), None)
         if not self.path.exists() and shipped is not None:
             model.load_state_dict(load_file(shipped), strict=False)
             self.log = shipped_log().get(name, [])
+            self.before = {k: self.log[-1][k] for k in self.before}
             self.average = {
                 k: v.detach().clone() for k, v in model.state_dict().items()
             }
@@ -187,11 +203,8 @@ class Trainer:
             model.load_state_dict(saved["model"])
             self.average = saved["average"]
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.step, self.seconds, self.log = (
-                saved["step"],
-                saved["seconds"],
-                saved["log"],
-            )
+            self.step, self.seconds = saved["step"], saved["seconds"]
+            self.log, self.before = saved["log"], saved["before"]
 
     def freeze(self, *prefixes: str) -> None:
         """Go on from the average and leave the parameters under `prefixes` as they are.
@@ -204,9 +217,11 @@ class Trainer:
             if name.startswith(prefixes):
                 parameter.requires_grad_(False)
 
-    def update(self, loss: torch.Tensor, fraction: float) -> None:
+    def update(self, loss: torch.Tensor, fraction: float, peak: float) -> None:
         warm = min(1.0, (self.step + 1) / 100)
-        rate = self.lr * warm * max(0.03, 0.5 + 0.5 * math.cos(math.pi * fraction))
+        rate = (
+            self.lr * peak * warm * max(0.03, 0.5 + 0.5 * math.cos(math.pi * fraction))
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -230,27 +245,28 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "log": self.log,
+            "before": self.before,
         }
         part = self.path.with_suffix(".part")
         torch.save(state, part)
         part.rename(self.path)
 
-    def run(self, minutes: float, total_minutes: float, step) -> None:
-        """Call `step(fraction)` for a loss until the time is up; save every minute."""
+    def run(self, schedule: "Schedule", step) -> None:
+        """Call `step()` for a loss until the time is up; save every minute."""
         began = last = time.time()
         before = self.seconds
         losses = []
-        while time.time() - began < 60 * minutes:
-            fraction = min(1.0, self.seconds / (60 * total_minutes))
+        while time.time() - began < 60 * schedule.minutes:
+            fraction = min(1.0, self.seconds / (60 * schedule.total))
             loss = step()
-            self.update(loss, fraction)
+            self.update(loss, fraction, schedule.peak)
             losses.append(loss.item())
             self.seconds = before + time.time() - began
             if time.time() - last > 60:
                 last = time.time()
                 row = {
-                    "step": self.step,
-                    "minutes": round(self.seconds / 60, 2),
+                    "step": self.before["step"] + self.step,
+                    "minutes": round(self.before["minutes"] + self.seconds / 60, 2),
                     "loss": round(float(np.mean(losses)), 5),
                 }
                 losses = []
@@ -265,8 +281,9 @@ class Trainer:
 # --- the autoencoder --------------------------------------------------------------
 
 
-def train_vae(minutes: float, total: float, device: str, *, frozen: bool) -> None:
+def train_vae(schedule: Schedule, *, frozen: bool) -> None:
     torch.manual_seed(1)
+    device = schedule.device
     images, _ = load_world("train")
     model = AutoencoderKL(**VAE_CONFIG).to(device)
     trainer = Trainer("vae", model, lr=1.5e-3, decay=0.998)
@@ -290,7 +307,7 @@ def train_vae(minutes: float, total: float, device: str, *, frozen: bool) -> Non
         pixels = F.mse_loss(y, x) + 0.15 * F.l1_loss(y, x)
         return pixels + 0.05 * edges + 1e-4 * kl + 0.25 * perceived
 
-    trainer.run(minutes, total, step)
+    trainer.run(schedule, step)
 
 
 class ClipDistance:
@@ -338,12 +355,11 @@ def train_clip(
     name: str,
     config: dict,
     world: str,
-    minutes: float,
-    total: float,
-    device: str,
+    schedule: Schedule,
     *,
     frozen: bool,
 ) -> None:
+    device = schedule.device
     torch.manual_seed(2 if name == "clip" else 3)
     images, made = load_world(world)
     vocab = vocabulary()
@@ -375,7 +391,7 @@ def train_clip(
         aux = F.binary_cross_entropy_with_logits(model.aux(a * 8), y)
         return contrast / 2 + 20 * aux
 
-    trainer.run(minutes, total, step)
+    trainer.run(schedule, step)
 
 
 def _labels(made: list[scenes.Scene]) -> torch.Tensor:
@@ -445,15 +461,15 @@ def latents_and_text(device: str) -> tuple[torch.Tensor, ...]:
     return z, saved["c"], null, mean, std
 
 
-def train_unet(minutes: float, total: float, device: str) -> None:
+def train_unet(schedule: Schedule) -> None:
     torch.manual_seed(4)
+    device = schedule.device
     z, (table, rows), null, _, _ = latents_and_text(device)
     spread = table.float().std((0, 1))
     model = UNet2DConditionModel(**UNET_CONFIG)
     model.to(device, memory_format=torch.channels_last)
     trainer = Trainer("unet", model, lr=8e-4, decay=0.999)
-    scheduler = DDIMScheduler(**SCHEDULER_CONFIG)
-    abar = scheduler.alphas_cumprod
+    abar = DDIMScheduler(**SCHEDULER_CONFIG).alphas_cumprod
     batch = 64 if device == "cpu" else 256
     generator = torch.Generator().manual_seed(40 + trainer.step)
 
@@ -472,7 +488,7 @@ def train_unet(minutes: float, total: float, device: str) -> None:
             out = model(x, t.to(device), c.to(device)).sample.float()
         return (weight.to(device) * (out - v.to(device)) ** 2).mean()
 
-    trainer.run(minutes, total, step)
+    trainer.run(schedule, step)
 
 
 def _conditions(
@@ -579,6 +595,9 @@ def main() -> None:
     parser.add_argument(
         "--total", type=float, default=60, help="length of the schedule"
     )
+    parser.add_argument(
+        "--peak", type=float, default=1, help="share of the part's learning rate"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--frozen",
@@ -588,17 +607,17 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    schedule = (args.minutes, args.total, args.device)
+    schedule = Schedule(args.minutes, args.total, args.peak, args.device)
     if args.part == "render":
         render_all()
     elif args.part == "vae":
-        train_vae(*schedule, frozen=args.frozen)
+        train_vae(schedule, frozen=args.frozen)
     elif args.part == "clip":
-        train_clip("clip", CLIP_CONFIG, "train", *schedule, frozen=args.frozen)
+        train_clip("clip", CLIP_CONFIG, "train", schedule, frozen=args.frozen)
     elif args.part == "judge":
-        train_clip("judge", JUDGE_CONFIG, "judge", *schedule, frozen=False)
+        train_clip("judge", JUDGE_CONFIG, "judge", schedule, frozen=False)
     elif args.part == "unet":
-        train_unet(*schedule)
+        train_unet(schedule)
     else:
         export()
 

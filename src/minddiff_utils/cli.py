@@ -30,7 +30,13 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {item!r} must read KEY=VALUE, as stage2.n_iter=5."
             )
-        found[key] = yaml.safe_load(value)
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"--set {item!r} has a value that is not valid YAML: {reason}."
+            ) from error
     if args.subjects:
         try:
             found["subjects"] = [int(s) for s in args.subjects.split(",")]
@@ -60,7 +66,10 @@ def _run(args: argparse.Namespace) -> None:
     profile = load_profile(args.profile, overrides)
     tree = _tree(args, profile)
     only = tuple(args.only.split(",")) if args.only else ()
-    plan = make_plan(profile, tree, overrides, only=only, first=args.first)
+    chosen = {"only": only, "first": args.first, "n_shards": args.shards}
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    plan = make_plan(profile, tree, overrides, **chosen)
     _say(f"{profile.label} · subjects {', '.join(map(str, profile.subjects))}")
     if args.dry_run:
         for job in plan.jobs:
@@ -74,7 +83,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> None:
-    args.only, args.first = "00", ""
+    args.only, args.first, args.shards = "00", "", 1
     _run(args)
 
 
@@ -122,6 +131,15 @@ def _parser() -> argparse.ArgumentParser:
                 "--only", default="", help="notebook numbers, as 03,04"
             )
             command.add_argument("--from", dest="first", default="", help="as 02")
+            command.add_argument(
+                "--shards",
+                type=int,
+                default=1,
+                metavar="N",
+                help="run notebooks 03 and 04 as N jobs per subject, each with its "
+                "share of the batches of images; the results are the same "
+                "(by hand: their parameter shard, INDEX/N)",
+            )
     return parser
 
 

@@ -8,15 +8,18 @@ layer 1; functions elsewhere take values from it, never the whole profile.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from minddiff_utils.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "AREAS",
@@ -96,14 +99,19 @@ class FeatureConfig(_Frozen):
     def _layers_ascend(self) -> "FeatureConfig":
         layers = self.clip_layers
         if not layers or list(layers) != sorted(set(layers)) or layers[0] < 1:
-            msg = "clip_layers must be distinct, ascending and start at 1 or above"
+            msg = (
+                f"clip_layers is {layers}, but must be distinct, ascending and start"
+                " at 1 or above"
+            )
             raise ValueError(msg)
         return self
 
 
 class DecodingConfig(_Frozen):
-    """Voxel-selected ridge (paper section 3; FastL2LiR)."""
+    """How features are read from voxels (paper section 3; ours: dense ridge)."""
 
+    # by_preset: the paper's for the presets paper and released, dense for fast
+    decoder: Literal["by_preset", "voxel_selected", "dense"] = "by_preset"
     alpha: Annotated[float, Field(gt=0)] = 0.15
     n_feat_c: PositiveInt = 450
     n_feat_z: PositiveInt = 3000
@@ -125,7 +133,11 @@ class Stage1Config(_Frozen):
     @model_validator(mode="after")
     def _levels_fit(self) -> "Stage1Config":
         if self.encode_index >= self.n_steps or self.decode_steps > self.n_steps:
-            msg = "encode_index must be below n_steps, decode_steps not above it"
+            msg = (
+                f"encode_index is {self.encode_index} and decode_steps"
+                f" {self.decode_steps}, but with n_steps {self.n_steps} the first must"
+                " be below it and the second not above it"
+            )
             raise ValueError(msg)
         return self
 
@@ -170,11 +182,36 @@ class Profile(_Frozen):
     evaluation: EvaluationConfig
 
     @property
+    def decoder(self) -> Literal["voxel_selected", "dense"]:
+        """Return the decoder in use; the preset of stage 2 decides where none is set.
+
+        `paper` and `released` keep the paper's (FastL2LiR), `fast` reads more with ours.
+        """
+        chosen = self.decoding.decoder
+        if chosen == "by_preset":
+            return "dense" if self.stage2.preset == "fast" else "voxel_selected"
+        return chosen
+
+    @property
     def label(self) -> str:
         """Return the words every figure and table carries about its origin."""
         if self.simulation is None:
             return f"profile {self.name}"
         return f"profile {self.name}: in-silico subjects, demo models"
+
+    def check_shards(self, n_shards: int) -> None:
+        """Raise ConfigError unless each of `n_shards` gets a batch of images.
+
+        Shards share out whole batches, so that results do not depend on them.
+        """
+        n_images, size = self.data.n_reconstruct, self.models.batch_size
+        n_batches = -(-n_images // size)
+        if not 1 <= n_shards <= n_batches:
+            raise ConfigError(
+                f"There are to be {n_shards} shards, but {n_images} images in batches"
+                f" of {size} make 1 to {n_batches}: choose among these, or lower"
+                " models.batch_size."
+            )
 
     @property
     def digest(self) -> str:
@@ -234,14 +271,34 @@ def _freeze(value: Any) -> Any:
 
 
 def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted overrides as nested ones.
+
+    Raises
+    ------
+    ConfigError
+        One override sets a group, another a field of it.
+    """
     nested: dict[str, Any] = {}
     for dotted, value in overrides.items():
         *parents, leaf = str(dotted).split(".")
         node = nested
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = value
+            if not isinstance(node, dict):
+                raise _contradiction(parent, node)
+        given = dict(value) if isinstance(value, Mapping) else value
+        known = node.get(leaf, {})
+        if leaf in node and not (isinstance(known, dict) and isinstance(given, dict)):
+            raise _contradiction(leaf, given)
+        node[leaf] = _merge(known, given) if isinstance(given, dict) else given
     return nested
+
+
+def _contradiction(key: str, value: object) -> ConfigError:
+    return ConfigError(
+        f"One override sets {key} to {value!r}, another sets a field of it: keep one of"
+        " the two."
+    )
 
 
 def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
@@ -250,7 +307,8 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     Raises
     ------
     ConfigError
-        Unknown profile, unreadable YAML, unknown key, wrong type or value.
+        Unknown profile, unreadable YAML, unknown key, wrong type or value; the sentence
+        says whether the file or an override is to be mended.
     """
     folder = project_root() / "notebooks" / "profiles"
     path = folder / f"{name}.yaml"
@@ -259,20 +317,85 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         raise ConfigError(
             f"Profile {name!r} does not exist in {folder}: use one of {known}."
         )
+    return _resolve(name, path, _nest(overrides or {}))
+
+
+def _resolve(name: str, path: Path, overrides: Mapping[str, Any]) -> Profile:
+    """Return the profile in the file at `path` under nested `overrides`."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}.") from error
     if not isinstance(raw, Mapping):
         raise ConfigError(
             f"{path} must hold keys and values, not {type(raw).__name__}."
         )
     try:
-        return Profile.model_validate(_freeze(_merge(raw, _nest(overrides or {}))))
+        return Profile.model_validate(_freeze(_merge(raw, overrides)))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        group: Any = raw
+        for part in first["loc"][:-1]:
+            group = group.get(part) if isinstance(group, Mapping) else None
+        in_file = first["type"] == "missing" and isinstance(group, Mapping)
+        origin = "" if in_file else _origin(first, overrides)
+        remedy = f"mend the override {origin}" if origin else f"mend {path}"
         raise ConfigError(
-            f"Profile {name!r}, key {key or '(whole)'}: {first['msg']}; "
-            f"mend {path} or the override."
+            f"Profile {name!r}, {key or 'as a whole'} {_fault(first)}: {remedy}."
         ) from error
+
+
+def _origin(error: "ErrorDetails", overrides: Mapping[str, Any]) -> str:
+    """Return the override that `error` is about, empty where it is the file."""
+    node: Any = overrides
+    reached: list[str] = []
+    loc = error["loc"][:-1] if error["type"] == "missing" else error["loc"]
+    for part in loc:
+        if not isinstance(node, Mapping):
+            break  # inside an override's list
+        if part not in node:
+            return ""
+        node = node[part]
+        reached.append(str(part))
+    while isinstance(node, Mapping) and len(node) == 1:  # a rule over several fields
+        key = next(iter(node))
+        node = node[key]
+        reached.append(str(key))
+    return ".".join(reached)
+
+
+def _fault(error: "ErrorDetails") -> str:
+    """Return what was given and what is allowed, as the end of a sentence."""
+    kind, words = error["type"], error["msg"]
+    if kind == "missing":
+        return "is missing, but has no default"
+    if kind == "extra_forbidden":
+        return f"is no key of a profile ({_known_keys(error['loc'][:-1])})"
+    if kind == "value_error":
+        return f"does not fit: {words.removeprefix('Value error, ')}"
+    for prefix in ("Input should be ", "Input should "):
+        words = words.removeprefix(prefix)
+    known = {
+        "model_type": "a group of keys",
+        "tuple_type": "a list",
+        "too_short": "longer",
+    }
+    words = known.get(kind, words)
+    given = error["input"]
+    shown = list(given) if isinstance(given, tuple) else given
+    return f"is {shown!r}, but must be {words}"
+
+
+def _known_keys(group: Sequence[int | str]) -> str:
+    """Return the keys of a group of the profile, in words."""
+    model: type[BaseModel] = Profile
+    for part in group:
+        found = model.model_fields[str(part)].annotation
+        kinds = [found, *get_args(found)]  # a group may be optional
+        model = next(
+            k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)
+        )
+    where = ".".join(map(str, group))
+    return f"{where or 'it'} has {', '.join(model.model_fields)}"

@@ -127,6 +127,22 @@ def _round_trip(backbone: Backbone, batch_size: int) -> Any:
     return in_batches(apply, batch_size)
 
 
+def _check_complete(
+    run: store.Run, subject: int, nsd_id: npt.NDArray[np.int64]
+) -> None:
+    """Refuse images of some shards, or of a run for other images."""
+    for stage in ("stage1", "stage2"):
+        path = run.tree.derived(subject) / f"{stage}.csv"
+        table = store.read_table(path)
+        made = table.loc[table["method"] == stage, "nsd_id"]
+        if made.tolist() != nsd_id.tolist():
+            raise StoreError(
+                f"{path} tells of {len(made)} images, but other ones, or another"
+                f" number than {len(nsd_id)}, are to be evaluated: run notebooks 03"
+                " and 04 of this subject with the same profile and overrides."
+            )
+
+
 def score_subject(
     run: store.Run, subject: int, backbone: Backbone, judge: Judge
 ) -> tuple[SubjectScores, npt.NDArray[np.float32]]:
@@ -138,8 +154,14 @@ def score_subject(
         Scores and the judge's embeddings by method.
     float32 (n_test, n_features)
         The judge's embeddings of the true test images.
+
+    Raises
+    ------
+    StoreError
+        A shard of notebook 03 or 04 is missing, or they ran for other images.
     """
     stimuli = read_stimuli(run, subject)
+    _check_complete(run, subject, stimuli.truth.nsd_id)
     size = run.profile.models.batch_size
     truth = stimuli.truth
     made = {
@@ -243,7 +265,7 @@ def make_evidence(
 def gallery(
     run: store.Run, subject: int, methods: Mapping[str, str], *, n: int
 ) -> dict[str, Images]:
-    """Return the first `n` images of the given methods, by their words.
+    """Return the first `n` images of the run's shard, method by method.
 
     Parameters
     ----------
@@ -251,14 +273,16 @@ def gallery(
         Method (or `truth`, `retrieval`) to the words of its row, in order.
     """
     stimuli = read_stimuli(run, subject)
+    nsd_id = stimuli.truth.nsd_id
+    shown = [row for batch in run.batches(len(nsd_id)) for row in batch][:n]
     own = {"truth": stimuli.truth.images, "retrieval": stimuli.retrieved}
     rows: dict[str, Images] = {}
     for method, words in methods.items():
         if method in own:
-            rows[words] = own[method][:n]
+            rows[words] = own[method][shown]
             continue
         folder = run.tree.stage_dir(subject, method)
-        made = read_condition(folder, method, stimuli.truth.nsd_id[:n])
+        made = read_condition(folder, method, nsd_id[shown])
         if made is not None:
             rows[words] = made.images
     return rows

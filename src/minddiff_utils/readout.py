@@ -8,7 +8,7 @@ predictions are used for (`reconstruction`). Place in the flow: layer 8, noteboo
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pandas as pd
 from minddiff_utils.baselines import Standardised, retrieval_nearest
 from minddiff_utils.config import DecodingConfig
 from minddiff_utils.decoders import (
+    DenseRidge,
     TargetScaling,
     VoxelSelectedRidge,
     contiguous_folds,
@@ -38,6 +39,7 @@ __all__ = [
     "decoder_arrays",
     "fit_readout",
     "k_table",
+    "make_decoder",
     "nearest_training_image",
     "predict",
     "test_correlations",
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 Matrix = npt.NDArray[np.float32]
+Estimator = VoxelSelectedRidge | DenseRidge
+DecoderName = Literal["voxel_selected", "dense"]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -101,7 +105,7 @@ class FeatureReadout:
 
     Attributes
     ----------
-    decoder : VoxelSelectedRidge
+    decoder : VoxelSelectedRidge or DenseRidge
         Fitted on standardised targets.
     scaling : TargetScaling
         Training mean and SD of the targets.
@@ -111,19 +115,39 @@ class FeatureReadout:
         Cross-validated correlation on training images; NaN where not computed.
     """
 
-    decoder: VoxelSelectedRidge
+    decoder: Estimator
     scaling: TargetScaling
     selected: Mask
     r_cv: Matrix
 
 
-def _n_feat(name: str, config: DecodingConfig) -> int:
+def make_decoder(
+    feature: str, config: DecodingConfig, decoder: DecoderName
+) -> Estimator:
+    """Return the unfitted decoder of one feature.
+
+    Parameters
+    ----------
+    feature : str
+        `c`, `z`, `clip/1`, ...
+    config : DecodingConfig
+        alpha and voxels per target of the paper's decoder.
+    decoder : {"voxel_selected", "dense"}
+        The paper's, or ridge on all voxels with a penalty chosen for each target.
+    """
+    if decoder == "dense":
+        return DenseRidge()
     known = {"c": config.n_feat_c, "z": config.n_feat_z}
-    return known.get(name, config.n_feat_clip)
+    n_feat = known.get(feature, config.n_feat_clip)
+    return VoxelSelectedRidge(alpha=config.alpha, n_feat=n_feat)
 
 
 def fit_readout(
-    X_train: Matrix, Y_train: Mapping[str, Matrix], config: DecodingConfig
+    X_train: Matrix,
+    Y_train: Mapping[str, Matrix],
+    config: DecodingConfig,
+    *,
+    decoder: DecoderName,
 ) -> dict[str, FeatureReadout]:
     """Fit one decoder per feature; choose the k % of each CLIP layer.
 
@@ -135,6 +159,8 @@ def fit_readout(
         Features by name: `c`, `z`, `clip/1`, ...
     config : DecodingConfig
         alpha, voxels per target, k, folds.
+    decoder : {"voxel_selected", "dense"}
+        See `make_decoder`.
 
     Returns
     -------
@@ -150,19 +176,18 @@ def fit_readout(
     readouts: dict[str, FeatureReadout] = {}
     for name, Y in Y_train.items():
         check_shape(Y.shape, (len(X_train), None), f"training targets {name}")
-        options: dict[str, Any] = {
-            "alpha": config.alpha,
-            "n_feat": _n_feat(name, config),
-        }
-        scaling = TargetScaling.fit(Y)
-        decoder = VoxelSelectedRidge(**options).fit(X_train, scaling.apply(Y))
+        estimator = make_decoder(name, config, decoder)
         selected = np.ones(Y.shape[1], bool)
         r_cv = np.full(Y.shape[1], np.nan, np.float32)
         if name.startswith("clip/"):
-            found = cross_validated_correlation(X_train, Y, folds=folds, **options)
+            found = cross_validated_correlation(
+                X_train, Y, decoder=estimator, folds=folds
+            )
             r_cv = found.astype(np.float32)
             selected = select_best(r_cv, config.k_percent)
-        readouts[name] = FeatureReadout(decoder, scaling, selected, r_cv)
+        scaling = TargetScaling.fit(Y)
+        fitted = estimator.fit(X_train, scaling.apply(Y))
+        readouts[name] = FeatureReadout(fitted, scaling, selected, r_cv)
     return readouts
 
 
@@ -228,6 +253,7 @@ def accuracy_by_area_set(
     Y_test: Mapping[str, Matrix],
     config: DecodingConfig,
     *,
+    decoder: DecoderName,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Refit each feature from the voxels of each area set alone and score it.
@@ -243,7 +269,8 @@ def accuracy_by_area_set(
     for area_set, keep in area_sets.items():
         own = data.voxels(keep)
         readouts = {
-            name: _plain(own.X_train, Y, name, config) for name, Y in Y_train.items()
+            name: _plain(own.X_train, Y, make_decoder(name, config, decoder))
+            for name, Y in Y_train.items()
         }
         tables.append(
             accuracy_table(
@@ -258,12 +285,9 @@ def accuracy_by_area_set(
     return pd.concat(tables, ignore_index=True)
 
 
-def _plain(
-    X_train: Matrix, Y_train: Matrix, name: str, config: DecodingConfig
-) -> FeatureReadout:
+def _plain(X_train: Matrix, Y_train: Matrix, decoder: Estimator) -> FeatureReadout:
     """Fit a decoder without selecting targets."""
     scaling = TargetScaling.fit(Y_train)
-    decoder = VoxelSelectedRidge(alpha=config.alpha, n_feat=_n_feat(name, config))
     decoder.fit(X_train, scaling.apply(Y_train))
     n_targets = Y_train.shape[1]
     nothing = np.full(n_targets, np.nan, np.float32)

@@ -2,8 +2,9 @@
 
 A condition says which features (decoded, true, another image's) go through which part
 of the generator. Noise comes from a stream named by subject and image, so that no image
-depends on order or shard. Not here: the sampler (`diffusion`) and the optimisation
-(`alignment`). Place in the flow: layer 8, notebooks 03 and 04.
+depends on order or shard; the last shard puts the tables and trajectories of all of
+them together. Not here: the sampler (`diffusion`) and the optimisation (`alignment`).
+Place in the flow: layer 8, notebooks 03 and 04.
 """
 
 import math
@@ -43,10 +44,14 @@ from minddiff_utils.images import to_uint8
 __all__ = [
     "Aligned",
     "DecodedFeatures",
+    "Finished",
     "Made",
     "Source",
     "align_images",
+    "begin_stage",
     "diffusion_settings",
+    "finish_stage1",
+    "finish_stage2",
     "paper_config",
     "read_decoded",
     "stage1_images",
@@ -58,6 +63,22 @@ __all__ = [
 ]
 
 Images = npt.NDArray[np.uint8]
+Arrays = Mapping[str, npt.NDArray[Any]]
+#: What each stage writes for all images of a subject together.
+_FILES = {
+    "stage1": ("stage1.csv",),
+    "stage2": ("stage2.csv", "zero_iterations.csv", "trajectories.h5"),
+}
+#: Arrays of a condition in `trajectories.h5` -> whether there is a row per image.
+_TRAJECTORY = {
+    "nsd_id": True,
+    "losses": True,
+    "candidates": False,
+    "candidate_losses": True,
+    "best_iteration": True,
+    "images": True,
+    "iterations": False,
+}
 #: Where the features of a condition come from.
 Source = Literal["decoded", "true", "shuffled"]
 #: Columns of the two tables, and their types; Int64 can be missing.
@@ -291,13 +312,6 @@ def _generators(run: store.Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
     return [run.torch_stream("noise", run.subject or 0, int(i)) for i in nsd_id]
 
 
-def _batches(run: store.Run, n: int) -> list[list[int]]:
-    """Return the rows of this shard, in batches of the profile's size."""
-    rows = [row for row in range(n) if run.in_shard(row)]
-    size = run.profile.models.batch_size
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
 def _stack(backbone: Backbone, images: Sequence[Images]) -> Images:
     """Return all batches' images; none of them gives (0, S, S, 3)."""
     size = backbone.image_size
@@ -343,7 +357,7 @@ def stage1_images(
         raise ConfigError("An image needs z or c: use at least one of them.")
     began = time.time()
     settings = _stage1_settings(run.profile.stage1, use_z=use_z) if use_c else None
-    batches = _batches(run, len(features.nsd_id))
+    batches = run.batches(len(features.nsd_id))
     images = [
         _decode(backbone, own)
         if settings is None
@@ -404,7 +418,7 @@ def align_images(
         features = features.with_layers(config.layers_fast)
     settings = preset(config, memory=_memory(backbone))
     diffusion = diffusion_settings(run.profile.stage1)
-    batches = _batches(run, len(features.nsd_id))
+    batches = run.batches(len(features.nsd_id))
     results = [
         _align_batch(run, backbone, features.rows(rows), diffusion, settings)
         for rows in batches
@@ -457,14 +471,33 @@ def zero_iterations_equal(
 # --- writing ------------------------------------------------------------------------
 
 
+def _subject(run: store.Run) -> int:
+    if run.subject is None:
+        raise ConfigError("Images belong to a subject: start the run with one.")
+    return run.subject
+
+
+def begin_stage(
+    run: store.Run, stage: Literal["stage1", "stage2"], *, inputs: Sequence[Path]
+) -> None:
+    """Delete a stage's tables that are of another run, before images change below them.
+
+    What this very run has written before, or another shard of it, stays. `inputs` must
+    be those that `finish_stage1` or `finish_stage2` is given.
+    """
+    folder = run.tree.derived(_subject(run))
+    with store.locked(folder):
+        for name in _FILES[stage]:
+            store.discard_stale(folder / name, run=run, inputs=inputs)
+
+
 def write_images(
     run: store.Run, made: Mapping[str, Made], *, inputs: Sequence[Path]
 ) -> None:
     """Write each condition's images to its folder, one PNG per image."""
-    if run.subject is None:
-        raise ConfigError("Images belong to a subject: start the run with one.")
+    subject = _subject(run)
     for method, condition in made.items():
-        folder = run.tree.stage_dir(run.subject, method)
+        folder = run.tree.stage_dir(subject, method)
         for nsd_id, image in zip(condition.nsd_id, condition.images, strict=True):
             store.write_png(folder / f"{nsd_id}.png", image, run=run, inputs=inputs)
 
@@ -535,13 +568,194 @@ def trajectory_arrays(aligned: Mapping[str, Aligned]) -> dict[str, npt.NDArray[A
         first = found.batches[0]
         frames = found.stacked("trajectory")  # (n, n_frames, 3, S, S)
         flat = to_uint8(torch.from_numpy(frames.reshape(-1, *frames.shape[2:])))
-        arrays |= {
-            f"{method}/nsd_id": found.made.nsd_id,
-            f"{method}/losses": found.stacked("losses"),
-            f"{method}/candidates": np.array(first.candidates),
-            f"{method}/candidate_losses": found.stacked("candidate_losses"),
-            f"{method}/best_iteration": found.stacked("best_iteration"),
-            f"{method}/images": flat.reshape(*frames.shape[:2], *flat.shape[1:]),
-            f"{method}/iterations": np.array(first.trajectory_iterations),
+        own = {
+            "nsd_id": found.made.nsd_id,
+            "losses": found.stacked("losses"),
+            "candidates": np.array(first.candidates),
+            "candidate_losses": found.stacked("candidate_losses"),
+            "best_iteration": found.stacked("best_iteration"),
+            "images": flat.reshape(*frames.shape[:2], *flat.shape[1:]),
+            "iterations": np.array(first.trajectory_iterations),
         }
+        arrays |= {f"{method}/{name}": own[name] for name in _TRAJECTORY}
     return arrays
+
+
+# --- all shards together --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a shard leaves: its own share, or everything where it was the last one.
+
+    Attributes
+    ----------
+    run : Run
+        The run of all images if all of them are there, this shard's run otherwise.
+    tables : mapping of DataFrame
+        By file name.
+    trajectories : mapping of arrays
+        As `trajectory_arrays`; empty for stage 1.
+    """
+
+    run: store.Run
+    tables: Mapping[str, pd.DataFrame]
+    trajectories: Arrays
+
+
+def finish_stage1(
+    run: store.Run,
+    made: Mapping[str, Made],
+    nsd_id: npt.NDArray[np.int64],
+    *,
+    inputs: Sequence[Path],
+) -> Finished:
+    """Write `stage1.csv`, or this shard's share of it; the last shard writes it whole.
+
+    Parameters
+    ----------
+    made : mapping of Made
+        This shard's images, already written, by condition.
+    nsd_id : (n,) int64
+        The images of all shards, in order.
+    inputs : sequence of Path
+        As given to `begin_stage`.
+    """
+    share = Finished(run, {"stage1.csv": stage1_table(run, made)}, {})
+    return _finish(share, list(made), nsd_id, inputs)
+
+
+def finish_stage2(
+    run: store.Run,
+    aligned: Mapping[str, Aligned],
+    still: pd.DataFrame,
+    nsd_id: npt.NDArray[np.int64],
+    *,
+    inputs: Sequence[Path],
+) -> Finished:
+    """Write the tables and trajectories of stage 2, as `finish_stage1`.
+
+    `still` is the result of `zero_iterations_equal`.
+    """
+    tables = {
+        "stage2.csv": stage2_table(run.profile, aligned),
+        "zero_iterations.csv": still,
+    }
+    share = Finished(run, tables, trajectory_arrays(aligned))
+    return _finish(share, list(aligned), nsd_id, inputs)
+
+
+def _finish(
+    share: Finished,
+    methods: Sequence[str],
+    nsd_id: npt.NDArray[np.int64],
+    inputs: Sequence[Path],
+) -> Finished:
+    """Write a share; where all shares are there, write and return the whole."""
+    run = share.run
+    folder = run.tree.derived(_subject(run))
+    with store.locked(folder):  # else two last shards could each miss the other
+        whole: Finished | None = share
+        if not run.is_whole:
+            _write_share(share, folder, inputs)
+            whole = _read_shares(share, folder, methods, nsd_id, inputs)
+        if whole is None:
+            return share
+        for name, table in whole.tables.items():
+            path = folder / name
+            store.write_table(path, table, run=whole.run, inputs=inputs)
+        if whole.trajectories:
+            path = folder / "trajectories.h5"
+            store.write_arrays(path, whole.trajectories, run=whole.run, inputs=inputs)
+        _discard_leftovers(whole, methods)
+    return whole
+
+
+def _write_share(share: Finished, folder: Path, inputs: Sequence[Path]) -> None:
+    """Write the share exactly: a CSV would round it."""
+    written = {name: _columns(table) for name, table in share.tables.items()}
+    if share.trajectories:
+        written["trajectories.h5"] = dict(share.trajectories)
+    for name, arrays in written.items():
+        store.write_part(folder / name, arrays, run=share.run, inputs=inputs)
+
+
+def _columns(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    """Return a table's columns as arrays; integers that can be missing as floats."""
+    return {
+        str(name): column.to_numpy(np.float64, na_value=np.nan)
+        if column.dtype == "Int64"
+        else column.to_numpy()
+        for name, column in table.items()
+    }
+
+
+def _read_shares(
+    share: Finished,
+    folder: Path,
+    methods: Sequence[str],
+    nsd_id: npt.NDArray[np.int64],
+    inputs: Sequence[Path],
+) -> Finished | None:
+    """Return all shards' shares as one, None while one is missing."""
+    names = [*share.tables, *(["trajectories.h5"] if share.trajectories else [])]
+    found = {}
+    for name in names:
+        parts = store.read_parts(folder / name, run=share.run, inputs=inputs)
+        if parts is None:
+            return None
+        found[name] = parts
+    rank = {int(image): row for row, image in enumerate(nsd_id)}
+    tables = {
+        name: _joined_table(found[name], table, methods, rank)
+        for name, table in share.tables.items()
+    }
+    paths = _joined_paths(found.get("trajectories.h5", []), methods, rank)
+    return Finished(share.run.whole(), tables, paths)
+
+
+def _joined_table(
+    parts: Sequence[Arrays],
+    like: pd.DataFrame,
+    methods: Sequence[str],
+    rank: Mapping[int, int],
+) -> pd.DataFrame:
+    """Return the rows of all parts in the order of one run, typed as `like`."""
+    columns = {
+        name: np.concatenate([part[name] for part in parts]) for name in like.columns
+    }
+    table = pd.DataFrame(columns).astype(like.dtypes.to_dict())
+    place = table["nsd_id"].map(rank)
+    if "method" in table:
+        place += len(rank) * table["method"].map(list(methods).index)
+    return table.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+
+
+def _joined_paths(
+    parts: Sequence[Arrays], methods: Sequence[str], rank: Mapping[int, int]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the trajectories of all parts in the order of one run."""
+    joined: dict[str, npt.NDArray[Any]] = {}
+    for method in methods:
+        own = [part for part in parts if f"{method}/nsd_id" in part]
+        if not own:
+            continue
+        images = np.concatenate([part[f"{method}/nsd_id"] for part in own])
+        order = np.argsort([rank[int(image)] for image in images])
+        for name, per_image in _TRAJECTORY.items():
+            found = [part[f"{method}/{name}"] for part in own]
+            joined[f"{method}/{name}"] = (
+                np.concatenate(found)[order] if per_image else found[0]
+            )
+    return joined
+
+
+def _discard_leftovers(whole: Finished, methods: Sequence[str]) -> None:
+    """Delete images that this run did not make: an earlier one may have made more."""
+    table = next(iter(whole.tables.values()))
+    for method in methods:
+        made = set(table.loc[table["method"] == method, "nsd_id"].astype(str))
+        folder = whole.run.tree.stage_dir(_subject(whole.run), method)
+        for path in folder.glob("*.png"):
+            if path.stem not in made:
+                store.discard(path)

@@ -14,6 +14,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Notebook:
 
     stem: str
     per_subject: bool
+    per_shard: bool = False
 
 
 #: The main line, in order; each needs all before it (of its own subject).
@@ -51,8 +53,8 @@ GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
     Notebook("02_decoding", per_subject=True),
-    Notebook("03_stage1", per_subject=True),
-    Notebook("04_stage2", per_subject=True),
+    Notebook("03_stage1", per_subject=True, per_shard=True),
+    Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False),
 )
@@ -73,7 +75,9 @@ class Job:
         """Return the name of the executed copy, without suffix."""
         if self.subject is None:
             return self.notebook
-        return f"{self.notebook}_subj{self.subject:02d}"
+        name = f"{self.notebook}_subj{self.subject:02d}"
+        shard = self.parameters.get("shard")
+        return f"{name}_shard{shard.replace('/', 'of')}" if shard else name
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,14 @@ def read_parameters(path: Path) -> dict[str, Any]:
             "exactly one: tag the cell that holds its parameters."
         )
     found: dict[str, Any] = {}
-    for node in ast.parse(tagged[0].source).body:
+    try:
+        body = ast.parse(tagged[0].source).body
+    except SyntaxError as error:
+        raise RunError(
+            f"{path.name}, parameters cell, line {error.lineno}: {error.msg}, but only "
+            "NAME = literal is allowed there: mend that line."
+        ) from error
+    for node in body:
         target: ast.expr | None = None
         if isinstance(node, ast.AnnAssign):
             target = node.target
@@ -170,14 +181,17 @@ def make_plan(
     *,
     only: Sequence[str] = (),
     first: str = "",
+    n_shards: int = 1,
     source: Path | None = None,
 ) -> Plan:
     """Return the jobs of `profile`; `only` and `first` are notebook numbers ("04").
 
+    With `n_shards` above 1, notebooks 03 and 04 are that many jobs per subject.
+
     Raises
     ------
     ConfigError
-        A number that no notebook has.
+        A number that no notebook has, or more shards than batches of images.
     RunError
         A notebook is missing or its parameters are not as they must be.
     """
@@ -188,12 +202,14 @@ def make_plan(
             raise ConfigError(
                 f"No notebook has the number {number!r}: use {', '.join(numbers)}."
             )
+    profile.check_shards(n_shards)
     jobs: list[Job] = []
     for notebook in GRAPH:
         if notebook.stem.startswith("00") and profile.simulation is None:
             continue
-        for subject in profile.subjects if notebook.per_subject else (None,):
-            jobs.append(_job(notebook, subject, profile, overrides, jobs, source))
+        before = tuple(jobs)  # shards of one notebook do not need each other
+        for part in _parts(notebook, profile, n_shards):
+            jobs.append(_job(notebook, part, profile, overrides, before, source))
     kept = [
         job
         for job in jobs
@@ -202,9 +218,19 @@ def make_plan(
     return Plan(tuple(kept), tree, source)
 
 
+def _parts(notebook: Notebook, profile: Profile, n_shards: int) -> list[dict[str, Any]]:
+    """Return the parameters in which a notebook's jobs differ."""
+    if not notebook.per_subject:
+        return [{}]
+    shards: list[dict[str, Any]] = [{}]
+    if notebook.per_shard and n_shards > 1:
+        shards = [{"shard": f"{index}/{n_shards}"} for index in range(n_shards)]
+    return [{"subject": s, **shard} for s in profile.subjects for shard in shards]
+
+
 def _job(
     notebook: Notebook,
-    subject: int | None,
+    part: Mapping[str, Any],
     profile: Profile,
     overrides: Mapping[str, Any],
     before: Sequence[Job],
@@ -216,17 +242,17 @@ def _job(
     parameters: dict[str, Any] = {
         "profile": profile.name,
         "overrides": dict(overrides),
+        **part,
     }
-    if subject is not None:
-        parameters["subject"] = subject
     check_parameters(path, parameters)
+    subject = part.get("subject")
     needs = [b for b in before if subject is None or b.subject in (None, subject)]
     facts = {
         "notebook": provenance.digest_file(path),
         "code": provenance.code_digest(),
         "profile": profile.digest,
         "before": [b.key for b in needs],
-        "subject": subject,
+        **part,
     }
     names = tuple(b.name for b in needs)
     key = provenance.digest_json(facts)
@@ -239,9 +265,12 @@ def is_done(job: Job, tree: Tree) -> bool:
         record = json.loads(_record(job, tree).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    if record.get("key") != job.key:
+    if not isinstance(record, dict) or record.get("key") != job.key:
         return False
-    return all(_unchanged(Path(p), facts) for p, facts in record["artefacts"].items())
+    artefacts = record.get("artefacts")
+    if not isinstance(artefacts, dict):
+        return False  # not a record of ours: run again
+    return all(_unchanged(Path(p), facts) for p, facts in artefacts.items())
 
 
 def _unchanged(path: Path, facts: Sequence[int]) -> bool:
@@ -266,6 +295,7 @@ def _record(job: Job, tree: Tree) -> Path:
 def execute(job: Job, tree: Tree, source: Path) -> Result:
     """Run one notebook in a fresh kernel; the executed copy is kept in any case."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     began = time.time()
     tree.notebooks.mkdir(parents=True, exist_ok=True)
@@ -287,6 +317,11 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
         )
     except papermill.PapermillExecutionError as error:
         failure = _describe(job, tree, source, error)
+    except DeadKernelError:
+        failure = (
+            f"the kernel of {job.name} died, which happens when memory runs out (see "
+            f"{tree.notebooks / job.name}.ipynb)"
+        )
     seconds = time.time() - began
     usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     if not failure:
@@ -371,5 +406,13 @@ def _in_order(
             say(f"{job.name}: queued")
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
-            del running[future]
-            yield future.result()
+            name = running.pop(future)
+            try:
+                result = future.result()
+            except BrokenProcessPool as error:
+                raise RunError(
+                    f"A process died while {name} ran, which happens when memory runs "
+                    "out: lower --jobs and give the same command again; what is done "
+                    "is kept."
+                ) from error
+            yield result

@@ -1,16 +1,18 @@
 """The only writer: atomic files with a manifest beside each, and the project's tree.
 
 Every artefact is written beside its place and renamed, so that nothing half-written is
-ever found; its manifest (`NAME.manifest.json`) says what made it. Place in the flow:
-layer 3; notebooks read and write only through here.
+ever found; its manifest (`NAME.manifest.json`) says what made it. A shard writes its
+share of an artefact into the folder `parts` beside it, and the last shard puts all
+shares together. Place in the flow: layer 3; notebooks read and write only through here.
 """
 
+import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -33,15 +35,20 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "Tree",
+    "discard",
+    "discard_stale",
     "is_current",
+    "locked",
     "read_arrays",
     "read_attrs",
     "read_bytes",
+    "read_parts",
     "read_png",
     "read_table",
     "start",
     "write_arrays",
     "write_figure",
+    "write_part",
     "write_png",
     "write_table",
     "write_text",
@@ -104,10 +111,34 @@ class Run:
         """Return the torch stream `names` under the profile's seed."""
         return rng.torch_stream(self.profile.seed, *names)
 
-    def in_shard(self, position: int) -> bool:
-        """Return whether the image at `position` belongs to this run's shard."""
+    def batches(self, n_images: int) -> list[list[int]]:
+        """Return the rows of this run's shard, of `n_images`, batch by batch.
+
+        Shards share out whole batches: an image then meets the same others in its batch
+        however many shards there are, and float32 sums come out the same to the bit.
+        """
         index, count = self.shard
-        return position % count == index
+        size = self.profile.models.batch_size
+        starts = range(0, n_images, size)
+        rows = [list(range(k, min(k + size, n_images))) for k in starts]
+        return rows[index::count]
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether this run makes all images, not a shard of them."""
+        return self.shard[1] == 1
+
+    def whole(self) -> "Run":
+        """Return the run of all images that this run is a shard of."""
+        return replace(self, shard=(0, 1))
+
+    def figure_stem(self, name: str) -> Path:
+        """Return where the figure `name` goes, without suffix; a shard's has its own.
+
+        A figure of some images never takes the place of the figure of all.
+        """
+        path = self.tree.figures / name
+        return path if self.is_whole else _part_path(path, self.shard)
 
     def __repr__(self) -> str:
         """Show what a reader needs to know about where numbers come from."""
@@ -122,7 +153,7 @@ class Run:
 
 def _parse_shard(shard: str) -> tuple[int, int]:
     index, _, count = shard.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise ConfigError(
             f"shard is {shard!r}, but must read INDEX/COUNT, such as 0/1."
         )
@@ -151,7 +182,9 @@ def start(
         )
     here = read_environment()
     nsd = here.nsd_root or here.root / "data" / profile / "nsd"
-    run = Run(resolved, Tree(here.root, profile, nsd), subject, _parse_shard(shard))
+    parsed = _parse_shard(shard)
+    resolved.check_shards(parsed[1])
+    run = Run(resolved, Tree(here.root, profile, nsd), subject, parsed)
     if resolved.models.backbone != "sd14":
         _fix_threads(resolved.models.n_threads)
     return run
@@ -170,7 +203,11 @@ def _fix_threads(n_threads: int) -> None:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place."""
+    """Yield a temporary path beside `path`; on success it takes `path`'s place.
+
+    A file that has the same bytes already is left as it is, with its time, so that
+    what the runner knows about it stays true.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -178,7 +215,8 @@ def _beside(path: Path) -> Iterator[Path]:
             yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
-            part.replace(path)
+            if not _same_bytes(part, path):
+                part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
@@ -187,6 +225,12 @@ def _beside(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({reason}): free space or mend permissions "
             "there, then run the same command again."
         ) from error
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    if not second.is_file() or first.stat().st_size != second.stat().st_size:
+        return False
+    return provenance.digest_file(first) == provenance.digest_file(second)
 
 
 def _write(
@@ -223,10 +267,14 @@ def _manifest_path(path: Path) -> Path:
 
 
 def _input_digest(path: Path) -> str:
-    manifest = _manifest_path(path)
-    if manifest.is_file():
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
-    return provenance.digest_file(path) if path.is_file() else "absent"
+    """Return an input's digest, from its manifest where that can be read."""
+    if not path.is_file():
+        return "absent"
+    try:
+        text = _manifest_path(path).read_text(encoding="utf-8")
+        return str(json.loads(text)["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return provenance.digest_file(path)
 
 
 def _key(run: Run, inputs: Sequence[Path]) -> str:
@@ -247,7 +295,7 @@ def is_current(path: Path, *, run: Run, inputs: Sequence[Path] = ()) -> bool:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         fits = manifest["key"] == _key(run, inputs)
         return bool(fits and manifest["sha256"] == provenance.digest_file(path))
-    except (ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -332,7 +380,7 @@ def write_png(
     inputs: Sequence[Path] = (),
 ) -> None:
     """Write an RGB image, uint8 (height, width, 3), as PNG."""
-    if image.dtype != np.uint8 or image.ndim != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise StoreError(
             f"{path.name} must be a uint8 (height, width, 3) image, "
             f"not {image.dtype} {image.shape}."
@@ -364,15 +412,95 @@ def write_text(path: Path, text: str, *, run: Run, inputs: Sequence[Path] = ()) 
     _write(path, lambda part: _write_bytes(part, text.encode()), run, inputs)
 
 
+# --- shards -----------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of `folder`'s lock until the block ends.
+
+    The system frees the lock of a process that dies.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _part_path(path: Path, shard: tuple[int, int], suffix: str = "") -> Path:
+    name = f"{path.name}.{shard[0]}-of-{shard[1]}{suffix}"
+    return path.parent / "parts" / name
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """Return the shares of `path` that shards have written, the newest last."""
+    found = (path.parent / "parts").glob(f"{path.name}.*-of-*.h5")
+    return sorted(found, key=lambda part: part.stat().st_mtime_ns)
+
+
+def discard(path: Path) -> None:
+    """Delete an artefact, its manifest and, of a table, its twins; absent is fine."""
+    twins = [".md", ".tex"] if path.suffix == ".csv" else []
+    for file in (path, *map(path.with_suffix, twins)):
+        file.unlink(missing_ok=True)
+        _manifest_path(file).unlink(missing_ok=True)
+
+
+def discard_stale(path: Path, *, run: Run, inputs: Sequence[Path]) -> None:
+    """Delete `path` and shards' shares of it unless made by this code from these."""
+    for artefact in (path, *_parts_of(path)):
+        if not is_current(artefact, run=run, inputs=inputs):
+            discard(artefact)
+
+
+def write_part(
+    path: Path, arrays: Mapping[str, Array], *, run: Run, inputs: Sequence[Path]
+) -> None:
+    """Write this shard's share of the artefact `path`."""
+    part = _part_path(path, run.shard, ".h5")
+    write_arrays(part, arrays, run=run, inputs=inputs)
+
+
+def read_parts(
+    path: Path, *, run: Run, inputs: Sequence[Path]
+) -> list[dict[str, Array]] | None:
+    """Return all shards' shares of `path` in order, None while one is missing.
+
+    A share that other code, another profile or other inputs made is missing, too.
+    """
+    count = run.shard[1]
+    parts = [_part_path(path, (index, count), ".h5") for index in range(count)]
+    if not all(is_current(part, run=run, inputs=inputs) for part in parts):
+        return None
+    return [read_arrays(part) for part in parts]
+
+
 # --- reading ----------------------------------------------------------------------
 
 
 def _require(path: Path) -> None:
-    if not path.is_file():
+    if path.is_file():
+        return
+    parts = _parts_of(path)
+    if not parts:
         raise StoreError(
             f"{path} does not exist: run the notebook that writes it first "
             "(./run_all.sh does it in order)."
         )
+    shards = [part.stem.removeprefix(f"{path.name}.").split("-of-") for part in parts]
+    count = shards[-1][1]
+    done = {int(index) for index, of in shards if of == count}
+    missing = [f"{index}/{count}" for index in range(int(count)) if index not in done]
+    what = f"shard {', '.join(missing)} is missing" if missing else "no shard made it"
+    again = missing[0] if missing else f"0/{count}"
+    raise StoreError(
+        f"{path} is not complete, {what}: run the notebook that writes it with "
+        f'shard = "{again}", or minddiff run with --shards {count}.'
+    )
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"{path} is damaged and cannot be read: delete it and run again.")
 
 
 @contextmanager
@@ -382,9 +510,7 @@ def _open_h5(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except OSError as error:
-        raise StoreError(
-            f"{path} is damaged and cannot be read: delete it and run again."
-        ) from error
+        raise _damaged(path) from error
 
 
 def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
@@ -428,11 +554,17 @@ def read_bytes(path: Path) -> bytes:
 def read_table(path: Path) -> pd.DataFrame:
     """Return the CSV table at `path`."""
     _require(path)
-    return pd.read_csv(path)
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:  # pandas' parser errors and bad UTF-8 alike
+        raise _damaged(path) from error
 
 
 def read_png(path: Path) -> npt.NDArray[np.uint8]:
     """Return the PNG at `path` as RGB, uint8 (height, width, 3)."""
     _require(path)
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:  # Pillow's words for a broken file
+        raise _damaged(path) from error

@@ -11,6 +11,7 @@ import numpy as np
 from minddiff_utils import provenance, store
 from minddiff_utils.config import AREAS
 from minddiff_utils.cortex import CorticalData
+from minddiff_utils.errors import StoreError
 from minddiff_utils.evaluation import gallery, gather
 from minddiff_utils.figures import MethodPanels
 from minddiff_utils.report import FigureItem, Section, TableItem, render_report
@@ -53,7 +54,13 @@ _DATA = {
 
 
 def method_panels(run: store.Run, subject: int) -> MethodPanels:
-    """Return the pictures and curves of a subject's first test image."""
+    """Return the pictures and curves of a subject's first test image.
+
+    Raises
+    ------
+    StoreError
+        An image or an array of the subject is missing.
+    """
     folder = run.tree.derived(subject)
     names = ("truth", "z_only", "c_only", "stage1", "stage2")
     made = gallery(run, subject, {name: name for name in names}, n=1)
@@ -71,7 +78,13 @@ def method_panels(run: store.Run, subject: int) -> MethodPanels:
 
 
 def weight_maps(run: store.Run, subject: int) -> CorticalData:
-    """Return each voxel's weight over the mean: c, z and the lowest CLIP layer."""
+    """Return each voxel's weight over the mean: c, z and the lowest CLIP layer.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or a feature's weights are all zero.
+    """
     folder = run.tree.derived(subject)
     lowest = f"clip/{run.profile.features.clip_layers[0]}"
     names = {"c": "c", "z": "z", "lowest CLIP layer": lowest}
@@ -79,6 +92,13 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
     weights = store.read_arrays(folder / "decoders.h5", keys)
     voxels = store.read_arrays(folder / "responses.h5", ["voxel_ijk", "roi"])
     found = {words: weights[f"{name}/voxel_weight"] for words, name in names.items()}
+    for words, values in found.items():
+        if not np.any(values):
+            raise StoreError(
+                f"{folder / 'decoders.h5'}: the weights of {words} are all zero, so no"
+                " voxel's share can be shown: run notebook 02 again with a lower"
+                " decoding.alpha."
+            )
     values = {words: w / np.mean(w) for words, w in found.items()}
     return CorticalData(voxels["voxel_ijk"], voxels["roi"], AREAS, values)
 

@@ -5,6 +5,15 @@ training images alone, `scores` tells how well predictions do, `targets` scales 
 They know nothing of images, models or files. Place in the flow: layer 7.
 """
 
+from minddiff_utils.decoders.banded import BandedRidge
+from minddiff_utils.decoders.collapse import (
+    category_holdout,
+    effective_rank,
+    rank_ratio,
+    variance_explained,
+    variance_spectrum,
+)
+from minddiff_utils.decoders.kernel_ridge import DenseRidge
 from minddiff_utils.decoders.scores import (
     Accuracy,
     LinearDecoder,
@@ -19,20 +28,28 @@ from minddiff_utils.decoders.selection import (
     k_curve,
     select_best,
 )
-from minddiff_utils.decoders.targets import TargetScaling
+from minddiff_utils.decoders.targets import ScaledTargets, TargetScaling
 from minddiff_utils.decoders.voxel_selected import VoxelSelectedRidge
 
 __all__ = [
     "Accuracy",
+    "BandedRidge",
+    "DenseRidge",
     "LinearDecoder",
+    "ScaledTargets",
     "TargetScaling",
     "VoxelSelectedRidge",
+    "category_holdout",
     "contiguous_folds",
     "cross_validated_correlation",
+    "effective_rank",
     "feature_correlation",
     "k_curve",
     "noise_ceiling_r",
     "permutation_null",
+    "rank_ratio",
     "score_decoder",
     "select_best",
+    "variance_explained",
+    "variance_spectrum",
 ]

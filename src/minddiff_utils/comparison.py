@@ -1,0 +1,337 @@
+"""Which decoder to trust: all side by side, and on categories never trained on.
+
+Does a sparse choice of voxels per target read more than a dense ridge, and do
+predictions collapse onto few directions? Not here: the decoders (`decoders`) and the
+features that go on to stages 1 and 2 (`readout`).
+Place in the flow: layer 8, notebook 02.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+
+from minddiff_utils.decoders import (
+    TargetScaling,
+    category_holdout,
+    effective_rank,
+    feature_correlation,
+    noise_ceiling_r,
+)
+from minddiff_utils.errors import DataError, check_shape
+from minddiff_utils.readout import VoxelData
+from minddiff_utils.statistics import Interval
+
+__all__ = [
+    "COCO_CATEGORIES",
+    "Holdout",
+    "bootstrap_mean_r",
+    "categories_in_captions",
+    "compare_decoders",
+    "compare_on_holdout",
+    "split_by_category",
+]
+
+Matrix = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+_COCO = (
+    "person bicycle car motorcycle airplane bus train truck boat traffic_light "
+    "fire_hydrant stop_sign parking_meter bench bird cat dog horse sheep cow elephant "
+    "bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis snowboard "
+    "sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket "
+    "bottle wine_glass cup fork knife spoon bowl banana apple sandwich orange "
+    "broccoli carrot hot_dog pizza donut cake chair couch potted_plant bed "
+    "dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven "
+    "toaster sink refrigerator book clock vase scissors teddy_bear hair_drier "
+    "toothbrush "
+)
+#: The 80 object categories of COCO (Lin et al. 2014), by their published names.
+COCO_CATEGORIES = tuple(name.replace("_", " ") for name in _COCO.split())
+
+
+# --- intervals ------------------------------------------------------------------------
+
+
+def bootstrap_mean_r(
+    Y_true: Matrix,
+    Y_hat: Matrix,
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return the mean over targets of Pearson's r, with a bootstrap over images.
+
+    Every resample of images recomputes all correlations, from weighted sums: one
+    product per sum serves all resamples.
+
+    Parameters
+    ----------
+    Y_true, Y_hat : (n_images, n_targets)
+        True and decoded features; targets where either does not vary are left out.
+    n_bootstrap : int
+        Resamples of the images.
+    rng : Generator
+        Draws them.
+    confidence : float
+        Of the interval.
+
+    Raises
+    ------
+    DataError
+        As `feature_correlation`, or no target varies.
+    """
+    r = feature_correlation(Y_true, Y_hat)
+    keep = np.isfinite(r)
+    if not keep.any():
+        raise DataError("No target varies in truth and prediction: nothing to compare.")
+    n = len(Y_true)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_bootstrap).astype(np.float64)
+    means = _weighted_mean_r(
+        _standard(Y_true[:, keep]), _standard(Y_hat[:, keep]), counts
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(means, (tail, 1 - tail))
+    return Interval(float(r[keep].mean()), float(low), float(high), n)
+
+
+def _standard(Y: Matrix) -> npt.NDArray[np.float64]:
+    centred = Y.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    return np.asarray(centred / centred.std(axis=0))
+
+
+def _weighted_mean_r(
+    U: npt.NDArray[np.float64],
+    V: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Return the mean r of each row of counts (n_bootstrap, n_images)."""
+    n = counts.sum(axis=1, keepdims=True)
+    mean_u, mean_v = counts @ U / n, counts @ V / n
+    cross = counts @ (U * V) / n - mean_u * mean_v
+    var_u, var_v = counts @ U**2 / n - mean_u**2, counts @ V**2 / n - mean_v**2
+    varies = (var_u > 1e-12) & (var_v > 1e-12)  # one image drawn n times has no r
+    r = np.where(varies, cross / np.sqrt(np.where(varies, var_u * var_v, 1)), np.nan)
+    return np.asarray(np.nanmean(r, axis=1))
+
+
+# --- side by side ---------------------------------------------------------------------
+
+
+def compare_decoders(
+    data: VoxelData,
+    Y_train: Mapping[str, Matrix],
+    Y_test: Mapping[str, Matrix],
+    decoders: Mapping[str, Mapping[str, BaseEstimator]],
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Fit every decoder to every feature and score it on the test images.
+
+    Parameters
+    ----------
+    data : VoxelData
+        Responses of one subject.
+    Y_train, Y_test : mapping of (n_images, n_targets)
+        Features by name.
+    decoders : mapping of mapping of estimators
+        Decoder's name to feature to an unfitted estimator; all choices that it makes
+        it makes on training images.
+    n_bootstrap : int
+        Resamples of test images behind each interval.
+    rng : Generator
+        Draws them, the same for all decoders and features.
+
+    Returns
+    -------
+    DataFrame
+        decoder, feature, r_mean, r_low, r_high, r_ceiling, rank, rank_true, rank_share,
+        n_images, n_targets.
+    """
+    rows = []
+    seed = int(rng.integers(2**63))
+    for name, by_feature in decoders.items():
+        for feature, estimator in by_feature.items():
+            scaling = TargetScaling.fit(Y_train[feature])
+            fitted = clone(estimator)
+            fitted.fit(data.X_train, scaling.apply(Y_train[feature]))
+            Y_hat = fitted.predict(data.X_test).astype(np.float32)
+            ceiling = noise_ceiling_r(fitted, Y_hat, data.ncsnr, data.n_repeats_test)
+            truth = scaling.apply(Y_test[feature])
+            score = _score(truth, Y_hat, n_bootstrap, np.random.default_rng(seed))
+            rows.append(
+                {"decoder": name, "feature": feature, **score}
+                | {"r_ceiling": float(np.nanmean(ceiling))}
+            )
+    return pd.DataFrame(rows)
+
+
+def _score(
+    truth: Matrix, Y_hat: Matrix, n_bootstrap: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return accuracy with its interval and the ranks, of standardised targets."""
+    r = bootstrap_mean_r(truth, Y_hat, n_bootstrap=n_bootstrap, rng=rng)
+    rank, rank_true = effective_rank(Y_hat), effective_rank(truth)
+    return {
+        "r_mean": r.value,
+        "r_low": r.low,
+        "r_high": r.high,
+        "rank": rank,
+        "rank_true": rank_true,
+        "rank_share": rank / rank_true,
+        "n_images": r.n,
+        "n_targets": int(np.isfinite(feature_correlation(truth, Y_hat)).sum()),
+    }
+
+
+# --- categories that were never trained on --------------------------------------------
+
+
+def categories_in_captions(
+    captions: npt.NDArray[Any], names: Sequence[str] = COCO_CATEGORIES
+) -> list[frozenset[str]]:
+    """Return the object categories that the captions of each image name.
+
+    A name counts where it stands as a word, singular or plural, in any caption; inside
+    a longer name it does not count ("dog" in "hot dog"). People write "puppy" too:
+    on real captions a category can be present without its name.
+
+    Parameters
+    ----------
+    captions : (n_images, n_captions) str
+        Captions, English.
+    names : sequence of str
+        Categories to look for.
+
+    >>> found = categories_in_captions(np.array([["two hot dogs and a Cat"]]))
+    >>> sorted(found[0])
+    ['cat', 'hot dog']
+    """
+    longest_first = sorted(names, key=len, reverse=True)
+    either = "|".join(re.escape(name) for name in longest_first)
+    pattern = re.compile(rf"\b({either})(?:e?s)?\b", re.IGNORECASE)
+    return [
+        frozenset(m.lower() for text in texts for m in pattern.findall(str(text)))
+        for texts in captions
+    ]
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Training rows under two conditions, and the rows that both are scored on.
+
+    Attributes
+    ----------
+    categories : tuple of str
+        Those held out.
+    other, same : (n_train,) int64
+        Rows of images without any of these categories; and as many rows drawn from
+        these and from other images of the held-out categories.
+    held_out : (n_images,) int64
+        Rows that are scored; in neither of the two.
+    """
+
+    categories: tuple[str, ...]
+    other: Rows
+    same: Rows
+    held_out: Rows
+
+
+def split_by_category(
+    labels: Sequence[frozenset[str]], *, share: float, rng: np.random.Generator
+) -> Holdout:
+    """Hold out a share of the categories, all their images with them.
+
+    Half of the images of held-out categories are scored. The other half goes into the
+    training rows of the control condition, which are as many as those of the hold-out.
+
+    Parameters
+    ----------
+    labels : sequence of sets of str
+        Categories of each training image; images without any are left out.
+    share : float
+        Of the categories, in (0, 1).
+    rng : Generator
+        Draws categories and halves.
+
+    Raises
+    ------
+    DataError
+        Too few categories or images to hold any out.
+    """
+    known = sorted(frozenset().union(*labels))
+    n_held = round(share * len(known))
+    if not 1 <= n_held < len(known):
+        raise DataError(
+            f"{share:g} of {len(known)} categories cannot be held out: at least one"
+            " category must be held out and one must stay."
+        )
+    chosen = tuple(sorted(rng.permutation(known)[:n_held].tolist()))
+    other, held = category_holdout(labels, chosen)
+    order = rng.permutation(held)
+    scored, kept = np.sort(order[: len(order) // 2]), order[len(order) // 2 :]
+    if len(scored) < 2 or len(other) < 2:
+        raise DataError(
+            f"Holding out {n_held} categories leaves {len(other)} training images and"
+            f" {len(scored)} to score: use more sessions."
+        )
+    rest = rng.permutation(other)[: max(0, len(other) - len(kept))]
+    same = np.sort(np.concatenate([kept, rest]))[: len(other)]
+    return Holdout(chosen, np.sort(other), same, scored)
+
+
+def compare_on_holdout(
+    X: Matrix,
+    Y: Mapping[str, Matrix],
+    decoders: Mapping[str, Mapping[str, BaseEstimator]],
+    holdout: Holdout,
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Score decoders on held-out categories, trained with and without them.
+
+    Parameters
+    ----------
+    X, Y : (n_images, n_voxels), mapping of (n_images, n_targets)
+        Training images of one subject; test images take no part.
+    decoders : mapping of mapping of estimators
+        As in `compare_decoders`.
+    holdout : Holdout
+        From `split_by_category`, on the same rows.
+    n_bootstrap : int
+        Resamples of images behind each interval.
+    rng : Generator
+        Draws them, the same for all.
+
+    Returns
+    -------
+    DataFrame
+        decoder, feature, trained_on ("same categories", "other categories"), the
+        columns of `compare_decoders` without r_ceiling, n_train, n_categories.
+    """
+    rows = []
+    seed = int(rng.integers(2**63))
+    conditions = {"same categories": holdout.same, "other categories": holdout.other}
+    for name, by_feature in decoders.items():
+        for feature, estimator in by_feature.items():
+            check_shape(Y[feature].shape, (len(X), None), f"Y of {feature}")
+            for condition, train in conditions.items():
+                scaling = TargetScaling.fit(Y[feature][train])
+                fitted = clone(estimator)
+                fitted.fit(X[train], scaling.apply(Y[feature][train]))
+                Y_hat = fitted.predict(X[holdout.held_out]).astype(np.float32)
+                truth = scaling.apply(Y[feature][holdout.held_out])
+                score = _score(truth, Y_hat, n_bootstrap, np.random.default_rng(seed))
+                row = {"decoder": name, "feature": feature, "trained_on": condition}
+                n = {"n_train": len(train), "n_categories": len(holdout.categories)}
+                rows.append(row | score | n)
+    return pd.DataFrame(rows)

@@ -1,0 +1,397 @@
+"""Evaluation reads the right images, pairs them rightly and refuses what is incomplete.
+
+The models are made up: an image's embedding is its mean colour, so that every score can
+be computed beside it by numpy alone.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from minddiff_utils import evaluation, store
+from minddiff_utils.backbone import Judge
+from minddiff_utils.claims import CONTRASTS
+from minddiff_utils.errors import MindDiffError, StoreError
+from minddiff_utils.metrics import frechet_distance
+from minddiff_utils.rng import stream
+
+Images = npt.NDArray[np.uint8]
+#: The stimuli's rows; test images are those of `decoded.h5`, in its order.
+IDS = np.array([40, 7, 300, 12, 99, 81, 5])
+SPLIT = ["train", "test", "train", "test", "validation", "test", "test"]
+DECODED = np.array([81, 7, 5, 12])
+NEAREST = np.array([300, 40, 40, 300])
+N = 3  # images to reconstruct
+SMALL = {
+    "subjects": (1, 2),
+    "data.n_reconstruct": N,
+    "models.batch_size": 2,
+    "evaluation.n_bootstrap": 20,
+    "evaluation.n_permutations": 20,
+}
+GENERATED = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
+GENERATED += ("stage2_true", "stage2_shuffled")
+
+
+def _colour(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3)) + 1  # (n, 3)
+
+
+class Eye:
+    def image_embed(self, x: Tensor) -> Tensor:
+        return _colour(x)
+
+
+class MirroredBackbone:
+    """An autoencoder that loses nothing, and a CLIP that sees green alone doubled."""
+
+    device = torch.device("cpu")
+
+    def clip_image_embed(self, x: Tensor) -> Tensor:
+        return _colour(x) * torch.tensor([1.0, 2.0, 1.0])
+
+    def encode_images(self, x: Tensor) -> Tensor:
+        return x.flip(3)
+
+    def decode_latents(self, z: Tensor) -> Tensor:
+        return z.flip(3)
+
+
+BACKBONE: Any = MirroredBackbone()
+EYE: Any = Eye()
+JUDGE = Judge("made up", EYE)
+
+
+def _images(*names: str | int, n: int = len(IDS)) -> Images:
+    rng = stream(3, "tests", *names)
+    base = rng.integers(0, 200, (n, 1, 1, 3))
+    return (base + rng.integers(0, 56, (n, 16, 16, 3))).astype(np.uint8)
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., store.Run]:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+
+    def begins(
+        subject: int | None = None, shard: str = "0/1", **over: Any
+    ) -> store.Run:
+        overrides = SMALL | {k.replace("__", "."): v for k, v in over.items()}
+        return store.start("smoke", subject=subject, shard=shard, overrides=overrides)
+
+    return begins
+
+
+def _write_subject(run: store.Run, subject: int) -> None:
+    """Write what notebooks 01 to 04 leave of one subject, with made-up images."""
+    folder = run.tree.derived(subject)
+    shown = {"images": _images("seen"), "nsd_id": IDS}
+    found = {"nsd_id": DECODED, "retrieval_nsd_id": NEAREST}
+    store.write_arrays(folder / "stimuli.h5", shown, run=run)
+    store.write_arrays(folder / "responses.h5", {"split": SPLIT}, run=run)
+    store.write_arrays(folder / "decoded.h5", found, run=run)
+    for method in GENERATED:
+        for nsd_id, image in zip(DECODED, _images(subject, method, n=N), strict=False):
+            path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"
+            store.write_png(path, image, run=run)
+    for stage in ("stage1", "stage2"):
+        methods = [stage] * N + ["other"] * N
+        ids = [*DECODED[:N], *DECODED[:N]]
+        table = pd.DataFrame({"method": methods, "nsd_id": ids, "loss": range(2 * N)})
+        store.write_table(folder / f"{stage}.csv", table, run=run)
+
+
+@pytest.fixture
+def run(begin: Callable[..., store.Run]) -> store.Run:
+    """Give the run of two subjects whose notebooks 01 to 04 are done."""
+    started = begin()
+    for subject in (1, 2):
+        _write_subject(started, subject)
+    return started
+
+
+def _seen(ids: npt.NDArray[np.int64]) -> Images:
+    return _images("seen")[[IDS.tolist().index(i) for i in ids]]
+
+
+def _sentence(error: pytest.ExceptionInfo[MindDiffError]) -> str:
+    text = str(error.value)
+    assert text.endswith(".")
+    assert "\n" not in text
+    return text
+
+
+# --- stimuli ------------------------------------------------------------------------
+
+
+def test_stimuli_are_matched_by_image_number_not_by_row(run: store.Run) -> None:
+    stimuli = evaluation.read_stimuli(run, 1)
+    assert stimuli.truth.nsd_id.tolist() == [81, 7, 5]
+    np.testing.assert_array_equal(stimuli.truth.images, _seen(DECODED[:N]))
+    np.testing.assert_array_equal(stimuli.retrieved, _seen(NEAREST[:N]))
+    np.testing.assert_array_equal(stimuli.test, _images("seen")[[1, 3, 5, 6]])
+    np.testing.assert_array_equal(stimuli.train, _images("seen")[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("decoded.h5", {"nsd_id": DECODED + 1, "retrieval_nsd_id": NEAREST}),
+        ("decoded.h5", {"nsd_id": DECODED, "retrieval_nsd_id": NEAREST + 1}),
+        ("responses.h5", {"split": SPLIT[1:]}),
+    ],
+)
+def test_artefacts_that_do_not_belong_together_are_refused_in_one_sentence(
+    run: store.Run, name: str, arrays: Mapping[str, Any]
+) -> None:
+    store.write_arrays(run.tree.derived(1) / name, arrays, run=run)
+    with pytest.raises(StoreError) as error:
+        evaluation.read_stimuli(run, 1)
+    assert "do not belong together" in _sentence(error)
+
+
+# --- scores -------------------------------------------------------------------------
+
+
+def _cosine(a: Images, b: Images, weights: tuple[float, ...]) -> npt.NDArray[Any]:
+    """Return cosines of mean colours, 0 to 2, weighted: by hand, without torch."""
+    first, second = (
+        x.mean(axis=(1, 2)) / 127.5 * weights
+        for x in (a.astype(float), b.astype(float))
+    )
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.asarray((first * second).sum(axis=1) / norms)
+
+
+def _values(table: pd.DataFrame, method: str, metric: str) -> npt.NDArray[Any]:
+    rows = table[(table["method"] == method) & (table["metric"] == metric)]
+    assert rows["nsd_id"].tolist() == DECODED[:N].tolist()
+    return rows["value"].to_numpy()
+
+
+def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
+    run: store.Run,
+) -> None:
+    scores, _ = evaluation.score_subject(run, 2, BACKBONE, JUDGE)
+    seen, made = _seen(DECODED[:N]), _images(2, "stage2", n=N)
+    correlations = [
+        np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(made, seen, strict=True)
+    ]
+    # float32 in the embeddings, float64 here
+    found = _values(scores.table, "stage2", "pcc")
+    np.testing.assert_allclose(found, correlations, rtol=1e-6)
+    for metric, weights in (("clip_judge", (1, 1, 1)), ("clip_method", (1, 2, 1))):
+        found = _values(scores.table, "stage2", metric)
+        np.testing.assert_allclose(found, _cosine(made, seen, weights), rtol=1e-5)
+
+
+def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
+    run: store.Run,
+) -> None:
+    scores, _ = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+    seen = _seen(DECODED[:N])
+    # an autoencoder that loses nothing scores 1, to float64 rounding
+    found = _values(scores.table, "autoencoder", "pcc")
+    np.testing.assert_allclose(found, 1, rtol=1e-12)
+    mean = np.rint(_images("seen")[[0, 2]].mean(axis=0)).astype(np.uint8)
+    simple = {"retrieval": _seen(NEAREST[:N]), "mean_image": np.stack([mean] * N)}
+    for method, images in simple.items():
+        found = _values(scores.table, method, "clip_judge")
+        expected = _cosine(images, seen, (1, 1, 1))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # float32 embeddings
+
+
+def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
+    run: store.Run,
+) -> None:
+    scores, _ = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+    made = {*GENERATED, "retrieval", "mean_image", "autoencoder"}
+    assert set(scores.table["method"]) == made
+    assert "stage2_paper" not in scores.embeddings
+
+
+def test_the_judge_sees_all_test_images_in_batches(run: store.Run) -> None:
+    _, reference = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+    expected = _images("seen")[[1, 3, 5, 6]].mean(axis=(1, 2)) / 127.5
+    np.testing.assert_allclose(reference, expected, rtol=1e-5)  # float32 means
+
+
+def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
+    run: store.Run,
+) -> None:
+    table, frechet = evaluation.score_subjects(run, BACKBONE, JUDGE)
+    assert set(table["subject"].astype(str)) == {"1", "2"}
+    assert set(frechet["subject"]) == {"1", "2", "all"}
+    scores, reference = evaluation.score_subject(run, 2, BACKBONE, JUDGE)
+    row = frechet[(frechet["subject"] == "2") & (frechet["method"] == "stage1")]
+    expected = frechet_distance(scores.embeddings["stage1"], reference)
+    assert row["value"].item() == expected
+    both = frechet[(frechet["subject"] == "all") & (frechet["method"] == "stage1")]
+    assert both["n"].item() == 2 * N
+
+
+@pytest.mark.parametrize("name", ["stage1.csv", "stage2.csv"])
+def test_images_of_some_shards_are_never_evaluated(
+    run: store.Run, begin: Callable[..., store.Run], name: str
+) -> None:
+    path = run.tree.derived(2) / name
+    store.discard(path)
+    part = begin(subject=2, shard="0/2")
+    store.write_part(path, {"nsd_id": DECODED[:2]}, run=part, inputs=[])
+    with pytest.raises(StoreError) as error:
+        evaluation.score_subjects(run, BACKBONE, JUDGE)
+    assert "shard 1/2 is missing" in _sentence(error)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_images_of_a_run_of_another_size_are_refused_in_one_sentence(
+    run: store.Run, begin: Callable[..., store.Run], n: int
+) -> None:
+    with pytest.raises(StoreError) as error:
+        evaluation.score_subject(begin(data__n_reconstruct=n), 1, BACKBONE, JUDGE)
+    assert "stage1.csv tells of 3 images" in _sentence(error)
+
+
+def test_a_lost_image_is_refused(run: store.Run) -> None:
+    (run.tree.stage_dir(1, "stage1") / "7.png").unlink()
+    with pytest.raises(StoreError, match="holds 2 of 3 images"):
+        evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+
+
+# --- intervals ----------------------------------------------------------------------
+
+
+def test_draws_are_the_profile_s_and_streams_the_run_s(run: store.Run) -> None:
+    draws = evaluation.resampling(run)
+    assert (draws.n_bootstrap, draws.n_permutations, draws.confidence) == (20, 20, 0.95)
+    assert draws.stream("x", 1).random() == run.stream("x", 1).random()
+
+
+def _scores() -> pd.DataFrame:
+    """Return scores by hand: method k of `ALL` has k + image / 8 in both subjects."""
+    methods = list(dict.fromkeys(m for pair in CONTRASTS for m in pair))
+    rows = [
+        (subject, method, image, "pcc", k + image / 8, 0.25)
+        for subject in (1, 2)
+        for k, method in enumerate(methods)
+        for image in range(3)
+    ]
+    columns = ["subject", "method", "nsd_id", "metric", "value", "floor"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_a_method_s_ceiling_is_the_method_that_had_true_features(
+    run: store.Run,
+) -> None:
+    scores = _scores()
+    table = evaluation.compare_methods(scores, evaluation.resampling(run))
+    means = scores.groupby("method")["value"].mean()
+    pooled = table[table["subject"] == "all"].set_index("method")
+    assert pooled.loc["stage1", "value"] == means["stage1"]
+    assert pooled.loc["stage1", "ceiling"] == means["true_features"]
+    assert pooled.loc["stage2", "ceiling"] == means["stage2_true"]
+    assert pooled.loc["stage2", "floor"] == 0.25
+
+
+def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed(
+    run: store.Run,
+) -> None:
+    scores = _scores()
+    table = evaluation.contrast_table(scores, evaluation.resampling(run))
+    pooled = table[table["subject"] == "all"]
+    assert pooled["contrast"].tolist() == [f"{a} - {b}" for a, b in CONTRASTS]
+    means = scores.groupby("method")["value"].mean()
+    expected = [means[a] - means[b] for a, b in CONTRASTS]
+    assert pooled["value"].tolist() == expected  # eighths: exact in binary
+
+
+# --- tables of all subjects ---------------------------------------------------------
+
+
+def test_a_gathered_table_names_its_subject_in_front(run: store.Run) -> None:
+    for subject in (1, 2):
+        table = pd.DataFrame({"x": [subject * 10], "subject": ["wrong"]})
+        store.write_table(run.tree.derived(subject) / "t.csv", table, run=run)
+    table = evaluation.gather(run, "t.csv")
+    assert list(table.columns) == ["subject", "x"]
+    assert table["subject"].tolist() == ["1", "2"]
+    assert table["x"].tolist() == [10, 20]
+
+
+def test_a_table_that_one_subject_lacks_is_refused(run: store.Run) -> None:
+    store.write_table(run.tree.derived(1) / "t.csv", pd.DataFrame({"x": [1]}), run=run)
+    with pytest.raises(StoreError, match=r"subj02/t\.csv does not exist"):
+        evaluation.gather(run, "t.csv")
+
+
+def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
+    run: store.Run, begin: Callable[..., store.Run]
+) -> None:
+    for subject in (1, 2):
+        for name in ("accuracy", "k_selection", "weights"):
+            table = pd.DataFrame({"name": [name], "value": [subject]})
+            path = run.tree.derived(subject) / f"{name}.csv"
+            store.write_table(path, table, run=run)
+    given = [pd.DataFrame({"id": [k]}) for k in range(3)]
+    evidence = evaluation.make_evidence(run, *given)
+    for name, table in zip(("comparison", "paired", "contrasts"), given, strict=True):
+        assert evidence.table(name) is table
+    for name in ("accuracy", "k_selection", "weights"):
+        assert evidence.table(name)["name"].tolist() == [name] * 2
+        assert evidence.table(name)["subject"].tolist() == ["1", "2"]
+    stage2 = evidence.table("stage2")
+    assert set(stage2["method"]) == {"stage2"}
+    assert stage2["loss"].tolist() == [0, 1, 2] * 2
+    assert evidence.in_silico
+    real = begin(simulation=None)
+    assert not evaluation.make_evidence(real, *given).in_silico
+
+
+# --- pictures -----------------------------------------------------------------------
+
+
+def test_a_gallery_has_the_first_images_under_the_words_given(run: store.Run) -> None:
+    words = {"stage2": "two", "truth": "seen", "retrieval": "near"}
+    rows = evaluation.gallery(run, 1, words, n=2)
+    assert list(rows) == ["two", "seen", "near"]
+    np.testing.assert_array_equal(rows["two"], _images(1, "stage2", n=N)[:2])
+    np.testing.assert_array_equal(rows["seen"], _seen(DECODED[:2]))
+    np.testing.assert_array_equal(rows["near"], _seen(NEAREST[:2]))
+
+
+def test_a_gallery_of_more_images_than_there_are_shows_all(run: store.Run) -> None:
+    rows = evaluation.gallery(run, 1, {"truth": "seen", "stage1": "one"}, n=12)
+    assert [len(images) for images in rows.values()] == [N, N]
+
+
+def test_a_gallery_leaves_out_an_optional_method_that_was_not_run(
+    run: store.Run,
+) -> None:
+    words = {"truth": "seen", "stage2_paper": "paper"}
+    assert list(evaluation.gallery(run, 1, words, n=2)) == ["seen"]
+
+
+def test_a_shard_s_gallery_shows_its_own_images(
+    run: store.Run, begin: Callable[..., store.Run]
+) -> None:
+    words = {"truth": "seen", "stage1": "one", "retrieval": "near"}
+    for nsd_id in DECODED[:2]:  # of the other shard, and not made yet
+        (run.tree.stage_dir(1, "stage1") / f"{nsd_id}.png").unlink()
+    rows = evaluation.gallery(begin(subject=1, shard="1/2"), 1, words, n=8)
+    np.testing.assert_array_equal(rows["seen"], _seen(DECODED[2:3]))
+    np.testing.assert_array_equal(rows["one"], _images(1, "stage1", n=N)[2:3])
+    np.testing.assert_array_equal(rows["near"], _seen(NEAREST[2:3]))
+
+
+def test_every_subject_has_a_row_below_the_seen_images(run: store.Run) -> None:
+    rows = evaluation.subject_galleries(run, (2, 1), "stage1", n=2)
+    assert list(rows) == ["seen image", "subject 2", "subject 1"]
+    np.testing.assert_array_equal(rows["subject 2"], _images(2, "stage1", n=N)[:2])
+    np.testing.assert_array_equal(rows["subject 1"], _images(1, "stage1", n=N)[:2])
+    np.testing.assert_array_equal(rows["seen image"], _seen(DECODED[:2]))
