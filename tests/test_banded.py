@@ -38,8 +38,8 @@ def test_answer_equals_himalaya_called_directly(
 ) -> None:
     X, Y, X_test = data
     power = np.sum((X - X.mean(axis=0)) ** 2, axis=0)
-    bands = [(X[:, BANDS == b], X_test[:, BANDS == b]) for b in (0, 1)]
-    factors = [power.sum() / power[BANDS == b].sum() for b in (0, 1)]
+    bands = [(X[:, b == BANDS], X_test[:, b == BANDS]) for b in (0, 1)]
+    factors = [power.sum() / power[b == BANDS].sum() for b in (0, 1)]
     Ks = [A @ A.T * f for (A, _), f in zip(bands, factors, strict=True)]
     Ks_test = [B @ A.T * f for (A, B), f in zip(bands, factors, strict=True)]
     options = {"n_iter": 8, "alphas": ALPHAS, "progress_bar": False}

@@ -337,7 +337,7 @@ print((after - before) * 1024)
 
 @pytest.mark.parametrize(("bands", "limit"), [("none", 80e6), ("bands", 120e6)])
 def test_max_memory_is_kept(tmp_path: Path, bands: str, limit: float) -> None:
-    """Peak of a process beyond what it had; unbounded it is 88 MB, and 142 with bands."""
+    """Peak of a process beyond what it had; unbounded: 88 MB, 142 with bands."""
     command = [sys.executable, "-c", MEMORY_PROGRAM]
     arguments = [str(tmp_path / "memory.h5"), str(int(limit)), bands]
     done = subprocess.run(

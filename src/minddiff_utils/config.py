@@ -185,7 +185,7 @@ class Profile(_Frozen):
     def decoder(self) -> Literal["voxel_selected", "dense"]:
         """Return the decoder in use; the preset of stage 2 decides where none is set.
 
-        `paper` and `released` keep the paper's (FastL2LiR), `fast` reads more with ours.
+        `paper` and `released` keep the paper's (FastL2LiR); ours of `fast` reads more.
         """
         chosen = self.decoding.decoder
         if chosen == "by_preset":

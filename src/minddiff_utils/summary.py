@@ -92,8 +92,8 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
     weights = store.read_arrays(folder / "decoders.h5", keys)
     voxels = store.read_arrays(folder / "responses.h5", ["voxel_ijk", "roi"])
     found = {words: weights[f"{name}/voxel_weight"] for words, name in names.items()}
-    for words, values in found.items():
-        if not np.any(values):
+    for words, weight in found.items():
+        if not np.any(weight):
             raise StoreError(
                 f"{folder / 'decoders.h5'}: the weights of {words} are all zero, so no"
                 " voxel's share can be shown: run notebook 02 again with a lower"

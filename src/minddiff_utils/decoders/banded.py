@@ -25,7 +25,13 @@ from minddiff_utils.decoders.kernel_ridge import (
     check_alphas,
     default_alphas,
 )
-from minddiff_utils.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.errors import (
+    ConfigError,
+    DataError,
+    check_choice,
+    check_finite,
+    check_shape,
+)
 
 __all__ = ["BandedRidge"]
 
@@ -162,6 +168,7 @@ class BandedRidge(AllVoxelDecoder):
         return self
 
     def _check(self, X: Floats, Y: Floats) -> None:
+        check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_alphas(self.alphas)
         for name, least in (("n_samples", 1), ("chunk_targets", 1), ("seed", 0)):
             value = getattr(self, name)

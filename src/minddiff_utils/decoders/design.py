@@ -140,8 +140,8 @@ def make_design(X: Floats, alpha: float, like: Tensor, run: Map = map) -> Design
     shrink = len(X) / (len(X) + alpha)
     gram = Z.new_empty((len(columns), len(columns)))
     offset = np.sqrt(alpha * shrink) * mean / scale
-    extra = (torch.from_numpy(v).to(Z.device) for v in (offset, alpha / scale**2))
-    _fill_gram(gram, Z, *extra, run)
+    ridge = torch.from_numpy(alpha / scale**2).to(Z.device)
+    _fill_gram(gram, Z, torch.from_numpy(offset).to(Z.device), ridge, run)
     return Design(columns, mean, scale, Z, gram, alpha, shrink)
 
 

@@ -238,7 +238,7 @@ def _combined(
 ) -> torch.Tensor:
     """Return the Gram matrix of the responses with each band scaled."""
     if design.is_wide:
-        total = grams[0] * square[0]
+        total: torch.Tensor = grams[0] * square[0]
         for gram, factor in zip(grams[1:], square[1:], strict=True):
             total.add_(gram, alpha=float(factor))
         return total

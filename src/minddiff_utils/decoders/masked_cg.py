@@ -164,12 +164,11 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
+    product: Tensor = torch.linalg.vecdot(a, b)
+    return product
 
 
-def _start(
-    deflation: Deflation, chosen: Tensor, right: Tensor, tol: float
-) -> _Active:
+def _start(deflation: Deflation, chosen: Tensor, right: Tensor, tol: float) -> _Active:
     """Return the state of all targets at x = 0."""
     n_targets, n = len(chosen), len(deflation.diagonal)
     mask = right.new_zeros((n_targets, n)).scatter_(1, chosen, 1.0)
@@ -203,7 +202,7 @@ def _replace(a: _Active, gram: Tensor, due: Tensor, fall: float, tol: float) -> 
     (n_due,) relative residual; rows that reached `tol` are marked done.
     """
     r = (a.right[due] - a.x[due] @ gram).mul_(a.mask[due])
-    reached = torch.linalg.norm(r, dim=1) / a.norm[due]
+    reached: Tensor = torch.linalg.norm(r, dim=1) / a.norm[due]
     a.r[due] = r
     a.goal[due] = torch.clamp(fall * reached, min=_MARGIN * tol)
     a.looked[due] += 1

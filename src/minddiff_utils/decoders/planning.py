@@ -1,4 +1,4 @@
-"""Which solver, which block size: decided from sizes alone, before anything is computed.
+"""Which solver, which block size: decided from sizes before anything is computed.
 
 Costs are operation counts over nominal rates, never timings, so that the same sizes on
 the same kind of processor always give the same plan and the same bytes. Place in the
@@ -187,5 +187,3 @@ def block_targets(
             f"{solver} on {n_threads} thread(s): raise it or take fewer threads."
         )
     return int(min(preferred, (max_memory - fixed) // each))
-
-

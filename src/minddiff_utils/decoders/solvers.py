@@ -49,8 +49,9 @@ def threads(n_threads: int) -> Iterator[Callable[..., Any]]:
                 yield map
             else:
                 # the number is a thread's own in OpenMP, so each one sets it
-                setup = {"initializer": torch.set_num_threads, "initargs": (1,)}
-                with ThreadPoolExecutor(n_threads, **setup) as pool:  # type: ignore[arg-type]
+                with ThreadPoolExecutor(
+                    n_threads, initializer=torch.set_num_threads, initargs=(1,)
+                ) as pool:
                     yield pool.map
         finally:
             torch.set_num_threads(before)
@@ -66,7 +67,9 @@ def _raise_singular() -> None:
 def _relative(residual: Tensor, right: Tensor) -> Tensor:
     """Return |residual| / |right| of each row, 0 where both are 0."""
     norm = torch.linalg.norm(right.double(), dim=1)
-    return torch.linalg.norm(residual.double(), dim=1) / norm.clamp_min(1e-300)
+    size: Tensor = torch.linalg.norm(residual.double(), dim=1)
+    relative: Tensor = size / norm.clamp_min(1e-300)
+    return relative
 
 
 def _refined(
