@@ -78,6 +78,7 @@ def _images(*names: str | int, n: int = len(IDS)) -> Images:
 @pytest.fixture
 def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., store.Run]:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    monkeypatch.setattr("os.fsync", lambda _: None)  # hundreds of files, none to keep
 
     def begins(
         subject: int | None = None, shard: str = "0/1", **over: Any

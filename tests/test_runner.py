@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     source.mkdir()
     for entry in runner.GRAPH:
         subject = "\nsubject: int = 1" if entry.per_subject else ""
+        subject += '\nshard: str = "0/1"' if entry.per_shard else ""
         body = WRITES if entry.per_subject else WRITES.replace("subject", "profile")
         made = notebook(
             PARAMETERS + subject, body.replace("{", f"{{'{entry.stem}'}}{{")
@@ -141,3 +142,107 @@ def test_a_missing_notebook_is_said(folder: Path) -> None:
     (folder / "04_stage2.ipynb").unlink()
     with pytest.raises(RunError, match=r"04_stage2\.ipynb is missing"):
         plan(folder)
+
+
+# --- shards -------------------------------------------------------------------------
+
+
+def sharded(folder: Path, n_shards: int, **options: object) -> runner.Plan:
+    """Return a plan of two subjects with 7 images in batches of 2, so of 4 batches."""
+    over = {"subjects": [1, 2], "data.n_reconstruct": 7, "models.batch_size": 2}
+    tree = Tree(folder.parent, "smoke", folder.parent / "nsd")
+    profile = load_profile("smoke", over)
+    return runner.make_plan(
+        profile, tree, over, source=folder, n_shards=n_shards, **options
+    )
+
+
+def test_shards_are_jobs_of_their_own_of_notebooks_03_and_04(folder: Path) -> None:
+    names = [job.name for job in sharded(folder, 2, only=("02", "03", "04")).jobs]
+    assert names == [
+        "02_decoding_subj01",
+        "02_decoding_subj02",
+        *(f"03_stage1_subj0{s}_shard{i}of2" for s in (1, 2) for i in (0, 1)),
+        *(f"04_stage2_subj0{s}_shard{i}of2" for s in (1, 2) for i in (0, 1)),
+    ]
+
+
+def test_a_shard_waits_for_all_shards_before_it_and_for_none_beside_it(
+    folder: Path,
+) -> None:
+    jobs = {job.name: job for job in sharded(folder, 2).jobs}
+    first = ("00_insilico_nsd", "01_data_prep_subj02", "02_decoding_subj02")
+    assert jobs["03_stage1_subj02_shard1of2"].needs == first
+    assert jobs["04_stage2_subj02_shard0of2"].needs == (
+        *first,
+        "03_stage1_subj02_shard0of2",
+        "03_stage1_subj02_shard1of2",
+    )
+    assert len(jobs["05_evaluation"].needs) == 1 + 2 + 2 + 4 + 4
+
+
+def test_each_shard_is_told_which_it_is_and_has_a_key_of_its_own(
+    folder: Path,
+) -> None:
+    jobs = sharded(folder, 3, only=("03",)).jobs
+    told = [(job.parameters["subject"], job.parameters["shard"]) for job in jobs]
+    assert told == [(s, f"{i}/3") for s in (1, 2) for i in range(3)]
+    assert len({job.key for job in jobs}) == 6
+
+
+def test_one_shard_is_the_plain_run(folder: Path) -> None:
+    plain = sharded(folder, 1)
+    assert "03_stage1_subj01" in [job.name for job in plain.jobs]
+    assert all("shard" not in job.parameters for job in plain.jobs)
+
+
+@pytest.mark.parametrize("n_shards", [-1, 0, 5])
+def test_more_shards_than_batches_are_refused(folder: Path, n_shards: int) -> None:
+    with pytest.raises(ConfigError, match="7 images in batches of 2 make 1 to 4"):
+        sharded(folder, n_shards)
+
+
+# --- what breaks --------------------------------------------------------------------
+
+
+def test_a_parameters_cell_that_is_no_python_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "n.ipynb"
+    nbformat.write(notebook("x: int = = 1"), path)
+    with pytest.raises(RunError, match="parameters cell, line 1: invalid syntax"):
+        runner.read_parameters(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", '{"key": "KEY"}', '{"key": "KEY", "artefacts": [1]}']
+)
+def test_a_damaged_record_means_that_the_job_runs_again(
+    folder: Path, content: str
+) -> None:
+    small = plan(folder, only=("00",))
+    job = small.jobs[0]
+    record = small.tree.notebooks / f"{job.name}.run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"key": "KEY", "artefacts": {}}'.replace("KEY", job.key))
+    assert runner.is_done(job, small.tree)
+    record.write_text(content.replace("KEY", job.key))
+    assert not runner.is_done(job, small.tree)
+
+
+@pytest.mark.parametrize(
+    ("victim", "words"),
+    [
+        ("getpid", r"the kernel of 00_insilico_nsd died.*see .*00_insilico_nsd\.ipynb"),
+        ("getppid", "A process died while 00_insilico_nsd ran.*lower --jobs"),
+    ],
+)
+def test_a_process_that_dies_is_said_in_a_sentence(
+    folder: Path, victim: str, words: str
+) -> None:
+    body = f"import os, signal\nos.kill(os.{victim}(), signal.SIGKILL)"
+    nbformat.write(notebook(PARAMETERS, body), folder / "00_insilico_nsd.ipynb")
+    with pytest.raises(RunError, match=words) as error:
+        runner.run_plan(
+            plan(folder, only=("00",)), n_jobs=1, force=False, say=lambda _: None
+        )
+    assert "what is done is kept." in str(error.value)
+    assert not list(folder.parent.rglob("*.run.json"))

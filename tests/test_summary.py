@@ -23,6 +23,7 @@ OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.n_iter": 3}
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    monkeypatch.setattr("os.fsync", lambda _: None)  # hundreds of files, none to keep
     return store.start("smoke", overrides=OVERRIDES)
 
 

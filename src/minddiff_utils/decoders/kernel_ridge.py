@@ -45,6 +45,8 @@ Precision = Literal["float32", "float64"]
 _MAX_BLOCK = 1024
 #: Voxels or images that are gathered, checked or converted at once.
 _STRIP = 512
+#: Buffers of BLAS and LAPACK, and what the heap wastes; measured, rounded up.
+_LIBRARIES = 24_000_000
 #: A penalty below this times the rounding unit times the largest eigenvalue would be
 #: answered with errors above about 1 % in the weakest directions.
 _RESOLVED = 100
@@ -418,7 +420,7 @@ class _Sizes:
         strips = 3 * _STRIP * max(self.n_images, self.n_voxels) * 8
         elements = self.n_images * self.n_voxels + (n_grams + 4) * small**2
         test = 4 * self.n_test * max(self.n_voxels, self.n_images)
-        return self.bases + (elements + test) * self.element + strips
+        return self.bases + (elements + test) * self.element + strips + _LIBRARIES
 
     def per_target(self, choice: Choice) -> int:
         """Return the bytes of one target in a block."""
@@ -432,13 +434,15 @@ class _Sizes:
     def block(self, choice: Choice, max_memory: int) -> int:
         """Return how many targets are solved at once.
 
+        What the decomposition has freed is not counted as free: allocators keep it.
+
         Raises
         ------
         ConfigError
             Not even one target fits into `max_memory`.
         """
-        fixed = self.bases + self.held
-        least = max(self.decomposition, fixed + self.per_target(choice))
+        fixed = self.decomposition + self.held
+        least = fixed + self.per_target(choice)
         if least > max_memory:
             hint = " or give weights_out" if self.with_weights and self.held else ""
             raise ConfigError(
