@@ -84,11 +84,33 @@ def _weights() -> pd.DataFrame:
 
 def _k_table() -> pd.DataFrame:
     rows = [
-        (layer, k, 0.5 - k / 400, 0.4, k / 100)
+        (layer, k, 0.5 - k / 400, 0.4, k / 100, 0.9)
         for layer, k in product((1, 2), (10.0, 25.0, 100.0))
     ]
-    names = "layer k_percent r_selected_mean r_cv_selected_mean variance_kept"
+    names = (
+        "layer k_percent r_selected_mean r_cv_selected_mean variance_kept"
+        " identification"
+    )
     return pd.DataFrame(rows, columns=names.split())
+
+
+def _rivals() -> pd.DataFrame:
+    rows = [
+        (d, f, 0.3 + 0.1 * i, 0.2 + 0.1 * i, 0.4 + 0.1 * i, 0.8, 0.5 + 0.2 * i, 6, 40)
+        for (i, d), f in product(enumerate(("paper", "dense")), FEATURES)
+    ]
+    names = (
+        "decoder feature r_mean r_low r_high r_ceiling rank_share n_images n_targets"
+    )
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _held_out() -> pd.DataFrame:
+    tables = [
+        _rivals().assign(trained_on=words, n_train=50, n_categories=14)
+        for words in ("same categories", "other categories")
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _tetrahedron() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -138,6 +160,8 @@ DRAWN: dict[str, Callable[[str], Figure]] = {
     "fig_k_selection": lambda label: figures.fig_k_selection(
         _k_table(), k_chosen=25.0, label=label
     ),
+    "fig_decoders": lambda label: figures.fig_decoders(_rivals(), label=label),
+    "fig_holdout": lambda label: figures.fig_holdout(_held_out(), label=label),
     "fig_gallery": lambda label: figures.fig_gallery(
         {"seen image": _images(3), "stage 2": _images(2)}, label=label, title="Images"
     ),
@@ -291,6 +315,36 @@ def test_k_selection_marks_the_chosen_k() -> None:
     for axes in figure.axes:
         vertical = [np.unique(line.get_xdata()) for line in axes.lines]
         assert any(len(x) == 1 and x[0] == 25.0 for x in vertical)
+
+
+def test_without_a_k_in_use_no_k_is_marked() -> None:
+    figure = figures.fig_k_selection(_k_table(), k_chosen=None, label=DEMO)
+    assert "a k for each layer" in _words(figure)
+    for axes in figure.axes:
+        assert all(len(np.unique(line.get_xdata())) > 1 for line in axes.lines)
+
+
+def test_decoders_are_bars_of_their_mean_and_points_of_their_rank() -> None:
+    table = _rivals()
+    left, right = figures.fig_decoders(table, label=DEMO).axes
+    assert sorted(_bars(left)) == sorted(table["r_mean"])
+    ranks = [line.get_ydata()[0] for line in right.lines if line.get_marker() == "o"]
+    assert sorted(ranks) == sorted(table["rank_share"])
+
+
+def test_more_decoders_than_colours_are_refused() -> None:
+    many = [_rivals().assign(decoder=f"decoder {i}") for i in range(11)]
+    for draw in (figures.fig_decoders, figures.fig_holdout):
+        table = pd.concat(many).assign(trained_on="x", n_train=1, n_categories=1)
+        with pytest.raises(DataError, match="cannot be told apart by 10 colours"):
+            draw(table, label=DEMO)
+
+
+def test_held_out_categories_are_open_points_beside_filled_ones() -> None:
+    left, _ = figures.fig_holdout(_held_out(), label=DEMO).axes
+    dots = [line for line in left.lines if line.get_marker() == "o"]
+    empty = [dot for dot in dots if dot.get_markerfacecolor() == "w"]
+    assert (len(dots), len(empty)) == (len(_held_out()), len(_rivals()))
 
 
 def test_gallery_places_images_by_row_and_leaves_cells_blank() -> None:

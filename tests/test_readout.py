@@ -10,7 +10,7 @@ import pytest
 
 from minddiff_utils import readout, store
 from minddiff_utils.config import DecodingConfig, load_profile
-from minddiff_utils.decoders import Accuracy, VoxelSelectedRidge
+from minddiff_utils.decoders import Accuracy, DenseRidge, VoxelSelectedRidge
 from minddiff_utils.errors import DataError
 from minddiff_utils.readout import FeatureReadout, VoxelData
 from minddiff_utils.rng import stream
@@ -58,10 +58,14 @@ def _rows(features: Arrays, rows: npt.NDArray[np.int64]) -> Arrays:
 
 
 def _fit(
-    stored: Arrays, features: Arrays, config: DecodingConfig
+    stored: Arrays,
+    features: Arrays,
+    config: DecodingConfig,
+    decoder: readout.DecoderName = "voxel_selected",
 ) -> tuple[dict[str, FeatureReadout], VoxelData]:
     data = VoxelData.from_responses(stored)
-    readouts = readout.fit_readout(data.X_train, _rows(features, TRAIN), config)
+    Y_train = _rows(features, TRAIN)
+    readouts = readout.fit_readout(data.X_train, Y_train, config, decoder=decoder)
     return readouts, data
 
 
@@ -82,15 +86,17 @@ def _changed(arrays: Arrays, names: list[str], rows: npt.NDArray[np.int64]) -> A
     return copy
 
 
+@pytest.mark.parametrize("decoder", ["voxel_selected", "dense"])
 def test_no_test_response_or_feature_reaches_a_decoder_or_the_selection(
-    config: DecodingConfig,
+    config: DecodingConfig, decoder: readout.DecoderName
 ) -> None:
     stored, features = _brain()
-    readouts, data = _fit(stored, features, config)
+    readouts, data = _fit(stored, features, config, decoder)
     others, other_data = _fit(
         _changed(stored, ["betas", "n_repeats"], TEST),
         _changed(features, list(WIDTHS), TEST),
         config,
+        decoder,
     )
     # the change is seen where it should be
     assert not np.array_equal(data.X_test, other_data.X_test)
@@ -164,6 +170,8 @@ def test_features_are_ranked_by_training_images_alone_in_the_k_table(
         "r_cv_selected_mean",
         "r_selected_mean",
         "variance_kept",
+        "identification",
+        "chosen",
     ]
     n_grid = len(config.k_grid)
     assert tables[0]["layer"].tolist() == [1] * n_grid + [2] * n_grid
@@ -171,6 +179,18 @@ def test_features_are_ranked_by_training_images_alone_in_the_k_table(
         name for name in tables[0] if not tables[0][name].equals(tables[1][name])
     ]
     assert differs == ["r_selected_mean"]
+
+
+def test_without_a_k_each_layer_takes_the_one_that_cross_validation_chose(
+    config: DecodingConfig,
+) -> None:
+    free = config.model_copy(update={"k_percent": None, "k_grid": (25.0, 100.0)})
+    readouts, _ = _fit(*_brain(), free)
+    for name in ("clip/1", "clip/2"):
+        one = readouts[name]
+        assert one.k_scores["chosen"].sum() == 1
+        k = float(one.k_scores.loc[one.k_scores["chosen"], "k_percent"].iloc[0])
+        assert one.selected.sum() == round(k / 100 * WIDTHS[name])
 
 
 # --- fitting ------------------------------------------------------------------------
@@ -200,7 +220,7 @@ def test_features_of_another_number_of_images_are_refused(
     stored, features = _brain()
     data = VoxelData.from_responses(stored)
     with pytest.raises(DataError, match="training targets z has shape"):
-        readout.fit_readout(data.X_train, {"z": features["z"]}, config)
+        readout.fit_readout(data.X_train, {"z": features["z"]}, config, decoder="dense")
 
 
 @pytest.mark.parametrize("lacking", ["train", "test"])
@@ -277,6 +297,7 @@ def test_an_area_set_knows_nothing_of_the_voxels_outside_it(
             Y_train,
             Y_test,
             config,
+            decoder="voxel_selected",
             rng=stream(0, "tests"),
         )
         for responses in (stored, silent)
@@ -371,10 +392,12 @@ def test_the_stored_mean_and_scale_are_those_of_the_training_images(
     assert set(arrays["c/decoded"][:, -1]) == {np.float32(0.75)}
 
 
+@pytest.mark.parametrize("decoder", ["voxel_selected", "dense"])
 def test_saved_decoders_restore_the_predictions_of_the_selected_targets(
-    config: DecodingConfig, run: store.Run
+    config: DecodingConfig, run: store.Run, decoder: readout.DecoderName
 ) -> None:
-    readouts, data = _fit(*_brain(), config)
+    readouts, data = _fit(*_brain(), config, decoder)
+    kind = {"voxel_selected": VoxelSelectedRidge, "dense": DenseRidge}[decoder]
     path = run.tree.derived(1) / "decoders.h5"
     store.write_arrays(path, readout.decoder_arrays(readouts), run=run)
     back = store.read_arrays(path)
@@ -385,7 +408,7 @@ def test_saved_decoders_restore_the_predictions_of_the_selected_targets(
             for key, value in back.items()
             if key.startswith(f"{name}/")
         }
-        found = VoxelSelectedRidge.from_arrays(own).predict(data.X_test)
+        found = kind.from_arrays(own).predict(data.X_test)
         target = own["target"]
         assert target.tolist() == np.flatnonzero(one.selected).tolist()
         expected = Y_hat[name][:, target]

@@ -127,20 +127,22 @@ def _parser() -> argparse.ArgumentParser:
             "--dry-run", action="store_true", help="only say what runs"
         )
         if name == "run":
-            command.add_argument(
-                "--only", default="", help="notebook numbers, as 03,04"
-            )
-            command.add_argument("--from", dest="first", default="", help="as 02")
-            command.add_argument(
-                "--shards",
-                type=int,
-                default=1,
-                metavar="N",
-                help="run notebooks 03 and 04 as N jobs per subject, each with its "
-                "share of the batches of images; the results are the same "
-                "(by hand: their parameter shard, INDEX/N)",
-            )
+            _add_run_options(command)
     return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--only", default="", help="notebook numbers, as 03,04")
+    command.add_argument("--from", dest="first", default="", help="as 02")
+    command.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run notebooks 03 and 04 as N jobs per subject, each with its share of "
+        "the batches of images; the results are the same (by hand: their parameter "
+        "shard, INDEX/N)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,24 +16,32 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
+from minddiff_utils.config import DecodingConfig
 from minddiff_utils.decoders import (
+    BandedRidge,
+    DenseRidge,
     TargetScaling,
+    VoxelSelectedRidge,
     category_holdout,
+    choose_by_correlation,
+    contiguous_folds,
     effective_rank,
     feature_correlation,
     noise_ceiling_r,
 )
 from minddiff_utils.errors import DataError, check_shape
-from minddiff_utils.readout import VoxelData
+from minddiff_utils.readout import VoxelData, make_decoder
 from minddiff_utils.statistics import Interval
 
 __all__ = [
     "COCO_CATEGORIES",
     "Holdout",
+    "all_decoders",
     "bootstrap_mean_r",
     "categories_in_captions",
     "compare_decoders",
     "compare_on_holdout",
+    "some_targets",
     "split_by_category",
 ]
 
@@ -123,6 +131,87 @@ def _weighted_mean_r(
 
 
 # --- side by side ---------------------------------------------------------------------
+
+
+def some_targets(
+    features: Mapping[str, Matrix], n: int, *, rng: np.random.Generator
+) -> dict[str, Rows]:
+    """Return up to `n` targets of each feature that vary, drawn at random, ascending.
+
+    Parameters
+    ----------
+    features : mapping of (n_images, n_targets)
+        Training targets by name.
+    n : int
+        Targets per feature.
+    rng : Generator
+        Draws them.
+    """
+    chosen = {}
+    for name, Y in features.items():
+        varying = np.flatnonzero(TargetScaling.fit(Y).varies)
+        chosen[name] = np.sort(rng.permutation(varying)[:n])
+    return chosen
+
+
+#: Penalties from which the voxel-selected ridge may choose, and factors on n_feat.
+_ALPHAS = (0.15, 10.0, 100.0, 1000.0)
+_FACTORS = (1.0, 3.0)
+
+
+def all_decoders(
+    X_train: Matrix,
+    Y_train: Mapping[str, Matrix],
+    config: DecodingConfig,
+    *,
+    bands: npt.NDArray[np.integer[Any]],
+) -> dict[str, dict[str, BaseEstimator]]:
+    """Return every decoder that is compared, by name and feature, not fitted.
+
+    The paper's own; the same selection with alpha and n_feat chosen for each feature by
+    cross-validation; ridge on all voxels with a penalty for each target; the same with
+    the balance of two voxel groups chosen too, among four ratios; and banded ridge by
+    random search (himalaya).
+
+    Parameters
+    ----------
+    X_train, Y_train : (n_images, n_voxels), mapping of (n_images, n_targets)
+        Training images of one subject: all choices are made on them.
+    config : DecodingConfig
+        alpha, n_feat and folds.
+    bands : (n_voxels,) int
+        Group of each voxel, such as LVC and HVC.
+    """
+    decoders: dict[str, dict[str, BaseEstimator]] = {
+        "voxel-selected (paper)": {
+            name: make_decoder(name, config, "voxel_selected") for name in Y_train
+        },
+        "voxel-selected, tuned": {
+            name: _tuned(X_train, Y, name, config) for name, Y in Y_train.items()
+        },
+        "dense": {name: DenseRidge() for name in Y_train},
+        "dense, two bands": {name: DenseRidge(bands=bands) for name in Y_train},
+        "banded (himalaya)": {
+            name: BandedRidge(bands, n_samples=5, n_folds=config.n_folds)
+            for name in Y_train
+        },
+    }
+    return decoders
+
+
+def _tuned(X: Matrix, Y: Matrix, feature: str, config: DecodingConfig) -> BaseEstimator:
+    """Return the voxel-selected ridge with the best alpha and n_feat of a grid."""
+    n_feat = make_decoder(feature, config, "voxel_selected").get_params()["n_feat"]
+    candidates: dict[str, BaseEstimator] = {
+        f"alpha {alpha:g}, {factor:g} n_feat": VoxelSelectedRidge(
+            alpha=alpha, n_feat=round(factor * n_feat)
+        )
+        for alpha in _ALPHAS
+        for factor in _FACTORS
+    }
+    folds = contiguous_folds(len(X), config.n_folds)
+    found = choose_by_correlation(X, Y, candidates=candidates, folds=folds)
+    return candidates[str(found["candidate"].iloc[0])]
 
 
 def compare_decoders(

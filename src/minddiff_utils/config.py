@@ -116,10 +116,12 @@ class DecodingConfig(_Frozen):
     n_feat_c: PositiveInt = 450
     n_feat_z: PositiveInt = 3000
     n_feat_clip: PositiveInt = 850
-    k_percent: Annotated[float, Field(gt=0, le=100)] = 25.0
+    # share of CLIP features kept; null: chosen by cross-validation, layer by layer
+    k_percent: Annotated[float, Field(gt=0, le=100)] | None = 25.0
     k_grid: tuple[float, ...] = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
     n_folds: Annotated[int, Field(ge=2)] = 3
     n_permutations: PositiveInt = 200
+    n_compare: PositiveInt = 256  # targets per feature when all decoders are compared
 
 
 class Stage1Config(_Frozen):

@@ -7,12 +7,13 @@ predictions are used for (`reconstruction`). Place in the flow: layer 8, noteboo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.base import clone
 
 from minddiff_utils.baselines import Standardised, retrieval_nearest
 from minddiff_utils.config import DecodingConfig
@@ -20,11 +21,13 @@ from minddiff_utils.decoders import (
     DenseRidge,
     TargetScaling,
     VoxelSelectedRidge,
+    choose_k,
     contiguous_folds,
-    cross_validated_correlation,
+    cross_validated_predictions,
     feature_correlation,
     k_curve,
     noise_ceiling_r,
+    pooled_correlation,
     score_decoder,
     select_best,
 )
@@ -113,12 +116,15 @@ class FeatureReadout:
         The k % best decodable targets; all of them for c and z.
     r_cv : (n_targets,) float32
         Cross-validated correlation on training images; NaN where not computed.
+    k_scores : DataFrame
+        What cross-validation says of each k (`decoders.choose_k`); empty for c and z.
     """
 
     decoder: Estimator
     scaling: TargetScaling
     selected: Mask
     r_cv: Matrix
+    k_scores: pd.DataFrame
 
 
 def make_decoder(
@@ -177,18 +183,37 @@ def fit_readout(
     for name, Y in Y_train.items():
         check_shape(Y.shape, (len(X_train), None), f"training targets {name}")
         estimator = make_decoder(name, config, decoder)
-        selected = np.ones(Y.shape[1], bool)
-        r_cv = np.full(Y.shape[1], np.nan, np.float32)
+        found = _plain(X_train, Y, clone(estimator))
         if name.startswith("clip/"):
-            found = cross_validated_correlation(
-                X_train, Y, decoder=estimator, folds=folds
-            )
-            r_cv = found.astype(np.float32)
-            selected = select_best(r_cv, config.k_percent)
-        scaling = TargetScaling.fit(Y)
-        fitted = estimator.fit(X_train, scaling.apply(Y))
-        readouts[name] = FeatureReadout(fitted, scaling, selected, r_cv)
+            options = {"decoder": estimator, "folds": folds}
+            Y_hat = cross_validated_predictions(X_train, Y, **options)
+            found = _select(found, Y, Y_hat, config)
+        readouts[name] = found
     return readouts
+
+
+def _plain(X_train: Matrix, Y_train: Matrix, decoder: Estimator) -> FeatureReadout:
+    """Fit a decoder without selecting targets."""
+    scaling = TargetScaling.fit(Y_train)
+    decoder.fit(X_train, scaling.apply(Y_train))
+    n_targets = Y_train.shape[1]
+    nothing = np.full(n_targets, np.nan, np.float32)
+    every = np.ones(n_targets, bool)
+    return FeatureReadout(decoder, scaling, every, nothing, pd.DataFrame())
+
+
+def _select(
+    found: FeatureReadout, Y: Matrix, Y_hat: Matrix, config: DecodingConfig
+) -> FeatureReadout:
+    """Choose the k % of a layer's targets from out-of-fold predictions."""
+    folds = contiguous_folds(len(Y), config.n_folds)
+    r_cv = pooled_correlation(Y, Y_hat, folds).astype(np.float32)
+    scores = choose_k(Y, Y_hat, folds=folds, k_grid=config.k_grid)
+    k_percent = config.k_percent
+    if k_percent is None:
+        k_percent = float(scores.loc[scores["chosen"], "k_percent"].iloc[0])
+    best = select_best(r_cv, k_percent)
+    return replace(found, selected=best, r_cv=r_cv, k_scores=scores)
 
 
 def predict(
@@ -285,15 +310,6 @@ def accuracy_by_area_set(
     return pd.concat(tables, ignore_index=True)
 
 
-def _plain(X_train: Matrix, Y_train: Matrix, decoder: Estimator) -> FeatureReadout:
-    """Fit a decoder without selecting targets."""
-    scaling = TargetScaling.fit(Y_train)
-    decoder.fit(X_train, scaling.apply(Y_train))
-    n_targets = Y_train.shape[1]
-    nothing = np.full(n_targets, np.nan, np.float32)
-    return FeatureReadout(decoder, scaling, np.ones(n_targets, bool), nothing)
-
-
 def k_table(
     readouts: Mapping[str, FeatureReadout],
     r_test: Mapping[str, npt.NDArray[np.floating[Any]]],
@@ -301,16 +317,17 @@ def k_table(
 ) -> pd.DataFrame:
     """Return accuracy and variance kept for every k of `k_grid`, layer by layer.
 
-    The features are ranked on training images alone; columns: layer, and those of
-    `decoders.k_curve`.
+    The features are ranked on training images alone; columns: layer, those of
+    `decoders.k_curve`, and identification and chosen of `decoders.choose_k`.
     """
-    tables = [
-        k_curve(
-            readout.r_cv, r_test[name], _spread(readout.scaling) ** 2, k_grid
-        ).assign(layer=int(name.partition("/")[2]))
-        for name, readout in readouts.items()
-        if name.startswith("clip/")
-    ]
+    tables = []
+    for name, readout in readouts.items():
+        if name.startswith("clip/"):
+            variance = _spread(readout.scaling) ** 2
+            curve = k_curve(readout.r_cv, r_test[name], variance, k_grid)
+            scores = readout.k_scores.drop(columns="n_selected")
+            curve = curve.merge(scores, on="k_percent", how="left")
+            tables.append(curve.assign(layer=int(name.partition("/")[2])))
     table = pd.concat(tables, ignore_index=True)
     return table[["layer", *[c for c in table.columns if c != "layer"]]]
 

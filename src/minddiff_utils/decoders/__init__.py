@@ -23,9 +23,14 @@ from minddiff_utils.decoders.scores import (
     score_decoder,
 )
 from minddiff_utils.decoders.selection import (
+    choose_by_correlation,
+    choose_k,
     contiguous_folds,
     cross_validated_correlation,
+    cross_validated_predictions,
+    identification_accuracy,
     k_curve,
+    pooled_correlation,
     select_best,
 )
 from minddiff_utils.decoders.targets import ScaledTargets, TargetScaling
@@ -40,13 +45,18 @@ __all__ = [
     "TargetScaling",
     "VoxelSelectedRidge",
     "category_holdout",
+    "choose_by_correlation",
+    "choose_k",
     "contiguous_folds",
     "cross_validated_correlation",
+    "cross_validated_predictions",
     "effective_rank",
     "feature_correlation",
+    "identification_accuracy",
     "k_curve",
     "noise_ceiling_r",
     "permutation_null",
+    "pooled_correlation",
     "rank_ratio",
     "score_decoder",
     "select_best",

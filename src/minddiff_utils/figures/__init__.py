@@ -4,10 +4,11 @@ Arrays and tables in, a matplotlib `Figure` out. Nothing here computes a result,
 model or a file, or touches pyplot's global state. Each figure says what it shows, in
 which unit, over how many units and with which interval, and carries the profile's
 label. Place in the flow: layer 9, below `cortex` and `report`; modules follow the
-notebooks: `preparation` (01), `decoding` (02), `reconstruction` (03, 04), `evaluation`
-(05), `overview` and `maps` (06), all drawn on `canvas`.
+notebooks: `preparation` (01), `decoding` and `comparison` (02), `reconstruction` (03,
+04), `evaluation` (05), `overview` and `maps` (06), all drawn on `canvas`.
 """
 
+from minddiff_utils.figures.comparison import fig_decoders, fig_holdout
 from minddiff_utils.figures.decoding import (
     fig_accuracy,
     fig_accuracy_histograms,
@@ -48,8 +49,10 @@ __all__ = [
     "fig_accuracy",
     "fig_accuracy_histograms",
     "fig_comparison",
+    "fig_decoders",
     "fig_flat_maps",
     "fig_gallery",
+    "fig_holdout",
     "fig_inflated",
     "fig_k_selection",
     "fig_losses",

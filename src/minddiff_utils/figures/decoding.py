@@ -3,7 +3,7 @@
 Drawing only. Place in the flow: called by notebooks 02, 05 and 06.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,56 +206,76 @@ def _histogram(axes: Axes, r: Floats, bins: Floats, feature: str) -> None:
 
 
 @styled
-def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float, label: str) -> Figure:
+def fig_k_selection(
+    k_table: pd.DataFrame, *, k_chosen: float | None, label: str
+) -> Figure:
     """Draw accuracy and share of variance against the share of targets kept.
 
     Parameters
     ----------
     k_table : DataFrame
-        Columns layer, k_percent, r_selected_mean, r_cv_selected_mean, variance_kept
-        and, for several subjects, subject; lines are means over subjects.
-    k_chosen : float
-        The k in use, percent.
+        Columns layer, k_percent, r_selected_mean, r_cv_selected_mean, variance_kept,
+        identification and, for several subjects, subject; lines are means over
+        subjects.
+    k_chosen : float or None
+        The k in use, percent; None where cross-validation chose one for each layer.
     label : str
         The profile's words.
     """
-    needed = ("layer", "k_percent", "r_selected_mean", "r_cv_selected_mean")
-    check_table(k_table, (*needed, "variance_kept"), "The table of k")
     values = ["r_selected_mean", "r_cv_selected_mean", "variance_kept"]
+    values.append("identification")
+    check_table(k_table, ("layer", "k_percent", *values), "The table of k")
     mean = k_table.groupby(["layer", "k_percent"])[values].mean().reset_index()
     layers = sorted(mean["layer"].unique())
     n_subjects = _n_subjects(k_table)
+    used = "a k for each layer" if k_chosen is None else "dotted"
     note = (
         f"n = {counted(n_subjects, 'subject')}, {counted(len(layers), 'CLIP layer')}; "
         "mean over the targets kept and over subjects, no interval. Targets are ranked "
-        "on training images only. Dotted: the k in use"
+        "on training images only; identification: pairs of held-out training images, "
+        f"chance .5. In use: {used}"
     )
     title = "What is gained and lost when only the k % best targets are kept"
     page = Page(title, note, label)
     figure = new_figure(page, 3.1)
-    left, right = figure.subplots(1, 2)
+    panels = figure.subplots(1, 3)
     colours = sns.color_palette("viridis", len(layers))
     for layer, colour in zip(layers, colours, strict=True):
         own = mean[mean["layer"] == layer].sort_values("k_percent")
-        k, line = own["k_percent"], {"color": colour, "marker": "o", "markersize": 3}
-        left.plot(k, own["r_selected_mean"], **line)
-        left.plot(k, own["r_cv_selected_mean"], **line | {"ls": "--", "marker": ""})
-        right.plot(k, 100 * own["variance_kept"], label=f"{layer}", **line)
-    for axes in (left, right):
-        axes.axvline(k_chosen, color="black", linestyle=":", linewidth=1)
+        _k_lines(panels, own, {"color": colour, "marker": "o", "markersize": 3})
+    _k_axes(panels, k_chosen)
+    panels[1].legend(title="CLIP layer", ncols=2, loc="upper left", title_fontsize=7)
+    return figure
+
+
+def _k_lines(panels: Sequence[Axes], own: pd.DataFrame, line: dict[str, Any]) -> None:
+    k = own["k_percent"]
+    accuracy, variance, identification = panels
+    accuracy.plot(k, own["r_selected_mean"], **line)
+    accuracy.plot(k, own["r_cv_selected_mean"], **line | {"ls": "--", "marker": ""})
+    layer = f"{own['layer'].iloc[0]}"
+    variance.plot(k, 100 * own["variance_kept"], label=layer, **line)
+    identification.plot(k, own["identification"], **line)
+
+
+def _k_axes(panels: Sequence[Axes], k_chosen: float | None) -> None:
+    accuracy, variance, identification = panels
+    for axes in panels:
+        if k_chosen is not None:
+            axes.axvline(k_chosen, color="black", linestyle=":", linewidth=1)
         axes.grid(axis="y")
         axes.set_xlabel("targets kept, k (%)")
-    left.set(ylabel="mean correlation r", title="accuracy of the targets kept")
+    accuracy.set(ylabel="mean correlation r", title="accuracy of the targets kept")
     styles = [("test images", "-"), ("cross-validated, training", "--")]
     keys = [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in styles]
-    left.legend(handles=keys, loc="best")
-    right.set(ylabel="share of training variance (%)", title="information kept")
-    right.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
-    right.annotate(
-        f"k = {k_chosen:g} %", (k_chosen, 2), xytext=(3, 0), textcoords="offset points"
-    )
-    right.legend(title="CLIP layer", ncols=2, loc="upper left", title_fontsize=7)
-    return figure
+    accuracy.legend(handles=keys, loc="best")
+    variance.set(ylabel="share of training variance (%)", title="information kept")
+    variance.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
+    if k_chosen is not None:
+        words = {"xytext": (3, 0), "textcoords": "offset points"}
+        variance.annotate(f"k = {k_chosen:g} %", (k_chosen, 2), **words)  # type: ignore[arg-type]
+    ylabel = "pairwise identification (share)"
+    identification.set(ylabel=ylabel, title="what training images prefer")
 
 
 # --- where the information is -------------------------------------------------------
