@@ -55,14 +55,22 @@ def _names(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table["decoder"].astype(str)))
 
 
-def _keys(names: list[str], ceiling: str) -> list[Line2D]:
-    bar: dict[str, Any] = {"marker": "s", "markersize": 7, "linestyle": ""}
-    keys = [
-        Line2D([], [], color=PALETTE[i], label=name, **bar)
-        for i, name in enumerate(names)
-    ]
-    mark: dict[str, Any] = {"marker": "D", "markersize": 4, "markerfacecolor": "w"}
-    return [*keys, Line2D([], [], color="0.2", linestyle="", label=ceiling, **mark)]
+#: Decoders that keep their colour from figure to figure; others take what is left.
+_ORDER = ("voxel-selected (paper)", "voxel-selected, tuned", "dense")
+
+
+def _colours(names: list[str]) -> dict[str, Any]:
+    known = [*_ORDER, *[name for name in names if name not in _ORDER]]
+    return {name: PALETTE[known.index(name) % len(PALETTE)] for name in names}
+
+
+def _legend(axes: Axes, names: list[str], more: list[Line2D], marker: str) -> None:
+    dot: dict[str, Any] = {"marker": marker, "markersize": 6, "linestyle": ""}
+    colours = _colours(names)
+    keys = [Line2D([], [], color=colours[name], label=name, **dot) for name in names]
+    axes.legend(
+        handles=[*keys, *more], loc="lower left", bbox_to_anchor=(0, 1), ncols=2
+    )
 
 
 def _check_names(names: list[str]) -> None:
@@ -94,6 +102,7 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
     check_table(table, _DECODERS, "The comparison of decoders")
     names, features = _names(table), feature_order(table["feature"].tolist())
     _check_names(names)
+    colours = _colours(names)
     note = (
         f"n = {span(table['n_images'])} test images, {span(table['n_targets'])} "
         "targets, 1 subject. Left: signed r, mean over targets; line: 95 % interval "
@@ -103,22 +112,24 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
     )
     page = Page("Which decoder reads more, and does it collapse?", note, label)
     figure = new_figure(page, 3.5)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    left, right = figure.subplots(1, 2, width_ratios=(4, 3))
     for place, feature in enumerate(features):
         own = table[table["feature"].astype(str) == feature]
         for i, name in enumerate(names):
             row = own[own["decoder"].astype(str) == name]
             if not row.empty:
                 x, width = place + (i - (len(names) - 1) / 2) * 0.82 / len(names), 0.75
-                _bar(left, x, row.iloc[0], width / len(names), PALETTE[i])
-                right.plot(x, row["rank_share"], "o", color=PALETTE[i], markersize=4)
+                _bar(left, x, row.iloc[0], width / len(names), colours[name])
+                right.plot(x, row["rank_share"], "o", color=colours[name], markersize=4)
     for axes in (left, right):
         _feature_axis(axes, features)
     left.set_ylabel("correlation r, true and decoded")
-    right.set_ylabel("effective rank, relative to the truth")
+    right.set_ylabel("effective rank, truth = 1")
     right.set_ylim(bottom=0)
     right.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
-    figure.legend(handles=_keys(names, "ceiling"), loc="outside upper left", ncols=3)
+    mark: dict[str, Any] = {"marker": "D", "markersize": 4, "markerfacecolor": "w"}
+    ceiling = Line2D([], [], color="0.2", linestyle="", label="ceiling", **mark)
+    _legend(left, names, [ceiling], "s")
     return figure
 
 
@@ -158,6 +169,7 @@ def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
     check_table(table, _HOLDOUT, "The hold-out of categories")
     names, features = _names(table), feature_order(table["feature"].tolist())
     _check_names(names)
+    colours = _colours(names)
     note = (
         f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "
         f"held-out categories; {span(table['n_train'])} training images under both "
@@ -176,17 +188,14 @@ def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
                 seen = row["trained_on"] == "same categories"
                 shift = (i - (len(names) - 1) / 2) * 0.8 / len(names)
                 x = place + shift + (-0.03 if seen else 0.03)
-                _point(left, right, x, row, PALETTE[i] if seen else "w", PALETTE[i])
+                colour = colours[name]
+                _point(left, right, x, row, colour if seen else "w", colour)
     for axes in (left, right):
         _feature_axis(axes, features)
     left.set_ylabel("correlation r, true and decoded")
-    right.set_ylabel("effective rank, relative to the truth")
+    right.set_ylabel("effective rank, truth = 1")
     right.set_ylim(bottom=0)
-    keys = [
-        Line2D([], [], color=PALETTE[i], marker="o", ls="", label=name)
-        for i, name in enumerate(names)
-    ]
-    figure.legend(handles=keys, loc="outside upper left", ncols=3)
+    _legend(left, names, [], "o")
     return figure
 
 
