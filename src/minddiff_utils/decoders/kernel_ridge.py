@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from minddiff_utils.decoders.targets import blocks
+from minddiff_utils.decoders.targets import LIBRARY_BYTES, blocks
 from minddiff_utils.errors import (
     ConfigError,
     DataError,
@@ -45,8 +45,6 @@ Precision = Literal["float32", "float64"]
 _MAX_BLOCK = 1024
 #: Voxels or images that are gathered, checked or converted at once.
 _STRIP = 512
-#: Buffers of BLAS and LAPACK, and what the heap wastes; measured, rounded up.
-_LIBRARIES = 24_000_000
 #: A penalty below this times the rounding unit times the largest eigenvalue would be
 #: answered with errors above about 1 % in the weakest directions.
 _RESOLVED = 100
@@ -420,7 +418,7 @@ class _Sizes:
         strips = 3 * _STRIP * max(self.n_images, self.n_voxels) * 8
         elements = self.n_images * self.n_voxels + (n_grams + 4) * small**2
         test = 4 * self.n_test * max(self.n_voxels, self.n_images)
-        return self.bases + (elements + test) * self.element + strips + _LIBRARIES
+        return self.bases + (elements + test) * self.element + strips + LIBRARY_BYTES
 
     def per_target(self, choice: Choice) -> int:
         """Return the bytes of one target in a block."""

@@ -12,6 +12,7 @@ import torch
 
 from minddiff_utils.decoders.design import GRAM_TILE
 from minddiff_utils.decoders.masked_cg import OVERSAMPLING, RANK
+from minddiff_utils.decoders.targets import LIBRARY_BYTES
 from minddiff_utils.errors import ConfigError
 
 __all__ = ["Rates", "Sizes", "block_targets", "choose_solver", "device_rates"]
@@ -134,7 +135,7 @@ def _fixed_bytes(
         work = width * square
     else:
         work = n_threads * (2 * width + 8) * sizes.n_selected**2
-    return shared + max(tiles, work)
+    return shared + max(tiles, work) + LIBRARY_BYTES
 
 
 def _target_bytes(sizes: Sizes, solver: str, width: int) -> int:

@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+#: Bytes that BLAS, LAPACK and the heap hold beside what is counted; rounded up.
+LIBRARY_BYTES = 24_000_000
 #: A target varies if its SD exceeds this times the root mean square of all targets.
 _MIN_RELATIVE_SD = 1e-6
 #: Elements of one block of targets that is read (64 MB of float64).

@@ -1,0 +1,291 @@
+"""The decoders at the size of one NSD subject, beside FastL2LiR 0.11, in one run.
+
+    python tests/benchmarks/decoders_nsd.py --reference PYTHON --out FILE.json
+
+Simulates responses (8,859 x 11,694, correlated voxels) and 84,736 targets (c, z, six
+CLIP layers), which are streamed from HDF5. Every part runs in a process of its own, so
+that its peak memory is its own. FastL2LiR is timed on a few targets of each feature and
+extrapolated: fixed cost and cost per target come from two numbers of targets. PYTHON is
+an interpreter with fastl2lir 0.11 and numpy below 2.4; without it that part is not run.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from minddiff_utils.decoders import DenseRidge, VoxelSelectedRidge
+from minddiff_utils.decoders.planning import (
+    Sizes,
+    _iterations,
+    choose_solver,
+    device_rates,
+)
+from minddiff_utils.rng import stream
+
+N_TRAIN, N_TEST, N_VOXELS, N_HIDDEN, ALPHA = 8859, 982, 11694, 300, 0.15
+#: Targets and voxels per target of each feature, as in the released code.
+FEATURES = {"c": (10752, 450), "z": (16384, 4000), "clip": (57600, 850)}
+#: Targets on which the reference is timed; the second number is twice the first.
+SAMPLE = {"c": 40, "z": 4, "clip": 24}
+REFERENCE = """
+import json, sys, time
+import numpy as np
+from fastl2lir import FastL2LiR
+folder, name, n_feat, n = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+X, X_test = (np.load(f"{folder}/{part}.npy") for part in ("X", "X_test"))
+Y = np.load(f"{folder}/sample_{name}.npy")
+X, X_test, Y = (a.astype(np.float64) for a in (X, X_test, Y))
+seconds = []
+for n_targets in (n, 2 * n):
+    began = time.perf_counter()
+    model = FastL2LiR()
+    model.fit(X, Y[:, :n_targets], alpha=0.15, n_feat=n_feat)
+    seconds.append(time.perf_counter() - began)
+np.save(f"{folder}/reference_{name}.npy", model.predict(X_test))
+print(json.dumps(seconds))
+"""
+
+
+def simulate(folder: Path, scale: float) -> None:
+    """Write responses and targets of one simulated subject."""
+    rng = stream(0, "benchmark", "decoders")
+    n, n_voxels = round(N_TRAIN * scale), round(N_VOXELS * scale)
+    n_all = n + round(N_TEST * scale)
+    hidden = rng.standard_normal((n_all, N_HIDDEN), dtype=np.float32)
+    hidden *= (np.arange(1, N_HIDDEN + 1, dtype=np.float32)) ** -0.4
+    tuning = rng.standard_normal((N_HIDDEN, n_voxels), dtype=np.float32)
+    X = hidden @ tuning
+    noise = rng.uniform(1, 4, n_voxels).astype(np.float32) * X.std(0)
+    X += noise * rng.standard_normal(X.shape, dtype=np.float32)
+    X /= X[:n].std(0)
+    np.save(folder / "X.npy", X[:n])
+    np.save(folder / "X_test.npy", X[n:])
+    with h5py.File(folder / "targets.h5", "w") as file:
+        for name, (n_targets, _) in FEATURES.items():
+            n_targets = round(n_targets * scale)
+            data = file.create_dataset(name, (n, n_targets), "f4", chunks=(n, 64))
+            for start in range(0, n_targets, 512):
+                stop = min(start + 512, n_targets)
+                Y = hidden[:n] @ rng.standard_normal(
+                    (N_HIDDEN, stop - start), dtype=np.float32
+                )
+                Y += Y.std(0) * rng.standard_normal(Y.shape, dtype=np.float32)
+                data[:, start:stop] = (Y - Y.mean(0)) / Y.std(0)
+            sample = min(2 * SAMPLE[name], n_targets)
+            np.save(folder / f"sample_{name}.npy", data[:, :sample])
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held, bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def gemm_peak(threads: int) -> dict[str, float]:
+    """Return measured operations per second of large products, by dtype."""
+    torch.set_num_threads(threads)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(4096, 4096, dtype=dtype)
+        a @ a
+        began = time.perf_counter()
+        for _ in range(4):
+            a @ a
+        found[str(dtype).removeprefix("torch.")] = (
+            4 * 2 * 4096**3 / (time.perf_counter() - began)
+        )
+    return found
+
+
+# --- parts, each in its own process ---------------------------------------------------
+
+
+def run_voxel_selected(folder: Path, name: str, scale: float, threads: int) -> dict:
+    """Fit one feature with the paper's decoder and predict the test images."""
+    torch.set_num_threads(threads)
+    X, X_test = np.load(folder / "X.npy"), np.load(folder / "X_test.npy")
+    n_feat = round(FEATURES[name][1] * scale)
+    decoder = VoxelSelectedRidge(ALPHA, n_feat, dtype="float32", n_threads=threads)
+    began = time.perf_counter()
+    with h5py.File(folder / "targets.h5") as file:
+        n_targets = file[name].shape[1]
+        decoder.fit(X, file[name])
+    fitted = time.perf_counter() - began
+    Y_hat = decoder.predict(X_test)
+    done = time.perf_counter() - began
+    sizes = Sizes(len(X), X.shape[1], n_targets, n_feat)
+    rates, tol = device_rates("cpu"), 5e-6
+    solver = choose_solver(sizes, rates, tol, "float32")
+    operations = n_targets * (n_feat**3 / 3 + 4 * n_feat**2)
+    if solver == "cg":
+        operations = n_targets * _iterations(sizes, tol) * 2 * X.shape[1] ** 2
+    operations += 2 * len(X) * X.shape[1] * (n_targets + X.shape[1] / 2)
+    np.save(folder / f"ours_{name}.npy", Y_hat[:, : 2 * SAMPLE[name]])
+    return {
+        "seconds_fit": fitted,
+        "seconds": done,
+        "n_targets": n_targets,
+        "solver": decoder.solver_,
+        "residual_max": float(decoder.residual_.max()),
+        "operations": operations,
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def run_dense(folder: Path, bands: int, threads: int, weights: bool) -> dict:
+    """Fit all features at once with the dense ridge and predict the test images."""
+    torch.set_num_threads(threads)
+    X, X_test = np.load(folder / "X.npy"), np.load(folder / "X_test.npy")
+    labels = np.arange(X.shape[1]) % bands if bands > 1 else None
+    began = time.perf_counter()
+    with (
+        h5py.File(folder / "targets.h5") as file,
+        h5py.File(folder / "dense.h5", "w") as out,
+    ):
+        n_targets = 0
+        decoder = DenseRidge(bands=labels)
+        joined = Joined([file[name] for name in FEATURES])
+        n_targets = joined.shape[1]
+        made = out.create_dataset("Y_hat", (len(X_test), n_targets), "f4")
+        sink = None
+        if weights:
+            sink = out.create_dataset("weights", (n_targets, X.shape[1]), "f4")
+        decoder.fit_predict(X, joined, X_test, weights_out=sink, predictions_out=made)
+    return {
+        "seconds": time.perf_counter() - began,
+        "n_targets": n_targets,
+        "alpha_median": float(np.median(decoder.alpha_)),
+        "peak_bytes": peak_bytes(),
+    }
+
+
+class Joined:
+    """Several targets side by side, read as one, never held as one."""
+
+    def __init__(self, parts: list[h5py.Dataset]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *[part.shape[1] for part in parts]])
+        self.shape = (parts[0].shape[0], int(self.starts[-1]))
+        self.dtype = parts[0].dtype
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        """Return columns start:stop."""
+        start, stop, _ = key[1].indices(self.shape[1])
+        found = []
+        for part, first in zip(self.parts, self.starts, strict=False):
+            low, high = max(start - first, 0), min(stop - first, part.shape[1])
+            if low < high:
+                found.append(part[:, low:high])
+        return np.concatenate(found, axis=1)
+
+
+# --- the whole ------------------------------------------------------------------------
+
+
+def in_process(args: argparse.Namespace, folder: Path, part: str) -> dict:
+    """Run one part in a process of its own and return its figures."""
+    command = [sys.executable, __file__, "--part", part, "--folder", str(folder)]
+    command += ["--scale", str(args.scale), "--threads", str(args.threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{part} failed:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(part, json.dumps(found), flush=True)
+    return found
+
+
+def reference(args: argparse.Namespace, folder: Path, name: str) -> dict:
+    """Time FastL2LiR on a sample of one feature's targets and extrapolate."""
+    n_feat = round(FEATURES[name][1] * args.scale)
+    command = [args.reference, "-c", REFERENCE, str(folder), name, str(n_feat)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    environment["OPENBLAS_NUM_THREADS"] = str(args.threads)
+    done = subprocess.run(
+        [*command, str(SAMPLE[name])],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    once, twice = json.loads(done.stdout.splitlines()[-1])
+    each = (twice - once) / SAMPLE[name]
+    fixed = max(0.0, 2 * once - twice)
+    n_targets = round(FEATURES[name][0] * args.scale)
+    theirs = np.load(folder / f"reference_{name}.npy")
+    ours = np.load(folder / f"ours_{name}.npy").astype(np.float64)
+    error = np.abs(ours - theirs).max(0) / theirs.std(0)
+    found = {
+        "seconds_per_target": each,
+        "seconds_fixed": fixed,
+        "seconds_extrapolated": fixed + each * n_targets,
+        "n_sample": 2 * SAMPLE[name],
+        "prediction_difference_max": float(error.max()),
+    }
+    print("reference", name, json.dumps(found), flush=True)
+    return found
+
+
+def whole(args: argparse.Namespace, folder: Path) -> dict:
+    """Run everything and return all figures."""
+    began = time.perf_counter()
+    simulate(folder, args.scale)
+    print(f"simulated in {time.perf_counter() - began:.0f} s", flush=True)
+    found: dict = {"scale": args.scale, "threads": args.threads}
+    found["gemm_peak"] = gemm_peak(args.threads)
+    for name in FEATURES:
+        found[name] = in_process(args, folder, f"voxel_selected/{name}")
+        peak = found["gemm_peak"]["float32"]
+        share = found[name]["operations"] / found[name]["seconds_fit"] / peak
+        found[name]["share_of_float32_gemm_peak"] = share
+    for part in ("dense/1", "dense/2", "dense_weights/1"):
+        found[part] = in_process(args, folder, part)
+    if args.reference:
+        for name in FEATURES:
+            found[name]["fastl2lir"] = reference(args, folder, name)
+        ours = sum(found[name]["seconds"] for name in FEATURES)
+        theirs = sum(found[n]["fastl2lir"]["seconds_extrapolated"] for n in FEATURES)
+        found["seconds_voxel_selected"] = ours
+        found["seconds_fastl2lir_extrapolated"] = theirs
+        found["ratio"] = theirs / ours
+        found["ratio_dense"] = theirs / found["dense/1"]["seconds"]
+    return found
+
+
+def main() -> None:
+    """Run the benchmark, or one part of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reference", help="interpreter that has fastl2lir 0.11")
+    parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
+    parser.add_argument("--scale", type=float, default=1.0, help="of every size")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        kind, _, name = args.part.partition("/")
+        if kind == "voxel_selected":
+            result = run_voxel_selected(args.folder, name, args.scale, args.threads)
+        else:
+            with_weights = kind == "dense_weights"
+            result = run_dense(args.folder, int(name), args.threads, with_weights)
+        print(json.dumps(result))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = whole(args, Path(folder))
+    print(json.dumps(found, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
