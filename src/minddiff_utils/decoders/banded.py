@@ -170,6 +170,7 @@ class BandedRidge(AllVoxelDecoder):
     def _check(self, X: Floats, Y: Floats) -> None:
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_alphas(self.alphas)
+        check_choice(self.dtype, ("float32", "float64"), "dtype")
         for name, least in (("n_samples", 1), ("chunk_targets", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

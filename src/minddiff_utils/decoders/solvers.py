@@ -161,7 +161,8 @@ class _System:
         starts = columns * self.size
         for part in blocks(len(columns), _GATHER_ROWS):
             where = starts[part, None] + columns[: part.stop]
-            self.matrix[part, : part.stop] = self.flat.take(where)
+            # every index is in range; `clip` only skips the buffer for errors
+            self.matrix[part, : part.stop] = self.flat.take(where, mode="clip")
         np.copyto(self.factor, self.matrix)
         _, failed = self.potrf(self.factor.T, lower=0, overwrite_a=1, clean=0)
         if failed:

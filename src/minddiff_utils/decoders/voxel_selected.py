@@ -52,7 +52,7 @@ Ints = npt.NDArray[np.integer[Any]]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 #: Relative residual of the normal equations to reach, and what rounding allows.
-_DEFAULT_TOL = {"float32": 5e-6, "float64": 1e-10}
+_DEFAULT_TOL = {"float32": 3e-6, "float64": 1e-10}
 _LEAST_TOL = {"float32": 2e-6, "float64": 1e-13}
 #: Targets of one product in `predict`; always as many, so that a target's prediction
 #: does not depend on which others are asked for.
@@ -158,7 +158,7 @@ class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     max_memory : int, optional
         Bytes that `fit` may hold beside its inputs and its results.
     tol : float, optional
-        Relative residual of each target's equations to reach; default 5e-6 in float32,
+        Relative residual of each target's equations to reach; default 3e-6 in float32,
         1e-10 in float64. The exact solver refines its solution where it is missed.
     n_threads : int, optional
         Chunks in work at once, each on one core; default: torch's number of threads.
