@@ -12,12 +12,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from himalaya.kernel_ridge import KernelRidgeCV
 from sklearn.base import clone
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import LeaveOneOut
 
-from minddiff_utils.decoders import DenseRidge
+from minddiff_utils.decoders import DenseRidge, ScaledTargets, TargetScaling
 from minddiff_utils.decoders.kernel_ridge import default_alphas
 from minddiff_utils.errors import ConfigError, DataError
 
@@ -285,6 +286,18 @@ def test_targets_and_results_stream_through_hdf5(
         np.testing.assert_allclose(
             decoder.voxel_weight(), expected.voxel_weight(), atol=ATOL
         )
+
+
+@pytest.mark.parametrize("source", ["tensor", "scaled"])
+def test_targets_may_be_a_tensor_or_scaled_when_read(
+    data: tuple[Array, ...], source: str
+) -> None:
+    X, Y, _ = data
+    scaling = TargetScaling.fit(Y)
+    given = {"tensor": torch.from_numpy(Y), "scaled": ScaledTargets(Y, scaling)}[source]
+    expected = exact().fit(X, Y if source == "tensor" else scaling.apply(Y))
+    found = exact().fit(X, given)
+    np.testing.assert_allclose(found.weights_, expected.weights_, rtol=0, atol=ATOL)
 
 
 class Watched:

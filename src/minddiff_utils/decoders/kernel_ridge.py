@@ -15,7 +15,12 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from minddiff_utils.decoders.targets import LIBRARY_BYTES, blocks
+from minddiff_utils.decoders.targets import (
+    LIBRARY_BYTES,
+    TargetSource,
+    blocks,
+    read_targets,
+)
 from minddiff_utils.errors import (
     ConfigError,
     DataError,
@@ -29,7 +34,6 @@ __all__ = [
     "DenseRidge",
     "MatrixSink",
     "Precision",
-    "TargetMatrix",
     "band_columns",
     "check_alphas",
     "default_alphas",
@@ -52,21 +56,6 @@ _RESOLVED = 100
 _GRID = 10.0 ** (np.arange(-12, 21) / 4)
 #: How much more than the others each band gets in turn, in the default ratios.
 _EMPHASIS = 4.0
-
-
-class TargetMatrix(Protocol):
-    """Targets (n_images, n_targets): a numpy array, `h5py.Dataset` or the like."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (n_images, n_targets)."""
-
-    @property
-    def dtype(self) -> Any:
-        """Return the dtype of the elements."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return rows and columns, of which only `[:, start:stop]` is asked for."""
 
 
 class MatrixSink(Protocol):
@@ -395,7 +384,7 @@ class _Sizes:
     n_bands: int
     n_ratios: int
     element: int  # bytes
-    target_element: int  # bytes
+    target_element: int  # bytes, of targets as they are read
     with_weights: bool
     held: int  # bytes of the results that the estimator allocates itself
 
@@ -674,7 +663,7 @@ class DenseRidge(AllVoxelDecoder):
         self.max_memory = max_memory
 
     def fit(
-        self, X: Floats, Y: TargetMatrix, weights_out: MatrixSink | None = None
+        self, X: Floats, Y: TargetSource, weights_out: MatrixSink | None = None
     ) -> Self:
         """Fit all targets and keep their weights.
 
@@ -683,7 +672,8 @@ class DenseRidge(AllVoxelDecoder):
         X : (n_images, n_voxels)
             Training responses.
         Y : (n_images, n_targets)
-            Training targets; read in blocks `Y[:, start:stop]`, never whole.
+            Training targets: an array, a tensor, an `h5py.Dataset`, `ScaledTargets`;
+            read in blocks `Y[:, start:stop]`, never whole.
         weights_out : (n_targets, n_voxels), optional
             An array or `h5py.Dataset` that takes the weights and becomes `weights_`;
             default: a new array, which counts towards `max_memory`.
@@ -709,7 +699,7 @@ class DenseRidge(AllVoxelDecoder):
     def fit_predict(
         self,
         X: Floats,
-        Y: TargetMatrix,
+        Y: TargetSource,
         X_test: Floats,
         *,
         weights_out: MatrixSink | None = None,
@@ -765,7 +755,7 @@ class DenseRidge(AllVoxelDecoder):
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         return int(np.dtype(self.dtype).itemsize)
 
-    def _check(self, X: Floats, Y: TargetMatrix) -> None:
+    def _check(self, X: Floats, Y: TargetSource) -> None:
         check_choice(self.choice, tuple(_CRITERIA), "choice")
         check_alphas(self.alphas)
         check_shape(X.shape, (None, None), "X")
@@ -790,7 +780,7 @@ class DenseRidge(AllVoxelDecoder):
         return np.asarray(ratios / ratios.sum(axis=1, keepdims=True))
 
     def _plan(
-        self, X: Floats, Y: TargetMatrix, *, n_test: int, with_weights: bool, held: int
+        self, X: Floats, Y: TargetSource, *, n_test: int, with_weights: bool, held: int
     ) -> int:
         """Check everything that can be checked before the work; return the block."""
         self._check(X, Y)
@@ -803,7 +793,7 @@ class DenseRidge(AllVoxelDecoder):
             n_bands=len(labels),
             n_ratios=len(self._ratios(len(labels))),
             element=self._element(),
-            target_element=int(np.dtype(Y.dtype).itemsize),
+            target_element=_element_read(Y),
             with_weights=with_weights,
             held=held,
         )
@@ -855,7 +845,7 @@ class DenseRidge(AllVoxelDecoder):
         self,
         bases: Sequence[_Basis],
         mean: Doubles,
-        Y: TargetMatrix,
+        Y: TargetSource,
         block: int,
         results: _Results,
     ) -> None:
@@ -885,15 +875,24 @@ class DenseRidge(AllVoxelDecoder):
                 self.intercept_[part] = offset.cpu().numpy() - W @ mean
 
 
+def _element_read(Y: TargetSource) -> int:
+    """Return the bytes that an element takes while its block is read.
+
+    A source that does not say its dtype may compute what it gives (`ScaledTargets`):
+    it gets room for its source, an intermediate and the result in float64.
+    """
+    dtype = getattr(Y, "dtype", None)
+    return dtype.itemsize if isinstance(dtype, np.dtype) else 3 * 8
+
+
 def _centred_targets(
-    Y: TargetMatrix, part: slice, like: torch.Tensor
+    Y: TargetSource, part: slice, like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a block of targets minus their means, and the means in float64.
 
     A constant target becomes exactly 0, and its mean is exactly the constant.
     """
-    block = np.asarray(Y[:, part], dtype=np.float64)
-    check_finite(bool(np.isfinite(block).all()), "Y")
+    block = np.asarray(read_targets(Y, part), dtype=np.float64)
     y = torch.from_numpy(block).to(like.device)
     mean = y.mean(0)
     mean = torch.where(y.amax(0) == y.amin(0), y[0], mean)
