@@ -1,7 +1,9 @@
 """Decoders of image features from voxels, their choice and their scores.
 
-`voxel_selected` is the paper's decoder (FastL2LiR's answer), `selection` chooses on
-training images alone, `scores` tells how well predictions do, `targets` scales them.
+`voxel_selected` is the paper's decoder (FastL2LiR's answer), `kernel_ridge` is ridge on
+all voxels (the preset `fast`), `banded` searches the balance of voxel groups by
+himalaya. `selection` chooses on training images alone, `scores` tells how well
+predictions do, `collapse` along how many directions, `targets` scales them.
 They know nothing of images, models or files. Place in the flow: layer 7.
 """
 

@@ -263,18 +263,24 @@ def choose_k(
     """
     if len(folds) < 2 or not k_grid:
         raise ConfigError("Choosing k needs 2 folds or more and at least one k.")
-    rows = []
-    for k_percent in sorted(k_grid):
-        scores, n_selected = [], 0
-        for held_out_of, (_, held) in enumerate(folds):
-            others = [fold for i, fold in enumerate(folds) if i != held_out_of]
-            best = select_best(pooled_correlation(Y, Y_hat, others), k_percent)
-            scores.append(
-                identification_accuracy(Y[held][:, best], Y_hat[held][:, best])
-            )
-            n_selected = int(best.sum())
-        rows.append((float(k_percent), n_selected, float(np.mean(scores))))
-    table = pd.DataFrame(rows, columns=["k_percent", "n_selected", "identification"])
+    grid = sorted(k_grid)
+    scores = np.zeros((len(folds), len(grid)))
+    n_selected = np.zeros(len(grid), np.int64)
+    for row, (_, held) in enumerate(folds):
+        others = [fold for other, fold in enumerate(folds) if other != row]
+        ranking = pooled_correlation(Y, Y_hat, others)
+        for column, k_percent in enumerate(grid):
+            best = select_best(ranking, k_percent)
+            pair = (Y[held][:, best], Y_hat[held][:, best])
+            scores[row, column] = identification_accuracy(*pair)
+            n_selected[column] = best.sum()
+    table = pd.DataFrame(
+        {
+            "k_percent": np.array(grid, dtype=np.float64),
+            "n_selected": n_selected,
+            "identification": scores.mean(axis=0),
+        }
+    )
     return table.assign(chosen=table.index == table["identification"].argmax())
 
 
