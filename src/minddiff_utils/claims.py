@@ -660,13 +660,20 @@ def _check_stage2(evidence: Evidence, n_equal: int, n_compared: int) -> list[Che
 def _check_gain(evidence: Evidence) -> Check:
     outcome = _stage2_gain(evidence)
     passed = outcome.verdict.startswith("supported")
-    said = outcome.verdict if passed else f"{outcome.verdict}; {_why(evidence)}"
+    said = (
+        outcome.verdict if passed else f"{outcome.verdict}; {_why(evidence, outcome)}"
+    )
     wanted = "PCC and SSIM rise, CLIP similarity is kept (paired intervals)"
     return ("stage 2 improves on stage 1", wanted, said, passed)
 
 
-def _why(evidence: Evidence) -> str:
+def _why(evidence: Evidence, outcome: Outcome) -> str:
     """Return what limits stage 2, read from the run with the true features."""
+    if "structure improves" in outcome.verdict:
+        return (
+            "structure does rise; the interval of judge CLIP reaches below the allowed"
+            " loss, and only more images would narrow it"
+        )
     find = {"subject": "all", "contrast": "stage2_true - true_features"}
     rows = [
         _find(evidence.table("contrasts"), metric=metric, **find)

@@ -25,6 +25,7 @@ from minddiff_utils.decoders import (
     category_holdout,
     choose_by_correlation,
     contiguous_folds,
+    default_alphas,
     effective_rank,
     feature_correlation,
     noise_ceiling_r,
@@ -192,11 +193,19 @@ def all_decoders(
         "dense": {name: DenseRidge() for name in Y_train},
         "dense, two bands": {name: DenseRidge(bands=bands) for name in Y_train},
         "banded (himalaya)": {
-            name: BandedRidge(bands, n_samples=5, n_folds=config.n_folds)
+            name: BandedRidge(
+                bands, alphas=_coarse(X_train), n_samples=5, n_folds=config.n_folds
+            )
             for name in Y_train
         },
     }
     return decoders
+
+
+def _coarse(X: Matrix) -> npt.NDArray[np.float64]:
+    """Return one penalty per decade: the random search is dear, and shares scale it."""
+    trace = float(np.square(X - X.mean(axis=0), dtype=np.float64).sum())
+    return default_alphas(trace, X.shape)[::4]
 
 
 def _tuned(X: Matrix, Y: Matrix, feature: str, config: DecodingConfig) -> BaseEstimator:

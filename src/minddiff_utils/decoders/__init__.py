@@ -15,7 +15,7 @@ from minddiff_utils.decoders.collapse import (
     variance_explained,
     variance_spectrum,
 )
-from minddiff_utils.decoders.kernel_ridge import DenseRidge
+from minddiff_utils.decoders.kernel_ridge import DenseRidge, default_alphas
 from minddiff_utils.decoders.scores import (
     Accuracy,
     LinearDecoder,
@@ -52,6 +52,7 @@ __all__ = [
     "contiguous_folds",
     "cross_validated_correlation",
     "cross_validated_predictions",
+    "default_alphas",
     "effective_rank",
     "feature_correlation",
     "identification_accuracy",
