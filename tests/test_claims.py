@@ -518,6 +518,13 @@ def test_zero_iterations_must_be_equal_for_every_image() -> None:
     assert not _sanity(_evidence(), 0, 0).loc[name, "passed"]
 
 
+def test_a_gain_with_uncertain_semantics_is_not_blamed_on_decoding() -> None:
+    evidence = _with(_evidence(), paired=_paired_with("clip_judge", -1.0))
+    said = _sanity(evidence).loc["stage 2 improves on stage 1", "observed"]
+    assert "structure does rise" in said
+    assert "limits it" not in said
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [(0.05, "decoding of Z_CLIP limits it"), (0.0, "alignment itself limits it")],

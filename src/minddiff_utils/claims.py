@@ -671,8 +671,8 @@ def _why(evidence: Evidence, outcome: Outcome) -> str:
     """Return what limits stage 2, read from the run with the true features."""
     if "structure improves" in outcome.verdict:
         return (
-            "structure does rise; the interval of judge CLIP reaches below the allowed"
-            " loss, and only more images would narrow it"
+            "structure does rise; the interval of judge CLIP reaches beyond the allowed"
+            " loss: where its middle does not, more images would tell"
         )
     find = {"subject": "all", "contrast": "stage2_true - true_features"}
     rows = [
