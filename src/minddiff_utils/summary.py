@@ -34,6 +34,10 @@ _DECODING = {
     "accuracy_subj{subject:02d}": "Accuracy by feature and area set, with chance and"
     " ceiling, subject {subject}.",
     "histograms_subj{subject:02d}": "Accuracy of all targets, subject {subject}.",
+    "decoders_subj{subject:02d}": "Five decoders on the same targets, and the rank of"
+    " their predictions, subject {subject}.",
+    "holdout_subj{subject:02d}": "Categories that were trained on, and that were not,"
+    " subject {subject}.",
     "k_selection": "Accuracy and information against k.",
     "weights_subj{subject:02d}": "Decoder weights by area, subject {subject}.",
 }
