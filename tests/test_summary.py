@@ -136,6 +136,7 @@ FIGURES = (
     *("method", "gallery", "gallery_subjects", "comparison", "stage2_gain"),
     *("subjects", "quality_vs_accuracy", "k_selection", "cortex_flat"),
     *("cortex_inflated", "accuracy_subj05", "histograms_subj05", "weights_subj05"),
+    *("decoders_subj05", "holdout_subj05"),
     *("stage1_subj05", "losses_subj05", "trajectory_subj05", "stage2_subj05"),
     *("roi_counts_subj05", "reliability_subj05"),
 )
