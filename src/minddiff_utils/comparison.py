@@ -194,7 +194,7 @@ def all_decoders(
         "dense, two bands": {name: DenseRidge(bands=bands) for name in Y_train},
         "banded (himalaya)": {
             name: BandedRidge(
-                bands, alphas=_coarse(X_train), n_samples=5, n_folds=config.n_folds
+                bands, alphas=_coarse(X_train), n_samples=4, n_folds=config.n_folds
             )
             for name in Y_train
         },
