@@ -69,7 +69,7 @@ def _sentence(overrides: dict, name: str = "demo") -> str:
         ),
         (
             {"stage1.encode_index": 51},
-            "encode_index is 51 and decode_steps 7, but with n_steps 10",
+            "encode_index is 51 and decode_steps 8, but with n_steps 10",
             "",
         ),
         ({"stage1": {"encode_index": 51}}, "is 51", "stage1.encode_index"),
@@ -107,7 +107,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("seed: 2308\n", "", "seed is missing"),
         ("sessions: 6, n_val", "n_val", "data.sessions is missing"),
         ("features: {}", "features: {x: 1}", "features.x is no key"),
-        ("encode_index: 6", "encode_index: 60", "encode_index is 60"),
+        ("encode_index: 7", "encode_index: 60", "encode_index is 60"),
     ],
 )
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ ACCURACY_COLUMNS = ["feature", "area_set", *(f.name for f in fields(Accuracy))]
 @pytest.fixture
 def config() -> DecodingConfig:
     sizes = {"n_feat_c": 6, "n_feat_z": 9, "n_feat_clip": 12, "n_permutations": 20}
+    sizes |= {"k_percent": 25.0}
     return load_profile("smoke").decoding.model_copy(update=sizes)
 
 
