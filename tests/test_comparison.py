@@ -117,7 +117,9 @@ def test_every_decoder_is_scored_on_every_feature(rng: np.random.Generator) -> N
     assert table["r_ceiling"].between(0, 1).all()
 
 
-def test_test_images_choose_no_parameter(rng: np.random.Generator) -> None:
+def test_the_same_training_images_choose_the_same_decoders_and_fit_none(
+    rng: np.random.Generator,
+) -> None:
     X, features = world(rng)
     config = load_profile("smoke").decoding
     train = {name: Y[:90] for name, Y in features.items()}

@@ -393,6 +393,15 @@ def test_the_stored_mean_and_scale_are_those_of_the_training_images(
     assert set(arrays["c/decoded"][:, -1]) == {np.float32(0.75)}
 
 
+def test_at_the_size_of_nsd_the_paper_s_decoder_takes_its_fast_solvers() -> None:
+    # float64 is always factorised, which takes hours there
+    decoding = load_profile("nsd").decoding
+    decoder = readout.make_decoder("z", decoding, "voxel_selected")
+    assert decoder.get_params()["dtype"] == "float32"
+    exact = readout.make_decoder("z", load_profile("demo").decoding, "voxel_selected")
+    assert exact.get_params()["dtype"] == "float64"
+
+
 @pytest.mark.parametrize("decoder", ["voxel_selected", "dense"])
 def test_saved_decoders_restore_the_predictions_of_the_selected_targets(
     config: DecodingConfig, run: store.Run, decoder: readout.DecoderName

@@ -112,6 +112,8 @@ class DecodingConfig(_Frozen):
 
     # by_preset: the paper's for the presets paper and released, dense for fast
     decoder: Literal["by_preset", "voxel_selected", "dense"] = "by_preset"
+    # of the voxel-selected ridge; at NSD's size float64 takes hours, float32 minutes
+    dtype: Literal["float32", "float64"] = "float64"
     alpha: Annotated[float, Field(gt=0)] = 0.15
     n_feat_c: PositiveInt = 450
     n_feat_z: PositiveInt = 3000

@@ -137,7 +137,7 @@ def make_decoder(
     feature : str
         `c`, `z`, `clip/1`, ...
     config : DecodingConfig
-        alpha and voxels per target of the paper's decoder.
+        alpha, voxels per target and precision of the paper's decoder.
     decoder : {"voxel_selected", "dense"}
         The paper's, or ridge on all voxels with a penalty chosen for each target.
     """
@@ -145,7 +145,7 @@ def make_decoder(
         return DenseRidge()
     known = {"c": config.n_feat_c, "z": config.n_feat_z}
     n_feat = known.get(feature, config.n_feat_clip)
-    return VoxelSelectedRidge(alpha=config.alpha, n_feat=n_feat)
+    return VoxelSelectedRidge(config.alpha, n_feat, dtype=config.dtype)
 
 
 def fit_readout(
