@@ -332,6 +332,12 @@ def test_decoders_are_bars_of_their_mean_and_points_of_their_rank() -> None:
     assert sorted(ranks) == sorted(table["rank_share"])
 
 
+def test_decoders_of_several_subjects_are_refused() -> None:
+    twice = pd.concat([_rivals(), _rivals()])
+    with pytest.raises(DataError, match="pass the table of one subject"):
+        figures.fig_decoders(twice, label=DEMO)
+
+
 def test_more_decoders_than_colours_are_refused() -> None:
     many = [_rivals().assign(decoder=f"decoder {i}") for i in range(11)]
     for draw in (figures.fig_decoders, figures.fig_holdout):

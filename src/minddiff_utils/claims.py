@@ -672,7 +672,7 @@ def _why(evidence: Evidence, outcome: Outcome) -> str:
     if "structure improves" in outcome.verdict:
         return (
             "structure does rise; the interval of judge CLIP reaches beyond the allowed"
-            " loss: where its middle does not, more images would tell"
+            " loss, and more images would narrow it"
         )
     find = {"subject": "all", "contrast": "stage2_true - true_features"}
     rows = [
