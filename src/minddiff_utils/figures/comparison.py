@@ -100,13 +100,13 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
         Columns or rows are missing, several subjects, or more decoders than colours.
     """
     check_table(table, _DECODERS, "The comparison of decoders")
+    names, features = _names(table), feature_order(table["feature"].tolist())
+    _check_names(names)
     if table.duplicated(["decoder", "feature"]).any():
         raise DataError(
             "The comparison of decoders has several rows for a decoder and feature:"
             " pass the table of one subject."
         )
-    names, features = _names(table), feature_order(table["feature"].tolist())
-    _check_names(names)
     colours = _colours(names)
     note = (
         f"n = {span(table['n_images'])} test images, {span(table['n_targets'])} "
