@@ -25,9 +25,9 @@ import torch
 from minddiff_utils.decoders import DenseRidge, VoxelSelectedRidge
 from minddiff_utils.decoders.planning import (
     Sizes,
-    _iterations,
     choose_solver,
     device_rates,
+    expected_iterations,
 )
 from minddiff_utils.rng import stream
 
@@ -129,7 +129,7 @@ def run_voxel_selected(folder: Path, name: str, scale: float, threads: int) -> d
     solver = choose_solver(sizes, rates, tol, "float32")
     operations = n_targets * (n_feat**3 / 3 + 4 * n_feat**2)
     if solver == "cg":
-        operations = n_targets * _iterations(sizes, tol) * 2 * X.shape[1] ** 2
+        operations = n_targets * expected_iterations(sizes, tol) * 2 * X.shape[1] ** 2
     operations += 2 * len(X) * X.shape[1] * (n_targets + X.shape[1] / 2)
     np.save(folder / f"ours_{name}.npy", Y_hat[:, : SAMPLE[name][1]])
     return {
@@ -143,28 +143,22 @@ def run_voxel_selected(folder: Path, name: str, scale: float, threads: int) -> d
     }
 
 
-def run_dense(folder: Path, bands: int, threads: int, weights: bool) -> dict:
+def run_dense(folder: Path, threads: int) -> dict:
     """Fit all features at once with the dense ridge and predict the test images."""
     torch.set_num_threads(threads)
     X, X_test = np.load(folder / "X.npy"), np.load(folder / "X_test.npy")
-    labels = np.arange(X.shape[1]) % bands if bands > 1 else None
     began = time.perf_counter()
     with (
         h5py.File(folder / "targets.h5") as file,
         h5py.File(folder / "dense.h5", "w") as out,
     ):
-        n_targets = 0
-        decoder = DenseRidge(bands=labels)
         joined = Joined([file[name] for name in FEATURES])
-        n_targets = joined.shape[1]
-        made = out.create_dataset("Y_hat", (len(X_test), n_targets), "f4")
-        sink = None
-        if weights:
-            sink = out.create_dataset("weights", (n_targets, X.shape[1]), "f4")
-        decoder.fit_predict(X, joined, X_test, weights_out=sink, predictions_out=made)
+        made = out.create_dataset("Y_hat", (len(X_test), joined.shape[1]), "f4")
+        decoder = DenseRidge()
+        decoder.fit_predict(X, joined, X_test, predictions_out=made)
     return {
         "seconds": time.perf_counter() - began,
-        "n_targets": n_targets,
+        "n_targets": joined.shape[1],
         "alpha_median": float(np.median(decoder.alpha_)),
         "peak_bytes": peak_bytes(),
     }
@@ -252,15 +246,14 @@ def whole(args: argparse.Namespace, folder: Path) -> dict:
     if args.reference:
         for name in FEATURES:
             found[name]["fastl2lir"] = reference(args, folder, name)
-    for part in ("dense/1", "dense/2", "dense_weights/1"):
-        found[part] = in_process(args, folder, part)
+    found["dense"] = in_process(args, folder, "dense")
     if args.reference:
         ours = sum(found[name]["seconds"] for name in FEATURES)
         theirs = sum(found[n]["fastl2lir"]["seconds_extrapolated"] for n in FEATURES)
         found["seconds_voxel_selected"] = ours
         found["seconds_fastl2lir_extrapolated"] = theirs
         found["ratio"] = theirs / ours
-        found["ratio_dense"] = theirs / found["dense/1"]["seconds"]
+        found["ratio_dense"] = theirs / found["dense"]["seconds"]
     return found
 
 
@@ -279,8 +272,7 @@ def main() -> None:
         if kind == "voxel_selected":
             result = run_voxel_selected(args.folder, name, args.scale, args.threads)
         else:
-            with_weights = kind == "dense_weights"
-            result = run_dense(args.folder, int(name), args.threads, with_weights)
+            result = run_dense(args.folder, args.threads)
         print(json.dumps(result))
         return
     with tempfile.TemporaryDirectory() as folder:

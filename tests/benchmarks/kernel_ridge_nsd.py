@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from decoders_nsd import gemm_peak, peak_bytes
 
 from minddiff_utils.decoders import DenseRidge, feature_correlation, kernel_ridge
 from minddiff_utils.rng import stream
@@ -66,23 +67,6 @@ def simulate(path: Path, scale: float) -> None:
             train[:, start:stop], test[:, start:stop] = Y[:n], Y[n:]
 
 
-def gemm_peak(n: int = 4096) -> float:
-    """Return the float32 operations per second of large products."""
-    a = torch.ones(n, n)
-    a @ a
-    began = time.perf_counter()
-    for _ in range(4):
-        a @ a
-    return 4 * 2 * n**3 / (time.perf_counter() - began)
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has held, bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    line = next(line for line in lines if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
 def count_time(owner: Any, name: str, seconds: dict[str, float], part: str) -> None:
     """Make `owner.name` add the time it takes to `seconds[part]`."""
     inner: Callable[..., Any] = getattr(owner, name)
@@ -116,8 +100,7 @@ def operations(decoder: DenseRidge, shape: dict[str, int]) -> dict[str, float]:
 
 def run(path: Path, kind: str, threads: int) -> dict[str, Any]:
     """Fit and predict once; `kind` is plain, bands or weights."""
-    torch.set_num_threads(threads)
-    peak, seconds = gemm_peak(), {}
+    peak, seconds = gemm_peak(threads)["float32"], {}
     for name, part in PARTS.items():
         count_time(kernel_ridge, name, seconds, part)
     count_time(torch.linalg, "eigh", seconds, "eigh (in eigenbases)")

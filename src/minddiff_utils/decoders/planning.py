@@ -15,7 +15,14 @@ from minddiff_utils.decoders.masked_cg import OVERSAMPLING, RANK
 from minddiff_utils.decoders.targets import LIBRARY_BYTES
 from minddiff_utils.errors import ConfigError
 
-__all__ = ["Rates", "Sizes", "block_targets", "choose_solver", "device_rates"]
+__all__ = [
+    "Rates",
+    "Sizes",
+    "block_targets",
+    "choose_solver",
+    "device_rates",
+    "expected_iterations",
+]
 
 #: Targets of one block of conjugate gradients: wide products, 0.3 GB at 12,000 voxels.
 _CG_TARGETS = 512
@@ -79,7 +86,7 @@ class Sizes:
     n_selected: int
 
 
-def _iterations(sizes: Sizes, tol: float) -> float:
+def expected_iterations(sizes: Sizes, tol: float) -> float:
     """Return the iterations that conjugate gradients are expected to take.
 
     After deflation the voxels are noise, whose Gram matrix has its eigenvalues between
@@ -101,7 +108,7 @@ def _seconds_cg(sizes: Sizes, rates: Rates, tol: float) -> float:
     iteration = square / (rates.low_product or rates.product)
     iteration += 100 * sizes.n_voxels / rates.memory
     exact = _EXACT_RESIDUALS if rates.low_product else 1
-    each = _iterations(sizes, tol) * iteration + exact * square / rates.product
+    each = expected_iterations(sizes, tol) * iteration + exact * square / rates.product
     each += 4 * sizes.n_selected * RANK**2 / rates.product
     once = 5 * square * (RANK + OVERSAMPLING) / rates.product
     return sizes.n_targets * each + once
