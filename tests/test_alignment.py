@@ -15,14 +15,12 @@ from minddiff_utils.alignment import (
     AlignmentResult,
     AlignmentSettings,
     Latent,
-    StructuralTarget,
     align,
-    layer_weights,
     preset,
-    structural_loss,
 )
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.config import load_profile
+from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
 from minddiff_utils.diffusion import (
     DiffusionSettings,
     draw_noise,
@@ -341,11 +339,13 @@ def test_the_surrogate_optimises_and_the_complete_sampler_decodes() -> None:
     final = _stage1(backbone, replace(latent, z=found.z, c=found.c))
     torch.testing.assert_close(found.images, final, rtol=0, atol=FLOAT32)
     # 4 surrogate images of 1 unguided step, 3 candidates of 2 guided ones
-    assert found.n_unet_evaluations == 4 * 1 + 3 * 2 * 2
+    assert found.n_unet_evaluations.tolist() == [4 * 1 + 3 * 2 * 2] * 2
+    assert found.n_unet_gradients.tolist() == [3 * 1] * 2  # the last look takes none
     complete = align(
-        backbone, latent, target, DIFFUSION, replace(settings, n_steps=None)
+        *(backbone, latent, target, DIFFUSION),
+        replace(settings, n_steps=None, guidance_scale=None),
     )
-    assert complete.n_unet_evaluations == (4 + 3) * 2 * 2
+    assert complete.n_unet_evaluations.tolist() == [(4 + 3) * 2 * 2] * 2
     assert not np.allclose(found.losses[:, 0], complete.losses[:, 0])
 
 

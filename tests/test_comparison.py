@@ -2,20 +2,26 @@
 
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
+import torch
 from sklearn.base import BaseEstimator
 
-from minddiff_utils import comparison
+from minddiff_utils import comparison, figures
 from minddiff_utils.config import load_profile
 from minddiff_utils.decoders import DenseRidge, VoxelSelectedRidge, feature_correlation
-from minddiff_utils.errors import DataError
+from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.readout import VoxelData
 
 Array = npt.NDArray[Any]
 BANDS = np.arange(30) % 2
-OPTIONS: dict[str, Any] = {"n_bootstrap": 50}
+OPTIONS: dict[str, Any] = {"n_bootstrap": 50, "confidence": 0.95}
+#: Training and test images of `world`, and those that a hold-out scores.
+HALVES, ROWS = (slice(90), slice(90, None)), np.arange(60, 120)
+CONDITIONS = ["same categories", "other categories"]
 
 
 def world(rng: np.random.Generator, n: int = 120) -> tuple[Array, dict[str, Array]]:
@@ -40,7 +46,9 @@ def voxel_data(X: Array, n_train: int) -> VoxelData:
 
 def test_the_mean_r_is_that_of_the_targets(rng: np.random.Generator) -> None:
     Y, Y_hat = rng.standard_normal((2, 30, 5)).astype(np.float32)
-    found = comparison.bootstrap_mean_r(Y, Y_hat, n_bootstrap=20, rng=rng)
+    found = comparison.bootstrap_mean_r(
+        Y, Y_hat, n_bootstrap=20, confidence=0.9, rng=rng
+    )
     assert found.value == pytest.approx(feature_correlation(Y, Y_hat).mean())
     assert found.n == 30
 
@@ -48,7 +56,7 @@ def test_the_mean_r_is_that_of_the_targets(rng: np.random.Generator) -> None:
 def test_a_resample_gives_the_r_of_the_images_it_drew(rng: np.random.Generator) -> None:
     Y, Y_hat = rng.standard_normal((2, 12, 3)).astype(np.float32)
     found = comparison.bootstrap_mean_r(
-        Y, Y_hat, n_bootstrap=1, rng=np.random.default_rng(3)
+        Y, Y_hat, n_bootstrap=1, confidence=0.9, rng=np.random.default_rng(3)
     )
     counts = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=1)[0]
     rows = np.repeat(np.arange(12), counts)
@@ -64,7 +72,9 @@ def test_the_interval_covers_the_true_mean_r() -> None:
         rng = np.random.default_rng(seed)
         Y = rng.standard_normal((60, 20)).astype(np.float32)
         Y_hat = (0.5 * Y + np.sqrt(0.75) * rng.standard_normal(Y.shape)).astype("f4")
-        found = comparison.bootstrap_mean_r(Y, Y_hat, n_bootstrap=200, rng=rng)
+        found = comparison.bootstrap_mean_r(
+            Y, Y_hat, n_bootstrap=200, confidence=0.95, rng=rng
+        )
         covered += found.low <= 0.5 <= found.high
     # nominal 95 of 100; a percentile bootstrap of 60 images is a little narrow: at
     # least 85, which a coverage of .93 misses once in 300 such tests
@@ -76,13 +86,32 @@ def test_targets_that_do_not_vary_are_left_out(rng: np.random.Generator) -> None
     wide = np.column_stack([Y, np.full(20, 2.0, np.float32)])
     wide_hat = np.column_stack([Y_hat, Y_hat[:, 0]])
     one, other = (
-        comparison.bootstrap_mean_r(*pair, n_bootstrap=30, rng=np.random.default_rng(1))
+        comparison.bootstrap_mean_r(*pair, **OPTIONS, rng=np.random.default_rng(1))
         for pair in ((Y, Y_hat), (wide, wide_hat))
     )
     assert one == other
     still = np.ones((5, 2), np.float32)
     with pytest.raises(DataError, match="No target varies"):
-        comparison.bootstrap_mean_r(still, still, n_bootstrap=5, rng=rng)
+        comparison.bootstrap_mean_r(still, still, **OPTIONS, rng=rng)
+
+
+def test_the_interval_has_the_confidence_asked_for(rng: np.random.Generator) -> None:
+    Y, Y_hat = rng.standard_normal((2, 30, 5)).astype(np.float32)
+    half, most = (
+        comparison.bootstrap_mean_r(
+            Y, Y_hat, n_bootstrap=400, confidence=level, rng=np.random.default_rng(1)
+        )
+        for level in (0.5, 0.95)
+    )
+    assert most.low < half.low < half.high < most.high
+    # of normal draws 1.96 / 0.674 = 2.9; quantiles of 400 draws are 10 % off at most
+    ratio = (most.high - most.low) / (half.high - half.low)
+    assert 2.3 < ratio < 3.7
+    for level in (0.0, 1.0, 95.0):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            comparison.bootstrap_mean_r(
+                Y, Y_hat, n_bootstrap=5, confidence=level, rng=rng
+            )
 
 
 # --- side by side ---------------------------------------------------------------------
@@ -115,6 +144,117 @@ def test_every_decoder_is_scored_on_every_feature(rng: np.random.Generator) -> N
         table["rank_share"], table["rank"] / table["rank_true"], rtol=1e-12
     )  # one division
     assert table["r_ceiling"].between(0, 1).all()
+
+
+def rivals_of(features: dict[str, Array]) -> dict[str, dict[str, BaseEstimator]]:
+    """Return decoders that are equal for all features, and two that are not."""
+    own: list[BaseEstimator] = [VoxelSelectedRidge(1.0, 5), DenseRidge()]
+    return {
+        "dense": {name: DenseRidge() for name in features},
+        "bands": {name: DenseRidge(bands=BANDS) for name in features},
+        "paper": {name: VoxelSelectedRidge(1.0, 9) for name in features},
+        "mixed": dict(zip(features, own, strict=True)),
+    }
+
+
+@pytest.mark.parametrize("trained_on", [["test"], CONDITIONS])
+def test_features_side_by_side_score_as_each_alone(
+    trained_on: list[str], rng: np.random.Generator
+) -> None:
+    X, features = world(rng)
+    rivals = rivals_of(features)
+    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
+    holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
+
+    def score(given: dict[str, dict[str, BaseEstimator]]) -> pd.DataFrame:
+        options = {"rng": np.random.default_rng(5), **OPTIONS}
+        if trained_on == CONDITIONS:
+            return comparison.compare_on_holdout(X, features, given, holdout, **options)
+        data = voxel_data(X, 90)
+        table = comparison.compare_decoders(data, train, test, given, **options)
+        return table.assign(trained_on="test")
+
+    together = score(rivals)
+    apart = [
+        score({name: {feature: one}})
+        for name, by_feature in rivals.items()
+        for feature, one in by_feature.items()
+    ]
+    # in the same order, and equal up to rounding in float32
+    expected = pd.concat(apart, ignore_index=True)
+    pd.testing.assert_frame_equal(together, expected, rtol=1e-4)
+    assert together["trained_on"].tolist() == trained_on * 8
+
+
+def test_equal_decoders_share_one_eigendecomposition(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eigh, sizes = torch.linalg.eigh, []
+
+    def counted(A: torch.Tensor) -> Any:
+        sizes.append(len(A))
+        return eigh(A)
+
+    monkeypatch.setattr(torch.linalg, "eigh", counted)
+    X, features = world(rng)
+    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
+    ridge: dict[str, dict[str, BaseEstimator]] = {
+        "dense": {name: DenseRidge() for name in features}
+    }
+    data = voxel_data(X, 90)
+    comparison.compare_decoders(data, train, test, ridge, rng=rng, **OPTIONS)
+    assert sizes == [30]
+    holdout = comparison.Holdout(("a",), np.arange(20), np.arange(20, 40), ROWS)
+    comparison.compare_on_holdout(X, features, ridge, holdout, rng=rng, **OPTIONS)
+    assert sizes == [30, 20, 20]
+
+
+def test_tables_have_intervals_of_the_confidence_asked_for() -> None:
+    X, features = world(np.random.default_rng(2))
+    ridge: dict[str, dict[str, BaseEstimator]] = {"dense": {"c": DenseRidge()}}
+    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
+    holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
+    widths: dict[float, list[float]] = {}
+    for level in (0.5, 0.95):
+        options: dict[str, Any] = {"n_bootstrap": 200, "confidence": level}
+        for table in (
+            comparison.compare_decoders(
+                voxel_data(X, 90),
+                train,
+                test,
+                ridge,
+                rng=np.random.default_rng(1),
+                **options,
+            ),
+            comparison.compare_on_holdout(
+                X, features, ridge, holdout, rng=np.random.default_rng(1), **options
+            ),
+        ):
+            assert (table["confidence"] == level).all()
+            widths.setdefault(level, []).extend(table["r_high"] - table["r_low"])
+    assert (np.array(widths[0.95]) > 2 * np.array(widths[0.5])).all()
+
+
+def test_figures_tell_the_confidence_of_the_tables(rng: np.random.Generator) -> None:
+    X, features = world(rng)
+    ridge: dict[str, dict[str, BaseEstimator]] = {"dense": {"c": DenseRidge()}}
+    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
+    options: dict[str, Any] = {"n_bootstrap": 20, "confidence": 0.8, "rng": rng}
+    compared = comparison.compare_decoders(
+        voxel_data(X, 90), train, test, ridge, **options
+    )
+    holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
+    unseen = comparison.compare_on_holdout(X, features, ridge, holdout, **options)
+    for draw, table in (
+        (figures.fig_decoders, compared),
+        (figures.fig_holdout, unseen),
+    ):
+        figure = draw(table, label="made-up data")
+        words = " ".join(t.get_text() for t in figure.findobj(mpl.text.Text))
+        assert "80 % interval" in " ".join(words.split())
+        two = pd.concat([table, table.assign(decoder="other", confidence=0.9)])
+        with pytest.raises(DataError, match=r"confidences 0\.8, 0\.9"):
+            draw(two, label="made-up data")
 
 
 def test_the_same_training_images_choose_the_same_decoders_and_fit_none(

@@ -6,13 +6,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
 from minddiff_utils import decoders
-from minddiff_utils.decoders import TargetScaling, VoxelSelectedRidge, scores
+from minddiff_utils.decoders import (
+    BandedRidge,
+    DenseRidge,
+    ScaledTargets,
+    SideBySide,
+    SomeImages,
+    TargetScaling,
+    VoxelSelectedRidge,
+    grouped,
+    scores,
+)
 from minddiff_utils.errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]
@@ -358,6 +369,225 @@ def test_scaling_refuses_targets_that_are_empty_or_not_finite() -> None:
         TargetScaling.fit(np.zeros((0, 3)))
     with pytest.raises(DataError, match="Y_train holds NaN"):
         TargetScaling.fit(np.array([[1.0], [np.nan]]))
+
+
+# --- targets that are read, not held ------------------------------------------------
+
+
+class Watched:
+    """Targets that note which columns they were asked for."""
+
+    def __init__(self, Y: Array) -> None:
+        self.Y, self.shape = Y, Y.shape
+        self.asked: list[tuple[int, int]] = []
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Array:
+        found: Array = self.Y[key]
+        self.asked.append(key[1].indices(self.shape[1])[:2])
+        return found
+
+
+def three_parts() -> dict[str, Any]:
+    """Return 2 images of 2 + 1 + 3 targets: an array, a tensor, and scaled ones."""
+    scaling = TargetScaling(np.ones(3), np.full(3, 2.0), np.ones(3, bool))
+    return {
+        "c": np.array([[0.0, 1], [10, 11]]),
+        "z": torch.tensor([[2.0], [12]], dtype=torch.float64),
+        "clip/1": ScaledTargets(np.array([[7.0, 9, 11], [27, 29, 31]]), scaling),
+    }
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 6), (1, 4), (2, 3), (3, 6), (4, 99)])
+def test_targets_side_by_side_are_read_as_one(start: int, stop: int) -> None:
+    joined = SideBySide(three_parts())
+    whole = np.array([[0.0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 15]])
+    assert joined.shape == (2, 6)
+    np.testing.assert_array_equal(joined[:, start:stop], whole[:, start:stop])
+    np.testing.assert_array_equal(joined[1:, start:stop], whole[1:, start:stop])
+
+
+def test_each_part_has_its_columns_by_name() -> None:
+    joined = SideBySide(three_parts())
+    columns = {"c": slice(0, 2), "z": slice(2, 3), "clip/1": slice(3, 6)}
+    assert joined.columns == columns
+    assert list(joined.columns) == list(columns)
+    for name, part in three_parts().items():
+        np.testing.assert_array_equal(joined[:, columns[name]], part[:, 0:3])
+
+
+def test_of_targets_side_by_side_only_the_columns_asked_for_are_read() -> None:
+    parts = {name: Watched(np.zeros((2, 4))) for name in "abcd"}
+    SideBySide(parts)[:, 6:9]
+    assert {name: part.asked for name, part in parts.items()} == {
+        "a": [],
+        "b": [(2, 4)],
+        "c": [(0, 1)],
+        "d": [],
+    }
+
+
+def test_targets_that_do_not_stand_side_by_side_are_refused() -> None:
+    with pytest.raises(DataError, match="no targets to put side by side"):
+        SideBySide({})
+    with pytest.raises(DataError, match="Targets z has shape"):
+        SideBySide({"c": np.zeros((4, 2)), "z": np.zeros((5, 2))})
+    joined = SideBySide(three_parts())
+    for columns in (slice(0, 6, 2), slice(3, 3), slice(6, 9)):
+        with pytest.raises(DataError, match="neighbouring columns of 6"):
+            joined[:, columns]
+
+
+def test_some_images_are_read_in_the_order_asked_for(rng: np.random.Generator) -> None:
+    Y = rng.standard_normal((6, 4))
+    rows = np.array([5, 0, 3])
+    some = SomeImages(torch.from_numpy(Y), rows)
+    assert some.shape == (3, 4)
+    np.testing.assert_array_equal(some[:, 1:3], Y[rows, 1:3])
+    np.testing.assert_array_equal(some[1:, 1:3], Y[[0, 3], 1:3])
+
+
+def test_joined_scalings_scale_each_part_as_its_own(rng: np.random.Generator) -> None:
+    # beside targets of this size those of c would count as constant
+    parts = {"c": rng.standard_normal((9, 2)), "z": 1e9 * rng.standard_normal((9, 3))}
+    own = [TargetScaling.fit(Y) for Y in parts.values()]
+    joined = TargetScaling.joined(own)
+    expected = [s.apply(Y) for s, Y in zip(own, parts.values(), strict=True)]
+    found = joined.apply(np.hstack(list(parts.values())))
+    np.testing.assert_array_equal(found, np.hstack(expected))
+    assert joined.varies.all()
+
+
+# --- several features at once -------------------------------------------------------
+
+FAMILIES = {
+    "voxel-selected": VoxelSelectedRidge(0.5, 8),
+    "dense": DenseRidge(dtype="float64"),
+    "dense, two bands": DenseRidge(bands=np.arange(40) % 2, dtype="float64"),
+    "banded": BandedRidge(np.arange(40) % 2, "float64", n_samples=3, n_folds=2),
+}
+
+
+def features(rng: np.random.Generator) -> tuple[Array, dict[str, Array]]:
+    """Return responses and three features of 7, 5 and 9 targets."""
+    X, Y = data(rng, n_targets=21)
+    return X, {"c": Y[:, :7], "z": Y[:, 7:12], "clip/1": Y[:, 12:]}
+
+
+def test_features_with_equal_decoders_are_grouped() -> None:
+    bands = np.array([0, 1, 1])
+    found = decoders.group_features(
+        {
+            "c": DenseRidge(bands=bands),
+            "z": VoxelSelectedRidge(0.15, 3),
+            "clip/1": DenseRidge(bands=bands.copy()),
+            "clip/2": DenseRidge(bands=1 - bands),
+            "clip/3": VoxelSelectedRidge(0.15, 4),
+            "clip/4": BandedRidge(bands),
+            "clip/5": VoxelSelectedRidge(0.15, 3),
+        }
+    )
+    assert found == [
+        ["c", "clip/1"],
+        ["z", "clip/5"],
+        ["clip/2"],
+        ["clip/3"],
+        ["clip/4"],
+    ]
+
+
+def test_decoders_that_may_fit_targets_jointly_stay_alone() -> None:
+    assert decoders.group_features({"c": Ridge(), "z": Ridge()}) == [["c"], ["z"]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_features_fitted_at_once_are_decoded_as_if_alone(
+    family: str, rng: np.random.Generator
+) -> None:
+    X, Y = features(rng)
+    found = decoders.fit_features(X, Y, dict.fromkeys(Y, FAMILIES[family]))
+    assert list(found) == list(Y)
+    for name, one in found.items():
+        alone = clone(FAMILIES[family]).fit(X, Y[name])
+        assert one.arrays().keys() == alone.arrays().keys()
+        for key, value in alone.arrays().items():
+            # other blocks of targets in float64, condition numbers below 1e4
+            np.testing.assert_allclose(
+                one.arrays()[key], value, rtol=1e-9, atol=ATOL, err_msg=f"{name} {key}"
+            )
+        np.testing.assert_allclose(one.predict(X), alone.predict(X), atol=100 * ATOL)
+    assert not hasattr(FAMILIES[family], "n_features_in_")
+
+
+def test_a_decoder_of_another_package_is_fitted_to_each_feature(
+    rng: np.random.Generator,
+) -> None:
+    X, Y = features(rng)
+    found = decoders.fit_features(X, Y, {name: Ridge(2.0) for name in Y})
+    for name, one in found.items():
+        np.testing.assert_array_equal(one.coef_, Ridge(2.0).fit(X, Y[name]).coef_)
+
+
+def test_part_of_a_decoder_answers_for_its_targets_without_a_copy(
+    rng: np.random.Generator,
+) -> None:
+    X, Y = data(rng)
+    whole = DenseRidge(dtype="float64").fit(X, Y)
+    part = decoders.part_of(whole, slice(2, 5))
+    np.testing.assert_array_equal(part.predict(X), whole.predict(X)[:, 2:5])
+    assert np.shares_memory(part.weights_, whole.weights_)
+    assert len(whole.weights_) == 7
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_part_of_a_decoder_keeps_nothing_of_the_other_targets(
+    family: str, rng: np.random.Generator
+) -> None:
+    X, Y = data(rng)  # 7 targets, and nothing else that is 7 long
+    whole = clone(FAMILIES[family]).fit(X, Y)
+    part = decoders.part_of(whole, slice(2, 5))
+    for name, value in vars(whole).items():
+        if np.shape(value)[:1] == (7,):
+            np.testing.assert_array_equal(getattr(part, name), value[2:5], err_msg=name)
+
+
+def test_the_weights_of_several_features_may_exceed_what_one_fit_may_hold(
+    rng: np.random.Generator,
+) -> None:
+    X = rng.standard_normal((20, 400))
+    Y = {f"clip/{k}": rng.standard_normal((20, 3000)) for k in range(4)}
+    decoder = DenseRidge(max_memory=45_000_000)  # 12,000 x 400 weights take 19 MB
+    with pytest.raises(ConfigError, match="max_memory is 45 MB"):
+        clone(decoder).fit(X, SideBySide(Y))
+    found = decoders.fit_features(X, Y, dict.fromkeys(Y, decoder))
+    assert found["clip/3"].weights_.shape == (3000, 400)
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [DenseRidge(max_memory=25_200_000), VoxelSelectedRidge(1.0, 8, chunk_targets=16)],
+)
+def test_targets_of_several_features_are_read_once_by_blocks(
+    decoder: Any, rng: np.random.Generator
+) -> None:
+    X = rng.standard_normal((50, 60))
+    Y = {name: Watched(rng.standard_normal((50, 200))) for name in ("c", "z")}
+    decoders.fit_features(X, Y, dict.fromkeys(Y, decoder))
+    for watched in Y.values():
+        columns = [c for start, stop in watched.asked for c in range(start, stop)]
+        assert columns == list(range(200))
+        assert max(stop - start for start, stop in watched.asked) < 100
+
+
+def test_predictions_are_formed_by_blocks_too(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, Y = features(rng)
+    monkeypatch.setattr(grouped, "_PREDICTED", 4)
+    Y_hat = np.zeros((60, 21))
+    grouped.fit_into(FAMILIES["voxel-selected"], X, SideBySide(Y), X, Y_hat)
+    for name, own in SideBySide(Y).columns.items():
+        alone = clone(FAMILIES["voxel-selected"]).fit(X, Y[name])
+        np.testing.assert_allclose(Y_hat[:, own], alone.predict(X), atol=100 * ATOL)
 
 
 # --- correlation and its null -------------------------------------------------------

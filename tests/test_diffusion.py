@@ -11,13 +11,16 @@ from torch import Tensor
 from minddiff_utils import diffusion
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.diffusion import (
+    SOLVERS,
     DiffusionSettings,
     Schedule,
+    Solver,
     draw_noise,
     img2img,
     make_schedule,
     sample,
     thin,
+    with_active_steps,
 )
 from minddiff_utils.errors import ConfigError, DataError, ModelError
 
@@ -65,7 +68,7 @@ def test_one_step_equals_diffusers_ddim_step(prediction_type: str) -> None:
     for step, t in enumerate(scheduler.timesteps):
         with torch.no_grad():
             out = backbone.unet(x, int(t), c)
-            ours = diffusion._step(backbone, schedule, c[:1], step, x, c)
+            ours = diffusion._ddim_step(schedule, out, step, x)
         expected = scheduler.step(out, t, x, eta=0.0).prev_sample
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)  # float32
 
@@ -90,19 +93,16 @@ def test_the_loop_equals_add_noise_and_guided_steps_of_diffusers(
     torch.testing.assert_close(ours, x, rtol=0, atol=FLOAT32)
 
 
-@pytest.mark.parametrize("strength", [0.7, 1.0])
-def test_agreeing_levels_equal_diffusers_image_to_image_pipeline(
-    strength: float,
-) -> None:
+def _pipeline(backbone: Backbone, scheduler: Any, **options: Any) -> Tensor:
+    """Return the latents of diffusers' image-to-image pipeline."""
     # imported late: `backbone` makes the import possible beside some builds of torch
     from diffusers import StableDiffusionImg2ImgPipeline
 
-    backbone = tiny_backbone()
-    z, c, noise = _inputs(backbone)
+    z, c, _ = _inputs(backbone)
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=backbone._vae,
         unet=backbone._unet,
-        scheduler=backbone.scheduler(10),
+        scheduler=scheduler,
         text_encoder=None,
         tokenizer=None,
         safety_checker=None,
@@ -110,21 +110,61 @@ def test_agreeing_levels_equal_diffusers_image_to_image_pipeline(
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
-    expected = pipeline(
+    latents: Tensor = pipeline(
         prompt_embeds=c,
         negative_prompt_embeds=backbone.null_text().expand_as(c),
         image=z,
-        strength=strength,
-        num_inference_steps=10,
         guidance_scale=5.0,
         generator=_generators(0, 1),  # the same draws as `draw_noise`
         output_type="latent",
+        **options,
     ).images
+    return latents
+
+
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+def test_agreeing_levels_equal_diffusers_image_to_image_pipeline(
+    strength: float,
+) -> None:
+    backbone = tiny_backbone()
+    scheduler = backbone.scheduler(10)
+    options = {"strength": strength, "num_inference_steps": 10}
+    expected = _pipeline(backbone, scheduler, **options)
     steps = round(10 * strength)
     settings = DiffusionSettings(10, steps - 1, steps, 5.0)
     with torch.no_grad():
-        ours = img2img(backbone, z, c, noise, make_schedule(backbone, settings))
+        ours = img2img(backbone, *_inputs(backbone), make_schedule(backbone, settings))
     torch.testing.assert_close(ours, expected, rtol=0, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if s != "ddim"])
+@pytest.mark.parametrize("n_steps", [3, 7])
+def test_other_solvers_equal_the_pipeline_with_diffusers_own_scheduler(
+    solver: Solver, n_steps: int
+) -> None:
+    backbone = tiny_backbone()
+    full = make_schedule(backbone, DiffusionSettings(20, 13, 14, 5.0))
+    short = thin(full, n_steps, 5.0, solver=solver)
+    # the noise that `encode_index` asks for is that of the first step here
+    scheduler = backbone.solver(solver, short.timesteps)
+    options = {"strength": 1.0, "timesteps": list(short.timesteps)}
+    expected = _pipeline(backbone, scheduler, **options)
+    with torch.no_grad():
+        ours = img2img(backbone, *_inputs(backbone), short)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=FLOAT32)
+
+
+def test_solvers_of_higher_order_come_nearer_to_the_complete_sampler() -> None:
+    backbone = tiny_backbone()
+    full = make_schedule(backbone, DiffusionSettings(50, 34, 35, 1.0))
+    error = {}
+    with torch.no_grad():
+        exact = img2img(backbone, *_inputs(backbone), full)
+        for solver in SOLVERS:
+            short = thin(full, 8, 1.0, solver=solver)
+            found = img2img(backbone, *_inputs(backbone), short)
+            error[solver] = float((found - exact).square().mean().sqrt())
+    assert all(error[s] < error["ddim"] for s in SOLVERS if s != "ddim")
 
 
 # --- levels -------------------------------------------------------------------------
@@ -212,8 +252,8 @@ def test_guidance_of_0_reads_the_null_text_and_1_the_decoded_text() -> None:
     z, c, noise = _inputs(backbone)
     null = backbone.null_text().expand_as(c)
     schedule = make_schedule(backbone, DiffusionSettings(10, 5, 6, 1.0))
-    off = replace(schedule, guidance_scale=0.0)
-    near = replace(schedule, guidance_scale=1.0 + 1e-7)
+    off = replace(schedule, guidance=(0.0,) * 6)
+    near = replace(schedule, guidance=(1.0 + 1e-7,) * 6)
     with torch.no_grad():
         none = img2img(backbone, z, c, noise, off)
         torch.testing.assert_close(none, img2img(backbone, z, null, noise, schedule))
@@ -251,9 +291,77 @@ def test_gradients_of_z_c_and_noise_equal_finite_differences(guidance: float) ->
         torch.testing.assert_close(slope, gradient.norm(), rtol=1e-4, atol=1e-9)
 
 
-def test_checkpoint_and_store_give_the_same_image_and_gradients() -> None:
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if s != "ddim"])
+def test_other_solvers_carry_the_gradient_to_z_and_c(solver: Solver) -> None:
+    backbone = tiny_backbone(dtype=torch.float64)
+    z, c, noise = (x[:1] for x in _inputs(backbone))
+    full = make_schedule(backbone, DiffusionSettings(10, 7, 8, 3.0))
+    schedule = thin(full, 4, 3.0, solver=solver)
+
+    def value(z: Tensor, c: Tensor) -> Tensor:
+        return img2img(backbone, z, c, noise, schedule).square().mean()
+
+    inputs = [z.clone().requires_grad_(), c.clone().requires_grad_()]
+    gradients = torch.autograd.grad(value(*inputs), inputs)
+    for position, gradient in enumerate(gradients):
+        direction = gradient / gradient.norm()
+        moved = []
+        for sign in (1, -1):
+            parts = [z, c]
+            parts[position] = parts[position] + sign * 0.05 * direction
+            with torch.no_grad():
+                moved.append(value(*parts))
+        slope = (moved[0] - moved[1]) / 0.1
+        # the schedulers compute in float32 inside: differences of 1e-6 over 0.1
+        torch.testing.assert_close(slope, gradient.norm(), rtol=1e-2, atol=0)
+
+
+def test_steps_without_the_u_net_s_gradient_change_no_value() -> None:
     backbone = tiny_backbone()
-    schedule = make_schedule(backbone, DiffusionSettings(10, 7, 5, 2.0))
+    z, c, noise = _inputs(backbone)
+    full = make_schedule(backbone, DiffusionSettings(10, 7, 8, 2.0))
+    few = with_active_steps(full, 2)
+    assert few.with_gradient == (True, *[False] * 3) * 2
+    assert (few.n_unet_evaluations, few.n_unet_gradients) == (16, 4)
+    images, gradients = [], []
+    for schedule in (full, few, with_active_steps(full, 8)):
+        leaf = z.clone().requires_grad_()
+        x = img2img(backbone, leaf, c, noise, schedule)
+        images.append(x.detach())
+        gradients.append(torch.autograd.grad(x.sum(), leaf)[0])
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(gradients[0], gradients[2])
+    assert not torch.allclose(gradients[0], gradients[1])
+    assert gradients[1].abs().min() > 0  # past the U-Net, z is always reached
+
+
+def test_with_no_active_step_at_hand_the_gradient_is_that_of_the_linear_part() -> None:
+    z, c, noise = _inputs(tiny_backbone())
+    backbone = _KnownNoise(noise)  # does not depend on x, like an inactive U-Net
+    full = make_schedule(backbone, DiffusionSettings(10, 7, 8, 1.0))
+    expected = full.encode_abar**0.5
+    for a, a_next in zip(full.abar, full.abar_next, strict=True):
+        expected *= (a_next / a) ** 0.5
+    leaf = z.clone().requires_grad_()
+    x = img2img(backbone, leaf, c, noise, with_active_steps(full, 1))
+    (gradient,) = torch.autograd.grad(x.sum(), leaf)
+    torch.testing.assert_close(gradient, torch.full_like(z, expected))
+
+
+def test_guidance_can_stop_before_the_last_steps() -> None:
+    full = make_schedule(tiny_backbone(), DiffusionSettings(10, 7, 8, 5.0))
+    short = thin(full, 4, 3.0, guided_share=0.5)
+    assert short.guidance == (3.0, 3.0, 1.0, 1.0)
+    assert short.n_unet_evaluations == 6
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "dpmpp_2s"])
+def test_checkpoint_and_store_give_the_same_image_and_gradients(
+    solver: Solver,
+) -> None:
+    backbone = tiny_backbone()
+    full = make_schedule(backbone, DiffusionSettings(10, 7, 5, 2.0))
+    schedule = thin(full, 5, 2.0, solver=solver)
     found = []
     for memory in ("store", "checkpoint"):
         z, c, noise = _inputs(backbone)
@@ -316,12 +424,12 @@ def test_a_thinned_schedule_spans_the_same_levels_in_order(n_steps: int) -> None
     assert (short.encode_abar, short.abar[0]) == (full.encode_abar, full.abar[0])
     assert short.abar_next[-1] == full.abar_next[-1]
     assert short.abar_next[:-1] == short.abar[1:]
-    assert short.guidance_scale == 2.0
+    assert short.guidance == (2.0,) * len(short.timesteps)
 
 
 def test_a_schedule_thinned_to_its_own_length_changes_its_guidance_only() -> None:
     full, short = _thinned(35)
-    assert short == replace(full, guidance_scale=2.0)
+    assert short == replace(full, guidance=(2.0,) * 35)
 
 
 def test_thinned_steps_are_about_evenly_spaced() -> None:
@@ -382,6 +490,13 @@ def test_another_kind_of_prediction_is_refused() -> None:
     backbone = tiny_backbone(prediction_type="sample")
     with pytest.raises(ConfigError, match="prediction_type is 'sample'"):
         make_schedule(backbone, DiffusionSettings(10, 5, 5, 1.0))
+
+
+@pytest.mark.parametrize("n", [0, 36])
+def test_active_steps_must_be_steps_of_the_sampler(n: int) -> None:
+    full, _ = _thinned(6)
+    with pytest.raises(ConfigError, match="the sampler has 35"):
+        with_active_steps(full, n)
 
 
 def test_a_surrogate_without_steps_is_refused() -> None:

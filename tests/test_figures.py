@@ -102,7 +102,7 @@ def _rivals() -> pd.DataFrame:
     names = (
         "decoder feature r_mean r_low r_high r_ceiling rank_share n_images n_targets"
     )
-    return pd.DataFrame(rows, columns=names.split())
+    return pd.DataFrame(rows, columns=names.split()).assign(confidence=0.95)
 
 
 def _held_out() -> pd.DataFrame:

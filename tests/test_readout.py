@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
+import torch
 
 from minddiff_utils import readout, store
 from minddiff_utils.config import DecodingConfig, load_profile
@@ -213,6 +215,65 @@ def test_each_feature_has_its_own_number_of_voxels(config: DecodingConfig) -> No
     readouts, _ = _fit(*_brain(), config)
     n_voxels = {name: one.decoder.voxels_.shape[1] for name, one in readouts.items()}
     assert n_voxels == {"c": 6, "z": 9, "clip/1": 12, "clip/2": 12}
+
+
+@pytest.mark.parametrize("decoder", ["voxel_selected", "dense"])
+def test_a_feature_is_read_as_if_it_were_the_only_one(
+    config: DecodingConfig, decoder: readout.DecoderName
+) -> None:
+    stored, features = _brain()
+    readouts, data = _fit(stored, features, config, decoder)
+    assert list(readouts) == list(WIDTHS)
+    for name, one in readouts.items():
+        alone = _fit(stored, {name: features[name]}, config, decoder)[0][name]
+        found, expected = one.decoder.arrays(), alone.decoder.arrays()
+        for key in {"alpha", "voxels", "n_feat"} & set(expected):  # what was chosen
+            np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+        np.testing.assert_array_equal(one.selected, alone.selected)
+        pd.testing.assert_frame_equal(one.k_scores, alone.k_scores)
+        np.testing.assert_array_equal(one.scaling.scale, alone.scaling.scale)
+        # float32 in other blocks of targets
+        np.testing.assert_allclose(one.r_cv, alone.r_cv, atol=1e-5)
+        Y_hat = (both.decoder.predict(data.X_test) for both in (one, alone))
+        np.testing.assert_allclose(*Y_hat, atol=1e-5)
+
+
+def _count_eigh(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the size of each eigendecomposition."""
+    eigh, sizes = torch.linalg.eigh, []
+
+    def counted(A: torch.Tensor) -> Any:
+        sizes.append(len(A))
+        return eigh(A)
+
+    monkeypatch.setattr(torch.linalg, "eigh", counted)
+    return sizes
+
+
+def test_one_eigendecomposition_serves_all_features_and_one_each_fold(
+    config: DecodingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = _count_eigh(monkeypatch)
+    _fit(*_brain(), config, "dense")
+    # 60 images and 40 voxels, or 30 images of each of 2 folds: the smaller side
+    assert sorted(sizes) == [30, 30, 40]
+
+
+def test_one_eigendecomposition_serves_all_features_of_an_area_set(
+    config: DecodingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, features = _brain()
+    sizes = _count_eigh(monkeypatch)
+    readout.accuracy_by_area_set(
+        VoxelData.from_responses(stored),
+        {"LVC": np.arange(N_VOXELS) < 25, "HVC": np.arange(N_VOXELS) >= 25},
+        _rows(features, TRAIN),
+        _rows(features, TEST),
+        config,
+        decoder="dense",
+        rng=stream(0, "tests"),
+    )
+    assert sizes == [25, 15]
 
 
 def test_features_of_another_number_of_images_are_refused(

@@ -476,7 +476,10 @@ def test_the_stage_2_table_compares_losses_of_the_complete_sampler(
         "loss_first",
         "loss_best",
         "best_iteration",
+        "stopped",
+        "diverged",
         "n_unet_evaluations",
+        "n_unet_gradients",
     ]
     assert table["method"].tolist() == ["stage2"] * 3 + ["x"] * 3
     assert table["nsd_id"].tolist() == IDS[:3].tolist() * 2
@@ -487,6 +490,7 @@ def test_the_stage_2_table_compares_losses_of_the_complete_sampler(
     np.testing.assert_array_equal(table["loss_best"][:3], losses[range(3), chosen])
     # surrogate: 3 times 2 unguided steps; complete: 3 candidates of 3 guided steps
     assert set(table["n_unet_evaluations"]) == {3 * 2 + 3 * 6}
+    assert set(table["n_unet_gradients"]) == {2 * 2}
 
 
 def test_the_stage_2_table_states_the_loss_of_the_chosen_candidate_not_the_last(
@@ -553,7 +557,11 @@ def _fake_batch(made: Made, row: int) -> AlignmentResult:
         best_iteration=np.array([int(rng.integers(3))]),
         trajectory=torch.from_numpy(rng.random((1, 2, 3, 8, 8), dtype=np.float32)),
         trajectory_iterations=(0, 2),
-        n_unet_evaluations=11,
+        stopped=np.array([2]),
+        diverged=np.array([False]),
+        seconds=np.zeros(3),
+        n_unet_evaluations=np.array([11]),
+        n_unet_gradients=np.array([4]),
         z=torch.zeros(1, 4, 1, 1),
         c=torch.zeros(1, 1, 1),
     )

@@ -3,13 +3,21 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
+from sklearn.linear_model import Ridge
 
-from minddiff_utils.decoders import VoxelSelectedRidge
+from minddiff_utils.decoders import (
+    DenseRidge,
+    TargetScaling,
+    VoxelSelectedRidge,
+    targets,
+)
 from minddiff_utils.decoders.selection import (
     choose_by_correlation,
+    choose_each_by_correlation,
     choose_k,
     contiguous_folds,
+    cross_validated_features,
     cross_validated_predictions,
     identification_accuracy,
 )
@@ -90,6 +98,100 @@ def test_no_candidate_is_refused(rng: np.random.Generator) -> None:
     X, Y = world(rng)
     with pytest.raises(ConfigError, match="no decoder to choose from"):
         choose_by_correlation(X, Y, candidates={}, folds=contiguous_folds(90, 2))
+
+
+@pytest.mark.parametrize(
+    "decoder", [VoxelSelectedRidge(1.0, 8), DenseRidge(dtype="float64"), Ridge(3.0)]
+)
+def test_features_are_cross_validated_as_folds_fitted_by_hand(
+    decoder: BaseEstimator, rng: np.random.Generator
+) -> None:
+    X, Y = world(rng)
+    features = {"c": Y[:, :5], "clip/1": 20 + 3 * Y[:, 5:]}
+    folds = contiguous_folds(len(X), 3)
+    decoders = {"clip/1": decoder, "c": decoder}
+    found = cross_validated_features(X, features, decoders=decoders, folds=folds)
+    assert list(found) == ["clip/1", "c"]
+    for name, own in features.items():
+        for train, held in folds:
+            scaling = TargetScaling.fit(own[train])
+            alone = clone(decoder).fit(X[train], scaling.apply(own[train]))
+            expected = scaling.invert(alone.predict(X[held]))
+            # standardised predictions pass through float32; targets are up to 40
+            np.testing.assert_allclose(found[name][held], expected, atol=2e-5)
+
+
+class Counted(VoxelSelectedRidge):
+    """Counts all fits of the class."""
+
+    n_fits = 0
+
+    def fit(self, X: Floats, Y: Floats) -> "Counted":
+        type(self).n_fits += 1
+        return super().fit(X, Y)
+
+
+def test_features_with_equal_decoders_take_one_fit_per_fold(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, Y = world(rng)
+    monkeypatch.setattr(Counted, "n_fits", 0)
+    decoders = {"c": Counted(1.0, 9), "clip/1": Counted(1, 8), "clip/2": Counted(1, 8)}
+    features = {"c": Y[:, :2], "clip/1": Y[:, 2:7], "clip/2": Y[:, 7:]}
+    folds = contiguous_folds(len(X), 3)
+    cross_validated_features(X, features, decoders=decoders, folds=folds)
+    assert Counted.n_fits == 2 * 3
+
+
+def test_targets_are_cross_validated_by_blocks(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched:
+        """Targets that note how many were asked for at once."""
+
+        def __init__(self, Y: Floats) -> None:
+            self.Y, self.shape = Y, Y.shape
+            self.widths: list[int] = []
+
+        def __getitem__(self, key: tuple[slice, slice]) -> Floats:
+            found: Floats = self.Y[key]
+            self.widths.append(found.shape[1])
+            return found
+
+    X, Y = world(rng, n_targets=40)
+    monkeypatch.setattr(targets, "_BLOCK_ELEMENTS", 10 * len(X))
+    parts = {"clip/1": Watched(Y[:, :25]), "clip/2": Watched(Y[:, 25:])}
+    folds = contiguous_folds(len(X), 3)
+    decoders = dict.fromkeys(parts, VoxelSelectedRidge(1.0, 8, chunk_targets=10))
+    found = cross_validated_features(X, parts, decoders=decoders, folds=folds)
+    alone = cross_validated_predictions(X, Y, decoder=decoders["clip/1"], folds=folds)
+    np.testing.assert_allclose(found["clip/2"], alone[:, 25:], atol=1e-6)  # float32
+    for part in parts.values():
+        # scaling reads up to 15 targets of 60 images, the fit 10
+        assert max(part.widths) <= 15
+        # each fold reads all targets twice, for the scaling and for the fit
+        assert sum(part.widths) == 2 * 3 * part.shape[1]
+
+
+def test_each_feature_gets_the_candidate_it_would_get_alone(
+    rng: np.random.Generator,
+) -> None:
+    X, Y = world(rng, n=60, n_voxels=40)
+    features = {"signal": Y[:, :6], "noise": Y[:, 6:]}
+    candidates: dict[str, BaseEstimator] = {
+        f"alpha {alpha:g}": VoxelSelectedRidge(alpha, 40) for alpha in (1.0, 30.0, 1e4)
+    }
+    folds = contiguous_folds(60, 3)
+    each = {name: dict.fromkeys(features, one) for name, one in candidates.items()}
+    found = choose_each_by_correlation(X, features, candidates=each, folds=folds)
+    assert list(found) == list(features)
+    for name, own in features.items():
+        alone = choose_by_correlation(X, own, candidates=candidates, folds=folds)
+        assert found[name]["candidate"].tolist() == alone["candidate"].tolist()
+        # predictions in float32, of other blocks of targets
+        np.testing.assert_allclose(
+            found[name]["r_cv_mean"], alone["r_cv_mean"], atol=1e-6
+        )
 
 
 def test_identification_of_a_hand_computed_case() -> None:

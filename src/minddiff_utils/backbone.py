@@ -90,6 +90,8 @@ load_torchvision()
 from diffusers import (  # noqa: E402  (after the shim)
     AutoencoderKL,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     UNet2DConditionModel,
 )
 from open_clip.model import CLIP  # noqa: E402
@@ -102,6 +104,12 @@ from transformers import CLIPTextModel, CLIPTokenizer  # noqa: E402
 _Autoencoder: Any = AutoencoderKL
 _UNet: Any = UNet2DConditionModel
 _Scheduler: Any = DDIMScheduler
+#: Solvers by name, with their order.
+_SOLVERS: dict[str, tuple[Any, int]] = {
+    "dpmpp_2m": (DPMSolverMultistepScheduler, 2),
+    "dpmpp_3m": (DPMSolverMultistepScheduler, 3),
+    "dpmpp_2s": (DPMSolverSinglestepScheduler, 2),
+}
 
 #: Tokens of c under Stable Diffusion (MindDiffuser cuts 77 to 15).
 SD14_TOKENS = 15
@@ -415,6 +423,30 @@ class Backbone:
         scheduler = _Scheduler.from_config(dict(self._scheduler_config))
         scheduler.set_timesteps(n_steps)
         return scheduler
+
+    def solver(self, name: str, timesteps: Sequence[int]) -> Any:
+        """Return diffusers' solver `name` on the models' noise schedule.
+
+        Parameters
+        ----------
+        name : {"dpmpp_2m", "dpmpp_3m", "dpmpp_2s"}
+            DPM-Solver++: multistep of order 2 or 3, singlestep of order 2.
+        timesteps : sequence of int
+            Where it calls the U-Net, noisiest first.
+        """
+        check_choice(name, tuple(_SOLVERS), "solver")
+        kind, order = _SOLVERS[name]
+        config = dict(self._scheduler_config)
+        # the grid ends where that of the models' DDIM does
+        ends_clean = config.get("set_alpha_to_one", True)
+        solver = kind.from_config(
+            config,
+            solver_order=order,
+            algorithm_type="dpmsolver++",
+            final_sigmas_type="zero" if ends_clean else "sigma_min",
+        )
+        solver.set_timesteps(timesteps=list(timesteps))
+        return solver
 
 
 # --- reading files --------------------------------------------------------------------

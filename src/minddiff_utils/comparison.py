@@ -14,23 +14,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 from minddiff_utils.config import DecodingConfig
 from minddiff_utils.decoders import (
     BandedRidge,
     DenseRidge,
+    ScaledTargets,
+    SomeImages,
     TargetScaling,
+    TargetSource,
     VoxelSelectedRidge,
     category_holdout,
-    choose_by_correlation,
+    choose_each_by_correlation,
     contiguous_folds,
     default_alphas,
     effective_rank,
     feature_correlation,
+    fit_features,
     noise_ceiling_r,
 )
-from minddiff_utils.errors import DataError, check_shape
+from minddiff_utils.errors import ConfigError, DataError, check_shape
 from minddiff_utils.readout import VoxelData, make_decoder
 from minddiff_utils.statistics import Interval
 
@@ -72,8 +76,8 @@ def bootstrap_mean_r(
     Y_hat: Matrix,
     *,
     n_bootstrap: int,
+    confidence: float,
     rng: np.random.Generator,
-    confidence: float = 0.95,
 ) -> Interval:
     """Return the mean over targets of Pearson's r, with a bootstrap over images.
 
@@ -86,16 +90,20 @@ def bootstrap_mean_r(
         True and decoded features; targets where either does not vary are left out.
     n_bootstrap : int
         Resamples of the images.
-    rng : Generator
-        Draws them.
     confidence : float
-        Of the interval.
+        Of the interval, in (0, 1).
+    rng : Generator
+        Draws the resamples.
 
     Raises
     ------
+    ConfigError
+        confidence is out of range.
     DataError
         As `feature_correlation`, or no target varies.
     """
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence is {confidence}, but must be between 0 and 1.")
     r = feature_correlation(Y_true, Y_hat)
     keep = np.isfinite(r)
     if not keep.any():
@@ -183,23 +191,17 @@ def all_decoders(
     bands : (n_voxels,) int
         Group of each voxel, such as LVC and HVC.
     """
-    decoders: dict[str, dict[str, BaseEstimator]] = {
-        "voxel-selected (paper)": {
-            name: make_decoder(name, config, "voxel_selected") for name in Y_train
-        },
-        "voxel-selected, tuned": {
-            name: _tuned(X_train, Y, name, config) for name, Y in Y_train.items()
-        },
+    paper = {name: make_decoder(name, config, "voxel_selected") for name in Y_train}
+    banded = BandedRidge(
+        bands, alphas=_coarse(X_train), n_samples=4, n_folds=config.n_folds
+    )
+    return {
+        "voxel-selected (paper)": paper,
+        "voxel-selected, tuned": _tuned(X_train, Y_train, paper, config.n_folds),
         "dense": {name: DenseRidge() for name in Y_train},
         "dense, two bands": {name: DenseRidge(bands=bands) for name in Y_train},
-        "banded (himalaya)": {
-            name: BandedRidge(
-                bands, alphas=_coarse(X_train), n_samples=4, n_folds=config.n_folds
-            )
-            for name in Y_train
-        },
+        "banded (himalaya)": dict.fromkeys(Y_train, banded),
     }
-    return decoders
 
 
 def _coarse(X: Matrix) -> npt.NDArray[np.float64]:
@@ -208,19 +210,68 @@ def _coarse(X: Matrix) -> npt.NDArray[np.float64]:
     return default_alphas(trace, X.shape)[::4]
 
 
-def _tuned(X: Matrix, Y: Matrix, feature: str, config: DecodingConfig) -> BaseEstimator:
-    """Return the voxel-selected ridge with the best alpha and n_feat of a grid."""
-    n_feat = make_decoder(feature, config, "voxel_selected").get_params()["n_feat"]
-    candidates: dict[str, BaseEstimator] = {
-        f"alpha {alpha:g}, {factor:g} n_feat": VoxelSelectedRidge(
-            alpha=alpha, n_feat=round(factor * n_feat)
-        )
+def _tuned(
+    X: Matrix,
+    Y: Mapping[str, Matrix],
+    paper: Mapping[str, BaseEstimator],
+    n_folds: int,
+) -> dict[str, BaseEstimator]:
+    """Return the voxel-selected ridge with each feature's best alpha and n_feat."""
+    n_feat = {name: paper[name].get_params()["n_feat"] for name in Y}
+    candidates: dict[str, dict[str, BaseEstimator]] = {
+        f"alpha {alpha:g}, {factor:g} n_feat": {
+            name: VoxelSelectedRidge(alpha=alpha, n_feat=round(factor * n_feat[name]))
+            for name in Y
+        }
         for alpha in _ALPHAS
         for factor in _FACTORS
     }
-    folds = contiguous_folds(len(X), config.n_folds)
-    found = choose_by_correlation(X, Y, candidates=candidates, folds=folds)
-    return candidates[str(found["candidate"].iloc[0])]
+    folds = contiguous_folds(len(X), n_folds)
+    tables = choose_each_by_correlation(X, Y, candidates=candidates, folds=folds)
+    return {
+        name: candidates[str(table["candidate"].iloc[0])][name]
+        for name, table in tables.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Intervals:
+    """How the intervals of a table are drawn, the same for all its rows."""
+
+    n_bootstrap: int
+    confidence: float
+    seed: int
+
+    def score(self, truth: Matrix, Y_hat: Matrix) -> dict[str, Any]:
+        """Return accuracy with interval and the ranks, of standardised targets."""
+        r = bootstrap_mean_r(
+            truth,
+            Y_hat,
+            n_bootstrap=self.n_bootstrap,
+            confidence=self.confidence,
+            rng=np.random.default_rng(self.seed),
+        )
+        rank, rank_true = effective_rank(Y_hat), effective_rank(truth)
+        return {
+            "r_mean": r.value,
+            "r_low": r.low,
+            "r_high": r.high,
+            "confidence": self.confidence,
+            "rank": rank,
+            "rank_true": rank_true,
+            "rank_share": rank / rank_true,
+            "n_images": r.n,
+            "n_targets": int(np.isfinite(feature_correlation(truth, Y_hat)).sum()),
+        }
+
+
+def _fitted(
+    X: Matrix, Y: Mapping[str, TargetSource], decoders: Mapping[str, BaseEstimator]
+) -> tuple[dict[str, TargetScaling], dict[str, BaseEstimator]]:
+    """Return the scaling and the fitted decoder of each feature that has a decoder."""
+    scalings = {name: TargetScaling.fit(Y[name]) for name in decoders}
+    scaled = {name: ScaledTargets(Y[name], scalings[name]) for name in decoders}
+    return scalings, fit_features(X, scaled, decoders)
 
 
 def compare_decoders(
@@ -230,6 +281,7 @@ def compare_decoders(
     decoders: Mapping[str, Mapping[str, BaseEstimator]],
     *,
     n_bootstrap: int,
+    confidence: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Fit every decoder to every feature and score it on the test images.
@@ -245,49 +297,30 @@ def compare_decoders(
         it makes on training images.
     n_bootstrap : int
         Resamples of test images behind each interval.
+    confidence : float
+        Of each interval.
     rng : Generator
-        Draws them, the same for all decoders and features.
+        Draws the resamples, the same for all decoders and features.
 
     Returns
     -------
     DataFrame
-        decoder, feature, r_mean, r_low, r_high, r_ceiling, rank, rank_true, rank_share,
-        n_images, n_targets.
+        decoder, feature, r_mean, r_low, r_high, confidence, rank, rank_true,
+        rank_share, n_images, n_targets, r_ceiling.
     """
     rows = []
-    seed = int(rng.integers(2**63))
+    intervals = _Intervals(n_bootstrap, confidence, int(rng.integers(2**63)))
     for name, by_feature in decoders.items():
-        for feature, estimator in by_feature.items():
-            scaling = TargetScaling.fit(Y_train[feature])
-            fitted = clone(estimator)
-            fitted.fit(data.X_train, scaling.apply(Y_train[feature]))
-            Y_hat = fitted.predict(data.X_test).astype(np.float32)
-            ceiling = noise_ceiling_r(fitted, Y_hat, data.ncsnr, data.n_repeats_test)
-            truth = scaling.apply(Y_test[feature])
-            score = _score(truth, Y_hat, n_bootstrap, np.random.default_rng(seed))
+        scalings, fitted = _fitted(data.X_train, Y_train, by_feature)
+        for feature, own in fitted.items():
+            Y_hat = own.predict(data.X_test).astype(np.float32)
+            ceiling = noise_ceiling_r(own, Y_hat, data.ncsnr, data.n_repeats_test)
+            score = intervals.score(scalings[feature].apply(Y_test[feature]), Y_hat)
             rows.append(
                 {"decoder": name, "feature": feature, **score}
                 | {"r_ceiling": float(np.nanmean(ceiling))}
             )
     return pd.DataFrame(rows)
-
-
-def _score(
-    truth: Matrix, Y_hat: Matrix, n_bootstrap: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Return accuracy with its interval and the ranks, of standardised targets."""
-    r = bootstrap_mean_r(truth, Y_hat, n_bootstrap=n_bootstrap, rng=rng)
-    rank, rank_true = effective_rank(Y_hat), effective_rank(truth)
-    return {
-        "r_mean": r.value,
-        "r_low": r.low,
-        "r_high": r.high,
-        "rank": rank,
-        "rank_true": rank_true,
-        "rank_share": rank / rank_true,
-        "n_images": r.n,
-        "n_targets": int(np.isfinite(feature_correlation(truth, Y_hat)).sum()),
-    }
 
 
 # --- categories that were never trained on --------------------------------------------
@@ -393,6 +426,7 @@ def compare_on_holdout(
     holdout: Holdout,
     *,
     n_bootstrap: int,
+    confidence: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Score decoders on held-out categories, trained with and without them.
@@ -407,8 +441,10 @@ def compare_on_holdout(
         From `split_by_category`, on the same rows.
     n_bootstrap : int
         Resamples of images behind each interval.
+    confidence : float
+        Of each interval.
     rng : Generator
-        Draws them, the same for all.
+        Draws the resamples, the same for all.
 
     Returns
     -------
@@ -416,20 +452,22 @@ def compare_on_holdout(
         decoder, feature, trained_on ("same categories", "other categories"), the
         columns of `compare_decoders` without r_ceiling, n_train, n_categories.
     """
+    for feature, targets in Y.items():
+        check_shape(targets.shape, (len(X), None), f"Y of {feature}")
     rows = []
-    seed = int(rng.integers(2**63))
+    intervals = _Intervals(n_bootstrap, confidence, int(rng.integers(2**63)))
     conditions = {"same categories": holdout.same, "other categories": holdout.other}
+    held_out = holdout.held_out
     for name, by_feature in decoders.items():
-        for feature, estimator in by_feature.items():
-            check_shape(Y[feature].shape, (len(X), None), f"Y of {feature}")
-            for condition, train in conditions.items():
-                scaling = TargetScaling.fit(Y[feature][train])
-                fitted = clone(estimator)
-                fitted.fit(X[train], scaling.apply(Y[feature][train]))
-                Y_hat = fitted.predict(X[holdout.held_out]).astype(np.float32)
-                truth = scaling.apply(Y[feature][holdout.held_out])
-                score = _score(truth, Y_hat, n_bootstrap, np.random.default_rng(seed))
+        found: dict[str, list[dict[str, Any]]] = {feature: [] for feature in by_feature}
+        for condition, train in conditions.items():
+            own = {feature: SomeImages(Y[feature], train) for feature in by_feature}
+            scalings, fitted = _fitted(X[train], own, by_feature)
+            n = {"n_train": len(train), "n_categories": len(holdout.categories)}
+            for feature, rows_of in found.items():
+                Y_hat = fitted[feature].predict(X[held_out]).astype(np.float32)
+                truth = scalings[feature].apply(Y[feature][held_out])
                 row = {"decoder": name, "feature": feature, "trained_on": condition}
-                n = {"n_train": len(train), "n_categories": len(holdout.categories)}
-                rows.append(row | score | n)
+                rows_of.append(row | intervals.score(truth, Y_hat) | n)
+        rows += [row for rows_of in found.values() for row in rows_of]
     return pd.DataFrame(rows)

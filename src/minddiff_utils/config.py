@@ -48,6 +48,7 @@ HVC = ("VO", "PHC", "LO", "MT", "MST", "IPS")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Subject = Annotated[int, Field(ge=1, le=8)]
 
 
@@ -149,7 +150,8 @@ class Stage1Config(_Frozen):
 class Stage2Config(_Frozen):
     """Structural alignment (Algorithm 1)."""
 
-    preset: Literal["paper", "released", "fast"] = "fast"
+    # guided: another engine, not Algorithm 1 (`guidance`)
+    preset: Literal["paper", "released", "fast", "guided"] = "fast"
     n_iter: Annotated[int, Field(ge=0)] = 300
     lr_z: Annotated[float, Field(ge=0)] = 0.01
     lr_c: Annotated[float, Field(ge=0)] = 0.01
@@ -157,6 +159,17 @@ class Stage2Config(_Frozen):
     n_steps_fast: PositiveInt = 6  # solver steps of the fast preset's surrogate
     layers_fast: tuple[int, ...] = (1, 2)  # CLIP blocks in the fast preset's loss
     guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
+    solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"] = "ddim"
+    precision_fast: Literal["float32", "bfloat16"] = "float32"
+    # fast stops an image below this times the discrepancy level; 0: never
+    stop_level: Annotated[float, Field(ge=0)] = 0.0
+    # iterates whose images the complete sampler makes; the best one is returned
+    n_candidates: PositiveInt = 4
+    form_guided: Literal["clean", "unet"] = "clean"
+    strength_guided: Annotated[float, Field(ge=0)] = 0.1
+    n_inner_guided: PositiveInt = 1
+    range_guided: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
+    step_paper: Annotated[float, Field(gt=0)] = 0.01  # Algorithm 1's eta
     n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
     n_iter_paper: Annotated[int, Field(ge=0)] = 300
     n_trajectory: PositiveInt = 8  # images kept per trajectory
@@ -193,7 +206,8 @@ class Profile(_Frozen):
         """
         chosen = self.decoding.decoder
         if chosen == "by_preset":
-            return "dense" if self.stage2.preset == "fast" else "voxel_selected"
+            ours = self.stage2.preset in ("fast", "guided")
+            return "dense" if ours else "voxel_selected"
         return chosen
 
     @property

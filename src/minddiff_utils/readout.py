@@ -13,18 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import clone
 
 from minddiff_utils.baselines import Standardised, retrieval_nearest
 from minddiff_utils.config import DecodingConfig
 from minddiff_utils.decoders import (
     DenseRidge,
+    ScaledTargets,
     TargetScaling,
     VoxelSelectedRidge,
     choose_k,
     contiguous_folds,
-    cross_validated_predictions,
+    cross_validated_features,
     feature_correlation,
+    fit_features,
     k_curve,
     noise_ceiling_r,
     pooled_correlation,
@@ -157,6 +158,8 @@ def fit_readout(
 ) -> dict[str, FeatureReadout]:
     """Fit one decoder per feature; choose the k % of each CLIP layer.
 
+    Features whose decoders are equal are fitted at once, targets read by blocks.
+
     Parameters
     ----------
     X_train : (n_train, n_voxels) float32
@@ -178,34 +181,57 @@ def fit_readout(
     MindDiffuser section 3.1 (L2-regularised regression that selects its voxels; k % of
     the CLIP features).
     """
-    folds = contiguous_folds(len(X_train), config.n_folds)
-    readouts: dict[str, FeatureReadout] = {}
     for name, Y in Y_train.items():
         check_shape(Y.shape, (len(X_train), None), f"training targets {name}")
-        estimator = make_decoder(name, config, decoder)
-        found = _plain(X_train, Y, clone(estimator))
-        if name.startswith("clip/"):
-            options = {"decoder": estimator, "folds": folds}
-            Y_hat = cross_validated_predictions(X_train, Y, **options)
-            found = _select(found, Y, Y_hat, config)
-        readouts[name] = found
+    decoders = {name: make_decoder(name, config, decoder) for name in Y_train}
+    # before the fit, so that predictions and weights are not in memory together
+    layers = {n: Y for n, Y in Y_train.items() if n.startswith("clip/")}
+    chosen = _selected(X_train, layers, decoders, config)
+    readouts = _plain(X_train, Y_train, _scalings(Y_train), decoders)
+    return {n: replace(found, **chosen.get(n, {})) for n, found in readouts.items()}
+
+
+def _scalings(Y_train: Mapping[str, Matrix]) -> dict[str, TargetScaling]:
+    """Return each feature's scaling: what varies is judged within the feature."""
+    return {name: TargetScaling.fit(Y) for name, Y in Y_train.items()}
+
+
+def _plain(
+    X_train: Matrix,
+    Y_train: Mapping[str, Matrix],
+    scalings: Mapping[str, TargetScaling],
+    decoders: Mapping[str, Estimator],
+) -> dict[str, FeatureReadout]:
+    """Fit decoders without selecting targets, equal ones at once."""
+    scaled = {name: ScaledTargets(Y, scalings[name]) for name, Y in Y_train.items()}
+    readouts = {}
+    for name, fitted in fit_features(X_train, scaled, decoders).items():
+        n_targets = Y_train[name].shape[1]
+        nothing = np.full(n_targets, np.nan, np.float32)
+        every = np.ones(n_targets, bool)
+        found = (fitted, scalings[name], every, nothing, pd.DataFrame())
+        readouts[name] = FeatureReadout(*found)
     return readouts
 
 
-def _plain(X_train: Matrix, Y_train: Matrix, decoder: Estimator) -> FeatureReadout:
-    """Fit a decoder without selecting targets."""
-    scaling = TargetScaling.fit(Y_train)
-    decoder.fit(X_train, scaling.apply(Y_train))
-    n_targets = Y_train.shape[1]
-    nothing = np.full(n_targets, np.nan, np.float32)
-    every = np.ones(n_targets, bool)
-    return FeatureReadout(decoder, scaling, every, nothing, pd.DataFrame())
+def _selected(
+    X_train: Matrix,
+    layers: Mapping[str, Matrix],
+    decoders: Mapping[str, Estimator],
+    config: DecodingConfig,
+) -> dict[str, dict[str, Any]]:
+    """Choose the k % of each layer's targets from out-of-fold predictions.
+
+    Returns those attributes of `FeatureReadout` that the choice gives, by layer.
+    """
+    folds = contiguous_folds(len(X_train), config.n_folds)
+    own = {name: decoders[name] for name in layers}
+    Y_hat = cross_validated_features(X_train, layers, decoders=own, folds=folds)
+    return {name: _choice(Y, Y_hat[name], config) for name, Y in layers.items()}
 
 
-def _select(
-    found: FeatureReadout, Y: Matrix, Y_hat: Matrix, config: DecodingConfig
-) -> FeatureReadout:
-    """Choose the k % of a layer's targets from out-of-fold predictions."""
+def _choice(Y: Matrix, Y_hat: Matrix, config: DecodingConfig) -> dict[str, Any]:
+    """Choose the k % of one layer's targets."""
     folds = contiguous_folds(len(Y), config.n_folds)
     r_cv = pooled_correlation(Y, Y_hat, folds).astype(np.float32)
     scores = choose_k(Y, Y_hat, folds=folds, k_grid=config.k_grid)
@@ -213,7 +239,7 @@ def _select(
     if k_percent is None:
         k_percent = float(scores.loc[scores["chosen"], "k_percent"].iloc[0])
     best = select_best(r_cv, k_percent)
-    return replace(found, selected=best, r_cv=r_cv, k_scores=scores)
+    return {"selected": best, "r_cv": r_cv, "k_scores": scores}
 
 
 def predict(
@@ -290,13 +316,12 @@ def accuracy_by_area_set(
     Y_train, Y_test : mapping of (n_images, n_targets) float32
         Features to score; for a CLIP layer all targets given are used.
     """
+    decoders = {name: make_decoder(name, config, decoder) for name in Y_train}
+    scalings = _scalings(Y_train)
     tables = []
     for area_set, keep in area_sets.items():
         own = data.voxels(keep)
-        readouts = {
-            name: _plain(own.X_train, Y, make_decoder(name, config, decoder))
-            for name, Y in Y_train.items()
-        }
+        readouts = _plain(own.X_train, Y_train, scalings, decoders)
         tables.append(
             accuracy_table(
                 readouts,

@@ -7,6 +7,7 @@ them together. Not here: the sampler (`diffusion`) and the optimisation (`alignm
 Place in the flow: layer 8, notebooks 03 and 04.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -24,13 +25,14 @@ from minddiff_utils import store
 from minddiff_utils.alignment import (
     AlignmentResult,
     AlignmentSettings,
+    Keeper,
     Latent,
-    StructuralTarget,
     align,
     preset,
 )
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.config import Profile, Stage1Config, Stage2Config
+from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import (
     DiffusionSettings,
     Memory,
@@ -39,6 +41,7 @@ from minddiff_utils.diffusion import (
     sample,
 )
 from minddiff_utils.errors import ConfigError, StoreError, check_choice
+from minddiff_utils.guidance import guidance_preset, guide
 from minddiff_utils.images import to_uint8
 
 __all__ = [
@@ -98,7 +101,10 @@ _STAGE2_COLUMNS = {
     "loss_first": "float64",
     "loss_best": "float64",
     "best_iteration": "int64",
+    "stopped": "int64",
+    "diverged": "bool",
     "n_unet_evaluations": "int64",
+    "n_unet_gradients": "int64",
 }
 
 
@@ -411,21 +417,20 @@ def align_images(
 ) -> Aligned:
     """Align stage-1 images with their structural features, batch by batch.
 
-    The preset `fast` compares the blocks `layers_fast` alone, the others all six.
+    The presets `fast` and `guided` compare the blocks `layers_fast` alone, the others
+    all six. A batch that was cut off goes on from the last state that it kept.
     """
     began = time.time()
-    if config.preset == "fast":
+    if config.preset in ("fast", "guided"):
         features = features.with_layers(config.layers_fast)
-    settings = preset(config, memory=_memory(backbone))
-    diffusion = diffusion_settings(run.profile.stage1)
     batches = run.batches(len(features.nsd_id))
     results = [
-        _align_batch(run, backbone, features.rows(rows), diffusion, settings)
-        for rows in batches
+        _align_batch(run, backbone, features.rows(rows), config) for rows in batches
     ]
     images = _stack(backbone, [to_uint8(result.images) for result in results])
-    cost = results[0].n_unet_evaluations if results else 0
+    cost = max((int(r.n_unet_evaluations.max()) for r in results), default=0)
     seconds = time.time() - began
+    diffusion = diffusion_settings(run.profile.stage1)
     made = Made(_ids(features, batches), images, cost, seconds, diffusion)
     return Aligned(made, tuple(results))
 
@@ -434,15 +439,53 @@ def _align_batch(
     run: store.Run,
     backbone: Backbone,
     features: DecodedFeatures,
-    diffusion: DiffusionSettings,
-    settings: AlignmentSettings,
+    config: Stage2Config,
 ) -> AlignmentResult:
-    generators = _generators(run, features.nsd_id.tolist())
+    diffusion = diffusion_settings(run.profile.stage1)
+    names = features.nsd_id.tolist()
+    generators = _generators(run, names)
     noise = draw_noise(backbone, generators)
-    latent = Latent(features.z, features.c, noise)
-    return align(
-        backbone, latent, features.target, diffusion, settings, generators=generators
-    )
+    latent = Latent(features.z, features.c, noise, names)
+    inputs = (backbone, latent, features.target, diffusion)
+    if config.preset == "guided":
+        return guide(*inputs, guidance_preset(config, memory=_memory(backbone)))
+    settings = preset(config, memory=_memory(backbone))
+    keeper = _keeper(run, features, settings)
+    result = align(*inputs, settings, generators=generators, keeper=keeper)
+    store.discard(_state_path(run, features, settings))
+    return result
+
+
+#: Iterations between two states that are kept; a state of the demo takes 10 ms.
+_KEEP_EVERY = 25
+
+
+def _state_path(
+    run: store.Run, features: DecodedFeatures, settings: AlignmentSettings
+) -> Path:
+    """Return where a batch keeps its state: named after all that it depends on."""
+    digest = hashlib.sha256(repr(settings).encode())
+    clip = features.target
+    parts = (clip.features, clip.selected, clip.scale)
+    arrays = [part[k] for part in parts for k in clip.layers]
+    for tensor in (features.z, features.c, *arrays):
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    folder = run.tree.derived(_subject(run)) / "unfinished"
+    return folder / f"{features.nsd_id[0]}_{digest.hexdigest()[:16]}.h5"
+
+
+def _keeper(
+    run: store.Run, features: DecodedFeatures, settings: AlignmentSettings
+) -> Keeper:
+    path = _state_path(run, features, settings)
+
+    def load() -> Mapping[str, npt.NDArray[Any]] | None:
+        return store.read_arrays(path) if store.is_current(path, run=run) else None
+
+    def save(state: Mapping[str, npt.NDArray[Any]]) -> None:
+        store.write_arrays(path, state, run=run)
+
+    return Keeper(load, save, _KEEP_EVERY)
 
 
 def zero_iterations_equal(
@@ -528,9 +571,10 @@ def stage1_table(run: store.Run, made: Mapping[str, Made]) -> pd.DataFrame:
 def stage2_table(profile: Profile, aligned: Mapping[str, Aligned]) -> pd.DataFrame:
     """Return a row per condition and image: losses, chosen iteration, cost.
 
-    Columns: method, nsd_id, seed, loss_first, loss_best, best_iteration and
-    n_unet_evaluations. `loss_first` and `loss_best` are those of the complete sampler's
-    image before and after, so that the two can be compared.
+    Columns: method, nsd_id, seed, loss_first, loss_best, best_iteration, stopped,
+    diverged, n_unet_evaluations and n_unet_gradients. `loss_first` and `loss_best` are
+    those of the complete sampler's image before and after, so that the two can be
+    compared.
     """
     frames = [pd.DataFrame(columns=list(_STAGE2_COLUMNS)).astype(_STAGE2_COLUMNS)]
     for method, found in aligned.items():
@@ -546,7 +590,10 @@ def stage2_table(profile: Profile, aligned: Mapping[str, Aligned]) -> pd.DataFra
                     "loss_first": losses[:, 0],
                     "loss_best": np.nanmin(losses, axis=1),
                     "best_iteration": found.stacked("best_iteration"),
-                    "n_unet_evaluations": found.made.n_unet_evaluations,
+                    "stopped": found.stacked("stopped"),
+                    "diverged": found.stacked("diverged"),
+                    "n_unet_evaluations": found.stacked("n_unet_evaluations"),
+                    "n_unet_gradients": found.stacked("n_unet_gradients"),
                 }
             )
         )

@@ -2,8 +2,9 @@
 
 `voxel_selected` is the paper's decoder (FastL2LiR's answer), `kernel_ridge` is ridge on
 all voxels (the preset `fast`), `banded` searches the balance of voxel groups by
-himalaya. `selection` chooses on training images alone, `scores` tells how well
-predictions do, `collapse` along how many directions, `targets` scales them.
+himalaya, `grouped` fits several features at once. `selection` chooses on training
+images alone, `scores` tells how well predictions do, `collapse` along how many
+directions, `targets` scales targets and reads them by blocks.
 They know nothing of images, models or files. Place in the flow: layer 7.
 """
 
@@ -15,6 +16,7 @@ from minddiff_utils.decoders.collapse import (
     variance_explained,
     variance_spectrum,
 )
+from minddiff_utils.decoders.grouped import fit_features, group_features, part_of
 from minddiff_utils.decoders.kernel_ridge import DenseRidge, default_alphas
 from minddiff_utils.decoders.scores import (
     Accuracy,
@@ -26,16 +28,24 @@ from minddiff_utils.decoders.scores import (
 )
 from minddiff_utils.decoders.selection import (
     choose_by_correlation,
+    choose_each_by_correlation,
     choose_k,
     contiguous_folds,
     cross_validated_correlation,
+    cross_validated_features,
     cross_validated_predictions,
     identification_accuracy,
     k_curve,
     pooled_correlation,
     select_best,
 )
-from minddiff_utils.decoders.targets import ScaledTargets, TargetScaling
+from minddiff_utils.decoders.targets import (
+    ScaledTargets,
+    SideBySide,
+    SomeImages,
+    TargetScaling,
+    TargetSource,
+)
 from minddiff_utils.decoders.voxel_selected import VoxelSelectedRidge
 
 __all__ = [
@@ -44,20 +54,28 @@ __all__ = [
     "DenseRidge",
     "LinearDecoder",
     "ScaledTargets",
+    "SideBySide",
+    "SomeImages",
     "TargetScaling",
+    "TargetSource",
     "VoxelSelectedRidge",
     "category_holdout",
     "choose_by_correlation",
+    "choose_each_by_correlation",
     "choose_k",
     "contiguous_folds",
     "cross_validated_correlation",
+    "cross_validated_features",
     "cross_validated_predictions",
     "default_alphas",
     "effective_rank",
     "feature_correlation",
+    "fit_features",
+    "group_features",
     "identification_accuracy",
     "k_curve",
     "noise_ceiling_r",
+    "part_of",
     "permutation_null",
     "pooled_correlation",
     "rank_ratio",

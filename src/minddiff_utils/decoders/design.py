@@ -49,6 +49,8 @@ class Design:
 
     Attributes
     ----------
+    n_voxels : int
+        Voxels of the responses.
     columns : (n_usable,) int
         Usable voxels, ascending.
     mean, scale : (n_usable,) float64
@@ -61,6 +63,7 @@ class Design:
         shrink = n_images / (n_images + alpha), what the penalty leaves of a mean.
     """
 
+    n_voxels: int
     columns: Ints
     mean: Doubles
     scale: Doubles
@@ -153,7 +156,7 @@ def make_design(X: Floats, alpha: float, like: Tensor, run: Map = map) -> Design
     offset = np.sqrt(alpha * shrink) * mean / scale
     ridge = torch.from_numpy(alpha / scale**2).to(Z.device)
     _fill_gram(gram, Z, torch.from_numpy(offset).to(Z.device), ridge, run)
-    return Design(columns, mean, scale, Z, gram, alpha, shrink)
+    return Design(X.shape[1], columns, mean, scale, Z, gram, alpha, shrink)
 
 
 def _exact_scores(Z: Tensor, y: Tensor, columns: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ __all__ = [
     "DenseRidge",
     "MatrixSink",
     "Precision",
+    "PredictionSink",
     "band_columns",
     "check_alphas",
     "default_alphas",
@@ -58,18 +59,22 @@ _GRID = 10.0 ** (np.arange(-12, 21) / 4)
 _EMPHASIS = 4.0
 
 
-class MatrixSink(Protocol):
-    """Where results go in blocks: a numpy array, memory map or `h5py.Dataset`."""
+class PredictionSink(Protocol):
+    """Where predictions go in blocks, whatever becomes of them there."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Return the shape of the results."""
 
-    def __getitem__(self, key: Any) -> Any:
-        """Return what was written."""
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        """Take a block."""
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Write a block."""
+
+class MatrixSink(PredictionSink, Protocol):
+    """Where results go to stay: a numpy array, memory map or `h5py.Dataset`."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return what was written."""
 
 
 def check_alphas(alphas: Sequence[float] | Doubles | None) -> None:
@@ -370,7 +375,7 @@ class _Results:
     """Where a fit writes what is wanted of it."""
 
     weights: MatrixSink | None
-    predictions: MatrixSink | None
+    predictions: PredictionSink | None
 
 
 @dataclass(frozen=True)
@@ -703,7 +708,7 @@ class DenseRidge(AllVoxelDecoder):
         X_test: Floats,
         *,
         weights_out: MatrixSink | None = None,
-        predictions_out: MatrixSink | None = None,
+        predictions_out: PredictionSink | None = None,
     ) -> Any:
         """Fit all targets and return their predictions for `X_test`.
 

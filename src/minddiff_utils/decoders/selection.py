@@ -3,23 +3,33 @@
 Place in the flow: layer 7.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
+from minddiff_utils.decoders.grouped import fit_into, group_features
 from minddiff_utils.decoders.scores import feature_correlation, nanmean
-from minddiff_utils.decoders.targets import TargetScaling
+from minddiff_utils.decoders.targets import (
+    ScaledTargets,
+    SideBySide,
+    SomeImages,
+    TargetScaling,
+    TargetSource,
+)
 from minddiff_utils.errors import ConfigError, DataError, check_shape
 
 __all__ = [
     "choose_by_correlation",
+    "choose_each_by_correlation",
     "choose_k",
     "contiguous_folds",
     "cross_validated_correlation",
+    "cross_validated_features",
     "cross_validated_predictions",
     "identification_accuracy",
     "k_curve",
@@ -62,49 +72,89 @@ def _check_folds(folds: Sequence[Fold]) -> Ints:
     return np.asarray(held_out)
 
 
-def _out_of_fold(
-    X: Floats, Y: Floats, decoder: BaseEstimator, folds: Sequence[Fold]
-) -> Iterator[tuple[Ints, Floats]]:
-    """Yield the held-out rows of each fold and their predictions, in Y's own units."""
-    for train, held in folds:
-        scaling = TargetScaling.fit(Y[train])
-        fitted = clone(decoder).fit(X[train], scaling.apply(Y[train]))
-        yield held, scaling.invert(fitted.predict(X[held]).astype(np.float32))
+@dataclass(frozen=True)
+class _OwnUnits:
+    """Takes standardised predictions of some images, keeps them in the own units."""
+
+    Y_hat: Floats  # (n_images, n_targets), what is kept
+    rows: Ints  # (n_some,), the images that are predicted
+    scaling: TargetScaling
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (n_some, n_targets)."""
+        return len(self.rows), self.Y_hat.shape[1]
+
+    def __setitem__(self, key: tuple[slice, slice], values: Floats, /) -> None:
+        """Take the predictions of a block of targets."""
+        rows, columns = key
+        own = self.scaling[columns].invert(values.astype(np.float32))
+        self.Y_hat[self.rows[rows], columns] = own
 
 
-def cross_validated_predictions(
-    X: Floats, Y: Floats, *, decoder: BaseEstimator, folds: Sequence[Fold]
-) -> Floats:
-    """Return what a decoder that never saw an image predicts for it.
+def cross_validated_features(
+    X: Floats,
+    Y: Mapping[str, TargetSource],
+    *,
+    decoders: Mapping[str, BaseEstimator],
+    folds: Sequence[Fold],
+) -> dict[str, Floats]:
+    """Return what decoders that never saw an image predict for it, by feature.
 
     Scaling and decoder of a fold see its training rows alone; whatever the decoder
-    chooses by itself (voxels, alpha) it chooses on them.
+    chooses by itself (voxels, alpha) it chooses on them. Features whose decoders are
+    equal are fitted at once (`fit_features`), one fit per fold.
 
     Parameters
     ----------
-    X, Y : (n_images, n_voxels), (n_images, n_targets)
-        Training images only.
-    decoder : scikit-learn estimator
-        Not fitted; a clone is fitted per fold.
+    X, Y : (n_images, n_voxels), mapping of (n_images, n_targets)
+        Training images only; targets are read by blocks.
+    decoders : mapping of scikit-learn estimators
+        One for each feature, not fitted; clones are fitted.
     folds : sequence of (train_rows, held_out_rows)
         Held-out rows are disjoint.
 
     Returns
     -------
-    (n_images, n_targets) float32
-        In the targets' own units; NaN in rows that no fold holds out.
+    dict of (n_images, n_targets) float32
+        In the targets' own units; NaN in rows that no fold holds out. Features that
+        were fitted at once are columns of one array.
 
     Raises
     ------
     DataError
         No fold, a fold holds out its own training rows, or what the decoder raises.
     """
-    check_shape(Y.shape, (len(X), None), "Y")
     _check_folds(folds)
-    Y_hat = np.full(Y.shape, np.nan, np.float32)
-    for held, predicted in _out_of_fold(X, Y, decoder, folds):
-        Y_hat[held] = predicted
-    return Y_hat
+    found: dict[str, Floats] = {}
+    for group in group_features(decoders):
+        joined = SideBySide({name: Y[name] for name in group})
+        check_shape(joined.shape, (len(X), None), "Y")
+        Y_hat = np.full(joined.shape, np.nan, np.float32)
+        for train, held in folds:
+            parts = {name: SomeImages(Y[name], train) for name in group}
+            scalings = {name: TargetScaling.fit(part) for name, part in parts.items()}
+            scaled = {n: ScaledTargets(parts[n], scalings[n]) for n in group}
+            kept = _OwnUnits(Y_hat, held, TargetScaling.joined(scalings.values()))
+            fit_into(decoders[group[0]], X[train], SideBySide(scaled), X[held], kept)
+        found |= {name: Y_hat[:, own] for name, own in joined.columns.items()}
+    return {name: found[name] for name in decoders}
+
+
+def cross_validated_predictions(
+    X: Floats, Y: TargetSource, *, decoder: BaseEstimator, folds: Sequence[Fold]
+) -> Floats:
+    """Return what a decoder that never saw an image predicts for it.
+
+    `cross_validated_features` of one feature, which says more.
+
+    Returns
+    -------
+    (n_images, n_targets) float32
+        In the targets' own units; NaN in rows that no fold holds out.
+    """
+    decoders = {"Y": decoder}
+    return cross_validated_features(X, {"Y": Y}, decoders=decoders, folds=folds)["Y"]
 
 
 def cross_validated_correlation(
@@ -135,9 +185,13 @@ def pooled_correlation(Y: Floats, Y_hat: Floats, folds: Sequence[Fold]) -> Doubl
 
     NaN where the target does not vary over training images, whatever rounding says.
     """
-    held_out = _check_folds(folds)
-    r = feature_correlation(Y[held_out], Y_hat[held_out])
-    r[~TargetScaling.fit(Y).varies] = np.nan
+    return _pooled(Y, Y_hat, _check_folds(folds), TargetScaling.fit(Y).varies)
+
+
+def _pooled(Y: Floats, Y_hat: Floats, rows: Ints, varies: Mask) -> Doubles:
+    """Return each target's correlation over some rows, NaN where it does not vary."""
+    r = feature_correlation(Y[rows], Y_hat[rows])
+    r[~varies] = np.nan
     return r
 
 
@@ -169,19 +223,54 @@ def choose_by_correlation(
     ConfigError
         There is no candidate.
     """
+    each = {name: {"Y": decoder} for name, decoder in candidates.items()}
+    return choose_each_by_correlation(X, {"Y": Y}, candidates=each, folds=folds)["Y"]
+
+
+def choose_each_by_correlation(
+    X: Floats,
+    Y: Mapping[str, Floats],
+    *,
+    candidates: Mapping[str, Mapping[str, BaseEstimator]],
+    folds: Sequence[Fold],
+) -> dict[str, pd.DataFrame]:
+    """Compare decoders by their mean cross-validated correlation, feature by feature.
+
+    Parameters
+    ----------
+    X, Y, folds
+        As in `cross_validated_features`; training images only.
+    candidates : mapping of mapping of estimators
+        Candidate's name to feature to decoder. Of one candidate, features with equal
+        decoders are fitted at once.
+
+    Returns
+    -------
+    dict of DataFrame
+        By feature, as `choose_by_correlation`.
+
+    Raises
+    ------
+    ConfigError
+        There is no candidate.
+    """
     if not candidates:
         raise ConfigError("There is no decoder to choose from: name at least one.")
-    rows = []
-    for name, decoder in candidates.items():
-        r = cross_validated_correlation(X, Y, decoder=decoder, folds=folds)
-        n_targets = int(np.isfinite(r).sum())
-        rows.append(
-            {"candidate": name, "r_cv_mean": nanmean(r), "n_targets": n_targets}
-        )
-    table = pd.DataFrame(rows)
-    return table.sort_values("r_cv_mean", ascending=False, kind="stable").reset_index(
-        drop=True
-    )
+    rows: dict[str, list[dict[str, Any]]] = {feature: [] for feature in Y}
+    for name, decoders in candidates.items():
+        Y_hat = cross_validated_features(X, Y, decoders=decoders, folds=folds)
+        for feature, found in rows.items():
+            r = pooled_correlation(Y[feature], Y_hat[feature], folds)
+            n_targets = int(np.isfinite(r).sum())
+            found.append(
+                {"candidate": name, "r_cv_mean": nanmean(r), "n_targets": n_targets}
+            )
+    return {
+        feature: pd.DataFrame(found)
+        .sort_values("r_cv_mean", ascending=False, kind="stable")
+        .reset_index(drop=True)
+        for feature, found in rows.items()
+    }
 
 
 # --- which share of the targets -------------------------------------------------------
@@ -205,21 +294,32 @@ def identification_accuracy(Y_true: Floats, Y_hat: Floats) -> float:
         Fewer than 2 images, or no target varies.
     """
     check_shape(Y_hat.shape, Y_true.shape, "Y_hat")
-    spread, spread_hat = Y_true.std(axis=0), Y_hat.std(axis=0)
-    keep = (spread > 0) & (spread_hat > 0)
-    if len(Y_true) < 2 or not keep.any():
+    truth, decoded, varies = _standardised_pair(Y_true, Y_hat)
+    return _identified(truth[:, varies], decoded[:, varies])
+
+
+def _standardised_pair(Y_true: Floats, Y_hat: Floats) -> tuple[Floats, Floats, Mask]:
+    """Return both standardised over their images, and which targets vary in both."""
+    pair = []
+    varies = np.ones(Y_true.shape[1], bool)
+    for Y in (Y_true, Y_hat):
+        spread = Y.std(axis=0)
+        varies &= spread > 0
+        pair.append((Y - Y.mean(axis=0)) / np.where(spread > 0, spread, 1))
+    return pair[0], pair[1], varies
+
+
+def _identified(truth: Floats, decoded: Floats) -> float:
+    """Return the accuracy of identification by standardised targets that vary."""
+    if len(truth) < 2 or truth.shape[1] == 0:
         raise DataError(
             f"Identification needs 2 images or more and a target that varies, not"
-            f" {len(Y_true)} images and {int(keep.sum())} such targets."
+            f" {len(truth)} images and {truth.shape[1]} such targets."
         )
-    truth, decoded = (
-        _unit_rows((Y[:, keep] - Y[:, keep].mean(axis=0)) / s[keep])
-        for Y, s in ((Y_true, spread), (Y_hat, spread_hat))
-    )
-    similarity = decoded @ truth.T  # (decoded image, true image)
+    similarity = _unit_rows(decoded) @ _unit_rows(truth).T  # (decoded, true image)
     own = np.diag(similarity)[:, None]
     wins = (similarity < own).sum(axis=1) + ((similarity == own).sum(axis=1) - 1) / 2
-    return float(wins.mean() / (len(Y_true) - 1))
+    return float(wins.mean() / (len(truth) - 1))
 
 
 def _unit_rows(Y: Floats) -> Floats:
@@ -266,13 +366,16 @@ def choose_k(
     grid = sorted(k_grid)
     scores = np.zeros((len(folds), len(grid)))
     n_selected = np.zeros(len(grid), np.int64)
+    _check_folds(folds)
+    can_vary = TargetScaling.fit(Y).varies
     for row, (_, held) in enumerate(folds):
-        others = [fold for other, fold in enumerate(folds) if other != row]
-        ranking = pooled_correlation(Y, Y_hat, others)
+        others = [rows for other, (_, rows) in enumerate(folds) if other != row]
+        ranking = _pooled(Y, Y_hat, np.concatenate(others), can_vary)
+        truth, decoded, varies = _standardised_pair(Y[held], Y_hat[held])
         for column, k_percent in enumerate(grid):
             best = select_best(ranking, k_percent)
-            pair = (Y[held][:, best], Y_hat[held][:, best])
-            scores[row, column] = identification_accuracy(*pair)
+            used = best & varies
+            scores[row, column] = _identified(truth[:, used], decoded[:, used])
             n_selected[column] = best.sum()
     table = pd.DataFrame(
         {

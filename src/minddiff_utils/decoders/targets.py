@@ -3,8 +3,9 @@
 Place in the flow: layer 7, the lowest module of `decoders`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -12,10 +13,19 @@ import numpy.typing as npt
 
 from minddiff_utils.errors import DataError, check_finite, check_shape
 
-__all__ = ["ScaledTargets", "TargetScaling", "TargetSource", "blocks", "read_targets"]
+__all__ = [
+    "ScaledTargets",
+    "SideBySide",
+    "SomeImages",
+    "TargetScaling",
+    "TargetSource",
+    "blocks",
+    "read_targets",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
 #: Bytes that BLAS, LAPACK and the heap hold beside what is counted; rounded up.
@@ -46,6 +56,13 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+def _as_array(values: Any) -> Floats:
+    """Return what a source gave as an array; a torch tensor may be on any device."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values)
+
+
 def read_targets(source: TargetSource, block: slice, name: str = "Y") -> Floats:
     """Return the targets `block` of `source` as an array (n_images, len(block)).
 
@@ -54,10 +71,7 @@ def read_targets(source: TargetSource, block: slice, name: str = "Y") -> Floats:
     DataError
         They hold NaN or infinite values.
     """
-    values = source[:, block]
-    if hasattr(values, "detach"):  # a torch tensor, on whatever device
-        values = values.detach().cpu()
-    array = np.asarray(values)
+    array = _as_array(source[:, block])
     check_finite(bool(np.isfinite(array).all()), name)
     return array
 
@@ -109,6 +123,16 @@ class TargetScaling:
         typical = np.sqrt(np.mean(mean**2 + spread**2))
         varies = (spread > _MIN_RELATIVE_SD * typical) & differs
         return cls(mean, np.where(varies, spread, 1.0), varies)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """Return the scaling of targets side by side, each part's as it was fitted."""
+        every = list(parts)
+        return cls(
+            np.concatenate([part.mean for part in every]),
+            np.concatenate([part.scale for part in every]),
+            np.concatenate([part.varies for part in every]),
+        )
 
     def __getitem__(self, block: slice) -> Self:
         """Return the scaling of some targets."""
@@ -163,7 +187,103 @@ class ScaledTargets:
     def __getitem__(self, key: tuple[slice, slice], /) -> Floats:
         """Return `[rows, columns]` standardised; both are slices."""
         rows, columns = key
-        values = self.source[rows, columns]
-        if hasattr(values, "detach"):
-            values = values.detach().cpu()
-        return self.scaling[columns].apply(np.asarray(values))
+        return self.scaling[columns].apply(_as_array(self.source[rows, columns]))
+
+
+@dataclass(frozen=True)
+class SomeImages:
+    """Some images of a source of targets, taken when they are read.
+
+    Attributes
+    ----------
+    source : TargetSource
+        Targets of all images, (n_images, n_targets).
+    rows : (n_some,) int
+        Which images, in which order.
+    """
+
+    source: TargetSource
+    rows: Ints
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (n_some, n_targets)."""
+        return (len(self.rows), *self.source.shape[1:])
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> Floats:
+        """Return `[rows, columns]`; both are slices."""
+        rows, columns = key
+        return _as_array(self.source[:, columns])[self.rows[rows]]
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Several sources of targets of the same images, read as one, never held as one.
+
+    Attributes
+    ----------
+    parts : mapping of str to TargetSource
+        Targets (n_images, n_targets) by name; they follow each other in this order.
+
+    Raises
+    ------
+    DataError
+        There is no part, or the parts differ in their images.
+
+    Examples
+    --------
+    >>> joined = SideBySide({"c": np.zeros((4, 2)), "z": np.ones((4, 3))})
+    >>> joined.shape, joined.columns["z"]
+    ((4, 5), slice(2, 5, None))
+    >>> joined[:1, 1:4]
+    array([[0., 1., 1.]])
+    """
+
+    parts: Mapping[str, TargetSource]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise DataError(
+                "There are no targets to put side by side: name at least 1."
+            )
+        n_images = next(iter(self.parts.values())).shape[0]
+        for name, part in self.parts.items():
+            check_shape(tuple(part.shape), (n_images, None), f"Targets {name}")
+
+    @cached_property
+    def columns(self) -> dict[str, slice]:
+        """Return which columns each part has, by name."""
+        stops = np.cumsum([part.shape[1] for part in self.parts.values()]).tolist()
+        starts = [0, *stops[:-1]]
+        return dict(zip(self.parts, map(slice, starts, stops), strict=True))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (n_images, n_targets of all parts)."""
+        n_targets = sum(part.shape[1] for part in self.parts.values())
+        return (next(iter(self.parts.values())).shape[0], n_targets)
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> Floats:
+        """Return `[rows, columns]`, both slices; columns are neighbours.
+
+        Only the parts that have some of the columns are read, and only those columns.
+
+        Raises
+        ------
+        DataError
+            The columns have a step, or there are none.
+        """
+        rows, wanted = key
+        start, stop, step = wanted.indices(self.shape[1])
+        if step != 1 or start >= stop:
+            raise DataError(
+                f"Targets side by side were asked for {wanted}, but one or more"
+                f" neighbouring columns of {self.shape[1]} are read at once."
+            )
+        found = []
+        for name, own in self.columns.items():
+            first, last = max(start, own.start), min(stop, own.stop)
+            if first < last:
+                block = slice(first - own.start, last - own.start)
+                found.append(_as_array(self.parts[name][rows, block]))
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)

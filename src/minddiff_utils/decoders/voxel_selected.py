@@ -8,7 +8,7 @@ targets at once). Place in the flow: layer 7.
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -44,7 +44,7 @@ from minddiff_utils.errors import (
     check_shape,
 )
 
-__all__ = ["VoxelSelectedRidge"]
+__all__ = ["VoxelSelectedRidge", "fit_together"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ Ints = npt.NDArray[np.integer[Any]]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 #: Relative residual of the normal equations to reach, and what rounding allows.
-_DEFAULT_TOL = {"float32": 3e-6, "float64": 1e-10}
+_DEFAULT_TOL = {"float32": 2e-6, "float64": 1e-10}
 _LEAST_TOL = {"float32": 2e-6, "float64": 1e-13}
 #: Targets of one product in `predict`; always as many, so that a target's prediction
 #: does not depend on which others are asked for.
@@ -123,6 +123,63 @@ def _remainder_dtype(dtype: torch.dtype, has_bfloat16: bool) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 and dtype == torch.float32 else dtype
 
 
+def _check_alike(decoders: Sequence["VoxelSelectedRidge"]) -> None:
+    """Refuse decoders that cannot share one Gram matrix."""
+    for name in ("alpha", "dtype", "device", "n_threads"):
+        found = {str(getattr(decoder, name)) for decoder in decoders}
+        if len(found) > 1:
+            raise ConfigError(
+                f"Decoders that are fitted together differ in {name} "
+                f"({', '.join(sorted(found))}): fit them one by one."
+            )
+
+
+def fit_together(
+    decoders: Sequence["VoxelSelectedRidge"], X: Any, targets: Sequence[TargetSource]
+) -> list["VoxelSelectedRidge"]:
+    """Fit several decoders to the same responses, on one Gram matrix.
+
+    The result is that of `decoder.fit(X, Y)` one by one, to the byte.
+
+    Parameters
+    ----------
+    decoders : sequence of VoxelSelectedRidge
+        Of one alpha, dtype, device and number of threads; n_feat may differ.
+    X : array or tensor (n_images, n_voxels)
+        Training responses.
+    targets : sequence of TargetSource
+        The targets of each decoder, as in `VoxelSelectedRidge.fit`.
+
+    Returns
+    -------
+    list of VoxelSelectedRidge
+        The decoders themselves, fitted.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `VoxelSelectedRidge.fit`; or the decoders differ in what they must share.
+    """
+    _check_alike(decoders)
+    X, first = _as_array(X), decoders[0]
+    plans = []
+    for decoder, Y in zip(decoders, targets, strict=True):
+        decoder._check_parameters()
+        plans.append(decoder._plan(X.shape, _count_targets(X, Y)))
+    dtype, device = _DTYPES[first.dtype], str(first.device)
+    low = _remainder_dtype(dtype, device_rates(device).low_product > 0)
+    with threads(first._threads()) as run:
+        like = torch.empty(0, dtype=dtype, device=device)
+        design = make_design(X, float(first.alpha), like, run)
+        used = {solver for solver, _ in plans}
+        deflation = deflate(design.gram, low) if "cg" in used else None
+        for decoder, Y, (solver, size) in zip(decoders, targets, plans, strict=True):
+            low_rank = deflation if solver == "cg" else None
+            job = _Job(design, low_rank, solver, decoder._tol(), Lock())
+            decoder._fit_blocks(job, Y, size, run)
+    return list(decoders)
+
+
 class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Ridge regression of each target on the n_feat voxels that correlate most with it.
 
@@ -158,7 +215,7 @@ class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     max_memory : int, optional
         Bytes that `fit` may hold beside its inputs and its results.
     tol : float, optional
-        Relative residual of each target's equations to reach; default 3e-6 in float32,
+        Relative residual of each target's equations to reach; default 2e-6 in float32,
         1e-10 in float64. The exact solver refines its solution where it is missed.
     n_threads : int, optional
         Chunks in work at once, each on one core; default: torch's number of threads.
@@ -244,18 +301,7 @@ class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ConvergenceWarning
             Some targets did not reach `tol`; `residual_` says which.
         """
-        self._check_parameters()
-        X, n_targets = _as_array(X), _count_targets(X, Y)
-        n_threads = self.n_threads or torch.get_num_threads()
-        with threads(n_threads) as run:
-            like = torch.empty(0, dtype=_DTYPES[self.dtype], device=self.device)
-            job, size = self._plan(X, n_targets, like, n_threads, run)
-            self._allocate(X.shape[1], n_targets, len(job.design.columns))
-            self.solver_ = job.solver
-            for _ in run(partial(self._fit_block, job, Y), blocks(n_targets, size)):
-                pass
-        self._warn_if_unconverged(job.tol)
-        return self
+        return fit_together([self], X, [Y])[0]
 
     def _check_parameters(self) -> None:
         check_choice(self.solver, ("auto", "cholesky", "cg"), "solver")
@@ -272,24 +318,25 @@ class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 f"tol is {self.tol}, but {self.dtype} allows {least} to 1."
             )
 
-    def _plan(
-        self, X: Floats, n_targets: int, like: Tensor, n_threads: int, run: Any
-    ) -> tuple[_Job, int]:
-        """Decide on solver and chunk, then prepare what all targets share."""
+    def _plan(self, shape: tuple[int, int], n_targets: int) -> tuple[str, int]:
+        """Return solver and targets per block, from sizes alone."""
         rates = device_rates(str(self.device))
-        tol = self.tol or _DEFAULT_TOL[self.dtype]
-        n_selected = min(int(self.n_feat), X.shape[1])
-        sizes = Sizes(len(X), X.shape[1], n_targets, n_selected)
+        n_selected = min(int(self.n_feat), shape[1])
+        sizes = Sizes(*shape, n_targets, n_selected)
         solver = self.solver
         if solver == "auto":
-            solver = choose_solver(sizes, rates, tol, self.dtype)
-        low = _remainder_dtype(like.dtype, rates.low_product > 0)
-        widths = (like.dtype.itemsize, low.itemsize)
-        size = block_targets(sizes, solver, widths, n_threads, self.max_memory)
-        design = make_design(X, float(self.alpha), like, run)
-        deflation = deflate(design.gram, low) if solver == "cg" else None
-        job = _Job(design, deflation, solver, tol, Lock())
-        return job, min(size, self.chunk_targets or size)
+            solver = choose_solver(sizes, rates, self._tol(), self.dtype)
+        dtype = _DTYPES[self.dtype]
+        low = _remainder_dtype(dtype, rates.low_product > 0)
+        widths = (dtype.itemsize, low.itemsize)
+        size = block_targets(sizes, solver, widths, self._threads(), self.max_memory)
+        return solver, min(size, self.chunk_targets or size)
+
+    def _tol(self) -> float:
+        return self.tol or _DEFAULT_TOL[self.dtype]
+
+    def _threads(self) -> int:
+        return self.n_threads or torch.get_num_threads()
 
     def _allocate(self, n_voxels: int, n_targets: int, n_usable: int) -> None:
         n_selected = min(int(self.n_feat), n_usable)
@@ -298,6 +345,15 @@ class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.weights_ = np.empty((n_targets, n_selected), self.dtype)
         self.intercept_ = np.empty(n_targets, self.dtype)
         self.residual_ = np.empty(n_targets)
+
+    def _fit_blocks(self, job: _Job, Y: TargetSource, size: int, run: Any) -> None:
+        n_voxels = job.design.n_voxels
+        n_targets = int(Y.shape[1])
+        self._allocate(n_voxels, n_targets, len(job.design.columns))
+        self.solver_ = job.solver
+        for _ in run(partial(self._fit_block, job, Y), blocks(n_targets, size)):
+            pass
+        self._warn_if_unconverged(job.tol)
 
     def _fit_block(self, job: _Job, Y: TargetSource, block: slice) -> None:
         design = job.design
@@ -327,7 +383,7 @@ class VoxelSelectedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 f"residual {tol:g}, the worst {self.residual_.max():.1e}: raise alpha "
                 "or tol, or use solver='cholesky' with dtype='float64'.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _require_fit(self) -> None:

@@ -32,6 +32,7 @@ _DECODERS = (
     "r_mean",
     "r_low",
     "r_high",
+    "confidence",
     "r_ceiling",
     "rank_share",
     "n_images",
@@ -44,6 +45,7 @@ _HOLDOUT = (
     "r_mean",
     "r_low",
     "r_high",
+    "confidence",
     "rank_share",
     "n_train",
     "n_images",
@@ -81,6 +83,17 @@ def _check_names(names: list[str]) -> None:
         )
 
 
+def _interval(table: pd.DataFrame) -> str:
+    """Return what the intervals of the table are."""
+    levels = table["confidence"].unique()
+    if len(levels) > 1:
+        raise DataError(
+            f"The intervals have the confidences {', '.join(map(str, levels))}, but one"
+            " figure tells one: draw them apart."
+        )
+    return f"{100 * levels[0]:.3g} % interval (bootstrap of images)"
+
+
 @styled
 def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
@@ -88,16 +101,17 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Columns decoder, feature, r_mean with r_low and r_high (its interval),
-        r_ceiling, rank_share (effective rank of the predictions over that of the
-        truth), n_images, n_targets.
+        Columns decoder, feature, r_mean with r_low and r_high (its interval of this
+        confidence), r_ceiling, rank_share (effective rank of the predictions over that
+        of the truth), n_images, n_targets.
     label : str
         The profile's words.
 
     Raises
     ------
     DataError
-        Columns or rows are missing, several subjects, or more decoders than colours.
+        Columns or rows are missing, several subjects or confidences, or more decoders
+        than colours.
     """
     check_table(table, _DECODERS, "The comparison of decoders")
     names, features = _names(table), feature_order(table["feature"].tolist())
@@ -110,8 +124,8 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
     colours = _colours(names)
     note = (
         f"n = {span(table['n_images'])} test images, {span(table['n_targets'])} "
-        "targets, 1 subject. Left: signed r, mean over targets; line: 95 % interval "
-        "(bootstrap of images); diamond: mean noise ceiling of that decoder. Right: "
+        "targets, 1 subject. Left: signed r, mean over targets; line: "
+        f"{_interval(table)}; diamond: mean noise ceiling of that decoder. Right: "
         "effective rank (participation ratio) of the predictions over that of the true "
         "features of the same images; 1: as many directions as the truth; no interval"
     )
@@ -162,14 +176,14 @@ def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
     ----------
     table : DataFrame
         Columns decoder, feature, trained_on ("same categories" or "other categories"),
-        r_mean, r_low, r_high, rank_share, n_train, n_images, n_categories.
+        r_mean, r_low, r_high, confidence, rank_share, n_train, n_images, n_categories.
     label : str
         The profile's words.
 
     Raises
     ------
     DataError
-        Columns or rows are missing, or more decoders than colours.
+        Columns or rows are missing, several confidences, or more decoders than colours.
     """
     check_table(table, _HOLDOUT, "The hold-out of categories")
     names, features = _names(table), feature_order(table["feature"].tolist())
@@ -179,9 +193,8 @@ def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
         f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "
         f"held-out categories; {span(table['n_train'])} training images under both "
         "conditions; 1 subject. Filled: trained on other images of these categories; "
-        "open: on other categories only. Left: signed r, mean over targets; line: 95 % "
-        "interval (bootstrap of images). Right: effective rank over that of the truth; "
-        "no interval"
+        "open: on other categories only. Left: signed r, mean over targets; line: "
+        f"{_interval(table)}. Right: effective rank over that of the truth; no interval"
     )
     page = Page("Categories that no training image shows", note, label)
     figure = new_figure(page, 3.3)

@@ -1,0 +1,256 @@
+"""The other engine of stage 2: the structural gradient inside the sampling.
+
+One run of stage 1's sampler, in which each step's estimate of the clean image is pulled
+towards the decoded CLIP features before the noise is put back. z and c stay as decoded,
+so this is not Algorithm 1 and is never called by its name; it costs a hundredth of it.
+Place in the flow: layer 8, beside `alignment`, whose results it returns in the same
+form.
+
+Two forms. `clean` takes the gradient with respect to the clean estimate, so that the
+U-Net is never differentiated (MPGD); `unet` takes it through the U-Net (DPS,
+NeuralDiffuser). Both scale it to a root mean square of 1 per image, times `strength`
+times the noise level sqrt(1 - ᾱ), so that the step depends neither on the loss's scale
+nor on the number of features.
+
+References
+----------
+He et al. 2024, Manifold Preserving Guided Diffusion (arXiv 2311.16424).
+Li et al. 2024, NeuralDiffuser (arXiv 2402.13809).
+Chung et al. 2023, Diffusion Posterior Sampling (arXiv 2209.14687).
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from minddiff_utils.alignment import AlignmentResult, Latent
+from minddiff_utils.backbone import Backbone
+from minddiff_utils.config import Stage2Config
+from minddiff_utils.critic import (
+    CRITICS,
+    Critic,
+    StructuralTarget,
+    layer_weights,
+    structural_loss,
+)
+from minddiff_utils.diffusion import (
+    DiffusionSettings,
+    Memory,
+    Schedule,
+    clean_and_noise,
+    make_schedule,
+    predict_at,
+    renoise,
+    sample,
+)
+from minddiff_utils.errors import ConfigError, check_choice
+
+__all__ = ["GuidanceSettings", "guidance_preset", "guide"]
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """How the sampling is steered.
+
+    Attributes
+    ----------
+    form : {"clean", "unet"}
+        Gradient with respect to the clean estimate, or through the U-Net.
+    strength : float
+        Root mean square of one pull, in units of the noise level; 0 gives stage 1.
+    n_inner : int
+        Pulls per step; more than 1 for `clean` only.
+    first, last : float
+        Share of the steps, from the noisiest, at which pulling begins and ends.
+    critic : {"paper", "released", "balanced"}
+        See `critic.layer_weights`.
+    n_trajectory : int
+        Clean estimates kept for show.
+    memory : {"store", "checkpoint"}
+        How the U-Net's values are kept for the gradient, as in `diffusion.img2img`.
+    """
+
+    form: Literal["clean", "unet"] = "clean"
+    strength: float = 0.1
+    n_inner: int = 1
+    first: float = 0.0
+    last: float = 1.0
+    critic: Critic = "balanced"
+    n_trajectory: int = 8
+    memory: Memory = "store"
+
+    def __post_init__(self) -> None:
+        check_choice(self.form, ("clean", "unet"), "form")
+        check_choice(self.critic, CRITICS, "critic")
+        if not (self.strength >= 0 and self.n_inner >= 1 and self.n_trajectory >= 1):
+            raise ConfigError(
+                f"strength is {self.strength}, n_inner {self.n_inner} and n_trajectory"
+                f" {self.n_trajectory}, but they must be at least 0, 1 and 1."
+            )
+        if self.form == "unet" and self.n_inner > 1:
+            raise ConfigError(
+                f"n_inner is {self.n_inner}, but the form 'unet' has one gradient per"
+                " step: set n_inner to 1 or form to 'clean'."
+            )
+        if not 0 <= self.first < self.last <= 1:
+            raise ConfigError(
+                f"Guidance from {self.first} to {self.last} of the steps is no range"
+                " within 0 to 1: choose first below last."
+            )
+
+    def pulls(self, n_steps: int) -> tuple[bool, ...]:
+        """Return whether each step is pulled."""
+        low, high = round(self.first * n_steps), round(self.last * n_steps)
+        return tuple(low <= step < max(high, low + 1) for step in range(n_steps))
+
+
+def guidance_preset(
+    config: Stage2Config, *, memory: Memory = "store"
+) -> GuidanceSettings:
+    """Return the settings that the profile's `stage2` part stands for."""
+    return GuidanceSettings(
+        form=config.form_guided,
+        strength=config.strength_guided,
+        n_inner=config.n_inner_guided,
+        first=config.range_guided[0],
+        last=config.range_guided[1],
+        n_trajectory=config.n_trajectory,
+        memory=memory,
+    )
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Return the gradient at a root mean square of 1 per image; 0 stays 0."""
+    size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
+    return gradient / size[:, None, None, None]
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """The critic's view of a clean estimate, and one pull on it."""
+
+    backbone: Backbone
+    target: StructuralTarget
+    weights: Mapping[int, Tensor]
+    settings: GuidanceSettings
+
+    def loss(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses (n,) and images of clean latents."""
+        images = self.backbone.decode_latents(clean)
+        features = self.backbone.clip_layers(images, self.target.layers)
+        return structural_loss(features, self.target, self.weights), images
+
+    def direction(self, value: Tensor, wrt: Tensor) -> Tensor:
+        """Return the unit gradient; images without a number are not pulled."""
+        (gradient,) = torch.autograd.grad(value.sum(), wrt)
+        finite = gradient.flatten(1).isfinite().all(1) & value.isfinite()
+        return _unit(torch.where(finite[:, None, None, None], gradient, 0.0))
+
+
+def _steps(pull: _Pull, schedule: Schedule, latent: Latent) -> tuple[Tensor, ...]:
+    """Return final latents, losses (n, n_steps) and images before each pull."""
+    settings, backbone = pull.settings, pull.backbone
+    predict = partial(predict_at, backbone, schedule, backbone.null_text())
+    a = schedule.encode_abar
+    x = a**0.5 * latent.z + (1 - a) ** 0.5 * latent.noise
+    losses, frames = [], []
+    pulls = settings.pulls(len(schedule.timesteps))
+    for step, active in enumerate(pulls):
+        through = active and settings.form == "unet"
+        x = x.detach().requires_grad_(through)
+        with torch.set_grad_enabled(through):
+            if through and settings.memory == "checkpoint":
+                out = torch_checkpoint(predict, x, step, latent.c, use_reentrant=False)
+            else:
+                out = predict(x, step, latent.c)
+            clean, noise = clean_and_noise(schedule, step, x, out)
+        level = settings.strength * (1 - schedule.abar[step]) ** 0.5
+        for inner in range(settings.n_inner if active else 1):
+            leaf = clean if through else clean.detach().requires_grad_(active)
+            with torch.set_grad_enabled(active):
+                value, images = pull.loss(leaf)
+            if inner == 0:
+                losses.append(value.detach())
+                frames.append(images.detach().clamp(-1, 1))
+            if active:
+                shift = pull.direction(value, x if through else leaf)
+                clean = leaf.detach() - level * shift
+        x = renoise(schedule, step, clean.detach(), noise.detach())
+    return x, torch.stack(losses, 1), torch.stack(frames, 1)
+
+
+def guide(
+    backbone: Backbone,
+    latent: Latent,
+    target: StructuralTarget,
+    diffusion: DiffusionSettings,
+    settings: GuidanceSettings,
+) -> AlignmentResult:
+    """Sample n images that are pulled towards their decoded structure.
+
+    Parameters
+    ----------
+    latent : Latent
+        As for `alignment.align`.
+    target : StructuralTarget
+        Decoded CLIP features.
+    diffusion : DiffusionSettings
+        Stage 1's complete sampler.
+    settings : GuidanceSettings
+
+    Returns
+    -------
+    AlignmentResult
+        `losses` are those of the clean estimate at each step before its pull; the two
+        candidates are stage 1's image (0) and the guided one, and the one of the lower
+        loss is chosen; z and c are the given ones.
+    """
+    schedule = make_schedule(backbone, diffusion)
+    weights = layer_weights(target, settings.critic)
+    pull = _Pull(backbone, target, weights, settings)
+    began, n_steps = time.perf_counter(), len(schedule.timesteps)
+    x, losses, frames = _steps(pull, schedule, latent)
+    with torch.no_grad():
+        guided = backbone.decode_latents(x).clamp(-1, 1)
+        plain = sample(backbone, latent.z, latent.c, latent.noise, schedule)
+        found = torch.stack([_loss_of(pull, images) for images in (plain, guided)], 1)
+    better = found[:, 1] < found[:, 0]  # NaN is never better
+    diverged = ~losses.isfinite().all(1) | ~found[:, 1].isfinite()
+    for row in diverged.nonzero()[:, 0].tolist():
+        name = latent.names[row] if latent.names else row
+        LOG.warning("image %s: its loss was not a number; it may be stage 1's", name)
+    shown = np.unique(np.linspace(0, n_steps - 1, settings.n_trajectory).round())
+    n, cost = len(latent.z), 2 * schedule.n_unet_evaluations
+    through = sum(settings.pulls(n_steps)) * (settings.form == "unet")
+    branches = schedule.n_unet_evaluations // n_steps
+    return AlignmentResult(
+        images=torch.where(better[:, None, None, None], guided, plain),
+        losses=losses.float().cpu().numpy(),
+        candidates=(0, n_steps),
+        candidate_losses=found.float().cpu().numpy(),
+        best_iteration=np.where(better.cpu().numpy(), n_steps, 0).astype(np.int64),
+        stopped=np.full(n, n_steps),
+        diverged=diverged.cpu().numpy(),
+        trajectory=frames[:, shown.astype(int).tolist()].nan_to_num(nan=0.0),
+        trajectory_iterations=tuple(shown.astype(int).tolist()),
+        z=latent.z.clone(),
+        c=latent.c.clone(),
+        seconds=np.linspace(0, time.perf_counter() - began, n_steps + 1)[1:],
+        n_unet_evaluations=np.full(n, cost),
+        n_unet_gradients=np.full(n, through * branches),
+    )
+
+
+def _loss_of(pull: _Pull, images: Tensor) -> Tensor:
+    features = pull.backbone.clip_layers(images, pull.target.layers)
+    return structural_loss(features, pull.target, pull.weights)
