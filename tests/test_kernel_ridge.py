@@ -345,18 +345,22 @@ with h5py.File(sys.argv[1], "w") as file:
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts from here
     before = status("VmRSS")
     bands = np.arange(2000) % 2 if sys.argv[3] == "bands" else None
-    decoder = DenseRidge(max_memory=int(sys.argv[2]), bands=bands)
+    options = {"bands": bands, "choice": sys.argv[4]}
+    decoder = DenseRidge(max_memory=int(sys.argv[2]), **options)
     decoder.fit(X, file["Y"], weights_out=W)
 print((status("VmHWM") - before) * 1024)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.parametrize("choice", ["gcv", "loo"])
 @pytest.mark.parametrize(("bands", "limit"), [("none", 105e6), ("bands", 145e6)])
-def test_max_memory_is_kept(tmp_path: Path, bands: str, limit: float) -> None:
+def test_max_memory_is_kept(
+    tmp_path: Path, bands: str, limit: float, choice: str
+) -> None:
     """Peak of a process beyond what it had; unbounded: 130 MB, 170 with bands."""
     command = [sys.executable, "-c", MEMORY_PROGRAM]
-    arguments = [str(tmp_path / "memory.h5"), str(int(limit)), bands]
+    arguments = [str(tmp_path / "memory.h5"), str(int(limit)), bands, choice]
     done = subprocess.run(
         command + arguments, capture_output=True, text=True, check=True
     )

@@ -3,9 +3,10 @@
 The models are tiny and random: what images look like means nothing here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import pytest
 import torch
 
 from minddiff_utils import reconstruction, store
-from minddiff_utils.alignment import AlignmentResult
+from minddiff_utils.alignment import AlignmentResult, Latent
 from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.diffusion import make_schedule, sample
+from minddiff_utils.config import Stage2Config
+from minddiff_utils.diffusion import draw_noise, make_schedule, sample
 from minddiff_utils.errors import ConfigError, DataError, MindDiffError, StoreError
+from minddiff_utils.guidance import GuidanceSettings, guide
 from minddiff_utils.images import to_uint8
 from minddiff_utils.reconstruction import Aligned, DecodedFeatures, Made, Source
 from minddiff_utils.rng import stream, torch_stream
@@ -78,6 +81,7 @@ def _decoded(backbone: Backbone) -> Arrays:
         arrays[f"{name}/mean"] = rng.normal(size=width)
         arrays[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
         arrays[f"{name}/selected"] = rng.random(width) < 0.25
+        arrays[f"{name}/residual"] = rng.uniform(0.1, 1, width).astype(np.float32)
     return arrays
 
 
@@ -119,9 +123,9 @@ def test_features_have_the_models_shapes_and_the_file_s_values(
         flat = found.flatten(1).numpy()
         np.testing.assert_array_equal(flat, arrays[f"{name}/{source}"][:3])
     for k in LAYERS:
-        selected, scale = features.target.selected[k], features.target.scale[k]
-        np.testing.assert_array_equal(selected.numpy(), arrays[f"clip/{k}/selected"])
-        np.testing.assert_array_equal(scale.numpy(), arrays[f"clip/{k}/scale"])
+        for fact in ("selected", "scale", "residual"):
+            values = getattr(features.target, fact)[k]
+            np.testing.assert_array_equal(values.numpy(), arrays[f"clip/{k}/{fact}"])
 
 
 @pytest.mark.parametrize("n", [1, 3, 5])
@@ -189,7 +193,7 @@ def test_features_of_another_shape_are_refused_in_one_sentence(
     assert f"{name}: shape" in _sentence(error)
 
 
-@pytest.mark.parametrize("fact", ["selected", "scale"])
+@pytest.mark.parametrize("fact", ["selected", "scale", "residual"])
 def test_a_selection_of_another_length_is_refused_in_one_sentence(
     start: Start, backbone: Backbone, fact: str
 ) -> None:
@@ -316,7 +320,7 @@ def test_noise_depends_on_subject_and_image_alone(
 # --- stage 2 ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["fast", "paper", "released"])
+@pytest.mark.parametrize("preset", ["fast", "paper", "released", "guided"])
 def test_stage_2_keeps_shapes_and_moves_images(
     start: Start, read: Read, backbone: Backbone, preset: str
 ) -> None:
@@ -329,6 +333,37 @@ def test_stage_2_keeps_shapes_and_moves_images(
     losses = aligned.stacked("losses")
     assert losses.shape == (3, 3)
     assert not np.array_equal(losses[:, 0], losses[:, 1])
+
+
+def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
+    start: Start, read: Read, backbone: Backbone
+) -> None:
+    over = {"stage2__strength_guided": 0.7, "stage2__layers_fast": (2,)}
+    run = start(stage2__preset="guided", models__batch_size=3, **over)
+    features = read(3)
+    aligned = reconstruction.align_images(run, backbone, features, run.profile.stage2)
+    generators = [
+        torch_stream(run.profile.seed, "noise", 1, int(i)) for i in features.nsd_id
+    ]
+    expected = guide(
+        backbone,
+        Latent(features.z, features.c, draw_noise(backbone, generators)),
+        features.with_layers((2,)).target,
+        reconstruction.diffusion_settings(run.profile.stage1),
+        GuidanceSettings(form="clean", strength=0.7, n_trajectory=3),
+    )
+    np.testing.assert_array_equal(aligned.made.images, to_uint8(expected.images))
+    np.testing.assert_array_equal(aligned.stacked("losses"), expected.losses)
+    # twice 3 guided steps; z and c stay as decoded
+    assert aligned.made.n_unet_evaluations == 12
+    assert torch.equal(aligned.batches[0].z, features.z)
+
+
+def test_the_target_of_some_layers_keeps_the_decoder_s_errors(read: Read) -> None:
+    whole = read(3).target
+    some = read(3).with_layers((2,)).target
+    assert some.layers == (2,)
+    assert torch.equal(some.residual[2], whole.residual[2])
 
 
 def test_zero_iterations_give_the_files_of_stage_1(
@@ -353,6 +388,114 @@ def test_zero_iterations_give_the_files_of_stage_1(
     spoilt[0, 0, 0] ^= 1
     store.write_png(folder / f"{IDS[1]}.png", spoilt, run=run)
     assert compare() == [True, False, True]
+
+
+# --- runs that are cut off ----------------------------------------------------------
+
+
+class _CutError(Exception):
+    """The power fails."""
+
+
+@pytest.fixture
+def n_calls(backbone: Backbone) -> Iterator[Callable[[], int]]:
+    """Give a function that says how often the U-Net was called since the last time."""
+    calls: list[int] = []
+    handle = backbone._unet.register_forward_hook(lambda *_: calls.append(1))
+
+    def since() -> int:
+        found = len(calls)
+        calls.clear()
+        return found
+
+    yield since
+    handle.remove()
+
+
+def _unfinished(run: store.Run) -> list[Path]:
+    folder = run.tree.derived(1) / "unfinished"
+    return sorted(path for path in folder.glob("*.h5"))
+
+
+def _cut_off(
+    monkeypatch: pytest.MonkeyPatch, align: Callable[[], Any], *, after: int
+) -> None:
+    """Run `align` with a state kept in every iteration until so many were kept."""
+    write, kept = store.write_arrays, []
+
+    def writes(path: Path, *parts: Any, **more: Any) -> None:
+        write(path, *parts, **more)
+        if path.parent.name == "unfinished":
+            kept.append(path)
+            if len(kept) == after:
+                raise _CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruction, "_KEEP_EVERY", 1)
+        patch.setattr(store, "write_arrays", writes)
+        with pytest.raises(_CutError):
+            align()
+
+
+#: Long enough that most is done before the cut.
+CUT = {"stage2__n_iter": 5, "stage2__lr_c": 0.02, "stage2__anchor_c": 1.0}
+
+
+@pytest.mark.parametrize("preset", ["fast", "released"])
+def test_a_run_that_was_cut_off_goes_on_from_its_file_to_the_same_bytes(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    preset: str,
+) -> None:
+    run, features = start(stage2__preset=preset, **CUT), read(3)
+
+    def align() -> Aligned:
+        return reconstruction.align_images(run, backbone, features, run.profile.stage2)
+
+    whole, n_whole = align(), n_calls()
+    assert _unfinished(run) == []  # nothing is left of a run that ended
+    _cut_off(monkeypatch, align, after=4)
+    (left,) = _unfinished(run)
+    assert left.name.startswith(f"{IDS[0]}_")
+    n_cut = n_calls()
+    again, n_again = align(), n_calls()
+    assert n_again == n_whole - n_cut + 3  # stage 1 of the first batch, once more
+    assert _unfinished(run) == []
+    np.testing.assert_array_equal(again.made.images, whole.made.images)
+    for name in (
+        *("images", "losses", "candidate_losses", "best_iteration", "stopped"),
+        *("z", "c", "trajectory", "n_unet_evaluations", "n_unet_gradients"),
+    ):
+        np.testing.assert_array_equal(again.stacked(name), whole.stacked(name))
+
+
+def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, features = start(**CUT), read(2)
+    config = run.profile.stage2
+    other = config.model_copy(update={"lr_z": config.lr_z / 2})
+    strange = start(**CUT, stage1__guidance_scale=2.0)
+
+    def align(run: store.Run, config: Stage2Config) -> Aligned:
+        return reconstruction.align_images(run, backbone, features, config)
+
+    cases = [(run, other), (strange, config)]
+    expected = [(align(*case).made.images, n_calls()) for case in cases]
+    _cut_off(monkeypatch, partial(align, run, config), after=3)
+    (left,) = _unfinished(run)
+    n_calls()
+    for (images, n), case in zip(expected, cases, strict=True):
+        assert _unfinished(run) == [left]
+        np.testing.assert_array_equal(align(*case).made.images, images)
+        assert n_calls() == n
 
 
 def test_the_paper_s_preset_runs_its_own_number_of_iterations(start: Start) -> None:

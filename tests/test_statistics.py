@@ -326,3 +326,87 @@ def test_tables_that_cannot_be_paired_are_refused() -> None:
     twice = pd.concat([scores, scores.iloc[:1]])
     with pytest.raises(DataError, match="scored twice"):
         statistics.summarise(twice, resampling=RESAMPLING, ceilings={})
+
+
+# --- no worse -----------------------------------------------------------------------
+
+
+def test_holm_equals_the_definition_and_never_falls(rng: np.random.Generator) -> None:
+    p = rng.random(7)
+    found = statistics.holm(p)
+    order = np.argsort(p)
+    by_hand = np.empty(7)
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (7 - rank) * p[index]))
+        by_hand[index] = highest
+    np.testing.assert_allclose(found, by_hand, rtol=1e-12)
+    assert (np.diff(found[order]) >= 0).all()
+    assert statistics.holm([0.2]).tolist() == [0.2]
+
+
+MARGINS = {"ssim": 0.05, "loss": 0.05}
+BETTER = {"ssim": True, "loss": False}
+
+
+def _pairs(shift: float, n_images: int = 40) -> pd.DataFrame:
+    """Return scores in which `new` is better than `old` by `shift`, with noise."""
+    rng = stream(4, "tests", "pairs")
+    rows = []
+    for subject, image in [(s, k) for s in ("1", "2") for k in range(n_images)]:
+        base, noise = rng.normal(size=2)
+        better = shift + 0.02 * noise
+        for metric, sign in (("ssim", 1), ("loss", -1)):
+            rows.append((subject, "old", image, metric, base))
+            rows.append((subject, "new", image, metric, base + sign * better))
+    names = ["subject", "method", "nsd_id", "metric", "value"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _no_worse(shift: float, n_images: int = 40) -> pd.DataFrame:
+    return statistics.non_inferiority(
+        *(_pairs(shift, n_images), "new", "old", MARGINS, BETTER),
+        resampling=Resampling(partial(stream, 0), 2000, 2000, 0.95),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"),
+    [
+        (0.1, "no worse"),  # better
+        (-0.01, "no worse"),  # a little worse, well within the margin
+        (-0.05, "worse"),  # below 0, and at the margin itself
+        (-0.2, "worse"),
+    ],
+)
+def test_the_verdict_follows_difference_and_margin(shift: float, verdict: str) -> None:
+    table = _no_worse(shift)
+    assert len(table) == 2 * 3  # two endpoints; two subjects and all
+    assert set(table["verdict"]) == {verdict}
+    # noise of 0.02 over 40 images
+    np.testing.assert_allclose(table["value"], shift, atol=0.02)
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
+
+
+def test_few_images_show_nothing_even_where_the_mean_is_good() -> None:
+    table = _no_worse(0.0, n_images=3)
+    own = table[table["subject"] != "all"]
+    assert set(own["verdict"]) == {"not shown"}  # 3 flips: p is at least 1/8
+
+
+def test_no_worse_is_rarely_said_at_the_margin() -> None:
+    rng = stream(5, "tests", "size")
+    said = 0
+    for _ in range(200):
+        scores = _pairs(0.0, 20)
+        new = scores["method"] == "new"
+        noise = rng.normal(-0.05, 0.05, size=int(new.sum()))
+        better = scores.loc[new, "metric"].map({"ssim": 1.0, "loss": -1.0})
+        scores.loc[new, "value"] += noise * better
+        table = statistics.non_inferiority(
+            *(scores, "new", "old", {"ssim": 0.05}, BETTER),
+            resampling=Resampling(partial(stream, 0), 200, 200, 0.95),
+        )
+        said += int((table["verdict"].iloc[0]) == "no worse")
+    assert said <= 20  # 5 % of 200 is 10; a binomial exceeds 20 once in 1,500 times

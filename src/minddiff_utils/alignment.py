@@ -134,7 +134,7 @@ class AlignmentSettings:
     precision : {"float32", "bfloat16"}
         Of the U-Net while optimising; the complete sampler keeps its own.
     stop_level : float
-        An image stops when its loss is below this times the discrepancy level
+        An image stops when its loss is at or below this times the discrepancy level
         (`critic.discrepancy`); 0 means never.
     stop_window, stop_gain : int, float
         An image stops when its loss has not fallen by the share `stop_gain` within
@@ -382,11 +382,10 @@ def _engine(
     settings: AlignmentSettings,
 ) -> _Engine:
     full = make_schedule(backbone, diffusion)
-    n_steps = settings.n_steps or len(full.timesteps)
-    scale = settings.guidance_scale
+    n_steps, scale = settings.n_steps, settings.guidance_scale
     short = thin(
         full,
-        n_steps,
+        len(full.timesteps) if n_steps is None else n_steps,
         diffusion.guidance_scale if scale is None else scale,
         solver=settings.solver,
         guided_share=settings.guided_share,
@@ -429,7 +428,7 @@ class _Best:
         self, iteration: int, images: Tensor, loss: Tensor, latent: Latent
     ) -> None:
         """Take whatever has a number."""
-        self._take(~loss.isnan(), iteration, images, loss, latent)
+        self._take(loss.isfinite(), iteration, images, loss, latent)
 
     def _take(
         self, rows: Tensor, iteration: int, images: Tensor, loss: Tensor, latent: Latent
@@ -483,7 +482,8 @@ class _Variables:
     def state(self) -> dict[str, Tensor]:
         found = {"z": self.z.detach(), "c": self.c.detach()}
         if self.optimiser is not None:
-            found["lr"] = torch.tensor([g["lr"] for g in self.optimiser.param_groups])
+            rates = [group["lr"] for group in self.optimiser.param_groups]
+            found["lr"] = torch.tensor(rates, dtype=torch.float64)
             for name, leaf, _ in self.moving:
                 for key, value in self.optimiser.state[leaf].items():
                     if isinstance(value, Tensor):  # SGD keeps an empty momentum
@@ -500,11 +500,16 @@ class _Variables:
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate
         for name, leaf, _ in self.moving:
-            keys = [key for key in state if key.startswith(f"{name}/")]
-            if keys:
-                self.optimiser.state[leaf] = {
-                    key.partition("/")[2]: state[key].clone() for key in keys
-                }
+            start = f"{name}/"
+            kept = {
+                key.removeprefix(start): value.clone()
+                for key, value in state.items()
+                if key.startswith(start)
+            }
+            for key, value in kept.items():  # Adam counts its steps on the CPU
+                kept[key] = value.to(leaf.device) if value.ndim else value
+            if kept:
+                self.optimiser.state[leaf] = kept
 
 
 class _Progress:
@@ -565,16 +570,17 @@ class _Progress:
             last = self.engine.settings.choose == "last"
             take = self.best.replace if last else self.best.consider
             take(self.iteration, images, losses, now)
-            self.candidate_losses[rows, column] = loss
-            self.finishes[rows.cpu()] += 1
             self.moved[rows] = False
+            rows = rows.cpu()
+            self.candidate_losses[rows, column] = loss.float().cpu()
+            self.finishes[rows] += 1
 
     def see(self, rows: Tensor, images: Tensor, loss: Tensor) -> None:
         """Note this iteration's losses and images; end those without a number."""
         frames = images.detach().clamp(-1, 1).to(self.last)
         finite = loss.isfinite() & frames.isfinite().flatten(1).all(1)
         self.looks[rows.cpu()] += 1
-        self.losses[rows, self.iteration] = loss.detach().float().cpu()
+        self.losses[rows.cpu(), self.iteration] = loss.detach().float().cpu()
         self.last[rows[finite]] = frames[finite]
         self._end(rows[~finite])
         self.diverged[rows[~finite].cpu()] = True
@@ -608,7 +614,8 @@ class _Progress:
         tensors |= {f"move/{k}": v for k, v in self.variables.state().items()}
         tensors |= {f"best/{k}": v for k, v in vars(self.best).items()}
         tensors |= {f"random/{k}": g.get_state() for k, g in enumerate(generators)}
-        arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+        # copies: the run goes on, and must not change what was kept
+        arrays = {k: np.array(value.detach().cpu()) for k, value in tensors.items()}
         return {**arrays, "iteration": np.array(self.iteration)}
 
     def restore(self, state: State, generators: Sequence[torch.Generator]) -> None:
@@ -676,11 +683,10 @@ def align(
     `n_candidates` evenly spaced iterations.
     """
     engine = _engine(backbone, target, diffusion, settings)
-    n_targets = len(target.features[target.layers[0]])
-    if n_targets != len(latent.z):
+    if target.n_images != len(latent.z):
         raise DataError(
-            f"There are {len(latent.z)} latents but targets of {n_targets} images: pass"
-            " the same images."
+            f"There are {len(latent.z)} latents but targets of {target.n_images}"
+            " images: pass the same images."
         )
     if settings.noise == "fresh" and len(generators) != len(latent.z):
         raise DataError(

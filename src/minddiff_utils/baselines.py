@@ -36,6 +36,7 @@ Floats = npt.NDArray[np.floating]
 METHODS: Mapping[str, str] = {
     "stage1": "decoded c and z",
     "stage2": "stage 1 aligned with decoded Z_CLIP",
+    "stage2_guided": "stage 1 steered inside the sampling (not Algorithm 1)",
     "stage2_paper": "stage 2, preset of Algorithm 1, first images only",
     "z_only": "decoded z through the autoencoder, no c",
     "c_only": "decoded c from noise, no z",
@@ -51,6 +52,7 @@ METHODS: Mapping[str, str] = {
 GENERATED = (
     "stage1",
     "stage2",
+    "stage2_guided",
     "stage2_paper",
     "z_only",
     "c_only",
@@ -66,6 +68,7 @@ CEILINGS: Mapping[str, str] = {
     "c_only": "true_features",
     "shuffled": "true_features",
     "stage2": "stage2_true",
+    "stage2_guided": "stage2_true",
     "stage2_paper": "stage2_true",
     "stage2_shuffled": "stage2_true",
     "true_features": "autoencoder",

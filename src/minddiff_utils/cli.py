@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,6 +13,9 @@ from minddiff_utils.config import Profile, load_profile, read_environment
 from minddiff_utils.errors import ConfigError, DataError, MindDiffError, check_exists
 from minddiff_utils.runner import is_done, make_plan, run_plan
 from minddiff_utils.store import Tree, read_table
+
+if TYPE_CHECKING:
+    from minddiff_utils.cost import Chooser, Prediction
 
 __all__ = ["main"]
 
@@ -96,39 +99,166 @@ def _claims(args: argparse.Namespace) -> None:
     _say(f"({profile.label})")
 
 
+# --- plan -----------------------------------------------------------------------------
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from minddiff_utils import cost  # loads torch and diffusers, seconds
+
+    profile = load_profile(args.profile, _overrides(args))
+    n_images = profile.data.n_reconstruct if args.images is None else args.images
+    if n_images < 1:
+        raise ConfigError(f"--images is {n_images}, but must be 1 or more.")
+    if args.gpus < 1:
+        raise ConfigError(f"--gpus is {args.gpus}, but must be 1 or more.")
+    choose = _chooser(args, profile)
+    found = [cost.predict(profile, preset, choose) for preset in cost.PRESETS]
+    n_subjects, models = len(profile.subjects), profile.models
+    _say(
+        f"{profile.label} · subjects {', '.join(map(str, profile.subjects))} ·"
+        f" {n_images} images of each · {models.backbone} on {models.device}, U-Net in {models.dtype}, batches of"
+        f" {models.batch_size}"
+    )
+    wall = f"wall h, {args.gpus} devices" if args.gpus > 1 else "wall h"
+    head = ("preset", "U-Net evaluations", "gradients", "decodes", "TFLOP")
+    rows: list[tuple[str, ...]] = [
+        (*head, "s/image", "device h", wall, "peak GB", "rates")
+    ]
+    for one in found:
+        hours = None
+        if one.seconds is not None:
+            hours = cost.device_hours(one.seconds, n_images, n_subjects)
+        each = None if hours is None else cost.wall_hours(hours, args.gpus)
+        rows.append(_plan_row(one, hours, each))
+    for line in _aligned(rows):
+        _say(line)
+    for line in _plan_notes(found, profile):
+        _say(line)
+
+
+def _chooser(args: argparse.Namespace, profile: Profile) -> "Chooser":
+    """Return where the rates come from: a file, a speed, or what was measured."""
+    from minddiff_utils import cost
+
+    models = profile.models
+    if args.rates and args.tflops is not None:
+        raise ConfigError(
+            "--rates and --tflops both say how fast the device is: give one of them."
+        )
+    if args.rates:
+        rates = cost.read_rates(Path(args.rates))
+        return lambda _: rates
+    if args.tflops is not None:
+        cost.estimated_rates(args.tflops, models.device, models.dtype)  # checks it
+        return lambda dtype: cost.estimated_rates(args.tflops, models.device, dtype)
+    return lambda dtype: cost.find_rates(None, models.backbone, models.device, dtype)
+
+
+def _plan_row(
+    one: "Prediction", hours: float | None, wall: float | None
+) -> tuple[str, ...]:
+    total = one.work.total
+    teraflop = None if one.operations is None else one.operations / 1e12
+    peak = None if one.peak_bytes is None else one.peak_bytes / 1e9
+    return (
+        one.preset,
+        f"{total.unet_forwards:,}",
+        f"{total.unet_backwards:,}",
+        f"{total.decode_forwards:,}",
+        *(_number(v) for v in (teraflop, one.seconds, hours, wall, peak)),
+        one.source,
+    )
+
+
+def _number(value: float | None) -> str:
+    """Return three significant digits, an em dash where there is no number."""
+    if value is None:
+        return "—"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines: numbers to the right, first and last column left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *middle, last in rows:
+        cells = [cell.rjust(w) for cell, w in zip(middle, widths[1:-1], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells, last]))
+    return lines
+
+
+def _plan_notes(found: "Sequence[Prediction]", profile: Profile) -> list[str]:
+    """Return what the table's numbers rest on."""
+    models = profile.models
+    notes = [
+        "Per image of one condition, at most: an image that stops by itself takes"
+        " fewer. An evaluation that is done again for the gradient counts with the"
+        " gradient."
+    ]
+    if models.backbone != "sd14":
+        notes.append(
+            "Rates and operations are known for Stable Diffusion v1-4 (backbone sd14)"
+            f" alone, not for {models.backbone}."
+        )
+        return notes
+    if any(one.seconds is None for one in found):
+        notes.append(
+            f"Nobody has measured a {models.device} device in this precision: hours are"
+            " unknown. Measure yours with tests/benchmarks/stage2_sd14.py --out FILE"
+            " and pass --rates FILE, or pass --tflops X for an estimate."
+        )
+    if any(one.source.startswith("estimate") for one in found):
+        notes.append(
+            "An estimate takes every unit at that speed; nothing was measured."
+        )
+    if any(one.peak_source == "counted tensors" for one in found):
+        notes.append(
+            "Peak: weights and the values kept for the gradient, counted; what passes"
+            " while computing comes on top."
+        )
+    return notes
+
+
+# --- the parser -----------------------------------------------------------------------
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minddiff", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, function, words in (
-        ("run", _run, "run the notebooks of a profile, skipping what is up to date"),
-        ("simulate", _simulate, "write the in-silico NSD of a profile"),
-        ("claims", _claims, "print the claims ledger of a finished run"),
-    ):
+    for name, function, words, options in _COMMANDS:
         command = commands.add_parser(
             name, help=words, description=words, allow_abbrev=False
         )
         command.set_defaults(function=function)
-        command.add_argument("--profile", default="demo", help="smoke, demo or nsd")
-        command.add_argument("--nsd-root", default="", help="folder of the real NSD")
-        command.add_argument("--subjects", default="", help="as 1,2,5,7")
-        command.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="change a field of the profile",
-        )
-        command.add_argument("--jobs", type=int, default=2, help="notebooks at once")
-        command.add_argument("--force", action="store_true", help="run all again")
-        command.add_argument(
-            "--dry-run", action="store_true", help="only say what runs"
-        )
-        if name == "run":
-            _add_run_options(command)
+        for add in options:
+            add(command)
     return parser
+
+
+def _add_profile_options(command: argparse.ArgumentParser) -> None:
+    """Add what names a profile and changes it."""
+    command.add_argument("--profile", default="demo", help="smoke, demo or nsd")
+    command.add_argument("--subjects", default="", help="as 1,2,5,7")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a field of the profile",
+    )
+
+
+def _add_job_options(command: argparse.ArgumentParser) -> None:
+    """Add what a run of notebooks needs besides its profile."""
+    command.add_argument("--nsd-root", default="", help="folder of the real NSD")
+    command.add_argument("--jobs", type=int, default=2, help="notebooks at once")
+    command.add_argument("--force", action="store_true", help="run all again")
+    command.add_argument("--dry-run", action="store_true", help="only say what runs")
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
@@ -143,6 +273,50 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "the batches of images; the results are the same (by hand: their parameter "
         "shard, INDEX/N)",
     )
+
+
+def _add_plan_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--images", type=int, metavar="N", help="per subject; default: the profile's"
+    )
+    command.add_argument(
+        "--gpus", type=int, default=1, metavar="N", help="devices at once"
+    )
+    command.add_argument(
+        "--tflops",
+        type=float,
+        metavar="X",
+        help="estimate hours from operation counts at X TFLOP/s",
+    )
+    command.add_argument(
+        "--rates",
+        default="",
+        metavar="FILE",
+        help="JSON that tests/benchmarks/stage2_sd14.py wrote; default: those in "
+        "data/cost for the profile's device and precision",
+    )
+
+
+_Options = Callable[[argparse.ArgumentParser], None]
+_NOTEBOOKS: tuple[_Options, ...] = (_add_profile_options, _add_job_options)
+_COMMANDS: tuple[
+    tuple[str, Callable[[argparse.Namespace], None], str, tuple[_Options, ...]], ...
+] = (
+    (
+        "run",
+        _run,
+        "run the notebooks of a profile, skipping what is up to date",
+        (*_NOTEBOOKS, _add_run_options),
+    ),
+    ("simulate", _simulate, "write the in-silico NSD of a profile", _NOTEBOOKS),
+    ("claims", _claims, "print the claims ledger of a finished run", _NOTEBOOKS),
+    (
+        "plan",
+        _plan,
+        "say what stage 2 costs under each preset, before it runs",
+        (_add_profile_options, _add_plan_options),
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,7 @@ __all__ = [
     "SimulationConfig",
     "Stage1Config",
     "Stage2Config",
+    "StudyConfig",
     "load_profile",
     "project_root",
     "read_environment",
@@ -175,6 +176,31 @@ class Stage2Config(_Frozen):
     n_trajectory: PositiveInt = 8  # images kept per trajectory
 
 
+class StudyConfig(_Frozen):
+    """The study of stage 2 (`minddiff study`), outside the notebooks' time."""
+
+    n_images: Annotated[int, Field(ge=0)] = 0  # test images; 0: no study
+    n_images_pilot: PositiveInt = 16  # validation images on which settings are chosen
+    n_iter_paper: PositiveInt = 300  # of Algorithm 1 and of the released code's loop
+    n_iter_pilot: PositiveInt = 30  # of Algorithm 1 in the pilot
+    step_tuned: Annotated[float, Field(gt=0)] = 0.001  # Algorithm 1's, from the pilot
+    # how much worse than the paper's algorithm still counts as no worse
+    margin_structural_loss: Annotated[float, Field(ge=0)] = 0.02
+    margin_ssim: Annotated[float, Field(ge=0)] = 0.02
+    margin_pcc: Annotated[float, Field(ge=0)] = 0.03
+    margin_clip: Annotated[float, Field(ge=0)] = 0.03
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """Return the margins by endpoint."""
+        return {
+            "structural_loss": self.margin_structural_loss,
+            "ssim_2d": self.margin_ssim,
+            "pcc": self.margin_pcc,
+            "clip_judge": self.margin_clip,
+        }
+
+
 class EvaluationConfig(_Frozen):
     """Intervals and tests (notebook 05)."""
 
@@ -197,6 +223,7 @@ class Profile(_Frozen):
     stage1: Stage1Config
     stage2: Stage2Config
     evaluation: EvaluationConfig
+    study: StudyConfig = StudyConfig()
 
     @property
     def decoder(self) -> Literal["voxel_selected", "dense"]:

@@ -62,13 +62,18 @@ class StructuralTarget:
                 f" but name {sorted(layers)}, {sorted(self.selected)} and"
                 f" {sorted(self.scale)}."
             )
+        if self.residual and layers != set(self.residual):
+            raise DataError(
+                f"residual names the layers {sorted(self.residual)}, but must name all"
+                f" of {sorted(layers)} or none."
+            )
         empty = [k for k, mask in self.selected.items() if not bool(mask.any())]
         if empty:
             raise DataError(
                 f"No feature of CLIP layer {empty[0]} is selected: raise k_percent."
             )
         for layer in self.layers:
-            self._check_layer(layer, len(self.features[self.layers[0]]))
+            self._check_layer(layer, self.n_images)
 
     def _check_layer(self, layer: int, n_images: int) -> None:
         features, mask = self.features[layer], self.selected[layer]
@@ -85,6 +90,14 @@ class StructuralTarget:
             )
         finite = bool(features[:, mask].isfinite().all())
         check_finite(finite, f"Z of layer {layer}, where selected,")
+        if self.residual:
+            finite = bool(self.residual[layer][mask].isfinite().all())
+            check_finite(finite, f"residual of layer {layer}, where selected,")
+
+    @property
+    def n_images(self) -> int:
+        """Return the number of images."""
+        return len(self.features[self.layers[0]])
 
     def rows(self, rows: Tensor) -> "StructuralTarget":
         """Return the target of some of the images."""
@@ -117,7 +130,7 @@ def layer_weights(target: StructuralTarget, critic: Critic) -> dict[int, Tensor]
     ----------
     MindDiffuser Algorithm 1, line 5; `MSE_CLIP_mask` of the released code (c9773ac).
     """
-    n = len(next(iter(target.features.values())))
+    n = target.n_images
     weights: dict[int, Tensor] = {}
     norms = {k: _masked_norm(target, k) for k in target.layers}
     inverse_sum = torch.stack([1 / norm for norm in norms.values()]).sum(0)
@@ -187,7 +200,7 @@ def discrepancy(target: StructuralTarget, critic: Critic) -> Tensor:
     ----------
     Morozov (1966), the discrepancy principle.
     """
-    if set(target.residual) != set(target.features):
+    if not target.residual:
         raise DataError(
             "decoded.h5 does not hold the decoder's out-of-fold errors, which the stop"
             " at the discrepancy level needs: run notebook 02 again."

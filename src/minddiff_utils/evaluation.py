@@ -39,6 +39,7 @@ __all__ = [
     "Stimuli",
     "compare_methods",
     "contrast_table",
+    "embed_with",
     "gallery",
     "gather",
     "make_evidence",
@@ -107,7 +108,7 @@ def read_stimuli(run: store.Run, subject: int) -> Stimuli:
 # --- scores -------------------------------------------------------------------------
 
 
-def _embed_with(model: Backbone | Judge, batch_size: int) -> Any:
+def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
     """Return a function from uint8 images to embeddings."""
     look = model.image_embed if isinstance(model, Judge) else model.clip_image_embed
 
@@ -170,8 +171,8 @@ def score_subject(
         "autoencoder": _round_trip(backbone, size)(truth.images),
     }
     embedders = {
-        "clip_judge": _embed_with(judge, size),
-        "clip_method": _embed_with(backbone, size),
+        "clip_judge": embed_with(judge, size),
+        "clip_method": embed_with(backbone, size),
     }
     compared = conditions(run.tree, subject, truth, made)
     scores = score_methods(subject, compared, truth, embedders)

@@ -51,7 +51,7 @@ from minddiff_utils.diffusion import (
     renoise,
     sample,
 )
-from minddiff_utils.errors import ConfigError, check_choice
+from minddiff_utils.errors import ConfigError, DataError, ModelError, check_choice
 
 __all__ = ["GuidanceSettings", "guidance_preset", "guide"]
 
@@ -110,8 +110,9 @@ class GuidanceSettings:
 
     def pulls(self, n_steps: int) -> tuple[bool, ...]:
         """Return whether each step is pulled."""
-        low, high = round(self.first * n_steps), round(self.last * n_steps)
-        return tuple(low <= step < max(high, low + 1) for step in range(n_steps))
+        low = min(round(self.first * n_steps), n_steps - 1)  # one step at the least
+        high = max(round(self.last * n_steps), low + 1)
+        return tuple(low <= step < high for step in range(n_steps))
 
 
 def guidance_preset(
@@ -131,8 +132,12 @@ def guidance_preset(
 
 def _unit(gradient: Tensor) -> Tensor:
     """Return the gradient at a root mean square of 1 per image; 0 stays 0."""
-    size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
-    return gradient / size[:, None, None, None]
+    smallest = torch.finfo(gradient.dtype).tiny
+    # squares of the gradient itself could leave the range of float32
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(smallest)
+    scaled = gradient / largest
+    size = scaled.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return scaled / size.clamp_min(smallest)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,12 @@ class _Pull:
 
     def direction(self, value: Tensor, wrt: Tensor) -> Tensor:
         """Return the unit gradient; images without a number are not pulled."""
+        if not value.requires_grad:
+            raise ModelError(
+                "The structural loss has no gradient for the latents: the autoencoder"
+                " or CLIP runs without gradients; use models that torch can"
+                " differentiate."
+            )
         (gradient,) = torch.autograd.grad(value.sum(), wrt)
         finite = gradient.flatten(1).isfinite().all(1) & value.isfinite()
         return _unit(torch.where(finite[:, None, None, None], gradient, 0.0))
@@ -173,6 +184,12 @@ def _steps(pull: _Pull, schedule: Schedule, latent: Latent) -> tuple[Tensor, ...
                 out = torch_checkpoint(predict, x, step, latent.c, use_reentrant=False)
             else:
                 out = predict(x, step, latent.c)
+            if through and not out.requires_grad:
+                raise ModelError(
+                    "The form 'unet' needs the U-Net's gradient, but the U-Net runs"
+                    " without: use one that torch can differentiate, or the form"
+                    " 'clean'."
+                )
             clean, noise = clean_and_noise(schedule, step, x, out)
         level = settings.strength * (1 - schedule.abar[step]) ** 0.5
         for inner in range(settings.n_inner if active else 1):
@@ -214,7 +231,19 @@ def guide(
         `losses` are those of the clean estimate at each step before its pull; the two
         candidates are stage 1's image (0) and the guided one, and the one of the lower
         loss is chosen; z and c are the given ones.
+
+    Raises
+    ------
+    DataError
+        Latents and targets of another number of images.
+    ModelError
+        A model on the way of the gradient runs without gradients.
     """
+    if target.n_images != len(latent.z):
+        raise DataError(
+            f"There are {len(latent.z)} latents but targets of {target.n_images}"
+            " images: pass the same images."
+        )
     schedule = make_schedule(backbone, diffusion)
     weights = layer_weights(target, settings.critic)
     pull = _Pull(backbone, target, weights, settings)

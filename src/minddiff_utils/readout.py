@@ -32,6 +32,7 @@ from minddiff_utils.decoders import (
     score_decoder,
     select_best,
 )
+from minddiff_utils.decoders.targets import blocks
 from minddiff_utils.errors import DataError, check_shape
 
 __all__ = [
@@ -117,6 +118,9 @@ class FeatureReadout:
         The k % best decodable targets; all of them for c and z.
     r_cv : (n_targets,) float32
         Cross-validated correlation on training images; NaN where not computed.
+    residual : (n_targets,) float32
+        Mean squared error of the out-of-fold predictions, in the targets' units
+        squared; NaN where not computed.
     k_scores : DataFrame
         What cross-validation says of each k (`decoders.choose_k`); empty for c and z.
     """
@@ -125,6 +129,7 @@ class FeatureReadout:
     scaling: TargetScaling
     selected: Mask
     r_cv: Matrix
+    residual: Matrix
     k_scores: pd.DataFrame
 
 
@@ -209,7 +214,7 @@ def _plain(
         n_targets = Y_train[name].shape[1]
         nothing = np.full(n_targets, np.nan, np.float32)
         every = np.ones(n_targets, bool)
-        found = (fitted, scalings[name], every, nothing, pd.DataFrame())
+        found = (fitted, scalings[name], every, nothing, nothing, pd.DataFrame())
         readouts[name] = FeatureReadout(*found)
     return readouts
 
@@ -239,7 +244,16 @@ def _choice(Y: Matrix, Y_hat: Matrix, config: DecodingConfig) -> dict[str, Any]:
     if k_percent is None:
         k_percent = float(scores.loc[scores["chosen"], "k_percent"].iloc[0])
     best = select_best(r_cv, k_percent)
-    return {"selected": best, "r_cv": r_cv, "k_scores": scores}
+    residual = _mean_squared_error(Y, Y_hat)
+    return {"selected": best, "r_cv": r_cv, "residual": residual, "k_scores": scores}
+
+
+def _mean_squared_error(Y: Matrix, Y_hat: Matrix) -> Matrix:
+    """Return each target's mean squared error, (n_targets,), a block at a time."""
+    error = np.empty(Y.shape[1], np.float32)
+    for part in blocks(Y.shape[1], max(1, 8_000_000 // len(Y))):
+        error[part] = np.square(Y[:, part] - Y_hat[:, part]).mean(axis=0)
+    return error
 
 
 def predict(
@@ -386,7 +400,10 @@ def decoded_arrays(
     Y_test: Mapping[str, Matrix],
     Y_hat: Mapping[str, Matrix],
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the content of `decoded.h5`: per feature, in the feature's own units."""
+    """Return the content of `decoded.h5`: per feature, in the feature's own units.
+
+    `Y_test` and `Y_hat` may be those of other images, such as the validation images.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, readout in readouts.items():
         scaling = readout.scaling
@@ -397,6 +414,8 @@ def decoded_arrays(
             f"{name}/scale": _spread(scaling),
             f"{name}/selected": readout.selected,
         }
+        if name.startswith("clip/"):
+            arrays[f"{name}/residual"] = readout.residual
     return arrays
 
 

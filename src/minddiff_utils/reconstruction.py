@@ -41,7 +41,7 @@ from minddiff_utils.diffusion import (
     sample,
 )
 from minddiff_utils.errors import ConfigError, StoreError, check_choice
-from minddiff_utils.guidance import guidance_preset, guide
+from minddiff_utils.guidance import GuidanceSettings, guidance_preset, guide
 from minddiff_utils.images import to_uint8
 
 __all__ = [
@@ -50,16 +50,21 @@ __all__ = [
     "Finished",
     "Made",
     "Source",
+    "align_batch",
     "align_images",
     "begin_stage",
     "diffusion_settings",
     "finish_stage1",
     "finish_stage2",
+    "guided_config",
+    "noise_generators",
     "paper_config",
     "read_decoded",
     "stage1_images",
     "stage1_table",
+    "stage2_settings",
     "stage2_table",
+    "subject_of",
     "trajectory_arrays",
     "write_images",
     "zero_iterations_equal",
@@ -151,8 +156,11 @@ class DecodedFeatures:
                 f" {self.target.layers}: choose among them, or change"
                 " features.clip_layers."
             )
-        parts = (self.target.features, self.target.selected, self.target.scale)
-        target = StructuralTarget(*({k: part[k] for k in layers} for part in parts))
+        whole = self.target
+        parts = (whole.features, whole.selected, whole.scale, whole.residual)
+        target = StructuralTarget(
+            *({k: part[k] for k in layers if k in part} for part in parts)
+        )
         return replace(self, target=target)
 
 
@@ -217,6 +225,11 @@ def paper_config(config: Stage2Config) -> Stage2Config:
     return config.model_copy(update={"preset": "paper", "n_iter": config.n_iter_paper})
 
 
+def guided_config(config: Stage2Config) -> Stage2Config:
+    """Return the `stage2` part under which the engine `guided` runs."""
+    return config.model_copy(update={"preset": "guided"})
+
+
 # --- reading ------------------------------------------------------------------------
 
 
@@ -255,7 +268,9 @@ def read_decoded(
         check_choice(layer, range(1, len(backbone.layer_widths) + 1), "A CLIP layer")
     kind = "true" if source == "true" else "decoded"
     shapes = _shapes(backbone, layers)
-    facts = [f"clip/{k}/{fact}" for k in layers for fact in ("selected", "scale")]
+    facts = [
+        f"clip/{k}/{fact}" for k in layers for fact in ("selected", "scale", "residual")
+    ]
     wanted = [f"{name}/{kind}" for name in shapes]
     stored = store.read_arrays(path, ["nsd_id", *wanted, *facts])
     rows = _rows(path, len(stored["nsd_id"]), n, source)
@@ -268,6 +283,7 @@ def read_decoded(
         features={k: read[f"clip/{k}"] for k in layers},
         selected={k: fact[f"clip/{k}/selected"] for k in layers},
         scale={k: fact[f"clip/{k}/scale"] for k in layers},
+        residual={k: fact[f"clip/{k}/residual"] for k in layers},
     )
     return DecodedFeatures(stored["nsd_id"][:n], read["z"], read["c"], target)
 
@@ -314,7 +330,8 @@ def _tensor(
     return tensor.reshape(n_images, *shape).to(backbone.device, backbone.dtype)
 
 
-def _generators(run: store.Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
+def noise_generators(run: store.Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
+    """Return one stream of noise per image, named by subject and image."""
     return [run.torch_stream("noise", run.subject or 0, int(i)) for i in nsd_id]
 
 
@@ -396,7 +413,7 @@ def _diffuse(
     features: DecodedFeatures,
     settings: DiffusionSettings,
 ) -> Images:
-    noise = draw_noise(backbone, _generators(run, features.nsd_id.tolist()))
+    noise = draw_noise(backbone, noise_generators(run, features.nsd_id.tolist()))
     schedule = make_schedule(backbone, settings)
     return to_uint8(sample(backbone, features.z, features.c, noise, schedule))
 
@@ -424,8 +441,9 @@ def align_images(
     if config.preset in ("fast", "guided"):
         features = features.with_layers(config.layers_fast)
     batches = run.batches(len(features.nsd_id))
+    settings = stage2_settings(config, backbone)
     results = [
-        _align_batch(run, backbone, features.rows(rows), config) for rows in batches
+        align_batch(run, backbone, features.rows(rows), settings) for rows in batches
     ]
     images = _stack(backbone, [to_uint8(result.images) for result in results])
     cost = max((int(r.n_unet_evaluations.max()) for r in results), default=0)
@@ -435,21 +453,35 @@ def align_images(
     return Aligned(made, tuple(results))
 
 
-def _align_batch(
+def stage2_settings(
+    config: Stage2Config, backbone: Backbone
+) -> AlignmentSettings | GuidanceSettings:
+    """Return the settings of the engine that `config.preset` names."""
+    memory = _memory(backbone)
+    if config.preset == "guided":
+        return guidance_preset(config, memory=memory)
+    return preset(config, memory=memory)
+
+
+def align_batch(
     run: store.Run,
     backbone: Backbone,
     features: DecodedFeatures,
-    config: Stage2Config,
+    settings: AlignmentSettings | GuidanceSettings,
 ) -> AlignmentResult:
+    """Align the images of one batch by whichever engine the settings belong to.
+
+    They start from the noise of stage 1. A batch of `alignment` that was cut off goes
+    on from the last state that it kept.
+    """
     diffusion = diffusion_settings(run.profile.stage1)
     names = features.nsd_id.tolist()
-    generators = _generators(run, names)
+    generators = noise_generators(run, names)
     noise = draw_noise(backbone, generators)
     latent = Latent(features.z, features.c, noise, names)
     inputs = (backbone, latent, features.target, diffusion)
-    if config.preset == "guided":
-        return guide(*inputs, guidance_preset(config, memory=_memory(backbone)))
-    settings = preset(config, memory=_memory(backbone))
+    if isinstance(settings, GuidanceSettings):
+        return guide(*inputs, settings)
     keeper = _keeper(run, features, settings)
     result = align(*inputs, settings, generators=generators, keeper=keeper)
     store.discard(_state_path(run, features, settings))
@@ -470,7 +502,7 @@ def _state_path(
     arrays = [part[k] for part in parts for k in clip.layers]
     for tensor in (features.z, features.c, *arrays):
         digest.update(tensor.float().cpu().numpy().tobytes())
-    folder = run.tree.derived(_subject(run)) / "unfinished"
+    folder = run.tree.derived(subject_of(run)) / "unfinished"
     return folder / f"{features.nsd_id[0]}_{digest.hexdigest()[:16]}.h5"
 
 
@@ -514,7 +546,8 @@ def zero_iterations_equal(
 # --- writing ------------------------------------------------------------------------
 
 
-def _subject(run: store.Run) -> int:
+def subject_of(run: store.Run) -> int:
+    """Return the run's subject; raise ConfigError where it has none."""
     if run.subject is None:
         raise ConfigError("Images belong to a subject: start the run with one.")
     return run.subject
@@ -528,7 +561,7 @@ def begin_stage(
     What this very run has written before, or another shard of it, stays. `inputs` must
     be those that `finish_stage1` or `finish_stage2` is given.
     """
-    folder = run.tree.derived(_subject(run))
+    folder = run.tree.derived(subject_of(run))
     with store.locked(folder):
         for name in _FILES[stage]:
             store.discard_stale(folder / name, run=run, inputs=inputs)
@@ -538,7 +571,7 @@ def write_images(
     run: store.Run, made: Mapping[str, Made], *, inputs: Sequence[Path]
 ) -> None:
     """Write each condition's images to its folder, one PNG per image."""
-    subject = _subject(run)
+    subject = subject_of(run)
     for method, condition in made.items():
         folder = run.tree.stage_dir(subject, method)
         for nsd_id, image in zip(condition.nsd_id, condition.images, strict=True):
@@ -700,7 +733,7 @@ def _finish(
 ) -> Finished:
     """Write a share; where all shares are there, write and return the whole."""
     run = share.run
-    folder = run.tree.derived(_subject(run))
+    folder = run.tree.derived(subject_of(run))
     with store.locked(folder):  # else two last shards could each miss the other
         whole: Finished | None = share
         if not run.is_whole:
@@ -802,7 +835,7 @@ def _discard_leftovers(whole: Finished, methods: Sequence[str]) -> None:
     table = next(iter(whole.tables.values()))
     for method in methods:
         made = set(table.loc[table["method"] == method, "nsd_id"].astype(str))
-        folder = whole.run.tree.stage_dir(_subject(whole.run), method)
+        folder = whole.run.tree.stage_dir(subject_of(whole.run), method)
         for path in folder.glob("*.png"):
             if path.stem not in made:
                 store.discard(path)

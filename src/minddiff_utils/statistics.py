@@ -5,8 +5,9 @@ means. Place in the flow: layer 7; notebooks 02 and 05 call it.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ __all__ = [
     "bootstrap_interval",
     "crossed_bootstrap_interval",
     "exact_sign_flip_test",
+    "holm",
+    "non_inferiority",
     "paired_permutation_test",
     "paired_table",
     "permutation_p",
@@ -442,3 +445,110 @@ def _pooled_row(
     bounds = (interval.value, interval.low, interval.high)
     positive, p_subjects = int((means > 0).sum()), exact_sign_flip_test(means)
     return ("all", *names, *bounds, p, len(means), positive, p_subjects)
+
+
+# --- no worse -------------------------------------------------------------------------
+
+
+def holm(p_values: npt.ArrayLike) -> Floats:
+    """Return p values adjusted for the number of tests, in their order.
+
+    The k-th smallest of m is multiplied by m - k + 1, then made to rise.
+
+    Parameters
+    ----------
+    p_values : float (n_tests,)
+
+    References
+    ----------
+    Holm (1979), A simple sequentially rejective multiple test procedure.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = _check_sample(p_values, "The p values")
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted
+
+
+def non_inferiority(
+    scores: pd.DataFrame,
+    method: str,
+    reference: str,
+    margins: Mapping[str, float],
+    higher_is_better: Mapping[str, bool],
+    *,
+    resampling: Resampling,
+) -> pd.DataFrame:
+    """Return whether `method` is no worse than `reference` by more than a margin.
+
+    A difference is counted so that above 0 means better. `low` is the lower end of a
+    one-sided interval; p is that of a sign-flip test of the difference plus the margin,
+    adjusted (Holm) over the endpoints of one subject. "no worse": p is at most one less
+    the confidence and `low` above minus the margin; "worse": `high`, the upper end,
+    is below 0 and `low` below minus the margin; else "not shown".
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric, value.
+    method, reference : str
+    margins : mapping of float
+        By metric, in its units, at least 0; these metrics are the endpoints.
+    higher_is_better : mapping of bool
+        By metric.
+    resampling : Resampling
+
+    Returns
+    -------
+    DataFrame
+        Columns subject (or "all"), method, reference, metric, value, low, high, margin,
+        p_holm, verdict, n (images of a subject; subjects for "all").
+    """
+    known = scores[scores["metric"].isin(margins)]
+    better = known["metric"].map(higher_is_better).map({True: 1.0, False: -1.0})
+    signed = known.assign(value=known["value"] * better)
+    # the 1 - 2 tail interval has the one-sided bound at its lower end
+    one_sided = replace(resampling, confidence=2 * resampling.confidence - 1)
+    table = paired_table(signed, method, reference, resampling=one_sided)
+    margin = table["metric"].map(margins)
+    table = table.assign(method=method, reference=reference, margin=margin)
+    table["p"] = [
+        _one_sided_p(signed, row, resampling) for row in table.to_dict("records")
+    ]
+    adjusted = table.groupby("subject", sort=False)["p"].transform(holm)
+    names = {"ci_low": "low", "ci_high": "high"}
+    table = table.assign(p_holm=adjusted).rename(columns=names)
+    table["verdict"] = [_verdict(row, resampling) for row in table.to_dict("records")]
+    columns = ["subject", "method", "reference", "metric", "value", "low", "high"]
+    return table[[*columns, "margin", "p_holm", "verdict", "n"]]
+
+
+def _one_sided_p(
+    signed: pd.DataFrame, row: Mapping[Hashable, Any], resampling: Resampling
+) -> float:
+    """Return the p of a difference at or below minus the margin."""
+    own = signed[signed["metric"] == row["metric"]]
+    if row["subject"] != "all":
+        own = own[own["subject"] == row["subject"]]
+    wide = own.pivot(index=["subject", "nsd_id"], columns="method", values="value")
+    pairs = (wide[row["method"]] - wide[row["reference"]]).dropna()
+    per_image = pairs.groupby("nsd_id").mean().to_numpy() + row["margin"]
+    names = (str(row["method"]), str(row["reference"]), str(row["metric"]))
+    generator = resampling.stream("margin", str(row["subject"]), *names)
+    draws = (resampling.n_permutations, len(per_image))
+    signs = generator.integers(0, 2, size=draws) * 2.0 - 1.0
+    return permutation_p(per_image.mean(), signs @ per_image / len(per_image))
+
+
+def _verdict(row: Mapping[Hashable, Any], resampling: Resampling) -> str:
+    if row["low"] > -row["margin"] and row["p_holm"] <= 1 - resampling.confidence:
+        return "no worse"
+    if row["high"] < 0 and row["low"] < -row["margin"]:
+        return "worse"
+    return "not shown"

@@ -89,6 +89,11 @@ class Tree:
         return self.figures / "tables"
 
     @property
+    def study(self) -> Path:
+        """Return the folder of the tables of the study of stage 2."""
+        return self.root / "data" / "study" / self.profile_name
+
+    @property
     def notebooks(self) -> Path:
         """Return the folder of the executed notebooks."""
         return self.figures / "notebooks"
@@ -286,17 +291,24 @@ def _key(run: Run, inputs: Sequence[Path]) -> str:
     return provenance.digest_json(parts)
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of an artefact; empty where it cannot be read."""
+    try:
+        manifest = json.loads(_manifest_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def is_intact(path: Path) -> bool:
+    """Return whether `path` exists and holds what was once written there."""
+    digest = _read_manifest(path).get("sha256")
+    return path.is_file() and digest == provenance.digest_file(path)
+
+
 def is_current(path: Path, *, run: Run, inputs: Sequence[Path] = ()) -> bool:
     """Return whether `path` exists, is undamaged and was made from these inputs."""
-    manifest_path = _manifest_path(path)
-    if not (path.is_file() and manifest_path.is_file()):
-        return False
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        fits = manifest["key"] == _key(run, inputs)
-        return bool(fits and manifest["sha256"] == provenance.digest_file(path))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return _read_manifest(path).get("key") == _key(run, inputs) and is_intact(path)
 
 
 def write_arrays(

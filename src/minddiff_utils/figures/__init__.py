@@ -5,7 +5,7 @@ model or a file, or touches pyplot's global state. Each figure says what it show
 which unit, over how many units and with which interval, and carries the profile's
 label. Place in the flow: layer 9, below `cortex` and `report`; modules follow the
 notebooks: `preparation` (01), `decoding` and `comparison` (02), `reconstruction` (03,
-04), `evaluation` (05), `overview` and `maps` (06), all drawn on `canvas`.
+04), `study` (04), `evaluation` (05), `overview` and `maps` (06), all drawn on `canvas`.
 """
 
 from minddiff_utils.figures.comparison import fig_decoders, fig_holdout
@@ -40,6 +40,7 @@ from minddiff_utils.figures.reconstruction import (
     fig_losses,
     fig_trajectory,
 )
+from minddiff_utils.figures.study import fig_no_worse, fig_pareto
 
 __all__ = [
     "FlatMap",
@@ -58,7 +59,9 @@ __all__ = [
     "fig_losses",
     "fig_method",
     "fig_ncsnr_recovery",
+    "fig_no_worse",
     "fig_paired",
+    "fig_pareto",
     "fig_quality_vs_accuracy",
     "fig_reliability",
     "fig_roi_counts",

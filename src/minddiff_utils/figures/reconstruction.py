@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -84,10 +85,13 @@ def fig_gallery(
 
 
 def _relative(losses: Floats, first: Floats) -> Floats:
-    """Return losses over each image's first one; NaN where that is not above 0."""
+    """Return losses over each image's first one; NaN where that is not above 0.
+
+    An image that has stopped keeps its last loss.
+    """
     usable = np.where(first > 0, first, np.nan)
-    relative: Floats = losses / usable[:, None]
-    return relative
+    relative = pd.DataFrame(losses / usable[:, None]).ffill(axis="columns")
+    return np.asarray(relative)
 
 
 def _mean_or_nan(values: Floats) -> Floats:
@@ -113,7 +117,7 @@ def fig_losses(
     Parameters
     ----------
     losses : (n_images, n_iter + 1)
-        Loss that the optimiser saw; NaN where the steps diverged.
+        Loss that the optimiser saw; NaN after an image's last step.
     best_iteration : (n_images,)
         The candidate chosen for each image.
     candidates : sequence of int
@@ -129,8 +133,8 @@ def fig_losses(
     check_shape(candidate_losses.shape, (n_images, len(candidates)), "candidate_losses")
     note = (
         f"n = {counted(n_images, 'image')}; thin: single images, thick: their mean; no "
-        "interval. Loss of iteration 0 is 1. Right: images of the complete sampler, "
-        "filled where it is the one chosen"
+        "interval. Loss of iteration 0 is 1; an image that has stopped keeps its last. "
+        "Right: images of the complete sampler, filled where it is the one chosen"
     )
     page = Page("Structural loss during alignment (stage 2)", note, label)
     figure = new_figure(page, 3.1)

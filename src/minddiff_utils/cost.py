@@ -1,0 +1,551 @@
+"""What stage 2 costs at full size, said before it runs: counts, hours, memory.
+
+Counts come from the objects that the run itself uses (`Schedule`, `AlignmentSettings`,
+`GuidanceSettings`); seconds and bytes of one unit come from a file that
+`tests/benchmarks/stage2_sd14.py` measured on a named device, or, where nobody measured
+one, from counts of operations at a speed that the user names, and then they say so. It
+runs no model and knows no image. Place in the flow: layer 9, above both engines of
+stage 2; `minddiff plan` prints it.
+
+Counted are the U-Net, the autoencoder's decoder and CLIP. Left out: the text encoder
+(0.3 % of one U-Net call), the optimiser's step, and writing files.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from minddiff_utils.alignment import AlignmentSettings
+from minddiff_utils.alignment import preset as alignment_preset
+from minddiff_utils.backbone import tiny_backbone
+from minddiff_utils.config import Profile, Stage2Config, project_root
+from minddiff_utils.diffusion import (
+    Memory,
+    Schedule,
+    make_schedule,
+    thin,
+    with_active_steps,
+)
+from minddiff_utils.errors import ConfigError, DataError, check_choice, check_exists
+from minddiff_utils.guidance import GuidanceSettings, guidance_preset
+from minddiff_utils.reconstruction import diffusion_settings, paper_config
+
+__all__ = [
+    "OPERATIONS",
+    "PRESETS",
+    "Counts",
+    "Footprint",
+    "Prediction",
+    "Rates",
+    "Seconds",
+    "Work",
+    "alignment_work",
+    "counted_footprint",
+    "device_hours",
+    "estimated_rates",
+    "find_rates",
+    "guidance_work",
+    "iteration_counts",
+    "memory_on",
+    "operations",
+    "peak_bytes",
+    "predict",
+    "preset_work",
+    "read_rates",
+    "seconds",
+    "surrogate",
+    "wall_hours",
+]
+
+Preset = Literal["paper", "released", "fast", "guided"]
+PRESETS: tuple[Preset, ...] = ("paper", "released", "fast", "guided")
+Kind = Literal["cpu", "cuda"]
+Precision = Literal["float32", "float16", "bfloat16"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+#: Gives the rates for the U-Net's precision, None where nobody measured them.
+Chooser = Callable[[Precision], "Rates | None"]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds of one sample through each unit.
+
+    Attributes
+    ----------
+    unet_forward : float
+        One U-Net evaluation; a guided step takes two.
+    unet_backward_stored : float
+        Its gradient for the inputs alone, with all values stored.
+    unet_backward_checkpointed : float
+        The same with the evaluation done again, as `memory="checkpoint"` does.
+    decode_forward, decode_backward : float
+        The autoencoder's decoder.
+    clip_forward, clip_backward : float
+        CLIP's image tower as far as block 6.
+    """
+
+    unet_forward: Positive
+    unet_backward_stored: Positive
+    unet_backward_checkpointed: Positive
+    decode_forward: Positive
+    decode_backward: Positive
+    clip_forward: Positive
+    clip_backward: Positive
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that decide the peak.
+
+    Attributes
+    ----------
+    weights : float
+        Held before the first image: all models, and on a CPU the process itself.
+    unet_saved : float
+        What one U-Net sample keeps for its gradient.
+    unet_gradient, decode_gradient : float
+        Above the weights, at most, while one sample's gradient is formed.
+    """
+
+    weights: Positive
+    unet_saved: Positive
+    unet_gradient: Positive
+    decode_gradient: Positive
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds and bytes of the units, for one device.
+
+    Attributes
+    ----------
+    backbone : str
+        Whose models: sd14.
+    device, torch : str
+        Name of the device; version of torch.
+    kind : {"cpu", "cuda"}
+        What a profile calls the device.
+    dtype : str
+        Of the U-Net; the decoder and CLIP compute in float32.
+    batch : int
+        Images at once when it was measured.
+    seconds : Seconds
+    bytes : Footprint
+    source : str
+        Where the numbers are from, in a few words.
+    """
+
+    backbone: str
+    device: str
+    kind: Kind
+    dtype: Precision
+    batch: Annotated[int, Field(gt=0)]
+    torch: str
+    seconds: Seconds
+    bytes: Footprint
+    source: str = ""
+
+
+# --- the models' own numbers ----------------------------------------------------------
+
+#: Operations of one sample through each unit of Stable Diffusion v1-4 and CLIP
+#: ViT-B/32, two per multiply-add: 64 x 64 latents, 15 tokens, gradients for z and c
+#: alone. Counted by `tests/benchmarks/stage2_sd14.py --part operations`.
+OPERATIONS = Seconds(
+    unet_forward=0.798e12,
+    unet_backward_stored=0.982e12,
+    unet_backward_checkpointed=1.780e12,
+    decode_forward=2.514e12,
+    decode_backward=2.570e12,
+    clip_forward=4.5e9,
+    clip_backward=4.6e9,
+)
+#: Weights of the U-Net, of autoencoder and CLIP together, and of the text encoder, for
+#: which the benchmark has a stand-in.
+_UNET_WEIGHTS = 859_520_964
+_OTHER_WEIGHTS = 83_653_863 + 151_277_313
+_TEXT_WEIGHTS = 123_060_480
+#: Bytes that one sample keeps for its gradient, in float32; counted as above.
+_UNET_SAVED = 1470 * 2**20
+_DECODE_SAVED = 5688 * 2**20
+#: Stands for the device where the rates are estimated.
+_NOBODY = "none"
+_ITEM_BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def counted_footprint(dtype: Precision) -> Footprint:
+    """Return what must be held whatever the device: weights, and values saved.
+
+    Passing values come on top, so that a true peak lies above what follows from this.
+    """
+    item = _ITEM_BYTES[dtype]
+    saved = _UNET_SAVED * item / 4
+    weights = _UNET_WEIGHTS * item + _OTHER_WEIGHTS * 4
+    return Footprint(weights, saved, saved, float(_DECODE_SAVED))
+
+
+# --- counts ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often one image goes through each unit.
+
+    U-Net evaluations and gradients are those of `AlignmentResult`: an evaluation that
+    is done again for the gradient is part of the gradient.
+    """
+
+    unet_forwards: int = 0
+    unet_backwards: int = 0
+    decode_forwards: int = 0
+    decode_backwards: int = 0
+    clip_forwards: int = 0
+    clip_backwards: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Counts(*(a + b for a, b in pairs))
+
+    def __mul__(self, n: int) -> "Counts":
+        return Counts(*(n * a for a in astuple(self)))
+
+    def weigh(self, each: Seconds, memory: Memory) -> float:
+        """Return the sum of the counts, each times its unit's value."""
+        stored, again = each.unet_backward_stored, each.unet_backward_checkpointed
+        return (
+            self.unet_forwards * each.unet_forward
+            + self.unet_backwards * (stored if memory == "store" else again)
+            + self.decode_forwards * each.decode_forward
+            + self.decode_backwards * each.decode_backward
+            + self.clip_forwards * each.clip_forward
+            + self.clip_backwards * each.clip_backward
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one image costs under a preset, at most: it may stop by itself.
+
+    Attributes
+    ----------
+    optimising : Counts
+        In the precision of the preset.
+    finishing : Counts
+        The complete sampler's images, in the U-Net's own precision.
+    memory : {"store", "checkpoint"}
+        How values are kept for the gradient.
+    held : int
+        U-Net samples of one image whose values are held at once.
+    precision : {"float32", "bfloat16"}
+        As in `AlignmentSettings`: float32 means the U-Net's own.
+    """
+
+    optimising: Counts
+    finishing: Counts
+    memory: Memory
+    held: int
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def total(self) -> Counts:
+        """Return both parts together."""
+        return self.optimising + self.finishing
+
+
+def memory_on(device: str) -> Memory:
+    """Return how stage 2 keeps values on a device, as `reconstruction` chooses it."""
+    return "checkpoint" if device == "cuda" else "store"
+
+
+def surrogate(
+    full: Schedule, guidance_scale: float, settings: AlignmentSettings
+) -> Schedule:
+    """Return the sampler through which `align` optimises.
+
+    Parameters
+    ----------
+    full : Schedule
+        The complete sampler.
+    guidance_scale : float
+        Its guidance, where the settings name none.
+    settings : AlignmentSettings
+    """
+    n_steps, scale = settings.n_steps, settings.guidance_scale
+    short = thin(
+        full,
+        len(full.timesteps) if n_steps is None else n_steps,
+        guidance_scale if scale is None else scale,
+        solver=settings.solver,
+        guided_share=settings.guided_share,
+    )
+    n_active = settings.active_steps
+    return short if n_active is None else with_active_steps(short, n_active)
+
+
+def iteration_counts(short: Schedule) -> Counts:
+    """Return what one gradient step through the schedule costs one image."""
+    return Counts(short.n_unet_evaluations, short.n_unet_gradients, 1, 1, 1, 1)
+
+
+def _finish_counts(full: Schedule) -> Counts:
+    return Counts(full.n_unet_evaluations, 0, 1, 0, 1, 0)
+
+
+def _branches(schedule: Schedule) -> int:
+    """Return the U-Net samples of one image in one call, at most."""
+    return 1 if all(w in (0, 1) for w in schedule.guidance) else 2
+
+
+def alignment_work(
+    full: Schedule, short: Schedule, settings: AlignmentSettings
+) -> Work:
+    """Return what `alignment.align` costs one image that does not stop by itself.
+
+    Parameters
+    ----------
+    full, short : Schedule
+        The complete sampler and the one to optimise through, see `surrogate`.
+    settings : AlignmentSettings
+    """
+    moves = settings.lr_z > 0 or settings.lr_c > 0
+    n_steps = settings.n_iter if moves else 0
+    step = iteration_counts(short)
+    look = replace(step, unet_backwards=0, decode_backwards=0, clip_backwards=0)
+    # every iteration looks at its image, the one after the last step too
+    optimising = step * n_steps + look * (settings.n_iter + 1 - n_steps)
+    # stage 1's image, and one for each candidate that has moved
+    n_finishes = 1 + min(settings.n_candidates, n_steps)
+    held = short.n_unet_gradients
+    if settings.memory == "checkpoint":
+        held = min(held, _branches(short))
+    finishing = _finish_counts(full) * n_finishes
+    return Work(optimising, finishing, settings.memory, held, settings.precision)
+
+
+def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
+    """Return what `guidance.guide` costs one image."""
+    pulls = settings.pulls(len(schedule.timesteps))
+    n_pulled = sum(pulls)
+    through = settings.form == "unet"
+    n_grads = settings.n_inner * n_pulled
+    n_looks = n_grads + len(pulls) - n_pulled
+    branches = schedule.n_unet_evaluations // len(pulls)
+    steered = Counts(
+        unet_forwards=schedule.n_unet_evaluations,
+        unet_backwards=branches * n_pulled if through else 0,
+        decode_forwards=n_looks,
+        decode_backwards=n_grads,
+        clip_forwards=n_looks,
+        clip_backwards=n_grads,
+    )
+    # both final images: the guided one is only decoded, stage 1's is sampled too
+    finishing = _finish_counts(schedule) + Counts(decode_forwards=1, clip_forwards=1)
+    return Work(steered, finishing, settings.memory, branches if through else 0)
+
+
+def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
+    """Return what one image costs under `preset` with the profile's numbers.
+
+    `paper` takes `n_iter_paper` where the profile's own preset is another, as
+    notebook 04 does. The grid is laid on the tiny models' noise schedule: counts depend
+    on its length alone.
+    """
+    check_choice(preset, PRESETS, "preset")
+    diffusion = diffusion_settings(profile.stage1)
+    full = make_schedule(tiny_backbone(), diffusion)
+    config = _stage2_config(profile.stage2, preset)
+    if preset == "guided":
+        return guidance_work(full, guidance_preset(config, memory=memory))
+    settings = alignment_preset(config, memory=memory)
+    short = surrogate(full, diffusion.guidance_scale, settings)
+    return alignment_work(full, short, settings)
+
+
+def _stage2_config(config: Stage2Config, preset: Preset) -> Stage2Config:
+    if preset == "paper" and config.preset != "paper":
+        return paper_config(config)
+    return config.model_copy(update={"preset": preset})
+
+
+# --- rates ----------------------------------------------------------------------------
+
+
+def read_rates(path: Path) -> Rates:
+    """Read the rates that the benchmark wrote to `path`.
+
+    Raises
+    ------
+    DataError
+        The file is missing, no JSON, or a number is missing or not above 0.
+    """
+    remedy = "write one with tests/benchmarks/stage2_sd14.py --out"
+    check_exists(path, "The file of rates", remedy)
+    try:
+        found = TypeAdapter(Rates).validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): {remedy}."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "as a whole"
+        raise DataError(
+            f"{path} is no file of rates, {where}: {first['msg']}: {remedy}."
+        ) from error
+    source = f"measured on {found.device}, batches of {found.batch} ({path.name})"
+    return replace(found, source=source)
+
+
+def find_rates(
+    folder: Path | None, backbone: str, kind: str, dtype: str
+) -> Rates | None:
+    """Return the first rates in `folder` for such a device, None if there are none.
+
+    Parameters
+    ----------
+    folder : Path or None
+        With the benchmark's files; None means the repository's `data/cost`.
+    backbone, kind, dtype : str
+        As in a profile's `models`.
+    """
+    folder = folder or project_root() / "data" / "cost"
+    for path in sorted(folder.glob("*.json")):
+        rates = read_rates(path)
+        if (rates.backbone, rates.kind, rates.dtype) == (backbone, kind, dtype):
+            return rates
+    return None
+
+
+def estimated_rates(tflops: float, kind: Kind, dtype: Precision) -> Rates:
+    """Return rates of Stable Diffusion v1-4 from operations at a speed of `tflops`.
+
+    Every unit is taken to run at the same speed, in TFLOP/s. Nothing was measured.
+
+    Raises
+    ------
+    ConfigError
+        The speed is no number above 0.
+    """
+    if not 0 < tflops < float("inf"):
+        raise ConfigError(
+            f"The speed is {tflops} TFLOP/s, but must be a finite number above 0."
+        )
+    each = Seconds(*(n / (tflops * 1e12) for n in astuple(OPERATIONS)))
+    source = f"estimate from operation counts at {tflops:g} TFLOP/s"
+    footprint = counted_footprint(dtype)
+    return Rates("sd14", _NOBODY, kind, dtype, 1, "none", each, footprint, source)
+
+
+# --- predictions ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one preset costs.
+
+    Attributes
+    ----------
+    preset : str
+    work : Work
+        Per image.
+    operations : float or None
+        Per image; None for other models than Stable Diffusion's.
+    seconds : float or None
+        Per image on one device; None where nobody measured it.
+    peak_bytes : float or None
+        Of one batch of the profile.
+    source : str
+        Where the seconds come from.
+    peak_source : str
+        Where the peak comes from.
+    """
+
+    preset: Preset
+    work: Work
+    operations: float | None
+    seconds: float | None
+    peak_bytes: float | None
+    source: str
+    peak_source: str
+
+
+def operations(work: Work) -> float:
+    """Return the operations of one image with Stable Diffusion's models, FLOP."""
+    return work.total.weigh(OPERATIONS, work.memory)
+
+
+def seconds(work: Work, optimising: Rates, finishing: Rates) -> float:
+    """Return the seconds of one image on one device.
+
+    Parameters
+    ----------
+    work : Work
+    optimising, finishing : Rates
+        In the precision of each part.
+    """
+    return work.optimising.weigh(optimising.seconds, work.memory) + (
+        work.finishing.weigh(finishing.seconds, work.memory)
+    )
+
+
+def peak_bytes(work: Work, footprint: Footprint, batch: int) -> float:
+    """Return the most that a batch of images holds at once, weights included.
+
+    What the U-Net stored stays while the decoder's gradient is formed; with
+    checkpoints the two follow each other.
+    """
+    decode = footprint.decode_gradient
+    if work.memory == "store":
+        each = work.held * footprint.unet_saved + decode
+    else:
+        each = max(work.held * footprint.unet_gradient, decode)
+    return footprint.weights + batch * each
+
+
+def predict(profile: Profile, preset: Preset, choose: Chooser) -> Prediction:
+    """Return what `preset` costs under the profile's numbers.
+
+    Parameters
+    ----------
+    profile : Profile
+    preset : {"paper", "released", "fast", "guided"}
+    choose : callable
+        The U-Net's precision to rates, see `find_rates`.
+    """
+    models = profile.models
+    work = preset_work(profile, preset, memory_on(models.device))
+    if models.backbone != "sd14":
+        return Prediction(preset, work, None, None, None, "none for these models", "")
+    autocast = work.precision == "bfloat16"
+    optimising = choose("bfloat16" if autocast else models.dtype)
+    finishing = choose(models.dtype)
+    footprint, peak_source = counted_footprint(models.dtype), "counted tensors"
+    time, source = None, "not measured"
+    if optimising is not None and finishing is not None:
+        time = seconds(work, optimising, finishing)
+        source = " and ".join(dict.fromkeys((optimising.source, finishing.source)))
+    if finishing is not None and finishing.device != _NOBODY:
+        footprint, peak_source = finishing.bytes, finishing.source
+    peak = peak_bytes(work, footprint, models.batch_size) + _TEXT_WEIGHTS * 4
+    return Prediction(preset, work, operations(work), time, peak, source, peak_source)
+
+
+def device_hours(seconds_per_image: float, n_images: int, n_subjects: int) -> float:
+    """Return the hours of one device for all images of all subjects."""
+    return seconds_per_image * n_images * n_subjects / 3600
+
+
+def wall_hours(hours: float, n_devices: int) -> float:
+    """Return the hours on `n_devices` at once: images are independent.
+
+    Raises
+    ------
+    ConfigError
+        No device.
+    """
+    if n_devices < 1:
+        raise ConfigError(f"There are {n_devices} devices, but must be 1 or more.")
+    return hours / n_devices

@@ -1,0 +1,571 @@
+"""Stage 2 at full size: seconds and peak memory of its units and of each preset.
+
+    python tests/benchmarks/stage2_sd14.py --device cuda --dtype bfloat16 --out FILE
+
+Builds the architectures of Stable Diffusion v1-4 and CLIP ViT-B/32 from their published
+configs with random weights (time and memory do not depend on what the weights are); the
+text encoder has a stand-in. `--dtype` is the U-Net's, the decoder and CLIP compute in
+float32, as in a run. Every part is a process of its own, so that its peak memory is its
+own. With `--out` the figures become rates for `minddiff plan`; put them in `data/cost`.
+
+On a CPU a sampler of one step is run, which ends within minutes and 20 GB; on a GPU the
+profile's 35, with a warm-up. `--steps` changes this. A preset's iterations are cut off
+after `--iterations`; what they cost is what an uncut run pays for each of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from minddiff_utils import backbone as models
+from minddiff_utils import cost
+from minddiff_utils.alignment import Keeper, Latent, align, preset
+from minddiff_utils.backbone import Backbone
+from minddiff_utils.config import Profile, load_profile
+from minddiff_utils.critic import StructuralTarget
+from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
+from minddiff_utils.guidance import guidance_preset, guide
+from minddiff_utils.reconstruction import diffusion_settings
+
+#: huggingface.co/CompVis/stable-diffusion-v1-4, unet/config.json, vae/config.json and
+#: scheduler/scheduler_config.json.
+UNET = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}
+VAE = {
+    "sample_size": 512,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "scaling_factor": 0.18215,
+}
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+CLIP = "ViT-B-32-quickgelu"  # OpenAI's, in open_clip's list of configs
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+UNITS = ("unet_forward", "unet_store", "unet_checkpoint", "decode_forward")
+UNITS += ("decode_gradient", "clip_gradient")
+TIMESTEP = 500
+
+
+# --- the models -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Text sequences of the right shape, the same for all captions."""
+
+    n_tokens: int = models.SD14_TOKENS
+    width: int = 768
+    device: str = "cpu"
+
+    def __call__(self, captions: Any) -> Tensor:
+        return torch.zeros(len(captions), self.n_tokens, self.width, device=self.device)
+
+
+def build(args: argparse.Namespace, *, device: str | None = None) -> Backbone:
+    """Return the random backbone; on `device` meta it has shapes alone."""
+    kind = torch.device(device or args.device)
+    config = open_clip.get_model_config(CLIP)
+    with torch.random.fork_rng(devices=[]), kind:
+        torch.manual_seed(args.seed)
+        vae = models._freeze(models._Autoencoder(**VAE), kind, torch.float32)
+        clip = models._build_clip({**config, "quick_gelu": True})
+        clip = models._freeze(clip, kind, torch.float32)
+        unet = models._freeze(models._UNet(**UNET), kind, DTYPES[args.dtype])
+    words = open_clip.SimpleTokenizer(
+        context_length=config["text_cfg"]["context_length"]
+    )
+    eye = models._Eye(
+        clip, words, 224, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    )
+    text = StandIn(device=kind.type)
+    return models._assemble("sd14", vae, unet, SCHEDULER, text, eye)
+
+
+def problem(backbone: Backbone, args: argparse.Namespace) -> tuple[Latent, list]:
+    """Return random latents and the generators of their noise."""
+    generators = [
+        torch.Generator().manual_seed(args.seed + k) for k in range(args.batch)
+    ]
+    noise = draw_noise(backbone, generators)
+    c = torch.stack(
+        [
+            torch.randn(backbone.n_tokens, backbone.text_dim, generator=generator)
+            for generator in generators
+        ]
+    )
+    z = draw_noise(backbone, generators)
+    return Latent(z, c.to(backbone.device), noise), generators
+
+
+def random_target(
+    backbone: Backbone, args: argparse.Namespace, layers: tuple[int, ...]
+) -> StructuralTarget:
+    """Return random targets of which a quarter of the features count."""
+    rng = torch.Generator().manual_seed(args.seed)
+    features, selected, scale = {}, {}, {}
+    for layer in layers:
+        width = backbone.layer_widths[layer - 1]
+        values = torch.randn(args.batch, width, generator=rng)
+        features[layer] = values.to(backbone.device)
+        selected[layer] = (torch.rand(width, generator=rng) < 0.25).to(backbone.device)
+        scale[layer] = torch.ones(width, device=backbone.device)
+    return StructuralTarget(features, selected, scale)
+
+
+# --- seconds and bytes ----------------------------------------------------------------
+
+
+def status_bytes(key: str) -> int:
+    """Return a figure of this process (VmHWM: its peak, VmRSS: what it holds)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def held_bytes(device: str) -> int:
+    """Return what is held now, and let the peak begin here."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    return status_bytes("VmRSS")
+
+
+def peak_bytes(device: str) -> int:
+    """Return the most that was held since `held_bytes`."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return status_bytes("VmHWM")
+
+
+def now(device: str) -> float:
+    """Return the time at which everything asked for so far is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Saved:
+    """Bytes that autograd keeps inside the block; shared storages count once."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        parts = (backbone._unet, backbone._vae, backbone._eye.clip)
+        self.weights = {
+            p.untyped_storage().data_ptr() for part in parts for p in part.parameters()
+        }
+        self.sizes: dict[int, int] = {}
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._see, lambda x: x)
+
+    def _see(self, x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in self.weights:
+            self.sizes[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    def __enter__(self) -> "Saved":
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)
+
+    @property
+    def bytes(self) -> int:
+        """Return the sum."""
+        return sum(self.sizes.values())
+
+
+# --- units ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A function of some leaves, whose gradient may be formed."""
+
+    function: Callable[..., Tensor]
+    leaves: tuple[Tensor, ...]
+
+    def forward(self, device: str) -> float:
+        """Return the seconds of an evaluation without a graph."""
+        began = now(device)
+        with torch.no_grad():
+            self.function(*self.leaves)
+        return now(device) - began
+
+    def gradient(self, device: str, backbone: Backbone) -> tuple[float, float, int]:
+        """Return seconds of evaluation and gradient, and the bytes kept between."""
+        leaves = [leaf.requires_grad_() for leaf in self.leaves]
+        began = now(device)
+        with Saved(backbone) as saved:
+            out = self.function(*leaves)
+        half = now(device)
+        torch.autograd.grad(out.float().square().sum(), leaves)
+        return half - began, now(device) - half, saved.bytes
+
+
+def make_unit(backbone: Backbone, args: argparse.Namespace, name: str) -> Unit:
+    """Return the unit that a part measures."""
+    latent, _ = problem(backbone, args)
+
+    def unet(x: Tensor, c: Tensor) -> Tensor:
+        return backbone.unet(x, TIMESTEP, c)
+
+    def unet_again(x: Tensor, c: Tensor) -> Tensor:
+        out: Tensor = checkpoint(unet, x, c, use_reentrant=False)
+        return out
+
+    def clip(images: Tensor) -> Tensor:
+        return torch.cat(list(backbone.clip_layers(images, range(1, 7)).values()), 1)
+
+    if name == "unet_checkpoint":
+        return Unit(unet_again, (latent.z, latent.c))
+    if name.startswith("unet"):
+        return Unit(unet, (latent.z, latent.c))
+    if name.startswith("decode"):
+        return Unit(backbone.decode_latents, (latent.z,))
+    size = backbone.image_size
+    images = torch.rand(args.batch, 3, size, size, device=backbone.device)
+    return Unit(clip, (images * 2 - 1,))
+
+
+def run_unit(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Measure a unit; per call of `batch` samples."""
+    backbone = build(args)
+    unit = make_unit(backbone, args, name)
+    forward_only = name.endswith("forward")
+
+    def once() -> tuple[float, ...]:
+        if forward_only:
+            return (unit.forward(args.device),)
+        return unit.gradient(args.device, backbone)
+
+    for _ in range(args.warm_up):
+        once()
+    held = held_bytes(args.device)
+    runs = [once() for _ in range(args.repeats)]
+    forward, *rest = (
+        sorted(values)[len(values) // 2] for values in zip(*runs, strict=True)
+    )
+    found = {"seconds_forward": forward, "held_bytes": held}
+    if rest:
+        found |= {"seconds_backward": rest[0], "saved_bytes": rest[1]}
+    return {**found, "peak_bytes": peak_bytes(args.device)}
+
+
+def run_operations(args: argparse.Namespace) -> dict[str, float]:
+    """Count operations of one sample through each unit, and weights; shapes alone."""
+    args.batch = 1
+    backbone = build(args, device="meta")
+    found: dict[str, float] = {}
+    for name in ("unet_store", "decode_gradient", "clip_gradient"):
+        unit, label = make_unit(backbone, args, name), name.partition("_")[0]
+        leaves = [leaf.requires_grad_() for leaf in unit.leaves]
+        with FlopCounterMode(display=False) as forward:
+            out = unit.function(*leaves)
+        with FlopCounterMode(display=False) as backward:
+            torch.autograd.grad(out.sum(), leaves)
+        found[f"{label}_forward"] = forward.get_total_flops()
+        found[f"{label}_backward"] = backward.get_total_flops()
+    parts = {"unet": backbone._unet, "vae": backbone._vae, "clip": backbone._eye.clip}
+    for label, part in parts.items():
+        found[f"{label}_weights"] = sum(p.numel() for p in part.parameters())
+    return found
+
+
+# --- presets --------------------------------------------------------------------------
+
+
+class CutOffError(Exception):
+    """The iterations to be timed are done."""
+
+
+def short_settings(profile: Profile, args: argparse.Namespace) -> DiffusionSettings:
+    """Return the profile's sampler with at most `--steps` steps."""
+    settings = diffusion_settings(profile.stage1)
+    if args.steps == 0:
+        return settings
+    steps = min(args.steps, settings.decode_steps)
+    return replace(settings, decode_steps=steps)
+
+
+def time_alignment(
+    backbone: Backbone,
+    args: argparse.Namespace,
+    config: Any,
+    diffusion: DiffusionSettings,
+    layers: tuple[int, ...],
+) -> dict[str, Any]:
+    """Run `align` up to its first iterations; return seconds and counts."""
+    device, marks = args.device, {}
+    latent, generators = problem(backbone, args)
+    target = random_target(backbone, args, layers)
+    settings = preset(config, memory=args.memory)
+
+    def load() -> None:
+        marks["loop"] = now(device)
+
+    def save(state: Mapping[str, Any]) -> None:
+        if state["diverged"].any():
+            sys.exit("a loss lost its number, so that not all images were computed")
+        marks["end"] = now(device)
+        raise CutOffError
+
+    marks["start"] = now(device)
+    keeper = Keeper(load, save, args.iterations)
+    try:
+        inputs = (backbone, latent, target, diffusion, settings)
+        align(*inputs, generators=generators, keeper=keeper)
+    except CutOffError:
+        pass
+    full = make_schedule(backbone, diffusion)
+    short = cost.surrogate(full, diffusion.guidance_scale, settings)
+    work = cost.alignment_work(full, short, settings)
+    return {
+        "seconds_per_iteration": (marks["end"] - marks["loop"]) / args.iterations,
+        "seconds_complete_sampler": marks["loop"] - marks["start"],
+        "counts_per_iteration": asdict(cost.iteration_counts(short)),
+        "n_iterations": settings.n_iter,
+        "n_complete_samplers": 1 + min(settings.n_candidates, settings.n_iter),
+        "work": work,
+    }
+
+
+def time_guidance(
+    backbone: Backbone,
+    args: argparse.Namespace,
+    config: Any,
+    diffusion: DiffusionSettings,
+    layers: tuple[int, ...],
+) -> dict[str, Any]:
+    """Run `guide`; return seconds and counts."""
+    latent, _ = problem(backbone, args)
+    target = random_target(backbone, args, layers)
+    settings = guidance_preset(config, memory=args.memory)
+    began = now(args.device)
+    result = guide(backbone, latent, target, diffusion, settings)
+    seconds = now(args.device) - began
+    if result.diverged.any():
+        sys.exit("a loss lost its number, so that not all images were computed")
+    work = cost.guidance_work(make_schedule(backbone, diffusion), settings)
+    return {"seconds_run": seconds, "work": work}
+
+
+def run_preset(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Measure a preset at the sizes of profile nsd; per batch."""
+    profile = load_profile("nsd", {"stage2.preset": name})
+    config = profile.stage2
+    backbone = build(args)
+    ours = name in ("fast", "guided")
+    layers = tuple(config.layers_fast) if ours else profile.features.clip_layers
+    diffusion = short_settings(profile, args)
+    function = time_guidance if name == "guided" else time_alignment
+    for _ in range(args.warm_up):
+        function(backbone, args, config, diffusion, layers)
+    held = held_bytes(args.device)
+    found = function(backbone, args, config, diffusion, layers)
+    work = found.pop("work")
+    found |= {"counts": asdict(work.total), "memory": work.memory, "held": work.held}
+    found |= {"held_bytes": held, "peak_bytes": peak_bytes(args.device)}
+    found["steps"] = diffusion.decode_steps
+    return found
+
+
+# --- the whole ------------------------------------------------------------------------
+
+
+def in_process(args: argparse.Namespace, part: str) -> dict[str, Any]:
+    """Run one part in a process of its own and return its figures."""
+    command = [sys.executable, __file__, "--part", part]
+    for name in ("device", "dtype", "batch", "threads", "seed"):
+        command += [f"--{name}", str(getattr(args, name))]
+    for name in ("steps", "iterations", "repeats", "warm_up", "memory"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{part} failed:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(part, json.dumps(found), flush=True)
+    return found
+
+
+def device_name(args: argparse.Namespace) -> str:
+    """Return what the figures hold for."""
+    if args.device == "cuda":
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return f"{names[0] if names else 'unnamed CPU'}, {args.threads} threads"
+
+
+def to_rates(args: argparse.Namespace, parts: Mapping[str, Any]) -> cost.Rates:
+    """Return the figures of the units as rates: of one sample."""
+    n = args.batch
+    seconds = cost.Seconds(
+        unet_forward=parts["unet_forward"]["seconds_forward"] / n,
+        unet_backward_stored=parts["unet_store"]["seconds_backward"] / n,
+        unet_backward_checkpointed=parts["unet_checkpoint"]["seconds_backward"] / n,
+        decode_forward=parts["decode_forward"]["seconds_forward"] / n,
+        decode_backward=parts["decode_gradient"]["seconds_backward"] / n,
+        clip_forward=parts["clip_gradient"]["seconds_forward"] / n,
+        clip_backward=parts["clip_gradient"]["seconds_backward"] / n,
+    )
+
+    def above(part: str) -> float:
+        return (parts[part]["peak_bytes"] - parts[part]["held_bytes"]) / n
+
+    footprint = cost.Footprint(
+        weights=parts["paper"]["held_bytes"],
+        unet_saved=parts["unet_store"]["saved_bytes"] / n,
+        unet_gradient=above("unet_store"),
+        decode_gradient=above("decode_gradient"),
+    )
+    return cost.Rates(
+        backbone="sd14",
+        device=device_name(args),
+        kind=args.device,
+        dtype=args.dtype,
+        batch=n,
+        torch=torch.__version__,
+        seconds=seconds,
+        bytes=footprint,
+    )
+
+
+def compare(found: dict[str, Any], rates: cost.Rates, *, whole_sampler: bool) -> None:
+    """Put beside a preset's figures what the rates predict for them."""
+    n, memory = rates.batch, found["memory"]
+    if "counts_per_iteration" in found:
+        counts = cost.Counts(**found["counts_per_iteration"])
+        predicted = counts.weigh(rates.seconds, memory) * n
+        found["predicted_seconds_per_iteration"] = predicted
+        if whole_sampler:  # the last look, without a gradient, is left out
+            found["seconds_per_image_extrapolated"] = (
+                found["n_iterations"] * found["seconds_per_iteration"]
+                + found["n_complete_samplers"] * found["seconds_complete_sampler"]
+            ) / n
+    else:
+        counts = cost.Counts(**found["counts"])
+        found["predicted_seconds_run"] = counts.weigh(rates.seconds, memory) * n
+        found["seconds_per_image"] = found["seconds_run"] / n
+    work = cost.Work(counts, cost.Counts(), memory, found["held"])
+    found["predicted_peak_bytes"] = cost.peak_bytes(work, rates.bytes, n)
+
+
+def whole(args: argparse.Namespace) -> dict[str, Any]:
+    """Run everything and return all figures."""
+    began = time.perf_counter()
+    counted = in_process(args, "operations")
+    units = {name: in_process(args, name) for name in UNITS}
+    presets = {name: in_process(args, name) for name in cost.PRESETS}
+    rates = to_rates(args, {**units, **presets})
+    for found in presets.values():
+        compare(found, rates, whole_sampler=args.steps == 0)
+    per_second = [
+        n / s
+        for n, s in zip(astuple(cost.OPERATIONS), astuple(rates.seconds), strict=True)
+    ]
+    facts = asdict(rates)
+    del facts["source"]
+    return {
+        **facts,
+        "measured": time.strftime("%Y-%m-%d"),
+        "steps": args.steps,
+        "memory": args.memory,
+        "operations": counted,
+        "operations_per_second": dict(
+            zip(asdict(rates.seconds), per_second, strict=True)
+        ),
+        "units": units,
+        "presets": presets,
+        "seconds_all": time.perf_counter() - began,
+    }
+
+
+def main() -> None:
+    """Run the benchmark, or one part of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32")
+    parser.add_argument("--batch", type=int, default=1, help="images at once")
+    parser.add_argument(
+        "--steps", type=int, help="of the sampler, 0: all; default: 1 on a CPU, else 0"
+    )
+    parser.add_argument("--iterations", type=int, help="default: 1 on a CPU, else 3")
+    parser.add_argument(
+        "--repeats", type=int, help="of a unit; default: 1 on a CPU, else 5"
+    )
+    parser.add_argument(
+        "--warm-up", type=int, help="runs before; default: 0 on a CPU, else 1"
+    )
+    parser.add_argument("--memory", choices=("store", "checkpoint"))
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
+    parts = ("operations", *UNITS, *cost.PRESETS)
+    parser.add_argument(
+        "--part", choices=parts, help="this part alone, in this process"
+    )
+    args = parser.parse_args()
+    quick = {"steps": 1, "iterations": 1, "repeats": 1, "warm_up": 0}
+    thorough = {"steps": 0, "iterations": 3, "repeats": 5, "warm_up": 1}
+    for name, value in (quick if args.device == "cpu" else thorough).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.memory = args.memory or cost.memory_on(args.device)
+    torch.set_num_threads(args.threads)
+    if args.part is None:
+        found = whole(args)
+        text = json.dumps(found, indent=1)
+        print(text)
+        if args.out:
+            args.out.write_text(text + "\n", encoding="utf-8")
+    elif args.part == "operations":
+        print(json.dumps(run_operations(args)))
+    elif args.part in UNITS:
+        print(json.dumps(run_unit(args, args.part)))
+    else:
+        print(json.dumps(run_preset(args, args.part)))
+
+
+if __name__ == "__main__":
+    main()

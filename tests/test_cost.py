@@ -1,0 +1,398 @@
+"""Predicted costs: counts are those of a real run, hours are honest about rates."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minddiff_utils import cost
+from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, Latent, align
+from minddiff_utils.alignment import preset as alignment_preset
+from minddiff_utils.backbone import Backbone, tiny_backbone
+from minddiff_utils.cli import main
+from minddiff_utils.config import Profile, load_profile, project_root
+from minddiff_utils.cost import PRESETS, Counts, Footprint, Preset, Work
+from minddiff_utils.critic import StructuralTarget
+from minddiff_utils.diffusion import Memory, draw_noise, make_schedule
+from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.guidance import GuidanceSettings, guidance_preset, guide
+from minddiff_utils.reconstruction import diffusion_settings
+
+#: Small enough to run: 4 sampler steps, 3 iterations, a surrogate of 2 guided steps.
+SMALL = {
+    "stage1.n_steps": 5,
+    "stage1.encode_index": 3,
+    "stage1.decode_steps": 4,
+    "stage2.n_iter": 3,
+    "stage2.n_iter_paper": 3,
+    "stage2.n_steps_fast": 2,
+    "stage2.n_candidates": 2,
+    "stage2.n_inner_guided": 2,
+    "stage2.range_guided": [0.0, 0.5],
+}
+N = 2
+
+
+def _small(**changes: Any) -> Profile:
+    return load_profile("smoke", {**SMALL, **changes})
+
+
+class Meter:
+    """Counts the rows through a backbone's parts, evaluations done again too."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.seen: Counter[str] = Counter()
+        block = backbone._eye.clip.visual.transformer.resblocks[0].mlp
+        parts = {"unet": backbone._unet, "decode": backbone._vae.decoder, "clip": block}
+        for name, part in parts.items():
+            part.register_forward_pre_hook(self._forwards(name))
+            part.register_forward_hook(self._backwards(name))
+
+    def _forwards(self, name: str) -> Callable[..., None]:
+        def hook(module: object, inputs: tuple) -> None:
+            self.seen[f"{name}_forwards"] += len(inputs[0])
+
+        return hook
+
+    def _backwards(self, name: str) -> Callable[..., None]:
+        def hook(module: object, inputs: tuple, output: Any) -> None:
+            out = output if isinstance(output, torch.Tensor) else output.sample
+            if out.requires_grad:
+                out.register_hook(lambda gradient: self._add(name, len(gradient)))
+
+        return hook
+
+    def _add(self, name: str, n: int) -> None:
+        self.seen[f"{name}_backwards"] += n
+
+
+def _inputs(
+    backbone: Backbone, layers: tuple[int, ...]
+) -> tuple[Latent, StructuralTarget, list[torch.Generator]]:
+    generators = [torch.Generator().manual_seed(row) for row in range(N)]
+    rng = torch.Generator().manual_seed(5)
+    c = torch.randn((N, backbone.n_tokens, backbone.text_dim), generator=rng)
+    noise = draw_noise(backbone, generators)
+    widths = {k: backbone.layer_widths[k - 1] for k in layers}
+    features = {k: torch.randn(N, w, generator=rng) for k, w in widths.items()}
+    target = StructuralTarget(
+        features,
+        {k: torch.ones(w, dtype=torch.bool) for k, w in widths.items()},
+        {k: torch.ones(w) for k, w in widths.items()},
+    )
+    return Latent(draw_noise(backbone, generators), c, noise), target, generators
+
+
+def _run(
+    backbone: Backbone, profile: Profile, preset: Preset, memory: Memory
+) -> AlignmentResult:
+    """Run a preset as notebook 04 does, on the tiny models."""
+    update = {"preset": preset, "n_iter": 3}
+    config = profile.stage2.model_copy(update=update)
+    latent, target, generators = _inputs(backbone, (1, 2))
+    inputs = (backbone, latent, target, diffusion_settings(profile.stage1))
+    if preset == "guided":
+        return guide(*inputs, guidance_preset(config, memory=memory))
+    settings = alignment_preset(config, memory=memory)
+    return align(*inputs, settings, generators=generators)
+
+
+def _metered(work: Work) -> dict[str, int]:
+    """Return what a meter sees of one image: evaluations done again are seen too."""
+    seen = asdict(work.total)
+    if work.memory == "checkpoint":
+        seen["unet_forwards"] += seen["unet_backwards"]
+    return {name: n for name, n in seen.items() if n}
+
+
+# --- counts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", ["store", "checkpoint"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_counts_are_those_a_hook_sees_in_a_real_run(
+    preset: Preset, memory: Memory
+) -> None:
+    profile, backbone = _small(), tiny_backbone()
+    meter = Meter(backbone)
+    result = _run(backbone, profile, preset, memory)
+    assert not result.diverged.any()
+    work = cost.preset_work(profile, preset, memory)
+    assert meter.seen == {name: N * n for name, n in _metered(work).items()}
+    assert (result.n_unet_evaluations == work.total.unet_forwards).all()
+    assert (result.n_unet_gradients == work.total.unet_backwards).all()
+
+
+def test_guidance_through_the_unet_counts_its_gradients() -> None:
+    profile, backbone = _small(), tiny_backbone()
+    settings = GuidanceSettings(form="unet", last=0.5)
+    latent, target, _ = _inputs(backbone, (1,))
+    diffusion = diffusion_settings(profile.stage1)
+    meter = Meter(backbone)
+    guide(backbone, latent, target, diffusion, settings)
+    work = cost.guidance_work(make_schedule(backbone, diffusion), settings)
+    assert meter.seen == {name: N * n for name, n in _metered(work).items()}
+    assert (work.total.unet_backwards, work.held) == (4, 2)  # 2 of 4 steps, 2 branches
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_iter": 0},
+        {"lr_z": 0.0, "lr_c": 0.0},
+        {"n_iter": 1, "n_candidates": 4},
+        {"n_steps": 3, "active_steps": 2, "guided_share": 0.4},
+    ],
+)
+def test_counts_hold_at_the_edges_of_the_settings(changes: dict[str, Any]) -> None:
+    profile, backbone = _small(), tiny_backbone()
+    settings = replace(AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.1), **changes)
+    diffusion = diffusion_settings(profile.stage1)
+    latent, target, _ = _inputs(backbone, (1,))
+    meter = Meter(backbone)
+    align(backbone, latent, target, diffusion, settings)
+    full = make_schedule(backbone, diffusion)
+    short = cost.surrogate(full, diffusion.guidance_scale, settings)
+    work = cost.alignment_work(full, short, settings)
+    assert meter.seen == {name: N * n for name, n in _metered(work).items()}
+
+
+def test_the_papers_evaluations_are_those_of_algorithm_1() -> None:
+    work = cost.preset_work(load_profile("nsd"), "paper", "checkpoint")
+    # 35 guided steps are 70 evaluations: in 300 gradient steps, in the last look, and
+    # in stage 1's image and four candidates.
+    assert work.total.unet_forwards == 70 * (300 + 1 + 5)
+    assert work.total.unet_backwards == 70 * 300
+
+
+def test_paper_takes_its_own_iterations_where_the_profile_runs_another_preset() -> None:
+    profile = _small(**{"stage2.preset": "fast", "stage2.n_iter_paper": 5})
+    work = cost.preset_work(profile, "paper", "store")
+    assert work.total.unet_backwards == 5 * 8
+
+
+# --- memory -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("memory", "held", "expected"),
+    [
+        ("store", 70, 100 + 4 * (70 * 3 + 20)),  # all steps lie under the decoder
+        ("checkpoint", 2, 100 + 4 * 20),  # the decoder is above two samples' 2 x 7
+        ("checkpoint", 4, 100 + 4 * 4 * 7),
+    ],
+)
+def test_the_peak_is_weights_and_what_a_batch_holds_at_once(
+    memory: Memory, held: int, expected: float
+) -> None:
+    footprint = Footprint(100, unet_saved=3, unet_gradient=7, decode_gradient=20)
+    work = Work(Counts(), Counts(), memory, held)
+    assert cost.peak_bytes(work, footprint, 4) == expected
+
+
+def test_a_gpu_checkpoints_and_holds_one_step_at_a_time() -> None:
+    profile = load_profile("nsd")
+    memory = cost.memory_on(profile.models.device)
+    assert cost.preset_work(profile, "paper", memory).held == 2
+    assert cost.preset_work(profile, "paper", "store").held == 70
+
+
+# --- rates ------------------------------------------------------------------------
+
+
+def _rates_file(folder: Path, **changes: Any) -> Path:
+    """Write rates of a device on which each unit takes its own power of two."""
+    rates = cost.estimated_rates(1.0, "cuda", "float16")
+    facts = asdict(rates) | {"device": "Card X", "torch": "2.13.0"}
+    names = list(facts["seconds"])
+    facts["seconds"] = {name: 2.0**k / 1000 for k, name in enumerate(names)}
+    del facts["source"]
+    path = folder / "x_float16.json"
+    path.write_text(json.dumps({**facts, "units": {}, **changes}), encoding="utf-8")
+    return path
+
+
+def test_seconds_are_counts_times_rates_by_hand(tmp_path: Path) -> None:
+    rates = cost.read_rates(_rates_file(tmp_path))
+    counts = Counts(10, 3, 5, 2, 1, 1)
+    work = Work(counts, Counts(unet_forwards=7), "store", 1)
+    # forward 1, stored backward 2, decode 8 and 16, CLIP 32 and 64 ms
+    by_hand = (10 * 1 + 3 * 2 + 5 * 8 + 2 * 16 + 32 + 64 + 7) / 1000
+    # float64 sums of seven terms in another order
+    assert cost.seconds(work, rates, rates) == pytest.approx(by_hand, rel=1e-12)
+    again = replace(work, memory="checkpoint")  # a backward of 4 ms
+    difference = cost.seconds(again, rates, rates) - cost.seconds(work, rates, rates)
+    assert difference == pytest.approx(3 * 2 / 1000, rel=1e-12)
+
+
+def test_the_surrogate_in_bfloat16_takes_bfloat16_rates() -> None:
+    changes = {"stage2.precision_fast": "bfloat16", "models.dtype": "float16"}
+    profile = load_profile("nsd", changes)
+    asked: list[str] = []
+
+    def choose(dtype: cost.Precision) -> cost.Rates:
+        asked.append(dtype)
+        return cost.estimated_rates(1.0, "cuda", dtype)
+
+    cost.predict(profile, "fast", choose)
+    assert asked == ["bfloat16", "float16"]
+    asked.clear()
+    cost.predict(profile, "paper", choose)
+    assert set(asked) == {"float16"}
+
+
+def test_hours_grow_with_images_and_subjects_and_fall_with_devices() -> None:
+    one = cost.device_hours(36.0, 100, 1)
+    assert one == 1.0
+    assert cost.device_hours(36.0, 300, 4) == 12 * one
+    assert cost.wall_hours(one, 4) == one / 4
+    with pytest.raises(ConfigError, match="0 devices"):
+        cost.wall_hours(one, 0)
+
+
+def test_an_estimate_is_the_operations_over_the_speed_and_says_so() -> None:
+    profile = load_profile("nsd")
+    found = cost.predict(
+        profile, "guided", lambda dtype: cost.estimated_rates(50.0, "cuda", dtype)
+    )
+    assert found.seconds is not None
+    assert found.operations is not None
+    assert found.seconds == pytest.approx(found.operations / 50e12, rel=1e-12)
+    assert found.source == "estimate from operation counts at 50 TFLOP/s"
+
+
+def test_a_device_that_nobody_measured_has_no_hours(tmp_path: Path) -> None:
+    profile = load_profile("nsd")
+    assert cost.find_rates(tmp_path, "sd14", "cuda", "float16") is None
+    found = cost.predict(profile, "fast", lambda _: None)
+    assert found.seconds is None
+    assert found.source == "not measured"
+
+
+def test_rates_are_found_by_models_device_and_precision(tmp_path: Path) -> None:
+    _rates_file(tmp_path)
+    found = cost.find_rates(tmp_path, "sd14", "cuda", "float16")
+    assert found is not None
+    assert found.device == "Card X"
+    assert found.source == "measured on Card X, batches of 1 (x_float16.json)"
+    for wanted in (("sd14", "cpu", "float16"), ("sd14", "cuda", "float32")):
+        assert cost.find_rates(tmp_path, *wanted) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "as a whole: Invalid JSON"),
+        ("[]", "as a whole"),
+        ('{"backbone": "sd14"}', "device: Field required"),
+    ],
+)
+def test_a_file_that_is_no_rates_is_refused(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=words) as caught:
+        cost.read_rates(path)
+    assert "\n" not in str(caught.value)
+    assert "stage2_sd14.py --out" in str(caught.value)
+
+
+def test_rates_of_zero_seconds_are_refused(tmp_path: Path) -> None:
+    each = asdict(cost.OPERATIONS) | {"decode_forward": 0.0}
+    with pytest.raises(DataError, match=r"seconds\.decode_forward: .* greater than 0"):
+        cost.read_rates(_rates_file(tmp_path, seconds=each))
+
+
+def test_shipped_rates_carry_the_operations_that_estimates_use() -> None:
+    paths = sorted((project_root() / "data" / "cost").glob("*.json"))
+    assert paths
+    for path in paths:
+        cost.read_rates(path)
+        counted = json.loads(path.read_text(encoding="utf-8"))["operations"]
+        for name, value in (
+            ("unet_forward", cost.OPERATIONS.unet_forward),
+            ("unet_backward", cost.OPERATIONS.unet_backward_stored),
+            ("decode_forward", cost.OPERATIONS.decode_forward),
+            ("decode_backward", cost.OPERATIONS.decode_backward),
+            ("clip_forward", cost.OPERATIONS.clip_forward),
+            ("clip_backward", cost.OPERATIONS.clip_backward),
+        ):
+            # stated to three digits
+            assert counted[name] == pytest.approx(value, rel=5e-3), (path.name, name)
+
+
+# --- the command line -------------------------------------------------------------
+
+
+def _said(capsys: pytest.CaptureFixture, *arguments: str) -> list[str]:
+    assert main(["plan", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_plan_prints_a_row_per_preset_and_says_what_was_not_measured(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    lines = _said(capsys, "--profile", "nsd")
+    assert "subjects 1, 2, 5, 7 · 982 images of each" in lines[0]
+    assert [line.split()[0] for line in lines[2:6]] == list(PRESETS)
+    assert all(line.endswith("not measured") for line in lines[2:6])
+    assert any("Nobody has measured a cuda device" in line for line in lines[6:])
+
+
+def test_plan_with_rates_names_their_file_and_shares_hours_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = _rates_file(tmp_path)
+    arguments = ("--profile", "nsd", "--rates", str(path), "--gpus", "4")
+    lines = _said(capsys, *arguments, "--subjects", "1", "--images", "10")
+    assert "subjects 1 · 10 images of each" in lines[0]
+    row = lines[5]  # guided
+    assert row.endswith("measured on Card X, batches of 1 (x_float16.json)")
+    seconds, hours, wall = (float(cell) for cell in row.split()[5:8])
+    # printed to three digits
+    assert hours == pytest.approx(10 * seconds / 3600, rel=1e-2)
+    assert wall == pytest.approx(hours / 4, rel=1e-2)
+
+
+def test_plan_with_a_speed_labels_its_hours_an_estimate(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    lines = _said(capsys, "--profile", "nsd", "--tflops", "250")
+    label = "estimate from operation counts at 250 TFLOP/s"
+    assert all(line.endswith(label) for line in lines[2:6])
+    assert any("nothing was measured" in line for line in lines[6:])
+
+
+def test_plan_of_other_models_gives_counts_alone(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    lines = _said(capsys, "--profile", "smoke", "--tflops", "1")
+    assert all(line.endswith("none for these models") for line in lines[2:6])
+    assert any("not for demo" in line for line in lines[6:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images", "0"], "--images is 0"),
+        (["--gpus", "0"], "--gpus is 0"),
+        (["--tflops", "0"], "0.0 TFLOP/s"),
+        (["--tflops", "nan"], "nan TFLOP/s"),
+        (["--rates", "/nowhere.json"], "not found"),
+        (["--rates", "x.json", "--tflops", "9"], "give one of them"),
+        (["--profile", "dmeo"], "does not exist"),
+    ],
+)
+def test_wrong_use_of_plan_gets_one_sentence_and_exit_code_one(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["plan", "--profile", "nsd", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

@@ -1,0 +1,219 @@
+"""The critics of stage 2: their formulas by hand, and what they refuse."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor
+
+from minddiff_utils.critic import (
+    StructuralTarget,
+    discrepancy,
+    layer_weights,
+    structural_loss,
+)
+from minddiff_utils.errors import DataError
+
+#: Two images, two layers of three features, by hand.
+Z_HAND = {
+    1: np.array([[1.0, 2.0, 2.0], [0.0, 3.0, 4.0]], np.float32),
+    2: np.array([[4.0, 0.0, 3.0], [1.0, 1.0, 1.0]], np.float32),
+}
+MASK_HAND = {1: np.array([False, True, True]), 2: np.array([True, False, True])}
+SCALE_HAND = {
+    1: np.array([9.0, 1.0, 2.0], np.float32),
+    2: np.array([0.5, 9.0, 0.5], np.float32),
+}
+#: Selected ones sum to 2 and 1; the others must not count.
+RESIDUAL_HAND = {
+    1: np.array([np.nan, 0.5, 1.5], np.float32),
+    2: np.array([0.25, 8.0, 0.75], np.float32),
+}
+SEEN_HAND = {
+    1: np.array([[7.0, 3.0, 2.5], [7.0, 3.0, 1.0]], np.float32),
+    2: np.array([[2.0, 7.0, 3.0], [1.5, 7.0, 0.0]], np.float32),
+}
+
+
+def _torch(arrays: dict[int, npt.NDArray[Any]]) -> dict[int, Tensor]:
+    return {k: torch.from_numpy(v) for k, v in arrays.items()}
+
+
+def _hand_target() -> StructuralTarget:
+    return StructuralTarget(_torch(Z_HAND), _torch(MASK_HAND), _torch(SCALE_HAND))
+
+
+def _with_residual() -> StructuralTarget:
+    return replace(_hand_target(), residual=_torch(RESIDUAL_HAND))
+
+
+def _hand_loss(critic: Any) -> npt.NDArray[np.float32]:
+    target = _hand_target()
+    weights = layer_weights(target, critic)
+    return structural_loss(_torch(SEEN_HAND), target, weights).numpy()
+
+
+def test_paper_critic_is_the_sum_of_squared_errors_of_selected_features() -> None:
+    # image 0: 1² + 0.5² and 2² + 0²; image 1: 0² + 3² and 0.5² + 1²
+    np.testing.assert_allclose(_hand_loss("paper"), [5.25, 10.25], rtol=1e-6)
+
+
+def test_released_critic_equals_the_published_formula() -> None:
+    expected = []
+    for row in range(2):
+        norms = np.array(
+            [np.linalg.norm(Z_HAND[k][row] * MASK_HAND[k]) for k in (1, 2)]
+        )
+        weights = (1 / norms) / (1 / norms).sum() * np.array([1.5, 1.2])
+        # nn.MSELoss over all entries, masked ones included
+        errors = [
+            np.mean(((SEEN_HAND[k][row] - Z_HAND[k][row]) * MASK_HAND[k]) ** 2)
+            for k in (1, 2)
+        ]
+        expected.append((weights * errors).sum())
+    np.testing.assert_allclose(_hand_loss("released"), expected, rtol=1e-6)  # float32
+
+
+def test_released_critic_weighs_six_layers_as_published() -> None:
+    n = 6
+    one = {k: torch.ones(1, 4) for k in range(1, n + 1)}
+    mask = {k: torch.ones(4, dtype=torch.bool) for k in one}
+    scale = {k: torch.ones(4) for k in one}
+    weights = layer_weights(StructuralTarget(one, mask, scale), "released")
+    # equal norms: each 1/6 of the layer's extra weight, over 4 features
+    found = [float(weights[k]) * n * 4 for k in one]
+    np.testing.assert_allclose(found, [1.5, 1.2, 1, 1, 1, 1], rtol=1e-6)
+
+
+def test_balanced_critic_weighs_by_the_training_variance() -> None:
+    # layer 1: variance 1 + 4; layer 2: 0.25 + 0.25; two layers
+    expected = [(1.25 / 5 + 4 / 0.5) / 2, (9 / 5 + 1.25 / 0.5) / 2]
+    np.testing.assert_allclose(_hand_loss("balanced"), expected, rtol=1e-6)
+
+
+def test_guessing_the_mean_costs_about_one_under_the_balanced_critic() -> None:
+    rng = torch.Generator().manual_seed(3)
+    scale = {k: 0.1 + torch.rand(50, generator=rng) for k in (1, 2)}
+    features = {k: torch.randn((4000, 50), generator=rng) * scale[k] for k in (1, 2)}
+    mask = {k: torch.rand(50, generator=rng) < 0.5 for k in (1, 2)}
+    target = StructuralTarget(features, mask, scale)
+    mean = {k: torch.zeros_like(v) for k, v in features.items()}
+    loss = structural_loss(mean, target, layer_weights(target, "balanced"))
+    # standard error of the mean of 4000 losses is below 0.01
+    assert float(loss.mean()) == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("critic", ["paper", "released", "balanced"])
+def test_unselected_features_change_neither_loss_nor_gradient(critic: Any) -> None:
+    target = _hand_target()
+    changed = {k: v.clone() for k, v in target.features.items()}
+    seen = {k: v.requires_grad_() for k, v in _torch(SEEN_HAND).items()}
+    for k in changed:
+        changed[k][:, ~target.selected[k]] = torch.nan
+    spoiled = replace(target, features=changed)
+    first = structural_loss(seen, target, layer_weights(target, critic))
+    second = structural_loss(seen, spoiled, layer_weights(spoiled, critic))
+    assert torch.equal(first, second)
+    second.sum().backward()
+    for k, image in seen.items():
+        zero = image.grad == 0
+        assert bool(zero[:, ~target.selected[k]].all())
+        assert bool(image.grad.isfinite().all())
+
+
+# --- the discrepancy level -----------------------------------------------------------
+
+
+def test_the_paper_s_discrepancy_is_the_sum_of_the_selected_errors() -> None:
+    found = discrepancy(_with_residual(), "paper")
+    np.testing.assert_allclose(found, [3, 3], rtol=1e-6)  # 2 + 1, float32
+
+
+def test_the_released_discrepancy_weighs_as_the_published_formula() -> None:
+    # norms of the selected Z: image 0 has sqrt(8) and 5, image 1 has 5 and sqrt(2)
+    expected = [
+        (1.5 / first * 2 / 3 + 1.2 / second * 1 / 3) / (1 / first + 1 / second)
+        for first, second in ((8**0.5, 5), (5, 2**0.5))
+    ]
+    found = discrepancy(_with_residual(), "released")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)  # float32
+
+
+def test_the_balanced_discrepancy_is_the_mean_share_of_unexplained_variance() -> None:
+    found = discrepancy(_with_residual(), "balanced")
+    # layer 1: 2 of a variance of 5; layer 2: 1 of 0.5
+    np.testing.assert_allclose(found, [(2 / 5 + 1 / 0.5) / 2] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("critic", ["paper", "released", "balanced"])
+def test_an_image_that_is_off_by_the_decoder_s_errors_has_the_discrepancy_as_its_loss(
+    critic: Any,
+) -> None:
+    target = _with_residual()
+    seen = {k: z + target.residual[k].sqrt() for k, z in target.features.items()}
+    loss = structural_loss(seen, target, layer_weights(target, critic))
+    found = discrepancy(target, critic)
+    torch.testing.assert_close(found, loss, rtol=1e-5, atol=0)  # roots, squared again
+
+
+def test_a_discrepancy_without_residuals_says_what_to_do() -> None:
+    with pytest.raises(DataError, match="run notebook 02 again"):
+        discrepancy(_hand_target(), "balanced")
+
+
+# --- some of the images ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("critic", ["paper", "released", "balanced"])
+def test_rows_keep_each_image_s_target_loss_and_level(critic: Any) -> None:
+    target, order = _with_residual(), torch.tensor([1, 0, 1])
+    some = target.rows(order)
+    assert (target.n_images, some.n_images) == (2, 3)
+    for k in target.layers:
+        assert torch.equal(some.features[k], target.features[k][order])
+        assert torch.equal(some.selected[k], target.selected[k])
+        assert torch.equal(some.scale[k], target.scale[k])
+    seen = _torch(SEEN_HAND)
+    loss = structural_loss(seen, target, layer_weights(target, critic))
+    seen = {k: v[order] for k, v in seen.items()}
+    found = structural_loss(seen, some, layer_weights(some, critic))
+    assert torch.equal(found, loss[order])
+    assert torch.equal(discrepancy(some, critic), discrepancy(target, critic)[order])
+
+
+# --- refusals -------------------------------------------------------------------------
+
+
+def _wrong(name: str, layer: int, value: Tensor) -> dict[str, dict[int, Tensor]]:
+    target = _with_residual()
+    return {name: {**getattr(target, name), layer: value}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"selected": _torch({1: MASK_HAND[1]})}, "the same layers"),
+        (_wrong("selected", 1, torch.zeros(3, dtype=torch.bool)), "raise k_percent"),
+        (_wrong("selected", 1, torch.ones(3)), "must be bool"),
+        (_wrong("selected", 2, torch.ones(4, dtype=torch.bool)), "selected of layer 2"),
+        (_wrong("scale", 2, torch.ones(1)), "scale of layer 2"),
+        (_wrong("features", 2, torch.ones(1, 3)), "Z of layer 2"),
+        (_wrong("features", 2, torch.full((2, 3), torch.nan)), "NaN"),
+        (_wrong("residual", 2, torch.ones(4)), "residual of layer 2"),
+        (_wrong("residual", 2, torch.full((3,), torch.nan)), "residual of layer 2"),
+        (_wrong("residual", 3, torch.ones(3)), "all of .1, 2. or none"),
+        ({"residual": _torch({1: RESIDUAL_HAND[1]})}, "all of .1, 2. or none"),
+    ],
+)
+def test_inconsistent_targets_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        replace(_hand_target(), **change)
+
+
+def test_balanced_needs_features_that_vary_in_training() -> None:
+    target = replace(_hand_target(), scale=_torch({k: np.zeros(3) for k in (1, 2)}))
+    with pytest.raises(DataError, match="no scale"):
+        layer_weights(target, "balanced")

@@ -1,0 +1,286 @@
+"""The study of stage 2: arms, costs and verdicts, on tiny random models."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from minddiff_utils import figures, reconstruction, store, study
+from minddiff_utils.alignment import AlignmentSettings
+from minddiff_utils.backbone import Backbone, tiny_backbone
+from minddiff_utils.config import load_profile
+from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.evaluation import resampling
+from minddiff_utils.guidance import GuidanceSettings
+from minddiff_utils.images import to_torch
+from minddiff_utils.rng import stream
+
+IDS = np.array([907, 12, 3456])
+LAYERS = (1, 2)
+SMALL = {
+    "subjects": (1, 2),
+    "models.backbone": "tiny",
+    "models.batch_size": 2,
+    "features.clip_layers": LAYERS,
+    "stage1.n_steps": 4,
+    "stage1.encode_index": 2,
+    "stage1.decode_steps": 3,
+    "stage2.n_iter": 2,
+    "stage2.n_steps_fast": 1,
+    "stage2.n_trajectory": 2,
+    "study.n_images": 3,
+    "study.n_images_pilot": 2,
+}
+Start = Callable[..., store.Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Give a function that starts a run whose features are on disk."""
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    backbone = tiny_backbone()
+    for subject in (1, 2):
+        run = store.start("smoke", subject=subject, overrides=SMALL)
+        folder = run.tree.derived(subject)
+        rng = stream(0, "tests", "study", subject)
+        images = rng.integers(0, 256, size=(3, 64, 64, 3)).astype(np.uint8)
+        stimuli = {"images": images, "nsd_id": IDS}
+        store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
+        split = np.array(["train", "train", "test"])
+        store.write_arrays(folder / "responses.h5", {"split": split}, run=run)
+        for name in ("decoded.h5", "decoded_validation.h5"):
+            store.write_arrays(folder / name, _features(backbone, rng), run=run)
+
+    def starts(subject: int | None = 1, **over: Any) -> store.Run:
+        return store.start("smoke", subject=subject, overrides={**SMALL, **over})
+
+    return starts
+
+
+def _features(backbone: Backbone, rng: np.random.Generator) -> dict[str, Any]:
+    widths = {
+        "c": backbone.n_tokens * backbone.text_dim,
+        "z": int(np.prod(backbone.latent_shape)),
+        **{f"clip/{k}": backbone.layer_widths[k - 1] for k in LAYERS},
+    }
+    arrays: dict[str, Any] = {"nsd_id": IDS}
+    for name, width in widths.items():
+        for kind in ("decoded", "true"):
+            values = rng.normal(size=(len(IDS), width))
+            arrays[f"{name}/{kind}"] = values.astype(np.float32)
+        arrays[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
+        arrays[f"{name}/selected"] = rng.random(width) < 0.5
+        arrays[f"{name}/residual"] = rng.uniform(0.1, 1, width).astype(np.float32)
+    return arrays
+
+
+# --- arms ---------------------------------------------------------------------------
+
+
+def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
+    arms = study.confirmation_arms(load_profile("demo"))
+    names = [arm.name for arm in arms]
+    assert len(names) == len(set(names))
+    needed = {"none", "best_of_n", "paper", "released", "fast", "guided"}
+    assert needed | {"fast_shuffled", "fast_true"} <= set(names)
+    by_name = {arm.name: arm for arm in arms}
+    paper, released = by_name["paper"].settings, by_name["released"].settings
+    assert isinstance(paper, AlignmentSettings)
+    assert isinstance(released, AlignmentSettings)
+    assert paper.n_iter == released.n_iter == 300
+    assert paper.lr_z == paper.lr_c == 0.01
+    assert isinstance(by_name["guided"].settings, GuidanceSettings)
+    assert by_name["fast_shuffled"].source == "shuffled"
+
+
+def test_best_of_n_costs_about_as_much_as_fast() -> None:
+    profile = load_profile("demo")
+    arms = {arm.name: arm for arm in study.confirmation_arms(profile)}
+    stage1 = 2 * profile.stage1.decode_steps
+    stage2 = profile.stage2
+    fast = (stage2.n_iter + 1) * stage2.n_steps_fast
+    fast += (stage2.n_candidates + 1) * stage1
+    assert abs(arms["best_of_n"].n_draws * stage1 - fast) <= stage1 / 2
+
+
+def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
+    arms = study.pilot_arms(load_profile("demo"))
+    assert len({arm.name for arm in arms}) == len(arms)
+    settings = [(repr(arm.settings), arm.layers, arm.decoder) for arm in arms]
+    assert len(set(settings)) == len(arms)
+
+
+# --- running ------------------------------------------------------------------------
+
+
+def _few(_profile: Any) -> tuple[study.Arm, ...]:
+    fast = AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.0, critic="balanced")
+    return (
+        study.Arm("none", "stage 1", None),
+        study.Arm("best_of_n", "draws", None, layers=(1,), n_draws=3),
+        study.Arm("paper", "slow", replace(fast, n_iter=4)),
+        study.Arm("fast", "fast", fast, layers=(1,)),
+        study.Arm("fast_shuffled", "floor", fast, "shuffled", (1,)),
+        study.Arm("guided", "guided", GuidanceSettings(), layers=(1,)),
+    )
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the confirmation to six small arms."""
+    monkeypatch.setattr(study, "confirmation_arms", _few)
+
+
+def _never(*_: object) -> None:
+    msg = "was made again"
+    raise AssertionError(msg)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_subject_s_arms_are_scored_on_all_images(start: Start) -> None:
+    said: list[str] = []
+    scores = study.run_subject(start(), "confirmation", said.append)
+    assert len(said) == 6
+    counts = scores.groupby(["method", "metric"]).size()
+    assert set(counts) == {3}
+    assert set(scores["metric"]) >= {*study.ENDPOINTS, "paper_loss", "heldout_loss"}
+    assert scores["value"].notna().all()
+    assert set(scores["subject"]) == {"1"}
+    wide = scores.pivot(index=["method", "nsd_id"], columns="metric", values="value")
+    loss = wide["structural_loss"].groupby("method").mean()
+    assert loss["paper"] <= loss["none"]  # iteration 0 is a candidate
+    assert wide.loc["none", "n_unet_evaluations"].eq(6).all()
+    assert wide.loc["best_of_n", "n_unet_evaluations"].eq(18).all()
+    assert wide.loc["guided", "n_unet_evaluations"].eq(12).all()
+
+
+@pytest.mark.usefixtures("few")
+def test_finished_arms_are_read_and_give_the_same_scores(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = study.run_subject(start(), "confirmation", lambda _: None)
+    monkeypatch.setattr(study, "_make", _never)
+    again = study.run_subject(start(), "confirmation", lambda _: None)
+    pd.testing.assert_frame_equal(first, again)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_changed_profile_makes_the_arms_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.run_subject(start(), "confirmation", lambda _: None)
+    monkeypatch.setattr(study, "_make", _never)
+    with pytest.raises(AssertionError, match="made again"):
+        study.run_subject(start(seed=9), "confirmation", lambda _: None)
+
+
+def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
+    start: Start,
+) -> None:
+    run, backbone = start(), tiny_backbone()
+    path = run.tree.derived(1) / "decoded.h5"
+    features = reconstruction.read_decoded(
+        path, backbone, LAYERS, n=2, source="decoded"
+    )
+    stage1 = reconstruction.stage1_images(run, backbone, features)
+    losses = []
+    for n_draws in (1, 2, 5):
+        made = study._best_of(run, backbone, features, n_draws)
+        if n_draws == 1:
+            np.testing.assert_array_equal(made["images"], stage1.images)
+        x = to_torch(made["images"])
+        loss = study.balanced_loss(backbone, x, features.target)
+        losses.append(loss.numpy())
+    assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits
+    assert (losses[2] <= losses[1] + 1e-3).all()
+
+
+def test_the_linear_decoder_is_the_least_squares_fit_of_cells(start: Start) -> None:
+    run, backbone = start(), tiny_backbone()
+    decode = study.linear_decoder(run, backbone)
+    stored = store.read_arrays(run.tree.derived(1) / "stimuli.h5", ["images"])
+    x = to_torch(stored["images"][:2])
+    with torch.no_grad():
+        z = backbone.encode_images(x)
+        found = decode(z)
+    assert found.shape == x.shape
+    padded = np.pad(z.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, pixels = [], []
+    size = z.shape[-1]
+    step = 64 // size
+    for n, i, j in np.ndindex(2, size, size):
+        rows.append([*padded[n, :, i : i + 3, j : j + 3].ravel(), 1.0])
+        cell = x[n, :, i * step : (i + 1) * step, j * step : (j + 1) * step]
+        pixels.append(cell.numpy().ravel())
+    weights = np.linalg.lstsq(np.array(rows), np.array(pixels), rcond=None)[0]
+    expected = (np.array(rows) @ weights)[size + 1]  # second row, second column
+    cell = found[0, :, step : 2 * step, step : 2 * step].numpy().ravel()
+    # float32 least squares against float64
+    np.testing.assert_allclose(cell, expected, atol=1e-3)
+
+
+def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:
+    run, backbone = start(), tiny_backbone()
+    path = run.tree.derived(1) / "decoded.h5"
+    target = reconstruction.read_decoded(
+        path, backbone, LAYERS, n=2, source="true"
+    ).target
+    other = study._unselected(target)
+    assert other is not None
+    for k in LAYERS:
+        assert not (other.selected[k] & target.selected[k]).any()
+        assert (other.selected[k] | target.selected[k]).all()
+    every = {k: mask | True for k, mask in target.selected.items()}
+    assert study._unselected(replace(target, selected=every)) is None
+
+
+def test_a_profile_without_a_study_says_so(start: Start) -> None:
+    with pytest.raises(ConfigError, match="has no study"):
+        study.run_subject(start(**{"study.n_images": 0}), "pilot", lambda _: None)
+
+
+# --- tables and figures ---------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("few")
+def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None:
+    scores = pd.concat(
+        [study.run_subject(start(s), "confirmation", lambda _: None) for s in (1, 2)],
+        ignore_index=True,
+    )
+    run = start(None)
+    assert study.read(run) is None
+    rivals = {"references": ("paper", "none")}
+    verdicts = study.confirm(
+        scores, run.profile.study.margins, resampling=resampling(run), **rivals
+    )
+    assert len(verdicts) == 2 * 2 * 4 * 3  # rivals, references, endpoints, subjects
+    costs = study.cost_table(scores).set_index("method")
+    assert costs.loc["paper", "share"] == 1
+    assert costs.loc["fast", "share"] < 1
+    points = study.pareto_table(scores, resampling(run))
+    assert len(points) == 6 * 4
+    assert set(points["n"]) == {6}
+    label = run.profile.label
+    figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95, label=label)
+    assert len(figure.axes) == 4
+    drawn = figures.fig_no_worse(
+        verdicts, reference="paper", confidence=0.95, label=label
+    )
+    assert len(drawn.axes) == 4
+    with pytest.raises(DataError, match="against nobody has no rows"):
+        figures.fig_no_worse(verdicts, reference="nobody", confidence=0.95, label=label)
+
+
+def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> None:
+    run = start(None)
+    text = json.loads(study._settings(run, "confirmation"))
+    assert text["command"] == "minddiff study --profile smoke --part confirmation"
+    assert text["arms"]["fast"]["settings"]["n_iter"] == 2
+    assert text["profile"]["study"]["margin_ssim"] == 0.02
