@@ -337,12 +337,12 @@ def test_the_surrogate_has_the_solver_and_the_guided_share_asked_for(
     parts = (latent.z, latent.c, latent.noise)
     with torch.no_grad():
         loss = _loss(backbone, target, "balanced", *parts, schedule=short)
-    np.testing.assert_allclose(found.losses[:, 0], loss, rtol=FLOAT32)
+    np.testing.assert_allclose(found.losses[:, 0], loss, rtol=1e-5)  # same batch
     other = "ddim" if solver != "ddim" else "dpmpp_2m"
     with torch.no_grad():
         short = replace(short, solver=other)
         loss = _loss(backbone, target, "balanced", *parts, schedule=short)
-    assert (np.abs(found.losses[:, 0] / loss.numpy() - 1) > 10 * FLOAT32).all()
+    assert (np.abs(found.losses[:, 0] / loss.numpy() - 1) > 1e-4).all()
 
 
 def test_the_counted_passes_are_those_of_the_u_net() -> None:
@@ -467,9 +467,10 @@ def test_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("choose", ["best", "last"])
+# a single candidate comes after the last number, three come before and after it
+@pytest.mark.parametrize(("choose", "n_candidates"), [("best", 3), ("last", 1)])
 def test_a_diverging_image_is_named_and_leaves_its_neighbour_alone(
-    choose: Any, caplog: pytest.LogCaptureFixture
+    choose: Any, n_candidates: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     backbone, latent, target = _problem(2)
     latent = replace(latent, names=("nsd 907", "nsd 12"))
@@ -480,13 +481,13 @@ def test_a_diverging_image_is_named_and_leaves_its_neighbour_alone(
     settings = replace(
         PLAIN, critic="paper", optimiser="gradient", lr_z=0.01, lr_c=0.01
     )
-    settings = replace(settings, choose=choose)
+    settings = replace(settings, choose=choose, n_candidates=n_candidates)
     with caplog.at_level(logging.WARNING):
         found = align(backbone, latent, spoiled, DIFFUSION, settings)
     (warning,) = caplog.messages
-    assert "image nsd 907: the loss is no longer a number after iteration 1" in warning
+    assert "image nsd 907: the loss is no longer a number after iteration 2" in warning
     assert found.diverged.tolist() == [True, False]
-    assert found.stopped.tolist() == [1, 3]
+    assert found.stopped.tolist() == [2, 3]
     clean = align(backbone, latent, target, DIFFUSION, settings)
     assert clean.diverged.tolist() == [False, False]
     assert np.isnan(found.losses[0, -1])
@@ -501,7 +502,7 @@ def test_a_diverging_image_is_named_and_leaves_its_neighbour_alone(
 # --- stops ----------------------------------------------------------------------------
 
 #: Six steps of Adam under the plain sum of squares, whose level is plain too.
-STOPPING = replace(PLAIN, n_iter=6, critic="paper", n_candidates=3)
+STOPPING = AlignmentSettings(n_iter=6, lr_z=0.02, lr_c=0.02, n_candidates=3)
 
 
 def _with_level(target: StructuralTarget, level: float) -> StructuralTarget:
@@ -629,19 +630,18 @@ def _resumable(name: str) -> tuple[Any, AlignmentSettings]:
         return (*_problem(), DIFFUSION), _preset(name, 5)
     # through the complete sampler, so that image 0 stops before the run is cut off
     settings = replace(_preset("fast", 5), n_steps=None, guidance_scale=None)
-    settings = replace(settings, critic="paper", stop_level=1.0, lr_z=0.05, lr_c=0.05)
+    settings = replace(settings, critic="paper", stop_level=1.0, lr_z=0.02, lr_c=0.02)
     return (*_stopping(at=1)[:3], DIFFUSION), settings
 
 
-@pytest.mark.parametrize("at", [2, 4])
 @pytest.mark.parametrize("name", ["paper", "released", "fast"])
-def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(name: str, at: int) -> None:
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(name: str) -> None:
     inputs, settings = _resumable(name)
     kept: list[State] = []
 
     def fails(state: State) -> None:
         kept.append(state)
-        if state["iteration"] == at:
+        if state["iteration"] == 4:
             raise _CutError
 
     def run(keeper: Keeper | None) -> AlignmentResult:
@@ -650,10 +650,10 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(name: str, at: int) ->
         return align(*inputs, settings, generators=generators, keeper=keeper)
 
     whole = run(None)
-    assert (whole.stopped[0] < at) == (name == "fast")
+    assert (whole.stopped[0] < 4) == (name == "fast")
     with pytest.raises(_CutError):
         run(Keeper(lambda: None, fails, 2))
-    assert [int(state["iteration"]) for state in kept] == [2, 4][: at // 2]
+    assert [int(state["iteration"]) for state in kept] == [2, 4]
     _check_equal(run(Keeper(lambda: kept[-1], kept.append, 2)), whole)
 
 

@@ -52,7 +52,7 @@ def _sentence(overrides: dict, name: str = "demo") -> str:
         ({"stage2.n_iter": True}, "is True, but must be a valid integer", ""),
         (
             {"stage2.preset": "quick"},
-            "is 'quick', but must be 'paper', 'released', 'fast' or 'guided'",
+            "is 'quick', but must be 'paper', 'released', 'fast', 'guided' or",
             "",
         ),
         ({"stage2": 3}, "is 3, but must be a group of keys", ""),
@@ -102,11 +102,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("n_iter: 20", "n_iter: -3", "stage2.n_iter is -3, but must be"),
+        ("n_iter: 19", "n_iter: -3", "stage2.n_iter is -3, but must be"),
         (
             "preset: fast",
             "preset: quick",
-            "must be 'paper', 'released', 'fast' or 'guided'",
+            "must be 'paper', 'released', 'fast', 'guided' or 'combined'",
         ),
         ("seed: 2308\n", "", "seed is missing"),
         ("sessions: 6, n_val", "n_val", "data.sessions is missing"),

@@ -202,6 +202,35 @@ def test_a_gpu_checkpoints_and_holds_one_step_at_a_time() -> None:
     assert cost.preset_work(profile, "paper", "store").held == 70
 
 
+def test_autocast_keeps_a_copy_of_the_weights_per_call() -> None:
+    peaks = []
+    for precision in ("float32", "bfloat16"):
+        changes = {"stage2.precision_fast": precision, "models.dtype": "float32"}
+        profile = load_profile("nsd", changes)
+        peaks.append(cost.predict(profile, "fast", lambda _: None).peak_bytes)
+    copy = 2 * 859_520_964  # parameters of Stable Diffusion v1-4's U-Net, 2 bytes each
+    assert peaks[1] == peaks[0] + copy  # a GPU forms one call's gradient at a time
+
+
+def test_the_gradient_keeps_the_weights_that_autocast_copied() -> None:
+    backbone, kept = tiny_backbone(), {}
+    weights = [p for p in backbone._unet.parameters() if p.ndim > 1]
+    shapes = {shape for p in weights for shape in (p.shape, p.shape[::-1])}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        if value.dtype == torch.bfloat16 and value.shape in shapes:
+            kept[value.untyped_storage().data_ptr()] = value.nbytes
+        return value
+
+    x = torch.randn(1, *backbone.latent_shape, requires_grad=True)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
+    with hooks, torch.autocast("cpu", torch.bfloat16):
+        out = backbone.unet(x, 500, backbone.null_text())
+    assert out.requires_grad
+    # those of the time embedding and of the text's keys lead to no leaf here
+    assert sum(kept.values()) > 0.7 * sum(2 * p.numel() for p in weights)
+
+
 # --- rates ------------------------------------------------------------------------
 
 
@@ -336,8 +365,9 @@ def _said(capsys: pytest.CaptureFixture, *arguments: str) -> list[str]:
 
 
 def test_plan_prints_a_row_per_preset_and_says_what_was_not_measured(
-    capsys: pytest.CaptureFixture,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    monkeypatch.setattr(cost, "project_root", lambda: tmp_path)  # no rates there
     lines = _said(capsys, "--profile", "nsd")
     assert "subjects 1, 2, 5, 7 · 982 images of each" in lines[0]
     assert [line.split()[0] for line in lines[2:6]] == list(PRESETS)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minddiff_utils import guidance
-from minddiff_utils.alignment import Latent
+from minddiff_utils.alignment import AlignmentSettings, Latent, align
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.config import load_profile
 from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
@@ -25,7 +25,14 @@ from minddiff_utils.diffusion import (
     sample,
 )
 from minddiff_utils.errors import ConfigError, DataError, ModelError
-from minddiff_utils.guidance import GuidanceSettings, guidance_preset, guide
+from minddiff_utils.guidance import (
+    CombinedSettings,
+    GuidanceSettings,
+    align_and_guide,
+    combined_preset,
+    guidance_preset,
+    guide,
+)
 
 #: Four guided steps.
 DIFFUSION = DiffusionSettings(
@@ -34,8 +41,8 @@ DIFFUSION = DiffusionSettings(
 LAYERS = (1, 2)
 FORMS = ("clean", "unet")
 CLEAN = GuidanceSettings(strength=0.5)
-UNET = GuidanceSettings(form="unet", strength=0.5)
-#: Networks sum in another order for another batch size: float32 rounding.
+UNET = GuidanceSettings(form="unet", strength=0.2)
+#: Rounding over four steps.
 FLOAT32 = 1e-4
 
 
@@ -345,14 +352,15 @@ def test_checkpointing_moves_nothing() -> None:
 def test_images_of_a_batch_do_not_influence_each_other(
     settings: GuidanceSettings,
 ) -> None:
-    backbone, latent, target = _problem(3)
+    # in float64: float32 rounds differently in other batch sizes, and pulls magnify it
+    backbone, latent, target = _problem(2, torch.float64)
     whole = guide(backbone, latent, target, DIFFUSION, settings)
-    for row in range(3):
+    for row in range(2):
         one, own = _rows(latent, target, [row])
         alone = guide(backbone, one, own, DIFFUSION, settings)
-        np.testing.assert_allclose(alone.losses[0], whole.losses[row], rtol=1e-3)
+        np.testing.assert_allclose(alone.losses[0], whole.losses[row], rtol=1e-6)
         torch.testing.assert_close(
-            alone.images[0], whole.images[row], rtol=0, atol=10 * FLOAT32
+            alone.images[0], whole.images[row], rtol=0, atol=1e-9
         )
 
 
@@ -367,12 +375,15 @@ def test_an_image_without_a_loss_is_stage_1_s_and_leaves_its_neighbour_alone(
     for features in target.features.values():
         features[0] = value  # behind the back of the checks
     named = replace(latent, names=("nsd 907", "nsd 12"))
+    recorder: Any = _Recorder(backbone)
     with caplog.at_level(logging.WARNING):
-        found = guide(backbone, named, target, DIFFUSION, settings)
+        found = guide(recorder, named, target, DIFFUSION, settings)
     assert found.diverged.tolist() == [True, False]
     assert ["nsd 907" in line for line in caplog.messages] == [True]
     assert torch.equal(found.images[0], _stage1(backbone, latent)[0])
     assert found.best_iteration.tolist() == [0, 4]
+    guided, plain = recorder.decoded[-2:]
+    assert torch.equal(guided[0], plain[0])  # it was not pulled at all
     assert torch.equal(found.images[1], clean.images[1])
     np.testing.assert_array_equal(found.losses[1], clean.losses[1])
     assert bool(found.trajectory.isfinite().all())
@@ -407,3 +418,58 @@ def test_targets_of_other_images_are_refused() -> None:
     _, one = _rows(latent, target, [0])
     with pytest.raises(DataError, match="2 latents but targets of 1"):
         guide(backbone, latent, one, DIFFUSION, CLEAN)
+
+
+# --- both engines ---------------------------------------------------------------------
+
+LOOP = AlignmentSettings(
+    n_iter=2, lr_z=0.1, lr_c=0.0, critic="balanced", n_candidates=1
+)
+
+
+def test_combined_is_guidance_from_what_the_loop_found() -> None:
+    backbone, latent, target = _problem()
+    parts = (backbone, latent, target, DIFFUSION)
+    found = align_and_guide(*parts, CombinedSettings(LOOP, UNET))
+    loop = align(*parts, LOOP)
+    start = replace(latent, z=loop.z, c=loop.c)
+    guided = guide(backbone, start, target, DIFFUSION, UNET)
+    assert torch.equal(found.images, guided.images)
+    assert torch.equal(found.z, loop.z)
+    assert found.candidates == (0, 2, 3)
+    losses = found.candidate_losses
+    np.testing.assert_array_equal(losses[:, :2], loop.candidate_losses)
+    np.testing.assert_array_equal(losses[:, 2], guided.candidate_losses[:, 1])
+    own = _loss(backbone, target, found.images).detach().numpy()
+    np.testing.assert_allclose(own, losses.min(axis=1), rtol=1e-5)  # float32
+    column = losses.argmin(axis=1)
+    assert found.best_iteration.tolist() == [found.candidates[k] for k in column]
+
+
+def test_combined_counts_the_passes_of_both() -> None:
+    backbone, latent, target = _problem()
+    passes = _Passes(backbone)
+    both = CombinedSettings(LOOP, UNET)
+    found = align_and_guide(backbone, latent, target, DIFFUSION, both)
+    assert passes.forward == found.n_unet_evaluations.sum()
+    assert passes.backward == found.n_unet_gradients.sum()
+
+
+def test_guidance_that_makes_it_worse_leaves_the_loop_s_image() -> None:
+    backbone, latent, target = _problem()
+    wild = GuidanceSettings(strength=50.0)
+    parts = (backbone, latent, target, DIFFUSION)
+    found = align_and_guide(*parts, CombinedSettings(LOOP, wild))
+    loop = align(*parts, LOOP)
+    assert torch.equal(found.images, loop.images)
+    assert found.best_iteration.tolist() == loop.best_iteration.tolist()
+
+
+def test_the_combined_preset_is_a_short_fast_loop_and_its_own_strength() -> None:
+    config = load_profile("demo").stage2
+    found = combined_preset(config)
+    assert found.alignment.n_iter == config.n_iter_combined
+    assert found.alignment.lr_z == config.lr_z
+    assert found.alignment.n_candidates == 1
+    assert found.guidance.strength == config.strength_combined
+    assert found.guidance.form == config.form_guided

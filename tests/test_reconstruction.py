@@ -366,10 +366,12 @@ def test_the_target_of_some_layers_keeps_the_decoder_s_errors(read: Read) -> Non
     assert torch.equal(some.residual[2], whole.residual[2])
 
 
+@pytest.mark.parametrize("name", ["fast", "guided", "combined"])
 def test_zero_iterations_give_the_files_of_stage_1(
-    start: Start, read: Read, backbone: Backbone
+    start: Start, read: Read, backbone: Backbone, name: str
 ) -> None:
-    run, features = start(), read(3)
+    run = start(stage2__preset=name, stage2__strength_guided=2.0)
+    features = read(3)
     made = reconstruction.stage1_images(run, backbone, features)
     reconstruction.write_images(run, {"stage1": made}, inputs=[])
     folder = run.tree.stage_dir(1, "stage1")

@@ -256,7 +256,7 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     )
     run = start(None)
     assert study.read(run) is None
-    rivals = {"references": ("paper", "none")}
+    rivals = {"references": ("paper", "none"), "rivals": ("fast", "guided")}
     verdicts = study.confirm(
         scores, run.profile.study.margins, resampling=resampling(run), **rivals
     )

@@ -487,7 +487,7 @@ class _Variables:
             for name, leaf, _ in self.moving:
                 for key, value in self.optimiser.state[leaf].items():
                     if isinstance(value, Tensor):  # SGD keeps an empty momentum
-                        found[f"{name}/{key}"] = value
+                        found[f"{name}_{key}"] = value
         return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -500,14 +500,12 @@ class _Variables:
         for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
             group["lr"] = rate
         for name, leaf, _ in self.moving:
-            start = f"{name}/"
-            kept = {
-                key.removeprefix(start): value.clone()
+            start = f"{name}_"  # "z/…" could not stand beside "z" in a file
+            kept = {  # Adam counts its steps, a scalar, on the CPU
+                key.removeprefix(start): value.to(leaf.device) if value.ndim else value
                 for key, value in state.items()
                 if key.startswith(start)
             }
-            for key, value in kept.items():  # Adam counts its steps on the CPU
-                kept[key] = value.to(leaf.device) if value.ndim else value
             if kept:
                 self.optimiser.state[leaf] = kept
 
@@ -615,7 +613,7 @@ class _Progress:
         tensors |= {f"best/{k}": v for k, v in vars(self.best).items()}
         tensors |= {f"random/{k}": g.get_state() for k, g in enumerate(generators)}
         # copies: the run goes on, and must not change what was kept
-        arrays = {k: np.array(value.detach().cpu()) for k, value in tensors.items()}
+        arrays = {k: v.detach().cpu().numpy().copy() for k, v in tensors.items()}
         return {**arrays, "iteration": np.array(self.iteration)}
 
     def restore(self, state: State, generators: Sequence[torch.Generator]) -> None:

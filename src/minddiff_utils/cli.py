@@ -116,8 +116,8 @@ def _plan(args: argparse.Namespace) -> None:
     n_subjects, models = len(profile.subjects), profile.models
     _say(
         f"{profile.label} · subjects {', '.join(map(str, profile.subjects))} ·"
-        f" {n_images} images of each · {models.backbone} on {models.device}, U-Net in {models.dtype}, batches of"
-        f" {models.batch_size}"
+        f" {n_images} images of each · {models.backbone} on {models.device},"
+        f" U-Net in {models.dtype}, batches of {models.batch_size}"
     )
     wall = f"wall h, {args.gpus} devices" if args.gpus > 1 else "wall h"
     head = ("preset", "U-Net evaluations", "gradients", "decodes", "TFLOP")

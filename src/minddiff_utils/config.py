@@ -151,8 +151,8 @@ class Stage1Config(_Frozen):
 class Stage2Config(_Frozen):
     """Structural alignment (Algorithm 1)."""
 
-    # guided: another engine, not Algorithm 1 (`guidance`)
-    preset: Literal["paper", "released", "fast", "guided"] = "fast"
+    # guided and combined: not Algorithm 1 alone (`guidance`)
+    preset: Literal["paper", "released", "fast", "guided", "combined"] = "fast"
     n_iter: Annotated[int, Field(ge=0)] = 300
     lr_z: Annotated[float, Field(ge=0)] = 0.01
     lr_c: Annotated[float, Field(ge=0)] = 0.01
@@ -170,6 +170,8 @@ class Stage2Config(_Frozen):
     strength_guided: Annotated[float, Field(ge=0)] = 0.1
     n_inner_guided: PositiveInt = 1
     range_guided: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
+    n_iter_combined: PositiveInt = 6  # steps of the loop before the guided sampling
+    strength_combined: Annotated[float, Field(ge=0)] = 0.4
     step_paper: Annotated[float, Field(gt=0)] = 0.01  # Algorithm 1's eta
     n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
     n_iter_paper: Annotated[int, Field(ge=0)] = 300
@@ -233,7 +235,7 @@ class Profile(_Frozen):
         """
         chosen = self.decoding.decoder
         if chosen == "by_preset":
-            ours = self.stage2.preset in ("fast", "guided")
+            ours = self.stage2.preset in ("fast", "guided", "combined")
             return "dense" if ours else "voxel_selected"
         return chosen
 

@@ -155,13 +155,13 @@ class Rates:
 #: ViT-B/32, two per multiply-add: 64 x 64 latents, 15 tokens, gradients for z and c
 #: alone. Counted by `tests/benchmarks/stage2_sd14.py --part operations`.
 OPERATIONS = Seconds(
-    unet_forward=0.798e12,
-    unet_backward_stored=0.982e12,
-    unet_backward_checkpointed=1.780e12,
-    decode_forward=2.514e12,
-    decode_backward=2.570e12,
-    clip_forward=4.5e9,
-    clip_backward=4.6e9,
+    unet_forward=0.7980e12,
+    unet_backward_stored=0.9828e12,
+    unet_backward_checkpointed=0.7980e12 + 0.9828e12,
+    decode_forward=2.5145e12,
+    decode_backward=2.5661e12,
+    clip_forward=4.524e9,
+    clip_backward=4.593e9,
 )
 #: Weights of the U-Net, of autoencoder and CLIP together, and of the text encoder, for
 #: which the benchmark has a stand-in.
@@ -239,6 +239,8 @@ class Work:
         How values are kept for the gradient.
     held : int
         U-Net samples of one image whose values are held at once.
+    calls : int
+        Calls of the U-Net, each for the whole batch, that these belong to.
     precision : {"float32", "bfloat16"}
         As in `AlignmentSettings`: float32 means the U-Net's own.
     """
@@ -247,6 +249,7 @@ class Work:
     finishing: Counts
     memory: Memory
     held: int
+    calls: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
@@ -318,11 +321,12 @@ def alignment_work(
     optimising = step * n_steps + look * (settings.n_iter + 1 - n_steps)
     # stage 1's image, and one for each candidate that has moved
     n_finishes = 1 + min(settings.n_candidates, n_steps)
-    held = short.n_unet_gradients
+    held, calls = short.n_unet_gradients, sum(short.with_gradient)
     if settings.memory == "checkpoint":
-        held = min(held, _branches(short))
+        held, calls = min(held, _branches(short)), 1
     finishing = _finish_counts(full) * n_finishes
-    return Work(optimising, finishing, settings.memory, held, settings.precision)
+    memory, precision = settings.memory, settings.precision
+    return Work(optimising, finishing, memory, held, calls, precision)
 
 
 def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
@@ -343,7 +347,8 @@ def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
     )
     # both final images: the guided one is only decoded, stage 1's is sampled too
     finishing = _finish_counts(schedule) + Counts(decode_forwards=1, clip_forwards=1)
-    return Work(steered, finishing, settings.memory, branches if through else 0)
+    held, calls = (branches, 1) if through else (0, 0)
+    return Work(steered, finishing, settings.memory, held, calls)
 
 
 def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
@@ -530,6 +535,9 @@ def predict(profile: Profile, preset: Preset, choose: Chooser) -> Prediction:
     if finishing is not None and finishing.device != _NOBODY:
         footprint, peak_source = finishing.bytes, finishing.source
     peak = peak_bytes(work, footprint, models.batch_size) + _TEXT_WEIGHTS * 4
+    if autocast and models.dtype != "bfloat16":
+        # autocast copies frozen weights anew in each call, and the gradient keeps them
+        peak += work.calls * _UNET_WEIGHTS * _ITEM_BYTES["bfloat16"]
     return Prediction(preset, work, operations(work), time, peak, source, peak_source)
 
 

@@ -3,8 +3,8 @@
 One run of stage 1's sampler, in which each step's estimate of the clean image is pulled
 towards the decoded CLIP features before the noise is put back. z and c stay as decoded,
 so this is not Algorithm 1 and is never called by its name; it costs a hundredth of it.
-Place in the flow: layer 8, beside `alignment`, whose results it returns in the same
-form.
+Place in the flow: layer 8, above `alignment`, whose results it returns in the same form
+and with which it can be combined.
 
 Two forms. `clean` takes the gradient with respect to the clean estimate, so that the
 U-Net is never differentiated (MPGD); `unet` takes it through the U-Net (DPS,
@@ -22,7 +22,7 @@ Chung et al. 2023, Diffusion Posterior Sampling (arXiv 2209.14687).
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -31,7 +31,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from minddiff_utils.alignment import AlignmentResult, Latent
+from minddiff_utils.alignment import (
+    AlignmentResult,
+    AlignmentSettings,
+    Keeper,
+    Latent,
+    align,
+    preset,
+)
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.config import Stage2Config
 from minddiff_utils.critic import (
@@ -53,7 +60,14 @@ from minddiff_utils.diffusion import (
 )
 from minddiff_utils.errors import ConfigError, DataError, ModelError, check_choice
 
-__all__ = ["GuidanceSettings", "guidance_preset", "guide"]
+__all__ = [
+    "CombinedSettings",
+    "GuidanceSettings",
+    "align_and_guide",
+    "combined_preset",
+    "guidance_preset",
+    "guide",
+]
 
 LOG = logging.getLogger(__name__)
 
@@ -168,40 +182,60 @@ class _Pull:
         return _unit(torch.where(finite[:, None, None, None], gradient, 0.0))
 
 
-def _steps(pull: _Pull, schedule: Schedule, latent: Latent) -> tuple[Tensor, ...]:
+def _estimate(
+    pull: _Pull, schedule: Schedule, latent: Latent, step: int, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the clean latent and the noise in x, with a graph if x asks for one."""
+    null = pull.backbone.null_text()
+    predict = partial(predict_at, pull.backbone, schedule, null)
+    through = x.requires_grad
+    with torch.set_grad_enabled(through):
+        if through and pull.settings.memory == "checkpoint":
+            out = torch_checkpoint(predict, x, step, latent.c, use_reentrant=False)
+        else:
+            out = predict(x, step, latent.c)
+        if through and not out.requires_grad:
+            raise ModelError(
+                "The form 'unet' needs the U-Net's gradient, but the U-Net runs"
+                " without: use one that torch can differentiate, or the form 'clean'."
+            )
+        return clean_and_noise(schedule, step, x, out)
+
+
+def _pulled(
+    pull: _Pull, clean: Tensor, x: Tensor, level: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the clean latent after its pulls, and loss and image before the first."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    for _ in range(pull.settings.n_inner):
+        leaf = clean if x.requires_grad else clean.detach().requires_grad_()
+        with torch.enable_grad():
+            value, images = pull.loss(leaf)
+        seen.append((value.detach(), images.detach()))
+        shift = pull.direction(value, x if x.requires_grad else leaf)
+        clean = leaf.detach() - level * shift
+    return clean, *seen[0]
+
+
+def _steps(
+    pull: _Pull, schedule: Schedule, latent: Latent
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return final latents, losses (n, n_steps) and images before each pull."""
-    settings, backbone = pull.settings, pull.backbone
-    predict = partial(predict_at, backbone, schedule, backbone.null_text())
+    settings = pull.settings
     a = schedule.encode_abar
     x = a**0.5 * latent.z + (1 - a) ** 0.5 * latent.noise
     losses, frames = [], []
-    pulls = settings.pulls(len(schedule.timesteps))
-    for step, active in enumerate(pulls):
-        through = active and settings.form == "unet"
-        x = x.detach().requires_grad_(through)
-        with torch.set_grad_enabled(through):
-            if through and settings.memory == "checkpoint":
-                out = torch_checkpoint(predict, x, step, latent.c, use_reentrant=False)
-            else:
-                out = predict(x, step, latent.c)
-            if through and not out.requires_grad:
-                raise ModelError(
-                    "The form 'unet' needs the U-Net's gradient, but the U-Net runs"
-                    " without: use one that torch can differentiate, or the form"
-                    " 'clean'."
-                )
-            clean, noise = clean_and_noise(schedule, step, x, out)
-        level = settings.strength * (1 - schedule.abar[step]) ** 0.5
-        for inner in range(settings.n_inner if active else 1):
-            leaf = clean if through else clean.detach().requires_grad_(active)
-            with torch.set_grad_enabled(active):
-                value, images = pull.loss(leaf)
-            if inner == 0:
-                losses.append(value.detach())
-                frames.append(images.detach().clamp(-1, 1))
-            if active:
-                shift = pull.direction(value, x if through else leaf)
-                clean = leaf.detach() - level * shift
+    for step, active in enumerate(settings.pulls(len(schedule.timesteps))):
+        x = x.detach().requires_grad_(active and settings.form == "unet")
+        clean, noise = _estimate(pull, schedule, latent, step, x)
+        if active:
+            level = settings.strength * (1 - schedule.abar[step]) ** 0.5
+            clean, value, images = _pulled(pull, clean, x, level)
+        else:
+            with torch.no_grad():
+                value, images = pull.loss(clean)
+        losses.append(value)
+        frames.append(images.clamp(-1, 1))
         x = renoise(schedule, step, clean.detach(), noise.detach())
     return x, torch.stack(losses, 1), torch.stack(frames, 1)
 
@@ -283,3 +317,76 @@ def guide(
 def _loss_of(pull: _Pull, images: Tensor) -> Tensor:
     features = pull.backbone.clip_layers(images, pull.target.layers)
     return structural_loss(features, pull.target, pull.weights)
+
+
+# --- both engines ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CombinedSettings:
+    """The outer loop first, then guided sampling from what it found.
+
+    Attributes
+    ----------
+    alignment : AlignmentSettings
+        Of the loop over z and c.
+    guidance : GuidanceSettings
+        Of the sampling that makes the final image.
+    """
+
+    alignment: AlignmentSettings
+    guidance: GuidanceSettings
+
+
+def combined_preset(
+    config: Stage2Config, *, memory: Memory = "store"
+) -> CombinedSettings:
+    """Return the settings of a short loop with guided sampling at its end."""
+    short = {"preset": "fast", "n_iter": config.n_iter_combined, "n_candidates": 1}
+    steer = {"strength_guided": config.strength_combined}
+    return CombinedSettings(
+        preset(config.model_copy(update=short), memory=memory),
+        guidance_preset(config.model_copy(update=steer), memory=memory),
+    )
+
+
+def align_and_guide(
+    backbone: Backbone,
+    latent: Latent,
+    target: StructuralTarget,
+    diffusion: DiffusionSettings,
+    settings: CombinedSettings,
+    *,
+    keeper: Keeper | None = None,
+) -> AlignmentResult:
+    """Align n images, then sample them guided from the z and c that were found.
+
+    Parameters, errors and warnings are those of `alignment.align` and `guide`.
+
+    Returns
+    -------
+    AlignmentResult
+        That of the loop, with one more candidate, n_iter + 1: the guided image. It is
+        chosen where its loss is the lowest. Costs are those of both.
+    """
+    found = align(
+        *(backbone, latent, target, diffusion, settings.alignment), keeper=keeper
+    )
+    start = Latent(found.z, found.c, latent.noise, latent.names)
+    guided = guide(backbone, start, target, diffusion, settings.guidance)
+    last = settings.alignment.n_iter + 1
+    better = guided.best_iteration > 0
+    spent = found.seconds[-1] + guided.seconds[-1]
+    return replace(
+        found,
+        images=guided.images,
+        candidates=(*found.candidates, last),
+        candidate_losses=np.hstack(
+            [found.candidate_losses, guided.candidate_losses[:, 1:]]
+        ),
+        best_iteration=np.where(better, last, found.best_iteration),
+        diverged=found.diverged | guided.diverged,
+        seconds=np.append(found.seconds, spent),
+        n_unet_evaluations=found.n_unet_evaluations + guided.n_unet_evaluations,
+        n_unet_gradients=found.n_unet_gradients + guided.n_unet_gradients,
+    )

@@ -41,7 +41,14 @@ from minddiff_utils.diffusion import (
     sample,
 )
 from minddiff_utils.errors import ConfigError, StoreError, check_choice
-from minddiff_utils.guidance import GuidanceSettings, guidance_preset, guide
+from minddiff_utils.guidance import (
+    CombinedSettings,
+    GuidanceSettings,
+    align_and_guide,
+    combined_preset,
+    guidance_preset,
+    guide,
+)
 from minddiff_utils.images import to_uint8
 
 __all__ = [
@@ -50,13 +57,13 @@ __all__ = [
     "Finished",
     "Made",
     "Source",
+    "Stage2Settings",
     "align_batch",
     "align_images",
     "begin_stage",
     "diffusion_settings",
     "finish_stage1",
     "finish_stage2",
-    "guided_config",
     "noise_generators",
     "paper_config",
     "read_decoded",
@@ -66,10 +73,13 @@ __all__ = [
     "stage2_table",
     "subject_of",
     "trajectory_arrays",
+    "with_preset",
     "write_images",
     "zero_iterations_equal",
 ]
 
+#: What tells which engine of stage 2 runs, and how.
+Stage2Settings = AlignmentSettings | GuidanceSettings | CombinedSettings
 Images = npt.NDArray[np.uint8]
 Arrays = Mapping[str, npt.NDArray[Any]]
 #: What each stage writes for all images of a subject together.
@@ -225,9 +235,11 @@ def paper_config(config: Stage2Config) -> Stage2Config:
     return config.model_copy(update={"preset": "paper", "n_iter": config.n_iter_paper})
 
 
-def guided_config(config: Stage2Config) -> Stage2Config:
-    """Return the `stage2` part under which the engine `guided` runs."""
-    return config.model_copy(update={"preset": "guided"})
+def with_preset(
+    config: Stage2Config, name: Literal["guided", "combined"]
+) -> Stage2Config:
+    """Return the `stage2` part under which another engine of ours runs."""
+    return config.model_copy(update={"preset": name})
 
 
 # --- reading ------------------------------------------------------------------------
@@ -434,11 +446,11 @@ def align_images(
 ) -> Aligned:
     """Align stage-1 images with their structural features, batch by batch.
 
-    The presets `fast` and `guided` compare the blocks `layers_fast` alone, the others
-    all six. A batch that was cut off goes on from the last state that it kept.
+    The presets of ours compare the blocks `layers_fast` alone, the others all six. A
+    batch that was cut off goes on from the last state that it kept.
     """
     began = time.time()
-    if config.preset in ("fast", "guided"):
+    if config.preset in ("fast", "guided", "combined"):
         features = features.with_layers(config.layers_fast)
     batches = run.batches(len(features.nsd_id))
     settings = stage2_settings(config, backbone)
@@ -453,11 +465,11 @@ def align_images(
     return Aligned(made, tuple(results))
 
 
-def stage2_settings(
-    config: Stage2Config, backbone: Backbone
-) -> AlignmentSettings | GuidanceSettings:
+def stage2_settings(config: Stage2Config, backbone: Backbone) -> Stage2Settings:
     """Return the settings of the engine that `config.preset` names."""
     memory = _memory(backbone)
+    if config.preset == "combined":
+        return combined_preset(config, memory=memory)
     if config.preset == "guided":
         return guidance_preset(config, memory=memory)
     return preset(config, memory=memory)
@@ -467,7 +479,7 @@ def align_batch(
     run: store.Run,
     backbone: Backbone,
     features: DecodedFeatures,
-    settings: AlignmentSettings | GuidanceSettings,
+    settings: Stage2Settings,
 ) -> AlignmentResult:
     """Align the images of one batch by whichever engine the settings belong to.
 
@@ -483,7 +495,10 @@ def align_batch(
     if isinstance(settings, GuidanceSettings):
         return guide(*inputs, settings)
     keeper = _keeper(run, features, settings)
-    result = align(*inputs, settings, generators=generators, keeper=keeper)
+    if isinstance(settings, CombinedSettings):
+        result = align_and_guide(*inputs, settings, keeper=keeper)
+    else:
+        result = align(*inputs, settings, generators=generators, keeper=keeper)
     store.discard(_state_path(run, features, settings))
     return result
 
@@ -493,7 +508,7 @@ _KEEP_EVERY = 25
 
 
 def _state_path(
-    run: store.Run, features: DecodedFeatures, settings: AlignmentSettings
+    run: store.Run, features: DecodedFeatures, settings: Stage2Settings
 ) -> Path:
     """Return where a batch keeps its state: named after all that it depends on."""
     digest = hashlib.sha256(repr(settings).encode())
@@ -507,7 +522,7 @@ def _state_path(
 
 
 def _keeper(
-    run: store.Run, features: DecodedFeatures, settings: AlignmentSettings
+    run: store.Run, features: DecodedFeatures, settings: Stage2Settings
 ) -> Keeper:
     path = _state_path(run, features, settings)
 
@@ -534,7 +549,9 @@ def zero_iterations_equal(
     DataFrame
         Columns nsd_id, equal; `folder` holds stage 1's `<nsd_id>.png`.
     """
-    still = config.model_copy(update={"n_iter": 0})
+    nothing = {"n_iter": 0, "strength_guided": 0.0}
+    same = "fast" if config.preset == "combined" else config.preset
+    still = config.model_copy(update={**nothing, "preset": same})
     made = align_images(run, backbone, features, still).made
     equal = [
         np.array_equal(image, store.read_png(folder / f"{nsd_id}.png"))

@@ -40,10 +40,15 @@ from minddiff_utils.critic import (
 from minddiff_utils.diffusion import draw_noise, make_schedule, sample
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.evaluation import embed_with, resampling
-from minddiff_utils.guidance import GuidanceSettings, guidance_preset
+from minddiff_utils.guidance import (
+    CombinedSettings,
+    GuidanceSettings,
+    combined_preset,
+    guidance_preset,
+)
 from minddiff_utils.images import to_torch, to_uint8
 from minddiff_utils.metrics import score_condition
-from minddiff_utils.reconstruction import DecodedFeatures, Source
+from minddiff_utils.reconstruction import DecodedFeatures, Source, Stage2Settings
 from minddiff_utils.statistics import (
     Resampling,
     crossed_bootstrap_interval,
@@ -84,6 +89,7 @@ SHOWN: Mapping[str, str] = {
     "released": "released code",
     "fast": "fast",
     "guided": "guided",
+    "combined": "combined",
 }
 #: The validation images of notebook 02 and the test images, by part.
 _DECODED = {"pilot": "decoded_validation.h5", "confirmation": "decoded.h5"}
@@ -97,7 +103,7 @@ class Arm:
     ----------
     name, words : str
         Its name in tables, and what it is.
-    settings : AlignmentSettings, GuidanceSettings or None
+    settings : AlignmentSettings, GuidanceSettings, CombinedSettings or None
         The engine's; None means stage 1 alone.
     source : {"decoded", "true", "shuffled"}
         Where its features come from.
@@ -112,14 +118,14 @@ class Arm:
 
     name: str
     words: str
-    settings: AlignmentSettings | GuidanceSettings | None
+    settings: Stage2Settings | None
     source: Source = "decoded"
     layers: tuple[int, ...] | None = None
     n_draws: int = 1
     decoder: Literal["autoencoder", "linear"] = "autoencoder"
 
 
-def _presets(profile: Profile) -> dict[str, AlignmentSettings | GuidanceSettings]:
+def _presets(profile: Profile) -> dict[str, Stage2Settings]:
     config, study = profile.stage2, profile.study
 
     def of(name: str, n_iter: int, **more: Any) -> AlignmentSettings:
@@ -132,6 +138,7 @@ def _presets(profile: Profile) -> dict[str, AlignmentSettings | GuidanceSettings
         "released": of("released", study.n_iter_paper),
         "fast": of("fast", config.n_iter),
         "guided": guidance_preset(config),
+        "combined": combined_preset(config),
     }
 
 
@@ -142,7 +149,7 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
     `fast` pay for, and keeps the one that `fast` would keep.
     """
     found, ours = _presets(profile), profile.stage2.layers_fast
-    fast, guided = found["fast"], found["guided"]
+    fast, guided, both = (found[name] for name in ("fast", "guided", "combined"))
     assert isinstance(fast, AlignmentSettings)
     z_only = replace(fast, lr_c=0.0)
     n_draws = max(2, round(_cost_of(profile, fast) / _stage1_cost(profile)))
@@ -161,6 +168,9 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
         Arm("guided", "guided sampling", guided, layers=ours),
         Arm("guided_shuffled", "guided, another brain", guided, "shuffled", ours),
         Arm("guided_true", "guided, true features", guided, "true", ours),
+        Arm("combined", "short fast loop, then guided", both, layers=ours),
+        Arm("combined_shuffled", "combined, another brain", both, "shuffled", ours),
+        Arm("combined_true", "combined, true features", both, "true", ours),
     )
 
 
@@ -216,6 +226,7 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
         "fast, plateau stop": {"stop_window": max(2, base.n_iter // 4)},
         "fast, bfloat16": {"precision": "bfloat16"},
     }
+    other = "clean" if steer.form == "unet" else "unet"
     pull: dict[str, dict[str, Any]] = {
         "guided": {},
         "guided, half strength": {"strength": steer.strength / 2},
@@ -223,7 +234,7 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
         "guided, 3 pulls": {"form": "clean", "n_inner": 3},
         "guided, first half": {"last": 0.5},
         "guided, second half": {"first": 0.5},
-        "guided, through the U-Net": {"form": "unet", "n_inner": 1},
+        f"guided, form {other}": {"form": other, "n_inner": 1},
     }
     steps = (0.01, 0.001, 0.0001, 0.00001)
     return (
@@ -243,6 +254,7 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
             for n, change in pull.items()
         ],
         Arm("guided, all blocks", "guided, all blocks", steer),
+        *_combinations(base, steer, ours),
         *[
             Arm(
                 f"paper, step {eta:g}",
@@ -252,6 +264,20 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
             for eta in steps
         ],
     )
+
+
+def _combinations(
+    base: AlignmentSettings, steer: GuidanceSettings, layers: tuple[int, ...]
+) -> list[Arm]:
+    """Return short loops of `base` followed by guidance at several strengths."""
+    arms = []
+    for n_iter in (base.n_iter // 3, base.n_iter // 2):
+        short = replace(base, n_iter=n_iter, n_candidates=1)
+        for factor in (1, 2):
+            pull = replace(steer, strength=factor * steer.strength)
+            name = f"combined, {n_iter} steps, strength {pull.strength:g}"
+            arms.append(Arm(name, name, CombinedSettings(short, pull), layers=layers))
+    return arms
 
 
 # --- making images --------------------------------------------------------------------
@@ -367,6 +393,11 @@ def balanced_loss(
     return structural_loss(features, target, layer_weights(target, "balanced")).cpu()
 
 
+#: Raised whenever the images of some arm change with the same settings. Algorithm 1's
+#: arms take hours, so another line of code elsewhere must not throw them away.
+_ENGINES = 1
+
+
 def _arm_file(run: store.Run, part: Part, arm: Arm) -> Path:
     """Return the file of an arm, named after all that its images depend on.
 
@@ -379,7 +410,7 @@ def _arm_file(run: store.Run, part: Part, arm: Arm) -> Path:
         _n_images(profile, part),
         (profile.seed, profile.stage1, profile.models, profile.features),
         provenance.digest_file(_decoder_path(run, part)),
-        provenance.code_digest(),
+        _ENGINES,
     ]
     digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
     folder = run.tree.derived(reconstruction.subject_of(run)) / f"study_{part}"
@@ -596,7 +627,7 @@ def confirm(
     margins: Mapping[str, float],
     *,
     resampling: Resampling,
-    rivals: Sequence[str] = ("fast", "guided"),
+    rivals: Sequence[str] = ("fast", "guided", "combined"),
     references: Iterable[str] = ("paper", "paper_tuned", "released", "none"),
 ) -> pd.DataFrame:
     """Return whether the rivals are no worse than each reference, endpoint by endpoint.

@@ -9,11 +9,13 @@ float32, as in a run. Every part is a process of its own, so that its peak memor
 own. With `--out` the figures become rates for `minddiff plan`; put them in `data/cost`.
 
 On a CPU a sampler of one step is run, which ends within minutes and 20 GB; on a GPU the
-profile's 35, with a warm-up. `--steps` changes this. A preset's iterations are cut off
-after `--iterations`; what they cost is what an uncut run pays for each of its own.
+profile's 35 (`--steps` changes this). Iterations of a preset are cut off after
+`--iterations`: each costs what each of an uncut run does. With `--threads 1` the clock
+is the processor's, which other work on the machine does not stop.
 """
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -23,11 +25,15 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from minddiff_utils import backbone as models
 from minddiff_utils import cost
@@ -37,6 +43,7 @@ from minddiff_utils.config import Profile, load_profile
 from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
 from minddiff_utils.guidance import guidance_preset, guide
+from minddiff_utils.images import CLIP_MEAN, CLIP_STD
 from minddiff_utils.reconstruction import diffusion_settings
 
 #: huggingface.co/CompVis/stable-diffusion-v1-4, unet/config.json, vae/config.json and
@@ -99,22 +106,24 @@ class StandIn:
         return torch.zeros(len(captions), self.n_tokens, self.width, device=self.device)
 
 
-def build(args: argparse.Namespace, *, device: str | None = None) -> Backbone:
-    """Return the random backbone; on `device` meta it has shapes alone."""
-    kind = torch.device(device or args.device)
-    config = open_clip.get_model_config(CLIP)
+def build(args: argparse.Namespace) -> Backbone:
+    """Return the random backbone."""
+    from open_clip import get_model_config  # after the package, see `backbone`
+
+    kind = torch.device(args.device)
+    config = get_model_config(CLIP)
     with torch.random.fork_rng(devices=[]), kind:
         torch.manual_seed(args.seed)
         vae = models._freeze(models._Autoencoder(**VAE), kind, torch.float32)
         clip = models._build_clip({**config, "quick_gelu": True})
         clip = models._freeze(clip, kind, torch.float32)
         unet = models._freeze(models._UNet(**UNET), kind, DTYPES[args.dtype])
-    words = open_clip.SimpleTokenizer(
-        context_length=config["text_cfg"]["context_length"]
+    context, size = (
+        config["text_cfg"]["context_length"],
+        config["vision_cfg"]["image_size"],
     )
-    eye = models._Eye(
-        clip, words, 224, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    )
+    words = models.SimpleTokenizer(context_length=context)
+    eye = models._Eye(clip, words, size, CLIP_MEAN, CLIP_STD)
     text = StandIn(device=kind.type)
     return models._assemble("sd14", vae, unet, SCHEDULER, text, eye)
 
@@ -162,6 +171,7 @@ def status_bytes(key: str) -> int:
 
 def held_bytes(device: str) -> int:
     """Return what is held now, and let the peak begin here."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
@@ -178,11 +188,16 @@ def peak_bytes(device: str) -> int:
     return status_bytes("VmHWM")
 
 
-def now(device: str) -> float:
+def clock(args: argparse.Namespace) -> str:
+    """Return which clock counts: on one thread the processor's, deaf to other work."""
+    return "processor" if args.device == "cpu" and args.threads == 1 else "wall"
+
+
+def now(args: argparse.Namespace) -> float:
     """Return the time at which everything asked for so far is done."""
-    if device == "cuda":
+    if args.device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return time.process_time() if clock(args) == "processor" else time.perf_counter()
 
 
 class Saved:
@@ -225,22 +240,24 @@ class Unit:
     function: Callable[..., Tensor]
     leaves: tuple[Tensor, ...]
 
-    def forward(self, device: str) -> float:
+    def forward(self, args: argparse.Namespace) -> float:
         """Return the seconds of an evaluation without a graph."""
-        began = now(device)
+        began = now(args)
         with torch.no_grad():
             self.function(*self.leaves)
-        return now(device) - began
+        return now(args) - began
 
-    def gradient(self, device: str, backbone: Backbone) -> tuple[float, float, int]:
+    def gradient(
+        self, args: argparse.Namespace, backbone: Backbone
+    ) -> tuple[float, float, int]:
         """Return seconds of evaluation and gradient, and the bytes kept between."""
         leaves = [leaf.requires_grad_() for leaf in self.leaves]
-        began = now(device)
+        began = now(args)
         with Saved(backbone) as saved:
             out = self.function(*leaves)
-        half = now(device)
+        half = now(args)
         torch.autograd.grad(out.float().square().sum(), leaves)
-        return half - began, now(device) - half, saved.bytes
+        return half - began, now(args) - half, saved.bytes
 
 
 def make_unit(backbone: Backbone, args: argparse.Namespace, name: str) -> Unit:
@@ -276,8 +293,8 @@ def run_unit(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
     def once() -> tuple[float, ...]:
         if forward_only:
-            return (unit.forward(args.device),)
-        return unit.gradient(args.device, backbone)
+            return (unit.forward(args),)
+        return unit.gradient(args, backbone)
 
     for _ in range(args.warm_up):
         once()
@@ -292,24 +309,54 @@ def run_unit(args: argparse.Namespace, name: str) -> dict[str, Any]:
     return {**found, "peak_bytes": peak_bytes(args.device)}
 
 
+def fused(q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
+    """Return the operations of the CPU's fused attention; torch counts none."""
+    return sdpa_flop_count(q, k, v)
+
+
+def fused_gradient(g: Any, q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> int:
+    """Return those of its gradient."""
+    return sdpa_backward_flop_count(g, q, k, v)
+
+
+def operation_counter() -> FlopCounterMode:
+    """Return a counter of all operations inside a block."""
+    name = "_scaled_dot_product_flash_attention_for_cpu"
+    forward, backward = (
+        getattr(torch.ops.aten, name),
+        getattr(torch.ops.aten, f"{name}_backward"),
+    )
+    known = {forward: fused, backward: fused_gradient}
+    return FlopCounterMode(display=False, custom_mapping=known)
+
+
 def run_operations(args: argparse.Namespace) -> dict[str, float]:
     """Count operations of one sample through each unit, and weights; shapes alone."""
-    args.batch = 1
-    backbone = build(args, device="meta")
-    found: dict[str, float] = {}
-    for name in ("unet_store", "decode_gradient", "clip_gradient"):
-        unit, label = make_unit(backbone, args, name), name.partition("_")[0]
-        leaves = [leaf.requires_grad_() for leaf in unit.leaves]
-        with FlopCounterMode(display=False) as forward:
-            out = unit.function(*leaves)
-        with FlopCounterMode(display=False) as backward:
-            torch.autograd.grad(out.sum(), leaves)
-        found[f"{label}_forward"] = forward.get_total_flops()
-        found[f"{label}_backward"] = backward.get_total_flops()
+    args.batch, args.device, found = 1, "cpu", {}
+    backbone = build(args)
+    # fake tensors of a CPU take its fused attention, whose gradient forms part of the
+    # evaluation again, as on a GPU; those of the device meta would not
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        count_units(backbone, args, found)
     parts = {"unet": backbone._unet, "vae": backbone._vae, "clip": backbone._eye.clip}
     for label, part in parts.items():
         found[f"{label}_weights"] = sum(p.numel() for p in part.parameters())
     return found
+
+
+def count_units(
+    backbone: Backbone, args: argparse.Namespace, found: dict[str, float]
+) -> None:
+    """Add the operations of each unit to `found`."""
+    for name in ("unet_store", "decode_gradient", "clip_gradient"):
+        unit, label = make_unit(backbone, args, name), name.partition("_")[0]
+        leaves = [leaf.requires_grad_() for leaf in unit.leaves]
+        with operation_counter() as forward:
+            out = unit.function(*leaves)
+        with operation_counter() as backward:
+            torch.autograd.grad(out.sum(), leaves)
+        found[f"{label}_forward"] = forward.get_total_flops()
+        found[f"{label}_backward"] = backward.get_total_flops()
 
 
 # --- presets --------------------------------------------------------------------------
@@ -336,21 +383,21 @@ def time_alignment(
     layers: tuple[int, ...],
 ) -> dict[str, Any]:
     """Run `align` up to its first iterations; return seconds and counts."""
-    device, marks = args.device, {}
+    marks: dict[str, float] = {}
     latent, generators = problem(backbone, args)
     target = random_target(backbone, args, layers)
     settings = preset(config, memory=args.memory)
 
     def load() -> None:
-        marks["loop"] = now(device)
+        marks["loop"] = now(args)
 
     def save(state: Mapping[str, Any]) -> None:
         if state["diverged"].any():
             sys.exit("a loss lost its number, so that not all images were computed")
-        marks["end"] = now(device)
+        marks["end"] = now(args)
         raise CutOffError
 
-    marks["start"] = now(device)
+    marks["start"] = now(args)
     keeper = Keeper(load, save, args.iterations)
     try:
         inputs = (backbone, latent, target, diffusion, settings)
@@ -381,9 +428,9 @@ def time_guidance(
     latent, _ = problem(backbone, args)
     target = random_target(backbone, args, layers)
     settings = guidance_preset(config, memory=args.memory)
-    began = now(args.device)
+    began = now(args)
     result = guide(backbone, latent, target, diffusion, settings)
-    seconds = now(args.device) - began
+    seconds = now(args) - began
     if result.diverged.any():
         sys.exit("a loss lost its number, so that not all images were computed")
     work = cost.guidance_work(make_schedule(backbone, diffusion), settings)
@@ -399,7 +446,7 @@ def run_preset(args: argparse.Namespace, name: str) -> dict[str, Any]:
     layers = tuple(config.layers_fast) if ours else profile.features.clip_layers
     diffusion = short_settings(profile, args)
     function = time_guidance if name == "guided" else time_alignment
-    for _ in range(args.warm_up):
+    for _ in range(args.warm_up if args.device == "cuda" else 0):
         function(backbone, args, config, diffusion, layers)
     held = held_bytes(args.device)
     found = function(backbone, args, config, diffusion, layers)
@@ -434,20 +481,28 @@ def device_name(args: argparse.Namespace) -> str:
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return f"{names[0] if names else 'unnamed CPU'}, {args.threads} threads"
+    return f"{names[0] if names else 'unnamed CPU'}, {args.threads} thread(s)"
 
 
 def to_rates(args: argparse.Namespace, parts: Mapping[str, Any]) -> cost.Rates:
     """Return the figures of the units as rates: of one sample."""
     n = args.batch
+
+    def forward(part: str) -> float:
+        return parts[part]["seconds_forward"] / n
+
+    def backward(part: str, plain: str) -> float:
+        # an evaluation that keeps its values is slower: the gradient pays for that
+        return forward(part) + parts[part]["seconds_backward"] / n - forward(plain)
+
     seconds = cost.Seconds(
-        unet_forward=parts["unet_forward"]["seconds_forward"] / n,
-        unet_backward_stored=parts["unet_store"]["seconds_backward"] / n,
-        unet_backward_checkpointed=parts["unet_checkpoint"]["seconds_backward"] / n,
-        decode_forward=parts["decode_forward"]["seconds_forward"] / n,
-        decode_backward=parts["decode_gradient"]["seconds_backward"] / n,
-        clip_forward=parts["clip_gradient"]["seconds_forward"] / n,
-        clip_backward=parts["clip_gradient"]["seconds_backward"] / n,
+        unet_forward=forward("unet_forward"),
+        unet_backward_stored=backward("unet_store", "unet_forward"),
+        unet_backward_checkpointed=backward("unet_checkpoint", "unet_forward"),
+        decode_forward=forward("decode_forward"),
+        decode_backward=backward("decode_gradient", "decode_forward"),
+        clip_forward=forward("clip_gradient"),
+        clip_backward=backward("clip_gradient", "clip_gradient"),
     )
 
     def above(part: str) -> float:
@@ -509,6 +564,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
     return {
         **facts,
         "measured": time.strftime("%Y-%m-%d"),
+        "clock": clock(args),
         "steps": args.steps,
         "memory": args.memory,
         "operations": counted,
@@ -535,7 +591,7 @@ def main() -> None:
         "--repeats", type=int, help="of a unit; default: 1 on a CPU, else 5"
     )
     parser.add_argument(
-        "--warm-up", type=int, help="runs before; default: 0 on a CPU, else 1"
+        "--warm-up", type=int, default=1, help="runs before; of a preset on a GPU only"
     )
     parser.add_argument("--memory", choices=("store", "checkpoint"))
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
@@ -546,8 +602,8 @@ def main() -> None:
         "--part", choices=parts, help="this part alone, in this process"
     )
     args = parser.parse_args()
-    quick = {"steps": 1, "iterations": 1, "repeats": 1, "warm_up": 0}
-    thorough = {"steps": 0, "iterations": 3, "repeats": 5, "warm_up": 1}
+    quick = {"steps": 1, "iterations": 1, "repeats": 1}
+    thorough = {"steps": 0, "iterations": 3, "repeats": 5}
     for name, value in (quick if args.device == "cpu" else thorough).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
