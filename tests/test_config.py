@@ -102,7 +102,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("n_iter: 19", "n_iter: -3", "stage2.n_iter is -3, but must be"),
+        ("n_iter: 17", "n_iter: -3", "stage2.n_iter is -3, but must be"),
         (
             "preset: fast",
             "preset: quick",

@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from minddiff_utils import cost
-from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, Latent, align
+from minddiff_utils.alignment import (
+    AlignmentResult,
+    AlignmentSettings,
+    Latent,
+    align,
+    surrogate,
+)
 from minddiff_utils.alignment import preset as alignment_preset
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.cli import main
@@ -20,7 +26,13 @@ from minddiff_utils.cost import PRESETS, Counts, Footprint, Preset, Work
 from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import Memory, draw_noise, make_schedule
 from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.guidance import GuidanceSettings, guidance_preset, guide
+from minddiff_utils.guidance import (
+    GuidanceSettings,
+    align_and_guide,
+    combined_preset,
+    guidance_preset,
+    guide,
+)
 from minddiff_utils.reconstruction import diffusion_settings
 
 #: Small enough to run: 4 sampler steps, 3 iterations, a surrogate of 2 guided steps.
@@ -98,6 +110,8 @@ def _run(
     inputs = (backbone, latent, target, diffusion_settings(profile.stage1))
     if preset == "guided":
         return guide(*inputs, guidance_preset(config, memory=memory))
+    if preset == "combined":
+        return align_and_guide(*inputs, combined_preset(config, memory=memory))
     settings = alignment_preset(config, memory=memory)
     return align(*inputs, settings, generators=generators)
 
@@ -157,16 +171,18 @@ def test_counts_hold_at_the_edges_of_the_settings(changes: dict[str, Any]) -> No
     meter = Meter(backbone)
     align(backbone, latent, target, diffusion, settings)
     full = make_schedule(backbone, diffusion)
-    short = cost.surrogate(full, diffusion.guidance_scale, settings)
+    short = surrogate(full, settings)
     work = cost.alignment_work(full, short, settings)
     assert meter.seen == {name: N * n for name, n in _metered(work).items()}
 
 
 def test_the_papers_evaluations_are_those_of_algorithm_1() -> None:
-    work = cost.preset_work(load_profile("nsd"), "paper", "checkpoint")
+    profile = load_profile("nsd")
+    work = cost.preset_work(profile, "paper", "checkpoint")
     # 35 guided steps are 70 evaluations: in 300 gradient steps, in the last look, and
-    # in stage 1's image and four candidates.
-    assert work.total.unet_forwards == 70 * (300 + 1 + 5)
+    # in stage 1's image and the candidates.
+    n_images = 300 + 1 + 1 + profile.stage2.n_candidates
+    assert work.total.unet_forwards == 70 * n_images
     assert work.total.unet_backwards == 70 * 300
 
 
@@ -370,8 +386,8 @@ def test_plan_prints_a_row_per_preset_and_says_what_was_not_measured(
     monkeypatch.setattr(cost, "project_root", lambda: tmp_path)  # no rates there
     lines = _said(capsys, "--profile", "nsd")
     assert "subjects 1, 2, 5, 7 · 982 images of each" in lines[0]
-    assert [line.split()[0] for line in lines[2:6]] == list(PRESETS)
-    assert all(line.endswith("not measured") for line in lines[2:6])
+    assert [line.split()[0] for line in lines[2:7]] == list(PRESETS)
+    assert all(line.endswith("not measured") for line in lines[2:7])
     assert any("Nobody has measured a cuda device" in line for line in lines[6:])
 
 
@@ -395,7 +411,7 @@ def test_plan_with_a_speed_labels_its_hours_an_estimate(
 ) -> None:
     lines = _said(capsys, "--profile", "nsd", "--tflops", "250")
     label = "estimate from operation counts at 250 TFLOP/s"
-    assert all(line.endswith(label) for line in lines[2:6])
+    assert all(line.endswith(label) for line in lines[2:7])
     assert any("nothing was measured" in line for line in lines[6:])
 
 
@@ -403,7 +419,7 @@ def test_plan_of_other_models_gives_counts_alone(
     capsys: pytest.CaptureFixture,
 ) -> None:
     lines = _said(capsys, "--profile", "smoke", "--tflops", "1")
-    assert all(line.endswith("none for these models") for line in lines[2:6])
+    assert all(line.endswith("none for these models") for line in lines[2:7])
     assert any("not for demo" in line for line in lines[6:])
 
 
@@ -426,3 +442,16 @@ def test_wrong_use_of_plan_gets_one_sentence_and_exit_code_one(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_ours_keep_to_their_share_of_algorithm_1() -> None:
+    for name in ("demo", "nsd"):
+        profile = load_profile(name)
+        settings = profile.stage2.model_copy(update={"n_iter_paper": 300})
+        whole = profile.model_copy(update={"stage2": settings})
+        paper, fast, guided = (
+            cost.preset_work(whole, preset, "store").total.unet_forwards
+            for preset in ("paper", "fast", "guided")
+        )
+        assert fast <= paper / 30
+        assert guided <= paper / 100

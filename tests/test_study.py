@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from minddiff_utils import figures, reconstruction, store, study
+from minddiff_utils import cli, figures, reconstruction, store, study
 from minddiff_utils.alignment import AlignmentSettings
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.config import load_profile
@@ -256,7 +256,7 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     )
     run = start(None)
     assert study.read(run) is None
-    rivals = {"references": ("paper", "none"), "rivals": ("fast", "guided")}
+    rivals = {"rivals": ("fast", "guided"), "references": ("paper", "none")}
     verdicts = study.confirm(
         scores, run.profile.study.margins, resampling=resampling(run), **rivals
     )
@@ -284,3 +284,32 @@ def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> No
     assert text["command"] == "minddiff study --profile smoke --part confirmation"
     assert text["arms"]["fast"]["settings"]["n_iter"] == 2
     assert text["profile"]["study"]["margin_ssim"] == 0.02
+
+
+# --- the command --------------------------------------------------------------------
+
+
+def test_the_command_says_in_one_sentence_what_has_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    tiny = ["--set", "models.backbone=tiny"]
+    assert cli.main(["study", "--profile", "smoke", "--jobs", "1", *tiny]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "decoded.h5" in said[0]
+    assert not (tmp_path / "data" / "study").exists()
+
+
+def test_the_command_runs_the_pilot_of_every_subject(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start(None)
+    given = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
+    words = ["study", "--profile", "smoke", "--part", "pilot", "--jobs", "1"]
+    assert cli.main([*words, *given]) == 0
+    table = store.read_table(run.tree.study / "pilot.csv")
+    assert table["method"].tolist() == [a.name for a in study.pilot_arms(run.profile)]
+    assert "subject 2, fast" in capsys.readouterr().out
+    text = json.loads((run.tree.study / "pilot.json").read_text(encoding="utf-8"))
+    assert text["arms"]["none"]["settings"] is None

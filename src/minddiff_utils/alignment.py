@@ -68,6 +68,7 @@ __all__ = [
     "Latent",
     "align",
     "preset",
+    "surrogate",
 ]
 
 LOG = logging.getLogger(__name__)
@@ -313,6 +314,8 @@ def preset(config: Stage2Config, *, memory: Memory = "store") -> AlignmentSettin
             noise="fresh",
             **common,
         )
+    if config.n_iter_fast is not None:
+        common["n_iter"] = config.n_iter_fast
     return AlignmentSettings(
         lr_z=config.lr_z,
         lr_c=config.lr_c,
@@ -320,6 +323,7 @@ def preset(config: Stage2Config, *, memory: Memory = "store") -> AlignmentSettin
         anchor_c=config.anchor_c,
         n_steps=config.n_steps_fast,
         guidance_scale=config.guidance_scale_fast,
+        guided_share=config.guided_share_fast,
         solver=config.solver_fast,
         precision=config.precision_fast,
         stop_level=config.stop_level,
@@ -375,6 +379,20 @@ class _Engine:
             return images, self.loss_of(images, rows)
 
 
+def surrogate(full: Schedule, settings: AlignmentSettings) -> Schedule:
+    """Return the sampler that is optimised through, of the complete one `full`."""
+    n_steps, scale = settings.n_steps, settings.guidance_scale
+    short = thin(
+        full,
+        len(full.timesteps) if n_steps is None else n_steps,
+        full.guidance[0] if scale is None else scale,
+        solver=settings.solver,
+        guided_share=settings.guided_share,
+    )
+    n_active = settings.active_steps
+    return short if n_active is None else with_active_steps(short, n_active)
+
+
 def _engine(
     backbone: Backbone,
     target: StructuralTarget,
@@ -382,16 +400,7 @@ def _engine(
     settings: AlignmentSettings,
 ) -> _Engine:
     full = make_schedule(backbone, diffusion)
-    n_steps, scale = settings.n_steps, settings.guidance_scale
-    short = thin(
-        full,
-        len(full.timesteps) if n_steps is None else n_steps,
-        diffusion.guidance_scale if scale is None else scale,
-        solver=settings.solver,
-        guided_share=settings.guided_share,
-    )
-    if settings.active_steps is not None:
-        short = with_active_steps(short, settings.active_steps)
+    short = surrogate(full, settings)
     if settings.lr_c > 0 and not short.reads_text:
         raise ConfigError(
             "With a guidance_scale of 0 the U-Net does not read c, so c cannot be"

@@ -221,6 +221,23 @@ def _plan_notes(found: "Sequence[Prediction]", profile: Profile) -> list[str]:
     return notes
 
 
+# --- study ----------------------------------------------------------------------------
+
+
+def _study(args: argparse.Namespace) -> None:
+    from minddiff_utils import study  # loads torch and diffusers, seconds
+
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    overrides = _overrides(args)
+    profile = load_profile(args.profile, overrides)
+    _say(f"{profile.label} · study of stage 2, {args.part}")
+    found = study.run_study(
+        args.profile, overrides, args.part, n_jobs=args.jobs, say=_say
+    )
+    _say(found.round(3).to_string(index=False))
+
+
 # --- the parser -----------------------------------------------------------------------
 
 
@@ -297,6 +314,16 @@ def _add_plan_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_study_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--part",
+        default="confirmation",
+        choices=("pilot", "confirmation"),
+        help="variants on validation images, or all arms on test images",
+    )
+    command.add_argument("--jobs", type=int, default=2, help="subjects at once")
+
+
 _Options = Callable[[argparse.ArgumentParser], None]
 _NOTEBOOKS: tuple[_Options, ...] = (_add_profile_options, _add_job_options)
 _COMMANDS: tuple[
@@ -315,6 +342,12 @@ _COMMANDS: tuple[
         _plan,
         "say what stage 2 costs under each preset, before it runs",
         (_add_profile_options, _add_plan_options),
+    ),
+    (
+        "study",
+        _study,
+        "compare the engines of stage 2; goes on where it was cut off",
+        (_add_profile_options, _add_study_options),
     ),
 )
 

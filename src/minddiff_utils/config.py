@@ -157,9 +157,11 @@ class Stage2Config(_Frozen):
     lr_z: Annotated[float, Field(ge=0)] = 0.01
     lr_c: Annotated[float, Field(ge=0)] = 0.01
     anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
+    n_iter_fast: PositiveInt | None = None  # of the preset fast; null: n_iter
     n_steps_fast: PositiveInt = 6  # solver steps of the fast preset's surrogate
     layers_fast: tuple[int, ...] = (1, 2)  # CLIP blocks in the fast preset's loss
     guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
+    guided_share_fast: Share = 1.0  # of the surrogate's steps, noisiest first
     solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"] = "ddim"
     precision_fast: Literal["float32", "bfloat16"] = "float32"
     # fast stops an image below this times the discrepancy level; 0: never

@@ -14,23 +14,21 @@ Counted are the U-Net, the autoencoder's decoder and CLIP. Left out: the text en
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from minddiff_utils.alignment import AlignmentSettings
+from minddiff_utils.alignment import AlignmentSettings, surrogate
 from minddiff_utils.alignment import preset as alignment_preset
 from minddiff_utils.backbone import tiny_backbone
 from minddiff_utils.config import Profile, Stage2Config, project_root
-from minddiff_utils.diffusion import (
-    Memory,
-    Schedule,
-    make_schedule,
-    thin,
-    with_active_steps,
-)
+from minddiff_utils.diffusion import Memory, Schedule, make_schedule
 from minddiff_utils.errors import ConfigError, DataError, check_choice, check_exists
-from minddiff_utils.guidance import GuidanceSettings, guidance_preset
+from minddiff_utils.guidance import (
+    GuidanceSettings,
+    combined_preset,
+    guidance_preset,
+)
 from minddiff_utils.reconstruction import diffusion_settings, paper_config
 
 __all__ = [
@@ -56,12 +54,11 @@ __all__ = [
     "preset_work",
     "read_rates",
     "seconds",
-    "surrogate",
     "wall_hours",
 ]
 
-Preset = Literal["paper", "released", "fast", "guided"]
-PRESETS: tuple[Preset, ...] = ("paper", "released", "fast", "guided")
+Preset = Literal["paper", "released", "fast", "guided", "combined"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 Kind = Literal["cpu", "cuda"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -263,31 +260,6 @@ def memory_on(device: str) -> Memory:
     return "checkpoint" if device == "cuda" else "store"
 
 
-def surrogate(
-    full: Schedule, guidance_scale: float, settings: AlignmentSettings
-) -> Schedule:
-    """Return the sampler through which `align` optimises.
-
-    Parameters
-    ----------
-    full : Schedule
-        The complete sampler.
-    guidance_scale : float
-        Its guidance, where the settings name none.
-    settings : AlignmentSettings
-    """
-    n_steps, scale = settings.n_steps, settings.guidance_scale
-    short = thin(
-        full,
-        len(full.timesteps) if n_steps is None else n_steps,
-        guidance_scale if scale is None else scale,
-        solver=settings.solver,
-        guided_share=settings.guided_share,
-    )
-    n_active = settings.active_steps
-    return short if n_active is None else with_active_steps(short, n_active)
-
-
 def iteration_counts(short: Schedule) -> Counts:
     """Return what one gradient step through the schedule costs one image."""
     return Counts(short.n_unet_evaluations, short.n_unet_gradients, 1, 1, 1, 1)
@@ -364,9 +336,15 @@ def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
     config = _stage2_config(profile.stage2, preset)
     if preset == "guided":
         return guidance_work(full, guidance_preset(config, memory=memory))
+    if preset == "combined":
+        both = combined_preset(config, memory=memory)
+        steered = guidance_work(full, both.guidance)
+        loop = alignment_work(full, surrogate(full, both.alignment), both.alignment)
+        finishing = loop.finishing + steered.total  # in the U-Net's own precision
+        held, calls = max((w.held, w.calls) for w in (loop, steered))
+        return replace(loop, finishing=finishing, held=held, calls=calls)
     settings = alignment_preset(config, memory=memory)
-    short = surrogate(full, diffusion.guidance_scale, settings)
-    return alignment_work(full, short, settings)
+    return alignment_work(full, surrogate(full, settings), settings)
 
 
 def _stage2_config(config: Stage2Config, preset: Preset) -> Stage2Config:
@@ -516,7 +494,7 @@ def predict(profile: Profile, preset: Preset, choose: Chooser) -> Prediction:
     Parameters
     ----------
     profile : Profile
-    preset : {"paper", "released", "fast", "guided"}
+    preset : {"paper", "released", "fast", "guided", "combined"}
     choose : callable
         The U-Net's precision to rates, see `find_rates`.
     """

@@ -342,7 +342,8 @@ def combined_preset(
     config: Stage2Config, *, memory: Memory = "store"
 ) -> CombinedSettings:
     """Return the settings of a short loop with guided sampling at its end."""
-    short = {"preset": "fast", "n_iter": config.n_iter_combined, "n_candidates": 1}
+    n_iter = config.n_iter_combined
+    short = {"preset": "fast", "n_iter_fast": n_iter, "n_candidates": 1}
     steer = {"strength_guided": config.strength_combined}
     return CombinedSettings(
         preset(config.model_copy(update=short), memory=memory),

@@ -549,7 +549,7 @@ def zero_iterations_equal(
     DataFrame
         Columns nsd_id, equal; `folder` holds stage 1's `<nsd_id>.png`.
     """
-    nothing = {"n_iter": 0, "strength_guided": 0.0}
+    nothing = {"n_iter": 0, "n_iter_fast": None, "strength_guided": 0.0}
     same = "fast" if config.preset == "combined" else config.preset
     still = config.model_copy(update={**nothing, "preset": same})
     made = align_images(run, backbone, features, still).made

@@ -557,6 +557,7 @@ def run_subject(run: store.Run, part: Part, say: Callable[[str], None]) -> pd.Da
         raise ConfigError(
             f"Profile {run.profile.name} has no study: set study.n_images above 0."
         )
+    store.read_arrays(_decoder_path(run, part), ["nsd_id"])  # says if it is not there
     backbone = load_backbone(run.profile.models, run.tree.models)
     judge = load_judge(run.tree.models, kind=run.profile.models.backbone)
     chosen = pilot_arms if part == "pilot" else confirmation_arms
