@@ -203,6 +203,7 @@ def test_images_of_different_sizes_are_refused(
 
 
 COMPLETE = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
+COMPLETE += ("stage2_guided", "stage2_combined")
 
 
 def _written(run: store.Run, rng: np.random.Generator) -> Condition:

@@ -37,7 +37,7 @@ SMALL = {
     "evaluation.n_permutations": 20,
 }
 GENERATED = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
-GENERATED += ("stage2_true", "stage2_shuffled")
+GENERATED += ("stage2_true", "stage2_shuffled", "stage2_guided", "stage2_combined")
 
 
 def _colour(x: Tensor) -> Tensor:

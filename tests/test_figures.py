@@ -141,8 +141,39 @@ def _panels() -> MethodPanels:
     )
 
 
+STUDY = ("structural_loss", "ssim_2d", "pcc", "clip_judge")
+
+
+def _points() -> pd.DataFrame:
+    rows = [
+        (arm, k, 0.5 + 0.1 * i, 0.4, 0.8, 10.0 ** (i + 1), 12, 2)
+        for (i, arm), k in product(enumerate(("none", "fast", "paper")), STUDY)
+    ]
+    names = "method metric value low high cost n n_subjects"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _verdicts() -> pd.DataFrame:
+    said = ("no worse", "not shown", "worse")
+    rows = [
+        (s, "fast", "paper", k, 0.01, -0.03, 0.05, 0.02, 0.04, said[i % 3], 6)
+        for i, (s, k) in enumerate(product(SUBJECTS, STUDY))
+    ]
+    names = "subject method reference metric value low high margin p_holm verdict n"
+    return pd.DataFrame(rows, columns=names.split())
+
+
 #: Every public figure, drawn from small made-up arrays.
 DRAWN: dict[str, Callable[[str], Figure]] = {
+    "fig_pareto": lambda label: figures.fig_pareto(
+        _points(),
+        {"fast": "fast", "paper": "the paper's"},
+        confidence=0.95,
+        label=label,
+    ),
+    "fig_no_worse": lambda label: figures.fig_no_worse(
+        _verdicts(), reference="paper", confidence=0.95, label=label
+    ),
     "fig_roi_counts": lambda label: figures.fig_roi_counts(_counts(), label=label),
     "fig_reliability": lambda label: figures.fig_reliability(
         np.linspace(0, 0.9, 22), np.arange(22) % 11, AREAS, label=label
@@ -365,8 +396,8 @@ def test_gallery_places_images_by_row_and_leaves_cells_blank() -> None:
 def test_losses_are_relative_to_each_image_s_first() -> None:
     axes = DRAWN["fig_losses"](DEMO).axes[0]
     mean = axes.lines[2].get_ydata()  # after one thin line per image
-    # images: 1, .75, .5 and 1, none, .25
-    np.testing.assert_allclose(mean, [1.0, 0.75, 0.375])
+    # images: 1, .75, .5 and 1, none (the last one stands), .25
+    np.testing.assert_allclose(mean, [1.0, 0.875, 0.375])
 
 
 def test_losses_fill_the_candidate_that_was_chosen() -> None:
@@ -584,3 +615,23 @@ def test_a_caption_is_drawn_as_it_is_and_never_as_a_formula() -> None:
 def test_captions_must_match_the_images() -> None:
     with pytest.raises(DataError, match="captions"):
         figures.fig_scenes(_images(2), ["one"], label=DEMO)
+
+
+def test_differences_stand_where_their_subject_is_named() -> None:
+    figure = DRAWN["fig_no_worse"](DEMO)
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["fast, subject 1", "fast, subject 2", "fast, all"]
+    marks = [line for line in axes.lines if line.get_marker() in ("o", "D", "X")]
+    assert [float(np.ravel(line.get_ydata())[0]) for line in marks] == [0, 1, 2]
+    margins = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert np.ravel(margins[0].get_xdata()).tolist() == [-0.02, -0.02]
+
+
+def test_cost_is_drawn_on_a_log_scale_and_controls_are_gray() -> None:
+    figure = DRAWN["fig_pareto"](DEMO)
+    assert all(axes.get_xscale() == "log" for axes in figure.axes)
+    points = [c.lines[0] for c in figure.axes[0].containers]
+    assert [float(p.get_xdata()[0]) for p in points] == [10.0, 100.0, 1000.0]
+    colours = [p.get_color() for p in points]
+    assert len(set(map(str, colours))) == 3

@@ -31,6 +31,7 @@ from minddiff_utils import provenance, reconstruction, store
 from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, preset
 from minddiff_utils.backbone import Backbone, Judge, load_backbone, load_judge
 from minddiff_utils.config import Profile
+from minddiff_utils.cost import preset_work
 from minddiff_utils.critic import (
     Critic,
     StructuralTarget,
@@ -152,7 +153,9 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
     fast, guided, both = (found[name] for name in ("fast", "guided", "combined"))
     assert isinstance(fast, AlignmentSettings)
     z_only = replace(fast, lr_c=0.0)
-    n_draws = max(2, round(_cost_of(profile, fast) / _stage1_cost(profile)))
+    cost = preset_work(profile, "fast", "store").total.unet_forwards
+    stage1 = preset_work(profile, "guided", "store").finishing.unet_forwards
+    n_draws = max(2, round(cost / stage1))
     return (
         Arm("none", "stage 1 alone", None),
         Arm(
@@ -174,20 +177,6 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
     )
 
 
-def _stage1_cost(profile: Profile) -> int:
-    config = profile.stage1
-    branches = 1 if config.guidance_scale in (0, 1) else 2
-    return config.decode_steps * branches
-
-
-def _cost_of(profile: Profile, settings: AlignmentSettings) -> int:
-    """Return the U-Net evaluations of an image that never stops early."""
-    steps = min(settings.n_steps or profile.stage1.decode_steps, 10**9)
-    branches = 1 if settings.guidance_scale in (0, 1) else 2
-    looks = (settings.n_iter + 1) * steps * branches
-    return looks + (settings.n_candidates + 1) * _stage1_cost(profile)
-
-
 def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
     """Return the variants of the pilot: one thing changed at a time, then together.
 
@@ -202,20 +191,20 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
     assert isinstance(paper, AlignmentSettings)
     assert isinstance(steer, GuidanceSettings)
     w = profile.stage1.guidance_scale
+    all_guided = {"guidance_scale": w, "guided_share": 1.0}
     short = replace(paper, n_iter=profile.study.n_iter_pilot)
     fast: dict[str, dict[str, Any]] = {
         "fast": {},
-        "fast, dpmpp_2m": {"solver": "dpmpp_2m"},
-        "fast, guidance": {"guidance_scale": w},
-        "fast, dpmpp_2m, guidance": {"solver": "dpmpp_2m", "guidance_scale": w},
-        "fast, dpmpp_2s, guidance": {"solver": "dpmpp_2s", "guidance_scale": w},
+        "fast, no guidance": {"guidance_scale": 1.0},
+        "fast, guidance": all_guided,
         "fast, guidance in half": {"guidance_scale": w, "guided_share": 0.5},
+        "fast, dpmpp_2m": {"solver": "dpmpp_2m"},
+        "fast, dpmpp_2m, guidance": {"solver": "dpmpp_2m", **all_guided},
+        "fast, dpmpp_2s, guidance": {"solver": "dpmpp_2s", **all_guided},
         "fast, 2 steps": {"n_steps": 2},
         "fast, 1 step (x0)": {"n_steps": 1},
-        "fast, all steps": {"n_steps": None, "guidance_scale": w},
-        "fast, all steps, 2 active": {
-            **{"n_steps": None, "guidance_scale": w, "active_steps": 2}
-        },
+        "fast, all steps": {"n_steps": None, **all_guided},
+        "fast, all steps, 2 active": {"n_steps": None, **all_guided, "active_steps": 2},
         "fast, z alone": {"lr_c": 0.0},
         "fast, c alone": {"lr_z": 0.0},
         "fast, no anchor": {"anchor_c": 0.0},
@@ -237,7 +226,7 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
         f"guided, form {other}": {"form": other, "n_inner": 1},
     }
     steps = (0.01, 0.001, 0.0001, 0.00001)
-    return (
+    arms = (
         Arm("none", "stage 1 alone", None),
         *[
             Arm(n, n, replace(base, **change), layers=ours)
@@ -264,6 +253,15 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
             for eta in steps
         ],
     )
+    return _distinct(arms)
+
+
+def _distinct(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    """Return the arms without those that repeat another under a new name."""
+    known: dict[str, Arm] = {}
+    for arm in arms:
+        known.setdefault(repr(replace(arm, name="", words="")), arm)
+    return tuple(known.values())
 
 
 def _combinations(

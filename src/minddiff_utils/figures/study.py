@@ -84,8 +84,8 @@ def fig_pareto(
     subjects = counted(int(points["n_subjects"].max()), "subject")
     note = (
         f"n = {span(points['n'])} images of {subjects}; bars: {confidence:.0%} "
-        "bootstrap over subjects and images. A guided step counts two evaluations; "
-        "gradients are not counted. Gray: controls"
+        "bootstrap interval over subjects and images. A guided step counts two "
+        "evaluations; gradients are not counted. Gray: controls"
     )
     page = Page("Quality against cost in stage 2", note, label)
     figure = new_figure(page, 5.4)
@@ -164,9 +164,9 @@ def fig_no_worse(
     subjects = subject_order(own["subject"].astype(str).tolist())
     n = own.loc[own["subject"] != "all", "n"]
     note = (
-        f"n = {span(n)} images per subject; bars from the {confidence:.0%} one-sided "
-        "lower to the upper bound; dashed: margin. Circle: no worse, diamond: not "
-        "shown, cross: worse"
+        f"n = {span(n)} images per subject; intervals from the {confidence:.0%} "
+        "one-sided lower to the upper bound; dashed: margin. Circle: no worse, "
+        "diamond: not shown, cross: worse"
     )
     page = Page(f"Difference from {reference} (above 0: better)", note, label)
     figure = new_figure(page, 1.4 + 0.24 * len(subjects) * len(methods))
