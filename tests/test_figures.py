@@ -172,7 +172,7 @@ DRAWN: dict[str, Callable[[str], Figure]] = {
         label=label,
     ),
     "fig_no_worse": lambda label: figures.fig_no_worse(
-        _verdicts(), reference="paper", confidence=0.95, label=label
+        _verdicts(), {"fast": "ours"}, reference="paper", confidence=0.95, label=label
     ),
     "fig_roi_counts": lambda label: figures.fig_roi_counts(_counts(), label=label),
     "fig_reliability": lambda label: figures.fig_reliability(
@@ -621,7 +621,7 @@ def test_differences_stand_where_their_subject_is_named() -> None:
     figure = DRAWN["fig_no_worse"](DEMO)
     axes = figure.axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names == ["fast, subject 1", "fast, subject 2", "fast, all"]
+    assert names == ["ours, subject 1", "ours, subject 2", "ours, all"]
     marks = [line for line in axes.lines if line.get_marker() in ("o", "D", "X")]
     assert [float(np.ravel(line.get_ydata())[0]) for line in marks] == [0, 1, 2]
     margins = [line for line in axes.lines if line.get_linestyle() == "--"]

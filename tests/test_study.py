@@ -270,7 +270,7 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95, label=label)
     assert len(figure.axes) == 4
     drawn = figures.fig_no_worse(
-        verdicts, reference="paper", confidence=0.95, label=label
+        verdicts, study.SHOWN, reference="paper", confidence=0.95, label=label
     )
     assert len(drawn.axes) == 4
     with pytest.raises(DataError, match="against nobody has no rows"):

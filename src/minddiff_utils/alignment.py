@@ -314,8 +314,10 @@ def preset(config: Stage2Config, *, memory: Memory = "store") -> AlignmentSettin
             noise="fresh",
             **common,
         )
-    if config.n_iter_fast is not None:
-        common["n_iter"] = config.n_iter_fast
+    common["n_iter"] = (
+        config.n_iter if config.n_iter_fast is None else config.n_iter_fast
+    )
+    common["n_candidates"] = config.n_candidates_fast or config.n_candidates
     return AlignmentSettings(
         lr_z=config.lr_z,
         lr_c=config.lr_c,

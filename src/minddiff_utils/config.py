@@ -168,6 +168,7 @@ class Stage2Config(_Frozen):
     stop_level: Annotated[float, Field(ge=0)] = 0.0
     # iterates whose images the complete sampler makes; the best one is returned
     n_candidates: PositiveInt = 4
+    n_candidates_fast: PositiveInt | None = None  # of the preset fast; null: as above
     form_guided: Literal["clean", "unet"] = "clean"
     strength_guided: Annotated[float, Field(ge=0)] = 0.1
     n_inner_guided: PositiveInt = 1

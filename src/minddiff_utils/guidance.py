@@ -343,7 +343,7 @@ def combined_preset(
 ) -> CombinedSettings:
     """Return the settings of a short loop with guided sampling at its end."""
     n_iter = config.n_iter_combined
-    short = {"preset": "fast", "n_iter_fast": n_iter, "n_candidates": 1}
+    short = {"preset": "fast", "n_iter_fast": n_iter, "n_candidates_fast": 1}
     steer = {"strength_guided": config.strength_combined}
     return CombinedSettings(
         preset(config.model_copy(update=short), memory=memory),

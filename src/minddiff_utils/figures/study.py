@@ -47,10 +47,14 @@ def _metrics(table: pd.DataFrame) -> list[str]:
     return found
 
 
+#: The eighth colour is gray, which is for controls.
+_OWN = (*PALETTE[:7], *PALETTE[8:])
+
+
 def _colours(names: list[str], shown: Mapping[str, str]) -> dict[str, Any]:
     """Return a colour per named method; the others are gray."""
     own = [name for name in names if name in shown]
-    return {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(own)}
+    return {name: _OWN[k % len(_OWN)] for k, name in enumerate(own)}
 
 
 @styled
@@ -103,7 +107,7 @@ def fig_pareto(
     for axes in grid[-2:]:
         axes.set_xlabel("U-Net evaluations per image")
     handles, words = grid[0].get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside lower center", ncols=4)
+    figure.legend(handles, words, loc="outside right center")
     return figure
 
 
@@ -137,7 +141,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 @styled
 def fig_no_worse(
-    verdicts: pd.DataFrame, *, reference: str, confidence: float, label: str
+    verdicts: pd.DataFrame,
+    shown: Mapping[str, str],
+    *,
+    reference: str,
+    confidence: float,
+    label: str,
 ) -> Figure:
     """Draw how far each engine is from the reference, with the margins.
 
@@ -145,6 +154,8 @@ def fig_no_worse(
     ----------
     verdicts : DataFrame
         From `statistics.non_inferiority`.
+    shown : mapping of str to str
+        Words for methods and reference.
     reference : str
         The reference whose rows are drawn.
     confidence : float
@@ -168,7 +179,8 @@ def fig_no_worse(
         "one-sided lower to the upper bound; dashed: margin. Circle: no worse, "
         "diamond: not shown, cross: worse"
     )
-    page = Page(f"Difference from {reference} (above 0: better)", note, label)
+    title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
+    page = Page(title, note, label)
     figure = new_figure(page, 1.4 + 0.24 * len(subjects) * len(methods))
     grid = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
     for axes, metric in zip(grid, metrics, strict=True):
@@ -177,7 +189,7 @@ def fig_no_worse(
     grid[0].set_yticks(
         range(len(subjects) * len(methods)),
         [
-            f"{m}, {'all' if s == 'all' else f'subject {s}'}"
+            f"{shown.get(m, m)}, {'all' if s == 'all' else f'subject {s}'}"
             for m in methods
             for s in subjects
         ],
