@@ -274,7 +274,9 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     )
     assert len(drawn.axes) == 4
     with pytest.raises(DataError, match="against nobody has no rows"):
-        figures.fig_no_worse(verdicts, reference="nobody", confidence=0.95, label=label)
+        figures.fig_no_worse(
+            verdicts, {}, reference="nobody", confidence=0.95, label=label
+        )
 
 
 def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> None:
