@@ -246,3 +246,14 @@ def test_a_process_that_dies_is_said_in_a_sentence(
         )
     assert "what is done is kept." in str(error.value)
     assert not list(folder.parent.rglob("*.run.json"))
+
+
+def test_what_was_kept_for_a_while_is_not_remembered(tmp_path: Path) -> None:
+    kept, gone = tmp_path / "kept.csv", tmp_path / "unfinished.h5"
+    kept.write_text("1", encoding="utf-8")
+    record, journal = tmp_path / "job.run.json", tmp_path / ".job.journal"
+    journal.write_text(f"{gone}\n{kept}\n{kept}\n", encoding="utf-8")
+    job = runner.Job("04_stage2", 1, "key", (), {})
+    runner._remember(job, record, journal, 1.0, 2.0)
+    facts = json.loads(record.read_text(encoding="utf-8"))
+    assert list(facts["artefacts"]) == [str(kept)]

@@ -347,11 +347,13 @@ def _remember(
     job: Job, record: Path, journal: Path, seconds: float, peak_mb: float
 ) -> None:
     lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
+    # what a notebook kept for a while, such as the state of a long loop, is gone again
+    kept = [line for line in sorted(set(lines)) if Path(line).exists()]
     facts = {
         "key": job.key,
         "seconds": round(seconds, 1),
         "peak_mb": round(peak_mb),
-        "artefacts": {p: _stamp(Path(p)) for p in sorted(set(lines))},
+        "artefacts": {p: _stamp(Path(p)) for p in kept},
     }
     part = record.with_suffix(".part")
     part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
