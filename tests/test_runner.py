@@ -1,5 +1,6 @@
 """The runner is strict, skips what is up to date and keeps failures."""
 
+import json
 from pathlib import Path
 
 import nbformat
