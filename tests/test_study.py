@@ -279,6 +279,45 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
         )
 
 
+@pytest.mark.usefixtures("few")
+def test_a_confirmation_without_a_pilot_can_be_read(start: Start) -> None:
+    scores = pd.concat(
+        [study.run_subject(start(s), "confirmation", lambda _: None) for s in (1, 2)],
+        ignore_index=True,
+    )
+    run = start(None)
+    folder = run.tree.study
+    tables = {
+        "scores.csv": scores,
+        "costs.csv": study.cost_table(scores),
+        "verdicts.csv": study.confirm(
+            scores,
+            run.profile.study.margins,
+            resampling=resampling(run),
+            rivals=("fast",),
+            references=("paper",),
+        ),
+    }
+    for name, table in tables.items():
+        store.write_table(folder / name, table, run=run)
+    found = study.read(run)
+    assert found is not None
+    assert found.pilot is None
+    assert set(found.points["n_subjects"]) == {2}
+    assert found.verdicts["method"].unique().tolist() == ["fast"]
+
+
+def test_arms_on_a_gpu_keep_only_the_u_net_s_inputs() -> None:
+    over = {"models.device": "cuda", "models.backbone": "sd14"}
+    found = study._presets(load_profile("nsd", over))
+    for name in ("paper", "paper_tuned", "released", "fast", "guided"):
+        assert found[name].memory == "checkpoint"
+    assert found["combined"].alignment.memory == "checkpoint"
+    assert found["combined"].guidance.memory == "checkpoint"
+    on_cpu = study._presets(load_profile("demo"))
+    assert on_cpu["paper"].memory == "store"
+
+
 def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> None:
     run = start(None)
     text = json.loads(study._settings(run, "confirmation"))

@@ -236,6 +236,9 @@ def _study(args: argparse.Namespace) -> None:
         args.profile, overrides, args.part, n_jobs=args.jobs, say=_say
     )
     _say(found.round(3).to_string(index=False))
+    _say(
+        f"Notebook 04 draws it: minddiff run --profile {profile.name} --only 04 --force"
+    )
 
 
 # --- the parser -----------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Two parts, both outside the notebooks' ten minutes. The pilot tries variants of our
 engines on validation images, which no decoder was fitted to; settings are chosen there.
 The confirmation runs every arm, with the settings of the profile, on test images, and
-holds `fast` and `guided` against `paper` by margins that the profile states. Work is
+holds ours against Algorithm 1 by margins that the profile states. Work is
 kept arm by arm, so that a study that was cut off goes on where it was. Not here: the
 engines (`alignment`, `guidance`) and single scores (`metrics`). Place in the flow:
 layer 9, command `minddiff study`; notebook 04 draws what it found.
@@ -31,7 +31,7 @@ from minddiff_utils import provenance, reconstruction, store
 from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, preset
 from minddiff_utils.backbone import Backbone, Judge, load_backbone, load_judge
 from minddiff_utils.config import Profile
-from minddiff_utils.cost import preset_work
+from minddiff_utils.cost import memory_on, preset_work
 from minddiff_utils.critic import (
     Critic,
     StructuralTarget,
@@ -128,18 +128,19 @@ class Arm:
 
 def _presets(profile: Profile) -> dict[str, Stage2Settings]:
     config, study = profile.stage2, profile.study
+    memory = memory_on(profile.models.device)
 
     def of(name: str, n_iter: int, **more: Any) -> AlignmentSettings:
         update = {"preset": name, "n_iter": n_iter, **more}
-        return preset(config.model_copy(update=update))
+        return preset(config.model_copy(update=update), memory=memory)
 
     return {
         "paper": of("paper", study.n_iter_paper),
         "paper_tuned": of("paper", study.n_iter_paper, step_paper=study.step_tuned),
         "released": of("released", study.n_iter_paper),
         "fast": of("fast", config.n_iter),
-        "guided": guidance_preset(config),
-        "combined": combined_preset(config),
+        "guided": guidance_preset(config, memory=memory),
+        "combined": combined_preset(config, memory=memory),
     }
 
 
@@ -733,15 +734,15 @@ class Found:
 
     Attributes
     ----------
-    pilot : DataFrame
-        From `summarise_pilot`.
+    pilot : DataFrame or None
+        From `summarise_pilot`; None where it has not been run.
     points, costs, verdicts : DataFrame
         From `pareto_table`, `cost_table` and `confirm`.
     confidence : float
         Of intervals and verdicts.
     """
 
-    pilot: pd.DataFrame
+    pilot: pd.DataFrame | None
     points: pd.DataFrame
     costs: pd.DataFrame
     verdicts: pd.DataFrame
@@ -749,7 +750,7 @@ class Found:
 
 
 def read(run: store.Run) -> Found | None:
-    """Return the study of the run's profile, None where it has not been run.
+    """Return the confirmation of the run's profile, None where it has not been run.
 
     Raises
     ------
@@ -761,8 +762,9 @@ def read(run: store.Run) -> Found | None:
         return None
     scores = store.read_table(folder / "scores.csv")
     scores["subject"] = scores["subject"].astype(str)
+    pilot = folder / "pilot.csv"
     return Found(
-        pilot=store.read_table(folder / "pilot.csv"),
+        pilot=store.read_table(pilot) if pilot.is_file() else None,
         points=pareto_table(scores, resampling(run)),
         costs=store.read_table(folder / "costs.csv"),
         verdicts=store.read_table(folder / "verdicts.csv"),
@@ -782,6 +784,7 @@ def _settings(run: store.Run, part: Part) -> str:
                 "source": arm.source,
                 "layers": arm.layers,
                 "n_draws": arm.n_draws,
+                "decoder": arm.decoder,
                 "settings": asdict(arm.settings) if arm.settings else None,
             }
             for arm in chosen(run.profile)
