@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from minddiff_utils import cost
+from minddiff_utils import cost, reconstruction
 from minddiff_utils.alignment import (
     AlignmentResult,
     AlignmentSettings,
@@ -213,7 +213,7 @@ def test_the_peak_is_weights_and_what_a_batch_holds_at_once(
 
 def test_a_gpu_checkpoints_and_holds_one_step_at_a_time() -> None:
     profile = load_profile("nsd")
-    memory = cost.memory_on(profile.models.device)
+    memory = reconstruction.memory_on(profile.models.device)
     assert cost.preset_work(profile, "paper", memory).held == 2
     assert cost.preset_work(profile, "paper", "store").held == 70
 

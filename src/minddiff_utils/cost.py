@@ -29,7 +29,7 @@ from minddiff_utils.guidance import (
     combined_preset,
     guidance_preset,
 )
-from minddiff_utils.reconstruction import diffusion_settings, paper_config
+from minddiff_utils.reconstruction import diffusion_settings, memory_on, paper_config
 
 __all__ = [
     "OPERATIONS",
@@ -47,7 +47,6 @@ __all__ = [
     "find_rates",
     "guidance_work",
     "iteration_counts",
-    "memory_on",
     "operations",
     "peak_bytes",
     "predict",
@@ -253,11 +252,6 @@ class Work:
     def total(self) -> Counts:
         """Return both parts together."""
         return self.optimising + self.finishing
-
-
-def memory_on(device: str) -> Memory:
-    """Return how stage 2 keeps values on a device, as `reconstruction` chooses it."""
-    return "checkpoint" if device == "cuda" else "store"
 
 
 def iteration_counts(short: Schedule) -> Counts:

@@ -64,6 +64,7 @@ __all__ = [
     "diffusion_settings",
     "finish_stage1",
     "finish_stage2",
+    "memory_on",
     "noise_generators",
     "paper_config",
     "read_decoded",
@@ -359,12 +360,15 @@ def _ids(
     return features.nsd_id[np.array([r for rows in batches for r in rows], np.int64)]
 
 
-def _memory(backbone: Backbone) -> Memory:
-    """Return how `align` holds intermediate values; the gradients are the same.
+def memory_on(device: str) -> Memory:
+    """Return how stage 2 holds intermediate values; the gradients are the same.
 
     A GPU's memory does not hold all steps of a full-size U-Net.
+
+    >>> memory_on("cuda"), memory_on("cpu")
+    ('checkpoint', 'store')
     """
-    return "checkpoint" if backbone.device.type == "cuda" else "store"
+    return "checkpoint" if device == "cuda" else "store"
 
 
 # --- stage 1 ------------------------------------------------------------------------
@@ -467,7 +471,7 @@ def align_images(
 
 def stage2_settings(config: Stage2Config, backbone: Backbone) -> Stage2Settings:
     """Return the settings of the engine that `config.preset` names."""
-    memory = _memory(backbone)
+    memory = memory_on(backbone.device.type)
     if config.preset == "combined":
         return combined_preset(config, memory=memory)
     if config.preset == "guided":

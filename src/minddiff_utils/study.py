@@ -31,7 +31,7 @@ from minddiff_utils import provenance, reconstruction, store
 from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, preset
 from minddiff_utils.backbone import Backbone, Judge, load_backbone, load_judge
 from minddiff_utils.config import Profile
-from minddiff_utils.cost import memory_on, preset_work
+from minddiff_utils.cost import preset_work
 from minddiff_utils.critic import (
     Critic,
     StructuralTarget,
@@ -128,7 +128,7 @@ class Arm:
 
 def _presets(profile: Profile) -> dict[str, Stage2Settings]:
     config, study = profile.stage2, profile.study
-    memory = memory_on(profile.models.device)
+    memory = reconstruction.memory_on(profile.models.device)
 
     def of(name: str, n_iter: int, **more: Any) -> AlignmentSettings:
         update = {"preset": name, "n_iter": n_iter, **more}

@@ -36,7 +36,7 @@ from torch.utils.flop_counter import (
 )
 
 from minddiff_utils import backbone as models
-from minddiff_utils import cost
+from minddiff_utils import cost, reconstruction
 from minddiff_utils.alignment import Keeper, Latent, align, preset, surrogate
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.config import Profile, load_profile
@@ -605,7 +605,7 @@ def main() -> None:
     for name, value in (quick if args.device == "cpu" else thorough).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.memory = args.memory or cost.memory_on(args.device)
+    args.memory = args.memory or reconstruction.memory_on(args.device)
     torch.set_num_threads(args.threads)
     if args.part is None:
         found = whole(args)
