@@ -1,8 +1,12 @@
 """Fixtures shared by the tests."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from torch import Tensor
 
+from minddiff_utils.backbone import Backbone
 from minddiff_utils.rng import stream
 
 
@@ -10,3 +14,25 @@ from minddiff_utils.rng import stream
 def rng() -> np.random.Generator:
     """Give each test its own named stream."""
     return stream(0, "tests")
+
+
+class Passes:
+    """Counts the images that pass the U-Net forwards and backwards, by hooks."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.forward = self.backward = 0
+        backbone._unet.register_forward_hook(self._seen)
+
+    def _seen(self, _unet: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        self.forward += len(inputs[0])
+        if output.sample.requires_grad:
+            output.sample.register_hook(self._differentiated)
+
+    def _differentiated(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
+
+
+@pytest.fixture
+def count_passes() -> type[Passes]:
+    """Give `Passes`: made on a backbone, it counts what its U-Net sees from then on."""
+    return Passes

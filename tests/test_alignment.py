@@ -89,22 +89,6 @@ def _reachable(
     return replace(target, features=features)
 
 
-class _Passes:
-    """Counts the images that pass the U-Net forwards and backwards, by hooks."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.forward = self.backward = 0
-        backbone._unet.register_forward_hook(self._seen)
-
-    def _seen(self, _unet: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-        self.forward += len(inputs[0])
-        if output.sample.requires_grad:
-            output.sample.register_hook(self._differentiated)
-
-    def _differentiated(self, gradient: Tensor) -> None:
-        self.backward += len(gradient)
-
-
 def _check_equal(found: AlignmentResult, expected: AlignmentResult) -> None:
     """Check that all but the time is equal to the byte."""
     for field in fields(AlignmentResult):
@@ -345,9 +329,9 @@ def test_the_surrogate_has_the_solver_and_the_guided_share_asked_for(
     assert (np.abs(found.losses[:, 0] / loss.numpy() - 1) > 1e-4).all()
 
 
-def test_the_counted_passes_are_those_of_the_u_net() -> None:
+def test_the_counted_passes_are_those_of_the_u_net(count_passes: Any) -> None:
     backbone, latent, target = _problem()
-    passes = _Passes(backbone)
+    passes = count_passes(backbone)
     guided = {"guidance_scale": 3.0, "guided_share": 0.5, "active_steps": 2}
     settings = replace(PLAIN, n_iter=2, n_candidates=1, **guided)
     found = align(backbone, latent, target, LONG, settings)
@@ -530,9 +514,11 @@ def _stopping(at: int) -> tuple[Backbone, Latent, StructuralTarget, AlignmentRes
     return backbone, latent, _with_level(target, float(level)), free
 
 
-def test_an_image_stops_at_its_level_and_its_neighbour_goes_on() -> None:
+def test_an_image_stops_at_its_level_and_its_neighbour_goes_on(
+    count_passes: Any,
+) -> None:
     backbone, latent, target, free = _stopping(at=3)
-    passes = _Passes(backbone)
+    passes = count_passes(backbone)
     settings = replace(STOPPING, stop_level=1.0)
     found = align(backbone, latent, target, DIFFUSION, settings)
     assert found.stopped.tolist() == [3, 6]
@@ -575,10 +561,12 @@ def test_the_level_is_multiplied_by_stop_level() -> None:
     assert steps[0] > 3
 
 
-def test_nothing_calls_the_u_net_once_all_images_have_stopped() -> None:
+def test_nothing_calls_the_u_net_once_all_images_have_stopped(
+    count_passes: Any,
+) -> None:
     backbone, latent, target = _problem()
     settings = replace(PLAIN, n_iter=50, critic="paper", stop_level=1.0)
-    passes = _Passes(backbone)
+    passes = count_passes(backbone)
     found = align(backbone, latent, _with_level(target, 1e6), DIFFUSION, settings)
     assert found.stopped.tolist() == [0, 0]
     # stage 1 and one look, 2 guided steps each

@@ -82,22 +82,6 @@ def _loss(backbone: Backbone, target: StructuralTarget, images: Tensor) -> Tenso
     return structural_loss(features, target, layer_weights(target, "balanced"))
 
 
-class _Passes:
-    """Counts the images that pass the U-Net forwards and backwards, by hooks."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.forward = self.backward = 0
-        backbone._unet.register_forward_hook(self._seen)
-
-    def _seen(self, _unet: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-        self.forward += len(inputs[0])
-        if output.sample.requires_grad:
-            output.sample.register_hook(self._differentiated)
-
-    def _differentiated(self, gradient: Tensor) -> None:
-        self.backward += len(gradient)
-
-
 class _Around:
     """A backbone of which single methods are replaced."""
 
@@ -301,10 +285,10 @@ def test_stage_1_stays_where_guidance_makes_the_loss_worse() -> None:
 @pytest.mark.parametrize("part", [{}, {"first": 0.3, "last": 0.7}])
 @pytest.mark.parametrize("settings", [CLEAN, UNET])
 def test_the_counted_passes_are_those_of_the_u_net(
-    settings: GuidanceSettings, part: dict[str, float]
+    settings: GuidanceSettings, part: dict[str, float], count_passes: Any
 ) -> None:
     backbone, latent, target = _problem()
-    passes = _Passes(backbone)
+    passes = count_passes(backbone)
     settings = replace(settings, **part)
     found = guide(backbone, latent, target, DIFFUSION, settings)
     # 4 guided steps, guided by the target and not
@@ -446,9 +430,9 @@ def test_combined_is_guidance_from_what_the_loop_found() -> None:
     assert found.best_iteration.tolist() == [found.candidates[k] for k in column]
 
 
-def test_combined_counts_the_passes_of_both() -> None:
+def test_combined_counts_the_passes_of_both(count_passes: Any) -> None:
     backbone, latent, target = _problem()
-    passes = _Passes(backbone)
+    passes = count_passes(backbone)
     both = CombinedSettings(LOOP, UNET)
     found = align_and_guide(backbone, latent, target, DIFFUSION, both)
     assert passes.forward == found.n_unet_evaluations.sum()
