@@ -20,6 +20,9 @@ from minddiff_utils.evaluation import resampling
 from minddiff_utils.guidance import GuidanceSettings
 from minddiff_utils.images import to_torch
 from minddiff_utils.rng import stream
+from minddiff_utils.study import arms as study_arms
+from minddiff_utils.study import images as study_images
+from minddiff_utils.study import scores as study_scores
 
 IDS = np.array([907, 12, 3456])
 LAYERS = (1, 2)
@@ -133,7 +136,7 @@ def _few(_profile: Any) -> tuple[study.Arm, ...]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the confirmation to six small arms."""
-    monkeypatch.setattr(study, "confirmation_arms", _few)
+    monkeypatch.setattr(study_arms, "confirmation_arms", _few)
 
 
 def _never(*_: object) -> None:
@@ -164,7 +167,7 @@ def test_finished_arms_are_read_and_give_the_same_scores(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = study.run_subject(start(), "confirmation", lambda _: None)
-    monkeypatch.setattr(study, "_make", _never)
+    monkeypatch.setattr(study_images, "make", _never)
     again = study.run_subject(start(), "confirmation", lambda _: None)
     pd.testing.assert_frame_equal(first, again)
 
@@ -174,7 +177,7 @@ def test_a_changed_profile_makes_the_arms_again(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study.run_subject(start(), "confirmation", lambda _: None)
-    monkeypatch.setattr(study, "_make", _never)
+    monkeypatch.setattr(study_images, "make", _never)
     with pytest.raises(AssertionError, match="made again"):
         study.run_subject(start(seed=9), "confirmation", lambda _: None)
 
@@ -190,11 +193,11 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
     stage1 = reconstruction.stage1_images(run, backbone, features)
     losses = []
     for n_draws in (1, 2, 5):
-        made = study._best_of(run, backbone, features, n_draws)
+        made = study_images.best_of(run, backbone, features, n_draws)
         if n_draws == 1:
             np.testing.assert_array_equal(made["images"], stage1.images)
         x = to_torch(made["images"])
-        loss = study.balanced_loss(backbone, x, features.target)
+        loss = study_images.balanced_loss(backbone, x, features.target)
         losses.append(loss.numpy())
     assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits
     assert (losses[2] <= losses[1] + 1e-3).all()
@@ -202,7 +205,7 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
 
 def test_the_linear_decoder_is_the_least_squares_fit_of_cells(start: Start) -> None:
     run, backbone = start(), tiny_backbone()
-    decode = study.linear_decoder(run, backbone)
+    decode = study_images.linear_decoder(run, backbone)
     stored = store.read_arrays(run.tree.derived(1) / "stimuli.h5", ["images"])
     x = to_torch(stored["images"][:2])
     with torch.no_grad():
@@ -230,13 +233,13 @@ def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:
     target = reconstruction.read_decoded(
         path, backbone, LAYERS, n=2, source="true"
     ).target
-    other = study._unselected(target)
+    other = study_scores.unselected(target)
     assert other is not None
     for k in LAYERS:
         assert not (other.selected[k] & target.selected[k]).any()
         assert (other.selected[k] | target.selected[k]).all()
     every = {k: mask | True for k, mask in target.selected.items()}
-    assert study._unselected(replace(target, selected=every)) is None
+    assert study_scores.unselected(replace(target, selected=every)) is None
 
 
 def test_a_profile_without_a_study_says_so(start: Start) -> None:
@@ -309,12 +312,12 @@ def test_a_confirmation_without_a_pilot_can_be_read(start: Start) -> None:
 
 def test_arms_on_a_gpu_keep_only_the_u_net_s_inputs() -> None:
     over = {"models.device": "cuda", "models.backbone": "sd14"}
-    found = study._presets(load_profile("nsd", over))
+    found = study_arms._presets(load_profile("nsd", over))
     for name in ("paper", "paper_tuned", "released", "fast", "guided"):
         assert found[name].memory == "checkpoint"
     assert found["combined"].alignment.memory == "checkpoint"
     assert found["combined"].guidance.memory == "checkpoint"
-    on_cpu = study._presets(load_profile("demo"))
+    on_cpu = study_arms._presets(load_profile("demo"))
     assert on_cpu["paper"].memory == "store"
 
 

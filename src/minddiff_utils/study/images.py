@@ -1,0 +1,202 @@
+"""The images of an arm: made once, kept in a file of its own, read ever after.
+
+Place in the flow: between `arms` and `scores`.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from minddiff_utils import provenance, reconstruction, store
+from minddiff_utils.alignment import AlignmentResult, AlignmentSettings
+from minddiff_utils.backbone import Backbone
+from minddiff_utils.config import Profile
+from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
+from minddiff_utils.diffusion import draw_noise, make_schedule, sample
+from minddiff_utils.images import to_torch, to_uint8
+from minddiff_utils.reconstruction import DecodedFeatures
+from minddiff_utils.study.arms import Arm, Part
+
+__all__ = [
+    "arm_file",
+    "balanced_loss",
+    "best_of",
+    "decoder_path",
+    "images_of",
+    "linear_decoder",
+    "make",
+    "n_images_of",
+]
+
+#: The validation images of notebook 02 and the test images, by part.
+_DECODED = {"pilot": "decoded_validation.h5", "confirmation": "decoded.h5"}
+
+
+def decoder_path(run: store.Run, part: Part) -> Path:
+    """Return the file of decoded features that a part of the study starts from."""
+    return run.tree.derived(reconstruction.subject_of(run)) / _DECODED[part]
+
+
+def make(
+    run: store.Run, backbone: Backbone, features: DecodedFeatures, arm: Arm
+) -> dict[str, npt.NDArray[Any]]:
+    """Return images and cost of one arm for one batch."""
+    began = time.perf_counter()
+    if arm.layers is not None:
+        features = features.with_layers(arm.layers)
+    if arm.settings is None:
+        made = best_of(run, backbone, features, arm.n_draws)
+    else:
+        settings = arm.settings
+        if arm.decoder == "linear" and isinstance(settings, AlignmentSettings):
+            settings = replace(settings, decode=linear_decoder(run, backbone))
+        result = reconstruction.align_batch(run, backbone, features, settings)
+        made = _arrays_of(result)
+    n = len(features.nsd_id)
+    seconds = np.full(n, (time.perf_counter() - began) / n)
+    return {"nsd_id": features.nsd_id, "seconds": seconds, **made}
+
+
+def _arrays_of(result: AlignmentResult) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "images": to_uint8(result.images),
+        "n_unet_evaluations": result.n_unet_evaluations,
+        "n_unet_gradients": result.n_unet_gradients,
+        "steps": result.stopped,
+        "diverged": result.diverged,
+    }
+
+
+#: Training images on which the linear decoder is fitted.
+_N_LINEAR = 400
+
+
+@torch.no_grad()
+def linear_decoder(
+    run: store.Run, backbone: Backbone, n_images: int = _N_LINEAR
+) -> Callable[[Tensor], Tensor]:
+    """Return a linear map of latents to images, by least squares on training images.
+
+    Each latent cell and its eight neighbours give the pixels of the cell: the cheapest
+    stand-in for the autoencoder's decoder that still has a gradient.
+    """
+    folder = run.tree.derived(reconstruction.subject_of(run))
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    images = store.read_arrays(folder / "stimuli.h5", ["images"])["images"]
+    x = to_torch(images[split == "train"][:n_images]).to(backbone.device)
+    z = torch.cat([backbone.encode_images(part) for part in torch.split(x, 32)])
+    ratio = x.shape[-1] // z.shape[-1]
+    pixels = functional.unfold(x, ratio, stride=ratio).mT.flatten(0, 1)
+    fitted = torch.linalg.lstsq(_neighbours(z).flatten(0, 1), pixels).solution
+
+    def decode(latents: Tensor) -> Tensor:
+        cells = (_neighbours(latents) @ fitted).mT
+        return functional.fold(cells, x.shape[-2:], ratio, stride=ratio)
+
+    return decode
+
+
+def _neighbours(z: Tensor) -> Tensor:
+    """Return each cell with its neighbours and a one, (n, n_cells, 9 C + 1)."""
+    around = functional.unfold(z, 3, padding=1).mT
+    return torch.cat([around, torch.ones_like(around[..., :1])], dim=-1)
+
+
+def best_of(
+    run: store.Run, backbone: Backbone, features: DecodedFeatures, n_draws: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the stage-1 image of the lowest loss among `n_draws`.
+
+    The draws go on in each image's own stream: more of them change no earlier one.
+    """
+    schedule = make_schedule(
+        backbone, reconstruction.diffusion_settings(run.profile.stage1)
+    )
+    generators = reconstruction.noise_generators(run, features.nsd_id.tolist())
+    best: Tensor | None = None
+    lowest = torch.full((len(features.nsd_id),), torch.inf)
+    for _ in range(n_draws):
+        noise = draw_noise(backbone, generators)
+        images = sample(backbone, features.z, features.c, noise, schedule)
+        loss = balanced_loss(backbone, images, features.target)
+        best = images if best is None else best
+        better = loss < lowest
+        best = torch.where(better[:, None, None, None], images, best)
+        lowest = torch.where(better, loss, lowest)
+    assert best is not None
+    n = len(lowest)
+    return {
+        "images": to_uint8(best),
+        "n_unet_evaluations": np.full(n, n_draws * schedule.n_unet_evaluations),
+        "n_unet_gradients": np.zeros(n, np.int64),
+        "steps": np.zeros(n, np.int64),
+        "diverged": np.zeros(n, bool),
+    }
+
+
+@torch.no_grad()
+def balanced_loss(
+    backbone: Backbone, images: Tensor, target: StructuralTarget
+) -> Tensor:
+    """Return the balanced structural loss of images (n, 3, S, S), (n,)."""
+    features = backbone.clip_layers(images, target.layers)
+    return structural_loss(features, target, layer_weights(target, "balanced")).cpu()
+
+
+#: Raised whenever the images of some arm change with the same settings. Algorithm 1's
+#: arms take hours, so another line of code elsewhere must not throw them away.
+_ENGINES = 1
+
+
+def arm_file(run: store.Run, part: Part, arm: Arm) -> Path:
+    """Return the file of an arm, named after all that its images depend on.
+
+    Not after the whole profile: what was made for one arm stays good when the settings
+    of another are changed.
+    """
+    profile = run.profile
+    depends = [
+        arm,
+        n_images_of(profile, part),
+        (profile.seed, profile.stage1, profile.models, profile.features),
+        provenance.digest_file(decoder_path(run, part)),
+        _ENGINES,
+    ]
+    digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
+    folder = run.tree.derived(reconstruction.subject_of(run)) / f"study_{part}"
+    return folder / f"{re.sub(r'[^a-z0-9]+', '_', arm.name)}_{digest}.h5"
+
+
+def images_of(
+    run: store.Run, backbone: Backbone, part: Part, arm: Arm
+) -> dict[str, npt.NDArray[Any]]:
+    """Return what an arm made, from its file where that is current."""
+    source = decoder_path(run, part)
+    path = arm_file(run, part, arm)
+    if store.is_intact(path):
+        return store.read_arrays(path)
+    n = n_images_of(run.profile, part)
+    layers = run.profile.features.clip_layers
+    features = reconstruction.read_decoded(
+        source, backbone, layers, n=n, source=arm.source
+    )
+    parts = [make(run, backbone, features.rows(rows), arm) for rows in run.batches(n)]
+    made = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+    store.write_arrays(path, made, run=run, inputs=[source])
+    return made
+
+
+def n_images_of(profile: Profile, part: Part) -> int:
+    """Return how many images of each subject a part of the study makes."""
+    study = profile.study
+    return study.n_images_pilot if part == "pilot" else study.n_images
