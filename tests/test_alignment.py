@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils import alignment
 from minddiff_utils.alignment import (
     AlignmentResult,
     AlignmentSettings,
@@ -21,6 +20,8 @@ from minddiff_utils.alignment import (
     align,
     preset,
 )
+from minddiff_utils.alignment import engine as stage2_engine
+from minddiff_utils.alignment import progress as stage2_progress
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.config import load_profile
 from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
@@ -282,7 +283,7 @@ def test_the_anchor_is_the_displacement_relative_to_the_size_of_c() -> None:
     start = torch.full((2, 3, 4), 2.0)
     start[1] = 0.5
     moved = start + 1.0
-    found = alignment._anchor(moved, start)
+    found = stage2_engine.anchor(moved, start)
     torch.testing.assert_close(found, torch.tensor([0.25, 4.0]))  # 1² / 2², 1² / 0.5²
 
 
@@ -590,8 +591,8 @@ def test_an_image_that_gains_nothing_stops_after_the_window() -> None:
 def test_a_plateau_is_no_gain_of_the_window_over_all_before_it() -> None:
     backbone, latent, target = _problem()
     settings = replace(PLAIN, n_iter=6, stop_window=2, stop_gain=0.01)
-    engine = alignment._engine(backbone, target, DIFFUSION, settings)
-    run = alignment._Progress(engine, latent)
+    engine = stage2_engine.make_engine(backbone, target, DIFFUSION, settings)
+    run = stage2_progress.Progress(engine, latent)
     # after 9, the first gains 11 %, then 0.25 % in two iterations; the second jumps,
     # but its best of two falls by a tenth each time
     losses = torch.tensor(
@@ -664,12 +665,12 @@ def test_a_run_without_a_kept_state_starts_from_the_beginning() -> None:
 # --- choice and bookkeeping ---------------------------------------------------------
 
 
-def _best(*losses: Sequence[float], choose: str = "best") -> alignment._Best:
+def _best(*losses: Sequence[float], choose: str = "best") -> stage2_progress.Best:
     images = [
         torch.full((len(losses[0]), 3, 1, 1), float(k)) for k in range(len(losses))
     ]
     latents = [Latent(x.clone(), x.clone(), x) for x in images]
-    best = alignment._Best(images[0], torch.tensor(losses[0]), latents[0])
+    best = stage2_progress.Best(images[0], torch.tensor(losses[0]), latents[0])
     take = best.consider if choose == "best" else best.replace
     for k in range(1, len(losses)):
         take(10 * k, images[k], torch.tensor(losses[k]), latents[k])
