@@ -203,7 +203,8 @@ def test_images_of_different_sizes_are_refused(
 
 
 COMPLETE = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
-COMPLETE += ("stage2_guided", "stage2_combined")
+COMPLETE += ("stage2_guided", "stage2_combined", "permuted_voxels")
+COMPLETE += ("takagi", "takagi_minddiffuser", "brain_diffuser_style")
 
 
 def _written(run: store.Run, rng: np.random.Generator) -> Condition:
@@ -227,6 +228,17 @@ def test_conditions_come_in_table_order_with_what_there_is(
         assert len(condition.images) == len(condition.nsd_id)
     retrieved = found[names.index("retrieval")]
     np.testing.assert_array_equal(retrieved.images, made["retrieval"])
+
+
+def test_an_ablation_comes_last_and_may_have_the_first_images_only(
+    run: store.Run, rng: np.random.Generator
+) -> None:
+    truth = _written(run, rng)
+    _write(run, "guided_k25", IDS[:2], _images(rng, 2))
+    wanted = ("guided_k25", "guided_k50")
+    found = list(baselines.conditions(run.tree, 1, truth, {}, ablations=wanted))
+    assert [c.method for c in found if c.method not in METHODS] == ["guided_k25"]
+    assert found[-1].nsd_id.tolist() == IDS[:2].tolist()
 
 
 def test_images_made_on_the_spot_must_be_known_and_match_the_truth(

@@ -38,6 +38,12 @@ SMALL = {
 }
 GENERATED = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
 GENERATED += ("stage2_true", "stage2_shuffled", "stage2_guided", "stage2_combined")
+GENERATED += ("takagi", "takagi_minddiffuser", "brain_diffuser_style")
+GENERATED += ("permuted_voxels",)
+#: Captions of the stimuli, a row per image: cats and dogs.
+CAPTIONS = np.array(
+    [["a cat"], ["a dog"], ["a cat"], ["a cat"], ["x"], ["a cat"], ["a dog"]]
+)
 
 
 def _colour(x: Tensor) -> Tensor:
@@ -92,11 +98,19 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., stor
 def _write_subject(run: store.Run, subject: int) -> None:
     """Write what notebooks 01 to 04 leave of one subject, with made-up images."""
     folder = run.tree.derived(subject)
-    shown = {"images": _images("seen"), "nsd_id": IDS}
+    shown = {"images": _images("seen"), "nsd_id": IDS, "captions": CAPTIONS}
     found = {"nsd_id": DECODED, "retrieval_nsd_id": NEAREST}
     store.write_arrays(folder / "stimuli.h5", shown, run=run)
     store.write_arrays(folder / "responses.h5", {"split": SPLIT}, run=run)
     store.write_arrays(folder / "decoded.h5", found, run=run)
+    pixels = stream(subject, "tests", "pixels").uniform(size=(len(DECODED), 8 * 8 * 3))
+    rivals = {
+        f"{system}/{feature}": np.zeros((len(DECODED), 2), np.float32)
+        for system in ("takagi", "takagi_minddiffuser", "permuted_voxels")
+        for feature in ("c", "z")
+    }
+    rivals |= {"nsd_id": DECODED, "pixel_ridge": pixels}
+    store.write_arrays(folder / "decoded_rivals.h5", rivals, run=run)
     for method in GENERATED:
         for nsd_id, image in zip(DECODED, _images(subject, method, n=N), strict=False):
             path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"
@@ -212,7 +226,8 @@ def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
     run: store.Run,
 ) -> None:
     scores, _ = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
-    made = {*GENERATED, "retrieval", "mean_image", "autoencoder"}
+    made = {*GENERATED, "retrieval", "random_train", "mean_image", "pixel_ridge"}
+    made |= {"autoencoder"}
     assert set(scores.table["method"]) == made
     assert "stage2_paper" not in scores.embeddings
 
@@ -220,7 +235,8 @@ def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
 def test_the_judge_sees_all_test_images_in_batches(run: store.Run) -> None:
     _, reference = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
     expected = _images("seen")[[1, 3, 5, 6]].mean(axis=(1, 2)) / 127.5
-    np.testing.assert_allclose(reference, expected, rtol=1e-5)  # float32 means
+    # float32 means
+    np.testing.assert_allclose(reference["fid_judge"], expected, rtol=1e-5)
 
 
 def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
@@ -231,7 +247,7 @@ def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
     assert set(frechet["subject"]) == {"1", "2", "all"}
     scores, reference = evaluation.score_subject(run, 2, BACKBONE, JUDGE)
     row = frechet[(frechet["subject"] == "2") & (frechet["method"] == "stage1")]
-    expected = frechet_distance(scores.embeddings["stage1"], reference)
+    expected = frechet_distance(scores.embeddings["stage1"], reference["fid_judge"])
     assert row["value"].item() == expected
     both = frechet[(frechet["subject"] == "all") & (frechet["method"] == "stage1")]
     assert both["n"].item() == 2 * N
@@ -305,11 +321,20 @@ def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed(
 ) -> None:
     scores = _scores()
     table = evaluation.contrast_table(scores, evaluation.resampling(run))
+    assert (table["p_holm"] >= table["p_permutation"]).all()
     pooled = table[table["subject"] == "all"]
     assert pooled["contrast"].tolist() == [f"{a} - {b}" for a, b in CONTRASTS]
     means = scores.groupby("method")["value"].mean()
     expected = [means[a] - means[b] for a, b in CONTRASTS]
     assert pooled["value"].tolist() == expected  # eighths: exact in binary
+
+
+def test_contrasts_of_methods_that_were_not_run_are_left_out(run: store.Run) -> None:
+    scores = _scores()
+    scores = scores[scores["method"] != "takagi"]
+    table = evaluation.contrast_table(scores, evaluation.resampling(run))
+    left = [f"{a} - {b}" for a, b in CONTRASTS if "takagi" not in (a, b)]
+    assert list(dict.fromkeys(table["contrast"])) == left
 
 
 # --- tables of all subjects ---------------------------------------------------------
@@ -339,9 +364,10 @@ def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
             table = pd.DataFrame({"name": [name], "value": [subject]})
             path = run.tree.derived(subject) / f"{name}.csv"
             store.write_table(path, table, run=run)
-    given = [pd.DataFrame({"id": [k]}) for k in range(3)]
-    evidence = evaluation.make_evidence(run, *given)
-    for name, table in zip(("comparison", "paired", "contrasts"), given, strict=True):
+    names = ("comparison", "paired", "contrasts", "scores")
+    given = {name: pd.DataFrame({"id": [k]}) for k, name in enumerate(names)}
+    evidence = evaluation.make_evidence(run, given)
+    for name, table in given.items():
         assert evidence.table(name) is table
     for name in ("accuracy", "k_selection", "weights"):
         assert evidence.table(name)["name"].tolist() == [name] * 2
@@ -351,7 +377,82 @@ def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
     assert stage2["loss"].tolist() == [0, 1, 2] * 2
     assert evidence.in_silico
     real = begin(simulation=None)
-    assert not evaluation.make_evidence(real, *given).in_silico
+    assert not evaluation.make_evidence(real, given).in_silico
+
+
+def test_costs_and_times_are_those_of_the_files(run: store.Run) -> None:
+    for stage, extra in (("stage1", {}), ("stage2", {"n_unet_gradients": [3]})):
+        rows = {"method": [stage], "nsd_id": [7], "n_unet_evaluations": [2], **extra}
+        path = run.tree.derived(1) / f"{stage}.csv"
+        store.write_table(path, pd.DataFrame(rows), run=run)
+    costs = evaluation.gather_costs(run, [1])
+    assert costs["n_unet_evaluations"].tolist() == [2, 2]
+    assert np.isnan(costs["n_unet_gradients"].iloc[0])
+    assert costs["n_unet_gradients"].iloc[1] == 3
+    assert evaluation.notebook_seconds(run).empty
+    run.tree.notebooks.mkdir(parents=True)
+    for stem, seconds in (("04_stage2_subj01", 2.5), ("05_evaluation", 1.0)):
+        path = run.tree.notebooks / f"{stem}.run.json"
+        path.write_text(f'{{"seconds": {seconds}}}', encoding="utf-8")
+    times = evaluation.notebook_seconds(run)
+    assert times["notebook"].tolist() == ["04_stage2", "05_evaluation"]
+    assert times["seconds"].tolist() == [2.5, 1.0]
+
+
+def test_floors_are_the_rows_that_know_nothing_and_the_category_s_expectation() -> None:
+    columns = ["subject", "method", "metric", "value", "ci_low", "ci_high", "n"]
+    rows = [
+        ("all", "stage1", "pcc", 0.6, 0.5, 0.7, 4, 0.1),
+        ("all", "mean_image", "pcc", 0.2, 0.1, 0.3, 4, 0.2),
+        ("1", "mean_image", "pcc", 0.9, 0.9, 0.9, 4, 0.2),
+        ("all", "stage1", "two_way_by_truth", 0.8, 0.7, 0.9, 4, 0.5),
+    ]
+    table = pd.DataFrame(rows, columns=[*columns, "floor"])
+    floors = evaluation.floor_table(table, 0.75)
+    assert floors["value"].tolist() == [0.1, 0.2, 0.5, 0.75]
+    assert floors["floor"].str.contains("category").tolist() == [False] * 3 + [True]
+
+
+def test_the_category_s_expectation_follows_the_captions(run: store.Run) -> None:
+    # images 81, 7 and 5 show "x", a dog and a dog: each dog has one other of its kind
+    # in two, so s = (0 + 1/2 + 1/2) / 3 and the score is s / 2 + 1 - s
+    assert evaluation.category_floor(run, 1) == pytest.approx(1 - 1 / 6)
+
+
+# --- which subjects are there -------------------------------------------------------
+
+
+def _finish(run: store.Run, subject: int) -> None:
+    for name in ("accuracy", "k_selection", "weights", "zero_iterations"):
+        path = run.tree.derived(subject) / f"{name}.csv"
+        store.write_table(path, pd.DataFrame({"x": [1]}), run=run)
+    path = run.tree.derived(subject) / "trajectories.h5"
+    store.write_arrays(path, {"x": np.zeros(1)}, run=run)
+
+
+def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
+    run: store.Run,
+) -> None:
+    for subject in (1, 2):
+        _finish(run, subject)
+    assert evaluation.take_stock(run).complete == (1, 2)
+    store.discard(run.tree.derived(2) / "stage2.csv")
+    stock = evaluation.take_stock(run)
+    assert stock.complete == (1,)
+    state = stock.table().set_index("subject")["state"]
+    assert state["1"] == "complete"
+    assert state["2"].startswith("missing: ")
+    assert "stage2.csv does not exist" in state["2"]
+    table, _ = evaluation.score_subjects(run, BACKBONE, JUDGE, subjects=stock.complete)
+    assert set(table["subject"]) == {"1"}
+
+
+def test_a_run_without_a_finished_subject_is_refused_in_one_sentence(
+    run: store.Run,
+) -> None:
+    with pytest.raises(StoreError) as error:
+        evaluation.take_stock(run)
+    assert "accuracy.csv does not exist" in _sentence(error)
 
 
 # --- pictures -----------------------------------------------------------------------
@@ -364,6 +465,14 @@ def test_a_gallery_has_the_first_images_under_the_words_given(run: store.Run) ->
     np.testing.assert_array_equal(rows["two"], _images(1, "stage2", n=N)[:2])
     np.testing.assert_array_equal(rows["seen"], _seen(DECODED[:2]))
     np.testing.assert_array_equal(rows["near"], _seen(NEAREST[:2]))
+
+
+def test_a_gallery_of_picked_images_keeps_their_order(run: store.Run) -> None:
+    words = {"truth": "seen", "stage1": "one", "pixel_ridge": "pixels"}
+    rows = evaluation.gallery(run, 1, words, n=2, picked=[5, 81])
+    np.testing.assert_array_equal(rows["seen"], _seen(np.array([5, 81])))
+    np.testing.assert_array_equal(rows["one"], _images(1, "stage1", n=N)[[2, 0]])
+    assert rows["pixels"].shape == (2, 16, 16, 3)
 
 
 def test_a_gallery_of_more_images_than_there_are_shows_all(run: store.Run) -> None:

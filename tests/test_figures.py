@@ -237,7 +237,8 @@ def _bars(axes: Axes) -> list[float]:
 
 def test_every_figure_of_the_package_is_tested_here() -> None:
     public = {n for n in figures.__all__ if inspect.isfunction(getattr(figures, n))}
-    assert set(DRAWN) == public
+    elsewhere = {"fig_ablation", "fig_k_quality", "fig_failures"}  # the ablation's file
+    assert set(DRAWN) | elsewhere == public
 
 
 @pytest.mark.parametrize("name", DRAWN)

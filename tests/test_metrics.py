@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.linalg
+import scipy.spatial.distance
+import torch
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
+from torch.nn import functional
 
 from minddiff_utils import metrics
-from minddiff_utils.errors import DataError
+from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.metrics import Condition
 
 Images = npt.NDArray[np.uint8]
@@ -158,6 +161,60 @@ def test_images_smaller_than_ssim_s_window_are_refused(
         metrics.ssim_2d(small, small)
 
 
+# --- pixels at 425 px ----------------------------------------------------------------
+
+
+def _at_425(images: Images) -> npt.NDArray[np.float64]:
+    """Resize as torchvision resizes tensors, MindEye's way."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    for side in (256, 425):
+        x = functional.interpolate(
+            x, size=(side, side), mode="bilinear", antialias=True
+        )
+    return x.permute(0, 2, 3, 1).double().numpy()
+
+
+@pytest.mark.parametrize("side", [20, 300])  # enlarged, and reduced first
+def test_pcc_425_is_numpy_s_at_torchvision_s_425_px(
+    side: int, rng: np.random.Generator
+) -> None:
+    a, b = _images(rng, 2, side), _images(rng, 2, side)
+    b[1] = a[1] // 2
+    pairs = zip(_at_425(a), _at_425(b), strict=True)
+    expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in pairs]
+    # float32 pixels, two implementations of one kernel
+    np.testing.assert_allclose(metrics.pcc_425(a, b), expected, atol=1e-5)
+    assert abs(metrics.pcc_425(a, b)[0] - metrics.pixel_correlation(a, b)[0]) > 1e-4
+
+
+def test_the_ssims_425_are_scikit_image_s_at_torchvision_s_425_px(
+    rng: np.random.Generator,
+) -> None:
+    a, b = _images(rng, 1, 64), _images(rng, 1, 64)
+    options: dict[str, Any] = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+    }
+    x, y = (rgb2gray(_at_425(images)[0]) for images in (a, b))
+    whole = structural_similarity(x, y, **options)
+    columns = [structural_similarity(x[:, k], y[:, k], **options) for k in range(425)]
+    # float32 pixels, two implementations of one kernel
+    np.testing.assert_allclose(metrics.ssim_2d_425(a, b), whole, atol=1e-4)
+    found = metrics.ssim_percolumn_legacy_425(a, b)
+    np.testing.assert_allclose(found, np.mean(columns), atol=1e-4)
+    assert abs(found[0] - whole) > 0.01
+
+
+def test_a_flat_image_scores_0_at_425_px_too(rng: np.random.Generator) -> None:
+    a, b = _images(rng, 2), _images(rng, 2)
+    a[0] = 77
+    found = metrics.pcc_425(a, b)
+    assert found[0] == 0
+    assert found[1] != 0
+
+
 # --- embeddings ---------------------------------------------------------------------
 
 
@@ -174,6 +231,33 @@ def test_empty_embeddings_are_counted_and_score_0(
     a = np.array([[0.0, 0.0], [1.0, 0.0]])
     with caplog.at_level(logging.WARNING, "minddiff_utils.metrics"):
         assert metrics.cosine_similarity(a, np.ones((2, 2))).tolist()[0] == 0.0
+    assert caplog.messages == ["1 of 2 embeddings do not vary: scored 0"]
+
+
+def test_embedding_distance_is_scipy_s_correlation_distance(
+    rng: np.random.Generator,
+) -> None:
+    a, b = rng.normal(3, 1, size=(2, 7, 50)).astype(np.float32)
+    b[1], b[2] = -a[1], 2 * a[2] + 1
+    expected = [
+        scipy.spatial.distance.correlation(x.astype(float), y.astype(float))
+        for x, y in zip(a, b, strict=True)
+    ]
+    found = metrics.embedding_distance(a, b)
+    np.testing.assert_allclose(found, expected, atol=FLOAT64)
+    # 2 a + 1 was rounded to float32
+    np.testing.assert_allclose(found[1:3], [2.0, 0.0], atol=1e-6)
+    alone = [metrics.embedding_distance(a[[k]], b[[k]])[0] for k in range(7)]
+    np.testing.assert_allclose(found, alone, atol=FLOAT64)  # n does not matter
+
+
+def test_an_embedding_that_does_not_vary_is_counted_and_at_distance_1(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a = np.array([[5.0, 5.0, 5.0], [1.0, 2.0, 4.0]])
+    with caplog.at_level(logging.WARNING, "minddiff_utils.metrics"):
+        found = metrics.embedding_distance(a, np.array([[1.0, 2.0, 4.0]] * 2))
+    np.testing.assert_allclose(found, [1.0, 0.0], atol=FLOAT64)
     assert caplog.messages == ["1 of 2 embeddings do not vary: scored 0"]
 
 
@@ -312,6 +396,46 @@ def test_constant_embeddings_are_counted_and_tie(
     assert caplog.messages == ["4 of 4 embeddings do not vary: scored 0"]
 
 
+def test_two_way_of_wide_features_is_that_of_numpy(rng: np.random.Generator) -> None:
+    truth = rng.normal(size=(5, 20_001)).astype(np.float32)  # more than two blocks
+    made = truth + 150 * rng.normal(size=truth.shape).astype(np.float32)
+    found = metrics.two_way_by_reconstruction(truth, made)
+    np.testing.assert_allclose(found, _by_definition(truth, made))
+    assert 0 < found.mean() < 1
+
+
+def test_the_category_alone_scores_its_closed_form() -> None:
+    for k in (2, 5, 40):
+        images = np.repeat(np.arange(k), 1000)  # 1/n is what the closed form leaves out
+        found = metrics.category_only_two_way(images.tolist(), 0.5, 0.9)
+        assert found == pytest.approx(0.5 / k + (1 - 1 / k) * 0.9, abs=1e-3)
+
+
+def test_the_category_alone_of_a_hand_made_case() -> None:
+    # a, a, b: of six comparisons two are within the category, four between
+    found = metrics.category_only_two_way(["a", "a", "b"], within=0.5, between=0.75)
+    assert found == pytest.approx((2 * 0.5 + 4 * 0.75) / 6)
+    assert metrics.category_only_two_way(["a", "a"]) == 0.5
+    assert metrics.category_only_two_way([1, 2, 3]) == 1.0
+
+
+def test_the_category_alone_is_what_one_hot_reconstructions_score(
+    rng: np.random.Generator,
+) -> None:
+    categories = rng.integers(0, 4, 30)
+    one_hot = np.eye(4)[categories]  # ties within a category count half
+    found = metrics.two_way_by_reconstruction(one_hot, one_hot).mean()
+    expected = metrics.category_only_two_way(categories.tolist())
+    assert found == pytest.approx(expected, abs=FLOAT64)
+
+
+def test_the_category_alone_needs_two_images_and_probabilities() -> None:
+    with pytest.raises(DataError, match="categories of 1 were given"):
+        metrics.category_only_two_way(["a"])
+    with pytest.raises(DataError, match=r"both must be in \[0, 1\]"):
+        metrics.category_only_two_way(["a", "b"], between=1.5)
+
+
 def test_two_way_needs_two_images() -> None:
     with pytest.raises(DataError, match=r"raise data\.n_reconstruct"):
         metrics.two_way_by_truth(np.ones((1, 3)), np.ones((1, 3)))
@@ -324,6 +448,8 @@ def _embed(images: Images) -> npt.NDArray[np.float64]:
     return images.reshape(len(images), -1)[:, ::7].astype(np.float64)
 
 
+SLOW = ["pcc_425", "ssim_2d_425", "ssim_percolumn_legacy_425"]
+BRAIN_DIFFUSER = [name for name in metrics.METRICS if name.endswith("_bd")]
 EMBEDDERS = {"clip_judge": _embed, "clip_method": lambda x: _embed(x)[:, ::2]}
 
 
@@ -364,31 +490,126 @@ def test_a_single_image_has_scores_but_no_floor(rng: np.random.Generator) -> Non
     found = metrics.score_methods(
         1, [_condition("stage1", image)], _condition("truth", image), EMBEDDERS
     ).table
-    assert set(found["metric"]) == set(metrics.METRICS) - {
-        "two_way_by_reconstruction",
-        "two_way_by_truth",
-        "fid_judge",
-    }
+    pixels = {"ssim_2d", "ssim_percolumn_legacy", "pcc"}
+    assert set(found["metric"]) == {"clip_judge", "clip_method"} | pixels
     assert found["floor"].isna().all()
     np.testing.assert_allclose(found["value"], 1.0, atol=FLOAT64)
 
 
-def test_every_metric_of_the_table_is_declared(rng: np.random.Generator) -> None:
-    truth = _condition("truth", _images(rng))
+def test_every_metric_of_the_table_is_declared_and_can_be_scored(
+    rng: np.random.Generator,
+) -> None:
+    networks = {m.network for m in metrics.METRICS.values() if m.network is not None}
+    truth = _condition("truth", _images(rng, 2))
     scored = metrics.score_methods(
-        2, [_condition("stage1", _images(rng))], truth, EMBEDDERS
+        2,
+        [_condition("stage1", _images(rng, 2))],
+        truth,
+        dict.fromkeys(networks, _embed),
+        extra=SLOW,
     )
     table = scored.table
-    declared = [name for name in metrics.METRICS if name != "fid_judge"]
-    assert sorted(set(table["metric"])) == sorted(declared)
+    sets = [k for k, m in metrics.METRICS.items() if m.rule == "frechet"]
+    assert sorted({*table["metric"], *sets}) == sorted(metrics.METRICS)
+    assert sorted(scored.sets) == sorted(sets) == ["fid_inception", "fid_judge"]
     assert table.columns.tolist() == [
         *("subject", "method", "nsd_id", "metric", "value", "floor")
     ]
-    assert len(table) == 4 * len(declared)
+    assert len(table) == 2 * (len(metrics.METRICS) - len(sets))
     assert table[["value", "floor"]].notna().all(axis=None)
     np.testing.assert_array_equal(
-        scored.embeddings["stage1"].shape, (4, _embed(truth.images).shape[1])
+        scored.embeddings["stage1"].shape, (2, _embed(truth.images).shape[1])
     )
+
+
+def test_each_embedder_gives_the_metrics_that_follow_from_it(
+    rng: np.random.Generator,
+) -> None:
+    images, truth = rng.normal(size=(2, 6, 9))
+    pixels = _images(rng, 6)
+    found = metrics.score_condition(
+        pixels,
+        pixels,
+        {"lite0_late": images, "alexnet2": images, "inception_fid": images},
+        {"lite0_late": truth, "alexnet2": truth, "inception_fid": truth},
+    )
+    by_reconstruction = metrics.two_way_by_reconstruction(truth, images)
+    np.testing.assert_array_equal(found["lite0_late"], by_reconstruction)
+    np.testing.assert_array_equal(found["alexnet2"], by_reconstruction)
+    by_truth = metrics.two_way_by_truth(truth, images)
+    np.testing.assert_array_equal(found["alexnet2_by_truth"], by_truth)
+    distance = metrics.embedding_distance(images, truth)
+    np.testing.assert_array_equal(found["lite0_distance"], distance)
+    assert set(found) == {
+        *("ssim_2d", "ssim_percolumn_legacy", "pcc", "lite0_late", "lite0_distance"),
+        *("alexnet2", "alexnet2_by_truth"),
+    }
+
+
+def test_the_floor_of_a_distance_is_that_of_other_truths(
+    rng: np.random.Generator,
+) -> None:
+    images, truth = rng.normal(size=(2, 8, 9))
+    pixels = _images(rng, 8)
+    arguments = pixels, pixels, {"lite0_late": images}, {"lite0_late": truth}
+    floors = metrics.shuffled_floor(*arguments)
+    others = [(3 - shift) % 8 for shift in range(1, 6)]
+    expected = [
+        scipy.spatial.distance.correlation(images[3], truth[row]) for row in others
+    ]
+    assert floors["lite0_distance"][3] == pytest.approx(np.mean(expected))
+    assert floors["lite0_late"].tolist() == [0.5] * 8
+
+
+def test_networks_and_metrics_that_do_not_exist_are_refused(
+    rng: np.random.Generator,
+) -> None:
+    truth = _condition("truth", _images(rng))
+    with pytest.raises(ConfigError, match="'alexnet9', but must be one of"):
+        metrics.score_methods(1, [truth], truth, {**EMBEDDERS, "alexnet9": _embed})
+    with pytest.raises(ConfigError, match="'ssim', but must be one of: pcc_425"):
+        metrics.score_methods(1, [truth], truth, EMBEDDERS, extra=["ssim"])
+    with pytest.raises(ConfigError, match="'pcc', but must be one of: fid_judge"):
+        metrics.frechet_table({}, np.ones((2, 2)), metric="pcc")
+
+
+# --- definitions --------------------------------------------------------------------
+
+
+def test_the_table_of_definitions_tells_what_is_scored_and_why_not() -> None:
+    absent = {"alexnet2": "Not scored: alexnet2's file is missing."}
+    table = metrics.definitions(absent, extra=["pcc_425"])
+    assert table.columns.tolist() == [
+        *("metric", "label", "network", "settings", "used_by", "judge_role"),
+        *("higher_is_better", "state"),
+    ]
+    assert table["metric"].tolist() == list(metrics.METRICS)
+    assert (table.drop(columns="higher_is_better") != "").all(axis=None)
+    assert table["label"].nunique() >= len(table) - len(BRAIN_DIFFUSER)
+    state = table.set_index("metric")["state"]
+    assert set(state[["alexnet2", "alexnet2_by_truth"]]) == set(absent.values())
+    assert set(state[["pcc_425", "alexnet2_bd", "lite0_late"]]) == {"scored"}
+    assert "ssim_2d_425 must be asked for" in state["ssim_2d_425"]
+    asked = metrics.definitions({}, extra=SLOW)["state"]
+    assert (asked == "scored").all()
+
+
+def test_no_two_metrics_have_the_same_definition() -> None:
+    table = metrics.definitions({})
+    assert not table[["label", "settings", "used_by"]].duplicated().any()
+
+
+def test_only_distances_are_better_when_lower() -> None:
+    lower = {k for k, m in metrics.METRICS.items() if not m.higher_is_better}
+    assert lower == {
+        *("fid_judge", "fid_inception", "effnet_b1_v1", "effnet_b1_v2", "swav"),
+        *("effnet_b1_bd", "swav_bd", "lite0_distance"),
+    }
+
+
+def test_the_network_of_the_simulated_brain_is_marked() -> None:
+    marked = {k for k, m in metrics.METRICS.items() if "simulated" in m.judge_role}
+    assert marked == {"lite0_early", "lite0_middle", "lite0_late", "lite0_distance"}
 
 
 def test_a_partial_condition_meets_its_own_truths(rng: np.random.Generator) -> None:

@@ -50,7 +50,8 @@ def artefacts(root: Path) -> dict[str, bytes]:
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in paths
-        if not path.name.endswith(".manifest.json")
+        # manifests and the table of seconds hold times
+        if not path.name.endswith(".manifest.json") and path.stem != "seconds"
     }
 
 
@@ -82,7 +83,9 @@ def test_the_ledger_has_every_claim_and_compares_none_with_the_paper(
     ledger = pd.read_csv(roots[0] / "figures" / "smoke" / "claims.csv")
     assert tuple(ledger.columns) == COLUMNS
     assert list(ledger["claim"]) == [claim.claim for claim in CLAIMS]
-    assert not ledger["verdict"].str.startswith(("agrees", "differs")).any()
+    # one subject of a few images, and no number of the paper is ever claimed
+    numbers = ledger[ledger["claim"].isin(["C1", "C2", "C3"])]
+    assert numbers["verdict"].str.startswith("cannot be said here").all()
     assert ledger["profile"].str.contains("in-silico").all()
 
 

@@ -11,7 +11,6 @@ import pytest
 from minddiff_utils import store, summary
 from minddiff_utils.config import AREAS
 from minddiff_utils.errors import StoreError
-from minddiff_utils.report import TableItem
 from minddiff_utils.rng import stream
 
 IDS = np.array([40, 7, 300])
@@ -40,7 +39,11 @@ def subject_folder(run: store.Run) -> Path:
     folder = run.tree.derived(1)
     images = np.stack([_image(k) for k in range(3)])
     files: dict[str, dict[str, Any]] = {
-        "stimuli.h5": {"images": images, "nsd_id": IDS},
+        "stimuli.h5": {
+            "images": images,
+            "nsd_id": IDS,
+            "captions": np.array([["a cat"], ["a dog"], ["a cat"]]),
+        },
         "responses.h5": {
             "betas": np.arange(12.0).reshape(3, 4),
             "split": SPLIT,
@@ -134,13 +137,54 @@ def test_weights_that_are_all_zero_are_refused_in_one_sentence(
 
 FIGURES = (
     *("method", "gallery", "gallery_subjects", "comparison", "stage2_gain"),
-    *("subjects", "quality_vs_accuracy", "k_selection", "cortex_flat"),
-    *("cortex_inflated", "accuracy_subj05", "histograms_subj05", "weights_subj05"),
+    *("subjects", "quality_vs_accuracy", "failures", "ablation", "gallery_ablation"),
+    *("k_quality", "k_selection", "cortex_flat", "cortex_inflated"),
+    *("accuracy_subj05", "histograms_subj05", "weights_subj05"),
     *("decoders_subj05", "holdout_subj05"),
     *("stage1_subj05", "losses_subj05", "trajectory_subj05", "stage2_subj05"),
     *("roi_counts_subj05", "reliability_subj05"),
 )
-TABLES = ("sanity", "comparison", "paired", "frechet")
+TABLES = ("sanity", "claims_null", "subjects", "floors", "paired", "frechet", "metrics")
+PRINTED = ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding", "T5_cost")
+#: What notebooks 02 to 04 leave and the report only asks for.
+LEFT = ("accuracy", "k_selection", "weights", "zero_iterations")
+
+
+def _leave_subject(run: store.Run, subject: int) -> None:
+    """Write what a finished subject leaves; only the images of the gallery matter."""
+    folder = run.tree.derived(subject)
+    images = np.stack([_image(k) for k in range(3)])
+    captions = np.array([["a cat"], ["a dog"], ["a cat"]])
+    rivals = {
+        f"{system}/{feature}": np.zeros((2, 1), np.float32)
+        for system in ("takagi", "takagi_minddiffuser", "permuted_voxels")
+        for feature in ("c", "z")
+    }
+    files: dict[str, dict[str, Any]] = {
+        "stimuli.h5": {"images": images, "nsd_id": IDS, "captions": captions},
+        "responses.h5": {"split": SPLIT},
+        "decoded.h5": {"nsd_id": IDS[1:], "retrieval_nsd_id": IDS[[0, 0]]},
+        "decoded_rivals.h5": {
+            **rivals,
+            "nsd_id": IDS[1:],
+            "pixel_ridge": np.full((2, 48), 0.5, np.float32),
+        },
+        "trajectories.h5": {"x": np.zeros(1)},
+    }
+    for name, arrays in files.items():
+        store.write_arrays(folder / name, arrays, run=run)
+    for name in LEFT:
+        store.write_table(folder / f"{name}.csv", pd.DataFrame({"x": [1]}), run=run)
+    for stage in ("stage1", "stage2"):
+        table = pd.DataFrame({"method": [stage] * 2, "nsd_id": IDS[1:]})
+        store.write_table(folder / f"{stage}.csv", table, run=run)
+    made = [
+        m for m in summary.GALLERY if m not in ("truth", "retrieval", "pixel_ridge")
+    ]
+    for k, method in enumerate(made):
+        for row, nsd_id in enumerate(IDS[1:]):
+            path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"
+            store.write_png(path, _image(100 + 10 * k + row), run=run)
 
 
 @pytest.fixture
@@ -150,23 +194,27 @@ def finished(run: store.Run) -> store.Run:
     for name in FIGURES:
         image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         store.write_png(run.tree.figures / f"{name}.png", image, run=run)
-    for name in TABLES:
+    for name in (*TABLES, *PRINTED):
         words = {"subject": ["1", "all"], "what": [f"{name} of one", f"{name} of all"]}
+        printed = pd.DataFrame({"subject": ["all"], "what": [f"{name} in print"]})
         path = run.tree.tables / f"{name}.csv"
-        store.write_table(path, pd.DataFrame(words), run=run)
+        twin = printed if name in PRINTED else None
+        store.write_table(path, pd.DataFrame(words), run=run, printed=twin)
+    scores = [("5", "stage2", int(i), "clip_judge", k) for k, i in enumerate(IDS[1:])]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    path = run.tree.tables / "scores.csv"
+    store.write_table(path, pd.DataFrame(scores, columns=columns), run=run, twins=False)
     ledger = pd.DataFrame(
         {
             "claim": ["C1"],
             "statement": ["a statement"],
-            "verdict": ["supported"],
+            "verdict": ["holds"],
             "profile": ["word of the profile column"],
         }
     )
     store.write_table(run.tree.figures / "claims.csv", ledger, run=run)
     for subject in run.profile.subjects:
-        table = pd.DataFrame({"feature": [f"accuracy of subject {subject}"]})
-        path = run.tree.derived(subject) / "accuracy.csv"
-        store.write_table(path, table, run=run)
+        _leave_subject(run, subject)
     return run
 
 
@@ -174,21 +222,35 @@ def test_the_report_shows_every_figure_once_and_every_table(
     finished: store.Run,
 ) -> None:
     page = summary.build_report(finished)
-    assert page.count("data:image/png;base64,") == len(FIGURES)
-    for name in ("sanity", "paired", "frechet"):
+    pictures = len(summary.GALLERY) * 2
+    assert page.count("data:image/png;base64,") == len(FIGURES) + pictures
+    for name in TABLES:
         assert f"{name} of one" in page
-    for subject in (1, 5):
-        assert f"accuracy of subject {subject}" in page
+    for name in PRINTED:  # as printed, not in long form
+        assert f"{name} in print" in page
+        assert f"{name} of one" not in page
     assert "a statement" in page
+    assert "word of the profile column" not in page
 
 
-def test_the_report_pools_the_comparison_and_drops_the_profile_column(
+def test_the_report_begins_with_the_claims_and_links_the_notebooks(
     finished: store.Run,
 ) -> None:
+    finished.tree.notebooks.mkdir(parents=True)
+    (finished.tree.notebooks / "05_evaluation.ipynb").write_text("{}")
     page = summary.build_report(finished)
-    assert "comparison of all" in page
-    assert "comparison of one" not in page
-    assert "word of the profile column" not in page
+    assert page.index("The claims of the paper, here") < page.index("Scores")
+    for name in ("05_evaluation.ipynb", "06_figures.ipynb"):
+        assert f'href="notebooks/{name}"' in page
+    assert 'href="tables/T1_comparison.csv"' in page
+
+
+def test_a_missing_subject_is_said_and_the_report_is_of_the_others(
+    finished: store.Run,
+) -> None:
+    store.discard(finished.tree.derived(1) / "stage2.csv")
+    page = summary.build_report(finished)
+    assert "<dd>5</dd>" in page
 
 
 def test_the_report_says_which_run_made_it(finished: store.Run) -> None:
@@ -197,7 +259,7 @@ def test_the_report_says_which_run_made_it(finished: store.Run) -> None:
     assert profile.label in page
     assert f"smoke, digest {profile.digest}" in page
     assert "preset fast, 3 iterations" in page
-    assert "5, 1" in page
+    assert "<dd>5, 1</dd>" in page
     assert "subject 5" in page  # captions speak of the first subject
     assert "{subject" not in page
 
@@ -210,7 +272,8 @@ def test_the_same_run_gives_the_same_page(finished: store.Run) -> None:
     "lost",
     [
         *(f"{name}.png" for name in FIGURES),
-        *(f"tables/{name}.csv" for name in TABLES),
+        *(f"tables/{name}.csv" for name in (*TABLES, "scores")),
+        *(f"tables/{name}.md" for name in PRINTED),
         "claims.csv",
     ],
 )
@@ -223,13 +286,31 @@ def test_a_report_of_less_than_all_is_refused_by_name(
     assert f"{lost} does not exist" in str(error.value)
 
 
-def test_the_stages_are_shown_in_the_order_of_the_flow(finished: store.Run) -> None:
-    titles = [section.title for section in summary._sections(finished)]
-    assert titles.index("Scores") < titles.index("Decoding")
-    tables = [
-        item.name
-        for section in summary._sections(finished)
-        for item in section.tables
-        if isinstance(item, TableItem)
-    ]
-    assert tables == ["claims", "sanity", "comparison", "paired", "frechet", "accuracy"]
+# --- which images are shown -----------------------------------------------------------
+
+
+def test_galleries_show_the_first_images_and_then_quantiles() -> None:
+    ids = list(range(100, 120))
+    rows = [("5", "stage2", i, "clip_judge", (i * 7) % 20 / 20) for i in ids]
+    rows += [("5", "stage1", i, "clip_judge", 0.0) for i in ids]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    picks = summary.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
+    assert picks.nsd_id[:4] == (100, 101, 102, 103)
+    assert len(set(picks.nsd_id)) == 9
+    value = {i: (i * 7) % 20 for i in ids}
+    rest = [value[i] for i in picks.nsd_id[4:]]
+    assert rest == sorted(rest)
+
+
+def test_marked_failures_come_with_the_seen_and_the_made_image(
+    finished: store.Run,
+) -> None:
+    points = pd.DataFrame(
+        {"method": "stage2", "nsd_id": IDS[1:], "place": [0, 1], "subject": "5"}
+    )
+    found = summary.marked_pairs(finished, 5, points)
+    assert list(found) == [300]
+    seen, made = found[300]
+    np.testing.assert_array_equal(seen, _image(2))
+    np.testing.assert_array_equal(made, _image(101))  # stage 2 comes first
+    assert summary.marked_pairs(finished, 5, points.assign(place=0)) == {}

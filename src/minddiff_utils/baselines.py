@@ -41,12 +41,18 @@ METHODS: Mapping[str, str] = {
     "stage2_paper": "stage 2, preset of Algorithm 1, first images only",
     "z_only": "decoded z through the autoencoder, no c",
     "c_only": "decoded c from noise, no z",
+    "takagi": "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",
+    "takagi_minddiffuser": "Takagi as MindDiffuser re-implemented it: all areas",
+    "brain_diffuser_style": "Brain-Diffuser's style: pixels read, then c and CLIP",
+    "pixel_ridge": "ridge from voxels to pixels",
     "retrieval": "nearest training image by decoded features",
+    "random_train": "a training image at random: floor",
     "mean_image": "mean training image, the same for every brain",
     "true_features": "true c and z: recovery ceiling of stage 1",
     "stage2_true": "true c, z and Z_CLIP: recovery ceiling of stage 2",
     "shuffled": "stage 1 from another image's brain: floor",
     "stage2_shuffled": "stage 2 from another image's brain: floor",
+    "permuted_voxels": "stage 1 from responses with permuted voxels: floor",
     "autoencoder": "true image through the autoencoder and back",
 }
 #: The methods whose images notebooks 03 and 04 write, one folder each.
@@ -58,10 +64,14 @@ GENERATED = (
     "stage2_paper",
     "z_only",
     "c_only",
+    "takagi",
+    "takagi_minddiffuser",
+    "brain_diffuser_style",
     "true_features",
     "stage2_true",
     "shuffled",
     "stage2_shuffled",
+    "permuted_voxels",
 )
 #: Method -> the method that had the true features instead of the decoded ones.
 CEILINGS: Mapping[str, str] = {
@@ -69,6 +79,9 @@ CEILINGS: Mapping[str, str] = {
     "z_only": "true_features",
     "c_only": "true_features",
     "shuffled": "true_features",
+    "takagi": "true_features",
+    "takagi_minddiffuser": "true_features",
+    "permuted_voxels": "true_features",
     "stage2": "stage2_true",
     "stage2_guided": "stage2_true",
     "stage2_combined": "stage2_true",
@@ -214,7 +227,8 @@ def read_condition(
     """
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
-    if len(found) < len(wanted) and method not in _PARTIAL:
+    partial = method in _PARTIAL or method not in METHODS  # an ablation
+    if len(found) < len(wanted) and not partial:
         raise StoreError(
             f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
             "and 04 for all shards of this subject first."
@@ -231,7 +245,12 @@ def read_condition(
 
 
 def conditions(
-    tree: store.Tree, subject: int, truth: Condition, made: Mapping[str, Images]
+    tree: store.Tree,
+    subject: int,
+    truth: Condition,
+    made: Mapping[str, Images],
+    *,
+    ablations: Sequence[str] = (),
 ) -> Iterator[Condition]:
     """Yield every compared method of a subject in the order of `METHODS`.
 
@@ -246,6 +265,8 @@ def conditions(
     made : mapping of uint8 (n, height, width, 3)
         Images of the methods that are made on the spot, row by row as `truth`; a method
         that is neither here nor in a folder is left out.
+    ablations : sequence of str
+        Methods of the ablation, which come after these, for their own images.
 
     Raises
     ------
@@ -259,10 +280,10 @@ def conditions(
     for method, images in made.items():
         check_choice(method, [m for m in METHODS if m not in GENERATED], "made")
         check_shape(images.shape, truth.images.shape, f"the images of {method}")
-    for method in METHODS:
+    for method in (*METHODS, *ablations):
         if method in made:
             yield Condition(method, truth.nsd_id, made[method])
-        elif method in GENERATED:
+        elif method in GENERATED or method in ablations:
             folder = tree.stage_dir(subject, method)
             condition = read_condition(folder, method, truth.nsd_id)
             if condition is not None:

@@ -81,8 +81,8 @@ def _run(args: argparse.Namespace) -> None:
         return
     run_plan(plan, n_jobs=args.jobs, force=args.force, say=_say)
     if not only:
-        _claims(args)
         _say(f"Report: {tree.figures / 'report.html'}")
+        _claims(args)
 
 
 def _simulate(args: argparse.Namespace) -> None:
@@ -91,12 +91,29 @@ def _simulate(args: argparse.Namespace) -> None:
 
 
 def _claims(args: argparse.Namespace) -> None:
+    from minddiff_utils.claims import vacuity_lines
+
     profile = load_profile(args.profile, _overrides(args))
     tree = _tree(args, profile)
-    table = read_table(tree.figures / "claims.csv").fillna("")
+    table = read_table(tree.figures / "claims.csv")
     for row in table.itertuples(index=False):
         _say(f"{row.claim:>4}  {row.verdict}  ·  {row.statement}")
     _say(f"({profile.label})")
+    path = tree.tables / "claims_null.csv"
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist, so nothing tells whether the checks could fail: "
+            f"make it by minddiff run --profile {profile.name} --only 05 --force."
+        )
+    vacuous = vacuity_lines(read_table(path))
+    for line in vacuous:
+        _say(line)
+    if vacuous:
+        names = ", ".join(line.partition(" ")[0] for line in vacuous)
+        raise DataError(
+            f"A check that cannot tell a claim from its null decides {names}: that "
+            "verdict means nothing until the rule is mended."
+        )
 
 
 # --- plan -----------------------------------------------------------------------------
@@ -339,7 +356,12 @@ _COMMANDS: tuple[
         (*_NOTEBOOKS, _add_run_options),
     ),
     ("simulate", _simulate, "write the in-silico NSD of a profile", _NOTEBOOKS),
-    ("claims", _claims, "print the claims ledger of a finished run", _NOTEBOOKS),
+    (
+        "claims",
+        _claims,
+        "print the claims ledger of a finished run; fails where a check is vacuous",
+        _NOTEBOOKS,
+    ),
     (
         "plan",
         _plan,

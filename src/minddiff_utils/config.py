@@ -25,6 +25,7 @@ __all__ = [
     "AREAS",
     "HVC",
     "LVC",
+    "AblationConfig",
     "DataConfig",
     "DecodingConfig",
     "Environment",
@@ -32,6 +33,7 @@ __all__ = [
     "FeatureConfig",
     "ModelConfig",
     "Profile",
+    "RivalConfig",
     "SimulationConfig",
     "Stage1Config",
     "Stage2Config",
@@ -181,6 +183,29 @@ class Stage2Config(_Frozen):
     n_trajectory: PositiveInt = 8  # images kept per trajectory
 
 
+class RivalConfig(_Frozen):
+    """The compared systems (`rivals`), as far as they are run here."""
+
+    strength_takagi: Fraction = 0.8  # share of the noise steps, published code
+    strength_brain_diffuser: Fraction = 0.75  # image-to-image strength, published code
+    pixel_size: PositiveInt = 32  # px, side of the images that ridge reads directly
+
+
+class AblationConfig(_Frozen):
+    """What is taken away or varied (`ablation`), on the first images of each subject.
+
+    Features and blocks are taken from the `guided` engine, iterations from the loop of
+    the profile's preset.
+    """
+
+    n_images: PositiveInt = 8
+    layers: tuple[tuple[int, ...], ...] = ((1,), (1, 2, 3, 4, 5, 6))
+    iterations: tuple[PositiveInt, ...] = ()
+    k_grid: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)
+    ] = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
+
+
 class StudyConfig(_Frozen):
     """The study of stage 2 (`minddiff study`), outside the notebooks' time."""
 
@@ -212,6 +237,8 @@ class EvaluationConfig(_Frozen):
     n_bootstrap: PositiveInt = 2000
     n_permutations: PositiveInt = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    # slow variants of the field's metrics, such as ssim_2d_425 (`metrics.METRICS`)
+    extra_metrics: tuple[str, ...] = ()
 
 
 class Profile(_Frozen):
@@ -228,6 +255,8 @@ class Profile(_Frozen):
     stage1: Stage1Config
     stage2: Stage2Config
     evaluation: EvaluationConfig
+    rivals: RivalConfig = RivalConfig()
+    ablation: AblationConfig = AblationConfig()
     study: StudyConfig = StudyConfig()
 
     @property

@@ -5,7 +5,8 @@ Reads what notebooks 01 to 04 wrote for each subject and hands it to `metrics`,
 notebooks 05 and 06.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 import torch
 
 from minddiff_utils import store
+from minddiff_utils.ablation import ablation_methods
 from minddiff_utils.backbone import Backbone, Judge
 from minddiff_utils.baselines import (
     CEILINGS,
@@ -25,32 +27,43 @@ from minddiff_utils.baselines import (
     repeat_image,
 )
 from minddiff_utils.claims import CONTRASTS, Evidence
+from minddiff_utils.comparison import categories_in_captions
 from minddiff_utils.errors import StoreError
 from minddiff_utils.images import to_torch, to_uint8
 from minddiff_utils.metrics import (
+    METRICS,
     Condition,
     SubjectScores,
+    category_only_two_way,
     frechet_table,
     score_methods,
 )
-from minddiff_utils.statistics import Resampling, paired_table, summarise
+from minddiff_utils.rivals import read_rivals
+from minddiff_utils.statistics import Resampling, holm, paired_table, summarise
 
 __all__ = [
     "Stimuli",
+    "Stock",
+    "category_floor",
     "compare_methods",
     "contrast_table",
     "embed_with",
+    "floor_table",
     "gallery",
     "gather",
+    "gather_costs",
     "make_evidence",
+    "notebook_seconds",
     "read_stimuli",
     "resampling",
     "score_subject",
     "score_subjects",
     "subject_galleries",
+    "take_stock",
 ]
 
 Images = npt.NDArray[np.uint8]
+Embedders = Mapping[str, Callable[[Images], npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -67,12 +80,18 @@ class Stimuli:
         Training images.
     retrieved : uint8 (n, S, S, 3)
         The training image nearest to each decoded feature set.
+    drawn : uint8 (n, S, S, 3)
+        A training image at random for each.
+    captions : (n, n_captions) str
+        Of the images to reconstruct.
     """
 
     truth: Condition
     test: Images
     train: Images
     retrieved: Images
+    drawn: Images
+    captions: npt.NDArray[Any]
 
 
 def read_stimuli(run: store.Run, subject: int) -> Stimuli:
@@ -84,7 +103,8 @@ def read_stimuli(run: store.Run, subject: int) -> Stimuli:
         An artefact is missing, or two of them do not belong together.
     """
     folder = run.tree.derived(subject)
-    stored = store.read_arrays(folder / "stimuli.h5", ["images", "nsd_id"])
+    names = ["images", "nsd_id", "captions"]
+    stored = store.read_arrays(folder / "stimuli.h5", names)
     split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
     found = store.read_arrays(folder / "decoded.h5", ["nsd_id", "retrieval_nsd_id"])
     images, nsd_id = stored["images"], stored["nsd_id"]
@@ -97,11 +117,15 @@ def read_stimuli(run: store.Run, subject: int) -> Stimuli:
             f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together;"
             " run notebooks 01 and 02 of this subject again."
         )
+    rows, train = [row[int(i)] for i in wanted], images[split == "train"]
+    draw = run.stream("random train", subject).integers(len(train), size=n)
     return Stimuli(
-        truth=Condition("truth", wanted, images[[row[int(i)] for i in wanted]]),
+        truth=Condition("truth", wanted, images[rows]),
         test=images[split == "test"],
-        train=images[split == "train"],
+        train=train,
         retrieved=images[[row[int(i)] for i in nearest]],
+        drawn=train[draw],
+        captions=stored["captions"][rows],
     )
 
 
@@ -145,16 +169,22 @@ def _check_complete(
 
 
 def score_subject(
-    run: store.Run, subject: int, backbone: Backbone, judge: Judge
-) -> tuple[SubjectScores, npt.NDArray[np.float32]]:
+    run: store.Run,
+    subject: int,
+    backbone: Backbone,
+    judge: Judge,
+    perception: Embedders | None = None,
+) -> tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]:
     """Score every method of one subject; also embed all of its true test images.
+
+    `perception`: further networks by name, from `perception.load_perception`.
 
     Returns
     -------
     SubjectScores
-        Scores and the judge's embeddings by method.
-    float32 (n_test, n_features)
-        The judge's embeddings of the true test images.
+        Scores and, for set-wise distances, embeddings by metric and method.
+    mapping of float (n_test, n_features)
+        Embeddings of the true test images by set-wise metric.
 
     Raises
     ------
@@ -164,41 +194,136 @@ def score_subject(
     stimuli = read_stimuli(run, subject)
     _check_complete(run, subject, stimuli.truth.nsd_id)
     size = run.profile.models.batch_size
-    truth = stimuli.truth
-    made = {
-        "retrieval": stimuli.retrieved,
-        "mean_image": repeat_image(mean_image(stimuli.train), len(truth.images)),
-        "autoencoder": _round_trip(backbone, size)(truth.images),
-    }
     embedders = {
         "clip_judge": embed_with(judge, size),
         "clip_method": embed_with(backbone, size),
+        **(perception or {}),
     }
-    compared = conditions(run.tree, subject, truth, made)
-    scores = score_methods(subject, compared, truth, embedders)
-    return scores, embedders["clip_judge"](stimuli.test)
+    compared = conditions(
+        run.tree,
+        subject,
+        stimuli.truth,
+        _made_here(run, subject, stimuli, backbone),
+        ablations=tuple(ablation_methods(run.profile)),
+    )
+    extra = run.profile.evaluation.extra_metrics
+    truth = stimuli.truth
+    scores = score_methods(subject, compared, truth, embedders, extra=extra)
+    networks = {metric: METRICS[metric].network or "" for metric in scores.sets}
+    return scores, {m: embedders[net](stimuli.test) for m, net in networks.items()}
+
+
+def _made_here(
+    run: store.Run, subject: int, stimuli: Stimuli, backbone: Backbone
+) -> dict[str, Images]:
+    """Return the images of the methods that need no generator."""
+    truth, size = stimuli.truth, run.profile.models.batch_size
+    path = run.tree.derived(subject) / "decoded_rivals.h5"
+    side = truth.images.shape[1]
+    return {
+        "retrieval": stimuli.retrieved,
+        "random_train": stimuli.drawn,
+        "mean_image": repeat_image(mean_image(stimuli.train), len(truth.images)),
+        "pixel_ridge": read_rivals(path, truth.nsd_id, side)["pixel_ridge"],
+        "autoencoder": _round_trip(backbone, size)(truth.images),
+    }
 
 
 def score_subjects(
-    run: store.Run, backbone: Backbone, judge: Judge
+    run: store.Run,
+    backbone: Backbone,
+    judge: Judge,
+    perception: Embedders | None = None,
+    *,
+    subjects: Sequence[int] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score all subjects of the profile.
+    """Score all subjects of the profile, or `subjects`.
 
     Returns
     -------
     DataFrame
         One row per subject, method, image and metric: `value` and shuffled `floor`.
     DataFrame
-        Fréchet distances to the true test images, by subject and method.
+        Fréchet distances to the true test images, by subject, method and metric.
     """
-    tables, embeddings, references = [], {}, {}
+    chosen = run.profile.subjects if subjects is None else subjects
+    found = {s: score_subject(run, s, backbone, judge, perception) for s in chosen}
+    shared = found[chosen[0]][1]  # all subjects see the same test set
+    distances = [
+        frechet_table(
+            {str(s): scores.sets[metric] for s, (scores, _) in found.items()},
+            reference,
+            metric=metric,
+        )
+        for metric, reference in shared.items()
+    ]
+    tables = [scores.table for scores, _ in found.values()]
+    return pd.concat(tables, ignore_index=True), pd.concat(distances, ignore_index=True)
+
+
+def category_floor(run: store.Run, subject: int) -> float:
+    """Return the two-way score of a reconstruction that carries the category alone.
+
+    The category of an image is the set of object names in its captions.
+    """
+    captions = read_stimuli(run, subject).captions
+    return category_only_two_way(categories_in_captions(captions))
+
+
+# --- which subjects are there -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Subjects whose notebooks are done, and why the others are missing."""
+
+    complete: tuple[int, ...]
+    missing: Mapping[int, str]
+
+    def table(self) -> pd.DataFrame:
+        """Return a row per subject: `subject` and `state`."""
+        rows = [(str(s), "complete") for s in self.complete]
+        rows += [(str(s), f"missing: {why}") for s, why in self.missing.items()]
+        return pd.DataFrame(rows, columns=["subject", "state"])
+
+
+#: What notebooks 02 to 04 leave of each subject and later notebooks read.
+_NEEDED = (
+    "decoded.h5",
+    "decoded_rivals.h5",
+    "accuracy.csv",
+    "k_selection.csv",
+    "weights.csv",
+    "zero_iterations.csv",
+    "trajectories.h5",
+)
+
+
+def take_stock(run: store.Run) -> Stock:
+    """Tell finished subjects from missing and half-finished ones.
+
+    Raises
+    ------
+    StoreError
+        No subject of the profile is finished; the sentence is that of the first.
+    """
+    missing: dict[int, str] = {}
     for subject in run.profile.subjects:
-        scores, reference = score_subject(run, subject, backbone, judge)
-        tables.append(scores.table)
-        embeddings[str(subject)] = scores.embeddings
-        references[subject] = reference
-    shared = references[run.profile.subjects[0]]  # all subjects see the same test set
-    return pd.concat(tables, ignore_index=True), frechet_table(embeddings, shared)
+        folder = run.tree.derived(subject)
+        absent = [name for name in _NEEDED if not (folder / name).is_file()]
+        try:
+            if absent:
+                raise StoreError(
+                    f"{folder / absent[0]} does not exist: run notebooks 02 to 04 of"
+                    " this subject."
+                )
+            _check_complete(run, subject, read_stimuli(run, subject).truth.nsd_id)
+        except StoreError as error:
+            missing[subject] = str(error)
+    complete = tuple(s for s in run.profile.subjects if s not in missing)
+    if not complete:
+        raise StoreError(next(iter(missing.values())))
+    return Stock(complete, missing)
 
 
 def resampling(run: store.Run) -> Resampling:
@@ -218,21 +343,34 @@ def compare_methods(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
 
 
 def contrast_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
-    """Return the paired differences that the claims read, one method minus another."""
+    """Return the paired differences that the claims read, one method minus another.
+
+    Contrasts of methods that were not run are left out. The column `p_holm` corrects
+    `p_permutation` for all contrasts of the same subject and metric.
+    """
+    there = set(scores["method"])
     pairs = [
         paired_table(scores, method, reference, resampling=draws)
         for method, reference in CONTRASTS
+        if {method, reference} <= there
     ]
-    return pd.concat(pairs, ignore_index=True)
+    table = pd.concat(pairs, ignore_index=True)
+    groups = table.groupby(["subject", "metric"])["p_permutation"]
+    return table.assign(p_holm=groups.transform(lambda p: holm(p.to_numpy())))
 
 
 # --- tables of all subjects -----------------------------------------------------------
 
 
-def gather(run: store.Run, name: str) -> pd.DataFrame:
-    """Return a table that each subject has, with the column `subject` in front."""
+def gather(
+    run: store.Run, name: str, subjects: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Return a table that each subject has, with the column `subject` in front.
+
+    `subjects`: default all of the profile.
+    """
     tables = []
-    for subject in run.profile.subjects:
+    for subject in run.profile.subjects if subjects is None else subjects:
         table = store.read_table(run.tree.derived(subject) / name)
         table = table.drop(columns="subject", errors="ignore")
         table.insert(0, "subject", str(subject))
@@ -242,41 +380,137 @@ def gather(run: store.Run, name: str) -> pd.DataFrame:
 
 def make_evidence(
     run: store.Run,
-    comparison: pd.DataFrame,
-    paired: pd.DataFrame,
-    contrasts: pd.DataFrame,
+    made: Mapping[str, pd.DataFrame],
+    *,
+    subjects: Sequence[int] | None = None,
 ) -> Evidence:
-    """Return everything that the claims are decided on."""
-    stage2 = gather(run, "stage2.csv")
+    """Return everything that the claims are decided on.
+
+    Parameters
+    ----------
+    made : mapping of DataFrame
+        What notebook 05 made: `comparison`, `paired`, `contrasts`, `scores` and, where
+        k was varied, `k_quality`.
+    subjects : sequence of int, optional
+        Default all of the profile.
+    """
+    stage2 = gather(run, "stage2.csv", subjects)
     tables = {
-        "comparison": comparison,
-        "paired": paired,
-        "contrasts": contrasts,
-        "accuracy": gather(run, "accuracy.csv"),
-        "k_selection": gather(run, "k_selection.csv"),
-        "weights": gather(run, "weights.csv"),
+        **made,
+        "accuracy": gather(run, "accuracy.csv", subjects),
+        "k_selection": gather(run, "k_selection.csv", subjects),
+        "weights": gather(run, "weights.csv", subjects),
         "stage2": stage2[stage2["method"] == "stage2"],
     }
-    return Evidence(tables, in_silico=run.profile.simulation is not None)
+    in_silico = run.profile.simulation is not None
+    return Evidence(tables, in_silico=in_silico, profile=run.profile.name)
+
+
+def gather_costs(run: store.Run, subjects: Sequence[int] | None = None) -> pd.DataFrame:
+    """Return what each image cost under each method: U-Net evaluations and gradients.
+
+    Stage 1 has no gradients; its column is NaN.
+    """
+    columns = ["subject", "method", "nsd_id", "n_unet_evaluations", "n_unet_gradients"]
+    parts = [gather(run, f"{stage}.csv", subjects) for stage in ("stage1", "stage2")]
+    return pd.concat([part.reindex(columns=columns) for part in parts])
+
+
+def notebook_seconds(run: store.Run) -> pd.DataFrame:
+    """Return the wall time of every notebook that the runner has recorded.
+
+    Columns notebook (without subject and shard) and seconds; empty where the notebooks
+    were run by hand.
+    """
+    rows = []
+    for path in sorted(run.tree.notebooks.glob("*.run.json")):
+        record = json.loads(store.read_bytes(path))
+        stem = path.name.removesuffix(".run.json").partition("_subj")[0]
+        rows.append((stem, float(record["seconds"])))
+    return pd.DataFrame(rows, columns=["notebook", "seconds"])
+
+
+_INTERVAL = ("value", "ci_low", "ci_high", "n")
+#: Methods that know nothing of the image, and of which kind.
+_FLOORS = {
+    "random_train": "a training image at random",
+    "mean_image": "the mean training image",
+    "shuffled": "stage 1 from another image's brain",
+    "stage2_shuffled": "stage 2 from another image's brain",
+    "permuted_voxels": "stage 1 from responses with permuted voxels",
+}
+
+
+def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame:
+    """Return what each metric gives to reconstructions that know nothing.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `compare_methods`; the rows over all subjects are read.
+    category_floor : float
+        From `category_floor`, for two-way identification.
+
+    Returns
+    -------
+    DataFrame
+        Columns metric, floor (what it is), value, ci_low, ci_high, n.
+    """
+    pooled = comparison[comparison["subject"] == "all"]
+    rows = []
+    for metric, block in pooled.groupby("metric", sort=False):
+        own = {row["method"]: row for row in block.to_dict("records")}
+        if "stage1" in own:
+            pairs = {"value": own["stage1"]["floor"], "n": own["stage1"]["n"]}
+            words = "stage 1 scored against other images"
+            rows.append({"metric": metric, "floor": words, **pairs})
+        for method, words in _FLOORS.items():
+            numbers = {k: own[method][k] for k in _INTERVAL} if method in own else None
+            if numbers:
+                rows.append({"metric": metric, "floor": words, **numbers})
+        if METRICS[str(metric)].rule.startswith("two_way"):
+            words = "the right category and nothing else (expectation)"
+            rows.append({"metric": metric, "floor": words, "value": category_floor})
+    table = pd.DataFrame(rows, columns=["metric", "floor", *_INTERVAL])
+    return table.astype({"n": "Int64"})
 
 
 # --- pictures -------------------------------------------------------------------------
 
 
 def gallery(
-    run: store.Run, subject: int, methods: Mapping[str, str], *, n: int
+    run: store.Run,
+    subject: int,
+    methods: Mapping[str, str],
+    *,
+    n: int,
+    picked: Sequence[int] | None = None,
 ) -> dict[str, Images]:
-    """Return the first `n` images of the run's shard, method by method.
+    """Return the first `n` images of the run's shard, or those `picked`, by method.
 
     Parameters
     ----------
     methods : mapping of str to str
-        Method (or `truth`, `retrieval`) to the words of its row, in order.
+        Method (or `truth`, `retrieval`, `random_train`, `pixel_ridge`) to the words of
+        its row, in order; methods without images are left out.
+    picked : sequence of int, optional
+        Image ids, in the order shown.
     """
     stimuli = read_stimuli(run, subject)
     nsd_id = stimuli.truth.nsd_id
     shown = [row for batch in run.batches(len(nsd_id)) for row in batch][:n]
-    own = {"truth": stimuli.truth.images, "retrieval": stimuli.retrieved}
+    if picked is not None:
+        place = {int(i): row for row, i in enumerate(nsd_id)}
+        shown = [place[int(i)] for i in picked]
+    own = {
+        "truth": stimuli.truth.images,
+        "retrieval": stimuli.retrieved,
+        "random_train": stimuli.drawn,
+    }
+    if "pixel_ridge" in methods:
+        path = run.tree.derived(subject) / "decoded_rivals.h5"
+        size = stimuli.truth.images.shape[1]
+        own["pixel_ridge"] = read_rivals(path, nsd_id, size)["pixel_ridge"]
     rows: dict[str, Images] = {}
     for method, words in methods.items():
         if method in own:
@@ -290,10 +524,16 @@ def gallery(
 
 
 def subject_galleries(
-    run: store.Run, subjects: Sequence[int], method: str, *, n: int
+    run: store.Run,
+    subjects: Sequence[int],
+    method: str,
+    *,
+    n: int,
+    picked: Sequence[int] | None = None,
 ) -> dict[str, Images]:
     """Return the seen images and one method's images of every subject."""
-    rows = gallery(run, subjects[0], {"truth": "seen image"}, n=n)
+    rows = gallery(run, subjects[0], {"truth": "seen image"}, n=n, picked=picked)
     for subject in subjects:
-        rows |= gallery(run, subject, {method: f"subject {subject}"}, n=n)
+        words = {method: f"subject {subject}"}
+        rows |= gallery(run, subject, words, n=n, picked=picked)
     return rows

@@ -64,6 +64,7 @@ __all__ = [
     "diffusion_settings",
     "finish_stage1",
     "finish_stage2",
+    "from_noise",
     "memory_on",
     "noise_generators",
     "paper_config",
@@ -173,6 +174,14 @@ class DecodedFeatures:
             *({k: part[k] for k in layers if k in part} for part in parts)
         )
         return replace(self, target=target)
+
+    def without_z(self) -> "DecodedFeatures":
+        """Return the features with latents of 0, which noise replaces."""
+        return replace(self, z=torch.zeros_like(self.z))
+
+    def without_c(self, backbone: Backbone) -> "DecodedFeatures":
+        """Return the features with the empty caption's text for every image."""
+        return replace(self, c=backbone.null_text().expand_as(self.c).clone())
 
 
 @dataclass(frozen=True)
@@ -381,11 +390,13 @@ def stage1_images(
     *,
     use_z: bool = True,
     use_c: bool = True,
+    diffusion: DiffusionSettings | None = None,
 ) -> Made:
     """Return the first images, or what one feature alone gives.
 
     Both: z noised to the stage-1 level and denoised under c. Without c: z straight
     through the autoencoder, no diffusion. Without z: c from pure noise, all steps.
+    `diffusion` takes the place of the profile's sampler.
 
     Raises
     ------
@@ -395,12 +406,15 @@ def stage1_images(
     if not (use_z or use_c):
         raise ConfigError("An image needs z or c: use at least one of them.")
     began = time.time()
-    settings = _stage1_settings(run.profile.stage1, use_z=use_z) if use_c else None
+    settings = None
+    if use_c:
+        settings = diffusion or diffusion_settings(run.profile.stage1)
+        settings = settings if use_z else from_noise(settings)
     batches = run.batches(len(features.nsd_id))
     images = [
         _decode(backbone, own)
         if settings is None
-        else _diffuse(run, backbone, own if use_z else _without_z(own), settings)
+        else _diffuse(run, backbone, own if use_z else own.without_z(), settings)
         for own in map(features.rows, batches)
     ]
     cost = 0
@@ -411,16 +425,10 @@ def stage1_images(
     return Made(_ids(features, batches), made, cost, seconds, settings)
 
 
-def _stage1_settings(config: Stage1Config, *, use_z: bool) -> DiffusionSettings:
-    settings = diffusion_settings(config)
-    if use_z:
-        return settings
+def from_noise(settings: DiffusionSettings) -> DiffusionSettings:
+    """Return the settings that begin at the highest level and take all steps."""
     n_steps = settings.n_steps
     return replace(settings, encode_index=n_steps - 1, decode_steps=n_steps)
-
-
-def _without_z(features: DecodedFeatures) -> DecodedFeatures:
-    return replace(features, z=torch.zeros_like(features.z))
 
 
 def _diffuse(
@@ -447,24 +455,28 @@ def align_images(
     backbone: Backbone,
     features: DecodedFeatures,
     config: Stage2Config,
+    *,
+    diffusion: DiffusionSettings | None = None,
 ) -> Aligned:
     """Align stage-1 images with their structural features, batch by batch.
 
     The presets of ours compare the blocks `layers_fast` alone, the others all six. A
-    batch that was cut off goes on from the last state that it kept.
+    batch that was cut off goes on from the last state that it kept. `diffusion` takes
+    the place of the profile's sampler.
     """
     began = time.time()
     if config.preset in ("fast", "guided", "combined"):
         features = features.with_layers(config.layers_fast)
     batches = run.batches(len(features.nsd_id))
     settings = stage2_settings(config, backbone)
+    diffusion = diffusion or diffusion_settings(run.profile.stage1)
     results = [
-        align_batch(run, backbone, features.rows(rows), settings) for rows in batches
+        align_batch(run, backbone, features.rows(rows), settings, diffusion=diffusion)
+        for rows in batches
     ]
     images = _stack(backbone, [to_uint8(result.images) for result in results])
     cost = max((int(r.n_unet_evaluations.max()) for r in results), default=0)
     seconds = time.time() - began
-    diffusion = diffusion_settings(run.profile.stage1)
     made = Made(_ids(features, batches), images, cost, seconds, diffusion)
     return Aligned(made, tuple(results))
 
@@ -484,13 +496,15 @@ def align_batch(
     backbone: Backbone,
     features: DecodedFeatures,
     settings: Stage2Settings,
+    *,
+    diffusion: DiffusionSettings | None = None,
 ) -> AlignmentResult:
     """Align the images of one batch by whichever engine the settings belong to.
 
     They start from the noise of stage 1. A batch of `alignment` that was cut off goes
-    on from the last state that it kept.
+    on from the last state that it kept. `diffusion`: default the profile's sampler.
     """
-    diffusion = diffusion_settings(run.profile.stage1)
+    diffusion = diffusion or diffusion_settings(run.profile.stage1)
     names = features.nsd_id.tolist()
     generators = noise_generators(run, names)
     noise = draw_noise(backbone, generators)
@@ -498,12 +512,13 @@ def align_batch(
     inputs = (backbone, latent, features.target, diffusion)
     if isinstance(settings, GuidanceSettings):
         return guide(*inputs, settings)
-    keeper = _keeper(run, features, settings)
+    path = _state_path(run, features, repr((settings, diffusion)))
+    keeper = _keeper(run, path)
     if isinstance(settings, CombinedSettings):
         result = align_and_guide(*inputs, settings, keeper=keeper)
     else:
         result = align(*inputs, settings, generators=generators, keeper=keeper)
-    store.discard(_state_path(run, features, settings))
+    store.discard(path)
     return result
 
 
@@ -511,11 +526,9 @@ def align_batch(
 _KEEP_EVERY = 25
 
 
-def _state_path(
-    run: store.Run, features: DecodedFeatures, settings: Stage2Settings
-) -> Path:
+def _state_path(run: store.Run, features: DecodedFeatures, settings: str) -> Path:
     """Return where a batch keeps its state: named after all that it depends on."""
-    digest = hashlib.sha256(repr(settings).encode())
+    digest = hashlib.sha256(settings.encode())
     clip = features.target
     parts = (clip.features, clip.selected, clip.scale)
     arrays = [part[k] for part in parts for k in clip.layers]
@@ -525,11 +538,7 @@ def _state_path(
     return folder / f"{features.nsd_id[0]}_{digest.hexdigest()[:16]}.h5"
 
 
-def _keeper(
-    run: store.Run, features: DecodedFeatures, settings: Stage2Settings
-) -> Keeper:
-    path = _state_path(run, features, settings)
-
+def _keeper(run: store.Run, path: Path) -> Keeper:
     def load() -> Mapping[str, npt.NDArray[Any]] | None:
         return store.read_arrays(path) if store.is_current(path, run=run) else None
 

@@ -355,11 +355,20 @@ def write_table(
     run: Run,
     inputs: Sequence[Path] = (),
     caption: str = "",
+    printed: pd.DataFrame | None = None,
+    twins: bool = True,
 ) -> None:
-    """Write `table` as CSV at `path`, with `.md` and `.tex` twins beside it."""
+    """Write `table` as CSV at `path`, with `.md` and `.tex` twins beside it.
+
+    The twins show `printed` where it is given, such as the same numbers in columns;
+    a table too long to be read as text has none.
+    """
     label = f"{caption} ({run.profile.label})".strip()
     csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_text(path, csv, run=run, inputs=inputs)
+    if not twins:
+        return
+    table = table if printed is None else printed
     shown = table.map(lambda v: f"{v:.3f}" if isinstance(v, float) else str(v))
     header = "| " + " | ".join(map(str, shown.columns)) + " |"
     rule = "|" + "---|" * shown.shape[1]

@@ -7,54 +7,150 @@ layer 9, above `evaluation`, `cortex` and `report`; notebook 06.
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from minddiff_utils import provenance, store
 from minddiff_utils.config import AREAS
 from minddiff_utils.cortex import CorticalData
 from minddiff_utils.errors import StoreError
-from minddiff_utils.evaluation import gallery, gather
+from minddiff_utils.evaluation import gallery, take_stock
 from minddiff_utils.figures import MethodPanels
-from minddiff_utils.report import FigureItem, Section, TableItem, render_report
+from minddiff_utils.images import encode_png
+from minddiff_utils.metrics import METRICS
+from minddiff_utils.report import (
+    FigureItem,
+    GalleryItem,
+    LinkItem,
+    Section,
+    TableItem,
+    render_report,
+)
+from minddiff_utils.tables import Picks, pick_images
 
-__all__ = ["build_report", "method_panels", "weight_maps"]
+__all__ = [
+    "ABLATION_GALLERY",
+    "GALLERY",
+    "build_report",
+    "marked_pairs",
+    "method_panels",
+    "own_scores",
+    "pick_for_gallery",
+    "weight_maps",
+]
+
+#: Rows of the comparison gallery (F2): method -> words.
+GALLERY: Mapping[str, str] = {
+    "truth": "seen image",
+    "stage2": "MindDiffuser",
+    "stage2_guided": "guided sampling",
+    "stage1": "stage 1 only",
+    "takagi": "Takagi & Nishimoto",
+    "takagi_minddiffuser": "the same, as re-implemented",
+    "brain_diffuser_style": "Brain-Diffuser's style",
+    "pixel_ridge": "ridge to pixels",
+    "retrieval": "retrieval",
+}
+#: Rows of the ablation gallery (F4).
+ABLATION_GALLERY: Mapping[str, str] = {
+    "truth": "seen image",
+    "stage2_guided": "c, z and Z_CLIP",
+    "stage1": "c and z",
+    "c_clip": "c and Z_CLIP",
+    "z_clip": "z and Z_CLIP",
+    "c_only": "c",
+    "z_null": "z",
+    "clip_only": "Z_CLIP",
+    "none": "nothing",
+}
+#: Images that the galleries always show: the first of the test set.
+_N_FIXED = 4
+#: Images of the galleries.
+_N_SHOWN = 9
 
 #: Figure of the report -> its caption; `{subject}` stands for the first subject.
 _OVERVIEW = {
-    "method": "The method on one test image of subject {subject}.",
-    "gallery": "Subject {subject}: first test images, not selected. Rows are methods.",
-    "gallery_subjects": "The same test images in every subject, stage 2.",
+    "method": "F1. The method on one test image of subject {subject}.",
+    "gallery": "F2. Compared systems, subject {subject}; images picked by rule.",
+    "gallery_subjects": "F3. The same test images in every subject, stage 2.",
 }
 _SCORES = {
     "comparison": "Every method over all subjects, with floor and ceiling.",
     "stage2_gain": "Stage 2 minus stage 1 on the same images.",
     "subjects": "Stage 1 and stage 2 in each subject.",
     "quality_vs_accuracy": "Decoding accuracy and quality of the subjects.",
+    "failures": "F9. Failure signatures, subject {subject}.",
+}
+_ABLATION = {
+    "ablation": "Every combination of c, z and Z_CLIP.",
+    "gallery_ablation": "F4. The same, as images; the first ones of subject {subject}.",
+    "k_quality": "F6. Accuracy, information and final quality against k.",
 }
 _DECODING = {
     "accuracy_subj{subject:02d}": "Accuracy by feature and area set, with chance and"
     " ceiling, subject {subject}.",
-    "histograms_subj{subject:02d}": "Accuracy of all targets, subject {subject}.",
+    "histograms_subj{subject:02d}": "F8. Accuracy of all targets, subject {subject}.",
     "decoders_subj{subject:02d}": "Five decoders on the same targets, and the rank of"
     " their predictions, subject {subject}.",
     "holdout_subj{subject:02d}": "Categories that were trained on, and that were not,"
     " subject {subject}.",
-    "k_selection": "Accuracy and information against k.",
+    "k_selection": "Accuracy and information against k, layer by layer.",
     "weights_subj{subject:02d}": "Decoder weights by area, subject {subject}.",
 }
 _STAGES = {
     "stage1_subj{subject:02d}": "Stage 1 and its parts, subject {subject}.",
-    "losses_subj{subject:02d}": "Structural loss along stage 2, subject {subject}.",
-    "trajectory_subj{subject:02d}": "Images along stage 2, subject {subject}.",
+    "losses_subj{subject:02d}": "F5. Structural loss along stage 2, subject {subject}.",
+    "trajectory_subj{subject:02d}": "F5. Images along stage 2, subject {subject}.",
     "stage2_subj{subject:02d}": "Stage 2, its ceiling and floor, subject {subject}.",
 }
 _CORTEX = {
-    "cortex_flat": "Decoder weights on the flattened cortex, subject {subject}.",
-    "cortex_inflated": "The same on the inflated surface.",
+    "cortex_flat": "F7. Decoder weights on the flattened cortex, subject {subject}.",
+    "cortex_inflated": "F7. The same on the inflated surface.",
 }
 _DATA = {
     "roi_counts_subj{subject:02d}": "Voxels by area, subject {subject}.",
     "reliability_subj{subject:02d}": "Noise ceilings by area, subject {subject}.",
 }
+
+
+# --- which images are shown -------------------------------------------------------
+
+
+def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
+    """Return the rows of one method of one subject."""
+    mine = scores["subject"].astype(str) == str(subject)
+    return scores[mine & (scores["method"] == method)]
+
+
+def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
+    """Pick the images of the galleries: the first ones, then quantiles of stage 2.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05.
+    """
+    own = own_scores(scores, subject, "stage2")
+    own = own[own["metric"] == "clip_judge"]
+    words = f"stage 2, {METRICS['clip_judge'].label}, subject {subject}"
+    fixed = [int(i) for i in own["nsd_id"][:_N_FIXED]]
+    return pick_images(own, _N_SHOWN, words=words, fixed=fixed)
+
+
+def marked_pairs(
+    run: store.Run, subject: int, points: pd.DataFrame
+) -> dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Return seen image and reconstruction of the images marked as failures.
+
+    `points`: from `tables.failure_table`.
+    """
+    marked = points.loc[points["place"] > 0, "nsd_id"].astype(int).tolist()
+    if not marked:
+        return {}
+    method = str(points["method"].iloc[0])
+    names = {"truth": "seen", method: "made"}
+    rows = gallery(run, subject, names, n=len(marked), picked=marked)
+    return {i: (rows["seen"][k], rows["made"][k]) for k, i in enumerate(marked)}
 
 
 def method_panels(run: store.Run, subject: int) -> MethodPanels:
@@ -110,8 +206,9 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
 # --- the report -----------------------------------------------------------------------
 
 
-def _figures(run: store.Run, captions: Mapping[str, str]) -> list[FigureItem]:
-    subject = run.profile.subjects[0]
+def _figures(
+    run: store.Run, subject: int, captions: Mapping[str, str]
+) -> list[FigureItem]:
     items = []
     for pattern, words in captions.items():
         name = pattern.format(subject=subject)
@@ -124,37 +221,117 @@ def _table(run: store.Run, name: str, caption: str) -> TableItem:
     return TableItem(name, store.read_table(run.tree.tables / f"{name}.csv"), caption)
 
 
-def _claims(run: store.Run) -> Section:
+def _printed(run: store.Run, name: str, caption: str) -> TableItem:
+    """Return a table as its Markdown twin prints it: intervals in the cells."""
+    path = run.tree.tables / f"{name}.md"
+    lines = store.read_bytes(path).decode("utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return TableItem(name, pd.DataFrame(rows[1:], columns=rows[0]), caption)
+
+
+def _ledger(run: store.Run) -> TableItem:
     ledger = store.read_table(run.tree.figures / "claims.csv")
-    return Section(
-        "The claims of the paper, here",
-        [
-            "One row per claim. A directional claim is supported only where its null"
-            " fails; numbers from in-silico subjects are not compared with the paper.",
-        ],
-        [TableItem("claims", ledger.drop(columns="profile"), "The claims ledger.")],
-    )
+    return TableItem("claims", ledger.drop(columns="profile"), "The claims ledger.")
 
 
-def _sections(run: store.Run) -> list[Section]:
-    sanity = _table(run, "sanity", "Each check, what was expected and what was seen.")
-    compared = store.read_table(run.tree.tables / "comparison.csv")
-    pooled = compared[compared["subject"].astype(str) == "all"]
-    scores = TableItem("comparison", pooled, "Scores over all subjects.")
-    paired = _table(run, "paired", "Stage 2 minus stage 1, pairs of images.")
-    frechet = _table(run, "frechet", "Fréchet distances by the judge's features.")
-    accuracy = TableItem(
-        "accuracy", gather(run, "accuracy.csv"), "Decoding accuracy of all subjects."
-    )
+def _gallery(run: store.Run, subject: int) -> GalleryItem:
+    """Return the comparison gallery, picture by picture."""
+    scores = store.read_table(run.tree.tables / "scores.csv")
+    picks = pick_for_gallery(subject, scores)
+    rows = gallery(run, subject, GALLERY, n=len(picks.nsd_id), picked=picks.nsd_id)
+    pictures = {
+        words: [encode_png(one) for one in made] for words, made in rows.items()
+    }
+    columns = [f"{i} ({t})" for i, t in zip(picks.nsd_id, picks.titles, strict=True)]
+    caption = f"What subject {subject} saw, and what each system made of the responses."
+    return GalleryItem("systems", pictures, columns, caption, picks.rule)
+
+
+def _links(run: store.Run) -> list[LinkItem]:
+    """Return links to the executed notebooks and to the tables and claims."""
+    names = {path.name for path in run.tree.notebooks.glob("*.ipynb")}
+    names.add("06_figures.ipynb")  # this one is written when it has ended
+    notebooks = [LinkItem(name, f"notebooks/{name}") for name in sorted(names)]
+    tables = [
+        LinkItem(path.name, f"tables/{path.name}")
+        for path in sorted(run.tree.tables.glob("*.csv"))
+    ]
+    return [*notebooks, *tables, LinkItem("claims.csv", "claims.csv")]
+
+
+def _methods(run: store.Run) -> list[tuple[str, str]]:
+    """Return the settings that a reader asks for, from the profile."""
+    profile = run.profile
+    stage1, stage2, decoding = profile.stage1, profile.stage2, profile.decoding
+    k = decoding.k_percent
+    chosen = "chosen for each layer by cross-validation" if k is None else f"{k:g} %"
     return [
-        Section("The method and what it makes", (), (), _figures(run, _OVERVIEW)),
-        _claims(run),
-        Section("What a sceptic asks first", (), [sanity]),
-        Section("Scores", (), [scores, paired, frechet], _figures(run, _SCORES)),
-        Section("Decoding", (), [accuracy], _figures(run, _DECODING)),
-        Section("The two stages", (), (), _figures(run, _STAGES)),
-        Section("On the cortex", (), (), _figures(run, _CORTEX)),
-        Section("The responses", (), (), _figures(run, _DATA)),
+        ("decoder", f"{profile.decoder} ridge, k = {chosen}"),
+        (
+            "stage 1",
+            f"DDIM, grid of {stage1.n_steps}, noised to index {stage1.encode_index},"
+            f" {stage1.decode_steps} steps, guidance {stage1.guidance_scale:g}",
+        ),
+        (
+            "stage 2",
+            f"preset {stage2.preset}, {stage2.n_iter} iterations, CLIP blocks"
+            f" {', '.join(map(str, stage2.layers_fast))}, {stage2.n_steps_fast} solver"
+            f" steps ({stage2.solver_fast})",
+        ),
+        (
+            "statistics",
+            f"{profile.evaluation.n_bootstrap} bootstrap draws and"
+            f" {profile.evaluation.n_permutations} permutations, confidence"
+            f" {profile.evaluation.confidence:g}",
+        ),
+    ]
+
+
+def _score_tables(run: store.Run) -> list[TableItem]:
+    return [
+        _printed(run, "T1_comparison", "T1. Every method: first subject, and all."),
+        _table(run, "floors", "What knowing nothing scores."),
+        _table(run, "paired", "Stage 2 minus stage 1, pairs of images."),
+        _printed(run, "T3_subjects", "T3. Stages 1 and 2 in each subject."),
+        _table(run, "frechet", "Fréchet distances, by network."),
+        _table(
+            run, "metrics", "Definition of every metric, and whether it was scored."
+        ),
+    ]
+
+
+def _sections(run: store.Run, subject: int, ledger: TableItem) -> list[Section]:
+    def drawn(captions: Mapping[str, str]) -> list[FigureItem]:
+        return _figures(run, subject, captions)
+
+    words = (
+        "One row per claim. A directional claim holds only where its null fails the"
+        " same check; numbers from in-silico subjects are not compared with the paper."
+    )
+    sanity = _table(run, "sanity", "Each check, what was expected and what was seen.")
+    nulls = _table(run, "claims_null", "Each claim's check on evidence without effect.")
+    ablation = _printed(run, "T2_ablation", "T2. Factorial, blocks, iterations and k.")
+    decoding = _printed(
+        run, "T4_decoding", "T4. Accuracy by feature and area, over all."
+    )
+    cost = _printed(run, "T5_cost", "T5. U-Net passes per image.")
+    present = _table(run, "subjects", "Subjects of this run.")
+    return [
+        Section("The claims of the paper, here", [words], [ledger]),
+        Section("What a sceptic asks first", (), [sanity, nulls, present]),
+        Section(
+            "The method and what it makes",
+            figures=drawn(_OVERVIEW),
+            galleries=[_gallery(run, subject)],
+        ),
+        Section("Scores", (), _score_tables(run), drawn(_SCORES)),
+        Section("What each part is worth", (), [ablation], drawn(_ABLATION)),
+        Section("Decoding", (), [decoding], drawn(_DECODING)),
+        Section("The two stages", (), [cost], drawn(_STAGES)),
+        Section("On the cortex", (), (), drawn(_CORTEX)),
+        Section("The responses", (), (), drawn(_DATA)),
+        Section("Settings", definitions=_methods(run)),
+        Section("Notebooks and tables of this run", links=_links(run)),
     ]
 
 
@@ -166,21 +343,26 @@ def build_report(run: store.Run) -> str:
     StoreError
         A figure or table of the run is missing.
     """
-    profile = run.profile
+    profile, subjects = run.profile, take_stock(run).complete
     lead = (
         "From responses of visual cortex three features of the seen image are decoded:"
         " c (semantics), z (detail) and Z_CLIP (structure). Stage 1 makes an image from"
         " c and z by diffusion; stage 2 adjusts both until the image shows the decoded"
         " structure. Everything on this page was made by one run of the notebooks."
     )
-    stage2 = profile.stage2
     facts = {
         "profile": f"{profile.name}, digest {profile.digest}",
-        "subjects": ", ".join(map(str, profile.subjects)),
+        "subjects": ", ".join(map(str, subjects)),
         "images per subject": str(profile.data.n_reconstruct),
         "seed": str(profile.seed),
-        "stage 2": f"preset {stage2.preset}, {stage2.n_iter} iterations",
         "code": provenance.code_digest(),
     }
-    title = "MindDiffuser, reproduced"
-    return render_report(title, profile.label, lead, _sections(run), facts=facts)
+    ledger = _ledger(run)
+    return render_report(
+        "MindDiffuser, reproduced",
+        profile.label,
+        lead,
+        _sections(run, subjects[0], ledger),
+        facts=facts,
+        ledger=ledger,
+    )

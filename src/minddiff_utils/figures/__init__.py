@@ -5,9 +5,11 @@ model or a file, or touches pyplot's global state. Each figure says what it show
 which unit, over how many units and with which interval, and carries the profile's
 label. Place in the flow: layer 9, below `cortex` and `report`; modules follow the
 notebooks: `preparation` (01), `decoding` and `comparison` (02), `reconstruction` (03,
-04), `study` (04), `evaluation` (05), `overview` and `maps` (06), all drawn on `canvas`.
+04), `study` (04), `evaluation` and `ablation` (05), `overview`, `maps` and
+`failures` (06), all drawn on `canvas`.
 """
 
+from minddiff_utils.figures.ablation import fig_ablation, fig_k_quality
 from minddiff_utils.figures.comparison import fig_decoders, fig_holdout
 from minddiff_utils.figures.decoding import (
     fig_accuracy,
@@ -21,6 +23,7 @@ from minddiff_utils.figures.evaluation import (
     fig_quality_vs_accuracy,
     fig_subjects,
 )
+from minddiff_utils.figures.failures import fig_failures
 from minddiff_utils.figures.maps import (
     FlatMap,
     InflatedMap,
@@ -47,14 +50,17 @@ __all__ = [
     "InflatedMap",
     "Mesh",
     "MethodPanels",
+    "fig_ablation",
     "fig_accuracy",
     "fig_accuracy_histograms",
     "fig_comparison",
     "fig_decoders",
+    "fig_failures",
     "fig_flat_maps",
     "fig_gallery",
     "fig_holdout",
     "fig_inflated",
+    "fig_k_quality",
     "fig_k_selection",
     "fig_losses",
     "fig_method",
