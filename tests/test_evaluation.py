@@ -19,7 +19,7 @@ from minddiff_utils import evaluation, store
 from minddiff_utils.backbone import Judge
 from minddiff_utils.claims import CONTRASTS
 from minddiff_utils.errors import MindDiffError, StoreError
-from minddiff_utils.metrics import frechet_distance
+from minddiff_utils.metrics import METRICS, frechet_distance
 from minddiff_utils.rng import stream
 
 Images = npt.NDArray[np.uint8]
@@ -411,6 +411,15 @@ def test_floors_are_the_rows_that_know_nothing_and_the_category_s_expectation() 
     floors = evaluation.floor_table(table, 0.75)
     assert floors["value"].tolist() == [0.1, 0.2, 0.5, 0.75]
     assert floors["floor"].str.contains("category").tolist() == [False] * 3 + [True]
+
+
+def test_every_score_comes_with_its_definition() -> None:
+    table = pd.DataFrame({"metric": ["pcc", "ssim_2d"], "value": [0.1, 0.2]})
+    settings = evaluation.with_settings(table)["settings"]
+    assert settings.tolist() == [METRICS[m].settings for m in ("pcc", "ssim_2d")]
+    assert settings.str.len().min() > 0
+    no_metric = pd.DataFrame({"claim": ["C1"]})
+    assert evaluation.with_settings(no_metric) is no_metric
 
 
 def test_the_category_s_expectation_follows_the_captions(run: store.Run) -> None:

@@ -186,7 +186,10 @@ DRAWN: dict[str, Callable[[str], Figure]] = {
     ),
     "fig_accuracy": lambda label: figures.fig_accuracy(_accuracy(), label=label),
     "fig_accuracy_histograms": lambda label: figures.fig_accuracy_histograms(
-        {f: np.linspace(-0.1, 0.5, 30) for f in FEATURES}, label=label
+        {f: np.linspace(-0.1, 0.5, 30) for f in FEATURES},
+        floors={f: np.linspace(-0.2, 0.2, 30) for f in FEATURES},
+        ceilings={f: np.linspace(0.6, 0.9, 30) for f in FEATURES},
+        label=label,
     ),
     "fig_k_selection": lambda label: figures.fig_k_selection(
         _k_table(), k_chosen=25.0, label=label
@@ -338,8 +341,12 @@ def test_accuracy_is_starred_only_if_every_subject_passes() -> None:
 
 def test_histograms_leave_out_targets_without_correlation() -> None:
     r = np.array([0.1, 0.2, 0.6, np.nan])
-    figure = figures.fig_accuracy_histograms({"c": r}, label=DEMO)
+    floor, ceiling = np.array([0.0, -0.1, 0.1, np.nan]), np.full(4, 0.7)
+    bounds = {"floors": {"c": floor}, "ceilings": {"c": ceiling}}
+    figure = figures.fig_accuracy_histograms({"c": r}, **bounds, label=DEMO)
     assert "n = 3, median 0.200" in _words(figure)
+    medians = [float(line.get_xdata()[0]) for line in figure.axes[0].lines]
+    assert medians == [0.0, 0.7, 0.2]
 
 
 def test_k_selection_marks_the_chosen_k() -> None:

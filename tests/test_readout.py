@@ -323,6 +323,27 @@ def test_test_correlations_are_numpy_s(config: DecodingConfig) -> None:
     assert np.isnan(found["c"]).tolist() == [False] * 9 + [True]
 
 
+def test_floors_are_near_0_and_ceilings_those_of_the_table(
+    config: DecodingConfig,
+) -> None:
+    stored, features = _brain()
+    readouts, data = _fit(stored, features, config)
+    Y_test, Y_hat = _rows(features, TEST), readout.predict(readouts, data.X_test)
+    floors = readout.floor_correlations(Y_test, Y_hat, rng=stream(1, "tests"))
+    own = readout.test_correlations(Y_test, Y_hat)
+    for name in WIDTHS:
+        # 12 test images: r of unrelated images has a standard deviation of 0.3
+        assert np.nanmean(floors[name]) < np.nanmean(own[name]) - 0.2
+    ceilings = readout.ceiling_correlations(readouts, data, Y_hat)
+    table = readout.accuracy_table(
+        readouts, data, Y_test, n_permutations=5, rng=stream(2, "tests")
+    ).set_index("feature")
+    for name, found in readouts.items():
+        mean = np.nanmean(ceilings[name][found.selected])
+        # the same float32 values, summed in two ways
+        assert table.loc[name, "r_ceiling"] == pytest.approx(mean, rel=1e-6)
+
+
 def test_the_accuracy_table_scores_the_selected_targets(
     config: DecodingConfig,
 ) -> None:

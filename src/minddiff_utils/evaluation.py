@@ -60,6 +60,7 @@ __all__ = [
     "score_subjects",
     "subject_galleries",
     "take_stock",
+    "with_settings",
 ]
 
 Images = npt.NDArray[np.uint8]
@@ -428,6 +429,17 @@ def notebook_seconds(run: store.Run) -> pd.DataFrame:
         stem = path.name.removesuffix(".run.json").partition("_subj")[0]
         rows.append((stem, float(record["seconds"])))
     return pd.DataFrame(rows, columns=["notebook", "seconds"])
+
+
+def with_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of scores with each metric's definition in its last column.
+
+    A table that has it, or no column `metric`, is returned as it is.
+    """
+    if "metric" not in table or "settings" in table:
+        return table
+    words = {name: metric.settings for name, metric in METRICS.items()}
+    return table.assign(settings=table["metric"].map(words))
 
 
 _INTERVAL = ("value", "ci_low", "ci_high", "n")

@@ -40,9 +40,11 @@ __all__ = [
     "VoxelData",
     "accuracy_by_area_set",
     "accuracy_table",
+    "ceiling_correlations",
     "decoded_arrays",
     "decoder_arrays",
     "fit_readout",
+    "floor_correlations",
     "k_table",
     "make_decoder",
     "nearest_training_image",
@@ -277,6 +279,35 @@ def test_correlations(
 
 
 test_correlations.__test__ = False  # type: ignore[attr-defined]  # not pytest's
+
+
+def floor_correlations(
+    Y_test: Mapping[str, Matrix],
+    Y_hat: Mapping[str, Matrix],
+    *,
+    rng: np.random.Generator,
+) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Return Pearson's r with the test images permuted once, by feature, (n_targets,).
+
+    The distribution over targets of what chance gives; all features share the order.
+    """
+    n_test = len(next(iter(Y_hat.values())))
+    order = rng.permutation(n_test)
+    return test_correlations(Y_test, {name: Y[order] for name, Y in Y_hat.items()})
+
+
+def ceiling_correlations(
+    readouts: Mapping[str, FeatureReadout],
+    data: VoxelData,
+    Y_hat: Mapping[str, Matrix],
+) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Return each target's noise ceiling by feature, (n_targets,)."""
+    return {
+        name: noise_ceiling_r(
+            readout.decoder, Y_hat[name], data.ncsnr, data.n_repeats_test
+        )
+        for name, readout in readouts.items()
+    }
 
 
 def accuracy_table(

@@ -151,14 +151,20 @@ def _accuracy_bars(
 
 @styled
 def fig_accuracy_histograms(
-    r_by_feature: Mapping[str, Floats], *, label: str
+    r_by_feature: Mapping[str, Floats],
+    *,
+    floors: Mapping[str, Floats],
+    ceilings: Mapping[str, Floats],
+    label: str,
 ) -> Figure:
-    """Draw the distribution over targets of the decoding accuracy of each feature.
+    """Draw the distribution over targets of each feature's accuracy, floor, ceiling.
 
     Parameters
     ----------
     r_by_feature : mapping of (n_targets,)
         Signed correlation over test images; NaN where the target does not vary.
+    floors, ceilings : mapping of (n_targets,)
+        The same with permuted test images, and the noise ceilings.
     label : str
         The profile's words.
     """
@@ -169,16 +175,22 @@ def fig_accuracy_histograms(
     n_rows = -(-len(features) // n_columns)
     finite = {f: r_by_feature[f][np.isfinite(r_by_feature[f])] for f in features}
     note = (
-        "Unit: targets, n in each panel; solid line: their median, dashed: 0, expected "
-        "by chance; no interval"
+        "Unit: targets, n in each panel, no interval. Blue: accuracy; gray outline: "
+        "floor, test images permuted; orange outline: noise ceiling. Lines: the medians"
     )
     page = Page("Decoding accuracy of single targets", note, label)
     figure = new_figure(page, 0.9 + 1.5 * n_rows)
     grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
-    low = min((float(r.min()) for r in finite.values() if len(r)), default=0.0)
-    high = max((float(r.max()) for r in finite.values() if len(r)), default=0.0)
-    bins = np.linspace(min(low, -0.05), max(high, 0.05), 41)
+    bounds = {
+        f: [values[f][np.isfinite(values[f])] for values in (floors, ceilings)]
+        for f in features
+    }
+    every = np.concatenate([*finite.values(), *(r for b in bounds.values() for r in b)])
+    low, high = (every.min(), every.max()) if len(every) else (0.0, 0.0)
+    bins = np.linspace(min(float(low), -0.05), max(float(high), 0.05), 41)
     for axes, feature in zip(grid, features, strict=False):
+        for r, colour in zip(bounds[feature], ("0.45", PALETTE[1]), strict=True):
+            _outline(axes, r, bins, colour)
         _histogram(axes, finite[feature], bins, feature)
     for axes in grid[len(features) :]:
         axes.set_axis_off()
@@ -190,10 +202,19 @@ def fig_accuracy_histograms(
     return figure
 
 
+def _outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
+    """Draw a floor or a ceiling: the outline of its histogram, and its median."""
+    if not len(r):
+        return
+    share = np.full(len(r), 1 / len(r))
+    style: Any = {"histtype": "step", "linewidth": 0.9}
+    axes.hist(r, bins, weights=share, color=colour, **style)  # type: ignore[arg-type]
+    axes.axvline(float(np.median(r)), color=colour, linewidth=0.9, linestyle="--")
+
+
 def _histogram(axes: Axes, r: Floats, bins: Floats, feature: str) -> None:
     share = np.full(len(r), 1 / max(len(r), 1))
     axes.hist(r, bins, weights=share, color=PALETTE[0], alpha=0.6)  # type: ignore[arg-type]
-    axes.axvline(0, color="0.3", linewidth=0.9, linestyle="--")
     said = f"{feature_words(feature)}\nn = {len(r):,}"
     if len(r):
         median = float(np.median(r))
