@@ -10,10 +10,12 @@ import errno
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import struct
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +41,7 @@ from minddiff_utils.config import (
 )
 from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.insilico import brain as cerebral
-from minddiff_utils.insilico import formats, scenes, truth, writer
+from minddiff_utils.insilico import formats, network, scenes, truth, writer
 from minddiff_utils.insilico.anatomy import ROI_NAMES, Anatomy, make_anatomy
 from minddiff_utils.insilico.design import make_design, responses_table, stimulus_table
 from minddiff_utils.nsd import NsdTree, check_trials
@@ -290,6 +292,18 @@ def test_behaviour_marks_what_was_never_shown_as_missing() -> None:
     assert (table["MEMORYFIRST"].notna() == third).all()
     gap = table.index.to_series().groupby(table["10KID"]).diff() - 1
     pd.testing.assert_series_equal(table["MEMORYRECENT"], gap, check_names=False)
+
+
+def test_behaviour_file_holds_the_table_to_the_last_digit(root: Path) -> None:
+    path = root / "nsddata/ppdata/subj07/behav/responses.tsv"
+    written = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    design = make_design(SETTINGS.n_sessions, SETTINGS.n_test_images, seed=SEED)
+    expected = responses_table(design, SUBJECT, seed=SEED)
+    pd.testing.assert_frame_equal(
+        written.astype(float), expected.astype(float), check_exact=True
+    )
+    cells = path.read_text().split("\n")[1].split("\t")
+    assert [cells[0], cells[11]] == ["7", "NaN"]  # subject; the first image is new
 
 
 # --- stimuli ------------------------------------------------------------------------
@@ -591,6 +605,31 @@ def test_early_voxels_respond_to_what_is_in_their_receptive_field(
     np.testing.assert_array_equal(np.sign(signal[0, inside]), expected)
 
 
+def test_receptive_fields_are_gaussians_without_subnormal_tails() -> None:
+    # subnormal numbers would make the product with them twenty times as slow
+    rng = np.random.default_rng(1)
+    x, y = rng.uniform(-4, 4, (2, 50)).astype(np.float32)
+    sigma = np.geomspace(0.25, 4, 50).astype(np.float32)
+    weights = cerebral._field_weights(x, y, sigma, 16)
+    at = (np.arange(16) + 0.5) / 16 * 8.4 - 4.2
+    squared = (at - x[:, None, None]) ** 2 + (-at[:, None] - y[:, None, None]) ** 2
+    expected = np.exp(-squared.astype(float) / (2 * sigma[:, None, None] ** 2))
+    expected /= expected.sum(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(weights, expected.reshape(50, -1), rtol=0, atol=1e-6)
+    assert (weights == 0).any()
+    for values in (weights, cerebral._gabor_bank()):
+        assert values[values > 0].min() >= np.finfo(np.float32).tiny
+
+
+def test_pooling_takes_the_mean_of_square_tiles(rng: np.random.Generator) -> None:
+    maps = rng.random((2, 64, 64), np.float32)
+    pooled = cerebral._pooled(maps)
+    for row, column in ((0, 0), (3, 15), (15, 7)):
+        tile = maps[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        expected = tile.reshape(2, 16).astype(float).mean(axis=1)
+        np.testing.assert_allclose(pooled[:, row, column], expected, rtol=1e-6)
+
+
 def test_gabor_energy_follows_orientation_and_frequency() -> None:
     across = np.arange(64) / 64 * cerebral.FIELD_DEG
     found = []
@@ -603,6 +642,19 @@ def test_gabor_energy_follows_orientation_and_frequency() -> None:
     for level, energy in zip((1, 2), found, strict=True):
         assert np.unravel_index(energy[0].argmax(), (4, 6)) == (level, 0)
         assert np.unravel_index(energy[1].argmax(), (4, 6)) == (level, 3)
+
+
+def test_network_sees_the_same_however_many_images_pass_at_once(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = rng.uniform(0, 255, (5, 112, 112, 3)).astype(np.float32)
+    together = network.load_network().see(images)
+    monkeypatch.setattr(network, "_AT_ONCE", 2)
+    apart = network.load_network().see(images)
+    shapes = [(5, 40, 14, 14), (5, 112, 7, 7), (5, 1280)]
+    assert [values.shape for values in together] == shapes
+    for one, two in zip(together, apart, strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-4)  # float32 kernels
 
 
 def test_the_networks_late_features_know_objects() -> None:
@@ -681,6 +733,16 @@ def test_same_settings_give_the_same_bytes_with_any_number_of_workers(
         assert digests(tmp_path / folder) == digests(seen.with_name(folder))
 
 
+@pytest.mark.parametrize(
+    ("n_scenes", "n_cores", "expected"), [(250, 8, 1), (5820, 2, 2), (1000, 64, 2)]
+)
+def test_no_more_processes_start_than_there_is_work_for(
+    monkeypatch: pytest.MonkeyPatch, n_scenes: int, n_cores: int, expected: int
+) -> None:
+    monkeypatch.setattr(writer, "_n_cores", lambda: n_cores)
+    assert writer._n_useful(n_scenes) == expected
+
+
 def test_unchanged_settings_are_skipped_at_once(root: Path) -> None:
     stamp = (root / "IN_SILICO.txt").stat().st_mtime_ns
     began = time.monotonic()
@@ -754,6 +816,43 @@ def test_interrupted_writing_leaves_the_old_folder_and_nothing_half_written(
     with pytest.raises(KeyboardInterrupt):
         writer.simulate(path, ONE, (1,), 2, n_workers=1, source=fails)
     assert digests(tmp_path) == before
+
+
+class Deadly:
+    """A source of images that ends the process to which it is sent."""
+
+    def __init__(self) -> None:
+        self.__qualname__ = "Deadly"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+    def __call__(self, nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+        raise NotImplementedError
+
+
+def test_a_process_that_dies_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"process .* died.*run the same command"):
+        writer.simulate(tmp_path / "nsd", ONE, (1,), 1, n_workers=2, source=Deadly())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_an_error_nothing_that_waits_is_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def threads(n: int, **_: Any) -> ThreadPoolExecutor:  # start at once
+        return ThreadPoolExecutor(n)
+
+    def fail_with_much_to_do() -> None:
+        with writer._workers(2) as run:
+            run(time.sleep, [(0.1,)] * 400)
+            raise KeyError
+
+    monkeypatch.setattr(writer, "ProcessPoolExecutor", threads)
+    began = time.monotonic()
+    with pytest.raises(KeyError):
+        fail_with_much_to_do()
+    assert time.monotonic() - began < 5  # all of it would take 20 s
 
 
 def test_too_little_space_is_one_sentence_before_anything_is_made(

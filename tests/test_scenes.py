@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minddiff_utils.errors import DataError
 from minddiff_utils.insilico import scenes
@@ -19,6 +20,13 @@ def test_a_scene_depends_on_seed_and_index_alone() -> None:
 def test_rendering_twice_gives_the_same_bytes() -> None:
     scene = scenes.make_scene(scenes.world_seed("test"), 3)
     assert scenes.render(scene).tobytes() == scenes.render(scene).tobytes()
+
+
+def test_light_scales_colours_rounded_and_clipped_but_not_opacity() -> None:
+    pixels = np.array([[[0, 99, 250, 120]]], np.uint8)
+    image = Image.fromarray(pixels, "RGBA")
+    lit = scenes._lit(image, 1.1, 1.1, 1.1, 1)
+    assert lit.tolist() == [[[0, 109, 255, 120]]]  # 108.9 and 275
 
 
 @pytest.mark.parametrize("size", [64, 128])

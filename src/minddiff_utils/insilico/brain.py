@@ -17,6 +17,7 @@ Naselaris 2018, NeuroImage 180:188 (feature-weighted receptive fields).
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,10 @@ AREA_OF = (
     "MST", "MT", "LO", "LO", "V3ab", "V3ab", *["IPS"] * 6, "other", "other",
 )  # fmt: skip
 _NOISE_RANK, _NOISE_SHARED = 15, 0.3  # low-rank part of the noise variance
-_BLOCK = 256  # voxels whose filters are held at once
+_BLOCK = 256  # voxels that are worked on at once
+#: Gaussian tails below this are zero: no sum feels them, but subnormal numbers, which
+#: come soon after, slow products down twentyfold.
+_NEGLIGIBLE = np.float32(1e-30)
 _SCALE_INT16 = 300.0  # NSD stores percent signal change times 300
 
 #: Graded traits of COCO's supercategories: animate, mobile, indoor, graspable,
@@ -205,13 +209,14 @@ def _gabor_bank() -> Array:
             across = -u * np.sin(angle) + v * np.cos(angle)
             width = 0.45 * cycles
             bank.append(np.exp(-((along - cycles) ** 2 + across**2) / (2 * width**2)))
-    return np.stack(bank).astype(np.float32)  # one-sided: |response| is the energy
+    one_sided = np.stack(bank).astype(np.float32)  # so that |response| is the energy
+    return _without_tails(one_sided)
 
 
 def _local(images: Array) -> Array:
     """Return early-visual channels over the image, (n, n_channels, grid * grid)."""
     n = len(images)
-    red, green, blue = np.moveaxis(images, -1, 0)
+    red, green, blue = np.ascontiguousarray(np.moveaxis(images, -1, 0))
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     red_green, blue_yellow = red - green, blue - (red + green) / 2
     border = ((0, 0), (_PAD, _PAD), (_PAD, _PAD))
@@ -220,8 +225,8 @@ def _local(images: Array) -> Array:
     energy = np.empty((n, _N_LOCAL, _GRID, _GRID), dtype=np.float32)
     inner = slice(_PAD, _PAD + _SIDE)
     for channel, gabor in enumerate(_gabor_bank()):
-        response = np.abs(fft.ifft2(spectrum * gabor))[:, inner, inner]
-        energy[:, channel] = np.sqrt(_pooled(response))  # compressive
+        response = fft.ifft2(spectrum * gabor, overwrite_x=True)[:, inner, inner]
+        energy[:, channel] = np.sqrt(_pooled(np.abs(response)))  # compressive
     flat = (luminance, red_green, blue_yellow, np.hypot(red_green, blue_yellow))
     for offset, channel_map in enumerate(flat):
         energy[:, _N_LOCAL - 4 + offset] = _pooled(channel_map)
@@ -229,9 +234,17 @@ def _local(images: Array) -> Array:
 
 
 def _pooled(maps: Array) -> Array:
+    """Return the means of square tiles; short sums by hand are five times faster."""
     n, step = len(maps), _SIDE // _GRID
-    pooled: Array = maps.reshape(n, _GRID, step, _GRID, step).mean(axis=(2, 4))
-    return pooled
+    tiles = maps.reshape(n, _GRID, step, _GRID, step)
+    across = sum((tiles[..., i] for i in range(1, step)), start=tiles[..., 0])
+    down = sum((across[:, :, i] for i in range(1, step)), start=across[:, :, 0])
+    return down / np.float32(step**2)
+
+
+def _without_tails(values: Array) -> Array:
+    """Return non-negative `values` with zeros in place of negligible ones."""
+    return np.where(values < _NEGLIGIBLE, np.float32(0), values)
 
 
 @cache
@@ -429,6 +442,7 @@ def _field_weights(x: Array, y: Array, sigma: Array, grid: int) -> Array:
     """Return Gaussian receptive fields on a grid, (n_voxels, grid * grid), sum 1."""
     exponent = _exponent(x, y, sigma, grid)
     weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    weights = _without_tails(weights)
     normed: Array = weights / weights.sum(axis=1, keepdims=True)
     return normed
 
@@ -572,19 +586,28 @@ def ncsnr_from_betas(
     tuple of three ndarray of float32, shape (n_voxels,)
         From all images, from odd and from even ones; NaN where there are no data.
     """
-    scored = []
-    for session in betas:
-        values = session.astype(np.float32)
-        spread = values.std(axis=0, ddof=1)
-        spread[spread == 0] = np.nan
-        scored.append((values - values.mean(axis=0)) / spread)
-    stacked = np.concatenate(scored)
     images, count = np.unique(k10, return_counts=True)
     kept = images[count == 3]
     order = np.argsort(k10, kind="stable")
     order = order[np.isin(k10[order], kept)].reshape(-1, 3)
-    variance = stacked[order].var(axis=1, ddof=1)  # (n_images, n_voxels)
-    return _snr(variance), _snr(variance[::2]), _snr(variance[1::2])
+    n_voxels = betas[0].shape[1]
+    edges = np.linspace(0, n_voxels, 1 + -(-n_voxels // _BLOCK)).astype(int)
+    found = []
+    for first, last in pairwise(edges.tolist()):  # bounds memory
+        stacked = np.concatenate([_scored(b[:, first:last]) for b in betas])
+        variance = stacked[order].var(axis=1, ddof=1)  # (n_images, n_voxels)
+        found.append((_snr(variance), _snr(variance[::2]), _snr(variance[1::2])))
+    whole, odd, even = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return whole, odd, even
+
+
+def _scored(session: npt.NDArray[np.int16]) -> Array:
+    """Return z-scores over the trials of a session; NaN where there are no data."""
+    values = session.astype(np.float32)
+    spread = values.std(axis=0, ddof=1)
+    spread[spread == 0] = np.nan
+    scored: Array = (values - values.mean(axis=0)) / spread
+    return scored
 
 
 def _snr(variance: Array) -> Array:

@@ -40,6 +40,9 @@ _STAGES = (
 _STEM, _HEAD, _EPSILON = 32, 1280, 1e-3
 #: Blocks whose outputs stand for shallow and middle processing.
 _SHALLOW, _MIDDLE = 4, 10
+#: Images that pass the wide early layers at once: their activations then stay in the
+#: cache, and the memory for them is used again rather than asked for anew.
+_AT_ONCE = 8
 
 
 def _clipped(x: Tensor) -> Tensor:
@@ -105,18 +108,19 @@ class LiteZero(nn.Module):
                 step = stride if repeat == 0 else 1
                 blocks.append(_Block(n_in, n_out, kernel, step, expansion))
                 n_in = n_out
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.Sequential(*blocks)
         self.head = _Unit(n_in, _HEAD, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return shallow (n, 40, 14, 14), middle (n, 112, 7, 7), late (n, 1280)."""
-        x = _clipped(self.stem(x))
-        kept = {}
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            kept[index] = x
-        late = _clipped(self.head(x)).mean(dim=(2, 3))
-        return kept[_SHALLOW], kept[_MIDDLE], late
+        shallow = torch.cat([self._early(some) for some in torch.split(x, _AT_ONCE)])
+        middle = self.blocks[_SHALLOW + 1 : _MIDDLE + 1](shallow)
+        x = self.blocks[_MIDDLE + 1 :](middle)
+        return shallow, middle, _clipped(self.head(x)).mean(dim=(2, 3))
+
+    def _early(self, x: Tensor) -> Tensor:
+        shallow: Tensor = self.blocks[: _SHALLOW + 1](_clipped(self.stem(x)))
+        return shallow
 
     @torch.no_grad()
     def see(

@@ -234,17 +234,23 @@ def render(scene: Scene, size: int = 128) -> npt.NDArray[np.uint8]:
             round(item.y * size - sprite.height / 2),
         )
         canvas.paste(sprite, corner, sprite)
-    pixels = np.asarray(canvas, np.float32) * np.float32(scene.light)
-    return np.asarray(np.clip(np.rint(pixels), 0, 255), np.uint8)
+    return _lit(canvas, scene.light)
+
+
+def _lit(image: Image.Image, *gains: float) -> npt.NDArray[np.uint8]:
+    """Return the pixels of `image` times one gain, or one per channel."""
+    pixels = np.asarray(image, np.float32) * np.array(gains, np.float32)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 @cache
 def _sprite(category: str) -> Image.Image:
+    """Return a sprite as it is resized: colours times opacity (mode RGBa)."""
     path = project_root() / "data" / "sprites" / f"{category.replace(' ', '_')}.webp"
     check_exists(
         path, f"Sprite of {category!r}", "restore data/sprites from the repository"
     )
-    return Image.open(path).convert("RGBA")
+    return Image.open(path).convert("RGBA").convert("RGBa")
 
 
 def _sprite_at(item: SceneObject, size: int) -> Image.Image:
@@ -252,11 +258,10 @@ def _sprite_at(item: SceneObject, size: int) -> Image.Image:
     sprite = _sprite(item.category)
     if item.mirrored:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    sprite = sprite.resize((side, side), Image.Resampling.BOX)
+    sprite = sprite.resize((side, side), Image.Resampling.BOX).convert("RGBA")
     sprite = sprite.rotate(item.angle, Image.Resampling.BILINEAR, expand=True)
-    channels = np.asarray(sprite, np.float32).copy()
-    channels[..., :3] *= item.light
-    return Image.fromarray(np.clip(np.rint(channels), 0, 255).astype(np.uint8), "RGBA")
+    light = item.light
+    return Image.fromarray(_lit(sprite, light, light, light, 1), "RGBA")
 
 
 def _shadow(canvas: Image.Image, item: SceneObject, background: str, size: int) -> None:
@@ -269,10 +274,13 @@ def _shadow(canvas: Image.Image, item: SceneObject, background: str, size: int) 
     canvas.paste((15, 15, 25), (0, 0), mask)
 
 
-def _gradient(top: tuple[int, ...], bottom: tuple[int, ...], size: int) -> Image.Image:
+def _gradient(
+    top: tuple[int, ...], bottom: tuple[int, ...], size: int
+) -> npt.NDArray[np.uint8]:
+    """Return the rows of a vertical gradient, shape (size, 1, 3)."""
     t = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     rows = (1 - t) * np.array(top, np.float32) + t * np.array(bottom, np.float32)
-    return Image.fromarray(np.repeat(rows, size, axis=1).astype(np.uint8), "RGB")
+    return rows.astype(np.uint8)
 
 
 def _ground(
@@ -290,12 +298,11 @@ def _ground(
     enlarged = Image.fromarray(noise, "F").resize(
         (size, size), Image.Resampling.BILINEAR
     )
-    ground = (
-        np.asarray(_gradient(*colours, size), np.float32)
-        + np.asarray(enlarged)[..., None]
-    )
+    seen = slice(0, size - top)
+    rows = _gradient(*colours, size)[seen].astype(np.float32)
+    ground = rows + np.asarray(enlarged)[seen, :, None]
     tile = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8), "RGB")
-    canvas.paste(tile.crop((0, 0, size, size - top)), (0, top))
+    canvas.paste(tile, (0, top))
 
 
 _SKIES = {
@@ -325,7 +332,8 @@ _GROUNDS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 def _background(name: str, rng: np.random.Generator, size: int) -> Image.Image:
-    canvas = _gradient(*_SKIES[name], size)
+    sky = np.repeat(_gradient(*_SKIES[name], size), size, axis=1)
+    canvas = Image.fromarray(sky, "RGB")
     horizon = BACKGROUNDS[name][2]
     horizon += rng.uniform(-0.03, 0.03) if horizon < 1 else 0.0
     draw = ImageDraw.Draw(canvas)

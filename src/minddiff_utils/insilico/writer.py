@@ -24,6 +24,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -65,6 +66,7 @@ WORLD = "insilico-nsd"
 _BETAS_VERSION = "betas_fithrf_GLMdenoise_RR"
 _RENDER_SIZE = 128  # px; enlarged to NSD's size
 _BATCH = 32  # scenes per task: fixed, so that results do not depend on the workers
+_SCENES_PER_WORKER = 400  # fewer do not repay the seconds that a process takes to start
 _BYTES_PER_IMAGE, _BYTES_PER_BETA = 130_000, 4
 _PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
 #: A file by which a folder of ours is known.
@@ -154,8 +156,8 @@ def simulate(
     seed : int
         Same seed, same bytes.
     n_workers : int, optional
-        Processes; by default one per core that this process may use. Does not change
-        the result.
+        Processes; by default one per core that this process may use, and no more
+        than there is work for. Does not change the result.
     source : callable
         Returns a `Glance` for a batch of nsdIds; another one serves tests.
 
@@ -165,7 +167,8 @@ def simulate(
         If the profile simulates nothing, or the sessions cannot show so many test
         images.
     DataError
-        If there is no space left, or `tree_nsd` holds files of another origin.
+        If there is no space left, `tree_nsd` holds files of another origin, or one of
+        the processes died.
     """
     if simulation is None:
         raise ConfigError(
@@ -184,12 +187,13 @@ def simulate(
     with _beside(tree_nsd) as (part, truth):
         _check_space(part, len(nsd_ids), len(subjects) * design.n_trials)
         job = _Job(part, truth, simulation, design, seed)
-        with _workers(n_workers) as run:
+        with _workers(n_workers or _n_useful(len(nsd_ids))) as run:
             percepts = _write_stimuli(job, nsd_ids, run, source)
             tasks = [
                 (job, s, percepts.rows(np.searchsorted(nsd_ids, shown[s])), shown[s])
                 for s in subjects
             ]
+            del percepts  # the tasks hold copies
             n_voxels = dict(run(_write_subject, tasks))
         _write_fsaverage(part)
         (part / _MARK).write_text(_MARK_TEXT, encoding="utf-8")
@@ -354,17 +358,28 @@ _Run = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 
 
 @contextmanager
-def _workers(n_workers: int | None) -> Iterator[_Run]:
-    """Give a function that runs tasks in order, in this process or in several."""
-    n = n_workers or _n_cores()
+def _workers(n: int) -> Iterator[_Run]:
+    """Give a function that runs tasks in order, in this process or in `n` others."""
     if n == 1:
         with threadpool_limits(1), _one_torch_thread():
             yield lambda task, arguments: (task(*a) for a in arguments)
         return
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         n, mp_context=get_context("spawn"), initializer=_start_worker
-    ) as pool:
+    )
+    try:
         yield lambda task, arguments: pool.map(task, *zip(*arguments, strict=True))
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that wrote the in-silico NSD died, which happens when memory "
+            "runs out: close other programs, then run the same command again."
+        ) from error
+    finally:  # after an error, what waits in line is not begun any more
+        pool.shutdown(cancel_futures=True)
+
+
+def _n_useful(n_scenes: int) -> int:
+    return min(_n_cores(), max(1, n_scenes // _SCENES_PER_WORKER))
 
 
 def _n_cores() -> int:
@@ -525,18 +540,22 @@ def _write_subject(
     _write_volumes(data / "func1pt8mm", job, anatomy, brain)
     _write_transforms(data / "transforms", anatomy)
     _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
-    (data / "behav").mkdir(parents=True)
-    responses_table(job.design, subject, seed=job.seed).to_csv(
-        data / "behav" / "responses.tsv",
-        sep="\t",
-        index=False,
-        na_rep="NaN",
-        float_format="%.20g",
-        lineterminator="\n",
-    )
+    _write_behaviour(data / "behav", job, subject)
     _write_truth(job.truth / f"{name}.npz", anatomy, brain, signal[trials], betas)
     logger.info("%s written", name)
     return name, int((anatomy.label > 0).sum())
+
+
+def _write_behaviour(folder: Path, job: _Job, subject: int) -> None:
+    """Write `responses.tsv`, a table of numbers; pandas takes five times as long."""
+    table = responses_table(job.design, subject, seed=job.seed)
+    line = "\t".join(["%.20g"] * table.shape[1])
+    rows = [line % tuple(row) for row in table.to_numpy().tolist()]
+    text = "\n".join(rows).replace("nan", "NaN")
+    folder.mkdir(parents=True)
+    (folder / "responses.tsv").write_text(
+        "\t".join(table.columns) + "\n" + text + "\n", encoding="utf-8", newline="\n"
+    )
 
 
 def _volume(anatomy: Anatomy, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
