@@ -72,7 +72,11 @@ class MirroredBackbone:
 
 BACKBONE: Any = MirroredBackbone()
 EYE: Any = Eye()
-JUDGE = Judge("made up", EYE)
+MODELS = evaluation.Models(BACKBONE, Judge("made up", EYE))
+
+
+def _load(_: store.Run) -> evaluation.Models:
+    return MODELS
 
 
 def _images(*names: str | int, n: int = len(IDS)) -> Images:
@@ -193,7 +197,7 @@ def _values(table: pd.DataFrame, method: str, metric: str) -> npt.NDArray[Any]:
 def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
     run: store.Run,
 ) -> None:
-    scores, _ = evaluation.score_subject(run, 2, BACKBONE, JUDGE)
+    scores, _ = evaluation.score_subject(run, 2, MODELS)
     seen, made = _seen(DECODED[:N]), _images(2, "stage2", n=N)
     correlations = [
         np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(made, seen, strict=True)
@@ -209,7 +213,7 @@ def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
 def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
     run: store.Run,
 ) -> None:
-    scores, _ = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+    scores, _ = evaluation.score_subject(run, 1, MODELS)
     seen = _seen(DECODED[:N])
     # an autoencoder that loses nothing scores 1, to float64 rounding
     found = _values(scores.table, "autoencoder", "pcc")
@@ -225,7 +229,7 @@ def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
 def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
     run: store.Run,
 ) -> None:
-    scores, _ = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+    scores, _ = evaluation.score_subject(run, 1, MODELS)
     made = {*GENERATED, "retrieval", "random_train", "mean_image", "pixel_ridge"}
     made |= {"autoencoder"}
     assert set(scores.table["method"]) == made
@@ -233,7 +237,7 @@ def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
 
 
 def test_the_judge_sees_all_test_images_in_batches(run: store.Run) -> None:
-    _, reference = evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+    _, reference = evaluation.score_subject(run, 1, MODELS)
     expected = _images("seen")[[1, 3, 5, 6]].mean(axis=(1, 2)) / 127.5
     # float32 means
     np.testing.assert_allclose(reference["fid_judge"], expected, rtol=1e-5)
@@ -242,15 +246,27 @@ def test_the_judge_sees_all_test_images_in_batches(run: store.Run) -> None:
 def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
     run: store.Run,
 ) -> None:
-    table, frechet = evaluation.score_subjects(run, BACKBONE, JUDGE)
+    table, frechet = evaluation.score_subjects(run, (1, 2), load=_load)
     assert set(table["subject"].astype(str)) == {"1", "2"}
     assert set(frechet["subject"]) == {"1", "2", "all"}
-    scores, reference = evaluation.score_subject(run, 2, BACKBONE, JUDGE)
+    scores, reference = evaluation.score_subject(run, 2, MODELS)
     row = frechet[(frechet["subject"] == "2") & (frechet["method"] == "stage1")]
     expected = frechet_distance(scores.embeddings["stage1"], reference["fid_judge"])
     assert row["value"].item() == expected
     both = frechet[(frechet["subject"] == "all") & (frechet["method"] == "stage1")]
     assert both["n"].item() == 2 * N
+
+
+def test_subjects_scored_at_once_have_the_scores_of_one_process(
+    run: store.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    overrides = {**SMALL, "models.backbone": "tiny"}
+    tiny = store.start("smoke", overrides=overrides)
+    together = evaluation.score_subjects(tiny, (1, 2), overrides=overrides)
+    alone = evaluation.score_subjects(tiny, (1, 2), load=evaluation.load_models)
+    for first, second in zip(together, alone, strict=True):
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
 @pytest.mark.parametrize("name", ["stage1.csv", "stage2.csv"])
@@ -262,7 +278,7 @@ def test_images_of_some_shards_are_never_evaluated(
     part = begin(subject=2, shard="0/2")
     store.write_part(path, {"nsd_id": DECODED[:2]}, run=part, inputs=[])
     with pytest.raises(StoreError) as error:
-        evaluation.score_subjects(run, BACKBONE, JUDGE)
+        evaluation.score_subjects(run, (1, 2), load=_load)
     assert "shard 1/2 is missing" in _sentence(error)
 
 
@@ -271,14 +287,14 @@ def test_images_of_a_run_of_another_size_are_refused_in_one_sentence(
     run: store.Run, begin: Callable[..., store.Run], n: int
 ) -> None:
     with pytest.raises(StoreError) as error:
-        evaluation.score_subject(begin(data__n_reconstruct=n), 1, BACKBONE, JUDGE)
+        evaluation.score_subject(begin(data__n_reconstruct=n), 1, MODELS)
     assert "stage1.csv tells of 3 images" in _sentence(error)
 
 
 def test_a_lost_image_is_refused(run: store.Run) -> None:
     (run.tree.stage_dir(1, "stage1") / "7.png").unlink()
     with pytest.raises(StoreError, match="holds 2 of 3 images"):
-        evaluation.score_subject(run, 1, BACKBONE, JUDGE)
+        evaluation.score_subject(run, 1, MODELS)
 
 
 # --- intervals ----------------------------------------------------------------------
@@ -452,7 +468,7 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
     assert state["1"] == "complete"
     assert state["2"].startswith("missing: ")
     assert "stage2.csv does not exist" in state["2"]
-    table, _ = evaluation.score_subjects(run, BACKBONE, JUDGE, subjects=stock.complete)
+    table, _ = evaluation.score_subjects(run, stock.complete, load=_load)
     assert set(table["subject"]) == {"1"}
 
 

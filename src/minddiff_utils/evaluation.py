@@ -6,8 +6,11 @@ notebooks 05 and 06.
 """
 
 import json
+import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ import torch
 
 from minddiff_utils import store
 from minddiff_utils.ablation import ablation_methods
-from minddiff_utils.backbone import Backbone, Judge
+from minddiff_utils.backbone import Backbone, Judge, load_backbone, load_judge
 from minddiff_utils.baselines import (
     CEILINGS,
     conditions,
@@ -38,10 +41,12 @@ from minddiff_utils.metrics import (
     frechet_table,
     score_methods,
 )
+from minddiff_utils.perception import load_perception
 from minddiff_utils.rivals import read_rivals
 from minddiff_utils.statistics import Resampling, holm, paired_table, summarise
 
 __all__ = [
+    "Models",
     "Stimuli",
     "Stock",
     "category_floor",
@@ -52,6 +57,7 @@ __all__ = [
     "gallery",
     "gather",
     "gather_costs",
+    "load_models",
     "make_evidence",
     "notebook_seconds",
     "read_stimuli",
@@ -169,16 +175,43 @@ def _check_complete(
             )
 
 
+@dataclass(frozen=True)
+class Models:
+    """What looks at the images: the method's own models, the judge, and the field's.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    judge : Judge
+    perception : mapping of callables
+        Further networks by name, from `perception.load_perception`.
+    """
+
+    backbone: Backbone
+    judge: Judge
+    perception: Embedders = field(default_factory=dict)
+
+
+def load_models(run: store.Run) -> Models:
+    """Load the models of the run's profile, and the networks whose weights are there.
+
+    Raises
+    ------
+    ModelError
+        Weights are missing or damaged.
+    """
+    models = run.profile.models
+    return Models(
+        load_backbone(models, run.tree.models),
+        load_judge(run.tree.models, kind=models.backbone),
+        load_perception(run.tree.models, device=models.device).embedders,
+    )
+
+
 def score_subject(
-    run: store.Run,
-    subject: int,
-    backbone: Backbone,
-    judge: Judge,
-    perception: Embedders | None = None,
+    run: store.Run, subject: int, models: Models
 ) -> tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]:
     """Score every method of one subject; also embed all of its true test images.
-
-    `perception`: further networks by name, from `perception.load_perception`.
 
     Returns
     -------
@@ -196,15 +229,15 @@ def score_subject(
     _check_complete(run, subject, stimuli.truth.nsd_id)
     size = run.profile.models.batch_size
     embedders = {
-        "clip_judge": embed_with(judge, size),
-        "clip_method": embed_with(backbone, size),
-        **(perception or {}),
+        "clip_judge": embed_with(models.judge, size),
+        "clip_method": embed_with(models.backbone, size),
+        **models.perception,
     }
     compared = conditions(
         run.tree,
         subject,
         stimuli.truth,
-        _made_here(run, subject, stimuli, backbone),
+        _made_here(run, subject, stimuli, models.backbone),
         ablations=tuple(ablation_methods(run.profile)),
     )
     extra = run.profile.evaluation.extra_metrics
@@ -230,15 +263,42 @@ def _made_here(
     }
 
 
+_Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
+
+
+def _score_each(
+    run: store.Run, subjects: Sequence[int], load: Callable[[store.Run], Models]
+) -> dict[int, _Scored]:
+    """Score some subjects in this process."""
+    models = load(run)
+    return {subject: score_subject(run, subject, models) for subject in subjects}
+
+
+def _score_in(
+    name: str, overrides: Mapping[str, Any], subjects: Sequence[int]
+) -> dict[int, _Scored]:
+    """Score some subjects in a process of their own."""
+    return _score_each(store.start(name, overrides=overrides), subjects, load_models)
+
+
 def score_subjects(
     run: store.Run,
-    backbone: Backbone,
-    judge: Judge,
-    perception: Embedders | None = None,
+    subjects: Sequence[int],
     *,
-    subjects: Sequence[int] | None = None,
+    load: Callable[[store.Run], Models] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score all subjects of the profile, or `subjects`.
+    """Score subjects, on a CPU as many at once as there are cores.
+
+    Parameters
+    ----------
+    run : Run
+        Of no single subject.
+    subjects : sequence of int
+    load : callable, optional
+        Gives the models; with it all is done in this process. Default: `load_models`.
+    overrides : mapping, optional
+        Those that `run` was started with.
 
     Returns
     -------
@@ -246,20 +306,44 @@ def score_subjects(
         One row per subject, method, image and metric: `value` and shuffled `floor`.
     DataFrame
         Fréchet distances to the true test images, by subject, method and metric.
+
+    Raises
+    ------
+    StoreError
+        As `score_subject`.
     """
-    chosen = run.profile.subjects if subjects is None else subjects
-    found = {s: score_subject(run, s, backbone, judge, perception) for s in chosen}
-    shared = found[chosen[0]][1]  # all subjects see the same test set
+    n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
+    if load or n_workers == 1 or run.profile.models.device != "cpu":
+        found = _score_each(run, subjects, load or load_models)
+    else:
+        found = _score_at_once(run, overrides or {}, subjects, n_workers)
+    shared = found[subjects[0]][1]  # all subjects see the same test set
     distances = [
         frechet_table(
-            {str(s): scores.sets[metric] for s, (scores, _) in found.items()},
+            {str(s): found[s][0].sets[metric] for s in subjects},
             reference,
             metric=metric,
         )
         for metric, reference in shared.items()
     ]
-    tables = [scores.table for scores, _ in found.values()]
+    tables = [found[s][0].table for s in subjects]
     return pd.concat(tables, ignore_index=True), pd.concat(distances, ignore_index=True)
+
+
+def _score_at_once(
+    run: store.Run,
+    overrides: Mapping[str, Any],
+    subjects: Sequence[int],
+    n_workers: int,
+) -> dict[int, _Scored]:
+    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
+    with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
+        shares = [subjects[k::n_workers] for k in range(n_workers)]
+        tasks = [
+            pool.submit(_score_in, run.profile.name, dict(overrides), share)
+            for share in shares
+        ]
+        return {s: scored for task in tasks for s, scored in task.result().items()}
 
 
 def category_floor(run: store.Run, subject: int) -> float:
