@@ -307,6 +307,17 @@ def test_missing_sessions_are_listed(tree: NsdTree) -> None:
         tree.check_sessions(2, 4)
 
 
+def test_what_a_broken_download_left_is_no_session(
+    tree: NsdTree, tmp_path: Path
+) -> None:
+    folder = tmp_path / "nsd" / BETAS
+    folder.mkdir(parents=True)
+    for name in ("betas_session01.hdf5", "betas_session02.hdf5.part"):
+        (folder / name).write_bytes(b"")
+    broken = NsdTree(tmp_path / "nsd", folder.name)
+    assert broken.sessions(2) == (1,)
+
+
 # --- volumes and labels -------------------------------------------------------------
 
 

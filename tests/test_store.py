@@ -275,3 +275,24 @@ def test_images_of_other_than_three_channels_are_refused(
 ) -> None:
     with pytest.raises(StoreError, match="uint8"):
         store.write_png(run.tree.root / "i.png", np.zeros(shape, np.uint8), run=run)
+
+
+def test_models_lie_where_the_profile_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    assert store.start("smoke").tree.models == tmp_path / "data" / "models"
+    elsewhere = {"models.path": str(tmp_path / "of mine")}
+    assert store.start("smoke", overrides=elsewhere).tree.models == tmp_path / "of mine"
+
+
+def test_a_table_s_twins_can_show_it_in_columns_or_be_left_out(
+    run: store.Run, tmp_path: Path
+) -> None:
+    path, table = tmp_path / "t.csv", pd.DataFrame({"x": [0.123456]})
+    store.write_table(path, table, run=run, printed=pd.DataFrame({"x": ["in words"]}))
+    assert "0.123456" in path.read_text()
+    for suffix in (".md", ".tex"):
+        assert "in words" in path.with_suffix(suffix).read_text()
+    store.write_table(tmp_path / "alone.csv", table, run=run, twins=False)
+    assert not (tmp_path / "alone.md").exists()

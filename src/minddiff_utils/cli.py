@@ -47,6 +47,10 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(
                 f"--subjects {args.subjects!r} must be numbers with commas, as 1,2."
             ) from error
+    if args.models:
+        path = Path(args.models)
+        check_exists(path, "The models' folder", "give its path with --models")
+        found["models.path"] = str(path.resolve())
     return found
 
 
@@ -61,7 +65,8 @@ def _tree(args: argparse.Namespace, profile: Profile) -> Tree:
             )
         check_exists(nsd, "The NSD folder", "give its path with --nsd-root")
     default = here.root / "data" / profile.name / "nsd"
-    return Tree(here.root, profile.name, (nsd or default).absolute())
+    models = profile.models.folder(here.root)
+    return Tree(here.root, profile.name, (nsd or default).absolute(), models)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -114,6 +119,53 @@ def _claims(args: argparse.Namespace) -> None:
             f"A check that cannot tell a claim from its null decides {names}: that "
             "verdict means nothing until the rule is mended."
         )
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from minddiff_utils import fetch  # loads boto3, a second
+
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    data = load_profile(args.profile, _overrides(args))
+    files = fetch.wanted(
+        data.subjects, data.data.sessions, data.data.betas_version, form=args.form
+    )
+    root = Path(args.path)
+    if not args.dry_run:
+        fetch.confirm_agreement(input, agreed=args.agreement_signed)
+    client = fetch.make_client(args.endpoint or None, n_workers=args.jobs)
+    plan = fetch.plan_fetch(client, files, root)
+    note = fetch.captions_note(root)
+    for line in (*fetch.listing(plan), *([note] if note else [])):
+        _say(line)
+    plan.check_space()
+    if args.dry_run:
+        return
+    with fetch.progress_bar(plan) as tell:
+        done = fetch.fetch(plan, n_workers=args.jobs, on_progress=tell)
+    for line in (
+        *done.problems,
+        *(f"known by size alone: {k}" for k in done.size_only),
+    ):
+        _say(line)
+    done.check()
+
+
+def _check(args: argparse.Namespace) -> None:
+    from minddiff_utils.survey import survey  # loads the readers, a second
+
+    profile = load_profile(args.profile, _overrides(args))
+    found = survey(
+        Path(args.path),
+        subjects=profile.subjects,
+        sessions=profile.data.sessions,
+        betas_version=profile.data.betas_version,
+        deep=args.deep,
+    )
+    for line in found.lines():
+        _say(line)
+    if found.exit_code:
+        raise DataError(f"{args.path} lacks files or holds damaged ones: see above.")
 
 
 # --- plan -----------------------------------------------------------------------------
@@ -282,12 +334,50 @@ def _add_profile_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", default="demo", help="smoke, demo or nsd")
     command.add_argument("--subjects", default="", help="as 1,2,5,7")
     command.add_argument(
+        "--models", default="", metavar="PATH", help="folder of models, for offline use"
+    )
+    command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="change a field of the profile",
     )
+
+
+def _add_check_options(command: argparse.ArgumentParser) -> None:
+    """Add what names a folder of NSD; its profile is the real one by default."""
+    command.add_argument("path", metavar="PATH", help="folder of NSD, only read")
+    command.add_argument(
+        "--deep",
+        action="store_true",
+        help="read all contents too: hours for all of NSD",
+    )
+    _add_profile_options(command)
+    command.set_defaults(profile="nsd")
+
+
+def _add_fetch_options(command: argparse.ArgumentParser) -> None:
+    """Add where NSD's files go, in which form, and from where."""
+    command.add_argument("path", metavar="PATH", help="folder that becomes NSD's root")
+    command.add_argument(
+        "--form",
+        default="hdf5",
+        choices=("hdf5", "nii.gz"),
+        help="of the betas; hdf5 is read faster",
+    )
+    command.add_argument("--jobs", type=int, default=4, help="files at once")
+    command.add_argument("--dry-run", action="store_true", help="list, fetch nothing")
+    command.add_argument(
+        "--agreement-signed",
+        action="store_true",
+        help="say that you have signed NSD's data access agreement, and be not asked",
+    )
+    command.add_argument(
+        "--endpoint", default="", metavar="URL", help="a mirror of the bucket"
+    )
+    _add_profile_options(command)
+    command.set_defaults(profile="nsd")
 
 
 def _add_job_options(command: argparse.ArgumentParser) -> None:
@@ -356,6 +446,18 @@ _COMMANDS: tuple[
         (*_NOTEBOOKS, _add_run_options),
     ),
     ("simulate", _simulate, "write the in-silico NSD of a profile", _NOTEBOOKS),
+    (
+        "fetch",
+        _fetch,
+        "download the files of NSD that a run needs; goes on where it was cut off",
+        (_add_fetch_options,),
+    ),
+    (
+        "check",
+        _check,
+        "say what a folder of NSD holds, lacks, and what in it is damaged",
+        (_add_check_options,),
+    ),
     (
         "claims",
         _claims,

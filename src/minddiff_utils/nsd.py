@@ -408,9 +408,13 @@ class NsdTree:
 
     def sessions(self, subject: int) -> tuple[int, ...]:
         """Return the sessions whose betas are present, in either container."""
-        names = {p.name.split(".")[0] for p in self._betas(subject).glob("betas_*.*")}
-        numbers = (name.removeprefix("betas_session") for name in names)
-        return tuple(sorted(int(n) for n in numbers if n.isdigit()))
+        ends = (".hdf5", ".nii.gz")  # not what a broken download left
+        names = {
+            path.name.removesuffix(end).removeprefix("betas_session")
+            for end in ends
+            for path in self._betas(subject).glob(f"betas_session*{end}")
+        }
+        return tuple(sorted(int(name) for name in names if name.isdigit()))
 
     def check_sessions(self, subject: int, n_sessions: int) -> None:
         """Raise DataError unless the first `n_sessions` sessions are all present."""

@@ -64,6 +64,7 @@ class Tree:
     root: Path
     profile_name: str
     nsd: Path
+    models_root: Path | None = None
 
     def derived(self, subject: int) -> Path:
         """Return the folder of a subject's derived artefacts."""
@@ -75,8 +76,11 @@ class Tree:
 
     @property
     def models(self) -> Path:
-        """Return the folder of the shipped or downloaded model weights."""
-        return self.root / "data" / "models"
+        """Return the folder of the shipped or downloaded model weights.
+
+        The profile's `models.path` where there is one (`--models PATH`).
+        """
+        return self.models_root or self.root / "data" / "models"
 
     @property
     def figures(self) -> Path:
@@ -189,7 +193,8 @@ def start(
     nsd = here.nsd_root or here.root / "data" / profile / "nsd"
     parsed = _parse_shard(shard)
     resolved.check_shards(parsed[1])
-    run = Run(resolved, Tree(here.root, profile, nsd), subject, parsed)
+    tree = Tree(here.root, profile, nsd, resolved.models.folder(here.root))
+    run = Run(resolved, tree, subject, parsed)
     if resolved.models.backbone != "sd14":
         _fix_threads(resolved.models.n_threads)
     return run

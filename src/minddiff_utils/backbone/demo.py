@@ -1,0 +1,40 @@
+"""The demo's own small models, shipped with the repository."""
+
+from pathlib import Path
+
+import torch
+
+from minddiff_utils.backbone.core import Backbone, assemble, own_text
+from minddiff_utils.backbone.eye import load_eye
+from minddiff_utils.backbone.libraries import Autoencoder, UNet
+from minddiff_utils.backbone.placement import freeze, place
+from minddiff_utils.backbone.weights import (
+    DIFFUSERS_WEIGHTS,
+    check_digests,
+    load_weights,
+    models_folder,
+    read_json,
+)
+from minddiff_utils.config import ModelConfig
+
+__all__ = ["load_demo"]
+
+
+def load_demo(config: ModelConfig, root: Path | None) -> Backbone:
+    """Read the demo models below `root`; every file must have its listed digest."""
+    device, precision = place(config)
+    folder = models_folder(root, "demo", "restore the repository's data folder")
+    check_digests(folder)
+    vae = Autoencoder.from_config(read_json(folder / "vae" / "config.json"))
+    load_weights(vae, folder / "vae" / DIFFUSERS_WEIGHTS)
+    unet = UNet.from_config(read_json(folder / "unet" / "config.json"))
+    load_weights(unet, folder / "unet" / DIFFUSERS_WEIGHTS)
+    eye = load_eye(folder / "clip", device, normalisation=config.normalisation)
+    return assemble(
+        "demo",
+        freeze(vae, device, torch.float32),
+        freeze(unet, device, precision).to(memory_format=torch.channels_last),
+        read_json(folder / "scheduler" / "scheduler_config.json"),
+        own_text(eye),
+        eye,
+    )

@@ -1,0 +1,64 @@
+"""Where and in what precision the models compute; frozen there.
+
+The U-Net takes nearly all time and memory, and alone may compute in half precision, at
+about three digits. The autoencoder and both CLIPs stay in float32: their outputs are
+what the decoders learn, and what the loss of stage 2 compares.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from minddiff_utils.config import ModelConfig
+from minddiff_utils.errors import ModelError
+
+__all__ = ["freeze", "place"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def freeze(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return `model` on `device` in `dtype`, for evaluation, without gradients."""
+    return nn.Module.to(model, device, dtype).eval().requires_grad_(False)
+
+
+def place(config: ModelConfig) -> tuple[torch.device, torch.dtype]:
+    """Return the device of all models and the U-Net's precision.
+
+    Raises
+    ------
+    ModelError
+        A GPU is asked for where torch sees none, or a precision that torch cannot
+        compute in there.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "models.device is 'cuda', but torch sees no GPU: use a GPU build of torch"
+            " on a machine with a GPU, or set models.device to cpu."
+        )
+    device, dtype = torch.device(config.device), _DTYPES[config.dtype]
+    if dtype != torch.float32:
+        _try_precision(device, dtype)
+    return device, dtype
+
+
+def _try_precision(device: torch.device, dtype: torch.dtype) -> None:
+    """Run one of each kind of layer of a U-Net; raise ModelError if torch lacks one."""
+    x = torch.ones(1, 4, 4, 4, device=device, dtype=dtype)
+    try:
+        x = functional.conv2d(x, x.new_ones(4, 4, 3, 3), padding=1)
+        x = functional.linear(functional.group_norm(x, 2), x.new_ones(4, 4))
+        functional.scaled_dot_product_attention(x, x, x)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        name = str(dtype).removeprefix("torch.")
+        raise ModelError(
+            f"models.dtype is {name!r}, but torch cannot compute in it on {device}"
+            f" ({reason}): set models.dtype to float32, or use another device."
+        ) from error

@@ -1,0 +1,188 @@
+"""Reading a model's files: JSON, safetensors and digests; pickles are refused.
+
+A pickle (`.ckpt`, `.bin`, `.pt`, `.pth`) can run any code when it is read, so none is
+ever opened here, not even to look inside.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from minddiff_utils.backbone.hub import download_command, pinned_file
+from minddiff_utils.backbone.libraries import SafetensorError, load_file
+from minddiff_utils.config import project_root
+from minddiff_utils.errors import ModelError
+
+__all__ = [
+    "DIFFUSERS_WEIGHTS",
+    "OPEN_CLIP_WEIGHTS",
+    "TEXT_WEIGHTS",
+    "State",
+    "check_digests",
+    "find_weights",
+    "load_weights",
+    "models_folder",
+    "read_json",
+    "refuse_pickles",
+    "rename_parts",
+    "sha256",
+]
+
+#: Names of the weights in a folder, by the library that wrote them.
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+TEXT_WEIGHTS = "model.safetensors"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+_PICKLES = (".ckpt", ".bin", ".pt", ".pth")
+
+State = dict[str, Tensor]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, no JSON or no object.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: restore the models' folder.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} must hold a JSON object.")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; it is not held in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digests(folder: Path) -> None:
+    """Compare every file named in `folder/SHA256SUMS` with its digest.
+
+    Raises
+    ------
+    ModelError
+        The list is missing, a file of it is missing or differs, or a weight file in the
+        folder is not in the list.
+    """
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        raise ModelError(
+            f"{sums} is missing, so the models cannot be trusted: restore it."
+        )
+    listed = set()
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        listed.add(path)
+        if not path.is_file():
+            raise ModelError(f"{path} is named in {sums.name} but missing: restore it.")
+        found = sha256(path)
+        if found != digest:
+            raise ModelError(
+                f"{path} has SHA-256 {found[:12]}…, but {sums.name} says"
+                f" {digest[:12]}…: the file is damaged or was changed; restore it."
+            )
+    strangers = sorted(set(folder.rglob("*.safetensors")) - listed)
+    if strangers:
+        raise ModelError(f"{strangers[0]} is not listed in {sums}: add its digest.")
+
+
+# --- weights --------------------------------------------------------------------------
+
+
+def refuse_pickles(place: Path, remedy: str) -> None:
+    """Raise ModelError if `place` is a pickle, or a folder with one directly in it."""
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    pickles = [path for path in files if path.suffix in _PICKLES and path.is_file()]
+    if pickles:
+        raise ModelError(
+            f"{pickles[0]} is a pickle, which can run any code when it is read, so it"
+            f" is refused: {remedy}."
+        )
+
+
+def find_weights(folder: Path, name: str) -> Path:
+    """Return `folder/name`, weights in safetensors.
+
+    Raises
+    ------
+    ModelError
+        The file is missing; the sentence says whether a pickle is in its place, and
+        which command fetches the file at its pinned commit.
+    """
+    path = folder / name
+    if path.is_file():
+        return path
+    remedy = "put the same weights there as safetensors"
+    pinned = pinned_file(name)
+    if pinned:
+        command = download_command(pinned[0], folder)
+        remedy += f", the hub's own at a pinned commit: `{command}`"
+    for place in (path.parent, folder):
+        refuse_pickles(place, remedy)
+    raise ModelError(f"{path} is missing: {remedy}.")
+
+
+def load_weights(
+    model: nn.Module, path: Path, rename: Callable[[State], State] | None = None
+) -> None:
+    """Fill `model` from safetensors; every weight must be there and none left over.
+
+    Parameters
+    ----------
+    rename : callable, optional
+        Makes the names of an older layout those of `model`.
+
+    Raises
+    ------
+    ModelError
+        The file is missing or damaged, or its weights are not those of `model`.
+    """
+    if not path.is_file():
+        raise ModelError(f"Weights not found at {path}: restore the models' folder.")
+    try:
+        state = load_file(path)
+        model.load_state_dict(rename(state) if rename else state)
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path} does not fit its config: {reason}.") from error
+
+
+def models_folder(root: Path | None, name: str, remedy: str) -> Path:
+    """Return the folder of the models `name` below `root` (default: `data/models`).
+
+    Raises
+    ------
+    ModelError
+        There is none.
+    """
+    base = root or project_root() / "data" / "models"
+    folder = base / name
+    if not folder.is_dir():
+        refuse_pickles(base, remedy)
+        raise ModelError(
+            f"The models of backbone {name!r} are not at {folder}: {remedy}."
+        )
+    return folder
+
+
+def rename_parts(state: State, parts: Mapping[str, str]) -> State:
+    """Return `state` with every occurrence of `parts` in its names replaced."""
+    renamed = {}
+    for name, values in state.items():
+        for old, new in parts.items():
+            name = name.replace(old, new)
+        renamed[name] = values
+    return renamed

@@ -1,0 +1,86 @@
+"""What an NSD folder holds, what it lacks and what is damaged: `minddiff check`.
+
+Every file that a run reads is looked at, cheaply: headers, shapes, types, lengths, and
+the whole of what is small; `deep` reads the betas and the images seen as well. Nothing
+raises on a damaged file: it becomes a finding with one sentence. Writes nothing,
+prepares nothing. In a folder that no simulation marked as its own, the constants that
+NSD publishes must hold too. Place in the flow: layer 7, before notebook 01.
+
+`findings` is what comes out, `looking` how a file is looked at, `facts` what NSD
+publishes; `experiment`, `volumes`, `betas`, `surfaces` and `subject` look at the files,
+`packed` at whether a .nii.gz is whole.
+
+References
+----------
+Allen, E. J. et al. (2022). A massive 7T fMRI dataset to bridge cognitive neuroscience
+and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from minddiff_utils.errors import DataError, check_choice
+from minddiff_utils.nsd import NsdTree
+from minddiff_utils.survey.experiment import look_at_experiment
+from minddiff_utils.survey.facts import N_SESSIONS
+from minddiff_utils.survey.findings import Count, Finding, State, Survey
+from minddiff_utils.survey.looking import Scope
+from minddiff_utils.survey.subject import look_at_subject
+
+__all__ = ["Count", "Finding", "State", "Survey", "survey"]
+
+#: What the simulation leaves in a folder of its own.
+_MARK = "IN_SILICO.txt"
+_PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
+
+
+def survey(
+    root: Path,
+    *,
+    subjects: Sequence[int],
+    sessions: int,
+    betas_version: str,
+    deep: bool = False,
+) -> Survey:
+    """Look at every file that a run on `root` would read.
+
+    Parameters
+    ----------
+    root : Path
+        Folder in NSD's layout, real or in silico; only read.
+    subjects : sequence of int
+        1..8.
+    sessions : int
+        The first so many sessions must be there; others that are there are looked at.
+    betas_version : str
+        Folder of the betas, such as "betas_fithrf_GLMdenoise_RR".
+    deep : bool
+        Read betas and images seen as well: minutes to hours on the real data.
+
+    Raises
+    ------
+    ConfigError
+        A subject or a number of sessions that NSD does not have.
+    DataError
+        `root` is no folder, or holds none of NSD's folders.
+    """
+    for subject in subjects:
+        check_choice(subject, range(1, 9), "subject")
+    check_choice(sessions, range(1, N_SESSIONS + 1), "sessions")
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder: give the path of the NSD folder.")
+    if not any((root / part).is_dir() for part in _PARTS):
+        raise DataError(
+            f"{root} holds none of {', '.join(_PARTS)}: give the path of the folder "
+            "that contains them."
+        )
+    is_real = not (root / _MARK).is_file()
+    tree = NsdTree(root, betas_version)
+    scope = Scope(tree, tuple(subjects), sessions, deep, is_real)
+    experiment = look_at_experiment(scope)
+    findings, counts = list(experiment.findings), list[Count]()
+    for subject in scope.subjects:
+        found, counted = look_at_subject(scope, subject, experiment)
+        findings += found
+        counts += counted
+    return Survey(root, is_real, sessions, tuple(findings), tuple(counts))

@@ -1,0 +1,108 @@
+"""How one file is looked at: whatever goes wrong becomes a finding.
+
+Place in the flow: part of `survey`; everything there goes through `look`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from minddiff_utils.errors import DataError
+from minddiff_utils.nsd import NsdTree
+from minddiff_utils.survey.facts import FACTS, N_SESSIONS
+from minddiff_utils.survey.findings import UNREAD, Finding, State
+
+__all__ = ["UNREAD", "Item", "Scope", "damage", "differs", "look"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is asked of which folder."""
+
+    tree: NsdTree
+    subjects: tuple[int, ...]
+    sessions: int
+    deep: bool
+    is_real: bool
+
+    @property
+    def remedy(self) -> str:
+        """Return where a lacking file comes from."""
+        return "download it from NSD" if self.is_real else "simulate the folder"
+
+    @property
+    def captions(self) -> str:
+        """Return where lacking captions come from."""
+        coco = "unpack COCO's annotations_trainval2017.zip"
+        return coco if self.is_real else self.remedy
+
+    def n_sessions(self, subject: int) -> int:
+        """Return the last session that `subject` can have."""
+        return FACTS[subject].n_sessions if self.is_real else N_SESSIONS
+
+    def n_asked(self, subject: int) -> int:
+        """Return how many of the sessions asked for `subject` can have."""
+        return min(self.sessions, self.n_sessions(subject))
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to look at."""
+
+    subject: int | None
+    name: str
+    path: Path | None
+    expected: str
+    optional: bool = False
+    source: str = ""  # where to get it, if not from NSD
+
+    def finding(self, state: State, found: str, remedy: str = "") -> Finding:
+        """Return the finding about this item."""
+        return Finding(
+            self.subject, self.name, self.path, state, self.expected, found, remedy
+        )
+
+
+def look(
+    scope: Scope, item: Item, read: Callable[..., tuple[T, str]], *args: Any
+) -> tuple[Finding, T | None]:
+    """Return the finding about `item`, and what `read` got from it if all is well.
+
+    `read` returns a value and what it saw, or raises whatever damaged files make the
+    libraries raise.
+    """
+    remedy = item.source or scope.remedy
+    try:
+        if item.path is not None and not item.path.exists():
+            state: State = "optional missing" if item.optional else "missing"
+            found = "a link to nothing" if item.path.is_symlink() else "not there"
+            return item.finding(state, found, remedy), None
+        value, found = read(*args)
+    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything)
+        return damage(item, error, remedy), None
+    return item.finding("ok", found), value
+
+
+def damage(item: Item, error: Exception, remedy: str) -> Finding:
+    """Return the finding for an error; what it says of path and remedy has a column."""
+    if isinstance(error.__cause__ or error, PermissionError):
+        return item.finding("damaged", "may not be read", "permit yourself to read it")
+    text = " ".join(str(error).split()) or type(error).__name__
+    if item.path is None:
+        wrong, _, last = text.rstrip(".").rpartition(": ")
+        return item.finding("damaged", wrong or last, last if wrong else remedy)
+    text = text.replace(f" at {item.path}", "").replace(str(item.path), item.path.name)
+    if isinstance(error, DataError):
+        wrong, _, last = text.rstrip(".").rpartition(": ")
+        text = wrong or last
+    else:
+        text = f"cannot be read ({text})"
+    return item.finding("damaged", text, f"delete it and {remedy} again")
+
+
+def differs(found: object, expected: object) -> DataError:
+    """Return the error that says what is there and what should be."""
+    return DataError(f"{found}, but {expected} is expected.")

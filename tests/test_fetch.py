@@ -1,0 +1,676 @@
+"""What is fetched equals the bucket, cut off anywhere; what does not is refused.
+
+The bucket is a moto S3 server on loopback with random bytes under NSD's names. `Relay`
+stands between it and the client, cuts answers off and changes them.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path, PurePosixPath
+from threading import Barrier, Lock, Thread
+from typing import Any
+
+import boto3
+import moto.s3.models
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from tqdm import tqdm
+
+from minddiff_utils import fetch as fetching
+from minddiff_utils import nsd
+from minddiff_utils.cli import main
+from minddiff_utils.errors import ConfigError, DataError, StoreError
+from minddiff_utils.fetch import (
+    BUCKET,
+    FetchPlan,
+    Outcome,
+    Wanted,
+    confirm_agreement,
+    fetch,
+    listing,
+    make_client,
+    plan_fetch,
+    progress_bar,
+    wanted,
+)
+from minddiff_utils.nsd import NsdTree
+
+SIZE = 64_000  # bytes of an object
+PIECE = 1024  # bytes read at once here
+
+Headers = dict[str, str]
+Change = Callable[[int, Headers, bytes], tuple[int, Headers, bytes]]
+
+
+# --- the bucket, and what goes wrong on the way -------------------------------------
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: "Relay"
+
+    def do_HEAD(self) -> None:
+        self.pass_on()
+
+    def do_GET(self) -> None:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        relay, method = self.server, self.command
+        if method == "GET" and relay.barrier is not None:
+            relay.barrier.wait(timeout=5)
+        link = HTTPConnection("127.0.0.1", relay.target)
+        kept = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+        link.request(method, self.path, headers=kept)
+        answer = link.getresponse()
+        status, headers, body = answer.status, dict(answer.getheaders()), answer.read()
+        link.close()
+        change = relay.changes.get(method)
+        if change is not None and status < 300:
+            status, headers, body = change(status, headers, body)
+        with relay.lock:
+            cut = relay.cuts.pop(0) if method == "GET" and relay.cuts else len(body)
+            start = str(self.headers.get("Range"))
+            relay.seen.append((method, self.path, start, min(cut, len(body))))
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("connection", "transfer-encoding"):
+                self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body[:cut])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Relay(ThreadingHTTPServer):
+    """Passes requests on to `target`; cuts bodies off after `cuts` bytes, in order."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.target, self.lock = target, Lock()
+        self.cuts: list[int] = []
+        self.changes: dict[str, Change] = {}
+        self.seen: list[tuple[str, str, str, int]] = []
+        self.barrier: Barrier | None = None
+
+    def gets(self) -> list[tuple[str, int]]:
+        """Return range and bytes sent of each GET."""
+        return [(start, n) for method, _, start, n in self.seen if method == "GET"]
+
+
+@dataclass
+class Bucket:
+    """A bucket with an anonymous client by way of the relay, and a folder."""
+
+    owner: Any
+    client: Any
+    relay: Relay
+    root: Path
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.owner.put_object(Bucket=BUCKET, Key=key, Body=data, ACL="public-read")
+        self.files[key] = data
+
+    def plan(self) -> FetchPlan:
+        return plan_fetch(self.client, [want(key) for key in self.files], self.root)
+
+    def fetch(self, n_workers: int = 1) -> Outcome:
+        return fetch(self.plan(), n_workers=n_workers)
+
+    def path(self, key: str) -> Path:
+        return self.root / key
+
+    def check(self) -> None:
+        """Every file is there, byte for byte, and no part is left."""
+        for key, data in self.files.items():
+            assert self.path(key).read_bytes() == data
+        assert not list(self.root.rglob("*.part*"))
+
+
+class Screen(StringIO):
+    """What a progress bar is shown on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def want(key: str, *, optional: bool = False) -> Wanted:
+    return Wanted(key, PurePosixPath(key), "a test", optional)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[int, Any]]:
+    """Give the port of an S3 server on loopback and a client that owns the bucket."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    port = server.get_host_and_port()[1]
+    secret = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+    address = f"http://127.0.0.1:{port}"
+    owner = boto3.client("s3", "us-east-2", endpoint_url=address, **secret)
+    where: Any = {"LocationConstraint": "us-east-2"}
+    owner.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
+    yield port, owner
+    owner.close()
+    server.stop()
+    assert server._server is not None
+    server._server.server_close()
+
+
+@pytest.fixture
+def bucket(
+    server: tuple[int, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
+    """Give an empty bucket and a relay before it; nothing waits, pieces are small."""
+    monkeypatch.setattr(fetching, "_CHUNK", PIECE)
+    monkeypatch.setattr(fetching, "_FIRST_WAIT", 0.0)
+    port, owner = server
+    relay = Relay(port)
+    thread = Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    client = make_client(f"http://127.0.0.1:{relay.server_port}")
+    given = Bucket(owner, client, relay, tmp_path / "nsd")
+    yield given
+    relay.shutdown()
+    thread.join()
+    relay.server_close()
+    client.close()
+    for key in given.files:
+        owner.delete_object(Bucket=BUCKET, Key=key)
+
+
+def random_bytes(rng: np.random.Generator, n: int = SIZE) -> bytes:
+    return rng.bytes(n)
+
+
+# --- what a run reads ---------------------------------------------------------------
+
+
+def test_every_path_that_nsd_reads_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+
+    def note(path: Path, what: str, remedy: str) -> None:
+        asked.add(path.relative_to(tmp_path).as_posix())
+        raise DataError(what)
+
+    monkeypatch.setattr(nsd, "check_exists", note)
+    tree, mask = NsdTree(tmp_path), np.ones((2, 2, 2), bool)
+    reads: list[Callable[[], object]] = [
+        tree.design,
+        tree.stim_info,
+        lambda: tree.stimuli(np.array([0])),
+        lambda: tree.responses(2),
+        lambda: tree.betas(2, 1, mask, "hdf5"),
+        lambda: tree.betas(2, 3, mask, "hdf5"),
+        lambda: tree.brainmask(2),
+        lambda: tree.ncsnr(2),
+    ]
+    for name in ("Kastner2015", "prf-visualrois"):
+        reads.append(lambda name=name: tree.roi(2, name))
+    for h in ("lh", "rh"):
+        reads.append(lambda h=h: tree.from_fsaverage(2, h))
+        for depth in ("layerB1", "layerB2", "layerB3"):
+            reads.append(lambda h=h, d=depth: tree.transform(2, h, d))
+        for who in (2, "fsaverage"):
+            reads.append(lambda h=h, who=who: tree.flat_patch(who, h))
+            reads.append(lambda h=h, who=who: tree.surface_values(who, h))
+            for kind in ("white", "inflated"):
+                reads.append(lambda h=h, who=who, k=kind: tree.surface(who, h, k))
+    for read in reads:
+        with pytest.raises(DataError):
+            read()
+    files = wanted([2], 3)
+    assert {f.destination.as_posix() for f in files if "ctab" not in f.key} == asked | {
+        "nsddata_betas/ppdata/subj02/func1pt8mm/betas_fithrf_GLMdenoise_RR/"
+        "betas_session02.hdf5"
+    }
+    assert all(f.key == f.destination.as_posix() and f.reason for f in files)
+    stems = {path.relative_to(tmp_path).as_posix() for path in tree.inputs(2)}
+    assert stems <= {f.key for f in files if not f.optional}
+
+
+def test_nii_betas_take_the_place_of_hdf5(tmp_path: Path) -> None:
+    hdf5 = {f.key for f in wanted([1], 2)}
+    nii = {f.key for f in wanted([1], 2, form="nii.gz")}
+    swapped = {
+        key.replace(".hdf5", ".nii.gz") if "betas_session" in key else key
+        for key in hdf5
+    }
+    assert nii == swapped
+
+
+def test_subjects_are_fetched_once_and_share_the_experiment() -> None:
+    keys = [f.key for f in wanted([1, 2, 1], 4)]
+    assert len(keys) == len(set(keys))
+    own = [key for key in keys if "subj01" in key]
+    assert [key.replace("subj01", "subj02") for key in own] == [
+        key for key in keys if "subj02" in key
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (([3], 37), "NSD has 1 to 32"),
+        (([1], 0), "NSD has 1 to 40"),
+        (([9], 1), "subject is 9"),
+        (([1], 1, "../../secret"), "betas_version"),
+    ],
+)
+def test_what_nsd_lacks_is_refused(arguments: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        wanted(*arguments)
+
+
+# --- fetching -----------------------------------------------------------------------
+
+
+def test_a_run_s_files_are_fetched_byte_for_byte_and_only_once(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    for file in wanted([1], 2)[:12]:
+        bucket.put(file.key, random_bytes(rng, int(rng.integers(1, 5000))))
+    bucket.put("nsddata/empty.txt", b"")
+    plan, told = bucket.plan(), list[int]()
+    total = sum(map(len, bucket.files.values()))
+    assert plan.n_left == plan.n_bytes == total
+    outcome = fetch(plan, n_workers=4, on_progress=told.append)
+    assert outcome == Outcome(13, 0, (), ())
+    outcome.check()
+    bucket.check()
+    assert sum(told) == total
+    n_gets = len(bucket.relay.gets())
+    assert bucket.plan().n_left == 0
+    assert bucket.fetch() == Outcome(0, 13, (), ())
+    assert len(bucket.relay.gets()) == n_gets
+
+
+def test_a_dry_run_lists_all_and_writes_nothing(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("nsddata/a.mat", random_bytes(rng, 2500))
+    lines = listing(bucket.plan())
+    assert "nsddata/a.mat" in lines[0]
+    assert "2.50 kB" in lines[0]
+    assert lines[-1].startswith("1 files, 2.50 kB; 0 are there, 2.50 kB to download")
+    assert not bucket.root.exists()
+    assert not bucket.relay.gets()
+
+
+def test_a_broken_connection_costs_only_what_was_not_received(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("betas.hdf5", random_bytes(rng))
+    bucket.relay.cuts = [20 * PIECE + 100, 3 * PIECE]
+    told = list[int]()
+    fetch(bucket.plan(), on_progress=told.append).check()
+    bucket.check()
+    starts = [start for start, _ in bucket.relay.gets()]
+    first = 20 * PIECE + 100
+    assert starts == ["bytes=0-", f"bytes={first}-", f"bytes={first + 3 * PIECE}-"]
+    assert sum(n for _, n in bucket.relay.gets()) == SIZE  # nothing came twice
+    assert sum(told) == SIZE
+
+
+def test_a_second_run_goes_on_where_the_first_was_given_up(
+    bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_N_TRIES", 2)
+    bucket.put("betas.hdf5", random_bytes(rng))
+    bucket.put("other.hdf5", random_bytes(rng, 10))
+    bucket.relay.cuts = [10 * PIECE, 10 * PIECE]
+    outcome = bucket.fetch()
+    assert [outcome.n_fetched, len(outcome.problems)] == [1, 1]
+    assert outcome.problems[0].startswith("betas.hdf5 was not fetched")
+    with pytest.raises(DataError, match="1 files are missing"):
+        outcome.check()
+    assert not bucket.path("betas.hdf5").exists()
+    plan, shown = bucket.plan(), Screen()
+    assert plan.n_left == SIZE - 20 * PIECE
+    monkeypatch.setattr(fetching, "tqdm", partial(tqdm, file=shown))
+    with progress_bar(plan) as tell:
+        assert fetch(plan, on_progress=tell) == Outcome(1, 1, (), ())
+    assert shown.getvalue().split("\r")[1].startswith("NSD:  32%")  # 20 of 62.5 kB
+    assert shown.getvalue().split("\r")[-1].startswith("NSD: 100%")
+    bucket.check()
+    assert bucket.relay.gets()[-1] == (f"bytes={20 * PIECE}-", SIZE - 20 * PIECE)
+
+
+def test_parts_are_no_sessions_for_the_reader(
+    bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_N_TRIES", 1)
+    first, second = (f.key for f in wanted([1], 2) if "betas_session" in f.key)
+    bucket.put(first, random_bytes(rng))
+    bucket.put(second, random_bytes(rng))
+    bucket.relay.cuts = [SIZE, 5 * PIECE]
+    bucket.fetch()
+    assert NsdTree(bucket.root).sessions(1) == (1,)
+
+
+def test_an_object_that_changes_between_runs_starts_anew(
+    bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_N_TRIES", 1)
+    bucket.put("betas.hdf5", random_bytes(rng))
+    bucket.relay.cuts = [10 * PIECE]
+    assert bucket.fetch().problems
+    bucket.put("betas.hdf5", random_bytes(rng))
+    bucket.fetch().check()
+    bucket.check()
+    assert bucket.relay.gets()[-1] == ("bytes=0-", SIZE)
+
+
+def test_an_object_that_changes_under_way_starts_anew(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("betas.hdf5", random_bytes(rng))
+    plan, told = bucket.plan(), list[int]()
+    bucket.relay.cuts = [10 * PIECE]
+
+    def tell(n: int) -> None:
+        told.append(n)
+        if len(told) == 5:  # after 5 of the first 10 pieces
+            bucket.put("betas.hdf5", random_bytes(rng, SIZE + 7))
+
+    fetch(plan, on_progress=tell).check()
+    bucket.check()
+    assert sum(told) == SIZE + 7
+    assert min(told) == -10 * PIECE  # thrown away
+
+
+def test_a_mirror_without_ranges_sends_the_whole_again(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    def forget(request: Any, **_: object) -> None:
+        request.headers.pop("Range", None)
+
+    bucket.client.meta.events.register("before-send.s3.GetObject", forget)
+    bucket.put("betas.hdf5", random_bytes(rng))
+    bucket.relay.cuts = [10 * PIECE]
+    told = list[int]()
+    fetch(bucket.plan(), on_progress=told.append).check()
+    bucket.check()
+    assert bucket.relay.gets() == [("None", 10 * PIECE), ("None", SIZE)]
+    assert sum(told) == SIZE
+
+
+def test_a_complete_file_is_fetched_again_when_the_bucket_s_changes(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("roi.nii.gz", random_bytes(rng))
+    bucket.fetch().check()
+    bucket.put("roi.nii.gz", random_bytes(rng))
+    assert bucket.fetch().n_fetched == 1
+    bucket.check()
+
+
+def test_a_file_put_there_by_other_means_is_checked_not_fetched(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("good.hdf5", random_bytes(rng))
+    bucket.put("bad.hdf5", random_bytes(rng))
+    bucket.root.mkdir()
+    bucket.path("good.hdf5").write_bytes(bucket.files["good.hdf5"])
+    bucket.path("bad.hdf5").write_bytes(bytes(SIZE))
+    assert [item.state for item in bucket.plan().items] == ["unproven"] * 2
+    assert bucket.fetch() == Outcome(1, 1, (), ())
+    bucket.check()
+    assert [n for _, n in bucket.relay.gets()] == [SIZE]
+
+
+def test_files_are_fetched_at_once(bucket: Bucket, rng: np.random.Generator) -> None:
+    for k in range(3):
+        bucket.put(f"betas_{k}.hdf5", random_bytes(rng))
+    plan = bucket.plan()
+    bucket.relay.barrier = Barrier(3)  # opens only if three requests meet
+    assert fetch(plan, n_workers=3).n_fetched == 3
+    bucket.check()
+
+
+# --- what is refused ----------------------------------------------------------------
+
+
+def wrong_bytes(
+    status: int, headers: Headers, body: bytes
+) -> tuple[int, Headers, bytes]:
+    return status, headers, bytes([body[0] ^ 1]) + body[1:]
+
+
+def shorter(status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
+    body = body[:-1]
+    return status, headers | {"Content-Length": str(len(body))}, body
+
+
+def other_total(
+    status: int, headers: Headers, body: bytes
+) -> tuple[int, Headers, bytes]:
+    changed = {k: v for k, v in headers.items() if k.lower() != "content-range"}
+    return status, changed | {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE + 1}"}, body
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (wrong_bytes, "other bytes than its ETag"),
+        (shorter, "another size"),
+        (other_total, "another size"),
+    ],
+)
+def test_wrong_bytes_and_sizes_never_get_the_file_s_name(
+    bucket: Bucket, rng: np.random.Generator, change: Change, says: str
+) -> None:
+    bucket.put("betas.hdf5", random_bytes(rng))
+    bucket.relay.changes["GET"] = change
+    (problem,) = bucket.fetch().problems
+    assert problem.startswith("betas.hdf5")
+    assert says in problem
+    left = [p for p in bucket.root.rglob("*") if p.is_file() and p.stat().st_size]
+    assert all(path.name == ".betas.hdf5.part.etag" for path in left)
+    bucket.relay.changes.clear()
+    bucket.fetch().check()
+    bucket.check()
+
+
+def test_a_missing_object_is_named_and_the_others_come(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("there.mat", random_bytes(rng, 100))
+    files = [want("gone.mat"), want("there.mat"), want("spare.mgz", optional=True)]
+    plan = plan_fetch(bucket.client, files, bucket.root)
+    assert [text.split()[0] for text in plan.problems] == ["gone.mat"]
+    assert [text.split()[0] for text in plan.notices] == ["spare.mgz"]
+    outcome = fetch(plan)
+    assert outcome.n_fetched == 1
+    assert outcome.problems == plan.problems
+    bucket.check()
+
+
+def test_too_small_a_disk_is_said_before_anything_is_written(
+    bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put("betas.hdf5", random_bytes(rng))
+    usage = shutil.disk_usage(bucket.root.parent)._replace(free=SIZE - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StoreError, match=r"64\.00 kB are to be .* but 64\.00 kB are"):
+        bucket.fetch()
+    assert not bucket.root.exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=SIZE))
+    bucket.fetch().check()
+
+
+@pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "a\\..\\out", "."])
+def test_a_place_outside_the_root_is_refused(bucket: Bucket, place: str) -> None:
+    file = Wanted("key", PurePosixPath(place), "a test")
+    with pytest.raises(DataError, match="outside of"):
+        plan_fetch(bucket.client, [file], bucket.root)
+
+
+def test_a_folder_of_the_root_may_be_a_link_to_another_disk(
+    bucket: Bucket, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    data = random_bytes(rng, 100)
+    bucket.put("nsddata/a.mat", data)
+    (tmp_path / "elsewhere").mkdir()
+    bucket.root.mkdir()
+    bucket.path("nsddata").symlink_to(tmp_path / "elsewhere")
+    bucket.fetch().check()
+    assert (tmp_path / "elsewhere" / "a.mat").read_bytes() == data
+
+
+def test_a_bucket_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
+    def refuse(**_: object) -> None:
+        raise fetching.NoConnectionError(error="refused")
+
+    bucket.client.meta.events.register("before-send", refuse)
+    with pytest.raises(DataError, match="does not answer about a") as caught:
+        plan_fetch(bucket.client, [want("a.mat")], bucket.root)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="give an address"):
+        make_client("no address")
+
+
+# --- objects uploaded in parts ------------------------------------------------------
+
+
+def put_in_parts(
+    bucket: Bucket, key: str, data: bytes, size: int, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Upload `data` in parts of `size`; return its ETag by S3's published rule."""
+    monkeypatch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
+    at: Any = {"Bucket": BUCKET, "Key": key}
+    begun = bucket.owner.create_multipart_upload(**at, ACL="public-read")
+    at["UploadId"] = begun["UploadId"]
+    parts, digests = [], b""
+    for number, start in enumerate(range(0, len(data), size), start=1):
+        part = data[start : start + size]
+        answer = bucket.owner.upload_part(**at, PartNumber=number, Body=part)
+        parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+        digests += hashlib.md5(part).digest()
+    bucket.owner.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
+    bucket.files[key] = data
+    return f"{hashlib.md5(digests).hexdigest()}-{len(parts)}"
+
+
+def test_an_object_of_parts_is_checked_by_its_parts(
+    bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etag = put_in_parts(bucket, "b.hdf5", random_bytes(rng), 10_000, monkeypatch)
+    assert bucket.plan().items[0].etag == etag
+    bucket.relay.changes["GET"] = wrong_bytes
+    assert "other bytes than its ETag" in bucket.fetch().problems[0]
+    bucket.relay.changes.clear()
+    assert bucket.fetch() == Outcome(1, 0, (), ())
+    bucket.check()
+
+
+def without_part_sizes(
+    status: int, headers: Headers, body: bytes
+) -> tuple[int, Headers, bytes]:
+    """State the size of the whole for part 1, as mirrors do that know no parts."""
+    changed = {k: v for k, v in headers.items() if k.lower() != "content-length"}
+    return status, changed | {"Content-Length": str(SIZE)}, body
+
+
+def test_part_sizes_are_guessed_where_the_bucket_tells_none(
+    bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_parts(bucket, "usual.hdf5", random_bytes(rng), 16 * PIECE, monkeypatch)
+    put_in_parts(bucket, "odd.hdf5", random_bytes(rng), 10_000, monkeypatch)
+    monkeypatch.setattr(fetching, "_MIB", PIECE)  # "MiB" of 1 kB: usual sizes in reach
+    bucket.relay.changes["HEAD"] = without_part_sizes
+    outcome = bucket.fetch()
+    assert outcome == Outcome(2, 0, ("odd.hdf5",), ())
+    bucket.check()
+
+
+# --- the agreement ------------------------------------------------------------------
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_agreement_is_asked_once_in_words_with_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal())
+    asked = list[str]()
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return " Yes\n"
+
+    confirm_agreement(answer, agreed=False)
+    assert len(asked) == 1
+    assert "signed NSD's data access agreement?" in asked[0]
+    assert "https://naturalscenesdataset.org" in asked[0]
+
+
+@pytest.mark.parametrize("answer", ["", "no", "yesterday"])
+def test_any_answer_but_yes_ends_it(
+    monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal())
+    with pytest.raises(ConfigError, match="is not signed"):
+        confirm_agreement(lambda _: answer, agreed=False)
+
+
+def test_without_a_terminal_only_the_flag_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    confirm_agreement(pytest.fail, agreed=True)
+    with pytest.raises(ConfigError, match="--agreement-signed"):
+        confirm_agreement(pytest.fail, agreed=False)
+
+
+# --- the command --------------------------------------------------------------------
+
+
+def _command(bucket: Bucket, *more: str) -> int:
+    port = bucket.relay.server_address[1]
+    small = ["--subjects", "1", "--set", "data.sessions=1"]
+    address = ["--endpoint", f"http://127.0.0.1:{port}"]
+    return main(["fetch", str(bucket.root), *small, *address, *more])
+
+
+def test_the_command_lists_first_and_then_brings_every_needed_file(
+    bucket: Bucket, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in wanted((1,), 1):
+        if not file.optional:
+            bucket.put(file.key, random_bytes(rng, 50))
+    assert _command(bucket, "--dry-run") == 0
+    assert not bucket.root.exists()
+    assert "betas_session01.hdf5" in capsys.readouterr().out
+    assert _command(bucket, "--agreement-signed") == 0
+    bucket.check()
+
+
+def test_the_command_stops_where_the_agreement_is_not_signed(
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: "no")
+    assert _command(bucket) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--agreement-signed" in said
+    assert not bucket.root.exists()

@@ -1,0 +1,656 @@
+"""The survey finds every damage, blames the damaged file alone, and counts rightly.
+
+Most tests damage one file of a tiny in-silico folder. The real constants are tried on a
+folder of NSD's real sizes without NSD's data: its big files hold no chunk.
+"""
+
+import gzip
+import json
+import shutil
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from scipy.io import loadmat, savemat
+
+from minddiff_utils import cortex
+from minddiff_utils import survey as package
+from minddiff_utils.cli import main
+from minddiff_utils.config import SimulationConfig
+from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.insilico import brain as cerebral
+from minddiff_utils.insilico import writer
+from minddiff_utils.nsd import NsdTree
+from minddiff_utils.survey import Finding, Survey, facts, surfaces, survey
+
+SUBJECT = 7
+VERSION = "betas_fithrf_GLMdenoise_RR"
+BETAS = f"nsddata_betas/ppdata/subj07/func1pt8mm/{VERSION}"
+FUNC = "nsddata/ppdata/subj07/func1pt8mm"
+TRANSFORMS = "nsddata/ppdata/subj07/transforms"
+SURF = "nsddata/freesurfer/subj07/surf"
+EXPERIMENT = "nsddata/experiments/nsd"
+STIMULI = "nsddata_stimuli/stimuli/nsd"
+CTAB = "nsddata/freesurfer/subj07/label/Kastner2015.mgz.ctab"
+RESPONSES = "nsddata/ppdata/subj07/behav/responses.tsv"
+
+
+def speckle(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+    """Give noise for images and random percepts: fast, and never black."""
+    draws = [np.random.default_rng(i) for i in nsd_ids]
+
+    def drawn(*shape: int) -> npt.NDArray[np.float32]:
+        return np.stack([d.standard_normal(shape, np.float32) for d in draws])
+
+    side = (image_size, image_size, 3)
+    pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
+    return writer.Glance(
+        tuple(writer.zlib.compress(image.tobytes(), 1) for image in pixels),
+        cerebral.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two sessions of one subject; nobody changes it."""
+    root = tmp_path_factory.mktemp("survey") / "nsd"
+    settings = SimulationConfig(n_sessions=2, n_test_images=30, image_size=8)
+    writer.simulate(root, settings, (SUBJECT,), 2308, n_workers=1, source=speckle)
+    return root
+
+
+@pytest.fixture
+def root(whole: Path, tmp_path: Path) -> Path:
+    """Give a copy of links; what damages a file makes a new one in its place."""
+    copy = tmp_path / "a folder with spaces" / "nsd"
+    shutil.copytree(whole, copy, copy_function=lambda a, b: Path(b).hardlink_to(a))
+    return copy
+
+
+def look(root: Path, sessions: int = 2, deep: bool = False) -> Survey:
+    return survey(
+        root, subjects=(SUBJECT,), sessions=sessions, betas_version=VERSION, deep=deep
+    )
+
+
+def wrong(found: Survey) -> list[Finding]:
+    return [f for f in found.findings if f.state != "ok"]
+
+
+def replace(path: Path, data: bytes) -> None:
+    path.unlink()  # the copy's link, not the file that others share
+    path.write_bytes(data)
+
+
+# --- damage -------------------------------------------------------------------------
+
+
+def halve(path: Path) -> None:
+    replace(path, path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    replace(path, b"")
+
+
+def garble(path: Path) -> None:
+    replace(path, b"\x1f\x8b" + b"not what it says " * 20)
+
+
+def hdf5(name: str, shape: tuple[int, ...], dtype: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.unlink()
+        with h5py.File(path, "w") as file:
+            chunks = (shape[0], *[1] * (len(shape) - 1))  # NSD's
+            file.create_dataset(name, shape, dtype, chunks=chunks)
+
+    return write
+
+
+def volume(change: Callable[[npt.NDArray], npt.NDArray]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        image = nib.load(path)
+        data = change(np.asanyarray(image.dataobj))
+        path.unlink()
+        nib.save(nib.Nifti1Image(data, image.affine), path)
+
+    return write
+
+
+def text(old: str, new: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        content = path.read_text()
+        assert old in content
+        replace(path, content.replace(old, new).encode())
+
+    return write
+
+
+def matlab(name: str, change: Callable[[npt.NDArray], npt.NDArray]) -> Callable:
+    def write(path: Path) -> None:
+        raw = {k: v for k, v in loadmat(path).items() if k[0] != "_"}
+        raw[name] = change(raw[name])
+        path.unlink()
+        savemat(path, raw)
+
+    return write
+
+
+def one_vertex_less(path: Path) -> None:
+    data = np.asanyarray(nib.load(path).dataobj)[:-1]
+    path.unlink()
+    nib.save(nib.MGHImage(data, np.eye(4)), path)
+
+
+GRID = (42, 51, 39)  # of the in-silico subject 7
+H5, NII = f"{BETAS}/betas_session02.hdf5", f"{BETAS}/betas_session01.nii.gz"
+KASTNER = f"{FUNC}/roi/Kastner2015.nii.gz"
+CAPTIONS = f"{STIMULI}/annotations/captions_val2017.json"
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "hdf5 cut short": (H5, halve, "truncated file"),
+    "hdf5 empty": (H5, empty, "cannot be read"),
+    "hdf5 of float": (H5, hdf5("betas", (750, *GRID[::-1]), "f4"), "float32 betas"),
+    "hdf5 of 700 trials": (H5, hdf5("betas", (700, *GRID[::-1]), "i2"), "700"),
+    "hdf5 in MATLAB's order": (H5, hdf5("betas", (*GRID, 750), "i2"), "(750, 39, 51"),
+    "hdf5 of another thing": (H5, hdf5("beta", (3,), "i2"), "it holds beta, but"),
+    "nii cut short": (NII, halve, "end-of-stream"),
+    "nii empty": (NII, empty, "cannot be read"),
+    "nii of float": (NII, volume(lambda d: d[..., :9] * 1.5), "float64 betas"),
+    "nii of 9 trials": (NII, volume(lambda d: d[..., :9]), "(42, 51, 39, 9)"),
+    "ncsnr of NaN": (f"{BETAS}/ncsnr.nii.gz", volume(lambda d: d * np.nan), "above 0"),
+    "ncsnr of whole numbers": (
+        f"{BETAS}/ncsnr.nii.gz",
+        volume(lambda d: np.nan_to_num(d).astype(np.int16)),
+        "int16 values",
+    ),
+    "ncsnr on another grid": (
+        f"{BETAS}/ncsnr.nii.gz",
+        volume(lambda d: d[:-1]),
+        "(41, 51, 39), but (42, 51, 39) is expected",
+    ),
+    "regions on another grid": (KASTNER, volume(lambda d: d[1:]), "(41, 51, 39)"),
+    "regions with no label": (KASTNER, volume(lambda d: d + 90.5), "is expected"),
+    "regions cut short": (KASTNER, halve, "end-of-stream"),
+    "drawn regions on another grid": (
+        f"{FUNC}/roi/prf-visualrois.nii.gz",
+        volume(lambda d: d[:, 1:]),
+        "(42, 50, 39)",
+    ),
+    "no brain": (f"{FUNC}/brainmask.nii.gz", volume(lambda d: d * 0), "zeros"),
+    "nsdgeneral garbled": (f"{FUNC}/roi/nsdgeneral.nii.gz", garble, "cannot be read"),
+    "colour table of pictures": (CTAB, text("1 V1v", "one V1v"), "invalid literal"),
+    "design cut short": (f"{EXPERIMENT}/nsd_expdesign.mat", halve, "truncated or not"),
+    "design of 0-based images": (
+        f"{EXPERIMENT}/nsd_expdesign.mat",
+        matlab("subjectim", lambda v: v - 1),
+        "subjectim",
+    ),
+    "design with other counts": (
+        f"{EXPERIMENT}/nsd_expdesign.mat",
+        matlab("basiccnt", lambda v: v[::-1]),
+        "basiccnt has",
+    ),
+    "table cut short": (f"{EXPERIMENT}/nsd_stim_info_merged.csv", halve, "table"),
+    "stimuli cut short": (f"{STIMULI}/nsd_stimuli.hdf5", halve, "truncated file"),
+    "stimuli of float": (
+        f"{STIMULI}/nsd_stimuli.hdf5",
+        hdf5("imgBrick", (73000, 8, 8, 3), "f4"),
+        "float32 images",
+    ),
+    "too few stimuli": (
+        f"{STIMULI}/nsd_stimuli.hdf5",
+        hdf5("imgBrick", (5, 8, 8, 3), "u1"),
+        "nsd_id must lie in 0..4",
+    ),
+    "captions cut short": (CAPTIONS, halve, "truncated or not"),
+    "captions without text": (CAPTIONS, text('"caption"', '"title"'), "'caption'"),
+    "captions of a list": (CAPTIONS, lambda p: replace(p, b"[1]"), "is expected"),
+    "responses without sessions": (RESPONSES, text("SESSION", "DAY"), "SESSION"),
+    "sulci cut short": (f"{SURF}/lh.sulc", halve, "10242"),
+    "flat map cut short": (f"{SURF}/rh.full.flat.patch.3d", halve, "its size"),
+    "surface cut short": (f"{SURF}/rh.white", halve, "truncated or not"),
+    "transform of another brain": (
+        f"{TRANSFORMS}/lh.func1pt8-to-layerB2.mgz",
+        one_vertex_less,
+        "10241 vertices, but 10242",
+    ),
+    "map to a bigger group": (
+        f"{TRANSFORMS}/rh.white-to-fsaverage.mgz",
+        one_vertex_less,
+        "10241 vertices, but 10242",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_the_only_one_blamed(root: Path, name: str) -> None:
+    path, spoil, words = DAMAGE[name]
+    spoil(root / path)
+    found = look(root)
+    (finding,) = wrong(found)
+    assert (finding.state, finding.path) == ("damaged", root / path)
+    assert words in finding.found
+    assert finding.remedy == "delete it and simulate the folder again"
+    assert finding.sentence.count("\n") == 0
+    assert finding.sentence.endswith(".")
+    assert finding.sentence.replace(f"{root}/", "") in found.lines()
+    assert found.exit_code == 1
+
+
+REQUIRED = {
+    f"{EXPERIMENT}/nsd_expdesign.mat",
+    f"{EXPERIMENT}/nsd_stim_info_merged.csv",
+    f"{STIMULI}/nsd_stimuli.hdf5",
+    CAPTIONS,
+    KASTNER,
+    f"{FUNC}/roi/prf-visualrois.nii.gz",
+    f"{FUNC}/brainmask.nii.gz",
+    f"{BETAS}/ncsnr.nii.gz",
+}
+OPTIONAL = {
+    f"{FUNC}/roi/nsdgeneral.nii.gz",
+    RESPONSES,
+    f"{SURF}/lh.inflated",
+    f"{TRANSFORMS}/rh.func1pt8-to-layerB3.mgz",
+    "nsddata/freesurfer/fsaverage/surf/lh.sulc",
+}
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED | OPTIONAL))
+def test_a_missing_file_is_named_and_only_a_required_one_fails(
+    root: Path, name: str
+) -> None:
+    (root / name).unlink()
+    found = look(root)
+    (finding,) = wrong(found)
+    state = "missing" if name in REQUIRED else "optional missing"
+    assert (finding.state, finding.path) == (state, root / name)
+    assert found.exit_code == int(name in REQUIRED)
+
+
+def test_a_link_to_nothing_is_missing(root: Path) -> None:
+    path = root / BETAS / "ncsnr.nii.gz"
+    path.unlink()
+    path.symlink_to(root / "unfetched")
+    (finding,) = wrong(look(root))
+    assert (finding.state, finding.found) == ("missing", "a link to nothing")
+
+
+# --- betas --------------------------------------------------------------------------
+
+
+def test_one_container_of_a_session_is_enough(root: Path) -> None:
+    (root / BETAS / "betas_session01.hdf5").unlink()
+    (root / BETAS / "betas_session02.nii.gz").unlink()
+    found = look(root)
+    assert wrong(found) == []
+    assert found.exit_code == 0
+
+
+def test_a_session_in_neither_container_is_missing_and_not_counted(root: Path) -> None:
+    for suffix in ("hdf5", "nii.gz"):
+        (root / BETAS / f"betas_session02.{suffix}").unlink()
+    found = look(root)
+    (finding,) = wrong(found)
+    assert (finding.state, finding.path) == ("missing", root / H5)
+    counts = found.counts().set_index("quantity")
+    assert counts.loc["sessions", ["n", "expected"]].tolist() == [1, 2]
+    assert counts.loc["trials", ["n", "expected"]].tolist() == [750, 1500]
+    times = NsdTree(root).trials(SUBJECT, 1).image_10k
+    assert counts.loc["distinct images", "n"] == len(np.unique(times))
+
+
+def test_missing_sessions_share_a_line(root: Path) -> None:
+    found = look(root, sessions=5)
+    assert [f.state for f in wrong(found)] == ["missing"] * 3
+    lines = [line for line in found.lines() if line.startswith("missing")]
+    assert len(lines) == 1
+    assert "betas session 03, 04, 05" in lines[0]
+
+
+def test_sessions_beyond_those_asked_for_are_looked_at_too(root: Path) -> None:
+    halve(root / H5)
+    (finding,) = wrong(look(root, sessions=1))
+    assert finding.path == root / H5
+
+
+@pytest.mark.parametrize("number", ["00", "41", "99"])
+def test_a_session_out_of_range_is_damage(root: Path, number: str) -> None:
+    path = root / BETAS / f"betas_session{number}.hdf5"
+    path.hardlink_to(root / H5)
+    found = look(root)
+    (finding,) = wrong(found)
+    assert (finding.state, finding.path) == ("damaged", path)
+    assert finding.expected == "a session from 1 to 40"
+    assert found.exit_code == 1
+
+
+def test_leavings_of_a_download_are_a_warning(root: Path) -> None:
+    path = root / BETAS / "betas_session03.hdf5.part"
+    path.write_bytes(b"")
+    found = look(root)
+    (finding,) = wrong(found)
+    assert (finding.state, finding.path) == ("unexpected", path)
+    assert found.exit_code == 0
+
+
+def test_another_version_of_the_betas_is_one_finding_that_names_those_there(
+    whole: Path,
+) -> None:
+    found = survey(
+        whole, subjects=(SUBJECT,), sessions=2, betas_version="betas_assumehrf"
+    )
+    betas = [f for f in wrong(found) if f.item == "betas"]
+    assert len(betas) == 1
+    assert VERSION in betas[0].found
+
+
+# --- depth --------------------------------------------------------------------------
+
+
+def test_damage_in_the_middle_of_a_nii_is_seen_only_when_read(root: Path) -> None:
+    data = bytearray((root / NII).read_bytes())
+    data[len(data) // 2] ^= 0xFF  # the length at the end stays right
+    replace(root / NII, bytes(data))
+    found = look(root)
+    assert wrong(found) == []
+    unread = found.table().set_index("path").loc[str(root / NII), "found"]
+    assert "contents not read" in unread
+    assert "only by header and length" in found.verdict
+    (finding,) = wrong(look(root, deep=True))
+    assert (finding.state, finding.path) == ("damaged", root / NII)
+
+
+def test_a_nii_in_several_gzip_members_is_no_damage(root: Path) -> None:
+    data = gzip.decompress((root / NII).read_bytes())
+    parts = data[:1000], data[1000:]
+    replace(root / NII, b"".join(gzip.compress(part, 1) for part in parts))
+    (stated,) = struct.unpack("<I", (root / NII).read_bytes()[-4:])
+    assert stated != len(data)  # so it looks like one cut short
+    assert wrong(look(root)) == []
+
+
+def test_a_file_without_numbers_is_seen_only_when_read(root: Path) -> None:
+    hdf5("betas", (750, *GRID[::-1]), "i2")(root / H5)
+    assert wrong(look(root)) == []
+    (finding,) = wrong(look(root, deep=True))
+    assert finding.path == root / H5
+    assert "nothing but zeros" in finding.found
+
+
+def test_stimuli_never_written_are_seen_only_when_read(root: Path) -> None:
+    path = root / STIMULI / "nsd_stimuli.hdf5"
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        file.create_dataset("imgBrick", (73_000, 8, 8, 3), "u1", chunks=(1, 8, 8, 3))
+    assert wrong(look(root)) == []
+    (finding,) = wrong(look(root, deep=True))
+    assert finding.path == path
+    assert "500 images seen by a subject are black" in finding.found
+
+
+# --- a sound folder -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_folder_is_all_right(whole: Path, deep: bool) -> None:
+    found = look(whole, deep=deep)
+    assert wrong(found) == []
+    assert found.exit_code == 0
+    assert not found.is_real
+    assert ("header and length" in found.verdict) is not deep
+    table = found.table()
+    assert set(table["state"]) == {"ok"}
+    assert len(table) == len(set(zip(table["subject"], table["item"], strict=True)))
+
+
+def test_counts_are_those_of_the_reader(whole: Path) -> None:
+    tree = NsdTree(whole)
+    image, times = np.unique(tree.trials(SUBJECT, 2).image_10k, return_counts=True)
+    expected = {"sessions": 2, "trials": 1500, "distinct images": len(image)}
+    expected["shared images"] = int((image < 1000).sum())
+    expected["other images"] = int((image >= 1000).sum())
+    names = ("images with 1 trial", "images with 2 trials", "images with 3 trials")
+    for n, name in enumerate(names, start=1):
+        expected[name] = int((times == n).sum())
+    label, prf = (tree.roi(SUBJECT, n) for n in ("Kastner2015", "prf-visualrois"))
+    label = np.where(prf > 0, prf, label)
+    values = {  # numbers of the Wang atlas, as NSD's colour table has them
+        **{"V1": (1, 2), "V2": (3, 4), "V3": (5, 6), "V3ab": (16, 17), "hV4": (7,)},
+        **{"VO": (8, 9), "PHC": (10, 11), "LO": (14, 15), "MT": (13,), "MST": (12,)},
+        "IPS": tuple(range(18, 24)),
+    }
+    expected |= {area: int(np.isin(label, v).sum()) for area, v in values.items()}
+    low = ("V1", "V2", "V3", "V3ab", "hV4")
+    expected["LVC"] = sum(expected[area] for area in low)
+    expected["11 areas"] = sum(expected[area] for area in values)
+    expected["HVC"] = expected["11 areas"] - expected["LVC"]
+    expected["brain mask"] = int(tree.brainmask(SUBJECT).sum())
+    expected["prf-visualrois"] = int((prf > 0).sum())
+    expected["nsdgeneral"] = int((tree.roi(SUBJECT, "nsdgeneral") > 0).sum())
+    counts = look(whole).counts()
+    assert dict(zip(counts["quantity"], counts["n"], strict=True)) == expected
+
+
+def test_files_that_name_other_images_are_noticed(root: Path) -> None:
+    table = pd.read_csv(root / RESPONSES, sep="\t")
+    table["73KID"] += 1
+    replace(root / RESPONSES, table.to_csv(sep="\t", index=False).encode())
+    (finding,) = wrong(look(root))
+    assert (finding.item, finding.state) == ("image of every trial", "damaged")
+    assert "responses.tsv names other images" in finding.found
+
+
+def test_images_without_captions_are_counted(root: Path) -> None:
+    notes = json.loads((root / CAPTIONS).read_text())
+    notes["annotations"] = notes["annotations"][3:]
+    replace(root / CAPTIONS, json.dumps(notes).encode())
+    (finding,) = wrong(look(root))
+    assert finding.item == "captions of images seen"
+    assert "1 images have fewer" in finding.found
+
+
+def test_a_linked_root_is_read_and_nothing_is_written(
+    whole: Path, tmp_path: Path
+) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        files = whole.rglob("*")
+        return {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in files}
+
+    before = state()
+    link = tmp_path / "NSD, by a link"
+    link.symlink_to(whole)
+    found = look(link, deep=True)
+    assert found.exit_code == 0
+    assert state() == before
+
+
+def test_what_is_no_nsd_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(DataError, match="is no folder: give the path"):
+            look(path)
+    with pytest.raises(DataError, match="holds none of nsddata, nsddata_betas"):
+        look(tmp_path)
+
+
+def test_an_empty_folder_lacks_everything_and_does_not_fail(tmp_path: Path) -> None:
+    (tmp_path / "nsddata").mkdir()
+    found = look(tmp_path)
+    assert {f.state for f in found.findings} == {"missing", "optional missing"}
+    assert found.exit_code == 1
+    assert found.lines()[-1] == found.verdict
+
+
+def test_subjects_and_sessions_that_nsd_lacks_are_refused(whole: Path) -> None:
+    with pytest.raises(ConfigError, match="subject is 9"):
+        survey(whole, subjects=(9,), sessions=1, betas_version=VERSION)
+    with pytest.raises(ConfigError, match="sessions is 41"):
+        look(whole, sessions=41)
+
+
+def test_names_kept_here_are_those_of_their_owners() -> None:
+    assert package._MARK == writer._MARK
+    assert surfaces._DEPTHS == cortex.DEPTHS
+    assert surfaces._HEMISPHERES == cortex.HEMISPHERES
+
+
+# --- the real NSD -------------------------------------------------------------------
+
+
+def test_published_sizes_agree_with_the_published_totals() -> None:
+    # NSD Data Manual, Technical notes: voxels per volume; FINALNUMBERS: all trials
+    voxels = [699192, 730128, 704052, 673200, 597714, 797215, 600210, 642720]
+    assert [int(np.prod(facts.FACTS[s].grid)) for s in range(1, 9)] == voxels
+    assert 750 * sum(fact.n_sessions for fact in facts.FACTS.values()) == 213_000
+    for distinct, shared, other, _ in facts.SEEN.values():
+        assert distinct == shared + other
+
+
+REAL_GRID = (81, 104, 83)
+
+
+@pytest.fixture(scope="module")
+def real_size(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a folder of subject 1's sizes: constants right, contents made up."""
+    root = tmp_path_factory.mktemp("real") / "nsd"
+    shutil.copytree(whole / EXPERIMENT, root / EXPERIMENT)
+    csv = root / EXPERIMENT / "nsd_stim_info_merged.csv"
+    table = pd.read_csv(csv, index_col=0)
+    table.loc[2950, "cocoId"] = 262145
+    table.to_csv(csv)
+    notes = {"annotations": []}
+    seen = np.unique(NsdTree(root).trials(1, 1).nsd_id)
+    for coco_id in table["cocoId"].iloc[seen].tolist():
+        note = {"image_id": coco_id, "id": coco_id, "caption": "a thing"}
+        notes["annotations"] += [note] * 5
+    (root / STIMULI / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        path = root / STIMULI / "annotations" / f"captions_{split}.json"
+        path.write_text(json.dumps(notes))
+    with h5py.File(root / STIMULI / "nsd_stimuli.hdf5", "w") as file:
+        shape = (73_000, 425, 425, 3)
+        file.create_dataset("imgBrick", shape, "u1", chunks=(1, 425, 425, 3))
+    betas, func = (root / f.replace("subj07", "subj01") for f in (BETAS, FUNC))
+    (func / "roi").mkdir(parents=True)
+    betas.mkdir(parents=True)
+    with h5py.File(betas / "betas_session01.hdf5", "w") as file:
+        file.create_dataset(
+            "betas", (750, *REAL_GRID[::-1]), "i2", chunks=(750, 1, 1, 1)
+        )
+    save(betas / "ncsnr.nii.gz", 699_192, np.float32)
+    save(func / "brainmask.nii.gz", 370_503, np.int16)
+    save(func / "roi" / "Kastner2015.nii.gz", 11_694, np.float64)
+    save(func / "roi" / "prf-visualrois.nii.gz", 4657, np.float64)
+    return root
+
+
+def save(path: Path, n_voxels: int, dtype: type) -> None:
+    data = np.zeros(REAL_GRID, dtype)
+    data.flat[:n_voxels] = 1
+    affine = np.diag([1.8, 1.8, 1.8, 1.0])
+    affine[:3, 3] = [-72.0, -92.7, -73.8]  # subject 1's, as NSD's header states it
+    nib.save(nib.Nifti1Image(data, affine), path)
+
+
+def look_at_real(root: Path, sessions: int = 1) -> Survey:
+    return survey(root, subjects=(1,), sessions=sessions, betas_version=VERSION)
+
+
+def test_a_folder_of_the_real_sizes_is_all_right(real_size: Path) -> None:
+    found = look_at_real(real_size)
+    assert found.is_real
+    assert {f.state for f in found.findings} == {"ok", "optional missing"}
+    assert found.exit_code == 0
+    counts = found.counts().set_index("quantity")
+    assert counts.loc["11 areas", ["n", "expected"]].tolist() == [11_694, 11_694]
+
+
+def test_another_number_of_voxels_is_a_warning(real_size: Path) -> None:
+    path = real_size / FUNC.replace("07", "01") / "roi" / "Kastner2015.nii.gz"
+    before = path.read_bytes()
+    save(path, 11_602, np.float64)
+    found = look_at_real(real_size)
+    path.write_bytes(before)
+    warnings = [f for f in wrong(found) if f.state == "unexpected"]
+    assert [(f.found, f.expected) for f in warnings] == [("11602", "11694")]
+    assert found.exit_code == 0
+    assert any("11,602 (not 11,694)" in line for line in found.lines())
+
+
+def test_in_silico_sizes_are_refused_where_nothing_marks_them(root: Path) -> None:
+    (root / "IN_SILICO.txt").unlink()
+    found = look(root)
+    blamed = {f.item: f for f in wrong(found) if f.state == "damaged"}
+    names = {"stimuli", "stimulus table", "brain mask", "Kastner2015", "lh.white"}
+    names |= {"betas session 01 hdf5", "betas session 01 nii.gz", "ncsnr"}
+    assert names <= set(blamed)
+    assert "(78, 95, 81" in blamed["betas session 01 hdf5"].found
+    assert "262145" in blamed["stimulus table"].found
+    assert blamed["ncsnr"].remedy == "delete it and download it from NSD again"
+
+
+def test_other_shared_images_are_refused(real_size: Path) -> None:
+    path = real_size / EXPERIMENT / "nsd_expdesign.mat"
+    before = path.read_bytes()
+
+    def shifted(ids: npt.NDArray) -> npt.NDArray:
+        moved = ids.copy()
+        moved[:, 0] = 1
+        return moved
+
+    matlab("subjectim", shifted)(path)
+    matlab("sharedix", shifted)(path)
+    found = look_at_real(real_size)
+    path.write_bytes(before)
+    damaged = [f for f in wrong(found) if f.state == "damaged"]
+    assert [f.path for f in damaged] == [path]
+    assert "shared images 1 to 72949, but (2951, 72949)" in damaged[0].found
+
+
+def test_asking_for_more_sessions_than_a_real_subject_had_is_said(
+    real_size: Path,
+) -> None:
+    folder = real_size / BETAS.replace("subj07", "subj04")
+    folder.mkdir(parents=True)
+    found = survey(real_size, subjects=(4,), sessions=37, betas_version=VERSION)
+    (asked,) = [f for f in found.findings if f.item == "sessions asked for"]
+    shutil.rmtree(folder)
+    assert asked.found == "the subject has 30"
+    assert asked.remedy == "lower data.sessions to 30"
+
+
+# --- the command --------------------------------------------------------------------
+
+
+def test_the_command_prints_the_survey_and_its_exit_code_tells(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["--profile", "smoke", "--set", "data.sessions=2"]
+    wanted += ["--subjects", str(SUBJECT)]
+    assert main(["check", str(root), *wanted]) == 0
+    assert "11 areas" in capsys.readouterr().out
+    next(root.rglob("betas_session02.hdf5")).unlink()
+    for path in root.rglob("betas_session02.nii.gz"):
+        path.unlink()
+    assert main(["check", str(root), *wanted]) == 1
+    said = capsys.readouterr()
+    assert "session02" in said.out
+    assert said.err.count("\n") == 1
+    assert "see above" in said.err
+
+
+def test_a_path_that_is_no_folder_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tmp_path / "nowhere")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "nowhere" in said
