@@ -40,6 +40,7 @@ from minddiff_utils.backbone import (
     text,
     tiny_backbone,
 )
+from minddiff_utils.backbone import hub as hub_files
 from minddiff_utils.config import ModelConfig, Profile, load_profile, project_root
 from minddiff_utils.errors import ConfigError, DataError, ModelError
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
@@ -859,3 +860,11 @@ def test_one_name_leads_to_every_kind_of_models() -> None:
     assert ModelConfig(backbone="sd14").n_tokens == package.SD14_TOKENS
     assert sd14.load_sd14.__module__ == "minddiff_utils.backbone.sd14"
     assert text.WordTokenizer is package.WordTokenizer
+
+
+def test_the_hub_module_prints_a_command_per_repository(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub_files.main(["a folder"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [download_command(pin, Path("a folder")) for pin in PINNED]

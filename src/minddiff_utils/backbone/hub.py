@@ -6,8 +6,10 @@ digests were read in public repositories that pin the same files, several for ea
 guessed; where no digest was found there, none is stated.
 """
 
+import argparse
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -108,3 +110,15 @@ def download_command(pin: HubFiles, folder: Path) -> str:
     target = folder / pin.target
     words = ["hf", "download", pin.repository, *pin.files]
     return shlex.join([*words, "--revision", pin.revision, "--local-dir", str(target)])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the command of each repository, for the folder given as argument."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="the models' folder sd14")
+    folder = parser.parse_args(arguments).folder
+    sys.stdout.writelines(f"{download_command(pin, folder)}\n" for pin in PINNED)
+
+
+if __name__ == "__main__":
+    main()
