@@ -201,7 +201,7 @@ def _plan(args: argparse.Namespace) -> None:
         rows.append(_plan_row(one, hours, each))
     for line in _aligned(rows):
         _say(line)
-    for line in _plan_notes(found, profile):
+    for line in (*_plan_notes(found, profile), *_plan_space(profile)):
         _say(line)
 
 
@@ -288,6 +288,22 @@ def _plan_notes(found: "Sequence[Prediction]", profile: Profile) -> list[str]:
             " while computing comes on top."
         )
     return notes
+
+
+def _plan_space(profile: Profile) -> list[str]:
+    """Return what a run on the real data downloads and keeps, in GB."""
+    from minddiff_utils import storage
+
+    if profile.simulation is not None or profile.models.backbone != "sd14":
+        return []
+    lines = []
+    for words, space in (
+        ("To download, betas as hdf5", storage.to_download(profile)),
+        ("To keep, an estimate", storage.kept(profile)),
+    ):
+        parts = ", ".join(f"{k} {v / 1e9:,.1f}" for k, v in space.parts.items())
+        lines.append(f"{words}: {space.total / 1e9:,.0f} GB ({parts}).")
+    return lines
 
 
 # --- study ----------------------------------------------------------------------------
