@@ -329,7 +329,8 @@ def test_stage_2_keeps_shapes_and_moves_images(
     aligned = reconstruction.align_images(run, backbone, features, run.profile.stage2)
     assert aligned.made.images.shape == (3, 64, 64, 3)
     assert aligned.made.nsd_id.tolist() == IDS[:3].tolist()
-    assert [len(batch.images) for batch in aligned.batches] == [2, 1]
+    assert [len(batch.losses) for batch in aligned.batches] == [2, 1]
+    assert [len(batch.images) for batch in aligned.batches] == [0, 0]  # held once
     losses = aligned.stacked("losses")
     assert losses.shape == (3, 3)
     assert not np.array_equal(losses[:, 0], losses[:, 1])
@@ -668,11 +669,29 @@ def test_trajectories_hold_losses_and_images_of_all_batches(
         "stage2/candidates": (3,),
         "stage2/candidate_losses": (3, 3),
         "stage2/best_iteration": (3,),
-        "stage2/images": (3, 3, 64, 64, 3),
         "stage2/iterations": (3,),
+        "stage2/shown": (3,),
+        "stage2/images": (3, 3, 64, 64, 3),
     }
     first_of_last = to_uint8(aligned.batches[1].trajectory[0])
     np.testing.assert_array_equal(arrays["stage2/images"][2], first_of_last)
+
+
+def test_frames_are_kept_of_the_first_images_whatever_the_shard(
+    start: Start, read: Read, backbone: Backbone
+) -> None:
+    over = {"stage2__n_images_trajectory": 1, "models__batch_size": 1}
+    whole = _align(start(**over), backbone, read(3))
+    arrays = reconstruction.trajectory_arrays({"stage2": whole})
+    assert arrays["stage2/shown"].tolist() == IDS[:1].tolist()
+    assert arrays["stage2/images"].shape == (1, 3, 64, 64, 3)
+    assert arrays["stage2/losses"].shape == (3, 3)
+    second = _align(
+        start(shard="1/3", **over, data__n_reconstruct=3), backbone, read(3)
+    )
+    arrays = reconstruction.trajectory_arrays({"stage2": second})
+    assert arrays["stage2/shown"].tolist() == []
+    assert arrays["stage2/images"].shape == (0, 3, 64, 64, 3)
 
 
 # --- all shards together --------------------------------------------------------------

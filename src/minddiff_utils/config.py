@@ -207,6 +207,7 @@ class Stage2Config(_Frozen):
     n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
     n_iter_paper: Annotated[int, Field(ge=0)] = 300
     n_trajectory: PositiveInt = 8  # images kept per trajectory
+    n_images_trajectory: PositiveInt = 16  # first images whose trajectory is kept
 
 
 class RivalConfig(_Frozen):

@@ -96,9 +96,10 @@ _TRAJECTORY = {
     "candidates": False,
     "candidate_losses": True,
     "best_iteration": True,
-    "images": True,
     "iterations": False,
 }
+#: Arrays with a row per image whose frames are kept.
+_FRAMES = ("shown", "images")
 #: Where the features of a condition come from.
 Source = Literal["decoded", "true", "shuffled"]
 #: Columns of the two tables, and their types; Int64 can be missing.
@@ -213,7 +214,8 @@ class Made:
 class Aligned:
     """Stage-2 images of one condition and how the optimiser got there.
 
-    `batches` is empty where none of the images is in the run's shard.
+    `batches` is empty where none of the images is in the run's shard. Their own images
+    are in `made` alone, their frames are those of the first images.
     """
 
     made: Made
@@ -470,15 +472,28 @@ def align_images(
     batches = run.batches(len(features.nsd_id))
     settings = stage2_settings(config, backbone)
     diffusion = diffusion or diffusion_settings(run.profile.stage1)
-    results = [
-        align_batch(run, backbone, features.rows(rows), settings, diffusion=diffusion)
-        for rows in batches
-    ]
-    images = _stack(backbone, [to_uint8(result.images) for result in results])
+    results: list[AlignmentResult] = []
+    made: list[Images] = []
+    for rows in batches:
+        own = features.rows(rows)
+        found = align_batch(run, backbone, own, settings, diffusion=diffusion)
+        made.append(to_uint8(found.images))
+        n_shown = sum(row < config.n_images_trajectory for row in rows)
+        results.append(_light(found, n_shown))
+    images = _stack(backbone, made)
     cost = max((int(r.n_unet_evaluations.max()) for r in results), default=0)
     seconds = time.time() - began
-    made = Made(_ids(features, batches), images, cost, seconds, diffusion)
-    return Aligned(made, tuple(results))
+    whole = Made(_ids(features, batches), images, cost, seconds, diffusion)
+    return Aligned(whole, tuple(results))
+
+
+def _light(result: AlignmentResult, n_shown: int) -> AlignmentResult:
+    """Return a result without its images, with the frames of the first `n_shown`.
+
+    In float32 those of a thousand images at 512 px would fill a workstation's memory.
+    """
+    frames = result.trajectory[:n_shown].clone()  # a view would keep the whole
+    return replace(result, images=result.images[:0].clone(), trajectory=frames)
 
 
 def stage2_settings(config: Stage2Config, backbone: Backbone) -> Stage2Settings:
@@ -667,28 +682,39 @@ def trajectory_arrays(aligned: Mapping[str, Aligned]) -> dict[str, npt.NDArray[A
     """Return the content of `trajectories.h5`: losses and images along the way.
 
     Per condition: nsd_id (n,), losses (n, n_iter + 1), candidates (n_candidates,),
-    candidate_losses (n, n_candidates), best_iteration (n,), images uint8
-    (n, n_frames, S, S, 3) and their iterations (n_frames,); nothing for a condition
-    without images in this shard.
+    candidate_losses (n, n_candidates), best_iteration (n,); of the first images, whose
+    ids are shown (n_shown,), images uint8 (n_shown, n_frames, S, S, 3), and the frames'
+    iterations (n_frames,); nothing for a condition without images in this shard.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for method, found in aligned.items():
         if not found.batches:
             continue
         first = found.batches[0]
-        frames = found.stacked("trajectory")  # (n, n_frames, 3, S, S)
-        flat = to_uint8(torch.from_numpy(frames.reshape(-1, *frames.shape[2:])))
+        frames = found.stacked("trajectory")  # (n_shown, n_frames, 3, S, S)
+        n_frames = frames.shape[0] * frames.shape[1]
+        flat = to_uint8(torch.from_numpy(frames.reshape(n_frames, *frames.shape[2:])))
         own = {
             "nsd_id": found.made.nsd_id,
             "losses": found.stacked("losses"),
             "candidates": np.array(first.candidates),
             "candidate_losses": found.stacked("candidate_losses"),
             "best_iteration": found.stacked("best_iteration"),
-            "images": flat.reshape(*frames.shape[:2], *flat.shape[1:]),
             "iterations": np.array(first.trajectory_iterations),
+            "shown": _shown(found),
+            "images": flat.reshape(*frames.shape[:2], *flat.shape[1:]),
         }
-        arrays |= {f"{method}/{name}": own[name] for name in _TRAJECTORY}
+        names = (*_TRAJECTORY, *_FRAMES)
+        arrays |= {f"{method}/{name}": own[name] for name in names}
     return arrays
+
+
+def _shown(found: Aligned) -> npt.NDArray[np.int64]:
+    """Return the ids of the images whose frames were kept."""
+    ends = np.cumsum([len(batch.losses) for batch in found.batches])
+    ids = np.split(found.made.nsd_id, ends[:-1])
+    parts = zip(ids, found.batches, strict=True)
+    return np.concatenate([own[: len(batch.trajectory)] for own, batch in parts])
 
 
 # --- all shards together --------------------------------------------------------------
@@ -850,14 +876,25 @@ def _joined_paths(
         own = [part for part in parts if f"{method}/nsd_id" in part]
         if not own:
             continue
-        images = np.concatenate([part[f"{method}/nsd_id"] for part in own])
-        order = np.argsort([rank[int(image)] for image in images])
+        order = _order(own, f"{method}/nsd_id", rank)
         for name, per_image in _TRAJECTORY.items():
             found = [part[f"{method}/{name}"] for part in own]
             joined[f"{method}/{name}"] = (
                 np.concatenate(found)[order] if per_image else found[0]
             )
+        order = _order(own, f"{method}/shown", rank)
+        for name in _FRAMES:
+            found = [part[f"{method}/{name}"] for part in own]
+            joined[f"{method}/{name}"] = np.concatenate(found)[order]
     return joined
+
+
+def _order(
+    parts: Sequence[Arrays], name: str, rank: Mapping[int, int]
+) -> npt.NDArray[np.int64]:
+    """Return the order of one run for rows whose image ids are in the array `name`."""
+    images = np.concatenate([part[name] for part in parts])
+    return np.argsort([rank[int(image)] for image in images])
 
 
 def _discard_leftovers(whole: Finished, methods: Sequence[str]) -> None:

@@ -106,7 +106,8 @@ def kept(profile: Profile) -> Space:
     features += len(profile.features.clip_layers) * _CLIP_LAYER
     pixels = 3 * profile.models.image_size**2
     decoded = 4 * 2 * features * (n_test + profile.data.n_validation)
-    frames = profile.stage2.n_trajectory * _N_TRAJECTORIES
+    shown = min(n_test, profile.stage2.n_images_trajectory)
+    frames = shown * profile.stage2.n_trajectory * _N_TRAJECTORIES
     voxels = [_n_voxels(subject) for subject in profile.subjects]
     return Space(
         {
@@ -115,6 +116,6 @@ def kept(profile: Profile) -> Space:
             "decoded features": n_subjects * decoded,
             "decoders": sum(_weights(profile, n) for n in voxels),
             "images": n_subjects * n_test * _N_CONDITIONS * _PNG * pixels,
-            "trajectories": n_subjects * n_test * frames * pixels,
+            "trajectories": n_subjects * frames * pixels,
         }
     )
