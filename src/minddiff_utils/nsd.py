@@ -248,23 +248,29 @@ class NsdTree:
 
     # Paths
 
-    def _experiment(self, name: str) -> Path:
+    def experiment_file(self, name: str) -> Path:
+        """Return the file `name` of the experiment's design."""
         return self.root / "nsddata" / "experiments" / "nsd" / name
 
-    def _func(self, subject: int) -> Path:
-        return self._subject(subject) / "func1pt8mm"
+    def func_folder(self, subject: int) -> Path:
+        """Return the folder of a subject's volumes at 1.8 mm."""
+        return self.subject_folder(subject) / "func1pt8mm"
 
-    def _subject(self, subject: int) -> Path:
+    def subject_folder(self, subject: int) -> Path:
+        """Return a subject's folder of processed data."""
         return self.root / "nsddata" / "ppdata" / f"subj{subject:02d}"
 
-    def _freesurfer(self, subject: Anatomy, folder: str) -> Path:
+    def freesurfer_folder(self, subject: Anatomy, folder: str) -> Path:
+        """Return a folder of a subject's surfaces, or fsaverage's."""
         name = subject if isinstance(subject, str) else f"subj{subject:02d}"
         return self.root / "nsddata" / "freesurfer" / name / folder
 
-    def _stimuli(self) -> Path:
+    def stimuli_folder(self) -> Path:
+        """Return the folder of the images and their captions."""
         return self.root / "nsddata_stimuli" / "stimuli" / "nsd"
 
-    def _betas(self, subject: int) -> Path:
+    def betas_folder(self, subject: int) -> Path:
+        """Return the folder of a subject's betas."""
         ppdata = self.root / "nsddata_betas" / "ppdata" / f"subj{subject:02d}"
         return ppdata / "func1pt8mm" / self.betas_version
 
@@ -274,13 +280,13 @@ class NsdTree:
         The betas themselves (up to 1 GB per session) are represented by `ncsnr`, which
         changes with them.
         """
-        roi = self._func(subject) / "roi"
+        roi = self.func_folder(subject) / "roi"
         return (
-            self._experiment("nsd_expdesign.mat"),
-            self._experiment("nsd_stim_info_merged.csv"),
+            self.experiment_file("nsd_expdesign.mat"),
+            self.experiment_file("nsd_stim_info_merged.csv"),
             roi / "Kastner2015.nii.gz",
             roi / "prf-visualrois.nii.gz",
-            self._betas(subject) / "ncsnr.nii.gz",
+            self.betas_folder(subject) / "ncsnr.nii.gz",
         )
 
     # Experiment
@@ -293,7 +299,7 @@ class NsdTree:
         DataError
             The file is missing, damaged, or not NSD's design.
         """
-        path = self._experiment("nsd_expdesign.mat")
+        path = self.experiment_file("nsd_expdesign.mat")
         with _guard(path, "Experimental design"):
             raw = loadmat(path)
         n_order = 40 * N_TRIALS
@@ -317,7 +323,7 @@ class NsdTree:
 
     def stim_info(self) -> pd.DataFrame:
         """Return the table of the 73,000 stimuli, row = `nsd_id` (0-based)."""
-        path = self._experiment("nsd_stim_info_merged.csv")
+        path = self.experiment_file("nsd_stim_info_merged.csv")
         with _guard(path, "Stimulus table"):
             table = pd.read_csv(path, index_col=0)
         repeats = {f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)}
@@ -338,7 +344,7 @@ class NsdTree:
         DataError
             The file is missing, damaged, of another kind, or lacks an image.
         """
-        path = self._stimuli() / "nsd_stimuli.hdf5"
+        path = self.stimuli_folder() / "nsd_stimuli.hdf5"
         with _guard(path, "Stimuli"), h5py.File(path, "r") as file:
             bricks = _dataset(file, "imgBrick", path)
             check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
@@ -368,8 +374,8 @@ class NsdTree:
         info = self.stim_info().iloc[np.asarray(nsd_id, np.int64)]
         known: dict[int, list[str]] = {}
         for split in sorted(info["cocoSplit"].unique()):
-            known |= self._captions_of(str(split))
-        folder = self._stimuli() / "annotations"
+            known |= self.captions_of(str(split))
+        folder = self.stimuli_folder() / "annotations"
         rows = []
         for coco_id in info["cocoId"]:
             found = known.get(int(coco_id), [])
@@ -382,8 +388,15 @@ class NsdTree:
             rows.append(found[:n_captions])
         return np.array(rows, dtype=object).reshape(len(rows), n_captions)
 
-    def _captions_of(self, split: str) -> dict[int, list[str]]:
-        path = self._stimuli() / "annotations" / f"captions_{split}.json"
+    def captions_of(self, split: str) -> dict[int, list[str]]:
+        """Return the captions of COCO's `split` by cocoId, in the order of their ids.
+
+        Raises
+        ------
+        DataError
+            The file is missing, or no file of captions.
+        """
+        path = self.stimuli_folder() / "annotations" / f"captions_{split}.json"
         raw = _read_json(path, "COCO captions")
         known: dict[int, list[str]] = {}
         try:
@@ -396,7 +409,7 @@ class NsdTree:
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
-        path = self._subject(subject) / "behav" / "responses.tsv"
+        path = self.subject_folder(subject) / "behav" / "responses.tsv"
         with _guard(path, "Behavioural responses"):
             table = pd.read_csv(path, sep="\t")
         lacking = {"SESSION", "73KID", "10KID"} - set(table.columns)
@@ -412,7 +425,7 @@ class NsdTree:
         names = {
             path.name.removesuffix(end).removeprefix("betas_session")
             for end in ends
-            for path in self._betas(subject).glob(f"betas_session*{end}")
+            for path in self.betas_folder(subject).glob(f"betas_session*{end}")
         }
         return tuple(sorted(int(name) for name in names if name.isdigit()))
 
@@ -424,7 +437,7 @@ class NsdTree:
             listed = ", ".join(map(str, missing))
             raise DataError(
                 f"Subject {subject} lacks the betas of session {listed} in "
-                f"{self._betas(subject)}: {_REMEDY}, or lower data.sessions."
+                f"{self.betas_folder(subject)}: {_REMEDY}, or lower data.sessions."
             )
 
     def betas(
@@ -441,7 +454,7 @@ class NsdTree:
             The file is missing, truncated, or of the wrong shape or dtype.
         """
         check_choice(container, ("auto", "hdf5", "nii.gz"), "container")
-        stem = self._betas(subject) / f"betas_session{session:02d}"
+        stem = self.betas_folder(subject) / f"betas_session{session:02d}"
         hdf5, nii = Path(f"{stem}.hdf5"), Path(f"{stem}.nii.gz")
         use_nii = container == "nii.gz" or (
             container == "auto" and nii.exists() and not hdf5.exists()
@@ -450,20 +463,20 @@ class NsdTree:
 
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
-        path = self._func(subject) / "brainmask.nii.gz"
+        path = self.func_folder(subject) / "brainmask.nii.gz"
         values = _volume(path, "Brain mask")
         check_shape(values.shape, (None, None, None), f"Brain mask {path}")
         return np.asarray(values > 0)
 
     def affine(self, subject: int) -> npt.NDArray[np.float64]:
         """Return the (4, 4) affine of the functional volumes, mm."""
-        path = self._func(subject) / "brainmask.nii.gz"
+        path = self.func_folder(subject) / "brainmask.nii.gz"
         with _guard(path, "Brain mask"):
             return np.asarray(_load(path).affine, np.float64)
 
     def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
-        path = self._betas(subject) / "ncsnr.nii.gz"
+        path = self.betas_folder(subject) / "ncsnr.nii.gz"
         values = _volume(path, "Noise-ceiling SNR").astype(np.float32)
         check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
         if (values < 0).any() or np.isinf(values).any():
@@ -478,7 +491,7 @@ class NsdTree:
         DataError
             The file is missing or damaged, or a value is no label.
         """
-        path = self._func(subject) / "roi" / f"{name}.nii.gz"
+        path = self.func_folder(subject) / "roi" / f"{name}.nii.gz"
         values = _volume(path, f"Region volume {name}")
         check_shape(values.shape, (None, None, None), f"Region volume {path}")
         if not np.isfinite(values).all():
@@ -495,7 +508,7 @@ class NsdTree:
 
         Colour tables carry trailing blanks and tabs, and may end without a newline.
         """
-        path = self._freesurfer(subject, "label") / f"{name}.mgz.ctab"
+        path = self.freesurfer_folder(subject, "label") / f"{name}.mgz.ctab"
         if not path.exists() and name in ROI_LABELS:
             return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
         with _guard(path, f"Colour table of {name}"):
@@ -513,7 +526,7 @@ class NsdTree:
         0-based voxel-centre indices in array order; NaN where NSD has no data (9999).
         """
         name = f"{hemisphere}.func1pt8-to-{surface}.mgz"
-        path = self._subject(subject) / "transforms" / name
+        path = self.subject_folder(subject) / "transforms" / name
         values = _volume(path, "Surface transform").astype(np.float64)
         check_shape(values.shape, (None, 1, 1, 3), f"Surface transform {path}")
         values = values.reshape(-1, 3)
@@ -526,7 +539,7 @@ class NsdTree:
         `values[from_fsaverage]` brings a map of the subject to the group surface.
         """
         name = f"{hemisphere}.white-to-fsaverage.mgz"
-        path = self._subject(subject) / "transforms" / name
+        path = self.subject_folder(subject) / "transforms" / name
         values = _volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
         index: IntArray = np.rint(values.ravel()).astype(np.int64) - 1
@@ -538,7 +551,7 @@ class NsdTree:
         self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "inflated"
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
-        path = self._freesurfer(subject, "surf") / f"{hemisphere}.{kind}"
+        path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
         with _guard(path, "Surface"):
             vertices, faces = _FREESURFER.read_geometry(path)
         return np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
@@ -552,7 +565,9 @@ class NsdTree:
         binary patch: -1, n, then per vertex its 1-based index (negative at the border)
         and three floats, big endian.
         """
-        path = self._freesurfer(subject, "surf") / f"{hemisphere}.full.flat.patch.3d"
+        path = (
+            self.freesurfer_folder(subject, "surf") / f"{hemisphere}.full.flat.patch.3d"
+        )
         with _guard(path, "Flat map"):
             data = path.read_bytes()
             magic, n_vertices = np.frombuffer(data, ">i4", 2).tolist()
@@ -569,7 +584,7 @@ class NsdTree:
         self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "sulc"
     ) -> npt.NDArray[np.float32]:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
-        path = self._freesurfer(subject, "surf") / f"{hemisphere}.{kind}"
+        path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
         with _guard(path, "Surface values"):
             return np.asarray(_FREESURFER.read_morph_data(path), np.float32)
 
@@ -619,7 +634,7 @@ def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
             f"list nsdId {trials.nsd_id[wrong[0]]} there, as nsd_expdesign.mat does "
             f"({len(wrong)} trials differ): use the two files of one release."
         )
-    if not (tree._subject(subject) / "behav" / "responses.tsv").exists():
+    if not (tree.subject_folder(subject) / "behav" / "responses.tsv").exists():
         return
     behaviour = tree.responses(subject)
     behaviour = behaviour[behaviour["SESSION"] <= n_sessions]

@@ -218,7 +218,8 @@ def _figures(
 
 
 def _table(run: store.Run, name: str, caption: str) -> TableItem:
-    return TableItem(name, store.read_table(run.tree.tables / f"{name}.csv"), caption)
+    table = store.read_table(run.tree.tables / f"{name}.csv")
+    return TableItem(name, table.drop(columns="profile", errors="ignore"), caption)
 
 
 def _printed(run: store.Run, name: str, caption: str) -> TableItem:
@@ -242,7 +243,8 @@ def _gallery(run: store.Run, subject: int) -> GalleryItem:
     pictures = {
         words: [encode_png(one) for one in made] for words, made in rows.items()
     }
-    columns = [f"{i} ({t})" for i, t in zip(picks.nsd_id, picks.titles, strict=True)]
+    titles = (title.partition(":")[0] for title in picks.titles)  # "fixed: 12" has it
+    columns = [f"{i} ({t})" for i, t in zip(picks.nsd_id, titles, strict=True)]
     caption = f"What subject {subject} saw, and what each system made of the responses."
     return GalleryItem("systems", pictures, columns, caption, picks.rule)
 

@@ -27,7 +27,7 @@ def look_at_betas(
     scope: Scope, subject: int, volumes: Volumes
 ) -> tuple[list[Finding], set[int]]:
     """Return findings on the betas there and lacking, and the sound sessions."""
-    folder = scope.tree._betas(subject)
+    folder = scope.tree.betas_folder(subject)
     if not folder.is_dir():
         held = sorted(p.name for p in folder.parent.glob("betas_*")) or ["nothing"]
         text = f"betas of {scope.n_asked(subject)} sessions"

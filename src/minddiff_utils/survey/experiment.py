@@ -53,8 +53,8 @@ class Experiment:
 def look_at_experiment(scope: Scope) -> Experiment:
     """Look at what all subjects share."""
     tree = scope.tree
-    mat = tree._experiment("nsd_expdesign.mat")
-    csv = tree._experiment("nsd_stim_info_merged.csv")
+    mat = tree.experiment_file("nsd_expdesign.mat")
+    csv = tree.experiment_file("nsd_stim_info_merged.csv")
     text = "masterordering 1 x 30000, subjectim 8 x 10000, sharedix 1 x 1000"
     first, design = look(
         scope, Item(None, "experimental design", mat, text), _read_design, scope
@@ -133,7 +133,7 @@ def _stimuli(scope: Scope, experiment: Experiment) -> Finding:
     wanted = np.unique(np.concatenate(seen))
     side = f"{IMAGE_SIZE} x {IMAGE_SIZE}" if scope.is_real else "n x n"
     rows = N_IMAGES if scope.is_real or not len(wanted) else wanted[-1] + 1
-    path = scope.tree._stimuli() / "nsd_stimuli.hdf5"
+    path = scope.tree.stimuli_folder() / "nsd_stimuli.hdf5"
     more = "" if scope.is_real else "at least "
     item = Item(None, "stimuli", path, f"uint8, {more}{rows} x {side} x 3")
     return look(scope, item, _read_stimuli, scope, path, wanted)[0]
@@ -170,7 +170,7 @@ def _captions(
     known: dict[int, list[str]] = {}
     findings = []
     for split in splits:
-        path = scope.tree._stimuli() / "annotations" / f"captions_{split}.json"
+        path = scope.tree.stimuli_folder() / "annotations" / f"captions_{split}.json"
         text = "annotations with id, image_id and caption"
         item = Item(None, f"captions {split}", path, text, source=scope.captions)
         finding, some = look(scope, item, _read_captions, scope, split)
@@ -181,7 +181,7 @@ def _captions(
 
 
 def _read_captions(scope: Scope, split: str) -> tuple[dict[int, list[str]], str]:
-    known = scope.tree._captions_of(split)
+    known = scope.tree.captions_of(split)
     n = sum(map(len, known.values()))
     if not n:
         raise differs("no caption", "at least one")

@@ -50,7 +50,7 @@ def _agreements(
     scope: Scope, subject: int, experiment: Experiment, n_sessions: int
 ) -> list[Finding]:
     """Return findings on what several files must say alike, where they are well."""
-    path = scope.tree._subject(subject) / "behav" / "responses.tsv"
+    path = scope.tree.subject_folder(subject) / "behav" / "responses.tsv"
     item = Item(subject, "responses", path, "a row per trial", optional=True)
     behaviour, _ = look(scope, item, _read_responses, scope, subject)
     findings = [behaviour]

@@ -29,7 +29,7 @@ def look_at_surfaces(
     findings, n_vertices = [], dict[Hemisphere, int | None]()
     subject = None if isinstance(anatomy, str) else anatomy
     owner = "fsaverage " if subject is None else ""
-    folder = scope.tree._freesurfer(anatomy, "surf")
+    folder = scope.tree.freesurfer_folder(anatomy, "surf")
     for side, h in enumerate(_HEMISPHERES):
         n = None
         if scope.is_real:
@@ -84,7 +84,7 @@ def look_at_transforms(
     n_group: Mapping[Hemisphere, int | None],
 ) -> list[Finding]:
     """Return findings on what brings voxels to surfaces, and subjects to the group."""
-    folder = scope.tree._subject(subject) / "transforms"
+    folder = scope.tree.subject_folder(subject) / "transforms"
     findings = []
     for h in _HEMISPHERES:
         for depth in _DEPTHS:

@@ -50,13 +50,13 @@ class Volumes:
 def look_at_volumes(scope: Scope, subject: int) -> Volumes:
     """Look at a subject's volumes; all but nsdgeneral must be there."""
     tree = scope.tree
-    roi = tree._func(subject) / "roi"
+    roi = tree.func_folder(subject) / "roi"
     paths = {
-        "brain mask": tree._func(subject) / "brainmask.nii.gz",
+        "brain mask": tree.func_folder(subject) / "brainmask.nii.gz",
         "Kastner2015": roi / "Kastner2015.nii.gz",
         "prf-visualrois": roi / "prf-visualrois.nii.gz",
         "nsdgeneral": roi / "nsdgeneral.nii.gz",
-        "ncsnr": tree._betas(subject) / "ncsnr.nii.gz",
+        "ncsnr": tree.betas_folder(subject) / "ncsnr.nii.gz",
     }
     grid: Grid | None = FACTS[subject].grid if scope.is_real else None
     size = "the grid of the others" if grid is None else " x ".join(map(str, grid))
@@ -132,7 +132,7 @@ def _check_affine(scope: Scope, image: Any) -> None:
 
 def _blamed(scope: Scope, subject: int, name: str, finding: Finding) -> Finding:
     """Return the finding with the colour table's path if that is what is wrong."""
-    table = scope.tree._freesurfer(subject, "label") / f"{name}.mgz.ctab"
+    table = scope.tree.freesurfer_folder(subject, "label") / f"{name}.mgz.ctab"
     if str(table) not in finding.found:
         return finding
     found = finding.found.replace(f" at {table}", "").replace(str(table), table.name)
