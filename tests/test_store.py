@@ -296,3 +296,19 @@ def test_a_table_s_twins_can_show_it_in_columns_or_be_left_out(
         assert "in words" in path.with_suffix(suffix).read_text()
     store.write_table(tmp_path / "alone.csv", table, run=run, twins=False)
     assert not (tmp_path / "alone.md").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_in_one_sentence(
+    tmp_path: Path,
+) -> None:
+    with store.alone(tmp_path / "data"):
+        with pytest.raises(StoreError) as error, store.alone(tmp_path / "data"):
+            pass
+        said = str(error.value)
+        assert f"process {os.getpid()}" in said
+        assert said.endswith(".")
+        assert "\n" not in said
+        with store.alone(tmp_path / "other"):
+            pass
+    with store.alone(tmp_path / "data"):  # free again
+        pass

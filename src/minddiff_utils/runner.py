@@ -24,7 +24,7 @@ import nbformat
 from minddiff_utils import provenance
 from minddiff_utils.config import Profile, project_root
 from minddiff_utils.errors import ConfigError, RunError
-from minddiff_utils.store import Tree
+from minddiff_utils.store import Tree, alone
 
 __all__ = [
     "GRAPH",
@@ -369,7 +369,16 @@ def run_plan(
     ------
     RunError
         A notebook failed; the sentence names the cell and how to continue.
+    StoreError
+        Another run is at work on the same profile below the same root.
     """
+    with alone(plan.tree.root / "data" / plan.tree.profile_name):
+        return _run_alone(plan, n_jobs=n_jobs, force=force, say=say)
+
+
+def _run_alone(
+    plan: Plan, *, n_jobs: int, force: bool, say: Callable[[str], None]
+) -> list[Result]:
     todo = [j for j in plan.jobs if force or not is_done(j, plan.tree)]
     for job in plan.jobs:
         if job not in todo:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "Tree",
+    "alone",
     "discard",
     "discard_stale",
     "is_current",
@@ -441,6 +442,34 @@ def write_text(path: Path, text: str, *, run: Run, inputs: Sequence[Path] = ()) 
 
 
 # --- shards -----------------------------------------------------------------------
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep `folder` for one run until the block ends; refuse a second one at once.
+
+    The system frees the lock of a process that dies.
+
+    Raises
+    ------
+    StoreError
+        Another process has the folder; the sentence names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".run.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = f"process {file.read().strip()}"
+            raise StoreError(
+                f"Another run ({who}) is at work in {folder}: wait until it ends, or"
+                " give this one a folder of its own with MINDDIFF_ROOT."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 @contextmanager
