@@ -599,8 +599,10 @@ def _device(name: str) -> torch.device:
 
 def _why_absent(path: Path, embedder: Embedder) -> str:
     label = _LABELS[embedder.network]
+    # the sentence goes into tables, which must not depend on where the project lies
+    folder = "/".join(path.parts[-3:-1])
     return (
-        f"Not scored: {path.name} is missing from {path.parent}; put the weights of"
+        f"Not scored: {path.name} is missing from {folder}; put the weights of"
         f" {label} ({embedder.origin}, {embedder.url}) there as safetensors."
     )
 
