@@ -44,6 +44,7 @@ from minddiff_utils.backbone import hub as hub_files
 from minddiff_utils.config import ModelConfig, Profile, load_profile, project_root
 from minddiff_utils.errors import ConfigError, DataError, ModelError
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
+from tests.benchmarks import sd14_configs
 
 SHORT = "A red bus in the street, isn't it?"
 LONG = "a man in a blue coat rides his small horse along the long beach at dawn in rain"
@@ -115,38 +116,6 @@ SCHEDULER = {
     "steps_offset": 1,
     "trained_betas": None,
     "clip_sample": False,
-}
-#: huggingface.co/CompVis/stable-diffusion-v1-4, unet, vae and text_encoder.
-REAL_UNET = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "layers_per_block": 2,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-}
-REAL_VAE = {
-    "sample_size": 512,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
-REAL_TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "projection_dim": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
 }
 
 
@@ -736,9 +705,9 @@ def test_everything_is_on_the_gpu(hub: Hub, pictures: torch.Tensor) -> None:
 def real() -> Backbone:
     model_config = open_clip.get_model_config("ViT-B-32-quickgelu")
     with torch.device("meta"):
-        vae = libraries.Autoencoder(**REAL_VAE)
-        unet = libraries.UNet(**REAL_UNET)
-        model = libraries.CLIPTextModel(libraries.CLIPTextConfig(**REAL_TEXT))
+        vae = libraries.Autoencoder(**sd14_configs.VAE)
+        unet = libraries.UNet(**sd14_configs.UNET)
+        model = libraries.CLIPTextModel(libraries.CLIPTextConfig(**sd14_configs.TEXT))
         clip = eye.build_clip(model_config)
     meta = torch.device("meta")
     frozen = [

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sd14_configs import SCHEDULER, UNET, VAE
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -35,10 +36,16 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from minddiff_utils import backbone as models
 from minddiff_utils import cost, reconstruction
 from minddiff_utils.alignment import Keeper, Latent, align, preset, surrogate
-from minddiff_utils.backbone import Backbone
+from minddiff_utils.backbone import (
+    SD14_TOKENS,
+    Backbone,
+    core,
+    eye,
+    libraries,
+    placement,
+)
 from minddiff_utils.config import Profile, load_profile
 from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
@@ -46,40 +53,6 @@ from minddiff_utils.guidance import guidance_preset, guide
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD
 from minddiff_utils.reconstruction import diffusion_settings
 
-#: huggingface.co/CompVis/stable-diffusion-v1-4, unet/config.json, vae/config.json and
-#: scheduler/scheduler_config.json.
-UNET = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "layers_per_block": 2,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-}
-VAE = {
-    "sample_size": 512,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "scaling_factor": 0.18215,
-}
-SCHEDULER = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
 CLIP = "ViT-B-32-quickgelu"  # OpenAI's, in open_clip's list of configs
 DTYPES = {
     "float32": torch.float32,
@@ -98,7 +71,7 @@ TIMESTEP = 500
 class StandIn:
     """Text sequences of the right shape, the same for all captions."""
 
-    n_tokens: int = models.SD14_TOKENS
+    n_tokens: int = SD14_TOKENS
     width: int = 768
     device: str = "cpu"
 
@@ -114,18 +87,18 @@ def build(args: argparse.Namespace) -> Backbone:
     config = get_model_config(CLIP)
     with torch.random.fork_rng(devices=[]), kind:
         torch.manual_seed(args.seed)
-        vae = models._freeze(models._Autoencoder(**VAE), kind, torch.float32)
-        clip = models._build_clip({**config, "quick_gelu": True})
-        clip = models._freeze(clip, kind, torch.float32)
-        unet = models._freeze(models._UNet(**UNET), kind, DTYPES[args.dtype])
+        vae = placement.freeze(libraries.Autoencoder(**VAE), kind, torch.float32)
+        clip = eye.build_clip({**config, "quick_gelu": True})
+        clip = placement.freeze(clip, kind, torch.float32)
+        unet = placement.freeze(libraries.UNet(**UNET), kind, DTYPES[args.dtype])
     context, size = (
         config["text_cfg"]["context_length"],
         config["vision_cfg"]["image_size"],
     )
-    words = models.SimpleTokenizer(context_length=context)
-    eye = models._Eye(clip, words, size, CLIP_MEAN, CLIP_STD)
+    words = libraries.SimpleTokenizer(context_length=context)
+    vision = eye.Eye(clip, words, size, CLIP_MEAN, CLIP_STD)
     text = StandIn(device=kind.type)
-    return models._assemble("sd14", vae, unet, SCHEDULER, text, eye)
+    return core.assemble("sd14", vae, unet, SCHEDULER, text, vision)
 
 
 def problem(backbone: Backbone, args: argparse.Namespace) -> tuple[Latent, list]:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from minddiff_utils.backbone import core, eye, libraries, placement
 from minddiff_utils.backbone.core import Backbone
 from minddiff_utils.backbone.demo import load_demo
 from minddiff_utils.backbone.eye import PLAIN, Judge, load_eye
@@ -49,12 +48,6 @@ __all__ = [
     "tiny_backbone",
     "tiny_judge",
 ]
-
-# What the benchmark of stage 2 builds its models of.
-SimpleTokenizer = libraries.SimpleTokenizer
-_Autoencoder, _UNet = libraries.Autoencoder, libraries.UNet
-_Eye, _build_clip = eye.Eye, eye.build_clip
-_assemble, _freeze = core.assemble, placement.freeze
 
 
 def load_backbone(config: ModelConfig, root: Path | None = None) -> Backbone:
