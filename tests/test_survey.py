@@ -20,6 +20,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from minddiff_utils import cortex
+from minddiff_utils import nsd_facts as facts
 from minddiff_utils import survey as package
 from minddiff_utils.cli import main
 from minddiff_utils.config import SimulationConfig
@@ -27,7 +28,7 @@ from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import writer
 from minddiff_utils.nsd import NsdTree
-from minddiff_utils.survey import Finding, Survey, facts, surfaces, survey
+from minddiff_utils.survey import Finding, Survey, surfaces, survey
 
 SUBJECT = 7
 VERSION = "betas_fithrf_GLMdenoise_RR"

@@ -126,11 +126,11 @@ def _fetch(args: argparse.Namespace) -> None:
 
     if args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
-    data = load_profile(args.profile, _overrides(args))
+    profile = load_profile(args.profile, _overrides(args))
+    data, root = profile.data, Path(args.path)
     files = fetch.wanted(
-        data.subjects, data.data.sessions, data.data.betas_version, form=args.form
+        profile.subjects, data.sessions, data.betas_version, form=args.form
     )
-    root = Path(args.path)
     if not args.dry_run:
         fetch.confirm_agreement(input, agreed=args.agreement_signed)
     client = fetch.make_client(args.endpoint or None, n_workers=args.jobs)

@@ -47,6 +47,7 @@ from minddiff_utils.errors import (
     StoreError,
     check_choice,
 )
+from minddiff_utils.nsd_facts import FACTS
 from minddiff_utils.store import locked
 
 __all__ = [
@@ -68,8 +69,6 @@ __all__ = [
 
 BUCKET = "natural-scenes-dataset"
 REGION = "us-east-2"
-#: Sessions of subjects 1..8 since 2023-08-20 (NSD Data Manual).
-N_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 BETAS_VERSIONS = (
     "betas_fithrf_GLMdenoise_RR",
     "betas_fithrf",
@@ -227,7 +226,7 @@ def wanted(
     files = _experiment()
     for subject in dict.fromkeys(subjects):
         check_choice(subject, range(1, 9), "subject")
-        n_sessions = N_SESSIONS[subject - 1]
+        n_sessions = FACTS[subject].n_sessions
         if not 1 <= sessions <= n_sessions:
             raise ConfigError(
                 f"{sessions} sessions of subject {subject} are asked for, but NSD has"

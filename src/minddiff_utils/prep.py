@@ -30,6 +30,7 @@ from minddiff_utils.config import AREAS, HVC, LVC, DataConfig
 from minddiff_utils.errors import DataError, check_finite, check_shape
 from minddiff_utils.images import resize
 from minddiff_utils.nsd import N_SHARED, NsdTree, Trials, to_percent, voxel_indices
+from minddiff_utils.nsd_facts import FACTS, SUBJECT1
 
 __all__ = [
     "AREAS",
@@ -75,8 +76,6 @@ AREA_LABELS = {
     "MST": ("TO2",),
     "IPS": ("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5"),
 }
-#: Real NSD subject 1: volume shape, and voxels of the 11 areas in the released code.
-_SUBJECT1_GRID, _SUBJECT1_VOXELS = (81, 104, 83), 11_694
 #: Voxels prepared at a time: bounds memory at the sizes of the real data.
 _BLOCK = 1024
 _INT16 = np.iinfo(np.int16)
@@ -440,12 +439,12 @@ def _read_areas(tree: NsdTree, subject: int) -> IntArray:
             f"Subject {subject} has no voxel in any of the areas {', '.join(AREAS)}: "
             "check Kastner2015.nii.gz and prf-visualrois.nii.gz."
         )
-    if areas.shape == _SUBJECT1_GRID and n_voxels != _SUBJECT1_VOXELS:
+    if areas.shape == FACTS[1].grid and n_voxels != SUBJECT1["11 areas"]:
         logger.warning(
             "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: the "
             "released region files differ from those of the paper",
             n_voxels,
-            _SUBJECT1_VOXELS,
+            SUBJECT1["11 areas"],
         )
     return areas
 

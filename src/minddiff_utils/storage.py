@@ -9,9 +9,10 @@ files themselves (`fetch` asks the bucket for exact sizes). Place in the flow: l
 from dataclasses import dataclass
 from math import prod
 
+from minddiff_utils.baselines import GENERATED
 from minddiff_utils.config import Profile
 from minddiff_utils.errors import ConfigError
-from minddiff_utils.survey.facts import FACTS, SEEN, SUBJECT1
+from minddiff_utils.nsd_facts import FACTS, SEEN, SUBJECT1
 
 __all__ = ["Space", "kept", "to_download"]
 
@@ -23,8 +24,9 @@ _STIMULI, _CAPTIONS = 39.6e9, 0.25e9
 _TEXT_WIDTH, _LATENT, _CLIP_LAYER = 768, 4 * 64 * 64, 50 * 768
 #: Bytes of a PNG per byte of its pixels, photographs.
 _PNG = 0.6
-#: Conditions with an image for each test image, and of these those with a trajectory.
-_N_CONDITIONS, _N_TRAJECTORIES = 14, 6
+#: Conditions with an image for each test image; those of stage 2 have trajectories.
+_CONDITIONS = [name for name in GENERATED if name != "stage2_paper"]
+_ALIGNED = [name for name in _CONDITIONS if name.startswith("stage2")]
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def kept(profile: Profile) -> Space:
     pixels = 3 * profile.models.image_size**2
     decoded = 4 * 2 * features * (n_test + profile.data.n_validation)
     shown = min(n_test, profile.stage2.n_images_trajectory)
-    frames = shown * profile.stage2.n_trajectory * _N_TRAJECTORIES
+    frames = shown * profile.stage2.n_trajectory * len(_ALIGNED)
     voxels = [_n_voxels(subject) for subject in profile.subjects]
     return Space(
         {
@@ -115,7 +117,7 @@ def kept(profile: Profile) -> Space:
             "stimuli at the generator's size": n_subjects * n_images * pixels,
             "decoded features": n_subjects * decoded,
             "decoders": sum(_weights(profile, n) for n in voxels),
-            "images": n_subjects * n_test * _N_CONDITIONS * _PNG * pixels,
+            "images": n_subjects * n_test * len(_CONDITIONS) * _PNG * pixels,
             "trajectories": n_subjects * frames * pixels,
         }
     )

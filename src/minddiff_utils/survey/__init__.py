@@ -6,7 +6,7 @@ raises on a damaged file: it becomes a finding with one sentence. Writes nothing
 prepares nothing. In a folder that no simulation marked as its own, the constants that
 NSD publishes must hold too. Place in the flow: layer 7, before notebook 01.
 
-`findings` is what comes out, `looking` how a file is looked at, `facts` what NSD
+`findings` is what comes out, `looking` how a file is looked at, `nsd_facts` what NSD
 publishes; `experiment`, `volumes`, `betas`, `surfaces` and `subject` look at the files,
 `packed` at whether a .nii.gz is whole.
 
@@ -21,8 +21,8 @@ from pathlib import Path
 
 from minddiff_utils.errors import DataError, check_choice
 from minddiff_utils.nsd import NsdTree
+from minddiff_utils.nsd_facts import N_SESSIONS
 from minddiff_utils.survey.experiment import look_at_experiment
-from minddiff_utils.survey.facts import N_SESSIONS
 from minddiff_utils.survey.findings import Count, Finding, State, Survey
 from minddiff_utils.survey.looking import Scope
 from minddiff_utils.survey.subject import look_at_subject

@@ -15,7 +15,7 @@ from scipy.io import loadmat
 
 from minddiff_utils.errors import check_shape
 from minddiff_utils.nsd import N_IMAGES, N_SHARED, N_TRIALS, Design, Hemisphere
-from minddiff_utils.survey.facts import (
+from minddiff_utils.nsd_facts import (
     FIRST_SHARED,
     IMAGE_SIZE,
     N_SESSIONS,

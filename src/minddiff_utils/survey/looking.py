@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from minddiff_utils.errors import DataError
 from minddiff_utils.nsd import NsdTree
-from minddiff_utils.survey.facts import FACTS, N_SESSIONS
+from minddiff_utils.nsd_facts import FACTS, N_SESSIONS
 from minddiff_utils.survey.findings import UNREAD, Finding, State
 
 __all__ = ["UNREAD", "Item", "Scope", "damage", "differs", "look"]

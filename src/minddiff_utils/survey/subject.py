@@ -11,9 +11,9 @@ import pandas as pd
 
 from minddiff_utils.config import AREAS, HVC, LVC, FeatureConfig
 from minddiff_utils.nsd import N_SHARED, N_TRIALS, check_trials
+from minddiff_utils.nsd_facts import FACTS, SEEN, SUBJECT1
 from minddiff_utils.survey.betas import look_at_betas
 from minddiff_utils.survey.experiment import Experiment
-from minddiff_utils.survey.facts import FACTS, SEEN, SUBJECT1
 from minddiff_utils.survey.findings import Count, Finding
 from minddiff_utils.survey.looking import Item, Scope, differs, look
 from minddiff_utils.survey.surfaces import look_at_surfaces, look_at_transforms

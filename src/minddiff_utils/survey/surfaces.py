@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.nsd import Anatomy, Hemisphere
-from minddiff_utils.survey.facts import FACTS, N_FSAVERAGE
+from minddiff_utils.nsd_facts import FACTS, N_FSAVERAGE
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import Item, Scope, differs, look
 

@@ -1,7 +1,8 @@
 """What NSD publishes about itself, and MindDiffuser about its voxels.
 
 Only the real data must agree with these numbers; an in-silico folder need not. What the
-reader needs (trials, images, labels) is in `nsd`. Place in the flow: part of `survey`.
+reader needs (trials, images, labels) is in `nsd`. Place in the flow: below layer 4; who
+fetches, prepares, checks or plans reads them here.
 
 References
 ----------
