@@ -263,7 +263,7 @@ def test_subjects_scored_at_once_have_the_scores_of_one_process(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     overrides = {**SMALL, "models.backbone": "tiny"}
     tiny = store.start("smoke", overrides=overrides)
-    together = evaluation.score_subjects(tiny, (1, 2), overrides=overrides)
+    together = evaluation.score_subjects(tiny, (1, 2))
     alone = evaluation.score_subjects(tiny, (1, 2), load=evaluation.load_models)
     for first, second in zip(together, alone, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)

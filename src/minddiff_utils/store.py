@@ -38,6 +38,7 @@ __all__ = [
     "alone",
     "discard",
     "discard_stale",
+    "fix_threads",
     "is_current",
     "locked",
     "read_arrays",
@@ -196,16 +197,20 @@ def start(
     resolved.check_shards(parsed[1])
     tree = Tree(here.root, profile, nsd, resolved.models.folder(here.root))
     run = Run(resolved, tree, subject, parsed)
-    if resolved.models.backbone != "sd14":
-        _fix_threads(resolved.models.n_threads)
+    fix_threads(run)
     return run
 
 
-def _fix_threads(n_threads: int) -> None:
-    """Pin torch to `n_threads`: sums over another number of threads differ in bits."""
+def fix_threads(run: Run) -> None:
+    """Pin torch to the profile's threads: sums over another number differ in bits.
+
+    `start` does it; a process that is handed a run must do it itself.
+    """
+    if run.profile.models.backbone == "sd14":
+        return
     import torch
 
-    torch.set_num_threads(n_threads)
+    torch.set_num_threads(run.profile.models.n_threads)
     torch.use_deterministic_algorithms(mode=True)
 
 

@@ -98,7 +98,9 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         claim="C4",
-        statement="better than Takagi & Nishimoto (2023) and Ozcelik et al. (2022)",
+        statement=(
+            "better than Takagi & Nishimoto (2023); Ozcelik et al. (2022) not run"
+        ),
         paper_value=_NAN,
         metrics=_THREE,
         methods=_methods(*_TAKAGI),

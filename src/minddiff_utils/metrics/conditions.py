@@ -48,9 +48,8 @@ _PairScore = Callable[[Embedding, Embedding], Floats]
 #: Other truths that each reconstruction is compared with for the floor.
 _N_SHIFTS = 5
 #: Metrics of which one other truth must do: an SSIM for each column, or at 425 px.
-_SLOW = frozenset(
-    {"ssim_percolumn_legacy", "pcc_425", "ssim_2d_425", "ssim_percolumn_legacy_425"}
-)
+_SLOW = {name for name, metric in METRICS.items() if metric.on_request}
+_SLOW |= {"ssim_percolumn_legacy"}
 #: What unrelated images score in two-way identification, by construction.
 _TWO_WAY_FLOOR = 0.5
 _PIXEL_SCORES: Mapping[str, _PixelScore] = {

@@ -1,0 +1,118 @@
+"""What the claims are decided on, and what knowing nothing scores.
+
+Place in the flow: layer 9, part of `evaluation`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from minddiff_utils import store
+from minddiff_utils.claims import Evidence
+from minddiff_utils.comparison import categories_in_captions
+from minddiff_utils.evaluation.pictures import wanted_ids
+from minddiff_utils.evaluation.stock import gather
+from minddiff_utils.metrics import METRICS, category_only_two_way
+
+__all__ = [
+    "category_floor",
+    "floor_table",
+    "make_evidence",
+    "with_settings",
+]
+
+
+def make_evidence(
+    run: store.Run,
+    made: Mapping[str, pd.DataFrame],
+    *,
+    subjects: Sequence[int] | None = None,
+) -> Evidence:
+    """Return everything that the claims are decided on.
+
+    Parameters
+    ----------
+    made : mapping of DataFrame
+        What notebook 05 made: `comparison`, `paired`, `contrasts`, `scores` and, where
+        k was varied, `k_quality`.
+    subjects : sequence of int, optional
+        Default all of the profile.
+    """
+    stage2 = gather(run, "stage2.csv", subjects)
+    tables = {
+        **made,
+        "accuracy": gather(run, "accuracy.csv", subjects),
+        "k_selection": gather(run, "k_selection.csv", subjects),
+        "weights": gather(run, "weights.csv", subjects),
+        "stage2": stage2[stage2["method"] == "stage2"],
+    }
+    in_silico = run.profile.simulation is not None
+    return Evidence(tables, in_silico=in_silico, profile=run.profile.name)
+
+
+def category_floor(run: store.Run, subject: int) -> float:
+    """Return the two-way score of a reconstruction that carries the category alone.
+
+    The category of an image is the set of object names in its captions.
+    """
+    names = ["nsd_id", "captions"]
+    stored = store.read_arrays(run.tree.derived(subject) / "stimuli.h5", names)
+    row = {int(i): k for k, i in enumerate(stored["nsd_id"])}
+    rows = [row[int(i)] for i in wanted_ids(run, subject)]
+    return category_only_two_way(categories_in_captions(stored["captions"][rows]))
+
+
+_INTERVAL = ("value", "ci_low", "ci_high", "n")
+#: Methods that know nothing of the image, and of which kind.
+_FLOORS = {
+    "random_train": "a training image at random",
+    "mean_image": "the mean training image",
+    "shuffled": "stage 1 from another image's brain",
+    "stage2_shuffled": "stage 2 from another image's brain",
+    "permuted_voxels": "stage 1 from responses with permuted voxels",
+}
+
+
+def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame:
+    """Return what each metric gives to reconstructions that know nothing.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `compare_methods`; the rows over all subjects are read.
+    category_floor : float
+        From `category_floor`, for two-way identification.
+
+    Returns
+    -------
+    DataFrame
+        Columns metric, floor (what it is), value, ci_low, ci_high, n.
+    """
+    pooled = comparison[comparison["subject"] == "all"]
+    rows = []
+    for metric, block in pooled.groupby("metric", sort=False):
+        own = {row["method"]: row for row in block.to_dict("records")}
+        if "stage1" in own:
+            pairs = {"value": own["stage1"]["floor"], "n": own["stage1"]["n"]}
+            words = "stage 1 scored against other images"
+            rows.append({"metric": metric, "floor": words, **pairs})
+        for method, words in _FLOORS.items():
+            numbers = {k: own[method][k] for k in _INTERVAL} if method in own else None
+            if numbers:
+                rows.append({"metric": metric, "floor": words, **numbers})
+        if METRICS[str(metric)].rule.startswith("two_way"):
+            words = "the right category and nothing else (expectation)"
+            rows.append({"metric": metric, "floor": words, "value": category_floor})
+    table = pd.DataFrame(rows, columns=["metric", "floor", *_INTERVAL])
+    return table.astype({"n": "Int64"})
+
+
+def with_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of scores with each metric's definition in its last column.
+
+    A table that has it, or no column `metric`, is returned as it is.
+    """
+    if "metric" not in table or "settings" in table:
+        return table
+    words = {name: metric.settings for name, metric in METRICS.items()}
+    return table.assign(settings=table["metric"].map(words))

@@ -1,0 +1,152 @@
+"""The images of a subject that evaluation needs, and rows of galleries.
+
+Place in the flow: layer 9, part of `evaluation`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils import store
+from minddiff_utils.baselines import read_condition
+from minddiff_utils.errors import StoreError
+from minddiff_utils.metrics import Condition
+from minddiff_utils.rivals import read_rivals
+
+__all__ = [
+    "Stimuli",
+    "gallery",
+    "read_stimuli",
+    "subject_galleries",
+    "wanted_ids",
+]
+
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """The images of one subject that evaluation needs.
+
+    Attributes
+    ----------
+    truth : Condition
+        The images to reconstruct.
+    test : uint8 (n_test, S, S, 3)
+        All test images, the reference of set-wise distances.
+    train : uint8 (n_train, S, S, 3)
+        Training images.
+    retrieved : uint8 (n, S, S, 3)
+        The training image nearest to each decoded feature set.
+    drawn : uint8 (n, S, S, 3)
+        A training image at random for each.
+    """
+
+    truth: Condition
+    test: Images
+    train: Images
+    retrieved: Images
+    drawn: Images
+
+
+def read_stimuli(run: store.Run, subject: int) -> Stimuli:
+    """Read the true images of one subject.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or two of them do not belong together.
+    """
+    folder = run.tree.derived(subject)
+    stored = store.read_arrays(folder / "stimuli.h5", ["images", "nsd_id"])
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    found = store.read_arrays(folder / "decoded.h5", ["nsd_id", "retrieval_nsd_id"])
+    images, nsd_id = stored["images"], stored["nsd_id"]
+    row = {int(i): k for k, i in enumerate(nsd_id)}
+    n = run.profile.data.n_reconstruct
+    wanted, nearest = (found[k][:n] for k in ("nsd_id", "retrieval_nsd_id"))
+    missing = [int(i) for i in (*wanted, *nearest) if int(i) not in row]
+    if missing or len(split) != len(images):
+        raise StoreError(
+            f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together;"
+            " run notebooks 01 and 02 of this subject again."
+        )
+    rows, train = [row[int(i)] for i in wanted], images[split == "train"]
+    draw = run.stream("random train", subject).integers(len(train), size=n)
+    return Stimuli(
+        truth=Condition("truth", wanted, images[rows]),
+        test=images[split == "test"],
+        train=train,
+        retrieved=images[[row[int(i)] for i in nearest]],
+        drawn=train[draw],
+    )
+
+
+def wanted_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:
+    """Return the images to reconstruct, (n,), in order."""
+    path = run.tree.derived(subject) / "decoded.h5"
+    found = store.read_arrays(path, ["nsd_id"])["nsd_id"]
+    return found[: run.profile.data.n_reconstruct]
+
+
+def gallery(
+    run: store.Run,
+    subject: int,
+    methods: Mapping[str, str],
+    *,
+    n: int,
+    picked: Sequence[int] | None = None,
+) -> dict[str, Images]:
+    """Return the first `n` images of the run's shard, or those `picked`, by method.
+
+    Parameters
+    ----------
+    methods : mapping of str to str
+        Method (or `truth`, `retrieval`, `random_train`, `pixel_ridge`) to the words of
+        its row, in order; methods without images are left out.
+    picked : sequence of int, optional
+        Image ids, in the order shown.
+    """
+    stimuli = read_stimuli(run, subject)
+    nsd_id = stimuli.truth.nsd_id
+    shown = [row for batch in run.batches(len(nsd_id)) for row in batch][:n]
+    if picked is not None:
+        place = {int(i): row for row, i in enumerate(nsd_id)}
+        shown = [place[int(i)] for i in picked]
+    own = {
+        "truth": stimuli.truth.images,
+        "retrieval": stimuli.retrieved,
+        "random_train": stimuli.drawn,
+    }
+    if "pixel_ridge" in methods:
+        path = run.tree.derived(subject) / "decoded_rivals.h5"
+        size = stimuli.truth.images.shape[1]
+        own["pixel_ridge"] = read_rivals(path, nsd_id, size)["pixel_ridge"]
+    rows: dict[str, Images] = {}
+    for method, words in methods.items():
+        if method in own:
+            rows[words] = own[method][shown]
+            continue
+        folder = run.tree.stage_dir(subject, method)
+        made = read_condition(folder, method, nsd_id[shown])
+        if made is not None:
+            rows[words] = made.images
+    return rows
+
+
+def subject_galleries(
+    run: store.Run,
+    subjects: Sequence[int],
+    method: str,
+    *,
+    n: int,
+    picked: Sequence[int] | None = None,
+) -> dict[str, Images]:
+    """Return the seen images and one method's images of every subject."""
+    rows = gallery(run, subjects[0], {"truth": "seen image"}, n=n, picked=picked)
+    for subject in subjects:
+        words = {method: f"subject {subject}"}
+        rows |= gallery(run, subject, words, n=n, picked=picked)
+    return rows

@@ -1,0 +1,263 @@
+"""Every method of every subject scored, with intervals and paired differences.
+
+Place in the flow: layer 9, part of `evaluation`.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from minddiff_utils import store
+from minddiff_utils.ablation import ablation_methods
+from minddiff_utils.backbone import Backbone, Judge, load_backbone, load_judge
+from minddiff_utils.baselines import (
+    CEILINGS,
+    conditions,
+    in_batches,
+    mean_image,
+    repeat_image,
+)
+from minddiff_utils.claims import CONTRASTS
+from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli
+from minddiff_utils.evaluation.stock import check_complete
+from minddiff_utils.images import to_torch, to_uint8
+from minddiff_utils.metrics import METRICS, SubjectScores, frechet_table, score_methods
+from minddiff_utils.perception import load_perception
+from minddiff_utils.rivals import read_rivals
+from minddiff_utils.statistics import Resampling, holm, paired_table, summarise
+
+__all__ = [
+    "Models",
+    "compare_methods",
+    "contrast_table",
+    "embed_with",
+    "load_models",
+    "resampling",
+    "score_subject",
+    "score_subjects",
+]
+
+Images = npt.NDArray[np.uint8]
+Embedders = Mapping[str, Callable[[Images], npt.NDArray[Any]]]
+
+
+def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
+    """Return a function from uint8 images to embeddings."""
+    look = model.image_embed if isinstance(model, Judge) else model.clip_image_embed
+
+    @torch.no_grad()
+    def embed(images: Images) -> npt.NDArray[np.float32]:
+        return look(to_torch(images)).float().cpu().numpy()
+
+    return in_batches(embed, batch_size)
+
+
+def _round_trip(backbone: Backbone, batch_size: int) -> Any:
+    @torch.no_grad()
+    def apply(images: Images) -> Images:
+        x = to_torch(images).to(backbone.device)
+        return to_uint8(backbone.decode_latents(backbone.encode_images(x)))
+
+    return in_batches(apply, batch_size)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What looks at the images: the method's own models, the judge, and the field's.
+
+    Attributes
+    ----------
+    backbone : Backbone
+    judge : Judge
+    perception : mapping of callables
+        Further networks by name, from `perception.load_perception`.
+    """
+
+    backbone: Backbone
+    judge: Judge
+    perception: Embedders = field(default_factory=dict)
+
+
+def load_models(run: store.Run) -> Models:
+    """Load the models of the run's profile, and the networks whose weights are there.
+
+    Raises
+    ------
+    ModelError
+        Weights are missing or damaged.
+    """
+    models = run.profile.models
+    return Models(
+        load_backbone(models, run.tree.models),
+        load_judge(run.tree.models, kind=models.backbone),
+        load_perception(run.tree.models, device=models.device).embedders,
+    )
+
+
+def score_subject(
+    run: store.Run, subject: int, models: Models
+) -> tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]:
+    """Score every method of one subject; also embed all of its true test images.
+
+    Returns
+    -------
+    SubjectScores
+        Scores and, for set-wise distances, embeddings by metric and method.
+    mapping of float (n_test, n_features)
+        Embeddings of the true test images by set-wise metric.
+
+    Raises
+    ------
+    StoreError
+        A shard of notebook 03 or 04 is missing, or they ran for other images.
+    """
+    stimuli = read_stimuli(run, subject)
+    check_complete(run, subject, stimuli.truth.nsd_id)
+    size = run.profile.models.batch_size
+    embedders = {
+        "clip_judge": embed_with(models.judge, size),
+        "clip_method": embed_with(models.backbone, size),
+        **models.perception,
+    }
+    compared = conditions(
+        run.tree,
+        subject,
+        stimuli.truth,
+        _made_here(run, subject, stimuli, models.backbone),
+        ablations=tuple(ablation_methods(run.profile)),
+    )
+    extra = run.profile.evaluation.extra_metrics
+    truth = stimuli.truth
+    scores = score_methods(subject, compared, truth, embedders, extra=extra)
+    networks = {metric: METRICS[metric].network or "" for metric in scores.sets}
+    return scores, {m: embedders[net](stimuli.test) for m, net in networks.items()}
+
+
+def _made_here(
+    run: store.Run, subject: int, stimuli: Stimuli, backbone: Backbone
+) -> dict[str, Images]:
+    """Return the images of the methods that need no generator."""
+    truth, size = stimuli.truth, run.profile.models.batch_size
+    path = run.tree.derived(subject) / "decoded_rivals.h5"
+    side = truth.images.shape[1]
+    return {
+        "retrieval": stimuli.retrieved,
+        "random_train": stimuli.drawn,
+        "mean_image": repeat_image(mean_image(stimuli.train), len(truth.images)),
+        "pixel_ridge": read_rivals(path, truth.nsd_id, side)["pixel_ridge"],
+        "autoencoder": _round_trip(backbone, size)(truth.images),
+    }
+
+
+_Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
+
+
+def _score_each(
+    run: store.Run, subjects: Sequence[int], load: Callable[[store.Run], Models]
+) -> dict[int, _Scored]:
+    """Score some subjects in this process."""
+    models = load(run)
+    return {subject: score_subject(run, subject, models) for subject in subjects}
+
+
+def _score_in(run: store.Run, subjects: Sequence[int]) -> dict[int, _Scored]:
+    """Score some subjects in a process of their own."""
+    store.fix_threads(run)
+    return _score_each(run, subjects, load_models)
+
+
+def score_subjects(
+    run: store.Run,
+    subjects: Sequence[int],
+    *,
+    load: Callable[[store.Run], Models] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score subjects, on a CPU as many at once as there are cores.
+
+    Parameters
+    ----------
+    run : Run
+        Of no single subject.
+    subjects : sequence of int
+    load : callable, optional
+        Gives the models; with it all is done in this process. Default: `load_models`.
+
+    Returns
+    -------
+    DataFrame
+        One row per subject, method, image and metric: `value` and shuffled `floor`.
+    DataFrame
+        Fréchet distances to the true test images, by subject, method and metric.
+
+    Raises
+    ------
+    StoreError
+        As `score_subject`.
+    """
+    n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
+    if load or n_workers == 1 or run.profile.models.device != "cpu":
+        found = _score_each(run, subjects, load or load_models)
+    else:
+        found = _score_at_once(run, subjects, n_workers)
+    shared = found[subjects[0]][1]  # all subjects see the same test set
+    distances = [
+        frechet_table(
+            {str(s): found[s][0].sets[metric] for s in subjects},
+            reference,
+            metric=metric,
+        )
+        for metric, reference in shared.items()
+    ]
+    tables = [found[s][0].table for s in subjects]
+    return pd.concat(tables, ignore_index=True), pd.concat(distances, ignore_index=True)
+
+
+def _score_at_once(
+    run: store.Run, subjects: Sequence[int], n_workers: int
+) -> dict[int, _Scored]:
+    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
+    with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
+        shares = [subjects[k::n_workers] for k in range(n_workers)]
+        tasks = [pool.submit(_score_in, run, share) for share in shares]
+        return {s: scored for task in tasks for s, scored in task.result().items()}
+
+
+def resampling(run: store.Run) -> Resampling:
+    """Return the draws and streams of the profile."""
+    config = run.profile.evaluation
+    return Resampling(
+        stream=run.stream,
+        n_bootstrap=config.n_bootstrap,
+        n_permutations=config.n_permutations,
+        confidence=config.confidence,
+    )
+
+
+def compare_methods(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
+    """Return mean, interval, floor and ceiling by subject, method and metric."""
+    return summarise(scores, resampling=draws, ceilings=CEILINGS)
+
+
+def contrast_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
+    """Return the paired differences that the claims read, one method minus another.
+
+    Contrasts of methods that were not run are left out. The column `p_holm` corrects
+    `p_permutation` for all contrasts of the same subject and metric.
+    """
+    there = set(scores["method"])
+    pairs = [
+        paired_table(scores, method, reference, resampling=draws)
+        for method, reference in CONTRASTS
+        if {method, reference} <= there
+    ]
+    table = pd.concat(pairs, ignore_index=True)
+    groups = table.groupby(["subject", "metric"])["p_permutation"]
+    return table.assign(p_holm=groups.transform(lambda p: holm(p.to_numpy())))
