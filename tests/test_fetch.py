@@ -216,7 +216,7 @@ def test_every_path_that_nsd_reads_is_wanted(
         lambda: tree.brainmask(2),
         lambda: tree.ncsnr(2),
     ]
-    for name in ("Kastner2015", "prf-visualrois"):
+    for name in ("Kastner2015", "prf-visualrois", "nsdgeneral"):
         reads.append(lambda name=name: tree.roi(2, name))
     for h in ("lh", "rh"):
         reads.append(lambda h=h: tree.from_fsaverage(2, h))

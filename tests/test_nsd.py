@@ -204,6 +204,15 @@ def test_stimulus_table_of_another_subject_is_noticed(tree: NsdTree) -> None:
         check_trials(tree, 1, 1)
 
 
+@pytest.mark.parametrize("subject", range(1, 9))
+def test_all_eight_subjects_have_their_own_images(
+    tree: NsdTree, written: Truth, subject: int
+) -> None:
+    trials = tree.trials(subject, 30)
+    expected = written.images[subject - 1][written.order[:22_500] - 1] - 1
+    np.testing.assert_array_equal(trials.nsd_id, expected)
+
+
 @pytest.mark.parametrize("shift", [0, 1])
 def test_behaviour_must_name_the_images_of_the_design(
     broken: NsdTree, shift: int
@@ -250,6 +259,41 @@ def test_columns_follow_the_c_order_of_the_volume(
     betas = tree.betas(2, 2, mask)
     for column, (i, j, k) in enumerate(voxel_indices(mask)):
         np.testing.assert_array_equal(betas[:, column], written.betas[1, i, j, k])
+
+
+RECHUNKED = {"chunks": (75, 1, 2, 2)}
+COMPRESSED = {"chunks": (750, 1, 1, 1), "compression": "gzip"}
+
+
+@pytest.mark.parametrize("layout", [RECHUNKED, COMPRESSED, {}])
+def test_betas_stored_in_other_chunks_are_read_alike(
+    broken: NsdTree, written: Truth, layout: dict[str, object]
+) -> None:
+    stored = written.betas[0].transpose(3, 2, 1, 0)
+    with h5py.File(broken.root / BETAS / "betas_session01.hdf5", "w") as file:
+        file.create_dataset("betas", data=stored.astype(">i2"), **layout)
+    mask = written.kastner > 5
+    betas = broken.betas(2, 1, mask, "hdf5")
+    assert betas.dtype == np.int16
+    np.testing.assert_array_equal(betas, written.betas[0][mask].T)
+
+
+def test_a_voxel_that_was_never_written_is_zero(broken: NsdTree) -> None:
+    with h5py.File(broken.root / BETAS / "betas_session01.hdf5", "w") as file:
+        shape = (750, *GRID[::-1])
+        data = file.create_dataset("betas", shape, "<i2", chunks=(750, 1, 1, 1))
+        data[:, 2, 1, 0] = np.arange(750)
+    betas = broken.betas(2, 1, np.ones(GRID, bool), "hdf5")
+    column = np.ravel_multi_index((0, 1, 2), GRID)
+    np.testing.assert_array_equal(betas[:, column], np.arange(750))
+    assert not np.delete(betas, column, axis=1).any()
+
+
+def test_a_file_without_any_number_is_zeros(broken: NsdTree) -> None:
+    with h5py.File(broken.root / BETAS / "betas_session01.hdf5", "w") as file:
+        shape = (750, *GRID[::-1])
+        file.create_dataset("betas", shape, "<i2", chunks=(750, 1, 1, 1))
+    assert not broken.betas(2, 1, np.ones(GRID, bool), "hdf5").any()
 
 
 def test_percent_is_a_three_hundredth_of_the_stored_number() -> None:
@@ -304,7 +348,12 @@ def test_an_hdf5_file_without_betas_says_what_it_holds(broken: NsdTree) -> None:
 def test_missing_sessions_are_listed(tree: NsdTree) -> None:
     assert tree.sessions(2) == (1, 2)
     with pytest.raises(DataError, match=r"lacks the betas of session 3, 4 in"):
-        tree.check_sessions(2, 4)
+        tree.check_sessions(2, range(1, 5))
+
+
+def test_sessions_that_nsd_has_not_are_said(tree: NsdTree) -> None:
+    with pytest.raises(DataError, match=r"of session 33 in.*has 32 of this subject"):
+        tree.check_sessions(3, (33,))
 
 
 def test_what_a_broken_download_left_is_no_session(

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minddiff_utils import prep
-from minddiff_utils.config import AREAS, DataConfig
-from minddiff_utils.errors import DataError
+from minddiff_utils.config import AREAS, DataConfig, load_profile
+from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.nsd import ROI_LABELS, Design, NsdTree, Trials
+from minddiff_utils.nsd_facts import FACTS
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -68,6 +69,93 @@ def test_a_split_without_train_or_test_images_is_refused(
 def test_images_out_of_order_are_refused() -> None:
     with pytest.raises(DataError, match="distinct and ascending"):
         prep.split_images(np.array([1, 1, 2000]), 0)
+
+
+def published_order(rng: np.random.Generator) -> np.ndarray:
+    """Return an order, 0-based, in which 18 shared and 141 other images come late.
+
+    These are the images that NSD's first 37 sessions lack (1000 - 982, 9000 - 8859).
+    """
+    late = np.r_[rng.choice(1000, 18, False), 1000 + rng.choice(9000, 141, False)]
+    others = np.setdiff1d(np.arange(10_000), late)
+    again = rng.permutation(np.repeat(others, 2))
+    trials = np.r_[rng.permutation(others), again]
+    end = rng.permutation(np.r_[trials[27_750:], np.repeat(late, 3)])
+    return np.r_[trials[:27_750], end]
+
+
+def split_counts(order: np.ndarray, sessions: int) -> dict[str, int]:
+    split = prep.split_images(np.unique(order[: 750 * sessions]), 859)
+    return dict(zip(*np.unique(split, return_counts=True), strict=True))
+
+
+def test_37_and_40_sessions_give_the_published_splits(rng: np.random.Generator) -> None:
+    order = published_order(rng)
+    assert split_counts(order, 37) == {"test": 982, "validation": 859, "train": 8000}
+    assert split_counts(order, 40) == {"test": 1000, "validation": 859, "train": 8141}
+
+
+@pytest.mark.parametrize("sessions", [3, 30, 37, 40])
+def test_the_split_follows_what_was_shown_and_no_number(
+    rng: np.random.Generator, sessions: int
+) -> None:
+    order = rng.permutation(np.repeat(np.arange(10_000), 3))
+    seen = set(order[: 750 * sessions].tolist())
+    n_test = sum(image < 1000 for image in seen)
+    counts = {"test": n_test, "validation": 859, "train": len(seen) - n_test - 859}
+    assert split_counts(order, sessions) == counts
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(1000, 9999), min_size=3, max_size=60), st.data())
+def test_validation_folds_share_no_image_and_the_first_is_published(
+    other: set[int], data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(1, len(other) - 1))
+    images = np.array([0, *sorted(other)])
+    n_folds = len(other) // size
+    folds = [
+        images[prep.split_images(images, size, fold) == "validation"].tolist()
+        for fold in range(1, n_folds + 1)
+    ]
+    assert folds[0] == images[-size:].tolist()
+    joined = [image for fold in reversed(folds) for image in fold]
+    assert joined == images[len(images) - n_folds * size :].tolist()
+    with pytest.raises(DataError, match=f"folds 1 to {n_folds} of {size}"):
+        prep.split_images(images, size, n_folds + 1)
+
+
+# --- choices in the profile ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", [[2, 1], [1, 1], [2, 38], [0, 1], []])
+def test_a_set_of_sessions_that_cannot_be_is_one_sentence(chosen: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"only_sessions.*mend the override"):
+        load_profile("nsd", {"data.only_sessions": chosen})
+
+
+def test_a_set_of_sessions_is_read_instead_of_the_first_ones() -> None:
+    assert DATA.session_numbers == (1, 2)
+    data = load_profile("nsd", {"data.only_sessions": [3, 37]}).data
+    assert data.session_numbers == (3, 37)
+
+
+@pytest.mark.parametrize(
+    ("field", "usual", "other"),
+    [
+        ("only_sessions", None, [3, 37]),
+        ("validation_fold", 1, 2),
+        ("voxels", "areas", "nsdgeneral"),
+    ],
+)
+def test_only_another_choice_than_the_usual_one_changes_the_digest(
+    field: str, usual: object, other: object
+) -> None:
+    stated = load_profile("nsd", {f"data.{field}": usual})
+    assert stated.digest == load_profile("nsd").digest
+    assert field not in stated.model_dump(mode="json")["data"]
+    changed = load_profile("nsd", {f"data.{field}": other})
+    assert changed.digest != stated.digest
 
 
 # --- scaling ------------------------------------------------------------------------
@@ -264,6 +352,13 @@ def test_every_atlas_label_has_the_area_of_the_published_recipe() -> None:
     assert found == groups
 
 
+def test_voxels_outside_the_areas_are_counted_apart() -> None:
+    table = prep.count_areas(np.array([0, 5, 11, 11], np.int32), 1)
+    sets = table.groupby("area_set")["n_voxels"].sum()
+    assert sets.to_dict() == {"LVC": 1, "HVC": 1, "none": 2}
+    assert table["area"].tolist() == [*AREAS, "none"]
+
+
 def test_areas_are_counted_with_lvc_and_hvc() -> None:
     roi = np.array([0, 0, 4, 5, 10], np.int32)
     table = prep.count_areas(roi, 7)
@@ -317,6 +412,36 @@ class MemoryTree(NsdTree):
 DATA = DataConfig(sessions=2, n_validation=40, n_reconstruct=3)
 
 
+class FullGrid(MemoryTree):
+    """Subject 1's real grid, with 12 voxels in the areas."""
+
+    def roi(self, _: object, name: str) -> np.ndarray:
+        volume = np.zeros(FACTS[1].grid)
+        volume[40, 20, 30:42] = 0 if name == "prf-visualrois" else np.arange(1, 13)
+        return volume
+
+    def ncsnr(self, *_: object) -> np.ndarray:
+        return np.full(FACTS[1].grid, 0.75, np.float32)
+
+
+def test_areas_are_counted_and_another_number_than_the_paper_s_only_warns(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "minddiff_utils.prep")
+    assert prep.prepare_responses(FullGrid(), 1, DATA).betas.shape[1] == 12
+    counts = "12 voxels (V1 2, V2 2, V3 2, V3ab 0, hV4 1, VO 2, PHC 2, LO 0, MT 0"
+    assert counts in caplog.text
+    [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith("subject 1 has 12 voxels in the 11 areas, but")
+    assert "used 11694" in warning
+    caplog.clear()
+    prep.prepare_responses(FullGrid(), 2, DATA)  # the paper states no other subject's
+    prep.prepare_responses(MemoryTree(), 1, DATA)  # a folder that is not NSD's size
+    monkeypatch.setitem(prep.SUBJECT1, "11 areas", 12)
+    prep.prepare_responses(FullGrid(), 1, DATA)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
 def test_prepared_responses_are_complete_and_aligned() -> None:
     ready = prep.prepare_responses(MemoryTree(), 1, DATA)
     arrays = ready.arrays()
@@ -353,6 +478,16 @@ def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
     image = np.unique(trials.image_10k)[7]
     expected = z[trials.image_10k == image].mean(axis=0)
     np.testing.assert_allclose(ready.betas[7], expected, atol=1e-5)  # float32
+
+
+def test_the_fold_decides_which_images_validate_and_what_scales_the_sessions() -> None:
+    first = prep.prepare_responses(MemoryTree(), 1, DATA)
+    second = prep.prepare_responses(
+        MemoryTree(), 1, DATA.model_copy(update={"validation_fold": 2})
+    )
+    assert np.flatnonzero(first.split == "validation").tolist() == [*range(460, 500)]
+    assert np.flatnonzero(second.split == "validation").tolist() == [*range(420, 460)]
+    assert not np.array_equal(first.betas, second.betas)
 
 
 def test_blocks_of_voxels_do_not_change_the_result(

@@ -49,6 +49,7 @@ def subject_folder(run: store.Run) -> Path:
             "split": SPLIT,
             "voxel_ijk": np.arange(12).reshape(4, 3),
             "roi": np.array([0, 1, 1, 10]),
+            "roi_names": list(AREAS),
         },
         "decoded.h5": {"nsd_id": IDS[1:], "retrieval_nsd_id": IDS[[0, 0]]},
         "trajectories.h5": {"stage2/losses": np.array([[5.0, 4.0], [3.0, 2.0]])},

@@ -261,6 +261,11 @@ def _volumes(subject: int) -> list[Wanted]:
         _file(f"{ppdata}/behav/responses.tsv", behaviour, optional=True),
         _file(f"{ppdata}/func1pt8mm/brainmask.nii.gz", "voxels of the brain"),
         *(_file(f"{ppdata}/func1pt8mm/roi/{a}.nii.gz", "visual areas") for a in areas),
+        _file(
+            f"{ppdata}/func1pt8mm/roi/nsdgeneral.nii.gz",
+            "voxels in place of the areas (data.voxels)",
+            optional=True,
+        ),
         *(
             _file(f"{labels}/{a}.mgz.ctab", "names of the areas", optional=True)
             for a in areas

@@ -12,7 +12,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from minddiff_utils.errors import DataError, check_choice, check_exists, check_shape
+from minddiff_utils.nsd_facts import FACTS
 
 __all__ = [
     "BETA_SCALE",
@@ -46,11 +47,13 @@ __all__ = [
 ]
 
 IntArray = npt.NDArray[np.int64]
+Voxels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Hemisphere = Literal["lh", "rh"]
 #: A subject, or the group surface.
 Anatomy = int | Literal["fsaverage"]
 Container = Literal["auto", "hdf5", "nii.gz"]
+VoxelSet = Literal["areas", "nsdgeneral"]
 
 #: Trials per session, always (NSD Data Manual, technical notes).
 N_TRIALS = 750
@@ -120,6 +123,11 @@ class Trials:
         """Return which trials showed an image that all subjects share (test)."""
         return np.asarray(self.image_10k < N_SHARED)
 
+    def of(self, sessions: Collection[int]) -> "Trials":
+        """Return the trials of `sessions` alone, still in time order."""
+        rows = np.isin(self.session, list(sessions))
+        return Trials(self.session[rows], self.image_10k[rows], self.nsd_id[rows])
+
 
 def to_percent(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     """Return stored betas as percent signal change, float32.
@@ -130,7 +138,7 @@ def to_percent(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return raw.astype(np.float32) / np.float32(BETA_SCALE)
 
 
-def voxel_indices(mask: Mask) -> npt.NDArray[np.int32]:
+def voxel_indices(mask: Mask) -> Voxels:
     """Return (n_voxels, 3) indices of `mask`'s voxels in C order: k runs fastest.
 
     This is the order of the columns of every response matrix of this project.
@@ -201,21 +209,46 @@ def _read_betas_nii(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
     return np.ascontiguousarray(data[mask].T, dtype=np.int16)
 
 
-def _read_betas_hdf5(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
-    """Read plane by plane: a chunk is one voxel by 750 trials, so planes are cheap."""
-    ijk = voxel_indices(mask)
+def _read_chunks(data: h5py.Dataset, ijk: Voxels) -> npt.NDArray[np.int16] | None:
+    """Return betas chunk by chunk, (750, n_voxels); None if chunks are not NSD's.
+
+    NSD's chunk is one voxel by 750 trials, uncompressed. Chunks are taken whole, in the
+    order of their index and only for the voxels asked: as a selection, HDF5 would copy
+    every number on its own (tests/benchmarks/read_nsd.py).
+    """
+    if data.chunks != (N_TRIALS, 1, 1, 1) or data.id.get_create_plist().get_nfilters():
+        return None
+    rows = np.empty((len(ijk), N_TRIALS), data.dtype)
+    as_bytes = rows.view(np.uint8)
+    for row in np.lexsort(ijk.T):  # k slowest, i fastest
+        i, j, k = ijk[row].tolist()
+        try:
+            data.id.read_direct_chunk((0, k, j, i), out=as_bytes[row])
+        except (RuntimeError, ValueError):  # never written: HDF5 fills only selections
+            return None
+    return np.ascontiguousarray(rows.T, np.int16)
+
+
+def _read_planes(data: h5py.Dataset, ijk: Voxels) -> npt.NDArray[np.int16]:
+    """Return betas, (750, n_voxels), plane by plane; for files with other chunks."""
     betas = np.empty((N_TRIALS, len(ijk)), np.int16)
+    for k in np.unique(ijk[:, 2]):
+        columns = np.flatnonzero(ijk[:, 2] == k)
+        i, j = ijk[columns, 0], ijk[columns, 1]
+        block = data[:, k, j.min() : j.max() + 1, i.min() : i.max() + 1]
+        betas[:, columns] = block[:, j - j.min(), i - i.min()]
+    return betas
+
+
+def _read_betas_hdf5(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
+    ijk = voxel_indices(mask)
     with _guard(path, "Betas"), h5py.File(path, "r") as file:
         data = _dataset(file, "betas", path)
         _check_int16(data.dtype, path)
         expected = (N_TRIALS, *mask.shape[::-1])  # MATLAB's order seen from Python
         check_shape(data.shape, expected, f"Betas in {path}")
-        for k in np.unique(ijk[:, 2]):
-            columns = np.flatnonzero(ijk[:, 2] == k)
-            i, j = ijk[columns, 0], ijk[columns, 1]
-            block = data[:, k, j.min() : j.max() + 1, i.min() : i.max() + 1]
-            betas[:, columns] = block[:, j - j.min(), i - i.min()]
-    return betas
+        betas = _read_chunks(data, ijk)
+        return _read_planes(data, ijk) if betas is None else betas
 
 
 def _read_json(path: Path, what: str) -> Any:
@@ -274,14 +307,16 @@ class NsdTree:
         ppdata = self.root / "nsddata_betas" / "ppdata" / f"subj{subject:02d}"
         return ppdata / "func1pt8mm" / self.betas_version
 
-    def inputs(self, subject: int) -> tuple[Path, ...]:
+    def inputs(self, subject: int, voxels: VoxelSet = "areas") -> tuple[Path, ...]:
         """Return the small files that stand for a subject's data in manifests.
 
         The betas themselves (up to 1 GB per session) are represented by `ncsnr`, which
         changes with them.
         """
         roi = self.func_folder(subject) / "roi"
+        whole = (roi / "nsdgeneral.nii.gz",) if voxels == "nsdgeneral" else ()
         return (
+            *whole,
             self.experiment_file("nsd_expdesign.mat"),
             self.experiment_file("nsd_stim_info_merged.csv"),
             roi / "Kastner2015.nii.gz",
@@ -429,15 +464,17 @@ class NsdTree:
         }
         return tuple(sorted(int(name) for name in names if name.isdigit()))
 
-    def check_sessions(self, subject: int, n_sessions: int) -> None:
-        """Raise DataError unless the first `n_sessions` sessions are all present."""
-        found = self.sessions(subject)
-        missing = sorted(set(range(1, n_sessions + 1)) - set(found))
+    def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
+        """Raise DataError unless `sessions` (1-based numbers) are all present."""
+        missing = sorted(set(sessions) - set(self.sessions(subject)))
         if missing:
             listed = ", ".join(map(str, missing))
+            most = FACTS[subject].n_sessions
+            known = f" (NSD has {most} of this subject)" if missing[-1] > most else ""
             raise DataError(
                 f"Subject {subject} lacks the betas of session {listed} in "
-                f"{self.betas_folder(subject)}: {_REMEDY}, or lower data.sessions."
+                f"{self.betas_folder(subject)}{known}: {_REMEDY}, or lower "
+                "data.sessions."
             )
 
     def betas(
@@ -594,7 +631,7 @@ class NsdTree:
         """Return every problem a run of `subject` would meet, one sentence each."""
         checks: tuple[Callable[[], object], ...] = (
             lambda: check_trials(self, subject, n_sessions),
-            lambda: self.check_sessions(subject, n_sessions),
+            lambda: self.check_sessions(subject, range(1, n_sessions + 1)),
             lambda: self._check_grid(subject),
             lambda: self.stimuli(self.trials(subject, 1).nsd_id[:1]),
             lambda: self.captions(self.trials(subject, 1).nsd_id[:1], 1),

@@ -17,7 +17,7 @@ Wang, L. et al. (2015). Cerebral Cortex 25, 3911-3931, the areas of Kastner2015.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,7 +35,9 @@ from minddiff_utils.nsd_facts import FACTS, SUBJECT1
 __all__ = [
     "AREAS",
     "AREA_LABELS",
+    "NO_AREA",
     "N_SHARED",
+    "ROI_NAMES",
     "Averaged",
     "Responses",
     "Scaling",
@@ -76,6 +78,10 @@ AREA_LABELS = {
     "MST": ("TO2",),
     "IPS": ("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5"),
 }
+#: A voxel of nsdgeneral that lies in none of the areas.
+NO_AREA = "none"
+#: What an index in `roi` means.
+ROI_NAMES = (*AREAS, NO_AREA)
 #: Voxels prepared at a time: bounds memory at the sizes of the real data.
 _BLOCK = 1024
 _INT16 = np.iinfo(np.int16)
@@ -199,16 +205,26 @@ def average_repeats(z: Matrix, image: IntArray) -> Averaged:
     return Averaged(distinct, betas, n_repeats.astype(np.int32), filled)
 
 
-def split_images(image_10k: IntArray, n_validation: int) -> npt.NDArray[np.str_]:
+def split_images(
+    image_10k: IntArray, n_validation: int, fold: int = 1
+) -> npt.NDArray[np.str_]:
     """Return "train", "validation" or "test" for each distinct image, by image.
 
-    Test = shared images (index below 1000); validation = the last `n_validation` of the
-    others, in ascending order of the subject's image index.
+    Test = shared images (index below 1000), however many were shown; validation = a
+    block of `n_validation` of the others, in ascending order of the subject's image
+    index: the last block for `fold` 1, as in the published code, the one before it for
+    2, and so on. Folds do not overlap; NSD lists a subject's own images in no order.
 
     Raises
     ------
     DataError
-        Images are not distinct and ascending, or no training or test image is left.
+        Images are not distinct and ascending, no training or test image is left, or
+        there is no such fold.
+
+    Examples
+    --------
+    >>> split_images(np.array([3, 1000, 1001, 1005]), 1, fold=2).tolist()
+    ['test', 'train', 'validation', 'train']
     """
     if (np.diff(image_10k) <= 0).any():
         raise DataError("Images must be distinct and ascending: average repeats first.")
@@ -220,8 +236,15 @@ def split_images(image_10k: IntArray, n_validation: int) -> npt.NDArray[np.str_]
             f"set, {n_validation} validation images and a training set: use more "
             "sessions, or lower data.n_validation."
         )
+    last = n_other - (fold - 1) * n_validation
+    if not n_validation <= last <= n_other:
+        raise DataError(
+            f"There is no validation fold {fold}: {n_other} images that are not shared "
+            f"make folds 1 to {n_other // n_validation} of {n_validation} images; lower"
+            " data.validation_fold or data.n_validation."
+        )
     split = np.where(shared, "test", "train").astype("<U10")
-    split[np.flatnonzero(~shared)[n_other - n_validation :]] = "validation"
+    split[np.flatnonzero(~shared)[last - n_validation : last]] = "validation"
     return split
 
 
@@ -360,7 +383,7 @@ class Responses:
     voxel_ijk : (n_voxels, 3) int32
         Position in the volume, 0-based, in C order.
     roi : (n_voxels,) int32
-        Index into `config.AREAS`.
+        Index into `roi_names`.
     ncsnr, ncsnr_recomputed : (n_voxels,) float32
         NSD's file, and the same statistic from the trials read here (NaN: unknown).
     counts : dict
@@ -378,6 +401,12 @@ class Responses:
     counts: dict[str, int]
 
     @property
+    def roi_names(self) -> tuple[str, ...]:
+        """Return the names that `roi` counts: the areas, and "none" if it is there."""
+        beyond = (self.roi >= len(AREAS)).any()
+        return ROI_NAMES if beyond else AREAS
+
+    @property
     def noise_ceiling_r(self) -> Matrix:
         """Return each voxel's correlation ceiling for the averaged test responses."""
         return noise_ceiling_r(self.ncsnr, self.n_repeats[self.split == "test"])
@@ -391,7 +420,7 @@ class Responses:
             "split": self.split,
             "voxel_ijk": self.voxel_ijk,
             "roi": self.roi,
-            "roi_names": np.array(AREAS),
+            "roi_names": np.array(self.roi_names),
             "ncsnr": self.ncsnr,
             "ncsnr_recomputed": self.ncsnr_recomputed,
             "noise_ceiling_r": self.noise_ceiling_r,
@@ -416,16 +445,18 @@ def _blocks(n_voxels: int) -> Iterator[slice]:
 
 
 def _read_trials(
-    tree: NsdTree, subject: int, n_sessions: int, mask: Mask
+    tree: NsdTree, subject: int, sessions: Sequence[int], mask: Mask
 ) -> npt.NDArray[np.int16]:
-    sessions = []
-    for session in range(1, n_sessions + 1):
-        sessions.append(tree.betas(subject, session, mask))
-        logger.info("subject %d: session %d of %d read", subject, session, n_sessions)
-    return np.concatenate(sessions)
+    betas = []
+    for n_read, session in enumerate(sessions, start=1):
+        betas.append(tree.betas(subject, session, mask))
+        words = "subject %d: session %d read (%d of %d)"
+        logger.info(words, subject, session, n_read, len(sessions))
+    return np.concatenate(betas)
 
 
 def _read_areas(tree: NsdTree, subject: int) -> IntArray:
+    """Return the volume of areas as indices into `ROI_NAMES`, -1 outside them all."""
     kastner, prf = "Kastner2015", "prf-visualrois"
     areas = assign_areas(
         tree.roi(subject, kastner),
@@ -439,25 +470,50 @@ def _read_areas(tree: NsdTree, subject: int) -> IntArray:
             f"Subject {subject} has no voxel in any of the areas {', '.join(AREAS)}: "
             "check Kastner2015.nii.gz and prf-visualrois.nii.gz."
         )
-    if areas.shape == FACTS[1].grid and n_voxels != SUBJECT1["11 areas"]:
-        logger.warning(
-            "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: the "
-            "released region files differ from those of the paper",
-            n_voxels,
-            SUBJECT1["11 areas"],
-        )
+    _report_areas(subject, areas)
     return areas
 
 
-def _fit_rows(
-    trials: Trials, n_validation: int, zscore_on: Literal["train", "all"]
-) -> Mask:
+def _report_areas(subject: int, areas: IntArray) -> None:
+    """Log voxels per area; warn where NSD's subject 1 has not MindDiffuser's number."""
+    counts = np.bincount(areas[areas >= 0], minlength=len(AREAS)).tolist()
+    each = ", ".join(f"{a} {n}" for a, n in zip(AREAS, counts, strict=True))
+    logger.info("subject %d: %d voxels (%s)", subject, sum(counts), each)
+    is_paper_s = subject == 1 and areas.shape == FACTS[1].grid
+    if is_paper_s and sum(counts) != SUBJECT1["11 areas"]:
+        logger.warning(
+            "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: these "
+            "region files differ from the paper's",
+            sum(counts),
+            SUBJECT1["11 areas"],
+        )
+
+
+def _read_voxels(
+    tree: NsdTree, subject: int, voxels: Literal["areas", "nsdgeneral"]
+) -> IntArray:
+    """Return the volume of indices into `ROI_NAMES`, -1 where a voxel is not used."""
+    areas = _read_areas(tree, subject)
+    if voxels == "areas":
+        return areas
+    general = tree.roi(subject, "nsdgeneral") > 0
+    check_shape(general.shape, areas.shape, f"nsdgeneral of subject {subject}")
+    if not general.any():
+        raise DataError(
+            f"Subject {subject} has no voxel in nsdgeneral.nii.gz: replace it by NSD's "
+            "own file, or set data.voxels to areas."
+        )
+    named = np.where(areas < 0, ROI_NAMES.index(NO_AREA), areas)
+    return np.where(general, named, -1)
+
+
+def _fit_rows(trials: Trials, data: DataConfig) -> Mask:
     """Return the trials that may fit the session scaling."""
-    if zscore_on == "all":
+    if data.zscore_on == "all":
         return np.ones(len(trials.image_10k), bool)
     distinct = np.unique(trials.image_10k)
-    training = distinct[split_images(distinct, n_validation) == "train"]
-    return np.isin(trials.image_10k, training)
+    split = split_images(distinct, data.n_validation, data.validation_fold)
+    return np.isin(trials.image_10k, distinct[split == "train"])
 
 
 @dataclass(frozen=True)
@@ -506,22 +562,22 @@ def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
 
 
 def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Responses:
-    """Read and prepare one subject's responses in the 11 visual areas.
+    """Read and prepare one subject's responses, in the voxels that `data` names.
 
     Raises
     ------
     DataError
         A file is missing, damaged or does not fit the others.
     """
-    tree.check_sessions(subject, data.sessions)
-    trials = tree.trials(subject, data.sessions)
-    areas = _read_areas(tree, subject)
+    numbers = data.session_numbers
+    tree.check_sessions(subject, numbers)
+    trials = tree.trials(subject, data.sessions).of(numbers)
+    areas = _read_voxels(tree, subject, data.voxels)
     mask = areas >= 0
     snr = tree.ncsnr(subject)
     check_shape(snr.shape, areas.shape, f"ncsnr of subject {subject}")
-    raw = _read_trials(tree, subject, data.sessions, mask)
-    fit_rows = _fit_rows(trials, data.n_validation, data.zscore_on)
-    prepared = _prepare_trials(raw, trials, fit_rows)
+    raw = _read_trials(tree, subject, numbers, mask)
+    prepared = _prepare_trials(raw, trials, _fit_rows(trials, data))
     keep = prepared.keep
     ncsnr, n_unknown = _complete_ncsnr(snr[mask][keep], prepared.ncsnr)
     image, n_repeats = np.unique(trials.image_10k, return_counts=True)
@@ -529,7 +585,7 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
         betas=prepared.betas,
         nsd_id=tree.design().images[subject - 1, image],
         n_repeats=n_repeats.astype(np.int32),
-        split=split_images(image, data.n_validation),
+        split=split_images(image, data.n_validation, data.validation_fold),
         voxel_ijk=voxel_indices(mask)[keep],
         roi=areas[mask][keep].astype(np.int32),
         ncsnr=ncsnr,
@@ -559,17 +615,23 @@ def prepare_stimuli(
 
 
 def _area_set(area: str) -> str:
+    if area == NO_AREA:
+        return NO_AREA
     return "LVC" if area in LVC else "HVC"
 
 
 def count_areas(roi: npt.NDArray[np.int32], subject: int) -> pd.DataFrame:
-    """Return (subject, area, area_set, n_voxels), areas from early to late."""
+    """Return (subject, area, area_set, n_voxels), areas from early to late.
+
+    Voxels outside the areas, if there are any, form a last row, "none".
+    """
     counts = np.bincount(roi, minlength=len(AREAS))
+    names = ROI_NAMES[: len(counts)]
     return pd.DataFrame(
         {
             "subject": subject,
-            "area": list(AREAS),
-            "area_set": [_area_set(area) for area in AREAS],
+            "area": list(names),
+            "area_set": [_area_set(area) for area in names],
             "n_voxels": counts,
         }
     )
@@ -588,8 +650,9 @@ def area_table(responses: Responses) -> pd.DataFrame:
             "noise_ceiling_r": responses.noise_ceiling_r,
         }
     )
-    groups = {area: (area,) for area in AREAS} | {"LVC": LVC, "HVC": HVC, "all": AREAS}
-    names = np.array(AREAS)[responses.roi]
+    known = responses.roi_names
+    groups = {name: (name,) for name in known} | {"LVC": LVC, "HVC": HVC, "all": known}
+    names = np.array(known)[responses.roi]
     rows = []
     for group, members in groups.items():
         inside = voxels[np.isin(names, members)]

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils import provenance, store
-from minddiff_utils.config import AREAS
 from minddiff_utils.cortex import CorticalData
 from minddiff_utils.errors import StoreError
 from minddiff_utils.evaluation import gallery, take_stock
@@ -117,7 +116,19 @@ _DATA = {
 
 
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
-    """Return the rows of one method of one subject."""
+    """Return the rows of one method of one subject.
+
+    Raises
+    ------
+    StoreError
+        `scores` lacks a column.
+    """
+    missing = sorted({"subject", "method", "metric", "nsd_id", "value"} - {*scores})
+    if missing:
+        raise StoreError(
+            f"The scores have no column {missing[0]}: delete scores.csv in the run's"
+            " tables and run notebook 05 again."
+        )
     mine = scores["subject"].astype(str) == str(subject)
     return scores[mine & (scores["method"] == method)]
 
@@ -190,7 +201,7 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
     names = {"c": "c", "z": "z", "lowest CLIP layer": lowest}
     keys = [f"{name}/voxel_weight" for name in names.values()]
     weights = store.read_arrays(folder / "decoders.h5", keys)
-    voxels = store.read_arrays(folder / "responses.h5", ["voxel_ijk", "roi"])
+    voxels = store.read_arrays(folder / "responses.h5", ["voxel_ijk", "roi", "roi_names"])
     found = {words: weights[f"{name}/voxel_weight"] for words, name in names.items()}
     for words, weight in found.items():
         if not np.any(weight):
@@ -200,7 +211,8 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
                 " decoding.alpha."
             )
     values = {words: w / np.mean(w) for words, w in found.items()}
-    return CorticalData(voxels["voxel_ijk"], voxels["roi"], AREAS, values)
+    areas = tuple(map(str, voxels["roi_names"]))
+    return CorticalData(voxels["voxel_ijk"], voxels["roi"], areas, values)
 
 
 # --- the report -----------------------------------------------------------------------
@@ -212,7 +224,9 @@ def _figures(
     items = []
     for pattern, words in captions.items():
         name = pattern.format(subject=subject)
-        png = store.read_bytes(run.tree.figures / f"{name}.png")
+        path = run.tree.figures / f"{name}.png"
+        store.read_png(path)  # damaged, it would be a gap in the page that nobody tells
+        png = store.read_bytes(path)
         items.append(FigureItem(name, png, words.format(subject=subject)))
     return items
 
@@ -225,13 +239,19 @@ def _table(run: store.Run, name: str, caption: str) -> TableItem:
 def _printed(run: store.Run, name: str, caption: str) -> TableItem:
     """Return a table as its Markdown twin prints it: intervals in the cells."""
     path = run.tree.tables / f"{name}.md"
-    lines = store.read_bytes(path).decode("utf-8").splitlines()
+    try:
+        lines = store.read_bytes(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        lines = []
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise StoreError(f"{path} holds no table: delete it and run notebook 05 again.")
     return TableItem(name, pd.DataFrame(rows[1:], columns=rows[0]), caption)
 
 
 def _ledger(run: store.Run) -> TableItem:
-    ledger = store.read_table(run.tree.figures / "claims.csv")
+    columns = ["claim", "statement", "verdict", "profile"]
+    ledger = store.read_table(run.tree.figures / "claims.csv", columns)
     return TableItem("claims", ledger.drop(columns="profile"), "The claims ledger.")
 
 
