@@ -1,11 +1,12 @@
 """Profiles refuse what they do not know."""
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from minddiff_utils import config
-from minddiff_utils.config import AREAS, HVC, LVC, load_profile
+from minddiff_utils.config import AREAS, HVC, LVC, READS, ProfileView, load_profile
 from minddiff_utils.errors import ConfigError
 
 
@@ -194,3 +195,44 @@ def test_the_eleven_areas_are_split_into_low_and_high() -> None:
 def test_in_silico_profiles_say_so_in_their_label() -> None:
     assert "in-silico" in load_profile("demo").label
     assert "in-silico" not in load_profile("nsd").label
+
+
+# --- what a notebook reads ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "changed"),
+    [
+        ("stage2.n_iter", 3, ["04_stage2"]),
+        ("stage2.preset", "paper", ["02_decoding", "04_stage2"]),  # another decoder
+        ("stage2.preset", "guided", ["04_stage2"]),
+        ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
+        ("subjects", [1, 2], ["00_insilico_nsd"]),
+        ("evaluation.n_bootstrap", 7, ["02_decoding"]),
+        ("study.margin_ssim", 0.5, ["04_stage2"]),
+        ("seed", 1, list(READS)),
+    ],
+)
+def test_a_field_changes_the_digest_of_the_notebooks_that_read_it_alone(
+    field: str, value: object, changed: list[str]
+) -> None:
+    before, after = load_profile("smoke"), load_profile("smoke", {field: value})
+    differs = [n for n in READS if before.part_digest(n) != after.part_digest(n)]
+    assert differs == changed
+    # evaluation and figures read everything
+    assert before.part_digest("05_evaluation") != after.part_digest("05_evaluation")
+
+
+def test_a_notebook_cannot_read_what_its_digest_does_not_cover() -> None:
+    profile = load_profile("smoke")
+    view = ProfileView(profile, "02_decoding")
+    assert view.decoding == profile.decoding
+    assert view.decoder == profile.decoder
+    assert view.data.sessions == profile.data.sessions
+    assert (view.seed, view.label) == (profile.seed, profile.label)
+    with pytest.raises(ConfigError, match=r"02_decoding reads stage2 of the profile"):
+        _ = view.stage2
+    with pytest.raises(ConfigError, match=r"reads data\.n_reconstruct of the profile"):
+        _ = view.data.n_reconstruct
+    again = pickle.loads(pickle.dumps(view))
+    assert again.decoding == profile.decoding

@@ -3,6 +3,7 @@
 The models are tiny and random: what images look like means nothing here.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,8 +18,9 @@ import pytest
 import torch
 
 from minddiff_utils import reconstruction, store
-from minddiff_utils.alignment import AlignmentResult, Latent
+from minddiff_utils.alignment import Latent
 from minddiff_utils.backbone import Backbone, tiny_backbone
+from minddiff_utils.batches import Batch
 from minddiff_utils.config import Stage2Config
 from minddiff_utils.diffusion import draw_noise, make_schedule, sample
 from minddiff_utils.errors import ConfigError, DataError, MindDiffError, StoreError
@@ -355,9 +357,7 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
     )
     np.testing.assert_array_equal(aligned.made.images, to_uint8(expected.images))
     np.testing.assert_array_equal(aligned.stacked("losses"), expected.losses)
-    # twice 3 guided steps; z and c stay as decoded
-    assert aligned.made.n_unet_evaluations == 12
-    assert torch.equal(aligned.batches[0].z, features.z)
+    assert aligned.made.n_unet_evaluations == 12  # twice 3 guided steps
 
 
 def test_the_target_of_some_layers_keeps_the_decoder_s_errors(read: Read) -> None:
@@ -420,6 +420,11 @@ def _unfinished(run: store.Run) -> list[Path]:
     return sorted(path for path in folder.glob("*.h5"))
 
 
+def _forget(run: store.Run) -> None:
+    """Delete the batches that are done, as if none had been made."""
+    shutil.rmtree(run.tree.derived(1) / "batches")
+
+
 def _cut_off(
     monkeypatch: pytest.MonkeyPatch, align: Callable[[], Any], *, after: int
 ) -> None:
@@ -460,6 +465,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_file_to_the_same_bytes(
 
     whole, n_whole = align(), n_calls()
     assert _unfinished(run) == []  # nothing is left of a run that ended
+    _forget(run)
     _cut_off(monkeypatch, align, after=4)
     (left,) = _unfinished(run)
     assert left.name.startswith(f"{IDS[0]}_")
@@ -470,9 +476,65 @@ def test_a_run_that_was_cut_off_goes_on_from_its_file_to_the_same_bytes(
     np.testing.assert_array_equal(again.made.images, whole.made.images)
     for name in (
         *("images", "losses", "candidate_losses", "best_iteration", "stopped"),
-        *("z", "c", "trajectory", "n_unet_evaluations", "n_unet_gradients"),
+        *("frames", "iterations", "n_unet_evaluations", "n_unet_gradients"),
     ):
         np.testing.assert_array_equal(again.stacked(name), whole.stacked(name))
+
+
+def test_batches_that_are_done_are_never_made_again(
+    start: Start, read: Read, backbone: Backbone, n_calls: Callable[[], int]
+) -> None:
+    run, features = start(), read(3)
+
+    def make() -> tuple[Made, Aligned]:
+        first = reconstruction.stage1_images(run, backbone, features)
+        return first, _align(run, backbone, features)
+
+    (first, aligned), n = make(), n_calls()
+    assert n > 0
+    (first_again, aligned_again), n_again = make(), n_calls()
+    assert n_again == 0
+    np.testing.assert_array_equal(first_again.images, first.images)
+    np.testing.assert_array_equal(aligned_again.made.images, aligned.made.images)
+    for found, expected in zip(aligned_again.batches, aligned.batches, strict=True):
+        for name, value in expected.arrays().items():
+            np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
+            assert getattr(found, name).dtype == value.dtype
+
+
+def test_a_damaged_batch_and_one_of_other_code_are_made_again(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, features = start(), read(3)
+    images, n = reconstruction.stage1_images(run, backbone, features).images, n_calls()
+    files = sorted((run.tree.derived(1) / "batches").glob("*.h5"))
+    assert len(files) == 2
+    content = bytearray(files[0].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[0].write_bytes(content)
+    again = reconstruction.stage1_images(run, backbone, features).images
+    np.testing.assert_array_equal(again, images)
+    assert n_calls() == n // 2
+    monkeypatch.setattr(store.provenance, "code_digest", lambda *_, **__: "other")
+    reconstruction.stage1_images(run, backbone, features)
+    assert n_calls() == n
+
+
+def test_batches_of_other_code_are_deleted_when_a_stage_begins(
+    start: Start, read: Read, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start()
+    reconstruction.stage1_images(run, backbone, read(3))
+    folder = run.tree.derived(1) / "batches"
+    reconstruction.begin_stage(run, "stage2", inputs=[])
+    assert len(list(folder.glob("*.h5"))) == 2
+    monkeypatch.setattr(store.provenance, "code_digest", lambda *_, **__: "other")
+    reconstruction.begin_stage(run, "stage2", inputs=[])
+    assert list(folder.iterdir()) == []
 
 
 def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
@@ -492,6 +554,7 @@ def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
 
     cases = [(run, other), (strange, config)]
     expected = [(align(*case).made.images, n_calls()) for case in cases]
+    _forget(run)
     _cut_off(monkeypatch, partial(align, run, config), after=3)
     (left,) = _unfinished(run)
     n_calls()
@@ -630,7 +693,7 @@ def test_the_stage_2_table_compares_losses_of_the_complete_sampler(
     assert table["method"].tolist() == ["stage2"] * 3 + ["x"] * 3
     assert table["nsd_id"].tolist() == IDS[:3].tolist() * 2
     losses = aligned.stacked("candidate_losses")
-    candidates = aligned.batches[0].candidates
+    candidates = aligned.batches[0].candidates.tolist()
     chosen = [candidates.index(k) for k in table["best_iteration"][:3]]
     np.testing.assert_array_equal(table["loss_first"][:3], losses[:, 0])
     np.testing.assert_array_equal(table["loss_best"][:3], losses[range(3), chosen])
@@ -673,8 +736,8 @@ def test_trajectories_hold_losses_and_images_of_all_batches(
         "stage2/shown": (3,),
         "stage2/images": (3, 3, 64, 64, 3),
     }
-    first_of_last = to_uint8(aligned.batches[1].trajectory[0])
-    np.testing.assert_array_equal(arrays["stage2/images"][2], first_of_last)
+    frames = aligned.batches[1].frames
+    np.testing.assert_array_equal(arrays["stage2/images"][2], frames[0])
 
 
 def test_frames_are_kept_of_the_first_images_whatever_the_shard(
@@ -710,24 +773,21 @@ def _made(run: store.Run, n: int, salt: int = 0) -> Made:
     return Made(ids, stacked, 6, 0.0, settings)
 
 
-def _fake_batch(made: Made, row: int) -> AlignmentResult:
+def _fake_batch(made: Made, row: int) -> Batch:
     """Return a made-up result of one image, with digits that a CSV would round."""
     rng = stream(1, "tests", int(made.nsd_id[row]))
-    return AlignmentResult(
-        images=torch.zeros(1, 3, 8, 8),
+    return Batch(
+        images=made.images[row : row + 1],
         losses=rng.random((1, 3), dtype=np.float32),
-        candidates=(0, 2),
+        candidates=np.array([0, 2]),
         candidate_losses=rng.random((1, 2), dtype=np.float32),
         best_iteration=np.array([int(rng.integers(3))]),
-        trajectory=torch.from_numpy(rng.random((1, 2, 3, 8, 8), dtype=np.float32)),
-        trajectory_iterations=(0, 2),
         stopped=np.array([2]),
         diverged=np.array([False]),
-        seconds=np.zeros(3),
         n_unet_evaluations=np.array([11]),
         n_unet_gradients=np.array([4]),
-        z=torch.zeros(1, 4, 1, 1),
-        c=torch.zeros(1, 1, 1),
+        frames=rng.integers(0, 256, (1, 2, 8, 8, 3), dtype=np.uint8),
+        iterations=np.array([0, 2]),
     )
 
 

@@ -222,13 +222,26 @@ def test_summary_rows_hold_means_floors_and_ceilings() -> None:
     assert np.isnan(_row(table, subject="2", method="true_features").ceiling)
 
 
+def test_a_ceiling_on_the_first_images_lends_its_lead() -> None:
+    scores = _scores(["stage2", "stage2_true"])
+    there = (scores["method"] == "stage2") | (scores["nsd_id"] <= 75)
+    table = statistics.summarise(
+        scores[there], resampling=RESAMPLING, ceilings={"stage2": "stage2_true"}
+    )
+    of_2 = scores[scores["subject"] == "2"]
+    wide = of_2.pivot(index="nsd_id", columns="method", values="value")
+    first = wide[wide.index <= 75]
+    assert 0 < len(first) < len(wide)
+    lead = first["stage2_true"].mean() - first["stage2"].mean()
+    row = _row(table, subject="2", method="stage2")
+    assert row.ceiling == pytest.approx(wide["stage2"].mean() + lead)
+
+
 def test_a_ceiling_on_other_images_is_no_ceiling() -> None:
     scores = _scores(["stage2", "stage2_true"])
-    partial_true = (scores["method"] == "stage2_true") & (scores["nsd_id"] > 75)
+    other = scores["nsd_id"] % 2 == (scores["method"] == "stage2")
     table = statistics.summarise(
-        scores[~partial_true],
-        resampling=RESAMPLING,
-        ceilings={"stage2": "stage2_true"},
+        scores[other], resampling=RESAMPLING, ceilings={"stage2": "stage2_true"}
     )
     assert table[table["method"] == "stage2"]["ceiling"].isna().all()
 

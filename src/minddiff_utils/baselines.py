@@ -91,7 +91,9 @@ CEILINGS: Mapping[str, str] = {
     "stage2_true": "autoencoder",
 }
 #: Generated for the first images only, so fewer images are no fault.
-_PARTIAL = frozenset({"stage2_paper", "stage2_true", "stage2_shuffled"})
+_PARTIAL = frozenset(
+    {"stage2_combined", "stage2_paper", "stage2_true", "stage2_shuffled"}
+)
 
 
 def mean_image(images_train: Images) -> Images:

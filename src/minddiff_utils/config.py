@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from minddiff_utils.errors import ConfigError
 
@@ -25,6 +32,8 @@ __all__ = [
     "AREAS",
     "HVC",
     "LVC",
+    "READS",
+    "UNREAD",
     "AblationConfig",
     "DataConfig",
     "DecodingConfig",
@@ -33,12 +42,14 @@ __all__ = [
     "FeatureConfig",
     "ModelConfig",
     "Profile",
+    "ProfileView",
     "RivalConfig",
     "SimulationConfig",
     "Stage1Config",
     "Stage2Config",
     "StudyConfig",
     "load_profile",
+    "parse_yaml",
     "project_root",
     "read_environment",
 ]
@@ -52,11 +63,16 @@ HVC = ("VO", "PHC", "LO", "MT", "MST", "IPS")
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Percents = Annotated[tuple[Percent, ...], Field(min_length=1)]
 Subject = Annotated[int, Field(ge=1, le=8)]
+Session = Annotated[int, Field(ge=1, le=40)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
 
 
 class SimulationConfig(_Frozen):
@@ -74,8 +90,35 @@ class DataConfig(_Frozen):
     sessions: Annotated[int, Field(gt=0, le=40)]  # first n sessions of each subject
     betas_version: str = "betas_fithrf_GLMdenoise_RR"
     zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
-    n_validation: PositiveInt  # last training images by 10k index (paper: 859)
+    n_validation: PositiveInt  # last training images by 10k index (published: 859)
     n_reconstruct: PositiveInt  # first test images that stages 1 and 2 reconstruct
+    # The three below are no part of the digest at their defaults (see ModelConfig).
+    # of those sessions, the ones that are read; null: all
+    only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = Field(
+        default=None, exclude_if=lambda numbers: numbers is None
+    )
+    # which block of n_validation images validates, from the end; 1: as published
+    validation_fold: PositiveInt = Field(default=1, exclude_if=lambda fold: fold == 1)
+    # the 11 areas, or all of NSD's hand-drawn visual region instead
+    voxels: Literal["areas", "nsdgeneral"] = Field(
+        default="areas", exclude_if=lambda name: name == "areas"
+    )
+
+    @model_validator(mode="after")
+    def _sessions_fit(self) -> "DataConfig":
+        chosen = self.session_numbers
+        if list(chosen) != sorted(set(chosen)) or chosen[-1] > self.sessions:
+            msg = (
+                f"only_sessions is {list(chosen)}, but must be distinct, ascending and"
+                f" among the first {self.sessions}, which `sessions` names"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def session_numbers(self) -> tuple[int, ...]:
+        """Return the sessions that are read, ascending; 1-based as in NSD's names."""
+        return self.only_sessions or tuple(range(1, self.sessions + 1))
 
 
 class ModelConfig(_Frozen):
@@ -149,8 +192,8 @@ class DecodingConfig(_Frozen):
     n_feat_z: PositiveInt = 3000
     n_feat_clip: PositiveInt = 850
     # share of CLIP features kept; null: chosen by cross-validation, layer by layer
-    k_percent: Annotated[float, Field(gt=0, le=100)] | None = 25.0
-    k_grid: tuple[float, ...] = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
+    k_percent: Percent | None = 25.0
+    k_grid: Percents = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
     n_folds: Annotated[int, Field(ge=2)] = 3
     n_permutations: PositiveInt = 200
     n_compare: PositiveInt = 256  # targets per feature when all decoders are compared
@@ -205,6 +248,8 @@ class Stage2Config(_Frozen):
     strength_combined: Annotated[float, Field(ge=0)] = 0.4
     step_paper: Annotated[float, Field(gt=0)] = 0.01  # Algorithm 1's eta
     n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
+    # first images that combined, true features and another brain get; null: all
+    n_images_controls: PositiveInt | None = None
     n_iter_paper: Annotated[int, Field(ge=0)] = 300
     n_trajectory: PositiveInt = 8  # images kept per trajectory
     n_images_trajectory: PositiveInt = 16  # first images whose trajectory is kept
@@ -228,9 +273,7 @@ class AblationConfig(_Frozen):
     n_images: PositiveInt = 8
     layers: tuple[tuple[int, ...], ...] = ((1,), (1, 2, 3, 4, 5, 6))
     iterations: tuple[PositiveInt, ...] = ()
-    k_grid: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)
-    ] = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
+    k_grid: Percents = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
 
 
 class StudyConfig(_Frozen):
@@ -286,6 +329,14 @@ class Profile(_Frozen):
     ablation: AblationConfig = AblationConfig()
     study: StudyConfig = StudyConfig()
 
+    @field_validator("subjects")
+    @classmethod
+    def _subjects_differ(cls, subjects: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(subjects)) < len(subjects):
+            msg = f"subjects is {list(subjects)}, but each may be there once"
+            raise ValueError(msg)
+        return subjects
+
     @property
     def decoder(self) -> Literal["voxel_selected", "dense"]:
         """Return the decoder in use; the preset of stage 2 decides where none is set.
@@ -303,6 +354,8 @@ class Profile(_Frozen):
         """Return the words every figure and table carries about its origin."""
         if self.simulation is None:
             return f"profile {self.name}"
+        if self.name == "nsd":  # simulated by `--rehearse` alone
+            return f"rehearsal of profile {self.name}: synthetic data, random models"
         return f"profile {self.name}: in-silico subjects, demo models"
 
     def check_shards(self, n_shards: int) -> None:
@@ -322,8 +375,94 @@ class Profile(_Frozen):
     @property
     def digest(self) -> str:
         """Return the first 12 hex digits of the SHA-256 of the resolved profile."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _digest(self.model_dump(mode="json"))
+
+    def part(self, notebook: str) -> dict[str, Any]:
+        """Return what `notebook` may read (`READS`), as for JSON; all for others."""
+        fields = self.model_dump(mode="json")
+        if notebook not in READS:
+            return fields
+        names = ("name", "seed", *READS[notebook])
+        found = {name: fields.get(name, getattr(self, name)) for name in names}
+        for section, field in UNREAD.get(notebook, ()):
+            found[section] = {k: v for k, v in found[section].items() if k != field}
+        return found
+
+    def part_digest(self, notebook: str) -> str:
+        """Return the digest of `part`: a change elsewhere in the profile leaves it."""
+        return _digest(self.part(notebook))
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+#: What a notebook may read of the profile, beside its name and seed, so that a change
+#: elsewhere leaves its artefacts; those of other notebooks depend on the whole profile.
+#: `decoder` is the property: 02 depends on nothing else of stage 2.
+READS: Mapping[str, tuple[str, ...]] = {
+    "00_insilico_nsd": ("simulation", "subjects", "data"),
+    "01_data_prep": ("simulation", "data", "models", "features"),
+    "02_decoding": (
+        *("simulation", "data", "models", "features"),
+        *("decoding", "decoder", "evaluation", "rivals"),
+    ),
+    "03_stage1": (
+        *("simulation", "data", "models", "features"),
+        *("stage1", "rivals", "ablation"),
+    ),
+    "04_stage2": (
+        *("simulation", "data", "models", "features"),
+        *("stage1", "stage2", "rivals", "ablation", "study"),
+    ),
+}
+
+
+#: Fields of these sections that the notebook may not read.
+UNREAD: Mapping[str, tuple[tuple[str, str], ...]] = {
+    notebook: (("data", "n_reconstruct"),)
+    for notebook in ("00_insilico_nsd", "01_data_prep", "02_decoding")
+}
+
+
+class ProfileView:
+    """A profile, or a section of it, of which one notebook sees its own part alone.
+
+    Any other field raises ConfigError: what a notebook reads unseen would leave its
+    artefacts standing when that field changes.
+    """
+
+    _ALWAYS = ("name", "seed", "label", "check_shards", "part", "part_digest")
+
+    def __init__(
+        self, whole: BaseModel, notebook: str, *, section: str | None = None
+    ) -> None:
+        self._whole = whole
+        self._notebook = notebook
+        self._section = section
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field that the notebook may read."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if not self._may_read(name):
+            where = f"{self._section}.{name}" if self._section else name
+            raise ConfigError(
+                f"Notebook {self._notebook} reads {where} of the profile, which READS "
+                "and UNREAD in config.py do not let it: let it there, so that a "
+                "change of that field runs the notebook again."
+            )
+        value = getattr(self._whole, name)
+        unread = {section for section, _ in UNREAD.get(self._notebook, ())}
+        if self._section is None and name in unread:
+            return ProfileView(value, self._notebook, section=name)
+        return value
+
+    def _may_read(self, name: str) -> bool:
+        if self._section is not None:
+            return (self._section, name) not in UNREAD[self._notebook]
+        return name in (*self._ALWAYS, *READS[self._notebook])
 
 
 @dataclass(frozen=True)
@@ -382,11 +521,15 @@ def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        One override sets a group, another a field of it.
+        One override sets a group, another a field of it; or a name is empty.
     """
     nested: dict[str, Any] = {}
     for dotted, value in overrides.items():
         *parents, leaf = str(dotted).split(".")
+        if not all((*parents, leaf)):
+            raise ConfigError(
+                f"The override {dotted!r} names no field: write it as stage2.n_iter."
+            )
         node = nested
         for parent in parents:
             node = node.setdefault(parent, {})
@@ -407,6 +550,55 @@ def _contradiction(key: str, value: object) -> ConfigError:
     )
 
 
+#: What PyYAML raises, beside its own errors, at values that are none of their type.
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Return what `text` holds as YAML; no code, no aliases and no key twice.
+
+    Parameters
+    ----------
+    text : str
+    origin : str
+        What the text is, as the first words of a sentence on what is wrong with it.
+
+    Raises
+    ------
+    ConfigError
+        The text is not valid YAML; one of its mappings has a key twice, of which YAML
+        would take the last; or it uses an alias, by which a few lines can stand for
+        gigabytes or hold themselves.
+    """
+    try:
+        _check_nodes(yaml.compose(text, Loader=yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except _NOT_YAML as error:
+        deep = isinstance(error, RecursionError)
+        words = "it is nested too deeply" if deep else " ".join(str(error).split())
+        raise ConfigError(
+            f"{origin} is not valid YAML ({words[:300]}): mend it there."
+        ) from error
+
+
+def _check_nodes(root: Any) -> None:
+    """Raise ValueError if a node is there twice, or a mapping has a key twice."""
+    seen, waiting = set[int](), [] if root is None else [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            raise ValueError(f"an alias{node.start_mark}")
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            if twice:
+                raise ValueError(f"the key {twice[0]!r} twice{node.start_mark}")
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
 def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
     """Read the profile `name` and apply `overrides` (`{"stage2.n_iter": 5}`).
 
@@ -417,25 +609,39 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         says whether the file or an override is to be mended.
     """
     folder = project_root() / "notebooks" / "profiles"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
         raise ConfigError(
-            f"Profile {name!r} does not exist in {folder}: use one of {known}."
+            f"Profile {name!r} does not exist in {folder}: use one of"
+            f" {', '.join(known)}."
         )
-    return _resolve(name, path, _nest(overrides or {}))
+    path, nested = folder / f"{name}.yaml", _nest(overrides or {})
+    profile = _resolve(name, path, nested)
+    if profile.name != name:
+        place = "the override name" if "name" in nested else path
+        raise ConfigError(
+            f"Profile {name!r}, name is {profile.name!r}, but must be that of the file:"
+            f" mend {place}."
+        )
+    return profile
 
 
 def _resolve(name: str, path: Path, overrides: Mapping[str, Any]) -> Profile:
     """Return the profile in the file at `path` under nested `overrides`."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}.") from error
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): restore the file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not valid YAML ({error}): save it as UTF-8."
+        ) from error
+    raw = parse_yaml(text, str(path))
     if not isinstance(raw, Mapping):
         raise ConfigError(
-            f"{path} must hold keys and values, not {type(raw).__name__}."
+            f"{path} must hold keys and values, not {type(raw).__name__}: restore it."
         )
     try:
         return Profile.model_validate(_freeze(_merge(raw, overrides)))
@@ -487,6 +693,7 @@ def _fault(error: "ErrorDetails") -> str:
         "model_type": "a group of keys",
         "tuple_type": "a list",
         "too_short": "longer",
+        "invalid_key": "a name",
     }
     words = known.get(kind, words)
     given = error["input"]

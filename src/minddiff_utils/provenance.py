@@ -8,6 +8,7 @@ flow: layer 2; `store` writes the manifests.
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -54,10 +55,68 @@ def digest_json(value: Mapping[str, Any]) -> str:
 
 
 @cache
-def code_digest() -> str:
-    """Return a digest of the package's own source, file names and contents."""
+def code_digest(notebook: str = "", *, drawing: bool = True) -> str:
+    """Return a digest of the package's source, file names and contents.
+
+    Parameters
+    ----------
+    notebook : str
+        Stem of a notebook of the project: only modules that it reaches through imports
+        count. Without one, or where there is no such file, all do.
+    drawing : bool
+        Whether modules that only draw count; no number depends on them.
+    """
     package = Path(__file__).resolve().parent
-    return digest_paths(sorted(package.rglob("*.py")), package)
+    path = project_root() / "notebooks" / f"{notebook}.ipynb"
+    if notebook and path.is_file():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        files = _reached("\n".join(code), package, drawing=drawing)
+    else:
+        files = set(package.rglob("*.py"))
+    return digest_paths(sorted(files), package)
+
+
+#: Packages that draw and lay out, and that no number comes from.
+_DRAWING = ("minddiff_utils.figures", "minddiff_utils.report")
+_FROM = re.compile(
+    r"^[ \t]*from[ \t]+(minddiff_utils[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)",
+    re.MULTILINE,
+)
+_PLAIN = re.compile(r"^[ \t]*import[ \t]+(minddiff_utils[\w.]*)", re.MULTILINE)
+
+
+def _reached(code: str, package: Path, *, drawing: bool) -> set[Path]:
+    """Return the files of the package that `code` imports, and what these import."""
+    found = {package / "__init__.py"}
+    waiting = _imported(code)
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        parent = module.rpartition(".")[0]
+        if parent and parent not in seen:
+            waiting.add(parent)
+        seen.add(module)
+        if not drawing and module.startswith(_DRAWING):
+            continue
+        base = package.joinpath(*module.split(".")[1:])
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file() and path not in found:
+                found.add(path)
+                waiting |= _imported(path.read_text(encoding="utf-8")) - seen
+    return found
+
+
+def _imported(code: str) -> set[str]:
+    """Return the package's modules that `code` names, and what may be one."""
+    modules = set(_PLAIN.findall(code))
+    for module, names in _FROM.findall(code):
+        modules.add(module)
+        for name in re.sub(r"#[^\n]*", "", names).strip("() \n\t").split(","):
+            word = name.split()
+            if word:
+                modules.add(f"{module}.{word[0]}")
+    return modules
 
 
 def digest_paths(paths: Iterable[Path], base: Path) -> str:
@@ -91,10 +150,13 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def describe() -> dict[str, Any]:
-    """Return code digest, commit, versions and machine, for a manifest."""
+def describe(notebook: str = "") -> dict[str, Any]:
+    """Return code digest, commit, versions and machine, for a manifest.
+
+    The code is what numbers of `notebook` come from, all of it without one.
+    """
     return {
-        "code": code_digest(),
+        "code": code_digest(notebook, drawing=not notebook),
         "commit": _commit(),
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}",

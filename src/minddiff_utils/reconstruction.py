@@ -7,7 +7,6 @@ them together. Not here: the sampler (`diffusion`) and the optimisation (`alignm
 Place in the flow: layer 8, notebooks 03 and 04.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,13 @@ from minddiff_utils.alignment import (
     preset,
 )
 from minddiff_utils.backbone import Backbone
+from minddiff_utils.batches import (
+    Batch,
+    Recipe,
+    discard_other_code,
+    made_once,
+    subject_of,
+)
 from minddiff_utils.config import Profile, Stage1Config, Stage2Config
 from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import (
@@ -219,17 +225,11 @@ class Aligned:
     """
 
     made: Made
-    batches: tuple[AlignmentResult, ...]
+    batches: tuple[Batch, ...]
 
     def stacked(self, name: str) -> npt.NDArray[Any]:
-        """Return a field of all batches' results, stacked over images."""
-        found = [getattr(batch, name) for batch in self.batches]
-        return np.concatenate(
-            [
-                f.float().cpu().numpy() if isinstance(f, Tensor) else np.asarray(f)
-                for f in found
-            ]
-        )
+        """Return a field of all batches, stacked over images."""
+        return np.concatenate([getattr(batch, name) for batch in self.batches])
 
 
 def diffusion_settings(config: Stage1Config) -> DiffusionSettings:
@@ -414,9 +414,7 @@ def stage1_images(
         settings = settings if use_z else from_noise(settings)
     batches = run.batches(len(features.nsd_id))
     images = [
-        _decode(backbone, own)
-        if settings is None
-        else _diffuse(run, backbone, own if use_z else own.without_z(), settings)
+        _first_images(run, backbone, own if use_z else own.without_z(), settings)
         for own in map(features.rows, batches)
     ]
     cost = 0
@@ -425,6 +423,25 @@ def stage1_images(
     made = _stack(backbone, images)
     seconds = time.time() - began
     return Made(_ids(features, batches), made, cost, seconds, settings)
+
+
+def _first_images(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: DiffusionSettings | None,
+) -> Images:
+    """Return a batch's images without stage 2; without settings z alone is decoded."""
+    ids = tuple(features.nsd_id.tolist())
+    if settings is None:
+        recipe = Recipe(ids, "z decoded", (features.z,))
+        found = made_once(run, recipe, lambda: {"images": _decode(backbone, features)})
+        return found["images"]
+    recipe = Recipe(ids, repr(settings), (features.z, features.c))
+    found = made_once(
+        run, recipe, lambda: {"images": _diffuse(run, backbone, features, settings)}
+    )
+    return found["images"]
 
 
 def from_noise(settings: DiffusionSettings) -> DiffusionSettings:
@@ -472,28 +489,44 @@ def align_images(
     batches = run.batches(len(features.nsd_id))
     settings = stage2_settings(config, backbone)
     diffusion = diffusion or diffusion_settings(run.profile.stage1)
-    results: list[AlignmentResult] = []
-    made: list[Images] = []
+    found = []
     for rows in batches:
         own = features.rows(rows)
-        found = align_batch(run, backbone, own, settings, diffusion=diffusion)
-        made.append(to_uint8(found.images))
         n_shown = sum(row < config.n_images_trajectory for row in rows)
-        results.append(_light(found, n_shown))
-    images = _stack(backbone, made)
-    cost = max((int(r.n_unet_evaluations.max()) for r in results), default=0)
+        found.append(_aligned(run, backbone, own, settings, diffusion, n_shown))
+    images = _stack(backbone, [batch.images for batch in found])
+    cost = max((int(b.n_unet_evaluations.max()) for b in found), default=0)
     seconds = time.time() - began
     whole = Made(_ids(features, batches), images, cost, seconds, diffusion)
-    return Aligned(whole, tuple(results))
+    # held once: those of a thousand images at 512 px take a gigabyte
+    found = [replace(batch, images=batch.images[:0].copy()) for batch in found]
+    return Aligned(whole, tuple(found))
 
 
-def _light(result: AlignmentResult, n_shown: int) -> AlignmentResult:
-    """Return a result without its images, with the frames of the first `n_shown`.
+def _aligned(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: Stage2Settings,
+    diffusion: DiffusionSettings,
+    n_shown: int,
+) -> Batch:
+    """Return a batch of stage 2, from the memory of an earlier run if it is there."""
+    recipe = _recipe(features, repr((settings, diffusion, n_shown)))
 
-    In float32 those of a thousand images at 512 px would fill a workstation's memory.
-    """
-    frames = result.trajectory[:n_shown].clone()  # a view would keep the whole
-    return replace(result, images=result.images[:0].clone(), trajectory=frames)
+    def make() -> Arrays:
+        result = align_batch(run, backbone, features, settings, diffusion=diffusion)
+        return Batch.of(result, n_shown).arrays()
+
+    return Batch(**made_once(run, recipe, make))
+
+
+def _recipe(features: DecodedFeatures, settings: str) -> Recipe:
+    clip = features.target
+    parts = (clip.features, clip.selected, clip.scale)
+    arrays = [part[k] for part in parts for k in clip.layers]
+    ids = tuple(features.nsd_id.tolist())
+    return Recipe(ids, settings, (features.z, features.c, *arrays))
 
 
 def stage2_settings(config: Stage2Config, backbone: Backbone) -> Stage2Settings:
@@ -527,8 +560,9 @@ def align_batch(
     inputs = (backbone, latent, features.target, diffusion)
     if isinstance(settings, GuidanceSettings):
         return guide(*inputs, settings)
-    path = _state_path(run, features, repr((settings, diffusion)))
-    keeper = _keeper(run, path)
+    recipe = _recipe(features, repr((settings, diffusion)))
+    path = recipe.path(run, "unfinished")
+    keeper = _keeper(run, path, recipe.facts(run))
     if isinstance(settings, CombinedSettings):
         result = align_and_guide(*inputs, settings, keeper=keeper)
     else:
@@ -541,24 +575,13 @@ def align_batch(
 _KEEP_EVERY = 25
 
 
-def _state_path(run: store.Run, features: DecodedFeatures, settings: str) -> Path:
-    """Return where a batch keeps its state: named after all that it depends on."""
-    digest = hashlib.sha256(settings.encode())
-    clip = features.target
-    parts = (clip.features, clip.selected, clip.scale)
-    arrays = [part[k] for part in parts for k in clip.layers]
-    for tensor in (features.z, features.c, *arrays):
-        digest.update(tensor.float().cpu().numpy().tobytes())
-    folder = run.tree.derived(subject_of(run)) / "unfinished"
-    return folder / f"{features.nsd_id[0]}_{digest.hexdigest()[:16]}.h5"
-
-
-def _keeper(run: store.Run, path: Path) -> Keeper:
+def _keeper(run: store.Run, path: Path, facts: Mapping[str, Any]) -> Keeper:
     def load() -> Mapping[str, npt.NDArray[Any]] | None:
-        return store.read_arrays(path) if store.is_current(path, run=run) else None
+        there = store.is_current(path, run=run, facts=facts)
+        return store.read_arrays(path) if there else None
 
     def save(state: Mapping[str, npt.NDArray[Any]]) -> None:
-        store.write_arrays(path, state, run=run)
+        store.write_arrays(path, state, run=run, facts=facts)
 
     return Keeper(load, save, _KEEP_EVERY)
 
@@ -591,13 +614,6 @@ def zero_iterations_equal(
 # --- writing ------------------------------------------------------------------------
 
 
-def subject_of(run: store.Run) -> int:
-    """Return the run's subject; raise ConfigError where it has none."""
-    if run.subject is None:
-        raise ConfigError("Images belong to a subject: start the run with one.")
-    return run.subject
-
-
 def begin_stage(
     run: store.Run, stage: Literal["stage1", "stage2"], *, inputs: Sequence[Path]
 ) -> None:
@@ -608,6 +624,7 @@ def begin_stage(
     """
     folder = run.tree.derived(subject_of(run))
     with store.locked(folder):
+        discard_other_code(run)
         for name in _FILES[stage]:
             store.discard_stale(folder / name, run=run, inputs=inputs)
 
@@ -691,18 +708,15 @@ def trajectory_arrays(aligned: Mapping[str, Aligned]) -> dict[str, npt.NDArray[A
         if not found.batches:
             continue
         first = found.batches[0]
-        frames = found.stacked("trajectory")  # (n_shown, n_frames, 3, S, S)
-        n_frames = frames.shape[0] * frames.shape[1]
-        flat = to_uint8(torch.from_numpy(frames.reshape(n_frames, *frames.shape[2:])))
         own = {
             "nsd_id": found.made.nsd_id,
             "losses": found.stacked("losses"),
-            "candidates": np.array(first.candidates),
+            "candidates": first.candidates,
             "candidate_losses": found.stacked("candidate_losses"),
             "best_iteration": found.stacked("best_iteration"),
-            "iterations": np.array(first.trajectory_iterations),
+            "iterations": first.iterations,
             "shown": _shown(found),
-            "images": flat.reshape(*frames.shape[:2], *flat.shape[1:]),
+            "images": found.stacked("frames"),
         }
         names = (*_TRAJECTORY, *_FRAMES)
         arrays |= {f"{method}/{name}": own[name] for name in names}
@@ -714,7 +728,7 @@ def _shown(found: Aligned) -> npt.NDArray[np.int64]:
     ends = np.cumsum([len(batch.losses) for batch in found.batches])
     ids = np.split(found.made.nsd_id, ends[:-1])
     parts = zip(ids, found.batches, strict=True)
-    return np.concatenate([own[: len(batch.trajectory)] for own, batch in parts])
+    return np.concatenate([own[: len(batch.frames)] for own, batch in parts])
 
 
 # --- all shards together --------------------------------------------------------------

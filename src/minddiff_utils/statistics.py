@@ -321,7 +321,8 @@ def summarise(
         Draws, confidence and streams; each cell has a stream of its own, so that
         adding a method moves no other number.
     ceilings : mapping of str to str
-        Method -> the method whose score is its ceiling (same subject, same images).
+        Method -> the method whose score is its ceiling (same subject). One that was run
+        on the first images alone lends its lead over them (`_ceiling`).
 
     Returns
     -------
@@ -359,9 +360,16 @@ def _ceiling_scores(
 
 
 def _ceiling(best: pd.DataFrame, own: pd.DataFrame) -> float:
-    keys = ["subject", "nsd_id"]
-    found = own[keys].merge(best, on=keys, how="inner")
-    return float(found["value"].mean()) if len(found) == len(own) else float("nan")
+    """Return the mean of `own` plus the mean lead of `best` on the images of both.
+
+    Where `best` has all images of `own` that is the mean of `best`; where it has the
+    first ones only, an easy or hard choice of images does not pass for a lead.
+    """
+    both = own.merge(best, on=["subject", "nsd_id"], suffixes=("", "_best"))
+    if len(both) == len(own):
+        return float(both["value_best"].mean())
+    lead = (both["value_best"] - both["value"]).mean()  # NaN without an image of both
+    return float(own["value"].mean() + lead)
 
 
 def paired_table(

@@ -10,13 +10,13 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import h5py
 import numpy as np
@@ -25,7 +25,13 @@ import pandas as pd
 from PIL import Image
 
 from minddiff_utils import provenance, rng
-from minddiff_utils.config import Profile, load_profile, read_environment
+from minddiff_utils.config import (
+    READS,
+    Profile,
+    ProfileView,
+    load_profile,
+    read_environment,
+)
 from minddiff_utils.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ __all__ = [
     "discard_stale",
     "fix_threads",
     "is_current",
+    "is_intact",
+    "is_of_this_code",
     "locked",
     "read_arrays",
     "read_attrs",
@@ -113,6 +121,7 @@ class Run:
     tree: Tree
     subject: int | None
     shard: tuple[int, int]
+    notebook: str = ""
 
     def stream(self, *names: str | int) -> np.random.Generator:
         """Return the numpy stream `names` under the profile's seed."""
@@ -155,10 +164,15 @@ class Run:
         """Show what a reader needs to know about where numbers come from."""
         profile = self.profile
         who = f"subject {self.subject}" if self.subject else "all subjects"
-        return (
-            f"{profile.label}\n{who} · shard {self.shard[0]}/{self.shard[1]} · "
-            f"seed {profile.seed} · digest {profile.digest} · {profile.models.device}\n"
-            f"stage 1: {profile.stage1!r}\nstage 2: {profile.stage2!r}"
+        part = profile.part(self.notebook)
+        lines = [
+            f"{profile.label}",
+            f"{who} · shard {self.shard[0]}/{self.shard[1]} · seed {profile.seed} ·"
+            f" digest {profile.part_digest(self.notebook)}",
+        ]
+        hidden = ("name", "seed")
+        return "\n".join(
+            [*lines, *(f"{k}: {v}" for k, v in part.items() if k not in hidden)]
         )
 
 
@@ -177,8 +191,13 @@ def start(
     subject: int | None = None,
     shard: str = "0/1",
     overrides: Mapping[str, Any] | None = None,
+    notebook: str = "",
 ) -> Run:
     """Resolve `profile` and return the notebook's run.
+
+    `notebook` is its stem, such as "04_stage2": then the run shows it the part of the
+    profile that it may read, and its artefacts depend on that and on the code that it
+    reaches; without one they depend on everything.
 
     Raises
     ------
@@ -196,9 +215,11 @@ def start(
     parsed = _parse_shard(shard)
     resolved.check_shards(parsed[1])
     tree = Tree(here.root, profile, nsd, resolved.models.folder(here.root))
-    run = Run(resolved, tree, subject, parsed)
+    run = Run(resolved, tree, subject, parsed, notebook)
     fix_threads(run)
-    return run
+    if notebook not in READS:
+        return run
+    return replace(run, profile=cast(Profile, ProfileView(resolved, notebook)))
 
 
 def fix_threads(run: Run) -> None:
@@ -218,15 +239,28 @@ def fix_threads(run: Run) -> None:
 
 
 @contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of writing to `path` into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"{path} could not be written ({reason}): free space or mend permissions "
+            "there, then run the same command again."
+        ) from error
+
+
+@contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes `path`'s place.
 
     A file that has the same bytes already is left as it is, with its time, so that
     what the runner knows about it stays true.
     """
-    try:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             yield part
             with part.open("rb") as file:
@@ -235,12 +269,6 @@ def _beside(path: Path) -> Iterator[Path]:
                 part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"{path} could not be written ({reason}): free space or mend permissions "
-            "there, then run the same command again."
-        ) from error
 
 
 def _same_bytes(first: Path, second: Path) -> bool:
@@ -255,26 +283,27 @@ def _write(
     run: Run,
     inputs: Sequence[Path],
     began: float | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     with _beside(path) as part:
         fill(part)
     manifest = {
         "artefact": path.name,
         "sha256": provenance.digest_file(path),
-        "key": _key(run, inputs),
+        "key": _key(run, inputs, facts),
         "inputs": {str(p.name): _input_digest(p) for p in inputs},
-        "profile": run.profile.digest,
+        "profile": run.profile.part_digest(run.notebook),
         "seed": run.profile.seed,
         "subject": run.subject,
         "seconds": None if began is None else round(time.time() - began, 3),
-        **provenance.describe(),
+        **provenance.describe(run.notebook),
     }
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     with _beside(_manifest_path(path)) as part:
         part.write_text(text, encoding="utf-8")
     journal = read_environment().journal
-    if journal is not None:
-        with journal.open("a", encoding="utf-8") as file:
+    if journal is not None and facts is None:
+        with _writing(journal), journal.open("a", encoding="utf-8") as file:
             file.write(f"{path}\n")
 
 
@@ -289,14 +318,17 @@ def _input_digest(path: Path) -> str:
     try:
         text = _manifest_path(path).read_text(encoding="utf-8")
         return str(json.loads(text)["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return provenance.digest_file(path)
 
 
-def _key(run: Run, inputs: Sequence[Path]) -> str:
+def _key(
+    run: Run, inputs: Sequence[Path], facts: Mapping[str, Any] | None = None
+) -> str:
+    part = run.profile.part_digest(run.notebook) if facts is None else facts
     parts = {
-        "code": provenance.code_digest(),
-        "profile": run.profile.digest,
+        "code": provenance.describe(run.notebook)["code"],
+        "profile": part,
         "inputs": [_input_digest(p) for p in inputs],
     }
     return provenance.digest_json(parts)
@@ -306,7 +338,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     """Return the manifest of an artefact; empty where it cannot be read."""
     try:
         manifest = json.loads(_manifest_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # nested beyond Python's depth
         return {}
     return manifest if isinstance(manifest, dict) else {}
 
@@ -317,9 +349,26 @@ def is_intact(path: Path) -> bool:
     return path.is_file() and digest == provenance.digest_file(path)
 
 
-def is_current(path: Path, *, run: Run, inputs: Sequence[Path] = ()) -> bool:
-    """Return whether `path` exists, is undamaged and was made from these inputs."""
-    return _read_manifest(path).get("key") == _key(run, inputs) and is_intact(path)
+def is_current(
+    path: Path,
+    *,
+    run: Run,
+    inputs: Sequence[Path] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> bool:
+    """Return whether `path` exists, is undamaged and was made from these inputs.
+
+    `facts` as in `write_arrays`.
+    """
+    key = _key(run, inputs, facts)
+    return _read_manifest(path).get("key") == key and is_intact(path)
+
+
+def is_of_this_code(path: Path, *, run: Run) -> bool:
+    """Return whether the artefact's manifest names the code that the run would use."""
+    return bool(
+        _read_manifest(path).get("code") == provenance.describe(run.notebook)["code"]
+    )
 
 
 def write_arrays(
@@ -329,8 +378,12 @@ def write_arrays(
     run: Run,
     inputs: Sequence[Path] = (),
     attrs: Mapping[str, str | int | float] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write named arrays (names may hold "/") and attributes to one HDF5 file.
+
+    With `facts` the file is a memory, not a result: its key holds these in the place of
+    the profile, and a run is complete without it.
 
     The same arrays give the same bytes: no time stamps, fixed order. Integers are
     compressed (gzip, level 1); floats are not, as gzip takes a tenth off them at 20 MB
@@ -345,7 +398,7 @@ def write_arrays(
             for name, fact in (attrs or {}).items():
                 file.attrs[name] = fact
 
-    _write(path, fill, run, inputs, began)
+    _write(path, fill, run, inputs, began, facts)
 
 
 def _write_dataset(file: h5py.File, name: str, value: Array | Sequence[str]) -> None:
@@ -460,21 +513,26 @@ def alone(folder: Path) -> Iterator[None]:
     StoreError
         Another process has the folder; the sentence names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".run.lock").open("a+") as file:
+    with _open_lock(folder / ".run.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            who = f"process {file.read().strip()}"
+            who = f"process {file.read().decode(errors='replace').strip()}"
             raise StoreError(
                 f"Another run ({who}) is at work in {folder}: wait until it ends, or"
                 " give this one a folder of its own with MINDDIFF_ROOT."
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with _writing(folder / ".run.lock"):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
         yield
+
+
+def _open_lock(path: Path) -> FileIO:
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab+", buffering=0)  # nothing is left to write on closing
 
 
 @contextmanager
@@ -483,8 +541,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system frees the lock of a process that dies.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with _open_lock(folder / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -543,6 +600,11 @@ def read_parts(
 def _require(path: Path) -> None:
     if path.is_file():
         return
+    if path.is_symlink() or path.exists():
+        what = "a link to nothing" if path.is_symlink() else "no file"
+        raise StoreError(
+            f"{path} is {what}: delete it and run the notebook that writes it again."
+        )
     parts = _parts_of(path)
     if not parts:
         raise StoreError(
@@ -561,18 +623,39 @@ def _require(path: Path) -> None:
     )
 
 
-def _damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} is damaged and cannot be read: delete it and run again.")
-
-
 @contextmanager
-def _open_h5(path: Path) -> Iterator[h5py.File]:
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise at what they read in `path` to one sentence."""
     _require(path)
     try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        raise _damaged(path) from error
+        yield
+    except PermissionError as error:
+        raise StoreError(f"{path} may not be read: mend its permissions.") from error
+    except MemoryError as error:
+        raise StoreError(
+            f"{path} does not fit into memory: free some, or delete it and run again if"
+            " it is no larger than others of its kind."
+        ) from error
+    except Exception as error:  # a damaged file may raise anything
+        raise StoreError(
+            f"{path} is damaged and cannot be read: delete it and run again."
+        ) from error
+
+
+def _lacks(path: Path, names: Iterable[str]) -> StoreError:
+    listed = ", ".join(sorted(names))
+    return StoreError(f"{path} lacks {listed}: delete it and run again.")
+
+
+class _Arrays(dict[str, Array]):
+    """The arrays of a file by name; one that is not there is said with the path."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def __missing__(self, name: str) -> Array:
+        raise _lacks(self._path, [str(name)])
 
 
 def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
@@ -581,10 +664,11 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Arr
     Raises
     ------
     StoreError
-        The file is missing or damaged, or a name is not in it.
+        The file is missing or damaged, or a name is not in it; without `names`, as soon
+        as such a name is asked for.
     """
-    with _open_h5(path) as file:
-        found: dict[str, Array] = {}
+    found = _Arrays(path)
+    with _reading(path), h5py.File(path, "r") as file:
 
         def visit(name: str, item: object) -> None:
             wanted = names is None or name in names
@@ -595,38 +679,39 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Arr
         file.visititems(visit)
     missing = set(names or ()) - set(found)
     if missing:
-        raise StoreError(
-            f"{path} lacks {', '.join(sorted(missing))}: delete it and run again."
-        )
+        raise _lacks(path, missing)
     return found
 
 
 def read_attrs(path: Path) -> dict[str, Any]:
     """Return the attributes of the HDF5 file at `path`."""
-    with _open_h5(path) as file:
+    with _reading(path), h5py.File(path, "r") as file:
         return {str(k): v for k, v in file.attrs.items()}
 
 
 def read_bytes(path: Path) -> bytes:
     """Return the content of the file at `path`."""
-    _require(path)
-    return path.read_bytes()
+    with _reading(path):
+        return path.read_bytes()
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return the CSV table at `path`."""
-    _require(path)
-    try:
-        return pd.read_csv(path)
-    except ValueError as error:  # pandas' parser errors and bad UTF-8 alike
-        raise _damaged(path) from error
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the CSV table at `path`.
+
+    Raises
+    ------
+    StoreError
+        The file is missing or damaged, or lacks one of `columns`.
+    """
+    with _reading(path):
+        table = pd.read_csv(path)
+    missing = set(columns) - set(table.columns)
+    if missing:
+        raise _lacks(path, (f"the column {name}" for name in missing))
+    return table
 
 
 def read_png(path: Path) -> npt.NDArray[np.uint8]:
     """Return the PNG at `path` as RGB, uint8 (height, width, 3)."""
-    _require(path)
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow's words for a broken file
-        raise _damaged(path) from error
+    with _reading(path), Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

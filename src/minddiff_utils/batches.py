@@ -1,0 +1,152 @@
+"""Batches that are done stay done: each is written when it is made, and found again.
+
+A run of thousands of images is cut off sooner or later. Here every batch of every
+condition has a file of its own, named after all that can change it: features, settings,
+models, seeds, and the code below stage 2 without the drawing. A second run reads it, so
+that neither a kill nor another colour in a plot makes an image again. The folder
+`batches` of a subject may be deleted at any time; it costs the time to make them.
+
+Place in the flow: layer 7, beside both engines of stage 2; `reconstruction` calls it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from minddiff_utils import provenance, store
+from minddiff_utils.alignment import AlignmentResult
+from minddiff_utils.errors import ConfigError
+from minddiff_utils.images import to_uint8
+
+__all__ = ["Batch", "Recipe", "discard_other_code", "made_once", "subject_of"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is kept of n images that stage 2 made together, as plain arrays.
+
+    Attributes
+    ----------
+    images : uint8 (n, S, S, 3)
+        The chosen images.
+    losses, candidate_losses : float32 (n, n_iter + 1), (n, n_candidates)
+    candidates, iterations : int64 (n_candidates,), (n_frames,)
+    best_iteration, stopped, n_unet_evaluations, n_unet_gradients : int64 (n,)
+    diverged : bool (n,)
+        As in `AlignmentResult`.
+    frames : uint8 (n_shown, n_frames, S, S, 3)
+        Images along the way, of the first n_shown images alone: those of a thousand
+        images at 512 px would fill a workstation's memory.
+    """
+
+    images: npt.NDArray[np.uint8]
+    losses: npt.NDArray[np.float32]
+    candidates: npt.NDArray[np.int64]
+    candidate_losses: npt.NDArray[np.float32]
+    best_iteration: npt.NDArray[np.int64]
+    stopped: npt.NDArray[np.int64]
+    diverged: npt.NDArray[np.bool_]
+    n_unet_evaluations: npt.NDArray[np.int64]
+    n_unet_gradients: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.uint8]
+    iterations: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, result: AlignmentResult, n_shown: int) -> "Batch":
+        """Return what is kept of `result`, with the frames of the first `n_shown`."""
+        shown = result.trajectory[:n_shown]  # (n_shown, n_frames, 3, S, S)
+        flat = to_uint8(shown.reshape(-1, *shown.shape[2:]))
+        return cls(
+            images=to_uint8(result.images),
+            losses=result.losses,
+            candidates=np.array(result.candidates, dtype=np.int64),
+            candidate_losses=result.candidate_losses,
+            best_iteration=result.best_iteration,
+            stopped=result.stopped,
+            diverged=result.diverged,
+            n_unet_evaluations=result.n_unet_evaluations,
+            n_unet_gradients=result.n_unet_gradients,
+            frames=flat.reshape(*shown.shape[:2], *flat.shape[1:]),
+            iterations=np.array(result.trajectory_iterations, dtype=np.int64),
+        )
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all fields by name."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that can change a batch's images, beside the code.
+
+    Attributes
+    ----------
+    nsd_id : tuple of int
+        The images; with the profile's seed and the subject they give the noise.
+    settings : str
+        Of sampler and engine, as their `repr` shows them, and what is kept.
+    tensors : sequence of Tensor
+        The decoded features, masks and scales.
+    """
+
+    nsd_id: tuple[int, ...]
+    settings: str
+    tensors: Sequence[torch.Tensor]
+
+    def facts(self, run: store.Run) -> dict[str, Any]:
+        """Return what stands in the place of the profile in the file's key."""
+        digest = hashlib.sha256()
+        for tensor in self.tensors:
+            digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+            digest.update(tensor.float().cpu().numpy().tobytes())
+        return {
+            "models": run.profile.models.model_dump(mode="json"),
+            "seed": run.profile.seed,
+            "subject": subject_of(run),
+            "nsd_id": list(self.nsd_id),
+            "settings": self.settings,
+            "features": digest.hexdigest(),
+        }
+
+    def path(self, run: store.Run, folder: str) -> Path:
+        """Return the file in `folder` of the subject, named after all facts."""
+        name = f"{self.nsd_id[0]}_{provenance.digest_json(self.facts(run))}.h5"
+        return run.tree.derived(subject_of(run)) / folder / name
+
+
+def subject_of(run: store.Run) -> int:
+    """Return the run's subject; raise ConfigError where it has none."""
+    if run.subject is None:
+        raise ConfigError("Images belong to a subject: start the run with one.")
+    return run.subject
+
+
+def made_once(
+    run: store.Run, recipe: Recipe, make: Callable[[], Arrays]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays that `make` gives, from the file of an earlier run if whole.
+
+    A file that is damaged, or that other code wrote, is made again.
+    """
+    path, facts = recipe.path(run, "batches"), recipe.facts(run)
+    if store.is_current(path, run=run, facts=facts):
+        return store.read_arrays(path)
+    arrays = dict(make())
+    store.write_arrays(path, arrays, run=run, facts=facts)
+    return arrays
+
+
+def discard_other_code(run: store.Run) -> None:
+    """Delete the subject's batches that other code made; nothing reads them again."""
+    folder = run.tree.derived(subject_of(run)) / "batches"
+    for path in sorted(folder.glob("*.h5")):
+        if not store.is_of_this_code(path, run=run):
+            store.discard(path)

@@ -1,0 +1,171 @@
+"""Kernels that start at once: forked from a process that has loaded the libraries.
+
+Loading torch and diffusers takes longer than many a notebook of the demo computes. So
+the libraries are loaded once, by the fork server of `multiprocessing`; each job is a
+process forked from it, and the job forks its kernel before it does anything else, while
+it has one thread. The kernel waits for the arguments that jupyter_client would have
+given to a new interpreter. What a notebook sees is the same: a process of its own, in
+which nothing but imports has happened. Where forking is unsafe (anywhere but Linux), or
+where no kernel stands by, the kernel is started the usual way.
+
+Place in the flow: below `runner`; notebooks opened in JupyterLab know nothing of it.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from multiprocessing import util
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+__all__ = ["StandByKernelManager", "can_stand_by", "job_context", "stand_by"]
+
+#: Loaded before any fork: what the notebooks load, and nothing that computes.
+PRELOADED = (
+    "ipykernel.kernelapp",
+    "papermill",
+    "minddiff_utils.comparison",
+    "minddiff_utils.cortex",
+    "minddiff_utils.study",
+    "minddiff_utils.summary",
+)
+#: As ipykernel sets it; matplotlib reads it when it is loaded.
+_BACKEND = "module://matplotlib_inline.backend_inline"
+
+#: The kernel that stands by in this process, if any: it and the way to wake it.
+_standing: list[tuple[BaseProcess, Connection]] = []
+
+
+def can_stand_by() -> bool:
+    """Return whether forking a process with these libraries loaded is safe here."""
+    return sys.platform == "linux"
+
+
+def job_context() -> BaseContext:
+    """Return the context in which jobs become processes: forked and preloaded, or new.
+
+    One thread per library from here on, so that no pool of threads is forked.
+    """
+    if not can_stand_by():
+        return multiprocessing.get_context("spawn")
+    os.environ.setdefault("MPLBACKEND", _BACKEND)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    return context
+
+
+def stand_by() -> None:
+    """Fork the kernel of this job; call it first of all in the job's own process."""
+    if not can_stand_by():
+        return
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    kernel = context.Process(target=_wait_and_serve, args=(here, there))
+    kernel.start()
+    there.close()
+    _standing.append((kernel, here))
+    # a job that ends without a notebook lets go of it, and does not wait for it
+    util.Finalize(None, here.close, exitpriority=10)
+
+
+def _wait_and_serve(here: Connection, there: Connection) -> None:
+    here.close()
+    try:
+        argv, env, cwd = there.recv()
+    except EOFError:  # the job ended without a notebook
+        return
+    there.close()
+    os.setsid()  # as jupyter_client does, so that a signal reaches the kernel's own
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = list(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from ipykernel.kernelapp import IPKernelApp
+
+    IPKernelApp.launch_instance(argv[1:])
+
+
+class _Forked:
+    """A forked kernel with the part of `subprocess.Popen` that provisioners use."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process: BaseProcess) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("kernel", timeout or 0.0)
+        return code
+
+    def send_signal(self, signum: int) -> None:
+        if self.pid is not None and self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class _StandByProvisioner(LocalProvisioner):
+    """Wakes the kernel that stands by, where the usual one would start a process."""
+
+    async def launch_kernel(
+        self, cmd: list[str], **kwargs: Any
+    ) -> KernelConnectionInfo:
+        """Hand `cmd` to the kernel that stands by, or start one the usual way.
+
+        Raises
+        ------
+        OSError
+            The kernel that stood by is gone.
+        """
+        if not _standing or "ipykernel_launcher" not in cmd:
+            return await super().launch_kernel(cmd, **kwargs)
+        kernel, wake = _standing.pop()
+        # the kernel ends when this job does; a new one would read it when it is loaded
+        parent = f"--IPKernelApp.parent_handle={os.getpid()}"
+        argv = [*cmd[cmd.index("ipykernel_launcher") :], parent]
+        env = dict(kwargs.get("env") or os.environ)
+        wake.send((argv, env, str(kwargs.get("cwd") or Path.cwd())))
+        wake.close()
+        self.process = cast(Any, _Forked(kernel))
+        self.pid = self.pgid = kernel.pid
+        return self.connection_info
+
+
+class StandByKernelManager(AsyncKernelManager):
+    """jupyter_client's manager, with kernels that stand by where there is one."""
+
+    async def _async_pre_start_kernel(
+        self, **kw: Any
+    ) -> tuple[list[str], dict[str, Any]]:
+        self.kernel_id = self.kernel_id or str(uuid.uuid4())
+        if self.provisioner is None:
+            self.provisioner = _StandByProvisioner(
+                kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
+            )
+        found: tuple[list[str], dict[str, Any]] = await super()._async_pre_start_kernel(
+            **kw
+        )
+        return found
