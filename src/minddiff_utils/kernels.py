@@ -16,9 +16,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
+from collections.abc import Mapping
 from multiprocessing import util
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,7 +30,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-__all__ = ["StandByKernelManager", "can_stand_by", "job_context", "stand_by"]
+__all__ = ["StandByKernelManager", "begin_job", "can_stand_by", "job_context"]
 
 #: Loaded before any fork: what the notebooks load, and nothing that computes.
 PRELOADED = (
@@ -51,12 +53,16 @@ def can_stand_by() -> bool:
     return sys.platform == "linux"
 
 
-def job_context() -> BaseContext:
+#: Jobs from which on loading the libraries once costs less than in each job.
+_WORTH_IT = 3
+
+
+def job_context(n_jobs: int) -> BaseContext:
     """Return the context in which jobs become processes: forked and preloaded, or new.
 
     One thread per library from here on, so that no pool of threads is forked.
     """
-    if not can_stand_by():
+    if not can_stand_by() or n_jobs < _WORTH_IT:
         return multiprocessing.get_context("spawn")
     os.environ.setdefault("MPLBACKEND", _BACKEND)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -65,10 +71,30 @@ def job_context() -> BaseContext:
     return context
 
 
-def stand_by() -> None:
-    """Fork the kernel of this job; call it first of all in the job's own process."""
-    if not can_stand_by():
-        return
+def begin_job(variables: Mapping[str, str]) -> None:
+    """Prepare a job's own process, first of all: its kernel stands by, its end is set.
+
+    `variables` are the run's; the fork server has those of its own start.
+
+
+    The job ends when the run that started it does, and its kernel with it: else a run
+    that was killed would go on unseen, beside the one that takes its place.
+    """
+    os.environ.update(variables)
+    if can_stand_by():
+        _stand_by()
+    threading.Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    run = multiprocessing.parent_process()
+    if run is not None:
+        wait([run.sentinel])
+        os._exit(1)
+
+
+def _stand_by() -> None:
+    """Fork the kernel, while this process has one thread."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
     kernel = context.Process(target=_wait_and_serve, args=(here, there))

@@ -1,0 +1,315 @@
+"""Faults on purpose: kills, a full disk, flipped bytes. A run must outlive them all.
+
+    python -m tests.faults --kills 50 --folder FOLDER
+
+runs the profile smoke undisturbed, then again while it is killed (SIGKILL) at random
+moments, each time started anew by the same command; then with a byte flipped in every
+kind of artefact; then on a disk that fills up. In the end all files must be those of
+the undisturbed run, to the byte, and nothing half-written may be left. It needs Linux,
+takes most of an hour on two cores, and writes what it saw to FOLDER/faults.json. The
+tests use the same functions for a short form.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RUN = [sys.executable, "-m", "minddiff_utils.cli", "run", "--profile", "smoke"]
+#: Folders of copies and records, which hold times, and of memory.
+_NOT_RESULTS = ("notebooks", "batches")
+#: A page and a table that hold seconds.
+_WITH_TIMES = ("report.html", "seconds.csv", "seconds.md", "seconds.tex")
+
+
+def prepare(root: Path) -> None:
+    """Give an empty root the shipped models."""
+    models = root / "data" / "models"
+    models.parent.mkdir(parents=True, exist_ok=True)
+    if not models.exists():
+        models.symlink_to(REPOSITORY / "data" / "models")
+
+
+def start(root: Path, *more: str) -> subprocess.Popen[str]:
+    """Start smoke in `root`, as a user would, in a process group of its own."""
+    prepare(root)
+    return subprocess.Popen(
+        [*RUN, *more],
+        env=os.environ | {"MINDDIFF_ROOT": str(root), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """Return every result of a run by name; manifests and records hold times."""
+    found = {}
+    for folder in (root / "figures" / "smoke", root / "data" / "smoke"):
+        for path in folder.rglob("*"):
+            name = path.relative_to(root)
+            if not path.is_file() or set(name.parts) & set(_NOT_RESULTS):
+                continue
+            told = path.name.endswith(".manifest.json") or path.name in _WITH_TIMES
+            if not told and not path.name.endswith("lock"):
+                found[name.as_posix()] = path.read_bytes()
+    return found
+
+
+def leftovers(root: Path) -> list[str]:
+    """Return what a finished run must not leave: parts, states, journals."""
+    found = [
+        *root.rglob("*.part"),
+        *root.rglob("*.old"),
+        *root.rglob(".*.journal"),
+        *(p for p in root.rglob("unfinished/*") if p.is_file()),
+    ]
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
+    """Return the names of results that are missing, new or other."""
+    names = found.keys() | expected.keys()
+    return sorted(n for n in names if found.get(n) != expected.get(n))
+
+
+# --- kills ----------------------------------------------------------------------------
+
+
+@dataclass
+class Kills:
+    """What was killed, and what the run said of it."""
+
+    victims: Counter[str] = field(default_factory=Counter)
+    in_notebook: Counter[str] = field(default_factory=Counter)
+    said: list[str] = field(default_factory=list)
+    survivors: list[str] = field(default_factory=list)
+    tracebacks: list[str] = field(default_factory=list)
+
+
+def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) -> bool:
+    """Start a run and kill a random process of it; return False if it had ended.
+
+    The victim is the run itself in half of all cases, otherwise a job or its kernel.
+    """
+    process = start(root)
+    deadline = time.monotonic() + rng.uniform(0.5, longest)
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.05)
+    family = _family(process.pid)
+    whole = rng.random() < 0.5 or not family
+    victim = psutil.Process(process.pid) if whole else rng.choice(np.array(family))
+    log.victims["run" if whole else "job or kernel"] += 1
+    victim.send_signal(signal.SIGKILL)
+    try:
+        said, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        log.survivors.append("the run went on without an answer for 60 s")
+    lines = said.strip().splitlines()
+    running = [line.split(":")[0] for line in lines if line.endswith(": queued")]
+    log.in_notebook[running[-1] if running else "before the first notebook"] += 1
+    if not whole:
+        log.said.append(lines[-1] if lines else "")
+    if "Traceback" in said:
+        log.tracebacks.append(said[-2000:])
+    log.survivors += _still_there(family)
+    return True
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _still_there(family: list[psutil.Process]) -> list[str]:
+    """Return processes that outlive their run by more than ten seconds."""
+    _, alive = psutil.wait_procs(family, timeout=10)
+    names = []
+    for process in alive:
+        try:
+            names.append(" ".join(process.cmdline())[:200])
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    return names
+
+
+def run_through(root: Path, *more: str) -> tuple[str, float]:
+    """Run smoke to its end; return what it said and its seconds."""
+    began = time.monotonic()
+    process = start(root, *more)
+    said, _ = process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(said)
+    return said, time.monotonic() - began
+
+
+# --- flipped bytes --------------------------------------------------------------------
+
+
+def flip(path: Path, rng: np.random.Generator) -> None:
+    """Flip a bit of a random byte and put the file's time back, as a bad disk would."""
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[int(rng.integers(len(content)))] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def one_of_each_kind(root: Path) -> Iterator[Path]:
+    """Give one artefact per folder and suffix of a finished run."""
+    seen = set()
+    for name in sorted(results(root)):
+        path = root / name
+        kind = (path.parent, path.suffix)
+        if kind not in seen and path.with_name(f"{path.name}.manifest.json").is_file():
+            seen.add(kind)
+            yield path
+
+
+# --- a full disk ----------------------------------------------------------------------
+
+
+def can_mount() -> bool:
+    """Return whether this user may mount a small disk of memory for a process."""
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def on_small_disk(
+    root: Path, megabytes: int, script: str
+) -> subprocess.CompletedProcess:
+    """Run a shell script with `root` on a disk of so many MB; its files go to `root`."""
+    root.mkdir(parents=True, exist_ok=True)
+    aside = root.with_name(f"{root.name}.kept")
+    mount = (
+        f'mkdir -p "$2" && mount -t tmpfs -o size={megabytes}m tmpfs "$1" && cd "$1" &&'
+        f' {{ {script} ; }} ; code=$? ; cp -a "$1"/. "$2" ; exit $code'
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mount, "sh", str(root), str(aside)],
+        env=os.environ | {"MINDDIFF_ROOT": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shutil.copytree(aside, root, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+    return done
+
+
+# --- the long form --------------------------------------------------------------------
+
+
+def _kill_campaign(folder: Path, n_kills: int, seed: int) -> dict[str, object]:
+    undisturbed, root = folder / "undisturbed", folder / "killed"
+    _, seconds = run_through(undisturbed)
+    rng, log, ended = np.random.default_rng(seed), Kills(), 0
+    while sum(log.victims.values()) < n_kills:
+        # moments all over a run, whatever is done already
+        longest = seconds if ended % 2 else seconds / 4
+        if not kill_once(root, rng, longest, log):
+            ended += 1
+            shutil.rmtree(root)  # the whole run came through: begin another one
+            _say(f"a run came through; {sum(log.victims.values())} kills so far")
+    run_through(root)
+    return {
+        "seconds_undisturbed": round(seconds),
+        "kills": sum(log.victims.values()),
+        "runs_that_came_through": ended,
+        "other_results": differences(results(root), results(undisturbed)),
+        "leftovers": leftovers(root),
+        **{k: v for k, v in asdict(log).items() if k != "said"},
+        "sentences": sorted({_without_names(line) for line in log.said}),
+    }
+
+
+def _without_names(line: str) -> str:
+    return " ".join("..." if "_" in word else word for word in line.split())
+
+
+def _flip_campaign(folder: Path, seed: int) -> dict[str, object]:
+    undisturbed, root = folder / "undisturbed", folder / "flipped"
+    shutil.copytree(undisturbed, root, symlinks=True)
+    expected, rng = results(undisturbed), np.random.default_rng(seed)
+    flipped = list(one_of_each_kind(root))
+    for path in flipped:
+        flip(path, rng)
+    said, _ = run_through(root)
+    return {
+        "flipped": len(flipped),
+        "notebooks_run_again": said.count(": queued"),
+        "other_results": differences(results(root), expected),
+    }
+
+
+def _disk_campaign(folder: Path) -> dict[str, object]:
+    if not can_mount():
+        return {"not_run": "this user may not mount a disk of memory"}
+    undisturbed, root = folder / "undisturbed", folder / "full"
+    shutil.copytree(undisturbed / "data", root / "data", symlinks=True)
+    shutil.rmtree(root / "data" / "smoke" / "derived")
+    used = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e6
+    run = " ".join(RUN)
+    found = []
+    for room in (2, 8, 20):
+        copy = root.with_name(f"full_{room}")
+        done = on_small_disk(copy, round(used) + room, f'cp -a "{root}"/. . && {run}')
+        last = (done.stdout + done.stderr).strip().splitlines()[-1]
+        run_through(copy)
+        found.append(
+            {
+                "room_mb": room,
+                "exit_code": done.returncode,
+                "said": _without_names(last),
+                "leftovers": leftovers(copy),
+                "other_results": differences(results(copy), results(undisturbed)),
+            }
+        )
+    return {"disks": found}
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=2308)
+    parser.add_argument("--folder", type=Path, required=True, help="empty, 2 GB free")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    report = {"kills": _kill_campaign(args.folder, args.kills, args.seed)}
+    report["flips"] = _flip_campaign(args.folder, args.seed)
+    report["disk"] = _disk_campaign(args.folder)
+    text = json.dumps(report, indent=1)
+    (args.folder / "faults.json").write_text(f"{text}\n", encoding="utf-8")
+    _say(text)
+
+
+if __name__ == "__main__":
+    main()
