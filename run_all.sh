@@ -9,6 +9,7 @@ case "${1:-}" in
         echo "./run_all.sh: environment if needed, then \`minddiff run\` (profile demo)."
         [ -x .venv/bin/minddiff ] && exec .venv/bin/minddiff run --help
         echo "  --profile smoke|demo|nsd   size of the run; nsd needs --nsd-root PATH"
+        echo "  --profile nsd --rehearse   nsd on synthetic data of its sizes: needs no data"
         echo "  --subjects 1,2  --only 03,04  --from 02  --jobs N  --shards N  --force  --dry-run"
         exit 0
         ;;

@@ -1,73 +1,76 @@
-"""The smoke profile end to end: every notebook runs, twice with the same bytes."""
+"""The smoke profile end to end: every notebook runs, and kills change no byte."""
 
-import os
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
 from minddiff_utils.claims import CLAIMS, COLUMNS
 from minddiff_utils.runner import GRAPH
+from tests import faults
 
-RUN = [sys.executable, "-m", "minddiff_utils.cli", "run", "--profile", "smoke"]
 LIMIT_S = 900
+N_KILLS = 3
 
 
-def start(root: Path) -> subprocess.Popen:
-    environment = os.environ | {"MINDDIFF_ROOT": str(root), "OMP_NUM_THREADS": "1"}
-    models = root / "data" / "models"
-    models.parent.mkdir(parents=True, exist_ok=True)
-    if not models.exists():
-        repository = Path(__file__).resolve().parents[1]
-        models.symlink_to(repository / "data" / "models")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*RUN, "--jobs", "1"], env=environment, **pipes)
+@dataclass(frozen=True)
+class Smoke:
+    """Two roots in which smoke was run to its end, one of them with kills."""
+
+    undisturbed: Path
+    killed: Path
+    kills: faults.Kills
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Run smoke in two empty roots at once, as two users would."""
-    made = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    for process in [start(root) for root in made]:
-        said, _ = process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 0, said
-    return made
-
-
-def artefacts(root: Path) -> dict[str, bytes]:
-    """Return the tables, images and claims of a run; manifests hold times."""
-    figures, derived = root / "figures" / "smoke", root / "data" / "smoke" / "derived"
-    paths = [
-        *figures.glob("tables/*"),
-        *figures.glob("*.csv"),
-        *figures.glob("*.png"),
-        *derived.rglob("*.png"),
-        *derived.rglob("*.csv"),
-    ]
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in paths
-        # manifests and the table of seconds hold times
-        if not path.name.endswith(".manifest.json") and path.stem != "seconds"
-    }
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
+    undisturbed = faults.start(first, "--jobs", "1")
+    log, rng = faults.Kills(), np.random.default_rng(2308)
+    for _ in range(N_KILLS):
+        faults.kill_once(second, rng, 45.0, log)
+    faults.run_through(second, "--jobs", "1")
+    said, _ = undisturbed.communicate(timeout=LIMIT_S)
+    assert undisturbed.returncode == 0, said
+    return Smoke(first, second, log)
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_two_runs_give_the_same_tables_and_images_to_the_byte(
-    roots: list[Path],
+def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
+    smoke: Smoke,
 ) -> None:
-    first, second = (artefacts(root) for root in roots)
-    assert first.keys() == second.keys()
-    assert len(first) > 60
-    assert [name for name in first if first[name] != second[name]] == []
+    assert sum(smoke.kills.victims.values()) == N_KILLS
+    assert smoke.kills.tracebacks == []
+    assert smoke.kills.survivors == []
+    found, expected = faults.results(smoke.killed), faults.results(smoke.undisturbed)
+    assert len(expected) > 200
+    assert faults.differences(found, expected) == []
+    for root in (smoke.killed, smoke.undisturbed):
+        assert faults.leftovers(root) == []
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_every_notebook_was_executed_without_an_error(roots: list[Path]) -> None:
-    folder = roots[0] / "figures" / "smoke" / "notebooks"
+def test_flipped_bits_are_found_by_their_digest_and_only_they_are_made_again(
+    smoke: Smoke,
+) -> None:
+    root, rng = smoke.killed, np.random.default_rng(2308)
+    image = sorted(root.glob("data/smoke/derived/subj01/stage1/*.png"))[0]
+    table = root / "figures" / "smoke" / "tables" / "T1_comparison.csv"
+    for path in (image, table):
+        faults.flip(path, rng)
+    said, _ = faults.run_through(root, "--jobs", "1")
+    again = [line.split(":")[0] for line in said.splitlines() if "queued" in line]
+    assert again == ["03_stage1_subj01", "05_evaluation"]
+    found, expected = faults.results(root), faults.results(smoke.undisturbed)
+    assert faults.differences(found, expected) == []
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_every_notebook_was_executed_without_an_error(smoke: Smoke) -> None:
+    folder = smoke.undisturbed / "figures" / "smoke" / "notebooks"
     made = {path.stem.removesuffix("_subj01"): path for path in folder.glob("*.ipynb")}
     assert set(made) == {notebook.stem for notebook in GRAPH}
     for path in made.values():
@@ -78,9 +81,9 @@ def test_every_notebook_was_executed_without_an_error(roots: list[Path]) -> None
 
 @pytest.mark.timeout(LIMIT_S)
 def test_the_ledger_has_every_claim_and_compares_none_with_the_paper(
-    roots: list[Path],
+    smoke: Smoke,
 ) -> None:
-    ledger = pd.read_csv(roots[0] / "figures" / "smoke" / "claims.csv")
+    ledger = pd.read_csv(smoke.undisturbed / "figures" / "smoke" / "claims.csv")
     assert tuple(ledger.columns) == COLUMNS
     assert list(ledger["claim"]) == [claim.claim for claim in CLAIMS]
     # one subject of a few images, and no number of the paper is ever claimed
@@ -91,26 +94,25 @@ def test_the_ledger_has_every_claim_and_compares_none_with_the_paper(
 
 @pytest.mark.timeout(LIMIT_S)
 def test_zero_iterations_of_stage_2_are_stage_1_to_the_byte(
-    roots: list[Path],
+    smoke: Smoke,
 ) -> None:
-    folder = roots[0] / "data" / "smoke" / "derived" / "subj01"
+    folder = smoke.undisturbed / "data" / "smoke" / "derived" / "subj01"
     still = pd.read_csv(folder / "zero_iterations.csv")
     assert len(still) == 4
     assert still["equal"].all()
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_a_second_run_skips_everything(roots: list[Path]) -> None:
-    process = start(roots[0])
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+def test_a_second_run_skips_everything(smoke: Smoke) -> None:
+    said, _ = faults.run_through(smoke.undisturbed)
     assert said.count("up to date") == len(GRAPH)
     assert "queued" not in said
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_the_report_stands_alone(roots: list[Path]) -> None:
-    page = (roots[0] / "figures" / "smoke" / "report.html").read_text(encoding="utf-8")
+def test_the_report_stands_alone(smoke: Smoke) -> None:
+    path = smoke.undisturbed / "figures" / "smoke" / "report.html"
+    page = path.read_text(encoding="utf-8")
     assert "in-silico" in page
     assert 'src="http' not in page
     assert page.count("data:image/png;base64,") >= 15

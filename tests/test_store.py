@@ -1,6 +1,9 @@
 """Artefacts are atomic, deterministic and say what made them."""
 
 import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from minddiff_utils import store
 from minddiff_utils.errors import ConfigError, StoreError
+from tests import faults
 
 
 @pytest.fixture
@@ -312,3 +316,59 @@ def test_a_second_run_in_the_same_folder_is_refused_in_one_sentence(
             pass
     with store.alone(tmp_path / "data"):  # free again
         pass
+
+
+# --- a full disk ----------------------------------------------------------------------
+
+_FILL = """
+import numpy as np
+from pathlib import Path
+from minddiff_utils import store
+from minddiff_utils.errors import StoreError
+run = store.start("smoke", subject=1)
+for mb, end in ((1, "whole"), (9, "refused")):
+    path = Path(f"a{mb}.h5")
+    try:
+        store.write_arrays(path, {"a": np.ones(mb * 2**18, np.float32)}, run=run)
+        print(path, "whole")
+    except StoreError as error:
+        print(error)
+print(sorted(p.name for p in Path().iterdir() if p.suffix != ".json"))
+"""
+
+
+@pytest.mark.skipif(not faults.can_mount(), reason="no small disk can be mounted")
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "fill.py"
+    script.write_text(_FILL)
+    done = faults.on_small_disk(tmp_path / "disk", 4, f"{sys.executable} {script}")
+    assert done.returncode == 0, done.stderr
+    first, second, left = done.stdout.splitlines()
+    assert first == "a1.h5 whole"
+    assert second.startswith("a9.h5 could not be written (No space left on device):")
+    assert left == "['a1.h5']"
+
+
+def test_what_killed_writers_left_is_swept_away_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    host = socket.gethostname().partition(".")[0]
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {
+        f".a.png.{host}.{dead.pid}.part": False,
+        f".b.h5.{host}.{os.getpid()}.part": True,
+        f".c.csv.another-machine.{dead.pid}.part": True,
+        "betas.hdf5.part": True,  # of a download, which goes on
+        "d.png": True,
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(b"1")
+    old = tmp_path / ".e.h5.another-machine.1.part"
+    old.write_bytes(b"1")
+    os.utime(old, (0, 0))
+    store.sweep(tmp_path)
+    stay = {name for name, stays in names.items() if stays}
+    assert {path.name for path in tmp_path.iterdir()} == stay

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import yaml
 from minddiff_utils import __version__
 from minddiff_utils.config import Profile, load_profile, read_environment
 from minddiff_utils.errors import ConfigError, DataError, MindDiffError, check_exists
-from minddiff_utils.runner import is_done, make_plan, run_plan
+from minddiff_utils.runner import Engine, local_processes, make_plan, run_plan, why
 from minddiff_utils.store import Tree, read_table
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def _tree(args: argparse.Namespace, profile: Profile) -> Tree:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.rehearse:
+        _rehearse(args)
+        return
     overrides = _overrides(args)
     profile = load_profile(args.profile, overrides)
     tree = _tree(args, profile)
@@ -77,21 +81,70 @@ def _run(args: argparse.Namespace) -> None:
     chosen = {"only": only, "first": args.first, "n_shards": args.shards}
     if args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    engine = _engine(args, profile)
     plan = make_plan(profile, tree, overrides, **chosen)
     _say(f"{profile.label} · subjects {', '.join(map(str, profile.subjects))}")
     if args.dry_run:
         for job in plan.jobs:
-            state = "up to date" if is_done(job, tree) else "would run"
+            reason = why(job, tree) or ("forced" if args.force else "")
+            state = f"would run ({reason})" if reason else "up to date"
             _say(f"{job.name}: {state}")
         return
-    run_plan(plan, n_jobs=args.jobs, force=args.force, say=_say)
+    run_plan(plan, n_jobs=args.jobs, force=args.force, say=_say, engine=engine)
     if not only:
         _say(f"Report: {tree.figures / 'report.html'}")
         _claims(args)
 
 
+def _rehearse(args: argparse.Namespace) -> None:
+    from minddiff_utils import rehearsal  # loads torch and diffusers, seconds
+
+    if args.profile != "nsd":
+        raise ConfigError(
+            f"--rehearse is for --profile nsd: {args.profile} runs as it is."
+        )
+    if args.nsd_root or args.models or args.engine != "local":
+        raise ConfigError(
+            "--rehearse writes its own data and models, and runs here: leave"
+            " --nsd-root, --models and --engine out."
+        )
+    found = rehearsal.rehearse(_overrides(args), read_environment().root)
+    only = tuple(args.only.split(",")) if args.only else ()
+    chosen = {"only": only, "first": max("01", args.first), "n_shards": args.shards}
+    plan = make_plan(found.profile, found.tree, found.overrides, **chosen)
+    _say(f"{found.profile.label} · subject {found.subject} · {found.kind} models")
+    if args.dry_run:
+        for job in plan.jobs:
+            reason = why(job, found.tree) or ("forced" if args.force else "")
+            _say(f"{job.name}: " + (f"would run ({reason})" if reason else "done"))
+        return
+    preparing = rehearsal.prepare(found, _say)
+    run_plan(plan, n_jobs=1, force=args.force, say=_say)  # peaks are each one's own
+    record = rehearsal.finish(found, preparing, rehearsal.fits_of(found, _say))
+    for line in rehearsal.last_words(found, record):
+        _say(line)
+
+
+def _engine(args: argparse.Namespace, profile: Profile) -> Engine:
+    """Return what runs the notebooks: processes here, or workers of dask."""
+    if args.scheduler and args.cluster:
+        raise ConfigError(
+            "--scheduler and --cluster both say where the workers are: give one of "
+            "them."
+        )
+    if args.engine == "local":
+        if args.scheduler or args.cluster:
+            raise ConfigError("--scheduler and --cluster need --engine dask.")
+        return local_processes
+    from minddiff_utils.engine import dask_workers, read_queue  # loads dask, a second
+
+    queue = read_queue(Path(args.cluster)) if args.cluster else None
+    gpu = profile.models.device == "cuda"
+    return partial(dask_workers, scheduler=args.scheduler, queue=queue, gpu=gpu)
+
+
 def _simulate(args: argparse.Namespace) -> None:
-    args.only, args.first, args.shards = "00", "", 1
+    args.only, args.first, args.shards, args.rehearse = "00", "", 1, False
     _run(args)
 
 
@@ -201,7 +254,8 @@ def _plan(args: argparse.Namespace) -> None:
         rows.append(_plan_row(one, hours, each))
     for line in _aligned(rows):
         _say(line)
-    for line in (*_plan_notes(found, profile), *_plan_space(profile)):
+    notes = _plan_notes(found, profile)
+    for line in (*notes, *_plan_space(profile), *_plan_rehearsed(profile)):
         _say(line)
 
 
@@ -220,7 +274,20 @@ def _chooser(args: argparse.Namespace, profile: Profile) -> "Chooser":
     if args.tflops is not None:
         cost.estimated_rates(args.tflops, models.device, models.dtype)  # checks it
         return lambda dtype: cost.estimated_rates(args.tflops, models.device, dtype)
-    return lambda dtype: cost.find_rates(None, models.backbone, models.device, dtype)
+    rehearsed = _rehearsed() / "rates"  # this machine's own come first
+
+    def find(dtype: cost.Precision) -> cost.Rates | None:
+        kind = (models.backbone, models.device, dtype)
+        return cost.find_rates(rehearsed, *kind) or cost.find_rates(None, *kind)
+
+    return find
+
+
+def _rehearsed() -> Path:
+    """Return the folder in which a rehearsal says what it found."""
+    from minddiff_utils.rehearsal import NAME
+
+    return read_environment().root / "figures" / NAME
 
 
 def _plan_row(
@@ -304,6 +371,21 @@ def _plan_space(profile: Profile) -> list[str]:
         parts = ", ".join(f"{k} {v / 1e9:,.1f}" for k, v in space.parts.items())
         lines.append(f"{words}: {space.total / 1e9:,.0f} GB ({parts}).")
     return lines
+
+
+def _plan_rehearsed(profile: Profile) -> list[str]:
+    """Return what a rehearsal on this machine says of the whole run, if there was."""
+    path = _rehearsed() / "rehearsal.json"
+    if profile.simulation is not None or profile.models.backbone != "sd14":
+        return []
+    if not path.is_file():
+        return [
+            "Nobody has rehearsed it here: minddiff run --profile nsd --rehearse times"
+            " every notebook on synthetic data of NSD's sizes."
+        ]
+    from minddiff_utils import rehearsal
+
+    return rehearsal.whole_run_words(rehearsal.read_record(path), profile)
 
 
 # --- study ----------------------------------------------------------------------------
@@ -401,10 +483,33 @@ def _add_job_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--nsd-root", default="", help="folder of the real NSD")
     command.add_argument("--jobs", type=int, default=2, help="notebooks at once")
     command.add_argument("--force", action="store_true", help="run all again")
-    command.add_argument("--dry-run", action="store_true", help="only say what runs")
+    command.add_argument(
+        "--dry-run", action="store_true", help="only say what would run, and why"
+    )
+    command.add_argument(
+        "--engine",
+        default="local",
+        choices=("local", "dask"),
+        help="processes of this machine, or workers of dask.distributed",
+    )
+    command.add_argument(
+        "--scheduler", default="", metavar="ADDRESS", help="of a running dask scheduler"
+    )
+    command.add_argument(
+        "--cluster",
+        default="",
+        metavar="FILE",
+        help="YAML that says how to ask a queue for workers: system and options",
+    )
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="with --profile nsd: run it on synthetic data of NSD's sizes with random"
+        " models and a few images, and say what the whole run would take",
+    )
     command.add_argument("--only", default="", help="notebook numbers, as 03,04")
     command.add_argument("--from", dest="first", default="", help="as 02")
     command.add_argument(

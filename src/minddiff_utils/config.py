@@ -528,7 +528,8 @@ def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
         *parents, leaf = str(dotted).split(".")
         if not all((*parents, leaf)):
             raise ConfigError(
-                f"The override {dotted!r} names no field: write it as stage2.n_iter."
+                f"The override {_line(repr(dotted))} names no field: write it as"
+                " stage2.n_iter."
             )
         node = nested
         for parent in parents:
@@ -545,9 +546,15 @@ def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _contradiction(key: str, value: object) -> ConfigError:
     return ConfigError(
-        f"One override sets {key} to {value!r}, another sets a field of it: keep one of"
-        " the two."
+        f"One override sets {_line(key)} to {_line(repr(value))}, another sets a field"
+        " of it: keep one of the two."
     )
+
+
+def _line(text: str, most: int = 200) -> str:
+    """Return what a user gave so that it fits into a sentence: no line break, short."""
+    shown = text if text.isprintable() else ascii(text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
 #: What PyYAML raises, beside its own errors, at values that are none of their type.
@@ -571,8 +578,10 @@ def parse_yaml(text: str, origin: str) -> Any:
         gigabytes or hold themselves.
     """
     try:
-        _check_nodes(yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        _check_nodes(root)
+        return None if root is None else loader.construct_document(root)
     except _NOT_YAML as error:
         deep = isinstance(error, RecursionError)
         words = "it is nested too deeply" if deep else " ".join(str(error).split())
@@ -612,7 +621,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
         raise ConfigError(
-            f"Profile {name!r} does not exist in {folder}: use one of"
+            f"Profile {_line(repr(name))} does not exist in {folder}: use one of"
             f" {', '.join(known)}."
         )
     path, nested = folder / f"{name}.yaml", _nest(overrides or {})
@@ -647,13 +656,13 @@ def _resolve(name: str, path: Path, overrides: Mapping[str, Any]) -> Profile:
         return Profile.model_validate(_freeze(_merge(raw, overrides)))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = _line(".".join(str(part) for part in first["loc"]))
         group: Any = raw
         for part in first["loc"][:-1]:
             group = group.get(part) if isinstance(group, Mapping) else None
         in_file = first["type"] == "missing" and isinstance(group, Mapping)
         origin = "" if in_file else _origin(first, overrides)
-        remedy = f"mend the override {origin}" if origin else f"mend {path}"
+        remedy = f"mend the override {_line(origin)}" if origin else f"mend {path}"
         raise ConfigError(
             f"Profile {name!r}, {key or 'as a whole'} {_fault(first)}: {remedy}."
         ) from error
@@ -698,7 +707,7 @@ def _fault(error: "ErrorDetails") -> str:
     words = known.get(kind, words)
     given = error["input"]
     shown = list(given) if isinstance(given, tuple) else given
-    return f"is {shown!r}, but must be {words}"
+    return f"is {_line(repr(shown))}, but must be {words}"
 
 
 def _known_keys(group: Sequence[int | str]) -> str:

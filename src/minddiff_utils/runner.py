@@ -8,35 +8,47 @@ took and how much memory. Place in the flow: layer 10; `cli` calls it.
 
 import ast
 import json
-import multiprocessing
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nbformat
 
-from minddiff_utils import provenance
+from minddiff_utils import kernels, provenance
 from minddiff_utils.config import Profile, project_root
 from minddiff_utils.errors import ConfigError, RunError
-from minddiff_utils.store import Tree, alone
+from minddiff_utils.store import Tree, alone, sweep
 
 __all__ = [
     "GRAPH",
+    "Engine",
     "Job",
     "Plan",
     "Result",
+    "Say",
+    "Workers",
     "check_parameters",
     "execute",
+    "finished_since",
+    "is_done",
+    "local_processes",
     "make_plan",
+    "process_died",
     "read_parameters",
+    "record_stamp",
     "run_plan",
+    "why",
 ]
+
+#: Tells the user one line.
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Notebook:
     stem: str
     per_subject: bool
     per_shard: bool = False
+    shows_study: bool = False
 
 
 #: The main line, in order; each needs all before it (of its own subject).
@@ -54,7 +67,7 @@ GRAPH = (
     Notebook("01_data_prep", per_subject=True),
     Notebook("02_decoding", per_subject=True),
     Notebook("03_stage1", per_subject=True, per_shard=True),
-    Notebook("04_stage2", per_subject=True, per_shard=True),
+    Notebook("04_stage2", per_subject=True, per_shard=True, shows_study=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False),
 )
@@ -62,13 +75,14 @@ GRAPH = (
 
 @dataclass(frozen=True)
 class Job:
-    """One execution of one notebook."""
+    """One execution of one notebook; `key` is the digest of `facts`."""
 
     notebook: str
     subject: int | None
     key: str
     needs: tuple[str, ...]
     parameters: Mapping[str, Any] = field(hash=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def name(self) -> str:
@@ -91,12 +105,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """How one job ended; `failure` is empty if it went well."""
+    """How one job ended; `failure` is empty if it went well.
+
+    `where` names the worker that did it, where there are several machines.
+    """
 
     name: str
     seconds: float
     peak_mb: float
     failure: str = ""
+    where: str = ""
 
 
 # --- parameters -------------------------------------------------------------------
@@ -204,12 +222,13 @@ def make_plan(
             )
     profile.check_shards(n_shards)
     jobs: list[Job] = []
+    place = (source, tree.study)
     for notebook in GRAPH:
         if notebook.stem.startswith("00") and profile.simulation is None:
             continue
         before = tuple(jobs)  # shards of one notebook do not need each other
         for part in _parts(notebook, profile, n_shards):
-            jobs.append(_job(notebook, part, profile, overrides, before, source))
+            jobs.append(_job(notebook, part, profile, overrides, before, place))
     kept = [
         job
         for job in jobs
@@ -234,8 +253,9 @@ def _job(
     profile: Profile,
     overrides: Mapping[str, Any],
     before: Sequence[Job],
-    source: Path,
+    place: tuple[Path, Path],
 ) -> Job:
+    source, study = place
     path = source / f"{notebook.stem}.ipynb"
     if not path.is_file():
         raise RunError(f"{path} is missing: restore the notebook.")
@@ -249,40 +269,119 @@ def _job(
     needs = [b for b in before if subject is None or b.subject in (None, subject)]
     facts = {
         "notebook": provenance.digest_file(path),
-        "code": provenance.code_digest(),
-        "profile": profile.digest,
-        "before": [b.key for b in needs],
+        "code": provenance.code_digest(notebook.stem),
+        "profile": profile.part_digest(notebook.stem),
+        "before": {b.name: b.key for b in needs},
         **part,
     }
+    if notebook.shows_study:
+        facts["study"] = _folder_digest(study)
     names = tuple(b.name for b in needs)
     key = provenance.digest_json(facts)
-    return Job(notebook.stem, subject, key, names, parameters)
+    return Job(notebook.stem, subject, key, names, parameters, facts)
+
+
+def _folder_digest(folder: Path) -> str:
+    """Return a digest of the files in `folder`, manifests aside; they hold times."""
+    files = (p for p in folder.glob("*") if p.is_file() and ".manifest." not in p.name)
+    return provenance.digest_paths(sorted(files), folder)
+
+
+# --- what is up to date -----------------------------------------------------------
 
 
 def is_done(job: Job, tree: Tree) -> bool:
     """Return whether `job` was run with this key and its artefacts are still there."""
+    return not why(job, tree)
+
+
+def why(job: Job, tree: Tree) -> str:
+    """Return why `job` has to run, in a few words; empty if it is up to date."""
+    path = _record(job, tree)
+    if not path.is_file():
+        copy = tree.notebooks / f"{job.name}.ipynb"
+        return "did not finish" if copy.exists() else "new"
+    record = _read_record(path)
+    if record is None:
+        return "its record is damaged"
+    if record["key"] != job.key:
+        return _changes(job, record.get("facts"))
+    for name, stamp in record["artefacts"].items():
+        change = _change(Path(name), stamp)
+        if change:
+            return f"{Path(name).name} {change}"
+    return ""
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return the record at `path`, None unless it is whole and one of ours."""
     try:
-        record = json.loads(_record(job, tree).read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    if not isinstance(record, dict) or record.get("key") != job.key:
-        return False
-    artefacts = record.get("artefacts")
-    if not isinstance(artefacts, dict):
-        return False  # not a record of ours: run again
-    return all(_unchanged(Path(p), facts) for p, facts in artefacts.items())
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("artefacts"), dict)
+    return record if whole and "key" in record else None
 
 
-def _unchanged(path: Path, facts: Sequence[int]) -> bool:
+def _changes(job: Job, old: object) -> str:
+    """Return what has changed since: the job's own facts, else those before it."""
+    if not isinstance(old, dict):
+        return "its record is of an earlier version"
+    own = [f for f in job.facts if f != "before" and old.get(f) != job.facts[f]]
+    if own:
+        return ", ".join(f"{fact} changed" for fact in sorted(own, reverse=True))
+    before, was = job.facts.get("before", {}), old.get("before")
+    was = was if isinstance(was, dict) else {}
+    for name, key in before.items():  # in order: the first has changed by itself
+        if was.get(name) != key:
+            return f"{name} {'changed' if name in was else 'is new'}"
+    gone = [name for name in was if name not in before]
+    return f"{gone[0]} is no more" if gone else "its record is of an earlier version"
+
+
+def _change(path: Path, known: object) -> str:
+    """Return what happened to an artefact since, empty if nothing did.
+
+    Content decides: a bad disk changes no time, and a copied tree has other times.
+    """
+    size, digest = known if isinstance(known, list) and len(known) == 2 else (-1, "")
     try:
-        return _stamp(path) == list(facts)
+        if path.stat().st_size != size or provenance.digest_file(path) != digest:
+            return "was changed or is damaged"
     except OSError:
-        return False
+        return "is gone"
+    return ""
+
+
+def _content(path: Path) -> list[Any]:
+    """Return size in bytes and digest of the file at `path`."""
+    return [path.stat().st_size, provenance.digest_file(path)]
 
 
 def _stamp(path: Path) -> list[int]:
+    """Return size in bytes and time of change in ns of the file at `path`."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
+
+
+def finished_since(job: Job, tree: Tree, stamp: Sequence[int]) -> Result | None:
+    """Return the result of `job` if it was done after its record had this stamp.
+
+    `stamp` is what `record_stamp` said then.
+    """
+    path = _record(job, tree)
+    if not is_done(job, tree) or _stamp(path) == list(stamp):
+        return None
+    record = _read_record(path) or {}
+    return Result(job.name, record.get("seconds", 0.0), record.get("peak_mb", 0.0))
+
+
+def record_stamp(job: Job, tree: Tree) -> list[int]:
+    """Return the stamp of the record of `job`, empty where there is none."""
+    try:
+        return _stamp(_record(job, tree))
+    except OSError:
+        return []
 
 
 def _record(job: Job, tree: Tree) -> Path:
@@ -313,6 +412,7 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
             kernel_name="python3",
             cwd=source,
             progress_bar=False,
+            kernel_manager_class=kernels.StandByKernelManager,
             extra_arguments=["--log-level=40"],  # errors only, not the start-up hints
         )
     except papermill.PapermillExecutionError as error:
@@ -351,79 +451,145 @@ def _remember(
     kept = [line for line in sorted(set(lines)) if Path(line).exists()]
     facts = {
         "key": job.key,
+        "facts": dict(job.facts),
         "seconds": round(seconds, 1),
         "peak_mb": round(peak_mb),
-        "artefacts": {p: _stamp(Path(p)) for p in kept},
+        "artefacts": {p: _content(Path(p)) for p in kept},
     }
     part = record.with_suffix(".part")
     part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     part.replace(record)
 
 
+# --- running a plan ---------------------------------------------------------------
+
+
+class Workers(Protocol):
+    """What jobs are given to: processes of this machine, or workers of many."""
+
+    @property
+    def losses(self) -> tuple[type[Exception], ...]:
+        """Return what a future raises where a job was lost, not where it failed."""
+        ...
+
+    def submit(self, job: Job) -> "Future[Result]":
+        """Start `job` and return at once."""
+        ...
+
+    def explain(self, name: str, error: Exception, /) -> str:
+        """Return the sentence on the loss of the job `name`: what to do."""
+        ...
+
+
+#: Opens the workers for a plan, a number of jobs at once and what tells the user.
+Engine = Callable[[Plan, int, Say], AbstractContextManager[Workers]]
+
+
+class _Processes:
+    losses = (BrokenProcessPool,)
+
+    def __init__(self, pool: ProcessPoolExecutor, plan: Plan) -> None:
+        self._pool, self._plan = pool, plan
+
+    def submit(self, job: Job) -> Future[Result]:
+        return self._pool.submit(execute, job, self._plan.tree, self._plan.source)
+
+    def explain(self, name: str, _error: Exception, /) -> str:
+        return process_died(name)
+
+
+def process_died(name: str) -> str:
+    """Return the sentence on a process that died below the job `name`."""
+    return (
+        f"A process died while {name} ran, which happens when memory runs out: lower "
+        "--jobs and give the same command again; what is done is kept."
+    )
+
+
+@contextmanager
+def local_processes(plan: Plan, n_jobs: int, _say: Say) -> Iterator[Workers]:
+    """Give each job a process of its own on this machine, up to `n_jobs` at once."""
+    pool = ProcessPoolExecutor(
+        n_jobs,
+        kernels.job_context(len(plan.jobs)),
+        initializer=kernels.begin_job,
+        initargs=(dict(os.environ),),
+        max_tasks_per_child=1,
+    )
+    with pool:
+        yield _Processes(pool, plan)
+
+
 def run_plan(
-    plan: Plan, *, n_jobs: int, force: bool, say: Callable[[str], None]
+    plan: Plan,
+    *,
+    n_jobs: int,
+    force: bool,
+    say: Say,
+    engine: Engine = local_processes,
 ) -> list[Result]:
     """Run what is not up to date, up to `n_jobs` notebooks at once.
 
     Raises
     ------
     RunError
-        A notebook failed; the sentence names the cell and how to continue.
+        A notebook failed or was lost; the sentence says how to continue.
     StoreError
         Another run is at work on the same profile below the same root.
     """
     with alone(plan.tree.root / "data" / plan.tree.profile_name):
-        return _run_alone(plan, n_jobs=n_jobs, force=force, say=say)
+        for folder in (
+            plan.tree.root / "data" / plan.tree.profile_name,
+            plan.tree.figures,
+        ):
+            sweep(folder)
+        todo = [j for j in plan.jobs if force or not is_done(j, plan.tree)]
+        for job in plan.jobs:
+            if job not in todo:
+                say(f"{job.name}: up to date")
+        if not todo:
+            return []
+        with engine(replace(plan, jobs=tuple(todo)), n_jobs, say) as workers:
+            return _run_all(todo, workers, n_jobs, say)
 
 
-def _run_alone(
-    plan: Plan, *, n_jobs: int, force: bool, say: Callable[[str], None]
+def _run_all(
+    todo: Sequence[Job], workers: Workers, n_jobs: int, say: Say
 ) -> list[Result]:
-    todo = [j for j in plan.jobs if force or not is_done(j, plan.tree)]
-    for job in plan.jobs:
-        if job not in todo:
-            say(f"{job.name}: up to date")
     results: list[Result] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_jobs, context, max_tasks_per_child=1) as pool:
-        for result in _in_order(todo, plan, pool, say):
-            results.append(result)
-            if result.failure:
-                pool.shutdown(cancel_futures=True)
-                raise RunError(
-                    f"{result.failure}; mend it and give the same command again: what "
-                    "is done is kept."
-                )
-            done = f"{len(results)} of {len(todo)}"
-            cost = f"{result.seconds:.0f} s, {result.peak_mb:.0f} MB"
-            say(f"{result.name}: done in {cost} ({done})")
+    for result in _in_order(todo, workers, n_jobs, say):
+        results.append(result)
+        if result.failure:
+            say(f"{result.name}: failed")
+            raise RunError(
+                f"{result.failure}; mend it and give the same command again: what is "
+                "done is kept."
+            )
+        done = f"{len(results)} of {len(todo)}"
+        cost = f"{result.seconds:.0f} s, {result.peak_mb:.0f} MB"
+        where = f" by {result.where}" if result.where else ""
+        say(f"{result.name}: done in {cost}{where} ({done})")
     return results
 
 
 def _in_order(
-    todo: Sequence[Job],
-    plan: Plan,
-    pool: ProcessPoolExecutor,
-    say: Callable[[str], None],
+    todo: Sequence[Job], workers: Workers, n_jobs: int, say: Say
 ) -> Iterator[Result]:
     waiting = {job.name: job for job in todo}
     running: dict[Future[Result], str] = {}
     while waiting or running:
         open_names = set(waiting) | set(running.values())
         ready = [j for j in waiting.values() if not open_names & set(j.needs)]
-        for job in ready:
+        # no more than can run: a job that waits on a worker would be lost with it
+        for job in ready[: n_jobs - len(running)]:
             del waiting[job.name]
-            running[pool.submit(execute, job, plan.tree, plan.source)] = job.name
+            running[workers.submit(job)] = job.name
             say(f"{job.name}: queued")
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             name = running.pop(future)
             try:
                 result = future.result()
-            except BrokenProcessPool as error:
-                raise RunError(
-                    f"A process died while {name} ran, which happens when memory runs "
-                    "out: lower --jobs and give the same command again; what is done "
-                    "is kept."
-                ) from error
+            except workers.losses as error:
+                raise RunError(workers.explain(name, error)) from error
             yield result

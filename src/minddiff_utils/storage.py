@@ -14,7 +14,16 @@ from minddiff_utils.config import Profile
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.nsd_facts import FACTS, SEEN, SUBJECT1
 
-__all__ = ["Space", "kept", "to_download"]
+__all__ = [
+    "Space",
+    "area_voxels",
+    "feature_values",
+    "images_seen",
+    "kept",
+    "session_bytes",
+    "target_counts",
+    "to_download",
+]
 
 #: Bytes of an hdf5 session per index of the volume: 750 trials in int16, and chunks.
 _PER_INDEX = 750 * 2 + 64
@@ -66,16 +75,49 @@ def to_download(profile: Profile) -> Space:
     _check(profile)
     sessions = profile.data.sessions
     betas = sum(
-        min(sessions, FACTS[s].n_sessions) * prod(FACTS[s].grid) * _PER_INDEX
-        for s in profile.subjects
+        min(sessions, FACTS[s].n_sessions) * session_bytes(s) for s in profile.subjects
     )
     return Space({"betas": betas, "stimuli": _STIMULI, "captions": _CAPTIONS})
 
 
-def _n_voxels(subject: int) -> float:
+def session_bytes(subject: int) -> int:
+    """Return the bytes of one session's betas as hdf5.
+
+    >>> session_bytes(1) / 1e9
+    1.093536288
+    """
+    return prod(FACTS[subject].grid) * _PER_INDEX
+
+
+def area_voxels(subject: int) -> float:
     """Return the voxels of the eleven areas: those of subject 1, others by share."""
     share = SUBJECT1["11 areas"] / FACTS[1].n_nsdgeneral
     return share * FACTS[subject].n_nsdgeneral
+
+
+def images_seen(sessions: int) -> tuple[int, int]:
+    """Return the distinct images of a subject's sessions, and how many are not shared.
+
+    Where the number was not published, those of the next larger number of sessions.
+
+    >>> images_seen(37)
+    (9841, 8859)
+    """
+    known = [n for n in SEEN if n >= sessions]
+    n_images, _, n_other, _ = SEEN[min(known, default=40)]
+    return n_images, n_other
+
+
+def feature_values(profile: Profile) -> int:
+    """Return the values of c, z and Z_CLIP of one image, the decoders' targets."""
+    return sum(target_counts(profile).values())
+
+
+def target_counts(profile: Profile) -> dict[str, int]:
+    """Return the targets of c, z and, all layers together, Z_CLIP."""
+    clip = len(profile.features.clip_layers) * _CLIP_LAYER
+    text = profile.models.n_tokens * _TEXT_WIDTH
+    return {"c": text, "z": _LATENT, "clip": clip}
 
 
 def _weights(profile: Profile, n_voxels: float) -> float:
@@ -101,16 +143,14 @@ def kept(profile: Profile) -> Space:
         The profile is simulated.
     """
     _check(profile)
-    known = [n for n in SEEN if n >= profile.data.sessions]
-    n_images = SEEN[min(known, default=40)][0]
+    n_images = images_seen(profile.data.sessions)[0]
     n_test, n_subjects = profile.data.n_reconstruct, len(profile.subjects)
-    features = profile.models.n_tokens * _TEXT_WIDTH + _LATENT
-    features += len(profile.features.clip_layers) * _CLIP_LAYER
+    features = feature_values(profile)
     pixels = 3 * profile.models.image_size**2
     decoded = 4 * 2 * features * (n_test + profile.data.n_validation)
     shown = min(n_test, profile.stage2.n_images_trajectory)
     frames = shown * profile.stage2.n_trajectory * len(_ALIGNED)
-    voxels = [_n_voxels(subject) for subject in profile.subjects]
+    voxels = [area_voxels(subject) for subject in profile.subjects]
     return Space(
         {
             "responses": sum(4 * n_images * n for n in voxels),

@@ -9,6 +9,8 @@ shares together. Place in the flow: layer 3; notebooks read and write only throu
 import fcntl
 import json
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +58,7 @@ __all__ = [
     "read_png",
     "read_table",
     "start",
+    "sweep",
     "write_arrays",
     "write_figure",
     "write_part",
@@ -238,13 +241,21 @@ def fix_threads(run: Run) -> None:
 # --- writing ----------------------------------------------------------------------
 
 
+def _reason(error: OSError) -> str:
+    """Return the system's words; HDF5 hides them in a paragraph of its own."""
+    hidden = re.search(r"errno = (\d+)", str(error))
+    if hidden:
+        return os.strerror(int(hidden[1]))
+    return error.strerror or " ".join(str(error).split())
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Turn what the system says of writing to `path` into one sentence."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = _reason(error)
         raise StoreError(
             f"{path} could not be written ({reason}): free space or mend permissions "
             "there, then run the same command again."
@@ -258,7 +269,7 @@ def _beside(path: Path) -> Iterator[Path]:
     A file that has the same bytes already is left as it is, with its time, so that
     what the runner knows about it stays true.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.part")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -535,6 +546,38 @@ def _open_lock(path: Path) -> FileIO:
         return path.open("ab+", buffering=0)  # nothing is left to write on closing
 
 
+def sweep(folder: Path) -> None:
+    """Delete what writers left half-written below `folder` when they were killed.
+
+    Parts of living processes stay, and for a day those of other machines.
+    """
+    for part in folder.rglob(".*.part"):
+        *_, host, pid, _ = part.name.rsplit(".", 3)
+        if host == _host():
+            left = not _is_alive(int(pid)) if pid.isdecimal() else True
+        else:
+            left = time.time() - part.stat().st_mtime > _A_DAY_S
+        if left:
+            part.unlink(missing_ok=True)
+
+
+_A_DAY_S = 24 * 3600
+
+
+def _host() -> str:
+    return socket.gethostname().partition(".")[0]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of `folder`'s lock until the block ends.
@@ -625,9 +668,16 @@ def _require(path: Path) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever the libraries raise at what they read in `path` to one sentence."""
+    """Turn whatever the libraries raise at what they read in `path` to one sentence.
+
+    A file that is not what its manifest says is not opened: HDF5 may loop for ever on
+    a damaged one, and a flipped bit in a number would be read as another number.
+    """
     _require(path)
+    stated = _read_manifest(path).get("sha256")
     try:
+        if stated is not None and stated != provenance.digest_file(path):
+            raise ValueError("not the digest of its manifest")
         yield
     except PermissionError as error:
         raise StoreError(f"{path} may not be read: mend its permissions.") from error

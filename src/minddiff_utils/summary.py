@@ -201,7 +201,9 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
     names = {"c": "c", "z": "z", "lowest CLIP layer": lowest}
     keys = [f"{name}/voxel_weight" for name in names.values()]
     weights = store.read_arrays(folder / "decoders.h5", keys)
-    voxels = store.read_arrays(folder / "responses.h5", ["voxel_ijk", "roi", "roi_names"])
+    voxels = store.read_arrays(
+        folder / "responses.h5", ["voxel_ijk", "roi", "roi_names"]
+    )
     found = {words: weights[f"{name}/voxel_weight"] for words, name in names.items()}
     for words, weight in found.items():
         if not np.any(weight):
@@ -243,7 +245,10 @@ def _printed(run: store.Run, name: str, caption: str) -> TableItem:
         lines = store.read_bytes(path).decode("utf-8").splitlines()
     except UnicodeDecodeError:
         lines = []
-    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    cells = [
+        line.removeprefix("| ").removesuffix(" |") for line in lines if line[:2] == "| "
+    ]
+    rows = [line.split(" | ") for line in cells]
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise StoreError(f"{path} holds no table: delete it and run notebook 05 again.")
     return TableItem(name, pd.DataFrame(rows[1:], columns=rows[0]), caption)

@@ -9,11 +9,10 @@ from minddiff_utils.backbone.eye import load_eye
 from minddiff_utils.backbone.libraries import Autoencoder, UNet
 from minddiff_utils.backbone.placement import freeze, place
 from minddiff_utils.backbone.weights import (
-    DIFFUSERS_WEIGHTS,
     check_digests,
-    load_weights,
     models_folder,
-    read_json,
+    read_diffusers,
+    read_schedule,
 )
 from minddiff_utils.config import ModelConfig
 
@@ -25,16 +24,14 @@ def load_demo(config: ModelConfig, root: Path | None) -> Backbone:
     device, precision = place(config)
     folder = models_folder(root, "demo", "restore the repository's data folder")
     check_digests(folder)
-    vae = Autoencoder.from_config(read_json(folder / "vae" / "config.json"))
-    load_weights(vae, folder / "vae" / DIFFUSERS_WEIGHTS)
-    unet = UNet.from_config(read_json(folder / "unet" / "config.json"))
-    load_weights(unet, folder / "unet" / DIFFUSERS_WEIGHTS)
+    vae = read_diffusers(Autoencoder, folder / "vae")
+    unet = read_diffusers(UNet, folder / "unet")
     eye = load_eye(folder / "clip", device, normalisation=config.normalisation)
     return assemble(
         "demo",
         freeze(vae, device, torch.float32),
         freeze(unet, device, precision).to(memory_format=torch.channels_last),
-        read_json(folder / "scheduler" / "scheduler_config.json"),
+        read_schedule(folder),
         own_text(eye),
         eye,
     )

@@ -13,10 +13,10 @@ from minddiff_utils.backbone.placement import freeze
 from minddiff_utils.backbone.text import Tokenizer, WordTokenizer
 from minddiff_utils.backbone.weights import (
     OPEN_CLIP_WEIGHTS,
+    building,
     load_weights,
     read_json,
 )
-from minddiff_utils.errors import ModelError
 from minddiff_utils.images import clip_normalise, resize_tensor
 
 __all__ = ["IMAGENET", "PLAIN", "Eye", "Judge", "Scale", "build_clip", "load_eye"]
@@ -109,6 +109,14 @@ def build_clip(model_config: Mapping[str, Any]) -> CLIP:
     )
 
 
+def _scale(preprocess: Mapping[str, Any], default: Scale) -> Scale:
+    """Return mean and SD of the three colours, as a model's config states them."""
+    mean, std = preprocess.get("mean", default[0]), preprocess.get("std", default[1])
+    red, green, blue = map(float, mean)
+    of_red, of_green, of_blue = map(float, std)
+    return (red, green, blue), (of_red, of_green, of_blue)
+
+
 def load_eye(
     folder: Path,
     device: torch.device,
@@ -132,15 +140,12 @@ def load_eye(
     """
     path = folder / "open_clip_config.json"
     config = read_json(path)
-    try:
+    with building(path):
         model_config = config["model_cfg"]
         clip = build_clip(model_config)
         context = int(model_config["text_cfg"]["context_length"])
         size = int(model_config["vision_cfg"]["image_size"])
-    except (KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} is no config of an open_clip CLIP ({error!r}): restore it."
-        ) from error
+        scale = _scale(config.get("preprocess_cfg", {}), default)
     load_weights(clip, folder / OPEN_CLIP_WEIGHTS)
     words = folder / "vocabulary.json"
     tokenizer: Tokenizer = (
@@ -148,9 +153,5 @@ def load_eye(
         if words.is_file()
         else SimpleTokenizer(context_length=context)
     )
-    preprocess = config.get("preprocess_cfg", {})
-    mean = tuple(preprocess.get("mean", default[0]))
-    std = tuple(preprocess.get("std", default[1]))
-    if normalisation == "imagenet":
-        mean, std = IMAGENET
+    mean, std = IMAGENET if normalisation == "imagenet" else scale
     return Eye(freeze(clip, device, torch.float32), tokenizer, size, mean, std)

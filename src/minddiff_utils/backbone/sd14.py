@@ -28,12 +28,14 @@ from minddiff_utils.backbone.weights import (
     OPEN_CLIP_WEIGHTS,
     TEXT_WEIGHTS,
     State,
+    building,
     check_digests,
     find_weights,
     load_weights,
     models_folder,
+    read_diffusers,
     read_json,
-    rename_parts,
+    read_schedule,
     sha256,
 )
 from minddiff_utils.config import ModelConfig
@@ -75,8 +77,8 @@ def load_sd14(config: ModelConfig, root: Path | None) -> Backbone:
     for name in _WEIGHTS:
         find_weights(folder, name)
     _check(folder)
-    vae = _read_diffusers(Autoencoder, folder / "vae", _OLD_ATTENTION)
-    unet = _read_diffusers(UNet, folder / "unet", {})
+    vae = read_diffusers(Autoencoder, folder / "vae", _OLD_ATTENTION)
+    unet = read_diffusers(UNet, folder / "unet")
     return assemble(
         "sd14",
         freeze(vae, device, torch.float32),
@@ -100,21 +102,13 @@ def _check(folder: Path) -> None:
                 LOG.warning("%s is not %s of %s", path, pin.revision, pin.repository)
 
 
-def _read_diffusers(kind: Any, folder: Path, renamed: dict[str, str]) -> Any:
-    model = kind.from_config(read_json(folder / "config.json"))
-    path = folder / DIFFUSERS_WEIGHTS
-    load_weights(model, path, lambda state: rename_parts(state, renamed))
-    return model
-
-
 def _read_schedule(folder: Path) -> dict[str, Any]:
     """Return the noise schedule; latents are never clipped to [-1, 1].
 
     v1-4's file is of another sampler (PNDM) on the same schedule; DDIM would clip where
     it says nothing of clipping.
     """
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    return {"clip_sample": False, **config}
+    return {"clip_sample": False, **read_schedule(folder)}
 
 
 # --- text -----------------------------------------------------------------------------
@@ -122,8 +116,11 @@ def _read_schedule(folder: Path) -> dict[str, Any]:
 
 def _read_text(folder: Path, device: torch.device, n_tokens: int) -> TransformersText:
     own = folder / "text_encoder"
-    config = CLIPTextConfig.from_dict(read_json(own / "config.json"))
-    text = CLIPTextModel(config)
+    path = own / "config.json"
+    fields = read_json(path)
+    with building(path):
+        config = CLIPTextConfig.from_dict(fields)
+        text = CLIPTextModel(config)
     load_weights(text, own / TEXT_WEIGHTS, _rename_text)
     return TransformersText(
         freeze(text, device, torch.float32),

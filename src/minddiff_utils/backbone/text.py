@@ -119,7 +119,9 @@ class WordTokenizer:
             ids = [int(content[key]) for key in ("pad", "bos", "eos", "unk")]
             tokens = tuple(map(str, content["tokens"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path} is not a vocabulary: {error!r}.") from error
+            raise ModelError(
+                f"{path} is not a vocabulary ({error!r}): restore the models' folder."
+            ) from error
         pad, bos, eos, unk = ids
         return cls(tokens, pad, bos, eos, unk, n_tokens)
 

@@ -6,14 +6,15 @@ ever opened here, not even to look inside.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from minddiff_utils.backbone.hub import download_command, pinned_file
-from minddiff_utils.backbone.libraries import SafetensorError, load_file
+from minddiff_utils.backbone.libraries import SafetensorError, Scheduler, load_file
 from minddiff_utils.config import project_root
 from minddiff_utils.errors import ModelError
 
@@ -22,11 +23,14 @@ __all__ = [
     "OPEN_CLIP_WEIGHTS",
     "TEXT_WEIGHTS",
     "State",
+    "building",
     "check_digests",
     "find_weights",
     "load_weights",
     "models_folder",
+    "read_diffusers",
     "read_json",
+    "read_schedule",
     "refuse_pickles",
     "rename_parts",
     "sha256",
@@ -54,11 +58,31 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is missing: restore the models' folder.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is not valid JSON ({error}): restore the models' folder."
+        ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} must hold a JSON object.")
+        raise ModelError(
+            f"{path} must hold a JSON object, not {type(content).__name__}: restore the"
+            " models' folder."
+        )
     return content
+
+
+@contextmanager
+def building(path: Path) -> Iterator[None]:
+    """Turn whatever the libraries raise at a wrong value in `path` to one sentence."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # a config may hold anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ModelError(
+            f"{path} is no config of such a model ({reason}): restore the models'"
+            " folder."
+        ) from error
 
 
 def sha256(path: Path) -> str:
@@ -82,8 +106,7 @@ def check_digests(folder: Path) -> None:
             f"{sums} is missing, so the models cannot be trusted: restore it."
         )
     listed = set()
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
+    for digest, name in _listed(sums):
         path = folder / name
         listed.add(path)
         if not path.is_file():
@@ -97,6 +120,21 @@ def check_digests(folder: Path) -> None:
     strangers = sorted(set(folder.rglob("*.safetensors")) - listed)
     if strangers:
         raise ModelError(f"{strangers[0]} is not listed in {sums}: add its digest.")
+
+
+def _listed(sums: Path) -> list[tuple[str, str]]:
+    """Return digest and path of each line of a list of SHA-256."""
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{sums} is no list of digests: restore it.") from error
+    pairs = [line.split("  ", 1) for line in lines]
+    for number, pair in enumerate(pairs, start=1):
+        if len(pair) != 2 or len(pair[0]) != 64 or not pair[1].strip():
+            raise ModelError(
+                f"{sums}, line {number}, is not a digest and a path: restore it."
+            )
+    return [(digest, name) for digest, name in pairs]
 
 
 # --- weights --------------------------------------------------------------------------
@@ -157,7 +195,46 @@ def load_weights(
         model.load_state_dict(rename(state) if rename else state)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path} does not fit its config: {reason}.") from error
+        raise ModelError(
+            f"{path} does not fit its config ({reason}): restore the models' folder."
+        ) from error
+
+
+def read_diffusers(
+    kind: Any, folder: Path, renamed: Mapping[str, str] | None = None
+) -> Any:
+    """Return the model of diffusers' class `kind` in `folder`, its weights filled in.
+
+    `renamed`: parts of the names of an older layout, and what they are called now.
+
+    Raises
+    ------
+    ModelError
+        A file is missing or damaged, or is of another kind of model.
+    """
+    path = folder / "config.json"
+    fields = read_json(path)
+    with building(path):
+        model = kind.from_config(fields)
+    names = renamed or {}
+    weights = folder / DIFFUSERS_WEIGHTS
+    load_weights(model, weights, lambda state: rename_parts(state, names))
+    return model
+
+
+def read_schedule(folder: Path) -> dict[str, Any]:
+    """Return the config of the noise schedule in the models' folder `folder`.
+
+    Raises
+    ------
+    ModelError
+        The file is missing or damaged, or diffusers' DDIM cannot be made of it.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    with building(path):
+        Scheduler.from_config(dict(config)).set_timesteps(1)
+    return config
 
 
 def models_folder(root: Path | None, name: str, remedy: str) -> Path:

@@ -10,7 +10,7 @@ import pandas as pd
 from minddiff_utils import store
 from minddiff_utils.claims import Evidence
 from minddiff_utils.comparison import categories_in_captions
-from minddiff_utils.evaluation.pictures import wanted_ids
+from minddiff_utils.evaluation.pictures import rows_of, wanted_ids
 from minddiff_utils.evaluation.stock import gather
 from minddiff_utils.metrics import METRICS, category_only_two_way
 
@@ -54,11 +54,15 @@ def category_floor(run: store.Run, subject: int) -> float:
     """Return the two-way score of a reconstruction that carries the category alone.
 
     The category of an image is the set of object names in its captions.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or two of them do not belong together.
     """
-    names = ["nsd_id", "captions"]
-    stored = store.read_arrays(run.tree.derived(subject) / "stimuli.h5", names)
-    row = {int(i): k for k, i in enumerate(stored["nsd_id"])}
-    rows = [row[int(i)] for i in wanted_ids(run, subject)]
+    folder, names = run.tree.derived(subject), ["nsd_id", "captions"]
+    stored = store.read_arrays(folder / "stimuli.h5", names)
+    rows = rows_of(folder, wanted_ids(run, subject), stored["nsd_id"])
     return category_only_two_way(categories_in_captions(stored["captions"][rows]))
 
 

@@ -5,6 +5,7 @@ Place in the flow: layer 9, part of `evaluation`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ __all__ = [
     "Stimuli",
     "gallery",
     "read_stimuli",
+    "rows_of",
     "subject_galleries",
     "wanted_ids",
 ]
@@ -64,23 +66,42 @@ def read_stimuli(run: store.Run, subject: int) -> Stimuli:
     split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
     found = store.read_arrays(folder / "decoded.h5", ["nsd_id", "retrieval_nsd_id"])
     images, nsd_id = stored["images"], stored["nsd_id"]
-    row = {int(i): k for k, i in enumerate(nsd_id)}
     n = run.profile.data.n_reconstruct
     wanted, nearest = (found[k][:n] for k in ("nsd_id", "retrieval_nsd_id"))
-    missing = [int(i) for i in (*wanted, *nearest) if int(i) not in row]
-    if missing or len(split) != len(images):
-        raise StoreError(
-            f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together;"
-            " run notebooks 01 and 02 of this subject again."
-        )
-    rows, train = [row[int(i)] for i in wanted], images[split == "train"]
+    if not len(split) == len(images) == len(nsd_id):
+        raise _strangers(folder)
+    rows, train = rows_of(folder, wanted, nsd_id), images[split == "train"]
     draw = run.stream("random train", subject).integers(len(train), size=n)
     return Stimuli(
         truth=Condition("truth", wanted, images[rows]),
         test=images[split == "test"],
         train=train,
-        retrieved=images[[row[int(i)] for i in nearest]],
+        retrieved=images[rows_of(folder, nearest, nsd_id)],
         drawn=train[draw],
+    )
+
+
+def rows_of(
+    folder: Path, wanted: npt.NDArray[np.int64], nsd_id: npt.NDArray[np.int64]
+) -> list[int]:
+    """Return the rows of the images `wanted` among `nsd_id`.
+
+    Raises
+    ------
+    StoreError
+        One of them is not there; the sentence names `folder`, which both are from.
+    """
+    row = {int(i): k for k, i in enumerate(nsd_id)}
+    try:
+        return [row[int(i)] for i in wanted]
+    except KeyError as error:
+        raise _strangers(folder) from error
+
+
+def _strangers(folder: Path) -> StoreError:
+    return StoreError(
+        f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together; run"
+        " notebooks 01 and 02 of this subject again."
     )
 
 
@@ -113,8 +134,7 @@ def gallery(
     nsd_id = stimuli.truth.nsd_id
     shown = [row for batch in run.batches(len(nsd_id)) for row in batch][:n]
     if picked is not None:
-        place = {int(i): row for row, i in enumerate(nsd_id)}
-        shown = [place[int(i)] for i in picked]
+        shown = rows_of(run.tree.derived(subject), np.array(picked), nsd_id)
     own = {
         "truth": stimuli.truth.images,
         "retrieval": stimuli.retrieved,

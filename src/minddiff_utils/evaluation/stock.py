@@ -6,6 +6,7 @@ Place in the flow: layer 9, part of `evaluation`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ def check_complete(run: store.Run, subject: int, nsd_id: npt.NDArray[np.int64]) 
     """Refuse images of some shards, or of a run for other images."""
     for stage in ("stage1", "stage2"):
         path = run.tree.derived(subject) / f"{stage}.csv"
-        table = store.read_table(path)
+        table = store.read_table(path, ["method", "nsd_id"])
         made = table.loc[table["method"] == stage, "nsd_id"]
         if made.tolist() != nsd_id.tolist():
             raise StoreError(
@@ -123,10 +124,23 @@ def notebook_seconds(run: store.Run) -> pd.DataFrame:
 
     Columns notebook (without subject and shard) and seconds; empty where the notebooks
     were run by hand.
+
+    Raises
+    ------
+    StoreError
+        A record is damaged.
     """
     rows = []
     for path in sorted(run.tree.notebooks.glob("*.run.json")):
-        record = json.loads(store.read_bytes(path))
         stem = path.name.removesuffix(".run.json").partition("_subj")[0]
-        rows.append((stem, float(record["seconds"])))
+        rows.append((stem, _seconds(path)))
     return pd.DataFrame(rows, columns=["notebook", "seconds"])
+
+
+def _seconds(path: Path) -> float:
+    try:
+        return float(json.loads(store.read_bytes(path))["seconds"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError(
+            f"{path} is damaged and tells no seconds: delete it and run again."
+        ) from error

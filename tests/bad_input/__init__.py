@@ -1,0 +1,1 @@
+"""The campaign of bad input: tables of what a user may get wrong, and one test."""

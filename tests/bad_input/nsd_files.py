@@ -1,0 +1,241 @@
+"""What NSD's files may have wrong, met by notebook 01; `test_survey` tries the survey.
+
+Each is a file of an in-silico folder of NSD's own layout.
+"""
+
+import numpy as np
+
+from .case import Case
+from .world import (
+    Damage,
+    World,
+    a_dangling_link,
+    a_file_for_its_folder,
+    a_folder,
+    a_loop,
+    as_json,
+    as_table,
+    cut,
+    gone,
+    h5_only,
+    holds,
+    matlab,
+    volume,
+    words,
+)
+
+NSD = "data/smoke/nsd"
+EXPERIMENT = f"{NSD}/nsddata/experiments/nsd"
+DESIGN, TABLE = (
+    f"{EXPERIMENT}/nsd_expdesign.mat",
+    f"{EXPERIMENT}/nsd_stim_info_merged.csv",
+)
+BETAS = f"{NSD}/nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+SESSION, NCSNR = f"{BETAS}/betas_session01.hdf5", f"{BETAS}/ncsnr.nii.gz"
+ROI = f"{NSD}/nsddata/ppdata/subj01/func1pt8mm/roi"
+KASTNER, PRF = f"{ROI}/Kastner2015.nii.gz", f"{ROI}/prf-visualrois.nii.gz"
+STIMULI = f"{NSD}/nsddata_stimuli/stimuli/nsd"
+BRICK, COCO = (
+    f"{STIMULI}/nsd_stimuli.hdf5",
+    f"{STIMULI}/annotations/captions_val2017.json",
+)
+BEHAVIOUR = f"{NSD}/nsddata/ppdata/subj01/behav/responses.tsv"
+CTAB = f"{NSD}/nsddata/freesurfer/subj01/label/Kastner2015.mgz.ctab"
+AGAIN, REPLACE = "download or simulate it again", "replace it by NSD's own file"
+NAME = "name the right folder"
+
+
+def prepare(world: World) -> None:
+    world.play("01")
+
+
+def _case(
+    path: str,
+    damage: Damage,
+    found: str,
+    remedy: str,
+    names: str = "",
+    pending: str = "",
+) -> Case:
+    return Case(prepare, found, remedy, path, damage, names, pending=pending)
+
+
+def _notes(change: object) -> Damage:
+    return as_json(lambda raw: raw | {"annotations": change})
+
+
+CASES = {
+    # the experiment's design
+    "design gone": _case(DESIGN, gone, "not found", NAME),
+    "design cut short": _case(DESIGN, cut, "truncated or not", AGAIN),
+    "design empty": _case(DESIGN, holds(""), "truncated or not", AGAIN),
+    "design a folder": _case(DESIGN, a_folder, "truncated or not", AGAIN),
+    "design without order": _case(
+        DESIGN, matlab("masterordering", None), "no variable", REPLACE
+    ),
+    "design of NaN": _case(
+        DESIGN,
+        matlab("masterordering", lambda v: v * np.nan),
+        "fractions",
+        REPLACE,
+        pending="nsd._design_array casts before it looks",
+    ),
+    "design of words": _case(
+        DESIGN,
+        matlab("masterordering", lambda _: "one two"),
+        "has shape",
+        "is expected",
+    ),
+    "design of cells": _case(
+        DESIGN,
+        matlab("sharedix", lambda v: np.full(v.shape, "one", object)),
+        "sharedix",
+        REPLACE,
+        pending="nsd._design_array casts before it looks",
+    ),
+    "design cut to a row": _case(
+        DESIGN, matlab("subjectim", lambda v: v[:1]), "has shape (1, 10000)", "expected"
+    ),
+    "design beyond the last image": _case(
+        DESIGN, matlab("subjectim", lambda v: v + 70_000), "beyond", REPLACE
+    ),
+    "design of other shared images": _case(
+        DESIGN, matlab("sharedix", lambda v: v + 1), "other shared images", REPLACE
+    ),
+    # the table of stimuli
+    "table gone": _case(TABLE, gone, "not found", NAME),
+    "table empty": _case(TABLE, holds(""), "truncated or not", AGAIN),
+    "table not UTF-8": _case(TABLE, holds(b"a,b\n\xff,\xfe\n"), "truncated", AGAIN),
+    "table without cocoId": _case(
+        TABLE, words("cocoId", "coco_id", 1), "no column cocoId", REPLACE
+    ),
+    "table cut short": _case(TABLE, cut, "73000", "expected"),
+    "table of trials in words": _case(
+        TABLE,
+        as_table(
+            lambda t: (
+                t.assign(subject1_rep0="first").set_index("Unnamed: 0").reset_index()
+            )
+        ),
+        "subject1_rep0",
+        REPLACE,
+        pending="nsd.check_trials lets pandas' ValueError through",
+    ),
+    "table of trials of another": _case(
+        TABLE,
+        words("subject1_rep", "subject0_rep", 3),
+        "no column subject1_rep0",
+        REPLACE,
+    ),
+    # behaviour
+    "behaviour without sessions": _case(
+        BEHAVIOUR, words("SESSION", "DAY"), "no column SESSION", REPLACE
+    ),
+    "behaviour of other images": _case(
+        BEHAVIOUR,
+        as_table(lambda t: t.assign(**{"73KID": t["73KID"] + 1}), "\t"),
+        "names other images",
+        "use the two files of one release",
+    ),
+    "behaviour in words": _case(
+        BEHAVIOUR,
+        as_table(lambda t: t.assign(SESSION="one"), "\t"),
+        "SESSION",
+        REPLACE,
+        pending="nsd.check_trials lets pandas' TypeError through",
+    ),
+    "behaviour a folder": _case(BEHAVIOUR, a_folder, "truncated or not", AGAIN),
+    # betas
+    "betas cut short": _case(SESSION, cut, "truncated or not", AGAIN),
+    "betas empty": _case(SESSION, holds(""), "truncated or not", AGAIN),
+    "betas a folder": _case(SESSION, a_folder, "truncated or not", AGAIN),
+    "betas a loop": _case(SESSION, a_loop, "not found", NAME),
+    "betas a link to nothing": _case(SESSION, a_dangling_link, "not found", NAME),
+    "betas under another name": _case(
+        SESSION, h5_only("beta", (3,), "i2"), "beta, but a dataset named", REPLACE
+    ),
+    "betas of float": _case(
+        SESSION, h5_only("betas", (3,), "f4"), "float32 betas", REPLACE
+    ),
+    "betas of a trial less": _case(
+        SESSION, h5_only("betas", (749, 1, 1, 1), "i2"), "749", "is expected"
+    ),
+    "no session at all": _case(
+        SESSION,
+        a_file_for_its_folder,
+        "lacks the betas of session 1",
+        NAME,
+        BETAS[-25:],
+    ),
+    # volumes
+    "ncsnr below zero": _case(
+        NCSNR, volume(lambda v: v * 0 - 1), "negative or infinite", REPLACE
+    ),
+    "ncsnr gone": _case(NCSNR, gone, "not found", NAME),
+    "ncsnr on another grid": _case(
+        NCSNR, volume(lambda v: v[1:]), "has shape", "is expected", "ncsnr"
+    ),
+    "ncsnr with time": _case(
+        NCSNR, volume(lambda v: v[..., None]), "has shape", "expected"
+    ),
+    "regions cut short": _case(KASTNER, cut, "truncated or not", AGAIN),
+    "regions of NaN": _case(
+        KASTNER, volume(lambda v: v * np.nan), "NaN or infinite", REPLACE
+    ),
+    "regions with no label": _case(
+        KASTNER, volume(lambda v: v + 90), "-1, 0 or a label", REPLACE
+    ),
+    "drawn regions on another grid": _case(
+        PRF, volume(lambda v: v[:, 1:]), "has shape", "is expected", "prf-visualrois"
+    ),
+    "drawn regions gone": _case(PRF, gone, "not found", NAME),
+    "colour table in words": _case(CTAB, words("1 V1v", "one V1v"), "truncated", AGAIN),
+    "colour table not UTF-8": _case(
+        CTAB, holds(b"1 V1v\n2 \xff\n"), "truncated", AGAIN
+    ),
+    # images and captions
+    "stimuli gone": _case(BRICK, gone, "not found", NAME),
+    "stimuli cut short": _case(BRICK, cut, "truncated or not", AGAIN),
+    "stimuli too few": _case(
+        BRICK, h5_only("imgBrick", (9, 8, 8, 3), "u1"), "must lie in 0..8", "but spans"
+    ),
+    "stimuli of float": _case(
+        BRICK, h5_only("imgBrick", (73_000, 8, 8, 3), "f4"), "float32 images", REPLACE
+    ),
+    "stimuli without colour": _case(
+        BRICK, h5_only("imgBrick", (73_000, 8, 8, 1), "u1"), "has shape", "expected"
+    ),
+    "stimuli not square": _case(
+        BRICK,
+        h5_only("imgBrick", (73_000, 8, 6, 3), "u1"),
+        "8 x 6",
+        REPLACE,
+        pending="nsd.NsdTree.stimuli does not ask for squares",
+    ),
+    "captions gone": _case(COCO, gone, "not found", NAME),
+    "captions cut short": _case(COCO, cut, "truncated or not", AGAIN),
+    "captions not UTF-8": _case(COCO, holds(b'{"a": "\xff"}'), "truncated", AGAIN),
+    "captions of a number": _case(COCO, holds("5"), "caption annotations", REPLACE),
+    "captions of none": _case(
+        COCO, _notes([]), "has 0 captions", "lower features.", "annotations"
+    ),
+    "captions of a number of notes": _case(COCO, _notes(5), "annotations", REPLACE),
+    "captions of texts": _case(COCO, _notes(["a cat"]), "caption annotations", REPLACE),
+    "captions without text": _case(
+        COCO, words('"caption"', '"title"'), "caption", REPLACE
+    ),
+    "captions with ids in words": _case(
+        COCO,
+        words('"id": ', '"id": "n" , "was": '),
+        "captions_val2017.json",
+        REPLACE,
+        pending="nsd.NsdTree.captions_of lets ValueError through",
+    ),
+    "captions in brackets without end": _case(
+        COCO,
+        holds("[" * 100_000),
+        "truncated",
+        AGAIN,
+        pending="nsd._guard lets RecursionError through",
+    ),
+}
