@@ -201,7 +201,7 @@ def can_mount() -> bool:
 def on_small_disk(
     root: Path, megabytes: int, script: str
 ) -> subprocess.CompletedProcess:
-    """Run a shell script with `root` on a disk of so many MB; its files go to `root`."""
+    """Run a shell script with `root` on a disk of so many MB; files stay in `root`."""
     root.mkdir(parents=True, exist_ok=True)
     aside = root.with_name(f"{root.name}.kept")
     mount = (

@@ -64,7 +64,7 @@ def small(tmp_path: Path) -> Path:
     files = {
         "__init__.py": "",
         "method.py": "from minddiff_utils import figures\n"
-        "from minddiff_utils.deep.sums import (\n    add,  # a comment, with a comma\n)",
+        "from minddiff_utils.deep.sums import (\n    add,  # a word, and another\n)",
         "deep/__init__.py": "",
         "deep/sums.py": "def add(): pass",
         "figures/__init__.py": "from minddiff_utils.figures import canvas",
