@@ -208,7 +208,7 @@ def test_in_silico_profiles_say_so_in_their_label() -> None:
         ("stage2.preset", "guided", ["04_stage2"]),
         ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
         ("subjects", [1, 2], ["00_insilico_nsd"]),
-        ("evaluation.n_bootstrap", 7, ["02_decoding"]),
+        ("evaluation.n_bootstrap", 7, ["02_decoding", "04_stage2"]),
         ("study.margin_ssim", 0.5, ["04_stage2"]),
         ("seed", 1, list(READS)),
     ],

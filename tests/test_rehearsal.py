@@ -376,6 +376,9 @@ def test_the_features_that_notebook_02_holds_are_counted() -> None:
     values = 11_520 + 16_384 + 230_400
     expected = 4 * (2 * values * 9841 + 230_400 * 8000)
     assert account.held_by_decoding(load_profile("nsd")) == expected
+    dense = load_profile("nsd", {"decoding.decoder": "dense", "subjects": [1]})
+    expected = 4 * values * (2 * 9841 + 11_694)
+    assert account.held_by_decoding(dense) == expected
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -458,7 +461,7 @@ def test_the_plan_says_what_was_rehearsed_and_where(
     said = capsys.readouterr().out
     assert "Rehearsed on a machine, 2026-01-01, with 250 images of 1 session" in said
     assert "01_data_prep 1.6 h" in said
-    assert "28 GB of features" in said
+    assert "holds 28 GB of features" in said
 
 
 def test_a_full_record_of_another_backbone_is_not_asked_for(

@@ -414,7 +414,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "04_stage2": (
         *("simulation", "data", "models", "features"),
-        *("stage1", "stage2", "rivals", "ablation", "study"),
+        *("stage1", "stage2", "rivals", "ablation", "study", "evaluation"),
     ),
 }
 

@@ -143,7 +143,8 @@ def whole_run_words(record: Record, profile: Profile) -> list[str]:
         )
     held = held_by_decoding(profile) / 1e9
     lines.append(
-        f"Notebook 02 holds {held:.0f} GB of features in memory at once, at the least."
+        f"Notebook 02 holds {held:.0f} GB of features and weights at once, at the"
+        " least."
     )
     return lines
 

@@ -20,7 +20,12 @@ import psutil
 from minddiff_utils.config import Profile
 from minddiff_utils.errors import DataError
 from minddiff_utils.rehearsal.fits import FitTimes, n_train, whole_seconds
-from minddiff_utils.storage import feature_values, images_seen, target_counts
+from minddiff_utils.storage import (
+    area_voxels,
+    feature_values,
+    images_seen,
+    target_counts,
+)
 
 __all__ = [
     "GROWTH",
@@ -202,14 +207,19 @@ def _sections(path: Path, notebook: str, grows: Growth) -> Iterator[Step]:
 
 
 def held_by_decoding(profile: Profile) -> float:
-    """Return the bytes of features that notebook 02 holds at once, at the least.
+    """Return the bytes of features and weights in notebook 02 at once, at the least.
 
     All features of all images, their training and test rows (copies), and the
-    cross-validated predictions of the CLIP layers, float32.
+    cross-validated predictions of the CLIP layers, or the weights of a dense decoder,
+    which come after them; float32.
     """
     n_images = images_seen(profile.data.sessions)[0]
-    folds = target_counts(profile)["clip"] * n_train(profile)
-    return 4.0 * (2 * feature_values(profile) * n_images + folds)
+    values = feature_values(profile)
+    later = target_counts(profile)["clip"] * n_train(profile)
+    if profile.decoder == "dense":
+        n_voxels = max(area_voxels(subject) for subject in profile.subjects)
+        later = max(later, round(n_voxels * values))
+    return 4.0 * (2 * values * n_images + later)
 
 
 def _times(record: Record, profile: Profile, grows: Growth) -> float | None:

@@ -2,8 +2,8 @@
 
 Sizes that decide memory and speed stay NSD's: grid, voxels, trials, targets, image and
 feature sizes. Numbers of things that are alike are cut: one subject, one session, a few
-images, a few steps. Where there is no GPU the models are thin, the sampler short and
-the decoder dense.
+images, a few steps, and not more voxels per target than images. Where there is no GPU
+the models are thin, the sampler short, and voxels per target fewer still.
 """
 
 import shutil
@@ -31,6 +31,8 @@ NAME = "nsd-rehearsal"
 #: Per session of the in-silico design: 250 images, of which so many are for tests and
 #: for validation, the shares of NSD's 37 sessions.
 _TEST, _VALIDATION = 25, 22
+#: Voxels per target, by kind.
+_SELECTED = ("decoding.n_feat_c", "decoding.n_feat_z", "decoding.n_feat_clip")
 #: Bytes of a process that has loaded the libraries and models, and of the Gram matrices
 #: of the decoders; of one stimulus as stored; of what else is kept.
 _PROCESS = {"thin": 4e9, "full": 9e9}
@@ -141,9 +143,7 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
         "data.n_reconstruct": 4,
         "models.device": device,
         # more voxels than images tell a target nothing
-        "decoding.n_feat_c": min(decoding.n_feat_c, n_train),
-        "decoding.n_feat_z": min(decoding.n_feat_z, n_train),
-        "decoding.n_feat_clip": min(decoding.n_feat_clip, n_train),
+        **{key: min(getattr(decoding, key[9:]), n_train) for key in _SELECTED},
         "stage2.n_iter": 2,
         "stage2.n_iter_fast": 2,
         "stage2.n_iter_paper": 2,
@@ -164,8 +164,9 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
     if device == "cpu":
         cut |= {
             "models.dtype": "float32",
-            # all targets within minutes; `fits` times the profile's own decoder
-            "decoding.decoder": "dense",
+            # all targets within minutes; `fits` times the profile's own numbers
+            **{key: cut[key] // 4 for key in _SELECTED},
+            "decoding.n_folds": 2,
             "stage1.n_steps": 4,
             "stage1.encode_index": 2,
             "stage1.decode_steps": 2,
@@ -190,7 +191,11 @@ def check_room(rehearsal: Rehearsal) -> None:
         )
     size = rehearsal.size
     writing = 3 * 750 * prod(size.grid)  # a session and its copy
-    decoding = _GRAM * size.n_voxels**2 + 3 * features
+    decoding = float(_GRAM * size.n_voxels**2 + 3 * features)
+    if (
+        profile.decoder == "dense"
+    ):  # a weight for each voxel and target, and parts again
+        decoding += 1.5 * 4 * size.n_voxels * feature_values(profile)
     memory = max(writing, _PROCESS[rehearsal.kind] + decoding)
     available = psutil.virtual_memory().available
     if available < memory:
