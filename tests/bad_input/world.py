@@ -163,7 +163,7 @@ def _write_tables(world: World) -> None:
     ledger = {"claim": ["C1"], "statement": ["it rises"], "verdict": ["holds: it does"]}
     claims = pd.DataFrame(ledger | {"our_value": [0.5], "profile": [run.profile.label]})
     null = pd.DataFrame(
-        {"claim": ["C1"], "vacuous": [False], "held": [0], "draws": [20]}
+        [{"claim": "C1", "null": "chance", "vacuous": "no", "n_held": 0, "n_draws": 20}]
     )
     score = {"subject": 1, "method": "stage2", "metric": "clip_judge", "floor": 0.1}
     scores = pd.DataFrame([score | {"nsd_id": i, "value": i % 7} for i in nsd_id])
