@@ -214,7 +214,7 @@ def _visible_gpus(n_jobs: int) -> list[str]:
 def _queued(
     queue: Queue, n_jobs: int, folder: Path, *, gpu: bool
 ) -> Iterator[distributed.Client]:
-    """Open workers that are jobs of a queue; keys lie in a folder of the user's own."""
+    """Open workers that are jobs of a queue; `folder`, which all see, has their keys."""
     given = dict(queue.options)
     extra = ["--nthreads", "1", *(["--resources", "GPU=1"] if gpu else [])]
     options = {
@@ -228,18 +228,18 @@ def _queued(
         },
         "silence_logs": logging.CRITICAL,
     }
-    with tempfile.TemporaryDirectory(prefix=".keys-", dir=folder) as keys:
-        options.setdefault("shared_temp_directory", keys)
-        try:
-            cluster = _queue_class(queue.system)(**options)
-        except (TypeError, ValueError, OSError, RuntimeError) as error:
-            raise ConfigError(
-                f"The options of the cluster file are not as {queue.system} needs them:"
-                f" {_one_line(error)}."
-            ) from error
-        with cluster, distributed.Client(cluster, set_as_default=False) as client:
-            cluster.scale(n_jobs)
-            yield client
+    # the jobs' key files, readable by their owner alone, are deleted with their objects
+    options.setdefault("shared_temp_directory", str(folder))
+    try:
+        cluster = _queue_class(queue.system)(**options)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"The options of the cluster file are not as {queue.system} needs them:"
+            f" {_one_line(error)}."
+        ) from error
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        cluster.scale(n_jobs)
+        yield client
 
 
 @contextmanager
