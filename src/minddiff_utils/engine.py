@@ -214,7 +214,7 @@ def _visible_gpus(n_jobs: int) -> list[str]:
 def _queued(
     queue: Queue, n_jobs: int, folder: Path, *, gpu: bool
 ) -> Iterator[distributed.Client]:
-    """Open workers that are jobs of a queue; `folder`, which all see, has their keys."""
+    """Open workers that are jobs of a queue; `folder`, seen by all, has their keys."""
     given = dict(queue.options)
     extra = ["--nthreads", "1", *(["--resources", "GPU=1"] if gpu else [])]
     options = {
