@@ -36,7 +36,7 @@ from minddiff_utils.rng import stream
         (["run", "--models", "/nowhere"], "The models' folder"),
         (["fetch", "nsd", "--jobs", "0"], "--jobs is 0, but must be 1 or more"),
         (["fetch", "nsd", "--subjects", "9"], "subjects"),
-        (["run", "--shards", "2"], "16 images in batches of 16 make 1 to 1"),
+        (["run", "--shards", "2"], "12 images in batches of 16 make 1 to 1"),
         (["run", "--shards", "0"], "There are to be 0 shards"),
     ],
 )
@@ -154,11 +154,13 @@ def test_dry_run_tells_the_shards_of_each_subject(
 ) -> None:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     sizes = ["--set", "models.batch_size=4", "--subjects", "1,2", "--only", "02,03"]
-    assert main(["run", "--dry-run", "--shards", "4", *sizes]) == 0
+    assert main(["run", "--dry-run", "--shards", "3", *sizes]) == 0
     said = capsys.readouterr().out.splitlines()[1:]
-    assert said[:2] == [f"02_decoding_subj0{s}: would run" for s in (1, 2)]
+    assert said[:2] == [f"02_decoding_subj0{s}: would run (new)" for s in (1, 2)]
     assert said[2:] == [
-        f"03_stage1_subj0{s}_shard{i}of4: would run" for s in (1, 2) for i in range(4)
+        f"03_stage1_subj0{s}_shard{i}of3: would run (new)"
+        for s in (1, 2)
+        for i in range(3)
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -297,19 +297,7 @@ def _nsd_readers(nsd: NsdTree) -> dict[str, tuple[Path, Read]]:
 
 
 @pytest.mark.timeout(0 if N_CASES > 1000 else 600)
-@pytest.mark.parametrize(
-    "what",
-    [
-        "betas",
-        pytest.param(
-            "stimuli",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="nsd._guard lets h5py's KeyError and RuntimeError by",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("what", ["betas", "stimuli"])
 def test_a_damaged_hdf5_file_of_nsd_is_read_or_refused(nsd: NsdTree, what: str) -> None:
     path, read = _nsd_readers(nsd)[what]
     check_apart(run_apart(path, read))

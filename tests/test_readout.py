@@ -504,7 +504,8 @@ def test_saved_decoders_restore_the_predictions_of_the_selected_targets(
         target = own["target"]
         assert target.tolist() == np.flatnonzero(one.selected).tolist()
         expected = Y_hat[name][:, target]
-        np.testing.assert_array_equal(found.astype(np.float32), expected)
+        # some processors round products of fewer columns otherwise
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
         np.testing.assert_array_equal(own["r_cv"], one.r_cv)
 
 

@@ -7,10 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from minddiff_utils import __version__
-from minddiff_utils.config import Profile, load_profile, read_environment
+from minddiff_utils.config import (
+    Profile,
+    load_profile,
+    parse_yaml,
+    read_environment,
+)
 from minddiff_utils.errors import ConfigError, DataError, MindDiffError, check_exists
 from minddiff_utils.runner import Engine, local_processes, make_plan, run_plan, why
 from minddiff_utils.store import Tree, read_table
@@ -34,13 +37,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {item!r} must read KEY=VALUE, as stage2.n_iter=5."
             )
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"--set {item!r} has a value that is not valid YAML: {reason}."
-            ) from error
+        found[key] = parse_yaml(value, f"The value of --set {item[:80]!r}")
     if args.subjects:
         try:
             found["subjects"] = [int(s) for s in args.subjects.split(",")]
@@ -65,6 +62,8 @@ def _tree(args: argparse.Namespace, profile: Profile) -> Tree:
                 "--nsd-root PATH."
             )
         check_exists(nsd, "The NSD folder", "give its path with --nsd-root")
+        if not nsd.is_dir():
+            raise DataError(f"{nsd} is no folder: give that of NSD with --nsd-root.")
     default = here.root / "data" / profile.name / "nsd"
     models = profile.models.folder(here.root)
     return Tree(here.root, profile.name, (nsd or default).absolute(), models)
@@ -153,7 +152,8 @@ def _claims(args: argparse.Namespace) -> None:
 
     profile = load_profile(args.profile, _overrides(args))
     tree = _tree(args, profile)
-    table = read_table(tree.figures / "claims.csv")
+    columns = ["claim", "verdict", "statement"]
+    table = read_table(tree.figures / "claims.csv", columns)
     for row in table.itertuples(index=False):
         _say(f"{row.claim:>4}  {row.verdict}  ·  {row.statement}")
     _say(f"({profile.label})")
@@ -163,7 +163,8 @@ def _claims(args: argparse.Namespace) -> None:
             f"{path} does not exist, so nothing tells whether the checks could fail: "
             f"make it by minddiff run --profile {profile.name} --only 05 --force."
         )
-    vacuous = vacuity_lines(read_table(path))
+    columns = ["claim", "null", "vacuous", "n_held", "n_draws"]
+    vacuous = vacuity_lines(read_table(path, columns))
     for line in vacuous:
         _say(line)
     if vacuous:

@@ -159,13 +159,7 @@ class _StandByProvisioner(LocalProvisioner):
     async def launch_kernel(
         self, cmd: list[str], **kwargs: Any
     ) -> KernelConnectionInfo:
-        """Hand `cmd` to the kernel that stands by, or start one the usual way.
-
-        Raises
-        ------
-        OSError
-            The kernel that stood by is gone.
-        """
+        """Hand `cmd` to the kernel that stands by, or start one the usual way."""
         if not _standing or "ipykernel_launcher" not in cmd:
             return await super().launch_kernel(cmd, **kwargs)
         kernel, wake = _standing.pop()
@@ -173,8 +167,12 @@ class _StandByProvisioner(LocalProvisioner):
         parent = f"--IPKernelApp.parent_handle={os.getpid()}"
         argv = [*cmd[cmd.index("ipykernel_launcher") :], parent]
         env = dict(kwargs.get("env") or os.environ)
-        wake.send((argv, env, str(kwargs.get("cwd") or Path.cwd())))
-        wake.close()
+        try:
+            wake.send((argv, env, str(kwargs.get("cwd") or Path.cwd())))
+        except OSError:  # it was killed while it stood by
+            return await super().launch_kernel(cmd, **kwargs)
+        finally:
+            wake.close()
         self.process = cast(Any, _Forked(kernel))
         self.pid = self.pgid = kernel.pid
         return self.connection_info

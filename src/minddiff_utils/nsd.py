@@ -81,7 +81,12 @@ ROI_LABELS = {
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
 _REMEDY = "name the right folder (--nsd-root), or make one with `minddiff simulate`"
-_DAMAGED = (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError)
+#: What the libraries raise at damaged files; h5py also says KeyError and RuntimeError,
+#: and JSON that is nested too deeply is a RecursionError, which is a RuntimeError.
+_DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, OverflowError),
+    *(zlib.error, ImageFileError),
+)
 
 
 @dataclass(frozen=True)
@@ -263,10 +268,21 @@ def _design_array(
         raise _wrong(path, "no variable " + repr(name), "NSD's experimental design")
     values = np.asarray(raw[name])
     check_shape(values.shape, shape, f"{name} in {path}")
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise _wrong(path, f"no numbers or fractions in {name}", "1-based indices")
     as_int = values.astype(np.int64)  # MATLAB's uint16 would wrap below zero
     if not np.array_equal(as_int, values) or as_int.min() < 1:
         raise _wrong(path, f"values below 1 or fractions in {name}", "1-based indices")
     return as_int
+
+
+def _check_whole(
+    table: pd.DataFrame, columns: Collection[str], path: Path, what: str
+) -> None:
+    """Raise DataError unless the columns hold numbers, and none is missing."""
+    for name in columns:
+        if table[name].dtype.kind not in "iuf" or table[name].isna().any():
+            raise _wrong(path, f"words or gaps in the column {name}", what)
 
 
 # --- the tree -----------------------------------------------------------------------
@@ -367,6 +383,7 @@ class NsdTree:
         if lacking:
             raise _wrong(path, f"no column {lacking}", "NSD's stimulus table")
         check_shape(table.shape, (N_IMAGES, None), f"Stimulus table {path}")
+        _check_whole(table, sorted(repeats | {"cocoId"}), path, "numbers")
         if not np.array_equal(table["nsdId"], np.arange(N_IMAGES)):
             raise _wrong(path, "rows out of order", "row r to describe nsdId r")
         return table
@@ -385,6 +402,9 @@ class NsdTree:
             check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
             if bricks.dtype != np.uint8:
                 raise _wrong(path, f"{bricks.dtype} images", "uint8")
+            if bricks.shape[1] != bricks.shape[2]:
+                sides = f"{bricks.shape[1]} x {bricks.shape[2]}"
+                raise _wrong(path, f"images of {sides} px", "squares")
             wanted = np.asarray(nsd_id, np.int64)
             if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(bricks):
                 raise DataError(
@@ -438,7 +458,7 @@ class NsdTree:
             for note in sorted(raw["annotations"], key=lambda a: int(a["id"])):
                 text = " ".join(str(note["caption"]).split())
                 known.setdefault(int(note["image_id"]), []).append(text)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise _wrong(path, f"no {error}", "COCO's caption annotations") from error
         return known
 
@@ -450,6 +470,7 @@ class NsdTree:
         lacking = {"SESSION", "73KID", "10KID"} - set(table.columns)
         if lacking:
             raise _wrong(path, f"no column {lacking.pop()}", "NSD's responses")
+        _check_whole(table, ["SESSION", "73KID", "10KID"], path, "numbers")
         return table
 
     # Volumes

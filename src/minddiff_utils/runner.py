@@ -128,8 +128,13 @@ def read_parameters(path: Path) -> dict[str, Any]:
     RunError
         No such cell, several of them, or something in it that is no literal.
     """
-    cells = nbformat.read(path, as_version=4).cells
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+        tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    except Exception as error:  # nbformat and its schema raise anything
+        raise RunError(
+            f"{path} is no notebook that can be read: restore it."
+        ) from error
     if len(tagged) != 1:
         raise RunError(
             f"{path.name} has {len(tagged)} cells tagged 'parameters', but must have "
@@ -234,6 +239,12 @@ def make_plan(
         for job in jobs
         if (not only or job.notebook[:2] in only) and job.notebook[:2] >= first
     ]
+    if not kept:
+        raise ConfigError(
+            f"There is no notebook to run: --only {','.join(only) or 'none'} and --from"
+            f" {first or 'none'} leave nothing of profile {profile.name}; change --only"
+            " or --from."
+        )
     return Plan(tuple(kept), tree, source)
 
 
@@ -417,7 +428,7 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
         )
     except papermill.PapermillExecutionError as error:
         failure = _describe(job, tree, source, error)
-    except DeadKernelError:
+    except (DeadKernelError, RuntimeError):  # the latter while it starts
         failure = (
             f"the kernel of {job.name} died, which happens when memory runs out (see "
             f"{tree.notebooks / job.name}.ipynb)"

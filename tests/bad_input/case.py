@@ -31,8 +31,6 @@ class Case:
         What is named instead of the file, such as an option.
     leaves : tuple of str
         Files that stay nevertheless: whole, and made again by the next run.
-    pending : str
-        Why the sentence is not there yet; the case is then expected to fail.
     """
 
     act: Act
@@ -42,7 +40,6 @@ class Case:
     damage: Damage = nothing
     names: str = ""
     leaves: tuple[str, ...] = ()
-    pending: str = ""
 
     def place(self, world: World) -> Path:
         """Return the file to spoil: the first of those that `path` matches, if any."""

@@ -7,9 +7,6 @@ RUN = ("run", "--profile", "smoke", "--dry-run")
 NSD = ("run", "--profile", "nsd", "--dry-run", "--nsd-root")
 SET = (*RUN, "--set")
 PLAN = ("plan", "--profile", "nsd", "--rates", "{root}/rates.json")
-EMPTY_PLAN = "runner.make_plan lets a plan without a job through"
-YAML = "cli._overrides does not use config.parse_yaml"
-NO_FOLDER = "cli._tree asks only whether --nsd-root exists"
 MARK = "data/smoke/nsd/IN_SILICO.txt"
 
 CASES = {
@@ -37,14 +34,12 @@ CASES = {
         "no notebook",
         "--only",
         names="--from",
-        pending=EMPTY_PLAN,
     ),
     "simulating real data": Case(
         ("simulate", "--profile", "nsd", "--nsd-root", "{root}"),
         "no notebook",
         "--only",
         names="nsd",
-        pending=EMPTY_PLAN,
     ),
     "fewer than one shard": Case(
         (*RUN, "--shards", "-1"), "-1 shards", "choose among these", names="batches"
@@ -70,19 +65,18 @@ CASES = {
         "not valid YAML",
         "mend",
         names="--set",
-        pending=YAML,
     ),
     "a setting of no day": Case(
-        (*SET, "seed=2001-99-99"), "not valid YAML", "mend", names="--set", pending=YAML
+        (*SET, "seed=2001-99-99"), "not valid YAML", "mend", names="--set"
     ),
     "a setting of no whole number": Case(
-        (*SET, "seed=!!int x"), "not valid YAML", "mend", names="--set", pending=YAML
+        (*SET, "seed=!!int x"), "not valid YAML", "mend", names="--set"
     ),
     "a setting that holds itself": Case(
-        (*SET, "subjects=&a [*a]"), "alias", "mend", names="--set", pending=YAML
+        (*SET, "subjects=&a [*a]"), "alias", "mend", names="--set"
     ),
     "a setting with brackets without end": Case(
-        (*SET, f"seed={'[' * 500}"), "nested", "mend", names="--set", pending=YAML
+        (*SET, f"seed={'[' * 500}"), "nested", "mend", names="--set"
     ),
     "infinity": Case(
         (*SET, "stage2.lr_z=.inf"), "must be a finite", "mend", names="stage2.lr_z"
@@ -114,7 +108,6 @@ CASES = {
         "no folder",
         "--nsd-root",
         MARK,
-        pending=NO_FOLDER,
     ),
     "a link to no NSD folder": Case(
         (*NSD, f"{{root}}/{MARK}"), "not found", "--nsd-root", MARK, a_dangling_link

@@ -55,9 +55,8 @@ def _case(
     found: str,
     remedy: str,
     names: str = "",
-    pending: str = "",
 ) -> Case:
-    return Case(prepare, found, remedy, path, damage, names, pending=pending)
+    return Case(prepare, found, remedy, path, damage, names)
 
 
 def _notes(change: object) -> Damage:
@@ -78,7 +77,6 @@ CASES = {
         matlab("masterordering", lambda v: v * np.nan),
         "fractions",
         REPLACE,
-        pending="nsd._design_array casts before it looks",
     ),
     "design of words": _case(
         DESIGN,
@@ -91,7 +89,6 @@ CASES = {
         matlab("sharedix", lambda v: np.full(v.shape, "one", object)),
         "sharedix",
         REPLACE,
-        pending="nsd._design_array casts before it looks",
     ),
     "design cut to a row": _case(
         DESIGN, matlab("subjectim", lambda v: v[:1]), "has shape (1, 10000)", "expected"
@@ -119,7 +116,6 @@ CASES = {
         ),
         "subject1_rep0",
         REPLACE,
-        pending="nsd.check_trials lets pandas' ValueError through",
     ),
     "table of trials of another": _case(
         TABLE,
@@ -142,7 +138,6 @@ CASES = {
         as_table(lambda t: t.assign(SESSION="one"), "\t"),
         "SESSION",
         REPLACE,
-        pending="nsd.check_trials lets pandas' TypeError through",
     ),
     "behaviour a folder": _case(BEHAVIOUR, a_folder, "truncated or not", AGAIN),
     # betas
@@ -210,7 +205,6 @@ CASES = {
         h5_only("imgBrick", (73_000, 8, 6, 3), "u1"),
         "8 x 6",
         REPLACE,
-        pending="nsd.NsdTree.stimuli does not ask for squares",
     ),
     "captions gone": _case(COCO, gone, "not found", NAME),
     "captions cut short": _case(COCO, cut, "truncated or not", AGAIN),
@@ -229,13 +223,11 @@ CASES = {
         words('"id": ', '"id": "n" , "was": '),
         "captions_val2017.json",
         REPLACE,
-        pending="nsd.NsdTree.captions_of lets ValueError through",
     ),
     "captions in brackets without end": _case(
         COCO,
         holds("[" * 100_000),
         "truncated",
         AGAIN,
-        pending="nsd._guard lets RecursionError through",
     ),
 }

@@ -144,19 +144,7 @@ def test_a_notebook_s_sentence_is_the_command_line_s(
     assert list(world.derived.rglob("*")) == []
 
 
-def _rows() -> list[object]:
-    return [
-        pytest.param(
-            name,
-            marks=[pytest.mark.xfail(strict=True, reason=case.pending)]
-            if case.pending
-            else [],
-        )
-        for name, (case, _) in CASES.items()
-    ]
-
-
-@pytest.mark.parametrize("name", _rows())
+@pytest.mark.parametrize("name", CASES)
 def test_a_mistake_gets_one_sentence_and_leaves_nothing(
     name: str,
     copy: Copy,

@@ -150,7 +150,12 @@ def _inner_inverses(deflation: Deflation, chosen: Tensor) -> Tensor:
         part = scaled[columns]
         torch.mm(part.T, part, out=inner[row])
     inner.diagonal(dim1=1, dim2=2).add_(1 / deflation.values)
-    return torch.cholesky_inverse(torch.linalg.cholesky(inner))
+    factor, failed = torch.linalg.cholesky_ex(inner)
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    # rounding left one indefinite: the inverse of what it spans
+    inverse: Tensor = torch.linalg.pinv(inner.double(), hermitian=True)
+    return inverse.to(inner.dtype)
 
 
 def _precondition(deflation: Deflation, a: _Active) -> Tensor:
