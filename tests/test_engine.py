@@ -142,14 +142,14 @@ def test_a_machine_with_other_code_or_files_refuses_the_job(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("system: [", "cannot be read"),
+        ("system: [", "not valid YAML"),
         ("system: slurm", "must have two keys: system"),
         ("system: moon\noptions: {}", "system in the cluster file"),
         ("system: slurm\noptions: [1]", "must be NAME: VALUE"),
         ("system: slurm\noptions: {coers: 4}", "sets the option 'coers'"),
         ("system: slurm\noptions: {n_workers: 4}", "sets the option 'n_workers'"),
         ("system: slurm\noptions: {job_cls: x}", "sets the option 'job_cls'"),
-        ("system: !!python/name:os.system\noptions: {}", "cannot be read"),
+        ("system: !!python/name:os.system\noptions: {}", "not valid YAML"),
     ],
 )
 def test_a_cluster_file_names_a_queue_and_its_options_and_no_code(

@@ -21,8 +21,8 @@ from typing import Any
 
 import dask
 import distributed
-import yaml
 
+from minddiff_utils.config import parse_yaml
 from minddiff_utils.errors import ConfigError, RunError, check_choice
 from minddiff_utils.runner import Job, Plan, Result, Say, Workers, process_died
 from minddiff_utils.worker import order_of, run_order
@@ -77,11 +77,12 @@ def read_queue(path: Path) -> Queue:
         that dask-jobqueue does not have or that is not the file's to set.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"The cluster file {path} cannot be read: {_one_line(error)}."
+            f"The cluster file {path} cannot be read ({_one_line(error)}): mend it."
         ) from error
+    found = parse_yaml(text, f"The cluster file {path}")
     if not isinstance(found, dict) or set(found) != {"system", "options"}:
         raise ConfigError(
             f"The cluster file {path} must have two keys: system, one of"
