@@ -134,8 +134,10 @@ def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) 
 
 
 def _family(pid: int) -> list[psutil.Process]:
+    """Return jobs and kernels; the run's own children are the servers that fork them."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        servers = psutil.Process(pid).children()
+        return [p for server in servers for p in server.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 

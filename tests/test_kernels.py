@@ -1,0 +1,69 @@
+"""Kernels that stand by: woken once, replaced when gone, ended with their run."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from minddiff_utils import kernels, runner
+from minddiff_utils.config import load_profile
+from minddiff_utils.store import Tree
+
+PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
+PARENT = (
+    "import os\nfrom pathlib import Path\n"
+    'root = Path(os.environ["MINDDIFF_ROOT"])\n'
+    '(root / "kernel").write_text(f"{os.getpid()} {os.getppid()}")'
+)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> runner.Plan:
+    """Return the plan of one small notebook that tells its process and its parent."""
+    source = tmp_path / "notebooks"
+    source.mkdir()
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
+    made.cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, PARENT)]
+    made.cells[0].metadata["tags"] = ["parameters"]
+    for entry in runner.GRAPH:
+        more = "\nsubject: int = 1" if entry.per_subject else ""
+        more += '\nshard: str = "0/1"' if entry.per_shard else ""
+        made.cells[0].source = PARAMETERS + more
+        nbformat.write(made, source / f"{entry.stem}.ipynb")
+    tree = Tree(tmp_path, "smoke", tmp_path / "nsd")
+    profile = load_profile("smoke")
+    return runner.make_plan(profile, tree, {}, only=("00",), source=source)
+
+
+def _processes(plan: runner.Plan) -> tuple[int, int]:
+    kernel, parent = (plan.tree.root / "kernel").read_text().split()
+    return int(kernel), int(parent)
+
+
+@pytest.mark.skipif(not kernels.can_stand_by(), reason="no kernel stands by here")
+def test_the_kernel_of_a_job_is_its_own_child_and_ends_with_it(
+    plan: runner.Plan,
+) -> None:
+    said: list[str] = []
+    runner.run_plan(plan, n_jobs=1, force=False, say=said.append)
+    kernel, parent = _processes(plan)
+    assert parent != os.getpid()
+    assert not psutil.pid_exists(kernel)
+    assert not psutil.pid_exists(parent)
+
+
+def test_a_kernel_that_died_while_it_stood_by_is_replaced(
+    plan: runner.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = multiprocessing.Pipe()
+    there.close()  # as after kill -9
+    monkeypatch.setattr(kernels, "_standing", [(None, here)])
+    (job,) = plan.jobs
+    result = runner.execute(job, plan.tree, plan.source)
+    assert result.failure == ""
+    assert kernels._standing == []
+    assert _processes(plan)[1] == os.getpid()  # started the usual way
