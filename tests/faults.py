@@ -134,7 +134,7 @@ def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) 
 
 
 def _family(pid: int) -> list[psutil.Process]:
-    """Return jobs and kernels; the run's own children are the servers that fork them."""
+    """Return jobs and kernels, not the servers below the run that fork them."""
     try:
         servers = psutil.Process(pid).children()
         return [p for server in servers for p in server.children(recursive=True)]
