@@ -1,5 +1,7 @@
 """Fixtures shared by the tests."""
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,18 @@ from torch import Tensor
 
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.rng import stream
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """No test leaves a variable behind: the next would write into its folder."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    os.environ.clear()
+    os.environ |= before
+    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    assert changed <= {"PYTEST_CURRENT_TEST"}, f"left in the environment: {changed}"
 
 
 @pytest.fixture

@@ -8,4 +8,5 @@ ruff format --check .
 ruff check .
 lint-imports
 mypy
-exec pytest "$@"
+# a module per worker, because its fixtures are dear; one thread per worker
+exec pytest --numprocesses 2 --dist loadfile "$@"

@@ -18,8 +18,9 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Mapping
-from multiprocessing import util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -30,7 +31,13 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-__all__ = ["StandByKernelManager", "begin_job", "can_stand_by", "job_context"]
+__all__ = [
+    "StandByKernelManager",
+    "begin_job",
+    "can_stand_by",
+    "environment",
+    "job_context",
+]
 
 #: Loaded before any fork: what the notebooks load, and nothing that computes.
 PRELOADED = (
@@ -53,21 +60,32 @@ def can_stand_by() -> bool:
     return sys.platform == "linux"
 
 
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for what is started inside, then take them back."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 #: Jobs from which on loading the libraries once costs less than in each job.
 _WORTH_IT = 3
 
 
 def job_context(n_jobs: int) -> BaseContext:
-    """Return the context in which jobs become processes: forked and preloaded, or new.
-
-    One thread per library from here on, so that no pool of threads is forked.
-    """
+    """Return the context of jobs: forked from loaded libraries, or started anew."""
     if not can_stand_by() or n_jobs < _WORTH_IT:
         return multiprocessing.get_context("spawn")
-    os.environ.setdefault("MPLBACKEND", _BACKEND)
-    os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
+    # one thread per library, so that no pool of threads is forked
+    backend = os.environ.get("MPLBACKEND", _BACKEND)
+    with environment({"MPLBACKEND": backend, "OMP_NUM_THREADS": "1"}):
+        forkserver.ensure_running()
     return context
 
 
@@ -75,7 +93,6 @@ def begin_job(variables: Mapping[str, str]) -> None:
     """Prepare a job's own process, first of all: its kernel stands by, its end is set.
 
     `variables` are the run's; the fork server has those of its own start.
-
 
     The job ends when the run that started it does, and its kernel with it: else a run
     that was killed would go on unseen, beside the one that takes its place.

@@ -412,20 +412,21 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
     record, journal = _record(job, tree), tree.notebooks / f".{job.name}.journal"
     record.unlink(missing_ok=True)
     journal.unlink(missing_ok=True)
-    os.environ |= {"OMP_NUM_THREADS": "1", "MINDDIFF_JOURNAL": str(journal)}
-    os.environ |= {"MINDDIFF_ROOT": str(tree.root), "MINDDIFF_NSD_ROOT": str(tree.nsd)}
+    variables = {"OMP_NUM_THREADS": "1", "MINDDIFF_JOURNAL": str(journal)}
+    variables |= {"MINDDIFF_ROOT": str(tree.root), "MINDDIFF_NSD_ROOT": str(tree.nsd)}
     failure = ""
     try:
-        papermill.execute_notebook(
-            source / f"{job.notebook}.ipynb",
-            tree.notebooks / f"{job.name}.ipynb",
-            parameters=dict(job.parameters),
-            kernel_name="python3",
-            cwd=source,
-            progress_bar=False,
-            kernel_manager_class=kernels.StandByKernelManager,
-            extra_arguments=["--log-level=40"],  # errors only, not the start-up hints
-        )
+        with kernels.environment(variables):
+            papermill.execute_notebook(
+                source / f"{job.notebook}.ipynb",
+                tree.notebooks / f"{job.name}.ipynb",
+                parameters=dict(job.parameters),
+                kernel_name="python3",
+                cwd=source,
+                progress_bar=False,
+                kernel_manager_class=kernels.StandByKernelManager,
+                extra_arguments=["--log-level=40"],  # errors only, no start-up hints
+            )
     except papermill.PapermillExecutionError as error:
         failure = _describe(job, tree, source, error)
     except (DeadKernelError, RuntimeError):  # the latter while it starts

@@ -153,7 +153,7 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
         "stage2.n_images_paper": 1,
         "stage2.n_images_controls": 1,
         "stage2.n_trajectory": 2,
-        "stage2.n_images_trajectory": 2,
+        "stage2.n_images_trajectory": 4,
         "ablation.n_images": 2,
         "ablation.layers": [[1]],
         "ablation.iterations": [2],
