@@ -11,6 +11,16 @@ from torch import Tensor
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.rng import stream
 
+#: Modules that take minutes: begun first, so that no worker waits for them at the end.
+LONGEST = ("test_smoke_run", "test_engine", "test_kernel_ridge", "test_study")
+
+
+@pytest.hookimpl(trylast=True)  # after the order was drawn
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first; the order within a module stays as drawn."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(autouse=True)
 def _same_environment() -> Iterator[None]:

@@ -8,5 +8,5 @@ ruff format --check .
 ruff check .
 lint-imports
 mypy
-# a module per worker, because its fixtures are dear; one thread per worker
-exec pytest --numprocesses 2 --dist loadfile "$@"
+# a module per worker, because its fixtures are dear; conftest.py puts the longest first
+exec pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -24,6 +24,7 @@ import distributed
 
 from minddiff_utils.config import parse_yaml
 from minddiff_utils.errors import ConfigError, RunError, check_choice
+from minddiff_utils.kernels import environment
 from minddiff_utils.runner import Job, Plan, Result, Say, Workers, process_died
 from minddiff_utils.worker import order_of, run_order
 
@@ -177,6 +178,7 @@ def dask_workers(
 def _local(n_jobs: int, *, gpu: bool) -> Iterator[distributed.Client]:
     """Open workers on this machine: on its own address, for its own user only."""
     with (
+        environment({}),  # a LocalCluster leaves variables of its own
         tempfile.TemporaryDirectory(prefix="minddiff-") as folder,
         distributed.LocalCluster(
             n_workers=n_jobs,
