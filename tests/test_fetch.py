@@ -230,7 +230,7 @@ def test_every_path_that_nsd_reads_is_wanted(
     for read in reads:
         with pytest.raises(DataError):
             read()
-    files = wanted([2], 3)
+    files = wanted([2], [1, 2, 3])
     assert {f.destination.as_posix() for f in files if "ctab" not in f.key} == asked | {
         "nsddata_betas/ppdata/subj02/func1pt8mm/betas_fithrf_GLMdenoise_RR/"
         "betas_session02.hdf5"
@@ -241,8 +241,8 @@ def test_every_path_that_nsd_reads_is_wanted(
 
 
 def test_nii_betas_take_the_place_of_hdf5(tmp_path: Path) -> None:
-    hdf5 = {f.key for f in wanted([1], 2)}
-    nii = {f.key for f in wanted([1], 2, form="nii.gz")}
+    hdf5 = {f.key for f in wanted([1], [1, 2])}
+    nii = {f.key for f in wanted([1], [1, 2], form="nii.gz")}
     swapped = {
         key.replace(".hdf5", ".nii.gz") if "betas_session" in key else key
         for key in hdf5
@@ -250,8 +250,14 @@ def test_nii_betas_take_the_place_of_hdf5(tmp_path: Path) -> None:
     assert nii == swapped
 
 
+def test_only_the_sessions_asked_for_are_fetched() -> None:
+    keys = [f.key for f in wanted([1], [2, 5])]
+    betas = [key[-7:-5] for key in keys if "betas_session" in key]
+    assert betas == ["02", "05"]
+
+
 def test_subjects_are_fetched_once_and_share_the_experiment() -> None:
-    keys = [f.key for f in wanted([1, 2, 1], 4)]
+    keys = [f.key for f in wanted([1, 2, 1], [1, 2, 3, 4])]
     assert len(keys) == len(set(keys))
     own = [key for key in keys if "subj01" in key]
     assert [key.replace("subj01", "subj02") for key in own] == [
@@ -262,10 +268,10 @@ def test_subjects_are_fetched_once_and_share_the_experiment() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (([3], 37), "NSD has 1 to 32"),
-        (([1], 0), "NSD has 1 to 40"),
-        (([9], 1), "subject is 9"),
-        (([1], 1, "../../secret"), "betas_version"),
+        (([3], [37]), "NSD has 1 to 32"),
+        (([1], [0, 1]), "NSD has 1 to 40"),
+        (([9], [1]), "subject is 9"),
+        (([1], [1], "../../secret"), "betas_version"),
     ],
 )
 def test_what_nsd_lacks_is_refused(arguments: tuple[Any, ...], says: str) -> None:
@@ -279,7 +285,7 @@ def test_what_nsd_lacks_is_refused(arguments: tuple[Any, ...], says: str) -> Non
 def test_a_run_s_files_are_fetched_byte_for_byte_and_only_once(
     bucket: Bucket, rng: np.random.Generator
 ) -> None:
-    for file in wanted([1], 2)[:12]:
+    for file in wanted([1], [1, 2])[:12]:
         bucket.put(file.key, random_bytes(rng, int(rng.integers(1, 5000))))
     bucket.put("nsddata/empty.txt", b"")
     plan, told = bucket.plan(), list[int]()
@@ -351,7 +357,7 @@ def test_parts_are_no_sessions_for_the_reader(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "_N_TRIES", 1)
-    first, second = (f.key for f in wanted([1], 2) if "betas_session" in f.key)
+    first, second = (f.key for f in wanted([1], [1, 2]) if "betas_session" in f.key)
     bucket.put(first, random_bytes(rng))
     bucket.put(second, random_bytes(rng))
     bucket.relay.cuts = [SIZE, 5 * PIECE]
@@ -653,7 +659,7 @@ def _command(bucket: Bucket, *more: str) -> int:
 def test_the_command_lists_first_and_then_brings_every_needed_file(
     bucket: Bucket, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for file in wanted((1,), 1):
+    for file in wanted((1,), (1,)):
         if not file.optional:
             bucket.put(file.key, random_bytes(rng, 50))
     assert _command(bucket, "--dry-run") == 0

@@ -224,7 +224,7 @@ def test_minddiff_check_finds_nothing_damaged(small: package.Rehearsal) -> None:
     found = survey(
         small.tree.nsd,
         subjects=(1,),
-        sessions=1,
+        sessions=[1],
         betas_version=small.profile.data.betas_version,
     )
     assert found.exit_code == 0, "\n".join(found.lines())

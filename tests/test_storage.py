@@ -5,7 +5,7 @@ import pytest
 from minddiff_utils.cli import main
 from minddiff_utils.config import Profile, load_profile
 from minddiff_utils.errors import ConfigError
-from minddiff_utils.storage import kept, to_download
+from minddiff_utils.storage import kept, session_bytes, to_download
 
 
 def _profile(**over: object) -> Profile:
@@ -24,6 +24,11 @@ def test_a_subject_with_fewer_sessions_weighs_those_it_has() -> None:
     few = to_download(_profile(subjects=[4], data__sessions=40)).parts["betas"]
     thirty = to_download(_profile(subjects=[4], data__sessions=30)).parts["betas"]
     assert few == thirty
+
+
+def test_only_the_sessions_that_are_read_weigh() -> None:
+    two = _profile(data__sessions=40, data__only_sessions=[3, 5])
+    assert to_download(two).parts["betas"] == 2 * session_bytes(1)
 
 
 def test_subject_1_s_responses_have_the_paper_s_voxels() -> None:

@@ -74,7 +74,7 @@ def root(whole: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def look(root: Path, sessions: int = 2, deep: bool = False) -> Survey:
+def look(root: Path, sessions: Sequence[int] = (1, 2), deep: bool = False) -> Survey:
     return survey(
         root, subjects=(SUBJECT,), sessions=sessions, betas_version=VERSION, deep=deep
     )
@@ -309,7 +309,7 @@ def test_a_session_in_neither_container_is_missing_and_not_counted(root: Path) -
 
 
 def test_missing_sessions_share_a_line(root: Path) -> None:
-    found = look(root, sessions=5)
+    found = look(root, sessions=range(1, 6))
     assert [f.state for f in wrong(found)] == ["missing"] * 3
     lines = [line for line in found.lines() if line.startswith("missing")]
     assert len(lines) == 1
@@ -318,8 +318,20 @@ def test_missing_sessions_share_a_line(root: Path) -> None:
 
 def test_sessions_beyond_those_asked_for_are_looked_at_too(root: Path) -> None:
     halve(root / H5)
-    (finding,) = wrong(look(root, sessions=1))
+    (finding,) = wrong(look(root, sessions=[1]))
     assert finding.path == root / H5
+
+
+def test_of_chosen_sessions_the_others_may_be_missing(root: Path) -> None:
+    for suffix in ("hdf5", "nii.gz"):
+        (root / BETAS / f"betas_session01.{suffix}").unlink()
+    found = look(root, sessions=[2])
+    assert wrong(found) == []
+    assert "sessions 2" in found.lines()[0]
+    counts = found.counts().set_index("quantity")
+    assert counts.loc["trials", ["n", "expected"]].tolist() == [750, 750]
+    order = NsdTree(root).design().order[750:1500]
+    assert counts.loc["distinct images", "n"] == len(np.unique(order))
 
 
 @pytest.mark.parametrize("number", ["00", "41", "99"])
@@ -346,7 +358,7 @@ def test_another_version_of_the_betas_is_one_finding_that_names_those_there(
     whole: Path,
 ) -> None:
     found = survey(
-        whole, subjects=(SUBJECT,), sessions=2, betas_version="betas_assumehrf"
+        whole, subjects=(SUBJECT,), sessions=[1, 2], betas_version="betas_assumehrf"
     )
     betas = [f for f in wrong(found) if f.item == "betas"]
     assert len(betas) == 1
@@ -492,9 +504,9 @@ def test_an_empty_folder_lacks_everything_and_does_not_fail(tmp_path: Path) -> N
 
 def test_subjects_and_sessions_that_nsd_lacks_are_refused(whole: Path) -> None:
     with pytest.raises(ConfigError, match="subject is 9"):
-        survey(whole, subjects=(9,), sessions=1, betas_version=VERSION)
+        survey(whole, subjects=(9,), sessions=[1], betas_version=VERSION)
     with pytest.raises(ConfigError, match="sessions is 41"):
-        look(whole, sessions=41)
+        look(whole, sessions=range(1, 42))
 
 
 def test_names_kept_here_are_those_of_their_owners() -> None:
@@ -561,7 +573,8 @@ def save(path: Path, n_voxels: int, dtype: type) -> None:
     nib.save(nib.Nifti1Image(data, affine), path)
 
 
-def look_at_real(root: Path, sessions: int = 1) -> Survey:
+def look_at_real(root: Path, n_sessions: int = 1) -> Survey:
+    sessions = range(1, n_sessions + 1)
     return survey(root, subjects=(1,), sessions=sessions, betas_version=VERSION)
 
 
@@ -621,11 +634,13 @@ def test_asking_for_more_sessions_than_a_real_subject_had_is_said(
 ) -> None:
     folder = real_size / BETAS.replace("subj07", "subj04")
     folder.mkdir(parents=True)
-    found = survey(real_size, subjects=(4,), sessions=37, betas_version=VERSION)
-    (asked,) = [f for f in found.findings if f.item == "sessions asked for"]
+    found = survey(
+        real_size, subjects=(4,), sessions=range(1, 38), betas_version=VERSION
+    )
+    (said,) = [f for f in found.findings if f.item == "sessions asked for"]
     shutil.rmtree(folder)
-    assert asked.found == "the subject has 30"
-    assert asked.remedy == "lower data.sessions to 30"
+    assert said.found == "the subject has 30"
+    assert said.remedy == "lower data.sessions to 30"
 
 
 # --- the command --------------------------------------------------------------------

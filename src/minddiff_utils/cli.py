@@ -183,7 +183,7 @@ def _fetch(args: argparse.Namespace) -> None:
     profile = load_profile(args.profile, _overrides(args))
     data, root = profile.data, Path(args.path)
     files = fetch.wanted(
-        profile.subjects, data.sessions, data.betas_version, form=args.form
+        profile.subjects, data.session_numbers, data.betas_version, form=args.form
     )
     if not args.dry_run:
         fetch.confirm_agreement(input, agreed=args.agreement_signed)
@@ -212,7 +212,7 @@ def _check(args: argparse.Namespace) -> None:
     found = survey(
         Path(args.path),
         subjects=profile.subjects,
-        sessions=profile.data.sessions,
+        sessions=profile.data.session_numbers,
         betas_version=profile.data.betas_version,
         deep=args.deep,
     )

@@ -206,12 +206,12 @@ def _bytes(n: int) -> str:
 
 def wanted(
     subjects: Sequence[int],
-    sessions: int,
+    sessions: Sequence[int],
     betas_version: str = BETAS_VERSIONS[0],
     *,
     form: Literal["hdf5", "nii.gz"] = "hdf5",
 ) -> tuple[Wanted, ...]:
-    """Return every file that a run reads of the first `sessions` sessions.
+    """Return every file that a run reads of these sessions (ascending, from 1).
 
     `form` is the container of the betas: both hold the same numbers; hdf5 is read
     faster, nii.gz is half as large.
@@ -219,7 +219,7 @@ def wanted(
     Raises
     ------
     ConfigError
-        A subject, version or container that NSD lacks, or more sessions than it has.
+        A subject, version, container or session that NSD lacks.
     """
     check_choice(form, ("hdf5", "nii.gz"), "form")
     check_choice(betas_version, BETAS_VERSIONS, "betas_version")
@@ -227,9 +227,9 @@ def wanted(
     for subject in dict.fromkeys(subjects):
         check_choice(subject, range(1, 9), "subject")
         n_sessions = FACTS[subject].n_sessions
-        if not 1 <= sessions <= n_sessions:
+        if not 1 <= sessions[0] <= sessions[-1] <= n_sessions:
             raise ConfigError(
-                f"{sessions} sessions of subject {subject} are asked for, but NSD has"
+                f"Session {sessions[-1]} of subject {subject} is asked for, but NSD has"
                 f" 1 to {n_sessions}: set data.sessions to one of these."
             )
         files += _volumes(subject)
@@ -273,13 +273,15 @@ def _volumes(subject: int) -> list[Wanted]:
     ]
 
 
-def _betas(subject: int, sessions: int, version: str, form: str) -> list[Wanted]:
+def _betas(
+    subject: int, sessions: Sequence[int], version: str, form: str
+) -> list[Wanted]:
     folder = f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/{version}"
     return [
         _file(f"{folder}/ncsnr.nii.gz", "noise ceiling"),
         *(
             _file(f"{folder}/betas_session{k:02d}.{form}", "responses of one session")
-            for k in range(1, sessions + 1)
+            for k in sessions
         ),
     ]
 

@@ -73,9 +73,10 @@ def to_download(profile: Profile) -> Space:
     NSD Data Manual (grids); sizes of public copies agree within 1 %.
     """
     _check(profile)
-    sessions = profile.data.sessions
+    sessions = profile.data.session_numbers
     betas = sum(
-        min(sessions, FACTS[s].n_sessions) * session_bytes(s) for s in profile.subjects
+        sum(k <= FACTS[s].n_sessions for k in sessions) * session_bytes(s)
+        for s in profile.subjects
     )
     return Space({"betas": betas, "stimuli": _STIMULI, "captions": _CAPTIONS})
 
@@ -143,7 +144,7 @@ def kept(profile: Profile) -> Space:
         The profile is simulated.
     """
     _check(profile)
-    n_images = images_seen(profile.data.sessions)[0]
+    n_images = images_seen(len(profile.data.session_numbers))[0]
     n_test, n_subjects = profile.data.n_reconstruct, len(profile.subjects)
     features = feature_values(profile)
     pixels = 3 * profile.models.image_size**2

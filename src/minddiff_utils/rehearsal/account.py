@@ -213,7 +213,7 @@ def held_by_decoding(profile: Profile) -> float:
     cross-validated predictions of the CLIP layers, or the weights of a dense decoder,
     which come after them; float32.
     """
-    n_images = images_seen(profile.data.sessions)[0]
+    n_images = images_seen(len(profile.data.session_numbers))[0]
     values = feature_values(profile)
     later = target_counts(profile)["clip"] * n_train(profile)
     if profile.decoder == "dense":
@@ -226,7 +226,7 @@ def _times(record: Record, profile: Profile, grows: Growth) -> float | None:
     """Return how many times a step's work the whole run has; None: not told by it."""
     n_subjects = len(profile.subjects)
     if grows == "images seen":
-        n_images = images_seen(profile.data.sessions)[0]
+        n_images = images_seen(len(profile.data.session_numbers))[0]
         return n_subjects * n_images / record.n_images
     if grows == "images reconstructed":
         return n_subjects * profile.data.n_reconstruct / record.n_reconstruct

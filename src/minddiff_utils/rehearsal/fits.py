@@ -76,7 +76,7 @@ def n_train(profile: Profile) -> int:
     >>> n_train(load_profile("nsd"))
     8000
     """
-    return images_seen(profile.data.sessions)[1] - profile.data.n_validation
+    return images_seen(len(profile.data.session_numbers))[1] - profile.data.n_validation
 
 
 def whole_seconds(times: FitTimes, profile: Profile) -> float:

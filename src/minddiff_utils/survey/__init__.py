@@ -38,7 +38,7 @@ def survey(
     root: Path,
     *,
     subjects: Sequence[int],
-    sessions: int,
+    sessions: Sequence[int],
     betas_version: str,
     deep: bool = False,
 ) -> Survey:
@@ -50,8 +50,8 @@ def survey(
         Folder in NSD's layout, real or in silico; only read.
     subjects : sequence of int
         1..8.
-    sessions : int
-        The first so many sessions must be there; others that are there are looked at.
+    sessions : sequence of int
+        Ascending, from 1: these must be there; others that are there are looked at.
     betas_version : str
         Folder of the betas, such as "betas_fithrf_GLMdenoise_RR".
     deep : bool
@@ -60,13 +60,14 @@ def survey(
     Raises
     ------
     ConfigError
-        A subject or a number of sessions that NSD does not have.
+        A subject or a session that NSD does not have.
     DataError
         `root` is no folder, or holds none of NSD's folders.
     """
     for subject in subjects:
         check_choice(subject, range(1, 9), "subject")
-    check_choice(sessions, range(1, N_SESSIONS + 1), "sessions")
+    for session in sessions:
+        check_choice(session, range(1, N_SESSIONS + 1), "sessions")
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give the path of the NSD folder.")
     if not any((root / part).is_dir() for part in _PARTS):
@@ -76,11 +77,11 @@ def survey(
         )
     is_real = not (root / _MARK).is_file()
     tree = NsdTree(root, betas_version)
-    scope = Scope(tree, tuple(subjects), sessions, deep, is_real)
+    scope = Scope(tree, tuple(subjects), tuple(sessions), deep, is_real)
     experiment = look_at_experiment(scope)
     findings, counts = list(experiment.findings), list[Count]()
     for subject in scope.subjects:
         found, counted = look_at_subject(scope, subject, experiment)
         findings += found
         counts += counted
-    return Survey(root, is_real, sessions, tuple(findings), tuple(counts))
+    return Survey(root, is_real, scope.sessions, tuple(findings), tuple(counts))

@@ -30,7 +30,7 @@ def look_at_betas(
     folder = scope.tree.betas_folder(subject)
     if not folder.is_dir():
         held = sorted(p.name for p in folder.parent.glob("betas_*")) or ["nothing"]
-        text = f"betas of {scope.n_asked(subject)} sessions"
+        text = f"betas of {len(scope.asked(subject))} sessions"
         item = Item(subject, "betas", folder, text)
         found = f"no such folder; beside it: {', '.join(held)}"
         return [item.finding("missing", found, scope.remedy)], set()
@@ -41,7 +41,7 @@ def look_at_betas(
         there.add(session)
         if finding.state == "ok":
             well.add(session)
-    for session in sorted(set(range(1, scope.n_asked(subject) + 1)) - there):
+    for session in sorted(set(scope.asked(subject)) - there):
         path = folder / f"betas_session{session:02d}.hdf5"
         item = Item(
             subject, f"betas session {session:02d}", path, "it, or the same as nii.gz"
@@ -51,11 +51,11 @@ def look_at_betas(
 
 
 def _too_many(scope: Scope, subject: int) -> list[Finding]:
-    """Return a finding if more sessions are asked for than the subject has."""
+    """Return a finding if a session is asked for that the subject lacks."""
     most = scope.n_sessions(subject)
-    if scope.sessions <= most:
+    if scope.sessions[-1] <= most:
         return []
-    item = Item(subject, "sessions asked for", None, f"{scope.sessions} sessions")
+    item = Item(subject, "sessions asked for", None, f"session {scope.sessions[-1]}")
     remedy = f"lower data.sessions to {most}"
     return [item.finding("missing", f"the subject has {most}", remedy)]
 

@@ -3,7 +3,7 @@
 Place in the flow: part of `survey`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,11 +42,12 @@ class Experiment:
     captions: dict[int, list[str]] | None
     n_group: Mapping[Hemisphere, int | None]
 
-    def seen(self, subject: int, n_sessions: int) -> IntArray:
-        """Return the distinct `nsd_id` that a subject saw; none without a design."""
+    def seen(self, subject: int, sessions: Sequence[int]) -> IntArray:
+        """Return the distinct `nsd_id` seen in sessions; none without a design."""
         if self.design is None:
             return np.zeros(0, np.int64)
-        order = self.design.order[: n_sessions * N_TRIALS]
+        rows = np.array(sessions, int) - 1
+        order = self.design.order.reshape(-1, N_TRIALS)[rows].ravel()
         return np.unique(self.design.images[subject - 1, order])
 
 
@@ -129,7 +130,7 @@ def _read_table(scope: Scope) -> tuple[pd.DataFrame, str]:
 
 
 def _stimuli(scope: Scope, experiment: Experiment) -> Finding:
-    seen = [experiment.seen(s, scope.n_asked(s)) for s in scope.subjects]
+    seen = [experiment.seen(s, scope.asked(s)) for s in scope.subjects]
     wanted = np.unique(np.concatenate(seen))
     side = f"{IMAGE_SIZE} x {IMAGE_SIZE}" if scope.is_real else "n x n"
     rows = N_IMAGES if scope.is_real or not len(wanted) else wanted[-1] + 1

@@ -91,8 +91,8 @@ class Survey:
         The folder.
     is_real : bool
         False if a simulation marked the folder as its own.
-    sessions : int
-        How many sessions of each subject were asked for.
+    sessions : tuple of int
+        The sessions of each subject that were asked for, from 1.
     findings : tuple of Finding
         One for each file, and one for each agreement between files.
     quantities : tuple of Count
@@ -101,7 +101,7 @@ class Survey:
 
     root: Path
     is_real: bool
-    sessions: int
+    sessions: tuple[int, ...]
     findings: tuple[Finding, ...]
     quantities: tuple[Count, ...]
 
@@ -139,7 +139,7 @@ class Survey:
             else "in silico"
         )
         return [
-            f"{self.root} ({kind}), first {self.sessions} sessions",
+            f"{self.root} ({kind}), {_named(self.sessions)}",
             "",
             *_state_lines(self.findings),
             "",
@@ -156,6 +156,13 @@ class Survey:
         unread = sum(UNREAD in f.found for f in self.findings)
         more = f" ({unread} only by header and length)" if unread else ""
         return f"{len(self.findings)} findings: {', '.join(named)}{more}."
+
+
+def _named(sessions: tuple[int, ...]) -> str:
+    """Return words for sessions, few where they are the first ones."""
+    if sessions == tuple(range(1, len(sessions) + 1)):
+        return f"first {len(sessions)} sessions"
+    return f"sessions {', '.join(map(str, sessions))}"
 
 
 def _state_lines(findings: Sequence[Finding]) -> list[str]:

@@ -24,7 +24,7 @@ class Scope:
 
     tree: NsdTree
     subjects: tuple[int, ...]
-    sessions: int
+    sessions: tuple[int, ...]  # ascending, 1-based
     deep: bool
     is_real: bool
 
@@ -43,9 +43,9 @@ class Scope:
         """Return the last session that `subject` can have."""
         return FACTS[subject].n_sessions if self.is_real else N_SESSIONS
 
-    def n_asked(self, subject: int) -> int:
-        """Return how many of the sessions asked for `subject` can have."""
-        return min(self.sessions, self.n_sessions(subject))
+    def asked(self, subject: int) -> tuple[int, ...]:
+        """Return those of the sessions asked for that `subject` can have."""
+        return tuple(s for s in self.sessions if s <= self.n_sessions(subject))
 
 
 @dataclass(frozen=True)

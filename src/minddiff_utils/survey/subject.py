@@ -30,15 +30,15 @@ def look_at_subject(
     """Look at everything of one subject, and count trials, images and voxels."""
     volumes = look_at_volumes(scope, subject)
     betas, well = look_at_betas(scope, subject, volumes)
-    n_asked = scope.n_asked(subject)
+    asked = scope.asked(subject)
     # lacking sessions have findings of their own
-    n_there = min(max(well, default=n_asked), n_asked)
+    there = [s for s in asked if not well or s <= max(well)]
     counts = _counts(scope, subject, experiment, volumes, well)
     surfaces, n_own = look_at_surfaces(scope, subject)
     findings = [
         *volumes.findings,
         *betas,
-        *_agreements(scope, subject, experiment, n_there),
+        *_agreements(scope, subject, experiment, there),
         *surfaces,
         *look_at_transforms(scope, subject, n_own, experiment.n_group),
         *_unlike(counts),
@@ -47,7 +47,7 @@ def look_at_subject(
 
 
 def _agreements(
-    scope: Scope, subject: int, experiment: Experiment, n_sessions: int
+    scope: Scope, subject: int, experiment: Experiment, sessions: Sequence[int]
 ) -> list[Finding]:
     """Return findings on what several files must say alike, where they are well."""
     path = scope.tree.subject_folder(subject) / "behav" / "responses.tsv"
@@ -60,14 +60,16 @@ def _agreements(
     if behaviour.state != "damaged":
         text = "the same in design, stimulus table and responses"
         item = Item(subject, "image of every trial", None, text)
-        findings.append(look(scope, item, _read_trials, scope, subject, n_sessions)[0])
+        findings.append(
+            look(scope, item, _read_trials, scope, subject, max(sessions, default=0))[0]
+        )
     if experiment.captions is not None:
         n = FeatureConfig().n_captions
         text = f"{n} or more for each"
         item = Item(
             subject, "captions of images seen", None, text, source=scope.captions
         )
-        coco_id = table["cocoId"].iloc[experiment.seen(subject, n_sessions)]
+        coco_id = table["cocoId"].iloc[experiment.seen(subject, sessions)]
         finding, _ = look(scope, item, _match_captions, coco_id, experiment.captions, n)
         findings.append(finding)
     return findings
@@ -102,19 +104,20 @@ def _counts(
     well: set[int],
 ) -> list[Count]:
     """Return what the files hold: trials and images of sound sessions, and voxels."""
-    n_asked = scope.n_asked(subject)
-    sessions = [s for s in sorted(well) if s <= n_asked]
+    asked = scope.asked(subject)
+    sessions = [s for s in asked if s in well]
     found = {"sessions": len(sessions), "trials": N_TRIALS * len(sessions)}
-    expected = {"sessions": scope.sessions, "trials": N_TRIALS * scope.sessions}
+    n_expected = len(scope.sessions)
+    expected = {"sessions": n_expected, "trials": N_TRIALS * n_expected}
     if experiment.design is not None:
-        trials = experiment.design.order[: n_asked * N_TRIALS].reshape(n_asked, -1)
+        trials = experiment.design.order.reshape(-1, N_TRIALS)
         found |= _image_counts(trials[np.array(sessions, int) - 1].ravel())
     if volumes.areas is not None:
         found |= _area_counts(volumes.areas)
     found |= volumes.n_voxels
     if scope.is_real:
-        whole = sessions == list(range(1, n_asked + 1))
-        expected |= _published(subject, n_asked if whole else 0)
+        whole = sessions == list(range(1, len(asked) + 1))
+        expected |= _published(subject, len(asked) if whole else 0)
     return [Count(subject, name, n, expected.get(name)) for name, n in found.items()]
 
 
