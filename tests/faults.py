@@ -228,21 +228,28 @@ def on_small_disk(
 def _kill_campaign(folder: Path, n_kills: int, seed: int) -> dict[str, object]:
     undisturbed, root = folder / "undisturbed", folder / "killed"
     _, seconds = run_through(undisturbed)
+    expected = results(undisturbed)
     rng, log, ended = np.random.default_rng(seed), Kills(), 0
+    other, left = set[str](), set[str]()
     while sum(log.victims.values()) < n_kills:
         # moments all over a run, whatever is done already
         longest = seconds if ended % 2 else seconds / 4
         if not kill_once(root, rng, longest, log):
+            # the whole run came through: look at it, then begin another one
             ended += 1
-            shutil.rmtree(root)  # the whole run came through: begin another one
+            other |= set(differences(results(root), expected))
+            left |= set(leftovers(root))
+            shutil.rmtree(root)
             _say(f"a run came through; {sum(log.victims.values())} kills so far")
     run_through(root)
+    ended += 1
     return {
         "seconds_undisturbed": round(seconds),
+        "results": len(expected),
         "kills": sum(log.victims.values()),
         "runs_that_came_through": ended,
-        "other_results": differences(results(root), results(undisturbed)),
-        "leftovers": leftovers(root),
+        "other_results": sorted(other | set(differences(results(root), expected))),
+        "leftovers": sorted(left | set(leftovers(root))),
         **{k: v for k, v in asdict(log).items() if k != "said"},
         "sentences": sorted({_without_names(line) for line in log.said}),
     }
