@@ -3,6 +3,7 @@
 Drawing only. Place in the flow: called by notebooks 05 and 06.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,7 +164,7 @@ def fig_paired(
         f"{n}dot and line: mean difference and bootstrap interval, for 'all' over "
         "subjects and images; filled: p <= 0.05 (paired permutation), open: above"
     )
-    what = contrasts[0] if len(contrasts) == 1 else "paired differences"
+    what = _in_words(contrasts[0]) if len(contrasts) == 1 else "paired differences"
     figure = new_figure(
         Page(f"Same images, two methods: {what}", note, label), 1.2 + 0.24 * len(lines)
     )
@@ -178,6 +179,11 @@ def fig_paired(
         axes.set_xlabel("difference")
     figure.axes[0].invert_yaxis()
     return figure
+
+
+def _in_words(contrast: str) -> str:
+    """Return "stage 2 minus stage 1" for "stage2 - stage1"."""
+    return re.sub(r"stage(\d)", r"stage \1", contrast).replace(" - ", " minus ")
 
 
 def _whose(subject: str) -> str:
@@ -295,16 +301,12 @@ def fig_quality_vs_accuracy(
     for k, (_, row) in enumerate(rows.iterrows()):
         x, colour = float(mean[str(row["subject"])]), PALETTE[k % len(PALETTE)]
         axes.plot([x, x], [row["ci_low"], row["ci_high"]], color=colour)
-        axes.plot(x, row["value"], marker="o", color=colour)
-        axes.annotate(
-            f"subject {row['subject']}",
-            (x, float(row["value"])),
-            xytext=(6, 3),
-            textcoords="offset points",
-            size=7.5,
-        )
+        words = f"subject {row['subject']}"
+        axes.plot(x, row["value"], marker="o", ls="", color=colour, label=words)
+    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    axes.legend(ncols=4, frameon=False, handletextpad=0.1, columnspacing=0.8, **place)
     axes.grid()
-    axes.margins(x=0.3, y=0.15)
+    axes.margins(x=0.15, y=0.1)
     axes.set(xlabel="decoding accuracy, mean correlation r")
     axes.set_ylabel("stage 2, CLIP similarity (judge)")
     return figure

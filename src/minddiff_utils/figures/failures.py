@@ -162,29 +162,41 @@ def _draw_scatter(
     axes.grid()
 
 
+_PANEL = np.array([200.0, 220.0])
+#: Where a letter may stand, in points of type from its point.
+_SIDES = 9.0 * np.array(
+    [(1, 0.5), (-1, 0.5), (1, -0.5), (-1, -0.5), (0, 1), (0, -1), (1, 0), (-1, 0)]
+)
+
+
 def _draw_letters(
     axes: Axes,
     marked: pd.DataFrame,
     metrics: tuple[str, str],
     letters: Mapping[int, str],
 ) -> None:
-    """Write each letter on the side that looks away from the nearest marked point."""
+    """Write each letter beside its point, where most room is left by all others."""
     xy = marked[list(metrics)].to_numpy(dtype=np.float64)
-    scaled = xy / np.maximum(np.ptp(xy, axis=0), 1e-12) if len(xy) else xy
+    # about the panel's size in points of type; the layout is not known yet
+    taken = list(_PANEL * xy / np.maximum(np.ptp(xy, axis=0), 1e-12))
     for place, (at, i, signature) in enumerate(
         zip(xy, marked["nsd_id"], marked["signature"], strict=True)
     ):
-        away = scaled[place] - np.delete(scaled, place, axis=0)
-        distance = np.linalg.norm(away, axis=1)
-        x, y = away[distance.argmin()] if len(away) else (1.0, 1.0)
-        right, up = (x > 0 or (x == 0 and place % 2 == 0)), y >= 0
+        others = np.array([t for k, t in enumerate(taken) if k != place])
+        sides = taken[place] + _SIDES
+        if len(others):
+            gaps = np.linalg.norm(sides[:, None] - others, axis=2).min(axis=1)
+            best = int(gaps.argmax())
+        else:
+            best = 0
+        taken.append(sides[best])
         axes.annotate(
             letters[int(i)],
             (float(at[0]), float(at[1])),
-            xytext=(5 if right else -5, 3 if up else -3),
+            xytext=tuple(_SIDES[best]),
             textcoords="offset points",
-            ha="left" if right else "right",
-            va="bottom" if up else "top",
+            ha="center",
+            va="center",
             size=8.5,
             weight="bold",
             color=_ink(signature),
