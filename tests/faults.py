@@ -231,16 +231,16 @@ def _kill_campaign(folder: Path, n_kills: int, seed: int) -> dict[str, object]:
     expected = results(undisturbed)
     rng, log, ended = np.random.default_rng(seed), Kills(), 0
     other, left = set[str](), set[str]()
-    while sum(log.victims.values()) < n_kills:
-        # moments all over a run, whatever is done already
-        longest = seconds if ended % 2 else seconds / 4
+    while (n_done := sum(log.victims.values())) < n_kills:
+        # early moments and late ones; only after the latter is any notebook done
+        longest = seconds if n_done % 2 else seconds / 3
         if not kill_once(root, rng, longest, log):
             # the whole run came through: look at it, then begin another one
             ended += 1
             other |= set(differences(results(root), expected))
             left |= set(leftovers(root))
             shutil.rmtree(root)
-            _say(f"a run came through; {sum(log.victims.values())} kills so far")
+            _say(f"a run came through; {n_done} kills so far")
     run_through(root)
     ended += 1
     return {
