@@ -62,7 +62,7 @@ def _run(plan: runner.Plan, engine: runner.Engine, n_jobs: int = 1) -> list[str]
     return said
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_workers_of_dask_leave_the_files_and_records_of_local_processes(
     tmp_path: Path,
 ) -> None:
@@ -85,7 +85,7 @@ def test_workers_of_dask_leave_the_files_and_records_of_local_processes(
     ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_job_whose_worker_is_killed_is_done_by_another(tmp_path: Path) -> None:
     plan = _plan(tmp_path, WAITS_ONCE, WRITES)
     killer = threading.Thread(target=_kill_worker, args=(tmp_path / "marker",))
@@ -107,7 +107,7 @@ def _kill_worker(marker: Path) -> None:
     jobs[-1].parent().kill()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_notebook_that_fails_is_said_at_once_and_not_tried_again(
     tmp_path: Path,
 ) -> None:
