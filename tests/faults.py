@@ -312,12 +312,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="empty, 2 GB free")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    report = {"kills": _kill_campaign(args.folder, args.kills, args.seed)}
-    report["flips"] = _flip_campaign(args.folder, args.seed)
-    report["disk"] = _disk_campaign(args.folder)
-    text = json.dumps(report, indent=1)
-    (args.folder / "faults.json").write_text(f"{text}\n", encoding="utf-8")
-    _say(text)
+    report: dict[str, object] = {}
+    for name, campaign in (
+        ("kills", lambda: _kill_campaign(args.folder, args.kills, args.seed)),
+        ("flips", lambda: _flip_campaign(args.folder, args.seed)),
+        ("disk", lambda: _disk_campaign(args.folder)),
+    ):
+        report[name] = campaign()
+        text = json.dumps(report, indent=1)
+        (args.folder / "faults.json").write_text(f"{text}\n", encoding="utf-8")
+        _say(text)
 
 
 if __name__ == "__main__":

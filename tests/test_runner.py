@@ -1,6 +1,7 @@
 """The runner is strict, skips what is up to date and keeps failures."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -252,9 +253,26 @@ def test_a_process_that_dies_is_said_in_a_sentence(
 def test_what_was_kept_for_a_while_is_not_remembered(tmp_path: Path) -> None:
     kept, gone = tmp_path / "kept.csv", tmp_path / "unfinished.h5"
     kept.write_text("1", encoding="utf-8")
-    record, journal = tmp_path / "job.run.json", tmp_path / ".job.journal"
+    tree, journal = Tree(tmp_path, "smoke", tmp_path / "nsd"), tmp_path / ".job.journal"
+    tree.notebooks.mkdir(parents=True)
     journal.write_text(f"{gone}\n{kept}\n{kept}\n", encoding="utf-8")
     job = runner.Job("04_stage2", 1, "key", (), {})
-    runner._remember(job, record, journal, 1.0, 2.0)
-    facts = json.loads(record.read_text(encoding="utf-8"))
-    assert list(facts["artefacts"]) == [str(kept)]
+    runner._remember(job, tree, journal, 1.0, 2.0)
+    facts = json.loads(runner._record(job, tree).read_text(encoding="utf-8"))
+    assert list(facts["artefacts"]) == ["kept.csv"]
+
+
+def test_a_copy_of_a_tree_is_judged_by_its_own_files(tmp_path: Path) -> None:
+    first = Tree(tmp_path / "first", "smoke", tmp_path / "nsd")
+    first.notebooks.mkdir(parents=True)
+    journal = first.root / ".job.journal"
+    (first.root / "kept.csv").write_text("1", encoding="utf-8")
+    journal.write_text(f"{first.root / 'kept.csv'}\n", encoding="utf-8")
+    job = runner.Job("04_stage2", 1, "key", (), {})
+    runner._remember(job, first, journal, 1.0, 2.0)
+    shutil.copytree(first.root, tmp_path / "second")
+    second = Tree(tmp_path / "second", "smoke", tmp_path / "nsd")
+    assert runner.is_done(job, second)
+    (second.root / "kept.csv").write_text("2", encoding="utf-8")
+    assert not runner.is_done(job, second)
+    assert runner.is_done(job, first)

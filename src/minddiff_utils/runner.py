@@ -318,7 +318,7 @@ def why(job: Job, tree: Tree) -> str:
     if record["key"] != job.key:
         return _changes(job, record.get("facts"))
     for name, stamp in record["artefacts"].items():
-        change = _change(Path(name), stamp)
+        change = _change(tree.root / name, stamp)
         if change:
             return f"{Path(name).name} {change}"
     return ""
@@ -437,7 +437,7 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
     seconds = time.time() - began
     usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     if not failure:
-        _remember(job, record, journal, seconds, usage)
+        _remember(job, tree, journal, seconds, usage)
     journal.unlink(missing_ok=True)
     return Result(job.name, seconds, usage, failure)
 
@@ -455,18 +455,24 @@ def _describe(job: Job, tree: Tree, source: Path, error: Any) -> str:
     )
 
 
+def _inside(path: Path, root: Path) -> str:
+    """Return `path` as seen from `root`: a copied tree is judged by its own files."""
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def _remember(
-    job: Job, record: Path, journal: Path, seconds: float, peak_mb: float
+    job: Job, tree: Tree, journal: Path, seconds: float, peak_mb: float
 ) -> None:
+    record = _record(job, tree)
     lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
     # what a notebook kept for a while, such as the state of a long loop, is gone again
-    kept = [line for line in sorted(set(lines)) if Path(line).exists()]
+    kept = [path for path in map(Path, sorted(set(lines))) if path.exists()]
     facts = {
         "key": job.key,
         "facts": dict(job.facts),
         "seconds": round(seconds, 1),
         "peak_mb": round(peak_mb),
-        "artefacts": {p: _content(Path(p)) for p in kept},
+        "artefacts": {_inside(p, tree.root): _content(p) for p in kept},
     }
     part = record.with_suffix(".part")
     part.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
