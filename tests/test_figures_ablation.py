@@ -243,6 +243,11 @@ def test_extreme_images_are_pairs_in_the_order_of_their_place() -> None:
     assert letters == {"a": (0.9, 0.1), "b": (0.1, 0.9), "c": (0.2, 0.8)}
 
 
+def test_a_scatter_of_which_nothing_is_marked_has_no_letters() -> None:
+    points = _points().assign(signature="", place=0)
+    assert not _failures(points).axes[0].texts
+
+
 def test_the_rule_of_selection_is_in_the_caption() -> None:
     assert tables.failure_rule(2) in _words(_failures(_points()))
 

@@ -176,6 +176,8 @@ def _draw_letters(
     letters: Mapping[int, str],
 ) -> None:
     """Write each letter beside its point, where most room is left by all others."""
+    if marked.empty:
+        return
     xy = marked[list(metrics)].to_numpy(dtype=np.float64)
     # about the panel's size in points of type; the layout is not known yet
     taken = list(_PANEL * xy / np.maximum(np.ptp(xy, axis=0), 1e-12))
