@@ -425,7 +425,8 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
                 cwd=source,
                 progress_bar=False,
                 kernel_manager_class=kernels.StandByKernelManager,
-                extra_arguments=["--log-level=40"],  # errors only, no start-up hints
+                # no start-up hints, nor the interrupt that ends each kernel
+                extra_arguments=["--log-level=50"],
             )
     except papermill.PapermillExecutionError as error:
         failure = _describe(job, tree, source, error)
