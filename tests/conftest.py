@@ -1,6 +1,7 @@
 """Fixtures shared by the tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from minddiff_utils.rng import stream
 
 #: Modules that take minutes: begun first, so that no worker waits for them at the end.
 LONGEST = ("test_smoke_run", "test_engine", "test_kernel_ridge", "test_study")
+AT_FIRST = dict(os.environ)
 
 
 @pytest.hookimpl(trylast=True)  # after the order was drawn
@@ -22,16 +24,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
+def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Name the variables that differ, but pytest's own."""
+    differ = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+    return {k for k in differ if not k.startswith("PYTEST_")}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left() -> None:
+    """No fixture of an earlier module is still in force: a variable, a function."""
+    now = {k for k in _changed(AT_FIRST, dict(os.environ)) if k.startswith("MINDDIFF")}
+    assert not now, f"left in the environment by an earlier module: {now}"
+    functions = [
+        f"{name}.{key}"
+        for name, module in list(sys.modules.items())
+        if name == "os" or name.startswith("minddiff_utils")
+        for key, value in vars(module).items()
+        if str(getattr(value, "__module__", "")).startswith("test")
+    ]
+    assert not functions, f"put in place by an earlier module: {functions}"
+
+
 @pytest.fixture(autouse=True)
 def _same_environment() -> Iterator[None]:
     """No test leaves a variable behind: the next would write into its folder."""
     before = dict(os.environ)
     yield
-    after = dict(os.environ)
+    changed = _changed(before, dict(os.environ))
     os.environ.clear()
     os.environ |= before
-    changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
-    assert changed <= {"PYTEST_CURRENT_TEST"}, f"left in the environment: {changed}"
+    assert not changed, f"left in the environment: {changed}"
 
 
 @pytest.fixture

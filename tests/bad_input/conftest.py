@@ -11,13 +11,14 @@ from .world import Copy, World, build, leave_out_figures, link_copy
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Give a sound run; nobody changes it."""
+    """Give a sound run; nobody changes it. What made it is put back at once."""
     root = tmp_path_factory.mktemp("sound")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINDDIFF_ROOT", str(root))
         patch.setattr("os.fsync", lambda _: None)
         leave_out_figures(patch.setattr)
-        yield build(root)
+        world = build(root)
+    yield world
     shutil.rmtree(root)
 
 
