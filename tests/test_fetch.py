@@ -20,10 +20,10 @@ import boto3
 import moto.s3.models
 import numpy as np
 import pytest
+from botocore.exceptions import ConnectionError as NoConnectionError
 from moto.server import ThreadedMotoServer
 from tqdm import tqdm
 
-from minddiff_utils import fetch as fetching
 from minddiff_utils import nsd
 from minddiff_utils.cli import main
 from minddiff_utils.errors import ConfigError, DataError, StoreError
@@ -38,6 +38,8 @@ from minddiff_utils.fetch import (
     make_client,
     plan_fetch,
     progress_bar,
+    proof,
+    transfer,
     wanted,
 )
 from minddiff_utils.nsd import NsdTree
@@ -171,8 +173,9 @@ def bucket(
     server: tuple[int, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bucket]:
     """Give an empty bucket and a relay before it; nothing waits, pieces are small."""
-    monkeypatch.setattr(fetching, "_CHUNK", PIECE)
-    monkeypatch.setattr(fetching, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "CHUNK", PIECE)
+    monkeypatch.setattr(proof, "CHUNK", PIECE)
+    monkeypatch.setattr(transfer, "_FIRST_WAIT", 0.0)
     port, owner = server
     relay = Relay(port)
     thread = Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.01})
@@ -332,7 +335,7 @@ def test_a_broken_connection_costs_only_what_was_not_received(
 def test_a_second_run_goes_on_where_the_first_was_given_up(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_N_TRIES", 2)
+    monkeypatch.setattr(transfer, "_N_TRIES", 2)
     bucket.put("betas.hdf5", random_bytes(rng))
     bucket.put("other.hdf5", random_bytes(rng, 10))
     bucket.relay.cuts = [10 * PIECE, 10 * PIECE]
@@ -344,7 +347,7 @@ def test_a_second_run_goes_on_where_the_first_was_given_up(
     assert not bucket.path("betas.hdf5").exists()
     plan, shown = bucket.plan(), Screen()
     assert plan.n_left == SIZE - 20 * PIECE
-    monkeypatch.setattr(fetching, "tqdm", partial(tqdm, file=shown))
+    monkeypatch.setattr(transfer, "tqdm", partial(tqdm, file=shown))
     with progress_bar(plan) as tell:
         assert fetch(plan, on_progress=tell) == Outcome(1, 1, (), ())
     assert shown.getvalue().split("\r")[1].startswith("NSD:  32%")  # 20 of 62.5 kB
@@ -356,7 +359,7 @@ def test_a_second_run_goes_on_where_the_first_was_given_up(
 def test_parts_are_no_sessions_for_the_reader(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_N_TRIES", 1)
+    monkeypatch.setattr(transfer, "_N_TRIES", 1)
     first, second = (f.key for f in wanted([1], [1, 2]) if "betas_session" in f.key)
     bucket.put(first, random_bytes(rng))
     bucket.put(second, random_bytes(rng))
@@ -368,7 +371,7 @@ def test_parts_are_no_sessions_for_the_reader(
 def test_an_object_that_changes_between_runs_starts_anew(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_N_TRIES", 1)
+    monkeypatch.setattr(transfer, "_N_TRIES", 1)
     bucket.put("betas.hdf5", random_bytes(rng))
     bucket.relay.cuts = [10 * PIECE]
     assert bucket.fetch().problems
@@ -537,7 +540,7 @@ def test_a_folder_of_the_root_may_be_a_link_to_another_disk(
 
 def test_a_bucket_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
     def refuse(**_: object) -> None:
-        raise fetching.NoConnectionError(error="refused")
+        raise NoConnectionError(error="refused")
 
     bucket.client.meta.events.register("before-send", refuse)
     with pytest.raises(DataError, match="does not answer about a") as caught:
@@ -597,7 +600,7 @@ def test_part_sizes_are_guessed_where_the_bucket_tells_none(
 ) -> None:
     put_in_parts(bucket, "usual.hdf5", random_bytes(rng), 16 * PIECE, monkeypatch)
     put_in_parts(bucket, "odd.hdf5", random_bytes(rng), 10_000, monkeypatch)
-    monkeypatch.setattr(fetching, "_MIB", PIECE)  # "MiB" of 1 kB: usual sizes in reach
+    monkeypatch.setattr(proof, "_MIB", PIECE)  # "MiB" of 1 kB: usual sizes in reach
     bucket.relay.changes["HEAD"] = without_part_sizes
     outcome = bucket.fetch()
     assert outcome == Outcome(2, 0, ("odd.hdf5",), ())

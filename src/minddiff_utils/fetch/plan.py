@@ -1,0 +1,182 @@
+"""What is to be downloaded: the bucket's sizes and ETags beside what disk holds.
+
+Writes nothing. Place in the flow: part of `fetch`, before `transfer`.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from minddiff_utils.errors import DataError, StoreError
+from minddiff_utils.fetch.bucket import BUCKET, N_HEADS, http_status, words_of
+from minddiff_utils.fetch.disk import State, free_bytes, on_disk, place_of
+from minddiff_utils.fetch.files import Wanted
+
+__all__ = ["FetchPlan", "Item", "ask_bucket", "listing", "plan_fetch"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A wanted file as the bucket states it: bytes and ETag, and what disk holds."""
+
+    wanted: Wanted
+    size: int
+    etag: str  # without quotes
+    is_digest: bool  # False under keys that make an ETag something else than MD5
+    state: State
+    n_begun: int  # bytes of an earlier try that count
+
+    @property
+    def n_left(self) -> int:
+        """Return the bytes that are still to be downloaded."""
+        there = self.state in ("complete", "unproven")
+        return 0 if there else self.size - self.n_begun
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What is to be downloaded into `root`.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        One sentence per file that a run needs and the bucket does not give.
+    notices : tuple of str
+        The same for files that a run can do without.
+    n_free : int
+        Free bytes of the disk.
+    """
+
+    client: Any
+    bucket: str
+    root: Path
+    items: tuple[Item, ...]
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
+    n_free: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Return the bytes of all files."""
+        return sum(item.size for item in self.items)
+
+    @property
+    def n_left(self) -> int:
+        """Return the bytes that are still to be downloaded."""
+        return sum(item.n_left for item in self.items)
+
+    def check_space(self) -> None:
+        """Raise StoreError unless what is left fits the disk."""
+        if self.n_left > self.n_free:
+            raise StoreError(
+                f"{_bytes(self.n_left)} are to be downloaded to {self.root}, but"
+                f" {_bytes(self.n_free)} are free there: free space, name another"
+                " folder, or fetch fewer subjects or sessions."
+            )
+
+
+def plan_fetch(
+    client: Any, files: Sequence[Wanted], root: Path, *, bucket: str = BUCKET
+) -> FetchPlan:
+    """Ask the bucket for every size and ETag, and see what `root` holds already.
+
+    Writes nothing. A file is complete if it has the size and, by the record beside
+    it, the ETag that the bucket states.
+
+    Raises
+    ------
+    DataError
+        A destination leads out of `root`, or the bucket does not answer.
+    """
+    places = [place_of(root, want.destination) for want in files]
+    ask = partial(_ask, client, bucket)
+    with ThreadPoolExecutor(N_HEADS) as pool:
+        answers = list(pool.map(ask, files, places))
+    problems, notices = list[str](), list[str]()
+    for want, answer in zip(files, answers, strict=True):
+        if isinstance(answer, str):
+            (notices if want.optional else problems).append(answer)
+    return FetchPlan(
+        client,
+        bucket,
+        root,
+        tuple(answer for answer in answers if isinstance(answer, Item)),
+        tuple(problems),
+        tuple(notices),
+        free_bytes(root),
+    )
+
+
+def _ask(client: Any, bucket: str, want: Wanted, path: Path) -> Item | str:
+    """Return what the bucket says about a file; a sentence where it has none."""
+    try:
+        return ask_bucket(client, bucket, want, path)
+    except ClientError as error:
+        if http_status(error) not in (403, 404):
+            raise _no_answer(bucket, want.key, error) from error
+        less = " (a run can do without it)" if want.optional else ""
+        refused = (
+            "is not open to the public" if http_status(error) == 403 else "is missing"
+        )
+        return (
+            f"{want.key} {refused} in the bucket {bucket}{less}: check its name in"
+            " NSD's manual, or put the file into place by hand."
+        )
+    except BotoCoreError as error:
+        raise _no_answer(bucket, want.key, error) from error
+
+
+def _no_answer(bucket: str, key: str, error: Exception) -> DataError:
+    return DataError(
+        f"The bucket {bucket} does not answer about {key} ({words_of(error)}): check"
+        " the connection, then run again."
+    )
+
+
+def ask_bucket(client: Any, bucket: str, want: Wanted, path: Path) -> Item:
+    """Return a file as the bucket states it; errors of the client go through."""
+    head = client.head_object(Bucket=bucket, Key=want.key)
+    etag, size = str(head["ETag"]).strip('"'), int(head["ContentLength"])
+    keyed = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
+    is_digest = not keyed and "SSECustomerAlgorithm" not in head
+    state, n_begun = on_disk(path, size, etag)
+    return Item(want, size, etag, is_digest, state, n_begun)
+
+
+def listing(plan: FetchPlan) -> list[str]:
+    """Return the plan as lines of text, the totals last."""
+    words = {
+        "complete": "complete",
+        "unproven": "unchecked",
+        "begun": "begun",
+        "absent": "to fetch",
+    }
+    lines = [
+        f"{_bytes(item.size):>8}  {words[item.state]:<9}  {item.wanted.key}"
+        f"  ({item.wanted.reason})"
+        for item in plan.items
+    ]
+    n_complete = sum(item.n_left == 0 for item in plan.items)
+    total = (
+        f"{len(plan.items)} files, {_bytes(plan.n_bytes)}; {n_complete} are there,"
+        f" {_bytes(plan.n_left)} to download to {plan.root};"
+        f" {_bytes(plan.n_free)} free."
+    )
+    return [*lines, *plan.notices, *plan.problems, total]
+
+
+def _bytes(n: int) -> str:
+    """Return `n` in the units of disks.
+
+    >>> _bytes(1_094_000_000), _bytes(12)
+    ('1.09 GB', '12 B')
+    """
+    value, units = float(n), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{n} B" if n < 1000 else f"{value:.2f} {units[0]}"
