@@ -26,7 +26,13 @@ from minddiff_utils.diffusion import draw_noise, make_schedule, sample
 from minddiff_utils.errors import ConfigError, DataError, MindDiffError, StoreError
 from minddiff_utils.guidance import GuidanceSettings, guide
 from minddiff_utils.images import to_uint8
-from minddiff_utils.reconstruction import Aligned, DecodedFeatures, Made, Source
+from minddiff_utils.reconstruction import (
+    Aligned,
+    DecodedFeatures,
+    Made,
+    Source,
+    stage2,
+)
 from minddiff_utils.rng import stream, torch_stream
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -439,7 +445,7 @@ def _cut_off(
                 raise _CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(reconstruction, "_KEEP_EVERY", 1)
+        patch.setattr(stage2, "_KEEP_EVERY", 1)
         patch.setattr(store, "write_arrays", writes)
         with pytest.raises(_CutError):
             align()

@@ -1,0 +1,192 @@
+"""Images of stage 2: aligned with their decoded structure, batch by batch.
+
+Not here: the optimisation (`alignment`) and the guided sampler (`guidance`). Place in
+the flow: part of `reconstruction`, notebook 04.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils import store
+from minddiff_utils.alignment import AlignmentResult, Keeper, Latent, align
+from minddiff_utils.backbone import Backbone
+from minddiff_utils.batches import Batch, Recipe, made_once
+from minddiff_utils.config import Stage2Config
+from minddiff_utils.diffusion import DiffusionSettings, draw_noise
+from minddiff_utils.guidance import (
+    CombinedSettings,
+    GuidanceSettings,
+    align_and_guide,
+    guide,
+)
+from minddiff_utils.reconstruction.features import DecodedFeatures
+from minddiff_utils.reconstruction.settings import (
+    Stage2Settings,
+    diffusion_settings,
+    stage2_settings,
+)
+from minddiff_utils.reconstruction.stage1 import (
+    Made,
+    ids_of,
+    noise_generators,
+    stacked_images,
+)
+
+__all__ = ["Aligned", "Arrays", "align_batch", "align_images", "zero_iterations_equal"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Stage-2 images of one condition and how the optimiser got there.
+
+    `batches` is empty where none of the images is in the run's shard. Their own images
+    are in `made` alone, their frames are those of the first images.
+    """
+
+    made: Made
+    batches: tuple[Batch, ...]
+
+    def stacked(self, name: str) -> npt.NDArray[Any]:
+        """Return a field of all batches, stacked over images."""
+        return np.concatenate([getattr(batch, name) for batch in self.batches])
+
+
+def align_images(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    config: Stage2Config,
+    *,
+    diffusion: DiffusionSettings | None = None,
+) -> Aligned:
+    """Align stage-1 images with their structural features, batch by batch.
+
+    The presets of ours compare the blocks `layers_fast` alone, the others all six. A
+    batch that was cut off goes on from the last state that it kept. `diffusion` takes
+    the place of the profile's sampler.
+    """
+    began = time.time()
+    if config.preset in ("fast", "guided", "combined"):
+        features = features.with_layers(config.layers_fast)
+    batches = run.batches(len(features.nsd_id))
+    settings = stage2_settings(config, backbone)
+    diffusion = diffusion or diffusion_settings(run.profile.stage1)
+    found = []
+    for rows in batches:
+        own = features.rows(rows)
+        n_shown = sum(row < config.n_images_trajectory for row in rows)
+        found.append(_aligned(run, backbone, own, settings, diffusion, n_shown))
+    images = stacked_images(backbone, [batch.images for batch in found])
+    cost = max((int(b.n_unet_evaluations.max()) for b in found), default=0)
+    seconds = time.time() - began
+    whole = Made(ids_of(features, batches), images, cost, seconds, diffusion)
+    # held once: those of a thousand images at 512 px take a gigabyte
+    found = [replace(batch, images=batch.images[:0].copy()) for batch in found]
+    return Aligned(whole, tuple(found))
+
+
+def _aligned(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: Stage2Settings,
+    diffusion: DiffusionSettings,
+    n_shown: int,
+) -> Batch:
+    """Return a batch of stage 2, from the memory of an earlier run if it is there."""
+    recipe = _recipe(features, repr((settings, diffusion, n_shown)))
+
+    def make() -> Arrays:
+        result = align_batch(run, backbone, features, settings, diffusion=diffusion)
+        return Batch.of(result, n_shown).arrays()
+
+    return Batch(**made_once(run, recipe, make))
+
+
+def _recipe(features: DecodedFeatures, settings: str) -> Recipe:
+    clip = features.target
+    parts = (clip.features, clip.selected, clip.scale)
+    arrays = [part[k] for part in parts for k in clip.layers]
+    ids = tuple(features.nsd_id.tolist())
+    return Recipe(ids, settings, (features.z, features.c, *arrays))
+
+
+def align_batch(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: Stage2Settings,
+    *,
+    diffusion: DiffusionSettings | None = None,
+) -> AlignmentResult:
+    """Align the images of one batch by whichever engine the settings belong to.
+
+    They start from the noise of stage 1. A batch of `alignment` that was cut off goes
+    on from the last state that it kept. `diffusion`: default the profile's sampler.
+    """
+    diffusion = diffusion or diffusion_settings(run.profile.stage1)
+    names = features.nsd_id.tolist()
+    generators = noise_generators(run, names)
+    noise = draw_noise(backbone, generators)
+    latent = Latent(features.z, features.c, noise, names)
+    inputs = (backbone, latent, features.target, diffusion)
+    if isinstance(settings, GuidanceSettings):
+        return guide(*inputs, settings)
+    recipe = _recipe(features, repr((settings, diffusion)))
+    path = recipe.path(run, "unfinished")
+    keeper = _keeper(run, path, recipe.facts(run))
+    if isinstance(settings, CombinedSettings):
+        result = align_and_guide(*inputs, settings, keeper=keeper)
+    else:
+        result = align(*inputs, settings, generators=generators, keeper=keeper)
+    store.discard(path)
+    return result
+
+
+#: Iterations between two states that are kept; a state of the demo takes 10 ms.
+_KEEP_EVERY = 25
+
+
+def _keeper(run: store.Run, path: Path, facts: Mapping[str, Any]) -> Keeper:
+    def load() -> Mapping[str, npt.NDArray[Any]] | None:
+        there = store.is_current(path, run=run, facts=facts)
+        return store.read_arrays(path) if there else None
+
+    def save(state: Mapping[str, npt.NDArray[Any]]) -> None:
+        store.write_arrays(path, state, run=run, facts=facts)
+
+    return Keeper(load, save, _KEEP_EVERY)
+
+
+def zero_iterations_equal(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    config: Stage2Config,
+    folder: Path,
+) -> pd.DataFrame:
+    """Compare stage 2 with zero iterations to the stage-1 files, pixel by pixel.
+
+    Returns
+    -------
+    DataFrame
+        Columns nsd_id, equal; `folder` holds stage 1's `<nsd_id>.png`.
+    """
+    nothing = {"n_iter": 0, "n_iter_fast": None, "strength_guided": 0.0}
+    same = "fast" if config.preset == "combined" else config.preset
+    still = config.model_copy(update={**nothing, "preset": same})
+    made = align_images(run, backbone, features, still).made
+    equal = [
+        np.array_equal(image, store.read_png(folder / f"{nsd_id}.png"))
+        for nsd_id, image in zip(made.nsd_id, made.images, strict=True)
+    ]
+    return pd.DataFrame({"nsd_id": made.nsd_id, "equal": equal})
