@@ -19,7 +19,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import LeaveOneOut
 
 from minddiff_utils.decoders import DenseRidge, ScaledTargets, TargetScaling
-from minddiff_utils.decoders.kernel_ridge import default_alphas
+from minddiff_utils.decoders.eigenbasis import default_alphas
 from minddiff_utils.errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]

@@ -33,12 +33,12 @@ N_TRAIN, N_TEST, N_VOXELS, N_TARGETS, N_HIDDEN = 8859, 982, 11694, 85_000, 300
 FIRST_BAND = 0.45
 #: Functions of `kernel_ridge` that are timed; what is left is writing and Python.
 PARTS = {
-    "_design": "centre",
-    "_grams": "kernels",
-    "_basis": "eigenbases",
-    "_centred_targets": "read targets",
-    "_choose": "project and choose",
-    "_products": "predictions and weights",
+    "centred_design": "centre",
+    "gram_matrices": "kernels",
+    "eigenbasis_of": "eigenbases",
+    "centred_targets": "read targets",
+    "choose_penalties": "project and choose",
+    "times_coefficients": "predictions and weights",
 }
 
 

@@ -1,10 +1,11 @@
 """Decoders of image features from voxels, their choice and their scores.
 
 `voxel_selected` is the paper's decoder (FastL2LiR's answer), `kernel_ridge` is ridge on
-all voxels (the preset `fast`), `banded` searches the balance of voxel groups by
-himalaya, `grouped` fits several features at once. `selection` chooses on training
-images alone, `scores` tells how well predictions do, `collapse` along how many
-directions, `targets` scales targets and reads them by blocks.
+all voxels (the preset `fast`), by way of `eigenbasis`; `banded` searches the balance of
+voxel groups by himalaya; both are kinds of `all_voxels`. `grouped` fits several
+features at once. `selection` chooses on training images alone, `scores` tells how well
+predictions do, `collapse` along how many directions, `targets` scales targets and reads
+them by blocks.
 They know nothing of images, models or files. Place in the flow: layer 7.
 """
 
@@ -16,8 +17,9 @@ from minddiff_utils.decoders.collapse import (
     variance_explained,
     variance_spectrum,
 )
+from minddiff_utils.decoders.eigenbasis import default_alphas
 from minddiff_utils.decoders.grouped import fit_features, group_features, part_of
-from minddiff_utils.decoders.kernel_ridge import DenseRidge, default_alphas
+from minddiff_utils.decoders.kernel_ridge import DenseRidge
 from minddiff_utils.decoders.scores import (
     Accuracy,
     LinearDecoder,

@@ -18,9 +18,8 @@ from himalaya.kernel_ridge import (  # type: ignore[import-untyped]
     MultipleKernelRidgeCV,
 )
 
-from minddiff_utils.decoders.kernel_ridge import (
-    AllVoxelDecoder,
-    Precision,
+from minddiff_utils.decoders.all_voxels import AllVoxelDecoder, Precision
+from minddiff_utils.decoders.eigenbasis import (
     band_columns,
     check_alphas,
     default_alphas,

@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, clone
 
-from minddiff_utils.decoders.kernel_ridge import (
-    AllVoxelDecoder,
-    DenseRidge,
-    PredictionSink,
-)
+from minddiff_utils.decoders.all_voxels import AllVoxelDecoder, PredictionSink
+from minddiff_utils.decoders.kernel_ridge import DenseRidge
 from minddiff_utils.decoders.targets import (
     SideBySide,
     TargetSource,
