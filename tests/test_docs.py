@@ -19,7 +19,8 @@ from minddiff_utils.config import project_root
 from minddiff_utils.runner import GRAPH
 
 ROOT = project_root()
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "data/README.md")
+MAP = "src/minddiff_utils/README.md"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "data/README.md", MAP)
 #: Made by runs, or brought by the user: named in documents, absent from a fresh clone.
 NOT_SHIPPED = (
     "data/smoke",
@@ -135,6 +136,17 @@ def test_every_appendix_notebook_is_linked_in_the_readme() -> None:
     assert found
     for path in found:
         assert f"[{path.stem}]({path.relative_to(ROOT).as_posix()})" in README
+
+
+def test_the_map_of_the_package_is_the_contract_of_its_layers() -> None:
+    text = (ROOT / MAP).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", text, re.M)
+    shown = [set(re.findall(r"`(\w+)/?`", row)) for row in rows]
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    (contract,) = (c for c in tools["importlinter"]["contracts"] if "layers" in c)
+    assert shown == [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+    folders = {p.parent.name for p in (ROOT / MAP).parent.glob("*/__init__.py")}
+    assert set(re.findall(r"`(\w+)/`", text)) == folders
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
