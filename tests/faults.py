@@ -19,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,17 @@ class Kills:
     said: list[str] = field(default_factory=list)
     survivors: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
+
+    def report(self) -> dict[str, object]:
+        """Return the log in what JSON can hold (`asdict` spoils a Counter)."""
+        return {
+            "kills": self.victims.total(),
+            "victims": dict(self.victims),
+            "in_notebook": dict(self.in_notebook),
+            "sentences": sorted({_without_names(line) for line in self.said}),
+            "survivors": self.survivors,
+            "tracebacks": self.tracebacks,
+        }
 
 
 def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) -> bool:
@@ -224,42 +236,53 @@ def on_small_disk(
 
 # --- the long form --------------------------------------------------------------------
 
+#: Takes what a campaign has seen so far; a later failure must not lose it.
+Keep = Callable[[dict[str, object]], None]
 
-def _kill_campaign(folder: Path, n_kills: int, seed: int) -> dict[str, object]:
+
+def kill_campaign(folder: Path, n_kills: int, seed: int, keep: Keep) -> None:
+    """Kill runs until `n_kills` are reached; every run that comes through is compared.
+
+    `folder` holds the tree of the undisturbed run, as for all campaigns.
+    """
     undisturbed, root = folder / "undisturbed", folder / "killed"
-    _, seconds = run_through(undisturbed)
+    longest = _seconds_of_notebooks(undisturbed)
     expected = results(undisturbed)
-    rng, log, ended = np.random.default_rng(seed), Kills(), 0
-    other, left = set[str](), set[str]()
-    while (n_done := sum(log.victims.values())) < n_kills:
+    rng, log, through = np.random.default_rng(seed), Kills(), list[dict[str, object]]()
+
+    def look() -> None:
+        through.append(
+            {
+                "kills_before": log.victims.total(),
+                "other_results": differences(results(root), expected),
+                "leftovers": leftovers(root),
+            }
+        )
+        keep(
+            log.report() | {"results": len(expected), "runs_that_came_through": through}
+        )
+
+    while log.victims.total() < n_kills:
         # early moments and late ones; only after the latter is any notebook done
-        longest = seconds if n_done % 2 else seconds / 3
-        if not kill_once(root, rng, longest, log):
-            # the whole run came through: look at it, then begin another one
-            ended += 1
-            other |= set(differences(results(root), expected))
-            left |= set(leftovers(root))
+        late = longest if log.victims.total() % 2 else longest / 3
+        if not kill_once(root, rng, late, log):
+            look()  # the whole run came through: begin another one
             shutil.rmtree(root)
-            _say(f"a run came through; {n_done} kills so far")
     run_through(root)
-    ended += 1
-    return {
-        "seconds_undisturbed": round(seconds),
-        "results": len(expected),
-        "kills": sum(log.victims.values()),
-        "runs_that_came_through": ended,
-        "other_results": sorted(other | set(differences(results(root), expected))),
-        "leftovers": sorted(left | set(leftovers(root))),
-        **{k: v for k, v in asdict(log).items() if k != "said"},
-        "sentences": sorted({_without_names(line) for line in log.said}),
-    }
+    look()
+
+
+def _seconds_of_notebooks(root: Path) -> float:
+    times = (root / "figures" / "smoke" / "notebooks").glob("*.json")
+    return sum(float(json.loads(path.read_text())["seconds"]) for path in times)
 
 
 def _without_names(line: str) -> str:
     return " ".join("..." if "_" in word else word for word in line.split())
 
 
-def _flip_campaign(folder: Path, seed: int) -> dict[str, object]:
+def flip_campaign(folder: Path, seed: int, keep: Keep) -> None:
+    """Flip a bit in every kind of artefact of a finished run, and run again."""
     undisturbed, root = folder / "undisturbed", folder / "flipped"
     shutil.copytree(undisturbed, root, symlinks=True)
     expected, rng = results(undisturbed), np.random.default_rng(seed)
@@ -267,22 +290,26 @@ def _flip_campaign(folder: Path, seed: int) -> dict[str, object]:
     for path in flipped:
         flip(path, rng)
     said, _ = run_through(root)
-    return {
-        "flipped": len(flipped),
-        "notebooks_run_again": said.count(": queued"),
-        "other_results": differences(results(root), expected),
-    }
+    keep(
+        {
+            "flipped": len(flipped),
+            "notebooks_run_again": said.count(": queued"),
+            "other_results": differences(results(root), expected),
+        }
+    )
 
 
-def _disk_campaign(folder: Path) -> dict[str, object]:
+def disk_campaign(folder: Path, keep: Keep) -> None:
+    """Run on disks that fill up, then again with room."""
     if not can_mount():
-        return {"not_run": "this user may not mount a disk of memory"}
+        keep({"not_run": "this user may not mount a disk of memory"})
+        return
     undisturbed, root = folder / "undisturbed", folder / "full"
     shutil.copytree(undisturbed / "data", root / "data", symlinks=True)
     shutil.rmtree(root / "data" / "smoke" / "derived")
     used = sum(f.stat().st_size for f in root.rglob("*") if f.is_file()) / 1e6
     run = " ".join(RUN)
-    found = []
+    found = list[dict[str, object]]()
     for room in (2, 8, 20):
         copy = root.with_name(f"full_{room}")
         done = on_small_disk(copy, round(used) + room, f'cp -a "{root}"/. . && {run}')
@@ -297,31 +324,37 @@ def _disk_campaign(folder: Path) -> dict[str, object]:
                 "other_results": differences(results(copy), results(undisturbed)),
             }
         )
-    return {"disks": found}
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stdout.flush()
+        keep({"disks": found})
 
 
 def main() -> None:
+    """Run the campaigns asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=2308)
     parser.add_argument("--folder", type=Path, required=True, help="empty, 2 GB free")
+    parser.add_argument("--only", choices=("kills", "flips", "disk"))
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    report: dict[str, object] = {}
-    for name, campaign in (
-        ("kills", lambda: _kill_campaign(args.folder, args.kills, args.seed)),
-        ("flips", lambda: _flip_campaign(args.folder, args.seed)),
-        ("disk", lambda: _disk_campaign(args.folder)),
-    ):
-        report[name] = campaign()
-        text = json.dumps(report, indent=1)
-        (args.folder / "faults.json").write_text(f"{text}\n", encoding="utf-8")
-        _say(text)
+    run_through(args.folder / "undisturbed")
+    campaigns: dict[str, Callable[[Keep], None]] = {
+        "kills": lambda keep: kill_campaign(args.folder, args.kills, args.seed, keep),
+        "flips": lambda keep: flip_campaign(args.folder, args.seed, keep),
+        "disk": lambda keep: disk_campaign(args.folder, keep),
+    }
+    path = args.folder / "faults.json"
+    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, campaign in campaigns.items():
+        if args.only in (None, name):
+            campaign(partial(_keep, path, report, name))
+
+
+def _keep(path: Path, report: dict[str, object], name: str, seen: object) -> None:
+    report[name] = seen
+    text = f"{json.dumps(report, indent=1)}\n"
+    path.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

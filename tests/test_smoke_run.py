@@ -1,5 +1,6 @@
 """The smoke profile end to end: every notebook runs, and kills change no byte."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
     assert faults.differences(found, expected) == []
     for root in (smoke.killed, smoke.undisturbed):
         assert faults.leftovers(root) == []
+    seen = json.loads(json.dumps(smoke.kills.report()))  # as the long form writes it
+    assert seen["kills"] == sum(seen["in_notebook"].values()) == N_KILLS
 
 
 @pytest.mark.timeout(LIMIT_S)
