@@ -250,6 +250,18 @@ def test_a_process_that_dies_is_said_in_a_sentence(
     assert not list(folder.parent.rglob("*.run.json"))
 
 
+def test_a_copy_that_cannot_be_written_is_one_sentence(folder: Path) -> None:
+    nbformat.write(notebook(PARAMETERS, "1"), folder / "00_insilico_nsd.ipynb")
+    small = plan(folder, only=("00",))
+    (small.tree.notebooks / "00_insilico_nsd.ipynb").mkdir(parents=True)
+    words = (
+        r"^the copy of 00_insilico_nsd in \S+ could not be written \(Is a directory\)"
+    )
+    with pytest.raises(RunError, match=words):
+        runner.run_plan(small, n_jobs=1, force=False, say=lambda _: None)
+    assert not list(folder.parent.rglob("*.run.json"))
+
+
 def test_what_was_kept_for_a_while_is_not_remembered(tmp_path: Path) -> None:
     kept, gone = tmp_path / "kept.csv", tmp_path / "unfinished.h5"
     kept.write_text("1", encoding="utf-8")

@@ -403,18 +403,37 @@ def _record(job: Job, tree: Tree) -> Path:
 
 
 def execute(job: Job, tree: Tree, source: Path) -> Result:
-    """Run one notebook in a fresh kernel; the executed copy is kept in any case."""
+    """Run one notebook in a fresh kernel; the executed copy is kept if it is whole."""
+    began = time.time()
+    record, journal = _record(job, tree), tree.notebooks / f".{job.name}.journal"
+    try:
+        tree.notebooks.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
+        failure = _play(job, tree, source, journal)
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        if not failure:
+            _remember(job, tree, journal, time.time() - began, usage)
+        journal.unlink(missing_ok=True)
+    except OSError as error:  # not the notebook's: its copy and its record are ours
+        usage = 0.0
+        for part in (tree.notebooks / f"{job.name}.ipynb", record.with_suffix(".part")):
+            if part.is_file():
+                part.unlink()
+        failure = (
+            f"the copy of {job.name} in {tree.notebooks} could not be written "
+            f"({error.strerror or error})"
+        )
+    return Result(job.name, time.time() - began, usage, failure)
+
+
+def _play(job: Job, tree: Tree, source: Path, journal: Path) -> str:
+    """Run the notebook's cells; return what failed, empty if nothing did."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    began = time.time()
-    tree.notebooks.mkdir(parents=True, exist_ok=True)
-    record, journal = _record(job, tree), tree.notebooks / f".{job.name}.journal"
-    record.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
     variables = {"OMP_NUM_THREADS": "1", "MINDDIFF_JOURNAL": str(journal)}
     variables |= {"MINDDIFF_ROOT": str(tree.root), "MINDDIFF_NSD_ROOT": str(tree.nsd)}
-    failure = ""
     try:
         with kernels.environment(variables):
             papermill.execute_notebook(
@@ -429,18 +448,13 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
                 extra_arguments=["--log-level=50"],
             )
     except papermill.PapermillExecutionError as error:
-        failure = _describe(job, tree, source, error)
+        return _describe(job, tree, source, error)
     except (DeadKernelError, RuntimeError):  # the latter while it starts
-        failure = (
+        return (
             f"the kernel of {job.name} died, which happens when memory runs out (see "
             f"{tree.notebooks / job.name}.ipynb)"
         )
-    seconds = time.time() - began
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    if not failure:
-        _remember(job, tree, journal, seconds, usage)
-    journal.unlink(missing_ok=True)
-    return Result(job.name, seconds, usage, failure)
+    return ""
 
 
 def _describe(job: Job, tree: Tree, source: Path, error: Any) -> str:

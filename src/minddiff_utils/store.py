@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -68,6 +69,8 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+#: Of integers in HDF5; higher levels take longer and save little.
+_GZIP_LEVEL = 1
 
 
 @dataclass(frozen=True)
@@ -241,11 +244,13 @@ def fix_threads(run: Run) -> None:
 # --- writing ----------------------------------------------------------------------
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | RuntimeError) -> str:
     """Return the system's words; HDF5 hides them in a paragraph of its own."""
     hidden = re.search(r"errno = (\d+)", str(error))
     if hidden:
         return os.strerror(int(hidden[1]))
+    if not isinstance(error, OSError):
+        raise error
     return error.strerror or " ".join(str(error).split())
 
 
@@ -254,7 +259,7 @@ def _writing(path: Path) -> Iterator[None]:
     """Turn what the system says of writing to `path` into one sentence."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter while HDF5 closes a file
         reason = _reason(error)
         raise StoreError(
             f"{path} could not be written ({reason}): free space or mend permissions "
@@ -419,10 +424,30 @@ def _write_dataset(file: h5py.File, name: str, value: Array | Sequence[str]) -> 
         kind = h5py.string_dtype("utf-8")
         file.create_dataset(name, data=text, dtype=kind, track_times=False)
     elif array.size > 1024 and array.dtype.kind != "f":
-        options: dict[str, Any] = {"compression": "gzip", "compression_opts": 1}
-        file.create_dataset(name, data=array, track_times=False, **options)
+        _write_compressed(file, name, array)
     else:
         file.create_dataset(name, data=array, track_times=False)
+
+
+def _write_compressed(file: h5py.File, name: str, array: Array) -> None:
+    """Write chunks past HDF5's cache, which ends the process where a disk is full."""
+    dataset = file.create_dataset(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=True,
+        compression="gzip",
+        compression_opts=_GZIP_LEVEL,
+        track_times=False,
+    )
+    for part in dataset.iter_chunks():
+        chunk = np.zeros(dataset.chunks, dataset.dtype)
+        found = array[part]
+        chunk[tuple(slice(n) for n in found.shape)] = found
+        offset = tuple(axis.start for axis in part)
+        dataset.id.write_direct_chunk(
+            offset, zlib.compress(chunk.tobytes(), _GZIP_LEVEL)
+        )
 
 
 def write_table(
