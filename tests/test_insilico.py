@@ -865,11 +865,18 @@ def test_too_little_space_is_one_sentence_before_anything_is_made(
     assert list((tmp_path / "data").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("file write failed: errno = 28, buf = 0x1"),  # HDF5, at its close
+    ],
+)
 def test_a_disk_that_fills_up_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(job: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(writer, "_write_design", full)
     with pytest.raises(DataError, match=r"No space left on device.*free space"):

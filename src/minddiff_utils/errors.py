@@ -4,6 +4,8 @@ A message is one sentence: what was given, what is allowed, what to do. Place in
 flow: layer 0, imported by everything, imports nothing of ours.
 """
 
+import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,6 +20,7 @@ __all__ = [
     "check_exists",
     "check_finite",
     "check_shape",
+    "system_words",
 ]
 
 
@@ -76,3 +79,20 @@ def check_finite(is_finite: bool, name: str) -> None:
         raise DataError(
             f"{name} holds NaN or infinite values: exclude or repair them first."
         )
+
+
+def system_words(error: OSError | RuntimeError) -> str:
+    """Return what the system says of a failed write, which HDF5 hides in a paragraph.
+
+    HDF5 raises RuntimeError where it fails while it closes a file; any other
+    RuntimeError is no failed write and is raised again.
+
+    >>> system_words(RuntimeError("file write failed: ..., errno = 28, buf = 0x55"))
+    'No space left on device'
+    """
+    hidden = re.search(r"errno = (\d+)", str(error))
+    if hidden:
+        return os.strerror(int(hidden[1]))
+    if not isinstance(error, OSError):
+        raise error
+    return error.strerror or " ".join(str(error).split())

@@ -9,7 +9,6 @@ shares together. Place in the flow: layer 3; notebooks read and write only throu
 import fcntl
 import json
 import os
-import re
 import socket
 import time
 import zlib
@@ -35,7 +34,7 @@ from minddiff_utils.config import (
     load_profile,
     read_environment,
 )
-from minddiff_utils.errors import ConfigError, StoreError
+from minddiff_utils.errors import ConfigError, StoreError, system_words
 
 if TYPE_CHECKING:
     import torch
@@ -244,23 +243,13 @@ def fix_threads(run: Run) -> None:
 # --- writing ----------------------------------------------------------------------
 
 
-def _reason(error: OSError | RuntimeError) -> str:
-    """Return the system's words; HDF5 hides them in a paragraph of its own."""
-    hidden = re.search(r"errno = (\d+)", str(error))
-    if hidden:
-        return os.strerror(int(hidden[1]))
-    if not isinstance(error, OSError):
-        raise error
-    return error.strerror or " ".join(str(error).split())
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Turn what the system says of writing to `path` into one sentence."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # the latter while HDF5 closes a file
-        reason = _reason(error)
+        reason = system_words(error)
         raise StoreError(
             f"{path} could not be written ({reason}): free space or mend permissions "
             "there, then run the same command again."

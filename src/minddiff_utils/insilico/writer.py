@@ -40,7 +40,7 @@ from scipy.io import savemat
 from threadpoolctl import threadpool_limits
 
 from minddiff_utils.config import SimulationConfig, project_root
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.errors import ConfigError, DataError, system_words
 from minddiff_utils.insilico import anatomy as anatomical
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, scenes
@@ -294,8 +294,8 @@ def _beside(tree_nsd: Path) -> Iterator[tuple[Path, Path]]:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
         yield parts
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, RuntimeError) as error:  # the latter while HDF5 closes a file
+        reason = system_words(error)
         raise DataError(
             f"The in-silico NSD could not be written to {tree_nsd.parent} ({reason}): "
             "free space or mend permissions there, then run the same command again."
