@@ -39,7 +39,7 @@ def _nothing_left() -> None:
         f"{name}.{key}"
         for name, module in list(sys.modules.items())
         if name == "os" or name.startswith("minddiff_utils")
-        for key, value in vars(module).items()
+        for key, value in list(vars(module).items())
         if str(getattr(value, "__module__", "")).startswith("test")
     ]
     assert not functions, f"put in place by an earlier module: {functions}"

@@ -254,9 +254,7 @@ def test_a_copy_that_cannot_be_written_is_one_sentence(folder: Path) -> None:
     nbformat.write(notebook(PARAMETERS, "1"), folder / "00_insilico_nsd.ipynb")
     small = plan(folder, only=("00",))
     (small.tree.notebooks / "00_insilico_nsd.ipynb").mkdir(parents=True)
-    words = (
-        r"^the copy of 00_insilico_nsd in \S+ could not be written \(Is a directory\)"
-    )
+    words = r"^00_insilico_nsd could not be run and kept in \S+ \(Is a directory\)"
     with pytest.raises(RunError, match=words):
         runner.run_plan(small, n_jobs=1, force=False, say=lambda _: None)
     assert not list(folder.parent.rglob("*.run.json"))

@@ -16,12 +16,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver, util
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,6 +29,8 @@ from typing import Any, cast
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+from minddiff_utils.processes import end_with_parent
 
 __all__ = [
     "StandByKernelManager",
@@ -94,20 +95,12 @@ def begin_job(variables: Mapping[str, str]) -> None:
 
     `variables` are the run's; the fork server has those of its own start.
 
-    The job ends when the run that started it does, and its kernel with it: else a run
-    that was killed would go on unseen, beside the one that takes its place.
+    The job ends when the run that started it does, and its kernel with it.
     """
     os.environ.update(variables)
     if can_stand_by():
         _stand_by()
-    threading.Thread(target=_end_with_run, daemon=True).start()
-
-
-def _end_with_run() -> None:
-    run = multiprocessing.parent_process()
-    if run is not None:
-        wait([run.sentinel])
-        os._exit(1)
+    end_with_parent()
 
 
 def _stand_by() -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ import nbformat
 
 from minddiff_utils import kernels, provenance
 from minddiff_utils.config import Profile, project_root
-from minddiff_utils.errors import ConfigError, RunError
+from minddiff_utils.errors import ConfigError, RunError, system_words
 from minddiff_utils.store import Tree, alone, sweep
 
 __all__ = [
@@ -415,14 +415,14 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
         if not failure:
             _remember(job, tree, journal, time.time() - began, usage)
         journal.unlink(missing_ok=True)
-    except OSError as error:  # not the notebook's: its copy and its record are ours
+    except OSError as error:  # not of a cell: its copy and its record are ours
         usage = 0.0
         for part in (tree.notebooks / f"{job.name}.ipynb", record.with_suffix(".part")):
-            if part.is_file():
+            with suppress(OSError):
                 part.unlink()
         failure = (
-            f"the copy of {job.name} in {tree.notebooks} could not be written "
-            f"({error.strerror or error})"
+            f"{job.name} could not be run and kept in {tree.notebooks} "
+            f"({system_words(error)})"
         )
     return Result(job.name, time.time() - began, usage, failure)
 

@@ -31,6 +31,7 @@ from minddiff_utils.evaluation.stock import check_complete
 from minddiff_utils.images import to_torch, to_uint8
 from minddiff_utils.metrics import METRICS, SubjectScores, frechet_table, score_methods
 from minddiff_utils.perception import load_perception
+from minddiff_utils.processes import end_with_parent
 from minddiff_utils.rivals import read_rivals
 from minddiff_utils.statistics import Resampling, holm, paired_table, summarise
 
@@ -224,7 +225,9 @@ def _score_at_once(
     run: store.Run, subjects: Sequence[int], n_workers: int
 ) -> dict[int, _Scored]:
     context = multiprocessing.get_context("spawn")  # torch and forks do not mix
-    with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        n_workers, mp_context=context, initializer=end_with_parent
+    ) as pool:
         shares = [subjects[k::n_workers] for k in range(n_workers)]
         tasks = [pool.submit(_score_in, run, share) for share in shares]
         return {s: scored for task in tasks for s, scored in task.result().items()}

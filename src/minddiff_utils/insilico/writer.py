@@ -54,6 +54,7 @@ from minddiff_utils.insilico.design import (
     responses_table,
     stimulus_table,
 )
+from minddiff_utils.processes import end_with_parent
 from minddiff_utils.provenance import describe, digest_json, digest_paths
 from minddiff_utils.rng import stream
 
@@ -399,6 +400,7 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def _start_worker() -> None:
+    end_with_parent()  # else it would write beside the next run's workers
     torch.set_num_threads(1)
     threadpool_limits(1)  # for the life of the process
 

@@ -27,6 +27,7 @@ from minddiff_utils import store
 from minddiff_utils.backbone import load_backbone, load_judge
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.evaluation import resampling
+from minddiff_utils.processes import end_with_parent
 from minddiff_utils.study.arms import (
     SHOWN,
     Arm,
@@ -143,7 +144,9 @@ def run_study(
     """
     run = store.start(name, overrides=overrides)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        n_jobs, mp_context=context, initializer=end_with_parent
+    ) as pool:
         futures = [
             pool.submit(_worker, name, subject, dict(overrides), part)
             for subject in run.profile.subjects
