@@ -25,11 +25,11 @@ if __name__ == "__main__":
 def test_a_worker_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "pool.py"
     script.write_text(_POOL, encoding="utf-8")
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    worker = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(0.5)  # it sleeps for a minute now
-    parent.kill()
-    parent.wait()
+    command = [sys.executable, script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(0.5)  # it sleeps for a minute now
+        parent.kill()
     _, alive = psutil.wait_procs([worker], timeout=10)
     assert not alive
