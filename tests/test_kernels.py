@@ -2,6 +2,10 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -54,6 +58,54 @@ def test_the_kernel_of_a_job_is_its_own_child_and_ends_with_it(
     assert parent != os.getpid()
     assert not psutil.pid_exists(kernel)
     assert not psutil.pid_exists(parent)
+
+
+_JOBS = """
+import time
+from minddiff_utils import kernels
+if __name__ == "__main__":
+    kernels.job_context(3)
+    print("loads", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not kernels.can_stand_by(), reason="no fork server here")
+def test_a_fork_server_that_still_loads_ends_with_its_run(tmp_path: Path) -> None:
+    script = tmp_path / "jobs.py"
+    script.write_text(_JOBS, encoding="utf-8")
+    command = [sys.executable, script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"loads\n"
+        children = psutil.Process(run.pid).children(recursive=True)
+        servers = [p for p in children if "forkserver" in " ".join(p.cmdline())]
+        assert len(servers) == 1
+        _wait_until_it_watches(servers[0])
+        run.kill()
+        # loading takes ten seconds and more
+        _, alive = psutil.wait_procs(children, timeout=3)
+    assert not alive
+
+
+def _wait_until_it_watches(server: psutil.Process) -> None:
+    """Wait until it has its second thread."""
+    deadline = time.monotonic() + 30
+    while server.num_threads() < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _what_is_there() -> tuple[bool, int]:
+    server = psutil.Process(os.getppid())
+    return "minddiff_utils.summary" in sys.modules, server.num_threads()
+
+
+@pytest.mark.skipif(not kernels.can_stand_by(), reason="no fork server here")
+def test_a_job_is_forked_from_loaded_libraries_and_one_thread() -> None:
+    context = kernels.job_context(3)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert pool.submit(_what_is_there).result() == (True, 1)
 
 
 def test_a_kernel_that_died_while_it_stood_by_is_replaced(

@@ -40,15 +40,8 @@ __all__ = [
     "job_context",
 ]
 
-#: Loaded before any fork: what the notebooks load, and nothing that computes.
-PRELOADED = (
-    "ipykernel.kernelapp",
-    "papermill",
-    "minddiff_utils.comparison",
-    "minddiff_utils.cortex",
-    "minddiff_utils.study",
-    "minddiff_utils.summary",
-)
+#: Loaded before any fork.
+PRELOADED = "minddiff_utils.preloaded"
 #: As ipykernel sets it; matplotlib reads it when it is loaded.
 _BACKEND = "module://matplotlib_inline.backend_inline"
 
@@ -82,7 +75,7 @@ def job_context(n_jobs: int) -> BaseContext:
     if not can_stand_by() or n_jobs < _WORTH_IT:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload([PRELOADED])
     # one thread per library, so that no pool of threads is forked
     backend = os.environ.get("MPLBACKEND", _BACKEND)
     with environment({"MPLBACKEND": backend, "OMP_NUM_THREADS": "1"}):
