@@ -11,6 +11,7 @@ tests use the same functions for a short form.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -126,14 +127,16 @@ def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) 
     family = _family(process.pid)
     whole = rng.random() < 0.5 or not family
     victim = psutil.Process(process.pid) if whole else rng.choice(np.array(family))
+    before = _tree(process.pid)
     log.victims["run" if whole else "job or kernel"] += 1
     victim.send_signal(signal.SIGKILL)
     try:
         said, _ = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
+        living = _tree(process.pid, *(p.pid for p in family))
+        log.survivors.append(f"60 s after {victim.pid} of {before}: {living}")
         os.killpg(process.pid, signal.SIGKILL)
         said, _ = process.communicate()
-        log.survivors.append("the run went on without an answer for 60 s")
     lines = said.strip().splitlines()
     running = [line.split(":")[0] for line in lines if line.endswith(": queued")]
     log.in_notebook[running[-1] if running else "before the first notebook"] += 1
@@ -152,6 +155,17 @@ def _family(pid: int) -> list[psutil.Process]:
         return [p for server in servers for p in server.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _tree(*pids: int) -> list[str]:
+    """Return each process and those below it: number, parent, command."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            for p in [process, *process.children(recursive=True)]:
+                found[p.pid] = f"{p.pid} < {p.ppid()} {' '.join(p.cmdline())[-80:]}"
+    return list(found.values())
 
 
 def _still_there(family: list[psutil.Process]) -> list[str]:
