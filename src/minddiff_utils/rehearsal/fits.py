@@ -24,6 +24,7 @@ from minddiff_utils.config import AREAS, Profile
 from minddiff_utils.decoders import DenseRidge, VoxelSelectedRidge
 from minddiff_utils.decoders.planning import Sizes, choose_solver, device_rates
 from minddiff_utils.decoders.voxel_selected import fit_together
+from minddiff_utils.processes import end_with_parent
 from minddiff_utils.readout import make_decoder
 from minddiff_utils.rng import stream
 from minddiff_utils.storage import area_voxels, images_seen, target_counts
@@ -120,7 +121,8 @@ def time_fits(
     """
     size = size or (n_train(profile), round(area_voxels(subject)))
     sample = dict(sample or _SAMPLE)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
         return pool.submit(_measure, profile, size, sample).result()
 
 

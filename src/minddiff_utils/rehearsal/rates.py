@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from minddiff_utils.backbone import Backbone, load_backbone
 from minddiff_utils.config import ModelConfig
 from minddiff_utils.cost import Footprint, Rates, Seconds
+from minddiff_utils.processes import end_with_parent
 
 __all__ = ["measure_rates"]
 
@@ -36,7 +37,8 @@ def measure_rates(config: ModelConfig, models: Path) -> Rates:
     models : Path
         Folder with the folder `sd14`.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
         return pool.submit(_measure, config, models).result()
 
 
