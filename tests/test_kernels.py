@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -96,16 +95,26 @@ def _wait_until_it_watches(server: psutil.Process) -> None:
         time.sleep(0.01)
 
 
-def _what_is_there() -> tuple[bool, int]:
-    server = psutil.Process(os.getppid())
-    return "minddiff_utils.summary" in sys.modules, server.num_threads()
+_LOOKS = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor
+import psutil
+from minddiff_utils import kernels
+def look():
+    loaded = "minddiff_utils.summary" in sys.modules
+    return loaded, psutil.Process(os.getppid()).num_threads()
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, kernels.job_context(3)) as pool:
+        print(*pool.submit(look).result())
+"""
 
 
 @pytest.mark.skipif(not kernels.can_stand_by(), reason="no fork server here")
-def test_a_job_is_forked_from_loaded_libraries_and_one_thread() -> None:
-    context = kernels.job_context(3)
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        assert pool.submit(_what_is_there).result() == (True, 1)
+def test_a_job_is_forked_from_loaded_libraries_and_one_thread(tmp_path: Path) -> None:
+    script = tmp_path / "looks.py"
+    script.write_text(_LOOKS, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, check=True)
+    assert done.stdout == b"True 1\n"
 
 
 def test_a_kernel_that_died_while_it_stood_by_is_replaced(
