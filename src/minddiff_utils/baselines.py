@@ -34,11 +34,11 @@ Floats = npt.NDArray[np.floating]
 
 #: Rows of the tables: name -> what it is.
 METHODS: Mapping[str, str] = {
-    "stage1": "decoded c and z",
-    "stage2": "stage 1 aligned with decoded Z_CLIP",
-    "stage2_guided": "stage 1 steered inside the sampling (not Algorithm 1)",
+    "stage1": "stage 1: decoded c and z",
+    "stage2": "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
+    "stage2_guided": "sampling steered by Z_CLIP (not Algorithm 1)",
     "stage2_combined": "a short stage 2, then steered sampling (not Algorithm 1)",
-    "stage2_paper": "stage 2, preset of Algorithm 1, first images only",
+    "stage2_paper": "stage 2 by Algorithm 1, first images only",
     "z_only": "decoded z through the autoencoder, no c",
     "c_only": "decoded c from noise, no z",
     "takagi": "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",

@@ -22,6 +22,7 @@ from minddiff_utils.figures.canvas import (
     counted,
     new_figure,
     pooled_rows,
+    sample_size,
     span,
     styled,
     subject_order,
@@ -110,15 +111,10 @@ def _ordered_cells(rows: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
 def _ablation_note(
     table: pd.DataFrame, scored: pd.DataFrame, whose: str, last: str
 ) -> str:
-    size = f"{whose}, n = {span(scored['n'])} images"
-    if not whose.startswith("subject "):
-        single = table[(table["subject"].astype(str) != "all") & (table["n"] > 0)]
-        images = f", {span(single['n'])} images each" if len(single) else ""
-        size = f"n = {span(scored['n'])} subjects{images}"
     return (
-        f"{size}, the same images in every row. Filled: the feature is there. Dot and "
-        "line: mean and bootstrap interval; triangle: floor, shuffled pairs. Blue: "
-        f"without {last}, orange: with it"
+        f"{sample_size(table, scored, whose)}, the same images in every row. "
+        "Filled: the feature is there. Dot and line: mean and bootstrap interval; "
+        f"triangle: floor, shuffled pairs. Blue: without {last}, orange: with it"
     )
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "feature_words",
     "new_figure",
     "pooled_rows",
+    "sample_size",
     "span",
     "styled",
     "subject_order",
@@ -277,6 +278,15 @@ def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
     if chosen == "all":
         whose = counted(n_subjects, "subject") if n_subjects else "all subjects"
     return table[table["subject"].astype(str) == chosen], whose
+
+
+def sample_size(table: pd.DataFrame, rows: pd.DataFrame, whose: str) -> str:
+    """Return the words for the n of `pooled_rows`: subjects, and images of each."""
+    if whose.startswith("subject "):
+        return f"{whose}, n = {span(rows['n'])} images"
+    single = table[(table["subject"].astype(str) != "all") & (table["n"] > 0)]
+    images = f", {span(single['n'])} images each" if len(single) else ""
+    return f"n = {span(rows['n'])} subjects{images}"
 
 
 # --- pictures -----------------------------------------------------------------------

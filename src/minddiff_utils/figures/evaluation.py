@@ -22,6 +22,7 @@ from minddiff_utils.figures.canvas import (
     counted,
     new_figure,
     pooled_rows,
+    sample_size,
     span,
     styled,
     subject_order,
@@ -98,11 +99,8 @@ def fig_comparison(
         raise DataError(f"The table holds none of the methods {', '.join(methods)}.")
     n_columns = min(3, len(metric_names))
     n_rows = -(-len(metric_names) // n_columns)
-    n = span(rows["n"])
-    pooled = not whose.startswith("subject ")
-    size = f"n = {whose} ({n} per method)" if pooled else f"{whose}, n = {n} images"
     note = (
-        f"{size}. Dot and line: mean and "
+        f"{sample_size(table, rows, whose)}. Dot and line: mean and "
         "bootstrap interval; triangle: floor, shuffled pairs; diamond: ceiling, the "
         "same with true features"
     )

@@ -147,15 +147,14 @@ def _draw_scatter(
     structural, semantic = metrics
     plain = points[points["signature"] == ""]
     axes.scatter(plain[structural], plain[semantic], s=12, color=GRAY, alpha=0.6, lw=0)
-    axes.axvline(points[structural].median(), color="0.3", ls="--", lw=0.8, zorder=1)
-    axes.axhline(points[semantic].median(), color="0.3", ls="--", lw=0.8, zorder=1)
     for signature, (colour, marker) in _LOOK.items():
         own = points[points["signature"] == signature]
         look: dict[str, Any] = {"color": colour, "marker": marker, "edgecolor": "k"}
         axes.scatter(own[structural], own[semantic], s=30, lw=0.6, **look)
-    _draw_letters(
-        axes, points[points["signature"] != ""], (structural, semantic), letters
-    )
+    medians = points[[structural, semantic]].median()
+    axes.axvline(medians[structural], color="0.3", ls="--", lw=0.8, zorder=1)
+    axes.axhline(medians[semantic], color="0.3", ls="--", lw=0.8, zorder=1)
+    _draw_letters(axes, points[points["signature"] != ""], medians, letters)
     axes.margins(0.09)
     axes.set_xlabel(wrap(metrics[structural], 40))
     axes.set_ylabel(wrap(metrics[semantic], 46))
@@ -172,25 +171,23 @@ _SIDES = 9.0 * np.array(
 def _draw_letters(
     axes: Axes,
     marked: pd.DataFrame,
-    metrics: tuple[str, str],
+    medians: "pd.Series[float]",
     letters: Mapping[int, str],
 ) -> None:
-    """Write each letter beside its point, where most room is left by all others."""
+    """Write each letter beside its point, where points, lines, letters leave room."""
     if marked.empty:
         return
-    xy = marked[list(metrics)].to_numpy(dtype=np.float64)
+    xy = marked[list(medians.index)].to_numpy(dtype=np.float64)
     # about the panel's size in points of type; the layout is not known yet
-    taken = list(_PANEL * xy / np.maximum(np.ptp(xy, axis=0), 1e-12))
+    scale = _PANEL / np.maximum(np.ptp(xy, axis=0), 1e-12)
+    taken, lines = list(scale * xy), scale * medians.to_numpy(dtype=np.float64)
     for place, (at, i, signature) in enumerate(
         zip(xy, marked["nsd_id"], marked["signature"], strict=True)
     ):
-        others = np.array([t for k, t in enumerate(taken) if k != place])
+        others = [t for k, t in enumerate(taken) if k != place]
         sides = taken[place] + _SIDES
-        if len(others):
-            gaps = np.linalg.norm(sides[:, None] - others, axis=2).min(axis=1)
-            best = int(gaps.argmax())
-        else:
-            best = 0
+        gaps = [np.linalg.norm(sides - other, axis=1) for other in others]
+        best = int(np.min([*gaps, *np.abs(sides - lines).T], axis=0).argmax())
         taken.append(sides[best])
         axes.annotate(
             letters[int(i)],
