@@ -613,6 +613,14 @@ def test_a_note_for_an_unknown_row_is_refused() -> None:
         )
 
 
+def test_a_gallery_says_how_its_images_were_picked() -> None:
+    rule = "Picked by rule: the first two by number"
+    figure = figures.fig_gallery(
+        {"seen": _images(2)}, label=DEMO, title="Images", rule=rule
+    )
+    assert rule in " ".join(_words(figure).split())
+
+
 def test_a_caption_is_drawn_as_it_is_and_never_as_a_formula() -> None:
     caption = "from $5^^ to $6"  # as a formula this would be an error
     figure = figures.fig_scenes(_images(1), [caption], label=DEMO)

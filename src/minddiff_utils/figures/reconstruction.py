@@ -39,6 +39,7 @@ def fig_gallery(
     title: str,
     row_notes: Mapping[str, str] | None = None,
     column_titles: Sequence[str] | None = None,
+    rule: str = "",
 ) -> Figure:
     """Draw images in a grid: a row per method, a column per image.
 
@@ -53,6 +54,8 @@ def fig_gallery(
         Small words below the name of a row.
     column_titles : sequence of str, optional
         Words above the columns.
+    rule : str, optional
+        How the images were picked, for the note.
 
     Raises
     ------
@@ -79,6 +82,7 @@ def fig_gallery(
         f"n = {counted(grid.n_columns, 'image')}, {counted(len(rows), 'row')}; "
         "single images, no interval"
     )
+    note += f". {rule}" if rule else ""
     figure = new_figure(Page(title, note, label), grid.height())
     draw_images(figure.subplots(), grid)
     return figure
