@@ -470,7 +470,7 @@ def test_picked_images_lie_at_the_quantiles_after_the_fixed_ones() -> None:
     assert found.nsd_id == (4, 38, 30, 20, 10, 2)
     assert found.titles == ("fixed: 4", "5 %", "25 %", "50 %", "75 %", "95 %")
     assert "fixed ids 4" in found.rule
-    assert "5, 25, 50, 75, 95 % of judge CLIP among 21" in found.rule
+    assert "5, 25, 50, 75, 95 % of judge CLIP, among 21 images" in found.rule
 
 
 def test_fewer_images_are_the_median_and_then_the_ends() -> None:

@@ -143,7 +143,7 @@ def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
     """
     own = own_scores(scores, subject, "stage2")
     own = own[own["metric"] == "clip_judge"]
-    words = f"stage 2, {METRICS['clip_judge'].label}, subject {subject}"
+    words = f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
     fixed = [int(i) for i in own["nsd_id"][:_N_FIXED]]
     return pick_images(own, _N_SHOWN, words=words, fixed=fixed)
 

@@ -120,7 +120,8 @@ def _pick_rule(
     if quantiles:
         levels = ", ".join(f"{100 * q:g}" for q in quantiles)
         parts.append(
-            f"the images at {levels} % of {words} among {n_images} (ties by id)"
+            f"quantiles of the score: {levels} % of {words}, among {n_images} images, "
+            "ties by id"
         )
     return "Picked by rule: " + "; ".join(parts)
 
