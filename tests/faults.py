@@ -98,6 +98,7 @@ class Kills:
     victims: Counter[str] = field(default_factory=Counter)
     in_notebook: Counter[str] = field(default_factory=Counter)
     said: list[str] = field(default_factory=list)
+    went_on: int = 0  # a kernel that only stood by was killed: the run takes another
     survivors: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
 
@@ -108,17 +109,21 @@ class Kills:
             "victims": dict(self.victims),
             "in_notebook": dict(self.in_notebook),
             "sentences": sorted({_without_names(line) for line in self.said}),
+            "went_on": self.went_on,
             "survivors": self.survivors,
             "tracebacks": self.tracebacks,
         }
 
 
-def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) -> bool:
+def kill_once(
+    root: Path, rng: np.random.Generator, longest: float, log: Kills, *more: str
+) -> bool:
     """Start a run and kill a random process of it; return False if it had ended.
 
     The victim is the run itself in half of all cases, otherwise a job or its kernel.
+    `more` are further words of the run's command.
     """
-    process = start(root)
+    process = start(root, *more)
     deadline = time.monotonic() + rng.uniform(0.5, longest)
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -130,17 +135,21 @@ def kill_once(root: Path, rng: np.random.Generator, longest: float, log: Kills) 
     before = _tree(process.pid)
     log.victims["run" if whole else "job or kernel"] += 1
     victim.send_signal(signal.SIGKILL)
+    longest_end = 60 if whole else 900  # one that goes on has its work to do
     try:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=longest_end)
     except subprocess.TimeoutExpired:
         living = _tree(process.pid, *(p.pid for p in family))
-        log.survivors.append(f"60 s after {victim.pid} of {before}: {living}")
+        seconds = f"{longest_end} s after {victim.pid}"
+        log.survivors.append(f"{seconds} of {before} was killed: {living}")
         os.killpg(process.pid, signal.SIGKILL)
         said, _ = process.communicate()
     lines = said.strip().splitlines()
     running = [line.split(":")[0] for line in lines if line.endswith(": queued")]
     log.in_notebook[running[-1] if running else "before the first notebook"] += 1
-    if not whole:
+    if process.returncode == 0:
+        log.went_on += 1
+    elif not whole:
         log.said.append(lines[-1] if lines else "")
     if "Traceback" in said:
         log.tracebacks.append(said[-2000:])
