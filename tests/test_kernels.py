@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import NoReturn
 
 import nbformat
 import psutil
@@ -13,6 +16,7 @@ import pytest
 
 from minddiff_utils import kernels, runner
 from minddiff_utils.config import load_profile
+from minddiff_utils.errors import RunError
 from minddiff_utils.store import Tree
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
@@ -115,6 +119,20 @@ def test_a_job_is_forked_from_loaded_libraries_and_one_thread(tmp_path: Path) ->
     script.write_text(_LOOKS, encoding="utf-8")
     done = subprocess.run([sys.executable, script], capture_output=True, check=True)
     assert done.stdout == b"True 1\n"
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError("unexpected EOF"), ConnectionResetError(), BrokenProcessPool()]
+)
+def test_a_fork_server_that_is_gone_is_one_sentence(
+    plan: runner.Plan, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", refuse)
+    with pytest.raises(RunError, match="A process died while 00_insilico_nsd ran"):
+        runner.run_plan(plan, n_jobs=1, force=False, say=lambda _: None)
 
 
 def test_a_kernel_that_died_while_it_stood_by_is_replaced(

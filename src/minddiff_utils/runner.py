@@ -525,7 +525,12 @@ class _Processes:
         self._pool, self._plan = pool, plan
 
     def submit(self, job: Job) -> Future[Result]:
-        return self._pool.submit(execute, job, self._plan.tree, self._plan.source)
+        tree, source = self._plan.tree, self._plan.source
+        try:
+            return self._pool.submit(execute, job, tree, source)
+        except (BrokenProcessPool, EOFError, ConnectionError) as error:
+            # what forks the jobs is gone
+            raise RunError(process_died(job.name)) from error
 
     def explain(self, name: str, _error: Exception, /) -> str:
         return process_died(name)
