@@ -129,10 +129,10 @@ def kill_once(
         if process.poll() is not None:
             return False
         time.sleep(0.05)
+    before = _tree(process.pid)
     family = _family(process.pid)
     whole = rng.random() < 0.5 or not family
     victim = psutil.Process(process.pid) if whole else rng.choice(np.array(family))
-    before = _tree(process.pid)
     log.victims["run" if whole else "job or kernel"] += 1
     victim.send_signal(signal.SIGKILL)
     longest_end = 60 if whole else 900  # one that goes on has its work to do

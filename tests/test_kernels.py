@@ -87,7 +87,7 @@ def test_a_fork_server_that_still_loads_ends_with_its_run(tmp_path: Path) -> Non
         _wait_until_it_watches(servers[0])
         run.kill()
         # loading takes ten seconds and more
-        _, alive = psutil.wait_procs(children, timeout=3)
+        _, alive = psutil.wait_procs(children, timeout=6)
     assert not alive
 
 

@@ -38,7 +38,7 @@ METHODS: Mapping[str, str] = {
     "stage2": "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
     "stage2_guided": "sampling steered by Z_CLIP (not Algorithm 1)",
     "stage2_combined": "a short stage 2, then steered sampling (not Algorithm 1)",
-    "stage2_paper": "stage 2 by Algorithm 1, first images only",
+    "stage2_paper": "stage 2, preset of Algorithm 1, first images only",
     "z_only": "decoded z through the autoencoder, no c",
     "c_only": "decoded c from noise, no z",
     "takagi": "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",
