@@ -1,10 +1,12 @@
 """Artefacts are atomic, deterministic and say what made them."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -380,3 +382,67 @@ def test_what_killed_writers_left_is_swept_away_and_nothing_else(
     store.sweep(tmp_path)
     stay = {name for name, stays in names.items() if stays}
     assert {path.name for path in tmp_path.iterdir()} == stay
+
+
+# --- disks without locks --------------------------------------------------------------
+
+#: What `flock` says on Lustre as mounted by default, old NFS, and other file systems.
+NO_LOCKS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO]
+
+
+def _refuse(code: int) -> Callable[..., None]:
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return flock
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+def test_a_disk_without_locks_keeps_a_second_run_out_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(store.fcntl, "flock", _refuse(code))
+    with store.alone(tmp_path):
+        with pytest.raises(StoreError, match="Another run") as error:
+            with store.alone(tmp_path):
+                pass
+        assert f"process {os.getpid()} on " in str(error.value)
+    with store.alone(tmp_path):  # free again
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".run.lock"]
+
+
+def test_a_disk_without_locks_makes_the_second_process_wait(
+    run: store.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
+    test_a_lock_keeps_a_second_process_out_until_the_first_is_done(run)
+
+
+def test_without_locks_a_dead_process_of_this_host_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
+    code = (
+        "import errno, os; from pathlib import Path; from minddiff_utils import store\n"
+        "def no(*_): raise OSError(errno.ENOSYS, 'no locks')\n"
+        "store.fcntl.flock = no\n"
+        f"with store.alone(Path({str(tmp_path)!r})): os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / ".run.lock.held").exists()  # else this test shows nothing
+    with store.alone(tmp_path):
+        pass
+
+
+def test_without_locks_a_long_wait_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
+    monkeypatch.setattr(store, "_SAY_SO_S", 0.05)
+    marker = tmp_path / ".lock.held"
+    marker.write_text("12\nanother-host\n")
+    threading.Timer(0.5, marker.unlink).start()
+    with store.locked(tmp_path):
+        pass
+    assert str(marker) in caplog.text

@@ -6,14 +6,16 @@ share of an artefact into the folder `parts` beside it, and the last shard puts 
 shares together. Place in the flow: layer 3; notebooks read and write only through here.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO, FileIO
@@ -24,6 +26,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from filelock import SoftFileLock, Timeout
 from PIL import Image
 
 from minddiff_utils import provenance, rng
@@ -67,6 +70,7 @@ __all__ = [
     "write_text",
 ]
 
+_log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 #: Of integers in HDF5; higher levels take longer and save little.
 _GZIP_LEVEL = 1
@@ -538,9 +542,11 @@ def alone(folder: Path) -> Iterator[None]:
     StoreError
         Another process has the folder; the sentence names it.
     """
-    with _open_lock(folder / ".run.lock") as file:
+    path = folder / ".run.lock"
+    with ExitStack() as stack:
+        file = stack.enter_context(_open_lock(path))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(file, path, stack, wait=False)
         except BlockingIOError as error:
             file.seek(0)
             who = f"process {file.read().decode(errors='replace').strip()}"
@@ -548,10 +554,46 @@ def alone(folder: Path) -> Iterator[None]:
                 f"Another run ({who}) is at work in {folder}: wait until it ends, or"
                 " give this one a folder of its own with MINDDIFF_ROOT."
             ) from error
-        with _writing(folder / ".run.lock"):
+        with _writing(path):
             file.truncate(0)
-            file.write(f"{os.getpid()}\n".encode())
+            file.write(f"{os.getpid()} on {_host()}\n".encode())
         yield
+
+
+def _hold(file: FileIO, path: Path, stack: ExitStack, *, wait: bool) -> None:
+    """Lock `file`, open at `path`, until `stack` ends; BlockingIOError if it is held.
+
+    Where the disk knows no such locks (Lustre as it is mounted by default, some NFS),
+    a second file beside it, which names host and process, stands for the lock.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        _log.debug("%s: flock says %s", path, error)
+    marker = SoftFileLock(path.with_name(path.name + ".held"), thread_local=False)
+    with _writing(path):
+        while not _claimed(marker, _SAY_SO_S if wait else 0):
+            if not wait:
+                break
+            _log.warning(
+                "Waiting for the process whose number and host are in %s; if it has"
+                " ended, delete that file.",
+                marker.lock_file,
+            )
+    if not marker.is_locked:
+        raise BlockingIOError(errno.EWOULDBLOCK, str(path))
+    stack.callback(marker.release)
+
+
+def _claimed(marker: SoftFileLock, seconds: float) -> bool:
+    try:
+        marker.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True
 
 
 def _open_lock(path: Path) -> FileIO:
@@ -576,6 +618,8 @@ def sweep(folder: Path) -> None:
 
 
 _A_DAY_S = 24 * 3600
+#: After so long a wait for another's lock, and each time again, it is said.
+_SAY_SO_S = 60.0
 
 
 def _host() -> str:
@@ -598,8 +642,9 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system frees the lock of a process that dies.
     """
-    with _open_lock(folder / ".lock") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    path = folder / ".lock"
+    with ExitStack() as stack:
+        _hold(stack.enter_context(_open_lock(path)), path, stack, wait=True)
         yield
 
 
