@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from minddiff_utils import config
-from minddiff_utils.config import AREAS, HVC, LVC, READS, ProfileView, load_profile
+from minddiff_utils.cli import main
+from minddiff_utils.config import (
+    AREAS,
+    HVC,
+    LVC,
+    READS,
+    ProfileView,
+    load_profile,
+    parse_yaml,
+)
 from minddiff_utils.errors import ConfigError
 
 
@@ -236,3 +245,73 @@ def test_a_notebook_cannot_read_what_its_digest_does_not_cover() -> None:
         _ = view.data.n_reconstruct
     again = pickle.loads(pickle.dumps(view))
     assert again.decoding == profile.decoding
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1e3", 1000.0),
+        ("1_000", 1000),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-0.5E+2", -50.0),
+        ("+7", 7),
+        ("0x10", 16),
+        ("0o17", 15),
+        ("0b11", 3),
+        ("0", 0),
+        ("[1e-3, 2]", [1e-3, 2]),
+        ("true", True),
+        ("True", True),
+        ("false", False),
+        ("None", None),
+        ("null", None),
+        ("~", None),
+        # text, which a field of another type refuses
+        ("1:30", "1:30"),
+        ("190:20:30", "190:20:30"),
+        ("yes", "yes"),
+        ("No", "No"),
+        ("on", "on"),
+        ("OFF", "OFF"),
+        ("y", "y"),
+        ("2026-11-29", "2026-11-29"),
+        ("1.2.3", "1.2.3"),
+        ("1_", "1_"),
+        ("１２", "１２"),
+        ("'010'", "010"),
+    ],
+)
+def test_plain_values_mean_what_they_mean_in_python(text: str, value: object) -> None:
+    found = parse_yaml(text, "It")
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "[1, 007]", "-08", "0_1", "!!int 010", "+00_1"]
+)
+def test_a_number_with_a_leading_zero_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="starts with no 0"):
+        parse_yaml(text, "It")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("data.n_reconstruct", "010"),
+        ("seed", "1:30"),
+        ("seed", "1e3"),
+        ("seed", "9" * 5000),
+        ("seed", "0x"),
+        ("evaluation.confidence", "yes"),
+    ],
+)
+def test_what_is_no_number_of_python_sets_no_number(
+    key: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--profile", "smoke", "--dry-run", "--set", f"{key}={text}"]
+    assert main(arguments) != 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    assert (said.err + said.out).count("\n") <= 2

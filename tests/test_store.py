@@ -403,9 +403,9 @@ def test_a_disk_without_locks_keeps_a_second_run_out_all_the_same(
 ) -> None:
     monkeypatch.setattr(store.fcntl, "flock", _refuse(code))
     with store.alone(tmp_path):
-        with pytest.raises(StoreError, match="Another run") as error:
-            with store.alone(tmp_path):
-                pass
+        refused = pytest.raises(StoreError, match="Another run")
+        with refused as error, store.alone(tmp_path):
+            pass
         assert f"process {os.getpid()} on " in str(error.value)
     with store.alone(tmp_path):  # free again
         pass

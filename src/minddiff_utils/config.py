@@ -8,6 +8,7 @@ layer 1; functions elsewhere take values from it, never the whole profile.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -557,6 +558,48 @@ def _line(text: str, most: int = 200) -> str:
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose plain values mean what they mean in Python, or are text.
+
+    YAML 1.1 reads 010 as 8, 1:30 as 90, `on` as true and 1e-3 as text.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+def _number(loader: Any, node: Any) -> int | float:
+    text = str(loader.construct_scalar(node))
+    try:
+        return int(text, 0)
+    except ValueError:
+        pass
+    if re.fullmatch(r"[-+]?0[\d_]+", text):
+        raise ValueError(f"{text}: a number starts with no 0, and text has quotes")
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_DIGITS = r"\d(?:_?\d)*"
+for _tag, _form, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|None|", ["~", "n", "N", ""]),
+    (
+        "number",
+        rf"[-+]?(?:0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|\.inf|\.nan"
+        rf"|(?:{_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(?:[eE][-+]?{_DIGITS})?)",
+        "-+.0123456789",
+    ),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_form})\Z", re.ASCII), _first
+    )
+for _tag in ("number", "int"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float", lambda loader, node: float(_number(loader, node))
+)
+
+
 #: What PyYAML raises, beside its own errors, at values that are none of their type.
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
 
@@ -578,7 +621,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         gigabytes or hold themselves.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
         _check_nodes(root)
         return None if root is None else loader.construct_document(root)
