@@ -218,41 +218,12 @@ def test_a_gpu_checkpoints_and_holds_one_step_at_a_time() -> None:
     assert cost.preset_work(profile, "paper", "store").held == 70
 
 
-def test_autocast_keeps_a_copy_of_the_weights_per_call() -> None:
-    peaks = []
-    for precision in ("float32", "bfloat16"):
-        changes = {"stage2.precision_fast": precision, "models.dtype": "float32"}
-        profile = load_profile("nsd", changes)
-        peaks.append(cost.predict(profile, "fast", lambda _: None).peak_bytes)
-    copy = 2 * 859_520_964  # parameters of Stable Diffusion v1-4's U-Net, 2 bytes each
-    assert peaks[1] == peaks[0] + copy  # a GPU forms one call's gradient at a time
-
-
-def test_the_gradient_keeps_the_weights_that_autocast_copied() -> None:
-    backbone, kept = tiny_backbone(), {}
-    weights = [p for p in backbone._unet.parameters() if p.ndim > 1]
-    shapes = {shape for p in weights for shape in (p.shape, p.shape[::-1])}
-
-    def keep(value: torch.Tensor) -> torch.Tensor:
-        if value.dtype == torch.bfloat16 and value.shape in shapes:
-            kept[value.untyped_storage().data_ptr()] = value.nbytes
-        return value
-
-    x = torch.randn(1, *backbone.latent_shape, requires_grad=True)
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value)
-    with hooks, torch.autocast("cpu", torch.bfloat16):
-        out = backbone.unet(x, 500, backbone.null_text())
-    assert out.requires_grad
-    # those of the time embedding and of the text's keys lead to no leaf here
-    assert sum(kept.values()) > 0.7 * sum(2 * p.numel() for p in weights)
-
-
 # --- rates ------------------------------------------------------------------------
 
 
 def _rates_file(folder: Path, **changes: Any) -> Path:
     """Write rates of a device on which each unit takes its own power of two."""
-    rates = cost.estimated_rates(1.0, "cuda", "float16")
+    rates = cost.estimated_rates(1.0, 1.0, "cuda", "float16")
     facts = asdict(rates) | {"device": "Card X", "torch": "2.13.0"}
     names = list(facts["seconds"])
     facts["seconds"] = {name: 2.0**k / 1000 for k, name in enumerate(names)}
@@ -269,26 +240,10 @@ def test_seconds_are_counts_times_rates_by_hand(tmp_path: Path) -> None:
     # forward 1, stored backward 2, decode 8 and 16, CLIP 32 and 64 ms
     by_hand = (10 * 1 + 3 * 2 + 5 * 8 + 2 * 16 + 32 + 64 + 7) / 1000
     # float64 sums of seven terms in another order
-    assert cost.seconds(work, rates, rates) == pytest.approx(by_hand, rel=1e-12)
+    assert cost.seconds(work, rates) == pytest.approx(by_hand, rel=1e-12)
     again = replace(work, memory="checkpoint")  # a backward of 4 ms
-    difference = cost.seconds(again, rates, rates) - cost.seconds(work, rates, rates)
+    difference = cost.seconds(again, rates) - cost.seconds(work, rates)
     assert difference == pytest.approx(3 * 2 / 1000, rel=1e-12)
-
-
-def test_the_surrogate_in_bfloat16_takes_bfloat16_rates() -> None:
-    changes = {"stage2.precision_fast": "bfloat16", "models.dtype": "float16"}
-    profile = load_profile("nsd", changes)
-    asked: list[str] = []
-
-    def choose(dtype: cost.Precision) -> cost.Rates:
-        asked.append(dtype)
-        return cost.estimated_rates(1.0, "cuda", dtype)
-
-    cost.predict(profile, "fast", choose)
-    assert asked == ["bfloat16", "float16"]
-    asked.clear()
-    cost.predict(profile, "paper", choose)
-    assert set(asked) == {"float16"}
 
 
 def test_hours_grow_with_images_and_subjects_and_fall_with_devices() -> None:
@@ -300,21 +255,30 @@ def test_hours_grow_with_images_and_subjects_and_fall_with_devices() -> None:
         cost.wall_hours(one, 0)
 
 
-def test_an_estimate_is_the_operations_over_the_speed_and_says_so() -> None:
+def test_an_estimate_is_the_operations_over_two_speeds_and_says_so() -> None:
     profile = load_profile("nsd")
-    found = cost.predict(
-        profile, "guided", lambda dtype: cost.estimated_rates(50.0, "cuda", dtype)
-    )
+    rates = cost.estimated_rates(250.0, 50.0, "cuda", "float16")
+    found = cost.predict(profile, "guided", rates)
     assert found.seconds is not None
     assert found.operations is not None
-    assert found.seconds == pytest.approx(found.operations / 50e12, rel=1e-12)
-    assert found.source == "estimate from operation counts at 50 TFLOP/s"
+    total = found.work.total
+    decoder = cost.OPERATIONS.decode_forward * total.decode_forwards
+    decoder += cost.OPERATIONS.decode_backward * total.decode_backwards
+    clip = cost.OPERATIONS.clip_forward * total.clip_forwards
+    clip += cost.OPERATIONS.clip_backward * total.clip_backwards
+    unet = found.operations - decoder - clip
+    by_hand = unet / 250e12 + (decoder + clip) / 50e12
+    # float64 sums of seven terms in another order
+    assert found.seconds == pytest.approx(by_hand, rel=1e-12)
+    assert decoder > 0.4 * found.operations  # so that one speed for all would mislead
+    words = "estimate from operation counts at 250 TFLOP/s, 50 in float32"
+    assert found.source == words
 
 
 def test_a_device_that_nobody_measured_has_no_hours(tmp_path: Path) -> None:
     profile = load_profile("nsd")
     assert cost.find_rates(tmp_path, "sd14", "cuda", "float16") is None
-    found = cost.predict(profile, "fast", lambda _: None)
+    found = cost.predict(profile, "fast", None)
     assert found.seconds is None
     assert found.source == "not measured"
 
@@ -415,6 +379,31 @@ def test_plan_with_a_speed_labels_its_hours_an_estimate(
     assert any("nothing was measured" in line for line in lines[6:])
 
 
+def test_plan_with_two_speeds_takes_longer_for_what_computes_in_float32(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    one = ("--profile", "nsd", "--tflops", "250")
+    fast = _said(capsys, *one)
+    assert any("--tflops-float32" in line for line in fast)
+    slow = _said(capsys, *one, "--tflops-float32", "60")
+    assert slow[2].endswith("at 250 TFLOP/s, 60 in float32")
+    assert not any("--tflops-float32" in line for line in slow)
+    for before, after in zip(fast[2:7], slow[2:7], strict=True):
+        assert float(after.split()[5]) > float(before.split()[5])  # seconds
+
+
+def test_plan_of_a_u_net_in_float32_has_one_speed(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    whole = ("--profile", "nsd", "--set", "models.dtype=float32")
+    rows = [
+        _said(capsys, *whole, *speed)[2:7]
+        for speed in (("--tflops-float32", "60"), ("--tflops", "60"))
+    ]
+    assert rows[0] == rows[1]
+    assert rows[0][0].endswith("at 60 TFLOP/s")
+
+
 def test_plan_of_other_models_gives_counts_alone(
     capsys: pytest.CaptureFixture,
 ) -> None:
@@ -430,6 +419,9 @@ def test_plan_of_other_models_gives_counts_alone(
         (["--gpus", "0"], "--gpus is 0"),
         (["--tflops", "0"], "0.0 TFLOP/s"),
         (["--tflops", "nan"], "nan TFLOP/s"),
+        (["--tflops", "9", "--tflops-float32", "-1"], "-1.0 TFLOP/s"),
+        (["--tflops-float32", "9"], "say with --tflops how fast"),
+        (["--rates", "x.json", "--tflops-float32", "9"], "give one of them"),
         (["--rates", "/nowhere.json"], "not found"),
         (["--rates", "x.json", "--tflops", "9"], "give one of them"),
         (["--profile", "dmeo"], "does not exist"),

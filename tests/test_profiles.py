@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from minddiff_utils.baselines import method_words
 from minddiff_utils.config import load_profile, project_root
 
 FOLDER = project_root() / "notebooks" / "profiles"
@@ -66,3 +67,21 @@ def test_every_reference_of_the_table_leads_somewhere() -> None:
 def test_the_page_names_every_profile() -> None:
     shipped = {path.name for path in FOLDER.glob("*.yaml")}
     assert shipped <= set(re.findall(r"`(\w+\.yaml)`", TEXT))
+
+
+@pytest.mark.parametrize("name", ["smoke", "demo", "nsd"])
+def test_few_iterations_of_algorithm_1_are_never_shown_as_the_whole(name: str) -> None:
+    stage2 = load_profile(name).stage2
+    words = method_words(stage2.n_iter_paper)["stage2_paper"]
+    cut_short = stage2.n_iter_paper < 300
+    assert cut_short == (f"{stage2.n_iter_paper} of the 300 iterations" in words)
+    if name != "smoke":  # which looks at nothing but whether everything runs
+        assert not (cut_short and stage2.n_images_paper)
+
+
+def test_nsd_runs_algorithm_1_on_all_images_once_alone() -> None:
+    profile = load_profile("nsd")
+    stage2, n = profile.stage2, profile.data.n_reconstruct
+    again = 2 * (stage2.n_images_controls or n) + stage2.n_images_paper
+    assert stage2.preset == "paper"
+    assert again < n / 10

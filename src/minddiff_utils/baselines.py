@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils import store
+from minddiff_utils.config import Stage2Config
 from minddiff_utils.errors import DataError, StoreError, check_choice, check_shape
 from minddiff_utils.metrics import Condition
 
@@ -24,6 +25,7 @@ __all__ = [
     "conditions",
     "in_batches",
     "mean_image",
+    "method_words",
     "read_condition",
     "repeat_image",
     "retrieval_nearest",
@@ -38,7 +40,7 @@ METHODS: Mapping[str, str] = {
     "stage2": "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
     "stage2_guided": "sampling steered by Z_CLIP (not Algorithm 1)",
     "stage2_combined": "a short stage 2, then steered sampling (not Algorithm 1)",
-    "stage2_paper": "stage 2, preset of Algorithm 1, first images only",
+    "stage2_paper": "stage 2 by Algorithm 1, first images only",
     "z_only": "decoded z through the autoencoder, no c",
     "c_only": "decoded c from noise, no z",
     "takagi": "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",
@@ -94,6 +96,19 @@ CEILINGS: Mapping[str, str] = {
 _PARTIAL = frozenset(
     {"stage2_combined", "stage2_paper", "stage2_true", "stage2_shuffled"}
 )
+
+
+def method_words(n_iter_paper: int) -> dict[str, str]:
+    """Return `METHODS`; Algorithm 1 cut short says so.
+
+    >>> method_words(2)["stage2_paper"]
+    'stage 2 by 2 of the 300 iterations of Algorithm 1, first images only'
+    """
+    whole, words = Stage2Config().n_iter_paper, dict(METHODS)
+    if n_iter_paper < whole:
+        few = f"{n_iter_paper} of the {whole} iterations of Algorithm 1"
+        words["stage2_paper"] = f"stage 2 by {few}, first images only"
+    return words
 
 
 def mean_image(images_train: Images) -> Images:

@@ -19,7 +19,7 @@ from minddiff_utils.runner import Engine, local_processes, make_plan, run_plan, 
 from minddiff_utils.store import Tree, read_table
 
 if TYPE_CHECKING:
-    from minddiff_utils.cost import Chooser, Prediction
+    from minddiff_utils.cost import Prediction, Rates
 
 __all__ = ["main"]
 
@@ -234,8 +234,8 @@ def _plan(args: argparse.Namespace) -> None:
         raise ConfigError(f"--images is {n_images}, but must be 1 or more.")
     if args.gpus < 1:
         raise ConfigError(f"--gpus is {args.gpus}, but must be 1 or more.")
-    choose = _chooser(args, profile)
-    found = [cost.predict(profile, preset, choose) for preset in cost.PRESETS]
+    rates = _rates(args, profile)
+    found = [cost.predict(profile, preset, rates) for preset in cost.PRESETS]
     n_subjects, models = len(profile.subjects), profile.models
     _say(
         f"{profile.label} · subjects {', '.join(map(str, profile.subjects))} ·"
@@ -260,28 +260,33 @@ def _plan(args: argparse.Namespace) -> None:
         _say(line)
 
 
-def _chooser(args: argparse.Namespace, profile: Profile) -> "Chooser":
-    """Return where the rates come from: a file, a speed, or what was measured."""
+def _rates(args: argparse.Namespace, profile: Profile) -> "Rates | None":
+    """Return the rates: of a file, of two speeds, or those that were measured."""
     from minddiff_utils import cost
 
     models = profile.models
-    if args.rates and args.tflops is not None:
+    half, single = args.tflops, args.tflops_float32
+    if args.rates and not half is single is None:
         raise ConfigError(
             "--rates and --tflops both say how fast the device is: give one of them."
         )
     if args.rates:
-        rates = cost.read_rates(Path(args.rates))
-        return lambda _: rates
-    if args.tflops is not None:
-        cost.estimated_rates(args.tflops, models.device, models.dtype)  # checks it
-        return lambda dtype: cost.estimated_rates(args.tflops, models.device, dtype)
-    rehearsed = _rehearsed() / "rates"  # this machine's own come first
-
-    def find(dtype: cost.Precision) -> cost.Rates | None:
-        kind = (models.backbone, models.device, dtype)
-        return cost.find_rates(rehearsed, *kind) or cost.find_rates(None, *kind)
-
-    return find
+        return cost.read_rates(Path(args.rates))
+    if half is not None or single is not None:
+        if models.dtype == "float32":
+            half = half if single is None else single
+        elif half is None:
+            raise ConfigError(
+                f"--tflops-float32 is the speed of the autoencoder and CLIP, but the"
+                f" U-Net computes in {models.dtype}: say with --tflops how fast."
+            )
+        single = half if single is None else single
+        return cost.estimated_rates(half, single, models.device, models.dtype)
+    kind = (models.backbone, models.device, models.dtype)
+    # this machine's own come first
+    return cost.find_rates(_rehearsed() / "rates", *kind) or cost.find_rates(
+        None, *kind
+    )
 
 
 def _rehearsed() -> Path:
@@ -348,8 +353,15 @@ def _plan_notes(found: "Sequence[Prediction]", profile: Profile) -> list[str]:
         )
     if any(one.source.startswith("estimate") for one in found):
         notes.append(
-            "An estimate takes every unit at that speed; nothing was measured."
+            "An estimate divides operations by a speed, nothing was measured: eager"
+            " code stays well below the best product of a device."
         )
+        one_speed = not any("in float32" in one.source for one in found)
+        if one_speed and models.dtype != "float32":
+            notes.append(
+                "The autoencoder and CLIP compute in float32, and are taken to be as"
+                " fast as the U-Net: say with --tflops-float32 how fast they are."
+            )
     if any(one.peak_source == "counted tensors" for one in found):
         notes.append(
             "Peak: weights and the values kept for the gradient, counted; what passes"
@@ -535,7 +547,14 @@ def _add_plan_options(command: argparse.ArgumentParser) -> None:
         "--tflops",
         type=float,
         metavar="X",
-        help="estimate hours from operation counts at X TFLOP/s",
+        help="estimate hours from operation counts, the U-Net at X TFLOP/s",
+    )
+    command.add_argument(
+        "--tflops-float32",
+        type=float,
+        metavar="X",
+        help="the autoencoder and CLIP, and a U-Net in float32, at X TFLOP/s; default:"
+        " as --tflops, which is too fast for them on most GPUs",
     )
     command.add_argument(
         "--rates",

@@ -235,7 +235,6 @@ class Stage2Config(_Frozen):
     guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
     guided_share_fast: Share = 1.0  # of the surrogate's steps, noisiest first
     solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"] = "ddim"
-    precision_fast: Literal["float32", "bfloat16"] = "float32"
     # fast stops an image below this times the discrepancy level; 0: never
     stop_level: Annotated[float, Field(ge=0)] = 0.0
     # iterates whose images the complete sampler makes; the best one is returned

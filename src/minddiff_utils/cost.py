@@ -11,7 +11,6 @@ Counted are the U-Net, the autoencoder's decoder and CLIP. Left out: the text en
 (0.3 % of one U-Net call), the optimiser's step, and writing files.
 """
 
-from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -61,8 +60,6 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 Kind = Literal["cpu", "cuda"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-#: Gives the rates for the U-Net's precision, None where nobody measured them.
-Chooser = Callable[[Precision], "Rates | None"]
 
 
 @dataclass(frozen=True)
@@ -228,25 +225,19 @@ class Work:
     Attributes
     ----------
     optimising : Counts
-        In the precision of the preset.
+        Of the loop, or of the steered sampling.
     finishing : Counts
-        The complete sampler's images, in the U-Net's own precision.
+        Of the complete sampler's images.
     memory : {"store", "checkpoint"}
         How values are kept for the gradient.
     held : int
         U-Net samples of one image whose values are held at once.
-    calls : int
-        Calls of the U-Net, each for the whole batch, that these belong to.
-    precision : {"float32", "bfloat16"}
-        As in `AlignmentSettings`: float32 means the U-Net's own.
     """
 
     optimising: Counts
     finishing: Counts
     memory: Memory
     held: int
-    calls: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def total(self) -> Counts:
@@ -287,12 +278,11 @@ def alignment_work(
     optimising = step * n_steps + look * (settings.n_iter + 1 - n_steps)
     # stage 1's image, and one for each candidate that has moved
     n_finishes = 1 + min(settings.n_candidates, n_steps)
-    held, calls = short.n_unet_gradients, sum(short.with_gradient)
+    held = short.n_unet_gradients
     if settings.memory == "checkpoint":
-        held, calls = min(held, _branches(short)), 1
+        held = min(held, _branches(short))
     finishing = _finish_counts(full) * n_finishes
-    memory, precision = settings.memory, settings.precision
-    return Work(optimising, finishing, memory, held, calls, precision)
+    return Work(optimising, finishing, settings.memory, held)
 
 
 def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
@@ -313,8 +303,8 @@ def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
     )
     # both final images: the guided one is only decoded, stage 1's is sampled too
     finishing = _finish_counts(schedule) + Counts(decode_forwards=1, clip_forwards=1)
-    held, calls = (branches, 1) if through else (0, 0)
-    return Work(steered, finishing, settings.memory, held, calls)
+    held = branches if through else 0
+    return Work(steered, finishing, settings.memory, held)
 
 
 def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
@@ -334,9 +324,8 @@ def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
         both = combined_preset(config, memory=memory)
         steered = guidance_work(full, both.guidance)
         loop = alignment_work(full, surrogate(full, both.alignment), both.alignment)
-        finishing = loop.finishing + steered.total  # in the U-Net's own precision
-        held, calls = max((w.held, w.calls) for w in (loop, steered))
-        return replace(loop, finishing=finishing, held=held, calls=calls)
+        finishing = loop.finishing + steered.total
+        return replace(loop, finishing=finishing, held=max(loop.held, steered.held))
     settings = alignment_preset(config, memory=memory)
     return alignment_work(full, surrogate(full, settings), settings)
 
@@ -396,22 +385,38 @@ def find_rates(
     return None
 
 
-def estimated_rates(tflops: float, kind: Kind, dtype: Precision) -> Rates:
-    """Return rates of Stable Diffusion v1-4 from operations at a speed of `tflops`.
+def estimated_rates(
+    unet_tflops: float, tflops_float32: float, kind: Kind, dtype: Precision
+) -> Rates:
+    """Return rates of Stable Diffusion v1-4 from operation counts at two speeds.
 
-    Every unit is taken to run at the same speed, in TFLOP/s. Nothing was measured.
+    Nothing was measured.
+
+    Parameters
+    ----------
+    unet_tflops : float
+        Of the U-Net, in its precision `dtype`, TFLOP/s.
+    tflops_float32 : float
+        Of the autoencoder and CLIP, which compute in float32.
+    kind, dtype : str
+        As in a profile's `models`.
 
     Raises
     ------
     ConfigError
-        The speed is no number above 0.
+        A speed is no number above 0.
     """
-    if not 0 < tflops < float("inf"):
-        raise ConfigError(
-            f"The speed is {tflops} TFLOP/s, but must be a finite number above 0."
-        )
-    each = Seconds(*(n / (tflops * 1e12) for n in astuple(OPERATIONS)))
-    source = f"estimate from operation counts at {tflops:g} TFLOP/s"
+    for speed in (unet_tflops, tflops_float32):
+        if not 0 < speed < float("inf"):
+            raise ConfigError(
+                f"The speed is {speed} TFLOP/s, but must be a finite number above 0."
+            )
+    speeds = {"unet": unet_tflops, "decode": tflops_float32, "clip": tflops_float32}
+    counted = vars(OPERATIONS).items()
+    each = Seconds(**{k: n / (speeds[k.split("_")[0]] * 1e12) for k, n in counted})
+    source = f"estimate from operation counts at {unet_tflops:g} TFLOP/s"
+    if tflops_float32 != unet_tflops:
+        source += f", {tflops_float32:g} in float32"
     footprint = counted_footprint(dtype)
     return Rates("sd14", _NOBODY, kind, dtype, 1, "none", each, footprint, source)
 
@@ -454,18 +459,9 @@ def operations(work: Work) -> float:
     return work.total.weigh(OPERATIONS, work.memory)
 
 
-def seconds(work: Work, optimising: Rates, finishing: Rates) -> float:
-    """Return the seconds of one image on one device.
-
-    Parameters
-    ----------
-    work : Work
-    optimising, finishing : Rates
-        In the precision of each part.
-    """
-    return work.optimising.weigh(optimising.seconds, work.memory) + (
-        work.finishing.weigh(finishing.seconds, work.memory)
-    )
+def seconds(work: Work, rates: Rates) -> float:
+    """Return the seconds of one image on one device."""
+    return work.total.weigh(rates.seconds, work.memory)
 
 
 def peak_bytes(work: Work, footprint: Footprint, batch: int) -> float:
@@ -482,34 +478,27 @@ def peak_bytes(work: Work, footprint: Footprint, batch: int) -> float:
     return footprint.weights + batch * each
 
 
-def predict(profile: Profile, preset: Preset, choose: Chooser) -> Prediction:
+def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction:
     """Return what `preset` costs under the profile's numbers.
 
     Parameters
     ----------
     profile : Profile
     preset : {"paper", "released", "fast", "guided", "combined"}
-    choose : callable
-        The U-Net's precision to rates, see `find_rates`.
+    rates : Rates or None
+        In the U-Net's precision, see `find_rates`; None where nobody measured them.
     """
     models = profile.models
     work = preset_work(profile, preset, memory_on(models.device))
     if models.backbone != "sd14":
         return Prediction(preset, work, None, None, None, "none for these models", "")
-    autocast = work.precision == "bfloat16"
-    optimising = choose("bfloat16" if autocast else models.dtype)
-    finishing = choose(models.dtype)
     footprint, peak_source = counted_footprint(models.dtype), "counted tensors"
     time, source = None, "not measured"
-    if optimising is not None and finishing is not None:
-        time = seconds(work, optimising, finishing)
-        source = " and ".join(dict.fromkeys((optimising.source, finishing.source)))
-    if finishing is not None and finishing.device != _NOBODY:
-        footprint, peak_source = finishing.bytes, finishing.source
+    if rates is not None:
+        time, source = seconds(work, rates), rates.source
+    if rates is not None and rates.device != _NOBODY:
+        footprint, peak_source = rates.bytes, rates.source
     peak = peak_bytes(work, footprint, models.batch_size) + _TEXT_WEIGHTS * 4
-    if autocast and models.dtype != "bfloat16":
-        # autocast copies frozen weights anew in each call, and the gradient keeps them
-        peak += work.calls * _UNET_WEIGHTS * _ITEM_BYTES["bfloat16"]
     return Prediction(preset, work, operations(work), time, peak, source, peak_source)
 
 

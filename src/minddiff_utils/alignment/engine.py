@@ -4,7 +4,6 @@ Place in the flow: between `settings` and `progress`.
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -64,10 +63,7 @@ class Engine:
         """Return images that carry the gradient, by the optimiser's sampler."""
         memory = self.settings.memory
         parts = (latent.z, latent.c, latent.noise)
-        low = self.settings.precision == "bfloat16"
-        kind = self.backbone.device.type
-        with torch.autocast(kind, torch.bfloat16) if low else nullcontext():
-            latents = img2img(self.backbone, *parts, self.short, memory=memory)
+        latents = img2img(self.backbone, *parts, self.short, memory=memory)
         decode = self.settings.decode or self.backbone.decode_latents
         return decode(latents)
 

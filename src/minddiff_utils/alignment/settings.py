@@ -94,8 +94,6 @@ class AlignmentSettings:
         Share of the surrogate's steps, from the noisiest, that are guided.
     active_steps : int or None
         Steps of it in which the U-Net's gradient is formed; None means all.
-    precision : {"float32", "bfloat16"}
-        Of the U-Net while optimising; the complete sampler keeps its own.
     stop_level : float
         An image stops when its loss is at or below this times the discrepancy level
         (`critic.discrepancy`); 0 means never.
@@ -127,7 +125,6 @@ class AlignmentSettings:
     solver: Solver = "ddim"
     guided_share: float = 1.0
     active_steps: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
     stop_level: float = 0.0
     stop_window: int = 0
     stop_gain: float = 0.005
@@ -142,7 +139,6 @@ class AlignmentSettings:
         check_choice(self.critic, CRITICS, "critic")
         check_choice(self.noise, ("fixed", "fresh"), "noise")
         check_choice(self.solver, SOLVERS, "solver")
-        check_choice(self.precision, ("float32", "bfloat16"), "precision")
         check_choice(self.choose, ("best", "last"), "choose")
         if self.n_iter < 0 or self.n_candidates < 1 or self.n_trajectory < 1:
             raise ConfigError(
@@ -289,7 +285,6 @@ def preset(config: Stage2Config, *, memory: Memory = "store") -> AlignmentSettin
         guidance_scale=config.guidance_scale_fast,
         guided_share=config.guided_share_fast,
         solver=config.solver_fast,
-        precision=config.precision_fast,
         stop_level=config.stop_level,
         **common,
     )

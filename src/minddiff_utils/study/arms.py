@@ -123,7 +123,7 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
 
     Around the profile's `fast`: solver, steps and guidance of the surrogate, its
     gradient path, a single x0-prediction, what moves and how fast, the anchor, the
-    stop, the blocks in the loss, bfloat16. Around `guided`: form, strength, number of
+    stop, the blocks in the loss. Around `guided`: form, strength, number of
     pulls, range. Algorithm 1 with several step sizes finds the one for `paper_tuned`.
     """
     found, ours = _presets(profile), profile.stage2.layers_fast
@@ -154,7 +154,6 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
         "fast, half the iterations": {"n_iter": base.n_iter // 2},
         "fast, discrepancy stop": {"stop_level": 1.0},
         "fast, plateau stop": {"stop_window": max(2, base.n_iter // 4)},
-        "fast, bfloat16": {"precision": "bfloat16"},
     }
     other = "clean" if steer.form == "unet" else "unet"
     pull: dict[str, dict[str, Any]] = {

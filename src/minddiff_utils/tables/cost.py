@@ -3,6 +3,7 @@
 Place in the flow: layer 9, part of `tables`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def cost_table(
     seconds: pd.DataFrame,
     *,
     resampling: Resampling,
-    reference: str = "stage2_paper",
+    reference: Mapping[str, float],
 ) -> pd.DataFrame:
     """Return table T5: what an image costs under each method, and each notebook's time.
 
@@ -43,16 +44,15 @@ def cost_table(
         Columns notebook, seconds; one row per run (subject, shard). It may be empty.
     resampling : Resampling
         Draws, confidence and streams of the intervals over images, or runs.
-    reference : str
-        The method that costs are compared with.
+    reference : mapping of float
+        What an image costs under Algorithm 1, by count: costs are compared with it.
 
     Returns
     -------
     DataFrame
         Columns method (or notebook), metric, value (mean), ci_low, ci_high, n (images,
-        or runs), total, relative (to the reference's, on the images that both have;
-        NaN where the reference was not run or costs nothing), floor and ceiling (NaN: a
-        cost has none), status, settings.
+        or runs), total, relative (to the reference's; NaN where that is 0), floor and
+        ceiling (NaN: a cost has none), status, settings.
 
     Raises
     ------
@@ -64,8 +64,6 @@ def cost_table(
     if costs.duplicated(image).any():
         raise DataError("An image of one method is there twice: pass each cost once.")
     filled = costs.assign(n_unet_gradients=costs["n_unet_gradients"].fillna(0))
-    has_reference = (costs["method"] == reference).any()
-    status = "" if has_reference else f"no ratio: {reference} not run"
     rows = []
     for metric, words in _COUNTS.items():
         wide = filled.pivot(
@@ -74,9 +72,9 @@ def cost_table(
         for method in dict.fromkeys(costs["method"]):
             own = wide[method].dropna().to_numpy()
             row = _cost_row(str(method), metric, own, resampling)
-            if has_reference:
-                row["relative"] = _ratio(wide, str(method), reference)
-            rows.append(row | {"status": status, "settings": words})
+            if reference[metric] > 0:
+                row["relative"] = row["value"] / reference[metric]
+            rows.append(row | {"status": "", "settings": words})
     if len(seconds):
         check_table(seconds, ("notebook", "seconds"), "The table of times")
         for notebook, block in seconds.groupby("notebook", sort=True):
@@ -99,9 +97,3 @@ def _cost_row(
     whole = {"n": found.n, "total": float(values.sum()), "relative": np.nan}
     nothing = {"floor": np.nan, "ceiling": np.nan}
     return {"method": name, "metric": metric, **bounds, **whole, **nothing}
-
-
-def _ratio(wide: pd.DataFrame, method: str, reference: str) -> float:
-    both = wide[[method, reference]].dropna() if method != reference else wide
-    whole = float(both[reference].sum())
-    return float(both[method].sum()) / whole if whole > 0 else float("nan")
