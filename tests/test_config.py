@@ -315,3 +315,11 @@ def test_what_is_no_number_of_python_sets_no_number(
     said = capsys.readouterr()
     assert "Traceback" not in said.err
     assert (said.err + said.out).count("\n") <= 2
+
+
+def test_a_package_apart_from_its_repository_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    with pytest.raises(ConfigError, match="pip install -e"):
+        load_profile("demo")

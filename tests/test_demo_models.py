@@ -1,5 +1,6 @@
 """The shipped demo models are whole, small, and do what data/README.md says."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from minddiff_utils.backbone import check_digests, load_backbone, load_judge
 from minddiff_utils.config import load_profile, project_root
+from minddiff_utils.errors import ModelError
 
 MODELS = project_root() / "data" / "models"
 N_SCENES = 120
@@ -28,6 +30,46 @@ def quality() -> ModuleType:
 
 def test_every_file_has_the_digest_that_is_listed() -> None:
     check_digests(MODELS / "demo")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{digest}  {name}",
+        "{digest} *{name}",
+        "{upper}  {name}",
+        "{digest}\t{name}",
+        "{digest} {name}",
+        "# made by sha256sum\n\n{digest}  {name}\n\n",
+        "\ufeff{digest}  {name}",
+        "{digest}  {name}\r",
+        "SHA256 ({name}) = {digest}",
+        "SHA256({name})= {upper}",
+        "SHA2-256({name})= {digest}",
+    ],
+)
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_list_of_digests_is_read_as_the_usual_tools_write_it(
+    tmp_path: Path, form: str, is_right: bool
+) -> None:
+    name = "unet/a file.bin"
+    (tmp_path / "unet").mkdir()
+    (tmp_path / name).write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights" if is_right else b"others").hexdigest()
+    line = form.format(digest=digest, upper=digest.upper(), name=name)
+    (tmp_path / "SHA256SUMS").write_bytes(f"{line}\n".encode())
+    if is_right:
+        check_digests(tmp_path)
+    else:
+        with pytest.raises(ModelError, match="SHA256SUMS says"):
+            check_digests(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["0" * 63 + "  name", "0" * 64, "g" * 64 + "  a", "a"])
+def test_a_line_that_is_no_digest_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "SHA256SUMS").write_text(f"# digests\n{line}\n")
+    with pytest.raises(ModelError, match="line 2, is not a digest and a path"):
+        check_digests(tmp_path)
 
 
 def test_all_models_together_stay_within_forty_megabytes() -> None:

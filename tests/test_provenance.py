@@ -1,6 +1,7 @@
 """What a notebook's artefacts depend on: the code it reaches, and no other."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import grimp
@@ -107,3 +108,54 @@ def test_without_a_notebook_all_code_counts() -> None:
     every = provenance.digest_paths(sorted(PACKAGE.rglob("*.py")), PACKAGE)
     assert provenance.code_digest() == every
     assert provenance.code_digest("99_not_there") == every
+
+
+# --- the commit -----------------------------------------------------------------------
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    command = ["git", "-C", str(folder), *who, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _commit_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(provenance, "project_root", lambda: root)
+    return provenance._commit.__wrapped__()
+
+
+def test_an_archive_inside_another_repository_has_not_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _commit_of(tmp_path, monkeypatch) == "unknown"
+    _git(tmp_path, "init")
+    assert _commit_of(tmp_path, monkeypatch) == "unknown"  # no commit yet
+    _git(tmp_path, "commit", "--allow-empty", "--message", "of the other")
+    head = _git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert _commit_of(tmp_path, monkeypatch) == head
+    inside = tmp_path / "archive"
+    inside.mkdir()
+    assert _commit_of(inside, monkeypatch) == "unknown"
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    assert _commit_of(link, monkeypatch) == head
+
+
+def test_a_clone_with_the_line_ends_of_windows_has_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    """Scripts run, and digests of code and of files hold, whatever autocrlf says."""
+    names = [".gitattributes", "run_all.sh", "data/models/demo/SHA256SUMS"]
+    names += ["src/minddiff_utils/rng.py", "data/atlas/visual_atlas_fsaverage5.npz"]
+    names += ["notebooks/profiles/smoke.yaml", "data/sprites/cat.webp"]
+    source, clone = tmp_path / "source", tmp_path / "clone"
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    _git(source, "init")
+    _git(source, "add", ".")
+    _git(source, "commit", "--message", "all")
+    _git(tmp_path, "clone", "--config", "core.autocrlf=true", str(source), str(clone))
+    for name in names:
+        assert (clone / name).read_bytes() == (ROOT / name).read_bytes(), name

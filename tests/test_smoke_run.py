@@ -1,6 +1,8 @@
 """The smoke profile end to end: every notebook runs, and kills change no byte."""
 
+import html
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,32 @@ def test_every_notebook_was_executed_without_an_error(smoke: Smoke) -> None:
         for cell in nbformat.read(path, as_version=4).cells:
             outputs = cell.get("outputs", [])
             assert not [o for o in outputs if o.output_type == "error"], path.name
+
+
+def _outputs(path: Path) -> list[nbformat.NotebookNode]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_executed_notebooks_show_whole_tables_and_no_progress_bars(
+    smoke: Smoke,
+) -> None:
+    figures = smoke.undisturbed / "figures" / "smoke"
+    for path in (figures / "notebooks").glob("*.ipynb"):
+        said = [o.text for o in _outputs(path) if o.output_type == "stream"]
+        assert "it/s]" not in "".join(said), path.name
+    outputs = _outputs(figures / "notebooks" / "05_evaluation.ipynb")
+    pages = [o.get("data", {}).get("text/html", "") for o in outputs]
+    shown = {
+        " ".join(html.unescape(cell).split())
+        for page in pages
+        for cell in re.findall(r"<td>(.*?)</td>", page, re.DOTALL)
+    }
+    ledger = pd.read_csv(figures / "claims.csv")
+    long = [text for text in ledger["verdict"] if len(text) > 50]
+    assert long  # else this test shows nothing
+    assert {" ".join(text.split()) for text in long} <= shown
 
 
 @pytest.mark.timeout(LIMIT_S)

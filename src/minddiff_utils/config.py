@@ -661,6 +661,11 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     """
     folder = project_root() / "notebooks" / "profiles"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not known:
+        raise ConfigError(
+            f"{folder} holds no profiles, so this package runs apart from its"
+            " repository: install it from there with pip install -e ."
+        )
     if name not in known:
         raise ConfigError(
             f"Profile {_line(repr(name))} does not exist in {folder}: use one of"

@@ -142,12 +142,20 @@ def versions() -> dict[str, str]:
 
 @cache
 def _commit() -> str:
-    command = ["git", "-C", str(project_root()), "rev-parse", "--short=12", "HEAD"]
+    """Return the commit of the project's own repository, "unknown" without one.
+
+    An archive unpacked inside another repository has none.
+    """
+    root = project_root()
+    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "--short=12"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(
+            [*command, "HEAD"], capture_output=True, encoding="utf-8", check=True
+        )
+        top, commit = done.stdout.splitlines()
+        return commit if Path(top).samefile(root) else "unknown"
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
 
 
 def describe(notebook: str = "") -> dict[str, Any]:

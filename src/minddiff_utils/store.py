@@ -226,6 +226,9 @@ def start(
     tree = Tree(here.root, profile, nsd, resolved.models.folder(here.root))
     run = Run(resolved, tree, subject, parsed, notebook)
     fix_threads(run)
+    # a notebook's tables are read, sentences and all
+    pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_columns", None)
     if notebook not in READS:
         return run
     return replace(run, profile=cast(Profile, ProfileView(resolved, notebook)))

@@ -38,6 +38,7 @@ from minddiff_utils.alignment.settings import (
     preset,
 )
 from minddiff_utils.backbone import Backbone
+from minddiff_utils.config import read_environment
 from minddiff_utils.critic import StructuralTarget, discrepancy
 from minddiff_utils.diffusion import DiffusionSettings, draw_noise
 from minddiff_utils.errors import DataError, check_shape
@@ -137,7 +138,9 @@ def _optimise(
     spent = float(run.seconds[run.iteration - 1]) if run.iteration else 0.0
     label = f"stage 2, images {names[0]} to {names[-1]}"
     steps = range(run.iteration, settings.n_iter + 1)
-    bar = tqdm(steps, desc=label, leave=False, mininterval=2.0)
+    # a bar is for who looks on; in the kept copy of a notebook it is a heap of lines
+    is_kept = read_environment().journal is not None
+    bar = tqdm(steps, desc=label, leave=False, mininterval=2.0, disable=is_kept)
     for iteration in bar:
         run.iteration = iteration
         if keeper is not None and iteration % keeper.every == 0 and iteration:

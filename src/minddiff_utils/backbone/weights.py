@@ -6,6 +6,7 @@ ever opened here, not even to look inside.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,19 +123,35 @@ def check_digests(folder: Path) -> None:
         raise ModelError(f"{strangers[0]} is not listed in {sums}: add its digest.")
 
 
+#: A line as sha256sum writes it (with * for binary), or shasum and openssl with --tag.
+_SUM = re.compile(
+    r"(?P<digest>[\da-fA-F]{64})\s+\*?(?P<name>\S.*)"
+    r"|SHA2?-?256 ?\((?P<tagged>.+)\) ?= ?(?P<tag>[\da-fA-F]{64})"
+)
+
+
 def _listed(sums: Path) -> list[tuple[str, str]]:
-    """Return digest and path of each line of a list of SHA-256."""
+    """Return digest, in small letters, and path of each line of a list of SHA-256.
+
+    Blank lines and comments (#) say nothing.
+    """
     try:
-        lines = sums.read_text(encoding="utf-8").splitlines()
+        lines = sums.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ModelError(f"{sums} is no list of digests: restore it.") from error
-    pairs = [line.split("  ", 1) for line in lines]
-    for number, pair in enumerate(pairs, start=1):
-        if len(pair) != 2 or len(pair[0]) != 64 or not pair[1].strip():
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        found = _SUM.fullmatch(text)
+        if not found:
             raise ModelError(
                 f"{sums}, line {number}, is not a digest and a path: restore it."
             )
-    return [(digest, name) for digest, name in pairs]
+        digest, name = found["digest"] or found["tag"], found["name"] or found["tagged"]
+        pairs.append((digest.lower(), name))
+    return pairs
 
 
 # --- weights --------------------------------------------------------------------------
