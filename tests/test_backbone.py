@@ -468,13 +468,15 @@ def test_a_clip_config_without_quick_gelu_is_said(
 def test_the_judge_is_another_open_clip_model(
     hub: Hub, loaded: Backbone, pictures: torch.Tensor
 ) -> None:
-    judge = load_judge(hub.root, kind="sd14")
+    judge = load_judge(hub.root, kind="sd14", device="cpu")
     found = judge.image_embed(pictures)
     with torch.no_grad():
         other = loaded.clip_image_embed(pictures)
     assert judge._eye.mean == CLIP_MEAN
     assert (found - other).abs().max() > 0.01
     torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
+    elsewhere = load_judge(hub.root, kind="sd14", device="meta")
+    assert {p.device.type for p in elsewhere._eye.clip.parameters()} == {"meta"}
 
 
 # --- files ----------------------------------------------------------------------------
@@ -683,6 +685,8 @@ def test_a_gpu_that_is_not_there_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees no GPU" in refusal(hub.folder, device="cuda")
+    with pytest.raises(ModelError, match="torch sees no GPU"):
+        load_judge(hub.root, kind="sd14", device="cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

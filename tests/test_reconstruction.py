@@ -378,7 +378,7 @@ def test_zero_iterations_give_the_files_of_stage_1(
     start: Start, read: Read, backbone: Backbone, name: str
 ) -> None:
     run = start(stage2__preset=name, stage2__strength_guided=2.0)
-    features = read(3)
+    features = read(5)  # batches of two, of which the first is compared
     made = reconstruction.stage1_images(run, backbone, features)
     reconstruction.write_images(run, {"stage1": made}, inputs=[])
     folder = run.tree.stage_dir(1, "stage1")
@@ -389,14 +389,14 @@ def test_zero_iterations_give_the_files_of_stage_1(
             run, backbone, features, stage2, folder
         )
         assert list(table.columns) == ["nsd_id", "equal"]
-        assert table["nsd_id"].tolist() == IDS[:3].tolist()
+        assert table["nsd_id"].tolist() == IDS[:2].tolist()
         return list(table["equal"])
 
-    assert compare() == [True, True, True]
+    assert compare() == [True, True]
     spoilt = made.images[1].copy()
     spoilt[0, 0, 0] ^= 1
     store.write_png(folder / f"{IDS[1]}.png", spoilt, run=run)
-    assert compare() == [True, False, True]
+    assert compare() == [True, False]
 
 
 # --- runs that are cut off ----------------------------------------------------------

@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minddiff_utils.backbone import load_torchvision
+from minddiff_utils.backbone import find_device, load_torchvision
 from minddiff_utils.errors import DataError, ModelError, check_choice, check_shape
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD, resize
 from minddiff_utils.insilico.network import INPUT_SIZE, load_network
@@ -587,16 +587,6 @@ class _LiteLook:
 # --- the door -------------------------------------------------------------------------
 
 
-def _device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "device is 'cuda', but torch sees no GPU: use a GPU build of torch on a"
-            " machine with a GPU, or cpu."
-        )
-    return device
-
-
 def _why_absent(path: Path, embedder: Embedder) -> str:
     label = _LABELS[embedder.network]
     # the sentence goes into tables, which must not depend on where the project lies
@@ -642,7 +632,7 @@ def load_perception(
     names = list(EMBEDDERS) if only is None else list(only)
     for name in names:
         check_choice(name, tuple(EMBEDDERS), "an embedder's name")
-    where, lite, checked = _device(device), _LiteLook(), set()
+    where, lite, checked = find_device(device), _LiteLook(), set()
     parts: dict[tuple[Path, str], nn.Module] = {}
     embedders: dict[str, Callable[[Images], Features]] = {}
     absent: dict[str, str] = {}

@@ -14,12 +14,11 @@ where the real ones come from; `demo`, `sd14` and `tiny` are the three kinds of 
 
 from pathlib import Path
 
-import torch
-
 from minddiff_utils.backbone.core import Backbone
 from minddiff_utils.backbone.demo import load_demo
 from minddiff_utils.backbone.eye import PLAIN, Judge, load_eye
 from minddiff_utils.backbone.hub import PINNED, HubFiles, download_command
+from minddiff_utils.backbone.placement import find_device
 from minddiff_utils.backbone.sd14 import CLIP_SCALE, SD14_TOKENS, load_sd14
 from minddiff_utils.backbone.text import WordTokenizer
 from minddiff_utils.backbone.tiny import tiny_backbone, tiny_judge
@@ -42,6 +41,7 @@ __all__ = [
     "WordTokenizer",
     "check_digests",
     "download_command",
+    "find_device",
     "load_backbone",
     "load_judge",
     "load_torchvision",
@@ -77,7 +77,9 @@ def load_backbone(config: ModelConfig, root: Path | None = None) -> Backbone:
     return load_sd14(config, root)
 
 
-def load_judge(root: Path | None = None, *, kind: str = "demo") -> Judge:
+def load_judge(
+    root: Path | None = None, *, kind: str = "demo", device: str = "cpu"
+) -> Judge:
     """Load the judge that belongs to the backbone `kind` (demo, sd14 or tiny).
 
     Parameters
@@ -86,13 +88,15 @@ def load_judge(root: Path | None = None, *, kind: str = "demo") -> Judge:
         As in `load_backbone`; the judge is in the folder `judge` of its kind.
     kind : str
         `ModelConfig.backbone` of the profile.
+    device : str
+        Its `ModelConfig.device`.
 
     Raises
     ------
     ConfigError
         Unknown kind.
     ModelError
-        A file is missing or damaged.
+        A file is missing or damaged, or a GPU is asked for where there is none.
     """
     check_choice(kind, ("demo", "sd14", "tiny"), "kind")
     if kind == "tiny":
@@ -104,5 +108,5 @@ def load_judge(root: Path | None = None, *, kind: str = "demo") -> Judge:
         default = PLAIN
     else:
         find_weights(folder, f"judge/{OPEN_CLIP_WEIGHTS}")
-    cpu = torch.device("cpu")
-    return Judge(f"{kind} judge", load_eye(folder / "judge", cpu, default=default))
+    where = find_device(device)
+    return Judge(f"{kind} judge", load_eye(folder / "judge", where, default=default))

@@ -33,7 +33,10 @@ IMAGENET: Scale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Eye:
-    """CLIP with its own image size and normalisation; takes images in [-1, 1]."""
+    """CLIP with its own image size and normalisation; takes images in [-1, 1].
+
+    Images may come from another device or in another precision: they are moved.
+    """
 
     clip: CLIP
     tokenizer: Tokenizer
@@ -43,6 +46,8 @@ class Eye:
 
     def prepare(self, x: Tensor) -> Tensor:
         """Return images (n, 3, S, S) at CLIP's size and on its scale."""
+        own = self.clip.positional_embedding
+        x = x.to(own.device, own.dtype)
         return clip_normalise(resize_tensor(x, self.size), self.mean, self.std)
 
     def image_embed(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from minddiff_utils.config import ModelConfig
 from minddiff_utils.errors import ModelError
 
-__all__ = ["freeze", "place"]
+__all__ = ["find_device", "freeze", "place"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -28,6 +28,21 @@ def freeze(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return nn.Module.to(model, device, dtype).eval().requires_grad_(False)
 
 
+def find_device(name: str) -> torch.device:
+    """Return the device `name`; raise ModelError where it is a GPU that is not there.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "models.device is 'cuda', but torch sees no GPU: use a GPU build of torch"
+            " on a machine with a GPU, or set models.device to cpu."
+        )
+    return device
+
+
 def place(config: ModelConfig) -> tuple[torch.device, torch.dtype]:
     """Return the device of all models and the U-Net's precision.
 
@@ -37,12 +52,7 @@ def place(config: ModelConfig) -> tuple[torch.device, torch.dtype]:
         A GPU is asked for where torch sees none, or a precision that torch cannot
         compute in there.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "models.device is 'cuda', but torch sees no GPU: use a GPU build of torch"
-            " on a machine with a GPU, or set models.device to cpu."
-        )
-    device, dtype = torch.device(config.device), _DTYPES[config.dtype]
+    device, dtype = find_device(config.device), _DTYPES[config.dtype]
     if dtype != torch.float32:
         _try_precision(device, dtype)
     return device, dtype

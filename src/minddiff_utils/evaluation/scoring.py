@@ -98,7 +98,7 @@ def load_models(run: store.Run) -> Models:
     models = run.profile.models
     return Models(
         load_backbone(models, run.tree.models),
-        load_judge(run.tree.models, kind=models.backbone),
+        load_judge(run.tree.models, kind=models.backbone, device=models.device),
         load_perception(run.tree.models, device=models.device).embedders,
     )
 

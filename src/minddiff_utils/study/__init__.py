@@ -93,8 +93,9 @@ def run_subject(run: store.Run, part: Part, say: Callable[[str], None]) -> pd.Da
             f"Profile {run.profile.name} has no study: set study.n_images above 0."
         )
     store.read_arrays(decoder_path(run, part), ["nsd_id"])  # says if it is not there
-    backbone = load_backbone(run.profile.models, run.tree.models)
-    judge = load_judge(run.tree.models, kind=run.profile.models.backbone)
+    models = run.profile.models
+    backbone = load_backbone(models, run.tree.models)
+    judge = load_judge(run.tree.models, kind=models.backbone, device=models.device)
     made = {}
     for arm in arms_of(run.profile, part):
         began = time.perf_counter()

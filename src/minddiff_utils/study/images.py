@@ -131,7 +131,8 @@ def best_of(
         loss = balanced_loss(backbone, images, features.target)
         best = images if best is None else best
         better = loss < lowest
-        best = torch.where(better[:, None, None, None], images, best)
+        chosen = better.to(images.device)[:, None, None, None]
+        best = torch.where(chosen, images, best)
         lowest = torch.where(better, loss, lowest)
     assert best is not None
     n = len(lowest)

@@ -1,0 +1,303 @@
+"""Every path that meets a network runs on a device that is not the CPU.
+
+No GPU is needed: the networks, in their real architecture and size, are on torch's
+device meta (`tests.meta_device`), which refuses what CUDA would refuse. That is a CPU
+tensor that meets a network's, and a half-precision one that meets a float32 one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minddiff_utils import (
+    ablation,
+    evaluation,
+    features,
+    perception,
+    reconstruction,
+    rivals,
+    store,
+    study,
+)
+from minddiff_utils.backbone import Backbone
+from minddiff_utils.evaluation import scoring
+from minddiff_utils.reconstruction import DecodedFeatures
+from minddiff_utils.rng import stream
+from minddiff_utils.study import arms as study_arms
+from minddiff_utils.study import images as study_images
+from minddiff_utils.study import scores as study_scores
+from tests.meta_device import META, Elsewhere, real_backbone, real_judge
+
+LAYERS = (1, 2)
+IDS = np.array([907, 12])
+#: One step, one iteration: what is asked is where tensors are, not what they hold.
+SHORT: dict[str, Any] = {
+    "subjects": (1,),
+    "models.batch_size": 2,
+    "features.clip_layers": LAYERS,
+    "data.n_reconstruct": 2,
+    "stage1.n_steps": 1,
+    "stage1.encode_index": 0,
+    "stage1.decode_steps": 1,
+    "stage2.n_iter": 1,
+    "stage2.n_iter_fast": 1,
+    "stage2.n_iter_paper": 1,
+    "stage2.n_iter_combined": 1,
+    "stage2.n_steps_fast": 1,
+    "stage2.n_trajectory": 1,
+    "stage2.layers_fast": LAYERS,
+    "stage2.form_guided": "unet",
+    "ablation.n_images": 2,
+    "study.n_images": 2,
+    "study.n_images_pilot": 2,
+}
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "bfloat16"])
+def backbone(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Backbone:
+    dtype = getattr(torch, request.param)
+    return real_backbone(dtype, tmp_path_factory.mktemp("words"))
+
+
+@pytest.fixture
+def elsewhere(backbone: Backbone) -> Iterator[Elsewhere]:
+    """Watch every operation of a test; layers of networks must have been among them."""
+    with Elsewhere() as mode:
+        yield mode
+    assert mode.layers, "no network computed: the test would hold whatever happens"
+    assert mode.precisions <= {torch.float32, backbone._unet.dtype}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    return store.start("smoke", subject=1, overrides=SHORT)
+
+
+@pytest.fixture
+def decoded(
+    run: store.Run, backbone: Backbone, elsewhere: Elsewhere
+) -> DecodedFeatures:
+    """Write decoded features in the real sizes, and read them to the device."""
+    del elsewhere  # watches the reading too
+    rng = stream(0, "tests", "devices")
+    widths = {
+        "c": backbone.n_tokens * backbone.text_dim,
+        "z": int(np.prod(backbone.latent_shape)),
+        **{f"clip/{k}": backbone.layer_widths[k - 1] for k in LAYERS},
+    }
+    arrays: dict[str, Any] = {"nsd_id": IDS}
+    for name, width in widths.items():
+        for kind in ("decoded", "true"):
+            values = rng.normal(size=(len(IDS), width))
+            arrays[f"{name}/{kind}"] = values.astype(np.float32)
+        arrays[f"{name}/scale"] = np.ones(width, np.float32)
+        arrays[f"{name}/selected"] = rng.random(width) < 0.5
+        arrays[f"{name}/residual"] = np.ones(width, np.float32)
+    folder = run.tree.derived(1)
+    for name in ("decoded.h5", "decoded_validation.h5"):
+        store.write_arrays(folder / name, arrays, run=run)
+    return reconstruction.read_decoded(
+        folder / "decoded.h5", backbone, LAYERS, n=2, source="decoded"
+    )
+
+
+def photographs(n: int = 2) -> Any:
+    rng = stream(0, "tests", "photographs")
+    return rng.integers(0, 256, (n, 512, 512, 3)).astype(np.uint8)
+
+
+# --- what is seen to fail -------------------------------------------------------------
+
+
+def test_a_tensor_of_the_cpu_that_meets_a_network_is_refused(
+    backbone: Backbone,
+) -> None:
+    vision = backbone._eye.clip.visual
+    with Elsewhere(), torch.no_grad():
+        with pytest.raises(AssertionError, match="two devices"):
+            vision(torch.zeros(1, 3, 224, 224))
+        with pytest.raises(AssertionError, match="two devices"):
+            torch.where(
+                torch.ones(2, dtype=torch.bool), *torch.zeros(2, 2, device=META)
+            )
+        with pytest.raises(AssertionError, match=r"tensors of .*float"):
+            vision(torch.zeros(1, 3, 224, 224, device=META, dtype=torch.bfloat16))
+
+
+# --- notebook 02 ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_features_are_extracted_on_the_models_device(backbone: Backbone) -> None:
+    captions = np.array([["a cat", "a dog"]] * 2)
+    found = features.extract_features(
+        backbone, photographs(), captions, LAYERS, batch_size=2
+    )
+    assert {k: v.shape for k, v in found.by_name().items()} == {
+        "c": (2, 15 * 768),
+        "z": (2, 4 * 64 * 64),
+        "clip/1": (2, 50 * 768),
+        "clip/2": (2, 50 * 768),
+    }
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("elsewhere")
+def test_every_door_of_the_models_takes_what_the_cpu_holds(backbone: Backbone) -> None:
+    x = torch.zeros(2, 3, 512, 512, dtype=torch.float64)
+    z = backbone.encode_images(x)
+    c = backbone.encode_text(["a cat", "a dog"])
+    layers = backbone.clip_layers(x, LAYERS)
+    seen, read = backbone.clip_image_embed(x), backbone.clip_text_embed(["a cat"])
+    out = backbone.unet(z, 500, c)
+    image = backbone.decode_latents(z)
+    for values in (z, c, *layers.values(), seen, read, out, image):
+        assert (values.device, values.dtype) == (META, torch.float32)
+    judge = real_judge()
+    for values in (judge.image_embed(x), judge.text_embed(["a cat"])):
+        assert (values.device, values.dtype) == (META, torch.float32)
+
+
+# --- notebooks 03 and 04 --------------------------------------------------------------
+
+
+def test_stage_1_and_its_parts_run_on_the_models_device(
+    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+) -> None:
+    for parts in ({}, {"use_z": False}, {"use_c": False}):
+        made = reconstruction.stage1_images(run, backbone, decoded, **parts)
+        assert made.images.shape == (2, 512, 512, 3)
+    made = ablation.cells_without_clip(run, backbone, decoded)
+    assert set(made) == {"none", "z_null"}
+
+
+@pytest.mark.parametrize("name", ["paper", "released", "fast", "guided", "combined"])
+def test_stage_2_runs_on_the_models_device(
+    run: store.Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
+) -> None:
+    config = run.profile.stage2.model_copy(update={"preset": name})
+    aligned = reconstruction.align_images(run, backbone, decoded, config)
+    assert aligned.made.images.shape == (2, 512, 512, 3)
+    assert aligned.stacked("losses").dtype == np.float32
+
+
+@pytest.mark.parametrize("backbone", ["float16"], indirect=True)
+@pytest.mark.parametrize("name", ["fast", "guided"])
+def test_a_gradient_that_computes_twice_stays_on_the_models_device(
+    run: store.Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
+) -> None:
+    config = run.profile.stage2.model_copy(update={"preset": name})
+    settings = replace(
+        reconstruction.stage2_settings(config, backbone), memory="checkpoint"
+    )
+    result = reconstruction.align_batch(run, backbone, decoded, settings)
+    assert (result.images.device, result.images.dtype) == (META, torch.float32)
+    assert result.n_unet_gradients.sum() > 0
+
+
+def test_the_images_of_other_systems_are_made_on_the_models_device(
+    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+) -> None:
+    rng = stream(0, "tests", "rivals")
+    found: dict[str, Any] = {"pixel_ridge": photographs()}
+    for system in ("takagi", "takagi_minddiffuser", "permuted_voxels"):
+        for name, like in (("c", decoded.c), ("z", decoded.z)):
+            values = rng.normal(size=(2, like[0].numel()))
+            found[f"{system}/{name}"] = values.astype(np.float32)
+    sampler = reconstruction.diffusion_settings(run.profile.stage1)
+    made = rivals.rival_images(run, backbone, decoded, found, sampler)
+    assert len(made) == 3
+    style = rivals.brain_diffuser_style(run, backbone, decoded, found, sampler)
+    assert style.made.images.shape == (2, 512, 512, 3)
+    r_cv = {k: rng.random(backbone.layer_widths[k - 1]) for k in LAYERS}
+    few = ablation.with_k(decoded, r_cv, 25.0)
+    assert few.target.selected[1].device == META
+
+
+# --- notebook 05 and the study --------------------------------------------------------
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_scoring_of_notebook_05_looks_on_the_models_device(
+    backbone: Backbone,
+) -> None:
+    images = photographs()
+    assert evaluation.embed_with(backbone, 2)(images).shape == (2, 512)
+    assert evaluation.embed_with(real_judge(), 2)(images).shape == (2, 1024)
+    assert scoring._round_trip(backbone, 2)(images).shape == images.shape
+
+
+def test_the_networks_of_the_metrics_look_on_the_models_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed: list[torch.device] = []
+
+    def part(_path: Path, embedder: Any, device: torch.device) -> Any:
+        whole = perception._on_meta(embedder.network)
+        cut = perception._ARCHITECTURES[embedder.network].cut(whole, embedder.layer)
+        placed.append(device)
+        return cut[0].to(device).eval().requires_grad_(False)
+
+    monkeypatch.setattr(perception, "_load_part", part)
+    monkeypatch.setattr(perception, "_check_file", lambda *_: None)
+    (tmp_path / "perception").mkdir()
+    for embedder in perception.EMBEDDERS.values():
+        path = tmp_path / "perception" / f"{embedder.weights}.safetensors"
+        path.touch()
+    seen = perception.load_perception(tmp_path, device="meta")
+    with Elsewhere() as mode:
+        for name, look in seen.embedders.items():
+            if perception.EMBEDDERS[name].network != "lite0":
+                assert len(look(photographs())) == 2, name
+    assert mode.layers > 500
+    assert set(placed) == {META}
+
+
+def test_what_looks_at_the_images_goes_to_the_profile_s_device(
+    run: store.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def judge(_root: Path, *, kind: str, device: str) -> None:
+        asked["judge"] = kind, device
+        raise InterruptedError
+
+    on_gpu = store.start("smoke", subject=1, overrides={"models.device": "cuda"})
+    for module, look in (
+        (scoring, lambda: scoring.load_models(on_gpu)),
+        (study, lambda: study.run_subject(on_gpu, "confirmation", print)),
+    ):
+        monkeypatch.setattr(module, "load_backbone", lambda *_: None)
+        monkeypatch.setattr(module, "load_judge", judge)
+        monkeypatch.setattr(store, "read_arrays", lambda *_: {})
+        asked.clear()
+        with pytest.raises(InterruptedError):
+            look()
+        assert asked == {"judge": (run.profile.models.backbone, "cuda")}
+
+
+def test_the_arms_of_the_study_are_made_and_scored_on_the_models_device(
+    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+) -> None:
+    folder = run.tree.derived(1)
+    stimuli = {"images": photographs(), "nsd_id": IDS}
+    store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
+    arms = {arm.name: arm for arm in study_arms.confirmation_arms(run.profile)}
+    best = replace(arms["best_of_n"], n_draws=2)
+    made = {
+        arm.name: study_images.make(run, backbone, decoded, arm)
+        for arm in (arms["none"], best)
+    }
+    parts: tuple[study.Part, ...] = ("pilot", "confirmation")
+    for part in parts:
+        scores = study_scores.score_arms(run, backbone, real_judge(), part, made)
+        assert set(scores["method"]) == set(made)
+        assert {"structural_loss", "clip_judge"} <= set(scores["metric"])
