@@ -1,7 +1,7 @@
 """The survey finds every damage, blames the damaged file alone, and counts rightly.
 
 Most tests damage one file of a tiny in-silico folder. The real constants are tried on a
-folder of NSD's real sizes without NSD's data: its big files hold no chunk.
+folder of NSD's real sizes without NSD's data: its big files hold next to no chunk.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from minddiff_utils.cli import main
 from minddiff_utils.config import SimulationConfig
 from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.insilico import brain as cerebral
-from minddiff_utils.insilico import writer
+from minddiff_utils.insilico import formats, writer
 from minddiff_utils.nsd import NsdTree
 from minddiff_utils.survey import Finding, Survey, surfaces, survey
 
@@ -149,6 +149,22 @@ def one_vertex_less(path: Path) -> None:
     nib.save(nib.MGHImage(data, np.eye(4)), path)
 
 
+def with_a_hole(path: Path) -> None:
+    """Write anew what lies before the middle of the file, as a broken copy does."""
+    with h5py.File(path) as file:
+        data = file["betas"][...]
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        betas = file.create_dataset("betas", data.shape, "i2", chunks=(750, 1, 1, 1))
+        betas[:, : data.shape[1] // 2] = data[:, : data.shape[1] // 2]
+
+
+def fill_up(data: npt.NDArray) -> npt.NDArray:
+    whole = data.copy()
+    whole[..., 600:] = 0
+    return whole
+
+
 GRID = (42, 51, 39)  # of the in-silico subject 7
 H5, NII = f"{BETAS}/betas_session02.hdf5", f"{BETAS}/betas_session01.nii.gz"
 KASTNER = f"{FUNC}/roi/Kastner2015.nii.gz"
@@ -161,6 +177,9 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "hdf5 of 700 trials": (H5, hdf5("betas", (700, *GRID[::-1]), "i2"), "700"),
     "hdf5 in MATLAB's order": (H5, hdf5("betas", (*GRID, 750), "i2"), "(750, 39, 51"),
     "hdf5 of another thing": (H5, hdf5("beta", (3,), "i2"), "it holds beta, but"),
+    "hdf5 never written": (H5, hdf5("betas", (750, *GRID[::-1]), "i2"), "zeros or one"),
+    "hdf5 with a hole": (H5, with_a_hole, "voxels of the areas, but 5% at most"),
+    "nii of zeros": (NII, volume(lambda d: d * 0 + (d == 7)), "voxels of the areas"),
     "nii cut short": (NII, halve, "end-of-stream"),
     "nii empty": (NII, empty, "cannot be read"),
     "nii of float": (NII, volume(lambda d: d[..., :9] * 1.5), "float64 betas"),
@@ -390,12 +409,23 @@ def test_a_nii_in_several_gzip_members_is_no_damage(root: Path) -> None:
     assert wrong(look(root)) == []
 
 
-def test_a_file_without_numbers_is_seen_only_when_read(root: Path) -> None:
-    hdf5("betas", (750, *GRID[::-1]), "i2")(root / H5)
-    assert wrong(look(root)) == []
+def test_a_copy_of_another_session_is_damage(root: Path) -> None:
+    for suffix in ("hdf5", "nii.gz"):
+        second = root / BETAS / f"betas_session02.{suffix}"
+        second.unlink()
+        shutil.copyfile(root / BETAS / f"betas_session01.{suffix}", second)
+    found = wrong(look(root))
+    assert [(f.state, f.found) for f in found] == [
+        ("damaged", f"the numbers of betas_session01.{suffix} once more")
+        for suffix in ("hdf5", "nii.gz")
+    ]
+
+
+def test_the_end_of_a_nii_filled_up_with_zeros_is_seen_when_read(root: Path) -> None:
+    volume(fill_up)(root / NII)
     (finding,) = wrong(look(root, deep=True))
-    assert finding.path == root / H5
-    assert "nothing but zeros" in finding.found
+    assert (finding.state, finding.path) == ("damaged", root / NII)
+    assert "zeros or one value throughout" in finding.found
 
 
 def test_stimuli_never_written_are_seen_only_when_read(root: Path) -> None:
@@ -554,10 +584,11 @@ def real_size(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     betas, func = (root / f.replace("subj07", "subj01") for f in (BETAS, FUNC))
     (func / "roi").mkdir(parents=True)
     betas.mkdir(parents=True)
-    with h5py.File(betas / "betas_session01.hdf5", "w") as file:
-        file.create_dataset(
-            "betas", (750, *REAL_GRID[::-1]), "i2", chunks=(750, 1, 1, 1)
-        )
+    labelled = np.unravel_index(np.arange(11_694), REAL_GRID)
+    noise = np.random.default_rng(0).integers(1, 900, (750, 11_694), np.int16)
+    formats.write_beta_hdf5(
+        betas / "betas_session01.hdf5", noise, np.stack(labelled, 1), REAL_GRID
+    )
     save(betas / "ncsnr.nii.gz", 699_192, np.float32)
     save(func / "brainmask.nii.gz", 370_503, np.int16)
     save(func / "roi" / "Kastner2015.nii.gz", 11_694, np.float64)

@@ -38,6 +38,7 @@ __all__ = [
     "N_SHARED",
     "N_TRIALS",
     "ROI_LABELS",
+    "Container",
     "Design",
     "NsdTree",
     "Trials",
@@ -230,7 +231,7 @@ def _read_chunks(data: h5py.Dataset, ijk: Voxels) -> npt.NDArray[np.int16] | Non
         try:
             data.id.read_direct_chunk((0, k, j, i), out=as_bytes[row])
         except (RuntimeError, ValueError):  # never written: HDF5 fills only selections
-            return None
+            rows[row] = data[:, k, j, i]
     return np.ascontiguousarray(rows.T, np.int16)
 
 
@@ -511,13 +512,21 @@ class NsdTree:
         DataError
             The file is missing, truncated, or of the wrong shape or dtype.
         """
+        path = self.betas_file(subject, session, container)
+        read = _read_betas_hdf5 if path.suffix == ".hdf5" else _read_betas_nii
+        return read(path, mask)
+
+    def betas_file(
+        self, subject: int, session: int, container: Container = "auto"
+    ) -> Path:
+        """Return the file that `betas` reads."""
         check_choice(container, ("auto", "hdf5", "nii.gz"), "container")
         stem = self.betas_folder(subject) / f"betas_session{session:02d}"
         hdf5, nii = Path(f"{stem}.hdf5"), Path(f"{stem}.nii.gz")
         use_nii = container == "nii.gz" or (
             container == "auto" and nii.exists() and not hdf5.exists()
         )
-        return _read_betas_nii(nii, mask) if use_nii else _read_betas_hdf5(hdf5, mask)
+        return nii if use_nii else hdf5
 
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""

@@ -31,6 +31,7 @@ from minddiff_utils.errors import DataError, check_finite, check_shape
 from minddiff_utils.images import resize
 from minddiff_utils.nsd import N_SHARED, NsdTree, Trials, to_percent, voxel_indices
 from minddiff_utils.nsd_facts import FACTS, SUBJECT1
+from minddiff_utils.validity import Held, check_ncsnr, digest_betas, fault, where_held
 
 __all__ = [
     "AREAS",
@@ -172,15 +173,20 @@ class Averaged:
     betas : (n_images, n_voxels) float32
         Mean over valid repeats; 0, the session mean, where no repeat is valid.
     n_repeats : (n_images,) int32
-        Trials of each image.
-    n_filled : int
-        Values set to 0 because no repeat was valid.
+        Trials of each image, valid or not.
+    n_valid : (n_images, n_voxels) int32
+        Repeats that are valid in each voxel; where there is none, betas are filled.
     """
 
     image: IntArray
     betas: Matrix
     n_repeats: npt.NDArray[np.int32]
-    n_filled: int
+    n_valid: npt.NDArray[np.int32]
+
+    @property
+    def n_filled(self) -> int:
+        """Return how many values are 0 because no repeat was valid."""
+        return int((self.n_valid == 0).sum())
 
 
 def average_repeats(z: Matrix, image: IntArray) -> Averaged:
@@ -201,8 +207,7 @@ def average_repeats(z: Matrix, image: IntArray) -> Averaged:
     total = gather @ np.where(valid, z, 0).astype(np.float64)  # (n_images, n_voxels)
     count = gather @ valid.astype(np.float64)
     betas = (total / np.maximum(count, 1)).astype(np.float32)
-    filled = int((count == 0).sum())
-    return Averaged(distinct, betas, n_repeats.astype(np.int32), filled)
+    return Averaged(distinct, betas, n_repeats.astype(np.int32), count.astype(np.int32))
 
 
 def split_images(
@@ -301,27 +306,40 @@ def ncsnr_of_trials(z: Matrix, image: IntArray) -> Matrix:
 def noise_ceiling(ncsnr: Matrix, n_repeats: npt.NDArray[np.integer[Any]]) -> Matrix:
     """Return the noise ceiling, percent of variance, of responses averaged as stated.
 
-    NC = 100 ncsnr^2 / (ncsnr^2 + mean(1 / m)): with mixed repeats m the noise variance
-    of the averages is the mean over images of 1 / m.
+    NC = 100 p ncsnr^2 / (ncsnr^2 + mean(1 / m)): with mixed repeats m the noise
+    variance of the averages is the mean over images of 1 / m. Where a voxel has no
+    repeat (m = 0) the response is its mean, which nothing correlates with: p is the
+    share of images that have one, and the mean is over those.
+
+    Parameters
+    ----------
+    ncsnr : (n_voxels,)
+    n_repeats : (n_images,) or (n_images, n_voxels) of int
+        Repeats in all voxels, or the valid ones in each, which may be none.
 
     Raises
     ------
     DataError
-        No image, a repeat below 1, or an ncsnr that is negative or not finite.
+        No image, one without repeat, a voxel without any, or an ncsnr that is negative
+        or not finite.
 
     Examples
     --------
     >>> noise_ceiling(np.array([0, 1], np.float32), np.array([3, 3])).tolist()
     [0.0, 75.0]
     """
-    if not len(n_repeats) or n_repeats.min() < 1:
+    least = n_repeats if n_repeats.ndim == 1 else n_repeats.max(axis=0, initial=0)
+    if not least.size or least.min() < 1:
         raise DataError("A noise ceiling needs images with at least one repeat each.")
     check_finite(bool(np.isfinite(ncsnr).all()), "ncsnr")
     if (ncsnr < 0).any():
         raise DataError("ncsnr must not be negative: it is a ratio of SDs.")
     power = ncsnr.astype(np.float64) ** 2
-    noise = float(np.mean(1.0 / n_repeats))
-    return (100.0 * power / (power + noise)).astype(np.float32)
+    valid = n_repeats > 0
+    n_valid = valid.sum(axis=0)
+    noise = np.sum(valid / np.maximum(n_repeats, 1), axis=0) / n_valid
+    share = n_valid / len(n_repeats)
+    return np.asarray(100.0 * share * power / (power + noise), np.float32)
 
 
 def noise_ceiling_r(ncsnr: Matrix, n_repeats: npt.NDArray[np.integer[Any]]) -> Matrix:
@@ -379,7 +397,9 @@ class Responses:
     betas : (n_images, n_voxels) float32
         Session-standardised, averaged over repeats; rows ascend by 10k index.
     nsd_id, n_repeats, split : (n_images,)
-        Image (0-based), its trials, and "train", "validation" or "test".
+        Image (0-based), its trials with data, and "train", "validation" or "test".
+    n_valid_test : (n_test, n_voxels) int32
+        Valid trials of each test image in each voxel.
     voxel_ijk : (n_voxels, 3) int32
         Position in the volume, 0-based, in C order.
     roi : (n_voxels,) int32
@@ -394,6 +414,7 @@ class Responses:
     nsd_id: IntArray
     n_repeats: npt.NDArray[np.int32]
     split: npt.NDArray[np.str_]
+    n_valid_test: npt.NDArray[np.int32]
     voxel_ijk: npt.NDArray[np.int32]
     roi: npt.NDArray[np.int32]
     ncsnr: Matrix
@@ -409,7 +430,7 @@ class Responses:
     @property
     def noise_ceiling_r(self) -> Matrix:
         """Return each voxel's correlation ceiling for the averaged test responses."""
-        return noise_ceiling_r(self.ncsnr, self.n_repeats[self.split == "test"])
+        return noise_ceiling_r(self.ncsnr, self.n_valid_test)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the datasets of `responses.h5` by name."""
@@ -446,13 +467,27 @@ def _blocks(n_voxels: int) -> Iterator[slice]:
 
 def _read_trials(
     tree: NsdTree, subject: int, sessions: Sequence[int], mask: Mask
-) -> npt.NDArray[np.int16]:
-    betas = []
+) -> tuple[npt.NDArray[np.int16], list[Held]]:
+    """Return the betas of all sessions, and where each of them holds data."""
+    betas, held, seen = [], [], dict[str, int]()
     for n_read, session in enumerate(sessions, start=1):
-        betas.append(tree.betas(subject, session, mask))
+        raw = tree.betas(subject, session, mask)
+        found = where_held(raw)
+        wrong = fault(raw, found)
+        other = seen.setdefault(digest_betas(raw), session)
+        if not wrong and other != session:
+            wrong = f"the numbers of session {other} once more"
+        if wrong:
+            raise DataError(
+                f"{tree.betas_file(subject, session)} holds {wrong}: compare it with "
+                f"its source and fetch it again, or do without session {session} "
+                "(data.only_sessions)."
+            )
+        betas.append(raw)
+        held.append(found)
         words = "subject %d: session %d read (%d of %d)"
         logger.info(words, subject, session, n_read, len(sessions))
-    return np.concatenate(betas)
+    return np.concatenate(betas), held
 
 
 def _read_areas(tree: NsdTree, subject: int) -> IntArray:
@@ -516,42 +551,82 @@ def _fit_rows(trials: Trials, data: DataConfig) -> Mask:
     return np.isin(trials.image_10k, distinct[split == "train"])
 
 
+def _count_repeats(
+    trials: Trials, held: Sequence[Held]
+) -> tuple[IntArray, npt.NDArray[np.int32]]:
+    """Return the distinct images, and the trials of each that hold data.
+
+    Raises
+    ------
+    DataError
+        An image has none.
+    """
+    whole = np.concatenate([session.trials for session in held])
+    image, row = np.unique(trials.image_10k, return_inverse=True)
+    n_repeats = np.bincount(row, weights=whole)
+    if not n_repeats.all():
+        lost = np.isin(row, np.flatnonzero(n_repeats == 0))
+        ids, numbers = (
+            ", ".join(map(str, np.unique(values[lost])[:5].tolist()))
+            for values in (trials.nsd_id, trials.session)
+        )
+        raise DataError(
+            f"{int((n_repeats == 0).sum())} images (such as nsd_id {ids}) have no "
+            f"trial with data: compare the betas of session {numbers} with their "
+            "source and fetch them again, or do without (data.only_sessions)."
+        )
+    return image, n_repeats.astype(np.int32)
+
+
 @dataclass(frozen=True)
 class _Prepared:
     betas: Matrix  # (n_images, n_kept)
+    n_valid_test: npt.NDArray[np.int32]  # (n_test, n_kept)
     ncsnr: Matrix  # (n_kept,), recomputed
     keep: Mask  # (n_voxels,), valid in at least one session
     counts: dict[str, int]
 
 
 def _prepare_trials(
-    raw: npt.NDArray[np.int16], trials: Trials, fit_rows: Mask
+    raw: npt.NDArray[np.int16], trials: Trials, fit_rows: Mask, held: Sequence[Held]
 ) -> _Prepared:
     """Standardise, average and count, a block of voxels at a time."""
-    betas, ncsnr, keep = [], [], []
+    betas, repeats, ncsnr, keep = [], [], [], []
     n_filled = n_invalid = 0
-    every = np.ones(len(raw), bool)
-    first_rows = np.unique(trials.session, return_index=True)[1]
+    whole = np.concatenate([session.trials for session in held])
+    rows = [trials.session == number for number in np.unique(trials.session)]
     for block in _blocks(raw.shape[1]):
+        empty = np.zeros((len(raw), block.stop - block.start), bool)
+        empty[~whole] = True
+        for own, session in zip(rows, held, strict=True):
+            empty[np.ix_(own, ~session.voxels[block])] = True
         percent = to_percent(raw[:, block])
-        z = zscore_sessions(percent, trials.session, fit_rows)
+        z = zscore_sessions(percent, trials.session, fit_rows & whole)
+        z[empty] = np.nan
         valid = np.isfinite(z).any(axis=0)
         averaged = average_repeats(z[:, valid], trials.image_10k)
-        z_all = zscore_sessions(percent[:, valid], trials.session, every)
+        z_all = zscore_sessions(percent[:, valid], trials.session, whole)
+        z_all[empty[:, valid]] = np.nan
         betas.append(averaged.betas)
+        repeats.append(averaged.n_valid[averaged.image < N_SHARED])
         ncsnr.append(ncsnr_of_trials(z_all, trials.image_10k))  # NSD scales on all
         keep.append(valid)
         n_filled += averaged.n_filled
-        n_invalid += int(np.isnan(z[first_rows][:, valid]).sum())
+        n_invalid += sum(
+            int(np.isnan(z[own][:, valid]).all(axis=0).sum()) for own in rows
+        )
     limits = (raw == _INT16.min) | (raw == _INT16.max)
     kept = np.concatenate(keep)
     counts = {
         "voxels left out: no valid session": int((~kept).sum()),
         "voxel-sessions left out: no data": n_invalid,
+        "trials left out: no data": int((~whole).sum()),
         "values filled with 0: no valid repeat": n_filled,
         "trial values at the int16 limits": int(limits[:, kept].sum()),
     }
-    return _Prepared(np.hstack(betas), np.concatenate(ncsnr), kept, counts)
+    return _Prepared(
+        np.hstack(betas), np.hstack(repeats), np.concatenate(ncsnr), kept, counts
+    )
 
 
 def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
@@ -576,15 +651,19 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
     mask = areas >= 0
     snr = tree.ncsnr(subject)
     check_shape(snr.shape, areas.shape, f"ncsnr of subject {subject}")
-    raw = _read_trials(tree, subject, numbers, mask)
-    prepared = _prepare_trials(raw, trials, _fit_rows(trials, data))
+    raw, held = _read_trials(tree, subject, numbers, mask)
+    image, n_repeats = _count_repeats(trials, held)
+    prepared = _prepare_trials(raw, trials, _fit_rows(trials, data), held)
     keep = prepared.keep
+    check_ncsnr(
+        snr[mask][keep], prepared.ncsnr, numbers, f"ncsnr.nii.gz of subject {subject}"
+    )
     ncsnr, n_unknown = _complete_ncsnr(snr[mask][keep], prepared.ncsnr)
-    image, n_repeats = np.unique(trials.image_10k, return_counts=True)
     responses = Responses(
         betas=prepared.betas,
         nsd_id=tree.design().images[subject - 1, image],
-        n_repeats=n_repeats.astype(np.int32),
+        n_repeats=n_repeats,
+        n_valid_test=prepared.n_valid_test,
         split=split_images(image, data.n_validation, data.validation_fold),
         voxel_ijk=voxel_indices(mask)[keep],
         roi=areas[mask][keep].astype(np.int32),

@@ -17,6 +17,7 @@ from .world import (
     as_table,
     cut,
     gone,
+    h5,
     h5_only,
     holds,
     matlab,
@@ -43,6 +44,8 @@ BEHAVIOUR = f"{NSD}/nsddata/ppdata/subj01/behav/responses.tsv"
 CTAB = f"{NSD}/nsddata/freesurfer/subj01/label/Kastner2015.mgz.ctab"
 AGAIN, REPLACE = "download or simulate it again", "replace it by NSD's own file"
 NAME = "name the right folder"
+EMPTY, COMPARE = "zeros or one value throughout", "compare it with its source"
+_XYZ = (None, None, None)
 
 
 def prepare(world: World) -> None:
@@ -154,6 +157,28 @@ CASES = {
     ),
     "betas of a trial less": _case(
         SESSION, h5_only("betas", (749, 1, 1, 1), "i2"), "749", "is expected"
+    ),
+    "betas of zeros": _case(SESSION, h5("betas", lambda v: v * 0), EMPTY, COMPARE),
+    "betas of one value": _case(
+        SESSION, h5("betas", lambda v: v * 0 + 5), EMPTY, COMPARE
+    ),
+    "betas of half a session": _case(
+        SESSION,
+        h5("betas", lambda v: v * (np.arange(750) < 400)[:, *_XYZ]),
+        EMPTY,
+        COMPARE,
+    ),
+    "betas of half a brain": _case(
+        SESSION,
+        h5("betas", lambda v: v * (np.arange(v.shape[1]) % 2 > 0)[:, *_XYZ[1:]]),
+        EMPTY,
+        COMPARE,
+    ),
+    "betas beyond int16": _case(
+        SESSION,
+        h5("betas", lambda v: (np.sign(v.astype(int)) * 32767).astype(np.int16)),
+        "at the limits of int16",
+        COMPARE,
     ),
     "no session at all": _case(
         SESSION,

@@ -1,25 +1,31 @@
 """One subject's betas: every session in either container.
 
-By default only what stands before the numbers is read: shape, type, and a length that
-fits them. Place in the flow: part of `survey`.
+By default of the numbers a sample alone is read: of an hdf5 file some voxels in all
+trials, of a nii.gz file the first trials. Where a sample has a hole, the file is read
+as notebook 01 would, so that both refuse the same. Place in the flow: part of `survey`.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
-from minddiff_utils.errors import check_shape
-from minddiff_utils.nsd import N_TRIALS
+from minddiff_utils.errors import DataError, check_shape
+from minddiff_utils.nsd import N_TRIALS, Container
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import UNREAD, Item, Scope, differs, look
 from minddiff_utils.survey.packed import check_nii
 from minddiff_utils.survey.volumes import Grid, Volumes
+from minddiff_utils.validity import MOST_EMPTY, digest_betas, fault, where_held
 
 __all__ = ["look_at_betas"]
 
+#: Voxels of an hdf5 file, and trials of a nii.gz file, that are read as a sample.
+_N_VOXELS, _N_TRIALS = 64, 2
 _BETAS_FILE = re.compile(r"betas_session(\d{2})\.(hdf5|nii\.gz)")
 
 
@@ -35,8 +41,13 @@ def look_at_betas(
         found = f"no such folder; beside it: {', '.join(held)}"
         return [item.finding("missing", found, scope.remedy)], set()
     findings, well, there = _too_many(scope, subject), set[int](), set[int]()
+    seen = dict[str, str]()
     for path in sorted(folder.glob("betas_session*")):
-        finding, session = _beta_file(scope, subject, path, volumes)
+        finding, session, digest = _beta_file(scope, subject, path, volumes)
+        if digest and seen.setdefault(digest, path.name) != path.name:
+            found = f"the numbers of {seen[digest]} once more"
+            remedy = "compare both with their source and fetch them again"
+            finding = replace(finding, state="damaged", found=found, remedy=remedy)
         findings.append(finding)
         there.add(session)
         if finding.state == "ok":
@@ -62,29 +73,26 @@ def _too_many(scope: Scope, subject: int) -> list[Finding]:
 
 def _beta_file(
     scope: Scope, subject: int, path: Path, volumes: Volumes
-) -> tuple[Finding, int]:
-    """Return the finding about one file, and its session; 0 if it is of none."""
+) -> tuple[Finding, int, str]:
+    """Return the finding about one file, its session (0: none), and its digest."""
     name, most = _BETAS_FILE.fullmatch(path.name), scope.n_sessions(subject)
     if name is None:
         text = "betas_sessionNN.hdf5 or .nii.gz"
         item = Item(subject, "a file beside the betas", path, text)
         remedy = "delete it if a download has left it behind"
-        return item.finding("unexpected", path.name, remedy), 0
+        return item.finding("unexpected", path.name, remedy), 0, ""
     session = int(name[1])
     label = f"betas session {name[1]} {name[2]}"
     if not 1 <= session <= most:
         item = Item(subject, label, path, f"a session from 1 to {most}")
         found = f"session {session}, which the subject does not have"
-        return item.finding("damaged", found, "delete it, or give it its name"), 0
+        return item.finding("damaged", found, "delete it, or give it its name"), 0, ""
     grid = volumes.grid or ("X", "Y", "Z")
     text = f"int16, {' x '.join(map(str, grid))} x {N_TRIALS}"
     item = Item(subject, label, path, text)
-    if name[2] == "hdf5":
-        where = subject, session
-        finding, _ = look(scope, item, _read_hdf5, scope, where, path, volumes)
-    else:
-        finding, _ = look(scope, item, _read_nii, scope, path, volumes)
-    return finding, session
+    read = _read_hdf5 if name[2] == "hdf5" else _read_nii
+    finding, digest = look(scope, item, read, scope, (subject, session), path, volumes)
+    return finding, session, digest or ""
 
 
 def _check_betas(shape: Grid, dtype: np.dtype[Any], grid: Grid | None) -> str:
@@ -97,24 +105,63 @@ def _check_betas(shape: Grid, dtype: np.dtype[Any], grid: Grid | None) -> str:
 
 def _read_hdf5(
     scope: Scope, where: tuple[int, int], path: Path, volumes: Volumes
-) -> tuple[None, str]:
+) -> tuple[str, str]:
     with h5py.File(path, "r") as file:  # refuses a file shorter than it says
         data = file.get("betas")
         if not isinstance(data, h5py.Dataset):
             held = ", ".join(map(str, file)) or "nothing"
             raise differs(f"it holds {held}", "a dataset named 'betas'")
         found = _check_betas(data.shape[::-1], data.dtype, volumes.grid)
-    if not scope.deep or volumes.areas is None:
-        return None, f"{found}; {UNREAD}"
-    betas = scope.tree.betas(*where, volumes.areas >= 0, "hdf5")
-    n_voxels = betas.shape[1]
-    empty = int((~betas.any(axis=0)).sum())
-    if empty == n_voxels:
-        raise differs("nothing but zeros in the areas", "responses")
-    return None, f"{found}; {empty} of {n_voxels} voxels of the areas have no data"
+    if volumes.areas is None:
+        return "", f"{found}; {UNREAD}"
+    areas = volumes.areas >= 0
+    sample = areas if scope.deep else _every_nth(areas, _N_VOXELS)
+    raw = scope.tree.betas(*where, sample, "hdf5")
+    there = where_held(raw)
+    if fault(raw, there) or not (there.voxels.all() and there.trials.all()):
+        return digest_betas(raw), f"{found}; {_read_whole(scope, where, areas, 'hdf5')}"
+    return digest_betas(raw), f"{found}; {raw.shape[1]} voxels of the areas have data"
 
 
-def _read_nii(scope: Scope, path: Path, volumes: Volumes) -> tuple[None, str]:
+def _read_nii(
+    scope: Scope, where: tuple[int, int], path: Path, volumes: Volumes
+) -> tuple[str, str]:
     image = check_nii(path, to_the_end=scope.deep)
     found = _check_betas(image.shape, image.get_data_dtype(), volumes.grid)
-    return None, f"{found}; {'read to the end' if scope.deep else UNREAD}"
+    if volumes.areas is None:
+        return "", f"{found}; {'read to the end' if scope.deep else UNREAD}"
+    areas = volumes.areas >= 0
+    first = np.asanyarray(image.dataobj[..., :_N_TRIALS])[areas].T
+    empty = (first == 0).all(axis=0).mean() > MOST_EMPTY
+    if scope.deep or empty:
+        found = f"{found}; {_read_whole(scope, where, areas, 'nii.gz')}"
+    else:
+        found = f"{found}; {UNREAD} but for the first {_N_TRIALS} trials"
+    return digest_betas(first), found
+
+
+def _every_nth(areas: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.bool_]:
+    """Return at most `n` voxels of the areas, evenly in the order of the file.
+
+    A hole of a file in one piece is found if it is 1 / n of the areas or more.
+    """
+    k, j, i = np.nonzero(areas.T)
+    rows = np.unique(np.linspace(0, len(k) - 1, n).round().astype(np.int64))
+    sample = np.zeros_like(areas)
+    sample[i[rows], j[rows], k[rows]] = True
+    return sample
+
+
+def _read_whole(
+    scope: Scope,
+    where: tuple[int, int],
+    areas: npt.NDArray[np.bool_],
+    container: Container,
+) -> str:
+    """Return how much of a session's areas is empty; raise DataError if too much."""
+    raw = scope.tree.betas(*where, areas, container)
+    held = where_held(raw)
+    if wrong := fault(raw, held):
+        raise DataError(f"{wrong}.")
+    empty = f"{int((~held.voxels).sum())} of {raw.shape[1]} voxels of the areas"
+    return f"{empty} and {int((~held.trials).sum())} trials have no data"
