@@ -7,7 +7,6 @@ call is found under whatever name it was imported.
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -251,16 +250,3 @@ def test_the_readme_keeps_jupyter_on_localhost_with_its_token() -> None:
     beside = text[place : place + 200]
     assert "localhost" in beside
     assert "token" in beside
-
-
-def test_every_package_is_pinned_to_one_version() -> None:
-    """What `pip-audit` looks up is what is installed."""
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    packages = [x for x in map(str.strip, lines) if x and not x.startswith(("#", "--"))]
-    pinned = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+(\s*;.*)?")
-    assert [line for line in packages if not pinned.fullmatch(line)] == []
-    assert (
-        Path(ROOT / "environment.yml")
-        .read_text(encoding="utf-8")
-        .count("requirements.lock")
-    )
