@@ -219,6 +219,11 @@ def test_the_readme_explains_every_verdict(word: str) -> None:
 # --- all files --------------------------------------------------------------------
 
 
+def test_a_clone_has_the_folders_that_users_were_promised_and_no_other() -> None:
+    tops = {name.partition("/")[0] for name in repository_files() if "/" in name}
+    assert tops == {".ci", "data", "figures", "notebooks", "src", "tests"}
+
+
 def test_no_file_names_a_machine_or_an_unfinished_thing() -> None:
     # Joined here, so that this file does not name them itself.
     folders = "|".join(("work", "root", "home"))
