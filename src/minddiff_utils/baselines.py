@@ -8,6 +8,7 @@ wrote. Not here: scores. Place in the flow: layer 8; notebook 05 calls it.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from minddiff_utils import store
 from minddiff_utils.config import Stage2Config
 from minddiff_utils.errors import DataError, StoreError, check_choice, check_shape
 from minddiff_utils.metrics import Condition
+from minddiff_utils.rows import Images, in_blocks
 
 __all__ = [
     "CEILINGS",
@@ -31,7 +33,6 @@ __all__ = [
     "retrieval_nearest",
 ]
 
-Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
 
 #: Rows of the tables: name -> what it is.
@@ -111,7 +112,7 @@ def method_words(n_iter_paper: int) -> dict[str, str]:
     return words
 
 
-def mean_image(images_train: Images) -> Images:
+def mean_image(images_train: Images) -> npt.NDArray[np.uint8]:
     """Return the mean of the training images, rounded to uint8.
 
     Parameters
@@ -127,11 +128,13 @@ def mean_image(images_train: Images) -> Images:
     check_shape(images_train.shape, (None, None, None, 3), "images_train")
     if len(images_train) == 0:
         raise DataError("There is no training image to average: raise data.sessions.")
-    mean = images_train.mean(axis=0, dtype=np.float64)
-    return np.asarray(np.rint(mean).astype(np.uint8))
+    total = np.zeros(images_train.shape[1:])  # of integers: exact in any order
+    for _, block in in_blocks(images_train):
+        total += block.sum(axis=0, dtype=np.float64)
+    return np.asarray(np.rint(total / len(images_train)).astype(np.uint8))
 
 
-def repeat_image(image: Images, n_images: int) -> Images:
+def repeat_image(image: npt.NDArray[np.uint8], n_images: int) -> npt.NDArray[np.uint8]:
     """Return `image` repeated to (n_images, height, width, 3)."""
     return np.repeat(image[None], n_images, axis=0)
 
@@ -205,7 +208,7 @@ def retrieval_nearest(features: Mapping[str, Standardised]) -> npt.NDArray[np.in
 
 
 def in_batches(
-    apply: Callable[[Images], npt.NDArray[np.generic]], batch_size: int
+    apply: Callable[[Any], npt.NDArray[np.generic]], batch_size: int
 ) -> Callable[[Images], npt.NDArray[np.generic]]:
     """Return `apply` as a function that sees `batch_size` images at a time.
 
@@ -216,8 +219,7 @@ def in_batches(
     """
 
     def batched(images: Images) -> npt.NDArray[np.generic]:
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([apply(images[s : s + batch_size]) for s in starts])
+        return np.concatenate([apply(x) for _, x in in_blocks(images, batch_size)])
 
     return batched
 
@@ -280,8 +282,9 @@ def conditions(
     truth : Condition
         The true images that were reconstructed.
     made : mapping of uint8 (n, height, width, 3)
-        Images of the methods that are made on the spot, row by row as `truth`; a method
-        that is neither here nor in a folder is left out.
+        Images of the methods that are made on the spot, row by row as `truth`; unread
+        ones are read in their turn. A method that is neither here nor in a folder is
+        left out.
     ablations : sequence of str
         Methods of the ablation, which come after these, for their own images.
 
@@ -299,7 +302,7 @@ def conditions(
         check_shape(images.shape, truth.images.shape, f"the images of {method}")
     for method in (*METHODS, *ablations):
         if method in made:
-            yield Condition(method, truth.nsd_id, made[method])
+            yield Condition(method, truth.nsd_id, made[method][:])
         elif method in GENERATED or method in ablations:
             folder = tree.stage_dir(subject, method)
             condition = read_condition(folder, method, truth.nsd_id)

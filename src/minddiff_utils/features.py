@@ -20,6 +20,7 @@ import torch
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.errors import ConfigError, DataError, check_finite, check_shape
 from minddiff_utils.images import to_torch
+from minddiff_utils.rows import Images, in_blocks
 
 __all__ = [
     "Features",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 Matrix = npt.NDArray[np.float32]
-Images = npt.NDArray[np.uint8]
 Captions = npt.NDArray[np.str_] | npt.NDArray[np.object_]
 
 
@@ -162,12 +162,15 @@ def _in_batches(
     check_shape(images.shape, (None, size, size, 3), "Images")
     if len(images) == 0:
         raise DataError("There is no image to encode: pass one at least.")
-    parts: dict[str, list[Matrix]] = {}
-    for start in range(0, len(images), batch_size):
-        x = to_torch(images[start : start + batch_size])
+    found: dict[str, Matrix] = {}
+    for batch, pixels in in_blocks(images, batch_size):
+        x = to_torch(pixels)
         for name, values in encode(x.to(backbone.device, backbone.dtype)).items():
-            parts.setdefault(name, []).append(_to_rows(values, name))
-    return {name: np.concatenate(rows) for name, rows in parts.items()}
+            rows = _to_rows(values, name)
+            if name not in found:
+                found[name] = np.empty((len(images), rows.shape[1]), np.float32)
+            found[name][batch] = rows
+    return found
 
 
 @torch.no_grad()
@@ -181,7 +184,7 @@ def detail_features(
     backbone : Backbone
         Encodes the images.
     images_u8 : (n_images, S, S, 3) uint8
-        At the backbone's image size (`images.resize`).
+        At the backbone's image size (`images.resize`); may be unread.
     batch_size : int
         Images encoded at once.
 

@@ -40,6 +40,7 @@ from minddiff_utils.backbone import find_device, load_torchvision
 from minddiff_utils.errors import DataError, ModelError, check_choice, check_shape
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD, resize
 from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.rows import Images, in_blocks
 
 load_torchvision()
 
@@ -58,8 +59,8 @@ __all__ = [
     "state_shapes",
 ]
 
-Images = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
+Pictures = npt.NDArray[np.uint8]
 
 #: Images that pass a network at once; bounds its memory (ViT-L/14: about 0.3 GB).
 _BATCH = 16
@@ -402,7 +403,7 @@ def _check_square(images: Images) -> None:
         )
 
 
-def _resize_8bit(images: Images, size: int) -> Images:
+def _resize_8bit(images: Pictures, size: int) -> Pictures:
     """Return images resized one by one by Pillow, rounded to 8 bits."""
     small = [
         Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
@@ -411,7 +412,7 @@ def _resize_8bit(images: Images, size: int) -> Images:
     return np.stack([np.asarray(image) for image in small])
 
 
-def prepare(images: Images, embedder: Embedder) -> Tensor:
+def prepare(images: Pictures, embedder: Embedder) -> Tensor:
     """Return images as the network sees them: resized, in [0, 1], standardised.
 
     Bilinear resizing of float images has antialiasing, as in torchvision 0.17 and later
@@ -546,7 +547,7 @@ class _Look:
         return features
 
     @torch.no_grad()
-    def _see(self, images: Images) -> Features:
+    def _see(self, images: Pictures) -> Features:
         x = prepare(images, self.embedder).to(self.device)
         rows: Tensor = self._part()(x)
         return rows.flatten(1).float().cpu().numpy()
@@ -567,18 +568,19 @@ class _LiteLook:
 
     def __call__(self, images: Images, depth: int) -> Features:
         _check_square(images)
-        shape = repr(images.shape).encode()
-        key = hashlib.sha256(shape + np.ascontiguousarray(images).tobytes()).digest()
-        if key != self.key:
+        digest = hashlib.sha256(repr(images.shape).encode())
+        for _, block in in_blocks(images):
+            digest.update(np.ascontiguousarray(block).data)
+        if digest.digest() != self.key:
             self.depths = self._see(images)
-            self.key = key
+            self.key = digest.digest()
         return self.depths[depth].copy()
 
     def _see(self, images: Images) -> tuple[Features, ...]:
         network = load_network()
         batches = []
-        for start in range(0, len(images), _BATCH):
-            shown = resize(images[start : start + _BATCH], INPUT_SIZE)
+        for _, batch in in_blocks(images, _BATCH):
+            shown = resize(batch, INPUT_SIZE)
             seen = network.see(shown.astype(np.float32))
             batches.append([depth.reshape(len(shown), -1) for depth in seen])
         return tuple(np.concatenate(rows) for rows in zip(*batches, strict=True))

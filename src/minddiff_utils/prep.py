@@ -16,6 +16,7 @@ Allen, E. J. et al. (2022). Nature Neuroscience 25, 116-126, noise ceiling in Me
 Wang, L. et al. (2015). Cerebral Cortex 25, 3911-3931, the areas of Kastner2015.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from minddiff_utils.errors import DataError, check_finite, check_shape
 from minddiff_utils.images import resize
 from minddiff_utils.nsd import N_SHARED, NsdTree, Trials, to_percent, voxel_indices
 from minddiff_utils.nsd_facts import FACTS, SUBJECT1
+from minddiff_utils.rows import Images, Rows, in_blocks
 from minddiff_utils.validity import Held, check_ncsnr, digest_betas, fault, where_held
 
 __all__ = [
@@ -677,15 +679,16 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
 
 def prepare_stimuli(
     tree: NsdTree, nsd_id: IntArray, size: int, n_captions: int
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, npt.NDArray[Any] | Rows]:
     """Return the content of `stimuli.h5`: images at `size` px, nsd_id, captions.
 
-    Images are read and resized in batches, so that only the small ones are held.
+    Images are read and resized when they are asked for, so that none needs to be held.
     """
-    images = np.empty((len(nsd_id), size, size, 3), np.uint8)
-    for first in range(0, len(nsd_id), 64):
-        rows = slice(first, first + 64)
-        images[rows] = resize(tree.stimuli(nsd_id[rows]), size)
+    images = Rows(
+        lambda rows: resize(tree.stimuli(nsd_id[rows]), size),
+        (len(nsd_id), size, size, 3),
+        np.dtype(np.uint8),
+    )
     captions = tree.captions(nsd_id, n_captions)
     return {"images": images, "nsd_id": nsd_id, "captions": captions}
 
@@ -739,13 +742,19 @@ def area_table(responses: Responses) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _n_shared_pictures(images: npt.NDArray[np.uint8], test: Mask) -> int:
-    kinds = [{image.tobytes() for image in images[rows]} for rows in (test, ~test)]
-    return len(kinds[0] & kinds[1])
+def _n_shared_pictures(images: Images, test: Mask) -> int:
+    digests = np.array(
+        [
+            hashlib.sha256(image.tobytes()).hexdigest()
+            for _, block in in_blocks(images)
+            for image in block
+        ]
+    )
+    return len(set(digests[test].tolist()) & set(digests[~test].tolist()))
 
 
 def leak_report(
-    responses: Responses, images: npt.NDArray[np.uint8], shared_id: IntArray
+    responses: Responses, images: Images, shared_id: IntArray
 ) -> pd.DataFrame:
     """Return what would let the test set reach the training set.
 
@@ -756,7 +765,7 @@ def leak_report(
     responses : Responses
         Prepared responses.
     images : (n_images, size, size, 3) uint8
-        Their stimuli, rows aligned.
+        Their stimuli, rows aligned; may be unread.
     shared_id : (1000,) int64
         `nsd_id` of the images shared by all subjects.
     """

@@ -38,6 +38,7 @@ from minddiff_utils.reconstruction import (
     stage1_images,
     with_preset,
 )
+from minddiff_utils.rows import Rows, in_blocks
 
 __all__ = [
     "NOT_RUN",
@@ -72,12 +73,14 @@ _DECODED = tuple(
 # --- decoding (notebook 02) -----------------------------------------------------------
 
 
-def small_pixels(images: Images, size: int) -> Matrix:
+def small_pixels(images: Images | Rows, size: int) -> Matrix:
     """Return images resized to `size` px and flattened, (n, size * size * 3) float32.
 
     Values 0 to 1: what ridge reads directly from voxels.
     """
-    small = resize(images, size)
+    small = np.empty((len(images), size, size, 3), np.uint8)
+    for rows, block in in_blocks(images):
+        small[rows] = resize(block, size)
     return small.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 

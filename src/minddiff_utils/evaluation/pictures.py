@@ -15,6 +15,7 @@ from minddiff_utils.baselines import read_condition
 from minddiff_utils.errors import StoreError
 from minddiff_utils.metrics import Condition
 from minddiff_utils.rivals import read_rivals
+from minddiff_utils.rows import Rows
 
 __all__ = [
     "Stimuli",
@@ -30,27 +31,27 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Stimuli:
-    """The images of one subject that evaluation needs.
+    """The images of one subject that evaluation needs, unread.
 
     Attributes
     ----------
     truth : Condition
         The images to reconstruct.
-    test : uint8 (n_test, S, S, 3)
+    test : Rows of uint8 (n_test, S, S, 3)
         All test images, the reference of set-wise distances.
-    train : uint8 (n_train, S, S, 3)
+    train : Rows of uint8 (n_train, S, S, 3)
         Training images.
-    retrieved : uint8 (n, S, S, 3)
+    retrieved : Rows of uint8 (n, S, S, 3)
         The training image nearest to each decoded feature set.
-    drawn : uint8 (n, S, S, 3)
+    drawn : Rows of uint8 (n, S, S, 3)
         A training image at random for each.
     """
 
     truth: Condition
-    test: Images
-    train: Images
-    retrieved: Images
-    drawn: Images
+    test: Rows
+    train: Rows
+    retrieved: Rows
+    drawn: Rows
 
 
 def read_stimuli(run: store.Run, subject: int) -> Stimuli:
@@ -62,22 +63,22 @@ def read_stimuli(run: store.Run, subject: int) -> Stimuli:
         An artefact is missing, or two of them do not belong together.
     """
     folder = run.tree.derived(subject)
-    stored = store.read_arrays(folder / "stimuli.h5", ["images", "nsd_id"])
+    nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
+    images = store.read_rows(folder / "stimuli.h5", "images")
     split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
     found = store.read_arrays(folder / "decoded.h5", ["nsd_id", "retrieval_nsd_id"])
-    images, nsd_id = stored["images"], stored["nsd_id"]
     n = run.profile.data.n_reconstruct
     wanted, nearest = (found[k][:n] for k in ("nsd_id", "retrieval_nsd_id"))
     if not len(split) == len(images) == len(nsd_id):
         raise _strangers(folder)
-    rows, train = rows_of(folder, wanted, nsd_id), images[split == "train"]
+    rows, train = rows_of(folder, wanted, nsd_id), images.of(split == "train")
     draw = run.stream("random train", subject).integers(len(train), size=n)
     return Stimuli(
-        truth=Condition("truth", wanted, images[rows]),
-        test=images[split == "test"],
+        truth=Condition("truth", wanted, images.of(rows)),
+        test=images.of(split == "test"),
         train=train,
-        retrieved=images[rows_of(folder, nearest, nsd_id)],
-        drawn=train[draw],
+        retrieved=images.of(rows_of(folder, nearest, nsd_id)),
+        drawn=train.of(draw),
     )
 
 
@@ -135,7 +136,7 @@ def gallery(
     shown = [row for batch in run.batches(len(nsd_id)) for row in batch][:n]
     if picked is not None:
         shown = rows_of(run.tree.derived(subject), np.array(picked), nsd_id)
-    own = {
+    own: dict[str, Images | Rows] = {
         "truth": stimuli.truth.images,
         "retrieval": stimuli.retrieved,
         "random_train": stimuli.drawn,
@@ -147,12 +148,12 @@ def gallery(
     rows: dict[str, Images] = {}
     for method, words in methods.items():
         if method in own:
-            rows[words] = own[method][shown]
+            rows[words] = np.asarray(own[method][shown])
             continue
         folder = run.tree.stage_dir(subject, method)
         made = read_condition(folder, method, nsd_id[shown])
         if made is not None:
-            rows[words] = made.images
+            rows[words] = made.images[:]
     return rows
 
 

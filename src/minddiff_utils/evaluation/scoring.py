@@ -33,6 +33,7 @@ from minddiff_utils.metrics import METRICS, SubjectScores, frechet_table, score_
 from minddiff_utils.perception import load_perception
 from minddiff_utils.processes import end_with_parent
 from minddiff_utils.rivals import read_rivals
+from minddiff_utils.rows import Rows, take
 from minddiff_utils.statistics import Resampling, holm, paired_table, summarise
 
 __all__ = [
@@ -46,8 +47,7 @@ __all__ = [
     "score_subjects",
 ]
 
-Images = npt.NDArray[np.uint8]
-Embedders = Mapping[str, Callable[[Images], npt.NDArray[Any]]]
+Embedders = Mapping[str, Callable[[Any], npt.NDArray[Any]]]
 
 
 def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
@@ -55,7 +55,7 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
     look = model.image_embed if isinstance(model, Judge) else model.clip_image_embed
 
     @torch.no_grad()
-    def embed(images: Images) -> npt.NDArray[np.float32]:
+    def embed(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return look(to_torch(images)).float().cpu().numpy()
 
     return in_batches(embed, batch_size)
@@ -63,7 +63,7 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
 
 def _round_trip(backbone: Backbone, batch_size: int) -> Any:
     @torch.no_grad()
-    def apply(images: Images) -> Images:
+    def apply(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         x = to_torch(images).to(backbone.device)
         return to_uint8(backbone.decode_latents(backbone.encode_images(x)))
 
@@ -144,17 +144,26 @@ def score_subject(
 
 def _made_here(
     run: store.Run, subject: int, stimuli: Stimuli, backbone: Backbone
-) -> dict[str, Images]:
-    """Return the images of the methods that need no generator."""
+) -> dict[str, Rows]:
+    """Return the images of the methods that need no generator, made when read."""
     truth, size = stimuli.truth, run.profile.models.batch_size
     path = run.tree.derived(subject) / "decoded_rivals.h5"
-    side = truth.images.shape[1]
+    shape, through = truth.images.shape, _round_trip(backbone, size)
+
+    def mean(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return repeat_image(mean_image(stimuli.train), len(rows))
+
+    def ridge(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return read_rivals(path, truth.nsd_id, shape[1])["pixel_ridge"][rows]
+
+    def round_trip(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return np.asarray(through(take(truth.images, rows)))
+
+    made = {"mean_image": mean, "pixel_ridge": ridge, "autoencoder": round_trip}
     return {
         "retrieval": stimuli.retrieved,
         "random_train": stimuli.drawn,
-        "mean_image": repeat_image(mean_image(stimuli.train), len(truth.images)),
-        "pixel_ridge": read_rivals(path, truth.nsd_id, side)["pixel_ridge"],
-        "autoencoder": _round_trip(backbone, size)(truth.images),
+        **{name: Rows(read, shape, truth.images.dtype) for name, read in made.items()},
     }
 
 

@@ -28,6 +28,7 @@ from minddiff_utils.metrics.pixels import (
     ssim_percolumn_legacy,
     ssim_percolumn_legacy_425,
 )
+from minddiff_utils.rows import Images, Rows, take
 
 __all__ = [
     "Condition",
@@ -38,7 +39,6 @@ __all__ = [
     "shuffled_floor",
 ]
 
-Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Embedding = npt.NDArray[np.floating]
 Embedders = Mapping[str, Callable[[Images], Embedding]]
@@ -143,6 +143,13 @@ def score_condition(
     """
     pixels = _pixel_scores(extra)
     scores = {name: score(images, truth) for name, score in pixels.items()}
+    return scores | _all_embedding_scores(embeddings, truth_embeddings)
+
+
+def _all_embedding_scores(
+    embeddings: Mapping[str, Embedding], truth_embeddings: Mapping[str, Embedding]
+) -> dict[str, Floats]:
+    scores: dict[str, Floats] = {}
     for network, rows in embeddings.items():
         scores |= _embedding_scores(network, rows, truth_embeddings[network])
     return scores
@@ -191,13 +198,19 @@ def shuffled_floor(
     dict of float64 (n,)
         By metric name: mean over the other truths; NaN where n < 2.
     """
-    n = len(images)
     floors = {
         name: _mean_over_others(
             score, images, truth, n_shifts=1 if name in _SLOW else _N_SHIFTS
         )
         for name, score in _pixel_scores(extra).items()
     }
+    return floors | _embedding_floors(embeddings, truth_embeddings)
+
+
+def _embedding_floors(
+    embeddings: Mapping[str, Embedding], truth_embeddings: Mapping[str, Embedding]
+) -> dict[str, Floats]:
+    floors: dict[str, Floats] = {}
     for network, rows in embeddings.items():
         other = truth_embeddings[network]
         for name, metric in metrics_of(network).items():
@@ -205,20 +218,21 @@ def shuffled_floor(
                 rule = _PAIR_RULES[metric.rule]
                 floors[name] = _mean_over_others(rule, rows, other)
             elif metric.rule != "frechet":
-                floors[name] = np.full(n, _TWO_WAY_FLOOR)
+                floors[name] = np.full(len(rows), _TWO_WAY_FLOOR)
     return floors
 
 
 def _mean_over_others(
     score: Callable[..., Floats],
-    rows: npt.NDArray[np.generic],
-    truth: npt.NDArray[np.generic],
+    rows: npt.NDArray[np.generic] | Rows,
+    truth: npt.NDArray[np.generic] | Rows,
     *,
     n_shifts: int = _N_SHIFTS,
 ) -> Floats:
     n = len(rows)
     shifts = range(1, min(n - 1, n_shifts) + 1)
-    rounds = [score(rows, np.roll(truth, shift, axis=0)) for shift in shifts]
+    others = (np.roll(np.arange(n), shift) for shift in shifts)
+    rounds = [score(rows, take(truth, other)) for other in others]
     return np.mean(rounds, axis=0) if rounds else np.full(n, np.nan)
 
 
@@ -242,7 +256,7 @@ def score_methods(
     conditions : iterable of Condition
         Their images must be among those of `truth`.
     truth : Condition
-        The true images.
+        The true images; unread ones are never held all at once.
     embedders : mapping of callables
         Images -> embedding, by name: `clip_judge` at least, `clip_method`, and those of
         `perception.load_perception`.
@@ -273,14 +287,16 @@ def score_methods(
     frames: list[pd.DataFrame] = []
     for condition in conditions:
         rows = _rows(condition, position)
-        found = {name: embed(condition.images) for name, embed in embedders.items()}
-        own = {name: values[rows] for name, values in known.items()}
-        arguments = (condition.images, truth.images[rows], found, own)
-        scores = score_condition(*arguments, extra=extra)
-        floors = shuffled_floor(*arguments, extra=extra)
-        for metric, network in set_wise.items():
-            kept = np.asarray(found[network], dtype=np.float64)
-            sets[metric][condition.method] = kept
+        pairs = condition.images, take(truth.images, rows)
+        scores = score_condition(*pairs, {}, {}, extra=extra)
+        floors = shuffled_floor(*pairs, {}, {}, extra=extra)
+        for network, embed in embedders.items():  # one at a time: AlexNet's are large
+            found = embed(condition.images)
+            looked = {network: found}, {network: known[network][rows]}
+            scores |= _all_embedding_scores(*looked)
+            floors |= _embedding_floors(*looked)
+            for metric in (m for m, name in set_wise.items() if name == network):
+                sets[metric][condition.method] = np.asarray(found, dtype=np.float64)
         frames += [
             _frame(subject, condition, name, values, floors[name])
             for name, values in scores.items()
@@ -303,14 +319,16 @@ def _frechet_metrics(embedders: Embedders) -> dict[str, str]:
     }
 
 
-def _rows(condition: Condition, position: Mapping[int, int]) -> list[int]:
+def _rows(condition: Condition, position: Mapping[int, int]) -> slice | list[int]:
+    """Return where the condition's images are in the truth; a slice copies nothing."""
     missing = [int(i) for i in condition.nsd_id if int(i) not in position]
     if missing:
         raise DataError(
             f"{condition.method} holds images {missing[:5]} that have no true image: "
             "delete that folder and run the notebook that writes it again."
         )
-    return [position[int(i)] for i in condition.nsd_id]
+    rows = [position[int(i)] for i in condition.nsd_id]
+    return slice(None) if rows == list(range(len(position))) else rows
 
 
 def _frame(

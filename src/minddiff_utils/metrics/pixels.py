@@ -14,6 +14,7 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 
 from minddiff_utils.errors import DataError, check_shape
+from minddiff_utils.rows import Images
 
 __all__ = [
     "pcc_425",
@@ -26,10 +27,10 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-Images = npt.NDArray[np.uint8]
+Picture = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 #: Makes RGB floats in 0..1 of one uint8 image.
-_Convert = Callable[[Images], Floats]
+_Convert = Callable[[Picture], Floats]
 
 #: Gaussian window of SSIM (Wang et al. 2004): sigma in px.
 _SSIM_SIGMA = 1.5
@@ -49,11 +50,11 @@ def _check_pairs(images_a: Images, images_b: Images) -> None:
             )
 
 
-def _as_given(image: Images) -> Floats:
+def _as_given(image: Picture) -> Floats:
     return image.astype(np.float64) / 255.0
 
 
-def _at_425(image: Images) -> Floats:
+def _at_425(image: Picture) -> Floats:
     """Return the image at 425 x 425 px, by way of 256 px, never rounded between.
 
     Pillow's bilinear kernel on floats, whose support grows with the reduction, is that
@@ -177,7 +178,7 @@ def _correlation(images_a: Images, images_b: Images, convert: _Convert) -> Float
     return np.where(flat, 0.0, values)
 
 
-def _pearson(image_a: Images, image_b: Images, convert: _Convert) -> float:
+def _pearson(image_a: Picture, image_b: Picture, convert: _Convert) -> float:
     """Return Pearson's r of two images, NaN where one has a single value."""
     if np.ptp(image_a) == 0 or np.ptp(image_b) == 0:
         return float("nan")

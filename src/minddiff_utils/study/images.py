@@ -92,8 +92,10 @@ def linear_decoder(
     """
     folder = run.tree.derived(reconstruction.subject_of(run))
     split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
-    images = store.read_arrays(folder / "stimuli.h5", ["images"])["images"]
-    x = to_torch(images[split == "train"][:n_images]).to(backbone.device)
+    images = store.read_rows(folder / "stimuli.h5", "images")
+    x = to_torch(images[np.flatnonzero(split == "train")[:n_images]]).to(
+        backbone.device
+    )
     z = torch.cat([backbone.encode_images(part) for part in torch.split(x, 32)])
     ratio = x.shape[-1] // z.shape[-1]
     pixels = functional.unfold(x, ratio, stride=ratio).mT.flatten(0, 1)

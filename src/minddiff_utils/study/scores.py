@@ -105,14 +105,14 @@ def score_arms(
         for source in ("decoded", "true")
     )
     subject = reconstruction.subject_of(run)
-    stimuli = store.read_arrays(
-        run.tree.derived(subject) / "stimuli.h5", ["images", "nsd_id"]
-    )
-    row = {int(i): k for k, i in enumerate(stimuli["nsd_id"])}
+    stimuli = run.tree.derived(subject) / "stimuli.h5"
+    seen = store.read_rows(stimuli, "images")
+    nsd_id = store.read_arrays(stimuli, ["nsd_id"])["nsd_id"]
+    row = {int(i): k for k, i in enumerate(nsd_id)}
     look = embed_with(judge, run.profile.models.batch_size)
     frames = []
     for name, arrays in made.items():
-        truth = stimuli["images"][[row[int(i)] for i in arrays["nsd_id"]]]
+        truth = seen[[row[int(i)] for i in arrays["nsd_id"]]]
         views = {"clip_judge": look(arrays["images"])}, {"clip_judge": look(truth)}
         scores = score_condition(arrays["images"], truth, *views)
         wanted = {k: v for k, v in scores.items() if k in ENDPOINTS}
