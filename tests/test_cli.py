@@ -171,3 +171,38 @@ def test_help_tells_how_to_shard(capsys: pytest.CaptureFixture) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert "--shards N run notebooks 03 and 04 as N jobs per subject" in said
     assert "INDEX/N" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_jobs"),
+    [
+        ([], 2),
+        (["--set", "models.device=cuda"], 1),
+        (["--set", "models.device=cuda", "--jobs", "3"], 3),
+        (["--jobs", "1"], 1),
+    ],
+)
+def test_a_gpu_gets_one_job_at_a_time_unless_asked_for_more(
+    arguments: list, n_jobs: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def run_plan(*_: object, **given: object) -> None:
+        seen.append(given["n_jobs"])
+
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    monkeypatch.setattr("minddiff_utils.cli.run_plan", run_plan)
+    assert main(["run", "--profile", "smoke", "--only", "01", *arguments]) == 0
+    assert seen == [n_jobs]
+
+
+def test_more_jobs_than_gpus_are_refused_before_any_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0a")
+    device = ["--set", "models.device=cuda", "--jobs", "2"]
+    assert main(["run", "--only", "01", "--profile", "smoke", *device]) == 1
+    error = capsys.readouterr().err
+    assert "--jobs is 2, but each job needs a GPU of its own" in error
+    assert error.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -286,3 +287,31 @@ def test_a_copy_of_a_tree_is_judged_by_its_own_files(tmp_path: Path) -> None:
     (second.root / "kept.csv").write_text("2", encoding="utf-8")
     assert not runner.is_done(job, second)
     assert runner.is_done(job, first)
+
+
+def test_jobs_at_the_same_time_see_a_gpu_each(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-0a")
+    monkeypatch.setenv("MINDDIFF_ROOT", str(folder.parent))
+    body = (
+        "import os, time\n"
+        "from minddiff_utils import store\n"
+        "run = store.start(profile, subject=subject, overrides=overrides)\n"
+        'name, mine = f"{subject}.txt", os.environ["CUDA_VISIBLE_DEVICES"]\n'
+        'store.write_text(run.tree.root / "gpu" / name, mine, run=run)\n'
+        "deadline = time.time() + 60\n"
+        'while len(list((run.tree.root / "gpu").glob("*.txt"))) < 2:\n'
+        "    assert time.time() < deadline\n"
+        "    time.sleep(0.05)\n"
+    )
+    own = f"{PARAMETERS}\nsubject: int = 1"
+    nbformat.write(notebook(own, body), folder / "01_data_prep.ipynb")
+    given = {"subjects": [1, 2]}
+    root, profile = folder.parent, load_profile("smoke", given)
+    tree = Tree(root, "smoke", root / "nsd")
+    both = runner.make_plan(profile, tree, given, source=folder, only=("01",))
+    engine = partial(runner.local_processes, gpu=True)
+    runner.run_plan(both, n_jobs=2, force=False, say=lambda _: None, engine=engine)
+    seen = [p.read_text() for p in (root / "gpu").glob("*.txt")]
+    assert sorted(seen) == ["3", "GPU-0a"]

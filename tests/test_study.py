@@ -356,3 +356,14 @@ def test_the_command_runs_the_pilot_of_every_subject(
     assert "subject 2, fast" in capsys.readouterr().out
     text = json.loads((run.tree.study / "pilot.json").read_text(encoding="utf-8"))
     assert text["arms"]["none"]["settings"] is None
+
+
+def test_a_study_of_more_subjects_at_once_than_gpus_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    device = ["--set", "models.device=cuda", "--jobs", "2"]
+    assert cli.main(["study", "--profile", "smoke", *device]) == 1
+    error = capsys.readouterr().err
+    assert "--jobs is 2, but each job needs a GPU of its own" in error
+    assert error.count("\n") == 1

@@ -78,9 +78,7 @@ def _run(args: argparse.Namespace) -> None:
     tree = _tree(args, profile)
     only = tuple(args.only.split(",")) if args.only else ()
     chosen = {"only": only, "first": args.first, "n_shards": args.shards}
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
-    engine = _engine(args, profile)
+    n_jobs, engine = _n_jobs(args, profile), _engine(args, profile)
     plan = make_plan(profile, tree, overrides, **chosen)
     _say(f"{profile.label} · subjects {', '.join(map(str, profile.subjects))}")
     if args.dry_run:
@@ -89,10 +87,19 @@ def _run(args: argparse.Namespace) -> None:
             state = f"would run ({reason})" if reason else "up to date"
             _say(f"{job.name}: {state}")
         return
-    run_plan(plan, n_jobs=args.jobs, force=args.force, say=_say, engine=engine)
+    run_plan(plan, n_jobs=n_jobs, force=args.force, say=_say, engine=engine)
     if not only:
         _say(f"Report: {tree.figures / 'report.html'}")
         _claims(args)
+
+
+def _n_jobs(args: argparse.Namespace, profile: Profile) -> int:
+    """Return how many jobs run at once; a GPU has room for one."""
+    if args.jobs is None:
+        return 1 if profile.models.device == "cuda" else 2
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    return int(args.jobs)
 
 
 def _rehearse(args: argparse.Namespace) -> None:
@@ -134,7 +141,7 @@ def _engine(args: argparse.Namespace, profile: Profile) -> Engine:
     if args.engine == "local":
         if args.scheduler or args.cluster:
             raise ConfigError("--scheduler and --cluster need --engine dask.")
-        return local_processes
+        return partial(local_processes, gpu=profile.models.device == "cuda")
     from minddiff_utils.engine import dask_workers, read_queue  # loads dask, a second
 
     queue = read_queue(Path(args.cluster)) if args.cluster else None
@@ -407,14 +414,11 @@ def _plan_rehearsed(profile: Profile) -> list[str]:
 def _study(args: argparse.Namespace) -> None:
     from minddiff_utils import study  # loads torch and diffusers, seconds
 
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
     overrides = _overrides(args)
     profile = load_profile(args.profile, overrides)
+    n_jobs = _n_jobs(args, profile)
     _say(f"{profile.label} · study of stage 2, {args.part}")
-    found = study.run_study(
-        args.profile, overrides, args.part, n_jobs=args.jobs, say=_say
-    )
+    found = study.run_study(args.profile, overrides, args.part, n_jobs=n_jobs, say=_say)
     _say(found.round(3).to_string(index=False))
     _say(
         f"Notebook 04 draws it: minddiff run --profile {profile.name} --only 04 --force"
@@ -494,7 +498,7 @@ def _add_fetch_options(command: argparse.ArgumentParser) -> None:
 def _add_job_options(command: argparse.ArgumentParser) -> None:
     """Add what a run of notebooks needs besides its profile."""
     command.add_argument("--nsd-root", default="", help="folder of the real NSD")
-    command.add_argument("--jobs", type=int, default=2, help="notebooks at once")
+    _add_jobs(command, "notebooks")
     command.add_argument("--force", action="store_true", help="run all again")
     command.add_argument(
         "--dry-run", action="store_true", help="only say what would run, and why"
@@ -513,6 +517,14 @@ def _add_job_options(command: argparse.ArgumentParser) -> None:
         default="",
         metavar="FILE",
         help="YAML that says how to ask a queue for workers: system and options",
+    )
+
+
+def _add_jobs(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--jobs",
+        type=int,
+        help=f"{what} at once; default: 2, on a GPU 1; more take a GPU each",
     )
 
 
@@ -572,7 +584,7 @@ def _add_study_options(command: argparse.ArgumentParser) -> None:
         choices=("pilot", "confirmation"),
         help="variants on validation images, or all arms on test images",
     )
-    command.add_argument("--jobs", type=int, default=2, help="subjects at once")
+    _add_jobs(command, "subjects")
 
 
 _Options = Callable[[argparse.ArgumentParser], None]

@@ -9,7 +9,6 @@ what runs, or in which order. Place in the flow: above `runner`, whose `run_plan
 
 import inspect
 import logging
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ import distributed
 from minddiff_utils.config import parse_yaml
 from minddiff_utils.errors import ConfigError, RunError, check_choice
 from minddiff_utils.kernels import environment
+from minddiff_utils.processes import visible_gpus
 from minddiff_utils.runner import Job, Plan, Result, Say, Workers, process_died
 from minddiff_utils.worker import order_of, run_order
 
@@ -160,7 +160,7 @@ def dask_workers(
         folder = plan.tree.root / "data" / plan.tree.profile_name
         opened = _queued(queue, n_jobs, folder, gpu=gpu)
     else:
-        gpus = _visible_gpus(n_jobs) if gpu else ()
+        gpus = visible_gpus(n_jobs) if gpu else ()
         opened = _local(n_jobs, gpu=gpu)
     with dask.config.set(_SETTINGS), opened as client:
         workers = _DaskWorkers(client, plan, say, gpus=gpus)
@@ -194,23 +194,6 @@ def _local(n_jobs: int, *, gpu: bool) -> Iterator[distributed.Client]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
-
-
-def _visible_gpus(n_jobs: int) -> list[str]:
-    """Return the names of this machine's GPUs; there must be one per job."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        import torch
-
-        gpus = [str(index) for index in range(torch.cuda.device_count())]
-    else:
-        gpus = [name.strip() for name in named.split(",") if name.strip()]
-    if len(gpus) < n_jobs:
-        raise ConfigError(
-            f"--jobs is {n_jobs}, but there is one GPU per worker and this machine"
-            f" shows {len(gpus)}: lower --jobs, or use --scheduler or --cluster."
-        )
-    return gpus
 
 
 @contextmanager

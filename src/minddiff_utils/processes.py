@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them.
+"""Processes that end with the one that started them, and the GPU of each.
 
 A run that was killed must not go on unseen, in a job or in a worker of a pool, beside
 the run that takes its place. Place in the flow: layer 1.
@@ -9,7 +9,9 @@ import os
 import threading
 from multiprocessing.connection import wait
 
-__all__ = ["end_with_parent"]
+from minddiff_utils.errors import ConfigError
+
+__all__ = ["end_with_parent", "visible_gpus"]
 
 
 def end_with_parent() -> None:
@@ -26,3 +28,27 @@ def _watch() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
+
+
+def visible_gpus(n_jobs: int) -> list[str]:
+    """Return this machine's GPUs, as `CUDA_VISIBLE_DEVICES` names them: one per job.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer than `n_jobs`.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        import torch
+
+        gpus = [str(index) for index in range(torch.cuda.device_count())]
+    else:
+        gpus = [name.strip() for name in named.split(",") if name.strip()]
+    if len(gpus) < n_jobs:
+        raise ConfigError(
+            f"--jobs is {n_jobs}, but each job needs a GPU of its own and this machine"
+            f" shows {len(gpus)}: lower --jobs, or use --engine dask with --scheduler"
+            " or --cluster."
+        )
+    return gpus

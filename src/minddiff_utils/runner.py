@@ -24,6 +24,7 @@ import nbformat
 from minddiff_utils import kernels, provenance
 from minddiff_utils.config import Profile, project_root
 from minddiff_utils.errors import ConfigError, RunError, system_words
+from minddiff_utils.processes import visible_gpus
 from minddiff_utils.store import Tree, alone, sweep
 
 __all__ = [
@@ -521,19 +522,35 @@ Engine = Callable[[Plan, int, Say], AbstractContextManager[Workers]]
 class _Processes:
     losses = (BrokenProcessPool,)
 
-    def __init__(self, pool: ProcessPoolExecutor, plan: Plan) -> None:
+    def __init__(
+        self, pool: ProcessPoolExecutor, plan: Plan, gpus: Sequence[str]
+    ) -> None:
         self._pool, self._plan = pool, plan
+        self._last: dict[str, Future[Result] | None] = dict.fromkeys(gpus)
 
     def submit(self, job: Job) -> Future[Result]:
         tree, source = self._plan.tree, self._plan.source
+        # a run has no more jobs at once than GPUs, so one of them is free
+        free = (g for g, last in self._last.items() if last is None or last.done())
+        gpu = next(free, None)
         try:
-            return self._pool.submit(execute, job, tree, source)
+            future = self._pool.submit(_execute_on, gpu, job, tree, source)
+            if gpu is not None:
+                self._last[gpu] = future
+            return future
         except (BrokenProcessPool, EOFError, ConnectionError) as error:
             # what forks the jobs is gone
             raise RunError(process_died(job.name)) from error
 
     def explain(self, name: str, _error: Exception, /) -> str:
         return process_died(name)
+
+
+def _execute_on(gpu: str | None, job: Job, tree: Tree, source: Path) -> Result:
+    """Run a job in this process, its own, on one GPU; None: as it finds the machine."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
+    return execute(job, tree, source)
 
 
 def process_died(name: str) -> str:
@@ -545,8 +562,19 @@ def process_died(name: str) -> str:
 
 
 @contextmanager
-def local_processes(plan: Plan, n_jobs: int, _say: Say) -> Iterator[Workers]:
-    """Give each job a process of its own on this machine, up to `n_jobs` at once."""
+def local_processes(
+    plan: Plan, n_jobs: int, _say: Say, *, gpu: bool = False
+) -> Iterator[Workers]:
+    """Give each job a process of its own on this machine, up to `n_jobs` at once.
+
+    With `gpu`, several jobs at once have a GPU each, which no other sees.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer GPUs than `n_jobs`.
+    """
+    gpus = visible_gpus(n_jobs) if gpu and n_jobs > 1 else ()
     pool = ProcessPoolExecutor(
         n_jobs,
         kernels.job_context(len(plan.jobs)),
@@ -555,7 +583,7 @@ def local_processes(plan: Plan, n_jobs: int, _say: Say) -> Iterator[Workers]:
         max_tasks_per_child=1,
     )
     with pool:
-        yield _Processes(pool, plan)
+        yield _Processes(pool, plan, gpus)
 
 
 def run_plan(

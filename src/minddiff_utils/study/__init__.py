@@ -14,11 +14,12 @@ all of them are run, subject by subject.
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from minddiff_utils import store
 from minddiff_utils.backbone import load_backbone, load_judge
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.evaluation import resampling
-from minddiff_utils.processes import end_with_parent
+from minddiff_utils.processes import end_with_parent, visible_gpus
 from minddiff_utils.study.arms import (
     SHOWN,
     Arm,
@@ -45,6 +46,9 @@ from minddiff_utils.study.scores import (
     score_arms,
     summarise_pilot,
 )
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
 
 __all__ = [
     "ENDPOINTS",
@@ -111,6 +115,13 @@ def _worker(name: str, subject: int, overrides: dict[str, Any], part: Part) -> A
     return run_subject(run, part, told.append), told
 
 
+def _begin_worker(gpus: "SimpleQueue[str] | None") -> None:
+    """Let this process end with its parent, and take a GPU of its own."""
+    end_with_parent()
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
+
+
 def run_study(
     name: str,
     overrides: Mapping[str, Any],
@@ -129,7 +140,7 @@ def run_study(
         As for `store.start`.
     part : {"pilot", "confirmation"}
     n_jobs : int
-        Subjects at once.
+        Subjects at once; on GPUs one each.
     say : callable
         Told of every arm.
 
@@ -145,8 +156,12 @@ def run_study(
     """
     run = store.start(name, overrides=overrides)
     context = multiprocessing.get_context("spawn")
+    on_gpu = run.profile.models.device == "cuda" and n_jobs > 1
+    gpus = context.SimpleQueue()
+    for gpu in visible_gpus(n_jobs) if on_gpu else ():
+        gpus.put(gpu)
     with ProcessPoolExecutor(
-        n_jobs, mp_context=context, initializer=end_with_parent
+        n_jobs, context, _begin_worker, (gpus if on_gpu else None,)
     ) as pool:
         futures = [
             pool.submit(_worker, name, subject, dict(overrides), part)
