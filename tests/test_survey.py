@@ -231,6 +231,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     ),
     "captions cut short": (CAPTIONS, halve, "truncated or not"),
     "captions without text": (CAPTIONS, text('"caption"', '"title"'), "'caption'"),
+    "captions of null": (
+        CAPTIONS,
+        text('"caption": "', '"caption": null, "_": "'),
+        "null",
+    ),
     "captions of a list": (CAPTIONS, lambda p: replace(p, b"[1]"), "is expected"),
     "responses without sessions": (RESPONSES, text("SESSION", "DAY"), "SESSION"),
     "sulci cut short": (f"{SURF}/lh.sulc", halve, "10242"),
@@ -480,6 +485,23 @@ def test_counts_are_those_of_the_reader(whole: Path) -> None:
     expected["nsdgeneral"] = int((tree.roi(SUBJECT, "nsdgeneral") > 0).sum())
     counts = look(whole).counts()
     assert dict(zip(counts["quantity"], counts["n"], strict=True)) == expected
+
+
+def test_an_area_without_a_voxel_is_a_warning(root: Path) -> None:
+    drop = volume(lambda d: np.where(d == 13, 0, d))  # TO1 alone is MT
+    drop(root / KASTNER)
+    found = look(root)
+    (finding,) = wrong(found)
+    assert (finding.state, finding.item) == ("unexpected", "voxels of MT")
+    assert found.exit_code == 0
+
+
+def test_labels_of_another_spelling_are_damage_of_the_table(root: Path) -> None:
+    text(" V", " v")(root / CTAB)
+    (finding,) = wrong(look(root))
+    assert (finding.state, finding.path) == ("damaged", root / CTAB)
+    assert "v1v" in finding.found
+    assert "a label V1v" in finding.found
 
 
 def test_files_that_name_other_images_are_noticed(root: Path) -> None:

@@ -30,6 +30,12 @@ from scipy.io.matlab import MatReadError
 
 from minddiff_utils.errors import DataError, check_choice, check_exists, check_shape
 from minddiff_utils.nsd_facts import FACTS
+from minddiff_utils.nsd_text import (
+    NEEDED_LABELS,
+    ROI_LABELS,
+    read_captions,
+    read_labels,
+)
 
 __all__ = [
     "BETA_SCALE",
@@ -66,19 +72,6 @@ N_IMAGES_SUBJECT = 10_000
 N_SHARED = 1_000
 #: "No data" in NSD's coordinate files.
 NO_DATA = 9999
-
-_PRF = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
-_KASTNER = (
-    *_PRF,
-    *("VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1", "V3B", "V3A"),
-    *("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5", "SPL1", "FEF"),
-)
-#: Label names in order of value 1..N, used where the folder holds no colour table.
-ROI_LABELS = {
-    "prf-visualrois": _PRF,
-    "Kastner2015": _KASTNER,
-    "nsdgeneral": ("nsdgeneral",),
-}
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
 _REMEDY = "name the right folder (--nsd-root), or make one with `minddiff simulate`"
@@ -319,6 +312,10 @@ class NsdTree:
         """Return the folder of the images and their captions."""
         return self.root / "nsddata_stimuli" / "stimuli" / "nsd"
 
+    def captions_file(self, split: str) -> Path:
+        """Return COCO's file of the captions of `split`, such as val2017."""
+        return self.stimuli_folder() / "annotations" / f"captions_{split}.json"
+
     def betas_folder(self, subject: int) -> Path:
         """Return the folder of a subject's betas."""
         ppdata = self.root / "nsddata_betas" / "ppdata" / f"subj{subject:02d}"
@@ -373,18 +370,25 @@ class NsdTree:
         session = np.repeat(np.arange(1, n_sessions + 1), N_TRIALS)
         return Trials(session, order, design.images[subject - 1, order])
 
-    def stim_info(self) -> pd.DataFrame:
-        """Return the table of the 73,000 stimuli, row = `nsd_id` (0-based)."""
+    def stim_info(self, *columns: str) -> pd.DataFrame:
+        """Return the table of the 73,000 stimuli, row = `nsd_id` (0-based).
+
+        Raises
+        ------
+        DataError
+            The file is missing or damaged, or one of `columns` is not in it or holds
+            something else.
+        """
         path = self.experiment_file("nsd_stim_info_merged.csv")
         with _guard(path, "Stimulus table"):
             table = pd.read_csv(path, index_col=0)
-        repeats = {f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)}
-        needed = {"cocoId", "cocoSplit", "nsdId", "shared1000"} | repeats
-        lacking = ", ".join(sorted(needed - set(table.columns)))
+        lacking = ", ".join(n for n in (*columns, "nsdId") if n not in table)
         if lacking:
             raise _wrong(path, f"no column {lacking}", "NSD's stimulus table")
         check_shape(table.shape, (N_IMAGES, None), f"Stimulus table {path}")
-        _check_whole(table, sorted(repeats | {"cocoId"}), path, "numbers")
+        _check_whole(table, set(columns) - {"cocoSplit", "shared1000"}, path, "numbers")
+        if "cocoSplit" in columns and table["cocoSplit"].isna().any():
+            raise _wrong(path, "gaps in the column cocoSplit", "train2017 or val2017")
         if not np.array_equal(table["nsdId"], np.arange(N_IMAGES)):
             raise _wrong(path, "rows out of order", "row r to describe nsdId r")
         return table
@@ -427,19 +431,18 @@ class NsdTree:
         DataError
             A caption file is missing or damaged, or an image has too few captions.
         """
-        info = self.stim_info().iloc[np.asarray(nsd_id, np.int64)]
-        known: dict[int, list[str]] = {}
-        for split in sorted(info["cocoSplit"].unique()):
-            known |= self.captions_of(str(split))
-        folder = self.stimuli_folder() / "annotations"
+        info = self.stim_info("cocoId", "cocoSplit")
+        info = info.iloc[np.asarray(nsd_id, np.int64)]
+        splits = sorted(set(info["cocoSplit"]))
+        known = {split: self.captions_of(split) for split in splits}
         rows = []
-        for coco_id in info["cocoId"]:
-            found = known.get(int(coco_id), [])
+        for coco_id, split in zip(info["cocoId"], info["cocoSplit"], strict=True):
+            found = known[split].get(int(coco_id), [])
             if len(found) < n_captions:
                 raise DataError(
-                    f"Image cocoId {coco_id} has {len(found)} captions in {folder}, "
-                    f"but {n_captions} are asked for: use COCO's 2017 captions, or "
-                    "lower features.n_captions."
+                    f"Image cocoId {coco_id} has {len(found)} captions in "
+                    f"{self.captions_file(split)}, but {n_captions} are asked for: use "
+                    "COCO's 2017 captions, or lower features.n_captions."
                 )
             rows.append(found[:n_captions])
         return np.array(rows, dtype=object).reshape(len(rows), n_captions)
@@ -452,16 +455,12 @@ class NsdTree:
         DataError
             The file is missing, or no file of captions.
         """
-        path = self.stimuli_folder() / "annotations" / f"captions_{split}.json"
+        path = self.captions_file(split)
         raw = _read_json(path, "COCO captions")
-        known: dict[int, list[str]] = {}
         try:
-            for note in sorted(raw["annotations"], key=lambda a: int(a["id"])):
-                text = " ".join(str(note["caption"]).split())
-                known.setdefault(int(note["image_id"]), []).append(text)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _wrong(path, f"no {error}", "COCO's caption annotations") from error
-        return known
+            return read_captions(raw)
+        except ValueError as error:
+            raise _wrong(path, str(error), "COCO's caption annotations") from error
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
@@ -567,21 +566,34 @@ class NsdTree:
         allowed = {-1, 0, *self.roi_labels(subject, name).values()}
         odd = set(np.unique(values).tolist()) - allowed
         if odd:
-            raise _wrong(path, f"the value {min(odd):g}", "-1, 0 or a label")
+            table = self.colour_table(subject, name)
+            known = f" of {table.name}" if table.exists() else ""
+            raise _wrong(path, f"the value {min(odd):g}", f"-1, 0 or a label{known}")
         return labels
+
+    def colour_table(self, subject: int, name: str) -> Path:
+        """Return the file that names the labels of a region volume."""
+        return self.freesurfer_folder(subject, "label") / f"{name}.mgz.ctab"
 
     def roi_labels(self, subject: int, name: str) -> dict[str, int]:
         """Return label name -> value, from the folder's colour table where it exists.
 
-        Colour tables carry trailing blanks and tabs, and may end without a newline.
+        Raises
+        ------
+        DataError
+            The table is damaged, or lacks labels that the areas are made of.
         """
-        path = self.freesurfer_folder(subject, "label") / f"{name}.mgz.ctab"
+        path = self.colour_table(subject, name)
         if not path.exists() and name in ROI_LABELS:
             return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
         with _guard(path, f"Colour table of {name}"):
-            rows = [line.split()[:2] for line in path.read_text("utf-8").splitlines()]
-            pairs = {row[1]: int(row[0]) for row in rows if len(row) == 2}
-        return {label: value for label, value in pairs.items() if value > 0}
+            labels = read_labels(path.read_text("utf-8-sig"))
+        lacking = [n for n in NEEDED_LABELS.get(name, ()) if n not in labels]
+        if lacking:
+            held = ", ".join(labels)[:200] or "no label at all"
+            expected = f"a label {', '.join(lacking)}"
+            raise _wrong(path, held, f"{expected}, spelled so,")
+        return labels
 
     # Surfaces
 
@@ -691,7 +703,7 @@ def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
     """
     trials = tree.trials(subject, n_sessions)
     columns = [f"subject{subject}_rep{r}" for r in range(3)]
-    planned = tree.stim_info()[columns].to_numpy(np.int64)
+    planned = tree.stim_info(*columns)[columns].to_numpy(np.int64)
     numbers = planned[trials.nsd_id]  # (n_trials, 3)
     expected = np.arange(1, len(trials.nsd_id) + 1)[:, None]
     wrong = np.flatnonzero(~(numbers == expected).any(axis=1))

@@ -3,6 +3,8 @@
 Each is a file of an in-silico folder of NSD's own layout.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .case import Case
@@ -63,7 +65,28 @@ def _case(
 
 
 def _notes(change: object) -> Damage:
-    return as_json(lambda raw: raw | {"annotations": change})
+    """Replace COCO's annotations, by a function of them or by something else."""
+
+    def changed(raw: dict[str, Any]) -> dict[str, Any]:
+        new = change(raw["annotations"]) if callable(change) else change
+        return raw | {"annotations": new}
+
+    return as_json(changed)
+
+
+def _said(caption: object) -> Damage:
+    """Put `caption` in place of each image's first."""
+
+    def changed(notes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        seen: set[int] = set()
+        new = []
+        for note in notes:
+            first = note["image_id"] not in seen
+            seen.add(note["image_id"])
+            new.append(note | {"caption": caption} if first else note)
+        return new
+
+    return _notes(changed)
 
 
 CASES = {
@@ -213,6 +236,28 @@ CASES = {
     "colour table not UTF-8": _case(
         CTAB, holds(b"1 V1v\n2 \xff\n"), "truncated", AGAIN
     ),
+    "colour table empty": _case(CTAB, holds(""), "no label at all, but", "V1v, V1d"),
+    "colour table of the background": _case(
+        CTAB, holds("0 Unknown\n"), "no label at all, but", REPLACE
+    ),
+    "colour table in lower case": _case(
+        CTAB, words(" V", " v"), "v1v, v1d", "a label V1v, V1d, V2v"
+    ),
+    "colour table with a prefix": _case(
+        CTAB, words(" V1", " L_V1"), "L_V1v, L_V1d", "a label V1v, V1d, spelled so"
+    ),
+    "colour table with other names": _case(
+        CTAB, words("TO1", "MT"), "MT", "a label TO1, spelled so"
+    ),
+    "colour table with hyphens": _case(
+        CTAB, words("IPS", "IPS-"), "IPS-0", "a label IPS0, IPS1, IPS2"
+    ),
+    "colour table with a name twice": _case(
+        CTAB, words("2 V1d", "2 V1v"), "2 V1v gives a name", AGAIN
+    ),
+    "drawn colour table empty": _case(
+        CTAB.replace("Kastner2015", "prf-visualrois"), holds(""), "no label", "V1v"
+    ),
     # images and captions
     "stimuli gone": _case(BRICK, gone, "not found", NAME),
     "stimuli cut short": _case(BRICK, cut, "truncated or not", AGAIN),
@@ -248,6 +293,20 @@ CASES = {
         words('"id": ', '"id": "n" , "was": '),
         "captions_val2017.json",
         REPLACE,
+    ),
+    "captions of null": _case(COCO, _said(None), "nothing (null) for", REPLACE),
+    "captions of a list": _case(COCO, _said(["a", "cat"]), "['a', 'cat']", REPLACE),
+    "captions that are blank": _case(
+        COCO, _said(" \n"), "has 4 captions", "lower features."
+    ),
+    "captions with two texts for one id": _case(
+        COCO,
+        _notes(lambda notes: [*notes, notes[0] | {"caption": "a"}]),
+        "two different annotations with the id",
+        REPLACE,
+    ),
+    "captions of boxes": _case(
+        COCO, words('"caption"', '"bbox"'), "without 'caption' (it has", REPLACE
     ),
     "captions in brackets without end": _case(
         COCO,

@@ -39,7 +39,7 @@ class Experiment:
     findings: tuple[Finding, ...]
     design: Design | None
     table: pd.DataFrame | None
-    captions: dict[int, list[str]] | None
+    captions: dict[str, dict[int, list[str]]] | None  # by split of COCO
     n_group: Mapping[Hemisphere, int | None]
 
     def seen(self, subject: int, sessions: Sequence[int]) -> IntArray:
@@ -119,7 +119,7 @@ def _read_session_counts(path: Path, design: Design) -> tuple[None, str]:
 
 
 def _read_table(scope: Scope) -> tuple[pd.DataFrame, str]:
-    table = scope.tree.stim_info()
+    table = scope.tree.stim_info("cocoId", "cocoSplit", "shared1000")
     n_shared = int(table["shared1000"].astype(bool).sum())
     if n_shared != N_SHARED:
         raise differs(f"{n_shared} shared images", N_SHARED)
@@ -163,20 +163,20 @@ def _read_stimuli(scope: Scope, path: Path, wanted: IntArray) -> tuple[None, str
 
 def _captions(
     scope: Scope, table: pd.DataFrame | None
-) -> tuple[dict[int, list[str]] | None, list[Finding]]:
-    """Return captions by cocoId if all files are well, and a finding for each file."""
+) -> tuple[dict[str, dict[int, list[str]]] | None, list[Finding]]:
+    """Return captions by split if all files are well, and a finding for each file."""
     splits = ["train2017", "val2017"]
     if table is not None:
         splits = sorted(map(str, table["cocoSplit"].unique()))
-    known: dict[int, list[str]] = {}
+    known: dict[str, dict[int, list[str]]] = {}
     findings = []
     for split in splits:
-        path = scope.tree.stimuli_folder() / "annotations" / f"captions_{split}.json"
+        path = scope.tree.captions_file(split)
         text = "annotations with id, image_id and caption"
         item = Item(None, f"captions {split}", path, text, source=scope.captions)
         finding, some = look(scope, item, _read_captions, scope, split)
         findings.append(finding)
-        known |= some or {}
+        known[split] = some or {}
     whole = all(finding.state == "ok" for finding in findings)
     return (known if whole else None), findings
 

@@ -69,8 +69,8 @@ def _agreements(
         item = Item(
             subject, "captions of images seen", None, text, source=scope.captions
         )
-        coco_id = table["cocoId"].iloc[experiment.seen(subject, sessions)]
-        finding, _ = look(scope, item, _match_captions, coco_id, experiment.captions, n)
+        seen = table.iloc[experiment.seen(subject, sessions)]
+        finding, _ = look(scope, item, _match_captions, seen, experiment.captions, n)
         findings.append(finding)
     return findings
 
@@ -85,12 +85,13 @@ def _read_trials(scope: Scope, subject: int, n_sessions: int) -> tuple[None, str
 
 
 def _match_captions(
-    coco_id: pd.Series, captions: Mapping[int, list[str]], n: int
+    seen: pd.DataFrame, captions: Mapping[str, Mapping[int, list[str]]], n: int
 ) -> tuple[None, str]:
-    few = [c for c in coco_id if len(captions.get(int(c), ())) < n]
+    pairs = zip(seen["cocoSplit"], seen["cocoId"], strict=True)
+    few = [c for split, c in pairs if len(captions[split].get(int(c), ())) < n]
     if few:
         raise differs(f"{len(few)} images have fewer, such as cocoId {few[0]}", "none")
-    return None, f"{len(coco_id)} images have them"
+    return None, f"{len(seen)} images have them"
 
 
 # --- counts -------------------------------------------------------------------------
@@ -154,12 +155,16 @@ def _published(subject: int, n_sessions: int) -> dict[str, int]:
 
 
 def _unlike(counts: Sequence[Count]) -> list[Finding]:
-    """Return a warning for each count that is not the published one.
+    """Return a warning for each count that is not the published one, or an empty area.
 
     Lacking sessions and trials have findings of their own.
     """
     findings = []
     for c in counts:
+        if c.quantity in AREAS and c.n == 0:
+            item = Item(c.subject, f"voxels of {c.quantity}", None, "one at least")
+            remedy = "compare region files and colour tables with NSD's own"
+            findings.append(item.finding("unexpected", "none", remedy))
         own = c.quantity in ("sessions", "trials")
         if c.expected is None or c.expected == c.n or own:
             continue
