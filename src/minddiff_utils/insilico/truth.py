@@ -21,6 +21,7 @@ import pandas as pd
 from minddiff_utils.config import AREAS, HVC, LVC
 from minddiff_utils.errors import DataError, check_exists, check_shape
 from minddiff_utils.insilico.brain import AREA_OF
+from minddiff_utils.insilico.folder import TRUTH
 
 __all__ = [
     "Recovery",
@@ -99,14 +100,14 @@ class Recovery:
 
 
 def read_truth(tree_nsd: Path, subject: int) -> Truth:
-    """Return the truth about `subject`, written beside the tree at `tree_nsd`.
+    """Return the truth about `subject`, written into the tree at `tree_nsd`.
 
     Raises
     ------
     DataError
         The subject was not simulated.
     """
-    path = tree_nsd.with_name("truth") / f"subj{subject:02d}.npz"
+    path = tree_nsd / TRUTH / f"subj{subject:02d}.npz"
     check_exists(path, "Truth", "simulate this subject first (notebook 00)")
     with np.load(path, allow_pickle=False) as file:
         n_voxels = len(file["voxel_ijk"])

@@ -1,11 +1,11 @@
 """Write the in-silico NSD: NSD's own layout, from scenes, anatomy and brain.
 
-Writing is atomic (a folder beside, then a rename), deterministic to the byte, and
-skipped when the folder was made by the same code from the same settings. Both beta
-containers are written for every session: nii.gz costs half a second each. A folder that
-this module did not write is never replaced. Not a reader: `nsd` reads these folders and
-real ones, and shares no code with this module. The truth goes to `truth/` beside the
-folder (`insilico.truth` reads it). Place in the flow: layer 4, called by notebook 00.
+Writing is deterministic to the byte, skipped when the folder was made by the same code
+from the same settings, and never replaces a file that no simulation wrote (`folder`).
+Both beta containers are written for every session: nii.gz costs half a second each. Not
+a reader: `nsd` reads these folders and real ones, and shares no code with this module.
+The truth goes to `truth/` in the folder (`insilico.truth` reads it). Place in the flow:
+layer 4, called by notebook 00.
 
 Where the layout departs from NSD: `imgBrick` is compressed (its chunks hold one image,
 unwritten images read as black), the group surface is fsaverage5 (10,242 vertices under
@@ -40,7 +40,7 @@ from scipy.io import savemat
 from threadpoolctl import threadpool_limits
 
 from minddiff_utils.config import SimulationConfig, project_root
-from minddiff_utils.errors import ConfigError, DataError, system_words
+from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.insilico import anatomy as anatomical
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, scenes
@@ -54,8 +54,9 @@ from minddiff_utils.insilico.design import (
     responses_table,
     stimulus_table,
 )
+from minddiff_utils.insilico.folder import PARTS, TRUTH, find, renewing
 from minddiff_utils.processes import end_with_parent
-from minddiff_utils.provenance import describe, digest_json, digest_paths
+from minddiff_utils.provenance import digest_json, digest_paths
 from minddiff_utils.rng import stream
 
 __all__ = ["WORLD", "Glance", "Summary", "look", "simulate"]
@@ -69,13 +70,6 @@ _RENDER_SIZE = 128  # px; enlarged to NSD's size
 _BATCH = 32  # scenes per task: fixed, so that results do not depend on the workers
 _SCENES_PER_WORKER = 400  # fewer do not repay the seconds that a process takes to start
 _BYTES_PER_IMAGE, _BYTES_PER_BETA = 130_000, 4
-_PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
-#: A file by which a folder of ours is known.
-_MARK = "IN_SILICO.txt"
-_MARK_TEXT = (
-    "In-silico data in the layout of the Natural Scenes Dataset, written by\n"
-    "minddiff-utils. No brain was scanned and no COCO image is in here.\n"
-)
 
 
 @dataclass(frozen=True)
@@ -148,7 +142,7 @@ def simulate(
     Parameters
     ----------
     tree_nsd : Path
-        Root of the tree, by convention `data/<profile>/nsd`; `truth/` goes beside it.
+        Root of the tree, by convention `data/<profile>/nsd`.
     simulation : SimulationConfig, optional
         Sessions, test images, image size, cortical depths; a profile of real data has
         none and is refused.
@@ -168,8 +162,8 @@ def simulate(
         If the profile simulates nothing, or the sessions cannot show so many test
         images.
     DataError
-        If there is no space left, `tree_nsd` holds files of another origin, or one of
-        the processes died.
+        If there is no space left, `tree_nsd` holds files of another origin where new
+        ones would go, or one of the processes died.
     """
     if simulation is None:
         raise ConfigError(
@@ -177,17 +171,19 @@ def simulate(
             "smoke, or begin with notebook 01."
         )
     key = _key(simulation, subjects, seed, source.__qualname__)
-    known = _known(tree_nsd, key)
+    known = find(tree_nsd, key)
     if known is not None:
         logger.info("in-silico NSD at %s is up to date", tree_nsd)
-        return known
-    _check_ours(tree_nsd)
+        shown_to = tuple(known["subjects"])
+        facts = {**known, "subjects": shown_to, "path": tree_nsd, "was_current": True}
+        return Summary(**facts)
     design = make_design(simulation.n_sessions, simulation.n_test_images, seed=seed)
     shown = {subject: np.unique(design.shown(subject)) for subject in subjects}
     nsd_ids = np.unique(np.concatenate(list(shown.values())))
-    with _beside(tree_nsd) as (part, truth):
-        _check_space(part, len(nsd_ids), len(subjects) * design.n_trials)
-        job = _Job(part, truth, simulation, design, seed)
+    with renewing(tree_nsd) as renewal:
+        _check_space(tree_nsd, len(nsd_ids), len(subjects) * design.n_trials)
+        job = _Job(renewal.fresh, renewal.fresh / TRUTH, simulation, design, seed)
+        job.truth.mkdir()
         with _workers(n_workers or _n_useful(len(nsd_ids))) as run:
             percepts = _write_stimuli(job, nsd_ids, run, source)
             tasks = [
@@ -196,11 +192,11 @@ def simulate(
             ]
             del percepts  # the tasks hold copies
             n_voxels = dict(run(_write_subject, tasks))
-        _write_fsaverage(part)
-        (part / _MARK).write_text(_MARK_TEXT, encoding="utf-8")
+        _write_fsaverage(job.folder)
         summary = _summary(tree_nsd, job, subjects, nsd_ids, n_voxels)
-        _publish(tree_nsd, part, truth)
-    _remember(summary, key)
+        facts = asdict(summary)
+        del facts["path"], facts["was_current"]
+        renewal.publish(key, facts)
     return summary
 
 
@@ -233,84 +229,11 @@ def _key(
     )
 
 
-def _manifest_path(tree_nsd: Path) -> Path:
-    return tree_nsd.with_name(f"{tree_nsd.name}.manifest.json")
-
-
-def _remember(summary: Summary, key: str) -> None:
-    """Write the manifest by which `_known` recognises the folder."""
-    facts = asdict(summary)
-    del facts["path"], facts["was_current"]
-    record = {"key": key, "summary": facts, "made_by": describe()}
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    _manifest_path(summary.path).write_text(text, encoding="utf-8")
-
-
-def _known(tree_nsd: Path, key: str) -> Summary | None:
-    """Return the summary of the folder if it was made under `key` and is whole."""
-    try:
-        record = json.loads(_manifest_path(tree_nsd).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return None
-    if not isinstance(record, dict) or record.get("key") != key:
-        return None
-    facts: dict[str, Any] = record["summary"]
-    if _n_bytes(tree_nsd) != facts["n_bytes"]:  # a file is missing or cut short
-        return None
-    subjects = tuple(facts["subjects"])
-    truth = tree_nsd.with_name("truth")
-    if not all((truth / f"subj{s:02d}.npz").is_file() for s in subjects):
-        return None
-    return Summary(
-        **{**facts, "subjects": subjects, "path": tree_nsd, "was_current": True}
-    )
-
-
-def _n_bytes(tree_nsd: Path) -> int:
-    """Return the size of what is in NSD's layout; notes beside it do not count."""
-    parts = [tree_nsd / name for name in _PARTS]
+def _n_bytes(folder: Path) -> int:
+    """Return the size of what is in NSD's layout."""
+    parts = [folder / name for name in PARTS]
     files = (f for part in parts for f in part.rglob("*") if f.is_file())
     return sum(f.stat().st_size for f in files)
-
-
-def _check_ours(tree_nsd: Path) -> None:
-    """Raise DataError if replacing `tree_nsd` could destroy what others wrote."""
-    ours = not tree_nsd.exists() or (tree_nsd / _MARK).is_file()
-    if not ours and (not tree_nsd.is_dir() or any(tree_nsd.iterdir())):
-        raise DataError(
-            f"{tree_nsd} holds files that no simulation wrote, perhaps the real NSD: "
-            "name another folder for the in-silico one, or move these files away."
-        )
-
-
-@contextmanager
-def _beside(tree_nsd: Path) -> Iterator[tuple[Path, Path]]:
-    """Give fresh folders for tree and truth; whatever goes wrong, none is left."""
-    parts = (
-        tree_nsd.with_name(f"{tree_nsd.name}.part"),
-        tree_nsd.with_name("truth.part"),
-    )
-    try:
-        for part in parts:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-        yield parts
-    except (OSError, RuntimeError) as error:  # the latter while HDF5 closes a file
-        reason = system_words(error)
-        raise DataError(
-            f"The in-silico NSD could not be written to {tree_nsd.parent} ({reason}): "
-            "free space or mend permissions there, then run the same command again."
-        ) from error
-    finally:
-        for part in parts:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _publish(tree_nsd: Path, part: Path, truth: Path) -> None:
-    """Put both complete folders in place; without its manifest a tree is not known."""
-    _manifest_path(tree_nsd).unlink(missing_ok=True)
-    _swap(part, tree_nsd)
-    _swap(truth, tree_nsd.with_name("truth"))
 
 
 def _check_space(folder: Path, n_scenes: int, n_trials: int) -> None:
@@ -322,16 +245,6 @@ def _check_space(folder: Path, n_scenes: int, n_trials: int) -> None:
             f"{folder} has {free / 1e9:.1f} GB free, but the in-silico NSD needs "
             f"about {needed / 1e9:.1f} GB: free space or take fewer sessions."
         )
-
-
-def _swap(part: Path, final: Path) -> None:
-    """Put the complete folder `part` in the place of `final`."""
-    old = final.with_name(f"{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    part.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _summary(

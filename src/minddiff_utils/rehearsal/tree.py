@@ -1,13 +1,13 @@
 """The synthetic folder of a rehearsal: in-silico data, enlarged, put in place whole."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.errors import ConfigError, StoreError
+from minddiff_utils.errors import ConfigError
 from minddiff_utils.insilico import writer
+from minddiff_utils.insilico.folder import PARTS, find, renewing
 from minddiff_utils.nsd import NsdTree
 from minddiff_utils.provenance import digest_json, digest_paths
 from minddiff_utils.rehearsal.enlarge import Size, enlarge
@@ -33,35 +33,25 @@ def write_tree(
 
     Raises
     ------
-    StoreError
-        The folder cannot be written.
+    DataError
+        The folder cannot be written, or holds files that no rehearsal wrote.
     """
     size = size or rehearsal.size
     simulation, final = rehearsal.profile.simulation, rehearsal.tree.nsd
     if simulation is None:
         raise ConfigError("A rehearsal needs a simulation: make it by `rehearse`.")
     seed, subject = rehearsal.profile.seed, rehearsal.subject
-    note = final.with_name("nsd.json")
     key = _key(rehearsal, size)
-    if final.is_dir() and note.is_file() and note.read_text("utf-8") == key:
+    if find(final, key) is not None:
         return True
-    part = final.with_name("nsd.new") / "nsd"
-    try:
-        note.unlink(missing_ok=True)
-        shutil.rmtree(final, ignore_errors=True)
-        shutil.rmtree(part.parent, ignore_errors=True)
-        part.parent.mkdir(parents=True)
-        writer.simulate(part, simulation, (subject,), seed, source=source)
-        enlarge(NsdTree(part), subject, simulation.n_sessions, size, seed)
-        part.rename(final)
-        note.write_text(key, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"The rehearsal's data could not be written to {final} ({error.strerror}):"
-            " free space or mend permissions there, then run the same command again."
-        ) from error
-    finally:
-        shutil.rmtree(part.parent, ignore_errors=True)
+    with renewing(final) as renewal:
+        small = renewal.fresh / "small"
+        writer.simulate(small, simulation, (subject,), seed, source=source)
+        enlarge(NsdTree(small), subject, simulation.n_sessions, size, seed)
+        for name in PARTS:  # the truth is of the small volumes
+            (small / name).rename(renewal.fresh / name)
+        shutil.rmtree(small)
+        renewal.publish(key, {})
     return False
 
 
@@ -80,4 +70,4 @@ def _key(rehearsal: Rehearsal, size: Size) -> str:
         "size": [size.grid, size.n_voxels, size.n_brain],
         "code": digest_paths(sorted(code), package),
     }
-    return json.dumps({"key": digest_json(facts)})
+    return digest_json(facts)
