@@ -5,6 +5,7 @@ device meta (`tests.meta_device`), which refuses what CUDA would refuse. That is
 tensor that meets a network's, and a half-precision one that meets a float32 one.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from minddiff_utils import (
     ablation,
     evaluation,
     features,
+    kernels,
     perception,
     reconstruction,
     rivals,
@@ -301,3 +303,28 @@ def test_the_arms_of_the_study_are_made_and_scored_on_the_models_device(
         scores = study_scores.score_arms(run, backbone, real_judge(), part, made)
         assert set(scores["method"]) == set(made)
         assert {"structural_loss", "clip_judge"} <= set(scores["metric"])
+
+
+@pytest.mark.parametrize("name", ["smoke", "demo", "nsd"])
+def test_every_kind_of_models_computes_the_same_bits_each_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, threads = "CUBLAS_WORKSPACE_CONFIG", torch.get_num_threads()
+    monkeypatch.setenv(variable, ":0:0")
+    torch.use_deterministic_algorithms(mode=False)
+    try:
+        # models.device decides, not the kind of models
+        run = store.start(name, overrides={"models.device": "cuda"})
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ[variable] == ":0:0"  # there is no GPU: nothing to set
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        store.fix_threads(run)
+        assert os.environ[variable] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(mode=True)
+        torch.set_num_threads(threads)
+    monkeypatch.delenv(variable)
+    with kernels.environment({}):
+        assert os.environ[variable] == ":4096:8"
+    assert variable not in os.environ
+    monkeypatch.setenv(variable, ":0:0")

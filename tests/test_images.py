@@ -75,6 +75,32 @@ def test_array_and_tensor_reduction_agree(rng: np.random.Generator) -> None:
     assert abs(by_array - by_tensor).max() <= 2  # Pillow rounds between two passes
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(512, 512, 224), (64, 64, 224), (425, 425, 64), (96, 40, 32), (1, 7, 5)],
+)
+def test_resizing_by_two_matrices_equals_torch_s_own(
+    height: int, width: int, size: int, rng: np.random.Generator
+) -> None:
+    values = rng.uniform(-1, 1, (2, 3, height, width))
+    x = torch.from_numpy(values).requires_grad_()
+    other = x.detach().clone().requires_grad_()
+    found = images.resize_tensor(x, size)
+    expected = torch.nn.functional.interpolate(
+        other, size=(size, size), mode="bicubic", antialias=True, align_corners=False
+    )
+    # both in float64; torch keeps its weights in float64 then, too
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    weights = torch.from_numpy(rng.normal(size=tuple(found.shape)))
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, other.grad, rtol=0, atol=1e-11)
+    single = images.resize_tensor(x.detach().float(), size)
+    assert single.dtype == torch.float32
+    # sums of at most a hundred products below 2, in float32
+    torch.testing.assert_close(single.double(), found.detach(), rtol=0, atol=1e-5)
+
+
 def test_images_that_are_not_square_are_refused() -> None:
     with pytest.raises(DataError, match="4 x 6 px"):
         images.resize(np.zeros((1, 4, 6, 3), np.uint8), 4)

@@ -31,6 +31,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from minddiff_utils.processes import end_with_parent
+from minddiff_utils.store import DETERMINISTIC
 
 __all__ = [
     "StandByKernelManager",
@@ -56,9 +57,12 @@ def can_stand_by() -> bool:
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started inside, then take them back."""
+    """Set environment variables for what is started inside, then take them back.
+
+    Beside `variables` those without which a GPU's sums differ from run to run.
+    """
     before = dict(os.environ)
-    os.environ.update(variables)
+    os.environ.update({**DETERMINISTIC, **variables})
     try:
         yield
     finally:

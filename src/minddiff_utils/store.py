@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "DETERMINISTIC",
     "Run",
     "Tree",
     "alone",
@@ -74,6 +75,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
+#: Environment variables that cuBLAS must have found at its start to repeat its sums.
+DETERMINISTIC: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 #: Of integers in HDF5; higher levels take longer and save little.
 _GZIP_LEVEL = 1
 
@@ -239,14 +242,17 @@ def start(
 def fix_threads(run: Run) -> None:
     """Pin torch to the profile's threads: sums over another number differ in bits.
 
-    `start` does it; a process that is handed a run must do it itself.
+    And to algorithms that give the same bits each time. `start` does it; a process that
+    is handed a run must do it itself.
     """
-    if run.profile.models.backbone == "sd14":
-        return
     import torch
 
-    torch.set_num_threads(run.profile.models.n_threads)
+    models = run.profile.models
+    if models.device == "cuda" and torch.cuda.is_available():
+        os.environ.update(DETERMINISTIC)  # in a kernel that no runner started, too
     torch.use_deterministic_algorithms(mode=True)
+    if models.backbone != "sd14":
+        torch.set_num_threads(models.n_threads)
 
 
 # --- writing ----------------------------------------------------------------------
