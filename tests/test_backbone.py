@@ -702,6 +702,15 @@ def test_everything_is_on_the_gpu(hub: Hub, pictures: torch.Tensor) -> None:
         assert values.isfinite().all()
 
 
+def test_the_real_u_net_lies_in_memory_as_convolutions_read_it(
+    loaded: Backbone,
+) -> None:
+    kernels = [p for p in loaded._unet.parameters() if p.ndim == 4 and p.shape[2] > 1]
+    assert kernels
+    last = torch.channels_last
+    assert all(kernel.is_contiguous(memory_format=last) for kernel in kernels)
+
+
 # --- the real architectures, without values -------------------------------------------
 
 
@@ -816,8 +825,9 @@ def test_new_fields_leave_the_digest_of_existing_profiles_alone() -> None:
         return changed.digest
 
     changes = {"n_tokens": 77, "normalisation": "imagenet", "path": "/models"}
+    changes |= {"compile": True}
     digests = {digest(key, value) for key, value in changes.items()} | {nsd.digest}
-    assert len(digests) == 4
+    assert len(digests) == 5
 
 
 def test_a_number_of_tokens_is_stable_diffusions_alone() -> None:

@@ -56,3 +56,23 @@ def test_prose_accompanies_code(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
     assert words / len(code_cells(path)) >= 20
+
+
+@pytest.mark.parametrize(
+    ("stem", "words"),
+    [
+        ("02_decoding", "mode of its posterior, where the released code draws from it"),
+        ("02_decoding", "bilinear interpolation for the targets"),
+        ("03_stage1", "noises to grid index 40 of 50"),
+        ("03_stage1", "We make one image where theirs has five samples"),
+        ("04_stage2", "whether $\\varepsilon$ is drawn anew in `paper`"),
+        ("04_stage2", "NeuralDiffuser takes the conditional branch alone"),
+    ],
+)
+def test_a_deviation_is_stated_in_the_notebook_where_it_happens(
+    stem: str, words: str
+) -> None:
+    cells = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4).cells
+    told = [c.source for c in cells if c.cell_type == "markdown" and words in c.source]
+    assert len(told) == 1
+    assert "> **Deviation**" in told[0].split(words)[0]

@@ -130,7 +130,7 @@ class ModelConfig(_Frozen):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     batch_size: PositiveInt = 8
     n_threads: PositiveInt = 1
-    # The three below are no part of the digest at their defaults, so that results made
+    # Those below are no part of the digest at their defaults, so that results made
     # before there was a choice keep theirs.
     # tokens of c under sd14 (the others have their own); paper: not said; published
     # code: 15, `max_length` of its v1-inference.yaml; ours: 15; Stable Diffusion's: 77
@@ -140,6 +140,8 @@ class ModelConfig(_Frozen):
     normalisation: Literal["clip", "imagenet"] = Field(
         default="clip", exclude_if=lambda name: name == "clip"
     )
+    # the U-Net through torch.compile: faster on a GPU, after minutes of compiling
+    compile: bool = Field(default=False, exclude_if=lambda chosen: not chosen)
     # folder with a folder of models per backbone; null: data/models
     path: str | None = Field(default=None, exclude_if=lambda path: path is None)
 

@@ -10,7 +10,8 @@ Two forms. `clean` takes the gradient with respect to the clean estimate, so tha
 U-Net is never differentiated (MPGD); `unet` takes it through the U-Net (DPS,
 NeuralDiffuser). Both scale it to a root mean square of 1 per image, times `strength`
 times the noise level sqrt(1 - ᾱ), so that the step depends neither on the loss's scale
-nor on the number of features.
+nor on the number of features. In `unet` the gradient goes through both branches of the
+guided prediction; NeuralDiffuser takes the conditional one alone.
 
 References
 ----------

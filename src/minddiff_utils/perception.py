@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minddiff_utils.backbone import find_device, load_torchvision
+from minddiff_utils.backbone import find_device, full_float32, load_torchvision
 from minddiff_utils.errors import DataError, ModelError, check_choice, check_shape
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD, resize
 from minddiff_utils.insilico.network import INPUT_SIZE, load_network
@@ -549,7 +549,8 @@ class _Look:
     @torch.no_grad()
     def _see(self, images: Pictures) -> Features:
         x = prepare(images, self.embedder).to(self.device)
-        rows: Tensor = self._part()(x)
+        with full_float32():
+            rows: Tensor = self._part()(x)
         return rows.flatten(1).float().cpu().numpy()
 
     def _part(self) -> nn.Module:

@@ -201,6 +201,10 @@ def _pictures(pixels: Matrix, size: int) -> Images:
 def image_to_image(config: DiffusionSettings, strength: float) -> DiffusionSettings:
     """Return the sampler that noises to `strength` of the grid and denoises all of it.
 
+    The image is noised to the level from which it is denoised, as diffusers does.
+    CompVis' `stochastic_encode(z, 40)`, which Takagi and Nishimoto call, takes grid
+    index 40 and then denoises from 39: one level more noise than the U-Net is told.
+
     >>> image_to_image(DiffusionSettings(50, 37, 35, 5.0), 0.8)
     DiffusionSettings(n_steps=50, encode_index=39, decode_steps=40, guidance_scale=5.0)
     """

@@ -12,13 +12,14 @@ is the object, `placement` its device and precision; `weights` reads files, `hub
 where the real ones come from; `demo`, `sd14` and `tiny` are the three kinds of models.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from minddiff_utils.backbone.core import Backbone
 from minddiff_utils.backbone.demo import load_demo
 from minddiff_utils.backbone.eye import PLAIN, Judge, load_eye
 from minddiff_utils.backbone.hub import PINNED, HubFiles, download_command
-from minddiff_utils.backbone.placement import find_device
+from minddiff_utils.backbone.placement import compiled, find_device, full_float32
 from minddiff_utils.backbone.sd14 import CLIP_SCALE, SD14_TOKENS, load_sd14
 from minddiff_utils.backbone.text import WordTokenizer
 from minddiff_utils.backbone.tiny import tiny_backbone, tiny_judge
@@ -42,6 +43,7 @@ __all__ = [
     "check_digests",
     "download_command",
     "find_device",
+    "full_float32",
     "load_backbone",
     "load_judge",
     "load_torchvision",
@@ -66,15 +68,19 @@ def load_backbone(config: ModelConfig, root: Path | None = None) -> Backbone:
     ModelError
         A file is missing, damaged, a pickle, not the one listed in SHA256SUMS or of
         another kind; a GPU is asked for where there is none, or a precision that the
-        device does not have.
+        device does not have; compiling without a compiler.
     """
-    if config.backbone == "tiny":
-        return tiny_backbone()
     if config.path is not None:
         root = project_root() / config.path  # an absolute path stands for itself
-    if config.backbone == "demo":
-        return load_demo(config, root)
-    return load_sd14(config, root)
+    if config.backbone == "tiny":
+        backbone = tiny_backbone()
+    elif config.backbone == "demo":
+        backbone = load_demo(config, root)
+    else:
+        backbone = load_sd14(config, root)
+    if config.compile:
+        return replace(backbone, _unet=compiled(backbone._unet))
+    return backbone
 
 
 def load_judge(

@@ -64,7 +64,11 @@ class Backbone:
         return values[0][:, None, None], values[1][:, None, None]
 
     def encode_images(self, x: Tensor) -> Tensor:
-        """Return z (n, C, h, w): the posterior's mode, standardised per channel."""
+        """Return z (n, C, h, w): the posterior's mode, standardised per channel.
+
+        CompVis' `get_first_stage_encoding`, which the released code calls, draws from
+        the posterior instead: a decoder would learn that draw's noise as well.
+        """
         mean, std = self._statistics()
         mode: Tensor = self._vae.encode(
             x.to(self.device, self.dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.backbone.libraries import CLIP, SimpleTokenizer
-from minddiff_utils.backbone.placement import freeze
+from minddiff_utils.backbone.placement import freeze, full_float32
 from minddiff_utils.backbone.text import Tokenizer, WordTokenizer
 from minddiff_utils.backbone.weights import (
     OPEN_CLIP_WEIGHTS,
@@ -93,12 +93,14 @@ class Judge:
     @torch.no_grad()
     def image_embed(self, x: Tensor) -> Tensor:
         """Embed images (n, 3, S, S) in [-1, 1]; returns (n, e) of unit norm."""
-        return self._eye.image_embed(x.clamp(-1, 1))
+        with full_float32():
+            return self._eye.image_embed(x.clamp(-1, 1))
 
     @torch.no_grad()
     def text_embed(self, captions: Sequence[str]) -> Tensor:
         """Embed captions; returns (n, e) of unit norm."""
-        return self._eye.text_embed(captions)
+        with full_float32():
+            return self._eye.text_embed(captions)
 
 
 # --- reading it -----------------------------------------------------------------------

@@ -82,7 +82,7 @@ def load_sd14(config: ModelConfig, root: Path | None) -> Backbone:
     return assemble(
         "sd14",
         freeze(vae, device, torch.float32),
-        freeze(unet, device, precision),
+        freeze(unet, device, precision).to(memory_format=torch.channels_last),
         _read_schedule(folder),
         _read_text(folder, device, config.n_tokens),
         _read_clip(folder / "clip", device, config),
