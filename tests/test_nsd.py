@@ -557,5 +557,5 @@ def test_prepared_stimuli_have_the_size_asked_and_their_captions(tree: NsdTree) 
     ids = np.unique(tree.trials(2, 1).nsd_id)[:70]  # more than one batch
     ready = prepare_stimuli(tree, ids, 4, 2)
     assert ready["images"].shape == (70, 4, 4, 3)
-    np.testing.assert_array_equal(ready["images"][:, 1, 2, 0], ids % 251)
+    np.testing.assert_array_equal(ready["images"][:][:, 1, 2, 0], ids % 251)
     assert ready["captions"][69, 1] == f"{ids[69]} n1"

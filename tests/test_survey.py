@@ -143,6 +143,12 @@ def matlab(name: str, change: Callable[[npt.NDArray], npt.NDArray]) -> Callable:
     return write
 
 
+def turned(path: Path) -> None:
+    image = nib.load(path).as_reoriented([[0, -1], [1, 1], [2, 1]])
+    path.unlink()
+    nib.save(image, path)
+
+
 def one_vertex_less(path: Path) -> None:
     data = np.asanyarray(nib.load(path).dataobj)[:-1]
     path.unlink()
@@ -196,6 +202,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "(41, 51, 39), but (42, 51, 39) is expected",
     ),
     "regions on another grid": (KASTNER, volume(lambda d: d[1:]), "(41, 51, 39)"),
+    "regions turned round": (KASTNER, turned, "different spaces (LAS, voxels of"),
+    "a session turned round": (NII, turned, "different spaces (LAS, voxels of"),
     "regions with no label": (KASTNER, volume(lambda d: d + 90.5), "is expected"),
     "regions cut short": (KASTNER, halve, "end-of-stream"),
     "drawn regions on another grid": (

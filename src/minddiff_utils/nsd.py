@@ -13,7 +13,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from scipy.io.matlab import MatReadError
 
 from minddiff_utils.errors import DataError, check_choice, check_exists, check_shape
 from minddiff_utils.nsd_facts import FACTS
+from minddiff_utils.nsd_space import check_axes, check_same_space
 from minddiff_utils.nsd_text import (
     NEEDED_LABELS,
     ROI_LABELS,
@@ -177,6 +178,14 @@ def _load(path: Path) -> SpatialImage:
     if not isinstance(image, SpatialImage):
         raise ImageFileError(f"{type(image).__name__} is no volume")
     return image
+
+
+def _first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
+    """Return the first volume that can be read, and its file."""
+    for path in paths:
+        with suppress(*_DAMAGED):
+            return path, _load(path)
+    return None
 
 
 def _volume(path: Path, what: str) -> npt.NDArray[Any]:
@@ -512,6 +521,7 @@ class NsdTree:
             The file is missing, truncated, or of the wrong shape or dtype.
         """
         path = self.betas_file(subject, session, container)
+        self.check_space(subject, path)
         read = _read_betas_hdf5 if path.suffix == ".hdf5" else _read_betas_nii
         return read(path, mask)
 
@@ -531,8 +541,28 @@ class NsdTree:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
         path = self.func_folder(subject) / "brainmask.nii.gz"
         values = _volume(path, "Brain mask")
+        self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Brain mask {path}")
         return np.asarray(values > 0)
+
+    def check_space(self, subject: int, path: Path) -> None:
+        """Raise DataError unless a volume lies where the subject's others do.
+
+        It is compared with the first of ncsnr, brain mask and Kastner2015 that is
+        there; betas as hdf5, which state no space, by the order of the axes.
+        """
+        func = self.func_folder(subject)
+        names = func / "brainmask.nii.gz", func / "roi" / "Kastner2015.nii.gz"
+        known = (self.betas_folder(subject) / "ncsnr.nii.gz", *names)
+        beside = _first_volume(p for p in known if p != path)
+        if beside is None:
+            return
+        if path.suffix == ".hdf5":
+            check_axes(*beside, path)
+            return
+        with _guard(path, "Volume"):
+            image = _load(path)
+        check_same_space(path, image, *beside)
 
     def affine(self, subject: int) -> npt.NDArray[np.float64]:
         """Return the (4, 4) affine of the functional volumes, mm."""
@@ -544,6 +574,7 @@ class NsdTree:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
         path = self.betas_folder(subject) / "ncsnr.nii.gz"
         values = _volume(path, "Noise-ceiling SNR").astype(np.float32)
+        self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
         if (values < 0).any() or np.isinf(values).any():
             raise _wrong(path, "negative or infinite values", "a signal-to-noise ratio")
@@ -559,6 +590,7 @@ class NsdTree:
         """
         path = self.func_folder(subject) / "roi" / f"{name}.nii.gz"
         values = _volume(path, f"Region volume {name}")
+        self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Region volume {path}")
         if not np.isfinite(values).all():
             raise _wrong(path, "NaN or infinite values", "labels")

@@ -221,6 +221,12 @@ CASES = {
     "ncsnr with time": _case(
         NCSNR, volume(lambda v: v[..., None]), "has shape", "expected"
     ),
+    "regions turned round": _case(
+        KASTNER, volume(lambda v: v[::-1], -1), "lie in different spaces", "resaved"
+    ),
+    "ncsnr turned round": _case(
+        NCSNR, volume(lambda v: v[::-1], -1), "lie in different spaces", "resaved"
+    ),
     "regions cut short": _case(KASTNER, cut, "truncated or not", AGAIN),
     "regions of NaN": _case(
         KASTNER, volume(lambda v: v * np.nan), "NaN or infinite", REPLACE

@@ -325,12 +325,18 @@ def h5_only(name: str, shape: tuple[int, ...], dtype: str) -> Damage:
     return write
 
 
-def volume(change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Damage:
+def volume(
+    change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], first_axis: int = 1
+) -> Damage:
+    """Return what changes a volume's values; `first_axis` -1 turns the affine's."""
+
     def write(path: Path) -> None:
         image = nib.load(path)
         data = change(np.asanyarray(image.dataobj))
         path.unlink()
-        nib.save(nib.Nifti1Image(data, image.affine), path)
+        affine = image.affine.copy()
+        affine[0] *= first_axis
+        nib.save(nib.Nifti1Image(data, affine), path)
 
     return write
 

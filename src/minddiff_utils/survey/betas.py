@@ -128,6 +128,7 @@ def _read_nii(
 ) -> tuple[str, str]:
     image = check_nii(path, to_the_end=scope.deep)
     found = _check_betas(image.shape, image.get_data_dtype(), volumes.grid)
+    scope.tree.check_space(where[0], path)
     if volumes.areas is None:
         return "", f"{found}; {'read to the end' if scope.deep else UNREAD}"
     areas = volumes.areas >= 0
