@@ -315,7 +315,7 @@ def test_truncated_betas_name_the_file_and_the_remedy(
     path = broken.root / BETAS / f"betas_session01.{suffix}"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(
-        DataError, match=rf"betas_session01\.{suffix} is truncated.*delete it"
+        DataError, match=rf"betas_session01\.{suffix} is truncated.*compare its size"
     ):
         broken.betas(2, 1, np.ones(GRID, bool), suffix)
 
@@ -502,7 +502,9 @@ FILES: dict[str, Callable[[NsdTree], object]] = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named_with_the_remedy(broken: NsdTree, name: str) -> None:
     (broken.root / name).unlink()
-    with pytest.raises(DataError, match=r"not found at .*minddiff simulate") as raised:
+    with pytest.raises(
+        DataError, match=r"not found at .*, or name the right"
+    ) as raised:
         FILES[name](broken)
     assert name in str(raised.value)
 

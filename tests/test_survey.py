@@ -21,7 +21,6 @@ from scipy.io import loadmat, savemat
 
 from minddiff_utils import cortex
 from minddiff_utils import nsd_facts as facts
-from minddiff_utils import survey as package
 from minddiff_utils.cli import main
 from minddiff_utils.config import SimulationConfig
 from minddiff_utils.errors import ConfigError, DataError
@@ -178,7 +177,7 @@ CAPTIONS = f"{STIMULI}/annotations/captions_val2017.json"
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "hdf5 cut short": (H5, halve, "truncated file"),
-    "hdf5 empty": (H5, empty, "cannot be read"),
+    "hdf5 empty": (H5, empty, "is empty"),
     "hdf5 of float": (H5, hdf5("betas", (750, *GRID[::-1]), "f4"), "float32 betas"),
     "hdf5 of 700 trials": (H5, hdf5("betas", (700, *GRID[::-1]), "i2"), "700"),
     "hdf5 in MATLAB's order": (H5, hdf5("betas", (*GRID, 750), "i2"), "(750, 39, 51"),
@@ -187,7 +186,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "hdf5 with a hole": (H5, with_a_hole, "voxels of the areas, but 5% at most"),
     "nii of zeros": (NII, volume(lambda d: d * 0 + (d == 7)), "voxels of the areas"),
     "nii cut short": (NII, halve, "end-of-stream"),
-    "nii empty": (NII, empty, "cannot be read"),
+    "nii empty": (NII, empty, "is empty"),
     "nii of float": (NII, volume(lambda d: d[..., :9] * 1.5), "float64 betas"),
     "nii of 9 trials": (NII, volume(lambda d: d[..., :9]), "(42, 51, 39, 9)"),
     "ncsnr of NaN": (f"{BETAS}/ncsnr.nii.gz", volume(lambda d: d * np.nan), "above 0"),
@@ -212,7 +211,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "(42, 50, 39)",
     ),
     "no brain": (f"{FUNC}/brainmask.nii.gz", volume(lambda d: d * 0), "zeros"),
-    "nsdgeneral garbled": (f"{FUNC}/roi/nsdgeneral.nii.gz", garble, "cannot be read"),
+    "nsdgeneral garbled": (
+        f"{FUNC}/roi/nsdgeneral.nii.gz",
+        garble,
+        "cannot be understood",
+    ),
     "colour table of pictures": (CTAB, text("1 V1v", "one V1v"), "invalid literal"),
     "design cut short": (f"{EXPERIMENT}/nsd_expdesign.mat", halve, "truncated or not"),
     "design of 0-based images": (
@@ -270,7 +273,7 @@ def test_a_damaged_file_is_the_only_one_blamed(root: Path, name: str) -> None:
     (finding,) = wrong(found)
     assert (finding.state, finding.path) == ("damaged", root / path)
     assert words in finding.found
-    assert finding.remedy == "delete it and simulate the folder again"
+    assert finding.remedy == "simulate the folder again (`minddiff simulate`)"
     assert finding.sentence.count("\n") == 0
     assert finding.sentence.endswith(".")
     assert finding.sentence.replace(f"{root}/", "") in found.lines()
@@ -548,7 +551,7 @@ def test_a_linked_root_is_read_and_nothing_is_written(
 def test_what_is_no_nsd_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere", tmp_path / "file"):
-        with pytest.raises(DataError, match="is no folder: give the path"):
+        with pytest.raises(DataError, match=r"(is no folder|not found at .*): give "):
             look(path)
     with pytest.raises(DataError, match="holds none of nsddata, nsddata_betas"):
         look(tmp_path)
@@ -570,7 +573,7 @@ def test_subjects_and_sessions_that_nsd_lacks_are_refused(whole: Path) -> None:
 
 
 def test_names_kept_here_are_those_of_their_owners() -> None:
-    assert package._MARK == writer._MARK
+    assert facts.MARK == writer._MARK
     assert surfaces._DEPTHS == cortex.DEPTHS
     assert surfaces._HEMISPHERES == cortex.HEMISPHERES
 
@@ -669,7 +672,7 @@ def test_in_silico_sizes_are_refused_where_nothing_marks_them(root: Path) -> Non
     assert names <= set(blamed)
     assert "(78, 95, 81" in blamed["betas session 01 hdf5"].found
     assert "262145" in blamed["stimulus table"].found
-    assert blamed["ncsnr"].remedy == "delete it and download it from NSD again"
+    assert "compare its size and checksum with NSD's own" in blamed["ncsnr"].remedy
 
 
 def test_other_shared_images_are_refused(real_size: Path) -> None:

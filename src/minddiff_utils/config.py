@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from minddiff_utils.errors import ConfigError
+from minddiff_utils.reading import reading
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -686,16 +687,9 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
 
 def _resolve(name: str, path: Path, overrides: Mapping[str, Any]) -> Profile:
     """Return the profile in the file at `path` under nested `overrides`."""
-    try:
+    no_yaml = "is not valid YAML"
+    with reading(path, ConfigError, found=no_yaml, remedy="save it as UTF-8"):
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): restore the file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not valid YAML ({error}): save it as UTF-8."
-        ) from error
     raw = parse_yaml(text, str(path))
     if not isinstance(raw, Mapping):
         raise ConfigError(

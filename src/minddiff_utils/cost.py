@@ -28,6 +28,7 @@ from minddiff_utils.guidance import (
     combined_preset,
     guidance_preset,
 )
+from minddiff_utils.reading import reading
 from minddiff_utils.reconstruction import diffusion_settings, memory_on, paper_config
 
 __all__ = [
@@ -349,12 +350,10 @@ def read_rates(path: Path) -> Rates:
     """
     remedy = "write one with tests/benchmarks/stage2_sd14.py --out"
     check_exists(path, "The file of rates", remedy)
+    with reading(path, DataError, found="is no file of rates", remedy=remedy):
+        content = path.read_bytes()
     try:
-        found = TypeAdapter(Rates).validate_json(path.read_bytes(), strict=True)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}): {remedy}."
-        ) from error
+        found = TypeAdapter(Rates).validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "as a whole"

@@ -25,6 +25,7 @@ from minddiff_utils.config import parse_yaml
 from minddiff_utils.errors import ConfigError, RunError, check_choice
 from minddiff_utils.kernels import environment
 from minddiff_utils.processes import visible_gpus
+from minddiff_utils.reading import reading
 from minddiff_utils.runner import Job, Plan, Result, Say, Workers, process_died
 from minddiff_utils.worker import order_of, run_order
 
@@ -77,12 +78,9 @@ def read_queue(path: Path) -> Queue:
         The file cannot be read, or has other keys, an unknown system, or an option
         that dask-jobqueue does not have or that is not the file's to set.
     """
-    try:
+    what = "The cluster file"
+    with reading(path, ConfigError, found="is no text", remedy="mend it", what=what):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The cluster file {path} cannot be read ({_one_line(error)}): mend it."
-        ) from error
     found = parse_yaml(text, f"The cluster file {path}")
     if not isinstance(found, dict) or set(found) != {"system", "options"}:
         raise ConfigError(

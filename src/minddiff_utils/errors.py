@@ -4,6 +4,7 @@ A message is one sentence: what was given, what is allowed, what to do. Place in
 flow: layer 0, imported by everything, imports nothing of ours.
 """
 
+import errno
 import os
 import re
 from collections.abc import Collection
@@ -20,6 +21,7 @@ __all__ = [
     "check_exists",
     "check_finite",
     "check_shape",
+    "read_trouble",
     "system_words",
 ]
 
@@ -56,9 +58,19 @@ def check_choice(value: object, allowed: Collection[object], name: str) -> None:
 
 
 def check_exists(path: Path, what: str, remedy: str) -> None:
-    """Raise DataError unless `path` exists; `remedy` says what to do."""
-    if not path.exists():
-        raise DataError(f"{what} not found at {path}: {remedy}.")
+    """Raise DataError unless `path` exists; `remedy` says what to do if nothing does.
+
+    A link to nothing and a folder that may not be entered are said as such.
+    """
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        said = f"at {path} {read_trouble(error)}"
+        if _system_number(error) in (None, errno.ENOENT):
+            link = path.is_symlink()
+            said = f"at {path} {_dangling(path)}" if link else f"not found at {path}"
+            said += "" if link else f": {remedy}"
+        raise DataError(f"{what} {said}.") from error
 
 
 def check_shape(
@@ -96,3 +108,82 @@ def system_words(error: OSError | RuntimeError) -> str:
     if not isinstance(error, OSError):
         raise error
     return error.strerror or " ".join(str(error).split())
+
+
+#: Where the system names its own number: HDF5, Python and Rust.
+_NUMBERED = re.compile(r"(?:errno = |\[Errno |os error )(\d+)")
+#: Errors of the system by class, for libraries that pass the class on without a number.
+_NUMBERS = {
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+    BlockingIOError: errno.EAGAIN,
+    InterruptedError: errno.EINTR,
+    IsADirectoryError: errno.EISDIR,
+    NotADirectoryError: errno.ENOTDIR,
+    TimeoutError: errno.ETIMEDOUT,
+    ConnectionError: errno.ENOTCONN,
+    MemoryError: errno.ENOMEM,
+}
+_PERMIT = "permit yourself to read it and to enter its folders"
+_LOCKED = "wait until the program that holds it has ended, then run again"
+_OPEN = "close other programs or raise the limit of open files (ulimit -n)"
+_READ_REMEDIES = {
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EAGAIN: _LOCKED,
+    errno.EBUSY: _LOCKED,
+    errno.EDEADLK: _LOCKED,
+    errno.ENOLCK: _LOCKED,
+    errno.ETXTBSY: _LOCKED,
+    errno.EMFILE: _OPEN,
+    errno.ENFILE: _OPEN,
+    errno.ENOMEM: "free memory, or ask for less at once",
+    errno.EINTR: "run again",
+    errno.EISDIR: "move the folder aside and put the file in its place",
+    errno.ENOTDIR: "mend its path, of which a part is a file and no folder",
+    errno.ELOOP: "mend the link, which leads back to itself",
+    errno.ENAMETOOLONG: "give its folder a shorter path",
+    errno.ENOENT: "put it there, or mount the disk that it lies on",
+}
+
+
+def read_trouble(error: BaseException) -> str | None:
+    """Return why the system lets nobody read a file, and what to do; None for damage.
+
+    The file itself may be whole. Libraries hide what the system said in a paragraph, or
+    in the error before theirs. An invalid argument is what damaged files make them ask.
+
+    >>> read_trouble(OSError("unable to lock file, errno = 11"))[:47]
+    'cannot be read (Resource temporarily unavailable'
+    """
+    number = _system_number(error)
+    if number is None:
+        return None
+    disk = "the file may be whole, so look after the disk or network that it lies on"
+    remedy = _READ_REMEDIES.get(number, f"{disk}, then run again")
+    words = "not enough memory" if number == errno.ENOMEM else os.strerror(number)
+    return f"cannot be read ({words}): {remedy}"
+
+
+def _system_number(error: BaseException | None) -> int | None:
+    """Return the system's number for what went wrong, None where it said nothing."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        stated = _NUMBERED.search(str(error))
+        kinds = (n for kind, n in _NUMBERS.items() if isinstance(error, kind))
+        number = getattr(error, "errno", None) or next(kinds, None)
+        if number is None and stated is not None:
+            number = int(stated[1])
+        if number and number != errno.EINVAL:
+            return int(number)
+        hidden = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or hidden
+    return None
+
+
+def _dangling(path: Path) -> str:
+    """Return what is wrong with a link to nothing, and what to do."""
+    target = str(path.readlink())
+    annex = "get it (`git annex get`)" if ".git/annex" in target else "mend the link"
+    return f"is a link to nothing ({target}): {annex}, or mount the disk it points to"

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from minddiff_utils.errors import DataError, check_exists, check_finite, check_shape
+from minddiff_utils.reading import reading
 
 if TYPE_CHECKING:
     import torch
@@ -157,13 +158,12 @@ def read_png(path: Path) -> Images:
         The file is missing or no image.
     """
     check_exists(path, "Image", "name an image file that exists")
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), np.uint8)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise DataError(
-            f"Image {path} is truncated or of an unknown kind: replace it."
-        ) from error
+    found = "is truncated or of an unknown kind"
+    with (
+        reading(path, DataError, found=found, remedy="replace it", what="Image"),
+        Image.open(path) as image,
+    ):
+        return np.asarray(image.convert("RGB"), np.uint8)
 
 
 def encode_png(image: Images) -> bytes:

@@ -11,25 +11,31 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 """
 
 import json
-import zlib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
-from minddiff_utils.errors import DataError, check_choice, check_exists, check_shape
-from minddiff_utils.nsd_facts import FACTS
+from minddiff_utils.errors import DataError, check_choice, check_shape
+from minddiff_utils.nsd_betas import read_betas_hdf5, read_betas_nii, voxel_indices
+from minddiff_utils.nsd_facts import FACTS, N_TRIALS
+from minddiff_utils.nsd_files import (
+    dataset,
+    first_volume,
+    guard,
+    is_there,
+    load_image,
+    open_hdf5,
+    read_volume,
+    source,
+    wrong,
+)
 from minddiff_utils.nsd_space import check_axes, check_same_space
 from minddiff_utils.nsd_text import (
     NEEDED_LABELS,
@@ -55,7 +61,6 @@ __all__ = [
 ]
 
 IntArray = npt.NDArray[np.int64]
-Voxels = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Hemisphere = Literal["lh", "rh"]
 #: A subject, or the group surface.
@@ -63,8 +68,6 @@ Anatomy = int | Literal["fsaverage"]
 Container = Literal["auto", "hdf5", "nii.gz"]
 VoxelSet = Literal["areas", "nsdgeneral"]
 
-#: Trials per session, always (NSD Data Manual, technical notes).
-N_TRIALS = 750
 #: int16 units per percent signal change in every beta file (NSD `export.m`).
 BETA_SCALE = 300
 #: Images of the experiment, images per subject, images shared by all subjects.
@@ -75,13 +78,6 @@ N_SHARED = 1_000
 NO_DATA = 9999
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
-_REMEDY = "name the right folder (--nsd-root), or make one with `minddiff simulate`"
-#: What the libraries raise at damaged files; h5py also says KeyError and RuntimeError,
-#: and JSON that is nested too deeply is a RecursionError, which is a RuntimeError.
-_DAMAGED = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError, OverflowError),
-    *(zlib.error, ImageFileError),
-)
 
 
 @dataclass(frozen=True)
@@ -138,144 +134,21 @@ def to_percent(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return raw.astype(np.float32) / np.float32(BETA_SCALE)
 
 
-def voxel_indices(mask: Mask) -> Voxels:
-    """Return (n_voxels, 3) indices of `mask`'s voxels in C order: k runs fastest.
-
-    This is the order of the columns of every response matrix of this project.
-
-    >>> voxel_indices(np.array([[[True, False], [True, True]]])).tolist()
-    [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
-    """
-    return np.argwhere(mask).astype(np.int32)
-
-
-# --- reading single files -----------------------------------------------------------
-
-
-@contextmanager
-def _guard(path: Path, what: str) -> Iterator[None]:
-    """Turn a missing or unreadable file into one sentence."""
-    check_exists(path, what, _REMEDY)
-    try:
-        yield
-    except (*_DAMAGED, MatReadError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{what} at {path} is truncated or not in NSD's format ({reason}): "
-            "delete it and download or simulate it again."
-        ) from error
-
-
-def _wrong(path: Path, found: str, expected: str) -> DataError:
-    return DataError(
-        f"{path} holds {found}, but {expected} is expected: "
-        "replace it by NSD's own file, or simulate the folder again."
-    )
-
-
-def _load(path: Path) -> SpatialImage:
-    image = nib.load(path)
-    if not isinstance(image, SpatialImage):
-        raise ImageFileError(f"{type(image).__name__} is no volume")
-    return image
-
-
-def _first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
-    """Return the first volume that can be read, and its file."""
-    for path in paths:
-        with suppress(*_DAMAGED):
-            return path, _load(path)
-    return None
-
-
-def _volume(path: Path, what: str) -> npt.NDArray[Any]:
-    """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
-    with _guard(path, what):
-        return np.asanyarray(_load(path).dataobj)
-
-
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    if name not in file or not isinstance(file[name], h5py.Dataset):
-        held = ", ".join(map(str, file)) or "nothing"
-        raise _wrong(path, f"{held}", f"a dataset named {name!r}")
-    return file[name]
-
-
-def _check_int16(dtype: np.dtype[Any], path: Path) -> None:
-    if dtype.kind != "i" or dtype.itemsize != 2:
-        raise _wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
-
-
-def _read_betas_nii(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
-    with _guard(path, "Betas"):
-        image = _load(path)
-    _check_int16(image.get_data_dtype(), path)
-    check_shape(image.shape, (*mask.shape, N_TRIALS), f"Betas in {path}")
-    with _guard(path, "Betas"):
-        data = np.asanyarray(image.dataobj)  # int16: NSD's slope 0 means no scaling
-    _check_int16(data.dtype, path)
-    return np.ascontiguousarray(data[mask].T, dtype=np.int16)
-
-
-def _read_chunks(data: h5py.Dataset, ijk: Voxels) -> npt.NDArray[np.int16] | None:
-    """Return betas chunk by chunk, (750, n_voxels); None if chunks are not NSD's.
-
-    NSD's chunk is one voxel by 750 trials, uncompressed. Chunks are taken whole, in the
-    order of their index and only for the voxels asked: as a selection, HDF5 would copy
-    every number on its own (tests/benchmarks/read_nsd.py).
-    """
-    if data.chunks != (N_TRIALS, 1, 1, 1) or data.id.get_create_plist().get_nfilters():
-        return None
-    rows = np.empty((len(ijk), N_TRIALS), data.dtype)
-    as_bytes = rows.view(np.uint8)
-    for row in np.lexsort(ijk.T):  # k slowest, i fastest
-        i, j, k = ijk[row].tolist()
-        try:
-            data.id.read_direct_chunk((0, k, j, i), out=as_bytes[row])
-        except (RuntimeError, ValueError):  # never written: HDF5 fills only selections
-            rows[row] = data[:, k, j, i]
-    return np.ascontiguousarray(rows.T, np.int16)
-
-
-def _read_planes(data: h5py.Dataset, ijk: Voxels) -> npt.NDArray[np.int16]:
-    """Return betas, (750, n_voxels), plane by plane; for files with other chunks."""
-    betas = np.empty((N_TRIALS, len(ijk)), np.int16)
-    for k in np.unique(ijk[:, 2]):
-        columns = np.flatnonzero(ijk[:, 2] == k)
-        i, j = ijk[columns, 0], ijk[columns, 1]
-        block = data[:, k, j.min() : j.max() + 1, i.min() : i.max() + 1]
-        betas[:, columns] = block[:, j - j.min(), i - i.min()]
-    return betas
-
-
-def _read_betas_hdf5(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
-    ijk = voxel_indices(mask)
-    with _guard(path, "Betas"), h5py.File(path, "r") as file:
-        data = _dataset(file, "betas", path)
-        _check_int16(data.dtype, path)
-        expected = (N_TRIALS, *mask.shape[::-1])  # MATLAB's order seen from Python
-        check_shape(data.shape, expected, f"Betas in {path}")
-        betas = _read_chunks(data, ijk)
-        return _read_planes(data, ijk) if betas is None else betas
-
-
-def _read_json(path: Path, what: str) -> Any:
-    with _guard(path, what):
-        return json.loads(path.read_text(encoding="utf-8"))
+# --- checks ------------------------------------------------------------------------
 
 
 def _design_array(
     raw: dict[str, Any], name: str, shape: tuple[int, ...], path: Path
 ) -> IntArray:
     if name not in raw:
-        raise _wrong(path, "no variable " + repr(name), "NSD's experimental design")
+        raise wrong(path, "no variable " + repr(name), "NSD's experimental design")
     values = np.asarray(raw[name])
     check_shape(values.shape, shape, f"{name} in {path}")
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise _wrong(path, f"no numbers or fractions in {name}", "1-based indices")
+        raise wrong(path, f"no numbers or fractions in {name}", "1-based indices")
     as_int = values.astype(np.int64)  # MATLAB's uint16 would wrap below zero
     if not np.array_equal(as_int, values) or as_int.min() < 1:
-        raise _wrong(path, f"values below 1 or fractions in {name}", "1-based indices")
+        raise wrong(path, f"values below 1 or fractions in {name}", "1-based indices")
     return as_int
 
 
@@ -285,7 +158,7 @@ def _check_whole(
     """Raise DataError unless the columns hold numbers, and none is missing."""
     for name in columns:
         if table[name].dtype.kind not in "iuf" or table[name].isna().any():
-            raise _wrong(path, f"words or gaps in the column {name}", what)
+            raise wrong(path, f"words or gaps in the column {name}", what)
 
 
 # --- the tree -----------------------------------------------------------------------
@@ -358,16 +231,16 @@ class NsdTree:
             The file is missing, damaged, or not NSD's design.
         """
         path = self.experiment_file("nsd_expdesign.mat")
-        with _guard(path, "Experimental design"):
+        with guard(path, "Experimental design"):
             raw = loadmat(path)
         n_order = 40 * N_TRIALS
         order = _design_array(raw, "masterordering", (1, n_order), path)[0] - 1
         images = _design_array(raw, "subjectim", (8, N_IMAGES_SUBJECT), path) - 1
         shared = _design_array(raw, "sharedix", (1, N_SHARED), path)[0] - 1
         if order.max() >= N_IMAGES_SUBJECT or images.max() >= N_IMAGES:
-            raise _wrong(path, "indices beyond the last image", "NSD's design")
+            raise wrong(path, "indices beyond the last image", "NSD's design")
         if not (images[:, :N_SHARED] == shared).all():
-            raise _wrong(path, "subjects with other shared images", "the same 1000")
+            raise wrong(path, "subjects with other shared images", "the same 1000")
         return Design(order, images)
 
     def trials(self, subject: int, n_sessions: int) -> Trials:
@@ -389,17 +262,17 @@ class NsdTree:
             something else.
         """
         path = self.experiment_file("nsd_stim_info_merged.csv")
-        with _guard(path, "Stimulus table"):
+        with guard(path, "Stimulus table"):
             table = pd.read_csv(path, index_col=0)
         lacking = ", ".join(n for n in (*columns, "nsdId") if n not in table)
         if lacking:
-            raise _wrong(path, f"no column {lacking}", "NSD's stimulus table")
+            raise wrong(path, f"no column {lacking}", "NSD's stimulus table")
         check_shape(table.shape, (N_IMAGES, None), f"Stimulus table {path}")
         _check_whole(table, set(columns) - {"cocoSplit", "shared1000"}, path, "numbers")
         if "cocoSplit" in columns and table["cocoSplit"].isna().any():
-            raise _wrong(path, "gaps in the column cocoSplit", "train2017 or val2017")
+            raise wrong(path, "gaps in the column cocoSplit", "train2017 or val2017")
         if not np.array_equal(table["nsdId"], np.arange(N_IMAGES)):
-            raise _wrong(path, "rows out of order", "row r to describe nsdId r")
+            raise wrong(path, "rows out of order", "row r to describe nsdId r")
         return table
 
     def stimuli(self, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
@@ -411,14 +284,14 @@ class NsdTree:
             The file is missing, damaged, of another kind, or lacks an image.
         """
         path = self.stimuli_folder() / "nsd_stimuli.hdf5"
-        with _guard(path, "Stimuli"), h5py.File(path, "r") as file:
-            bricks = _dataset(file, "imgBrick", path)
+        with guard(path, "Stimuli"), open_hdf5(path) as file:
+            bricks = dataset(file, "imgBrick", path)
             check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
             if bricks.dtype != np.uint8:
-                raise _wrong(path, f"{bricks.dtype} images", "uint8")
+                raise wrong(path, f"{bricks.dtype} images", "uint8")
             if bricks.shape[1] != bricks.shape[2]:
                 sides = f"{bricks.shape[1]} x {bricks.shape[2]}"
-                raise _wrong(path, f"images of {sides} px", "squares")
+                raise wrong(path, f"images of {sides} px", "squares")
             wanted = np.asarray(nsd_id, np.int64)
             if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(bricks):
                 raise DataError(
@@ -465,20 +338,21 @@ class NsdTree:
             The file is missing, or no file of captions.
         """
         path = self.captions_file(split)
-        raw = _read_json(path, "COCO captions")
+        with guard(path, "COCO captions"):
+            raw = json.loads(path.read_text(encoding="utf-8"))
         try:
             return read_captions(raw)
         except ValueError as error:
-            raise _wrong(path, str(error), "COCO's caption annotations") from error
+            raise wrong(path, str(error), "COCO's caption annotations") from error
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
         path = self.subject_folder(subject) / "behav" / "responses.tsv"
-        with _guard(path, "Behavioural responses"):
+        with guard(path, "Behavioural responses"):
             table = pd.read_csv(path, sep="\t")
         lacking = {"SESSION", "73KID", "10KID"} - set(table.columns)
         if lacking:
-            raise _wrong(path, f"no column {lacking.pop()}", "NSD's responses")
+            raise wrong(path, f"no column {lacking.pop()}", "NSD's responses")
         _check_whole(table, ["SESSION", "73KID", "10KID"], path, "numbers")
         return table
 
@@ -499,11 +373,13 @@ class NsdTree:
         missing = sorted(set(sessions) - set(self.sessions(subject)))
         if missing:
             listed = ", ".join(map(str, missing))
+            folder = self.betas_folder(subject)
             most = FACTS[subject].n_sessions
             known = f" (NSD has {most} of this subject)" if missing[-1] > most else ""
             raise DataError(
                 f"Subject {subject} lacks the betas of session {listed} in "
-                f"{self.betas_folder(subject)}{known}: {_REMEDY}, or lower "
+                f"{folder}{known}: "
+                f"{source(folder)}, or lower "
                 "data.sessions."
             )
 
@@ -522,7 +398,7 @@ class NsdTree:
         """
         path = self.betas_file(subject, session, container)
         self.check_space(subject, path)
-        read = _read_betas_hdf5 if path.suffix == ".hdf5" else _read_betas_nii
+        read = read_betas_hdf5 if path.suffix == ".hdf5" else read_betas_nii
         return read(path, mask)
 
     def betas_file(
@@ -533,14 +409,14 @@ class NsdTree:
         stem = self.betas_folder(subject) / f"betas_session{session:02d}"
         hdf5, nii = Path(f"{stem}.hdf5"), Path(f"{stem}.nii.gz")
         use_nii = container == "nii.gz" or (
-            container == "auto" and nii.exists() and not hdf5.exists()
+            container == "auto" and is_there(nii) and not is_there(hdf5)
         )
         return nii if use_nii else hdf5
 
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
         path = self.func_folder(subject) / "brainmask.nii.gz"
-        values = _volume(path, "Brain mask")
+        values = read_volume(path, "Brain mask")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Brain mask {path}")
         return np.asarray(values > 0)
@@ -554,30 +430,30 @@ class NsdTree:
         func = self.func_folder(subject)
         names = func / "brainmask.nii.gz", func / "roi" / "Kastner2015.nii.gz"
         known = (self.betas_folder(subject) / "ncsnr.nii.gz", *names)
-        beside = _first_volume(p for p in known if p != path)
+        beside = first_volume(p for p in known if p != path)
         if beside is None:
             return
         if path.suffix == ".hdf5":
             check_axes(*beside, path)
             return
-        with _guard(path, "Volume"):
-            image = _load(path)
+        with guard(path, "Volume"):
+            image = load_image(path)
         check_same_space(path, image, *beside)
 
     def affine(self, subject: int) -> npt.NDArray[np.float64]:
         """Return the (4, 4) affine of the functional volumes, mm."""
         path = self.func_folder(subject) / "brainmask.nii.gz"
-        with _guard(path, "Brain mask"):
-            return np.asarray(_load(path).affine, np.float64)
+        with guard(path, "Brain mask"):
+            return np.asarray(load_image(path).affine, np.float64)
 
     def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
         path = self.betas_folder(subject) / "ncsnr.nii.gz"
-        values = _volume(path, "Noise-ceiling SNR").astype(np.float32)
+        values = read_volume(path, "Noise-ceiling SNR").astype(np.float32)
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
         if (values < 0).any() or np.isinf(values).any():
-            raise _wrong(path, "negative or infinite values", "a signal-to-noise ratio")
+            raise wrong(path, "negative or infinite values", "a signal-to-noise ratio")
         return values
 
     def roi(self, subject: int, name: str) -> IntArray:
@@ -589,18 +465,18 @@ class NsdTree:
             The file is missing or damaged, or a value is no label.
         """
         path = self.func_folder(subject) / "roi" / f"{name}.nii.gz"
-        values = _volume(path, f"Region volume {name}")
+        values = read_volume(path, f"Region volume {name}")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Region volume {path}")
         if not np.isfinite(values).all():
-            raise _wrong(path, "NaN or infinite values", "labels")
+            raise wrong(path, "NaN or infinite values", "labels")
         labels = values.astype(np.int64)
         allowed = {-1, 0, *self.roi_labels(subject, name).values()}
         odd = set(np.unique(values).tolist()) - allowed
         if odd:
             table = self.colour_table(subject, name)
             known = f" of {table.name}" if table.exists() else ""
-            raise _wrong(path, f"the value {min(odd):g}", f"-1, 0 or a label{known}")
+            raise wrong(path, f"the value {min(odd):g}", f"-1, 0 or a label{known}")
         return labels
 
     def colour_table(self, subject: int, name: str) -> Path:
@@ -616,15 +492,15 @@ class NsdTree:
             The table is damaged, or lacks labels that the areas are made of.
         """
         path = self.colour_table(subject, name)
-        if not path.exists() and name in ROI_LABELS:
+        if not is_there(path) and name in ROI_LABELS:
             return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
-        with _guard(path, f"Colour table of {name}"):
+        with guard(path, f"Colour table of {name}"):
             labels = read_labels(path.read_text("utf-8-sig"))
         lacking = [n for n in NEEDED_LABELS.get(name, ()) if n not in labels]
         if lacking:
             held = ", ".join(labels)[:200] or "no label at all"
             expected = f"a label {', '.join(lacking)}"
-            raise _wrong(path, held, f"{expected}, spelled so,")
+            raise wrong(path, held, f"{expected}, spelled so,")
         return labels
 
     # Surfaces
@@ -638,7 +514,7 @@ class NsdTree:
         """
         name = f"{hemisphere}.func1pt8-to-{surface}.mgz"
         path = self.subject_folder(subject) / "transforms" / name
-        values = _volume(path, "Surface transform").astype(np.float64)
+        values = read_volume(path, "Surface transform").astype(np.float64)
         check_shape(values.shape, (None, 1, 1, 3), f"Surface transform {path}")
         values = values.reshape(-1, 3)
         values[(values == NO_DATA).any(axis=1)] = np.nan
@@ -651,11 +527,11 @@ class NsdTree:
         """
         name = f"{hemisphere}.white-to-fsaverage.mgz"
         path = self.subject_folder(subject) / "transforms" / name
-        values = _volume(path, "Surface transform")
+        values = read_volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
         index: IntArray = np.rint(values.ravel()).astype(np.int64) - 1
         if index.min() < 0:
-            raise _wrong(path, "an index below 1", "1-based vertices")
+            raise wrong(path, "an index below 1", "1-based vertices")
         return index
 
     def surface(
@@ -663,7 +539,7 @@ class NsdTree:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
         path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
-        with _guard(path, "Surface"):
+        with guard(path, "Surface"):
             vertices, faces = _FREESURFER.read_geometry(path)
         return np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
 
@@ -679,7 +555,7 @@ class NsdTree:
         path = (
             self.freesurfer_folder(subject, "surf") / f"{hemisphere}.full.flat.patch.3d"
         )
-        with _guard(path, "Flat map"):
+        with guard(path, "Flat map"):
             data = path.read_bytes()
             magic, n_vertices = np.frombuffer(data, ">i4", 2).tolist()
             if magic != -1 or len(data) != 8 + 16 * n_vertices:
@@ -696,7 +572,7 @@ class NsdTree:
     ) -> npt.NDArray[np.float32]:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
         path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
-        with _guard(path, "Surface values"):
+        with guard(path, "Surface values"):
             return np.asarray(_FREESURFER.read_morph_data(path), np.float32)
 
     # The whole tree
@@ -745,7 +621,7 @@ def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
             f"list nsdId {trials.nsd_id[wrong[0]]} there, as nsd_expdesign.mat does "
             f"({len(wrong)} trials differ): use the two files of one release."
         )
-    if not (tree.subject_folder(subject) / "behav" / "responses.tsv").exists():
+    if not is_there(tree.subject_folder(subject) / "behav" / "responses.tsv"):
         return
     behaviour = tree.responses(subject)
     behaviour = behaviour[behaviour["SESSION"] <= n_sessions]

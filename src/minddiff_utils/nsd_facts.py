@@ -16,8 +16,11 @@ __all__ = [
     "FACTS",
     "FIRST_SHARED",
     "IMAGE_SIZE",
+    "MARK",
     "N_FSAVERAGE",
     "N_SESSIONS",
+    "N_TRIALS",
+    "PARTS",
     "SEEN",
     "SHARED_ENDS",
     "SUBJECT1",
@@ -25,6 +28,12 @@ __all__ = [
     "Facts",
 ]
 
+#: Trials per session, always (NSD Data Manual, technical notes).
+N_TRIALS = 750
+#: What a simulation leaves in a folder of its own.
+MARK = "IN_SILICO.txt"
+#: The folders below NSD's root.
+PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
 #: Sessions of the design; not every subject came to all of them.
 N_SESSIONS = 40
 

@@ -40,13 +40,14 @@ from minddiff_utils.backbone import find_device, full_float32, load_torchvision
 from minddiff_utils.errors import DataError, ModelError, check_choice, check_shape
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD, resize
 from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.reading import reading
 from minddiff_utils.rows import Images, in_blocks
 
 load_torchvision()
 
 import open_clip  # noqa: E402  (after the shim)
 from open_clip.model import CLIP  # noqa: E402
-from safetensors import SafetensorError, safe_open  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from torchvision import models as torchvision_models  # noqa: E402
 
 __all__ = [
@@ -465,14 +466,15 @@ def _check_file(path: Path, network: str) -> None:
     ModelError
         The file is no safetensors file, or a weight is missing, unknown or misshapen.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118  (no dict)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path} is not a safetensors file ({error}): convert the published"
-            " weights with safetensors, a renamed .pth is refused."
-        ) from error
+    no_file = "is not a safetensors file"
+    convert = (
+        "convert the published weights with safetensors, a renamed .pth is refused"
+    )
+    with (
+        reading(path, ModelError, found=no_file, remedy=convert),
+        safe_open(path, framework="pt") as file,
+    ):
+        found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118  (no dict)
     expected, label = state_shapes(network), _LABELS[network]
     remedy = "write the published state dict there with its keys unchanged"
     missing = [k for k in expected if k not in found and not _is_counter(k)]

@@ -25,6 +25,7 @@ from minddiff_utils import kernels, provenance
 from minddiff_utils.config import Profile, project_root
 from minddiff_utils.errors import ConfigError, RunError, system_words
 from minddiff_utils.processes import visible_gpus
+from minddiff_utils.reading import reading
 from minddiff_utils.store import Tree, alone, sweep
 
 __all__ = [
@@ -129,13 +130,10 @@ def read_parameters(path: Path) -> dict[str, Any]:
     RunError
         No such cell, several of them, or something in it that is no literal.
     """
-    try:
+    no_notebook = "is no notebook that can be read"
+    with reading(path, RunError, found=no_notebook, remedy="restore it"):
         cells = nbformat.read(path, as_version=4).cells
         tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    except Exception as error:  # nbformat and its schema raise anything
-        raise RunError(
-            f"{path} is no notebook that can be read: restore it."
-        ) from error
     if len(tagged) != 1:
         raise RunError(
             f"{path.name} has {len(tagged)} cells tagged 'parameters', but must have "

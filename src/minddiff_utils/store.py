@@ -37,7 +37,8 @@ from minddiff_utils.config import (
     load_profile,
     read_environment,
 )
-from minddiff_utils.errors import ConfigError, StoreError, system_words
+from minddiff_utils.errors import ConfigError, StoreError, read_trouble, system_words
+from minddiff_utils.reading import reading
 from minddiff_utils.rows import BLOCK, Rows, in_blocks
 
 if TYPE_CHECKING:
@@ -366,7 +367,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def is_intact(path: Path) -> bool:
     """Return whether `path` exists and holds what was once written there."""
     digest = _read_manifest(path).get("sha256")
-    return path.is_file() and digest == provenance.digest_file(path)
+    with reading(path, StoreError, remedy="run again"):
+        return path.is_file() and digest == provenance.digest_file(path)
 
 
 def is_current(
@@ -721,13 +723,19 @@ def read_parts(
 
 
 def _require(path: Path) -> None:
-    if path.is_file():
-        return
-    if path.is_symlink() or path.exists():
-        what = "a link to nothing" if path.is_symlink() else "no file"
+    try:
+        if path.is_file():
+            return
+        is_there = path.exists()
+    except OSError as error:
+        raise StoreError(f"{path} {read_trouble(error)}.") from error
+    again = "move it away and run the notebook that writes it again"
+    if path.is_symlink():
         raise StoreError(
-            f"{path} is {what}: delete it and run the notebook that writes it again."
+            f"{path} is a link to nothing: mount the disk it points to, or {again}."
         )
+    if is_there:
+        raise StoreError(f"{path} is no file: {again}.")
     parts = _parts_of(path)
     if not parts:
         raise StoreError(
@@ -754,22 +762,13 @@ def _reading(path: Path, *, is_proven: bool = False) -> Iterator[None]:
     a damaged one, and a flipped bit in a number would be read as another number.
     """
     _require(path)
-    stated = None if is_proven else _read_manifest(path).get("sha256")
-    try:
+    remedy = "delete it and run again"
+    found = "is damaged and cannot be read"
+    with reading(path, StoreError, found=found, remedy=remedy):
+        stated = None if is_proven else _read_manifest(path).get("sha256")
         if stated is not None and stated != provenance.digest_file(path):
             raise ValueError("not the digest of its manifest")
         yield
-    except PermissionError as error:
-        raise StoreError(f"{path} may not be read: mend its permissions.") from error
-    except MemoryError as error:
-        raise StoreError(
-            f"{path} does not fit into memory: free some, or delete it and run again if"
-            " it is no larger than others of its kind."
-        ) from error
-    except Exception as error:  # a damaged file may raise anything
-        raise StoreError(
-            f"{path} is damaged and cannot be read: delete it and run again."
-        ) from error
 
 
 def _lacks(path: Path, names: Iterable[str]) -> StoreError:
@@ -798,7 +797,7 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Arr
         as such a name is asked for.
     """
     found = _Arrays(path)
-    with _reading(path), h5py.File(path, "r") as file:
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
 
         def visit(name: str, item: object) -> None:
             wanted = names is None or name in names
@@ -825,13 +824,16 @@ def read_rows(path: Path, name: str) -> Rows:
 
     def read(wanted: npt.NDArray[np.int64]) -> Array:
         found = np.empty((len(wanted), *shape[1:]), dtype)
-        with _reading(path, is_proven=True), h5py.File(path, "r") as file:
+        with (
+            _reading(path, is_proven=True),
+            h5py.File(path, "r", locking=False) as file,
+        ):
             stored = file[name]
             for row in np.argsort(wanted, kind="stable"):  # in the file's own order
                 stored.read_direct(found, int(wanted[row]), int(row))
         return found
 
-    with _reading(path), h5py.File(path, "r") as file:
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
         known = isinstance(file.get(name), h5py.Dataset)
         if known:
             shape, dtype = file[name].shape, file[name].dtype
@@ -842,7 +844,7 @@ def read_rows(path: Path, name: str) -> Rows:
 
 def read_attrs(path: Path) -> dict[str, Any]:
     """Return the attributes of the HDF5 file at `path`."""
-    with _reading(path), h5py.File(path, "r") as file:
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
         return {str(k): v for k, v in file.attrs.items()}
 
 

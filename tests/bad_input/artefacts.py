@@ -122,12 +122,16 @@ CASES = {
     # responses.h5 and stimuli.h5
     "responses gone": _case(decode, RESPONSES, gone, "does not exist", "run the note"),
     "responses cut short": _case(decode, RESPONSES, cut),
-    "responses empty": _case(decode, RESPONSES, holds("")),
+    "responses empty": _case(decode, RESPONSES, holds(""), "is empty"),
     "responses of text": _case(decode, RESPONSES, holds("no numbers here")),
-    "responses a folder": _case(decode, RESPONSES, a_folder, "is no file"),
-    "responses a loop": _case(decode, RESPONSES, a_loop, "a link to nothing"),
+    "responses a folder": _case(
+        decode, RESPONSES, a_folder, "is no file", "move it away"
+    ),
+    "responses a loop": _case(
+        decode, RESPONSES, a_loop, "a link to nothing", "mount the disk"
+    ),
     "responses a link to nothing": _case(
-        decode, RESPONSES, a_dangling_link, "a link to nothing"
+        decode, RESPONSES, a_dangling_link, "a link to nothing", "mount the disk"
     ),
     "responses without a split": _case(
         decode, RESPONSES, h5("split", None), "lacks split"
@@ -181,7 +185,7 @@ CASES = {
     "stage 1's table gone": _case(
         take_stock, STAGE1, gone, "does not exist", "run the notebook"
     ),
-    "stage 1's table empty": _case(take_stock, STAGE1, holds("")),
+    "stage 1's table empty": _case(take_stock, STAGE1, holds(""), "is empty"),
     "stage 1's table not UTF-8": _case(take_stock, STAGE1, holds(b"a\n\xff\n")),
     "stage 1's table without methods": _case(
         take_stock, STAGE1, without("method"), "lacks the column method"
@@ -266,7 +270,7 @@ CASES = {
     ),
     "a figure cut short": _case(report, f"{FIGURES}/gallery.png", cut),
     "a figure a folder": _case(
-        report, f"{FIGURES}/gallery.png", a_folder, "is no file"
+        report, f"{FIGURES}/gallery.png", a_folder, "is no file", "move it away"
     ),
     "a printed table empty": _case(
         report, f"{TABLES}/T1_comparison.md", holds(""), "holds no table"
@@ -292,7 +296,7 @@ CASES = {
     ),
     # minddiff claims
     "no ledger": _case(CLAIMS, LEDGER, gone, "does not exist", "run the notebook"),
-    "an empty ledger": _case(CLAIMS, LEDGER, holds("")),
+    "an empty ledger": _case(CLAIMS, LEDGER, holds(""), "is empty"),
     "a ledger without verdicts": _case(
         CLAIMS,
         LEDGER,

@@ -44,8 +44,8 @@ BRICK, COCO = (
 )
 BEHAVIOUR = f"{NSD}/nsddata/ppdata/subj01/behav/responses.tsv"
 CTAB = f"{NSD}/nsddata/freesurfer/subj01/label/Kastner2015.mgz.ctab"
-AGAIN, REPLACE = "download or simulate it again", "replace it by NSD's own file"
-NAME = "name the right folder"
+AGAIN = REPLACE = "simulate the folder again"
+NAME, MOVE = "name the right folder", "move the folder aside"
 EMPTY, COMPARE = "zeros or one value throughout", "compare it with its source"
 _XYZ = (None, None, None)
 
@@ -93,8 +93,8 @@ CASES = {
     # the experiment's design
     "design gone": _case(DESIGN, gone, "not found", NAME),
     "design cut short": _case(DESIGN, cut, "truncated or not", AGAIN),
-    "design empty": _case(DESIGN, holds(""), "truncated or not", AGAIN),
-    "design a folder": _case(DESIGN, a_folder, "truncated or not", AGAIN),
+    "design empty": _case(DESIGN, holds(""), "is empty", AGAIN),
+    "design a folder": _case(DESIGN, a_folder, "Is a directory", MOVE),
     "design without order": _case(
         DESIGN, matlab("masterordering", None), "no variable", REPLACE
     ),
@@ -127,7 +127,7 @@ CASES = {
     ),
     # the table of stimuli
     "table gone": _case(TABLE, gone, "not found", NAME),
-    "table empty": _case(TABLE, holds(""), "truncated or not", AGAIN),
+    "table empty": _case(TABLE, holds(""), "is empty", AGAIN),
     "table not UTF-8": _case(TABLE, holds(b"a,b\n\xff,\xfe\n"), "truncated", AGAIN),
     "table without cocoId": _case(
         TABLE, words("cocoId", "coco_id", 1), "no column cocoId", REPLACE
@@ -165,13 +165,15 @@ CASES = {
         "SESSION",
         REPLACE,
     ),
-    "behaviour a folder": _case(BEHAVIOUR, a_folder, "truncated or not", AGAIN),
+    "behaviour a folder": _case(BEHAVIOUR, a_folder, "Is a directory", MOVE),
     # betas
     "betas cut short": _case(SESSION, cut, "truncated or not", AGAIN),
-    "betas empty": _case(SESSION, holds(""), "truncated or not", AGAIN),
-    "betas a folder": _case(SESSION, a_folder, "truncated or not", AGAIN),
-    "betas a loop": _case(SESSION, a_loop, "not found", NAME),
-    "betas a link to nothing": _case(SESSION, a_dangling_link, "not found", NAME),
+    "betas empty": _case(SESSION, holds(""), "is empty", AGAIN),
+    "betas a folder": _case(SESSION, a_folder, "Is a directory", MOVE),
+    "betas a loop": _case(SESSION, a_loop, "Too many levels", "mend the link"),
+    "betas a link to nothing": _case(
+        SESSION, a_dangling_link, "link to nothing (not fetched)", "mend the link"
+    ),
     "betas under another name": _case(
         SESSION, h5_only("beta", (3,), "i2"), "beta, but a dataset named", REPLACE
     ),

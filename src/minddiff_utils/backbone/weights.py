@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from minddiff_utils.backbone.hub import download_command, pinned_file
-from minddiff_utils.backbone.libraries import SafetensorError, Scheduler, load_file
+from minddiff_utils.backbone.libraries import Scheduler, load_file
 from minddiff_utils.config import project_root
 from minddiff_utils.errors import ModelError
+from minddiff_utils.reading import reading
 
 __all__ = [
     "DIFFUSERS_WEIGHTS",
@@ -45,6 +46,7 @@ OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 _PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 
 State = dict[str, Tensor]
+_RESTORE = "restore the models' folder"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,20 +57,23 @@ def read_json(path: Path) -> dict[str, Any]:
     ModelError
         The file is missing, no JSON or no object.
     """
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: restore the models' folder.")
-    try:
+    with _reading(path, "is not valid JSON"):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is not valid JSON ({error}): restore the models' folder."
-        ) from error
     if not isinstance(content, dict):
         raise ModelError(
             f"{path} must hold a JSON object, not {type(content).__name__}: restore the"
             " models' folder."
         )
     return content
+
+
+@contextmanager
+def _reading(path: Path, found: str) -> Iterator[None]:
+    """Turn whatever the libraries raise at a file of a model into one sentence."""
+    with reading(path, ModelError, found=found, remedy=_RESTORE):
+        if not path.exists() and not path.is_symlink():
+            raise ModelError(f"{path} is missing: {_RESTORE}.")
+        yield
 
 
 @contextmanager
@@ -88,7 +93,7 @@ def building(path: Path) -> Iterator[None]:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits; it is not held in memory."""
-    with path.open("rb") as file:
+    with _reading(path, "cannot be understood"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -135,10 +140,8 @@ def _listed(sums: Path) -> list[tuple[str, str]]:
 
     Blank lines and comments (#) say nothing.
     """
-    try:
+    with reading(sums, ModelError, found="is no list of digests", remedy="restore it"):
         lines = sums.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{sums} is no list of digests: restore it.") from error
     pairs = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()
@@ -205,16 +208,9 @@ def load_weights(
     ModelError
         The file is missing or damaged, or its weights are not those of `model`.
     """
-    if not path.is_file():
-        raise ModelError(f"Weights not found at {path}: restore the models' folder.")
-    try:
+    with _reading(path, "does not fit its config"):
         state = load_file(path)
         model.load_state_dict(rename(state) if rename else state)
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{path} does not fit its config ({reason}): restore the models' folder."
-        ) from error
 
 
 def read_diffusers(

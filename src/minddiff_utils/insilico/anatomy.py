@@ -21,7 +21,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from minddiff_utils.config import project_root
-from minddiff_utils.errors import check_exists
+from minddiff_utils.errors import DataError, check_exists
+from minddiff_utils.reading import reading
 from minddiff_utils.rng import stream
 
 __all__ = [
@@ -166,11 +167,14 @@ def load_atlas() -> Atlas:
         If one of the two files is missing.
     """
     folder = project_root() / "data" / "atlas"
-    loaded = []
+    loaded, remedy = [], "restore data/atlas from the repository"
     for name in ("visual_atlas_fsaverage5.npz", "surfaces_fsaverage5.npz"):
         path = folder / name
-        check_exists(path, "Atlas file", "restore data/atlas from the repository")
-        with np.load(path, allow_pickle=False) as file:
+        check_exists(path, "Atlas file", remedy)
+        with (
+            reading(path, DataError, remedy=remedy, what="Atlas file"),
+            np.load(path, allow_pickle=False) as file,
+        ):
             loaded.append({key: file[key] for key in file.files})
     labels, meshes = loaded
     return {h: _surface(h, labels, meshes) for h in HEMISPHERES}

@@ -22,6 +22,7 @@ from minddiff_utils.config import AREAS, HVC, LVC
 from minddiff_utils.errors import DataError, check_exists, check_shape
 from minddiff_utils.insilico.brain import AREA_OF
 from minddiff_utils.insilico.folder import TRUTH
+from minddiff_utils.reading import reading
 
 __all__ = [
     "Recovery",
@@ -109,7 +110,11 @@ def read_truth(tree_nsd: Path, subject: int) -> Truth:
     """
     path = tree_nsd / TRUTH / f"subj{subject:02d}.npz"
     check_exists(path, "Truth", "simulate this subject first (notebook 00)")
-    with np.load(path, allow_pickle=False) as file:
+    remedy = "simulate this subject again (notebook 00)"
+    with (
+        reading(path, DataError, remedy=remedy, what="Truth"),
+        np.load(path, allow_pickle=False) as file,
+    ):
         n_voxels = len(file["voxel_ijk"])
         faulty = np.zeros(n_voxels, dtype=bool)
         faulty[file["tuning/zero"]] = True

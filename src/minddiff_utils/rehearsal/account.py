@@ -19,6 +19,7 @@ import psutil
 
 from minddiff_utils.config import Profile
 from minddiff_utils.errors import DataError
+from minddiff_utils.reading import reading
 from minddiff_utils.rehearsal.fits import FitTimes, n_train, whole_seconds
 from minddiff_utils.storage import (
     area_voxels,
@@ -125,16 +126,12 @@ def read_record(path: Path) -> Record:
     DataError
         The file is damaged.
     """
-    try:
+    no_record = "is no record of a rehearsal"
+    with reading(path, DataError, found=no_record, remedy="rehearse again"):
         facts = json.loads(path.read_text(encoding="utf-8"))
         steps = tuple(Step(**step) for step in facts.pop("steps"))
         fits = facts.pop("fits")
         return Record(**facts, steps=steps, fits=FitTimes(**fits) if fits else None)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path} is no record of a rehearsal ({error}): delete it, or rehearse "
-            "again."
-        ) from error
 
 
 def machine() -> str:
@@ -170,12 +167,10 @@ def read_steps(folder: Path) -> tuple[Step, ...]:
         stem = path.name.removesuffix(".run.json")
         notebook = stem.partition("_subj")[0]
         grows = GROWTH.get(notebook, "once")
-        try:
+        with reading(path, DataError, remedy="rehearse again"):
             run = json.loads(path.read_text(encoding="utf-8"))
             written = sum(size for size, _ in run["artefacts"].values())
             facts = (float(run["seconds"]), run["peak_mb"] / 1e3, written / 1e9)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path} is damaged: delete it and run again.") from error
         steps.append(Step(notebook, "", grows, *facts))
         steps += _sections(folder / f"{stem}.ipynb", notebook, grows)
     return tuple(steps)

@@ -19,19 +19,16 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 from collections.abc import Sequence
 from pathlib import Path
 
-from minddiff_utils.errors import DataError, check_choice
+from minddiff_utils.errors import DataError, check_choice, check_exists
 from minddiff_utils.nsd import NsdTree
-from minddiff_utils.nsd_facts import N_SESSIONS
+from minddiff_utils.nsd_facts import MARK, N_SESSIONS, PARTS
+from minddiff_utils.reading import reading
 from minddiff_utils.survey.experiment import look_at_experiment
 from minddiff_utils.survey.findings import Count, Finding, State, Survey
 from minddiff_utils.survey.looking import Scope
 from minddiff_utils.survey.subject import look_at_subject
 
 __all__ = ["Count", "Finding", "State", "Survey", "survey"]
-
-#: What the simulation leaves in a folder of its own.
-_MARK = "IN_SILICO.txt"
-_PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
 
 
 def survey(
@@ -68,14 +65,17 @@ def survey(
         check_choice(subject, range(1, 9), "subject")
     for session in sessions:
         check_choice(session, range(1, N_SESSIONS + 1), "sessions")
+    check_exists(root, "The NSD folder", "give its path")
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give the path of the NSD folder.")
-    if not any((root / part).is_dir() for part in _PARTS):
+    with reading(root, DataError, remedy="give the path of the NSD folder"):
+        is_nsd = any((root / part).is_dir() for part in PARTS)
+        is_real = not (root / MARK).is_file()
+    if not is_nsd:
         raise DataError(
-            f"{root} holds none of {', '.join(_PARTS)}: give the path of the folder "
+            f"{root} holds none of {', '.join(PARTS)}: give the path of the folder "
             "that contains them."
         )
-    is_real = not (root / _MARK).is_file()
     tree = NsdTree(root, betas_version)
     scope = Scope(tree, tuple(subjects), tuple(sessions), deep, is_real)
     experiment = look_at_experiment(scope)

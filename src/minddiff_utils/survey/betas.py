@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from minddiff_utils.errors import DataError, check_shape
 from minddiff_utils.nsd import N_TRIALS, Container
+from minddiff_utils.nsd_files import open_hdf5
 from minddiff_utils.survey.findings import Finding
-from minddiff_utils.survey.looking import UNREAD, Item, Scope, differs, look
+from minddiff_utils.survey.looking import UNREAD, Item, Scope, damage, differs, look
 from minddiff_utils.survey.packed import check_nii
 from minddiff_utils.survey.volumes import Grid, Volumes
 from minddiff_utils.validity import MOST_EMPTY, digest_betas, fault, where_held
@@ -34,15 +35,20 @@ def look_at_betas(
 ) -> tuple[list[Finding], set[int]]:
     """Return findings on the betas there and lacking, and the sound sessions."""
     folder = scope.tree.betas_folder(subject)
-    if not folder.is_dir():
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         held = sorted(p.name for p in folder.parent.glob("betas_*")) or ["nothing"]
         text = f"betas of {len(scope.asked(subject))} sessions"
         item = Item(subject, "betas", folder, text)
         found = f"no such folder; beside it: {', '.join(held)}"
         return [item.finding("missing", found, scope.remedy)], set()
+    except OSError as error:
+        item = Item(subject, "betas", folder, "a folder")
+        return [damage(item, error, scope.remedy)], set()
     findings, well, there = _too_many(scope, subject), set[int](), set[int]()
     seen = dict[str, str]()
-    for path in sorted(folder.glob("betas_session*")):
+    for path in (p for p in paths if p.name.startswith("betas_session")):
         finding, session, digest = _beta_file(scope, subject, path, volumes)
         if digest and seen.setdefault(digest, path.name) != path.name:
             found = f"the numbers of {seen[digest]} once more"
@@ -79,14 +85,18 @@ def _beta_file(
     if name is None:
         text = "betas_sessionNN.hdf5 or .nii.gz"
         item = Item(subject, "a file beside the betas", path, text)
-        remedy = "delete it if a download has left it behind"
+        remedy = "move it away if a download has left it behind"
         return item.finding("unexpected", path.name, remedy), 0, ""
     session = int(name[1])
     label = f"betas session {name[1]} {name[2]}"
     if not 1 <= session <= most:
         item = Item(subject, label, path, f"a session from 1 to {most}")
         found = f"session {session}, which the subject does not have"
-        return item.finding("damaged", found, "delete it, or give it its name"), 0, ""
+        return (
+            item.finding("damaged", found, "move it away, or give it its name"),
+            0,
+            "",
+        )
     grid = volumes.grid or ("X", "Y", "Z")
     text = f"int16, {' x '.join(map(str, grid))} x {N_TRIALS}"
     item = Item(subject, label, path, text)
@@ -106,7 +116,7 @@ def _check_betas(shape: Grid, dtype: np.dtype[Any], grid: Grid | None) -> str:
 def _read_hdf5(
     scope: Scope, where: tuple[int, int], path: Path, volumes: Volumes
 ) -> tuple[str, str]:
-    with h5py.File(path, "r") as file:  # refuses a file shorter than it says
+    with open_hdf5(path) as file:  # refuses a file shorter than it says
         data = file.get("betas")
         if not isinstance(data, h5py.Dataset):
             held = ", ".join(map(str, file)) or "nothing"

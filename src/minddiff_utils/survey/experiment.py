@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -21,6 +20,7 @@ from minddiff_utils.nsd_facts import (
     N_SESSIONS,
     SHARED_ENDS,
 )
+from minddiff_utils.nsd_files import open_hdf5
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import UNREAD, Item, Scope, damage, differs, look
 from minddiff_utils.survey.surfaces import look_at_surfaces
@@ -142,7 +142,7 @@ def _stimuli(scope: Scope, experiment: Experiment) -> Finding:
 
 def _read_stimuli(scope: Scope, path: Path, wanted: IntArray) -> tuple[None, str]:
     scope.tree.stimuli(wanted[:0])  # the reader's own checks, and no image
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         shape = file["imgBrick"].shape
     real = (N_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3)
     check_shape(

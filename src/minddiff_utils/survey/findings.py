@@ -13,12 +13,15 @@ import pandas as pd
 
 __all__ = ["UNREAD", "Count", "Finding", "State", "Survey"]
 
-State = Literal["ok", "missing", "damaged", "unexpected", "optional missing"]
+State = Literal[
+    "ok", "missing", "damaged", "unreadable", "unexpected", "optional missing"
+]
 
 _STATES: tuple[State, ...] = (
     "ok",
     "missing",
     "damaged",
+    "unreadable",
     "unexpected",
     "optional missing",
 )
@@ -41,8 +44,9 @@ class Finding:
     path : Path or None
         The file; None where several files must agree.
     state : str
-        "ok"; "missing" or "damaged", which a run would stumble over; "optional
-        missing", without which it goes on; "unexpected", not what NSD publishes.
+        "ok"; "missing", "damaged" or "unreadable" (the system lets nobody read it, it
+        may be whole), which a run would stumble over; "optional missing", without
+        which it goes on; "unexpected", not what NSD publishes.
     expected, found, remedy : str
         What should be there, what is, and what to do; `remedy` is empty if all is well.
     """
@@ -107,8 +111,9 @@ class Survey:
 
     @property
     def exit_code(self) -> int:
-        """Return 1 if a file is missing or damaged, else 0; the rest are warnings."""
-        return int(any(f.state in ("missing", "damaged") for f in self.findings))
+        """Return 1 if a file cannot be used, else 0; the rest are warnings."""
+        unusable = ("missing", "damaged", "unreadable")
+        return int(any(f.state in unusable for f in self.findings))
 
     def table(self) -> pd.DataFrame:
         """Return one row per finding: subject (NA: all), item, state, ..., path."""

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from minddiff_utils.errors import DataError
 from minddiff_utils.nsd import NsdTree
 from minddiff_utils.nsd_facts import FACTS, N_SESSIONS
+from minddiff_utils.nsd_files import again
+from minddiff_utils.reading import in_words
 from minddiff_utils.survey.findings import UNREAD, Finding, State
 
 __all__ = ["UNREAD", "Item", "Scope", "damage", "differs", "look"]
@@ -87,20 +89,20 @@ def look(
 
 
 def damage(item: Item, error: Exception, remedy: str) -> Finding:
-    """Return the finding for an error; what it says of path and remedy has a column."""
-    if isinstance(error.__cause__ or error, PermissionError):
-        return item.finding("damaged", "may not be read", "permit yourself to read it")
+    """Return the finding for an error; what it says of path and remedy has a column.
+
+    `remedy` is said where the error has none of its own, and no file to blame.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
-    if item.path is None:
-        wrong, _, last = text.rstrip(".").rpartition(": ")
-        return item.finding("damaged", wrong or last, last if wrong else remedy)
-    text = text.replace(f" at {item.path}", "").replace(str(item.path), item.path.name)
-    if isinstance(error, DataError):
-        wrong, _, last = text.rstrip(".").rpartition(": ")
-        text = wrong or last
-    else:
-        text = f"cannot be read ({text})"
-    return item.finding("damaged", text, f"delete it and {remedy} again")
+    if item.path is not None:
+        remedy = again(item.path)
+        if not isinstance(error, DataError):
+            text = in_words(item.path, error, "cannot be understood", remedy)
+        text = text.replace(f" at {item.path}", "")
+        text = text.replace(str(item.path), item.path.name)
+    wrong, _, last = text.rstrip(".").rpartition(": ")
+    state: State = "unreadable" if "cannot be read (" in wrong else "damaged"
+    return item.finding(state, wrong or last, last if wrong else remedy)
 
 
 def differs(found: object, expected: object) -> DataError:

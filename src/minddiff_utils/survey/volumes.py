@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.nsd_facts import FACTS, VOXEL_MM
+from minddiff_utils.nsd_files import again
 from minddiff_utils.prep import assign_areas
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import Item, Scope, differs, look
@@ -94,7 +95,7 @@ def _misplaced(
 
 
 def _spoilt(scope: Scope, finding: Finding, found: str) -> _Look:
-    remedy = f"delete it and {scope.remedy} again"
+    remedy = scope.remedy if finding.path is None else again(finding.path)
     return replace(finding, state="damaged", found=found, remedy=remedy), None
 
 
