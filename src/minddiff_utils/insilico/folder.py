@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from minddiff_utils.errors import DataError, system_words
+from minddiff_utils.nsd_facts import MARK
 from minddiff_utils.provenance import digest_file
 
 __all__ = ["PARTS", "TRUTH", "Renewal", "find", "renewing"]
@@ -28,8 +29,8 @@ __all__ = ["PARTS", "TRUTH", "Renewal", "find", "renewing"]
 PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
 TRUTH = "truth"
 #: A file by which a folder of ours is known, and the list of what is ours in it.
-_MARK, _LIST = "IN_SILICO.txt", "IN_SILICO.manifest.json"
-_MARK_TEXT = (
+_LIST = "IN_SILICO.manifest.json"
+MARK_TEXT = (
     "In-silico data in the layout of the Natural Scenes Dataset, written by\n"
     "minddiff-utils. No brain was scanned and no COCO image is in here.\n"
 )
@@ -71,7 +72,7 @@ class Renewal:
         both = {k: [*old.get(k, []), *new.get(k, [])] for k in sorted({*old, *new})}
         for name, contents in both.items():
             _check_place(self.root, name, contents)
-        self._write(_MARK, _MARK_TEXT)
+        self._write(MARK, MARK_TEXT)
         self._write(_LIST, _as_text({"key": "", "files": both}))
         for name in new:
             place = self.root / name
@@ -119,7 +120,7 @@ def renewing(root: Path) -> Iterator[Renewal]:
         root.mkdir(parents=True, exist_ok=True)
         _discard(root)
         (root / _UNFINISHED).mkdir(exist_ok=True)
-        (root / _UNFINISHED / _MARK).write_text(_MARK_TEXT, encoding="utf-8")
+        (root / _UNFINISHED / MARK).write_text(MARK_TEXT, encoding="utf-8")
         fresh = root / _UNFINISHED / "new"
         fresh.mkdir()
         yield Renewal(root, fresh)
@@ -188,7 +189,7 @@ def _check_ours(root: Path) -> None:
                 " in-silico data."
             )
         held = {path.name for path in root.iterdir()} - _OF_THE_SYSTEM - {_UNFINISHED}
-        if held and not (root / _MARK).is_file():
+        if held and not (root / MARK).is_file():
             raise DataError(
                 f"{root} holds files that no simulation wrote, perhaps the real NSD: "
                 "name another folder for the in-silico one, or move these files away."
@@ -252,7 +253,7 @@ def _discard(root: Path) -> None:
     folder = root / _UNFINISHED
     if not folder.is_dir() and not folder.is_symlink():
         return
-    mark = folder / _MARK
+    mark = folder / MARK
     if folder.is_symlink() or (any(folder.iterdir()) and not mark.is_file()):
         raise DataError(
             f"{folder} holds files that no simulation wrote: move it away, then run"
