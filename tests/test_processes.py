@@ -4,8 +4,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
+import pytest
+
+from minddiff_utils import processes
 
 _POOL = """
 import os, time
@@ -33,3 +37,13 @@ def test_a_worker_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
         parent.kill()
     _, alive = psutil.wait_procs([worker], timeout=10)
     assert not alive
+
+
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes_on_every_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, unit: int
+) -> None:
+    usage = SimpleNamespace(ru_maxrss=5000)
+    monkeypatch.setattr(processes.resource, "getrusage", lambda _: usage)
+    monkeypatch.setattr(processes.sys, "platform", system)
+    assert processes.peak_bytes() == 5000 * unit

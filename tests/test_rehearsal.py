@@ -381,6 +381,28 @@ def test_the_features_that_notebook_02_holds_are_counted() -> None:
     assert account.held_by_decoding(dense) == expected
 
 
+def test_memory_is_stated_for_the_real_size_not_for_the_rehearsed_one() -> None:
+    real = load_profile("nsd", {"subjects": [1]})
+    held = account.held_at_once(real)
+    assert held["02_decoding"] == account.held_by_decoding(real)
+    assert held["01_data_prep"] == pytest.approx(
+        11_694 * (2 * 37 * 750 + 8 * 9841), rel=1e-3
+    )
+    names = ("01_data_prep", "02_decoding", "03_stage1", "05_evaluation")
+    steps = tuple(account.Step(n, "", account.GROWTH[n], 1.0, 1.5) for n in names)
+    found = record(n_images=500, n_reconstruct=10)
+    peaks = account.whole_peaks(replace(found, steps=steps), real)
+    assert peaks["03_stage1"] == 1.5  # does not grow
+    share = {"01_data_prep": 500 / 9841, "02_decoding": 500 / 9841}
+    for name, part in (share | {"05_evaluation": 10 / 982}).items():
+        assert peaks[name] == pytest.approx(1.5 + held[name] / 1e9 * (1 - part))
+    shown = account.table(replace(found, steps=steps), real)
+    whole = shown.set_index("step")["whole_peak_gb"]
+    assert whole["05_evaluation"] == peaks["05_evaluation"]
+    same = replace(found, steps=steps, n_images=9841, n_reconstruct=982)
+    assert set(account.whole_peaks(same, real).values()) == {1.5}
+
+
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     each = {"c": 1e-3, "z": 2e-3, "clip": 1e-3}
     times = fits.FitTimes("voxel_selected", 8000, 11_694, 10.0, each, 2.5)
@@ -461,7 +483,8 @@ def test_the_plan_says_what_was_rehearsed_and_where(
     said = capsys.readouterr().out
     assert "Rehearsed on a machine, 2026-01-01, with 250 images of 1 session" in said
     assert "01_data_prep 1.6 h" in said
-    assert "holds 28 GB of features" in said
+    assert "Memory of one job beside its models" in said
+    assert "02_decoding 27.7 GB" in said
 
 
 def test_a_full_record_of_another_backbone_is_not_asked_for(

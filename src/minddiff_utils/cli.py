@@ -378,8 +378,9 @@ def _plan_notes(found: "Sequence[Prediction]", profile: Profile) -> list[str]:
 
 
 def _plan_space(profile: Profile) -> list[str]:
-    """Return what a run on the real data downloads and keeps, in GB."""
+    """Return what a run on the real data downloads, keeps and holds, in GB."""
     from minddiff_utils import storage
+    from minddiff_utils.rehearsal import held_at_once
 
     if profile.simulation is not None or profile.models.backbone != "sd14":
         return []
@@ -390,6 +391,8 @@ def _plan_space(profile: Profile) -> list[str]:
     ):
         parts = ", ".join(f"{k} {v / 1e9:,.1f}" for k, v in space.parts.items())
         lines.append(f"{words}: {space.total / 1e9:,.0f} GB ({parts}).")
+    held = ", ".join(f"{k} {v / 1e9:.1f} GB" for k, v in held_at_once(profile).items())
+    lines.append(f"Memory of one job beside its models, at the least: {held}.")
     return lines
 
 

@@ -30,7 +30,14 @@ from scipy import sparse
 from minddiff_utils.config import AREAS, HVC, LVC, DataConfig
 from minddiff_utils.errors import DataError, check_finite, check_shape
 from minddiff_utils.images import resize
-from minddiff_utils.nsd import N_SHARED, NsdTree, Trials, to_percent, voxel_indices
+from minddiff_utils.nsd import (
+    N_SHARED,
+    N_TRIALS,
+    NsdTree,
+    Trials,
+    to_percent,
+    voxel_indices,
+)
 from minddiff_utils.nsd_facts import FACTS, SUBJECT1
 from minddiff_utils.rows import Images, Rows, in_blocks
 from minddiff_utils.validity import Held, check_ncsnr, digest_betas, fault, where_held
@@ -471,7 +478,8 @@ def _read_trials(
     tree: NsdTree, subject: int, sessions: Sequence[int], mask: Mask
 ) -> tuple[npt.NDArray[np.int16], list[Held]]:
     """Return the betas of all sessions, and where each of them holds data."""
-    betas, held, seen = [], [], dict[str, int]()
+    betas = np.empty((len(sessions) * N_TRIALS, int(mask.sum())), np.int16)
+    held, seen = [], dict[str, int]()
     for n_read, session in enumerate(sessions, start=1):
         raw = tree.betas(subject, session, mask)
         found = where_held(raw)
@@ -485,11 +493,11 @@ def _read_trials(
                 f"its source and fetch it again, or do without session {session} "
                 "(data.only_sessions)."
             )
-        betas.append(raw)
+        betas[(n_read - 1) * N_TRIALS : n_read * N_TRIALS] = raw
         held.append(found)
         words = "subject %d: session %d read (%d of %d)"
         logger.info(words, subject, session, n_read, len(sessions))
-    return np.concatenate(betas), held
+    return betas, held
 
 
 def _read_areas(tree: NsdTree, subject: int) -> IntArray:
@@ -594,7 +602,7 @@ def _prepare_trials(
 ) -> _Prepared:
     """Standardise, average and count, a block of voxels at a time."""
     betas, repeats, ncsnr, keep = [], [], [], []
-    n_filled = n_invalid = 0
+    n_filled = n_invalid = n_limits = 0
     whole = np.concatenate([session.trials for session in held])
     rows = [trials.session == number for number in np.unique(trials.session)]
     for block in _blocks(raw.shape[1]):
@@ -613,18 +621,19 @@ def _prepare_trials(
         repeats.append(averaged.n_valid[averaged.image < N_SHARED])
         ncsnr.append(ncsnr_of_trials(z_all, trials.image_10k))  # NSD scales on all
         keep.append(valid)
+        found = raw[:, block][:, valid]
+        n_limits += int(((found == _INT16.min) | (found == _INT16.max)).sum())
         n_filled += averaged.n_filled
         n_invalid += sum(
             int(np.isnan(z[own][:, valid]).all(axis=0).sum()) for own in rows
         )
-    limits = (raw == _INT16.min) | (raw == _INT16.max)
     kept = np.concatenate(keep)
     counts = {
         "voxels left out: no valid session": int((~kept).sum()),
         "voxel-sessions left out: no data": n_invalid,
         "trials left out: no data": int((~whole).sum()),
         "values filled with 0: no valid repeat": n_filled,
-        "trial values at the int16 limits": int(limits[:, kept].sum()),
+        "trial values at the int16 limits": n_limits,
     }
     return _Prepared(
         np.hstack(betas), np.hstack(repeats), np.concatenate(ncsnr), kept, counts

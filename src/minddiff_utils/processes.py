@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, and the GPU of each.
+"""Processes that end with the one that started them, their GPU and their memory.
 
 A run that was killed must not go on unseen, in a job or in a worker of a pool, beside
 the run that takes its place. Place in the flow: layer 1.
@@ -6,12 +6,23 @@ the run that takes its place. Place in the flow: layer 1.
 
 import multiprocessing
 import os
+import resource
+import sys
 import threading
 from multiprocessing.connection import wait
 
 from minddiff_utils.errors import ConfigError
 
-__all__ = ["end_with_parent", "visible_gpus"]
+__all__ = ["end_with_parent", "peak_bytes", "visible_gpus"]
+
+
+def peak_bytes(who: int = resource.RUSAGE_SELF) -> int:
+    """Return the most memory that this process, or one of its children, has held.
+
+    `who` as in `resource.getrusage`, whose unit is bytes on macOS and KiB elsewhere.
+    """
+    held = resource.getrusage(who).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
 
 
 def end_with_parent() -> None:

@@ -24,7 +24,7 @@ import nbformat
 from minddiff_utils import kernels, provenance
 from minddiff_utils.config import Profile, project_root
 from minddiff_utils.errors import ConfigError, RunError, system_words
-from minddiff_utils.processes import visible_gpus
+from minddiff_utils.processes import peak_bytes, visible_gpus
 from minddiff_utils.reading import reading
 from minddiff_utils.store import Tree, alone, sweep
 
@@ -410,7 +410,7 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
         record.unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
         failure = _play(job, tree, source, journal)
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        usage = peak_bytes(resource.RUSAGE_CHILDREN) / 2**20
         if not failure:
             _remember(job, tree, journal, time.time() - began, usage)
         journal.unlink(missing_ok=True)

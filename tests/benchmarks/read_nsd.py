@@ -18,7 +18,6 @@ are asked for, 17.5 MB of 1.1 GB, stands beside it, and the same for every voxel
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import numpy.typing as npt
 
 from minddiff_utils.nsd import N_TRIALS, NsdTree
 from minddiff_utils.nsd_facts import FACTS, SUBJECT1
+from minddiff_utils.processes import peak_bytes
 from minddiff_utils.rng import stream
 
 SUBJECT, SESSION, BLOCK = 1, 1, 8 << 20
@@ -93,7 +93,7 @@ def read_voxels(root: Path, mask_file: Path) -> dict[str, float]:
     began = time.perf_counter()
     betas = NsdTree(root).betas(SUBJECT, SESSION, mask, "hdf5")
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = peak_bytes() / 1e9
     k = int(np.flatnonzero(mask.any(axis=(0, 1)))[-1])  # the last plane, as a proof
     expected = plane(k, mask.shape).transpose(2, 1, 0)[mask[:, :, k]].T
     columns = np.argwhere(mask)[:, 2] == k

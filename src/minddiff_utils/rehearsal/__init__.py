@@ -22,11 +22,12 @@ from minddiff_utils.config import Profile
 from minddiff_utils.rehearsal.account import (
     Record,
     extrapolate,
-    held_by_decoding,
+    held_at_once,
     machine,
     read_record,
     read_steps,
     table,
+    whole_peaks,
 )
 from minddiff_utils.rehearsal.fits import FitTimes, time_fits
 from minddiff_utils.rehearsal.models import write_models
@@ -42,7 +43,7 @@ __all__ = [
     "extrapolate",
     "finish",
     "fits_of",
-    "held_by_decoding",
+    "held_at_once",
     "last_words",
     "prepare",
     "read_record",
@@ -141,11 +142,10 @@ def whole_run_words(record: Record, profile: Profile) -> list[str]:
         lines.append(
             f"Not told by it: {unknown}; minddiff plan counts their hours by preset."
         )
-    held = held_by_decoding(profile) / 1e9
-    lines.append(
-        f"Notebook 02 holds {held:.0f} GB of features and weights at once, at the"
-        " least."
-    )
+    peaks = whole_peaks(record, profile)
+    if peaks:
+        each = ", ".join(f"{name} {gb:.1f} GB" for name, gb in peaks.items())
+        lines.append(f"Peak memory of one job at the real size: {each}.")
     return lines
 
 

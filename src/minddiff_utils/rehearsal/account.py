@@ -19,6 +19,8 @@ import psutil
 
 from minddiff_utils.config import Profile
 from minddiff_utils.errors import DataError
+from minddiff_utils.nsd import N_TRIALS
+from minddiff_utils.nsd_facts import FACTS
 from minddiff_utils.reading import reading
 from minddiff_utils.rehearsal.fits import FitTimes, n_train, whole_seconds
 from minddiff_utils.storage import (
@@ -33,11 +35,13 @@ __all__ = [
     "Record",
     "Step",
     "extrapolate",
+    "held_at_once",
     "held_by_decoding",
     "machine",
     "read_record",
     "read_steps",
     "table",
+    "whole_peaks",
 ]
 
 Growth = Literal["images seen", "images reconstructed", "once", "preset", "fits"]
@@ -57,6 +61,9 @@ _GENERATING = ("03_stage1", "04_stage2")
 #: areas.
 _FITTING = ("02_decoding", ("readout.fit_readout(", "readout.accuracy_by_area_set("))
 _FITS = "02_decoding, fits at the real size"
+#: Values of one image by the networks of the field that give many: AlexNet's layers 2
+#: and 5 at 256 and at 224 px, Inception, and both CLIPs.
+_WIDTHS = (184_512, 57_600, 139_968, 43_264, 2048, 768, 512)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,11 @@ def _sections(path: Path, notebook: str, grows: Growth) -> Iterator[Step]:
 # --- the whole run --------------------------------------------------------------------
 
 
+def _n_seen(profile: Profile) -> int:
+    """Return the distinct images of the profile's sessions."""
+    return images_seen(len(profile.data.session_numbers))[0]
+
+
 def held_by_decoding(profile: Profile) -> float:
     """Return the bytes of features and weights in notebook 02 at once, at the least.
 
@@ -208,13 +220,52 @@ def held_by_decoding(profile: Profile) -> float:
     cross-validated predictions of the CLIP layers, or the weights of a dense decoder,
     which come after them; float32.
     """
-    n_images = images_seen(len(profile.data.session_numbers))[0]
-    values = feature_values(profile)
+    n_images, values = _n_seen(profile), feature_values(profile)
     later = target_counts(profile)["clip"] * n_train(profile)
     if profile.decoder == "dense":
         n_voxels = max(area_voxels(subject) for subject in profile.subjects)
         later = max(later, round(n_voxels * values))
     return 4.0 * (2 * values * n_images + later)
+
+
+def held_at_once(profile: Profile) -> dict[str, float]:
+    """Return the bytes of one subject's arrays in 01, 02 and 05 at once, by notebook.
+
+    Of the largest subject; models and the process itself come on top. 01: all trials,
+    and the averages twice while they are joined. 02: see `held_by_decoding`. 05: the
+    embeddings of the true images by every network of the field, those of one method by
+    the widest, and that method's images.
+    """
+    n_trials, n_images = N_TRIALS * len(profile.data.session_numbers), _n_seen(profile)
+    whole = profile.data.voxels == "nsdgeneral"
+    n_voxels = max(
+        FACTS[s].n_nsdgeneral if whole else area_voxels(s) for s in profile.subjects
+    )
+    n_scored = profile.data.n_reconstruct
+    looked = 4 * (sum(_WIDTHS) + max(_WIDTHS)) + 3 * profile.models.image_size**2
+    return {
+        "01_data_prep": n_voxels * (2 * n_trials + 8 * n_images),
+        "02_decoding": held_by_decoding(profile),
+        "05_evaluation": float(n_scored * looked),
+    }
+
+
+def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
+    """Return the peak of each notebook at the real size, GB, one job of it.
+
+    What was measured, and the arrays of `held_at_once` that the rehearsal had not: it
+    had its share of the images, and what does not grow with them stays.
+    """
+    shares = {
+        "images seen": record.n_images / _n_seen(profile),
+        "images reconstructed": record.n_reconstruct / profile.data.n_reconstruct,
+    }
+    held, peaks = held_at_once(profile), dict[str, float]()
+    for step in (s for s in record.steps if s.peak_gb is not None):
+        lacked = 1 - min(shares.get(step.grows_with, 1.0), 1.0)
+        more = held.get(step.notebook, 0.0) * lacked / 1e9
+        peaks[step.notebook] = float(step.peak_gb or 0.0) + more
+    return peaks
 
 
 def _times(record: Record, profile: Profile, grows: Growth) -> float | None:
@@ -256,19 +307,22 @@ def extrapolate(record: Record, profile: Profile) -> dict[str, float | None]:
 def table(record: Record, profile: Profile) -> pd.DataFrame:
     """Return a row per step: what it took, and the hours of the whole run.
 
-    Columns: step, section, grows_with, seconds, peak_gb, disk_gb, whole_hours.
+    Columns: step, section, grows_with, seconds, peak_gb, disk_gb, whole_hours,
+    whole_peak_gb.
     """
-    hours = extrapolate(record, profile)
+    hours, peaks = extrapolate(record, profile), whole_peaks(record, profile)
     rows: list[tuple[str | float | None, ...]] = []
     for name, seconds in record.preparing.items():
-        rows.append((name, "", "no part of a real run", seconds, None, None, None))
+        rows.append((name, "", "no part of a real run", seconds, *[None] * 4))
     for step in record.steps:
         whole = None if step.section else hours[step.notebook]
+        peak = None if step.section else peaks.get(step.notebook)
         facts = (step.grows_with, step.seconds, step.peak_gb, step.disk_gb, whole)
-        rows.append((step.notebook, step.section, *facts))
+        rows.append((step.notebook, step.section, *facts, peak))
     if record.fits is not None:
         fits, whole = record.fits, hours.get(_FITS)
         size = f"{fits.n_train} images, {fits.n_voxels} voxels, one fit without targets"
-        rows.append((_FITS, size, "fits", fits.fixed, fits.peak_gb, None, whole))
+        facts = ("fits", fits.fixed, fits.peak_gb, None, whole)
+        rows.append((_FITS, size, *facts, fits.peak_gb))
     columns = ["step", "section", "grows_with", "seconds", "peak_gb", "disk_gb"]
-    return pd.DataFrame(rows, columns=[*columns, "whole_hours"])
+    return pd.DataFrame(rows, columns=[*columns, "whole_hours", "whole_peak_gb"])

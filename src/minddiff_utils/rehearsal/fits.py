@@ -8,7 +8,6 @@ of the targets.
 """
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,7 @@ from minddiff_utils.config import AREAS, Profile
 from minddiff_utils.decoders import DenseRidge, VoxelSelectedRidge
 from minddiff_utils.decoders.planning import Sizes, choose_solver, device_rates
 from minddiff_utils.decoders.voxel_selected import fit_together
-from minddiff_utils.processes import end_with_parent
+from minddiff_utils.processes import end_with_parent, peak_bytes
 from minddiff_utils.readout import make_decoder
 from minddiff_utils.rng import stream
 from minddiff_utils.storage import area_voxels, images_seen, target_counts
@@ -150,8 +149,7 @@ def _measure(
             fixed, per_target = _time_dense(X, Y)
         else:
             fixed, per_target = _time_selected(profile, X, Y)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return FitTimes(profile.decoder, *size, fixed, per_target, peak)
+    return FitTimes(profile.decoder, *size, fixed, per_target, peak_bytes() / 1e9)
 
 
 def _time_dense(X: Matrix, Y: Mapping[str, Matrix]) -> tuple[float, dict[str, float]]:
