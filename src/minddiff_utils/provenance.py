@@ -10,7 +10,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from minddiff_utils.config import project_root
 from minddiff_utils.reach import Package
 
 __all__ = [
+    "SMALL_BYTES",
     "code_digest",
     "describe",
     "digest_file",
     "digest_json",
     "digest_of",
+    "stamp",
+    "stamps",
     "versions",
 ]
 
@@ -49,6 +52,39 @@ def digest_file(path: Path) -> str:
     """Return the SHA-256 of the file at `path`, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+#: Files below this are known by their content too.
+SMALL_BYTES = 50_000_000
+
+
+def stamp(path: Path) -> str:
+    """Return size, time of change and, where the file is small, digest of the content.
+
+    A file that cannot be read is known by what can be seen of it.
+    """
+    try:
+        status = path.stat()
+        facts = f"{status.st_size} bytes, {status.st_mtime_ns}"
+        if status.st_size >= SMALL_BYTES:
+            return facts
+        return f"{facts}, {_content(path, facts)}"
+    except OSError as error:
+        return error.strerror or "not readable"
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, _facts: str) -> str:
+    """Return a file's digest; read again where what is seen of the file has changed."""
+    return digest_file(path)[:16]
+
+
+def stamps(paths: Iterable[Path], base: Path) -> dict[str, str]:
+    """Return the stamp of each path under its name below `base`.
+
+    A tree that is moved, or copied with the times of its files, has the same.
+    """
+    return {path.relative_to(base).as_posix(): stamp(path) for path in paths}
 
 
 def digest_json(value: Mapping[str, Any]) -> str:

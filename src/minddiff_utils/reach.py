@@ -11,10 +11,10 @@ the flow: layer 1; `provenance` makes digests of it.
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-__all__ = ["Package", "Reached"]
+__all__ = ["Package", "Reached", "names_of"]
 
 #: What nodes open a scope of their own.
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -59,6 +59,13 @@ class _Module:
     imported: Mapping[str, _Target]
     loaded: frozenset[str]
     acts: Sequence[ast.stmt]
+    _named: dict[int, "Names"] = field(default_factory=dict)
+
+    def names(self, statement: ast.stmt) -> "Names":
+        """Return what one of the module's statements names."""
+        if id(statement) not in self._named:
+            self._named[id(statement)] = names_of(statement)
+        return self._named[id(statement)]
 
     def text(self, names: Iterable[str]) -> str:
         """Return the source without the definitions of any name but `names`.
@@ -178,9 +185,9 @@ class _Search:
             self._load(name)
         statements = [s for several in module.defined.values() for s in several]
         self._follow(module, [*statements, *module.acts])
-        for name in module.imported:
-            target = module.imported[name]
-            if target.name and self._package.module(_below(target)) is None:
+        for name, target in module.imported.items():
+            is_module = self._package.module(_below(target)) is not None
+            if name == _ALL or (target.name and not is_module):
                 self.add(target.module, target.chain)
 
     def finish(self) -> Reached:
@@ -243,8 +250,9 @@ class _Search:
 
     def _follow(self, module: _Module, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:
-            names = _Names()
-            names.visit(statement)
+            names = module.names(statement)
+            for name in names.loaded:
+                self._load(name)
             for target, chain in names.imported:
                 self.add(target.module, (*target.chain, *chain))
             for head, *rest in names.chains:
@@ -261,12 +269,13 @@ class _Search:
 # --- reading code -------------------------------------------------------------------
 
 
-class _Names(ast.NodeVisitor):
+class Names(ast.NodeVisitor):
     """Collects the names that a statement reads and that it does not bind itself."""
 
     def __init__(self) -> None:
         self.chains: set[_Chain] = set()
         self.imported: set[tuple[_Target, _Chain]] = set()
+        self.loaded: set[str] = set()
         self.is_dynamic = False
         self._scopes: list[_Scope] = []
 
@@ -297,8 +306,7 @@ class _Names(ast.NodeVisitor):
             self.visit(inner)
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        for target in _imports(node).values():
-            self.imported.add((target, ()))
+        self.loaded |= _modules(node)
 
     visit_ImportFrom = visit_Import  # noqa: N815
 
@@ -367,6 +375,13 @@ class _Names(ast.NodeVisitor):
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _loop  # noqa: N815
 
 
+def names_of(statement: ast.stmt) -> Names:
+    """Return the names that a statement reads and does not bind itself."""
+    found = Names()
+    found.visit(statement)
+    return found
+
+
 def _unlike(names: Sequence[str]) -> bool:
     return not any(name in _DYNAMIC for name in names)
 
@@ -427,6 +442,7 @@ def _span(statement: ast.stmt) -> tuple[int, int]:
     return first - 1, statement.end_lineno or first
 
 
+@lru_cache(maxsize=512)
 def _parsed(name: str, text: str) -> _Module:
     defined: dict[str, list[ast.stmt]] = {}
     imported: dict[str, _Target] = {}

@@ -348,14 +348,19 @@ def _manifest_path(path: Path) -> Path:
 
 
 def digest(path: Path) -> str:
-    """Return a file's digest, from its manifest where that can be read."""
+    """Return a file's digest, from its manifest where that can be read.
+
+    A large file without one, such as betas, is known by size and time: to read it for
+    its digest would take as long as to read it.
+    """
     if not path.is_file():
         return "absent"
     try:
         text = _manifest_path(path).read_text(encoding="utf-8")
         return str(json.loads(text)["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return provenance.digest_file(path)
+        small = path.stat().st_size < provenance.SMALL_BYTES
+        return provenance.digest_file(path) if small else provenance.stamp(path)
 
 
 def _key(
