@@ -256,8 +256,8 @@ class _Search:
             for target, chain in names.imported:
                 self.add(target.module, (*target.chain, *chain))
             for head, *rest in names.chains:
-                target = module.imported.get(head)
-                if target is not None:
+                if head in module.imported:
+                    target = module.imported[head]
                     self.add(target.module, (*target.chain, *rest))
                 if head in module.defined and module.name:
                     self.add(module.name, (head,))
