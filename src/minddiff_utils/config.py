@@ -94,7 +94,7 @@ class DataConfig(_Frozen):
     zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
     n_validation: PositiveInt  # last training images by 10k index (published: 859)
     n_reconstruct: PositiveInt  # first test images that stages 1 and 2 reconstruct
-    # The three below are no part of the digest at their defaults (see ModelConfig).
+    # Those below are no part of the digest at their defaults (see ModelConfig).
     # of those sessions, the ones that are read; null: all
     only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = Field(
         default=None, exclude_if=lambda numbers: numbers is None
@@ -104,6 +104,10 @@ class DataConfig(_Frozen):
     # the 11 areas, or all of NSD's hand-drawn visual region instead
     voxels: Literal["areas", "nsdgeneral"] = Field(
         default="areas", exclude_if=lambda name: name == "areas"
+    )
+    # what notebook 01 does where a test image is in the training set too
+    leaks: Literal["refuse", "report"] = Field(
+        default="refuse", exclude_if=lambda name: name == "refuse"
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,6 @@ Allen, E. J. et al. (2022). Nature Neuroscience 25, 116-126, noise ceiling in Me
 Wang, L. et al. (2015). Cerebral Cortex 25, 3911-3931, the areas of Kastner2015.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from scipy import sparse
 from minddiff_utils.config import AREAS, HVC, LVC, DataConfig
 from minddiff_utils.errors import DataError, check_finite, check_shape
 from minddiff_utils.images import resize
+from minddiff_utils.leaks import check_leaks, leak_report
 from minddiff_utils.nsd import (
     N_SHARED,
     N_TRIALS,
@@ -38,8 +38,8 @@ from minddiff_utils.nsd import (
     to_percent,
     voxel_indices,
 )
-from minddiff_utils.nsd_facts import FACTS, SUBJECT1
-from minddiff_utils.rows import Images, Rows, in_blocks
+from minddiff_utils.nsd_facts import FACTS, MARK, SUBJECT1
+from minddiff_utils.rows import Images, Rows
 from minddiff_utils.validity import Held, check_ncsnr, digest_betas, fault, where_held
 
 __all__ = [
@@ -54,8 +54,10 @@ __all__ = [
     "area_table",
     "assign_areas",
     "average_repeats",
+    "check_leaks",
     "check_splits",
     "count_areas",
+    "find_leaks",
     "fit_scaling",
     "leak_report",
     "ncsnr_of_trials",
@@ -751,42 +753,19 @@ def area_table(responses: Responses) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _n_shared_pictures(images: Images, test: Mask) -> int:
-    digests = np.array(
-        [
-            hashlib.sha256(image.tobytes()).hexdigest()
-            for _, block in in_blocks(images)
-            for image in block
-        ]
-    )
-    return len(set(digests[test].tolist()) & set(digests[~test].tolist()))
-
-
-def leak_report(
-    responses: Responses, images: Images, shared_id: IntArray
+def find_leaks(
+    tree: NsdTree,
+    subject: int,
+    responses: Responses,
+    images: Images,
+    captions: npt.NDArray[np.object_],
 ) -> pd.DataFrame:
-    """Return what would let the test set reach the training set.
+    """Return `leak_report` of one subject's responses, their images and captions.
 
-    Columns: check, found, allowed, passed.
-
-    Parameters
-    ----------
-    responses : Responses
-        Prepared responses.
-    images : (n_images, size, size, 3) uint8
-        Their stimuli, rows aligned; may be unread.
-    shared_id : (1000,) int64
-        `nsd_id` of the images shared by all subjects.
+    In-silico captions come from a small grammar, so that many scenes share all of
+    theirs; they are compared in measured data only.
     """
-    nsd_id, test = responses.nsd_id, responses.split == "test"
-    shared = np.isin(nsd_id, shared_id)
-    found = {
-        "images in two splits": len(nsd_id) - len(np.unique(nsd_id)),
-        "test images that are not shared": int((test & ~shared).sum()),
-        "training images that are shared": int((~test & shared).sum()),
-        "pictures equal to the byte in test and training": _n_shared_pictures(
-            images, test
-        ),
-    }
-    table = pd.DataFrame({"check": list(found), "found": list(found.values())})
-    return table.assign(allowed=0, passed=table["found"] == 0)
+    shared_id = tree.design().images[subject - 1, :N_SHARED]
+    coco_id = tree.stim_info("cocoId")["cocoId"].to_numpy()[responses.nsd_id]
+    said = None if (tree.root / MARK).is_file() else captions.tolist()
+    return leak_report(responses, images, shared_id, coco_id, said)

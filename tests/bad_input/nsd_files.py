@@ -6,6 +6,7 @@ Each is a file of an in-silico folder of NSD's own layout.
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .case import Case
 from .world import (
@@ -89,6 +90,14 @@ def _said(caption: object) -> Damage:
     return _notes(changed)
 
 
+def _one_picture(table: pd.DataFrame) -> pd.DataFrame:
+    """Give shared images the picture of one that is not, seen in the first session."""
+    seen = table["subject1_rep0"].between(1, 750) & ~table["shared1000"]
+    columns = ["cocoId", "cocoSplit"]
+    table.loc[table["shared1000"], columns] = table.loc[seen, columns].iloc[0].tolist()
+    return table
+
+
 CASES = {
     # the experiment's design
     "design gone": _case(DESIGN, gone, "not found", NAME),
@@ -148,6 +157,12 @@ CASES = {
         words("subject1_rep", "subject0_rep", 3),
         "no column subject1_rep0",
         REPLACE,
+    ),
+    "table with a test picture in training": _case(
+        TABLE,
+        as_table(_one_picture),
+        "COCO pictures in test and training (nsd_id",
+        "data.leaks to report",
     ),
     # behaviour
     "behaviour without sessions": _case(
@@ -244,7 +259,7 @@ CASES = {
     "colour table not UTF-8": _case(
         CTAB, holds(b"1 V1v\n2 \xff\n"), "truncated", AGAIN
     ),
-    "colour table empty": _case(CTAB, holds(""), "no label at all, but", "V1v, V1d"),
+    "colour table empty": _case(CTAB, holds(""), "is empty", AGAIN),
     "colour table of the background": _case(
         CTAB, holds("0 Unknown\n"), "no label at all, but", REPLACE
     ),
@@ -263,8 +278,11 @@ CASES = {
     "colour table with a name twice": _case(
         CTAB, words("2 V1d", "2 V1v"), "2 V1v gives a name", AGAIN
     ),
-    "drawn colour table empty": _case(
-        CTAB.replace("Kastner2015", "prf-visualrois"), holds(""), "no label", "V1v"
+    "drawn colour table of the background": _case(
+        CTAB.replace("Kastner2015", "prf-visualrois"),
+        holds("0 Unknown"),
+        "no label",
+        "V1v",
     ),
     # images and captions
     "stimuli gone": _case(BRICK, gone, "not found", NAME),

@@ -3,13 +3,14 @@
 Place in the flow: part of `survey`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.config import AREAS, HVC, LVC, FeatureConfig
+from minddiff_utils.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.nsd import N_SHARED, N_TRIALS, check_trials
 from minddiff_utils.nsd_facts import FACTS, SEEN, SUBJECT1
 from minddiff_utils.survey.betas import look_at_betas
@@ -63,13 +64,15 @@ def _agreements(
         findings.append(
             look(scope, item, _read_trials, scope, subject, max(sessions, default=0))[0]
         )
+    seen = table.iloc[experiment.seen(subject, sessions)]
+    item = Item(subject, "test and training images", None, "no picture in both")
+    findings.append(look(scope, item, _match_splits, scope, experiment, seen)[0])
     if experiment.captions is not None:
         n = FeatureConfig().n_captions
         text = f"{n} or more for each"
         item = Item(
             subject, "captions of images seen", None, text, source=scope.captions
         )
-        seen = table.iloc[experiment.seen(subject, sessions)]
         finding, _ = look(scope, item, _match_captions, seen, experiment.captions, n)
         findings.append(finding)
     return findings
@@ -82,6 +85,26 @@ def _read_responses(scope: Scope, subject: int) -> tuple[None, str]:
 def _read_trials(scope: Scope, subject: int, n_sessions: int) -> tuple[None, str]:
     check_trials(scope.tree, subject, n_sessions)
     return None, f"{n_sessions * N_TRIALS} trials agree"
+
+
+def _match_splits(
+    scope: Scope, experiment: Experiment, seen: pd.DataFrame
+) -> tuple[None, str]:
+    """Look for pictures that test and training share, by COCO's id and by captions."""
+    shared = experiment.design.images[0, :N_SHARED] if experiment.design else ()
+    test = np.isin(seen["nsdId"], shared)
+    keys: dict[str, list[Hashable]] = {"cocoId": seen["cocoId"].tolist()}
+    if scope.is_real and experiment.captions is not None:
+        known = experiment.captions
+        pairs = zip(seen["cocoSplit"], seen["cocoId"], strict=True)
+        said = [known[split].get(int(c), []) for split, c in pairs]
+        keys["set of captions"] = caption_keys(said)
+    for name, some in keys.items():
+        found = pairs_across(some, test, ~test)
+        if found:
+            ids = leaking_words(seen["nsdId"].to_numpy(), found)
+            raise differs(f"{len(found)} of one {name} in both (nsdId {ids})", "none")
+    return None, f"{int(test.sum())} test and {int((~test).sum())} other images"
 
 
 def _match_captions(
