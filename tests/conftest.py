@@ -1,15 +1,19 @@
 """Fixtures shared by the tests."""
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from torch import Tensor
 
+from minddiff_utils import provenance
 from minddiff_utils.backbone import Backbone
+from minddiff_utils.reach import Package
 from minddiff_utils.rng import stream
 
 #: Modules that take minutes: begun first, so that no worker waits for them at the end.
@@ -82,3 +86,30 @@ class Passes:
 def count_passes() -> type[Passes]:
     """Give `Passes`: made on a backbone, it counts what its U-Net sees from then on."""
     return Passes
+
+
+@pytest.fixture
+def edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., None]]:
+    """Give a function that edits a copy of the package, of which digests are made."""
+    copy = tmp_path / "edited"
+    source = Path(provenance.__file__).parent
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    package = [Package(copy)]
+    monkeypatch.setattr(provenance, "_package", lambda: package[0])
+
+    def edit(name: str, old: str, new: str) -> None:
+        text = (copy / name).read_text(encoding="utf-8")
+        assert old in text, f"{name} has no {old!r}"
+        (copy / name).write_text(text.replace(old, new), encoding="utf-8")
+        package[0] = Package(copy)
+        forget()
+
+    def forget() -> None:
+        provenance.code_digest.cache_clear()
+        provenance.digest_of.cache_clear()
+
+    forget()
+    yield edit
+    forget()

@@ -638,15 +638,6 @@ def test_c9_s_p_is_that_of_all_splits_counted_one_by_one(
         assert np.abs(ours - value).min() < 1e-12
 
 
-def test_weights_by_area_are_means_over_the_area_s_voxels() -> None:
-    weight = {"c": np.array([1.0, 3.0, 5.0]), "z": np.array([0.0, 0.0, 2.0])}
-    table = claims.weights_by_area(weight, np.array([0, 0, 2]), ["V1", "V2", "V3"])
-    assert table.columns.tolist() == ["feature", "area", "weight", "n_voxels"]
-    c = table[table["feature"] == "c"]
-    assert c["weight"].tolist() == [2.0, 0.0, 5.0]
-    assert c["n_voxels"].tolist() == [2, 0, 1]
-
-
 # --- the checks are checked -----------------------------------------------------------
 
 _N_IMAGES = 16

@@ -160,8 +160,10 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
     with pytest.raises(DataError, match=r"nsdgeneral not found at .*nsdgeneral\.nii"):
         prep.prepare_responses(tree, 8, data)
-    missing = set(tree.inputs(8, "nsdgeneral")) - set(tree.inputs(8))
-    assert [path.name for path in missing] == ["nsdgeneral.nii.gz"]
+    whole_tree, sessions = NsdTree(whole), (1, 2)
+    more = set(whole_tree.inputs(8, sessions, "nsdgeneral"))
+    more -= set(whole_tree.inputs(8, sessions))
+    assert {path.name for path in more} == {"nsdgeneral.nii.gz"}
 
 
 # --- where the folder lies ----------------------------------------------------------

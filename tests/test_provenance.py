@@ -1,23 +1,22 @@
 """What a notebook's artefacts depend on: the code it reaches, and no other."""
 
-import ast
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
-import grimp
 import nbformat
 import pytest
 
-from minddiff_utils import provenance
+from minddiff_utils import provenance, reach, runner
+from minddiff_utils.config import load_profile
+from minddiff_utils.reach import Package
 from minddiff_utils.runner import GRAPH
+from minddiff_utils.store import Tree
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "src" / "minddiff_utils"
-
-
-@pytest.fixture(scope="module")
-def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("minddiff_utils", cache_dir=None)
+FOLDER = ROOT / "src" / "minddiff_utils"
+STEMS = [notebook.stem for notebook in GRAPH]
+LAST = STEMS[-1]
 
 
 def _code(stem: str) -> str:
@@ -25,87 +24,83 @@ def _code(stem: str) -> str:
     return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
 
 
-def _named(code: str, modules: set[str]) -> set[str]:
-    """Return the package's modules that some code imports, by its syntax tree."""
-    found = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {node.module, *names} & modules
-    return found
+@pytest.fixture(scope="module")
+def package() -> Package:
+    return Package(FOLDER)
 
 
-def _file(module: str) -> Path:
-    base = PACKAGE.joinpath(*module.split(".")[1:])
-    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
+    """Return the numbers of the notebooks that a change makes stale."""
+    tree = Tree(tmp_path, "smoke", tmp_path / "nsd")
+    profile = load_profile("smoke")
+    before = {j.notebook: j.key for j in runner.make_plan(profile, tree, {}).jobs}
+    change()
+    after = {j.notebook: j.key for j in runner.make_plan(profile, tree, {}).jobs}
+    return {stem[:2] for stem in before if before[stem] != after[stem]}
 
 
-@pytest.mark.parametrize("stem", [notebook.stem for notebook in GRAPH])
-def test_a_notebook_s_code_is_all_that_its_imports_reach(
-    graph: grimp.ImportGraph, stem: str
+@pytest.mark.parametrize(
+    ("name", "old", "expected"),
+    [
+        # a verdict
+        *((f"claims/{part}.py", "Return", "05 06") for part in ("evidence", "ledger")),
+        *((f"claims/{part}.py", "Decide", "05 06") for part in ("quality", "decoding")),
+        ("claims/nulls.py", "Return", "05 06"),
+        ("claims/sanity.py", "Return", "05 06"),
+        ("tables/comparison.py", "Return", "05 06"),
+        # a figure: who draws it, and the report, which shows it
+        ("figures/preparation.py", "def fig_roi_counts(", "01 06"),
+        ("figures/decoding.py", "def fig_weights_by_area(", "02 06"),
+        ("figures/evaluation.py", "def fig_subjects(", "05 06"),
+        ("figures/failures.py", "Return", "06"),
+        # a sentence of the report
+        ("report/words.py", "Return", "06"),
+        ("report/page.py", "<body", "06"),
+        ("summary.py", "Return", "06"),
+        # what makes numbers: all that comes after
+        ("prep.py", "def prepare_responses(", "00 01 02 03 04 05 06"),
+        ("prep.py", "def leak_report(", "01 02 03 04 05 06"),
+        ("decoders/solvers.py", "def ", "02 03 04 05 06"),
+        ("decoders/voxel_selected.py", "def fit(", "02 03 04 05 06"),
+        ("diffusion.py", "def sample(", "03 04 05 06"),
+        ("guidance.py", "def guide(", "04 05 06"),
+        ("alignment/engine.py", "def make_engine(", "04 05 06"),
+        ("metrics/pixels.py", "def ", "05 06"),
+        ("cortex.py", "def flat_maps(", "06"),
+        # what no notebook reaches
+        ("cli.py", "Return", ""),
+        ("fetch/plan.py", "Return", ""),
+        ("study/images.py", "Return", ""),
+        ("rehearsal/tree.py", "Return", ""),
+    ],
+)
+def test_a_word_makes_stale_what_reaches_it_and_nothing_else(
+    edited: Callable[..., None], tmp_path: Path, name: str, old: str, expected: str
 ) -> None:
-    named = _named(_code(stem), graph.modules)
-    reached = set(named)
-    for module in named:
-        reached |= graph.find_upstream_modules(module)
-    # a package is loaded before what is in it, and with it what its __init__ imports
-    while True:
-        parents = {m.rpartition(".")[0] for m in reached} - {""} - reached
-        if not parents:
-            break
-        for module in parents:
-            reached |= {module, *graph.find_upstream_modules(module)}
-    found = provenance._reached(_code(stem), PACKAGE, drawing=True)
-    assert found == {_file(module) for module in reached}
+    def change() -> None:
+        new = "Give back" if old in ("Return", "Decide") else f"{old} "
+        edited(name, old, new)
+
+    assert _stale(change, tmp_path) == set(expected.split())
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Return a package in which `method` draws and computes, and `apart` is apart."""
-    files = {
-        "__init__.py": "",
-        "method.py": "from minddiff_utils import figures\n"
-        "from minddiff_utils.deep.sums import (\n    add,  # a word, and another\n)",
-        "deep/__init__.py": "",
-        "deep/sums.py": "def add(): pass",
-        "figures/__init__.py": "from minddiff_utils.figures import canvas",
-        "figures/canvas.py": "COLOUR = 'blue'",
-        "apart.py": "",
-    }
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    return tmp_path
-
-
-def test_modules_that_only_draw_can_be_left_out(small: Path) -> None:
-    code = "from minddiff_utils import method"
-    every = {"__init__.py", "method.py", "deep/__init__.py", "deep/sums.py"}
-    drawing = {"figures/__init__.py", "figures/canvas.py"}
-    for wanted, names in ((False, every), (True, every | drawing)):
-        found = provenance._reached(code, small, drawing=wanted)
-        assert {path.relative_to(small).as_posix() for path in found} == names
-
-
-def test_stage_2_does_not_depend_on_the_colour_of_a_plot() -> None:
-    reached = provenance._reached(_code("04_stage2"), PACKAGE, drawing=False)
-    names = {path.relative_to(PACKAGE).as_posix() for path in reached}
-    assert {"reconstruction/stage2.py", "alignment/__init__.py", "batches.py"} <= names
-    assert not [name for name in names if name.startswith(("figures/", "report/"))]
-    digests = [provenance.code_digest("04_stage2", drawing=d) for d in (True, False)]
-    assert digests[0] != digests[1]
-
-
-def test_preparation_does_not_depend_on_the_generator() -> None:
-    reached = provenance._reached(_code("01_data_prep"), PACKAGE, drawing=True)
-    names = {path.relative_to(PACKAGE).parts[0] for path in reached}
-    assert {"nsd.py", "prep.py"} <= names
-    assert not {"alignment", "diffusion.py", "reconstruction", "decoders"} & names
+@pytest.mark.parametrize("more", ["# a comment", "LATER = 1"])
+def test_any_edit_of_a_file_that_is_reached_makes_its_notebook_stale(
+    package: Package, more: str
+) -> None:
+    for stem in STEMS:
+        reached = package.reached(_code(stem))
+        before = dict(package.text(reached))
+        for name in before:
+            path = package.path(name)
+            assert path is not None
+            edited = f"{path.read_text(encoding='utf-8')}\n{more}\n"
+            module = reach._parsed(name, edited)
+            assert module.text(reached.names[name]) != before[name], name
 
 
 def test_without_a_notebook_all_code_counts() -> None:
-    every = provenance.digest_paths(sorted(PACKAGE.rglob("*.py")), PACKAGE)
+    every = provenance.digest_paths(sorted(FOLDER.rglob("*.py")), FOLDER)
     assert provenance.code_digest() == every
     assert provenance.code_digest("99_not_there") == every
 
@@ -159,3 +154,104 @@ def test_a_clone_with_the_line_ends_of_windows_has_the_same_bytes(
     _git(tmp_path, "clone", "--config", "core.autocrlf=true", str(source), str(clone))
     for name in names:
         assert (clone / name).read_bytes() == (ROOT / name).read_bytes(), name
+
+
+# --- how names are followed ---------------------------------------------------------
+
+FILES = {
+    "__init__.py": "",
+    "prep.py": "from minddiff_utils.deep import add\nK = 1\n"
+    "def one():\n    return add(K)\n"
+    "def two():\n    from minddiff_utils import late\n    return late.call()\n"
+    "def three(run: 'Kind') -> None: ...\nclass Kind:\n    pass\n",
+    "deep/__init__.py": "from minddiff_utils.deep.sums import add\n"
+    "from minddiff_utils.deep.other import take",
+    "deep/sums.py": "import math\nPI = math.pi\ndef add(x):\n    return x + PI\n"
+    "def unused():\n    return 0\n",
+    "deep/other.py": "def take(): pass\n",
+    "late.py": "def call():\n    return helper()\ndef helper(): ...\ndef apart(): ...",
+    "acts.py": "from minddiff_utils.late import apart\napart()\ndef idle(): ...\n",
+    "table.py": "from minddiff_utils.late import helper\nBY_NAME = {'a': helper}\n"
+    "BY_NAME['b'] = lambda: take2()\ndef take2(): ...\ndef not_in(): ...",
+    "made.py": "from importlib import import_module\n"
+    "def named(name):\n    return import_module(name)\n",
+    "shadow.py": "from minddiff_utils import late, prep\n"
+    "def f(late):\n    return [prep for prep in late]\n",
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Package:
+    for name, text in FILES.items():
+        path = tmp_path / "small" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    return Package(tmp_path / "small")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            "from minddiff_utils import prep\nprep.one()",
+            {"prep": {"one", "K"}, "deep.sums": {"add", "PI"}},
+        ),
+        (
+            "import minddiff_utils.prep\nminddiff_utils.prep.one()",
+            {"prep": {"one", "K"}, "deep.sums": {"add", "PI"}},
+        ),
+        (
+            "from minddiff_utils.prep import two as go\ngo()",
+            {"prep": {"two"}, "late": {"call", "helper"}},
+        ),
+        (
+            "from minddiff_utils import prep as p\np.three(None)",
+            {"prep": {"three", "Kind"}},
+        ),
+        ("from minddiff_utils import deep\ndeep.take()", {"deep.other": {"take"}}),
+        (
+            "from minddiff_utils import late\nfor name in ('call',):\n"
+            "    getattr(late, name)()",
+            {"late": {"*", "call", "helper", "apart"}},
+        ),
+        (
+            "from minddiff_utils import late\nlate.not_there",
+            {"late": {"*", "call", "helper", "apart"}},
+        ),
+        (
+            "from minddiff_utils import acts\nacts.idle()",
+            {"acts": {"idle"}, "late": {"apart"}},
+        ),
+        ("import minddiff_utils.acts", {"late": {"apart"}}),
+        (
+            "from minddiff_utils.table import BY_NAME",
+            {"table": {"BY_NAME", "take2"}, "late": {"helper"}},
+        ),
+        ("from minddiff_utils.shadow import f", {"shadow": {"f"}}),
+        (
+            "from minddiff_utils.late import *",
+            {"late": {"*", *("call", "helper", "apart")}},
+        ),
+    ],
+)
+def test_names_are_followed_to_their_definitions(
+    small: Package, code: str, expected: dict[str, set[str]]
+) -> None:
+    found = {
+        k.removeprefix("minddiff_utils."): v
+        for k, v in small.reached(code).names.items()
+        if v
+    }
+    if "table" in expected:  # what acts on import counts with the module
+        found = {k: v for k, v in found.items() if k in expected}
+    assert found == expected
+
+
+def test_a_name_made_at_run_time_reaches_the_whole_package(small: Package) -> None:
+    found = small.reached("from minddiff_utils import made\nmade.named('x')").names
+    assert {f"minddiff_utils.{m}" for m in ("late", "prep", "deep.sums")} <= set(found)
+
+
+def test_modules_that_only_draw_can_be_left_out() -> None:
+    digests = [provenance.code_digest("04_stage2", drawing=d) for d in (True, False)]
+    assert digests[0] != digests[1]

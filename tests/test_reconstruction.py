@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from minddiff_utils import reconstruction, store
+from minddiff_utils import batches, reconstruction, store
 from minddiff_utils.alignment import Latent
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.batches import Batch
@@ -31,9 +31,10 @@ from minddiff_utils.reconstruction import (
     DecodedFeatures,
     Made,
     Source,
-    stage2,
 )
 from minddiff_utils.rng import stream, torch_stream
+from minddiff_utils.study import arms as study_arms
+from minddiff_utils.study import images as study_images
 
 Arrays = dict[str, npt.NDArray[Any]]
 IDS = np.array([907, 12, 3456, 88, 71999])
@@ -63,11 +64,17 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
 
     def starts(
-        *, subject: int | None = 1, shard: str = "0/1", **over: Any
+        *, subject: int | None = 1, shard: str = "0/1", notebook: str = "", **over: Any
     ) -> store.Run:
         named = {key.replace("__", "."): value for key, value in over.items()}
         overrides = {**SMALL, "subjects": (1, 2), **named}
-        return store.start("smoke", subject=subject, shard=shard, overrides=overrides)
+        return store.start(
+            "smoke",
+            subject=subject,
+            shard=shard,
+            overrides=overrides,
+            notebook=notebook,
+        )
 
     return starts
 
@@ -445,7 +452,7 @@ def _cut_off(
                 raise _CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage2, "_KEEP_EVERY", 1)
+        patch.setattr(batches, "_KEEP_EVERY", 1)
         patch.setattr(store, "write_arrays", writes)
         with pytest.raises(_CutError):
             align()
@@ -508,16 +515,12 @@ def test_batches_that_are_done_are_never_made_again(
             assert getattr(found, name).dtype == value.dtype
 
 
-def test_a_damaged_batch_and_one_of_other_code_are_made_again(
-    start: Start,
-    read: Read,
-    backbone: Backbone,
-    n_calls: Callable[[], int],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_damaged_batch_is_made_again(
+    start: Start, read: Read, backbone: Backbone, n_calls: Callable[[], int]
 ) -> None:
     run, features = start(), read(3)
     images, n = reconstruction.stage1_images(run, backbone, features).images, n_calls()
-    files = sorted((run.tree.derived(1) / "batches").glob("*.h5"))
+    files = _batches(run)
     assert len(files) == 2
     content = bytearray(files[0].read_bytes())
     content[len(content) // 2] ^= 1
@@ -525,22 +528,119 @@ def test_a_damaged_batch_and_one_of_other_code_are_made_again(
     again = reconstruction.stage1_images(run, backbone, features).images
     np.testing.assert_array_equal(again, images)
     assert n_calls() == n // 2
-    monkeypatch.setattr(store.provenance, "code_digest", lambda *_, **__: "other")
-    reconstruction.stage1_images(run, backbone, features)
-    assert n_calls() == n
 
 
-def test_batches_of_other_code_are_deleted_when_a_stage_begins(
-    start: Start, read: Read, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+def _batches(run: store.Run) -> list[Path]:
+    return sorted((run.tree.derived(1) / "batches").glob("*.h5"))
+
+
+def _both_stages(
+    start: Start, features: DecodedFeatures, backbone: Backbone, *, order: str
 ) -> None:
-    run = start()
-    reconstruction.stage1_images(run, backbone, read(3))
-    folder = run.tree.derived(1) / "batches"
-    reconstruction.begin_stage(run, "stage2", inputs=[])
-    assert len(list(folder.glob("*.h5"))) == 2
-    monkeypatch.setattr(store.provenance, "code_digest", lambda *_, **__: "other")
-    reconstruction.begin_stage(run, "stage2", inputs=[])
-    assert list(folder.iterdir()) == []
+    """Begin and make stage 1 ("3"), stage 2 ("4") and a study's arm ("s") in order."""
+    for which in order:
+        stem = {"3": "03_stage1", "4": "04_stage2", "s": ""}[which]
+        run = start(notebook=stem)
+        if which == "3":
+            reconstruction.begin_stage(run, "stage1", inputs=[])
+            reconstruction.stage1_images(run, backbone, features)
+        elif which == "4":
+            reconstruction.begin_stage(run, "stage2", inputs=[])
+            reconstruction.align_images(run, backbone, features, run.profile.stage2)
+        else:
+            arm = study_arms.Arm("none", "stage 1 alone", None)
+            study_images.images_of(run, backbone, "confirmation", arm)
+
+
+@pytest.mark.parametrize("order", ["343", "4344", "33s43", "s4s3"])
+def test_no_notebook_touches_the_batches_of_another(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    order: str,
+) -> None:
+    features = read(3)
+    seen: dict[Path, tuple[int, bytes]] = {}
+    for done in range(1, len(order) + 1):
+        n_calls()
+        _both_stages(start, features, backbone, order=order[done - 1])
+        now = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in _batches(start())}
+        assert seen.items() <= now.items()  # neither gone nor written again
+        again = order[done - 1] in order[: done - 1]
+        assert (n_calls() == 0) == again
+        assert (len(now) == len(seen)) == again
+        seen = now
+
+
+def test_an_edit_of_the_guided_sampler_makes_stage_2_again_and_nothing_else(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    edited: Callable[..., None],
+) -> None:
+    features = read(3)
+    _both_stages(start, features, backbone, order="34")
+    before = set(_batches(start()))
+    edited("guidance.py", "def guide(", "def guide(  # another way")
+    n_calls()
+    _both_stages(start, features, backbone, order="3")
+    assert n_calls() == 0
+    _both_stages(start, features, backbone, order="4")
+    assert n_calls() > 0
+    assert before < set(_batches(start()))  # the old ones wait for their code
+    edited("guidance.py", "def guide(  # another way", "def guide(")
+    n_calls()
+    _both_stages(start, features, backbone, order="34")
+    assert n_calls() == 0
+
+
+@pytest.mark.parametrize("name", ["store.py", "provenance.py", "claims/quality.py"])
+def test_words_outside_the_images_makers_make_no_batch_again(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    name: str,
+    edited: Callable[..., None],
+) -> None:
+    features = read(3)
+    _both_stages(start, features, backbone, order="34")
+    edited(name, "Return", "Give")
+    n_calls()
+    _both_stages(start, features, backbone, order="34")
+    assert n_calls() == 0
+
+
+def test_other_weights_make_every_batch_again_and_a_copy_of_them_none(
+    start: Start,
+    read: Read,
+    backbone: Backbone,
+    n_calls: Callable[[], int],
+    tmp_path: Path,
+) -> None:
+    features = read(3)
+    for name in ("first", "copy"):
+        for part in ("unet", "judge"):
+            path = tmp_path / name / "tiny" / part / "model.safetensors"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"weights")
+
+    def n_made(folder: str) -> int:
+        batches._weights.cache_clear()
+        n_calls()
+        run = start(models__path=folder)
+        reconstruction.stage1_images(run, backbone, features)
+        return n_calls()
+
+    assert n_made("first") > 0
+    assert n_made("copy") == 0
+    (tmp_path / "copy" / "tiny" / "judge" / "model.safetensors").write_bytes(b"other")
+    assert n_made("copy") == 0
+    (tmp_path / "copy" / "tiny" / "unet" / "model.safetensors").write_bytes(b"other")
+    assert n_made("copy") > 0
 
 
 def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_arms, "confirmation_arms", _few)
 
 
-def _never(*_: object) -> None:
+@wraps(study_images.make)  # else it would be other code
+def _never(**_: object) -> None:
     msg = "was made again"
     raise AssertionError(msg)
 
@@ -170,6 +172,19 @@ def test_finished_arms_are_read_and_give_the_same_scores(
     monkeypatch.setattr(study_images, "make", _never)
     again = study.run_subject(start(), "confirmation", lambda _: None)
     pd.testing.assert_frame_equal(first, again)
+
+
+@pytest.mark.usefixtures("few")
+def test_an_edit_of_an_engine_makes_the_arms_again_and_other_words_do_not(
+    start: Start, monkeypatch: pytest.MonkeyPatch, edited: Callable[..., None]
+) -> None:
+    study.run_subject(start(), "confirmation", lambda _: None)
+    monkeypatch.setattr(study_images, "make", _never)
+    edited("study/scores.py", "Return", "Give")
+    study.run_subject(start(), "confirmation", lambda _: None)
+    edited("guidance.py", "def guide(", "def guide(  # another way")
+    with pytest.raises(AssertionError, match="made again"):
+        study.run_subject(start(), "confirmation", lambda _: None)
 
 
 @pytest.mark.usefixtures("few")

@@ -543,3 +543,12 @@ def test_failures_need_both_scores_of_one_subject_and_method() -> None:
         _failures(scores.iloc[:-1])
     with pytest.raises(DataError, match="several"):
         _failures(pd.concat([scores, scores.assign(subject="2")]))
+
+
+def test_weights_by_area_are_means_over_the_area_s_voxels() -> None:
+    weight = {"c": np.array([1.0, 3.0, 5.0]), "z": np.array([0.0, 0.0, 2.0])}
+    table = tables.weights_by_area(weight, np.array([0, 0, 2]), ["V1", "V2", "V3"])
+    assert table.columns.tolist() == ["feature", "area", "weight", "n_voxels"]
+    c = table[table["feature"] == "c"]
+    assert c["weight"].tolist() == [2.0, 0.0, 5.0]
+    assert c["n_voxels"].tolist() == [2, 0, 1]

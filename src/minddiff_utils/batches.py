@@ -2,9 +2,11 @@
 
 A run of thousands of images is cut off sooner or later. Here every batch of every
 condition has a file of its own, named after all that can change it: features, settings,
-models, seeds, and the code below stage 2 without the drawing. A second run reads it, so
-that neither a kill nor another colour in a plot makes an image again. The folder
-`batches` of a subject may be deleted at any time; it costs the time to make them.
+models, seeds, and the code that makes these images, whichever notebook asks for them. A
+second run reads it, so that neither a kill nor another word in a table makes an image
+again. Nothing here deletes a batch: what other code made waits until that code is back.
+The folder `batches` of a subject may be deleted at any time; it costs the time to make
+them.
 
 Place in the flow: layer 7, beside both engines of stage 2; `reconstruction` calls it.
 """
@@ -12,6 +14,7 @@ Place in the flow: layer 7, beside both engines of stage 2; `reconstruction` cal
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from minddiff_utils import provenance, store
-from minddiff_utils.alignment import AlignmentResult
+from minddiff_utils import provenance, rng, store
+from minddiff_utils.alignment import AlignmentResult, Keeper
+from minddiff_utils.backbone import load_backbone
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.images import to_uint8
 
-__all__ = ["Batch", "Recipe", "discard_other_code", "made_once", "subject_of"]
+__all__ = ["Batch", "Recipe", "made_once", "subject_of"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -83,9 +87,29 @@ class Batch:
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
 
+#: Folder of the states of batches that are being made.
+_UNFINISHED = "unfinished"
+#: Iterations between two states that are kept; a state of the demo takes 10 ms.
+_KEEP_EVERY = 25
+#: Makes the networks and the noise, which reach the functions as arguments.
+_MODELS = (load_backbone, rng.torch_stream)
+#: Hand on what a recipe states by its value, and keep the files.
+_CARRIES = tuple(
+    f"minddiff_utils.{name}"
+    for name in ("config", "errors", "provenance", "reach", "store")
+)
+
+
+@cache
+def _weights(models: Path, backbone: str) -> dict[str, str]:
+    """Return the digests of the networks' files: a copy of them is the same network."""
+    files = store.network_files(models, backbone)
+    return {str(p.relative_to(models)): provenance.digest_file(p) for p in files}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """All that can change a batch's images, beside the code.
+    """All that can change a batch's images.
 
     Attributes
     ----------
@@ -95,31 +119,49 @@ class Recipe:
         Of sampler and engine, as their `repr` shows them, and what is kept.
     tensors : sequence of Tensor
         The decoded features, masks and scales.
+    make : callable
+        The function that makes the images: what it reaches is the code that counts.
     """
 
     nsd_id: tuple[int, ...]
     settings: str
     tensors: Sequence[torch.Tensor]
+    make: Callable[..., Arrays]
 
     def facts(self, run: store.Run) -> dict[str, Any]:
-        """Return what stands in the place of the profile in the file's key."""
+        """Return what stands in the place of profile and code in the file's key."""
         digest = hashlib.sha256()
         for tensor in self.tensors:
             digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.float().cpu().numpy().tobytes())
         return {
-            "models": run.profile.models.model_dump(mode="json"),
+            "models": run.profile.models.model_dump(mode="json", exclude={"path"}),
+            "weights": _weights(run.tree.models, run.profile.models.backbone),
             "seed": run.profile.seed,
             "subject": subject_of(run),
             "nsd_id": list(self.nsd_id),
             "settings": self.settings,
             "features": digest.hexdigest(),
+            "code": provenance.digest_of(*_MODELS, self.make, without=_CARRIES),
         }
 
     def path(self, run: store.Run, folder: str) -> Path:
         """Return the file in `folder` of the subject, named after all facts."""
         name = f"{self.nsd_id[0]}_{provenance.digest_json(self.facts(run))}.h5"
         return run.tree.derived(subject_of(run)) / folder / name
+
+    def keeper(self, run: store.Run) -> Keeper:
+        """Return what keeps the state of a batch that takes hours while it is made."""
+        path, facts = self.path(run, _UNFINISHED), self.facts(run)
+
+        def load() -> Arrays | None:
+            there = store.is_current(path, run=run, facts=facts)
+            return store.read_arrays(path) if there else None
+
+        def save(state: Arrays) -> None:
+            store.write_arrays(path, state, run=run, facts=facts)
+
+        return Keeper(load, save, _KEEP_EVERY)
 
 
 def subject_of(run: store.Run) -> int:
@@ -130,23 +172,17 @@ def subject_of(run: store.Run) -> int:
 
 
 def made_once(
-    run: store.Run, recipe: Recipe, make: Callable[[], Arrays]
+    run: store.Run, recipe: Recipe, /, **given: Any
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays that `make` gives, from the file of an earlier run if whole.
+    """Return the arrays that `recipe.make` gives, from an earlier run's file if whole.
 
-    A file that is damaged, or that other code wrote, is made again.
+    `given` are the arguments of `recipe.make`. A file that is damaged is made again.
     """
     path, facts = recipe.path(run, "batches"), recipe.facts(run)
     if store.is_current(path, run=run, facts=facts):
-        return store.read_arrays(path)
-    arrays = dict(make())
-    store.write_arrays(path, arrays, run=run, facts=facts)
+        arrays = store.read_arrays(path)
+    else:
+        arrays = dict(recipe.make(**given))
+        store.write_arrays(path, arrays, run=run, facts=facts)
+    store.discard(recipe.path(run, _UNFINISHED))
     return arrays
-
-
-def discard_other_code(run: store.Run) -> None:
-    """Delete the subject's batches that other code made; nothing reads them again."""
-    folder = run.tree.derived(subject_of(run)) / "batches"
-    for path in sorted(folder.glob("*.h5")):
-        if not store.is_of_this_code(path, run=run):
-            store.discard(path)

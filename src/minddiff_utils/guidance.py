@@ -163,6 +163,7 @@ class _Pull:
     target: StructuralTarget
     weights: Mapping[int, Tensor]
     settings: GuidanceSettings
+    missed: Tensor  # pulls without a direction so far, of each image
 
     def loss(self, clean: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses (n,) and images of clean latents."""
@@ -180,7 +181,9 @@ class _Pull:
             )
         (gradient,) = torch.autograd.grad(value.sum(), wrt)
         finite = gradient.flatten(1).isfinite().all(1) & value.isfinite()
-        return _unit(torch.where(finite[:, None, None, None], gradient, 0.0))
+        usable = torch.where(finite[:, None, None, None], gradient, 0.0)
+        self.missed.add_(~usable.flatten(1).any(1) & (value != 0))
+        return _unit(usable)
 
 
 def _estimate(
@@ -281,7 +284,8 @@ def guide(
         )
     schedule = make_schedule(backbone, diffusion)
     weights = layer_weights(target, settings.critic)
-    pull = _Pull(backbone, target, weights, settings)
+    missed = torch.zeros(len(latent.z), dtype=torch.int64, device=latent.z.device)
+    pull = _Pull(backbone, target, weights, settings, missed)
     began, n_steps = time.perf_counter(), len(schedule.timesteps)
     x, losses, frames = _steps(pull, schedule, latent)
     with torch.no_grad():
@@ -293,6 +297,12 @@ def guide(
     for row in diverged.nonzero()[:, 0].tolist():
         name = latent.names[row] if latent.names else row
         LOG.warning("image %s: its loss was not a number; it may be stage 1's", name)
+    for row in ((missed > 0) & ~diverged).nonzero()[:, 0].tolist():
+        LOG.warning(
+            "image %s: %d pulls had no direction, as their gradient was 0 or no finite"
+            " number; if models.dtype is float16, set it to float32",
+            *(latent.names[row] if latent.names else row, int(missed[row])),
+        )
     shown = np.unique(np.linspace(0, n_steps - 1, settings.n_trajectory).round())
     n, cost = len(latent.z), 2 * schedule.n_unet_evaluations
     through = sum(settings.pulls(n_steps)) * (settings.form == "unet")

@@ -11,6 +11,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 """
 
 import json
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,10 @@ N_IMAGES_SUBJECT = 10_000
 N_SHARED = 1_000
 #: "No data" in NSD's coordinate files.
 NO_DATA = 9999
+
+#: Label volumes of the areas, and what maps are drawn on.
+_AREA_VOLUMES = ("Kastner2015", "prf-visualrois")
+_SURFACES = ("white", "inflated", "sulc", "full.flat.patch.3d")
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
 
@@ -203,22 +208,51 @@ class NsdTree:
         ppdata = self.root / "nsddata_betas" / "ppdata" / f"subj{subject:02d}"
         return ppdata / "func1pt8mm" / self.betas_version
 
-    def inputs(self, subject: int, voxels: VoxelSet = "areas") -> tuple[Path, ...]:
-        """Return the small files that stand for a subject's data in manifests.
+    def inputs(
+        self, subject: int, sessions: Collection[int], voxels: VoxelSet = "areas"
+    ) -> tuple[Path, ...]:
+        """Return the files there are of those that notebook 01 reads, in any form.
 
-        The betas themselves (up to 1 GB per session) are represented by `ncsnr`, which
-        changes with them.
+        Where a folder holds both containers of a session's betas, both count: the one
+        stands in for the other.
         """
-        roi = self.func_folder(subject) / "roi"
-        whole = (roi / "nsdgeneral.nii.gz",) if voxels == "nsdgeneral" else ()
-        return (
-            *whole,
-            self.experiment_file("nsd_expdesign.mat"),
-            self.experiment_file("nsd_stim_info_merged.csv"),
-            roi / "Kastner2015.nii.gz",
-            roi / "prf-visualrois.nii.gz",
-            self.betas_folder(subject) / "ncsnr.nii.gz",
+        areas = [*_AREA_VOLUMES, *(("nsdgeneral",) if voxels == "nsdgeneral" else ())]
+        roi, labels = (
+            self.func_folder(subject) / "roi",
+            self.freesurfer_folder(subject, "label"),
         )
+        found = [
+            *self.experiment_file("").glob("nsd_expdesign*.mat"),
+            *self.experiment_file("").glob("nsd_stim_info_merged*.csv"),
+            *self.stimuli_folder().glob("nsd_stimuli*.hdf5"),
+            *self.stimuli_folder().glob("annotations/captions_*.json"),
+            *self.stimuli_folder().glob("annotations/*/captions_*.json"),
+            *(self.subject_folder(subject) / "behav").glob("responses*.tsv"),
+            *self.func_folder(subject).glob("brainmask*.nii*"),
+            *(path for area in areas for path in roi.glob(f"*{area}*.nii*")),
+            *(path for area in areas for path in labels.glob(f"*{area}*ctab")),
+            *self.betas_folder(subject).glob("ncsnr*.nii*"),
+        ]
+        for path in self.betas_folder(subject).glob("betas_session*"):
+            name = re.fullmatch(r"betas_session(\d+)\.(hdf5|nii|nii\.gz)", path.name)
+            if name and int(name[1]) in sessions:
+                found.append(path)
+        return tuple(sorted(path for path in set(found) if path.is_file()))
+
+    def files(self) -> tuple[Path, ...]:
+        """Return every file of the tree, sorted."""
+        folders = ("nsddata", "nsddata_betas", "nsddata_stimuli")
+        found = (p for name in folders for p in (self.root / name).rglob("*"))
+        return tuple(sorted(p for p in found if p.is_file()))
+
+    def map_inputs(self, subject: int) -> tuple[Path, ...]:
+        """Return the files there are of those from which notebook 06 draws maps."""
+        surfaces = self.freesurfer_folder(subject, "surf")
+        found = [
+            *(self.subject_folder(subject) / "transforms").glob("?h.*.mgz"),
+            *(p for kind in _SURFACES for p in surfaces.glob(f"?h.{kind}")),
+        ]
+        return tuple(sorted(path for path in found if path.is_file()))
 
     # Experiment
 

@@ -8,17 +8,27 @@ flow: layer 2; `store` writes the manifests.
 import hashlib
 import json
 import platform
-import re
 import subprocess
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from minddiff_utils.config import project_root
+from minddiff_utils.reach import Package
 
-__all__ = ["code_digest", "describe", "digest_file", "digest_json", "versions"]
+__all__ = [
+    "SMALL_BYTES",
+    "code_digest",
+    "describe",
+    "digest_file",
+    "digest_json",
+    "digest_of",
+    "stamp",
+    "stamps",
+    "versions",
+]
 
 #: Packages whose version is recorded because they can move a number.
 _PACKAGES = (
@@ -44,6 +54,39 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+#: Files below this are known by their content too.
+SMALL_BYTES = 50_000_000
+
+
+def stamp(path: Path) -> str:
+    """Return size, time of change and, where the file is small, digest of the content.
+
+    A file that cannot be read is known by what can be seen of it.
+    """
+    try:
+        status = path.stat()
+        facts = f"{status.st_size} bytes, {status.st_mtime_ns}"
+        if status.st_size >= SMALL_BYTES:
+            return facts
+        return f"{facts}, {_content(path, facts)}"
+    except OSError as error:
+        return error.strerror or "not readable"
+
+
+@lru_cache(maxsize=4096)
+def _content(path: Path, _facts: str) -> str:
+    """Return a file's digest; read again where what is seen of the file has changed."""
+    return digest_file(path)[:16]
+
+
+def stamps(paths: Iterable[Path], base: Path) -> dict[str, str]:
+    """Return the stamp of each path under its name below `base`.
+
+    A tree that is moved, or copied with the times of its files, has the same.
+    """
+    return {path.relative_to(base).as_posix(): stamp(path) for path in paths}
+
+
 def digest_json(value: Mapping[str, Any]) -> str:
     """Return the first 16 hex digits of the SHA-256 of `value` as sorted JSON.
 
@@ -54,69 +97,51 @@ def digest_json(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+#: Packages that draw and lay out, and that no number comes from.
+_DRAWING = ("minddiff_utils.figures", "minddiff_utils.report")
+
+
+@cache
+def _package() -> Package:
+    return Package(Path(__file__).resolve().parent)
+
+
 @cache
 def code_digest(notebook: str = "", *, drawing: bool = True) -> str:
-    """Return a digest of the package's source, file names and contents.
+    """Return a digest of the package's source.
 
     Parameters
     ----------
     notebook : str
-        Stem of a notebook of the project: only modules that it reaches through imports
-        count. Without one, or where there is no such file, all do.
+        Stem of a notebook of the project: only what it reaches counts (`reach`).
+        Without one, or where there is no such file, all of it does.
     drawing : bool
         Whether modules that only draw count; no number depends on them.
     """
-    package = Path(__file__).resolve().parent
+    package = _package()
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
-    if notebook and path.is_file():
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
-        files = _reached("\n".join(code), package, drawing=drawing)
-    else:
-        files = set(package.rglob("*.py"))
-    return digest_paths(sorted(files), package)
+    if not (notebook and path.is_file()):
+        return digest_paths(sorted(package.folder.rglob("*.py")), package.folder)
+    without = () if drawing else _DRAWING
+    reached = package.reached(_cells(path), without=without)
+    return digest_json(dict(package.text(reached)))
 
 
-#: Packages that draw and lay out, and that no number comes from.
-_DRAWING = ("minddiff_utils.figures", "minddiff_utils.report")
-_FROM = re.compile(
-    r"^[ \t]*from[ \t]+(minddiff_utils[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)",
-    re.MULTILINE,
-)
-_PLAIN = re.compile(r"^[ \t]*import[ \t]+(minddiff_utils[\w.]*)", re.MULTILINE)
+def _cells(path: Path) -> str:
+    """Return the code of a notebook."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
 
 
-def _reached(code: str, package: Path, *, drawing: bool) -> set[Path]:
-    """Return the files of the package that `code` imports, and what these import."""
-    found = {package / "__init__.py"}
-    waiting = _imported(code)
-    seen: set[str] = set()
-    while waiting:
-        module = waiting.pop()
-        parent = module.rpartition(".")[0]
-        if parent and parent not in seen:
-            waiting.add(parent)
-        seen.add(module)
-        if not drawing and module.startswith(_DRAWING):
-            continue
-        base = package.joinpath(*module.split(".")[1:])
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file() and path not in found:
-                found.add(path)
-                waiting |= _imported(path.read_text(encoding="utf-8")) - seen
-    return found
+@cache
+def digest_of(*functions: Callable[..., Any], without: tuple[str, ...] = ()) -> str:
+    """Return a digest of the code that functions of this package reach.
 
-
-def _imported(code: str) -> set[str]:
-    """Return the package's modules that `code` names, and what may be one."""
-    modules = set(_PLAIN.findall(code))
-    for module, names in _FROM.findall(code):
-        modules.add(module)
-        for name in re.sub(r"#[^\n]*", "", names).strip("() \n\t").split(","):
-            word = name.split()
-            if word:
-                modules.add(f"{module}.{word[0]}")
-    return modules
+    `without`: full names of modules of which nothing counts.
+    """
+    roots = [(f.__module__, f.__qualname__.partition(".")[0]) for f in functions]
+    reached = _package().reached(roots=roots, without=without)
+    return digest_json(dict(_package().text(reached)))
 
 
 def digest_paths(paths: Iterable[Path], base: Path) -> str:

@@ -24,9 +24,10 @@ import nbformat
 from minddiff_utils import kernels, provenance
 from minddiff_utils.config import Profile, project_root
 from minddiff_utils.errors import ConfigError, RunError, system_words
+from minddiff_utils.nsd import NsdTree
 from minddiff_utils.processes import peak_bytes, visible_gpus
 from minddiff_utils.reading import reading
-from minddiff_utils.store import Tree, alone, sweep
+from minddiff_utils.store import Tree, alone, judge_files, network_files, sweep
 
 __all__ = [
     "GRAPH",
@@ -61,6 +62,7 @@ class Notebook:
     per_subject: bool
     per_shard: bool = False
     shows_study: bool = False
+    shows_figures: bool = False  # of the notebooks before it
 
 
 #: The main line, in order; each needs all before it (of its own subject).
@@ -71,13 +73,17 @@ GRAPH = (
     Notebook("03_stage1", per_subject=True, per_shard=True),
     Notebook("04_stage2", per_subject=True, per_shard=True, shows_study=True),
     Notebook("05_evaluation", per_subject=False),
-    Notebook("06_figures", per_subject=False),
+    Notebook("06_figures", per_subject=False, shows_figures=True),
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One execution of one notebook; `key` is the digest of `facts`."""
+    """One execution of one notebook; `key` is the digest of `facts`.
+
+    `result` is that of the facts on which its results depend, the drawing left out:
+    what comes after it depends on that alone, unless it shows its figures.
+    """
 
     notebook: str
     subject: int | None
@@ -85,6 +91,11 @@ class Job:
     needs: tuple[str, ...]
     parameters: Mapping[str, Any] = field(hash=False)
     facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def result(self) -> str:
+        """Return the digest of the facts but what only draws."""
+        return _result_key(self.facts)
 
     @property
     def name(self) -> str:
@@ -226,7 +237,7 @@ def make_plan(
             )
     profile.check_shards(n_shards)
     jobs: list[Job] = []
-    place = (source, tree.study)
+    place = (source, tree)
     for notebook in GRAPH:
         if notebook.stem.startswith("00") and profile.simulation is None:
             continue
@@ -263,9 +274,9 @@ def _job(
     profile: Profile,
     overrides: Mapping[str, Any],
     before: Sequence[Job],
-    place: tuple[Path, Path],
+    place: tuple[Path, Tree],
 ) -> Job:
-    source, study = place
+    source, tree = place
     path = source / f"{notebook.stem}.ipynb"
     if not path.is_file():
         raise RunError(f"{path} is missing: restore the notebook.")
@@ -279,16 +290,50 @@ def _job(
     needs = [b for b in before if subject is None or b.subject in (None, subject)]
     facts = {
         "notebook": provenance.digest_file(path),
-        "code": provenance.code_digest(notebook.stem),
+        "code": provenance.code_digest(notebook.stem, drawing=False),
+        "drawing": provenance.code_digest(notebook.stem),
         "profile": profile.part_digest(notebook.stem),
-        "before": {b.name: b.key for b in needs},
+        "files": _files(notebook.stem[:2], subject, profile, tree),
+        "before": {
+            b.name: b.key if notebook.shows_figures else b.result for b in needs
+        },
         **part,
     }
     if notebook.shows_study:
-        facts["study"] = _folder_digest(study)
+        facts["study"] = _folder_digest(tree.study)
     names = tuple(b.name for b in needs)
     key = provenance.digest_json(facts)
     return Job(notebook.stem, subject, key, names, parameters, facts)
+
+
+def _result_key(facts: Mapping[str, Any]) -> str:
+    return provenance.digest_json({k: v for k, v in facts.items() if k != "drawing"})
+
+
+def _files(
+    number: str, subject: int | None, profile: Profile, tree: Tree
+) -> dict[str, str]:
+    """Return the stamps of the files that a notebook reads and no notebook writes.
+
+    A simulated tree is written by notebook 00, whose record knows its files.
+    """
+    kind = profile.models.backbone
+    files: tuple[Path, ...] = ()
+    if number in ("02", "03", "04", "05"):
+        files = network_files(tree.models, kind)
+    if number == "05":
+        files += judge_files(tree.models, kind)
+    found = provenance.stamps(files, tree.models)
+    if profile.simulation is not None:
+        return found
+    data, nsd = profile.data, NsdTree(tree.nsd, profile.data.betas_version)
+    if number == "01" and subject is not None:
+        read = nsd.inputs(subject, data.session_numbers, data.voxels)
+        found |= provenance.stamps(read, tree.nsd)
+    if number == "06":
+        for each in profile.subjects:
+            found |= provenance.stamps(nsd.map_inputs(each), tree.nsd)
+    return found
 
 
 def _folder_digest(folder: Path) -> str:
@@ -316,6 +361,8 @@ def why(job: Job, tree: Tree) -> str:
         return "its record is damaged"
     if record["key"] != job.key:
         return _changes(job, record.get("facts"))
+    if record.get("simulated", {}) != (now := _simulated(job, tree)):
+        return _files_changed(now, record.get("simulated"))
     for name, stamp in record["artefacts"].items():
         change = _change(tree.root / name, stamp)
         if change:
@@ -338,8 +385,14 @@ def _changes(job: Job, old: object) -> str:
     if not isinstance(old, dict):
         return "its record is of an earlier version"
     own = [f for f in job.facts if f != "before" and old.get(f) != job.facts[f]]
+    if "code" in own:
+        own.remove("drawing")  # which holds all code
     if own:
-        return ", ".join(f"{fact} changed" for fact in sorted(own, reverse=True))
+        told = [
+            _files_changed(job.facts[f], old.get(f)) if f == "files" else f"{f} changed"
+            for f in sorted(own, reverse=True)
+        ]
+        return ", ".join(told)
     before, was = job.facts.get("before", {}), old.get("before")
     was = was if isinstance(was, dict) else {}
     for name, key in before.items():  # in order: the first has changed by itself
@@ -347,6 +400,16 @@ def _changes(job: Job, old: object) -> str:
             return f"{name} {'changed' if name in was else 'is new'}"
     gone = [name for name in was if name not in before]
     return f"{gone[0]} is no more" if gone else "its record is of an earlier version"
+
+
+def _files_changed(now: Mapping[str, str], old: object) -> str:
+    """Return what happened to the first file that is not as it was."""
+    was = old if isinstance(old, dict) else {}
+    other = sorted(k for k in now.keys() | was.keys() if now.get(k) != was.get(k))
+    word = "is gone" if other[0] not in now else "changed"
+    word = word if other[0] in was else "is new"
+    more = f" (and {len(other) - 1} more)" if len(other) > 1 else ""
+    return f"{other[0]} {word}{more}"
 
 
 def _change(path: Path, known: object) -> str:
@@ -469,6 +532,26 @@ def _describe(job: Job, tree: Tree, source: Path, error: Any) -> str:
     )
 
 
+def _before(job: Job, tree: Tree) -> dict[str, str]:
+    """Return the keys of the jobs before this one as they have truly been run.
+
+    A job that is run alone, while one before it is not up to date, has read what that
+    one left: it must not pass for current once that one has been run again.
+    """
+    found = {}
+    for name, key in job.facts.get("before", {}).items():
+        record = _read_record(tree.notebooks / f"{name}.run.json") or {}
+        keys = [record.get("key", "none"), record.get("result", "none")]
+        found[name] = key if key in keys else keys[0]
+    return found
+
+
+def _simulated(job: Job, tree: Tree) -> dict[str, str]:
+    """Return the stamps of the tree that notebook 00 wrote, nothing for the others."""
+    files = NsdTree(tree.nsd).files() if job.notebook.startswith("00") else ()
+    return provenance.stamps(files, tree.nsd)
+
+
 def _inside(path: Path, root: Path) -> str:
     """Return `path` as seen from `root`: a copied tree is judged by its own files."""
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
@@ -481,9 +564,12 @@ def _remember(
     lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
     # what a notebook kept for a while, such as the state of a long loop, is gone again
     kept = [path for path in map(Path, sorted(set(lines))) if path.exists()]
+    known = dict(job.facts) | {"before": _before(job, tree)}
     facts = {
-        "key": job.key,
-        "facts": dict(job.facts),
+        "key": provenance.digest_json(known) if job.facts else job.key,
+        "result": _result_key(known),
+        "facts": known,
+        "simulated": _simulated(job, tree),
         "seconds": round(seconds, 1),
         "peak_mb": round(peak_mb),
         "artefacts": {_inside(p, tree.root): _content(p) for p in kept},

@@ -50,13 +50,15 @@ __all__ = [
     "Run",
     "Tree",
     "alone",
+    "digest",
     "discard",
     "discard_stale",
     "fix_threads",
     "is_current",
     "is_intact",
-    "is_of_this_code",
+    "judge_files",
     "locked",
+    "network_files",
     "read_arrays",
     "read_attrs",
     "read_bytes",
@@ -126,6 +128,19 @@ class Tree:
     def notebooks(self) -> Path:
         """Return the folder of the executed notebooks."""
         return self.figures / "notebooks"
+
+
+def network_files(models: Path, kind: str) -> tuple[Path, ...]:
+    """Return the files of the generator and its CLIP in the folder `models`, sorted."""
+    folder = models / kind
+    files = (p for p in folder.glob("*/**/*") if p.is_file())
+    return tuple(sorted(p for p in files if p.relative_to(folder).parts[0] != "judge"))
+
+
+def judge_files(models: Path, kind: str) -> tuple[Path, ...]:
+    """Return the files of the judge and of the field's networks, sorted."""
+    folders = (models / kind / "judge", models / "perception")
+    return tuple(sorted(p for f in folders for p in f.rglob("*") if p.is_file()))
 
 
 @dataclass(frozen=True)
@@ -312,7 +327,7 @@ def _write(
         "artefact": path.name,
         "sha256": provenance.digest_file(path),
         "key": _key(run, inputs, facts),
-        "inputs": {str(p.name): _input_digest(p) for p in inputs},
+        "inputs": {str(p.name): digest(p) for p in inputs},
         "profile": run.profile.part_digest(run.notebook),
         "seed": run.profile.seed,
         "subject": run.subject,
@@ -332,25 +347,32 @@ def _manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".manifest.json")
 
 
-def _input_digest(path: Path) -> str:
-    """Return an input's digest, from its manifest where that can be read."""
+def digest(path: Path) -> str:
+    """Return a file's digest, from its manifest where that can be read.
+
+    A large file without one, such as betas, is known by size and time: to read it for
+    its digest would take as long as to read it.
+    """
     if not path.is_file():
         return "absent"
     try:
         text = _manifest_path(path).read_text(encoding="utf-8")
         return str(json.loads(text)["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return provenance.digest_file(path)
+        small = path.stat().st_size < provenance.SMALL_BYTES
+        return provenance.digest_file(path) if small else provenance.stamp(path)
 
 
 def _key(
     run: Run, inputs: Sequence[Path], facts: Mapping[str, Any] | None = None
 ) -> str:
-    part = run.profile.part_digest(run.notebook) if facts is None else facts
+    digests = [digest(p) for p in inputs]
+    if facts is not None:  # these name their own code
+        return provenance.digest_json({"facts": facts, "inputs": digests})
     parts = {
         "code": provenance.describe(run.notebook)["code"],
-        "profile": part,
-        "inputs": [_input_digest(p) for p in inputs],
+        "profile": run.profile.part_digest(run.notebook),
+        "inputs": digests,
     }
     return provenance.digest_json(parts)
 
@@ -386,13 +408,6 @@ def is_current(
     return _read_manifest(path).get("key") == key and is_intact(path)
 
 
-def is_of_this_code(path: Path, *, run: Run) -> bool:
-    """Return whether the artefact's manifest names the code that the run would use."""
-    return bool(
-        _read_manifest(path).get("code") == provenance.describe(run.notebook)["code"]
-    )
-
-
 def write_arrays(
     path: Path,
     arrays: Mapping[str, Array | Rows | Sequence[str]],
@@ -405,7 +420,7 @@ def write_arrays(
     """Write named arrays (names may hold "/") and attributes to one HDF5 file.
 
     With `facts` the file is a memory, not a result: its key holds these in the place of
-    the profile, and a run is complete without it.
+    profile and code, and a run is complete without it.
 
     The same arrays give the same bytes: no time stamps, fixed order. Integers are
     compressed (gzip, level 1), images one by one, so that one can be read alone; floats

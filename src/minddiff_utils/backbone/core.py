@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.backbone.eye import Eye
+from minddiff_utils.backbone.half import from_float32
 from minddiff_utils.backbone.libraries import SOLVERS, Scheduler
 from minddiff_utils.backbone.text import OpenClipText, TextEncoder, WordTokenizer
 from minddiff_utils.errors import ModelError, check_choice
@@ -133,14 +134,20 @@ class Backbone:
         return self._eye.text_embed(captions)
 
     def unet(self, latents: Tensor, t: int | Tensor, c: Tensor) -> Tensor:
-        """Return the U-Net's prediction (n, C, h, w) at training timestep `t`."""
-        precision = self._unet.dtype
-        out: Tensor = self._unet(
-            latents.to(precision),
-            torch.as_tensor(t, device=self.device),
-            c.to(precision),
-        ).sample
-        return out.to(latents.dtype)
+        """Return the U-Net's prediction (n, C, h, w) at training timestep `t`.
+
+        In float16 its gradients are scaled image by image (`backbone.half`).
+        """
+        precision, time = self._unet.dtype, torch.as_tensor(t, device=self.device)
+
+        def predict(latents: Tensor, c: Tensor) -> Tensor:
+            out = self._unet(latents.to(precision), time, c.to(precision))
+            found: Tensor = out.sample.to(latents.dtype)
+            return found
+
+        if precision == torch.float16:
+            return from_float32(predict, latents, c)
+        return predict(latents, c)
 
     def scheduler(self, n_steps: int) -> Any:
         """Return the models' DDIMScheduler with `n_steps` inference steps set."""

@@ -11,7 +11,6 @@ Not here: making the tables (`statistics`). Place in the flow: layer 9; notebook
 calls it.
 """
 
-from minddiff_utils.claims.decoding import weights_by_area
 from minddiff_utils.claims.evidence import (
     CANNOT,
     CONTRASTS,
@@ -46,5 +45,4 @@ __all__ = [
     "sanity_table",
     "vacuity_lines",
     "vacuity_table",
-    "weights_by_area",
 ]

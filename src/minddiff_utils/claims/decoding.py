@@ -1,4 +1,4 @@
-"""The rules of the claims on decoding: C8 to C10, and the weights of areas.
+"""The rules of the claims on decoding: C8 to C10.
 
 Each rule was fixed before the numbers and reads the tables of notebook 02, C8 and C10
 also those of notebook 05. Tests are exact: over all orders of k, of subjects, and all
@@ -6,7 +6,7 @@ splits of the areas.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -38,7 +38,6 @@ __all__ = [
     "interpretable",
     "lowest_layer",
     "selection",
-    "weights_by_area",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -255,36 +254,6 @@ def interpretable(evidence: Evidence) -> Outcome:
     )
     state = HOLDS if holds else FAILS
     return Outcome(state, said, float(means["c"]), n=len(leans), floor=1.0)
-
-
-def weights_by_area(
-    voxel_weight: Mapping[str, npt.NDArray[np.floating]],
-    roi: npt.NDArray[np.integer],
-    roi_names: Sequence[str],
-) -> pd.DataFrame:
-    """Return the mean absolute decoder weight of each area's voxels.
-
-    Parameters
-    ----------
-    voxel_weight : mapping of float (n_voxels,)
-        Mean |w| over targets, by feature (`c`, `z`, `clip/1`, ...).
-    roi : int (n_voxels,)
-        Index into `roi_names`.
-    roi_names : sequence of str
-        Areas.
-
-    Returns
-    -------
-    DataFrame
-        Columns feature, area, weight, n_voxels; an area without voxels has weight 0.
-    """
-    rows = []
-    for feature, weight in voxel_weight.items():
-        for index, area in enumerate(roi_names):
-            inside = np.asarray(weight)[np.asarray(roi) == index]
-            mean = float(inside.mean()) if len(inside) else 0.0
-            rows.append((feature, str(area), mean, len(inside)))
-    return pd.DataFrame(rows, columns=["feature", "area", "weight", "n_voxels"])
 
 
 # --- C10: above chance, and quality follows -----------------------------------------

@@ -46,6 +46,14 @@ class DecodedFeatures:
     c: Tensor
     target: StructuralTarget
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that an image can depend on."""
+        clip = self.target
+        parts = (clip.features, clip.selected, clip.scale, clip.residual)
+        arrays = [part[k] for part in parts for k in clip.layers if k in part]
+        return (self.z, self.c, *arrays)
+
     def rows(self, index: Sequence[int]) -> "DecodedFeatures":
         """Return some of the images."""
         rows = list(index)

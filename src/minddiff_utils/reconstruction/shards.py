@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils import store
-from minddiff_utils.batches import discard_other_code, subject_of
+from minddiff_utils.batches import subject_of
 from minddiff_utils.reconstruction.stage1 import Made
 from minddiff_utils.reconstruction.stage2 import Aligned, Arrays
 from minddiff_utils.reconstruction.written import (
@@ -43,7 +43,6 @@ def begin_stage(
     """
     folder = run.tree.derived(subject_of(run))
     with store.locked(folder):
-        discard_other_code(run)
         for name in _FILES[stage]:
             store.discard_stale(folder / name, run=run, inputs=inputs)
 

@@ -116,30 +116,32 @@ def _first_images(
     """Return a batch's images without stage 2; without settings z alone is decoded."""
     ids = tuple(features.nsd_id.tolist())
     if settings is None:
-        recipe = Recipe(ids, "z decoded", (features.z,))
-        found = made_once(run, recipe, lambda: {"images": _decode(backbone, features)})
+        recipe = Recipe(ids, "z decoded", (features.z,), _decode)
+        found = made_once(run, recipe, backbone=backbone, features=features)
         return found["images"]
-    recipe = Recipe(ids, repr(settings), (features.z, features.c))
+    recipe = Recipe(ids, repr(settings), (features.z, features.c), _diffuse)
     found = made_once(
-        run, recipe, lambda: {"images": _diffuse(run, backbone, features, settings)}
+        run, recipe, run=run, backbone=backbone, features=features, settings=settings
     )
     return found["images"]
 
 
 def _diffuse(
+    *,
     run: store.Run,
     backbone: Backbone,
     features: DecodedFeatures,
     settings: DiffusionSettings,
-) -> Images:
+) -> dict[str, Images]:
     noise = draw_noise(backbone, noise_generators(run, features.nsd_id.tolist()))
     schedule = make_schedule(backbone, settings)
-    return to_uint8(sample(backbone, features.z, features.c, noise, schedule))
+    images = sample(backbone, features.z, features.c, noise, schedule)
+    return {"images": to_uint8(images)}
 
 
 @torch.no_grad()
-def _decode(backbone: Backbone, features: DecodedFeatures) -> Images:
-    return to_uint8(backbone.decode_latents(features.z))
+def _decode(*, backbone: Backbone, features: DecodedFeatures) -> dict[str, Images]:
+    return {"images": to_uint8(backbone.decode_latents(features.z))}
 
 
 def stacked_images(backbone: Backbone, images: Sequence[Images]) -> Images:

@@ -104,21 +104,28 @@ def _aligned(
     n_shown: int,
 ) -> Batch:
     """Return a batch of stage 2, from the memory of an earlier run if it is there."""
-    recipe = _recipe(features, repr((settings, diffusion, n_shown)))
+    ids, words = tuple(features.nsd_id.tolist()), repr((settings, diffusion, n_shown))
+    recipe = Recipe(ids, words, features.tensors, _made_batch)
+    found = made_once(
+        run,
+        recipe,
+        inputs=(run, backbone, features, settings),
+        diffusion=diffusion,
+        keeper=recipe.keeper(run),
+        n_shown=n_shown,
+    )
+    return Batch(**found)
 
-    def make() -> Arrays:
-        result = align_batch(run, backbone, features, settings, diffusion=diffusion)
-        return Batch.of(result, n_shown).arrays()
 
-    return Batch(**made_once(run, recipe, make))
-
-
-def _recipe(features: DecodedFeatures, settings: str) -> Recipe:
-    clip = features.target
-    parts = (clip.features, clip.selected, clip.scale)
-    arrays = [part[k] for part in parts for k in clip.layers]
-    ids = tuple(features.nsd_id.tolist())
-    return Recipe(ids, settings, (features.z, features.c, *arrays))
+def _made_batch(
+    *,
+    inputs: tuple[store.Run, Backbone, DecodedFeatures, Stage2Settings],
+    diffusion: DiffusionSettings,
+    keeper: Keeper,
+    n_shown: int,
+) -> Arrays:
+    result = align_batch(*inputs, diffusion=diffusion, keeper=keeper)
+    return Batch.of(result, n_shown).arrays()
 
 
 def align_batch(
@@ -128,11 +135,13 @@ def align_batch(
     settings: Stage2Settings,
     *,
     diffusion: DiffusionSettings | None = None,
+    keeper: Keeper | None = None,
 ) -> AlignmentResult:
     """Align the images of one batch by whichever engine the settings belong to.
 
-    They start from the noise of stage 1. A batch of `alignment` that was cut off goes
-    on from the last state that it kept. `diffusion`: default the profile's sampler.
+    They start from the noise of stage 1. With a `keeper` a batch of `alignment` that
+    was cut off goes on from the last state that it kept. `diffusion`: default the
+    profile's sampler.
     """
     diffusion = diffusion or diffusion_settings(run.profile.stage1)
     names = features.nsd_id.tolist()
@@ -142,30 +151,9 @@ def align_batch(
     inputs = (backbone, latent, features.target, diffusion)
     if isinstance(settings, GuidanceSettings):
         return guide(*inputs, settings)
-    recipe = _recipe(features, repr((settings, diffusion)))
-    path = recipe.path(run, "unfinished")
-    keeper = _keeper(run, path, recipe.facts(run))
     if isinstance(settings, CombinedSettings):
-        result = align_and_guide(*inputs, settings, keeper=keeper)
-    else:
-        result = align(*inputs, settings, generators=generators, keeper=keeper)
-    store.discard(path)
-    return result
-
-
-#: Iterations between two states that are kept; a state of the demo takes 10 ms.
-_KEEP_EVERY = 25
-
-
-def _keeper(run: store.Run, path: Path, facts: Mapping[str, Any]) -> Keeper:
-    def load() -> Mapping[str, npt.NDArray[Any]] | None:
-        there = store.is_current(path, run=run, facts=facts)
-        return store.read_arrays(path) if there else None
-
-    def save(state: Mapping[str, npt.NDArray[Any]]) -> None:
-        store.write_arrays(path, state, run=run, facts=facts)
-
-    return Keeper(load, save, _KEEP_EVERY)
+        return align_and_guide(*inputs, settings, keeper=keeper)
+    return align(*inputs, settings, generators=generators, keeper=keeper)
 
 
 def zero_iterations_equal(

@@ -1,10 +1,8 @@
-"""The images of an arm: made once, kept in a file of its own, read ever after.
+"""The images of an arm: made once, kept batch by batch as those of the notebooks are.
 
 Place in the flow: between `arms` and `scores`.
 """
 
-import hashlib
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from minddiff_utils import provenance, reconstruction, store
-from minddiff_utils.alignment import AlignmentResult, AlignmentSettings
+from minddiff_utils import reconstruction, store
+from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, Keeper
 from minddiff_utils.backbone import Backbone
+from minddiff_utils.batches import Recipe, made_once
 from minddiff_utils.config import Profile
 from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
 from minddiff_utils.diffusion import draw_noise, make_schedule, sample
@@ -28,7 +27,6 @@ from minddiff_utils.reconstruction import DecodedFeatures
 from minddiff_utils.study.arms import Arm, Part
 
 __all__ = [
-    "arm_file",
     "balanced_loss",
     "best_of",
     "decoder_path",
@@ -48,9 +46,14 @@ def decoder_path(run: store.Run, part: Part) -> Path:
 
 
 def make(
-    run: store.Run, backbone: Backbone, features: DecodedFeatures, arm: Arm
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    arm: Arm,
+    *,
+    keeper: Keeper | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return images and cost of one arm for one batch."""
+    """Return images and cost of one arm for one batch; `keeper` as in `align_batch`."""
     began = time.perf_counter()
     if arm.layers is not None:
         features = features.with_layers(arm.layers)
@@ -60,7 +63,9 @@ def make(
         settings = arm.settings
         if arm.decoder == "linear" and isinstance(settings, AlignmentSettings):
             settings = replace(settings, decode=linear_decoder(run, backbone))
-        result = reconstruction.align_batch(run, backbone, features, settings)
+        result = reconstruction.align_batch(
+            run, backbone, features, settings, keeper=keeper
+        )
         made = _arrays_of(result)
     n = len(features.nsd_id)
     seconds = np.full(n, (time.perf_counter() - began) / n)
@@ -156,47 +161,27 @@ def balanced_loss(
     return structural_loss(features, target, layer_weights(target, "balanced")).cpu()
 
 
-#: Raised whenever the images of some arm change with the same settings. Algorithm 1's
-#: arms take hours, so another line of code elsewhere must not throw them away.
-_ENGINES = 1
-
-
-def arm_file(run: store.Run, part: Part, arm: Arm) -> Path:
-    """Return the file of an arm, named after all that its images depend on.
-
-    Not after the whole profile: what was made for one arm stays good when the settings
-    of another are changed.
-    """
-    profile = run.profile
-    depends = [
-        arm,
-        n_images_of(profile, part),
-        (profile.seed, profile.stage1, profile.models, profile.features),
-        provenance.digest_file(decoder_path(run, part)),
-        _ENGINES,
-    ]
-    digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:16]
-    folder = run.tree.derived(reconstruction.subject_of(run)) / f"study_{part}"
-    return folder / f"{re.sub(r'[^a-z0-9]+', '_', arm.name)}_{digest}.h5"
-
-
 def images_of(
     run: store.Run, backbone: Backbone, part: Part, arm: Arm
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return what an arm made, from its file where that is current."""
-    source = decoder_path(run, part)
-    path = arm_file(run, part, arm)
-    if store.is_intact(path):
-        return store.read_arrays(path)
+    """Return what an arm made, batch by batch, from an earlier run's file if whole."""
     n = n_images_of(run.profile, part)
     layers = run.profile.features.clip_layers
     features = reconstruction.read_decoded(
-        source, backbone, layers, n=n, source=arm.source
+        decoder_path(run, part), backbone, layers, n=n, source=arm.source
     )
-    parts = [make(run, backbone, features.rows(rows), arm) for rows in run.batches(n)]
-    made = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-    store.write_arrays(path, made, run=run, inputs=[source])
-    return made
+    words = [repr(arm), repr(reconstruction.diffusion_settings(run.profile.stage1))]
+    if arm.decoder == "linear":  # fitted on these
+        folder = run.tree.derived(reconstruction.subject_of(run))
+        words += [store.digest(folder / f"{k}.h5") for k in ("responses", "stimuli")]
+    parts = []
+    for rows in run.batches(n):
+        own = features.rows(rows)
+        ids = tuple(own.nsd_id.tolist())
+        recipe = Recipe(ids, " ".join(words), own.tensors, make)
+        given = {"run": run, "backbone": backbone, "features": own, "arm": arm}
+        parts.append(made_once(run, recipe, **given, keeper=recipe.keeper(run)))
+    return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
 
 
 def n_images_of(profile: Profile, part: Part) -> int:

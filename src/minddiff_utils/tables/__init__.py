@@ -20,7 +20,11 @@ from minddiff_utils.tables.ablation import (
 )
 from minddiff_utils.tables.comparison import comparison_table, subjects_table
 from minddiff_utils.tables.cost import cost_table
-from minddiff_utils.tables.decoding import AREA_SETS, accuracy_table
+from minddiff_utils.tables.decoding import (
+    AREA_SETS,
+    accuracy_table,
+    weights_by_area,
+)
 from minddiff_utils.tables.picks import Picks, failure_rule, failure_table, pick_images
 from minddiff_utils.tables.printing import (
     bounded_cell,
@@ -50,5 +54,6 @@ __all__ = [
     "quality_by_k",
     "shared_images",
     "subjects_table",
+    "weights_by_area",
     "with_aliases",
 ]

@@ -1,4 +1,4 @@
-"""Table T4: decoding accuracy by feature and area, with floor and ceiling.
+"""Table T4: decoding accuracy by feature and area; and the weights of areas.
 
 Place in the flow: layer 9, part of `tables`.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -18,6 +19,7 @@ from minddiff_utils.tables.rows import INTERVAL, blank, records
 __all__ = [
     "AREA_SETS",
     "accuracy_table",
+    "weights_by_area",
 ]
 
 #: The rows of T4 for each feature.
@@ -109,3 +111,33 @@ def _mean_accuracy(
         "p_permutation": float(table["p_permutation"].max()),
         "status": "" if n == n_wanted else f"{n} of {n_wanted} subjects",
     }
+
+
+def weights_by_area(
+    voxel_weight: Mapping[str, npt.NDArray[np.floating]],
+    roi: npt.NDArray[np.integer],
+    roi_names: Sequence[str],
+) -> pd.DataFrame:
+    """Return the mean absolute decoder weight of each area's voxels.
+
+    Parameters
+    ----------
+    voxel_weight : mapping of float (n_voxels,)
+        Mean |w| over targets, by feature (`c`, `z`, `clip/1`, ...).
+    roi : int (n_voxels,)
+        Index into `roi_names`.
+    roi_names : sequence of str
+        Areas.
+
+    Returns
+    -------
+    DataFrame
+        Columns feature, area, weight, n_voxels; an area without voxels has weight 0.
+    """
+    rows = []
+    for feature, weight in voxel_weight.items():
+        for index, area in enumerate(roi_names):
+            inside = np.asarray(weight)[np.asarray(roi) == index]
+            mean = float(inside.mean()) if len(inside) else 0.0
+            rows.append((feature, str(area), mean, len(inside)))
+    return pd.DataFrame(rows, columns=["feature", "area", "weight", "n_voxels"])

@@ -1,0 +1,53 @@
+"""A cell of a notebook may be run again at any time and finds what it found before."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from minddiff_utils import reach
+from minddiff_utils.runner import GRAPH
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def _written(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement binds, and those whose content it changes."""
+    found = reach._bound_by(statement)
+    for node in ast.walk(statement):
+        if isinstance(node, (ast.Attribute, ast.Subscript)):
+            inner: ast.expr = node
+            while isinstance(inner, (ast.Attribute, ast.Subscript)):
+                inner = inner.value
+            if isinstance(inner, ast.Name) and not isinstance(node.ctx, ast.Load):
+                found.add(inner.id)
+    return found
+
+
+def _read_first(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement reads from what was there before it."""
+    reads = {head for head, *_ in reach.names_of(statement).chains}
+    if isinstance(statement, ast.AugAssign):
+        return reads | _written(statement)
+    if isinstance(statement, (ast.For, ast.If, ast.With)):
+        return reads - _written(statement)
+    return reads
+
+
+@pytest.mark.parametrize("stem", [notebook.stem for notebook in GRAPH])
+def test_what_a_cell_reads_from_others_is_written_by_one_cell_alone(stem: str) -> None:
+    cells = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4).cells
+    read, written = dict[int, set[str]](), dict[int, set[str]]()
+    for number, cell in enumerate(cells):
+        if cell.cell_type != "code":
+            continue
+        read[number], written[number] = set(), set()
+        for statement in ast.parse(cell.source).body:
+            read[number] |= _read_first(statement) - written[number]
+            written[number] |= _written(statement)
+    for number, names in read.items():
+        for name in names:
+            writers = [n for n, found in written.items() if name in found]
+            assert len(writers) <= 1, f"cell {number}: {name} of cells {writers}"
+            assert writers in ([], [n for n in writers if n < number]), name
