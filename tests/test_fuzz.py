@@ -11,19 +11,22 @@ is asserted is that a case with a manifest always ends by itself, that few other
 not, and that none ever ends in another exception.
 """
 
+import gzip
 import json
 import os
 import random
 import resource
 import signal
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import h5py
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from minddiff_utils import config, store
 from minddiff_utils.config import load_profile, project_root
@@ -301,6 +304,132 @@ def _nsd_readers(nsd: NsdTree) -> dict[str, tuple[Path, Read]]:
 def test_a_damaged_hdf5_file_of_nsd_is_read_or_refused(nsd: NsdTree, what: str) -> None:
     path, read = _nsd_readers(nsd)[what]
     check_apart(run_apart(path, read))
+
+
+# --- headers --------------------------------------------------------------------------
+
+#: Bytes at the front of a file of which each is changed, and to how many others.
+_FRONT, _N_VALUES = 400, 3
+
+
+def _pack(path: Path, data: bytes) -> None:
+    """Write a volume's bytes, packed where its name says so: gzip has a checksum."""
+    packed = path.suffix in (".gz", ".mgz")
+    path.write_bytes(gzip.compress(data, 1, mtime=0) if packed else data)
+
+
+def _bytes_of(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def _changes(data: bytes, seed: int) -> Iterator[tuple[int, bytes]]:
+    """Yield each byte's place, and the file with another one there."""
+    rng = random.Random(seed)
+    for place in range(min(_FRONT, len(data))):
+        others = {0, 255, data[place] ^ 1, data[place] ^ 128, rng.randrange(256)}
+        values = sorted(others - {data[place]})
+        for value in rng.sample(values, min(_N_VALUES, len(values))):
+            yield place, data[:place] + bytes([value]) + data[place + 1 :]
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> dict[str, tuple[Path, Callable[[], Any], int]]:
+    """Give a small file of each format, what reads it, and the bytes of its header."""
+    tree = NsdTree(tmp_path / "nsd")
+    func, betas = tree.func_folder(SUBJECT), tree.betas_folder(SUBJECT)
+    surf = tree.freesurfer_folder(SUBJECT, "surf")
+    transforms = tree.subject_folder(SUBJECT) / "transforms"
+    for folder in (func / "roi", betas, surf, transforms):
+        folder.mkdir(parents=True)
+    affine = np.diag([1.8, 1.8, 1.8, 1])
+    labels = (np.arange(60).reshape(GRID) % 9 - 1).astype(np.float64)
+    files = {
+        func / "brainmask.nii.gz": (labels > 2).astype(np.int16),
+        func / "roi" / "prf-visualrois.nii.gz": np.clip(labels, -1, 7),
+        betas / "ncsnr.nii.gz": np.abs(labels).astype(np.float32) / 9,
+    }
+    for path, data in files.items():
+        image = nib.Nifti1Image(data, affine)
+        image.header.set_slope_inter(1, 0)
+        nib.save(image, path)
+    mgz = transforms / "lh.func1pt8-to-layerB2.mgz"
+    points = np.arange(36, dtype=np.float32).reshape(12, 1, 1, 3)
+    nib.save(nib.MGHImage(points, affine), mgz)
+    closed = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
+    nib.freesurfer.write_geometry(surf / "lh.white", np.eye(4, 3), closed)
+    nib.freesurfer.write_morph_data(surf / "lh.sulc", np.arange(40))
+    mask, roi, ncsnr = files
+    n = _bytes_of(surf / "lh.white").index(b"\n\n") + 10
+    return {
+        "mask": (mask, lambda: tree.brainmask(SUBJECT), 352),
+        "regions": (roi, lambda: tree.roi(SUBJECT, "prf-visualrois"), 352),
+        "ncsnr": (ncsnr, lambda: tree.ncsnr(SUBJECT), 352),
+        "transform": (mgz, lambda: tree.transform(SUBJECT, "lh"), 28),
+        "surface": (surf / "lh.white", lambda: tree.surface(SUBJECT, "lh", "white"), n),
+        "sulci": (surf / "lh.sulc", lambda: tree.surface_values(SUBJECT, "lh"), 7),
+    }
+
+
+@pytest.mark.parametrize(
+    "what", ["mask", "regions", "ncsnr", "transform", "surface", "sulci"]
+)
+def test_a_changed_byte_of_a_header_gives_the_same_numbers_or_a_sentence(
+    volumes: dict[str, tuple[Path, Callable[[], Any], int]], what: str
+) -> None:
+    path, read, n_header = volumes[what]
+    sound, data, found = read(), _bytes_of(path), dict[str, list[int]]()
+
+    def look(_: Path) -> None:
+        values = read()
+        if place < n_header:
+            np.testing.assert_equal(values, sound)
+
+    for place, changed in _changes(data, seed=1):
+        _pack(path, changed)
+        found.setdefault(outcome(look, path), []).append(place)
+    assert found.keys() <= {"read", "said"}, found
+    assert "said" in found
+
+
+@pytest.mark.parametrize("what", ["betas", "stimuli"])
+def test_a_changed_byte_of_a_header_of_hdf5_is_read_or_refused(
+    nsd: NsdTree, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 may be without end at one; no other exception comes out."""
+    path, read = _nsd_readers(nsd)[what]
+    changed = [data for _, data in _changes(path.read_bytes(), seed=2)]
+
+    def one_byte(_: bytes, rng: random.Random) -> bytes:
+        return rng.choice(changed)
+
+    monkeypatch.setitem(globals(), "spoil", one_byte)
+    check_apart(run_apart(path, read))
+
+
+def test_a_changed_byte_of_a_matlab_file_never_ends_the_process(
+    tmp_path: Path,
+) -> None:
+    """Those that end SciPy's reader by a signal are among them."""
+    tree = NsdTree(tmp_path / "nsd")
+    path = tree.experiment_file("nsd_expdesign.mat")
+    path.parent.mkdir(parents=True)
+    order = np.arange(30_000, dtype=np.uint16)[None] % 10_000 + 1
+    savemat(path, {"masterordering": order})
+    rng, data = random.Random(3), path.read_bytes()
+    cases = [data[:124] + b"\0" + data[125:]]  # another version
+    cases += [data[:128] + bytes([n]) + data[129:] for n in (0, 1, 12, 15)]
+    cases += [changed for p, changed in _changes(data, 3) if p in (126, 136, 144, 145)]
+    for changed in rng.sample(cases, 9):
+        path.write_bytes(changed)
+        assert outcome(lambda _: tree.design(), path) == "said"
+    savemat(path, {"masterordering": order}, do_compression=True)
+    found = {
+        outcome(lambda _: tree.design(), path)
+        for place, changed in _changes(path.read_bytes(), 4)
+        if place >= 128 and path.write_bytes(changed)
+    }
+    assert found == {"said"}
 
 
 # --- notebooks and rates --------------------------------------------------------------

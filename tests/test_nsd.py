@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from minddiff_utils.config import AREAS, DataConfig
 from minddiff_utils.errors import ConfigError, DataError
@@ -394,7 +394,7 @@ def test_without_a_colour_table_the_documented_labels_hold(tree: NsdTree) -> Non
 def test_a_value_that_is_no_label_is_refused(broken: NsdTree, value: float) -> None:
     volume = np.full(GRID, value, np.float64)
     save_nii(broken.root / FUNC / "roi/Kastner2015.nii.gz", volume)
-    with pytest.raises(DataError, match="a label is expected"):
+    with pytest.raises(DataError, match="is expected"):
         broken.roi(2, "Kastner2015")
 
 
@@ -561,3 +561,49 @@ def test_prepared_stimuli_have_the_size_asked_and_their_captions(tree: NsdTree) 
     assert ready["images"].shape == (70, 4, 4, 3)
     np.testing.assert_array_equal(ready["images"][:][:, 1, 2, 0], ids % 251)
     assert ready["captions"][69, 1] == f"{ids[69]} n1"
+
+
+# --- resaved by others --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">i2", np.int32, np.uint8])
+def test_labels_resaved_as_floats_or_scaled_are_the_same_labels(
+    broken: NsdTree, written: Truth, dtype: str
+) -> None:
+    """Other programs store -1 to 25 with a slope, and round: -1 becomes -0.99999."""
+    path = broken.root / FUNC / "roi" / "Kastner2015.nii.gz"
+    image = nib.Nifti1Image(written.kastner * (1 - 1e-6), nib.load(path).affine)
+    image.set_data_dtype(np.dtype(dtype))
+    nib.save(image, path)
+    np.testing.assert_array_equal(broken.roi(2, "Kastner2015"), written.kastner)
+
+
+@pytest.mark.parametrize("value", [0.5, 7.3, -0.5, np.nan, 1e12, -1e300])
+def test_what_is_no_label_is_named_as_it_is(
+    broken: NsdTree, written: Truth, value: float
+) -> None:
+    labels = written.kastner.astype(np.float64)
+    labels[0, 0, 0] = value
+    save_nii(broken.root / FUNC / "roi" / "Kastner2015.nii.gz", labels)
+    with pytest.raises(DataError, match=r"holds (the value|NaN)") as raised:
+        broken.roi(2, "Kastner2015")
+    assert "the value -1," not in str(raised.value)
+
+
+def test_a_matlab_file_of_version_7_3_is_said(broken: NsdTree) -> None:
+    path = broken.root / EXPERIMENT / "nsd_expdesign.mat"
+    path.unlink()
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["masterordering"] = np.ones((30_000, 1))
+    path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + path.read_bytes()[512:])
+    with pytest.raises(DataError, match="save it in MATLAB with -v7"):
+        broken.design()
+
+
+def test_a_design_that_is_not_compressed_is_read_alike(
+    broken: NsdTree, written: Truth
+) -> None:
+    path = broken.root / EXPERIMENT / "nsd_expdesign.mat"
+    raw = {k: v for k, v in loadmat(path).items() if k[0] != "_"}
+    savemat(path, raw)
+    np.testing.assert_array_equal(broken.design().order + 1, written.order)

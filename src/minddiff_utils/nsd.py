@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.io import loadmat
 
 from minddiff_utils.errors import DataError, check_choice, check_shape
 from minddiff_utils.nsd_betas import read_betas_hdf5, read_betas_nii, voxel_indices
@@ -31,12 +29,13 @@ from minddiff_utils.nsd_files import (
     first_volume,
     guard,
     is_there,
-    load_image,
     open_hdf5,
     read_volume,
     source,
+    to_labels,
     wrong,
 )
+from minddiff_utils.nsd_formats import load_image, read_mat, read_mesh, read_per_vertex
 from minddiff_utils.nsd_space import check_axes, check_same_space
 from minddiff_utils.nsd_text import (
     NEEDED_LABELS,
@@ -81,8 +80,6 @@ NO_DATA = 9999
 #: Label volumes of the areas, and what maps are drawn on.
 _AREA_VOLUMES = ("Kastner2015", "prf-visualrois")
 _SURFACES = ("white", "inflated", "sulc", "full.flat.patch.3d")
-
-_FREESURFER: Any = nib.freesurfer  # its functions carry no types
 
 
 @dataclass(frozen=True)
@@ -266,7 +263,7 @@ class NsdTree:
         """
         path = self.experiment_file("nsd_expdesign.mat")
         with guard(path, "Experimental design"):
-            raw = loadmat(path)
+            raw = read_mat(path, ("masterordering", "subjectim", "sharedix"))
         n_order = 40 * N_TRIALS
         order = _design_array(raw, "masterordering", (1, n_order), path)[0] - 1
         images = _design_array(raw, "subjectim", (8, N_IMAGES_SUBJECT), path) - 1
@@ -453,7 +450,10 @@ class NsdTree:
         values = read_volume(path, "Brain mask")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Brain mask {path}")
-        return np.asarray(values > 0)
+        labels = to_labels(values, path)
+        if not 0 <= labels.min() <= labels.max() == 1:
+            raise wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
+        return np.asarray(labels > 0)
 
     def check_space(self, subject: int, path: Path) -> None:
         """Raise DataError unless a volume lies where the subject's others do.
@@ -483,12 +483,14 @@ class NsdTree:
     def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
         path = self.betas_folder(subject) / "ncsnr.nii.gz"
-        values = read_volume(path, "Noise-ceiling SNR").astype(np.float32)
+        values = read_volume(path, "Noise-ceiling SNR")
+        if values.dtype.kind != "f":
+            raise wrong(path, f"{values.dtype} values", "float32")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
         if (values < 0).any() or np.isinf(values).any():
             raise wrong(path, "negative or infinite values", "a signal-to-noise ratio")
-        return values
+        return values.astype(np.float32)
 
     def roi(self, subject: int, name: str) -> IntArray:
         """Return a label volume: -1 not cortex, 0 cortex without label, 1..N labels.
@@ -502,15 +504,13 @@ class NsdTree:
         values = read_volume(path, f"Region volume {name}")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Region volume {path}")
-        if not np.isfinite(values).all():
-            raise wrong(path, "NaN or infinite values", "labels")
-        labels = values.astype(np.int64)
+        labels = to_labels(values, path)
         allowed = {-1, 0, *self.roi_labels(subject, name).values()}
-        odd = set(np.unique(values).tolist()) - allowed
+        odd = set(np.unique(labels).tolist()) - allowed
         if odd:
             table = self.colour_table(subject, name)
             known = f" of {table.name}" if table.exists() else ""
-            raise wrong(path, f"the value {min(odd):g}", f"-1, 0 or a label{known}")
+            raise wrong(path, f"the value {min(odd)}", f"-1, 0 or a label{known}")
         return labels
 
     def colour_table(self, subject: int, name: str) -> Path:
@@ -563,7 +563,7 @@ class NsdTree:
         path = self.subject_folder(subject) / "transforms" / name
         values = read_volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
-        index: IntArray = np.rint(values.ravel()).astype(np.int64) - 1
+        index = to_labels(values, path).ravel() - 1
         if index.min() < 0:
             raise wrong(path, "an index below 1", "1-based vertices")
         return index
@@ -574,8 +574,7 @@ class NsdTree:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
         path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
         with guard(path, "Surface"):
-            vertices, faces = _FREESURFER.read_geometry(path)
-        return np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
+            return read_mesh(path)
 
     def flat_patch(
         self, subject: Anatomy, hemisphere: Hemisphere
@@ -607,7 +606,7 @@ class NsdTree:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
         path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
         with guard(path, "Surface values"):
-            return np.asarray(_FREESURFER.read_morph_data(path), np.float32)
+            return read_per_vertex(path)
 
     # The whole tree
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from minddiff_utils.errors import check_shape
 from minddiff_utils.nsd_facts import N_TRIALS
-from minddiff_utils.nsd_files import dataset, guard, load_image, open_hdf5, wrong
+from minddiff_utils.nsd_files import dataset, guard, open_hdf5, wrong
+from minddiff_utils.nsd_formats import load_image
 
 __all__ = ["read_betas_hdf5", "read_betas_nii", "voxel_indices"]
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
 from minddiff_utils.errors import DataError, check_exists
 from minddiff_utils.nsd_facts import MARK, PARTS
+from minddiff_utils.nsd_formats import load_image, read_array
 from minddiff_utils.reading import reading, stand_in
 
 __all__ = [
@@ -32,9 +31,14 @@ __all__ = [
     "open_hdf5",
     "read_volume",
     "source",
+    "to_labels",
     "wrong",
 ]
 
+#: Off a whole number; 26 labels in steps of 1 / 255 of their range are 0.05 off.
+_ROUNDING = 0.1
+#: No vertex and no label has a number beyond it.
+_FARTHEST = 2**31
 _SIMULATE = "make one with `minddiff simulate`"
 
 
@@ -121,14 +125,6 @@ def is_there(path: Path) -> bool:
 # --- opening --------------------------------------------------------------------------
 
 
-def load_image(path: Path) -> SpatialImage:
-    """Return the volume at `path`, its numbers not yet read."""
-    image = nib.load(path)
-    if not isinstance(image, SpatialImage):
-        raise ImageFileError(f"{type(image).__name__} is no volume")
-    return image
-
-
 def first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
     """Return the first volume that can be read, and its file."""
     for path in paths:
@@ -140,7 +136,22 @@ def first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
 def read_volume(path: Path, what: str) -> npt.NDArray[Any]:
     """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
     with guard(path, what):
-        return np.asanyarray(load_image(path).dataobj)
+        return read_array(path)
+
+
+def to_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
+    """Return values as whole numbers: a volume resaved as floats or scaled is rounded.
+
+    Fractions beyond what eight bits leave of two dozen labels are refused.
+    """
+    if not np.isfinite(values).all():
+        raise wrong(path, "NaN or infinite values", "labels")
+    labels = np.rint(values)
+    off = (np.abs(values - labels) > _ROUNDING) | (np.abs(labels) > _FARTHEST)
+    if off.any():
+        found = f"the value {float(values[off].ravel()[0]):.6g}"
+        raise wrong(path, found, "a whole number, neither resampled nor averaged,")
+    return np.asarray(labels, np.int64)
 
 
 def open_hdf5(path: Path) -> h5py.File:

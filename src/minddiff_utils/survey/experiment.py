@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.io import loadmat
 
 from minddiff_utils.errors import check_shape
 from minddiff_utils.nsd import N_IMAGES, N_SHARED, N_TRIALS, Design, Hemisphere
@@ -21,6 +20,7 @@ from minddiff_utils.nsd_facts import (
     SHARED_ENDS,
 )
 from minddiff_utils.nsd_files import open_hdf5
+from minddiff_utils.nsd_formats import read_mat
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import UNREAD, Item, Scope, damage, differs, look
 from minddiff_utils.survey.surfaces import look_at_surfaces
@@ -29,6 +29,7 @@ __all__ = ["Experiment", "look_at_experiment"]
 
 IntArray = npt.NDArray[np.int64]
 
+_COUNTS = ("basiccnt", "stimpattern")
 _BATCH = 64  # images read at once
 
 
@@ -88,7 +89,7 @@ def _session_counts(scope: Scope, path: Path, design: Design) -> Finding:
     text = "basiccnt 3 x 40 and stimpattern 40 x 12 x 75, as masterordering has it"
     item = Item(None, "design, session by session", path, text, optional=True)
     try:
-        lacking = [n for n in ("basiccnt", "stimpattern") if n not in loadmat(path)]
+        lacking = [n for n in _COUNTS if n not in read_mat(path, _COUNTS)]
     except Exception as error:  # noqa: BLE001  (a damaged file may raise anything)
         return damage(item, error, scope.remedy)
     if lacking:
@@ -98,7 +99,7 @@ def _session_counts(scope: Scope, path: Path, design: Design) -> Finding:
 
 
 def _read_session_counts(path: Path, design: Design) -> tuple[None, str]:
-    raw = loadmat(path, variable_names=["basiccnt", "stimpattern"])
+    raw = read_mat(path, _COUNTS)
     check_shape(raw["basiccnt"].shape, (3, N_SESSIONS), "basiccnt")
     check_shape(raw["stimpattern"].shape, (N_SESSIONS, 12, 75), "stimpattern")
     for session in range(N_SESSIONS):

@@ -1,0 +1,172 @@
+"""Formats whose libraries take damage for numbers, or end the process at it.
+
+A changed byte in a header gives the same result or an error here, never other numbers,
+and never a signal. Place in the flow: below `nsd`; whoever calls turns the errors into
+a sentence (`nsd_files.guard`).
+"""
+
+import math
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
+from scipy.io import loadmat
+
+__all__ = ["load_image", "read_array", "read_mat", "read_mesh", "read_per_vertex"]
+
+_FREESURFER: Any = nib.freesurfer  # its functions carry no types
+_COMPRESSED = 15  # a MATLAB element that zlib packed, with a checksum
+_SECONDS = 120  # for a design of 0.4 MB
+_APART = """
+import sys
+from io import BytesIO
+import numpy as np
+from scipy.io import loadmat
+found = loadmat(sys.argv[1], variable_names=sys.argv[2:])
+kept = {k: np.asarray(v) for k, v in found.items() if isinstance(v, np.ndarray)}
+kept = {k: v.astype(str) if v.dtype.hasobject else v for k, v in kept.items()}
+buffer = BytesIO()
+np.savez(buffer, **kept)
+sys.stdout.buffer.write(buffer.getvalue())
+"""
+
+
+# --- MATLAB ---------------------------------------------------------------------------
+
+
+def read_mat(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return those variables `names` that a MATLAB file (up to version 7) holds.
+
+    SciPy's reader may end the process at one changed byte, without a word. Where every
+    variable is compressed, zlib's checksums have proved the bytes; any other file is
+    read in a process of its own.
+    """
+    data = path.read_bytes()
+    if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
+        raise ValueError("MATLAB's version 7.3: save it in MATLAB with -v7")
+    if _is_proven(data):
+        found = loadmat(BytesIO(data), variable_names=list(names))
+        return {name: np.asarray(found[name]) for name in names if name in found}
+    command = [sys.executable, "-c", _APART, str(path.absolute()), *names]
+    done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+    if done.returncode < 0:
+        raise ValueError(f"its reader ends by signal {-done.returncode}")
+    if done.returncode:
+        raise ValueError(done.stderr.decode(errors="replace").strip().splitlines()[-1])
+    with np.load(BytesIO(done.stdout), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _is_proven(data: bytes) -> bool:
+    """Return whether all of a MATLAB file is compressed; raise where a sum is wrong."""
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if order is None or 0 in data[:4]:
+        return False
+    place = 128
+    while place + 8 <= len(data):
+        kind, size = struct.unpack(f"{order}II", data[place : place + 8])
+        if kind != _COMPRESSED:
+            return False
+        packed = zlib.decompressobj()
+        packed.decompress(data[place + 8 : place + 8 + size])
+        if not packed.eof:
+            raise EOFError("a variable is cut short")
+        place += 8 + size
+    return place == len(data)
+
+
+# --- volumes --------------------------------------------------------------------------
+
+
+def load_image(path: Path) -> SpatialImage:
+    """Return the volume at `path`, its numbers not yet read."""
+    image = nib.load(path)
+    if not isinstance(image, SpatialImage):
+        raise ImageFileError(f"{type(image).__name__} is no volume")
+    plain = path.suffix == ".nii"  # gzip has a checksum
+    if plain and _end(image) != path.stat().st_size:
+        raise ValueError(f"{path.stat().st_size} bytes, {_end(image)} by its header")
+    return image
+
+
+def _end(image: Any) -> int:
+    """Return where a file's numbers end."""
+    n_values = math.prod(map(int, image.shape))  # may be beyond int64
+    return int(image.dataobj.offset) + n_values * int(image.get_data_dtype().itemsize)
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """Return the numbers of a volume that ends where its header says."""
+    image: Any = load_image(path)
+    scaling = float(image.dataobj.slope), float(image.dataobj.inter)
+    kind = image.get_data_dtype().kind
+    if kind not in "iuf" or (kind == "f" and scaling != (1.0, 0.0)):
+        raise ValueError(f"{image.get_data_dtype()} numbers, scaled by {scaling}")
+    values: npt.NDArray[Any] = np.asanyarray(image.dataobj)
+    with nib.openers.ImageOpener(str(path)) as file:
+        file.seek(_end(image))
+        rest = file.read(64)
+    if rest and not (isinstance(image, nib.MGHImage) and _is_footer(rest)):
+        raise ValueError(f"{len(rest)} bytes or more beyond the end by its header")
+    return values
+
+
+def _is_footer(rest: bytes) -> bool:
+    """Return whether bytes can be what FreeSurfer leaves behind an MGH volume.
+
+    Five floats, then tags, each of a small number.
+    """
+    return len(rest) == 20 or (len(rest) >= 24 and _is_tag(rest[20:24]))
+
+
+def _is_tag(four: bytes) -> bool:
+    """Return whether four bytes are the number of one of FreeSurfer's tags."""
+    return 0 < int.from_bytes(four, "big", signed=True) < 1000
+
+
+# --- surfaces -------------------------------------------------------------------------
+
+
+def read_mesh(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return vertices (n, 3) and faces (m, 3) of a FreeSurfer surface of triangles."""
+    with path.open("rb") as file:
+        magic = file.read(3)
+        if magic != b"\xff\xff\xfe":
+            raise ValueError("no surface of triangles")
+        file.readline(), file.readline()
+        start = file.tell()
+        n_vertices, n_faces = struct.unpack(">ii", file.read(8))
+        file.seek(start + 8 + 12 * (max(n_vertices, 0) + max(n_faces, 0)))
+        rest = file.read(4)
+    size = path.stat().st_size - start - 8
+    if min(n_vertices, n_faces) < 1 or 12 * (n_vertices + n_faces) > size:
+        raise ValueError(f"{size} bytes for {n_vertices} vertices, {n_faces} faces")
+    if rest and not _is_tag(rest):
+        raise ValueError(f"more than {n_vertices} vertices and {n_faces} faces")
+    vertices, faces = _FREESURFER.read_geometry(path)
+    if not np.isfinite(vertices).all():
+        raise ValueError("NaN or infinite coordinates")
+    if not 0 <= faces.min() <= faces.max() < len(vertices):
+        raise ValueError(f"faces of vertices {faces.min()} to {faces.max()}")
+    return np.asarray(vertices, np.float64), np.asarray(faces, np.int64)
+
+
+def read_per_vertex(path: Path) -> npt.NDArray[np.float32]:
+    """Return one number per vertex of a FreeSurfer morphometry file."""
+    data = path.read_bytes()
+    if data[:3] != b"\xff\xff\xff":
+        raise ValueError("no file of numbers per vertex")
+    n_vertices, _, n_values = struct.unpack(">iii", data[3:15])
+    if n_values != 1 or len(data) != 15 + 4 * n_vertices:
+        raise ValueError(f"{len(data)} bytes for {n_vertices} vertices")
+    return np.asarray(_FREESURFER.read_morph_data(path), np.float32)
