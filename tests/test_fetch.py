@@ -5,6 +5,7 @@ stands between it and the client, cuts answers off and changes them.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from threading import Barrier, Lock, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -24,7 +26,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from moto.server import ThreadedMotoServer
 from tqdm import tqdm
 
-from minddiff_utils import nsd
+from minddiff_utils import nsd_files
 from minddiff_utils.cli import main
 from minddiff_utils.errors import ConfigError, DataError, StoreError
 from minddiff_utils.fetch import (
@@ -32,7 +34,9 @@ from minddiff_utils.fetch import (
     FetchPlan,
     Outcome,
     Wanted,
+    as_present,
     confirm_agreement,
+    disk,
     fetch,
     listing,
     make_client,
@@ -136,7 +140,7 @@ class Bucket:
         """Every file is there, byte for byte, and no part is left."""
         for key, data in self.files.items():
             assert self.path(key).read_bytes() == data
-        assert not list(self.root.rglob("*.part*"))
+        assert not [p for p in self.root.rglob(".*") if p.is_file()]
 
 
 class Screen(StringIO):
@@ -173,6 +177,7 @@ def bucket(
     server: tuple[int, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bucket]:
     """Give an empty bucket and a relay before it; nothing waits, pieces are small."""
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path / "project"))  # keeps the ETags
     monkeypatch.setattr(transfer, "CHUNK", PIECE)
     monkeypatch.setattr(proof, "CHUNK", PIECE)
     monkeypatch.setattr(transfer, "_FIRST_WAIT", 0.0)
@@ -207,7 +212,7 @@ def test_every_path_that_nsd_reads_is_wanted(
         asked.add(path.relative_to(tmp_path).as_posix())
         raise DataError(what)
 
-    monkeypatch.setattr(nsd, "check_exists", note)
+    monkeypatch.setattr(nsd_files, "check_exists", note)
     tree, mask = NsdTree(tmp_path), np.ones((2, 2, 2), bool)
     reads: list[Callable[[], object]] = [
         tree.design,
@@ -484,7 +489,7 @@ def test_wrong_bytes_and_sizes_never_get_the_file_s_name(
     assert problem.startswith("betas.hdf5")
     assert says in problem
     left = [p for p in bucket.root.rglob("*") if p.is_file() and p.stat().st_size]
-    assert all(path.name == ".betas.hdf5.part.etag" for path in left)
+    assert left == []
     bucket.relay.changes.clear()
     bucket.fetch().check()
     bucket.check()
@@ -665,9 +670,150 @@ def test_the_command_lists_first_and_then_brings_every_needed_file(
             bucket.put(file.key, random_bytes(rng, 50))
     assert _command(bucket, "--dry-run") == 0
     assert not bucket.root.exists()
-    assert "betas_session01.hdf5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "betas_session01.hdf5" in said
+    assert "CC BY 4.0" in said  # the terms of the captions
+    folder = bucket.path("nsddata_stimuli/stimuli/nsd/annotations")
+    folder.mkdir(parents=True)
+    for split in ("train", "val"):  # else they would come from COCO
+        (folder / f"captions_{split}2017.json").write_text("{}", encoding="utf-8")
     assert _command(bucket, "--agreement-signed") == 0
     bucket.check()
+
+
+def test_a_failed_answer_of_coco_is_said_after_nsds_files_came(
+    bucket: Bucket, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in wanted((1,), (1,)):
+        if not file.optional:
+            bucket.put(file.key, random_bytes(rng, 50))
+    nobody = ["--captions-from", "http://127.0.0.1:9/annotations_trainval2017.zip"]
+    assert _command(bucket, "--agreement-signed", *nobody) == 1
+    said = capsys.readouterr().err
+    assert "captions_train2017.json and captions_val2017.json" in said
+    bucket.check()
+
+
+def test_sessions_that_are_there_as_nii_gz_are_not_wanted_as_hdf5(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    files = [f for f in wanted((1,), (1, 2)) if "betas_session" in f.key]
+    first = Path(str(files[0].destination).replace(".hdf5", ".nii.gz"))
+    (bucket.root / first).parent.mkdir(parents=True)
+    (bucket.root / first).write_bytes(b"there")
+    chosen = as_present(files, bucket.root)
+    assert [Path(f.key).name for f in chosen] == [
+        "betas_session01.nii.gz",
+        "betas_session02.hdf5",
+    ]
+    bucket.put(chosen[0].key, b"there")
+    bucket.put(chosen[1].key, random_bytes(rng))
+    plan = plan_fetch(bucket.client, chosen, bucket.root)
+    assert plan.n_left == SIZE
+    (bucket.root / files[0].destination).write_bytes(b"both")
+    assert as_present(files, bucket.root)[0] == files[0]
+
+
+# --- disks ----------------------------------------------------------------------------
+
+
+def _disks(monkeypatch: pytest.MonkeyPatch, other: Path, free: dict[str, int]) -> None:
+    """Let `other` be another disk than the rest."""
+    stat, usage = Path.stat, shutil.disk_usage
+
+    def is_other(path: Path) -> bool:
+        return Path(os.path.realpath(path)).is_relative_to(other)
+
+    def stated(self: Path, **more: Any) -> Any:
+        found = stat(self, **more)
+        if not is_other(self):
+            return found
+        return SimpleNamespace(
+            **{k: getattr(found, k) for k in dir(found) if k[:3] == "st_"}
+            | {"st_dev": -1}
+        )
+
+    def used(path: Path) -> Any:
+        name = "other" if is_other(Path(path)) else "root"
+        return usage("/")._replace(free=free[name])
+
+    monkeypatch.setattr(disk.Path, "stat", stated)
+    monkeypatch.setattr(disk.shutil, "disk_usage", used)
+
+
+@pytest.mark.parametrize(
+    ("free", "named"),
+    [
+        ({"root": SIZE - 1, "other": 9 * SIZE}, "nsd"),
+        ({"root": 9 * SIZE, "other": 2 * SIZE - 1}, "nsd/nsddata_betas"),
+        ({"root": SIZE, "other": 2 * SIZE}, None),
+    ],
+)
+def test_free_space_is_counted_on_each_disk(
+    bucket: Bucket,
+    rng: np.random.Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: dict[str, int],
+    named: str | None,
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    bucket.root.mkdir()
+    bucket.path("nsddata_betas").symlink_to(tmp_path / "elsewhere")
+    for key in ("small.mat", "nsddata_betas/a.hdf5", "nsddata_betas/b.hdf5"):
+        bucket.put(key, random_bytes(rng))
+    with monkeypatch.context() as patch:
+        _disks(patch, tmp_path / "elsewhere", free)
+        plan = bucket.plan()
+        if named is None:
+            plan.check_space()
+            return
+        with pytest.raises(StoreError, match="are free there") as error:
+            plan.check_space()
+    assert f"/{named}, but" in str(error.value)
+
+
+def test_a_link_to_nothing_or_to_a_disk_that_takes_no_writing_is_said(
+    bucket: Bucket,
+    rng: np.random.Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bucket.put("nsddata/a.mat", random_bytes(rng))
+    bucket.root.mkdir()
+    bucket.path("nsddata").symlink_to(tmp_path / "absent")
+    with pytest.raises(StoreError, match="nsddata is a link to nothing"):
+        bucket.fetch()
+    (tmp_path / "absent").mkdir()
+    monkeypatch.setattr(disk.os, "access", lambda *_: False)
+    with pytest.raises(StoreError, match="nsddata cannot be written"):
+        bucket.fetch()
+    assert not [p for p in tmp_path.rglob("*.part")]
+
+
+def test_a_folder_of_in_silico_data_gets_no_real_file(
+    bucket: Bucket, rng: np.random.Generator
+) -> None:
+    bucket.put("a.mat", random_bytes(rng))
+    bucket.root.mkdir()
+    (bucket.root / "IN_SILICO.txt").write_text("mark", encoding="utf-8")
+    with pytest.raises(DataError, match="holds in-silico data"):
+        bucket.fetch()
+    assert [p.name for p in bucket.root.iterdir()] == ["IN_SILICO.txt"]
+
+
+def test_nothing_of_ours_is_left_among_the_data_and_the_records_may_be_lost(
+    bucket: Bucket, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    bucket.put("a.mat", random_bytes(rng))
+    bucket.fetch().check()
+    assert [p.name for p in bucket.root.rglob("*")] == ["a.mat"]
+    assert bucket.plan().items[0].state == "complete"
+    shutil.rmtree(tmp_path / "project")
+    assert bucket.plan().items[0].state == "unproven"
+    bucket.fetch().check()
+    assert bucket.plan().items[0].state == "complete"
+    assert len(bucket.relay.gets()) == 1  # compared, not fetched again
 
 
 def test_the_command_stops_where_the_agreement_is_not_signed(

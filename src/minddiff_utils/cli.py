@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,14 +191,20 @@ def _fetch(args: argparse.Namespace) -> None:
     profile = load_profile(args.profile, _overrides(args))
     data, root = profile.data, Path(args.path)
     files = fetch.wanted(
-        profile.subjects, data.session_numbers, data.betas_version, form=args.form
+        profile.subjects,
+        data.session_numbers,
+        data.betas_version,
+        form=args.form or "hdf5",
     )
+    if args.form is None:
+        files = fetch.as_present(files, root)
     if not args.dry_run:
         fetch.confirm_agreement(input, agreed=args.agreement_signed)
     client = fetch.make_client(args.endpoint or None, n_workers=args.jobs)
     plan = fetch.plan_fetch(client, files, root)
-    note = fetch.captions_note(root)
-    for line in (*fetch.listing(plan), *([note] if note else [])):
+    archive = replace(fetch.ARCHIVE, url=args.captions_from or fetch.ARCHIVE.url)
+    words = fetch.captions_words(root, archive)
+    for line in (*fetch.listing(plan), *([words] if words else [])):
         _say(line)
     plan.check_space()
     if args.dry_run:
@@ -209,6 +216,7 @@ def _fetch(args: argparse.Namespace) -> None:
         *(f"known by size alone: {k}" for k in done.size_only),
     ):
         _say(line)
+    fetch.fetch_captions(root, archive)
     done.check()
 
 
@@ -480,9 +488,14 @@ def _add_fetch_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("path", metavar="PATH", help="folder that becomes NSD's root")
     command.add_argument(
         "--form",
-        default="hdf5",
         choices=("hdf5", "nii.gz"),
-        help="of the betas; hdf5 is read faster",
+        help="of the betas; by default what is there of a session, else hdf5, which is"
+        " read faster",
+    )
+    command.add_argument(
+        "--captions-from",
+        metavar="ADDRESS",
+        help="a mirror of COCO's annotations_trainval2017.zip",
     )
     command.add_argument("--jobs", type=int, default=4, help="files at once")
     command.add_argument("--dry-run", action="store_true", help="list, fetch nothing")

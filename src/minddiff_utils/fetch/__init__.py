@@ -1,10 +1,10 @@
 """Downloads what a run reads of NSD, file by file, from NSD's public bucket.
 
 Each file is resumed where it was cut off, checked against the size and ETag that the
-bucket states, and renamed into place only then. Not here: reading the files (`nsd`),
-and the COCO captions, which the bucket does not hold. Place in the flow: layer 4,
-before everything else; `minddiff fetch` calls it. It shares no code with `nsd`; a test
-asks that `wanted` names every path that `nsd` reads.
+bucket states, and renamed into place only then; COCO's captions, which the bucket does
+not hold, come from COCO. Not here: reading the files (`nsd`). Place in the flow: layer
+4, before everything else; `minddiff fetch` calls it. It shares no code with `nsd`; a
+test asks that `wanted` names every path that `nsd` reads.
 
 `files` says what a run reads, `bucket` who is asked, `disk` what is there, `plan` what
 is left; `transfer` downloads it and `proof` compares it.
@@ -16,20 +16,32 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 """
 
 from minddiff_utils.fetch.bucket import BUCKET, QUESTION, confirm_agreement, make_client
-from minddiff_utils.fetch.files import Wanted, captions_note, wanted
+from minddiff_utils.fetch.captions import (
+    ARCHIVE,
+    Archive,
+    captions_missing,
+    captions_words,
+    fetch_captions,
+)
+from minddiff_utils.fetch.files import Wanted, as_present, wanted
 from minddiff_utils.fetch.plan import FetchPlan, Item, listing, plan_fetch
 from minddiff_utils.fetch.transfer import Outcome, fetch, progress_bar
 
 __all__ = [
+    "ARCHIVE",
     "BUCKET",
     "QUESTION",
+    "Archive",
     "FetchPlan",
     "Item",
     "Outcome",
     "Wanted",
-    "captions_note",
+    "as_present",
+    "captions_missing",
+    "captions_words",
     "confirm_agreement",
     "fetch",
+    "fetch_captions",
     "listing",
     "make_client",
     "plan_fetch",

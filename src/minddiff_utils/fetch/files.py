@@ -4,14 +4,14 @@ NSD's bucket and a local copy have one layout. Place in the flow: part of `fetch
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from minddiff_utils.errors import ConfigError, check_choice
 from minddiff_utils.nsd_facts import FACTS
 
-__all__ = ["Wanted", "captions_note", "wanted"]
+__all__ = ["Wanted", "as_present", "wanted"]
 
 BETAS_VERSIONS = (
     "betas_fithrf_GLMdenoise_RR",
@@ -62,6 +62,25 @@ def wanted(
         files += _betas(subject, sessions, betas_version, form)
         files += _surfaces(subject)
     return (*files, *_meshes("fsaverage"))
+
+
+def as_present(files: Sequence[Wanted], root: Path) -> tuple[Wanted, ...]:
+    """Return the files with betas in the container that `root` has of a session.
+
+    A session that is there as nii.gz, and not as hdf5, is not wanted as hdf5, too.
+    """
+
+    def choose(file: Wanted) -> Wanted:
+        other = file.destination.with_suffix(".nii.gz")
+        is_betas = file.destination.suffix == ".hdf5" and "betas_session" in file.key
+        if not is_betas or (root / file.destination).is_file():
+            return file
+        if not (root / other).is_file():
+            return file
+        key = file.key.removesuffix(".hdf5") + ".nii.gz"
+        return replace(file, key=key, destination=other)
+
+    return tuple(map(choose, files))
 
 
 def _file(path: str, reason: str, *, optional: bool = False) -> Wanted:
@@ -134,16 +153,3 @@ def _meshes(anatomy: str) -> list[Wanted]:
         for h in ("lh", "rh")
         for kind in kinds
     ]
-
-
-def captions_note(root: Path) -> str | None:
-    """Return what to do about COCO's captions, None where they are in place."""
-    folder = root / "nsddata_stimuli" / "stimuli" / "nsd" / "annotations"
-    names = ("captions_train2017.json", "captions_val2017.json")
-    if all((folder / name).is_file() for name in names):
-        return None
-    return (
-        "COCO's captions are not in NSD's bucket and have COCO's own terms: download"
-        " annotations_trainval2017.zip from https://cocodataset.org/#download and"
-        f" unpack {' and '.join(names)} into {folder}."
-    )

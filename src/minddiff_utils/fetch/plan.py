@@ -12,10 +12,18 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from minddiff_utils.errors import DataError, StoreError
+from minddiff_utils.errors import DataError
 from minddiff_utils.fetch.bucket import BUCKET, N_HEADS, http_status, words_of
-from minddiff_utils.fetch.disk import State, free_bytes, on_disk, place_of
+from minddiff_utils.fetch.disk import (
+    State,
+    check_rooms,
+    free_bytes,
+    in_units,
+    on_disk,
+    place_of,
+)
 from minddiff_utils.fetch.files import Wanted
+from minddiff_utils.nsd_facts import MARK
 
 __all__ = ["FetchPlan", "Item", "ask_bucket", "listing", "plan_fetch"]
 
@@ -49,7 +57,7 @@ class FetchPlan:
     notices : tuple of str
         The same for files that a run can do without.
     n_free : int
-        Free bytes of the disk.
+        Free bytes of the root's disk.
     """
 
     client: Any
@@ -71,13 +79,9 @@ class FetchPlan:
         return sum(item.n_left for item in self.items)
 
     def check_space(self) -> None:
-        """Raise StoreError unless what is left fits the disk."""
-        if self.n_left > self.n_free:
-            raise StoreError(
-                f"{_bytes(self.n_left)} are to be downloaded to {self.root}, but"
-                f" {_bytes(self.n_free)} are free there: free space, name another"
-                " folder, or fetch fewer subjects or sessions."
-            )
+        """Raise StoreError unless what is left fits the disks that it goes to."""
+        left = [item for item in self.items if item.n_left]
+        check_rooms({place_of(self.root, i.wanted.destination): i.n_left for i in left})
 
 
 def plan_fetch(
@@ -91,8 +95,14 @@ def plan_fetch(
     Raises
     ------
     DataError
-        A destination leads out of `root`, or the bucket does not answer.
+        A destination leads out of `root`, which holds in-silico data, or the bucket
+        does not answer.
     """
+    if (root / MARK).is_file():
+        raise DataError(
+            f"{root} holds in-silico data ({MARK}), and real files must not be mixed"
+            " with them: name another folder for NSD."
+        )
     places = [place_of(root, want.destination) for want in files]
     ask = partial(_ask, client, bucket)
     with ThreadPoolExecutor(N_HEADS) as pool:
@@ -157,26 +167,14 @@ def listing(plan: FetchPlan) -> list[str]:
         "absent": "to fetch",
     }
     lines = [
-        f"{_bytes(item.size):>8}  {words[item.state]:<9}  {item.wanted.key}"
+        f"{in_units(item.size):>8}  {words[item.state]:<9}  {item.wanted.key}"
         f"  ({item.wanted.reason})"
         for item in plan.items
     ]
     n_complete = sum(item.n_left == 0 for item in plan.items)
     total = (
-        f"{len(plan.items)} files, {_bytes(plan.n_bytes)}; {n_complete} are there,"
-        f" {_bytes(plan.n_left)} to download to {plan.root};"
-        f" {_bytes(plan.n_free)} free."
+        f"{len(plan.items)} files, {in_units(plan.n_bytes)}; {n_complete} are there,"
+        f" {in_units(plan.n_left)} to download to {plan.root};"
+        f" {in_units(plan.n_free)} free."
     )
     return [*lines, *plan.notices, *plan.problems, total]
-
-
-def _bytes(n: int) -> str:
-    """Return `n` in the units of disks.
-
-    >>> _bytes(1_094_000_000), _bytes(12)
-    ('1.09 GB', '12 B')
-    """
-    value, units = float(n), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{n} B" if n < 1000 else f"{value:.2f} {units[0]}"

@@ -5,7 +5,7 @@ Place in the flow: part of `fetch`, after `plan`.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
@@ -136,7 +136,11 @@ def _alone(root: Path) -> Iterator[None]:
                 f"{root} cannot be written ({words_of(error)}): mend permissions there,"
                 " or name another folder."
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # nothing of ours is left among the data
+                (root / ".lock").unlink(missing_ok=True)
 
 
 @contextmanager
