@@ -15,7 +15,9 @@ from minddiff_utils.config import (
     parse_yaml,
     read_environment,
 )
-from minddiff_utils.errors import ConfigError, DataError, MindDiffError, check_exists
+from minddiff_utils.entry import check_place, guarded, without_switches
+from minddiff_utils.entry import say as _say
+from minddiff_utils.errors import ConfigError, DataError, check_exists
 from minddiff_utils.runner import Engine, local_processes, make_plan, run_plan, why
 from minddiff_utils.store import Tree, read_table
 
@@ -23,11 +25,6 @@ if TYPE_CHECKING:
     from minddiff_utils.cost import Prediction, Rates
 
 __all__ = ["main"]
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -650,14 +647,16 @@ _COMMANDS: tuple[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (1 for a user's error)."""
+    if arguments is None:
+        without_switches()
+    return guarded(partial(_obey, arguments))
+
+
+def _obey(arguments: Sequence[str] | None) -> None:
+    if arguments is None:
+        check_place()
     args = _parser().parse_args(arguments)
-    try:
-        args.function(args)
-    except MindDiffError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    args.function(args)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ __all__ = [
     "parse_yaml",
     "project_root",
     "read_environment",
+    "shipped_models",
 ]
 
 #: MindDiffuser's 11 visual areas, from early to late (PAPER claim C9).
@@ -486,22 +487,48 @@ def read_environment() -> Environment:
 
     `MINDDIFF_ROOT` (default: the repository) holds data and figures,
     `MINDDIFF_NSD_ROOT` is a real NSD tree, `MINDDIFF_JOURNAL` a file to which the store
-    appends the path of each artefact it writes.
+    appends the path of each artefact it writes. An empty value is none; `~` is the
+    home, and a relative path begins where the command was given.
+
+    Raises
+    ------
+    ConfigError
+        `MINDDIFF_ROOT` is something else than a folder, or names no place.
     """
-    nsd, journal = (
-        os.environ.get("MINDDIFF_NSD_ROOT"),
-        os.environ.get("MINDDIFF_JOURNAL"),
-    )
+    root = _named_by("MINDDIFF_ROOT") or project_root()
+    if root.exists() and not root.is_dir():
+        raise ConfigError(
+            f"MINDDIFF_ROOT is {root}, but must be a folder: set it anew."
+        )
     return Environment(
-        root=Path(os.environ.get("MINDDIFF_ROOT", project_root())),
-        nsd_root=Path(nsd) if nsd else None,
-        journal=Path(journal) if journal else None,
+        root=root,
+        nsd_root=_named_by("MINDDIFF_NSD_ROOT"),
+        journal=_named_by("MINDDIFF_JOURNAL"),
     )
+
+
+def _named_by(variable: str) -> Path | None:
+    """Return the absolute path that an environment variable names, None if empty."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return None
+    try:
+        return Path(value).expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # no home, or no folder to begin from
+        raise ConfigError(
+            f"{variable} is {_line(value)}, which names no place here ({error}): give"
+            " an absolute path."
+        ) from error
 
 
 def project_root() -> Path:
     """Return the repository's root, found from this file (editable install)."""
     return Path(__file__).resolve().parents[2]
+
+
+def shipped_models() -> Path:
+    """Return the repository's folder of models."""
+    return project_root() / "data" / "models"
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

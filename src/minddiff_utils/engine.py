@@ -23,10 +23,10 @@ import distributed
 
 from minddiff_utils.config import parse_yaml
 from minddiff_utils.errors import ConfigError, RunError, check_choice
-from minddiff_utils.kernels import environment
 from minddiff_utils.processes import visible_gpus
 from minddiff_utils.reading import reading
 from minddiff_utils.runner import Job, Plan, Result, Say, Workers, process_died
+from minddiff_utils.surroundings import interrupts_held, settled
 from minddiff_utils.worker import order_of, run_order
 
 __all__ = ["Queue", "dask_workers", "read_queue"]
@@ -159,6 +159,7 @@ def dask_workers(
         opened = _queued(queue, n_jobs, folder, gpu=gpu)
     else:
         gpus = visible_gpus(n_jobs) if gpu else ()
+        dask.config.refresh(paths=[], env={})  # no settings of the user's
         opened = _local(n_jobs, gpu=gpu)
     with dask.config.set(_SETTINGS), opened as client:
         workers = _DaskWorkers(client, plan, say, gpus=gpus)
@@ -175,23 +176,21 @@ def dask_workers(
 @contextmanager
 def _local(n_jobs: int, *, gpu: bool) -> Iterator[distributed.Client]:
     """Open workers on this machine: on its own address, for its own user only."""
-    with (
-        environment({}),  # a LocalCluster leaves variables of its own
-        tempfile.TemporaryDirectory(prefix="minddiff-") as folder,
-        distributed.LocalCluster(
-            n_workers=n_jobs,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=None,
-            security=True,  # else any user of this machine could send code
-            silence_logs=logging.CRITICAL,  # what is lost, we say
-            memory_limit=None,
-            local_directory=folder,
-            resources={"GPU": 1} if gpu else None,
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with settled(), tempfile.TemporaryDirectory(prefix="minddiff-") as folder:
+        with interrupts_held():
+            cluster = distributed.LocalCluster(
+                n_workers=n_jobs,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                security=True,  # else any user of this machine could send code
+                silence_logs=logging.CRITICAL,  # what is lost, we say
+                memory_limit=None,
+                local_directory=folder,
+                resources={"GPU": 1} if gpu else None,
+            )
+        with cluster, distributed.Client(cluster, set_as_default=False) as client:
+            yield client
 
 
 @contextmanager

@@ -6,7 +6,8 @@ process forked from it, and the job forks its kernel before it does anything els
 it has one thread. The kernel waits for the arguments that jupyter_client would have
 given to a new interpreter. What a notebook sees is the same: a process of its own, in
 which nothing but imports has happened. Where forking is unsafe (anywhere but Linux), or
-where no kernel stands by, the kernel is started the usual way.
+where no kernel stands by, the kernel is started the usual way. Either is the run's own
+interpreter, whatever kernels are installed, and reads nobody's IPython settings.
 
 Place in the flow: below `runner`; notebooks opened in JupyterLab know nothing of it.
 """
@@ -16,9 +17,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -27,24 +28,28 @@ from pathlib import Path
 from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from minddiff_utils.processes import end_with_parent
-from minddiff_utils.store import DETERMINISTIC
+from minddiff_utils.surroundings import environment
 
 __all__ = [
     "StandByKernelManager",
     "begin_job",
     "can_stand_by",
-    "environment",
     "job_context",
 ]
 
+_NAME = "minddiff_utils.kernels"
 #: Loaded before any fork.
 PRELOADED = "minddiff_utils.preloaded"
-#: As ipykernel sets it; matplotlib reads it when it is loaded.
-_BACKEND = "module://matplotlib_inline.backend_inline"
+#: Bytes that the address of a socket may have, less what `multiprocessing` adds to the
+#: temporary folder; macOS has the shorter ones.
+_LONGEST_FOLDER = (107 if sys.platform == "linux" else 103) - len(
+    "/pymp-abcdefgh/listener-abcdefgh"
+)
 
 #: The kernel that stands by in this process, if any: it and the way to wake it.
 _standing: list[tuple[BaseProcess, Connection]] = []
@@ -55,34 +60,22 @@ def can_stand_by() -> bool:
     return sys.platform == "linux"
 
 
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started inside, then take them back.
-
-    Beside `variables` those without which a GPU's sums differ from run to run.
-    """
-    before = dict(os.environ)
-    os.environ.update({**DETERMINISTIC, **variables})
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 #: Jobs from which on loading the libraries once costs less than in each job.
 _WORTH_IT = 3
 
 
 def job_context(n_jobs: int) -> BaseContext:
-    """Return the context of jobs: forked from loaded libraries, or started anew."""
-    if not can_stand_by() or n_jobs < _WORTH_IT:
+    """Return the context of jobs: forked from loaded libraries, or started anew.
+
+    The libraries are loaded under the variables of the moment (`processes.settled`).
+    """
+    folder = os.fsencode(tempfile.gettempdir())  # holds the fork server's socket
+    if not can_stand_by() or n_jobs < _WORTH_IT or len(folder) > _LONGEST_FOLDER:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     # one thread per library, so that no pool of threads is forked
-    backend = os.environ.get("MPLBACKEND", _BACKEND)
-    with environment({"MPLBACKEND": backend, "OMP_NUM_THREADS": "1"}):
+    with environment({"OMP_NUM_THREADS": "1"}):
         forkserver.ensure_running()
     return context
 
@@ -124,10 +117,25 @@ def _wait_and_serve(here: Connection, there: Connection) -> None:
     os.environ.clear()
     os.environ.update(env)
     sys.argv = list(argv)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _serve(argv[1:])
+
+
+def _serve(arguments: list[str]) -> None:
+    """Be a kernel, until told to end."""
     from ipykernel.kernelapp import IPKernelApp
 
-    IPKernelApp.launch_instance(argv[1:])
+    class Kernel(IPKernelApp):
+        """A kernel without configuration files and startup files, not even /etc's."""
+
+        def load_config_file(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def init_code(self) -> None:
+            pass
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    Kernel.launch_instance(arguments)
 
 
 class _Forked:
@@ -167,12 +175,12 @@ class _StandByProvisioner(LocalProvisioner):
         self, cmd: list[str], **kwargs: Any
     ) -> KernelConnectionInfo:
         """Hand `cmd` to the kernel that stands by, or start one the usual way."""
-        if not _standing or "ipykernel_launcher" not in cmd:
+        if not _standing:
             return await super().launch_kernel(cmd, **kwargs)
         kernel, wake = _standing.pop()
         # the kernel ends when this job does; a new one would read it when it is loaded
         parent = f"--IPKernelApp.parent_handle={os.getpid()}"
-        argv = [*cmd[cmd.index("ipykernel_launcher") :], parent]
+        argv = [*cmd[cmd.index(_NAME) :], parent]
         env = dict(kwargs.get("env") or os.environ)
         try:
             wake.send((argv, env, str(kwargs.get("cwd") or Path.cwd())))
@@ -188,6 +196,12 @@ class _StandByProvisioner(LocalProvisioner):
 class StandByKernelManager(AsyncKernelManager):
     """jupyter_client's manager, with kernels that stand by where there is one."""
 
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """Return how to start the run's own interpreter, whatever is installed."""
+        command = [sys.executable, "-P", "-m", _NAME, "-f", "{connection_file}"]
+        return KernelSpec(argv=command, language="python", display_name="Python 3")
+
     async def _async_pre_start_kernel(
         self, **kw: Any
     ) -> tuple[list[str], dict[str, Any]]:
@@ -200,3 +214,7 @@ class StandByKernelManager(AsyncKernelManager):
             **kw
         )
         return found
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1:])

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 __all__: list[str] = []
 
@@ -48,6 +49,7 @@ def _ended_with(parent: int) -> Iterator[None]:
         watcher.join()  # what is forked later is forked from one thread
 
 
+os.chdir(Path(__file__).anchor)  # outlives the folder of the run that started it
 with _ended_with(os.getppid()):
     for _name in _MODULES:
         import_module(_name)

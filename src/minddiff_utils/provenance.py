@@ -7,6 +7,7 @@ flow: layer 2; `store` writes the manifests.
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -172,10 +173,14 @@ def _commit() -> str:
     An archive unpacked inside another repository has none.
     """
     root = project_root()
-    command = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "--short=12"]
+    # whoever owns the files: reading a commit runs nothing of theirs
+    command = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
+    command += ["rev-parse", "--show-toplevel", "--short=12", "HEAD"]
+    # GIT_DIR and its like name another repository
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
-            [*command, "HEAD"], capture_output=True, encoding="utf-8", check=True
+            command, env=variables, capture_output=True, encoding="utf-8", check=True
         )
         top, commit = done.stdout.splitlines()
         return commit if Path(top).samefile(root) else "unknown"

@@ -28,6 +28,12 @@ from minddiff_utils.nsd import NsdTree
 from minddiff_utils.processes import peak_bytes, visible_gpus
 from minddiff_utils.reading import reading
 from minddiff_utils.store import Tree, alone, judge_files, network_files, sweep
+from minddiff_utils.surroundings import (
+    ended_if_cut_off,
+    environment,
+    interrupts_held,
+    settled,
+)
 
 __all__ = [
     "GRAPH",
@@ -482,25 +488,31 @@ def execute(job: Job, tree: Tree, source: Path) -> Result:
         for part in (tree.notebooks / f"{job.name}.ipynb", record.with_suffix(".part")):
             with suppress(OSError):
                 part.unlink()
-        failure = (
-            f"{job.name} could not be run and kept in {tree.notebooks} "
-            f"({system_words(error)})"
-        )
+        failure = f"{job.name} could not be run{_kept_where(error, tree.notebooks)}"
     return Result(job.name, time.time() - began, usage, failure)
+
+
+def _kept_where(error: OSError, folder: Path) -> str:
+    """Return what failed: what is kept in `folder`, unless another file is named."""
+    words, name = system_words(error), error.filename
+    if isinstance(name, str) and folder not in Path(name).parents:
+        return f" ({words}: {name})"
+    return f" and kept in {folder} ({words})"
 
 
 def _play(job: Job, tree: Tree, source: Path, journal: Path) -> str:
     """Run the notebook's cells; return what failed, empty if nothing did."""
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from zmq import ZMQError
 
-    variables = {"OMP_NUM_THREADS": "1", "MINDDIFF_JOURNAL": str(journal)}
-    variables |= {"MINDDIFF_ROOT": str(tree.root), "MINDDIFF_NSD_ROOT": str(tree.nsd)}
+    variables = {"MINDDIFF_JOURNAL": str(journal), "MINDDIFF_ROOT": str(tree.root)}
+    variables |= {"MINDDIFF_NSD_ROOT": str(tree.nsd)}
     try:
-        with kernels.environment(variables):
+        with settled(), environment(variables):
             papermill.execute_notebook(
-                source / f"{job.notebook}.ipynb",
-                tree.notebooks / f"{job.name}.ipynb",
+                _unformatted(source / f"{job.notebook}.ipynb"),
+                _unformatted(tree.notebooks / f"{job.name}.ipynb"),
                 parameters=dict(job.parameters),
                 kernel_name="python3",
                 cwd=source,
@@ -511,12 +523,20 @@ def _play(job: Job, tree: Tree, source: Path, journal: Path) -> str:
             )
     except papermill.PapermillExecutionError as error:
         return _describe(job, tree, source, error)
-    except (DeadKernelError, RuntimeError):  # the latter while it starts
+    except DeadKernelError:
         return (
             f"the kernel of {job.name} died, which happens when memory runs out (see "
             f"{tree.notebooks / job.name}.ipynb)"
         )
+    except (RuntimeError, ZMQError) as error:  # before the first cell
+        words = " ".join(str(error).split()) or type(error).__name__
+        return f"the kernel of {job.name} could not be started ({words})"
     return ""
+
+
+def _unformatted(path: Path) -> str:
+    """Return `path` so that papermill, which formats it, gives it back as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _describe(job: Job, tree: Tree, source: Path, error: Any) -> str:
@@ -618,7 +638,8 @@ class _Processes:
         free = (g for g, last in self._last.items() if last is None or last.done())
         gpu = next(free, None)
         try:
-            future = self._pool.submit(_execute_on, gpu, job, tree, source)
+            with interrupts_held():
+                future = self._pool.submit(_execute_on, gpu, job, tree, source)
             if gpu is not None:
                 self._last[gpu] = future
             return future
@@ -659,15 +680,18 @@ def local_processes(
         There are fewer GPUs than `n_jobs`.
     """
     gpus = visible_gpus(n_jobs) if gpu and n_jobs > 1 else ()
-    pool = ProcessPoolExecutor(
-        n_jobs,
-        kernels.job_context(len(plan.jobs)),
-        initializer=kernels.begin_job,
-        initargs=(dict(os.environ),),
-        max_tasks_per_child=1,
-    )
-    with pool:
-        yield _Processes(pool, plan, gpus)
+    with settled():
+        with interrupts_held():
+            context = kernels.job_context(len(plan.jobs))
+        pool = ProcessPoolExecutor(
+            n_jobs,
+            context,
+            initializer=kernels.begin_job,
+            initargs=(dict(os.environ),),
+            max_tasks_per_child=1,
+        )
+        with pool, ended_if_cut_off(pool):
+            yield _Processes(pool, plan, gpus)
 
 
 def run_plan(

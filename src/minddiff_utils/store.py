@@ -36,17 +36,18 @@ from minddiff_utils.config import (
     ProfileView,
     load_profile,
     read_environment,
+    shipped_models,
 )
 from minddiff_utils.errors import ConfigError, StoreError, read_trouble, system_words
 from minddiff_utils.reading import reading
 from minddiff_utils.rows import BLOCK, Rows, in_blocks
+from minddiff_utils.surroundings import DETERMINISTIC
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
 __all__ = [
-    "DETERMINISTIC",
     "Run",
     "Tree",
     "alone",
@@ -78,8 +79,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
-#: Environment variables that cuBLAS must have found at its start to repeat its sums.
-DETERMINISTIC: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 #: Of integers in HDF5; higher levels take longer and save little.
 _GZIP_LEVEL = 1
 
@@ -105,9 +104,11 @@ class Tree:
     def models(self) -> Path:
         """Return the folder of the shipped or downloaded model weights.
 
-        The profile's `models.path` where there is one (`--models PATH`).
+        The profile's `models.path` where there is one (`--models PATH`), else that of
+        the root, else the repository's: a root of its own needs no models of its own.
         """
-        return self.models_root or self.root / "data" / "models"
+        own = self.root / "data" / "models"
+        return self.models_root or (own if own.is_dir() else shipped_models())
 
     @property
     def figures(self) -> Path:

@@ -28,6 +28,7 @@ from minddiff_utils.runner import (
     finished_since,
     record_stamp,
 )
+from minddiff_utils.surroundings import own_variables
 
 __all__ = ["order_of", "run_order"]
 
@@ -66,14 +67,20 @@ def run_order(order: str, gpus: Sequence[str]) -> Result:
     from distributed import get_worker  # the process that runs the job needs no dask
 
     worker = get_worker()
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("DASK_")}
-    if gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name)]
+    mine = {"CUDA_VISIBLE_DEVICES": gpus[int(worker.name)]} if gpus else {}
     command = [sys.executable, "-P", "-m", "minddiff_utils.worker"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, env=variables, encoding="utf-8"
-    ) as process:
+    with (
+        own_variables() as variables,
+        subprocess.Popen(
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            env=variables | mine,
+            cwd=variables["HOME"],
+            encoding="utf-8",
+        ) as process,
+    ):
         if process.stdin is None or process.stdout is None:
             raise BrokenExecutor
         # the pipe stays open: the process takes its end for the worker's end

@@ -3,6 +3,7 @@
 Place in the flow: part of `fetch`.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from urllib3.exceptions import HTTPError
 
 from minddiff_utils.errors import ConfigError
+from minddiff_utils.surroundings import only, own_variables
 
 __all__ = [
     "BUCKET",
@@ -80,10 +82,13 @@ def confirm_agreement(ask: Callable[[str], str], *, agreed: bool) -> None:
 def make_client(endpoint: str | None = None, *, n_workers: int = 4) -> Any:
     """Return an anonymous S3 client; `endpoint` is the address of a mirror.
 
+    AWS settings of this account name another store, region or profile, and are not
+    read: NSD's bucket is where it is. Proxies are heeded.
+
     Raises
     ------
     ConfigError
-        `endpoint` is no address, or the AWS settings of this account are broken.
+        `endpoint` is no address.
     """
     config = Config(
         signature_version=UNSIGNED,
@@ -98,12 +103,22 @@ def make_client(endpoint: str | None = None, *, n_workers: int = 4) -> Any:
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
     try:
-        return boto3.client("s3", endpoint_url=endpoint, config=config)
+        with own_variables() as variables:
+            proxies = {k: v for k, v in os.environ.items() if _is_of_network(k)}
+            with only(variables | proxies):
+                session = boto3.session.Session()
+                return session.client("s3", endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             f"No client for {endpoint or 'S3'} can be made ({words_of(error)}): give an"
-            " address such as https://host:port, and check the AWS_ settings."
+            " address such as https://host:port."
         ) from error
+
+
+def _is_of_network(variable: str) -> bool:
+    """Return whether a variable says how to get out, or whose certificates hold."""
+    name = variable.lower()
+    return name.endswith("_proxy") or name in ("aws_ca_bundle", "requests_ca_bundle")
 
 
 def words_of(error: Exception) -> str:

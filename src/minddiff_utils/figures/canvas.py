@@ -5,16 +5,17 @@ Not here: any figure. Place in the flow: used by the other modules of `figures`.
 
 import textwrap
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
 from io import BytesIO
 from typing import Any, ParamSpec, TypeVar
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -85,8 +86,24 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def _settings() -> AbstractContextManager[None]:
+    """Put matplotlib's own defaults and our style in force, whatever its files say."""
+    return style.context(["default", _STYLE])
+
+
 class _Drawing(Figure):
-    """A figure that a notebook shows exactly once, whatever matplotlib's backend is."""
+    """A figure that a notebook shows exactly once, whatever matplotlib's backend is.
+
+    Fonts, hinting and compression are looked up when it is drawn, hence these methods.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        with _settings():
+            super().draw(renderer)
+
+    def savefig(self, fname: Any, **kwargs: Any) -> None:
+        with _settings():
+            super().savefig(fname, **kwargs)
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
@@ -114,11 +131,11 @@ class Page:
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Return `draw` with the style of all figures, leaving matplotlib's as it was."""
+    """Return `draw` in the style of all figures, leaving matplotlib as it was."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mpl.rc_context(_STYLE):
+        with _settings():
             return draw(*args, **kwargs)
 
     return drawn
