@@ -67,7 +67,7 @@ _WORTH_IT = 3
 def job_context(n_jobs: int) -> BaseContext:
     """Return the context of jobs: forked from loaded libraries, or started anew.
 
-    The libraries are loaded under the variables of the moment (`processes.settled`).
+    The libraries are loaded under the variables of the moment (`surroundings.settled`).
     """
     folder = os.fsencode(tempfile.gettempdir())  # holds the fork server's socket
     if not can_stand_by() or n_jobs < _WORTH_IT or len(folder) > _LONGEST_FOLDER:
