@@ -384,6 +384,26 @@ def test_what_killed_writers_left_is_swept_away_and_nothing_else(
     assert {path.name for path in tmp_path.iterdir()} == stay
 
 
+def test_a_sweep_leaves_whatever_no_writer_of_ours_has_named(tmp_path: Path) -> None:
+    host = socket.gethostname().partition(".")[0]
+    names = (
+        ".betas_session01.hdf5.part",  # of a download that stopped weeks ago
+        ".thesis.part",
+        ".part",
+        ".my.film.final.part",
+        f".{host}.part",
+        f".a.{host}.backup.part",
+        "unfinished.1.part",
+    )
+    for name in names:
+        (tmp_path / name).write_bytes(b"mine")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".folder.of.7.part").mkdir()
+    store.sweep(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*names, ".folder.of.7.part"}
+
+
 # --- disks without locks --------------------------------------------------------------
 
 #: What `flock` says on Lustre as mounted by default, old NFS, and other file systems.

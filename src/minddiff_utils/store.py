@@ -644,12 +644,15 @@ def _open_lock(path: Path) -> FileIO:
 def sweep(folder: Path) -> None:
     """Delete what writers left half-written below `folder` when they were killed.
 
-    Parts of living processes stay, and for a day those of other machines.
+    Parts of living processes stay, and for a day those of other machines; so does what
+    has no name that a writer gives, such as a user's own or a download under way.
     """
-    for part in folder.rglob(".*.part"):
+    for part in folder.rglob(".*.*.*.part"):
         *_, host, pid, _ = part.name.rsplit(".", 3)
+        if not pid.isdecimal() or not host or not part.is_file():
+            continue
         if host == _host():
-            left = not _is_alive(int(pid)) if pid.isdecimal() else True
+            left = not _is_alive(int(pid))
         else:
             left = time.time() - part.stat().st_mtime > _A_DAY_S
         if left:
