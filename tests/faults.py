@@ -5,7 +5,8 @@
 runs the profile smoke undisturbed, then again while it is killed (SIGKILL) at random
 moments, each time started anew by the same command; then with a byte flipped in every
 kind of artefact; then on a disk that fills up. In the end all files must be those of
-the undisturbed run, to the byte, and nothing half-written may be left. It needs Linux,
+the undisturbed run, to the byte, and nothing half-written may be left; a batch of
+images that was done is never lost or made again. It needs Linux,
 takes most of an hour on two cores, and writes what it saw to FOLDER/faults.json. The
 tests use the same functions for a short form.
 """
@@ -20,13 +21,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 import psutil
+
+from minddiff_utils import store
+from minddiff_utils.provenance import digest_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUN = [sys.executable, "-m", "minddiff_utils.cli", "run", "--profile", "smoke"]
@@ -71,6 +76,27 @@ def results(root: Path) -> dict[str, bytes]:
     return found
 
 
+def batches(root: Path) -> dict[str, tuple[str, int]]:
+    """Return digest and time of writing of each batch of images that is done, by name.
+
+    A name begins with the notebook whose images they are.
+    """
+    found = {}
+    for path in (root / "data" / "smoke" / "derived").glob("*/batches/*.h5"):
+        if not store.is_intact(path):
+            continue
+        with h5py.File(path, locking=False) as file:
+            notebook = "04" if "losses" in file else "03"
+        time_ns = path.stat().st_mtime_ns
+        found[f"{notebook} {path.name}"] = (digest_file(path), time_ns)
+    return found
+
+
+def lost(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """Return the batches that were done and are gone, or were made again."""
+    return sorted(name for name in before if after.get(name) != before[name])
+
+
 def leftovers(root: Path) -> list[str]:
     """Return what a finished run must not leave: parts, states, journals."""
     found = [
@@ -101,6 +127,7 @@ class Kills:
     went_on: int = 0  # a kernel that only stood by was killed: the run takes another
     survivors: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
+    lost_batches: list[str] = field(default_factory=list)
 
     def report(self) -> dict[str, object]:
         """Return the log in what JSON can hold (`asdict` spoils a Counter)."""
@@ -112,6 +139,7 @@ class Kills:
             "went_on": self.went_on,
             "survivors": self.survivors,
             "tracebacks": self.tracebacks,
+            "lost_batches": self.lost_batches,
         }
 
 
@@ -270,29 +298,46 @@ def kill_campaign(folder: Path, n_kills: int, seed: int, keep: Keep) -> None:
     """
     undisturbed, root = folder / "undisturbed", folder / "killed"
     longest = _seconds_of_notebooks(undisturbed)
-    expected = results(undisturbed)
+    expected, made = results(undisturbed), _contents(batches(undisturbed))
     rng, log, through = np.random.default_rng(seed), Kills(), list[dict[str, object]]()
 
     def look() -> None:
+        found = _contents(batches(root))
         through.append(
             {
                 "kills_before": log.victims.total(),
                 "other_results": differences(results(root), expected),
+                "other_batches": [k for k in made if found.get(k) != made[k]],
                 "leftovers": leftovers(root),
             }
         )
         keep(
-            log.report() | {"results": len(expected), "runs_that_came_through": through}
+            log.report()
+            | {"results": len(expected), "batches": _by_notebook(made)}
+            | {"runs_that_came_through": through}
         )
 
     while log.victims.total() < n_kills:
         # early moments and late ones; only after the latter is any notebook done
         late = longest if log.victims.total() % 2 else longest / 3
-        if not kill_once(root, rng, late, log):
+        before = batches(root)
+        was_killed = kill_once(root, rng, late, log)
+        log.lost_batches += lost(before, batches(root))
+        if not was_killed:
             look()  # the whole run came through: begin another one
             shutil.rmtree(root)
+    before = batches(root)
     run_through(root)
+    log.lost_batches += lost(before, batches(root))
     look()
+
+
+def _contents(found: Mapping[str, tuple[str, int]]) -> dict[str, str]:
+    return {name: digest for name, (digest, _) in found.items()}
+
+
+def _by_notebook(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(name.split()[0] for name in names))
 
 
 def _seconds_of_notebooks(root: Path) -> float:

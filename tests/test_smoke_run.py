@@ -35,7 +35,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     log, rng = faults.Kills(), np.random.default_rng(2308)
     for _ in range(N_KILLS):
         # of one job at a time no kernel stands by, whose death would stop nothing
+        before = faults.batches(second)
         faults.kill_once(second, rng, 45.0, log, "--jobs", "1")
+        log.lost_batches += faults.lost(before, faults.batches(second))
     faults.run_through(second, "--jobs", "1")
     said, _ = undisturbed.communicate(timeout=LIMIT_S)
     assert undisturbed.returncode == 0, said
@@ -49,6 +51,7 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
     assert sum(smoke.kills.victims.values()) == N_KILLS
     assert smoke.kills.tracebacks == []
     assert smoke.kills.survivors == []
+    assert smoke.kills.lost_batches == []
     found, expected = faults.results(smoke.killed), faults.results(smoke.undisturbed)
     assert len(expected) > 200
     assert faults.differences(found, expected) == []
@@ -56,6 +59,17 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
         assert faults.leftovers(root) == []
     seen = json.loads(json.dumps(smoke.kills.report()))  # as the long form writes it
     assert seen["kills"] == sum(seen["in_notebook"].values()) == N_KILLS
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_batches_of_one_notebook_outlive_another(smoke: Smoke) -> None:
+    """03 again, then 04: nothing that is done is lost or made again."""
+    root = smoke.killed
+    before = faults.batches(root)
+    assert {name.split()[0] for name in before} == {"03", "04"}
+    for only in ("03", "04"):
+        faults.run_through(root, "--jobs", "1", "--only", only, "--force")
+        assert faults.lost(before, faults.batches(root)) == []
 
 
 @pytest.mark.timeout(LIMIT_S)
