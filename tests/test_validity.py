@@ -9,7 +9,12 @@ import pytest
 from minddiff_utils import prep
 from minddiff_utils.errors import DataError
 from minddiff_utils.nsd import Trials
-from minddiff_utils.validity import check_ncsnr, fault, where_held
+from minddiff_utils.validity import (
+    check_ncsnr,
+    fault,
+    strange_sessions,
+    where_held,
+)
 from tests.test_prep import DATA, MemoryTree
 
 Betas = npt.NDArray[np.int16]
@@ -188,3 +193,54 @@ def test_another_ncsnr_than_that_of_the_trials_is_refused_where_it_is_known_well
                 check_ncsnr(stored, other, sessions, "ncsnr.nii.gz")
         else:
             check_ncsnr(stored, other, sessions, "ncsnr.nii.gz")
+
+
+# --- sessions under a wrong name ----------------------------------------------------
+
+
+def shown(
+    rng: np.random.Generator, n_sessions: int, ncsnr: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return z, session and image of 750 trials a session, each image three times."""
+    image = rng.permutation(np.repeat(np.arange(250 * n_sessions), 3))
+    signal = rng.normal(0, ncsnr, (250 * n_sessions, 64))
+    z = signal[image] + rng.normal(0, 1, (len(image), 64))
+    return z, np.repeat(np.arange(1, n_sessions + 1), 750), image
+
+
+def move(z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Put the trials of session 3 in the place of other trials of it."""
+    moved = z.copy()
+    moved[1500:2250] = np.roll(z[1500:2250], 5, axis=0)
+    return moved
+
+
+@pytest.mark.parametrize("n_sessions", [3, 8])
+@pytest.mark.parametrize("ncsnr", [0.3, 0.8])
+def test_a_session_that_does_not_fit_its_images_is_found(
+    rng: np.random.Generator, n_sessions: int, ncsnr: float
+) -> None:
+    z, session, image = shown(rng, n_sessions, ncsnr)
+    assert strange_sessions(z, session, image) is None
+    z[session == 2] *= 0.3  # a tired subject is not a strange one
+    z[4, 3] = np.nan
+    assert strange_sessions(z, session, image) is None
+    found = strange_sessions(move(z), session, image)
+    if n_sessions > 3:  # of three, those left agree in too few pairs to be sure
+        assert found is not None
+        assert found[0] == (3,)
+        assert found[1] < 0.25 * found[2]
+
+
+def test_nothing_is_said_of_noise_or_of_two_sessions(rng: np.random.Generator) -> None:
+    for n_sessions, ncsnr in ((6, 0.0), (2, 0.8)):
+        z, session, image = shown(rng, n_sessions, ncsnr)
+        assert strange_sessions(z, session, image) is None
+
+
+def test_preparation_names_the_session_that_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prep, "strange_sessions", lambda *_: ((2,), 0.01, 0.2))
+    with pytest.raises(DataError, match=r"^betas_session02 does not fit the images"):
+        prep.prepare_responses(changed(lambda *_: None), 1, DATA)

@@ -40,7 +40,14 @@ from minddiff_utils.nsd import (
 )
 from minddiff_utils.nsd_facts import FACTS, MARK, SUBJECT1
 from minddiff_utils.rows import Images, Rows
-from minddiff_utils.validity import Held, check_ncsnr, digest_betas, fault, where_held
+from minddiff_utils.validity import (
+    Held,
+    check_ncsnr,
+    digest_betas,
+    fault,
+    strange_sessions,
+    where_held,
+)
 
 __all__ = [
     "AREAS",
@@ -96,6 +103,8 @@ NO_AREA = "none"
 ROI_NAMES = (*AREAS, NO_AREA)
 #: Voxels prepared at a time: bounds memory at the sizes of the real data.
 _BLOCK = 1024
+#: Most reliable voxels, by which sessions are compared.
+_N_BEST = 256
 _INT16 = np.iinfo(np.int16)
 
 
@@ -642,6 +651,35 @@ def _prepare_trials(
     )
 
 
+def _check_sessions(
+    tree: NsdTree,
+    subject: int,
+    raw: npt.NDArray[np.int16],
+    trials: Trials,
+    prepared: _Prepared,
+) -> None:
+    """Raise DataError if a session's responses do not fit the images it showed.
+
+    The most reliable voxels tell.
+    """
+    reliable = np.argsort(-np.nan_to_num(prepared.ncsnr), kind="stable")[:_N_BEST]
+    best = np.flatnonzero(prepared.keep)[reliable]
+    every = np.ones(len(raw), bool)
+    z = zscore_sessions(to_percent(raw[:, best]), trials.session, every)
+    strange = strange_sessions(z, trials.session, trials.image_10k)
+    if strange is not None:
+        sessions, r, highest = strange
+        named = ", ".join(map(str, sessions))
+        raise DataError(
+            f"{tree.betas_file(subject, sessions[0])} does not fit the images of its "
+            f"session ({named}): responses to "
+            f"repeated images correlate with those of other sessions at {r:.2f}, but at"
+            f" {highest:.2f} elsewhere; compare it with its source, as it may be another "
+            "session or subject under this name, or do without it "
+            "(data.only_sessions)."
+        )
+
+
 def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
     """Fill unknown values from the trials, else 0 (no evidence of signal); count."""
     unknown = np.isnan(stored)
@@ -668,6 +706,7 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
     image, n_repeats = _count_repeats(trials, held)
     prepared = _prepare_trials(raw, trials, _fit_rows(trials, data), held)
     keep = prepared.keep
+    _check_sessions(tree, subject, raw, trials, prepared)
     check_ncsnr(
         snr[mask][keep], prepared.ncsnr, numbers, f"ncsnr.nii.gz of subject {subject}"
     )

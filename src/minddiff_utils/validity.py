@@ -24,10 +24,12 @@ __all__ = [
     "check_ncsnr",
     "digest_betas",
     "fault",
+    "strange_sessions",
     "where_held",
 ]
 
 Betas = npt.NDArray[np.int16]
+Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 
@@ -38,6 +40,9 @@ _FEW = 2
 #: Correlation of stored and recomputed ncsnr, and the sessions that it takes: with 30
 #: sessions or more, thousands of images have three trials and both hardly have noise.
 LEAST_AGREEMENT, _ENOUGH_SESSIONS = 0.9, 30
+#: A session is strange whose responses to repeated images agree with the others' less
+#: than this share of what is highest, where that is so many standard errors.
+_STRANGE, _CLEAR = 0.25, 8.0
 _INT16 = np.iinfo(np.int16)
 
 
@@ -131,3 +136,44 @@ def check_ncsnr(
             " is expected: use betas, ncsnr and design of one subject and release, "
             "each session under its own number."
         )
+
+
+def strange_sessions(
+    z: Floats, session: Ints, image: Ints
+) -> tuple[tuple[int, ...], float, float] | None:
+    """Return the sessions whose responses do not fit their images, if there are any.
+
+    An image that is shown in two sessions evokes similar patterns. In a session of
+    another number or another subject every trial has a wrong image, and its patterns
+    are like those of the others by chance only. Of two sessions neither can be told.
+
+    Parameters
+    ----------
+    z : (n_trials, n_voxels)
+        Responses standardised within sessions; NaN where invalid.
+    session, image : (n_trials,)
+
+    Returns
+    -------
+    tuple of sessions, float, float, or None
+        The sessions, the mean correlation of their patterns with those of the same
+        images in other sessions, and that of the session in which it is highest.
+    """
+    order = np.argsort(image, kind="stable")
+    first, second = order[:-1], order[1:]
+    across = (image[first] == image[second]) & (session[first] != session[second])
+    first, second = first[across], second[across]
+    filled = np.where(np.isfinite(z), z, 0)
+    norm = np.sqrt((filled**2).sum(axis=1))
+    product = (filled[first] * filled[second]).sum(axis=1)
+    r = product / np.maximum(norm[first] * norm[second], 1e-9)
+    numbers = np.unique(session)
+    own = [(session[first] == n) | (session[second] == n) for n in numbers]
+    if len(numbers) < 3 or min(int(pairs.sum()) for pairs in own) < 2:
+        return None
+    mean = np.array([r[pairs].mean() for pairs in own])
+    error = np.array([r[pairs].std() / np.sqrt(pairs.sum()) for pairs in own])
+    best, strange = float(mean.max()), mean < _STRANGE * mean.max()
+    if not strange.any() or best < _CLEAR * error[strange].max():
+        return None
+    return tuple(numbers[strange].tolist()), float(mean[strange].max()), best
