@@ -672,11 +672,10 @@ def _check_sessions(
         named = ", ".join(map(str, sessions))
         raise DataError(
             f"{tree.betas_file(subject, sessions[0])} does not fit the images of its "
-            f"session ({named}): responses to "
-            f"repeated images correlate with those of other sessions at {r:.2f}, but at"
-            f" {highest:.2f} elsewhere; compare it with its source, as it may be another "
-            "session or subject under this name, or do without it "
-            "(data.only_sessions)."
+            f"session ({named}): responses to repeated images correlate with those of "
+            f"other sessions at {r:.2f}, but at {highest:.2f} elsewhere; compare it "
+            "with its source, as it may be another session or subject under this name,"
+            " or do without it (data.only_sessions)."
         )
 
 
