@@ -11,7 +11,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 """
 
 import json
-import re
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.errors import DataError, check_choice, check_shape
+from minddiff_utils.errors import DataError, check_choice, check_shape, read_trouble
 from minddiff_utils.nsd_betas import read_betas_hdf5, read_betas_nii, voxel_indices
 from minddiff_utils.nsd_facts import FACTS, N_TRIALS
 from minddiff_utils.nsd_files import (
     dataset,
     first_volume,
     guard,
-    is_there,
     open_hdf5,
     read_volume,
     source,
@@ -36,6 +35,7 @@ from minddiff_utils.nsd_files import (
     wrong,
 )
 from minddiff_utils.nsd_formats import load_image, read_mat, read_mesh, read_per_vertex
+from minddiff_utils.nsd_forms import find, is_there, session_of, sides_of
 from minddiff_utils.nsd_space import check_axes, check_same_space
 from minddiff_utils.nsd_text import (
     NEEDED_LABELS,
@@ -59,6 +59,8 @@ __all__ = [
     "to_percent",
     "voxel_indices",
 ]
+
+logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -177,7 +179,7 @@ class NsdTree:
 
     def experiment_file(self, name: str) -> Path:
         """Return the file `name` of the experiment's design."""
-        return self.root / "nsddata" / "experiments" / "nsd" / name
+        return find(self.root / "nsddata" / "experiments" / "nsd" / name)
 
     def func_folder(self, subject: int) -> Path:
         """Return the folder of a subject's volumes at 1.8 mm."""
@@ -198,7 +200,7 @@ class NsdTree:
 
     def captions_file(self, split: str) -> Path:
         """Return COCO's file of the captions of `split`, such as val2017."""
-        return self.stimuli_folder() / "annotations" / f"captions_{split}.json"
+        return find(self.stimuli_folder() / "annotations" / f"captions_{split}.json")
 
     def betas_folder(self, subject: int) -> Path:
         """Return the folder of a subject's betas."""
@@ -222,8 +224,7 @@ class NsdTree:
             *self.experiment_file("").glob("nsd_expdesign*.mat"),
             *self.experiment_file("").glob("nsd_stim_info_merged*.csv"),
             *self.stimuli_folder().glob("nsd_stimuli*.hdf5"),
-            *self.stimuli_folder().glob("annotations/captions_*.json"),
-            *self.stimuli_folder().glob("annotations/*/captions_*.json"),
+            *self.stimuli_folder().rglob("captions_*.json"),
             *(self.subject_folder(subject) / "behav").glob("responses*.tsv"),
             *self.func_folder(subject).glob("brainmask*.nii*"),
             *(path for area in areas for path in roi.glob(f"*{area}*.nii*")),
@@ -231,8 +232,7 @@ class NsdTree:
             *self.betas_folder(subject).glob("ncsnr*.nii*"),
         ]
         for path in self.betas_folder(subject).glob("betas_session*"):
-            name = re.fullmatch(r"betas_session(\d+)\.(hdf5|nii|nii\.gz)", path.name)
-            if name and int(name[1]) in sessions:
+            if session_of(path) in sessions:
                 found.append(path)
         return tuple(sorted(path for path in set(found) if path.is_file()))
 
@@ -246,7 +246,7 @@ class NsdTree:
         """Return the files there are of those from which notebook 06 draws maps."""
         surfaces = self.freesurfer_folder(subject, "surf")
         found = [
-            *(self.subject_folder(subject) / "transforms").glob("?h.*.mgz"),
+            *(self.subject_folder(subject) / "transforms").glob("?h.*.mg?"),
             *(p for kind in _SURFACES for p in surfaces.glob(f"?h.{kind}")),
         ]
         return tuple(sorted(path for path in found if path.is_file()))
@@ -314,7 +314,7 @@ class NsdTree:
         DataError
             The file is missing, damaged, of another kind, or lacks an image.
         """
-        path = self.stimuli_folder() / "nsd_stimuli.hdf5"
+        path = find(self.stimuli_folder() / "nsd_stimuli.hdf5")
         with guard(path, "Stimuli"), open_hdf5(path) as file:
             bricks = dataset(file, "imgBrick", path)
             check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
@@ -378,7 +378,7 @@ class NsdTree:
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
-        path = self.subject_folder(subject) / "behav" / "responses.tsv"
+        path = find(self.subject_folder(subject) / "behav" / "responses.tsv")
         with guard(path, "Behavioural responses"):
             table = pd.read_csv(path, sep="\t")
         lacking = {"SESSION", "73KID", "10KID"} - set(table.columns)
@@ -391,13 +391,14 @@ class NsdTree:
 
     def sessions(self, subject: int) -> tuple[int, ...]:
         """Return the sessions whose betas are present, in either container."""
-        ends = (".hdf5", ".nii.gz")  # not what a broken download left
-        names = {
-            path.name.removesuffix(end).removeprefix("betas_session")
-            for end in ends
-            for path in self.betas_folder(subject).glob(f"betas_session*{end}")
-        }
-        return tuple(sorted(int(name) for name in names if name.isdigit()))
+        folder = self.betas_folder(subject)
+        try:
+            held = {session_of(path) for path in find(folder).iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        except OSError as error:
+            raise DataError(f"{folder} {read_trouble(error)}.") from error
+        return tuple(sorted(held - {0}))
 
     def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
         """Raise DataError unless `sessions` (1-based numbers) are all present."""
@@ -428,9 +429,16 @@ class NsdTree:
             The file is missing, truncated, or of the wrong shape or dtype.
         """
         path = self.betas_file(subject, session, container)
-        self.check_space(subject, path)
-        read = read_betas_hdf5 if path.suffix == ".hdf5" else read_betas_nii
-        return read(path, mask)
+        try:
+            self.check_space(subject, path)
+            is_hdf5 = path.suffix.lower() == ".hdf5"
+            return (read_betas_hdf5 if is_hdf5 else read_betas_nii)(path, mask)
+        except DataError as error:
+            other = self.betas_file(subject, session, "nii.gz")
+            if container != "auto" or path == other or not is_there(other):
+                raise
+            logger.warning("%s %s is read in its place", error, other.name)
+        return self.betas(subject, session, mask, "nii.gz")
 
     def betas_file(
         self, subject: int, session: int, container: Container = "auto"
@@ -438,7 +446,7 @@ class NsdTree:
         """Return the file that `betas` reads."""
         check_choice(container, ("auto", "hdf5", "nii.gz"), "container")
         stem = self.betas_folder(subject) / f"betas_session{session:02d}"
-        hdf5, nii = Path(f"{stem}.hdf5"), Path(f"{stem}.nii.gz")
+        hdf5, nii = (find(Path(f"{stem}.{end}")) for end in ("hdf5", "nii.gz"))
         use_nii = container == "nii.gz" or (
             container == "auto" and is_there(nii) and not is_there(hdf5)
         )
@@ -446,7 +454,7 @@ class NsdTree:
 
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
-        path = self.func_folder(subject) / "brainmask.nii.gz"
+        path = find(self.func_folder(subject) / "brainmask.nii.gz")
         values = read_volume(path, "Brain mask")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Brain mask {path}")
@@ -464,10 +472,10 @@ class NsdTree:
         func = self.func_folder(subject)
         names = func / "brainmask.nii.gz", func / "roi" / "Kastner2015.nii.gz"
         known = (self.betas_folder(subject) / "ncsnr.nii.gz", *names)
-        beside = first_volume(p for p in known if p != path)
+        beside = first_volume(p for p in map(find, known) if p != path)
         if beside is None:
             return
-        if path.suffix == ".hdf5":
+        if path.suffix.lower() == ".hdf5":
             check_axes(*beside, path)
             return
         with guard(path, "Volume"):
@@ -476,13 +484,13 @@ class NsdTree:
 
     def affine(self, subject: int) -> npt.NDArray[np.float64]:
         """Return the (4, 4) affine of the functional volumes, mm."""
-        path = self.func_folder(subject) / "brainmask.nii.gz"
+        path = find(self.func_folder(subject) / "brainmask.nii.gz")
         with guard(path, "Brain mask"):
             return np.asarray(load_image(path).affine, np.float64)
 
     def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
-        path = self.betas_folder(subject) / "ncsnr.nii.gz"
+        path = find(self.betas_folder(subject) / "ncsnr.nii.gz")
         values = read_volume(path, "Noise-ceiling SNR")
         if values.dtype.kind != "f":
             raise wrong(path, f"{values.dtype} values", "float32")
@@ -500,11 +508,14 @@ class NsdTree:
         DataError
             The file is missing or damaged, or a value is no label.
         """
-        path = self.func_folder(subject) / "roi" / f"{name}.nii.gz"
-        values = read_volume(path, f"Region volume {name}")
-        self.check_space(subject, path)
-        check_shape(values.shape, (None, None, None), f"Region volume {path}")
-        labels = to_labels(values, path)
+        halves: list[IntArray] = []
+        for path in self.roi_files(subject, name):
+            values = read_volume(path, f"Region volume {name}")
+            self.check_space(subject, path)
+            shape = halves[0].shape if halves else (None, None, None)
+            check_shape(values.shape, shape, f"Region volume {path}")
+            halves.append(to_labels(values, path))
+        labels: IntArray = np.maximum.reduce(halves)  # -1 in the other hemisphere
         allowed = {-1, 0, *self.roi_labels(subject, name).values()}
         odd = set(np.unique(labels).tolist()) - allowed
         if odd:
@@ -513,9 +524,13 @@ class NsdTree:
             raise wrong(path, f"the value {min(odd)}", f"-1, 0 or a label{known}")
         return labels
 
+    def roi_files(self, subject: int, name: str) -> tuple[Path, ...]:
+        """Return the file of a label volume, or those of its two hemispheres."""
+        return sides_of(self.func_folder(subject) / "roi" / f"{name}.nii.gz")
+
     def colour_table(self, subject: int, name: str) -> Path:
         """Return the file that names the labels of a region volume."""
-        return self.freesurfer_folder(subject, "label") / f"{name}.mgz.ctab"
+        return find(self.freesurfer_folder(subject, "label") / f"{name}.mgz.ctab")
 
     def roi_labels(self, subject: int, name: str) -> dict[str, int]:
         """Return label name -> value, from the folder's colour table where it exists.
@@ -547,7 +562,7 @@ class NsdTree:
         0-based voxel-centre indices in array order; NaN where NSD has no data (9999).
         """
         name = f"{hemisphere}.func1pt8-to-{surface}.mgz"
-        path = self.subject_folder(subject) / "transforms" / name
+        path = find(self.subject_folder(subject) / "transforms" / name)
         values = read_volume(path, "Surface transform").astype(np.float64)
         check_shape(values.shape, (None, 1, 1, 3), f"Surface transform {path}")
         values = values.reshape(-1, 3)
@@ -560,7 +575,7 @@ class NsdTree:
         `values[from_fsaverage]` brings a map of the subject to the group surface.
         """
         name = f"{hemisphere}.white-to-fsaverage.mgz"
-        path = self.subject_folder(subject) / "transforms" / name
+        path = find(self.subject_folder(subject) / "transforms" / name)
         values = read_volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
         index = to_labels(values, path).ravel() - 1
@@ -572,7 +587,7 @@ class NsdTree:
         self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "inflated"
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
-        path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
+        path = find(self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}")
         with guard(path, "Surface"):
             return read_mesh(path)
 
@@ -604,7 +619,7 @@ class NsdTree:
         self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "sulc"
     ) -> npt.NDArray[np.float32]:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
-        path = self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}"
+        path = find(self.freesurfer_folder(subject, "surf") / f"{hemisphere}.{kind}")
         with guard(path, "Surface values"):
             return read_per_vertex(path)
 
@@ -654,7 +669,7 @@ def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
             f"list nsdId {trials.nsd_id[wrong[0]]} there, as nsd_expdesign.mat does "
             f"({len(wrong)} trials differ): use the two files of one release."
         )
-    if not is_there(tree.subject_folder(subject) / "behav" / "responses.tsv"):
+    if not is_there(find(tree.subject_folder(subject) / "behav" / "responses.tsv")):
         return
     behaviour = tree.responses(subject)
     behaviour = behaviour[behaviour["SESSION"] <= n_sessions]

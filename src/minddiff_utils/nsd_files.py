@@ -26,7 +26,6 @@ __all__ = [
     "first_volume",
     "guard",
     "is_marked",
-    "is_there",
     "load_image",
     "open_hdf5",
     "read_volume",
@@ -105,21 +104,6 @@ def wrong(path: Path, found: str, expected: str) -> DataError:
     if other:
         return DataError(f"{path} {other}: {fetch or remedy}.")
     return DataError(f"{path} holds {found}, but {expected} is expected: {remedy}.")
-
-
-def is_there(path: Path) -> bool:
-    """Return whether a file has this name, even if nobody can read it.
-
-    A link to nothing has it, and so may what lies in a folder that may not be entered:
-    who reads it says what is wrong.
-    """
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 # --- opening --------------------------------------------------------------------------

@@ -90,10 +90,12 @@ def _is_proven(data: bytes) -> bool:
 
 def load_image(path: Path) -> SpatialImage:
     """Return the volume at `path`, its numbers not yet read."""
+    if path.suffix.lower() == ".mgh":  # nibabel would leave the file open
+        return nib.MGHImage.from_bytes(path.read_bytes())
     image = nib.load(path)
     if not isinstance(image, SpatialImage):
         raise ImageFileError(f"{type(image).__name__} is no volume")
-    plain = path.suffix == ".nii"  # gzip has a checksum
+    plain = path.suffix.lower() == ".nii"  # gzip has a checksum
     if plain and _end(image) != path.stat().st_size:
         raise ValueError(f"{path.stat().st_size} bytes, {_end(image)} by its header")
     return image

@@ -5,7 +5,6 @@ trials, of a nii.gz file the first trials. Where a sample has a hole, the file i
 as notebook 01 would, so that both refuse the same. Place in the flow: part of `survey`.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from minddiff_utils.errors import DataError, check_shape
 from minddiff_utils.nsd import N_TRIALS, Container
 from minddiff_utils.nsd_files import open_hdf5
+from minddiff_utils.nsd_forms import BETAS_FILE, find
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import UNREAD, Item, Scope, damage, differs, look
 from minddiff_utils.survey.packed import check_nii
@@ -27,7 +27,6 @@ __all__ = ["look_at_betas"]
 
 #: Voxels of an hdf5 file, and trials of a nii.gz file, that are read as a sample.
 _N_VOXELS, _N_TRIALS = 64, 2
-_BETAS_FILE = re.compile(r"betas_session(\d{2})\.(hdf5|nii\.gz)")
 
 
 def look_at_betas(
@@ -36,7 +35,7 @@ def look_at_betas(
     """Return findings on the betas there and lacking, and the sound sessions."""
     folder = scope.tree.betas_folder(subject)
     try:
-        paths = sorted(folder.iterdir())
+        paths = sorted(find(folder).iterdir())
     except (FileNotFoundError, NotADirectoryError):
         held = sorted(p.name for p in folder.parent.glob("betas_*")) or ["nothing"]
         text = f"betas of {len(scope.asked(subject))} sessions"
@@ -47,17 +46,18 @@ def look_at_betas(
         item = Item(subject, "betas", folder, "a folder")
         return [damage(item, error, scope.remedy)], set()
     findings, well, there = _too_many(scope, subject), set[int](), set[int]()
-    seen = dict[str, str]()
-    for path in (p for p in paths if p.name.startswith("betas_session")):
+    seen, files = dict[str, str](), list[tuple[int, Finding]]()
+    for path in (p for p in paths if p.name.lower().startswith("betas_session")):
         finding, session, digest = _beta_file(scope, subject, path, volumes)
         if digest and seen.setdefault(digest, path.name) != path.name:
             found = f"the numbers of {seen[digest]} once more"
             remedy = "compare both with their source and fetch them again"
             finding = replace(finding, state="damaged", found=found, remedy=remedy)
-        findings.append(finding)
+        files.append((session, finding))
         there.add(session)
         if finding.state == "ok":
             well.add(session)
+    findings += [_stood_in(f) if s in well else f for s, f in files]
     for session in sorted(set(scope.asked(subject)) - there):
         path = folder / f"betas_session{session:02d}.hdf5"
         item = Item(
@@ -65,6 +65,14 @@ def look_at_betas(
         )
         findings.append(item.finding("missing", "neither is there", scope.remedy))
     return findings, well
+
+
+def _stood_in(finding: Finding) -> Finding:
+    """Return the finding about a file whose other container is sound and read."""
+    if finding.state not in ("damaged", "unreadable"):
+        return finding
+    remedy = f"{finding.remedy}; until then the other container is read in its place"
+    return replace(finding, state="unexpected", remedy=remedy)
 
 
 def _too_many(scope: Scope, subject: int) -> list[Finding]:
@@ -81,14 +89,14 @@ def _beta_file(
     scope: Scope, subject: int, path: Path, volumes: Volumes
 ) -> tuple[Finding, int, str]:
     """Return the finding about one file, its session (0: none), and its digest."""
-    name, most = _BETAS_FILE.fullmatch(path.name), scope.n_sessions(subject)
+    name, most = BETAS_FILE.fullmatch(path.name), scope.n_sessions(subject)
     if name is None:
         text = "betas_sessionNN.hdf5 or .nii.gz"
         item = Item(subject, "a file beside the betas", path, text)
         remedy = "move it away if a download has left it behind"
         return item.finding("unexpected", path.name, remedy), 0, ""
     session = int(name[1])
-    label = f"betas session {name[1]} {name[2]}"
+    label = f"betas session {session:02d} {name[2].lower()}"
     if not 1 <= session <= most:
         item = Item(subject, label, path, f"a session from 1 to {most}")
         found = f"session {session}, which the subject does not have"
@@ -100,7 +108,7 @@ def _beta_file(
     grid = volumes.grid or ("X", "Y", "Z")
     text = f"int16, {' x '.join(map(str, grid))} x {N_TRIALS}"
     item = Item(subject, label, path, text)
-    read = _read_hdf5 if name[2] == "hdf5" else _read_nii
+    read = _read_hdf5 if name[2].lower() == "hdf5" else _read_nii
     finding, digest = look(scope, item, read, scope, (subject, session), path, volumes)
     return finding, session, digest or ""
 

@@ -21,6 +21,7 @@ from minddiff_utils.nsd_facts import (
 )
 from minddiff_utils.nsd_files import open_hdf5
 from minddiff_utils.nsd_formats import read_mat
+from minddiff_utils.nsd_forms import find
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import UNREAD, Item, Scope, damage, differs, look
 from minddiff_utils.survey.surfaces import look_at_surfaces
@@ -135,7 +136,7 @@ def _stimuli(scope: Scope, experiment: Experiment) -> Finding:
     wanted = np.unique(np.concatenate(seen))
     side = f"{IMAGE_SIZE} x {IMAGE_SIZE}" if scope.is_real else "n x n"
     rows = N_IMAGES if scope.is_real or not len(wanted) else wanted[-1] + 1
-    path = scope.tree.stimuli_folder() / "nsd_stimuli.hdf5"
+    path = find(scope.tree.stimuli_folder() / "nsd_stimuli.hdf5")
     more = "" if scope.is_real else "at least "
     item = Item(None, "stimuli", path, f"uint8, {more}{rows} x {side} x 3")
     return look(scope, item, _read_stimuli, scope, path, wanted)[0]

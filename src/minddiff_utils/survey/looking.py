@@ -4,7 +4,7 @@ Place in the flow: part of `survey`; everything there goes through `look`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from minddiff_utils.errors import DataError
 from minddiff_utils.nsd import NsdTree
 from minddiff_utils.nsd_facts import FACTS, N_SESSIONS
 from minddiff_utils.nsd_files import again
+from minddiff_utils.nsd_forms import find
 from minddiff_utils.reading import in_words
 from minddiff_utils.survey.findings import UNREAD, Finding, State
 
@@ -77,6 +78,8 @@ def look(
     libraries raise.
     """
     remedy = item.source or scope.remedy
+    if item.path is not None:
+        item = replace(item, path=find(item.path))
     try:
         if item.path is not None and not item.path.exists():
             state: State = "optional missing" if item.optional else "missing"

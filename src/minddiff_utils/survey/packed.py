@@ -8,9 +8,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
+from minddiff_utils.nsd_formats import load_image
 from minddiff_utils.survey.looking import differs
 
 __all__ = ["check_nii"]
@@ -26,7 +26,9 @@ def check_nii(path: Path, *, to_the_end: bool) -> Any:
     same, so where the length does not fit, the file is read to the end after all. Only
     that also finds damage in the middle, by gzip's checksum.
     """
-    image: Any = nib.load(path)
+    image: Any = load_image(path)
+    if path.suffix.lower() == ".nii":
+        return image  # its length fits, or it were not loaded
     dtype = image.get_data_dtype()
     expected = image.dataobj.offset + int(np.prod(image.shape)) * dtype.itemsize
     with path.open("rb") as file:

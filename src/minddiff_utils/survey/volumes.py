@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from minddiff_utils.nsd_facts import FACTS, VOXEL_MM
 from minddiff_utils.nsd_files import again
+from minddiff_utils.nsd_forms import sides_of
 from minddiff_utils.prep import assign_areas
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import Item, Scope, differs, look
@@ -62,7 +63,8 @@ def look_at_volumes(scope: Scope, subject: int) -> Volumes:
     grid: Grid | None = FACTS[subject].grid if scope.is_real else None
     size = "the grid of the others" if grid is None else " x ".join(map(str, grid))
     looks: dict[str, _Look] = {}
-    for name, path in paths.items():
+    for name, known in paths.items():
+        path = sides_of(known)[0]
         text = f"{size}, with {_HELD[name]}"
         item = Item(subject, name, path, text, name == "nsdgeneral")
         looks[name] = look(scope, item, _read_volume, scope, subject, name, path)

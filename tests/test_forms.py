@@ -1,0 +1,152 @@
+"""Files in the forms in which people have them are read, checked and not fetched."""
+
+import gzip
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from minddiff_utils.config import DataConfig
+from minddiff_utils.errors import DataError
+from minddiff_utils.nsd import NsdTree, check_trials
+from minddiff_utils.nsd_forms import find
+from minddiff_utils.prep import prepare_responses
+from minddiff_utils.survey import survey
+
+from .test_nsd import BETAS, FUNC, N_SESSIONS, STIMULI, Truth, written
+
+__all__ = ["written"]
+DATA = DataConfig(sessions=N_SESSIONS, n_validation=50, n_reconstruct=5)
+
+
+@pytest.fixture
+def broken(written: Truth, tmp_path: Path) -> NsdTree:
+    """Give a copy that a test may change."""
+    shutil.copytree(written.root, tmp_path / "nsd")
+    return NsdTree(tmp_path / "nsd")
+
+
+def unpack(path: Path) -> None:
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+
+
+def unpacked(root: Path) -> None:
+    for path in list(root.rglob("*.nii.gz")):
+        unpack(path)
+    for path in root.rglob("*.hdf5"):
+        if "betas" in path.name:
+            path.unlink()
+
+
+def unpadded(root: Path) -> None:
+    for path in list((root / BETAS).glob("betas_session0*")):
+        path.rename(path.with_name(path.name.replace("session0", "session")))
+
+
+def in_halves(root: Path) -> None:
+    for name in ("Kastner2015", "prf-visualrois"):
+        path = root / FUNC / "roi" / f"{name}.nii.gz"
+        image = nib.load(path)
+        labels = np.asanyarray(image.dataobj)
+        left = np.arange(len(labels))[:, None, None] < 2
+        for h, side in (("lh", left), ("rh", ~left)):
+            half = nib.Nifti1Image(np.where(side, labels, -1), image.affine)
+            nib.save(half, path.with_name(f"{h}.{name}.nii.gz"))
+        path.unlink()
+
+
+def in_capitals(root: Path) -> None:
+    (root / FUNC / "brainmask.nii.gz").rename(root / FUNC / "BrainMask.NII.GZ")
+    roi = root / FUNC / "roi" / "Kastner2015.nii.gz"
+    roi.rename(roi.with_name("kastner2015.nii.gz"))
+    (root / FUNC / "roi").rename(root / FUNC / "ROI")
+    for path in list((root / BETAS).glob("*.hdf5")):
+        path.rename(path.with_suffix(".HDF5"))
+    for path in (root / BETAS).glob("betas*.nii.gz"):
+        path.unlink()
+
+
+def deeper(root: Path) -> None:
+    folder = root / STIMULI / "annotations"
+    folder.rename(folder.with_name("kept"))
+    folder.mkdir()
+    folder.with_name("kept").rename(folder / "annotations")
+
+
+def beside(root: Path) -> None:
+    folder = root / STIMULI / "annotations"
+    for path in list(folder.iterdir()):
+        path.rename(folder.parent / path.name)
+    folder.rmdir()
+
+
+FORMS: dict[str, Callable[[Path], None]] = {
+    f.__name__: f for f in (unpacked, unpadded, in_halves, in_capitals, deeper, beside)
+}
+
+
+def unusable(tree: NsdTree) -> list[str]:
+    """Return what `check` finds that a run would stumble over."""
+    seen = survey(
+        tree.root, subjects=[2], sessions=[1, 2], betas_version=tree.betas_version
+    )
+    bad = ("missing", "damaged", "unreadable")
+    return [f"{f.item}: {f.found}" for f in seen.findings if f.state in bad]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_another_form_prepares_the_same_and_passes_check(
+    written: Truth,
+    broken: NsdTree,
+    form: str,
+) -> None:
+    ids = broken.trials(2, 1).nsd_id[:3]
+    expected = prepare_responses(NsdTree(written.root), 2, DATA)
+    words = NsdTree(written.root).captions(ids, 2)
+    (broken.root / "IN_SILICO.txt").touch()
+    before = unusable(broken)
+    FORMS[form](broken.root)
+    assert broken.sessions(2) == (1, 2)
+    check_trials(broken, 2, N_SESSIONS)
+    found = prepare_responses(broken, 2, DATA)
+    for name, values in expected.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], values, err_msg=name)
+    np.testing.assert_array_equal(broken.captions(ids, 2), words)
+    assert unusable(broken) == before
+
+
+def test_a_damaged_hdf5_gives_way_to_a_whole_nii_and_says_so(
+    written: Truth,
+    broken: NsdTree,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = broken.root / BETAS / "betas_session01.hdf5"
+    path.write_bytes(path.read_bytes()[:9000])
+    mask = written.kastner > 5
+    expected = written.betas[0][mask].T
+    np.testing.assert_array_equal(broken.betas(2, 1, mask), expected)
+    assert "betas_session01.hdf5 is truncated" in caplog.text
+    assert "betas_session01.nii.gz is read in its place" in caplog.text
+    (broken.root / "IN_SILICO.txt").touch()
+    seen = survey(
+        broken.root, subjects=[2], sessions=[1], betas_version=broken.betas_version
+    )
+    (odd,) = (f for f in seen.findings if f.path == path)
+    assert odd.state == "unexpected"
+    assert "the other container is read in its place" in odd.remedy
+    (broken.root / BETAS / "betas_session01.nii.gz").unlink()
+    with pytest.raises(DataError, match="hdf5 is truncated"):
+        broken.betas(2, 1, mask)
+
+
+def test_mgh_stands_for_mgz(broken: NsdTree) -> None:
+    path = broken.root / "nsddata/ppdata/subj02/transforms/lh.func1pt8-to-layerB2.mgh"
+    path.parent.mkdir()
+    points = np.ones((3, 1, 1, 3), np.float32)
+    nib.save(nib.MGHImage(points, np.eye(4)), path)
+    assert broken.transform(2, "lh").shape == (3, 3)
+    assert find(path.with_suffix(".mgz")) == path
