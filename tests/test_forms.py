@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from minddiff_utils import fetch
 from minddiff_utils.config import DataConfig
 from minddiff_utils.errors import DataError
 from minddiff_utils.nsd import NsdTree, check_trials
@@ -150,3 +151,28 @@ def test_mgh_stands_for_mgz(broken: NsdTree) -> None:
     nib.save(nib.MGHImage(points, np.eye(4)), path)
     assert broken.transform(2, "lh").shape == (3, 3)
     assert find(path.with_suffix(".mgz")) == path
+
+
+def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
+    files = fetch.wanted([2], [1, 2])
+    for name in (
+        f"{FUNC}/brainmask.nii",
+        f"{FUNC}/roi/lh.Kastner2015.nii.gz",
+        f"{FUNC}/roi/rh.Kastner2015.nii.gz",
+        f"{FUNC}/roi/lh.prf-visualrois.nii.gz",  # the other half is not there
+        f"{BETAS}/betas_session1.hdf5",
+        f"{BETAS}/betas_session2.nii",
+        f"{BETAS}/NCSNR.nii.gz",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    left = fetch.not_otherwise(fetch.as_present(files, tmp_path), tmp_path)
+    gone = {f.key for f in files} - {f.key for f in left}
+    assert gone == {
+        f"{FUNC}/brainmask.nii.gz",
+        f"{FUNC}/roi/Kastner2015.nii.gz",
+        f"{BETAS}/betas_session01.hdf5",
+        f"{BETAS}/betas_session02.hdf5",
+        f"{BETAS}/ncsnr.nii.gz",
+    }

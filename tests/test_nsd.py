@@ -342,7 +342,7 @@ def test_an_hdf5_file_without_betas_says_what_it_holds(broken: NsdTree) -> None:
     with h5py.File(broken.root / BETAS / "betas_session01.hdf5", "w") as file:
         file["other"] = np.zeros(3)
     with pytest.raises(DataError, match="holds other, but a dataset named 'betas'"):
-        broken.betas(2, 1, np.ones(GRID, bool))
+        broken.betas(2, 1, np.ones(GRID, bool), "hdf5")
 
 
 def test_missing_sessions_are_listed(tree: NsdTree) -> None:

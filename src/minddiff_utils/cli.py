@@ -195,6 +195,7 @@ def _fetch(args: argparse.Namespace) -> None:
     )
     if args.form is None:
         files = fetch.as_present(files, root)
+    files = fetch.not_otherwise(files, root)
     if not args.dry_run:
         fetch.confirm_agreement(input, agreed=args.agreement_signed)
     client = fetch.make_client(args.endpoint or None, n_workers=args.jobs)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minddiff_utils.nsd_facts import PARTS
 
-__all__ = ["BETAS_FILE", "find", "is_there", "other_form", "session_of", "sides_of"]
+__all__ = ["BETAS_FILE", "find", "is_there", "lies_otherwise", "session_of", "sides_of"]
 
 #: A session's betas: number and container.
 BETAS_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)", re.IGNORECASE)
@@ -63,18 +63,9 @@ def sides_of(path: Path) -> tuple[Path, ...]:
     return halves if not is_there(whole) and all(map(is_there, halves)) else (whole,)
 
 
-def other_form(path: Path) -> Path | None:
-    """Return what a run reads in the place of a file that is not there, if anything.
-
-    A session's betas in the other container count: both hold the same numbers.
-    """
-    known = [path]
-    if session := session_of(path):
-        stem = f"betas_session{session:02d}"
-        known += [path.with_name(f"{stem}.{end}") for end in ("hdf5", "nii.gz")]
-    found = [file for form in known for file in sides_of(form)]
-    there = next((file for file in found if is_there(file)), None)
-    return None if is_there(path) else there
+def lies_otherwise(path: Path) -> bool:
+    """Return whether a file is not there, but is in another form."""
+    return not is_there(path) and all(map(is_there, sides_of(path)))
 
 
 def _names(name: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ from minddiff_utils.fetch.captions import (
     captions_words,
     fetch_captions,
 )
-from minddiff_utils.fetch.files import Wanted, as_present, wanted
+from minddiff_utils.fetch.files import Wanted, as_present, not_otherwise, wanted
 from minddiff_utils.fetch.plan import FetchPlan, Item, listing, plan_fetch
 from minddiff_utils.fetch.transfer import Outcome, fetch, progress_bar
 
@@ -44,6 +44,7 @@ __all__ = [
     "fetch_captions",
     "listing",
     "make_client",
+    "not_otherwise",
     "plan_fetch",
     "progress_bar",
     "wanted",

@@ -10,8 +10,9 @@ from typing import Literal
 
 from minddiff_utils.errors import ConfigError, check_choice
 from minddiff_utils.nsd_facts import FACTS
+from minddiff_utils.nsd_forms import find, is_there, lies_otherwise
 
-__all__ = ["Wanted", "as_present", "wanted"]
+__all__ = ["Wanted", "as_present", "not_otherwise", "wanted"]
 
 BETAS_VERSIONS = (
     "betas_fithrf_GLMdenoise_RR",
@@ -64,6 +65,14 @@ def wanted(
     return (*files, *_meshes("fsaverage"))
 
 
+def not_otherwise(files: Sequence[Wanted], root: Path) -> tuple[Wanted, ...]:
+    """Return the files without those that `root` has in another form.
+
+    Unpacked, in two hemispheres, without a leading zero, in capitals: a run reads them.
+    """
+    return tuple(f for f in files if not lies_otherwise(root / f.destination))
+
+
 def as_present(files: Sequence[Wanted], root: Path) -> tuple[Wanted, ...]:
     """Return the files with betas in the container that `root` has of a session.
 
@@ -73,9 +82,9 @@ def as_present(files: Sequence[Wanted], root: Path) -> tuple[Wanted, ...]:
     def choose(file: Wanted) -> Wanted:
         other = file.destination.with_suffix(".nii.gz")
         is_betas = file.destination.suffix == ".hdf5" and "betas_session" in file.key
-        if not is_betas or (root / file.destination).is_file():
+        if not is_betas or is_there(find(root / file.destination)):
             return file
-        if not (root / other).is_file():
+        if not is_there(find(root / other)):
             return file
         key = file.key.removesuffix(".hdf5") + ".nii.gz"
         return replace(file, key=key, destination=other)
