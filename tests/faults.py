@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -323,6 +324,7 @@ def kill_campaign(folder: Path, n_kills: int, seed: int, keep: Keep) -> None:
         before = batches(root)
         was_killed = kill_once(root, rng, late, log)
         log.lost_batches += lost(before, batches(root))
+        _tell(f"kill {log.victims.total()} of {n_kills}, {len(before)} batches held")
         if not was_killed:
             look()  # the whole run came through: begin another one
             shutil.rmtree(root)
@@ -330,6 +332,23 @@ def kill_campaign(folder: Path, n_kills: int, seed: int, keep: Keep) -> None:
     run_through(root)
     log.lost_batches += lost(before, batches(root))
     look()
+
+
+def failures(seen: object) -> list[str]:
+    """Return what a report names that must be empty, one line each."""
+    empty = ("survivors", "tracebacks", "leftovers")
+    found = []
+    for name, value in seen.items() if isinstance(seen, dict) else ():
+        if value and (name in empty or name.startswith(("lost_", "other_"))):
+            found.append(f"{name}: {value}")
+        for each in value if isinstance(value, list) else [value]:
+            found += failures(each)
+    return found
+
+
+def _tell(words: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {words}\n")
+    sys.stdout.flush()
 
 
 def _contents(found: Mapping[str, tuple[str, int]]) -> dict[str, str]:
@@ -400,21 +419,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=2308)
-    parser.add_argument("--folder", type=Path, required=True, help="empty, 2 GB free")
+    parser.add_argument(
+        "--folder", type=Path, help="empty, 2 GB free; default: a new one in TMPDIR"
+    )
     parser.add_argument("--only", choices=("kills", "flips", "disk"))
     args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
-    run_through(args.folder / "undisturbed")
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="minddiff-faults-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    _tell(f"one run undisturbed, in {folder}")
+    run_through(folder / "undisturbed")
+    held = _by_notebook(batches(folder / "undisturbed"))
+    if set(held) != {"03", "04"}:
+        raise SystemExit(f"batches of 03 and 04 are to be held, but there are {held}.")
     campaigns: dict[str, Callable[[Keep], None]] = {
-        "kills": lambda keep: kill_campaign(args.folder, args.kills, args.seed, keep),
-        "flips": lambda keep: flip_campaign(args.folder, args.seed, keep),
-        "disk": lambda keep: disk_campaign(args.folder, keep),
+        "kills": lambda keep: kill_campaign(folder, args.kills, args.seed, keep),
+        "flips": lambda keep: flip_campaign(folder, args.seed, keep),
+        "disk": lambda keep: disk_campaign(folder, keep),
     }
-    path = args.folder / "faults.json"
+    path = folder / "faults.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, campaign in campaigns.items():
         if args.only in (None, name):
+            _tell(f"campaign {name}")
             campaign(partial(_keep, path, report, name))
+    wrong = failures(report)
+    _tell(f"{len(wrong)} failures; all that was seen is in {path}")
+    for line in wrong:
+        _tell(line[:500])
+    if wrong:
+        raise SystemExit(1)
 
 
 def _keep(path: Path, report: dict[str, object], name: str, seen: object) -> None:
