@@ -1,6 +1,8 @@
 """Images that are never all held: every step over all of them goes block by block."""
 
 import tracemalloc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,6 +179,28 @@ def test_true_images_are_scored_without_being_held(counted: Counted) -> None:
     )
     pd.testing.assert_frame_equal(unread.table, held.table)
     assert counted.most <= BLOCK
+
+
+def test_one_method_s_images_are_gone_before_the_next_one_s_are_read(
+    counted: Counted,
+) -> None:
+    ids, shown = np.arange(N), list[weakref.ref[np.ndarray]]()
+
+    def compared() -> Iterator[metrics.Condition]:
+        for name in ("stage1", "stage2", "retrieval"):
+            assert all(image() is None for image in shown)
+            images = counted.images.copy()
+            shown.append(weakref.ref(images))
+            yield metrics.Condition(name, ids, images)
+            del images
+
+    def colour(seen: np.ndarray) -> np.ndarray:
+        return seen.mean(axis=(1, 2))
+
+    embedders = {"clip_judge": baselines.in_batches(colour, 8)}
+    truth = metrics.Condition("truth", ids, counted.rows())
+    metrics.score_methods(1, compared(), truth, embedders)
+    assert len(shown) == 3
 
 
 # --- rows of a file -------------------------------------------------------------------

@@ -254,13 +254,17 @@ def read_condition(
         )
     if not found:
         return None
-    images = [store.read_png(folder / f"{i}.png") for i in found]
-    if len({image.shape for image in images}) > 1:
-        raise StoreError(
-            f"{folder} holds images of different sizes: delete it and run notebooks 03 "
-            "and 04 again."
-        )
-    return Condition(method, np.array(found, dtype=np.int64), np.stack(images))
+    shape = store.read_png(folder / f"{found[0]}.png").shape
+    images = np.empty((len(found), *shape), np.uint8)  # never held twice
+    for row, number in enumerate(found):
+        image = store.read_png(folder / f"{number}.png")
+        if image.shape != shape:
+            raise StoreError(
+                f"{folder} holds images of different sizes: delete it and run notebooks"
+                " 03 and 04 again."
+            )
+        images[row] = image
+    return Condition(method, np.array(found, dtype=np.int64), images)
 
 
 def conditions(
@@ -305,6 +309,7 @@ def conditions(
             yield Condition(method, truth.nsd_id, made[method][:])
         elif method in GENERATED or method in ablations:
             folder = tree.stage_dir(subject, method)
-            condition = read_condition(folder, method, truth.nsd_id)
-            if condition is not None:
-                yield condition
+            found = read_condition(folder, method, truth.nsd_id)
+            if found is not None:
+                yield found
+            del found  # before the next one's images are read

@@ -155,9 +155,10 @@ def encode(root: Path) -> None:
 
 def score(root: Path) -> None:
     """Do what notebook 05 does with the images."""
-    from minddiff_utils.baselines import in_batches, read_condition
+    from minddiff_utils.baselines import read_condition
     from minddiff_utils.evaluation import read_stimuli, scoring
     from minddiff_utils.metrics import Condition, conditions, score_methods
+    from minddiff_utils.rows import in_blocks
 
     run = run_of(root)
     stimuli = read_stimuli(run, 1)
@@ -170,14 +171,17 @@ def score(root: Path) -> None:
         assert stage1 is not None
         yield stage1
         del stage1
-        for name in ("retrieval", "mean_image", "pixel_ridge"):
+        for name in ("mean_image", "pixel_ridge"):
             yield Condition(name, truth.nsd_id, made[name][:])
 
     def look(width: int) -> Any:
-        def embed(images: Pixels) -> npt.NDArray[np.float32]:
-            return images.reshape(len(images), -1)[:, -width:].astype(np.float32)
+        def embed(images: Any) -> npt.NDArray[np.float32]:
+            rows = np.empty((len(images), width), np.float32)  # filled as networks do
+            for batch, shown in in_blocks(images, 16):
+                rows[batch] = shown.reshape(len(shown), -1)[:, -width:]
+            return rows
 
-        return in_batches(embed, 16)
+        return embed
 
     vars(conditions)["_PIXEL_SCORES"] = {"pcc": conditions._PIXEL_SCORES["pcc"]}
     embedders = {name: look(width) for name, width in WIDTHS.items()}

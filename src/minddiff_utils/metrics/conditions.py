@@ -297,10 +297,12 @@ def score_methods(
             floors |= _embedding_floors(*looked)
             for metric in (m for m, name in set_wise.items() if name == network):
                 sets[metric][condition.method] = np.asarray(found, dtype=np.float64)
+            del found, looked  # before the next one's are made
         frames += [
             _frame(subject, condition, name, values, floors[name])
             for name, values in scores.items()
         ]
+        del condition, pairs  # before the next one's images are read
     if not frames:
         raise DataError(
             f"Subject {subject} has no images to score: run notebooks 03 and 04 first."
