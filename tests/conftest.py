@@ -29,9 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """Name the variables that differ, but pytest's own."""
+    """Name the variables that differ, but pytest's own and those of a first import."""
     differ = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
-    return {k for k in differ if not k.startswith("PYTEST_")}
+    return {k for k in differ if not k.startswith(("PYTEST_", "KMP_"))}
 
 
 @pytest.fixture(autouse=True, scope="module")

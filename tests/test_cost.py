@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from minddiff_utils import cost, reconstruction
+from minddiff_utils import cost
 from minddiff_utils.alignment import (
     AlignmentResult,
     AlignmentSettings,
@@ -22,7 +22,7 @@ from minddiff_utils.alignment import preset as alignment_preset
 from minddiff_utils.backbone import Backbone, tiny_backbone
 from minddiff_utils.cli import main
 from minddiff_utils.config import Profile, load_profile, project_root
-from minddiff_utils.cost import PRESETS, Counts, Footprint, Preset, Work
+from minddiff_utils.cost import PRESETS, Counts, Preset, Work
 from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import Memory, draw_noise, make_schedule
 from minddiff_utils.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from minddiff_utils.guidance import (
     guidance_preset,
     guide,
 )
-from minddiff_utils.reconstruction import diffusion_settings
+from minddiff_utils.reconstruction import Footprint, diffusion_settings
 
 #: Small enough to run: 4 sampler steps, 3 iterations, a surrogate of 2 guided steps.
 SMALL = {
@@ -211,11 +211,12 @@ def test_the_peak_is_weights_and_what_a_batch_holds_at_once(
     assert cost.peak_bytes(work, footprint, 4) == expected
 
 
-def test_a_gpu_checkpoints_and_holds_one_step_at_a_time() -> None:
+def test_a_plan_for_a_gpu_checkpoints_loops_and_stores_one_guided_step() -> None:
     profile = load_profile("nsd")
-    memory = reconstruction.memory_on(profile.models.device)
-    assert cost.preset_work(profile, "paper", memory).held == 2
+    assert cost.preset_work(profile, "paper").held == 2
     assert cost.preset_work(profile, "paper", "store").held == 70
+    steered = cost.preset_work(profile, "guided")
+    assert (steered.memory, steered.held) == ("store", 2)
 
 
 # --- rates ------------------------------------------------------------------------

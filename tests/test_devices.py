@@ -197,9 +197,9 @@ def test_a_gradient_that_computes_twice_stays_on_the_models_device(
     run: store.Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
 ) -> None:
     config = run.profile.stage2.model_copy(update={"preset": name})
-    settings = replace(
-        reconstruction.stage2_settings(config, backbone), memory="checkpoint"
-    )
+    settings = reconstruction.stage2_settings(config)
+    models = run.profile.models.model_copy(update={"memory": "checkpoint"})
+    run = replace(run, profile=run.profile.model_copy(update={"models": models}))
     result = reconstruction.align_batch(run, backbone, decoded, settings)
     assert (result.images.device, result.images.dtype) == (META, torch.float32)
     assert result.n_unet_gradients.sum() > 0

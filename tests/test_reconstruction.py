@@ -675,12 +675,6 @@ def test_the_paper_s_preset_runs_its_own_number_of_iterations(start: Start) -> N
     assert (config.preset, config.n_iter) == ("paper", 1)
 
 
-def test_only_a_gpu_recomputes_steps_to_save_memory(backbone: Backbone) -> None:
-    gpu = replace(backbone, device=torch.device("cuda"))
-    assert reconstruction.memory_on(backbone.device.type) == "store"
-    assert reconstruction.memory_on(gpu.device.type) == "checkpoint"
-
-
 # --- shards -------------------------------------------------------------------------
 
 

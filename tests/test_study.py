@@ -325,17 +325,6 @@ def test_a_confirmation_without_a_pilot_can_be_read(start: Start) -> None:
     assert found.verdicts["method"].unique().tolist() == ["fast"]
 
 
-def test_arms_on_a_gpu_keep_only_the_u_net_s_inputs() -> None:
-    over = {"models.device": "cuda", "models.backbone": "sd14"}
-    found = study_arms._presets(load_profile("nsd", over))
-    for name in ("paper", "paper_tuned", "released", "fast", "guided"):
-        assert found[name].memory == "checkpoint"
-    assert found["combined"].alignment.memory == "checkpoint"
-    assert found["combined"].guidance.memory == "checkpoint"
-    on_cpu = study_arms._presets(load_profile("demo"))
-    assert on_cpu["paper"].memory == "store"
-
-
 def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> None:
     run = start(None)
     text = json.loads(study._settings(run, "confirmation"))

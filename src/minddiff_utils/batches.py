@@ -31,6 +31,8 @@ from minddiff_utils.images import to_uint8
 __all__ = ["Batch", "Recipe", "made_once", "subject_of"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+#: Fields of the models that say where they lie and how they find room.
+_PLACE = {"path", "memory", "n_at_once"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Recipe:
             digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.float().cpu().numpy().tobytes())
         return {
-            "models": run.profile.models.model_dump(mode="json", exclude={"path"}),
+            "models": run.profile.models.model_dump(mode="json", exclude=_PLACE),
             "weights": _weights(run.tree.models, run.profile.models.backbone),
             "seed": run.profile.seed,
             "subject": subject_of(run),

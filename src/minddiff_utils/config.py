@@ -134,7 +134,7 @@ class ModelConfig(_Frozen):
     backbone: Literal["demo", "sd14", "tiny"]
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt = 8  # images kept and shared out together
     n_threads: PositiveInt = 1
     # Those below are no part of the digest at their defaults, so that results made
     # before there was a choice keep theirs.
@@ -148,6 +148,12 @@ class ModelConfig(_Frozen):
     )
     # the U-Net through torch.compile: faster on a GPU, after minutes of compiling
     compile: bool = Field(default=False, exclude_if=lambda chosen: not chosen)
+    # how stage 2 keeps values for its gradient; auto: by the device's free memory
+    memory: Literal["auto", "store", "checkpoint"] = Field(
+        default="auto", exclude_if=lambda chosen: chosen == "auto"
+    )
+    # images of a batch whose gradient is formed at once; null: by the free memory
+    n_at_once: PositiveInt | None = Field(default=None, exclude_if=lambda n: n is None)
     # folder with a folder of models per backbone; null: data/models
     path: str | None = Field(default=None, exclude_if=lambda path: path is None)
 

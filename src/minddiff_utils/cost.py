@@ -18,30 +18,34 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, TypeAdapter, ValidationError
 
 from minddiff_utils.alignment import AlignmentSettings, surrogate
-from minddiff_utils.alignment import preset as alignment_preset
 from minddiff_utils.backbone import tiny_backbone
 from minddiff_utils.config import Profile, Stage2Config, project_root
 from minddiff_utils.diffusion import Memory, Schedule, make_schedule
 from minddiff_utils.errors import ConfigError, DataError, check_choice, check_exists
-from minddiff_utils.guidance import (
-    GuidanceSettings,
-    combined_preset,
-    guidance_preset,
-)
+from minddiff_utils.guidance import GuidanceSettings
 from minddiff_utils.reading import reading
-from minddiff_utils.reconstruction import diffusion_settings, memory_on, paper_config
+from minddiff_utils.reconstruction import (
+    Footprint,
+    Stage2Settings,
+    counted_footprint,
+    default_memory,
+    diffusion_settings,
+    held_by,
+    image_bytes,
+    paper_config,
+    stage2_settings,
+    with_memory,
+)
 
 __all__ = [
     "OPERATIONS",
     "PRESETS",
     "Counts",
-    "Footprint",
     "Prediction",
     "Rates",
     "Seconds",
     "Work",
     "alignment_work",
-    "counted_footprint",
     "device_hours",
     "estimated_rates",
     "find_rates",
@@ -53,6 +57,7 @@ __all__ = [
     "preset_work",
     "read_rates",
     "seconds",
+    "settings_work",
     "wall_hours",
 ]
 
@@ -88,26 +93,6 @@ class Seconds:
     decode_backward: Positive
     clip_forward: Positive
     clip_backward: Positive
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes that decide the peak.
-
-    Attributes
-    ----------
-    weights : float
-        Held before the first image: all models, and on a CPU the process itself.
-    unet_saved : float
-        What one U-Net sample keeps for its gradient.
-    unet_gradient, decode_gradient : float
-        Above the weights, at most, while one sample's gradient is formed.
-    """
-
-    weights: Positive
-    unet_saved: Positive
-    unet_gradient: Positive
-    decode_gradient: Positive
 
 
 @dataclass(frozen=True)
@@ -157,28 +142,11 @@ OPERATIONS = Seconds(
     clip_forward=4.524e9,
     clip_backward=4.593e9,
 )
-#: Weights of the U-Net, of autoencoder and CLIP together, and of the text encoder, for
-#: which the benchmark has a stand-in.
-_UNET_WEIGHTS = 859_520_964
-_OTHER_WEIGHTS = 83_653_863 + 151_277_313
+#: Weights of the text encoder, for which the benchmark has a stand-in.
 _TEXT_WEIGHTS = 123_060_480
-#: Bytes that one sample keeps for its gradient, in float32; counted as above.
-_UNET_SAVED = 1470 * 2**20
-_DECODE_SAVED = 5688 * 2**20
 #: Stands for the device where the rates are estimated.
 _NOBODY = "none"
 _ITEM_BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-
-def counted_footprint(dtype: Precision) -> Footprint:
-    """Return what must be held whatever the device: weights, and values saved.
-
-    Passing values come on top, so that a true peak lies above what follows from this.
-    """
-    item = _ITEM_BYTES[dtype]
-    saved = _UNET_SAVED * item / 4
-    weights = _UNET_WEIGHTS * item + _OTHER_WEIGHTS * 4
-    return Footprint(weights, saved, saved, float(_DECODE_SAVED))
 
 
 # --- counts ---------------------------------------------------------------------------
@@ -255,11 +223,6 @@ def _finish_counts(full: Schedule) -> Counts:
     return Counts(full.n_unet_evaluations, 0, 1, 0, 1, 0)
 
 
-def _branches(schedule: Schedule) -> int:
-    """Return the U-Net samples of one image in one call, at most."""
-    return 1 if all(w in (0, 1) for w in schedule.guidance) else 2
-
-
 def alignment_work(
     full: Schedule, short: Schedule, settings: AlignmentSettings
 ) -> Work:
@@ -279,10 +242,8 @@ def alignment_work(
     optimising = step * n_steps + look * (settings.n_iter + 1 - n_steps)
     # stage 1's image, and one for each candidate that has moved
     n_finishes = 1 + min(settings.n_candidates, n_steps)
-    held = short.n_unet_gradients
-    if settings.memory == "checkpoint":
-        held = min(held, _branches(short))
     finishing = _finish_counts(full) * n_finishes
+    held = held_by(settings, full, settings.memory)
     return Work(optimising, finishing, settings.memory, held)
 
 
@@ -304,12 +265,14 @@ def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
     )
     # both final images: the guided one is only decoded, stage 1's is sampled too
     finishing = _finish_counts(schedule) + Counts(decode_forwards=1, clip_forwards=1)
-    held = branches if through else 0
+    held = held_by(settings, schedule, settings.memory)
     return Work(steered, finishing, settings.memory, held)
 
 
-def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
+def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) -> Work:
     """Return what one image costs under `preset` with the profile's numbers.
+
+    Without `memory` its values are kept as where there is room for one image.
 
     `paper` takes `n_iter_paper` where the profile's own preset is another, as
     notebook 04 does. The grid is laid on the tiny models' noise schedule: counts depend
@@ -319,16 +282,21 @@ def preset_work(profile: Profile, preset: Preset, memory: Memory) -> Work:
     diffusion = diffusion_settings(profile.stage1)
     full = make_schedule(tiny_backbone(), diffusion)
     config = _stage2_config(profile.stage2, preset)
-    if preset == "guided":
-        return guidance_work(full, guidance_preset(config, memory=memory))
-    if preset == "combined":
-        both = combined_preset(config, memory=memory)
-        steered = guidance_work(full, both.guidance)
-        loop = alignment_work(full, surrogate(full, both.alignment), both.alignment)
-        finishing = loop.finishing + steered.total
-        return replace(loop, finishing=finishing, held=max(loop.held, steered.held))
-    settings = alignment_preset(config, memory=memory)
-    return alignment_work(full, surrogate(full, settings), settings)
+    settings = stage2_settings(config)
+    memory = memory or default_memory(settings, profile.models)
+    return settings_work(full, with_memory(settings, memory))
+
+
+def settings_work(full: Schedule, settings: Stage2Settings) -> Work:
+    """Return what one image costs under the settings of any engine."""
+    if isinstance(settings, GuidanceSettings):
+        return guidance_work(full, settings)
+    if isinstance(settings, AlignmentSettings):
+        return alignment_work(full, surrogate(full, settings), settings)
+    steered = guidance_work(full, settings.guidance)
+    loop = settings_work(full, settings.alignment)
+    held = held_by(settings, full, loop.memory)
+    return replace(loop, finishing=loop.finishing + steered.total, held=held)
 
 
 def _stage2_config(config: Stage2Config, preset: Preset) -> Stage2Config:
@@ -416,7 +384,7 @@ def estimated_rates(
     source = f"estimate from operation counts at {unet_tflops:g} TFLOP/s"
     if tflops_float32 != unet_tflops:
         source += f", {tflops_float32:g} in float32"
-    footprint = counted_footprint(dtype)
+    footprint = counted_footprint(_ITEM_BYTES[dtype])
     return Rates("sd14", _NOBODY, kind, dtype, 1, "none", each, footprint, source)
 
 
@@ -463,18 +431,10 @@ def seconds(work: Work, rates: Rates) -> float:
     return work.total.weigh(rates.seconds, work.memory)
 
 
-def peak_bytes(work: Work, footprint: Footprint, batch: int) -> float:
-    """Return the most that a batch of images holds at once, weights included.
-
-    What the U-Net stored stays while the decoder's gradient is formed; with
-    checkpoints the two follow each other.
-    """
-    decode = footprint.decode_gradient
-    if work.memory == "store":
-        each = work.held * footprint.unet_saved + decode
-    else:
-        each = max(work.held * footprint.unet_gradient, decode)
-    return footprint.weights + batch * each
+def peak_bytes(work: Work, footprint: Footprint, n_images: int) -> float:
+    """Return the most that `n_images` hold at once, weights included."""
+    each = image_bytes(footprint, work.held, work.memory)
+    return footprint.weights + n_images * each
 
 
 def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction:
@@ -488,16 +448,18 @@ def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction
         In the U-Net's precision, see `find_rates`; None where nobody measured them.
     """
     models = profile.models
-    work = preset_work(profile, preset, memory_on(models.device))
+    work = preset_work(profile, preset)
     if models.backbone != "sd14":
         return Prediction(preset, work, None, None, None, "none for these models", "")
-    footprint, peak_source = counted_footprint(models.dtype), "counted tensors"
+    item_bytes = _ITEM_BYTES[models.dtype]
+    footprint, peak_source = counted_footprint(item_bytes), "counted tensors"
     time, source = None, "not measured"
     if rates is not None:
         time, source = seconds(work, rates), rates.source
     if rates is not None and rates.device != _NOBODY:
         footprint, peak_source = rates.bytes, rates.source
-    peak = peak_bytes(work, footprint, models.batch_size) + _TEXT_WEIGHTS * 4
+    n_images = models.n_at_once or (1 if models.device == "cuda" else models.batch_size)
+    peak = peak_bytes(work, footprint, n_images) + _TEXT_WEIGHTS * 4
     return Prediction(preset, work, operations(work), time, peak, source, peak_source)
 
 

@@ -163,7 +163,7 @@ def _in_batches(
     if len(images) == 0:
         raise DataError("There is no image to encode: pass one at least.")
     found: dict[str, Matrix] = {}
-    for batch, pixels in in_blocks(images, batch_size):
+    for batch, pixels in in_blocks(images, backbone.at_once(batch_size)):
         x = to_torch(pixels)
         for name, values in encode(x.to(backbone.device, backbone.dtype)).items():
             rows = _to_rows(values, name)

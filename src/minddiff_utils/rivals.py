@@ -284,7 +284,7 @@ def brain_diffuser_style(
 @torch.no_grad()
 def _encode(backbone: Backbone, images: Images, profile: Profile) -> torch.Tensor:
     """Return the latents of images, a batch at a time."""
-    size = profile.models.batch_size
+    size = backbone.at_once(profile.models.batch_size)
     parts = [
         backbone.encode_images(to_torch(images[i : i + size]).to(backbone.device))
         for i in range(0, len(images), size)

@@ -36,7 +36,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from minddiff_utils import cost, reconstruction
+from minddiff_utils import cost
 from minddiff_utils.alignment import Keeper, Latent, align, preset, surrogate
 from minddiff_utils.backbone import (
     SD14_TOKENS,
@@ -51,7 +51,7 @@ from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
 from minddiff_utils.guidance import guidance_preset, guide
 from minddiff_utils.images import CLIP_MEAN, CLIP_STD
-from minddiff_utils.reconstruction import diffusion_settings
+from minddiff_utils.reconstruction import Footprint, diffusion_settings
 
 CLIP = "ViT-B-32-quickgelu"  # OpenAI's, in open_clip's list of configs
 DTYPES = {
@@ -481,7 +481,7 @@ def to_rates(args: argparse.Namespace, parts: Mapping[str, Any]) -> cost.Rates:
     def above(part: str) -> float:
         return (parts[part]["peak_bytes"] - parts[part]["held_bytes"]) / n
 
-    footprint = cost.Footprint(
+    footprint = Footprint(
         weights=parts["paper"]["held_bytes"],
         unet_saved=parts["unet_store"]["saved_bytes"] / n,
         unet_gradient=above("unet_store"),
@@ -578,7 +578,7 @@ def main() -> None:
     for name, value in (quick if args.device == "cpu" else thorough).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.memory = args.memory or reconstruction.memory_on(args.device)
+    args.memory = args.memory or ("store" if args.device == "cpu" else "checkpoint")
     torch.set_num_threads(args.threads)
     if args.part is None:
         found = whole(args)

@@ -23,7 +23,10 @@ Notation: z, c, ε as in `diffusion`; η = step size.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -49,6 +52,7 @@ __all__ = [
     "Keeper",
     "Latent",
     "align",
+    "joined",
     "preset",
     "surrogate",
 ]
@@ -122,6 +126,25 @@ def align(
         progress.restore(state, generators)
     _optimise(progress, generators, names, keeper)
     return _result(progress)
+
+
+def joined(parts: Sequence[AlignmentResult]) -> AlignmentResult:
+    """Return the results of several calls under the same settings as one."""
+    if len(parts) == 1:
+        return parts[0]
+    tensors = ("images", "trajectory", "z", "c")
+    arrays = (
+        *("losses", "candidate_losses", "best_iteration", "stopped", "diverged"),
+        *("n_unet_evaluations", "n_unet_gradients"),
+    )
+    found: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in tensors
+    }
+    found |= {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays
+    }
+    seconds = np.sum([part.seconds for part in parts], axis=0)
+    return replace(parts[0], seconds=seconds, **found)
 
 
 def _optimise(

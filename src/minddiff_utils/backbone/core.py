@@ -10,10 +10,17 @@ from torch import Tensor
 from minddiff_utils.backbone.eye import Eye
 from minddiff_utils.backbone.half import from_float32
 from minddiff_utils.backbone.libraries import SOLVERS, Scheduler
+from minddiff_utils.backbone.placement import free_bytes
 from minddiff_utils.backbone.text import OpenClipText, TextEncoder, WordTokenizer
 from minddiff_utils.errors import ModelError, check_choice
 
 __all__ = ["Backbone", "assemble", "own_text"]
+
+#: Bytes of one image of 512 px on its way through autoencoder and U-Net, at most: seven
+#: values of the widest layer, 256 channels in float32, and an eighth for the rest.
+_PASSING = 2**31
+#: Share of the free memory that may be filled.
+_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,20 @@ class Backbone:
     _scheduler_config: Mapping[str, Any] = field(repr=False)
     _text: TextEncoder = field(repr=False)
     _eye: Eye = field(repr=False)
+
+    @property
+    def unet_item_bytes(self) -> int:
+        """Return the bytes of one number of the U-Net."""
+        return int(self._unet.dtype.itemsize)
+
+    def free_bytes(self) -> float:
+        """Return the bytes that the models' device has left; a CPU is never asked."""
+        return free_bytes(self.device)
+
+    def at_once(self, most: int) -> int:
+        """Return how many images, `most` or fewer, pass at once without a gradient."""
+        each = _PASSING * (self.image_size / 512) ** 2
+        return max(1, int(min(most, _SHARE * self.free_bytes() // each)))
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         config = self._vae.config

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import torch
@@ -23,7 +24,14 @@ from torch.nn import functional
 from minddiff_utils.config import ModelConfig
 from minddiff_utils.errors import ModelError
 
-__all__ = ["compiled", "find_device", "freeze", "full_float32", "place"]
+__all__ = [
+    "compiled",
+    "find_device",
+    "free_bytes",
+    "freeze",
+    "full_float32",
+    "place",
+]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -50,6 +58,16 @@ def find_device(name: str) -> torch.device:
             " on a machine with a GPU, or set models.device to cpu."
         )
     return device
+
+
+def free_bytes(device: torch.device) -> float:
+    """Return the bytes that torch could still take on a GPU; inf anywhere else."""
+    if device.type != "cuda":
+        return inf
+    free, _ = torch.cuda.mem_get_info(device)
+    # what torch has taken and does not use at present
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(free + cached)
 
 
 def place(config: ModelConfig) -> tuple[torch.device, torch.dtype]:

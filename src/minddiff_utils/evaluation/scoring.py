@@ -67,7 +67,7 @@ def _round_trip(backbone: Backbone, batch_size: int) -> Any:
         x = to_torch(images).to(backbone.device)
         return to_uint8(backbone.decode_latents(backbone.encode_images(x)))
 
-    return in_batches(apply, batch_size)
+    return in_batches(apply, backbone.at_once(batch_size))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ depends on order or shard; the last shard puts the tables and trajectories of al
 them together. Not here: the sampler (`diffusion`) and the optimisation (`alignment`).
 Place in the flow: layer 8, notebooks 03 and 04.
 
-`settings` says how, `features` reads what was decoded, `stage1` and `stage2` make the
-images, `written` is what is kept of them, `shards` puts the parts together.
+`settings` says how, `room` how many at once, `features` reads what was decoded,
+`stage1` and `stage2` make the images, `written` is what is kept of them, `shards` puts
+the parts together.
 """
 
 from minddiff_utils.batches import subject_of
@@ -16,11 +17,20 @@ from minddiff_utils.reconstruction.features import (
     Source,
     read_decoded,
 )
+from minddiff_utils.reconstruction.room import (
+    Footprint,
+    Room,
+    counted_footprint,
+    default_memory,
+    held_by,
+    image_bytes,
+    room_for,
+    with_memory,
+)
 from minddiff_utils.reconstruction.settings import (
     Stage2Settings,
     diffusion_settings,
     from_noise,
-    memory_on,
     paper_config,
     stage2_settings,
     with_preset,
@@ -49,26 +59,33 @@ __all__ = [
     "Aligned",
     "DecodedFeatures",
     "Finished",
+    "Footprint",
     "Made",
+    "Room",
     "Source",
     "Stage2Settings",
     "align_batch",
     "align_images",
     "begin_stage",
+    "counted_footprint",
+    "default_memory",
     "diffusion_settings",
     "finish_stage1",
     "finish_stage2",
     "from_noise",
-    "memory_on",
+    "held_by",
+    "image_bytes",
     "noise_generators",
     "paper_config",
     "read_decoded",
+    "room_for",
     "stage1_images",
     "stage1_table",
     "stage2_settings",
     "stage2_table",
     "subject_of",
     "trajectory_arrays",
+    "with_memory",
     "with_preset",
     "write_images",
     "zero_iterations_equal",

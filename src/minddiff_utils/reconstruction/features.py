@@ -61,6 +61,11 @@ class DecodedFeatures:
         target = replace(self.target, features=clip)
         return DecodedFeatures(self.nsd_id[rows], self.z[rows], self.c[rows], target)
 
+    def parts(self, size: int) -> "list[DecodedFeatures]":
+        """Return all images in order, `size` or fewer at a time."""
+        rows = range(len(self.nsd_id))
+        return [self.rows(rows[k : k + size]) for k in rows[::size]]
+
     def with_layers(self, layers: Sequence[int]) -> "DecodedFeatures":
         """Return the features with some of the CLIP layers in the target.
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Literal
 
 from minddiff_utils.alignment import AlignmentSettings, preset
-from minddiff_utils.backbone import Backbone
 from minddiff_utils.config import Stage1Config, Stage2Config
-from minddiff_utils.diffusion import DiffusionSettings, Memory
+from minddiff_utils.diffusion import DiffusionSettings
 from minddiff_utils.guidance import (
     CombinedSettings,
     GuidanceSettings,
@@ -21,7 +20,6 @@ __all__ = [
     "Stage2Settings",
     "diffusion_settings",
     "from_noise",
-    "memory_on",
     "paper_config",
     "stage2_settings",
     "with_preset",
@@ -59,22 +57,10 @@ def with_preset(
     return config.model_copy(update={"preset": name})
 
 
-def stage2_settings(config: Stage2Config, backbone: Backbone) -> Stage2Settings:
+def stage2_settings(config: Stage2Config) -> Stage2Settings:
     """Return the settings of the engine that `config.preset` names."""
-    memory = memory_on(backbone.device.type)
     if config.preset == "combined":
-        return combined_preset(config, memory=memory)
+        return combined_preset(config)
     if config.preset == "guided":
-        return guidance_preset(config, memory=memory)
-    return preset(config, memory=memory)
-
-
-def memory_on(device: str) -> Memory:
-    """Return how stage 2 holds intermediate values; the gradients are the same.
-
-    A GPU's memory does not hold all steps of a full-size U-Net.
-
-    >>> memory_on("cuda"), memory_on("cpu")
-    ('checkpoint', 'store')
-    """
-    return "checkpoint" if device == "cuda" else "store"
+        return guidance_preset(config)
+    return preset(config)

@@ -133,15 +133,19 @@ def _diffuse(
     features: DecodedFeatures,
     settings: DiffusionSettings,
 ) -> dict[str, Images]:
-    noise = draw_noise(backbone, noise_generators(run, features.nsd_id.tolist()))
     schedule = make_schedule(backbone, settings)
-    images = sample(backbone, features.z, features.c, noise, schedule)
-    return {"images": to_uint8(images)}
+    found = []
+    for part in features.parts(backbone.at_once(len(features.nsd_id))):
+        noise = draw_noise(backbone, noise_generators(run, part.nsd_id.tolist()))
+        found.append(to_uint8(sample(backbone, part.z, part.c, noise, schedule)))
+    return {"images": np.concatenate(found)}
 
 
 @torch.no_grad()
 def _decode(*, backbone: Backbone, features: DecodedFeatures) -> dict[str, Images]:
-    return {"images": to_uint8(backbone.decode_latents(features.z))}
+    parts = features.z.split(backbone.at_once(len(features.nsd_id)))
+    found = [to_uint8(backbone.decode_latents(z)) for z in parts]
+    return {"images": np.concatenate(found)}
 
 
 def stacked_images(backbone: Backbone, images: Sequence[Images]) -> Images:

@@ -5,7 +5,7 @@ the flow: part of `reconstruction`, notebook 04.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from minddiff_utils import store
-from minddiff_utils.alignment import AlignmentResult, Keeper, Latent, align
+from minddiff_utils.alignment import (
+    AlignmentResult,
+    Keeper,
+    Latent,
+    align,
+    joined,
+)
 from minddiff_utils.backbone import Backbone
 from minddiff_utils.batches import Batch, Recipe, made_once
 from minddiff_utils.config import Stage2Config
-from minddiff_utils.diffusion import DiffusionSettings, draw_noise
+from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
+from minddiff_utils.errors import ModelError
 from minddiff_utils.guidance import (
     CombinedSettings,
     GuidanceSettings,
@@ -27,6 +35,7 @@ from minddiff_utils.guidance import (
     guide,
 )
 from minddiff_utils.reconstruction.features import DecodedFeatures
+from minddiff_utils.reconstruction.room import room_for, with_memory
 from minddiff_utils.reconstruction.settings import (
     Stage2Settings,
     diffusion_settings,
@@ -79,7 +88,7 @@ def align_images(
     if config.preset in ("fast", "guided", "combined"):
         features = features.with_layers(config.layers_fast)
     batches = run.batches(len(features.nsd_id))[:n_batches]
-    settings = stage2_settings(config, backbone)
+    settings = stage2_settings(config)
     diffusion = diffusion or diffusion_settings(run.profile.stage1)
     found = []
     for rows in batches:
@@ -142,8 +151,68 @@ def align_batch(
     They start from the noise of stage 1. With a `keeper` a batch of `alignment` that
     was cut off goes on from the last state that it kept. `diffusion`: default the
     profile's sampler.
+    As many images go through at once as the device has room for.
+
+    Raises
+    ------
+    ModelError
+        The device's memory ran out.
     """
     diffusion = diffusion or diffusion_settings(run.profile.stage1)
+    n, models = len(features.nsd_id), run.profile.models
+    full = make_schedule(backbone, diffusion)
+    room = room_for(backbone, settings, full, models, n)
+    parts = features.parts(room.n_images)
+    keepers = _keepers(keeper, [part.nsd_id for part in parts])
+    settings = with_memory(settings, room.memory)
+    inputs = run, backbone, settings, diffusion
+    try:
+        found = [_align(*inputs, *own) for own in zip(parts, keepers, strict=True)]
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The GPU's memory ran out at {room.n_images} images at once and memory"
+            f" {room.memory!r}: set models.n_at_once to less, or models.memory to"
+            " checkpoint, or end other work on that GPU."
+        ) from error
+    return joined(found)
+
+
+def _keepers(
+    keeper: Keeper | None, parts: Sequence[npt.NDArray[np.int64]]
+) -> list[Keeper | None]:
+    """Return a keeper for each part of a batch, all of them in the file of one.
+
+    What a part that is done has kept stays there until the batch is done.
+    """
+    if keeper is None:
+        return [None] * len(parts)
+    kept = dict(keeper.load() or {})
+
+    def keeper_of(ids: npt.NDArray[np.int64]) -> Keeper:
+        prefix = f"images {' '.join(map(str, ids))}/"
+
+        def load() -> Arrays | None:
+            own = {k: v for k, v in kept.items() if k.startswith(prefix)}
+            return {k.removeprefix(prefix): v for k, v in own.items()} or None
+
+        def save(state: Arrays) -> None:
+            kept.update({f"{prefix}{name}": value for name, value in state.items()})
+            keeper.save(kept)
+
+        return Keeper(load, save, keeper.every)
+
+    return [keeper_of(ids) for ids in parts]
+
+
+def _align(
+    run: store.Run,
+    backbone: Backbone,
+    settings: Stage2Settings,
+    diffusion: DiffusionSettings,
+    features: DecodedFeatures,
+    keeper: Keeper | None,
+) -> AlignmentResult:
+    """Align images that go through at once."""
     names = features.nsd_id.tolist()
     generators = noise_generators(run, names)
     noise = draw_noise(backbone, generators)

@@ -19,8 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from minddiff_utils.backbone import Backbone, load_backbone
 from minddiff_utils.config import ModelConfig
-from minddiff_utils.cost import Footprint, Rates, Seconds
+from minddiff_utils.cost import Rates, Seconds
 from minddiff_utils.processes import end_with_parent
+from minddiff_utils.reconstruction import Footprint, counted_footprint, image_bytes
 
 __all__ = ["measure_rates"]
 
@@ -62,7 +63,9 @@ def _measure(config: ModelConfig, models: Path) -> Rates:
 
 def rates_of(backbone: Backbone, config: ModelConfig, device: str) -> Rates:
     """Return the rates of a loaded backbone; per sample, in batches of the profile."""
-    n, gpu = config.batch_size, backbone.device
+    gpu = backbone.device
+    each = image_bytes(counted_footprint(backbone.unet_item_bytes), 1, "store")
+    n = max(1, int(min(config.batch_size, backbone.free_bytes() / 2 // each)))
     held = _held(gpu)
     z = torch.randn(n, *backbone.latent_shape, device=gpu)
     c = torch.randn(n, backbone.n_tokens, backbone.text_dim, device=gpu)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from minddiff_utils import reconstruction
 from minddiff_utils.alignment import AlignmentSettings, preset
 from minddiff_utils.config import Profile
 from minddiff_utils.cost import preset_work
@@ -68,19 +67,18 @@ class Arm:
 
 def _presets(profile: Profile) -> dict[str, Stage2Settings]:
     config, study = profile.stage2, profile.study
-    memory = reconstruction.memory_on(profile.models.device)
 
     def of(name: str, n_iter: int, **more: Any) -> AlignmentSettings:
         update = {"preset": name, "n_iter": n_iter, **more}
-        return preset(config.model_copy(update=update), memory=memory)
+        return preset(config.model_copy(update=update))
 
     return {
         "paper": of("paper", study.n_iter_paper),
         "paper_tuned": of("paper", study.n_iter_paper, step_paper=study.step_tuned),
         "released": of("released", study.n_iter_paper),
         "fast": of("fast", config.n_iter),
-        "guided": guidance_preset(config, memory=memory),
-        "combined": combined_preset(config, memory=memory),
+        "guided": guidance_preset(config),
+        "combined": combined_preset(config),
     }
 
 
