@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from minddiff_utils import reconstruction, store
+from minddiff_utils.alignment import Keeper
 from minddiff_utils.backbone import Backbone, placement, tiny_backbone
 from minddiff_utils.config import load_profile
 from minddiff_utils.critic import StructuralTarget
@@ -176,6 +177,22 @@ def test_fewer_images_at_once_make_the_same_images(
             )
         for name in ("stopped", "n_unet_evaluations", "n_unet_gradients"):
             np.testing.assert_array_equal(found.stacked(name), whole.stacked(name))
+
+
+def test_parts_of_a_batch_keep_their_own_states_in_one_file() -> None:
+    disk: dict[str, Any] = {}
+    file = Keeper(lambda: dict(disk) or None, disk.update, 25)
+    thirds = [np.array(ids) for ids in ([7, 3], [9, 1], [5])]
+    first, second, third = stage2._keepers(file, thirds)
+    first.save({"z": np.array([1.0])})
+    second.save({"z": np.array([2.0])})
+    assert third.load() is None
+    # as after a cut: the file is all there is
+    again = [keeper.load() for keeper in stage2._keepers(file, thirds)]
+    assert [state and float(state["z"][0]) for state in again] == [1.0, 2.0, None]
+    halves = [np.array([7, 3, 9]), np.array([1, 5])]  # another room: begun anew
+    assert [keeper.load() for keeper in stage2._keepers(file, halves)] == [None, None]
+    assert stage2._keepers(None, thirds) == [None] * 3
 
 
 def test_another_room_finds_the_images_that_were_made(

@@ -143,7 +143,7 @@ def _diffuse(
 
 @torch.no_grad()
 def _decode(*, backbone: Backbone, features: DecodedFeatures) -> dict[str, Images]:
-    parts = features.z.split(backbone.at_once(len(features.nsd_id)))
+    parts = torch.split(features.z, backbone.at_once(len(features.nsd_id)))
     found = [to_uint8(backbone.decode_latents(z)) for z in parts]
     return {"images": np.concatenate(found)}
 
