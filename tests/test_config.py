@@ -12,6 +12,7 @@ from minddiff_utils.config import (
     HVC,
     LVC,
     READS,
+    Origin,
     ProfileView,
     load_profile,
     parse_yaml,
@@ -201,9 +202,45 @@ def test_the_eleven_areas_are_split_into_low_and_high() -> None:
     assert len(AREAS) == 11
 
 
-def test_in_silico_profiles_say_so_in_their_label() -> None:
-    assert "in-silico" in load_profile("demo").label
-    assert "in-silico" not in load_profile("nsd").label
+@pytest.mark.parametrize(
+    ("name", "origin", "words"),
+    [
+        ("demo", None, "profile demo: in-silico subjects, demo models"),
+        ("demo", "in silico", "profile demo: in-silico subjects, demo models"),
+        ("demo", "measured", "profile demo: measured responses, demo models"),
+        ("nsd", None, "profile nsd"),
+        ("nsd", "measured", "profile nsd"),
+        ("nsd", "in silico", "profile nsd: in-silico subjects"),
+        ("nsd", "mixed", "profile nsd: measured and in-silico subjects"),
+    ],
+)
+def test_the_label_follows_the_data_and_not_the_name_of_the_profile(
+    name: str, origin: Origin | None, words: str
+) -> None:
+    assert load_profile(name).label(origin) == words
+
+
+@pytest.mark.parametrize("given", [0, 41, 1.0, True, "37", "both", "ALL", None])
+def test_sessions_are_a_number_or_all(given: object) -> None:
+    sentence = _sentence({"data.sessions": given})
+    assert f"it is {given!r}, but must be 1 to 40, or all" in sentence
+    assert "constrained" not in sentence
+
+
+def test_all_sessions_are_those_of_the_design() -> None:
+    data = load_profile("nsd", {"data.sessions": "all"}).data
+    assert data.session_numbers == tuple(range(1, 41))
+
+
+@pytest.mark.parametrize(("profile", "most"), [("nsd", 1000), ("demo", 60)])
+def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
+    profile: str, most: int
+) -> None:
+    over = {"data.n_reconstruct": None, "models.batch_size": 2}
+    found = load_profile(profile, over)
+    found.check_shards(most // 2)
+    with pytest.raises(ConfigError, match=f"make 1 to {most // 2}"):
+        found.check_shards(most // 2 + 1)
 
 
 # --- what a notebook reads ------------------------------------------------------------
@@ -238,7 +275,7 @@ def test_a_notebook_cannot_read_what_its_digest_does_not_cover() -> None:
     assert view.decoding == profile.decoding
     assert view.decoder == profile.decoder
     assert view.data.sessions == profile.data.sessions
-    assert (view.seed, view.label) == (profile.seed, profile.label)
+    assert (view.seed, view.label()) == (profile.seed, profile.label())
     with pytest.raises(ConfigError, match=r"02_decoding reads stage2 of the profile"):
         _ = view.stage2
     with pytest.raises(ConfigError, match=r"reads data\.n_reconstruct of the profile"):

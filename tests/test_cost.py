@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from minddiff_utils import cost
+from minddiff_utils import cost, storage
 from minddiff_utils.alignment import (
     AlignmentResult,
     AlignmentSettings,
@@ -343,6 +343,15 @@ def test_shipped_rates_carry_the_operations_that_estimates_use() -> None:
 def _said(capsys: pytest.CaptureFixture, *arguments: str) -> list[str]:
     assert main(["plan", *arguments]) == 0
     return capsys.readouterr().out.splitlines()
+
+
+def test_hours_are_those_of_the_images_that_each_subject_saw(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    profile = load_profile("nsd", {"subjects": [1, 3, 4]})
+    assert [storage.n_reconstructed(profile, s) for s in (1, 3, 4)] == [982, 930, 907]
+    assert main(["plan", "--profile", "nsd", "--subjects", "1,3,4"]) == 0
+    assert "907 to 982 images of each" in capsys.readouterr().out
 
 
 def test_plan_prints_a_row_per_preset_and_says_what_was_not_measured(

@@ -392,7 +392,10 @@ def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
     assert set(stage2["method"]) == {"stage2"}
     assert stage2["loss"].tolist() == [0, 1, 2] * 2
     assert evidence.in_silico
-    real = begin(simulation=None)
+    real = begin()
+    for subject in (1, 2):
+        path = real.tree.derived(subject) / "responses.h5.manifest.json"
+        path.write_text(path.read_text().replace('"in silico"', '"measured"'))
     assert not evaluation.make_evidence(real, given).in_silico
 
 
@@ -470,6 +473,23 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
     assert "stage2.csv does not exist" in state["2"]
     table, _ = evaluation.score_subjects(run, stock.complete, load=_load)
     assert set(table["subject"]) == {"1"}
+
+
+def test_the_stock_tells_how_many_images_of_how_many_were_reconstructed(
+    run: store.Run,
+) -> None:
+    for subject in (1, 2):
+        _finish(run, subject)
+    stock = evaluation.take_stock(run)
+    table = stock.table().set_index("subject")
+    assert table["n_reconstructed"].tolist() == [N, N]
+    assert table["n_test"].tolist() == [len(DECODED)] * 2
+    assert stock.image_words() == f"{N} of {len(DECODED)} test images"
+    other = evaluation.Stock({1: (982, 1000), 4: (907, 907)}, {3: "why"})
+    assert other.image_words() == (
+        "subject 1: 982 of 1000, subject 4: 907 of 907 test images"
+    )
+    assert other.table()["n_test"].tolist() == [1000, 907, pd.NA]
 
 
 def test_a_run_without_a_finished_subject_is_refused_in_one_sentence(

@@ -321,11 +321,14 @@ def test_frechet_table_pools_subjects_and_leaves_out_single_images(
     truth = rng.normal(size=(8, 3))
     one, two = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     subjects = {"1": {"a": one, "b": one[:1]}, "2": {"a": two, "b": two[:1]}}
-    table = metrics.frechet_table(subjects, truth)
+    other = rng.normal(size=(6, 3))
+    truths = {"1": truth, "2": other, "all": truth}
+    table = metrics.frechet_table(subjects, truths)
     found = {(r.subject, r.method): (r.value, r.n) for r in table.itertuples()}
     assert list(found) == [("1", "a"), ("2", "a"), ("all", "a"), ("all", "b")]
     both = np.concatenate([one, two])
     assert found["all", "a"] == (metrics.frechet_distance(both, truth), 10)
+    assert found["2", "a"] == (metrics.frechet_distance(two, other), 5)
 
 
 # --- two-way identification ---------------------------------------------------------
@@ -570,7 +573,7 @@ def test_networks_and_metrics_that_do_not_exist_are_refused(
     with pytest.raises(ConfigError, match="'ssim', but must be one of: pcc_425"):
         metrics.score_methods(1, [truth], truth, EMBEDDERS, extra=["ssim"])
     with pytest.raises(ConfigError, match="'pcc', but must be one of: fid_judge"):
-        metrics.frechet_table({}, np.ones((2, 2)), metric="pcc")
+        metrics.frechet_table({}, {}, metric="pcc")
 
 
 # --- definitions --------------------------------------------------------------------

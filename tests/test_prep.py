@@ -1,5 +1,6 @@
 """Preparation: no leak, no silent repair, and noise ceilings that are true."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -386,6 +387,9 @@ class MemoryTree(NsdTree):
         object.__setattr__(self, "parts", (trials, raw))
 
     def check_sessions(self, *_: object) -> None: ...
+
+    def sessions_of(self, _: object, asked: Sequence[int]) -> Sequence[int]:
+        return asked
 
     def trials(self, *_: object) -> Trials:
         return self.parts[0]  # type: ignore[attr-defined]

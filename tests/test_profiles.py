@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from minddiff_utils.baselines import method_words
 from minddiff_utils.config import load_profile, project_root
+from minddiff_utils.storage import n_reconstructed
 
 FOLDER = project_root() / "notebooks" / "profiles"
 TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -81,7 +82,7 @@ def test_few_iterations_of_algorithm_1_are_never_shown_as_the_whole(name: str) -
 
 def test_nsd_runs_algorithm_1_on_all_images_once_alone() -> None:
     profile = load_profile("nsd")
-    stage2, n = profile.stage2, profile.data.n_reconstruct
+    stage2, n = profile.stage2, n_reconstructed(profile, 1)
     again = 2 * (stage2.n_images_controls or n) + stage2.n_images_paper
     assert stage2.preset == "paper"
     assert again < n / 10

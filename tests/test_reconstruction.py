@@ -180,10 +180,48 @@ def _sentence(error: pytest.ExceptionInfo[MindDiffError]) -> str:
     return text
 
 
-def test_too_few_images_are_refused_in_one_sentence(read: Read) -> None:
-    with pytest.raises(StoreError) as error:
-        read(6)
-    assert "holds 5 test images, but 6 are to be" in _sentence(error)
+@pytest.mark.parametrize(("asked", "n"), [(6, 5), (None, 5), (5, 5), (2, 2)])
+def test_as_many_images_are_read_as_are_asked_for_and_there(
+    start: Start, backbone: Backbone, asked: int | None, n: int
+) -> None:
+    path = _write(start(), _decoded(backbone))
+    sources: tuple[Source, ...] = ("decoded", "true", "shuffled")
+    for source in sources:
+        found = reconstruction.read_decoded(
+            path, backbone, LAYERS, n=asked, source=source
+        )
+        assert found.nsd_id.tolist() == IDS[:n].tolist()
+        assert len(found.z) == n
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (None, "All 5 test images are reconstructed."),
+        (5, "All 5 test images are reconstructed."),
+        (9, "All 5 test images are reconstructed: data.n_reconstruct asks for 9, but"),
+        (3, f"Left out, by nsd_id: {IDS[3]}, {IDS[4]}."),
+    ],
+)
+def test_images_that_are_left_out_are_named_and_why(
+    start: Start, backbone: Backbone, asked: int | None, words: str
+) -> None:
+    run = start(data__n_reconstruct=asked)
+    path = _write(run, _decoded(backbone))
+    said = reconstruction.chosen_words(run, path)
+    assert words in said
+    if asked == 3:
+        assert said.startswith("3 of 5 test images are reconstructed")
+        assert "data.n_reconstruct is 3 (null: all)" in said
+
+
+def test_a_shard_beyond_a_subject_s_images_is_refused(
+    start: Start, backbone: Backbone
+) -> None:
+    run = start(shard="5/6", data__n_reconstruct=6, models__batch_size=1)
+    path = _write(run, _decoded(backbone))
+    with pytest.raises(ConfigError, match="has 5 images to reconstruct, too few for 6"):
+        reconstruction.chosen_words(run, path)
 
 
 def test_a_single_image_cannot_be_shuffled(start: Start, backbone: Backbone) -> None:

@@ -21,6 +21,7 @@ from minddiff_utils.nsd_facts import FACTS, SUBJECT1
 from minddiff_utils.prep import prepare_responses
 from minddiff_utils.rehearsal import account, enlarge, fits, models, rates, settings
 from minddiff_utils.rehearsal import tree as written
+from minddiff_utils.report import banner
 from minddiff_utils.runner import make_plan
 from minddiff_utils.storage import session_bytes
 from minddiff_utils.survey import survey
@@ -55,9 +56,10 @@ def test_nothing_of_a_rehearsal_lies_where_results_lie(tmp_path: Path) -> None:
 
 
 def test_every_figure_says_that_it_is_of_a_rehearsal(tmp_path: Path) -> None:
-    label = package.rehearse({}, tmp_path).profile.label
-    assert label == "rehearsal of profile nsd: synthetic data, random models"
-    assert load_profile("nsd").label == "profile nsd"
+    label = package.rehearse({}, tmp_path).profile.label()
+    assert label == "rehearsal of profile nsd: in-silico subjects, random models"
+    assert load_profile("nsd").label() == "profile nsd"
+    assert banner(label)[0].startswith("In silico")
 
 
 def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:

@@ -216,12 +216,12 @@ def test_a_report_without_sections_is_refused() -> None:
 @pytest.mark.parametrize("name", ["demo", "smoke", "nsd"])
 def test_the_banner_fits_the_profile(name: str) -> None:
     profile = load_profile(name)
-    heading, text = banner(profile.label)
+    heading, text = banner(profile.label())
     simulated = profile.simulation is not None
     assert ("in silico" in heading.lower()) == simulated
     assert ("never the paper's numbers" in text) == simulated
     assert ("mean nothing" in text) == (name == "smoke")
-    assert heading in _Page(_render(label=profile.label)).words
+    assert heading in _Page(_render(label=profile.label())).words
 
 
 def test_every_section_is_in_the_contents() -> None:

@@ -466,3 +466,74 @@ def test_without_locks_a_long_wait_names_the_file(
     with store.locked(tmp_path):
         pass
     assert str(marker) in caplog.text
+
+
+# --- where the responses come from ----------------------------------------------------
+
+
+def _folder_of_nsd(run: store.Run, *, marked: bool) -> None:
+    """Put a folder in NSD's layout where the run reads it, or change its mark."""
+    (run.tree.nsd / "nsddata").mkdir(parents=True, exist_ok=True)
+    mark = run.tree.nsd / "IN_SILICO.txt"
+    mark.write_text("made up") if marked else mark.unlink(missing_ok=True)
+
+
+def _prepare(profile: str, subject: int) -> store.Run:
+    """Write a subject's responses as notebook 01 does."""
+    run = store.start(profile, subject=subject, notebook="01_data_prep")
+    path = run.tree.derived(subject) / "responses.h5"
+    store.write_arrays(path, {"betas": np.zeros(2)}, run=run)
+    return run
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "nsd"])
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_mark_of_the_data_decides_the_label_under_every_profile(
+    run: store.Run, monkeypatch: pytest.MonkeyPatch, profile: str, marked: bool
+) -> None:
+    monkeypatch.setenv("MINDDIFF_NSD_ROOT", str(run.tree.nsd))
+    _folder_of_nsd(run, marked=marked)
+    subject = _prepare(profile, 1).subject
+    later = store.start(profile, subject=subject, notebook="04_stage2")
+    assert ("in-silico" in later.label) == marked
+    assert later.origin == ("in silico" if marked else "measured")
+    path = later.tree.tables / "t.csv"
+    store.write_table(path, pd.DataFrame({"x": [1]}), run=later)
+    for twin in (".md", ".tex"):
+        assert ("in-silico" in path.with_suffix(twin).read_text()) == marked
+    assert later.label in repr(later)
+
+
+def test_the_label_changes_when_the_data_are_prepared_again_and_not_before(
+    run: store.Run,
+) -> None:
+    _folder_of_nsd(run, marked=True)
+    _prepare("smoke", 1)
+    _folder_of_nsd(run, marked=False)
+    first = store.start("smoke", subject=1, notebook="01_data_prep")
+    assert first.origin == "measured"  # what it reads now
+    assert store.start("smoke", subject=1, notebook="03_stage1").origin == "in silico"
+    _prepare("smoke", 1)
+    assert store.start("smoke", subject=1, notebook="03_stage1").origin == "measured"
+
+
+def test_subjects_of_both_kinds_are_said_to_be_mixed(
+    run: store.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINDDIFF_NSD_ROOT", str(run.tree.nsd))
+    for subject, marked in ((1, True), (2, False)):
+        _folder_of_nsd(run, marked=marked)
+        _prepare("demo", subject)
+    mixed = store.start("demo", notebook="06_figures")
+    assert mixed.origin == "mixed"
+    assert "measured and in-silico" in mixed.label
+    for subject, origin in ((1, "in silico"), (2, "measured"), (5, "measured")):
+        own = store.start("demo", subject=subject, notebook="02_decoding")
+        assert own.origin == origin
+
+
+def test_an_empty_folder_says_nothing_of_the_data(run: store.Run) -> None:
+    run.tree.nsd.mkdir(parents=True)
+    assert store.start("smoke", subject=1, notebook="01_data_prep").origin == (
+        "in silico"
+    )

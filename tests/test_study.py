@@ -284,7 +284,7 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     points = study.pareto_table(scores, resampling(run))
     assert len(points) == 6 * 4
     assert set(points["n"]) == {6}
-    label = run.profile.label
+    label = run.label
     figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95, label=label)
     assert len(figure.axes) == 4
     drawn = figures.fig_no_worse(

@@ -10,7 +10,7 @@ import pytest
 
 from minddiff_utils import store, summary
 from minddiff_utils.config import AREAS
-from minddiff_utils.errors import StoreError
+from minddiff_utils.errors import DataError, StoreError
 from minddiff_utils.rng import stream
 
 IDS = np.array([40, 7, 300])
@@ -136,6 +136,8 @@ def test_weights_that_are_all_zero_are_refused_in_one_sentence(
 
 # --- the report ---------------------------------------------------------------------
 
+#: Notebook 06 has drawn the first subject's cortex.
+MAPS = summary.CorticalMaps(5)
 FIGURES = (
     *("method", "gallery", "gallery_subjects", "comparison", "stage2_gain"),
     *("subjects", "quality_vs_accuracy", "failures", "ablation", "gallery_ablation"),
@@ -222,7 +224,7 @@ def finished(run: store.Run) -> store.Run:
 def test_the_report_shows_every_figure_once_and_every_table(
     finished: store.Run,
 ) -> None:
-    page = summary.build_report(finished)
+    page = summary.build_report(finished, MAPS)
     pictures = len(summary.GALLERY) * 2
     assert page.count("data:image/png;base64,") == len(FIGURES) + pictures
     for name in TABLES:
@@ -239,7 +241,7 @@ def test_the_report_begins_with_the_claims_and_links_the_notebooks(
 ) -> None:
     finished.tree.notebooks.mkdir(parents=True)
     (finished.tree.notebooks / "05_evaluation.ipynb").write_text("{}")
-    page = summary.build_report(finished)
+    page = summary.build_report(finished, MAPS)
     assert page.index("The claims of the paper, here") < page.index("Scores")
     for name in ("05_evaluation.ipynb", "06_figures.ipynb"):
         assert f'href="notebooks/{name}"' in page
@@ -250,14 +252,14 @@ def test_a_missing_subject_is_said_and_the_report_is_of_the_others(
     finished: store.Run,
 ) -> None:
     store.discard(finished.tree.derived(1) / "stage2.csv")
-    page = summary.build_report(finished)
+    page = summary.build_report(finished, MAPS)
     assert "<dd>5</dd>" in page
 
 
 def test_the_report_says_which_run_made_it(finished: store.Run) -> None:
-    page = summary.build_report(finished)
+    page = summary.build_report(finished, MAPS)
     profile = finished.profile
-    assert profile.label in page
+    assert finished.label in page
     assert f"smoke, digest {profile.digest}" in page
     assert "preset fast, 3 iterations" in page
     assert "<dd>5, 1</dd>" in page
@@ -265,8 +267,66 @@ def test_the_report_says_which_run_made_it(finished: store.Run) -> None:
     assert "{subject" not in page
 
 
+def test_without_surfaces_a_note_takes_the_place_of_the_maps(
+    finished: store.Run,
+) -> None:
+    for name in ("cortex_flat", "cortex_inflated"):
+        store.write_figure(finished.tree.figures / name, None, run=finished)
+    maps = summary.CorticalMaps(None, note="Subject 5 has no surfaces.")
+    page = summary.build_report(finished, maps)
+    assert "Subject 5 has no surfaces." in page
+    assert "On the cortex" in page
+    assert "on the flattened cortex" not in page
+    pictures = len(summary.GALLERY) * 2 + len(FIGURES) - 2
+    assert page.count("data:image/png;base64,") == pictures
+
+
+def test_maps_of_another_subject_are_said_to_be_that_subject_s(
+    finished: store.Run,
+) -> None:
+    maps = summary.CorticalMaps(1, note="Subject 5 is not shown.")
+    page = summary.build_report(finished, maps)
+    assert "Decoder weights on the flattened cortex, subject 1." in page
+    assert "Subject 5 is not shown." in page
+
+
+class _NoSurfaces:
+    """An NSD folder in which some subjects have no surfaces."""
+
+    def __init__(self, *lacking: int) -> None:
+        self.lacking = lacking
+
+
+@pytest.mark.parametrize(
+    ("lacking", "shown"), [((), 5), ((5,), 1), ((5, 1), None), ((1,), 5)]
+)
+def test_the_first_subject_with_surfaces_is_shown_on_the_cortex(
+    run: store.Run,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: tuple[int, ...],
+    shown: int | None,
+) -> None:
+    def drawn(tree: _NoSurfaces, subject: int, _: object) -> dict[str, object]:
+        if subject in tree.lacking:
+            raise DataError(f"Surface not found at lh.white of {subject}.")
+        return {"c": object()}
+
+    monkeypatch.setattr(summary, "weight_maps", lambda *_: None)
+    monkeypatch.setattr(summary, "flat_maps", drawn)
+    monkeypatch.setattr(summary, "inflated_maps", drawn)
+    tree: Any = _NoSurfaces(*lacking)
+    maps = summary.cortical_maps(run, tree, (5, 1))
+    assert maps.subject == shown
+    assert bool(maps.flat) == bool(maps.inflated) == (shown is not None)
+    before = () if shown == 5 else lacking
+    for subject in before:
+        assert f"lh.white of {subject}" in maps.note
+    assert bool(maps.note) == bool(before)
+
+
 def test_the_same_run_gives_the_same_page(finished: store.Run) -> None:
-    assert summary.build_report(finished) == summary.build_report(finished)
+    pages = [summary.build_report(finished, MAPS) for _ in range(2)]
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +343,7 @@ def test_a_report_of_less_than_all_is_refused_by_name(
 ) -> None:
     (finished.tree.figures / lost).unlink()
     with pytest.raises(StoreError) as error:
-        summary.build_report(finished)
+        summary.build_report(finished, MAPS)
     assert f"{lost} does not exist" in str(error.value)
 
 
@@ -301,6 +361,18 @@ def test_galleries_show_the_first_images_and_then_quantiles() -> None:
     value = {i: (i * 7) % 20 for i in ids}
     rest = [value[i] for i in picks.nsd_id[4:]]
     assert rest == sorted(rest)
+
+
+def test_galleries_show_only_images_that_every_subject_saw() -> None:
+    rows = [
+        (subject, "stage2", i, "clip_judge", i / 200)
+        for subject, ids in (("5", range(100, 120)), ("3", range(101, 119, 2)))
+        for i in ids
+    ]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    picks = summary.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
+    assert picks.nsd_id[:4] == (101, 103, 105, 107)
+    assert all(i % 2 for i in picks.nsd_id)
 
 
 def test_marked_failures_come_with_the_seen_and_the_made_image(

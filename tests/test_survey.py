@@ -706,7 +706,7 @@ def test_other_shared_images_are_refused(real_size: Path) -> None:
     assert "shared images 1 to 72949, but (2951, 72949)" in damaged[0].found
 
 
-def test_asking_for_more_sessions_than_a_real_subject_had_is_said(
+def test_more_sessions_than_a_real_subject_had_are_capped_and_none_is_said(
     real_size: Path,
 ) -> None:
     folder = real_size / BETAS.replace("subj07", "subj04")
@@ -714,10 +714,16 @@ def test_asking_for_more_sessions_than_a_real_subject_had_is_said(
     found = survey(
         real_size, subjects=(4,), sessions=range(1, 38), betas_version=VERSION
     )
-    (said,) = [f for f in found.findings if f.item == "sessions asked for"]
+    none = survey(real_size, subjects=(4,), sessions=[35], betas_version=VERSION)
     shutil.rmtree(folder)
+    lacking = [f.item for f in found.findings if f.item.startswith("betas session")]
+    assert lacking == [f"betas session {k:02d}" for k in range(1, 31)]
+    counts = found.counts().set_index("quantity")["expected"]
+    assert counts["sessions"] == 30
+    assert not [f for f in found.findings if f.item == "sessions asked for"]
+    (said,) = [f for f in none.findings if f.item == "sessions asked for"]
     assert said.found == "the subject has 30"
-    assert said.remedy == "lower data.sessions to 30"
+    assert "change data.only_sessions" in said.remedy
 
 
 # --- the command --------------------------------------------------------------------

@@ -18,8 +18,15 @@ from minddiff_utils.config import (
 from minddiff_utils.entry import check_place, guarded, without_switches
 from minddiff_utils.entry import say as _say
 from minddiff_utils.errors import ConfigError, DataError, check_exists
-from minddiff_utils.runner import Engine, local_processes, make_plan, run_plan, why
-from minddiff_utils.store import Tree, read_table
+from minddiff_utils.runner import (
+    Engine,
+    Job,
+    local_processes,
+    make_plan,
+    run_plan,
+    why,
+)
+from minddiff_utils.store import Tree, expected_origin, read_table, start
 
 if TYPE_CHECKING:
     from minddiff_utils.cost import Prediction, Rates
@@ -78,17 +85,41 @@ def _run(args: argparse.Namespace) -> None:
     chosen = {"only": only, "first": args.first, "n_shards": args.shards}
     n_jobs, engine = _n_jobs(args, profile), _engine(args, profile)
     plan = make_plan(profile, tree, overrides, **chosen)
-    _say(f"{profile.label} · subjects {', '.join(map(str, profile.subjects))}")
+    label = profile.label(expected_origin(profile, tree))
+    _say(f"{label} · subjects {', '.join(map(str, profile.subjects))}")
     if args.dry_run:
         for job in plan.jobs:
             reason = why(job, tree) or ("forced" if args.force else "")
             state = f"would run ({reason})" if reason else "up to date"
             _say(f"{job.name}: {state}")
         return
-    run_plan(plan, n_jobs=n_jobs, force=args.force, say=_say, engine=engine)
+    how = {"n_jobs": n_jobs, "force": args.force, "say": _say, "engine": engine}
+    run_plan(plan, **how, before=partial(_check_first, profile, tree))
     if not only:
         _say(f"Report: {tree.figures / 'report.html'}")
         _claims(args)
+
+
+def _check_first(profile: Profile, tree: Tree, todo: Sequence[Job]) -> None:
+    """Raise DataError where notebook 01 would miss something in data of the user's own.
+
+    What is optional is said, and the run goes on.
+    """
+    stems = {job.notebook[:2] for job in todo}
+    simulated = profile.simulation is not None
+    ours = simulated and expected_origin(profile, tree) == "in silico"
+    if "01" not in stems or "00" in stems or ours:
+        return
+    from minddiff_utils.survey import before_run  # loads the readers, a second
+
+    who = {job.subject for job in todo if job.notebook[:2] == "01"}
+    subjects = [subject for subject in profile.subjects if subject in who]
+    n_captions = profile.features.n_captions
+    needed, optional = before_run(tree.nsd, subjects, profile.data, n_captions)
+    if needed:
+        raise DataError("\n".join(["Nothing was run, as this is needed:", *needed]))
+    for line in optional:
+        _say(f"{line} The run goes on without.")
 
 
 def _n_jobs(args: argparse.Namespace, profile: Profile) -> int:
@@ -116,7 +147,7 @@ def _rehearse(args: argparse.Namespace) -> None:
     only = tuple(args.only.split(",")) if args.only else ()
     chosen = {"only": only, "first": max("01", args.first), "n_shards": args.shards}
     plan = make_plan(found.profile, found.tree, found.overrides, **chosen)
-    _say(f"{found.profile.label} · subject {found.subject} · {found.kind} models")
+    _say(f"{found.profile.label()} · subject {found.subject} · {found.kind} models")
     if args.dry_run:
         for job in plan.jobs:
             reason = why(job, found.tree) or ("forced" if args.force else "")
@@ -157,11 +188,12 @@ def _claims(args: argparse.Namespace) -> None:
 
     profile = load_profile(args.profile, _overrides(args))
     tree = _tree(args, profile)
-    columns = ["claim", "verdict", "statement"]
+    columns = ["claim", "verdict", "statement", "profile"]
     table = read_table(tree.figures / "claims.csv", columns)
     for row in table.itertuples(index=False):
         _say(f"{row.claim:>4}  {row.verdict}  ·  {row.statement}")
-    _say(f"({profile.label})")
+    for label in table["profile"].unique():  # what the data were when it was made
+        _say(f"({label})")
     path = tree.tables / "claims_null.csv"
     if not path.is_file():
         raise DataError(
@@ -239,19 +271,22 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> None:
-    from minddiff_utils import cost  # loads torch and diffusers, seconds
+    from minddiff_utils import cost, storage  # loads torch and diffusers, seconds
 
     profile = load_profile(args.profile, _overrides(args))
-    n_images = profile.data.n_reconstruct if args.images is None else args.images
-    if n_images < 1:
-        raise ConfigError(f"--images is {n_images}, but must be 1 or more.")
+    if args.images is not None and args.images < 1:
+        raise ConfigError(f"--images is {args.images}, but must be 1 or more.")
     if args.gpus < 1:
         raise ConfigError(f"--gpus is {args.gpus}, but must be 1 or more.")
     rates = _rates(args, profile)
     found = [cost.predict(profile, preset, rates) for preset in cost.PRESETS]
-    n_subjects, models = len(profile.subjects), profile.models
+    each = [
+        args.images or storage.n_reconstructed(profile, s) for s in profile.subjects
+    ]
+    few, many, models = min(each), max(each), profile.models
+    n_images = f"{few}" if few == many else f"{few} to {many}"
     _say(
-        f"{profile.label} · subjects {', '.join(map(str, profile.subjects))} ·"
+        f"{profile.label()} · subjects {', '.join(map(str, profile.subjects))} ·"
         f" {n_images} images of each · {models.backbone} on {models.device},"
         f" U-Net in {models.dtype}, batches of {models.batch_size}"
     )
@@ -263,9 +298,9 @@ def _plan(args: argparse.Namespace) -> None:
     for one in found:
         hours = None
         if one.seconds is not None:
-            hours = cost.device_hours(one.seconds, n_images, n_subjects)
-        each = None if hours is None else cost.wall_hours(hours, args.gpus)
-        rows.append(_plan_row(one, hours, each))
+            hours = cost.device_hours(one.seconds, sum(each), n_subjects=1)
+        at_once = None if hours is None else cost.wall_hours(hours, args.gpus)
+        rows.append(_plan_row(one, hours, at_once))
     for line in _aligned(rows):
         _say(line)
     notes = _plan_notes(found, profile)
@@ -432,7 +467,8 @@ def _study(args: argparse.Namespace) -> None:
     overrides = _overrides(args)
     profile = load_profile(args.profile, overrides)
     n_jobs = _n_jobs(args, profile)
-    _say(f"{profile.label} · study of stage 2, {args.part}")
+    label = start(args.profile, overrides=overrides).label
+    _say(f"{label} · study of stage 2, {args.part}")
     found = study.run_study(args.profile, overrides, args.part, n_jobs=n_jobs, say=_say)
     _say(found.round(3).to_string(index=False))
     _say(

@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
@@ -43,6 +44,7 @@ __all__ = [
     "EvaluationConfig",
     "FeatureConfig",
     "ModelConfig",
+    "Origin",
     "Profile",
     "ProfileView",
     "RivalConfig",
@@ -69,7 +71,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Percents = Annotated[tuple[Percent, ...], Field(min_length=1)]
 Subject = Annotated[int, Field(ge=1, le=8)]
-Session = Annotated[int, Field(ge=1, le=40)]
+#: Sessions of NSD's design; not every subject came to all of them.
+_MOST_SESSIONS = 40
+#: Images that NSD shows to all subjects: no subject has more test images.
+_MOST_TEST_IMAGES = 1000
+Session = Annotated[int, Field(ge=1, le=_MOST_SESSIONS)]
 
 
 class _Frozen(BaseModel):
@@ -87,14 +93,25 @@ class SimulationConfig(_Frozen):
     n_surface_depths: PositiveInt = 3  # layerB1..B3
 
 
+def _sessions_asked(given: object) -> object:
+    """Return a number of sessions or "all"; a union would name its members instead."""
+    if given != "all" and not (type(given) is int and 1 <= given <= _MOST_SESSIONS):
+        msg = f"it is {given!r}, but must be 1 to {_MOST_SESSIONS}, or all"
+        raise ValueError(msg)
+    return given
+
+
 class DataConfig(_Frozen):
     """How responses are read and prepared (notebook 01)."""
 
-    sessions: Annotated[int, Field(gt=0, le=40)]  # first n sessions of each subject
+    # the first n sessions of each subject, or as many as the subject has; all: these
+    sessions: Annotated[int | Literal["all"], PlainValidator(_sessions_asked)]
     betas_version: str = "betas_fithrf_GLMdenoise_RR"
     zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
     n_validation: PositiveInt  # last training images by 10k index (published: 859)
-    n_reconstruct: PositiveInt  # first test images that stages 1 and 2 reconstruct
+    # first test images that stages 1 and 2 reconstruct, or as many as the subject saw;
+    # null: all that the subject saw
+    n_reconstruct: PositiveInt | None
     # Those below are no part of the digest at their defaults (see ModelConfig).
     # of those sessions, the ones that are read; null: all
     only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = Field(
@@ -113,19 +130,28 @@ class DataConfig(_Frozen):
 
     @model_validator(mode="after")
     def _sessions_fit(self) -> "DataConfig":
-        chosen = self.session_numbers
-        if list(chosen) != sorted(set(chosen)) or chosen[-1] > self.sessions:
+        chosen, last = self.session_numbers, self.last_session
+        if list(chosen) != sorted(set(chosen)) or chosen[-1] > last:
             msg = (
                 f"only_sessions is {list(chosen)}, but must be distinct, ascending and"
-                f" among the first {self.sessions}, which `sessions` names"
+                f" among the first {last}, which `sessions` names"
             )
             raise ValueError(msg)
         return self
 
     @property
+    def last_session(self) -> int:
+        """Return the last session that is read of a subject who has it."""
+        return _MOST_SESSIONS if self.sessions == "all" else self.sessions
+
+    @property
     def session_numbers(self) -> tuple[int, ...]:
-        """Return the sessions that are read, ascending; 1-based as in NSD's names."""
-        return self.only_sessions or tuple(range(1, self.sessions + 1))
+        """Return the sessions that are asked for, ascending; 1-based as in NSD's names.
+
+        Of a subject who has fewer, those are read that the subject has
+        (`NsdTree.sessions_of`).
+        """
+        return self.only_sessions or tuple(range(1, self.last_session + 1))
 
 
 class ModelConfig(_Frozen):
@@ -325,6 +351,17 @@ class EvaluationConfig(_Frozen):
     extra_metrics: tuple[str, ...] = ()
 
 
+#: Where responses come from.
+Origin = Literal["measured", "in silico", "mixed"]
+_SUBJECTS: Mapping[Origin, str] = {
+    "measured": "measured responses",
+    "in silico": "in-silico subjects",
+    "mixed": "measured and in-silico subjects",
+}
+#: What is said of models that are not the paper's.
+_MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
+
+
 class Profile(_Frozen):
     """One resolved profile; equal digests mean equal results on one machine."""
 
@@ -364,20 +401,37 @@ class Profile(_Frozen):
         return chosen
 
     @property
-    def label(self) -> str:
-        """Return the words every figure and table carries about its origin."""
-        if self.simulation is None:
-            return f"profile {self.name}"
-        if self.name == "nsd":  # simulated by `--rehearse` alone
-            return f"rehearsal of profile {self.name}: synthetic data, random models"
-        return f"profile {self.name}: in-silico subjects, demo models"
+    def usual_origin(self) -> Origin:
+        """Return where the responses come from that the profile is made for."""
+        return "measured" if self.simulation is None else "in silico"
+
+    def label(self, origin: Origin | None = None) -> str:
+        """Return the words every figure and table carries: profile, data and models.
+
+        `origin` is the data's own word (`store.Run.origin`), as any profile may be
+        given any data; without one, the profile's own data are meant.
+        """
+        origin = origin or self.usual_origin
+        rehearsed = self.name == "nsd" and self.simulation is not None
+        data = _SUBJECTS[origin]
+        if self.name == "nsd" and origin == "measured":
+            data = ""  # what this profile is for
+        models = "random" if rehearsed else _MODELS[self.models.backbone]
+        words = ", ".join(
+            part for part in (data, models and f"{models} models") if part
+        )
+        name = (
+            f"rehearsal of profile {self.name}" if rehearsed else f"profile {self.name}"
+        )
+        return f"{name}: {words}" if words else name
 
     def check_shards(self, n_shards: int) -> None:
-        """Raise ConfigError unless each of `n_shards` gets a batch of images.
+        """Raise ConfigError unless each of `n_shards` can get a batch of images.
 
         Shards share out whole batches, so that results do not depend on them.
         """
-        n_images, size = self.data.n_reconstruct, self.models.batch_size
+        most = self.simulation.n_test_images if self.simulation else _MOST_TEST_IMAGES
+        n_images, size = self.data.n_reconstruct or most, self.models.batch_size
         n_batches = -(-n_images // size)
         if not 1 <= n_shards <= n_batches:
             raise ConfigError(
@@ -447,7 +501,10 @@ class ProfileView:
     artefacts standing when that field changes.
     """
 
-    _ALWAYS = ("name", "seed", "label", "check_shards", "part", "part_digest")
+    _ALWAYS = (
+        *("name", "seed", "label", "usual_origin"),
+        *("check_shards", "part", "part_digest"),
+    )
 
     def __init__(
         self, whole: BaseModel, notebook: str, *, section: str | None = None

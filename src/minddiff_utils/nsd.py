@@ -12,7 +12,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ import pandas as pd
 
 from minddiff_utils.errors import DataError, check_choice, check_shape, read_trouble
 from minddiff_utils.nsd_betas import read_betas_hdf5, read_betas_nii, voxel_indices
-from minddiff_utils.nsd_facts import FACTS, N_TRIALS
+from minddiff_utils.nsd_facts import FACTS, N_SESSIONS, N_TRIALS
 from minddiff_utils.nsd_files import (
     dataset,
     first_volume,
@@ -43,6 +43,7 @@ from minddiff_utils.nsd_text import (
     read_captions,
     read_labels,
 )
+from minddiff_utils.provenance import MARK, origin_of
 
 __all__ = [
     "BETA_SCALE",
@@ -221,6 +222,7 @@ class NsdTree:
             self.freesurfer_folder(subject, "label"),
         )
         found = [
+            self.root / MARK,  # whether they were measured
             *self.experiment_file("").glob("nsd_expdesign*.mat"),
             *self.experiment_file("").glob("nsd_stim_info_merged*.csv"),
             *self.stimuli_folder().glob("nsd_stimuli*.hdf5"),
@@ -399,6 +401,35 @@ class NsdTree:
         except OSError as error:
             raise DataError(f"{folder} {read_trouble(error)}.") from error
         return tuple(sorted(held - {0}))
+
+    @property
+    def is_real(self) -> bool:
+        """Return whether no simulation marked the folder as its own."""
+        return origin_of(self.root) == "measured"
+
+    def sessions_of(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
+        """Return those of the sessions `asked` (1-based, ascending) that `subject` has.
+
+        Not every subject of NSD came to all 40. An in-silico subject has those that
+        are there, where all 40 are asked for, and else at least as many as NSD's.
+
+        Raises
+        ------
+        DataError
+            The subject has none of them.
+        """
+        most = FACTS[subject].n_sessions
+        if not self.is_real:
+            last = max(self.sessions(subject), default=0)
+            most = last if last and asked[-1] == N_SESSIONS else max(most, last)
+        found = tuple(session for session in asked if session <= most)
+        if not found:
+            raise DataError(
+                f"Subject {subject} has {most} sessions, but of these none is asked for"
+                f" ({', '.join(map(str, asked))}): change data.only_sessions, or leave"
+                " the subject out."
+            )
+        return found
 
     def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
         """Raise DataError unless `sessions` (1-based numbers) are all present."""

@@ -12,6 +12,8 @@ NSD Data Manual, Technical notes (sessions, volumes, vertices); cvnlab/nsddatapa
 
 from dataclasses import dataclass
 
+from minddiff_utils.provenance import MARK
+
 __all__ = [
     "FACTS",
     "FIRST_SHARED",
@@ -30,8 +32,6 @@ __all__ = [
 
 #: Trials per session, always (NSD Data Manual, technical notes).
 N_TRIALS = 750
-#: What a simulation leaves in a folder of its own.
-MARK = "IN_SILICO.txt"
 #: The folders below NSD's root.
 PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
 #: Sessions of the design; not every subject came to all of them.

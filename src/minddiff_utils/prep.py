@@ -694,9 +694,9 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
     DataError
         A file is missing, damaged or does not fit the others.
     """
-    numbers = data.session_numbers
+    numbers = tree.sessions_of(subject, data.session_numbers)
     tree.check_sessions(subject, numbers)
-    trials = tree.trials(subject, data.sessions).of(numbers)
+    trials = tree.trials(subject, numbers[-1]).of(numbers)
     areas = _read_voxels(tree, subject, data.voxels)
     mask = areas >= 0
     snr = tree.ncsnr(subject)

@@ -16,20 +16,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.config import project_root
+from minddiff_utils.config import Origin, project_root
 from minddiff_utils.reach import Package
 
 __all__ = [
+    "MARK",
     "SMALL_BYTES",
     "code_digest",
     "describe",
     "digest_file",
     "digest_json",
     "digest_of",
+    "origin_of",
     "stamp",
     "stamps",
     "versions",
 ]
+
+#: What a simulation leaves in a folder of its own.
+MARK = "IN_SILICO.txt"
 
 #: Packages whose version is recorded because they can move a number.
 _PACKAGES = (
@@ -47,6 +52,11 @@ _PACKAGES = (
     "torch",
     "transformers",
 )
+
+
+def origin_of(nsd: Path) -> Origin:
+    """Return whether the responses in a folder of NSD's layout were measured."""
+    return "in silico" if (nsd / MARK).is_file() else "measured"
 
 
 def digest_file(path: Path) -> str:

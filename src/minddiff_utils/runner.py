@@ -27,7 +27,14 @@ from minddiff_utils.errors import ConfigError, RunError, system_words
 from minddiff_utils.nsd import NsdTree
 from minddiff_utils.processes import peak_bytes, visible_gpus
 from minddiff_utils.reading import reading
-from minddiff_utils.store import Tree, alone, judge_files, network_files, sweep
+from minddiff_utils.store import (
+    Tree,
+    alone,
+    expected_origin,
+    judge_files,
+    network_files,
+    sweep,
+)
 from minddiff_utils.surroundings import (
     ended_if_cut_off,
     environment,
@@ -330,7 +337,8 @@ def _files(
     if number == "05":
         files += judge_files(tree.models, kind)
     found = provenance.stamps(files, tree.models)
-    if profile.simulation is not None:
+    simulated = profile.simulation is not None
+    if simulated and expected_origin(profile, tree) == "in silico":
         return found
     data, nsd = profile.data, NsdTree(tree.nsd, profile.data.betas_version)
     if number == "01" and subject is not None:
@@ -701,8 +709,11 @@ def run_plan(
     force: bool,
     say: Say,
     engine: Engine = local_processes,
+    before: Callable[[Sequence[Job]], None] = lambda _: None,
 ) -> list[Result]:
     """Run what is not up to date, up to `n_jobs` notebooks at once.
+
+    `before` is given the jobs that are to run; an error of its stops them all.
 
     Raises
     ------
@@ -723,6 +734,7 @@ def run_plan(
                 say(f"{job.name}: up to date")
         if not todo:
             return []
+        before(todo)
         with engine(replace(plan, jobs=tuple(todo)), n_jobs, say) as workers:
             return _run_all(todo, workers, n_jobs, say)
 

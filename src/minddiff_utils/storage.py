@@ -18,9 +18,12 @@ __all__ = [
     "Space",
     "area_voxels",
     "feature_values",
+    "images_of",
     "images_seen",
     "kept",
+    "n_reconstructed",
     "session_bytes",
+    "session_count",
     "target_counts",
     "to_download",
 ]
@@ -73,11 +76,7 @@ def to_download(profile: Profile) -> Space:
     NSD Data Manual (grids); sizes of public copies agree within 1 %.
     """
     _check(profile)
-    sessions = profile.data.session_numbers
-    betas = sum(
-        sum(k <= FACTS[s].n_sessions for k in sessions) * session_bytes(s)
-        for s in profile.subjects
-    )
+    betas = sum(session_count(profile, s) * session_bytes(s) for s in profile.subjects)
     return Space({"betas": betas, "stimuli": _STIMULI, "captions": _CAPTIONS})
 
 
@@ -107,6 +106,37 @@ def images_seen(sessions: int) -> tuple[int, int]:
     known = [n for n in SEEN if n >= sessions]
     n_images, _, n_other, _ = SEEN[min(known, default=40)]
     return n_images, n_other
+
+
+def images_of(profile: Profile, subject: int) -> tuple[int, int]:
+    """Return the images that a real subject saw, and how many are reconstructed.
+
+    >>> from minddiff_utils.config import load_profile
+    >>> images_of(load_profile("nsd"), 1), images_of(load_profile("nsd"), 4)
+    ((9841, 982), (9209, 907))
+    """
+    n_images, n_other = images_seen(session_count(profile, subject))
+    n_test = n_images - n_other
+    return n_images, min(profile.data.n_reconstruct or n_test, n_test)
+
+
+def n_reconstructed(profile: Profile, subject: int) -> int:
+    """Return the images of a real or simulated subject that are reconstructed.
+
+    >>> from minddiff_utils.config import load_profile
+    >>> n_reconstructed(load_profile("demo"), 1)
+    12
+    """
+    if profile.simulation is None:
+        return images_of(profile, subject)[1]
+    n_test = profile.simulation.n_test_images
+    return min(profile.data.n_reconstruct or n_test, n_test)
+
+
+def session_count(profile: Profile, subject: int) -> int:
+    """Return how many sessions of a real subject are read."""
+    most = FACTS[subject].n_sessions
+    return sum(k <= most for k in profile.data.session_numbers)
 
 
 def feature_values(profile: Profile) -> int:
@@ -144,21 +174,20 @@ def kept(profile: Profile) -> Space:
         The profile is simulated.
     """
     _check(profile)
-    n_images = images_seen(len(profile.data.session_numbers))[0]
-    n_test, n_subjects = profile.data.n_reconstruct, len(profile.subjects)
+    seen, made = zip(*(images_of(profile, s) for s in profile.subjects), strict=True)
     features = feature_values(profile)
     pixels = 3 * profile.models.image_size**2
-    decoded = 4 * 2 * features * (n_test + profile.data.n_validation)
-    shown = min(n_test, profile.stage2.n_images_trajectory)
+    n_decoded = sum(made) + len(made) * profile.data.n_validation
+    shown = sum(min(n, profile.stage2.n_images_trajectory) for n in made)
     frames = shown * profile.stage2.n_trajectory * len(_ALIGNED)
     voxels = [area_voxels(subject) for subject in profile.subjects]
     return Space(
         {
-            "responses": sum(4 * n_images * n for n in voxels),
-            "stimuli at the generator's size": n_subjects * n_images * pixels,
-            "decoded features": n_subjects * decoded,
+            "responses": sum(4 * n * v for n, v in zip(seen, voxels, strict=True)),
+            "stimuli at the generator's size": sum(seen) * pixels,
+            "decoded features": 4 * 2 * features * n_decoded,
             "decoders": sum(_weights(profile, n) for n in voxels),
-            "images": n_subjects * n_test * len(_CONDITIONS) * _PNG * pixels,
-            "trajectories": n_subjects * frames * pixels,
+            "images": sum(made) * len(_CONDITIONS) * _PNG * pixels,
+            "trajectories": frames * pixels,
         }
     )

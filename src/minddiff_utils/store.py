@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import h5py
 import numpy as np
@@ -32,6 +32,7 @@ from PIL import Image
 from minddiff_utils import provenance, rng
 from minddiff_utils.config import (
     READS,
+    Origin,
     Profile,
     ProfileView,
     load_profile,
@@ -54,6 +55,7 @@ __all__ = [
     "digest",
     "discard",
     "discard_stale",
+    "expected_origin",
     "fix_threads",
     "is_current",
     "is_intact",
@@ -154,6 +156,29 @@ class Run:
     shard: tuple[int, int]
     notebook: str = ""
 
+    @property
+    def origin(self) -> Origin:
+        """Return where the responses come from, by their own word.
+
+        Notebook 01 takes it from the folder that it reads and writes it into the
+        manifest of what it prepares, where later notebooks find it.
+        """
+        mark = expected_origin(self.profile, self.tree)
+        if self.notebook.startswith("00"):
+            return "in silico"  # it writes them
+        if self.notebook.startswith("01"):
+            return mark
+        who = self.profile.subjects if self.subject is None else [self.subject]
+        paths = [self.tree.derived(subject) / "responses.h5" for subject in who]
+        said = {_read_manifest(path).get("origin") for path in paths}
+        found = [origin for origin in get_args(Origin) if origin in said] or [mark]
+        return found[0] if len(found) == 1 else "mixed"
+
+    @property
+    def label(self) -> str:
+        """Return the words every figure and table carries: profile, data and models."""
+        return self.profile.label(self.origin)
+
     def stream(self, *names: str | int) -> np.random.Generator:
         """Return the numpy stream `names` under the profile's seed."""
         return rng.stream(self.profile.seed, *names)
@@ -197,7 +222,7 @@ class Run:
         who = f"subject {self.subject}" if self.subject else "all subjects"
         part = profile.part(self.notebook)
         lines = [
-            f"{profile.label}",
+            self.label,
             f"{who} · shard {self.shard[0]}/{self.shard[1]} · seed {profile.seed} ·"
             f" digest {profile.part_digest(self.notebook)}",
         ]
@@ -205,6 +230,17 @@ class Run:
         return "\n".join(
             [*lines, *(f"{k}: {v}" for k, v in part.items() if k not in hidden)]
         )
+
+
+def expected_origin(profile: Profile, tree: Tree) -> Origin:
+    """Return where the responses of the NSD folder come from, by its mark.
+
+    Of a folder that is not there, or holds nothing of NSD, what the profile would put
+    there.
+    """
+    if any(tree.nsd.glob("nsddata*")):
+        return provenance.origin_of(tree.nsd)
+    return profile.usual_origin
 
 
 def _parse_shard(shard: str) -> tuple[int, int]:
@@ -332,6 +368,7 @@ def _write(
         "profile": run.profile.part_digest(run.notebook),
         "seed": run.profile.seed,
         "subject": run.subject,
+        "origin": run.origin,
         "seconds": None if began is None else round(time.time() - began, 3),
         **provenance.describe(run.notebook),
     }
@@ -497,7 +534,7 @@ def write_table(
     The twins show `printed` where it is given, such as the same numbers in columns;
     a table too long to be read as text has none.
     """
-    label = f"{caption} ({run.profile.label})".strip()
+    label = f"{caption} ({run.label})".strip()
     csv = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     write_text(path, csv, run=run, inputs=inputs)
     if not twins:
@@ -549,16 +586,22 @@ def _write_bytes(part: Path, data: bytes) -> None:
     part.write_bytes(data)
 
 
-def write_figure(stem: Path, figure: "Figure", *, run: Run) -> None:
-    """Write `figure` as `stem.png` and `stem.pdf`, without dates."""
+def write_figure(stem: Path, figure: "Figure | None", *, run: Run) -> None:
+    """Write `figure` as `stem.png` and `stem.pdf`, without dates.
+
+    None stands for a figure that this run has not: an earlier run's is deleted.
+    """
     for suffix, facts in (
         (".png", {"Software": None}),
         (".pdf", {"CreationDate": None}),
     ):
+        path = stem.with_name(stem.name + suffix)
+        if figure is None:
+            discard(path)
+            continue
         buffer = BytesIO()
         figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=facts)
         data = buffer.getvalue()
-        path = stem.with_name(stem.name + suffix)
         _write(path, partial(_write_bytes, data=data), run, ())
 
 

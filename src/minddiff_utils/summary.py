@@ -4,19 +4,21 @@ Reads artefacts and arranges them; draws nothing and decides nothing. Place in t
 layer 9, above `evaluation`, `cortex` and `report`; notebook 06.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils import provenance, store
-from minddiff_utils.cortex import CorticalData
-from minddiff_utils.errors import StoreError
+from minddiff_utils.cortex import CorticalData, flat_maps, inflated_maps
+from minddiff_utils.errors import DataError, StoreError
 from minddiff_utils.evaluation import gallery, take_stock
-from minddiff_utils.figures import MethodPanels
+from minddiff_utils.figures import FlatMap, InflatedMap, MethodPanels
 from minddiff_utils.images import encode_png
 from minddiff_utils.metrics import METRICS
+from minddiff_utils.nsd import NsdTree
 from minddiff_utils.report import (
     FigureItem,
     GalleryItem,
@@ -30,7 +32,9 @@ from minddiff_utils.tables import Picks, pick_images
 __all__ = [
     "ABLATION_GALLERY",
     "GALLERY",
+    "CorticalMaps",
     "build_report",
+    "cortical_maps",
     "marked_pairs",
     "method_panels",
     "own_scores",
@@ -136,6 +140,9 @@ def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
 def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
     """Pick the images of the galleries: the first ones, then quantiles of stage 2.
 
+    Only images that every subject saw and has a reconstruction of: subjects who came to
+    fewer sessions lack some.
+
     Parameters
     ----------
     scores : DataFrame
@@ -143,6 +150,9 @@ def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
     """
     own = own_scores(scores, subject, "stage2")
     own = own[own["metric"] == "clip_judge"]
+    scored = scores[["subject", "nsd_id"]].drop_duplicates()["nsd_id"].value_counts()
+    shared = scored.index[scored == scores["subject"].nunique()]
+    own = own[own["nsd_id"].isin(shared)]
     words = f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
     fixed = [int(i) for i in own["nsd_id"][:_N_FIXED]]
     return pick_images(own, _N_SHOWN, words=words, fixed=fixed)
@@ -215,6 +225,52 @@ def weight_maps(run: store.Run, subject: int) -> CorticalData:
     values = {words: w / np.mean(w) for words, w in found.items()}
     areas = tuple(map(str, voxels["roi_names"]))
     return CorticalData(voxels["voxel_ijk"], voxels["roi"], areas, values)
+
+
+@dataclass(frozen=True)
+class CorticalMaps:
+    """Decoder weights on a subject's cortex, or a note that says why there are none.
+
+    Attributes
+    ----------
+    subject : int or None
+        Whose cortex; None where no subject has all surfaces and transforms.
+    flat, inflated : mapping
+        By feature; empty without a subject.
+    note : str
+        Which subjects have no maps, and why; empty where the first one has them.
+    """
+
+    subject: int | None
+    flat: Mapping[str, FlatMap] = field(default_factory=dict)
+    inflated: Mapping[str, InflatedMap] = field(default_factory=dict)
+    note: str = ""
+
+
+def cortical_maps(
+    run: store.Run, tree: NsdTree, subjects: Sequence[int]
+) -> CorticalMaps:
+    """Return the maps of the first subject whose surfaces can be read.
+
+    Surfaces and transforms are optional files of NSD: without them there is a note.
+
+    Raises
+    ------
+    StoreError
+        As `weight_maps`.
+    """
+    reasons = []
+    for subject in subjects:
+        data = weight_maps(run, subject)
+        try:
+            flat = flat_maps(tree, subject, data)
+            inflated = inflated_maps(tree, subject, data)
+        except DataError as error:
+            reasons.append(f"Subject {subject} is not shown on the cortex: {error}")
+        else:
+            return CorticalMaps(subject, flat, inflated, " ".join(reasons))
+    note = f"{' '.join(reasons)} Surfaces are optional, all else is here without them."
+    return CorticalMaps(None, note=note)
 
 
 # --- the report -----------------------------------------------------------------------
@@ -327,7 +383,15 @@ def _score_tables(run: store.Run) -> list[TableItem]:
     ]
 
 
-def _sections(run: store.Run, subject: int, ledger: TableItem) -> list[Section]:
+def _cortex(run: store.Run, maps: CorticalMaps) -> Section:
+    """Return the section of the cortical maps; without any it says why."""
+    drawn = [] if maps.subject is None else _figures(run, maps.subject, _CORTEX)
+    return Section("On the cortex", [maps.note] if maps.note else (), (), drawn)
+
+
+def _sections(
+    run: store.Run, subject: int, ledger: TableItem, maps: CorticalMaps
+) -> list[Section]:
     def drawn(captions: Mapping[str, str]) -> list[FigureItem]:
         return _figures(run, subject, captions)
 
@@ -355,22 +419,28 @@ def _sections(run: store.Run, subject: int, ledger: TableItem) -> list[Section]:
         Section("What each part is worth", (), [ablation], drawn(_ABLATION)),
         Section("Decoding", (), [decoding], drawn(_DECODING)),
         Section("The two stages", (), [cost], drawn(_STAGES)),
-        Section("On the cortex", (), (), drawn(_CORTEX)),
+        _cortex(run, maps),
         Section("The responses", (), (), drawn(_DATA)),
         Section("Settings", definitions=_methods(run)),
         Section("Notebooks and tables of this run", links=_links(run)),
     ]
 
 
-def build_report(run: store.Run) -> str:
+def build_report(run: store.Run, maps: CorticalMaps) -> str:
     """Return the report page of a finished run as self-contained HTML.
+
+    Parameters
+    ----------
+    maps : CorticalMaps
+        What notebook 06 has drawn of the cortex.
 
     Raises
     ------
     StoreError
         A figure or table of the run is missing.
     """
-    profile, subjects = run.profile, take_stock(run).complete
+    profile, stock = run.profile, take_stock(run)
+    subjects = stock.complete
     lead = (
         "From responses of visual cortex three features of the seen image are decoded:"
         " c (semantics), z (detail) and Z_CLIP (structure). Stage 1 makes an image from"
@@ -380,16 +450,16 @@ def build_report(run: store.Run) -> str:
     facts = {
         "profile": f"{profile.name}, digest {profile.digest}",
         "subjects": ", ".join(map(str, subjects)),
-        "images per subject": str(profile.data.n_reconstruct),
+        "images per subject": stock.image_words(),
         "seed": str(profile.seed),
         "code": provenance.code_digest(),
     }
     ledger = _ledger(run)
     return render_report(
         "MindDiffuser, reproduced",
-        profile.label,
+        run.label,
         lead,
-        _sections(run, subjects[0], ledger),
+        _sections(run, subjects[0], ledger, maps),
         facts=facts,
         ledger=ledger,
     )

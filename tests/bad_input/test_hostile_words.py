@@ -91,9 +91,9 @@ def test_a_report_of_hostile_tables_and_names_has_nothing_that_runs(
     copy: Copy,
 ) -> None:
     world = copy(("data/smoke/derived", "figures"))
-    plain = _Page(summary.build_report(world.start(None)))
+    plain = _Page(summary.build_report(world.start(None), summary.CorticalMaps(1)))
     _write_tables(world)
-    page = _Page(summary.build_report(world.start(None)))
+    page = _Page(summary.build_report(world.start(None), summary.CorticalMaps(1)))
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     names = {name for _, attributes in page.tags for name in attributes}
     assert names <= {name for _, attributes in plain.tags for name in attributes}

@@ -161,7 +161,7 @@ def _write_tables(world: World) -> None:
     run, tables = world.start(None), world.figures / "tables"
     nsd_id = store.read_arrays(world.derived / "decoded.h5", ["nsd_id"])["nsd_id"][:2]
     ledger = {"claim": ["C1"], "statement": ["it rises"], "verdict": ["holds: it does"]}
-    claims = pd.DataFrame(ledger | {"our_value": [0.5], "profile": [run.profile.label]})
+    claims = pd.DataFrame(ledger | {"our_value": [0.5], "profile": [run.label]})
     null = pd.DataFrame(
         [{"claim": "C1", "null": "chance", "vacuous": "no", "n_held": 0, "n_draws": 20}]
     )

@@ -46,7 +46,7 @@ def make_evidence(
         "weights": gather(run, "weights.csv", subjects),
         "stage2": stage2[stage2["method"] == "stage2"],
     }
-    in_silico = run.profile.simulation is not None
+    in_silico = run.origin != "measured"
     return Evidence(tables, in_silico=in_silico, profile=run.profile.name)
 
 

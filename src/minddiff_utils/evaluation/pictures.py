@@ -23,6 +23,7 @@ __all__ = [
     "read_stimuli",
     "rows_of",
     "subject_galleries",
+    "test_ids",
     "wanted_ids",
 ]
 
@@ -72,7 +73,7 @@ def read_stimuli(run: store.Run, subject: int) -> Stimuli:
     if not len(split) == len(images) == len(nsd_id):
         raise _strangers(folder)
     rows, train = rows_of(folder, wanted, nsd_id), images.of(split == "train")
-    draw = run.stream("random train", subject).integers(len(train), size=n)
+    draw = run.stream("random train", subject).integers(len(train), size=len(wanted))
     return Stimuli(
         truth=Condition("truth", wanted, images.of(rows)),
         test=images.of(split == "test"),
@@ -104,6 +105,14 @@ def _strangers(folder: Path) -> StoreError:
         f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together; run"
         " notebooks 01 and 02 of this subject again."
     )
+
+
+def test_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:
+    """Return the images of the subject's test set, as rows of `Stimuli.test`."""
+    folder = run.tree.derived(subject)
+    nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    return np.asarray(nsd_id[split == "test"], np.int64)
 
 
 def wanted_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:

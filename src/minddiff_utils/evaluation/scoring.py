@@ -26,7 +26,7 @@ from minddiff_utils.baselines import (
     repeat_image,
 )
 from minddiff_utils.claims import CONTRASTS
-from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli
+from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
 from minddiff_utils.evaluation.stock import check_complete
 from minddiff_utils.images import to_torch, to_uint8
 from minddiff_utils.metrics import METRICS, SubjectScores, frechet_table, score_methods
@@ -113,7 +113,7 @@ def score_subject(
     SubjectScores
         Scores and, for set-wise distances, embeddings by metric and method.
     mapping of float (n_test, n_features)
-        Embeddings of the true test images by set-wise metric.
+        Embeddings of the true test images by set-wise metric, rows as `test_ids`.
 
     Raises
     ------
@@ -217,17 +217,32 @@ def score_subjects(
         found = _score_each(run, subjects, load or load_models)
     else:
         found = _score_at_once(run, subjects, n_workers)
-    shared = found[subjects[0]][1]  # all subjects see the same test set
+    ids = {subject: test_ids(run, subject) for subject in subjects}
     distances = [
         frechet_table(
             {str(s): found[s][0].sets[metric] for s in subjects},
-            reference,
+            _references({s: found[s][1][metric] for s in subjects}, ids),
             metric=metric,
         )
-        for metric, reference in shared.items()
+        for metric in found[subjects[0]][1]
     ]
     tables = [found[s][0].table for s in subjects]
     return pd.concat(tables, ignore_index=True), pd.concat(distances, ignore_index=True)
+
+
+def _references(
+    embedded: Mapping[int, npt.NDArray[Any]], ids: Mapping[int, npt.NDArray[np.int64]]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the true test images by subject, and each of them once under "all".
+
+    Subjects who came to fewer sessions saw fewer of the shared images.
+    """
+    rows: dict[int, npt.NDArray[Any]] = {}
+    for subject, features in embedded.items():
+        for nsd_id, row in zip(ids[subject].tolist(), features, strict=True):
+            rows.setdefault(nsd_id, row)
+    own = {str(subject): features for subject, features in embedded.items()}
+    return own | {"all": np.stack(list(rows.values()))}
 
 
 def _score_at_once(

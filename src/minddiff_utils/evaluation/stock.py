@@ -42,16 +42,43 @@ def check_complete(run: store.Run, subject: int, nsd_id: npt.NDArray[np.int64]) 
 
 @dataclass(frozen=True)
 class Stock:
-    """Subjects whose notebooks are done, and why the others are missing."""
+    """Subjects whose notebooks are done, and why the others are missing.
 
-    complete: tuple[int, ...]
+    Attributes
+    ----------
+    n_images : mapping of int to (int, int)
+        Of each finished subject the images that were reconstructed, and those of its
+        test set.
+    missing : mapping of int to str
+    """
+
+    n_images: Mapping[int, tuple[int, int]]
     missing: Mapping[int, str]
 
+    @property
+    def complete(self) -> tuple[int, ...]:
+        """Return the finished subjects, in the profile's order."""
+        return tuple(self.n_images)
+
     def table(self) -> pd.DataFrame:
-        """Return a row per subject: `subject` and `state`."""
-        rows = [(str(s), "complete") for s in self.complete]
-        rows += [(str(s), f"missing: {why}") for s, why in self.missing.items()]
-        return pd.DataFrame(rows, columns=["subject", "state"])
+        """Return a row per subject: `subject`, `state`, `n_reconstructed`, `n_test`."""
+        rows: list[tuple[object, ...]] = [
+            (str(s), "complete", *n) for s, n in self.n_images.items()
+        ]
+        rows += [
+            (str(s), f"missing: {why}", pd.NA, pd.NA) for s, why in self.missing.items()
+        ]
+        columns = ["subject", "state", "n_reconstructed", "n_test"]
+        table = pd.DataFrame(rows, columns=columns)
+        return table.astype({"n_reconstructed": "Int64", "n_test": "Int64"})
+
+    def image_words(self) -> str:
+        """Return how many images were reconstructed of how many of the test set."""
+        words = [f"{n} of {n_test}" for n, n_test in self.n_images.values()]
+        if len(set(words)) == 1:
+            return f"{words[0]} test images"
+        each = zip(self.complete, words, strict=True)
+        return ", ".join(f"subject {s}: {w}" for s, w in each) + " test images"
 
 
 #: What notebooks 02 to 04 leave of each subject and later notebooks read.
@@ -74,6 +101,7 @@ def take_stock(run: store.Run) -> Stock:
     StoreError
         No subject of the profile is finished; the sentence is that of the first.
     """
+    n_images: dict[int, tuple[int, int]] = {}
     missing: dict[int, str] = {}
     for subject in run.profile.subjects:
         folder = run.tree.derived(subject)
@@ -84,13 +112,15 @@ def take_stock(run: store.Run) -> Stock:
                     f"{folder / absent[0]} does not exist: run notebooks 02 to 04 of"
                     " this subject."
                 )
-            check_complete(run, subject, wanted_ids(run, subject))
+            wanted = wanted_ids(run, subject)
+            check_complete(run, subject, wanted)
+            test = store.read_arrays(folder / "decoded.h5", ["nsd_id"])["nsd_id"]
+            n_images[subject] = (len(wanted), len(test))
         except StoreError as error:
             missing[subject] = str(error)
-    complete = tuple(s for s in run.profile.subjects if s not in missing)
-    if not complete:
+    if not n_images:
         raise StoreError(next(iter(missing.values())))
-    return Stock(complete, missing)
+    return Stock(n_images, missing)
 
 
 def gather(

@@ -40,13 +40,16 @@ def wanted(
 ) -> tuple[Wanted, ...]:
     """Return every file that a run reads of these sessions (ascending, from 1).
 
+    Of a subject who came to fewer, those that there are.
+
     `form` is the container of the betas: both hold the same numbers; hdf5 is read
     faster, nii.gz is half as large.
 
     Raises
     ------
     ConfigError
-        A subject, version, container or session that NSD lacks.
+        A subject, version or container that NSD lacks, or a subject without any of the
+        sessions.
     """
     check_choice(form, ("hdf5", "nii.gz"), "form")
     check_choice(betas_version, BETAS_VERSIONS, "betas_version")
@@ -54,13 +57,15 @@ def wanted(
     for subject in dict.fromkeys(subjects):
         check_choice(subject, range(1, 9), "subject")
         n_sessions = FACTS[subject].n_sessions
-        if not 1 <= sessions[0] <= sessions[-1] <= n_sessions:
+        own = [session for session in sessions if 1 <= session <= n_sessions]
+        if not own or sessions[0] < 1:
             raise ConfigError(
                 f"Session {sessions[-1]} of subject {subject} is asked for, but NSD has"
-                f" 1 to {n_sessions}: set data.sessions to one of these."
+                f" 1 to {n_sessions}: change data.only_sessions, or leave the subject"
+                " out."
             )
         files += _volumes(subject)
-        files += _betas(subject, sessions, betas_version, form)
+        files += _betas(subject, own, betas_version, form)
         files += _surfaces(subject)
     return (*files, *_meshes("fsaverage"))
 

@@ -350,7 +350,7 @@ def _frame(
 
 def frechet_table(
     subjects: Mapping[str, Mapping[str, Embedding]],
-    reference: Embedding,
+    references: Mapping[str, Embedding],
     *,
     metric: str = "fid_judge",
 ) -> pd.DataFrame:
@@ -363,8 +363,8 @@ def frechet_table(
     subjects : mapping of mapping of float (n, n_features)
         Embeddings by subject and method (`SubjectScores.sets[metric]`); the row "all"
         puts subjects together.
-    reference : float (n_reference, n_features)
-        Embeddings of the true test images by the same network.
+    references : mapping of float (n_reference, n_features)
+        Embeddings of the true test images by the same network, by subject and "all".
     metric : {"fid_judge", "fid_inception"}
         Written into the table.
 
@@ -386,7 +386,7 @@ def frechet_table(
             subject,
             method,
             metric,
-            frechet_distance(features, reference),
+            frechet_distance(features, references[subject]),
             len(features),
         )
         for subject, found in {**subjects, "all": pooled}.items()

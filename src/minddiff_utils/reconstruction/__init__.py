@@ -15,6 +15,7 @@ from minddiff_utils.batches import subject_of
 from minddiff_utils.reconstruction.features import (
     DecodedFeatures,
     Source,
+    chosen_words,
     read_decoded,
 )
 from minddiff_utils.reconstruction.room import (
@@ -67,6 +68,7 @@ __all__ = [
     "align_batch",
     "align_images",
     "begin_stage",
+    "chosen_words",
     "counted_footprint",
     "default_memory",
     "diffusion_settings",

@@ -19,7 +19,7 @@ from minddiff_utils.backbone import Backbone
 from minddiff_utils.critic import StructuralTarget
 from minddiff_utils.errors import ConfigError, StoreError, check_choice
 
-__all__ = ["DecodedFeatures", "Source", "read_decoded"]
+__all__ = ["DecodedFeatures", "Source", "chosen_words", "read_decoded"]
 
 #: Where the features of a condition come from.
 Source = Literal["decoded", "true", "shuffled"]
@@ -97,8 +97,57 @@ class DecodedFeatures:
         return replace(self, c=backbone.null_text().expand_as(self.c).clone())
 
 
+#: Images that a sentence names.
+_NAMED = 20
+
+
+def chosen_words(run: store.Run, path: Path) -> str:
+    """Return which of a subject's test images are reconstructed, and why not all.
+
+    Parameters
+    ----------
+    run : Run
+        Of the subject; `data.n_reconstruct` may ask for more than the subject saw.
+    path : Path
+        `decoded.h5` of notebook 02.
+
+    Raises
+    ------
+    ConfigError
+        The subject saw so few images that the run's shard has none.
+    """
+    nsd_id = store.read_arrays(path, ["nsd_id"])["nsd_id"]
+    n_test, asked = len(nsd_id), run.profile.data.n_reconstruct
+    n = n_test if asked is None else min(asked, n_test)
+    if not run.batches(n):
+        raise ConfigError(
+            f"Subject {run.subject} has {n} images to reconstruct, too few for"
+            f" {run.shard[1]} shards in batches of {run.profile.models.batch_size}: ask"
+            " for fewer shards."
+        )
+    if n < n_test:
+        left = ", ".join(map(str, nsd_id[n:][:_NAMED]))
+        more = f" and {n_test - n - _NAMED} more" if n_test - n > _NAMED else ""
+        return (
+            f"{n} of {n_test} test images are reconstructed, the first of the subject's"
+            f" list, as data.n_reconstruct is {n} (null: all). Left out, by nsd_id:"
+            f" {left}{more}."
+        )
+    if asked is not None and asked > n_test:
+        return (
+            f"All {n_test} test images are reconstructed: data.n_reconstruct asks for"
+            f" {asked}, but this subject saw no more in the sessions that were read."
+        )
+    return f"All {n_test} test images are reconstructed."
+
+
 def read_decoded(
-    path: Path, backbone: Backbone, layers: Sequence[int], *, n: int, source: Source
+    path: Path,
+    backbone: Backbone,
+    layers: Sequence[int],
+    *,
+    n: int | None,
+    source: Source,
 ) -> DecodedFeatures:
     """Read the first `n` test images' features from `decoded.h5`.
 
@@ -110,8 +159,8 @@ def read_decoded(
         Gives shapes, device and precision.
     layers : sequence of int
         CLIP layers of the profile.
-    n : int
-        Images to reconstruct.
+    n : int or None
+        Images to reconstruct; all where there are not so many, or where it is None.
     source : {"decoded", "true", "shuffled"}
         Decoded from the brain; extracted from the seen image; or decoded from the
         brain's response to the file's next test image (the last one takes the first),
@@ -124,8 +173,7 @@ def read_decoded(
     DataError
         `selected` or `scale` does not fit a layer's features.
     StoreError
-        The file does not hold the backbone's features, fewer than `n` images, or, for
-        shuffled, no other image.
+        The file does not hold the backbone's features or, for shuffled, no other image.
     """
     check_choice(source, ("decoded", "true", "shuffled"), "source")
     for layer in layers:
@@ -159,13 +207,9 @@ def _shapes(backbone: Backbone, layers: Sequence[int]) -> dict[str, tuple[int, .
     return {"c": c, "z": backbone.latent_shape, **clip}
 
 
-def _rows(path: Path, n_stored: int, n: int, source: Source) -> list[int]:
+def _rows(path: Path, n_stored: int, n: int | None, source: Source) -> list[int]:
     """Return which of the file's rows stand for the first `n` images."""
-    if n_stored < n:
-        raise StoreError(
-            f"{path} holds {n_stored} test images, but {n} are to be reconstructed:"
-            " lower data.n_reconstruct."
-        )
+    n = n_stored if n is None else min(n, n_stored)
     if source != "shuffled":
         return list(range(n))
     if n_stored < 2:

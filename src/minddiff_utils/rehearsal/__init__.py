@@ -34,6 +34,7 @@ from minddiff_utils.rehearsal.models import write_models
 from minddiff_utils.rehearsal.rates import measure_rates
 from minddiff_utils.rehearsal.settings import NAME, Rehearsal, check_room, rehearse
 from minddiff_utils.rehearsal.tree import write_tree
+from minddiff_utils.storage import n_reconstructed
 
 __all__ = [
     "NAME",
@@ -92,15 +93,15 @@ def finish(
 
     On a GPU the units of stage 2 are timed first.
     """
-    profile, simulation = rehearsal.profile, rehearsal.profile.simulation
+    profile = rehearsal.profile
     record = Record(
         date=time.strftime("%Y-%m-%d"),
         machine=machine(),
         kind=rehearsal.kind,
         subject=rehearsal.subject,
-        n_sessions=simulation.n_sessions if simulation else profile.data.sessions,
+        n_sessions=profile.data.last_session,
         n_images=rehearsal.n_images,
-        n_reconstruct=profile.data.n_reconstruct,
+        n_reconstruct=n_reconstructed(profile, rehearsal.subject),
         preparing=preparing,
         steps=read_steps(rehearsal.tree.notebooks),
         fits=fits,

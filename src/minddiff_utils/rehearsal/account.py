@@ -26,7 +26,8 @@ from minddiff_utils.rehearsal.fits import FitTimes, n_train, whole_seconds
 from minddiff_utils.storage import (
     area_voxels,
     feature_values,
-    images_seen,
+    images_of,
+    session_count,
     target_counts,
 )
 
@@ -209,8 +210,13 @@ def _sections(path: Path, notebook: str, grows: Growth) -> Iterator[Step]:
 
 
 def _n_seen(profile: Profile) -> int:
-    """Return the distinct images of the profile's sessions."""
-    return images_seen(len(profile.data.session_numbers))[0]
+    """Return the distinct images of the subject who saw most."""
+    return max(images_of(profile, subject)[0] for subject in profile.subjects)
+
+
+def _n_made(profile: Profile) -> int:
+    """Return the reconstructed images of the subject who has most."""
+    return max(images_of(profile, subject)[1] for subject in profile.subjects)
 
 
 def held_by_decoding(profile: Profile) -> float:
@@ -236,12 +242,13 @@ def held_at_once(profile: Profile) -> dict[str, float]:
     embeddings of the true images by every network of the field, those of one method by
     the widest, and that method's images.
     """
-    n_trials, n_images = N_TRIALS * len(profile.data.session_numbers), _n_seen(profile)
+    n_sessions = max(session_count(profile, s) for s in profile.subjects)
+    n_trials, n_images = N_TRIALS * n_sessions, _n_seen(profile)
     whole = profile.data.voxels == "nsdgeneral"
     n_voxels = max(
         FACTS[s].n_nsdgeneral if whole else area_voxels(s) for s in profile.subjects
     )
-    n_scored = profile.data.n_reconstruct
+    n_scored = _n_made(profile)
     looked = 4 * (sum(_WIDTHS) + max(_WIDTHS)) + 3 * profile.models.image_size**2
     return {
         "01_data_prep": n_voxels * (2 * n_trials + 8 * n_images),
@@ -258,7 +265,7 @@ def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
     """
     shares = {
         "images seen": record.n_images / _n_seen(profile),
-        "images reconstructed": record.n_reconstruct / profile.data.n_reconstruct,
+        "images reconstructed": record.n_reconstruct / _n_made(profile),
     }
     held, peaks = held_at_once(profile), dict[str, float]()
     for step in (s for s in record.steps if s.peak_gb is not None):
@@ -270,12 +277,11 @@ def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
 
 def _times(record: Record, profile: Profile, grows: Growth) -> float | None:
     """Return how many times a step's work the whole run has; None: not told by it."""
-    n_subjects = len(profile.subjects)
+    images = [images_of(profile, subject) for subject in profile.subjects]
     if grows == "images seen":
-        n_images = images_seen(len(profile.data.session_numbers))[0]
-        return n_subjects * n_images / record.n_images
+        return sum(seen for seen, _ in images) / record.n_images
     if grows == "images reconstructed":
-        return n_subjects * profile.data.n_reconstruct / record.n_reconstruct
+        return sum(made for _, made in images) / record.n_reconstruct
     return 1.0 if grows == "once" else None
 
 

@@ -26,7 +26,12 @@ from minddiff_utils.decoders.voxel_selected import fit_together
 from minddiff_utils.processes import end_with_parent, peak_bytes
 from minddiff_utils.readout import make_decoder
 from minddiff_utils.rng import stream
-from minddiff_utils.storage import area_voxels, images_seen, target_counts
+from minddiff_utils.storage import (
+    area_voxels,
+    images_seen,
+    session_count,
+    target_counts,
+)
 
 __all__ = ["FitTimes", "n_train", "time_fits", "whole_seconds"]
 
@@ -70,13 +75,14 @@ class FitTimes:
 
 
 def n_train(profile: Profile) -> int:
-    """Return the training images of a subject.
+    """Return the training images of the subject who has most.
 
     >>> from minddiff_utils.config import load_profile
     >>> n_train(load_profile("nsd"))
     8000
     """
-    return images_seen(len(profile.data.session_numbers))[1] - profile.data.n_validation
+    most = max(session_count(profile, subject) for subject in profile.subjects)
+    return images_seen(most)[1] - profile.data.n_validation
 
 
 def whole_seconds(times: FitTimes, profile: Profile) -> float:

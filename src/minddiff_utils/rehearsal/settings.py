@@ -85,7 +85,7 @@ class Rehearsal:
     @property
     def n_images(self) -> int:
         """Return the distinct images of the rehearsed sessions."""
-        return 250 * self.profile.data.sessions
+        return 250 * self.profile.data.last_session
 
 
 def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
@@ -115,7 +115,8 @@ def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
     home = root.absolute() / "data" / NAME
     device = str(overrides.get("models.device", _device()))
     kind: Kind = "thin" if device == "cpu" else "full"
-    ours = _cut(real, int(overrides.get("data.sessions", 1)), device)
+    n_sessions = real.data.last_session if "data.sessions" in overrides else 1
+    ours = _cut(real, n_sessions, device)
     theirs = {
         k: v for k, v in overrides.items() if k not in ("subjects", "models.path")
     }
@@ -179,7 +180,7 @@ def check_room(rehearsal: Rehearsal) -> None:
     """Raise RunError if disk or memory will not do, before anything is written."""
     home, profile = rehearsal.home, rehearsal.profile
     features = 4 * feature_values(profile) * rehearsal.n_images
-    volumes = profile.data.sessions * session_bytes(rehearsal.subject)
+    volumes = profile.data.last_session * session_bytes(rehearsal.subject)
     disk = volumes + weight_bytes(rehearsal.kind) + 2 * features + _OTHER
     disk += rehearsal.n_images * (_STIMULUS + 3 * profile.models.image_size**2)
     free = shutil.disk_usage(_existing(home)).free

@@ -44,6 +44,13 @@ def banner(label: str) -> tuple[str, str]:
     >>> banner("profile nsd")[0]
     'Measured responses'
     """
+    if "measured and in-silico" in label.lower():
+        return "Measured responses, and in silico: simulated ones", (
+            "Some of the subjects were scanned, the others are in silico: a computer "
+            "program made up their brain responses to drawn scenes. Numbers over all "
+            "subjects mix the two: they must not be compared with the paper's, and say "
+            "nothing about real brains."
+        )
     if "in-silico" not in label.lower():
         return "Measured responses", (
             "The responses come from the folder of the Natural Scenes Dataset that "
@@ -52,7 +59,7 @@ def banner(label: str) -> tuple[str, str]:
         )
     text = (
         "No person was scanned for this page. The subjects are in silico: a computer "
-        "program made up their brain responses to drawn scenes, and small demo models "
+        "program made up their brain responses to drawn scenes, and generative models "
         "turned those into pictures. The numbers test that the pipeline works and in "
         "which direction its parts act. They are never the paper's numbers, must not "
         "be compared with them, and say nothing about real brains."

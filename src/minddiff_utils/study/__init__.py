@@ -243,7 +243,7 @@ def _settings(run: store.Run, part: Part) -> str:
     """Return the command, the profile and every arm's settings as JSON."""
     words = {
         "command": f"minddiff study --profile {run.profile.name} --part {part}",
-        "note": run.profile.label,
+        "note": run.label,
         "arms": {
             arm.name: {
                 "words": arm.words,

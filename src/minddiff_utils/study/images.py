@@ -175,7 +175,7 @@ def images_of(
         folder = run.tree.derived(reconstruction.subject_of(run))
         words += [store.digest(folder / f"{k}.h5") for k in ("responses", "stimuli")]
     parts = []
-    for rows in run.batches(n):
+    for rows in run.batches(len(features.nsd_id)):
         own = features.rows(rows)
         ids = tuple(own.nsd_id.tolist())
         recipe = Recipe(ids, " ".join(words), own.tensors, make)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from minddiff_utils.errors import DataError, check_shape
 from minddiff_utils.nsd import N_TRIALS, Container
 from minddiff_utils.nsd_files import open_hdf5
-from minddiff_utils.nsd_forms import BETAS_FILE, find
+from minddiff_utils.nsd_forms import BETAS_FILE, find, session_of
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import UNREAD, Item, Scope, damage, differs, look
 from minddiff_utils.survey.packed import check_nii
@@ -45,9 +45,12 @@ def look_at_betas(
     except OSError as error:
         item = Item(subject, "betas", folder, "a folder")
         return [damage(item, error, scope.remedy)], set()
-    findings, well, there = _too_many(scope, subject), set[int](), set[int]()
+    findings, well, there = _none_asked(scope, subject), set[int](), set[int]()
     seen, files = dict[str, str](), list[tuple[int, Finding]]()
+    asked = scope.asked(subject)
     for path in (p for p in paths if p.name.lower().startswith("betas_session")):
+        if scope.before_run and session_of(path) not in asked:
+            continue
         finding, session, digest = _beta_file(scope, subject, path, volumes)
         if digest and seen.setdefault(digest, path.name) != path.name:
             found = f"the numbers of {seen[digest]} once more"
@@ -58,7 +61,7 @@ def look_at_betas(
         if finding.state == "ok":
             well.add(session)
     findings += [_stood_in(f) if s in well else f for s, f in files]
-    for session in sorted(set(scope.asked(subject)) - there):
+    for session in sorted(set(asked) - there):
         path = folder / f"betas_session{session:02d}.hdf5"
         item = Item(
             subject, f"betas session {session:02d}", path, "it, or the same as nii.gz"
@@ -75,14 +78,15 @@ def _stood_in(finding: Finding) -> Finding:
     return replace(finding, state="unexpected", remedy=remedy)
 
 
-def _too_many(scope: Scope, subject: int) -> list[Finding]:
-    """Return a finding if a session is asked for that the subject lacks."""
-    most = scope.n_sessions(subject)
-    if scope.sessions[-1] <= most:
+def _none_asked(scope: Scope, subject: int) -> list[Finding]:
+    """Return a finding if the subject has none of the sessions asked for."""
+    if scope.asked(subject):
         return []
-    item = Item(subject, "sessions asked for", None, f"session {scope.sessions[-1]}")
-    remedy = f"lower data.sessions to {most}"
-    return [item.finding("missing", f"the subject has {most}", remedy)]
+    numbers = ", ".join(map(str, scope.sessions))
+    item = Item(subject, "sessions asked for", None, f"some of {numbers}")
+    remedy = "change data.only_sessions, or leave the subject out"
+    found = f"the subject has {scope.n_sessions(subject)}"
+    return [item.finding("missing", found, remedy)]
 
 
 def _beta_file(
@@ -136,6 +140,8 @@ def _read_hdf5(
     sample = areas if scope.deep else _every_nth(areas, _N_VOXELS)
     raw = scope.tree.betas(*where, sample, "hdf5")
     there = where_held(raw)
+    if scope.before_run and there.voxels.any():  # 01 itself reads them all
+        return digest_betas(raw), found
     if fault(raw, there) or not (there.voxels.all() and there.trials.all()):
         return digest_betas(raw), f"{found}; {_read_whole(scope, where, areas, 'hdf5')}"
     return digest_betas(raw), f"{found}; {raw.shape[1]} voxels of the areas have data"
@@ -151,7 +157,9 @@ def _read_nii(
         return "", f"{found}; {'read to the end' if scope.deep else UNREAD}"
     areas = volumes.areas >= 0
     first = np.asanyarray(image.dataobj[..., :_N_TRIALS])[areas].T
-    empty = (first == 0).all(axis=0).mean() > MOST_EMPTY
+    empty = (first == 0).all(axis=0).mean() > (
+        1 - 1e-9 if scope.before_run else MOST_EMPTY
+    )
     if scope.deep or empty:
         found = f"{found}; {_read_whole(scope, where, areas, 'nii.gz')}"
     else:

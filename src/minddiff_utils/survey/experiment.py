@@ -80,7 +80,7 @@ def _read_design(scope: Scope) -> tuple[Design, str]:
     design = scope.tree.design()
     shared = design.images[0, :N_SHARED] + 1
     ends = (int(shared.min()), int(shared.max()))
-    if scope.is_real and ends != SHARED_ENDS:
+    if scope.published and ends != SHARED_ENDS:
         raise differs(f"shared images {ends[0]} to {ends[1]}", SHARED_ENDS)
     return design, f"{len(design.order)} trials, shared images {ends[0]} to {ends[1]}"
 
@@ -126,7 +126,7 @@ def _read_table(scope: Scope) -> tuple[pd.DataFrame, str]:
     if n_shared != N_SHARED:
         raise differs(f"{n_shared} shared images", N_SHARED)
     row, coco_id = FIRST_SHARED
-    if scope.is_real and int(table["cocoId"].iloc[row]) != coco_id:
+    if scope.published and int(table["cocoId"].iloc[row]) != coco_id:
         raise differs(f"cocoId {table['cocoId'].iloc[row]} in row {row}", coco_id)
     return table, f"{len(table)} rows, {n_shared} shared"
 
@@ -134,10 +134,10 @@ def _read_table(scope: Scope) -> tuple[pd.DataFrame, str]:
 def _stimuli(scope: Scope, experiment: Experiment) -> Finding:
     seen = [experiment.seen(s, scope.asked(s)) for s in scope.subjects]
     wanted = np.unique(np.concatenate(seen))
-    side = f"{IMAGE_SIZE} x {IMAGE_SIZE}" if scope.is_real else "n x n"
-    rows = N_IMAGES if scope.is_real or not len(wanted) else wanted[-1] + 1
+    side = f"{IMAGE_SIZE} x {IMAGE_SIZE}" if scope.published else "n x n"
+    rows = N_IMAGES if scope.published or not len(wanted) else wanted[-1] + 1
     path = find(scope.tree.stimuli_folder() / "nsd_stimuli.hdf5")
-    more = "" if scope.is_real else "at least "
+    more = "" if scope.published else "at least "
     item = Item(None, "stimuli", path, f"uint8, {more}{rows} x {side} x 3")
     return look(scope, item, _read_stimuli, scope, path, wanted)[0]
 
@@ -148,7 +148,7 @@ def _read_stimuli(scope: Scope, path: Path, wanted: IntArray) -> tuple[None, str
         shape = file["imgBrick"].shape
     real = (N_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3)
     check_shape(
-        shape, real if scope.is_real else (None, shape[1], shape[1], 3), "imgBrick"
+        shape, real if scope.published else (None, shape[1], shape[1], 3), "imgBrick"
     )
     scope.tree.stimuli(wanted[-1:])  # the last one seen is within the file
     found = f"uint8, {' x '.join(map(str, shape))}"

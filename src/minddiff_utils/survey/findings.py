@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
-__all__ = ["UNREAD", "Count", "Finding", "State", "Survey"]
+__all__ = ["UNREAD", "Count", "Finding", "State", "Survey", "wrong_lines"]
 
 State = Literal[
     "ok", "missing", "damaged", "unreadable", "unexpected", "optional missing"
@@ -49,6 +49,8 @@ class Finding:
         which it goes on; "unexpected", not what NSD publishes.
     expected, found, remedy : str
         What should be there, what is, and what to do; `remedy` is empty if all is well.
+    optional : bool
+        Whether a run goes on without it.
     """
 
     subject: int | None
@@ -58,6 +60,13 @@ class Finding:
     expected: str
     found: str
     remedy: str = ""
+    optional: bool = False
+
+    @property
+    def is_fatal(self) -> bool:
+        """Return whether a run would stumble over it."""
+        unusable = ("missing", "damaged", "unreadable")
+        return self.state in unusable and not self.optional
 
     @property
     def owner(self) -> str:
@@ -137,7 +146,7 @@ class Survey:
 
         Paths are relative to the folder, which the first line names.
         """
-        wrong = _wrong_lines(self.findings)
+        wrong = wrong_lines(self.findings)
         kind = (
             "taken for NSD itself: nothing marks it as in silico"
             if self.is_real
@@ -181,7 +190,7 @@ def _state_lines(findings: Sequence[Finding]) -> list[str]:
     return _aligned([head, *rows])
 
 
-def _wrong_lines(findings: Sequence[Finding]) -> list[str]:
+def wrong_lines(findings: Sequence[Finding]) -> list[str]:
     """Return a sentence for each finding not all right, the many alike in one."""
     lines, sessions, optional = [], dict[str, list[Finding]](), dict[str, list[str]]()
     for finding in findings:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from minddiff_utils.config import FeatureConfig
 from minddiff_utils.errors import DataError
-from minddiff_utils.nsd import NsdTree
+from minddiff_utils.nsd import NsdTree, VoxelSet
 from minddiff_utils.nsd_facts import FACTS, N_SESSIONS
 from minddiff_utils.nsd_files import again
 from minddiff_utils.nsd_forms import find
@@ -30,6 +31,15 @@ class Scope:
     sessions: tuple[int, ...]  # ascending, 1-based
     deep: bool
     is_real: bool
+    # before a run: what it reads alone, whether or not NSD publishes other numbers
+    before_run: bool = False
+    voxels: VoxelSet = "areas"
+    n_captions: int = FeatureConfig().n_captions
+
+    @property
+    def published(self) -> bool:
+        """Return whether the constants that NSD publishes must hold."""
+        return self.is_real and not self.before_run
 
     @property
     def remedy(self) -> str:
@@ -47,8 +57,11 @@ class Scope:
         return FACTS[subject].n_sessions if self.is_real else N_SESSIONS
 
     def asked(self, subject: int) -> tuple[int, ...]:
-        """Return those of the sessions asked for that `subject` can have."""
-        return tuple(s for s in self.sessions if s <= self.n_sessions(subject))
+        """Return those of the sessions asked for that `subject` has, or should have."""
+        try:
+            return self.tree.sessions_of(subject, self.sessions)
+        except DataError:
+            return ()
 
 
 @dataclass(frozen=True)
@@ -64,9 +77,8 @@ class Item:
 
     def finding(self, state: State, found: str, remedy: str = "") -> Finding:
         """Return the finding about this item."""
-        return Finding(
-            self.subject, self.name, self.path, state, self.expected, found, remedy
-        )
+        about = (self.subject, self.name, self.path, state, self.expected, found)
+        return Finding(*about, remedy, self.optional)
 
 
 def look(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.config import AREAS, HVC, LVC, FeatureConfig
+from minddiff_utils.config import AREAS, HVC, LVC
 from minddiff_utils.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.nsd import N_SHARED, N_TRIALS, check_trials
 from minddiff_utils.nsd_facts import FACTS, SEEN, SUBJECT1
@@ -68,7 +68,7 @@ def _agreements(
     item = Item(subject, "test and training images", None, "no picture in both")
     findings.append(look(scope, item, _match_splits, scope, experiment, seen)[0])
     if experiment.captions is not None:
-        n = FeatureConfig().n_captions
+        n = scope.n_captions
         text = f"{n} or more for each"
         item = Item(
             subject, "captions of images seen", None, text, source=scope.captions
@@ -131,7 +131,7 @@ def _counts(
     asked = scope.asked(subject)
     sessions = [s for s in asked if s in well]
     found = {"sessions": len(sessions), "trials": N_TRIALS * len(sessions)}
-    n_expected = len(scope.sessions)
+    n_expected = len(asked)
     expected = {"sessions": n_expected, "trials": N_TRIALS * n_expected}
     if experiment.design is not None:
         trials = experiment.design.order.reshape(-1, N_TRIALS)
@@ -139,7 +139,7 @@ def _counts(
     if volumes.areas is not None:
         found |= _area_counts(volumes.areas)
     found |= volumes.n_voxels
-    if scope.is_real:
+    if scope.published:
         whole = sessions == list(range(1, len(asked) + 1))
         expected |= _published(subject, len(asked) if whole else 0)
     return [Count(subject, name, n, expected.get(name)) for name, n in found.items()]

@@ -32,7 +32,7 @@ def look_at_surfaces(
     folder = scope.tree.freesurfer_folder(anatomy, "surf")
     for side, h in enumerate(_HEMISPHERES):
         n = None
-        if scope.is_real:
+        if scope.published:
             n = N_FSAVERAGE if subject is None else FACTS[subject].n_vertices[side]
         for kind in ("white", "inflated", "sulc", "full.flat.patch.3d"):
             text = f"a surface of {n} vertices" if n else "a surface"

@@ -50,7 +50,7 @@ class Volumes:
 
 
 def look_at_volumes(scope: Scope, subject: int) -> Volumes:
-    """Look at a subject's volumes; all but nsdgeneral must be there."""
+    """Look at a subject's volumes; nsdgeneral must be there only where it is read."""
     tree = scope.tree
     roi = tree.func_folder(subject) / "roi"
     paths = {
@@ -60,13 +60,14 @@ def look_at_volumes(scope: Scope, subject: int) -> Volumes:
         "nsdgeneral": roi / "nsdgeneral.nii.gz",
         "ncsnr": tree.betas_folder(subject) / "ncsnr.nii.gz",
     }
-    grid: Grid | None = FACTS[subject].grid if scope.is_real else None
+    grid: Grid | None = FACTS[subject].grid if scope.published else None
     size = "the grid of the others" if grid is None else " x ".join(map(str, grid))
     looks: dict[str, _Look] = {}
     for name, known in paths.items():
         path = sides_of(known)[0]
         text = f"{size}, with {_HELD[name]}"
-        item = Item(subject, name, path, text, name == "nsdgeneral")
+        optional = name == "nsdgeneral" and scope.voxels != name
+        item = Item(subject, name, path, text, optional)
         looks[name] = look(scope, item, _read_volume, scope, subject, name, path)
     shapes = Counter(v.shape for _, v in looks.values() if v is not None)
     if grid is None and shapes:
@@ -125,7 +126,7 @@ def _read_volume(
 
 def _check_affine(scope: Scope, image: Any) -> None:
     """Raise DataError unless NSD's voxels are 1.8 mm and centred on the origin."""
-    if not scope.is_real:
+    if not scope.published:
         return
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * VOXEL_MM for n in image.shape[:3]]
