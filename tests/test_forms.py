@@ -2,14 +2,17 @@
 
 import gzip
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 
-from minddiff_utils import fetch
+from minddiff_utils import fetch, nsd_betas
 from minddiff_utils.config import DataConfig
 from minddiff_utils.errors import DataError
 from minddiff_utils.nsd import NsdTree, check_trials
@@ -176,3 +179,65 @@ def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
         f"{BETAS}/betas_session02.hdf5",
         f"{BETAS}/ncsnr.nii.gz",
     }
+
+
+# --- a slow disk --------------------------------------------------------------------
+
+
+class Slow:
+    """An open file each read of which takes a while."""
+
+    def __init__(self, path: Path, wait: float) -> None:
+        self._file, self._wait, self.n_reads = path.open("rb"), wait, 0
+        self.seek, self.tell = self._file.seek, self._file.tell
+
+    def read(self, n: int = -1) -> bytes:
+        self.n_reads += 1
+        time.sleep(self._wait)
+        return self._file.read(n)
+
+    def readinto(self, buffer: Any) -> int:
+        self.n_reads += 1
+        time.sleep(self._wait)
+        return self._file.readinto(buffer)
+
+
+def test_a_slow_disk_is_read_in_the_order_of_the_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rng: np.random.Generator,
+) -> None:
+    path = tmp_path / "betas_session01.hdf5"
+    stored = rng.integers(-9, 9, (750, 9, 8, 7)).astype(np.int16)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("betas", data=stored, chunks=(750, 1, 1, 1))
+    slow = Slow(path, wait=0.03)
+    opened = nsd_betas._Blocks(path)
+    read_block, n_blocks = type(opened)._block, list[int]()
+
+    def count(self: Any, number: int) -> bytes:
+        if number not in self._held:
+            n_blocks.append(number)
+        return read_block(self, number)
+
+    opened.close()
+    monkeypatch.setattr(type(opened), "_block", count)
+    monkeypatch.setattr(nsd_betas, "open_hdf5", lambda _: h5py.File(slow, "r"))
+    monkeypatch.setattr(nsd_betas, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(nsd_betas, "_N_BLOCKS", 4)
+    mask = np.ones((7, 8, 9), bool)
+    found = nsd_betas.read_betas_hdf5(path, mask)
+    np.testing.assert_array_equal(found, stored.transpose(3, 2, 1, 0)[mask].T)
+    slow._file.close()
+    assert slow.n_reads < 100  # of 504 voxels
+    assert 0 < len(n_blocks) < 4 * path.stat().st_size / (1 << 16)
+
+
+def test_a_fast_disk_is_read_voxel_by_voxel(
+    written: Truth,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nsd_betas, "_Blocks", None)
+    mask = written.kastner > 5
+    found = NsdTree(written.root).betas(2, 1, mask, "hdf5")
+    np.testing.assert_array_equal(found, written.betas[0][mask].T)

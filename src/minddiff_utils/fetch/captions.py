@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.fetch.disk import check_rooms, in_units
 from minddiff_utils.nsd_facts import MARK
+from minddiff_utils.nsd_forms import find, is_there
 
 __all__ = ["ARCHIVE", "Archive", "captions_missing", "captions_words", "fetch_captions"]
 
@@ -50,7 +51,7 @@ def _folder(root: Path) -> Path:
 
 def captions_missing(root: Path) -> tuple[str, ...]:
     """Return the names of the two files of captions that are not there."""
-    return tuple(n for n in _NAMES if not (_folder(root) / n).is_file())
+    return tuple(n for n in _NAMES if not is_there(find(_folder(root) / n)))
 
 
 def captions_words(root: Path, archive: Archive = ARCHIVE) -> str:
