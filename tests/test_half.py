@@ -5,22 +5,30 @@ The demo's trained U-Net in float16 on the CPU against the same one in float32.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
+from minddiff_utils import baselines, cli, reconstruction, store, study
 from minddiff_utils.alignment import AlignmentSettings, Latent
 from minddiff_utils.alignment.engine import make_engine
 from minddiff_utils.alignment.progress import Variables
-from minddiff_utils.backbone import Backbone, half, load_backbone
+from minddiff_utils.backbone import Backbone, half, load_backbone, tiny_backbone
 from minddiff_utils.config import ModelConfig, load_profile
 from minddiff_utils.critic import StructuralTarget, layer_weights
 from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
+from minddiff_utils.errors import DataError, StoreError
+from minddiff_utils.evaluation import pictures
 from minddiff_utils.guidance import GuidanceSettings, _estimate, _Pull
-from minddiff_utils.reconstruction import diffusion_settings
+from minddiff_utils.metrics import Condition
+from minddiff_utils.reconstruction import DecodedFeatures, diffusion_settings
 from minddiff_utils.rng import torch_stream
+from minddiff_utils.study import images as study_images
 
 N = 2
 FACTORS = (1e-4, 1e4)
@@ -182,3 +190,168 @@ def test_the_pull_of_guidance_keeps_its_direction_in_float16(
     for factor in FACTORS:
         cosine = _cosine(pulled("float16", factor), wanted)
         assert cosine.min() > 0.99, (factor, cosine)
+
+
+# --- images that half precision cannot make -------------------------------------------
+
+
+LAYERS = (1, 2)
+IDS = np.array([907, 12, 88])
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    small = {
+        "subjects": (1,),
+        "models.backbone": "tiny",
+        "models.dtype": "float16",
+        "models.batch_size": 2,
+        "features.clip_layers": LAYERS,
+        "stage1.n_steps": 2,
+        "stage1.encode_index": 1,
+        "stage1.decode_steps": 1,
+        "stage2.n_iter": 1,
+        "stage2.n_iter_fast": 1,
+        "stage2.n_iter_paper": 1,
+        "stage2.n_iter_combined": 1,
+        "stage2.n_steps_fast": 1,
+        "stage2.layers_fast": LAYERS,
+        "stage2.form_guided": "unet",
+    }
+    return store.start("smoke", subject=1, overrides=small)
+
+
+@pytest.fixture
+def weak() -> Backbone:
+    """A U-Net in float16 that loses its numbers for the image of the largest c."""
+    backbone = tiny_backbone()
+    backbone._unet.half()
+
+    def lose(_unet: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        lost = inputs[2].abs().amax((1, 2)) > 50
+        output.sample = torch.where(lost[:, None, None, None], torch.nan, output.sample)
+
+    backbone._unet.register_forward_hook(lose)
+    return backbone
+
+
+@pytest.fixture
+def decoded(weak: Backbone) -> DecodedFeatures:
+    rng = torch_stream(0, "tests", "unfinished")
+    c = torch.randn(3, weak.n_tokens, weak.text_dim, generator=rng)
+    c[1] *= 100
+    width = weak.layer_widths[0]
+    target = StructuralTarget(
+        {k: torch.randn(3, width, generator=rng) for k in LAYERS},
+        {k: torch.ones(width, dtype=torch.bool) for k in LAYERS},
+        {k: torch.ones(width) for k in LAYERS},
+        {k: torch.ones(width) for k in LAYERS},
+    )
+    z = torch.randn(3, *weak.latent_shape, generator=rng)
+    return DecodedFeatures(IDS, z, c, target)
+
+
+def test_an_image_without_a_number_is_named_in_stage_1_and_the_others_go_on(
+    run: store.Run,
+    weak: Backbone,
+    decoded: DecodedFeatures,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stale = run.tree.stage_dir(1, "stage1") / "12.png"
+    store.write_png(stale, np.zeros((64, 64, 3), np.uint8), run=run)
+    for said in (1, 0):  # the second time all is read, and known without being said
+        caplog.clear()
+        made = reconstruction.stage1_images(run, weak, decoded)
+        assert made.is_finished.tolist() == [True, False, True]
+        assert len(caplog.messages) == said
+        assert all("image 12: " in m and "models.dtype" in m for m in caplog.messages)
+    reconstruction.write_images(run, {"stage1": made}, inputs=[])
+    reconstruction.finish_stage1(run, {"stage1": made}, IDS, inputs=[])
+    folder = run.tree.stage_dir(1, "stage1")
+    assert sorted(p.name for p in folder.glob("*.png")) == ["88.png", "907.png"]
+    assert baselines.unfinished(run.tree.derived(1)) == {12: ["stage1"]}
+    # the table is known to lack it, another is missing
+    found = baselines.read_condition(folder, "stage1", IDS)
+    assert found is not None
+    assert found.nsd_id.tolist() == [907, 88]
+    (folder / "88.png").unlink()
+    with pytest.raises(StoreError, match="holds 1 of 3 images"):
+        baselines.read_condition(folder, "stage1", IDS)
+
+
+@pytest.mark.parametrize("name", ["paper", "released", "fast", "guided", "combined"])
+def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
+    run: store.Run,
+    weak: Backbone,
+    decoded: DecodedFeatures,
+    name: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = run.profile.stage2.model_copy(update={"preset": name})
+    aligned = reconstruction.align_images(run, weak, decoded, config)
+    assert aligned.made.is_finished.tolist() == [True, False, True]
+    assert any("image 12: the U-Net in float16" in m for m in caplog.messages)
+    assert not any("image 907" in m or "image 88" in m for m in caplog.messages)
+    table = reconstruction.stage2_table(run.profile, {"stage2": aligned})
+    assert table["finished"].tolist() == [True, False, True]
+    assert table["loss_best"].isna().tolist() == [False, True, False]
+    reconstruction.trajectory_arrays({"stage2": aligned})
+    # without its neighbour an image is the same
+    alone = reconstruction.align_images(run, weak, decoded.rows([2]), config)
+    np.testing.assert_array_equal(alone.made.images[0], aligned.made.images[2])
+    folder = run.tree.stage_dir(1, "stage1")
+    made = reconstruction.stage1_images(run, weak, decoded)
+    reconstruction.write_images(run, {"stage1": made}, inputs=[])
+    still = reconstruction.zero_iterations_equal(run, weak, decoded, config, folder)
+    assert still["nsd_id"].tolist() == [907]
+    assert still["equal"].all()
+
+
+@pytest.mark.parametrize("name", ["none", "best_of_n", "guided"])
+def test_an_image_without_a_number_is_left_out_of_an_arm_and_named(
+    run: store.Run,
+    weak: Backbone,
+    decoded: DecodedFeatures,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    arms = {arm.name: arm for arm in study.confirmation_arms(run.profile)}
+    made = study_images.make(run, weak, decoded, arms[name])
+    assert made["nsd_id"].tolist() == [907, 88]
+    assert {len(values) for values in made.values()} == {2}
+    assert any("image 12: the U-Net in float16" in m for m in caplog.messages)
+
+
+def test_a_number_that_float32_loses_is_an_error(
+    run: store.Run, weak: Backbone, decoded: DecodedFeatures
+) -> None:
+    weak._unet.float()
+    with pytest.raises(DataError, match="NaN"):
+        reconstruction.stage1_images(run, weak, decoded)
+
+
+def test_a_run_without_some_images_ends_by_naming_them(
+    run: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.DataFrame(
+        {"method": ["stage1", "takagi"], "nsd_id": 12, "finished": [False, False]}
+    )
+    store.write_table(run.tree.derived(1) / "stage1.csv", table, run=run)
+    profile = run.profile
+    with pytest.raises(DataError) as error:
+        cli._name_unfinished(profile, run.tree)
+    assert "float16 gave no number for subject 1, image 12 (stage1, takagi)" in str(
+        error.value
+    )
+    assert "models.dtype=float32" in str(error.value)
+    table["finished"] = True
+    store.write_table(run.tree.derived(1) / "stage1.csv", table, run=run)
+    cli._name_unfinished(profile, run.tree)
+
+
+def test_a_gallery_keeps_every_image_in_its_place() -> None:
+    images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1)
+    made = Condition("stage1", np.array([907, 88]), images)
+    found = pictures._in_place(made, np.array([907, 12, 88, 5]))
+    assert found.ravel().tolist() == [0, 255, 1]

@@ -793,6 +793,7 @@ def test_the_stage_1_table_states_what_each_condition_ran_with(
         "decode_steps",
         "guidance_scale",
         "n_unet_evaluations",
+        "finished",
     ]
     assert table["method"].tolist() == ["stage1"] * 2 + ["c_only"] * 2 + ["z_only"] * 2
     assert table["nsd_id"].tolist() == [907, 12] * 3
@@ -827,6 +828,7 @@ def test_the_stage_2_table_compares_losses_of_the_complete_sampler(
         "diverged",
         "n_unet_evaluations",
         "n_unet_gradients",
+        "finished",
     ]
     assert table["method"].tolist() == ["stage2"] * 3 + ["x"] * 3
     assert table["nsd_id"].tolist() == IDS[:3].tolist() * 2
@@ -916,6 +918,7 @@ def _fake_batch(made: Made, row: int) -> Batch:
     rng = stream(1, "tests", int(made.nsd_id[row]))
     return Batch(
         images=made.images[row : row + 1],
+        finished=np.array([True]),
         losses=rng.random((1, 3), dtype=np.float32),
         candidates=np.array([0, 2]),
         candidate_losses=rng.random((1, 2), dtype=np.float32),

@@ -19,7 +19,7 @@ from minddiff_utils.config import load_profile
 from minddiff_utils.errors import ConfigError, DataError
 from minddiff_utils.evaluation import resampling
 from minddiff_utils.guidance import GuidanceSettings
-from minddiff_utils.images import to_torch
+from minddiff_utils.images import to_torch, to_uint8
 from minddiff_utils.rng import stream
 from minddiff_utils.study import arms as study_arms
 from minddiff_utils.study import images as study_images
@@ -210,8 +210,8 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
     for n_draws in (1, 2, 5):
         made = study_images.best_of(run, backbone, features, n_draws)
         if n_draws == 1:
-            np.testing.assert_array_equal(made["images"], stage1.images)
-        x = to_torch(made["images"])
+            np.testing.assert_array_equal(to_uint8(made["images"]), stage1.images)
+        x = to_torch(to_uint8(made["images"]))
         loss = study_images.balanced_loss(backbone, x, features.target)
         losses.append(loss.numpy())
     assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits

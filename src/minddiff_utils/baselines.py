@@ -31,6 +31,7 @@ __all__ = [
     "read_condition",
     "repeat_image",
     "retrieval_nearest",
+    "unfinished",
 ]
 
 Floats = npt.NDArray[np.floating]
@@ -241,13 +242,14 @@ def read_condition(
     Raises
     ------
     StoreError
-        Some images are missing of a method that is made for all of them, or the images
-        differ in size.
+        Some images are missing of a method that is made for all of them, and its
+        table does not call them unfinished; or the images differ in size.
     """
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
     partial = method in _PARTIAL or method not in METHODS  # an ablation
-    if len(found) < len(wanted) and not partial:
+    known = len(found) == len(wanted) or partial
+    if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
         raise StoreError(
             f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
             "and 04 for all shards of this subject first."
@@ -265,6 +267,29 @@ def read_condition(
             )
         images[row] = image
     return Condition(method, np.array(found, dtype=np.int64), images)
+
+
+def unfinished(folder: Path) -> dict[int, list[str]]:
+    """Return the images that half precision could not make, with their methods.
+
+    Parameters
+    ----------
+    folder : Path
+        A subject's, with what notebooks 03 and 04 have written so far.
+    """
+    found: dict[int, list[str]] = {}
+    for name in ("stage1.csv", "stage2.csv"):
+        if (folder / name).is_file():
+            table = store.read_table(folder / name)
+            if "finished" in table:  # not in one of an earlier version
+                lost = table[~table["finished"]]
+                for image, method in zip(lost["nsd_id"], lost["method"], strict=True):
+                    found.setdefault(int(image), []).append(str(method))
+    return found
+
+
+def _lost(folder: Path, method: str) -> list[int]:
+    return [i for i, methods in unfinished(folder).items() if method in methods]
 
 
 def conditions(

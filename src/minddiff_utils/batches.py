@@ -12,6 +12,7 @@ Place in the flow: layer 7, beside both engines of stage 2; `reconstruction` cal
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,15 +25,46 @@ import torch
 
 from minddiff_utils import provenance, rng, store
 from minddiff_utils.alignment import AlignmentResult, Keeper
-from minddiff_utils.backbone import load_backbone
+from minddiff_utils.backbone import Backbone, load_backbone
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.images import to_uint8
 
-__all__ = ["Batch", "Recipe", "made_once", "subject_of"]
+__all__ = ["Batch", "Recipe", "finished_images", "made_once", "subject_of"]
+
+LOG = logging.getLogger(__name__)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 #: Fields of the models that say where they lie and how they find room.
 _PLACE = {"path", "memory", "n_at_once"}
+Ids = Sequence[int]
+
+
+def finished_images(
+    backbone: Backbone, x: torch.Tensor, names: Ids
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Return images as uint8 (n, S, S, 3), and which of them are finished, bool (n,).
+
+    A U-Net in half precision can leave the range of its numbers. An image without a
+    number is then named, with what to do; it is grey and counts as unfinished, and the
+    others go on.
+
+    Raises
+    ------
+    DataError
+        An image has no number although the U-Net computes in float32.
+    """
+    finite = x.isfinite().flatten(1).all(1)
+    if backbone.precision == torch.float32 or bool(finite.all()):
+        return to_uint8(x), np.ones(len(x), bool)
+    kind = str(backbone.precision).removeprefix("torch.")
+    for row in (~finite).nonzero()[:, 0].tolist():
+        LOG.warning(
+            "image %s: the U-Net in %s gave no number, so there is no image; the others"
+            " go on; to have it, set models.dtype to float32 and run again",
+            *(names[row], kind),
+        )
+    images = to_uint8(torch.where(finite[:, None, None, None], x, 0.0))
+    return images, finite.cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -43,6 +75,8 @@ class Batch:
     ----------
     images : uint8 (n, S, S, 3)
         The chosen images.
+    finished : bool (n,)
+        Whether each is an image, from `finished_images`.
     losses, candidate_losses : float32 (n, n_iter + 1), (n, n_candidates)
     candidates, iterations : int64 (n_candidates,), (n_frames,)
     best_iteration, stopped, n_unet_evaluations, n_unet_gradients : int64 (n,)
@@ -54,6 +88,7 @@ class Batch:
     """
 
     images: npt.NDArray[np.uint8]
+    finished: npt.NDArray[np.bool_]
     losses: npt.NDArray[np.float32]
     candidates: npt.NDArray[np.int64]
     candidate_losses: npt.NDArray[np.float32]
@@ -66,12 +101,18 @@ class Batch:
     iterations: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, result: AlignmentResult, n_shown: int) -> "Batch":
+    def of(
+        cls, backbone: Backbone, result: AlignmentResult, names: Ids, n_shown: int
+    ) -> "Batch":
         """Return what is kept of `result`, with the frames of the first `n_shown`."""
+        images, finished = finished_images(backbone, result.images, names)
         shown = result.trajectory[:n_shown]  # (n_shown, n_frames, 3, S, S)
+        if not finished.all():
+            shown = shown.nan_to_num(nan=0.0)
         flat = to_uint8(shown.reshape(-1, *shown.shape[2:]))
         return cls(
-            images=to_uint8(result.images),
+            images=images,
+            finished=finished,
             losses=result.losses,
             candidates=np.array(result.candidates, dtype=np.int64),
             candidate_losses=result.candidate_losses,

@@ -98,6 +98,26 @@ def _run(args: argparse.Namespace) -> None:
     if not only:
         _say(f"Report: {tree.figures / 'report.html'}")
         _claims(args)
+    _name_unfinished(profile, tree)
+
+
+def _name_unfinished(profile: Profile, tree: Tree) -> None:
+    """Raise DataError where half precision left images out; say which, what to do."""
+    from minddiff_utils.baselines import unfinished  # loads the metrics, seconds
+
+    lines = [
+        f"subject {subject}, image {image} ({', '.join(methods)})"
+        for subject in profile.subjects
+        for image, methods in unfinished(tree.derived(subject)).items()
+    ]
+    more = f"; and {len(lines) - 20} more" if len(lines) > 20 else ""
+    if lines:
+        raise DataError(
+            f"The U-Net in {profile.models.dtype} gave no number for"
+            f" {'; '.join(lines[:20])}{more} (column finished of stage1.csv and"
+            " stage2.csv): all else is done, without these images. To have them too,"
+            " add --set models.dtype=float32, which makes all images anew."
+        )
 
 
 def _check_first(profile: Profile, tree: Tree, todo: Sequence[Job]) -> None:

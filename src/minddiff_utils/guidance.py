@@ -292,7 +292,8 @@ def guide(
         guided = backbone.decode_latents(x).clamp(-1, 1)
         plain = sample(backbone, latent.z, latent.c, latent.noise, schedule)
         found = torch.stack([_loss_of(pull, images) for images in (plain, guided)], 1)
-    better = found[:, 1] < found[:, 0]  # NaN is never better
+    # NaN is never better, and anything better than it
+    better = (found[:, 1] < found[:, 0]) | (found[:, 0].isnan() & ~found[:, 1].isnan())
     diverged = ~losses.isfinite().all(1) | ~found[:, 1].isfinite()
     for row in diverged.nonzero()[:, 0].tolist():
         name = latent.names[row] if latent.names else row

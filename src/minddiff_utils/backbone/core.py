@@ -63,6 +63,12 @@ class Backbone:
     _eye: Eye = field(repr=False)
 
     @property
+    def precision(self) -> torch.dtype:
+        """Return what the U-Net computes in."""
+        found: torch.dtype = self._unet.dtype
+        return found
+
+    @property
     def unet_item_bytes(self) -> int:
         """Return the bytes of one number of the U-Net."""
         return int(self._unet.dtype.itemsize)
@@ -159,7 +165,7 @@ class Backbone:
 
         In float16 its gradients are scaled image by image (`backbone.half`).
         """
-        precision, time = self._unet.dtype, torch.as_tensor(t, device=self.device)
+        precision, time = self.precision, torch.as_tensor(t, device=self.device)
 
         def predict(latents: Tensor, c: Tensor) -> Tensor:
             out = self._unet(latents.to(precision), time, c.to(precision))

@@ -162,8 +162,17 @@ def gallery(
         folder = run.tree.stage_dir(subject, method)
         made = read_condition(folder, method, nsd_id[shown])
         if made is not None:
-            rows[words] = made.images[:]
+            rows[words] = _in_place(made, nsd_id[shown])
     return rows
+
+
+def _in_place(made: Condition, nsd_id: npt.NDArray[np.int64]) -> Images:
+    """Return the images up to the last there is; an unfinished one between is white."""
+    images = np.asarray(made.images[:])
+    place = np.flatnonzero(np.isin(nsd_id, made.nsd_id))
+    filled = np.full((place[-1] + 1, *images.shape[1:]), 255, np.uint8)
+    filled[place] = images
+    return filled
 
 
 def subject_galleries(

@@ -228,7 +228,8 @@ def _discard_leftovers(whole: Finished, methods: Sequence[str]) -> None:
     """Delete images that this run did not make: an earlier one may have made more."""
     table = next(iter(whole.tables.values()))
     for method in methods:
-        made = set(table.loc[table["method"] == method, "nsd_id"].astype(str))
+        own = table[(table["method"] == method) & table["finished"]]
+        made = set(own["nsd_id"].astype(str))
         folder = whole.run.tree.stage_dir(subject_of(whole.run), method)
         for path in folder.glob("*.png"):
             if path.stem not in made:

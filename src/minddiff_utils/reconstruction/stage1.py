@@ -4,8 +4,9 @@ Place in the flow: part of `reconstruction`, notebook 03.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import torch
 
 from minddiff_utils import store
 from minddiff_utils.backbone import Backbone
-from minddiff_utils.batches import Recipe, made_once
+from minddiff_utils.batches import Recipe, finished_images, made_once
 from minddiff_utils.diffusion import (
     DiffusionSettings,
     draw_noise,
@@ -53,6 +54,8 @@ class Made:
         Wall time for all of them.
     settings : DiffusionSettings or None
         The sampler that made them; None where there was no diffusion.
+    finished : bool (n,) or None
+        Which of them are images, from `batches.finished_images`; None: all.
     """
 
     nsd_id: npt.NDArray[np.int64]
@@ -60,6 +63,13 @@ class Made:
     n_unet_evaluations: int
     seconds: float
     settings: DiffusionSettings | None = None
+    finished: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def is_finished(self) -> npt.NDArray[np.bool_]:
+        """Return which of the images are finished, bool (n,)."""
+        whole = np.ones(len(self.nsd_id), bool)
+        return whole if self.finished is None else self.finished
 
 
 def noise_generators(run: store.Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
@@ -95,16 +105,19 @@ def stage1_images(
         settings = diffusion or diffusion_settings(run.profile.stage1)
         settings = settings if use_z else from_noise(settings)
     batches = run.batches(len(features.nsd_id))
-    images = [
+    found = [
         _first_images(run, backbone, own if use_z else own.without_z(), settings)
         for own in map(features.rows, batches)
     ]
     cost = 0
     if settings is not None:
         cost = make_schedule(backbone, settings).n_unet_evaluations
-    made = stacked_images(backbone, images)
+    images = stacked_images(backbone, [batch["images"] for batch in found])
+    finished = [batch["finished"] for batch in found if "finished" in batch]
     seconds = time.time() - began
-    return Made(ids_of(features, batches), made, cost, seconds, settings)
+    ids = ids_of(features, batches)
+    done = np.concatenate(finished) if finished else None
+    return Made(ids, images, cost, seconds, settings, done)
 
 
 def _first_images(
@@ -112,18 +125,16 @@ def _first_images(
     backbone: Backbone,
     features: DecodedFeatures,
     settings: DiffusionSettings | None,
-) -> Images:
-    """Return a batch's images without stage 2; without settings z alone is decoded."""
+) -> Mapping[str, npt.NDArray[Any]]:
+    """Return a batch without stage 2; without settings z alone is decoded."""
     ids = tuple(features.nsd_id.tolist())
     if settings is None:
         recipe = Recipe(ids, "z decoded", (features.z,), _decode)
-        found = made_once(run, recipe, backbone=backbone, features=features)
-        return found["images"]
+        return made_once(run, recipe, backbone=backbone, features=features)
     recipe = Recipe(ids, repr(settings), (features.z, features.c), _diffuse)
-    found = made_once(
+    return made_once(
         run, recipe, run=run, backbone=backbone, features=features, settings=settings
     )
-    return found["images"]
 
 
 def _diffuse(
@@ -132,13 +143,15 @@ def _diffuse(
     backbone: Backbone,
     features: DecodedFeatures,
     settings: DiffusionSettings,
-) -> dict[str, Images]:
+) -> dict[str, npt.NDArray[Any]]:
     schedule = make_schedule(backbone, settings)
     found = []
     for part in features.parts(backbone.at_once(len(features.nsd_id))):
         noise = draw_noise(backbone, noise_generators(run, part.nsd_id.tolist()))
-        found.append(to_uint8(sample(backbone, part.z, part.c, noise, schedule)))
-    return {"images": np.concatenate(found)}
+        x = sample(backbone, part.z, part.c, noise, schedule)
+        found.append(finished_images(backbone, x, part.nsd_id.tolist()))
+    images, finished = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return {"images": images, "finished": finished}
 
 
 @torch.no_grad()

@@ -98,7 +98,9 @@ def align_images(
     images = stacked_images(backbone, [batch.images for batch in found])
     cost = max((int(b.n_unet_evaluations.max()) for b in found), default=0)
     seconds = time.time() - began
-    whole = Made(ids_of(features, batches), images, cost, seconds, diffusion)
+    ids, done = ids_of(features, batches), [batch.finished for batch in found]
+    finished = np.concatenate(done) if done else None
+    whole = Made(ids, images, cost, seconds, diffusion, finished)
     # held once: those of a thousand images at 512 px take a gigabyte
     found = [replace(batch, images=batch.images[:0].copy()) for batch in found]
     return Aligned(whole, tuple(found))
@@ -134,7 +136,8 @@ def _made_batch(
     n_shown: int,
 ) -> Arrays:
     result = align_batch(*inputs, diffusion=diffusion, keeper=keeper)
-    return Batch.of(result, n_shown).arrays()
+    _, backbone, features, _ = inputs
+    return Batch.of(backbone, result, features.nsd_id.tolist(), n_shown).arrays()
 
 
 def align_batch(
@@ -246,8 +249,9 @@ def zero_iterations_equal(
     same = "fast" if config.preset == "combined" else config.preset
     still = config.model_copy(update={**nothing, "preset": same})
     made = align_images(run, backbone, features, still, n_batches=1).made
+    ids = made.nsd_id[made.is_finished]
     equal = [
         np.array_equal(image, store.read_png(folder / f"{nsd_id}.png"))
-        for nsd_id, image in zip(made.nsd_id, made.images, strict=True)
+        for nsd_id, image in zip(ids, made.images[made.is_finished], strict=True)
     ]
-    return pd.DataFrame({"nsd_id": made.nsd_id, "equal": equal})
+    return pd.DataFrame({"nsd_id": ids, "equal": np.array(equal, bool)})

@@ -46,6 +46,7 @@ _STAGE1_COLUMNS = {
     "decode_steps": "Int64",
     "guidance_scale": "float64",
     "n_unet_evaluations": "int64",
+    "finished": "bool",
 }
 _STAGE2_COLUMNS = {
     "method": "str",
@@ -58,25 +59,28 @@ _STAGE2_COLUMNS = {
     "diverged": "bool",
     "n_unet_evaluations": "int64",
     "n_unet_gradients": "int64",
+    "finished": "bool",
 }
 
 
 def write_images(
     run: store.Run, made: Mapping[str, Made], *, inputs: Sequence[Path]
 ) -> None:
-    """Write each condition's images to its folder, one PNG per image."""
+    """Write each condition's images to its folder, one PNG per finished image."""
     subject = subject_of(run)
     for method, condition in made.items():
         folder = run.tree.stage_dir(subject, method)
-        for nsd_id, image in zip(condition.nsd_id, condition.images, strict=True):
-            store.write_png(folder / f"{nsd_id}.png", image, run=run, inputs=inputs)
+        for row in np.flatnonzero(condition.is_finished):
+            path = folder / f"{condition.nsd_id[row]}.png"
+            store.write_png(path, condition.images[row], run=run, inputs=inputs)
 
 
 def stage1_table(run: store.Run, made: Mapping[str, Made]) -> pd.DataFrame:
     """Return a row per condition and image: the sampler's settings and the cost.
 
-    Columns: method, nsd_id, seed, encode_index, decode_steps, guidance_scale and
-    n_unet_evaluations; the settings are missing where there was no diffusion.
+    Columns: method, nsd_id, seed, encode_index, decode_steps, guidance_scale,
+    n_unet_evaluations and finished (false where half precision gave no image); the
+    settings are missing where there was no diffusion.
     """
     rows = [
         {
@@ -87,9 +91,10 @@ def stage1_table(run: store.Run, made: Mapping[str, Made]) -> pd.DataFrame:
             "decode_steps": found.settings.decode_steps if found.settings else None,
             "guidance_scale": found.settings.guidance_scale if found.settings else None,
             "n_unet_evaluations": found.n_unet_evaluations,
+            "finished": bool(finished),
         }
         for method, found in made.items()
-        for nsd_id in found.nsd_id
+        for nsd_id, finished in zip(found.nsd_id, found.is_finished, strict=True)
     ]
     table = pd.DataFrame(rows, columns=list(_STAGE1_COLUMNS))
     return table.astype(_STAGE1_COLUMNS)
@@ -99,9 +104,9 @@ def stage2_table(profile: Profile, aligned: Mapping[str, Aligned]) -> pd.DataFra
     """Return a row per condition and image: losses, chosen iteration, cost.
 
     Columns: method, nsd_id, seed, loss_first, loss_best, best_iteration, stopped,
-    diverged, n_unet_evaluations and n_unet_gradients. `loss_first` and `loss_best` are
-    those of the complete sampler's image before and after, so that the two can be
-    compared.
+    diverged, n_unet_evaluations, n_unet_gradients and finished. `loss_first` and
+    `loss_best` are those of the complete sampler's image before and after, so that the
+    two can be compared.
     """
     frames = [pd.DataFrame(columns=list(_STAGE2_COLUMNS)).astype(_STAGE2_COLUMNS)]
     for method, found in aligned.items():
@@ -115,12 +120,13 @@ def stage2_table(profile: Profile, aligned: Mapping[str, Aligned]) -> pd.DataFra
                     "nsd_id": found.made.nsd_id,
                     "seed": profile.seed,
                     "loss_first": losses[:, 0],
-                    "loss_best": np.nanmin(losses, axis=1),
+                    "loss_best": np.fmin.reduce(losses, axis=1),  # NaN if all are
                     "best_iteration": found.stacked("best_iteration"),
                     "stopped": found.stacked("stopped"),
                     "diverged": found.stacked("diverged"),
                     "n_unet_evaluations": found.stacked("n_unet_evaluations"),
                     "n_unet_gradients": found.stacked("n_unet_gradients"),
+                    "finished": found.made.is_finished,
                 }
             )
         )

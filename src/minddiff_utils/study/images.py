@@ -3,6 +3,7 @@
 Place in the flow: between `arms` and `scores`.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +19,11 @@ from torch.nn import functional
 from minddiff_utils import reconstruction, store
 from minddiff_utils.alignment import AlignmentResult, AlignmentSettings, Keeper
 from minddiff_utils.backbone import Backbone
-from minddiff_utils.batches import Recipe, made_once
+from minddiff_utils.batches import Recipe, finished_images, made_once
 from minddiff_utils.config import Profile
 from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
 from minddiff_utils.diffusion import draw_noise, make_schedule, sample
-from minddiff_utils.images import to_torch, to_uint8
+from minddiff_utils.images import to_torch
 from minddiff_utils.reconstruction import DecodedFeatures
 from minddiff_utils.study.arms import Arm, Part
 
@@ -35,6 +36,8 @@ __all__ = [
     "make",
     "n_images_of",
 ]
+
+LOG = logging.getLogger(__name__)
 
 #: The validation images of notebook 02 and the test images, by part.
 _DECODED = {"pilot": "decoded_validation.h5", "confirmation": "decoded.h5"}
@@ -53,7 +56,10 @@ def make(
     *,
     keeper: Keeper | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return images and cost of one arm for one batch; `keeper` as in `align_batch`."""
+    """Return images and cost of one arm for one batch; `keeper` as in `align_batch`.
+
+    Images without a number (`batches.finished_images`) are left out.
+    """
     began = time.perf_counter()
     if arm.layers is not None:
         features = features.with_layers(arm.layers)
@@ -67,14 +73,16 @@ def make(
             run, backbone, features, settings, keeper=keeper
         )
         made = _arrays_of(result)
-    n = len(features.nsd_id)
+    n, x = len(features.nsd_id), made.pop("images")
     seconds = np.full(n, (time.perf_counter() - began) / n)
-    return {"nsd_id": features.nsd_id, "seconds": seconds, **made}
+    images, finished = finished_images(backbone, x, features.nsd_id.tolist())
+    rows = {"nsd_id": features.nsd_id, "images": images, "seconds": seconds, **made}
+    return {key: values[finished] for key, values in rows.items()}
 
 
-def _arrays_of(result: AlignmentResult) -> dict[str, npt.NDArray[Any]]:
+def _arrays_of(result: AlignmentResult) -> dict[str, Any]:
     return {
-        "images": to_uint8(result.images),
+        "images": result.images,
         "n_unet_evaluations": result.n_unet_evaluations,
         "n_unet_gradients": result.n_unet_gradients,
         "steps": result.stopped,
@@ -121,7 +129,7 @@ def _neighbours(z: Tensor) -> Tensor:
 
 def best_of(
     run: store.Run, backbone: Backbone, features: DecodedFeatures, n_draws: int
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, Any]:
     """Return the stage-1 image of the lowest loss among `n_draws`.
 
     The draws go on in each image's own stream: more of them change no earlier one.
@@ -137,14 +145,14 @@ def best_of(
         images = sample(backbone, features.z, features.c, noise, schedule)
         loss = balanced_loss(backbone, images, features.target)
         best = images if best is None else best
-        better = loss < lowest
+        better = (loss < lowest) | lowest.isinf()  # a draw may have no number
         chosen = better.to(images.device)[:, None, None, None]
         best = torch.where(chosen, images, best)
-        lowest = torch.where(better, loss, lowest)
+        lowest = torch.where(loss < lowest, loss, lowest)
     assert best is not None
     n = len(lowest)
     return {
-        "images": to_uint8(best),
+        "images": best,
         "n_unet_evaluations": np.full(n, n_draws * schedule.n_unet_evaluations),
         "n_unet_gradients": np.zeros(n, np.int64),
         "steps": np.zeros(n, np.int64),
@@ -181,7 +189,15 @@ def images_of(
         recipe = Recipe(ids, " ".join(words), own.tensors, make)
         given = {"run": run, "backbone": backbone, "features": own, "arm": arm}
         parts.append(made_once(run, recipe, **given, keeper=recipe.keeper(run)))
-    return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+    made = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+    lost = sorted({*features.nsd_id.tolist()} - {*made["nsd_id"].tolist()})
+    if lost:
+        LOG.warning(
+            "subject %d, %s: the U-Net in %s gave no number for the images %s, which"
+            " are left out; to have them, set models.dtype to float32",
+            *(run.subject, arm.name, run.profile.models.dtype, lost),
+        )
+    return made
 
 
 def n_images_of(profile: Profile, part: Part) -> int:
