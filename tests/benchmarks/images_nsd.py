@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-#: What a notebook may hold at most, GB.
+#: What a notebook may hold at most, GiB.
 LIMITS = {"01_data_prep": 3.0, "02_decoding": 3.0, "05_evaluation": 4.0}
 N_STORED, SIDE = 73_000, 425
 SIZES = {"n_images": 9841, "n_test": 982, "size": 512}
@@ -200,7 +200,7 @@ def measure(root: Path, name: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--step", name, "--folder", str(root)]
     began = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {"seconds": time.perf_counter() - began, "peak_gb": float(done.stdout)}
+    return {"seconds": time.perf_counter() - began, "peak_gib": float(done.stdout)}
 
 
 def main() -> None:
@@ -215,24 +215,24 @@ def main() -> None:
     args = parser.parse_args()
     if args.step:
         STEPS[args.step](args.folder)
-        print(peak_bytes() / 1e9)
+        print(peak_bytes() / 2**30)
         return
     counts = {k: round(SIZES[k] * args.scale) for k in ("n_images", "n_test")}
     sizes = counts | {"size": SIZES["size"]}
-    all_gb = sizes["n_images"] * sizes["size"] ** 2 * 3 / 1e9
-    found: dict[str, Any] = {**sizes, "images_gb": all_gb, "steps": {}}
+    all_gib = sizes["n_images"] * sizes["size"] ** 2 * 3 / 2**30
+    found: dict[str, Any] = {**sizes, "images_gib": all_gib, "steps": {}}
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         root = Path(folder)
         (root / "sizes.json").write_text(json.dumps(sizes))
         np.save(root / "ids.npy", write_stimuli(root, sizes["n_images"]))
         for name, limit in LIMITS.items():
             took = measure(root, name)
-            peak = took["peak_gb"]
-            shares = {"of_images": peak / all_gb, "of_limit": peak / limit}
-            found["steps"][name] = took | {"limit_gb": limit} | shares
+            peak = took["peak_gib"]
+            shares = {"of_images": peak / all_gib, "of_limit": peak / limit}
+            found["steps"][name] = took | {"limit_gib": limit} | shares
             print(
-                f"{name}: {peak:.2f} GB of {limit:g} GB allowed (ratio"
-                f" {peak / limit:.2f}), {peak / all_gb:.2f} of all images;"
+                f"{name}: {peak:.2f} GiB of {limit:g} GiB allowed (ratio"
+                f" {peak / limit:.2f}), {peak / all_gib:.2f} of all images;"
                 f" {took['seconds']:.0f} s",
                 flush=True,
             )

@@ -207,6 +207,7 @@ def pairwise_correlation(truth: Embedding, reconstruction: Embedding) -> Floats:
         a = (truth[:, block] - mean_a[:, None]) * scale_a[:, None]
         b = (reconstruction[:, block] - mean_b[:, None]) * scale_b[:, None]
         r += a @ b.T
+        del a, b  # before the next block's are made
     return r
 
 
