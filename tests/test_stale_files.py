@@ -102,27 +102,52 @@ def test_other_weights_make_their_readers_stale(
     assert stale() == expected
 
 
+ROI = "nsddata/ppdata/subj01/func1pt8mm/roi"
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "other"),
     [
-        # a form of a file in the place of another
-        (f"{BETAS}/betas_session1.hdf5", ALL),
-        (f"{BETAS}/betas_session02.nii", ALL),
-        ("nsddata/ppdata/subj01/func1pt8mm/roi/lh.Kastner2015.nii.gz", ALL),
-        (CAPTIONS.replace("annotations/", "annotations/annotations/"), ALL),
-        ("nsddata/freesurfer/subj01/surf/lh.sulc", "06"),
-        # what this run does not read
-        (f"{BETAS}/betas_session03.hdf5", ""),
-        (f"{BETAS}/betas_session01.hdf5.part", ""),
-        ("nsddata/ppdata/subj01/func1pt8mm/roi/floc-faces.nii.gz", ""),
-        ("nsddata/freesurfer/subj01/surf/lh.thickness", ""),
+        (f"{BETAS}/betas_session01.hdf5", f"{BETAS}/betas_session1.hdf5"),
+        (f"{BETAS}/betas_session02.nii.gz", f"{BETAS}/betas_session02.nii"),
+        (f"{ROI}/Kastner2015.nii.gz", f"{ROI}/Kastner2015.nii"),
+        (CAPTIONS, CAPTIONS.replace("annotations/", "annotations/annotations/")),
     ],
 )
-def test_a_new_file_counts_where_a_run_reads_it(
-    nsd: Path, stale: Stale, name: str, expected: str
+def test_another_form_in_the_place_of_a_file_counts(
+    nsd: Path, stale: Stale, name: str, other: str
+) -> None:
+    (nsd / other).parent.mkdir(exist_ok=True)
+    (nsd / name).rename(nsd / other)
+    assert stale() == ALL
+    assert (
+        f"{other}"
+        in _jobs(nsd, nsd.parent / "models")["01_data_prep_subj01"].facts["files"]
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{BETAS}/betas_session03.hdf5",
+        f"{BETAS}/betas_session01.hdf5.part",
+        f"{ROI}/floc-faces.nii.gz",
+        "nsddata/freesurfer/subj01/surf/lh.thickness",
+    ],
+)
+def test_a_file_that_this_run_does_not_read_makes_nothing_stale(
+    nsd: Path, stale: Stale, name: str
 ) -> None:
     _put(nsd / name, "something new")
-    assert stale() == expected
+    assert stale() == ""
+
+
+def test_a_file_that_appears_counts(nsd: Path) -> None:
+    models, name = nsd.parent / "models", f"{BETAS}/betas_session02.hdf5"
+    (nsd / name).unlink()
+    before = _jobs(nsd, models)["01_data_prep_subj01"]
+    _put(nsd / name)
+    assert _jobs(nsd, models)["01_data_prep_subj01"].key != before.key
 
 
 def test_one_subject_s_files_leave_the_others_alone(nsd: Path) -> None:

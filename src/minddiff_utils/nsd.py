@@ -83,6 +83,8 @@ NO_DATA = 9999
 #: Label volumes of the areas, and what maps are drawn on.
 _AREA_VOLUMES = ("Kastner2015", "prf-visualrois")
 _SURFACES = ("white", "inflated", "sulc", "full.flat.patch.3d")
+#: COCO's parts, whose captions are read.
+_SPLITS = ("train2017", "val2017")
 
 
 @dataclass(frozen=True)
@@ -217,26 +219,29 @@ class NsdTree:
         stands in for the other.
         """
         areas = [*_AREA_VOLUMES, *(("nsdgeneral",) if voxels == "nsdgeneral" else ())]
-        roi, labels = (
-            self.func_folder(subject) / "roi",
-            self.freesurfer_folder(subject, "label"),
-        )
-        found = [
+        betas, func = self.betas_folder(subject), self.func_folder(subject)
+        labels = self.freesurfer_folder(subject, "label")
+        stimuli = self.stimuli_folder()
+        named = [
             self.root / MARK,  # whether they were measured
-            *self.experiment_file("").glob("nsd_expdesign*.mat"),
-            *self.experiment_file("").glob("nsd_stim_info_merged*.csv"),
-            *self.stimuli_folder().glob("nsd_stimuli*.hdf5"),
-            *self.stimuli_folder().rglob("captions_*.json"),
-            *(self.subject_folder(subject) / "behav").glob("responses*.tsv"),
-            *self.func_folder(subject).glob("brainmask*.nii*"),
-            *(path for area in areas for path in roi.glob(f"*{area}*.nii*")),
-            *(path for area in areas for path in labels.glob(f"*{area}*ctab")),
-            *self.betas_folder(subject).glob("ncsnr*.nii*"),
+            self.experiment_file("nsd_expdesign.mat"),
+            self.experiment_file("nsd_stim_info_merged.csv"),
+            stimuli / "nsd_stimuli.hdf5",
+            *(stimuli / "annotations" / f"captions_{s}.json" for s in _SPLITS),
+            self.subject_folder(subject) / "behav" / "responses.tsv",
+            func / "brainmask.nii.gz",
+            betas / "ncsnr.nii.gz",
+            *(labels / f"{area}.mgz.ctab" for area in areas),
+            *(
+                betas / f"betas_session{session:02d}.{form}"
+                for session in sessions
+                for form in ("hdf5", "nii.gz")
+            ),
         ]
-        for path in self.betas_folder(subject).glob("betas_session*"):
-            if session_of(path) in sessions:
-                found.append(path)
-        return tuple(sorted(path for path in set(found) if path.is_file()))
+        found = [*map(find, named)]
+        for area in areas:
+            found += sides_of(func / "roi" / f"{area}.nii.gz")
+        return tuple(sorted({path for path in found if is_there(path)}))
 
     def files(self) -> tuple[Path, ...]:
         """Return every file of the tree, sorted."""
@@ -246,12 +251,19 @@ class NsdTree:
 
     def map_inputs(self, subject: int) -> tuple[Path, ...]:
         """Return the files there are of those from which notebook 06 draws maps."""
+        folder = self.subject_folder(subject) / "transforms"
         surfaces = self.freesurfer_folder(subject, "surf")
-        found = [
-            *(self.subject_folder(subject) / "transforms").glob("?h.*.mg?"),
-            *(p for kind in _SURFACES for p in surfaces.glob(f"?h.{kind}")),
+        named = [
+            path
+            for h in ("lh", "rh")
+            for path in (
+                *(folder / f"{h}.func1pt8-to-layerB{k}.mgz" for k in (1, 2, 3)),
+                folder / f"{h}.white-to-fsaverage.mgz",
+                *(surfaces / f"{h}.{kind}" for kind in _SURFACES),
+            )
         ]
-        return tuple(sorted(path for path in found if path.is_file()))
+        found = map(find, named)
+        return tuple(sorted({path for path in found if is_there(path)}))
 
     # Experiment
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from minddiff_utils.errors import DataError, system_words
 from minddiff_utils.nsd_facts import MARK
-from minddiff_utils.provenance import digest_file
+from minddiff_utils.provenance import SMALL_BYTES, digest_file
 
 __all__ = ["PARTS", "TRUTH", "Renewal", "find", "renewing"]
 
@@ -92,12 +92,13 @@ class Renewal:
 def find(root: Path, key: str) -> dict[str, Any] | None:
     """Return the facts of the folder if it was made under `key` and is whole.
 
-    Whole means that every file that was written is there with its size.
+    Whole means that every file that was written is there with its size and, where it is
+    small, its content.
     """
     record = _read(root)
     if record.get("key") != key:
         return None
-    if not all(_size(root / k) == _stated(v[0]) for k, v in record["files"].items()):
+    if not all(_is_whole(root / k, v[0]) for k, v in record["files"].items()):
         return None
     _discard(root)
     facts: dict[str, Any] = record["facts"]
@@ -175,6 +176,15 @@ def _size(path: Path) -> int:
         return path.stat().st_size if path.is_file() else -1
     except OSError:
         return -1
+
+
+def _is_whole(path: Path, content: str) -> bool:
+    size = _size(path)
+    if size != _stated(content) or size >= SMALL_BYTES:
+        return size == _stated(content)
+    with suppress(OSError):
+        return _content(path) == content
+    return False
 
 
 def _check_ours(root: Path) -> None:
