@@ -232,6 +232,18 @@ def test_a_session_that_does_not_fit_its_images_is_found(
         assert found[1] < 0.25 * found[2]
 
 
+def test_a_session_of_much_noise_is_not_a_strange_one(rng: np.random.Generator) -> None:
+    """It agrees with the others in a fifth of what they do, but beyond chance."""
+    z, session, image = shown(rng, 6, 0.8)
+    own = session == 2
+    z[own] = 0.2 * z[own] + np.sqrt(1 - 0.2**2) * rng.normal(size=z[own].shape)
+    assert strange_sessions(z, session, image) is None
+    z[own] = rng.normal(size=z[own].shape)
+    found = strange_sessions(z, session, image)
+    assert found is not None
+    assert found[0] == (2,)
+
+
 def test_nothing_is_said_of_noise_or_of_two_sessions(rng: np.random.Generator) -> None:
     for n_sessions, ncsnr in ((6, 0.0), (2, 0.8)):
         z, session, image = shown(rng, n_sessions, ncsnr)

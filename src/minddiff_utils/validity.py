@@ -40,9 +40,10 @@ _FEW = 2
 #: Correlation of stored and recomputed ncsnr, and the sessions that it takes: with 30
 #: sessions or more, thousands of images have three trials and both hardly have noise.
 LEAST_AGREEMENT, _ENOUGH_SESSIONS = 0.9, 30
-#: A session is strange whose responses to repeated images agree with the others' less
-#: than this share of what is highest, where that is so many standard errors.
-_STRANGE, _CLEAR = 0.25, 8.0
+#: A session is strange whose responses to repeated images agree with the others' no
+#: more than by chance (in standard errors) and less than this share of what is highest,
+#: where that is clear (in standard errors). A drowsy session agrees little, but does.
+_CHANCE, _STRANGE, _CLEAR = 4.0, 0.25, 8.0
 _INT16 = np.iinfo(np.int16)
 
 
@@ -173,7 +174,8 @@ def strange_sessions(
         return None
     mean = np.array([r[pairs].mean() for pairs in own])
     error = np.array([r[pairs].std() / np.sqrt(pairs.sum()) for pairs in own])
-    best, strange = float(mean.max()), mean < _STRANGE * mean.max()
+    best = float(mean.max())
+    strange = (mean < _STRANGE * best) & (mean < _CHANCE * error)
     if not strange.any() or best < _CLEAR * error[strange].max():
         return None
     return tuple(numbers[strange].tolist()), float(mean[strange].max()), best
