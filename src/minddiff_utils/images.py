@@ -110,15 +110,14 @@ def resize_tensor(x: "torch.Tensor", size: int) -> "torch.Tensor":
 
     Bicubic with antialiasing, which is linear and separable: A x Bᵀ with one fixed
     matrix per side. torch's own operation has no deterministic gradient on a GPU, two
-    matrix products have. Unchanged where the size fits. Values may leave [-1, 1]
+    matrix products have; in float64, as those of float32 may be TF32 there. Unchanged
+    where the size fits. Values may leave [-1, 1]
     by the kernel's overshoot and are not clipped, so that gradients survive.
     """
     if x.shape[-2:] == (size, size):
         return x
-    down, across = (
-        _resampling(side, size).to(x.device, x.dtype) for side in x.shape[-2:]
-    )
-    return down @ x @ across.mT
+    down, across = (_resampling(side, size).to(x.device) for side in x.shape[-2:])
+    return (down @ x.double() @ across.mT).to(x.dtype)
 
 
 @lru_cache(maxsize=16)
