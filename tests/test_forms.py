@@ -241,3 +241,14 @@ def test_a_fast_disk_is_read_voxel_by_voxel(
     mask = written.kastner > 5
     found = NsdTree(written.root).betas(2, 1, mask, "hdf5")
     np.testing.assert_array_equal(found, written.betas[0][mask].T)
+
+
+def test_without_ncsnr_the_recomputed_one_is_used_and_said(
+    broken: NsdTree, caplog: pytest.LogCaptureFixture
+) -> None:
+    (broken.root / BETAS / "ncsnr.nii.gz").unlink()
+    ready = prepare_responses(broken, 2, DATA)
+    known = np.isfinite(ready.ncsnr_recomputed)
+    np.testing.assert_array_equal(ready.ncsnr[known], ready.ncsnr_recomputed[known])
+    assert ready.counts["voxels without ncsnr in the file"] == len(ready.ncsnr)
+    assert "ncsnr recomputed from the trials read is used" in caplog.text

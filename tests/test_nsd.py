@@ -521,11 +521,11 @@ def test_problems_lists_each_problem_once_and_none_of_a_sound_tree(
     broken: NsdTree,
 ) -> None:
     assert broken.problems(2, N_SESSIONS) == []
-    (broken.root / BETAS / "ncsnr.nii.gz").unlink()
+    (broken.root / FUNC / "brainmask.nii.gz").unlink()
     found = broken.problems(2, 3)
     assert len(found) == 2
     assert "session 3" in found[0]
-    assert "ncsnr" in found[1]
+    assert "brainmask" in found[1]
 
 
 # --- into preparation ---------------------------------------------------------------

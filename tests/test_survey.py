@@ -290,9 +290,9 @@ REQUIRED = {
     KASTNER,
     f"{FUNC}/roi/prf-visualrois.nii.gz",
     f"{FUNC}/brainmask.nii.gz",
-    f"{BETAS}/ncsnr.nii.gz",
 }
 OPTIONAL = {
+    f"{BETAS}/ncsnr.nii.gz",
     f"{FUNC}/roi/nsdgeneral.nii.gz",
     RESPONSES,
     f"{SURF}/lh.inflated",

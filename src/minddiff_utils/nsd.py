@@ -531,6 +531,10 @@ class NsdTree:
         with guard(path, "Brain mask"):
             return np.asarray(load_image(path).affine, np.float64)
 
+    def has_ncsnr(self, subject: int) -> bool:
+        """Return whether there is a file of ncsnr, which trials can stand in for."""
+        return is_there(find(self.betas_folder(subject) / "ncsnr.nii.gz"))
+
     def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
         path = find(self.betas_folder(subject) / "ncsnr.nii.gz")
@@ -690,7 +694,8 @@ class NsdTree:
         grid = self.brainmask(subject).shape
         for name in ("Kastner2015", "prf-visualrois"):
             check_shape(self.roi(subject, name).shape, grid, f"Region volume {name}")
-        check_shape(self.ncsnr(subject).shape, grid, "Noise-ceiling SNR")
+        if self.has_ncsnr(subject):
+            check_shape(self.ncsnr(subject).shape, grid, "Noise-ceiling SNR")
 
 
 def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:

@@ -686,6 +686,20 @@ def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
     return np.where(unknown, substitute, stored).astype(np.float32), int(unknown.sum())
 
 
+def _stored_ncsnr(tree: NsdTree, subject: int, grid: tuple[int, ...]) -> Matrix:
+    """Return NSD's ncsnr on the grid; NaN throughout where there is no such file."""
+    if not tree.has_ncsnr(subject):
+        logger.warning(
+            "subject %d has no ncsnr.nii.gz: ncsnr recomputed from the trials read is"
+            " used in its place",
+            subject,
+        )
+        return np.full(grid, np.nan, np.float32)
+    snr = tree.ncsnr(subject)
+    check_shape(snr.shape, grid, f"ncsnr of subject {subject}")
+    return snr
+
+
 def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Responses:
     """Read and prepare one subject's responses, in the voxels that `data` names.
 
@@ -699,8 +713,7 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
     trials = tree.trials(subject, numbers[-1]).of(numbers)
     areas = _read_voxels(tree, subject, data.voxels)
     mask = areas >= 0
-    snr = tree.ncsnr(subject)
-    check_shape(snr.shape, areas.shape, f"ncsnr of subject {subject}")
+    snr = _stored_ncsnr(tree, subject, areas.shape)
     raw, held = _read_trials(tree, subject, numbers, mask)
     image, n_repeats = _count_repeats(trials, held)
     prepared = _prepare_trials(raw, trials, _fit_rows(trials, data), held)

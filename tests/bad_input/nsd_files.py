@@ -231,7 +231,6 @@ CASES = {
     "ncsnr below zero": _case(
         NCSNR, volume(lambda v: v * 0 - 1), "negative or infinite", REPLACE
     ),
-    "ncsnr gone": _case(NCSNR, gone, "not found", NAME),
     "ncsnr on another grid": _case(
         NCSNR, volume(lambda v: v[1:]), "has shape", "is expected", "ncsnr"
     ),

@@ -137,7 +137,7 @@ def _betas(
 ) -> list[Wanted]:
     folder = f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/{version}"
     return [
-        _file(f"{folder}/ncsnr.nii.gz", "noise ceiling"),
+        _file(f"{folder}/ncsnr.nii.gz", "noise ceiling", optional=True),
         *(
             _file(f"{folder}/betas_session{k:02d}.{form}", "responses of one session")
             for k in sessions

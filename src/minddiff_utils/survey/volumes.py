@@ -25,6 +25,7 @@ __all__ = ["Grid", "Volumes", "look_at_volumes"]
 IntArray = npt.NDArray[np.int64]
 Grid = tuple[int, ...]
 
+_AREA_FILES = ("Kastner2015", "prf-visualrois")
 #: What the voxels of each volume hold.
 _HELD = {
     "brain mask": "0 and 1",
@@ -66,7 +67,7 @@ def look_at_volumes(scope: Scope, subject: int) -> Volumes:
     for name, known in paths.items():
         path = sides_of(known)[0]
         text = f"{size}, with {_HELD[name]}"
-        optional = name == "nsdgeneral" and scope.voxels != name
+        optional = name not in ("brain mask", *_AREA_FILES, scope.voxels)
         item = Item(subject, name, path, text, optional)
         looks[name] = look(scope, item, _read_volume, scope, subject, name, path)
     shapes = Counter(v.shape for _, v in looks.values() if v is not None)
