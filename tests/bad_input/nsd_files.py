@@ -3,6 +3,7 @@
 Each is a file of an in-silico folder of NSD's own layout.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ _XYZ = (None, None, None)
 
 def prepare(world: World) -> None:
     world.play("01")
+
+
+def gone_in_all_forms(path: Path) -> None:
+    """Delete a volume of regions, and those of its hemispheres."""
+    for form in path.parent.glob(f"*{path.name}"):
+        form.unlink()
 
 
 def _case(
@@ -253,7 +260,7 @@ CASES = {
     "drawn regions on another grid": _case(
         PRF, volume(lambda v: v[:, 1:]), "has shape", "is expected", "prf-visualrois"
     ),
-    "drawn regions gone": _case(PRF, gone, "not found", NAME),
+    "drawn regions gone": _case(PRF, gone_in_all_forms, "not found", NAME),
     "colour table in words": _case(CTAB, words("1 V1v", "one V1v"), "truncated", AGAIN),
     "colour table not UTF-8": _case(
         CTAB, holds(b"1 V1v\n2 \xff\n"), "truncated", AGAIN
