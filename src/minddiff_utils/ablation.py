@@ -39,6 +39,7 @@ __all__ = [
     "iteration_name",
     "k_name",
     "layers_name",
+    "shorter",
     "with_k",
 ]
 
@@ -180,14 +181,14 @@ def ablation_images(
         layers_name(layers): guided.model_copy(update={"layers_fast": layers})
         for layers in wanted.layers
     }
-    settings |= {iteration_name(n): _shorter(stage2, n) for n in wanted.iterations}
+    settings |= {iteration_name(n): shorter(stage2, n) for n in wanted.iterations}
     return made | {
         name: align_images(run, backbone, first, config)
         for name, config in settings.items()
     }
 
 
-def _shorter(config: Stage2Config, n_iter: int) -> Stage2Config:
+def shorter(config: Stage2Config, n_iter: int) -> Stage2Config:
     """Return the loop with `n_iter` iterations, of which the last image counts."""
     fewer = {"n_iter": n_iter, "n_iter_fast": None, "n_candidates": 2}
     return config.model_copy(update={**fewer, "n_candidates_fast": None})

@@ -323,9 +323,38 @@ def _plan(args: argparse.Namespace) -> None:
         rows.append(_plan_row(one, hours, at_once))
     for line in _aligned(rows):
         _say(line)
+    for line in _plan_whole(profile, each, rates):
+        _say(line)
     notes = _plan_notes(found, profile)
     for line in (*notes, *_plan_space(profile), *_plan_rehearsed(profile)):
         _say(line)
+
+
+def _plan_whole(
+    profile: Profile, n_images: Sequence[int], rates: "Rates | None"
+) -> list[str]:
+    """Return what notebooks 03 and 04 run for all subjects, row by row, and the sum."""
+    from minddiff_utils import cost, workload
+
+    known = profile.models.backbone == "sd14"
+    rows: list[tuple[str, ...]] = [
+        ("condition", "images", "U-Net evaluations", "gradients", "device h", "")
+    ]
+    whole, hours = cost.Counts(), 0.0
+    subjects = [workload.conditions(profile, n) for n in n_images]
+    for same in zip(*subjects, strict=True):
+        one, own = same[0], None
+        counts = sum((each.counts for each in same), cost.Counts())
+        if known and rates is not None:
+            own = counts.weigh(rates.seconds, one.work.memory) / 3600
+            hours += own
+        whole += counts
+        n = sum(each.n_images for each in same)
+        unet = (f"{counts.unet_forwards:,}", f"{counts.unet_backwards:,}")
+        rows.append((one.name, f"{n:,}", *unet, _number(own), ""))
+    unet = (f"{whole.unet_forwards:,}", f"{whole.unet_backwards:,}")
+    rows.append(("all", "", *unet, _number(hours or None), ""))
+    return ["Notebooks 03 and 04, all subjects:", *map(str.rstrip, _aligned(rows))]
 
 
 def _rates(args: argparse.Namespace, profile: Profile) -> "Rates | None":
