@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minddiff_utils import store
 from minddiff_utils.claims import CLAIMS, COLUMNS
-from minddiff_utils.runner import GRAPH
+from minddiff_utils.config import load_profile
+from minddiff_utils.runner import GRAPH, make_plan, run_plan
 from tests import faults
 
 LIMIT_S = 1800  # six times what two busy cores need
@@ -70,6 +73,37 @@ def test_batches_of_one_notebook_outlive_another(smoke: Smoke) -> None:
     for only in ("03", "04"):
         faults.run_through(root, "--jobs", "1", "--only", only, "--force")
         assert faults.lost(before, faults.batches(root)) == []
+
+
+def _with_every_cell_twice(folder: Path) -> None:
+    """Write the notebooks with each code cell but the parameters followed by itself."""
+    for notebook in GRAPH:
+        name = f"{notebook.stem}.ipynb"
+        page = nbformat.read(faults.REPOSITORY / "notebooks" / name, as_version=4)
+        cells = []
+        for cell in page.cells:
+            cells.append(cell)
+            tags = cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and "parameters" not in tags:
+                cells.append(nbformat.v4.new_code_cell(cell.source))
+        page.cells = cells
+        nbformat.write(page, folder / name)
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_every_cell_can_be_run_twice_with_the_same_files(
+    smoke: Smoke, tmp_path: Path
+) -> None:
+    """On a finished run, so that images are there and tables are made again."""
+    source, root = tmp_path / "notebooks", tmp_path / "root"
+    source.mkdir()
+    _with_every_cell_twice(source)
+    shutil.copytree(smoke.undisturbed, root, symlinks=True)
+    tree = store.Tree(root, "smoke", root / "data" / "smoke" / "nsd")
+    plan = make_plan(load_profile("smoke"), tree, {}, source=source)
+    run_plan(plan, n_jobs=1, force=True, say=lambda _: None)
+    found, expected = faults.results(root), faults.results(smoke.undisturbed)
+    assert faults.differences(found, expected) == []
 
 
 @pytest.mark.timeout(LIMIT_S)
