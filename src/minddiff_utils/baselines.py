@@ -262,8 +262,8 @@ def read_condition(
         image = store.read_png(folder / f"{number}.png")
         if image.shape != shape:
             raise StoreError(
-                f"{folder} holds images of different sizes: delete it and run notebooks"
-                " 03 and 04 again."
+                f"{folder} holds images of different sizes: move it away and run"
+                " notebooks 03 and 04 again."
             )
         images[row] = image
     return Condition(method, np.array(found, dtype=np.int64), images)

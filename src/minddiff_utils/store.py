@@ -824,7 +824,7 @@ def _reading(path: Path, *, is_proven: bool = False) -> Iterator[None]:
     a damaged one, and a flipped bit in a number would be read as another number.
     """
     _require(path)
-    remedy = "delete it and run again"
+    remedy = "move it away and run again"
     found = "is damaged and cannot be read"
     with reading(path, StoreError, found=found, remedy=remedy):
         stated = None if is_proven else _read_manifest(path).get("sha256")
@@ -835,7 +835,7 @@ def _reading(path: Path, *, is_proven: bool = False) -> Iterator[None]:
 
 def _lacks(path: Path, names: Iterable[str]) -> StoreError:
     listed = ", ".join(sorted(names))
-    return StoreError(f"{path} lacks {listed}: delete it and run again.")
+    return StoreError(f"{path} lacks {listed}: move it away and run again.")
 
 
 class _Arrays(dict[str, Array]):

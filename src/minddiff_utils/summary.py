@@ -306,7 +306,9 @@ def _printed(run: store.Run, name: str, caption: str) -> TableItem:
     ]
     rows = [line.split(" | ") for line in cells]
     if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise StoreError(f"{path} holds no table: delete it and run notebook 05 again.")
+        raise StoreError(
+            f"{path} holds no table: move it away and run notebook 05 again."
+        )
     return TableItem(name, pd.DataFrame(rows[1:], columns=rows[0]), caption)
 
 

@@ -97,7 +97,7 @@ def _case(
     path: str,
     damage: Damage,
     found: str = DAMAGED,
-    remedy: str = "delete it and run",
+    remedy: str = "move it away and run",
     names: str = "",
 ) -> Case:
     return Case(act, found, remedy, path, unlisted(damage), names)
@@ -105,7 +105,7 @@ def _case(
 
 def _changed(act: Act, path: str, damage: Damage) -> Case:
     """Return the case of a file that is not what its manifest says."""
-    return Case(act, DAMAGED, "delete it and run again", path, damage)
+    return Case(act, DAMAGED, "move it away and run again", path, damage)
 
 
 CASES = {
@@ -234,7 +234,7 @@ CASES = {
         IMAGE,
         png((4, 4, 3)),
         "different sizes",
-        "delete it and run notebooks 03",
+        "move it away and run notebooks 03",
         "stage2",
     ),
     "a notebook's record cut short": _case(

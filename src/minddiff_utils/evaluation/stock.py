@@ -172,5 +172,5 @@ def _seconds(path: Path) -> float:
         return float(json.loads(store.read_bytes(path))["seconds"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(
-            f"{path} is damaged and tells no seconds: delete it and run again."
+            f"{path} is damaged and tells no seconds: move it away and run again."
         ) from error

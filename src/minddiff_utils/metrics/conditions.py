@@ -327,7 +327,7 @@ def _rows(condition: Condition, position: Mapping[int, int]) -> slice | list[int
     if missing:
         raise DataError(
             f"{condition.method} holds images {missing[:5]} that have no true image: "
-            "delete that folder and run the notebook that writes it again."
+            "move that folder away and run the notebook that writes it again."
         )
     rows = [position[int(i)] for i in condition.nsd_id]
     return slice(None) if rows == list(range(len(position))) else rows
