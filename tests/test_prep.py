@@ -388,6 +388,9 @@ class MemoryTree(NsdTree):
 
     def check_sessions(self, *_: object) -> None: ...
 
+    def has_ncsnr(self, _: object) -> bool:
+        return True
+
     def sessions_of(self, _: object, asked: Sequence[int]) -> Sequence[int]:
         return asked
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from minddiff_utils import store
+from minddiff_utils.config import project_root
 from minddiff_utils.errors import ConfigError, StoreError
 from tests import faults
 
@@ -287,6 +288,9 @@ def test_models_lie_where_the_profile_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    shipped = project_root() / "data" / "models"
+    assert store.start("smoke").tree.models == shipped  # the root has none
+    (tmp_path / "data" / "models").mkdir(parents=True)
     assert store.start("smoke").tree.models == tmp_path / "data" / "models"
     elsewhere = {"models.path": str(tmp_path / "of mine")}
     assert store.start("smoke", overrides=elsewhere).tree.models == tmp_path / "of mine"

@@ -231,7 +231,7 @@ class NsdTree:
             self.subject_folder(subject) / "behav" / "responses.tsv",
             func / "brainmask.nii.gz",
             betas / "ncsnr.nii.gz",
-            *(labels / f"{area}.mgz.ctab" for area in areas),
+            *(labels / f"{area}.mgz.ctab" for area in _AREA_VOLUMES),
             *(
                 betas / f"betas_session{session:02d}.{form}"
                 for session in sessions

@@ -373,7 +373,7 @@ def why(job: Job, tree: Tree) -> str:
     record = _read_record(path)
     if record is None:
         return "its record is damaged"
-    if record["key"] != job.key:
+    if record["key"] != _expected(job, tree):
         return _changes(job, record.get("facts"))
     if record.get("simulated", {}) != (now := _simulated(job, tree)):
         return _files_changed(now, record.get("simulated"))
@@ -569,9 +569,26 @@ def _before(job: Job, tree: Tree) -> dict[str, str]:
     found = {}
     for name, key in job.facts.get("before", {}).items():
         record = _read_record(tree.notebooks / f"{name}.run.json") or {}
-        keys = [record.get("key", "none"), record.get("result", "none")]
+        keys = [record.get("key", _NEVER), record.get("result", _NEVER)]
         found[name] = key if key in keys else keys[0]
     return found
+
+
+def _expected(job: Job, tree: Tree) -> str:
+    """Return the key that a current record has.
+
+    A job before this one that no runner has ever run is `_NEVER` in it.
+    """
+    before = job.facts.get("before", {})
+    lacking = {n for n in before if not (tree.notebooks / f"{n}.run.json").exists()}
+    if not lacking:
+        return job.key
+    known = {name: _NEVER if name in lacking else key for name, key in before.items()}
+    return provenance.digest_json(dict(job.facts) | {"before": known})
+
+
+#: In the place of the key of a job that has no record.
+_NEVER = "none"
 
 
 def _simulated(job: Job, tree: Tree) -> dict[str, str]:

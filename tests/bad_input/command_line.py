@@ -110,20 +110,22 @@ CASES = {
         MARK,
     ),
     "a link to no NSD folder": Case(
-        (*NSD, f"{{root}}/{MARK}"), "not found", "--nsd-root", MARK, a_dangling_link
+        (*NSD, f"{{root}}/{MARK}"), "a link to nothing", "mend", MARK, a_dangling_link
     ),
     "a file to be surveyed": Case(
         ("check", f"{{root}}/{MARK}"), "is no folder", "give the path", MARK
     ),
     "a loop to be surveyed": Case(
-        ("check", f"{{root}}/{MARK}"), "is no folder", "give the path", MARK, a_loop
+        ("check", f"{{root}}/{MARK}"), "cannot be read", "mend the link", MARK, a_loop
     ),
     # minddiff plan
     "rates of a folder": Case(
-        PLAN, "cannot be read", "write one with", "rates.json", a_folder
+        PLAN, "cannot be read", "move the folder aside", "rates.json", a_folder
     ),
     "rates that are gone": Case(PLAN, "not found", "write one", "rates.json", gone),
-    "rates in a loop": Case(PLAN, "not found", "write one", "rates.json", a_loop),
+    "rates in a loop": Case(
+        PLAN, "cannot be read", "mend the link", "rates.json", a_loop
+    ),
     "rates cut short": Case(PLAN, "no file of rates", "write one", "rates.json", cut),
     "rates without seconds": Case(
         PLAN, "seconds", "write one", "rates.json", words('"seconds"', '"hours"')

@@ -32,9 +32,9 @@ def _case(found: str, remedy: str, damage: Damage, names: str = "") -> Case:
 
 CASES = {
     "gone": _case("does not exist", "use one of demo, nsd", gone, "'smoke'"),
-    "a folder": _case("cannot be read (Is a directory)", "restore", a_folder),
-    "a loop": _case("cannot be read", "restore the file", a_loop),
-    "a link to nothing": _case("cannot be read", "restore the file", a_dangling_link),
+    "a folder": _case("cannot be read (Is a directory)", "move the folder", a_folder),
+    "a loop": _case("cannot be read", "mend the link", a_loop),
+    "a link to nothing": _case("cannot be read", "put it there", a_dangling_link),
     "cut short": _case("is", "mend", cut),
     "not UTF-8": _case("not valid YAML", "save it as UTF-8", holds(b"name: \xff")),
     "a null byte": _case("not valid YAML", "mend it there", holds("name: \0")),
