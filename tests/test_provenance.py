@@ -1,6 +1,8 @@
 """What a notebook's artefacts depend on: the code it reaches, and no other."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,3 +257,27 @@ def test_a_name_made_at_run_time_reaches_the_whole_package(small: Package) -> No
 def test_modules_that_only_draw_can_be_left_out() -> None:
     digests = [provenance.code_digest("04_stage2", drawing=d) for d in (True, False)]
     assert digests[0] != digests[1]
+
+
+_DIGESTS = """
+from minddiff_utils import provenance
+from minddiff_utils.runner import GRAPH
+for notebook in GRAPH:
+    for drawing in (True, False):
+        print(provenance.code_digest(notebook.stem, drawing=drawing))
+"""
+
+
+def test_digests_do_not_depend_on_the_order_of_a_set() -> None:
+    """Python hashes names anew in each process, unless told otherwise."""
+    said = []
+    for seed in ("0", "1", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", _DIGESTS],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        )
+        said.append(done.stdout)
+    assert len(said[0].split()) == 2 * len(GRAPH)
+    assert said[1:] == said[:1] * 2

@@ -459,7 +459,7 @@ def _parsed(name: str, text: str) -> _Module:
         if for_types or isinstance(statement, (ast.Import, ast.ImportFrom)):
             continue
         names = _bound_by(statement) - imported.keys()
-        for each in names:
+        for each in sorted(names):  # in one order, as `text` writes the last of them
             defined.setdefault(each, []).append(statement)
         if not names or not isinstance(statement, _DEFINES):
             acts.append(statement)
