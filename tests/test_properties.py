@@ -317,6 +317,8 @@ def _number(kind: type, rules: list[Any]) -> st.SearchStrategy[Any]:
                 high = value
             case annotated_types.Lt(lt=value):
                 high, open_high = value, True
+    if kind is bool:
+        return st.booleans()
     if kind is int:
         return st.integers(math.floor(low) + open_low, math.ceil(high) - open_high)
     assert kind is float

@@ -61,7 +61,7 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         ("summary.py", "Return", "06"),
         # what makes numbers: all that comes after
         ("prep.py", "def prepare_responses(", "00 01 02 03 04 05 06"),
-        ("prep.py", "def leak_report(", "01 02 03 04 05 06"),
+        ("leaks.py", "def leak_report(", "01 02 03 04 05 06"),
         ("decoders/solvers.py", "def ", "02 03 04 05 06"),
         ("decoders/voxel_selected.py", "def fit(", "02 03 04 05 06"),
         ("diffusion.py", "def sample(", "03 04 05 06"),

@@ -153,8 +153,8 @@ def read_trouble(error: BaseException) -> str | None:
     The file itself may be whole. Libraries hide what the system said in a paragraph, or
     in the error before theirs. An invalid argument is what damaged files make them ask.
 
-    >>> read_trouble(OSError("unable to lock file, errno = 11"))[:47]
-    'cannot be read (Resource temporarily unavailable'
+    >>> read_trouble(OSError("unable to lock file, errno = 11"))[:31]
+    'cannot be read (Resource tempor'
     """
     number = _system_number(error)
     if number is None:

@@ -34,7 +34,7 @@ import numpy as np
 from scipy.io import loadmat
 found = loadmat(sys.argv[1], variable_names=sys.argv[2:])
 kept = {k: np.asarray(v) for k, v in found.items() if isinstance(v, np.ndarray)}
-kept = {k: v.astype(str) if v.dtype.hasobject else v for k, v in kept.items()}
+kept = {k: np.full(v.shape, "cell") if v.dtype.hasobject else v for k, v in kept.items()}
 buffer = BytesIO()
 np.savez(buffer, **kept)
 sys.stdout.buffer.write(buffer.getvalue())

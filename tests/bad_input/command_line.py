@@ -67,7 +67,7 @@ CASES = {
         names="--set",
     ),
     "a setting of no day": Case(
-        (*SET, "seed=2001-99-99"), "not valid YAML", "mend", names="--set"
+        (*SET, "seed=2001-99-99"), "must be a valid integer", "mend", names="seed"
     ),
     "a setting of no whole number": Case(
         (*SET, "seed=!!int x"), "not valid YAML", "mend", names="--set"

@@ -105,7 +105,7 @@ CASES = {
         UNET, a_file_for_its_folder, "named in SHA256SUMS but missing", names="unet"
     ),
     "listed weights cut short": _case(CLIP, _listed(cut), "does not fit its config"),
-    "listed weights empty": _case(CLIP, _listed(holds("")), "does not fit its config"),
+    "listed weights empty": _case(CLIP, _listed(holds("")), "is empty"),
     "listed weights of a huge header": _case(
         CLIP, _listed(holds(b"\xff" * 16)), "does not fit its config"
     ),

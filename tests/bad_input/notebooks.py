@@ -37,7 +37,7 @@ CASES = {
     "a loop": _case("is missing", "restore the notebook", a_loop),
     "a link to nothing": _case("is missing", "restore", a_dangling_link),
     "cut short": _case("no notebook", "restore", cut),
-    "empty": _case("no notebook", "restore", holds("")),
+    "empty": _case("is empty", "restore", holds("")),
     "not UTF-8": _case("no notebook", "restore", holds(b"\xff\xfe{}")),
     "a list": _case("no notebook", "restore", holds("[1]")),
     "without cells": _case("no notebook", "restore", holds('{"nbformat": 4}')),

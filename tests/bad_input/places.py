@@ -108,6 +108,6 @@ CASES = {
         "could not be written",
     ),
     "a root that is a file": _case(
-        "rates.json", elsewhere, holds("x"), "does not exist", remedy="run the notebook"
+        "rates.json", elsewhere, holds("x"), "must be a folder", remedy="set it anew"
     ),
 }

@@ -56,7 +56,9 @@ CASES = {
         "mend",
         words("seed: 2308", "seed: !!python/object/apply:os.getpid []"),
     ),
-    "no day": _case("month must be", "mend", words("seed: 2308", "seed: 2001-99-99")),
+    "no day": _case(
+        "must be a valid integer", "mend", words("seed: 2308", "seed: 2001-99-99")
+    ),
     "no truth": _case(
         "not valid YAML", "mend", words("seed: 2308", "seed: !!bool maybe")
     ),

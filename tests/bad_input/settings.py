@@ -28,7 +28,7 @@ CASES = {
     ),
     "a text for a number": Case(
         starts(overrides={"data.sessions": "1"}),
-        "must be a valid integer",
+        "must be 1 to 40, or all",
         "mend the override",
         names="data.sessions",
     ),

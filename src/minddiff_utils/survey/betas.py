@@ -60,7 +60,10 @@ def look_at_betas(
         there.add(session)
         if finding.state == "ok":
             well.add(session)
-    findings += [_stood_in(f) if s in well else f for s, f in files]
+    for session, finding in files:
+        bad = finding.state in ("damaged", "unreadable") and session in well
+        gives_way = bad and _gives_way(scope, (subject, session), finding, volumes)
+        findings.append(_stood_in(finding) if gives_way else finding)
     for session in sorted(set(asked) - there):
         path = folder / f"betas_session{session:02d}.hdf5"
         item = Item(
@@ -70,10 +73,27 @@ def look_at_betas(
     return findings, well
 
 
+def _gives_way(
+    scope: Scope, where: tuple[int, int], finding: Finding, volumes: Volumes
+) -> bool:
+    """Return whether a run reads a session's other container in place of a bad file.
+
+    It reads the hdf5 where there is one, and gives up one that cannot be read; numbers
+    that are no data are refused in notebook 01.
+    """
+    if finding.path is None or finding.path.suffix.lower() != ".hdf5":
+        return True
+    if volumes.areas is None:
+        return False
+    try:
+        scope.tree.betas(*where, _every_nth(volumes.areas >= 0, 1), "hdf5")
+    except DataError:
+        return True
+    return False
+
+
 def _stood_in(finding: Finding) -> Finding:
     """Return the finding about a file whose other container is sound and read."""
-    if finding.state not in ("damaged", "unreadable"):
-        return finding
     remedy = f"{finding.remedy}; until then the other container is read in its place"
     return replace(finding, state="unexpected", remedy=remedy)
 
