@@ -34,7 +34,9 @@ import numpy as np
 from scipy.io import loadmat
 found = loadmat(sys.argv[1], variable_names=sys.argv[2:])
 kept = {k: np.asarray(v) for k, v in found.items() if isinstance(v, np.ndarray)}
-kept = {k: np.full(v.shape, "cell") if v.dtype.hasobject else v for k, v in kept.items()}
+for name, value in kept.items():
+    if value.dtype.hasobject:
+        kept[name] = np.full(value.shape, "cell")
 buffer = BytesIO()
 np.savez(buffer, **kept)
 sys.stdout.buffer.write(buffer.getvalue())
