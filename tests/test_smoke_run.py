@@ -17,6 +17,7 @@ from minddiff_utils.claims import CLAIMS, COLUMNS
 from minddiff_utils.config import load_profile
 from minddiff_utils.runner import GRAPH, make_plan, run_plan
 from tests import faults
+from tests.hostile import give_settings
 
 LIMIT_S = 1800  # six times what two busy cores need
 N_KILLS = 3
@@ -24,7 +25,10 @@ N_KILLS = 3
 
 @dataclass(frozen=True)
 class Smoke:
-    """Two roots in which smoke was run to its end, one of them with kills."""
+    """Two roots in which smoke was run to its end, one of them with kills.
+
+    That one ran on a machine full of a user's settings, too.
+    """
 
     undisturbed: Path
     killed: Path
@@ -36,12 +40,16 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
     undisturbed = faults.start(first, "--jobs", "1")
     log, rng = faults.Kills(), np.random.default_rng(2308)
-    for _ in range(N_KILLS):
-        # of one job at a time no kernel stands by, whose death would stop nothing
-        before = faults.batches(second)
-        faults.kill_once(second, rng, 45.0, log, "--jobs", "1")
-        log.lost_batches += faults.lost(before, faults.batches(second))
-    faults.run_through(second, "--jobs", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        # what a user has set up changes no byte either
+        for name, value in give_settings(tmp_path_factory.mktemp("home")).items():
+            patch.setenv(name, value)
+        for _ in range(N_KILLS):
+            before = faults.batches(second)
+            # of one job at a time no kernel stands by, whose death would stop nothing
+            faults.kill_once(second, rng, 45.0, log, "--jobs", "1")
+            log.lost_batches += faults.lost(before, faults.batches(second))
+        faults.run_through(second, "--jobs", "1")
     said, _ = undisturbed.communicate(timeout=LIMIT_S)
     assert undisturbed.returncode == 0, said
     return Smoke(first, second, log)
