@@ -1,4 +1,4 @@
-"""Data as people have them are looked at before anything runs.
+"""Data as people have them run from notebook 01 to the report.
 
 In-silico folders stand in for NSD: small, of noise, with what some subjects lack.
 """
@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from minddiff_utils.cli import main
@@ -15,8 +16,9 @@ from minddiff_utils.config import SimulationConfig
 from minddiff_utils.insilico import writer
 from tests.bad_input.world import SMALL, speckle
 
-#: A subject who came to all sessions, and one who did not.
-SESSIONS = {1: 2, 4: 1}
+#: Subjects who came to all sessions, to fewer and to fewest, as in NSD (40, 32, 30).
+SESSIONS = {1: 3, 3: 2, 4: 1}
+LIMIT_S = 1800
 #: The profile nsd, as small as it goes.
 TINY = SMALL | {
     "data.sessions": "all",
@@ -95,3 +97,36 @@ def test_all_that_is_needed_and_missing_is_said_before_anything_runs(
     assert not list(tmp_path.rglob("*.ipynb"))
     # what is not asked for is not missed
     assert run(root, "--only", "06", "--dry-run", subjects=(4,)) == 0
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_subjects_of_different_sessions_and_files_run_together_to_the_report(
+    nsd: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    root = tmp_path / "lab"
+    shutil.copytree(nsd, root, copy_function=lambda a, b: Path(b).hardlink_to(a))
+    delete(
+        root,
+        "nsddata/freesurfer/subj*",  # surfaces and colour tables
+        "nsddata/ppdata/subj*/transforms",
+        "nsddata_betas/ppdata/subj04/**/*.hdf5",
+        "nsddata_betas/ppdata/subj04/**/ncsnr.nii.gz",
+    )
+    run(root, subjects=tuple(SESSIONS))
+    out, error = capsys.readouterr()
+    assert "optional missing: subject 1: lh.white" in out, error
+    assert "failed" not in error, error  # what noise says of claims is no matter here
+    figures = tmp_path / "figures" / "nsd"
+    page = (figures / "report.html").read_text(encoding="utf-8")
+    assert "profile nsd: in-silico subjects" in page
+    assert "Subject 1 is not shown on the cortex: " in page
+    assert not list(figures.glob("cortex_*"))
+    table = pd.read_csv(figures / "tables" / "subjects.csv").set_index("subject")
+    assert (table["n_reconstructed"] == table["n_test"]).all()
+    assert table.loc[1, "n_test"] > table.loc[3, "n_test"] > table.loc[4, "n_test"] > 2
+    ledger = pd.read_csv(figures / "claims.csv")
+    assert ledger["profile"].str.contains("in-silico").all()

@@ -188,6 +188,17 @@ def test_main_effects_are_the_weights_of_an_additive_score() -> None:
         assert found.loc[(feature, "all"), "n"] == 2
 
 
+def test_a_subject_without_a_floor_leaves_the_effects_as_they_are() -> None:
+    """One image has no other to be paired with, so its floor has no number."""
+    scores = _scores(_factorial((0.3, -0.2, 0.1)))
+    expected = tables.main_effects(scores, resampling=DRAWS)
+    scores["floor"] = np.nan
+    found = tables.main_effects(scores, resampling=DRAWS)
+    assert found["floor"].isna().all()
+    same = [name for name in found if name != "floor"]
+    pd.testing.assert_frame_equal(found[same], expected[same])
+
+
 def test_half_of_an_interaction_counts_for_each_of_its_features() -> None:
     """By hand: c has its weight in 4 of 4 pairs of cells, the interaction in 2."""
     scores = _scores(_factorial((0.3, 0.0, 0.1), interaction=0.08))

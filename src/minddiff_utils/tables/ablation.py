@@ -107,14 +107,18 @@ def _effect(kept: pd.DataFrame, k: int, resampling: Resampling) -> pd.DataFrame:
     image = ["subject", "metric", "nsd_id"]
     halves = kept.assign(method=kept["method"].map(side))
     halves = halves.groupby([*image, "method"], sort=False)[["value", "floor"]].mean()
-    wide = halves["floor"].unstack("method")
-    floors = (wide[present] - wide[absent]).unstack("subject")  # (metric, image) x who
+    wide = halves.unstack("method")
+    gains, floors = (  # (metric, image) x who
+        (wide[kind, present] - wide[kind, absent]).unstack("subject")
+        for kind in ("value", "floor")
+    )
     table = paired_table(halves.reset_index(), present, absent, resampling=resampling)
-    common = floors.dropna()
+    # an image alone has no other to be paired with, so no floor
+    common = gains.dropna().index
     by_subject = floors.groupby("metric").mean()
-    by_subject["all"] = common.mean(axis=1).groupby("metric").mean()
-    n_images = floors.groupby("metric").count()
-    n_images["all"] = common.groupby("metric").size()
+    by_subject["all"] = floors.loc[common].mean(axis=1).groupby("metric").mean()
+    n_images = gains.groupby("metric").count()
+    n_images["all"] = gains.loc[common].groupby("metric").size()
     cells = list(zip(table["metric"], table["subject"], strict=True))
     return table.assign(
         method=feature,
