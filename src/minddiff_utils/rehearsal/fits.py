@@ -32,6 +32,7 @@ from minddiff_utils.storage import (
     session_count,
     target_counts,
 )
+from minddiff_utils.surroundings import ended_if_cut_off, interrupts_held, settled
 
 __all__ = ["FitTimes", "n_train", "time_fits", "whole_seconds"]
 
@@ -127,8 +128,14 @@ def time_fits(
     size = size or (n_train(profile), round(area_voxels(subject)))
     sample = dict(sample or _SAMPLE)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
-        return pool.submit(_measure, profile, size, sample).result()
+    with (
+        settled(),
+        ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool,
+        ended_if_cut_off(pool),
+    ):
+        with interrupts_held():
+            found = pool.submit(_measure, profile, size, sample)
+        return found.result()
 
 
 class _Watched:

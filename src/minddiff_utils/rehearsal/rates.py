@@ -22,6 +22,7 @@ from minddiff_utils.config import ModelConfig
 from minddiff_utils.cost import Rates, Seconds
 from minddiff_utils.processes import end_with_parent
 from minddiff_utils.reconstruction import Footprint, counted_footprint, image_bytes
+from minddiff_utils.surroundings import ended_if_cut_off, interrupts_held, settled
 
 __all__ = ["measure_rates"]
 
@@ -39,8 +40,14 @@ def measure_rates(config: ModelConfig, models: Path) -> Rates:
         Folder with the folder `sd14`.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
-        return pool.submit(_measure, config, models).result()
+    with (
+        settled(),
+        ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool,
+        ended_if_cut_off(pool),
+    ):
+        with interrupts_held():
+            found = pool.submit(_measure, config, models.absolute())
+        return found.result()
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ from minddiff_utils.study.scores import (
     score_arms,
     summarise_pilot,
 )
+from minddiff_utils.surroundings import (
+    ended_if_cut_off,
+    environment,
+    interrupts_held,
+    settled,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -160,13 +166,20 @@ def run_study(
     gpus = context.SimpleQueue()
     for gpu in visible_gpus(n_jobs) if on_gpu else ():
         gpus.put(gpu)
-    with ProcessPoolExecutor(
-        n_jobs, context, _begin_worker, (gpus if on_gpu else None,)
-    ) as pool:
-        futures = [
-            pool.submit(_worker, name, subject, dict(overrides), part)
-            for subject in run.profile.subjects
-        ]
+    places = {"MINDDIFF_ROOT": run.tree.root, "MINDDIFF_NSD_ROOT": run.tree.nsd}
+    with (
+        settled(),
+        environment({name: str(path) for name, path in places.items()}),
+        ProcessPoolExecutor(
+            n_jobs, context, _begin_worker, (gpus if on_gpu else None,)
+        ) as pool,
+        ended_if_cut_off(pool),
+    ):
+        with interrupts_held():
+            futures = [
+                pool.submit(_worker, name, subject, dict(overrides), part)
+                for subject in run.profile.subjects
+            ]
         tables = []
         for future in as_completed(futures):
             table, told = future.result()
