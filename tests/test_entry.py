@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minddiff_utils.cli import _COMMANDS
+from minddiff_utils.cli import _COMMANDS, main
 from minddiff_utils.config import load_profile, read_environment
 from minddiff_utils.errors import ConfigError
 from minddiff_utils.runner import make_plan
@@ -160,6 +160,35 @@ def test_a_root_is_absolute_however_it_is_written(
     for written in (name, f"./{name}", f"~/{name}", f"{tmp_path}/{name}"):
         monkeypatch.setenv("MINDDIFF_ROOT", written)
         assert read_environment().root == tmp_path / name
+
+
+def test_every_folder_that_is_given_may_begin_with_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No shell expands `~` in `--nsd-root=~/nsd`, nor in a profile."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    config = load_profile("demo", {"models.path": "~/models"}).models
+    assert config.folder(Path("/anywhere")) == tmp_path / "models"
+    for command in (
+        ["run", "--dry-run", "--profile", "nsd", "--nsd-root=~/no"],
+        ["run", "--dry-run", "--profile", "nsd", "--models=~/no"],
+        ["plan", "--rates=~/no"],
+        ["check", "~/no"],
+    ):
+        assert main(command) == 1
+        printed = capsys.readouterr()
+        assert str(tmp_path / "no") in printed.out + printed.err
+        assert "~" not in printed.err.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize("option", ["--nsd-root", "--models"])
+def test_a_home_that_nobody_has_is_one_sentence(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--dry-run", "--profile", "nsd", f"{option}=~x~/nsd"]) == 1
+    said = capsys.readouterr().err
+    assert f"{option} is ~x~/nsd, which names no place here" in said
 
 
 def test_an_empty_root_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

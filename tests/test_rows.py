@@ -1,5 +1,8 @@
 """Images that are never all held: every step over all of them goes block by block."""
 
+import json
+import subprocess
+import sys
 import tracemalloc
 import weakref
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from minddiff_utils.evaluation import read_stimuli
 from minddiff_utils.prep import leak_report, prepare_stimuli
 from minddiff_utils.rows import BLOCK, Rows, in_blocks, take
 
+BENCHMARK = Path(__file__).parent / "benchmarks" / "images_nsd.py"
 N, SIDE = 150, 16
 #: More than two blocks, so that a step that holds all is told from one that does not.
 assert N > 2 * BLOCK
@@ -254,3 +258,15 @@ def test_evaluation_reads_no_image_before_it_scores(
     np.testing.assert_array_equal(stimuli.truth.images[:], counted.images[-n:])
     np.testing.assert_array_equal(stimuli.retrieved[:], counted.images[:n])
     assert len(stimuli.train) == N - n
+
+
+def test_the_benchmark_of_memory_runs_on_a_small_file(tmp_path: Path) -> None:
+    """On NSD's size it takes ten minutes; a change that breaks it is seen here."""
+    command = [sys.executable, str(BENCHMARK), "--folder", str(tmp_path)]
+    out = tmp_path / "out.json"
+    subprocess.run([*command, "--scale", "0.003", "--out", str(out)], check=True)
+    steps = json.loads(out.read_text(encoding="utf-8"))["steps"]
+    assert list(steps) == ["01_data_prep", "02_decoding", "05_evaluation"]
+    # without images Python, torch and h5py take .2 to .6 GiB, whatever the step
+    assert all(0.05 < step["peak_gib"] < 1.5 for step in steps.values())
+    assert list(tmp_path.iterdir()) == [out]

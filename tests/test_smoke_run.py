@@ -33,6 +33,34 @@ class Smoke:
     undisturbed: Path
     killed: Path
     kills: faults.Kills
+    foreign: dict[Path, bytes]
+    foreign_lost: list[Path]
+
+
+#: What a user may keep beside an artefact, named as tools name what they leave.
+FOREIGN = ("notes.txt", "mine.part", "mine.old", "truth.old", ".mine.lock", "tmp_mine")
+
+
+def strew(root: Path) -> dict[Path, bytes]:
+    """Write files of a user's own into every folder of a run; return what they hold."""
+    below = (path for path in root.rglob("*") if not path.is_symlink())
+    folders = [root, *(path for path in below if path.is_dir())]
+    foreign = {
+        folder / name: f"{folder} {name}" for folder in folders for name in FOREIGN
+    }
+    for path, text in foreign.items():
+        path.write_text(text, encoding="utf-8")
+    return {path: text.encode() for path, text in foreign.items()}
+
+
+def gather(foreign: dict[Path, bytes]) -> list[Path]:
+    """Take a user's files out again; return those that are gone or changed."""
+    lost = [
+        p for p, held in foreign.items() if not p.is_file() or p.read_bytes() != held
+    ]
+    for path in foreign:
+        path.unlink(missing_ok=True)
+    return lost
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +68,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     first, second = (tmp_path_factory.mktemp(name) for name in ("first", "second"))
     undisturbed = faults.start(first, "--jobs", "1")
     log, rng = faults.Kills(), np.random.default_rng(2308)
+    foreign: dict[Path, bytes] = {}
     with pytest.MonkeyPatch.context() as patch:
         # what a user has set up changes no byte either
         for name, value in give_settings(tmp_path_factory.mktemp("home")).items():
@@ -49,10 +78,19 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
             # of one job at a time no kernel stands by, whose death would stop nothing
             faults.kill_once(second, rng, 45.0, log, "--jobs", "1")
             log.lost_batches += faults.lost(before, faults.batches(second))
+            foreign |= strew(second) if not foreign else {}
         faults.run_through(second, "--jobs", "1")
+    lost = gather(foreign)
     said, _ = undisturbed.communicate(timeout=LIMIT_S)
     assert undisturbed.returncode == 0, said
-    return Smoke(first, second, log)
+    return Smoke(first, second, log, foreign, lost)
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_what_a_user_keeps_in_any_folder_of_a_run_stays(smoke: Smoke) -> None:
+    folders = {path.parent for path in smoke.foreign}
+    assert len(folders) > 10  # data, subjects, models, figures: a run was under way
+    assert smoke.foreign_lost == []
 
 
 @pytest.mark.timeout(LIMIT_S)

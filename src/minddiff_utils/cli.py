@@ -13,6 +13,7 @@ from minddiff_utils.config import (
     Profile,
     load_profile,
     parse_yaml,
+    place,
     read_environment,
 )
 from minddiff_utils.entry import check_place, guarded, without_switches
@@ -51,7 +52,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
                 f"--subjects {args.subjects!r} must be numbers with commas, as 1,2."
             ) from error
     if args.models:
-        path = Path(args.models)
+        path = place(args.models, "--models")
         check_exists(path, "The models' folder", "give its path with --models")
         found["models.path"] = str(path.resolve())
     return found
@@ -59,7 +60,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 def _tree(args: argparse.Namespace, profile: Profile) -> Tree:
     here = read_environment()
-    nsd = Path(args.nsd_root) if args.nsd_root else here.nsd_root
+    nsd = place(args.nsd_root, "--nsd-root") if args.nsd_root else here.nsd_root
     if profile.simulation is None:
         if nsd is None:
             raise DataError(
@@ -193,7 +194,7 @@ def _engine(args: argparse.Namespace, profile: Profile) -> Engine:
         return partial(local_processes, gpu=profile.models.device == "cuda")
     from minddiff_utils.engine import dask_workers, read_queue  # loads dask, a second
 
-    queue = read_queue(Path(args.cluster)) if args.cluster else None
+    queue = read_queue(place(args.cluster, "--cluster")) if args.cluster else None
     gpu = profile.models.device == "cuda"
     return partial(dask_workers, scheduler=args.scheduler, queue=queue, gpu=gpu)
 
@@ -238,7 +239,7 @@ def _fetch(args: argparse.Namespace) -> None:
     if args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
     profile = load_profile(args.profile, _overrides(args))
-    data, root = profile.data, Path(args.path)
+    data, root = profile.data, place(args.path, "PATH")
     files = fetch.wanted(
         profile.subjects,
         data.session_numbers,
@@ -275,7 +276,7 @@ def _check(args: argparse.Namespace) -> None:
 
     profile = load_profile(args.profile, _overrides(args))
     found = survey(
-        Path(args.path),
+        place(args.path, "PATH"),
         subjects=profile.subjects,
         sessions=profile.data.session_numbers,
         betas_version=profile.data.betas_version,
@@ -368,7 +369,7 @@ def _rates(args: argparse.Namespace, profile: Profile) -> "Rates | None":
             "--rates and --tflops both say how fast the device is: give one of them."
         )
     if args.rates:
-        return cost.read_rates(Path(args.rates))
+        return cost.read_rates(place(args.rates, "--rates"))
     if half is not None or single is not None:
         if models.dtype == "float32":
             half = half if single is None else single

@@ -54,6 +54,7 @@ __all__ = [
     "StudyConfig",
     "load_profile",
     "parse_yaml",
+    "place",
     "project_root",
     "read_environment",
     "shipped_models",
@@ -200,6 +201,8 @@ class ModelConfig(_Frozen):
 
     def folder(self, root: Path) -> Path | None:
         """Return the folder in `path`, from `root` if relative; None: the usual one."""
+        if self.path and self.path.startswith("~"):
+            return place(self.path, "models.path")
         return root / self.path if self.path else None
 
 
@@ -573,13 +576,22 @@ def read_environment() -> Environment:
 def _named_by(variable: str) -> Path | None:
     """Return the absolute path that an environment variable names, None if empty."""
     value = os.environ.get(variable, "").strip()
-    if not value:
-        return None
+    return place(value, variable) if value else None
+
+
+def place(written: str, name: str) -> Path:
+    """Return the absolute path that `written` names; `~` is the home.
+
+    Raises
+    ------
+    ConfigError
+        Where it names no place; `name` says which option or setting wrote it.
+    """
     try:
-        return Path(value).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # no home, or no folder to begin from
+        return Path(written).expanduser().absolute()
+    except (RuntimeError, OSError, ValueError) as error:  # no home, no folder here
         raise ConfigError(
-            f"{variable} is {_line(value)}, which names no place here ({error}): give"
+            f"{name} is {_line(written)}, which names no place here ({error}): give"
             " an absolute path."
         ) from error
 

@@ -134,6 +134,10 @@ def write_others(run: Any, ids: npt.NDArray[np.int64], split: Any) -> None:
         store.write_png(path, 255 - image, run=run)
 
 
+def _as_given(batch_size: int) -> int:
+    return batch_size
+
+
 def encode(root: Path) -> None:
     """Do what notebook 02 does with the images."""
     import torch
@@ -147,6 +151,7 @@ def encode(root: Path) -> None:
         latent_shape=(3, 1, 1),
         device=torch.device("cpu"),
         dtype=torch.float32,
+        at_once=_as_given,
         encode_images=lambda x: x.mean(dim=(2, 3), keepdim=True),
     )
     features.detail_features(backbone, images, batch_size=64)
@@ -162,7 +167,8 @@ def score(root: Path) -> None:
 
     run = run_of(root)
     stimuli = read_stimuli(run, 1)
-    made = scoring._made_here(run, 1, stimuli, SimpleNamespace())  # type: ignore[arg-type]
+    backbone: Any = SimpleNamespace(at_once=_as_given)
+    made = scoring._made_here(run, 1, stimuli, backbone)
     truth = stimuli.truth
 
     def compared() -> Iterator[Condition]:
