@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from minddiff_utils import baselines, store
-from minddiff_utils.baselines import METHODS, Standardised
+from minddiff_utils.baselines import METHODS
+from minddiff_utils.decoders.retrieval import Standardised, retrieval_nearest
 from minddiff_utils.errors import ConfigError, DataError, StoreError
 from minddiff_utils.metrics import Condition
 
@@ -36,7 +37,7 @@ def _feature(
 def test_retrieval_finds_the_planted_neighbour(rng: np.random.Generator) -> None:
     rows = [31, 4, 4, 17]
     features = {name: _feature(rng, rows, noise=0.5) for name in ("c", "z", "clip/1")}
-    assert baselines.retrieval_nearest(features).tolist() == rows
+    assert retrieval_nearest(features).tolist() == rows
 
 
 def test_similarity_is_numpy_s_correlation_of_standardised_features(
@@ -57,14 +58,14 @@ def test_retrieval_takes_the_mean_correlation_over_features(
 ) -> None:
     features = {name: _feature(rng, [3, 8], noise=3.0) for name in ("c", "z")}
     total = features["c"].similarity() + features["z"].similarity()
-    found = baselines.retrieval_nearest(features)
+    found = retrieval_nearest(features)
     assert found.tolist() == total.argmax(axis=1).tolist()
 
 
 def test_each_feature_counts_once_whatever_its_length(rng: np.random.Generator) -> None:
     short = _feature(rng, [5], noise=0.0, n_features=20)
     long = _feature(rng, [9], noise=3.0, n_features=4000)
-    assert baselines.retrieval_nearest({"c": short, "z": long}).tolist() == [5]
+    assert retrieval_nearest({"c": short, "z": long}).tolist() == [5]
 
 
 def test_features_without_variance_are_left_out(rng: np.random.Generator) -> None:
@@ -84,25 +85,25 @@ def test_a_tie_goes_to_the_first_training_image(rng: np.random.Generator) -> Non
     training = found.training.copy()
     training[2] = training[5]
     tied = Standardised(found.predicted, training, found.mean, found.scale)
-    assert baselines.retrieval_nearest({"c": tied}).tolist() == [2]
+    assert retrieval_nearest({"c": tied}).tolist() == [2]
 
 
 def test_features_that_cannot_be_compared_are_refused(rng: np.random.Generator) -> None:
     good = _feature(rng, [5, 6], noise=0.5)
     with pytest.raises(DataError, match="at least one decoded feature"):
-        baselines.retrieval_nearest({})
+        retrieval_nearest({})
     flat = Standardised(good.mean[None], good.training, good.mean, good.scale)
     with pytest.raises(DataError, match="does not vary"):
-        baselines.retrieval_nearest({"c": flat})
+        retrieval_nearest({"c": flat})
     dead = Standardised(good.predicted, good.training, good.mean, 0 * good.scale)
     with pytest.raises(DataError, match="no variance in training"):
-        baselines.retrieval_nearest({"c": dead})
+        retrieval_nearest({"c": dead})
     narrow = Standardised(good.predicted, good.training[:, 1:], good.mean, good.scale)
     with pytest.raises(DataError, match="training features has shape"):
-        baselines.retrieval_nearest({"c": narrow})
+        retrieval_nearest({"c": narrow})
     fewer = _feature(rng, [5], noise=0.5)
     with pytest.raises(DataError, match="similarity of test and training"):
-        baselines.retrieval_nearest({"c": good, "z": fewer})
+        retrieval_nearest({"c": good, "z": fewer})
 
 
 # --- simple images ------------------------------------------------------------------

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.baselines import Standardised, retrieval_nearest
 from minddiff_utils.config import DecodingConfig
 from minddiff_utils.decoders import (
     DenseRidge,
@@ -32,6 +31,7 @@ from minddiff_utils.decoders import (
     score_decoder,
     select_best,
 )
+from minddiff_utils.decoders.retrieval import Standardised, retrieval_nearest
 from minddiff_utils.decoders.targets import blocks
 from minddiff_utils.errors import DataError, check_shape
 

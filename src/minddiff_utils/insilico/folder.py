@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from minddiff_utils.errors import DataError, system_words
-from minddiff_utils.nsd_facts import MARK
-from minddiff_utils.provenance import SMALL_BYTES, digest_file
+from minddiff_utils.provenance import MARK, SMALL_BYTES, digest_file
 
 __all__ = ["PARTS", "TRUTH", "Renewal", "find", "renewing"]
 

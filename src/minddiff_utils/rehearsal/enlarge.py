@@ -19,7 +19,7 @@ import numpy.typing as npt
 from minddiff_utils.errors import DataError
 from minddiff_utils.insilico import formats
 from minddiff_utils.nsd import N_TRIALS, NO_DATA, NsdTree
-from minddiff_utils.prep import assign_areas
+from minddiff_utils.nsd_areas import assign_areas
 from minddiff_utils.rng import stream
 
 __all__ = ["Scale", "Size", "enlarge", "find_scale"]

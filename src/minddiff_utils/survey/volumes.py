@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minddiff_utils.nsd_areas import assign_areas
 from minddiff_utils.nsd_facts import FACTS, VOXEL_MM
 from minddiff_utils.nsd_files import again
 from minddiff_utils.nsd_forms import sides_of
-from minddiff_utils.prep import assign_areas
 from minddiff_utils.survey.findings import Finding
 from minddiff_utils.survey.looking import Item, Scope, differs, look
 from minddiff_utils.survey.packed import check_nii
