@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from minddiff_utils import provenance
-from minddiff_utils.backbone import Backbone
-from minddiff_utils.reach import Package
-from minddiff_utils.rng import stream
+from minddiff_utils.core import provenance
+from minddiff_utils.core.reach import Package
+from minddiff_utils.core.rng import stream
+from minddiff_utils.models import Backbone
 
 #: Modules that take minutes: begun first, so that no worker waits for them at the end.
 LONGEST = ("test_smoke_run", "test_engine", "test_kernel_ridge", "test_study")
@@ -94,7 +94,7 @@ def edited(
 ) -> Iterator[Callable[..., None]]:
     """Give a function that edits a copy of the package, of which digests are made."""
     copy = tmp_path / "edited"
-    source = Path(provenance.__file__).parent
+    source = Path(provenance.__file__).parents[1]
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
     package = [Package(copy)]
     monkeypatch.setattr(provenance, "_package", lambda: package[0])

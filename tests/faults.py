@@ -31,11 +31,11 @@ import h5py
 import numpy as np
 import psutil
 
-from minddiff_utils import store
-from minddiff_utils.provenance import digest_file
+from minddiff_utils.core import store
+from minddiff_utils.core.provenance import digest_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RUN = [sys.executable, "-m", "minddiff_utils.cli", "run", "--profile", "smoke"]
+RUN = [sys.executable, "-m", "minddiff_utils.pipeline.cli", "run", "--profile", "smoke"]
 #: Folders of copies and records, which hold times, and of memory.
 _NOT_RESULTS = ("notebooks", "batches")
 #: A page and a table that hold seconds.

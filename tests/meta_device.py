@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from minddiff_utils.backbone import (
+from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
+from minddiff_utils.models import (
     Backbone,
     Judge,
     core,
@@ -27,9 +28,8 @@ from minddiff_utils.backbone import (
     placement,
     sd14,
 )
-from minddiff_utils.backbone.text import TransformersText
-from minddiff_utils.images import CLIP_MEAN, CLIP_STD
-from minddiff_utils.rehearsal import models as rehearsal_models
+from minddiff_utils.models.text import TransformersText
+from minddiff_utils.studies.rehearsal import models as rehearsal_models
 from tests.benchmarks import sd14_configs
 
 __all__ = ["META", "Elsewhere", "real_backbone", "real_judge"]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils import ablation, store
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.config import load_profile
-from minddiff_utils.diffusion import DiffusionSettings
-from minddiff_utils.reconstruction import (
+from minddiff_utils.core import store
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.rng import stream
+from minddiff_utils.generation import ablation
+from minddiff_utils.generation.diffusion import DiffusionSettings
+from minddiff_utils.generation.reconstruction import (
     DecodedFeatures,
     Made,
     align_images,
@@ -19,7 +20,7 @@ from minddiff_utils.reconstruction import (
     stage1_images,
     with_preset,
 )
-from minddiff_utils.rng import stream
+from minddiff_utils.models import Backbone, tiny_backbone
 from tests.test_reconstruction import LAYERS, Start, read, start
 
 __all__ = ["read", "start"]  # fixtures of the conditions these are compared with

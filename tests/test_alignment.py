@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils.alignment import (
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.generation.alignment import (
     AlignmentResult,
     AlignmentSettings,
     Keeper,
@@ -20,12 +22,14 @@ from minddiff_utils.alignment import (
     align,
     preset,
 )
-from minddiff_utils.alignment import engine as stage2_engine
-from minddiff_utils.alignment import progress as stage2_progress
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.config import load_profile
-from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
-from minddiff_utils.diffusion import (
+from minddiff_utils.generation.alignment import engine as stage2_engine
+from minddiff_utils.generation.alignment import progress as stage2_progress
+from minddiff_utils.generation.critic import (
+    StructuralTarget,
+    layer_weights,
+    structural_loss,
+)
+from minddiff_utils.generation.diffusion import (
     DiffusionSettings,
     Schedule,
     draw_noise,
@@ -34,7 +38,7 @@ from minddiff_utils.diffusion import (
     sample,
     thin,
 )
-from minddiff_utils.errors import ConfigError, DataError, ModelError
+from minddiff_utils.models import Backbone, tiny_backbone
 
 DIFFUSION = DiffusionSettings(
     n_steps=3, encode_index=1, decode_steps=2, guidance_scale=2

@@ -25,8 +25,11 @@ from open_clip.tokenizer import default_bpe
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from minddiff_utils import backbone as package
-from minddiff_utils.backbone import (
+from minddiff_utils import models as package
+from minddiff_utils.core.config import ModelConfig, Profile, load_profile, project_root
+from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
+from minddiff_utils.models import (
     PINNED,
     Backbone,
     core,
@@ -40,10 +43,7 @@ from minddiff_utils.backbone import (
     text,
     tiny_backbone,
 )
-from minddiff_utils.backbone import hub as hub_files
-from minddiff_utils.config import ModelConfig, Profile, load_profile, project_root
-from minddiff_utils.errors import ConfigError, DataError, ModelError
-from minddiff_utils.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
+from minddiff_utils.models import hub as hub_files
 from tests.benchmarks import sd14_configs
 
 SHORT = "A red bus in the street, isn't it?"
@@ -842,7 +842,7 @@ def test_one_name_leads_to_every_kind_of_models() -> None:
     assert set(package.__all__) >= {"Backbone", "load_backbone", "tiny_backbone"}
     assert all(hasattr(package, name) for name in package.__all__)
     assert ModelConfig(backbone="sd14").n_tokens == package.SD14_TOKENS
-    assert sd14.load_sd14.__module__ == "minddiff_utils.backbone.sd14"
+    assert sd14.load_sd14.__module__ == "minddiff_utils.models.sd14"
     assert text.WordTokenizer is package.WordTokenizer
 
 

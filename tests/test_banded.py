@@ -10,8 +10,8 @@ from himalaya.kernel_ridge import MultipleKernelRidgeCV
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
-from minddiff_utils.decoders import BandedRidge, DenseRidge
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import BandedRidge, DenseRidge
 
 Array = npt.NDArray[Any]
 ALPHAS = np.logspace(0, 4, 9)

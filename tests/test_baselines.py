@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from minddiff_utils import baselines, store
-from minddiff_utils.baselines import METHODS
-from minddiff_utils.decoders.retrieval import Standardised, retrieval_nearest
-from minddiff_utils.errors import ConfigError, DataError, StoreError
-from minddiff_utils.metrics import Condition
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.decoding.retrieval import Standardised, retrieval_nearest
+from minddiff_utils.evaluation import baselines
+from minddiff_utils.evaluation.baselines import METHODS
+from minddiff_utils.evaluation.metrics import Condition
 
 Images = npt.NDArray[np.uint8]
 IDS = np.array([900, 12, 345])

@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minddiff_utils import reach
-from minddiff_utils.runner import GRAPH
+from minddiff_utils.core import reach
+from minddiff_utils.pipeline.runner import GRAPH
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 

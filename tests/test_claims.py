@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils import claims
-from minddiff_utils.claims import CLAIMS, CONTRASTS, Evidence, Outcome
-from minddiff_utils.claims import decoding as decoding_rules
-from minddiff_utils.claims import nulls as null_makers
-from minddiff_utils.config import AREAS, HVC
-from minddiff_utils.errors import DataError
-from minddiff_utils.rng import stream
-from minddiff_utils.statistics import Resampling, paired_table, summarise
+from minddiff_utils.core.config import AREAS, HVC
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.rng import stream
+from minddiff_utils.core.statistics import Resampling, paired_table, summarise
+from minddiff_utils.evaluation import claims
+from minddiff_utils.evaluation.claims import CLAIMS, CONTRASTS, Evidence, Outcome
+from minddiff_utils.evaluation.claims import decoding as decoding_rules
+from minddiff_utils.evaluation.claims import nulls as null_makers
 
 SUBJECTS = ("1", "2", "5", "7")
 LABEL = "profile nsd"

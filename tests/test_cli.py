@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from minddiff_utils.claims import (
+from minddiff_utils.core.config import AREAS, HVC
+from minddiff_utils.core.rng import stream
+from minddiff_utils.evaluation.claims import (
     CLAIMS,
     Claim,
     Evidence,
@@ -15,9 +17,7 @@ from minddiff_utils.claims import (
     evaluate_claims,
     vacuity_table,
 )
-from minddiff_utils.cli import main
-from minddiff_utils.config import AREAS, HVC
-from minddiff_utils.rng import stream
+from minddiff_utils.pipeline.cli import main
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_gpu_gets_one_job_at_a_time_unless_asked_for_more(
         seen.append(given["n_jobs"])
 
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    monkeypatch.setattr("minddiff_utils.cli.run_plan", run_plan)
+    monkeypatch.setattr("minddiff_utils.pipeline.cli.run_plan", run_plan)
     assert main(["run", "--profile", "smoke", "--only", "01", *arguments]) == 0
     assert seen == [n_jobs]
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddiff_utils.decoders import (
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import (
     category_holdout,
     collapse,
     effective_rank,
@@ -16,7 +17,6 @@ from minddiff_utils.decoders import (
     variance_explained,
     variance_spectrum,
 )
-from minddiff_utils.errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]
 MEASURES: tuple[Any, ...] = ("participation", "entropy")

@@ -10,11 +10,16 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 
-from minddiff_utils import comparison, figures
-from minddiff_utils.config import load_profile
-from minddiff_utils.decoders import DenseRidge, VoxelSelectedRidge, feature_correlation
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.readout import VoxelData
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import (
+    DenseRidge,
+    VoxelSelectedRidge,
+    comparison,
+    feature_correlation,
+)
+from minddiff_utils.decoding.readout import VoxelData
+from minddiff_utils.reporting import figures
 
 Array = npt.NDArray[Any]
 BANDS = np.arange(30) % 2

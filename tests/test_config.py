@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from minddiff_utils import config
-from minddiff_utils.cli import main
-from minddiff_utils.config import (
+from minddiff_utils.core import config
+from minddiff_utils.core.config import (
     AREAS,
     HVC,
     LVC,
@@ -17,7 +16,8 @@ from minddiff_utils.config import (
     load_profile,
     parse_yaml,
 )
-from minddiff_utils.errors import ConfigError
+from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.pipeline.cli import main
 
 
 @pytest.mark.parametrize("name", ["smoke", "demo", "nsd"])
@@ -105,7 +105,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(config, "project_root", lambda: tmp_path)
     made = tmp_path / "notebooks" / "profiles"
     made.mkdir(parents=True)
-    shipped = Path(config.__file__).parents[2] / "notebooks" / "profiles" / "demo.yaml"
+    shipped = Path(config.__file__).parents[3] / "notebooks" / "profiles" / "demo.yaml"
     (made / "demo.yaml").write_bytes(shipped.read_bytes())
     return made
 

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from minddiff_utils import cortex
-from minddiff_utils.cortex import CorticalData
-from minddiff_utils.errors import DataError
-from minddiff_utils.figures import FlatMap
-from minddiff_utils.nsd import NsdTree
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.reporting import cortex
+from minddiff_utils.reporting.cortex import CorticalData
+from minddiff_utils.reporting.figures import FlatMap
 
 Floats = npt.NDArray[np.float64]
 #: A 4 x 4 x 4 volume whose value tells the voxel: 100 i + 10 j + k.

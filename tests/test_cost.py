@@ -10,30 +10,30 @@ from typing import Any
 import pytest
 import torch
 
-from minddiff_utils import cost, storage
-from minddiff_utils.alignment import (
+from minddiff_utils.core.config import Profile, load_profile, project_root
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.generation.alignment import (
     AlignmentResult,
     AlignmentSettings,
     Latent,
     align,
     surrogate,
 )
-from minddiff_utils.alignment import preset as alignment_preset
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.cli import main
-from minddiff_utils.config import Profile, load_profile, project_root
-from minddiff_utils.cost import PRESETS, Counts, Preset, Work
-from minddiff_utils.critic import StructuralTarget
-from minddiff_utils.diffusion import Memory, draw_noise, make_schedule
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.guidance import (
+from minddiff_utils.generation.alignment import preset as alignment_preset
+from minddiff_utils.generation.critic import StructuralTarget
+from minddiff_utils.generation.diffusion import Memory, draw_noise, make_schedule
+from minddiff_utils.generation.guidance import (
     GuidanceSettings,
     align_and_guide,
     combined_preset,
     guidance_preset,
     guide,
 )
-from minddiff_utils.reconstruction import Footprint, diffusion_settings
+from minddiff_utils.generation.reconstruction import Footprint, diffusion_settings
+from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.pipeline.cli import main
+from minddiff_utils.studies import cost, storage
+from minddiff_utils.studies.cost import PRESETS, Counts, Preset, Work
 
 #: Small enough to run: 4 sampler steps, 3 iterations, a surrogate of 2 guided steps.
 SMALL = {

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils.critic import (
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.generation.critic import (
     StructuralTarget,
     discrepancy,
     layer_weights,
     structural_loss,
 )
-from minddiff_utils.errors import DataError
 
 #: Two images, two layers of three features, by hand.
 Z_HAND = {

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
-from minddiff_utils import decoders
-from minddiff_utils.decoders import (
+from minddiff_utils import decoding as decoders
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import (
     BandedRidge,
     DenseRidge,
     ScaledTargets,
@@ -24,7 +25,6 @@ from minddiff_utils.decoders import (
     grouped,
     scores,
 )
-from minddiff_utils.errors import ConfigError, DataError
 
 Array = npt.NDArray[Any]
 CASES = ("few", "strong", "all_tall", "all_wide", "near_constant")

@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from minddiff_utils.backbone import check_digests, load_backbone, load_judge
-from minddiff_utils.config import load_profile, project_root
-from minddiff_utils.errors import ModelError
+from minddiff_utils.core.config import load_profile, project_root
+from minddiff_utils.core.errors import ModelError
+from minddiff_utils.models import check_digests, load_backbone, load_judge
 
 MODELS = project_root() / "data" / "models"
 N_SCENES = 120

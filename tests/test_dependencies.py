@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from minddiff_utils.config import project_root
+from minddiff_utils.core.config import project_root
 
 ROOT = project_root()
 #: Started by a person or by a library's name, not imported.

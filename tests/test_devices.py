@@ -15,24 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils import (
-    ablation,
-    evaluation,
-    features,
-    kernels,
-    perception,
-    reconstruction,
-    rivals,
-    store,
-    study,
-)
-from minddiff_utils.backbone import Backbone
+from minddiff_utils import evaluation, features
+from minddiff_utils.core import store
+from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import scoring
-from minddiff_utils.reconstruction import DecodedFeatures
-from minddiff_utils.rng import stream
-from minddiff_utils.study import arms as study_arms
-from minddiff_utils.study import images as study_images
-from minddiff_utils.study import scores as study_scores
+from minddiff_utils.evaluation.metrics import networks as perception
+from minddiff_utils.generation import ablation, reconstruction, rivals
+from minddiff_utils.generation.reconstruction import DecodedFeatures
+from minddiff_utils.models import Backbone
+from minddiff_utils.pipeline import kernels
+from minddiff_utils.studies import study
+from minddiff_utils.studies.study import arms as study_arms
+from minddiff_utils.studies.study import images as study_images
+from minddiff_utils.studies.study import scores as study_scores
 from tests.meta_device import META, Elsewhere, real_backbone, real_judge
 
 LAYERS = (1, 2)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils import diffusion
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.diffusion import (
+from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.generation import diffusion
+from minddiff_utils.generation.diffusion import (
     SOLVERS,
     DiffusionSettings,
     Schedule,
@@ -22,7 +22,7 @@ from minddiff_utils.diffusion import (
     thin,
     with_active_steps,
 )
-from minddiff_utils.errors import ConfigError, DataError, ModelError
+from minddiff_utils.models import Backbone, tiny_backbone
 
 #: float32 rounding over ten steps, on latents of about 10.
 FLOAT32 = 1e-4

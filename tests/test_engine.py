@@ -9,11 +9,11 @@ import nbformat
 import psutil
 import pytest
 
-from minddiff_utils import runner, worker
-from minddiff_utils.config import load_profile
-from minddiff_utils.engine import Queue, dask_workers, read_queue
-from minddiff_utils.errors import ConfigError, RunError
-from minddiff_utils.store import Tree
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, RunError
+from minddiff_utils.core.store import Tree
+from minddiff_utils.pipeline import runner, worker
+from minddiff_utils.pipeline.engine import Queue, dask_workers, read_queue
 
 PARAMETERS = (
     'profile: str = "smoke"\nsubject: int = 1\nshard: str = "0/1"\noverrides: dict = {}'
@@ -21,7 +21,7 @@ PARAMETERS = (
 #: The first time the notebook waits for its end, which the test brings about.
 WAITS_ONCE = """
 import os, time
-from minddiff_utils import store
+from minddiff_utils.core import store
 run = store.start(profile, subject=subject, shard=shard)
 marker = run.tree.root / "marker"
 if not marker.exists():
@@ -29,7 +29,7 @@ if not marker.exists():
     time.sleep(300)
 """
 WRITES = """
-from minddiff_utils import store
+from minddiff_utils.core import store
 run = store.start(profile, subject=subject, shard=shard)
 store.write_text(run.tree.root / "made" / f"{run.shard[0]}.txt", "done", run=run)
 """
@@ -103,7 +103,7 @@ def _kill_worker(marker: Path) -> None:
         time.sleep(0.1)
     kernel = psutil.Process(int(marker.read_text()))
     above = [p for p in kernel.parents() if "forkserver" not in " ".join(p.cmdline())]
-    jobs = [p for p in above if "minddiff_utils.worker" in p.cmdline()]
+    jobs = [p for p in above if "minddiff_utils.pipeline.worker" in p.cmdline()]
     jobs[-1].parent().kill()
 
 
@@ -112,7 +112,7 @@ def test_a_notebook_that_fails_is_said_at_once_and_not_tried_again(
     tmp_path: Path,
 ) -> None:
     count = (
-        "from minddiff_utils import store\n"
+        "from minddiff_utils.core import store\n"
         "run = store.start(profile)\n"
         'with (run.tree.root / "tries").open("a") as file:\n    file.write("x")\n'
         'raise ValueError("no")'

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from minddiff_utils.cli import _COMMANDS, main
-from minddiff_utils.config import load_profile, read_environment
-from minddiff_utils.errors import ConfigError
-from minddiff_utils.runner import make_plan
-from minddiff_utils.store import Tree
+from minddiff_utils.core.config import load_profile, read_environment
+from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.store import Tree
+from minddiff_utils.pipeline.cli import _COMMANDS, main
+from minddiff_utils.pipeline.runner import make_plan
 
 SAYS = """
 import sys
-from minddiff_utils import entry
+from minddiff_utils.core import entry
 def command():
     for k in range(int(sys.argv[1])):
         entry.say("smoke · 2 × 3 – “caf\\u00e9” \\udcff")
@@ -50,7 +50,7 @@ def test_any_terminal_can_show_what_is_said(encoding: str) -> None:
 @pytest.mark.parametrize("stream", ["ascii", "cp437"])
 def test_every_command_s_help_is_shown_there(stream: str) -> None:
     program = (
-        "import sys; from minddiff_utils.cli import main\n"
+        "import sys; from minddiff_utils.pipeline.cli import main\n"
         f"for name in {[name for name, *_ in _COMMANDS]!r}:\n"
         "    try: main([name, '--help'])\n"
         "    except SystemExit as end: assert end.code == 0\n"
@@ -85,7 +85,7 @@ def test_closed_streams_are_no_error(closed: str) -> None:
 
 STOPPED = """
 import sys, time
-from minddiff_utils import entry
+from minddiff_utils.core import entry
 def command():
     entry.say("begun")
     time.sleep(60)
@@ -111,7 +111,14 @@ def test_ctrl_c_is_one_sentence_and_its_own_exit_code() -> None:
 
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_a_run_and_all_its_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "minddiff_utils.cli", "run", "--profile", "smoke"]
+    command = [
+        sys.executable,
+        "-m",
+        "minddiff_utils.pipeline.cli",
+        "run",
+        "--profile",
+        "smoke",
+    ]
     with subprocess.Popen(
         [*command, "--only", "00"],
         env=os.environ | {"MINDDIFF_ROOT": str(tmp_path)},
@@ -135,14 +142,14 @@ def test_ctrl_c_ends_a_run_and_all_its_processes(tmp_path: Path) -> None:
 def test_switches_of_python_do_not_reach_what_is_started(switch: str) -> None:
     program = (
         "import sys; sys.argv = ['minddiff', '--version']\n"
-        "from minddiff_utils import entry\n"
+        "from minddiff_utils.core import entry\n"
         "entry.os.execve = lambda *a: print(a[1][1:], sorted(a[2]))\n"
         "entry.without_switches()"
     )
     env = os.environ | {switch: {"PYTHONOPTIMIZE": "2"}.get(switch, "error")}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, check=True, env=env, text=True)
-    assert "['-P', '-m', 'minddiff_utils.cli', '--version']" in done.stdout
+    assert "['-P', '-m', 'minddiff_utils.pipeline.cli', '--version']" in done.stdout
     assert switch not in done.stdout
 
 

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils import evaluation, store
-from minddiff_utils.backbone import Judge
-from minddiff_utils.claims import CONTRASTS
-from minddiff_utils.errors import MindDiffError, StoreError
-from minddiff_utils.metrics import METRICS, frechet_distance
-from minddiff_utils.rng import stream
+from minddiff_utils import evaluation
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import MindDiffError, StoreError
+from minddiff_utils.core.rng import stream
+from minddiff_utils.evaluation.claims import CONTRASTS
+from minddiff_utils.evaluation.metrics import METRICS, frechet_distance
+from minddiff_utils.models import Judge
 
 Images = npt.NDArray[np.uint8]
 #: The stimuli's rows; test images are those of `decoded.h5`, in its order.

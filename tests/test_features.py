@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from minddiff_utils import features
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.errors import ConfigError, DataError, ModelError
-from minddiff_utils.images import to_torch
+from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.images import to_torch
+from minddiff_utils.models import Backbone, tiny_backbone
 
 LAYERS = (1, 2)
 

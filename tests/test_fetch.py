@@ -26,10 +26,8 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from moto.server import ThreadedMotoServer
 from tqdm import tqdm
 
-from minddiff_utils import nsd_files
-from minddiff_utils.cli import main
-from minddiff_utils.errors import ConfigError, DataError, StoreError
-from minddiff_utils.fetch import (
+from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.datasets.fetch import (
     BUCKET,
     FetchPlan,
     Outcome,
@@ -46,7 +44,9 @@ from minddiff_utils.fetch import (
     transfer,
     wanted,
 )
-from minddiff_utils.nsd import NsdTree
+from minddiff_utils.datasets.nsd import files as nsd_files
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.pipeline.cli import main
 
 SIZE = 64_000  # bytes of an object
 PIECE = 1024  # bytes read at once here

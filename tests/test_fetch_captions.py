@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from minddiff_utils.errors import ConfigError, DataError, MindDiffError, StoreError
-from minddiff_utils.fetch import (
+from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
+from minddiff_utils.datasets.fetch import (
     ARCHIVE,
     Archive,
     captions,

@@ -18,11 +18,17 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from minddiff_utils import figures
-from minddiff_utils.config import AREAS, HVC, LVC
-from minddiff_utils.errors import DataError
-from minddiff_utils.figures import FlatMap, InflatedMap, Mesh, MethodPanels, maps
-from minddiff_utils.figures.canvas import WATERMARK
+from minddiff_utils.core.config import AREAS, HVC, LVC
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.reporting import figures
+from minddiff_utils.reporting.figures import (
+    FlatMap,
+    InflatedMap,
+    Mesh,
+    MethodPanels,
+    maps,
+)
+from minddiff_utils.reporting.figures.canvas import WATERMARK
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"

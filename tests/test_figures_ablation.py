@@ -11,10 +11,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from minddiff_utils import figures, tables
-from minddiff_utils.ablation import FACTORIAL
-from minddiff_utils.errors import DataError
-from minddiff_utils.figures.canvas import PALETTE, WATERMARK
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.generation.ablation import FACTORIAL
+from minddiff_utils.reporting import figures, tables
+from minddiff_utils.reporting.figures.canvas import PALETTE, WATERMARK
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"

@@ -12,13 +12,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from minddiff_utils import fetch, nsd_betas
-from minddiff_utils.config import DataConfig
-from minddiff_utils.errors import DataError
-from minddiff_utils.nsd import NsdTree, check_trials
-from minddiff_utils.nsd_forms import find
-from minddiff_utils.prep import prepare_responses
-from minddiff_utils.survey import survey
+from minddiff_utils.core.config import DataConfig
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets import fetch
+from minddiff_utils.datasets.nsd import betas as nsd_betas
+from minddiff_utils.datasets.nsd.forms import find
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.survey import survey
+from minddiff_utils.preprocessing.prep import prepare_responses
 
 from .test_nsd import BETAS, FUNC, N_SESSIONS, STIMULI, Truth, written
 

@@ -28,10 +28,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from minddiff_utils import config, store
-from minddiff_utils.config import load_profile, project_root
-from minddiff_utils.errors import MindDiffError
-from minddiff_utils.nsd import NsdTree
+from minddiff_utils.core import config, store
+from minddiff_utils.core.config import load_profile, project_root
+from minddiff_utils.core.errors import MindDiffError
+from minddiff_utils.datasets.nsd.reader import NsdTree
 
 #: Cases of each kind.
 N_CASES = int(os.environ.get("MINDDIFF_FUZZ", "150"))
@@ -154,7 +154,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(config, "project_root", lambda: tmp_path)
     folder = tmp_path / "notebooks" / "profiles"
     folder.mkdir(parents=True)
-    shipped = Path(config.__file__).parents[2] / "notebooks" / "profiles" / "smoke.yaml"
+    shipped = Path(config.__file__).parents[3] / "notebooks" / "profiles" / "smoke.yaml"
     (folder / "smoke.yaml").write_bytes(shipped.read_bytes())
     return folder / "smoke.yaml"
 
@@ -436,7 +436,7 @@ def test_a_changed_byte_of_a_matlab_file_never_ends_the_process(
 
 
 def test_damaged_rates_are_read_or_refused(tmp_path: Path) -> None:
-    from minddiff_utils.cost import read_rates
+    from minddiff_utils.studies.cost import read_rates
 
     path = tmp_path / "rates.json"
     shipped = project_root() / "data" / "cost" / "cpu_float32.json"

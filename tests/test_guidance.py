@@ -10,12 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils import guidance
-from minddiff_utils.alignment import AlignmentSettings, Latent, align
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.config import load_profile
-from minddiff_utils.critic import StructuralTarget, layer_weights, structural_loss
-from minddiff_utils.diffusion import (
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.generation import guidance
+from minddiff_utils.generation.alignment import AlignmentSettings, Latent, align
+from minddiff_utils.generation.critic import (
+    StructuralTarget,
+    layer_weights,
+    structural_loss,
+)
+from minddiff_utils.generation.diffusion import (
     DiffusionSettings,
     clean_and_noise,
     draw_noise,
@@ -24,8 +28,7 @@ from minddiff_utils.diffusion import (
     predict_at,
     sample,
 )
-from minddiff_utils.errors import ConfigError, DataError, ModelError
-from minddiff_utils.guidance import (
+from minddiff_utils.generation.guidance import (
     CombinedSettings,
     GuidanceSettings,
     align_and_guide,
@@ -33,6 +36,7 @@ from minddiff_utils.guidance import (
     guidance_preset,
     guide,
 )
+from minddiff_utils.models import Backbone, tiny_backbone
 
 #: Four guided steps.
 DIFFUSION = DiffusionSettings(

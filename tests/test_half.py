@@ -14,21 +14,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils import baselines, cli, reconstruction, store, study
-from minddiff_utils.alignment import AlignmentSettings, Latent
-from minddiff_utils.alignment.engine import make_engine
-from minddiff_utils.alignment.progress import Variables
-from minddiff_utils.backbone import Backbone, half, load_backbone, tiny_backbone
-from minddiff_utils.config import ModelConfig, load_profile
-from minddiff_utils.critic import StructuralTarget, layer_weights
-from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
-from minddiff_utils.errors import DataError, StoreError
-from minddiff_utils.evaluation import pictures
-from minddiff_utils.guidance import GuidanceSettings, _estimate, _Pull
-from minddiff_utils.metrics import Condition
-from minddiff_utils.reconstruction import DecodedFeatures, diffusion_settings
-from minddiff_utils.rng import torch_stream
-from minddiff_utils.study import images as study_images
+from minddiff_utils.core import store
+from minddiff_utils.core.config import ModelConfig, load_profile
+from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.rng import torch_stream
+from minddiff_utils.evaluation import baselines, pictures
+from minddiff_utils.evaluation.metrics import Condition
+from minddiff_utils.generation import reconstruction
+from minddiff_utils.generation.alignment import AlignmentSettings, Latent
+from minddiff_utils.generation.alignment.engine import make_engine
+from minddiff_utils.generation.alignment.progress import Variables
+from minddiff_utils.generation.critic import StructuralTarget, layer_weights
+from minddiff_utils.generation.diffusion import (
+    DiffusionSettings,
+    draw_noise,
+    make_schedule,
+)
+from minddiff_utils.generation.guidance import GuidanceSettings, _estimate, _Pull
+from minddiff_utils.generation.reconstruction import DecodedFeatures, diffusion_settings
+from minddiff_utils.models import Backbone, half, load_backbone, tiny_backbone
+from minddiff_utils.pipeline import cli
+from minddiff_utils.studies import study
+from minddiff_utils.studies.study import images as study_images
 
 N = 2
 FACTORS = (1e-4, 1e4)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from minddiff_utils import images
-from minddiff_utils.errors import DataError
+from minddiff_utils.core import images
+from minddiff_utils.core.errors import DataError
 
 U8 = arrays(np.uint8, st.tuples(st.integers(1, 3), st.just(5), st.just(5), st.just(3)))
 
@@ -115,7 +115,7 @@ def test_clip_normalisation_equals_its_definition() -> None:
 
 
 def test_constants_equal_the_clip_processor_s() -> None:
-    import_module("minddiff_utils.backbone")  # owns torchvision's first import
+    import_module("minddiff_utils.models")  # owns torchvision's first import
     constants = import_module("transformers.utils.constants")
     assert list(images.CLIP_MEAN) == constants.OPENAI_CLIP_MEAN
     assert list(images.CLIP_STD) == constants.OPENAI_CLIP_STD

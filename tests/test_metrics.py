@@ -14,9 +14,9 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from torch.nn import functional
 
-from minddiff_utils import metrics
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.metrics import Condition
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.evaluation import metrics
+from minddiff_utils.evaluation.metrics import Condition
 
 Images = npt.NDArray[np.uint8]
 PIXEL_SCORES = [
@@ -129,7 +129,7 @@ def test_flat_images_are_counted_and_score_0_correlation(
 ) -> None:
     a, b = _images(rng), _images(rng)
     a[0], b[2] = 7, 255
-    with caplog.at_level(logging.WARNING, "minddiff_utils.metrics"):
+    with caplog.at_level(logging.WARNING, "minddiff_utils.evaluation.metrics"):
         found = metrics.pixel_correlation(a, b)
     assert (found == 0).tolist() == [True, False, True, False]
     assert caplog.messages == ["2 of 4 pairs do not vary: scored 0"]
@@ -229,7 +229,7 @@ def test_empty_embeddings_are_counted_and_score_0(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     a = np.array([[0.0, 0.0], [1.0, 0.0]])
-    with caplog.at_level(logging.WARNING, "minddiff_utils.metrics"):
+    with caplog.at_level(logging.WARNING, "minddiff_utils.evaluation.metrics"):
         assert metrics.cosine_similarity(a, np.ones((2, 2))).tolist()[0] == 0.0
     assert caplog.messages == ["1 of 2 embeddings do not vary: scored 0"]
 
@@ -255,7 +255,7 @@ def test_an_embedding_that_does_not_vary_is_counted_and_at_distance_1(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     a = np.array([[5.0, 5.0, 5.0], [1.0, 2.0, 4.0]])
-    with caplog.at_level(logging.WARNING, "minddiff_utils.metrics"):
+    with caplog.at_level(logging.WARNING, "minddiff_utils.evaluation.metrics"):
         found = metrics.embedding_distance(a, np.array([[1.0, 2.0, 4.0]] * 2))
     np.testing.assert_allclose(found, [1.0, 0.0], atol=FLOAT64)
     assert caplog.messages == ["1 of 2 embeddings do not vary: scored 0"]
@@ -393,7 +393,7 @@ def test_constant_embeddings_are_counted_and_tie(
     rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     truth = rng.normal(size=(4, 8))
-    with caplog.at_level(logging.WARNING, "minddiff_utils.metrics"):
+    with caplog.at_level(logging.WARNING, "minddiff_utils.evaluation.metrics"):
         flat = metrics.two_way_by_truth(truth, np.full((4, 8), 1e6 / 3))
     np.testing.assert_array_equal(flat, 0.5)
     assert caplog.messages == ["4 of 4 embeddings do not vary: scored 0"]

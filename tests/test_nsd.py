@@ -19,10 +19,15 @@ import pandas as pd
 import pytest
 from scipy.io import loadmat, savemat
 
-from minddiff_utils.config import AREAS, DataConfig
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.nsd import NsdTree, check_trials, to_percent, voxel_indices
-from minddiff_utils.prep import prepare_responses, prepare_stimuli
+from minddiff_utils.core.config import AREAS, DataConfig
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.datasets.nsd.reader import (
+    NsdTree,
+    check_trials,
+    to_percent,
+    voxel_indices,
+)
+from minddiff_utils.preprocessing.prep import prepare_responses, prepare_stimuli
 
 GRID = (5, 4, 3)
 N_SESSIONS = 2

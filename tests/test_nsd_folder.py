@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from minddiff_utils import prep
-from minddiff_utils.cli import main
-from minddiff_utils.config import AREAS, DataConfig, SimulationConfig
-from minddiff_utils.errors import DataError
+from minddiff_utils.core.config import AREAS, DataConfig, SimulationConfig
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import brain, writer
-from minddiff_utils.nsd import NsdTree, check_trials
+from minddiff_utils.pipeline.cli import main
+from minddiff_utils.preprocessing import prep
 
 SUBJECTS = (4, 8)
 DATA = DataConfig(sessions=2, n_validation=50, n_reconstruct=2)

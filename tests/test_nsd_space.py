@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from minddiff_utils.errors import DataError
-from minddiff_utils.nsd import NsdTree
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.reader import NsdTree
 
 GRID = (6, 6, 6)
 VERSION = "betas_fithrf_GLMdenoise_RR"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from minddiff_utils.nsd_text import is_caption, read_captions, read_labels
+from minddiff_utils.datasets.nsd.text import is_caption, read_captions, read_labels
 
 
 def note(number: Any, caption: Any = "a cat", image: Any = 5) -> dict[str, Any]:

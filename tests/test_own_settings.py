@@ -13,8 +13,10 @@ import nbformat
 import numpy as np
 import pytest
 
-from minddiff_utils import figures, kernels, provenance, surroundings
-from minddiff_utils.fetch import bucket
+from minddiff_utils.core import provenance, surroundings
+from minddiff_utils.datasets.fetch import bucket
+from minddiff_utils.pipeline import kernels
+from minddiff_utils.reporting import figures
 from tests.hostile import give_settings
 
 WORDS = "profile demo: in-silico subjects, demo models"
@@ -73,8 +75,8 @@ _LOOKS = """
 import sys
 from pathlib import Path
 import nbformat
-from minddiff_utils import runner
-from minddiff_utils.store import Tree
+from minddiff_utils.pipeline import runner
+from minddiff_utils.core.store import Tree
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     tree = Tree(root, "smoke", root / "nsd")
@@ -88,7 +90,7 @@ _CELLS = (
 import json, locale, os, sys, threading, time, warnings
 import matplotlib as mpl, numpy as np, pandas as pd, threadpoolctl, torch, yaml
 from IPython import get_ipython
-from minddiff_utils import figures
+from minddiff_utils.reporting import figures
 np.ones((2, 2)) @ np.ones((2, 2))
 moving = ("HOME", "MINDDIFF_ROOT", "MINDDIFF_NSD_ROOT", "MINDDIFF_JOURNAL", "TMPDIR")
 kept = ("PATH", "JPY_PARENT_PID", "JPY_SESSION_NAME", "PYDEVD_USE_FRAME_EVAL")
@@ -112,7 +114,7 @@ pd.DataFrame({"x": [1 / 3]})
 """,
     """
 import numpy as np
-from minddiff_utils import figures
+from minddiff_utils.reporting import figures
 figures.fig_reliability(np.linspace(0, 1, 9), np.zeros(9, int), ["V1"], label="demo")
 """,
 )

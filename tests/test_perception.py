@@ -13,10 +13,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from minddiff_utils import metrics, perception
-from minddiff_utils.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.evaluation import metrics
+from minddiff_utils.evaluation.metrics import networks as perception
+from minddiff_utils.evaluation.metrics.networks import (
+    EMBEDDERS,
+    LITE0,
+    load_perception,
+    prepare,
+)
 from minddiff_utils.insilico.network import load_network
-from minddiff_utils.perception import EMBEDDERS, LITE0, load_perception, prepare
 
 # after perception, which makes the import possible
 from torchvision import models as tv  # isort: skip

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from minddiff_utils.backbone import eye, load_backbone, load_judge, placement
-from minddiff_utils.config import ModelConfig
-from minddiff_utils.errors import ModelError
+from minddiff_utils.core.config import ModelConfig
+from minddiff_utils.core.errors import ModelError
+from minddiff_utils.models import eye, load_backbone, load_judge, placement
 
 Flags = Callable[[], tuple[bool, bool]]
 

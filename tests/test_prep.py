@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minddiff_utils import prep
-from minddiff_utils.config import AREAS, DataConfig, load_profile
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.nsd import ROI_LABELS, Design, NsdTree, Trials
-from minddiff_utils.nsd_facts import FACTS
+from minddiff_utils.core.config import AREAS, DataConfig, load_profile
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.datasets.nsd.facts import FACTS
+from minddiff_utils.datasets.nsd.reader import ROI_LABELS, Design, NsdTree, Trials
+from minddiff_utils.preprocessing import prep
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -434,7 +434,7 @@ class FullGrid(MemoryTree):
 def test_areas_are_counted_and_another_number_than_the_paper_s_only_warns(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level("INFO", "minddiff_utils.prep")
+    caplog.set_level("INFO", "minddiff_utils.preprocessing.prep")
     assert prep.prepare_responses(FullGrid(), 1, DATA).betas.shape[1] == 12
     counts = "12 voxels (V1 2, V2 2, V3 2, V3ab 0, hV4 1, VO 2, PHC 2, LO 0, MT 0"
     assert counts in caplog.text

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from minddiff_utils import processes
+from minddiff_utils.core import processes
 
 _POOL = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from minddiff_utils.processes import end_with_parent
+from minddiff_utils.core.processes import end_with_parent
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=end_with_parent

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from minddiff_utils.baselines import method_words
-from minddiff_utils.config import load_profile, project_root
-from minddiff_utils.storage import n_reconstructed
+from minddiff_utils.core.config import load_profile, project_root
+from minddiff_utils.evaluation.baselines import method_words
+from minddiff_utils.studies.storage import n_reconstructed
 
 FOLDER = project_root() / "notebooks" / "profiles"
 TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")

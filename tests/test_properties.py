@@ -24,11 +24,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from scipy.io import savemat
 
-from minddiff_utils import config
-from minddiff_utils.config import Profile, load_profile
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.nsd import NsdTree, check_trials
-from minddiff_utils.prep import average_repeats, check_splits, split_images
+from minddiff_utils.core import config
+from minddiff_utils.core.config import Profile, load_profile
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.preprocessing.prep import (
+    average_repeats,
+    check_splits,
+    split_images,
+)
 
 IntArray = npt.NDArray[np.int64]
 EXPERIMENT = "nsddata/experiments/nsd"

@@ -9,14 +9,16 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minddiff_utils import provenance, reach, runner
-from minddiff_utils.config import load_profile
-from minddiff_utils.reach import Package
-from minddiff_utils.runner import GRAPH
-from minddiff_utils.store import Tree
+from minddiff_utils.core import provenance, reach
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.reach import Package
+from minddiff_utils.core.store import Tree
+from minddiff_utils.pipeline import runner
+from minddiff_utils.pipeline.runner import GRAPH
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "src" / "minddiff_utils"
+_CLAIMS = "evaluation/claims"
 STEMS = [notebook.stem for notebook in GRAPH]
 LAST = STEMS[-1]
 
@@ -45,35 +47,41 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
     ("name", "old", "expected"),
     [
         # a verdict
-        *((f"claims/{part}.py", "Return", "05 06") for part in ("evidence", "ledger")),
-        *((f"claims/{part}.py", "Decide", "05 06") for part in ("quality", "decoding")),
-        ("claims/nulls.py", "Return", "05 06"),
-        ("claims/sanity.py", "Return", "05 06"),
-        ("tables/comparison.py", "Return", "05 06"),
+        *(
+            (f"evaluation/claims/{part}.py", "Return", "05 06")
+            for part in ("evidence", "ledger")
+        ),
+        *(
+            (f"evaluation/claims/{part}.py", "Decide", "05 06")
+            for part in ("quality", "decoding")
+        ),
+        ("evaluation/claims/nulls.py", "Return", "05 06"),
+        ("evaluation/claims/sanity.py", "Return", "05 06"),
+        ("reporting/tables/comparison.py", "Return", "05 06"),
         # a figure: who draws it, and the report, which shows it
-        ("figures/preparation.py", "def fig_roi_counts(", "01 06"),
-        ("figures/decoding.py", "def fig_weights_by_area(", "02 06"),
-        ("figures/evaluation.py", "def fig_subjects(", "05 06"),
-        ("figures/failures.py", "Return", "06"),
+        ("reporting/figures/preparation.py", "def fig_roi_counts(", "01 06"),
+        ("reporting/figures/decoding.py", "def fig_weights_by_area(", "02 06"),
+        ("reporting/figures/evaluation.py", "def fig_subjects(", "05 06"),
+        ("reporting/figures/failures.py", "Return", "06"),
         # a sentence of the report
-        ("report/words.py", "Return", "06"),
-        ("report/page.py", "<body", "06"),
-        ("summary.py", "Return", "06"),
+        ("reporting/report/words.py", "Return", "06"),
+        ("reporting/report/page.py", "<body", "06"),
+        ("reporting/summary.py", "Return", "06"),
         # what makes numbers: all that comes after
-        ("prep.py", "def prepare_responses(", "00 01 02 03 04 05 06"),
-        ("leaks.py", "def leak_report(", "01 02 03 04 05 06"),
-        ("decoders/solvers.py", "def ", "02 03 04 05 06"),
-        ("decoders/voxel_selected.py", "def fit(", "02 03 04 05 06"),
-        ("diffusion.py", "def sample(", "03 04 05 06"),
-        ("guidance.py", "def guide(", "04 05 06"),
-        ("alignment/engine.py", "def make_engine(", "04 05 06"),
-        ("metrics/pixels.py", "def ", "05 06"),
-        ("cortex.py", "def flat_maps(", "06"),
+        ("preprocessing/prep.py", "def prepare_responses(", "00 01 02 03 04 05 06"),
+        ("datasets/leaks.py", "def leak_report(", "01 02 03 04 05 06"),
+        ("decoding/solvers.py", "def ", "02 03 04 05 06"),
+        ("decoding/voxel_selected.py", "def fit(", "02 03 04 05 06"),
+        ("generation/diffusion.py", "def sample(", "03 04 05 06"),
+        ("generation/guidance.py", "def guide(", "04 05 06"),
+        ("generation/alignment/engine.py", "def make_engine(", "04 05 06"),
+        ("evaluation/metrics/pixels.py", "def ", "05 06"),
+        ("reporting/cortex.py", "def flat_maps(", "06"),
         # what no notebook reaches
-        ("cli.py", "Return", ""),
-        ("fetch/plan.py", "Return", ""),
-        ("study/images.py", "Return", ""),
-        ("rehearsal/tree.py", "Return", ""),
+        ("pipeline/cli.py", "Return", ""),
+        ("datasets/fetch/plan.py", "Return", ""),
+        ("studies/study/images.py", "Return", ""),
+        ("studies/rehearsal/tree.py", "Return", ""),
     ],
 )
 def test_a_word_makes_stale_what_reaches_it_and_nothing_else(
@@ -144,7 +152,10 @@ def test_a_clone_with_the_line_ends_of_windows_has_the_same_bytes(
 ) -> None:
     """Scripts run, and digests of code and of files hold, whatever autocrlf says."""
     names = [".gitattributes", "run_all.sh", "data/models/demo/SHA256SUMS"]
-    names += ["src/minddiff_utils/rng.py", "data/atlas/visual_atlas_fsaverage5.npz"]
+    names += [
+        "src/minddiff_utils/core/rng.py",
+        "data/atlas/visual_atlas_fsaverage5.npz",
+    ]
     names += ["notebooks/profiles/smoke.yaml", "data/sprites/cat.webp"]
     source, clone = tmp_path / "source", tmp_path / "clone"
     for name in names:
@@ -260,8 +271,8 @@ def test_modules_that_only_draw_can_be_left_out() -> None:
 
 
 _DIGESTS = """
-from minddiff_utils import provenance
-from minddiff_utils.runner import GRAPH
+from minddiff_utils.core import provenance
+from minddiff_utils.pipeline.runner import GRAPH
 for notebook in GRAPH:
     for drawing in (True, False):
         print(provenance.code_digest(notebook.stem, drawing=drawing))

@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 from torch import zeros
 
-from minddiff_utils import config, cost, images, store
-from minddiff_utils.backbone import weights
-from minddiff_utils.errors import MindDiffError, read_trouble
-from minddiff_utils.nsd import NsdTree
+from minddiff_utils.core import config, images, store
+from minddiff_utils.core.errors import MindDiffError, read_trouble
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.models import weights
+from minddiff_utils.studies import cost
 
 GRID = (5, 4, 3)
 NUMBERS = (

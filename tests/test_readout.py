@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from minddiff_utils import readout, store
-from minddiff_utils.config import DecodingConfig, load_profile
-from minddiff_utils.decoders import Accuracy, DenseRidge, VoxelSelectedRidge
-from minddiff_utils.errors import DataError
-from minddiff_utils.readout import FeatureReadout, VoxelData
-from minddiff_utils.rng import stream
+from minddiff_utils.core import store
+from minddiff_utils.core.config import DecodingConfig, load_profile
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.rng import stream
+from minddiff_utils.decoding import Accuracy, DenseRidge, VoxelSelectedRidge, readout
+from minddiff_utils.decoding.readout import FeatureReadout, VoxelData
 
 Arrays = dict[str, npt.NDArray[Any]]
 SPLIT = np.array(["train"] * 60 + ["validation"] * 9 + ["test"] * 12, dtype=object)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from minddiff_utils.cli import main
-from minddiff_utils.config import SimulationConfig
+from minddiff_utils.core.config import SimulationConfig
 from minddiff_utils.insilico import writer
+from minddiff_utils.pipeline.cli import main
 from tests.bad_input.world import SMALL, speckle
 
 #: Subjects who came to all sessions, to fewer and to fewest, as in NSD (40, 32, 30).

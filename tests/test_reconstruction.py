@@ -17,24 +17,25 @@ import pandas as pd
 import pytest
 import torch
 
-from minddiff_utils import batches, reconstruction, store
-from minddiff_utils.alignment import Latent
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.batches import Batch
-from minddiff_utils.config import Stage2Config
-from minddiff_utils.diffusion import draw_noise, make_schedule, sample
-from minddiff_utils.errors import ConfigError, DataError, MindDiffError, StoreError
-from minddiff_utils.guidance import GuidanceSettings, guide
-from minddiff_utils.images import to_uint8
-from minddiff_utils.reconstruction import (
+from minddiff_utils.core import store
+from minddiff_utils.core.config import Stage2Config
+from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
+from minddiff_utils.core.images import to_uint8
+from minddiff_utils.core.rng import stream, torch_stream
+from minddiff_utils.generation import batches, reconstruction
+from minddiff_utils.generation.alignment import Latent
+from minddiff_utils.generation.batches import Batch
+from minddiff_utils.generation.diffusion import draw_noise, make_schedule, sample
+from minddiff_utils.generation.guidance import GuidanceSettings, guide
+from minddiff_utils.generation.reconstruction import (
     Aligned,
     DecodedFeatures,
     Made,
     Source,
 )
-from minddiff_utils.rng import stream, torch_stream
-from minddiff_utils.study import arms as study_arms
-from minddiff_utils.study import images as study_images
+from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.studies.study import arms as study_arms
+from minddiff_utils.studies.study import images as study_images
 
 Arrays = dict[str, npt.NDArray[Any]]
 IDS = np.array([907, 12, 3456, 88, 71999])
@@ -622,20 +623,22 @@ def test_an_edit_of_the_guided_sampler_makes_stage_2_again_and_nothing_else(
     features = read(3)
     _both_stages(start, features, backbone, order="34")
     before = set(_batches(start()))
-    edited("guidance.py", "def guide(", "def guide(  # another way")
+    edited("generation/guidance.py", "def guide(", "def guide(  # another way")
     n_calls()
     _both_stages(start, features, backbone, order="3")
     assert n_calls() == 0
     _both_stages(start, features, backbone, order="4")
     assert n_calls() > 0
     assert before < set(_batches(start()))  # the old ones wait for their code
-    edited("guidance.py", "def guide(  # another way", "def guide(")
+    edited("generation/guidance.py", "def guide(  # another way", "def guide(")
     n_calls()
     _both_stages(start, features, backbone, order="34")
     assert n_calls() == 0
 
 
-@pytest.mark.parametrize("name", ["store.py", "provenance.py", "claims/quality.py"])
+@pytest.mark.parametrize(
+    "name", ["core/store.py", "core/provenance.py", "evaluation/claims/quality.py"]
+)
 def test_words_outside_the_images_makers_make_no_batch_again(
     start: Start,
     read: Read,

@@ -10,21 +10,28 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils import rehearsal as package
-from minddiff_utils.backbone import load_backbone, load_judge, tiny_backbone
-from minddiff_utils.cli import main
-from minddiff_utils.config import load_profile
-from minddiff_utils.cost import read_rates
-from minddiff_utils.errors import ConfigError, DataError, RunError
-from minddiff_utils.nsd import NsdTree, check_trials
-from minddiff_utils.nsd_facts import FACTS, SUBJECT1
-from minddiff_utils.prep import prepare_responses
-from minddiff_utils.rehearsal import account, enlarge, fits, models, rates, settings
-from minddiff_utils.rehearsal import tree as written
-from minddiff_utils.report import banner
-from minddiff_utils.runner import make_plan
-from minddiff_utils.storage import session_bytes
-from minddiff_utils.survey import survey
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, DataError, RunError
+from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.survey import survey
+from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
+from minddiff_utils.pipeline.cli import main
+from minddiff_utils.pipeline.runner import make_plan
+from minddiff_utils.preprocessing.prep import prepare_responses
+from minddiff_utils.reporting.report import banner
+from minddiff_utils.studies import rehearsal as package
+from minddiff_utils.studies.cost import read_rates
+from minddiff_utils.studies.rehearsal import (
+    account,
+    enlarge,
+    fits,
+    models,
+    rates,
+    settings,
+)
+from minddiff_utils.studies.rehearsal import tree as written
+from minddiff_utils.studies.storage import session_bytes
 
 #: Sizes of the tests: NSD's grid of subject 1 at 0.6 of each side.
 SMALL = enlarge.Size((48, 62, 50), 2000, 60_000)

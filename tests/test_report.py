@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from minddiff_utils.claims import COLUMNS
-from minddiff_utils.config import load_profile
-from minddiff_utils.errors import DataError
-from minddiff_utils.report import (
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.evaluation.claims import COLUMNS
+from minddiff_utils.reporting.report import (
     FigureItem,
     GalleryItem,
     LinkItem,
@@ -26,7 +26,7 @@ from minddiff_utils.report import (
     render_report,
     verdict_class,
 )
-from minddiff_utils.report.style import STYLE
+from minddiff_utils.reporting.report.style import STYLE
 
 DEMO = "profile demo: in-silico subjects, demo models"
 HOSTILE = """<script>alert("x & 'y'")</script><img src=x onerror=z> {{ 7 * 7 }} &amp;"""

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from minddiff_utils.report import (
+from minddiff_utils.core.rng import stream
+from minddiff_utils.reporting.report import (
     FigureItem,
     GalleryItem,
     LinkItem,
@@ -26,7 +27,6 @@ from minddiff_utils.report import (
     TableItem,
     render_report,
 )
-from minddiff_utils.rng import stream
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
 LABEL = "profile demo: in-silico subjects, demo models"

@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from minddiff_utils import rivals, store
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.config import DecodingConfig
-from minddiff_utils.diffusion import DiffusionSettings
-from minddiff_utils.errors import DataError, StoreError
-from minddiff_utils.images import resize
-from minddiff_utils.readout import FeatureReadout, VoxelData, fit_readout
-from minddiff_utils.reconstruction import DecodedFeatures, stage1_images
-from minddiff_utils.rng import stream
+from minddiff_utils.core import store
+from minddiff_utils.core.config import DecodingConfig
+from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.images import resize
+from minddiff_utils.core.rng import stream
+from minddiff_utils.decoding.readout import FeatureReadout, VoxelData, fit_readout
+from minddiff_utils.generation import rivals
+from minddiff_utils.generation.diffusion import DiffusionSettings
+from minddiff_utils.generation.reconstruction import DecodedFeatures, stage1_images
+from minddiff_utils.models import Backbone, tiny_backbone
 from tests.test_reconstruction import IDS, LAYERS, Start, read, start
 
 __all__ = ["read", "start"]  # fixtures of the conditions these are compared with

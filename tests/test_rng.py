@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddiff_utils.rng import derive_seed, stream, torch_stream
+from minddiff_utils.core.rng import derive_seed, stream, torch_stream
 
 NAMES = st.lists(st.one_of(st.text(max_size=5), st.integers(0, 99)), max_size=3)
 

@@ -12,14 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils import reconstruction, store
-from minddiff_utils.alignment import Keeper
-from minddiff_utils.backbone import Backbone, placement, tiny_backbone
-from minddiff_utils.config import load_profile
-from minddiff_utils.critic import StructuralTarget
-from minddiff_utils.diffusion import Schedule, make_schedule
-from minddiff_utils.errors import ModelError
-from minddiff_utils.reconstruction import DecodedFeatures, Room, Stage2Settings, stage2
+from minddiff_utils.core import store
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ModelError
+from minddiff_utils.generation import reconstruction
+from minddiff_utils.generation.alignment import Keeper
+from minddiff_utils.generation.critic import StructuralTarget
+from minddiff_utils.generation.diffusion import Schedule, make_schedule
+from minddiff_utils.generation.reconstruction import (
+    DecodedFeatures,
+    Room,
+    Stage2Settings,
+    stage2,
+)
+from minddiff_utils.models import Backbone, placement, tiny_backbone
 
 GB = 10**9
 N = 5

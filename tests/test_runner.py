@@ -8,14 +8,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minddiff_utils import runner
-from minddiff_utils.config import load_profile
-from minddiff_utils.errors import ConfigError, RunError
-from minddiff_utils.store import Tree
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, RunError
+from minddiff_utils.core.store import Tree
+from minddiff_utils.pipeline import runner
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 WRITES = (
-    "from minddiff_utils import store\n"
+    "from minddiff_utils.core import store\n"
     "run = store.start(profile)\n"
     'store.write_text(run.tree.root / "made" / f"{subject}.txt", "x", run=run)'
 )
@@ -296,7 +296,7 @@ def test_jobs_at_the_same_time_see_a_gpu_each(
     monkeypatch.setenv("MINDDIFF_ROOT", str(folder.parent))
     body = (
         "import os, time\n"
-        "from minddiff_utils import store\n"
+        "from minddiff_utils.core import store\n"
         "run = store.start(profile, subject=subject, overrides=overrides)\n"
         'name, mine = f"{subject}.txt", os.environ["CUDA_VISIBLE_DEVICES"]\n'
         'store.write_text(run.tree.root / "gpu" / name, mine, run=run)\n'

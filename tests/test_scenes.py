@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minddiff_utils.errors import DataError
+from minddiff_utils.core.errors import DataError
 from minddiff_utils.insilico import scenes
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import nbformat
 import pytest
 
-from minddiff_utils.backbone import PINNED
-from minddiff_utils.config import project_root
+from minddiff_utils.core.config import project_root
+from minddiff_utils.models import PINNED
 
 ROOT = project_root()
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "run_all.sh", "tests/run.sh", ".ci/run")
@@ -153,7 +153,7 @@ def test_no_source_runs_code_that_comes_from_data(name: str) -> None:
 
 def test_all_of_the_project_is_looked_at() -> None:
     assert len(SOURCES) > 100
-    assert {"notebooks/05_evaluation.ipynb", "src/minddiff_utils/store.py"} <= {
+    assert {"notebooks/05_evaluation.ipynb", "src/minddiff_utils/core/store.py"} <= {
         *SOURCES
     }
 

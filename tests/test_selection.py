@@ -6,13 +6,14 @@ import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import Ridge
 
-from minddiff_utils.decoders import (
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import (
     DenseRidge,
     TargetScaling,
     VoxelSelectedRidge,
     targets,
 )
-from minddiff_utils.decoders.selection import (
+from minddiff_utils.decoding.selection import (
     choose_by_correlation,
     choose_each_by_correlation,
     choose_k,
@@ -21,7 +22,6 @@ from minddiff_utils.decoders.selection import (
     cross_validated_predictions,
     identification_accuracy,
 )
-from minddiff_utils.errors import ConfigError, DataError
 
 Floats = npt.NDArray[np.float64]
 

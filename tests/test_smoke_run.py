@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils import store
-from minddiff_utils.claims import CLAIMS, COLUMNS
-from minddiff_utils.config import load_profile
-from minddiff_utils.runner import GRAPH, make_plan, run_plan
+from minddiff_utils.core import store
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.evaluation.claims import CLAIMS, COLUMNS
+from minddiff_utils.pipeline.runner import GRAPH, make_plan, run_plan
 from tests import faults
 from tests.hostile import give_settings
 

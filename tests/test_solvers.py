@@ -12,24 +12,24 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from minddiff_utils.decoders import (
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.decoding import (
     ScaledTargets,
     TargetScaling,
     VoxelSelectedRidge,
     voxel_selected,
 )
-from minddiff_utils.decoders.design import make_design
-from minddiff_utils.decoders.masked_cg import deflate, solve_masked
-from minddiff_utils.decoders.planning import (
+from minddiff_utils.decoding.design import make_design
+from minddiff_utils.decoding.masked_cg import deflate, solve_masked
+from minddiff_utils.decoding.planning import (
     Rates,
     Sizes,
     block_targets,
     choose_solver,
     device_rates,
 )
-from minddiff_utils.decoders.solvers import solve_batched, solve_subsets, threads
-from minddiff_utils.decoders.voxel_selected import fit_together
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.decoding.solvers import solve_batched, solve_subsets, threads
+from minddiff_utils.decoding.voxel_selected import fit_together
 
 Array = npt.NDArray[Any]
 #: One core of a processor with fast bfloat16 products, and of one without.
@@ -344,8 +344,8 @@ def test_standardised_hdf5_targets_give_what_arrays_give(
 MEMORY_PROGRAM = """
 import sys
 import numpy as np
-from minddiff_utils.decoders import VoxelSelectedRidge
-from minddiff_utils.rng import stream
+from minddiff_utils.decoding import VoxelSelectedRidge
+from minddiff_utils.core.rng import stream
 def status(name):
     lines = open("/proc/self/status").read().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(name)))

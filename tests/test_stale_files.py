@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from minddiff_utils import provenance, runner
-from minddiff_utils.config import load_profile
-from minddiff_utils.fetch.files import wanted
-from minddiff_utils.store import Tree
+from minddiff_utils.core import provenance
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.store import Tree
+from minddiff_utils.datasets.fetch.files import wanted
+from minddiff_utils.pipeline import runner
 
 ALL = "01 02 03 04 05 06"
 OVER = {"subjects": [1, 2], "data.sessions": 2}

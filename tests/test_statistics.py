@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from minddiff_utils import statistics
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.rng import stream
-from minddiff_utils.statistics import Resampling
+from minddiff_utils.core import statistics
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.rng import stream
+from minddiff_utils.core.statistics import Resampling
 
 RESAMPLING = Resampling(partial(stream, 7), n_bootstrap=400, n_permutations=400)
 

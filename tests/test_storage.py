@@ -2,10 +2,10 @@
 
 import pytest
 
-from minddiff_utils.cli import main
-from minddiff_utils.config import Profile, load_profile
-from minddiff_utils.errors import ConfigError
-from minddiff_utils.storage import kept, session_bytes, to_download
+from minddiff_utils.core.config import Profile, load_profile
+from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.pipeline.cli import main
+from minddiff_utils.studies.storage import kept, session_bytes, to_download
 
 
 def _profile(**over: object) -> Profile:

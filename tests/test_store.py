@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils import store
-from minddiff_utils.config import project_root
-from minddiff_utils.errors import ConfigError, StoreError
+from minddiff_utils.core import store
+from minddiff_utils.core.config import project_root
+from minddiff_utils.core.errors import ConfigError, StoreError
 from tests import faults
 
 
@@ -329,8 +329,8 @@ def test_a_second_run_in_the_same_folder_is_refused_in_one_sentence(
 _FILL = """
 import numpy as np
 from pathlib import Path
-from minddiff_utils import store
-from minddiff_utils.errors import StoreError
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import StoreError
 run = store.start("smoke", subject=1)
 noise = np.random.default_rng(0).integers(0, 256, (9 * 2**20,), np.uint8)
 for name, array in (
@@ -448,7 +448,8 @@ def test_without_locks_a_dead_process_of_this_host_holds_nothing(
 ) -> None:
     monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
     code = (
-        "import errno, os; from pathlib import Path; from minddiff_utils import store\n"
+        "import errno, os; from pathlib import Path\n"
+        "from minddiff_utils.core import store\n"
         "def no(*_): raise OSError(errno.ENOSYS, 'no locks')\n"
         "store.fcntl.flock = no\n"
         f"with store.alone(Path({str(tmp_path)!r})): os._exit(0)\n"

@@ -12,18 +12,22 @@ import pandas as pd
 import pytest
 import torch
 
-from minddiff_utils import cli, figures, reconstruction, store, study
-from minddiff_utils.alignment import AlignmentSettings
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.config import load_profile
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.core import store
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.images import to_torch, to_uint8
+from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import resampling
-from minddiff_utils.guidance import GuidanceSettings
-from minddiff_utils.images import to_torch, to_uint8
-from minddiff_utils.rng import stream
-from minddiff_utils.study import arms as study_arms
-from minddiff_utils.study import images as study_images
-from minddiff_utils.study import scores as study_scores
+from minddiff_utils.generation import reconstruction
+from minddiff_utils.generation.alignment import AlignmentSettings
+from minddiff_utils.generation.guidance import GuidanceSettings
+from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.pipeline import cli
+from minddiff_utils.reporting import figures
+from minddiff_utils.studies import study
+from minddiff_utils.studies.study import arms as study_arms
+from minddiff_utils.studies.study import images as study_images
+from minddiff_utils.studies.study import scores as study_scores
 
 IDS = np.array([907, 12, 3456])
 LAYERS = (1, 2)
@@ -180,9 +184,9 @@ def test_an_edit_of_an_engine_makes_the_arms_again_and_other_words_do_not(
 ) -> None:
     study.run_subject(start(), "confirmation", lambda _: None)
     monkeypatch.setattr(study_images, "make", _never)
-    edited("study/scores.py", "Return", "Give")
+    edited("studies/study/scores.py", "Return", "Give")
     study.run_subject(start(), "confirmation", lambda _: None)
-    edited("guidance.py", "def guide(", "def guide(  # another way")
+    edited("generation/guidance.py", "def guide(", "def guide(  # another way")
     with pytest.raises(AssertionError, match="made again"):
         study.run_subject(start(), "confirmation", lambda _: None)
 

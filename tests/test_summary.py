@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from minddiff_utils import store, summary
-from minddiff_utils.config import AREAS
-from minddiff_utils.errors import DataError, StoreError
-from minddiff_utils.rng import stream
+from minddiff_utils.core import store
+from minddiff_utils.core.config import AREAS
+from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.rng import stream
+from minddiff_utils.reporting import summary
 
 IDS = np.array([40, 7, 300])
 SPLIT = ["train", "test", "test"]

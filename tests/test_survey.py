@@ -19,15 +19,15 @@ import pandas as pd
 import pytest
 from scipy.io import loadmat, savemat
 
-from minddiff_utils import cortex
-from minddiff_utils import nsd_facts as facts
-from minddiff_utils.cli import main
-from minddiff_utils.config import SimulationConfig
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.core.config import SimulationConfig
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.datasets.nsd import facts
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.survey import Finding, Survey, surfaces, survey
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, writer
-from minddiff_utils.nsd import NsdTree
-from minddiff_utils.survey import Finding, Survey, surfaces, survey
+from minddiff_utils.pipeline.cli import main
+from minddiff_utils.reporting import cortex
 
 SUBJECT = 7
 VERSION = "betas_fithrf_GLMdenoise_RR"

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from minddiff_utils import tables
-from minddiff_utils.ablation import FACTORIAL
-from minddiff_utils.config import load_profile
-from minddiff_utils.errors import ConfigError, DataError
-from minddiff_utils.rng import stream
-from minddiff_utils.statistics import Resampling, summarise
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.rng import stream
+from minddiff_utils.core.statistics import Resampling, summarise
+from minddiff_utils.generation.ablation import FACTORIAL
+from minddiff_utils.reporting import tables
 
 DRAWS = Resampling(partial(stream, 3), n_bootstrap=200, n_permutations=199)
 SETTINGS = {"pcc": "Pearson r over RGB values", "clip_judge": "cosine, judge CLIP"}

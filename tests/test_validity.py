@@ -6,15 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from minddiff_utils import prep
-from minddiff_utils.errors import DataError
-from minddiff_utils.nsd import Trials
-from minddiff_utils.validity import (
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.reader import Trials
+from minddiff_utils.datasets.validity import (
     check_ncsnr,
     fault,
     strange_sessions,
     where_held,
 )
+from minddiff_utils.preprocessing import prep
 from tests.test_prep import DATA, MemoryTree
 
 Betas = npt.NDArray[np.int16]

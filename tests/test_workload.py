@@ -9,11 +9,12 @@ import nbformat
 import numpy as np
 import pytest
 
-from minddiff_utils import ablation, reconstruction, rivals, workload
-from minddiff_utils.backbone import Backbone, tiny_backbone
-from minddiff_utils.config import Profile, load_profile, project_root
-from minddiff_utils.cost import settings_work
-from minddiff_utils.diffusion import make_schedule
+from minddiff_utils.core.config import Profile, load_profile, project_root
+from minddiff_utils.generation import ablation, reconstruction, rivals
+from minddiff_utils.generation.diffusion import make_schedule
+from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.studies import workload
+from minddiff_utils.studies.cost import settings_work
 
 Seen = list[tuple[int, int, int]]
 

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from minddiff_utils.backbone import Backbone, Judge
+from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.insilico import scenes
 from minddiff_utils.insilico.network import INPUT_SIZE, load_network
-from minddiff_utils.rng import torch_stream
+from minddiff_utils.models import Backbone, Judge
 
 __all__ = [
     "AIMS",

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from minddiff_utils.backbone import load_torchvision
+from minddiff_utils.models import load_torchvision
 
 load_torchvision()
 import open_clip.model as open_clip_model  # noqa: E402
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from minddiff_utils.config import project_root  # noqa: E402
+from minddiff_utils.core.config import project_root  # noqa: E402
 from minddiff_utils.insilico import scenes  # noqa: E402
 
 LOG = logging.getLogger("demo_training")

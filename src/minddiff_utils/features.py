@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from minddiff_utils.backbone import Backbone
-from minddiff_utils.errors import ConfigError, DataError, check_finite, check_shape
-from minddiff_utils.images import to_torch
-from minddiff_utils.rows import Images, in_blocks
+from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.core.images import to_torch
+from minddiff_utils.core.rows import Images, in_blocks
+from minddiff_utils.models import Backbone
 
 __all__ = [
     "Features",

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from minddiff_utils import evaluation, store, summary
+from minddiff_utils import evaluation
+from minddiff_utils.core import store
+from minddiff_utils.reporting import summary
 
 from .case import Act, Case
 from .world import (

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from minddiff_utils.backbone import load_backbone, load_judge
-from minddiff_utils.config import ModelConfig
-from minddiff_utils.provenance import digest_file
+from minddiff_utils.core.config import ModelConfig
+from minddiff_utils.core.provenance import digest_file
+from minddiff_utils.models import load_backbone, load_judge
 
 from .case import Act, Case
 from .world import (

@@ -1,8 +1,8 @@
 """What a notebook's file may have wrong; `test_runner` tries the parameters cell."""
 
-from minddiff_utils.config import load_profile
-from minddiff_utils.runner import make_plan
-from minddiff_utils.store import Tree
+from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.store import Tree
+from minddiff_utils.pipeline.runner import make_plan
 
 from .case import Case
 from .world import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minddiff_utils import store
+from minddiff_utils.core import store
 
 from .case import Act, Case
 from .world import PROFILE, Damage, World, a_file_for_its_folder, a_folder, holds

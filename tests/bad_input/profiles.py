@@ -2,7 +2,7 @@
 
 import pytest
 
-from minddiff_utils import config
+from minddiff_utils.core import config
 
 from .case import Case
 from .world import (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minddiff_utils import store
+from minddiff_utils.core import store
 
 from .case import Act, Case
 from .world import World

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from minddiff_utils import provenance, store
-from minddiff_utils.cli import main
-from minddiff_utils.errors import MindDiffError
+from minddiff_utils.core import provenance, store
+from minddiff_utils.core.errors import MindDiffError
+from minddiff_utils.pipeline.cli import main
 
 from . import (
     artefacts,

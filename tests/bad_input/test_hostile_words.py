@@ -12,8 +12,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from minddiff_utils import evaluation, store, summary
-from minddiff_utils.figures.preparation import fig_scenes
+from minddiff_utils import evaluation
+from minddiff_utils.core import store
+from minddiff_utils.reporting import summary
+from minddiff_utils.reporting.figures.preparation import fig_scenes
 
 from .world import FIGURES, Copy, World
 

@@ -22,10 +22,11 @@ import pandas as pd
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from minddiff_utils import figures, store
-from minddiff_utils.config import SimulationConfig, project_root
+from minddiff_utils.core import store
+from minddiff_utils.core.config import SimulationConfig, project_root
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import writer
+from minddiff_utils.reporting import figures
 
 PROFILE = "smoke"
 #: As small as the notebooks go.

@@ -24,9 +24,9 @@ from typing import Any
 AIM = 0.02
 #: What keeps the books: module of `minddiff_utils`, owner in it, names.
 BOOKS = (
-    ("provenance", "", ("digest_file", "digest_json", "digest_paths", "describe")),
-    ("store", "", ("_write", "_read_manifest", "_input_digest", "is_intact")),
-    ("batches", "Recipe", ("facts", "path")),
+    ("core.provenance", "", ("digest_file", "digest_json", "digest_paths", "describe")),
+    ("core.store", "", ("_write", "_read_manifest", "_input_digest", "is_intact")),
+    ("generation.batches", "Recipe", ("facts", "path")),
 )
 #: Tells the process that runs a notebook where to write what it found.
 FOUND = "MINDDIFF_BOOKKEEPING"
@@ -73,7 +73,7 @@ class Clock:
 
 def set_clock(clock: Clock) -> None:
     """Put `clock` on the functions of `BOOKS`; the filling of artefacts is work."""
-    from minddiff_utils import store
+    from minddiff_utils.core import store
 
     for name, owner, functions in BOOKS:
         module = importlib.import_module(f"minddiff_utils.{name}")
@@ -124,7 +124,7 @@ def clocked_job(
 
 def seconds_of_records(folder: Path) -> float:
     """Digest every artefact once, as the records of the notebooks do afterwards."""
-    from minddiff_utils.provenance import digest_file
+    from minddiff_utils.core.provenance import digest_file
 
     began = time.perf_counter()
     for manifest in folder.rglob("*.manifest.json"):
@@ -136,9 +136,9 @@ def seconds_of_records(folder: Path) -> float:
 
 def measure(profile_name: str, subjects: list[int], folder: Path) -> dict[str, Any]:
     """Run all notebooks in `folder`; return seconds by notebook, and the share."""
-    from minddiff_utils.config import load_profile, project_root
-    from minddiff_utils.runner import make_plan
-    from minddiff_utils.store import Tree
+    from minddiff_utils.core.config import load_profile, project_root
+    from minddiff_utils.core.store import Tree
+    from minddiff_utils.pipeline.runner import make_plan
 
     overrides = {"subjects": subjects}
     profile = load_profile(profile_name, overrides)

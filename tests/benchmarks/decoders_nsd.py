@@ -23,10 +23,10 @@ import h5py
 import numpy as np
 import torch
 
-from minddiff_utils.decoders import DenseRidge, SideBySide, VoxelSelectedRidge
-from minddiff_utils.decoders.planning import Sizes, expected_iterations
-from minddiff_utils.decoders.voxel_selected import fit_together
-from minddiff_utils.rng import stream
+from minddiff_utils.core.rng import stream
+from minddiff_utils.decoding import DenseRidge, SideBySide, VoxelSelectedRidge
+from minddiff_utils.decoding.planning import Sizes, expected_iterations
+from minddiff_utils.decoding.voxel_selected import fit_together
 
 N_TRAIN, N_TEST, N_VOXELS, N_HIDDEN, ALPHA = 8859, 982, 11694, 300, 0.15
 #: Targets and voxels per target of each feature, as in the released code.

@@ -77,7 +77,7 @@ def run_of(root: Path) -> Any:
     """Return a run whose artefacts lie below `root`, of one subject."""
     import os
 
-    from minddiff_utils import store
+    from minddiff_utils.core import store
 
     os.environ["MINDDIFF_ROOT"] = str(root)
     sizes = json.loads((root / "sizes.json").read_text())
@@ -87,8 +87,9 @@ def run_of(root: Path) -> Any:
 
 def prepare(root: Path) -> None:
     """Do what notebook 01 does with the images."""
-    from minddiff_utils import prep, store
-    from minddiff_utils.nsd import NsdTree
+    from minddiff_utils.core import store
+    from minddiff_utils.datasets.nsd.reader import NsdTree
+    from minddiff_utils.preprocessing import prep
 
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     ids = np.load(root / "ids.npy")
@@ -111,7 +112,7 @@ def prepare(root: Path) -> None:
 
 def write_others(run: Any, ids: npt.NDArray[np.int64], split: Any) -> None:
     """Write what notebooks 02 and 03 leave for 05."""
-    from minddiff_utils import store
+    from minddiff_utils.core import store
 
     folder, test = run.tree.derived(1), ids[split == "test"]
     rng = np.random.default_rng(2)
@@ -142,7 +143,9 @@ def encode(root: Path) -> None:
     """Do what notebook 02 does with the images."""
     import torch
 
-    from minddiff_utils import features, rivals, store
+    from minddiff_utils import features
+    from minddiff_utils.core import store
+    from minddiff_utils.generation import rivals
 
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     images = store.read_rows(run.tree.derived(1) / "stimuli.h5", "images")
@@ -160,10 +163,10 @@ def encode(root: Path) -> None:
 
 def score(root: Path) -> None:
     """Do what notebook 05 does with the images."""
-    from minddiff_utils.baselines import read_condition
+    from minddiff_utils.core.rows import in_blocks
     from minddiff_utils.evaluation import read_stimuli, scoring
-    from minddiff_utils.metrics import Condition, conditions, score_methods
-    from minddiff_utils.rows import in_blocks
+    from minddiff_utils.evaluation.baselines import read_condition
+    from minddiff_utils.evaluation.metrics import Condition, conditions, score_methods
 
     run = run_of(root)
     stimuli = read_stimuli(run, 1)
@@ -211,7 +214,7 @@ def measure(root: Path, name: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure, or do one step of a measurement."""
-    from minddiff_utils.processes import peak_bytes
+    from minddiff_utils.core.processes import peak_bytes
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="for 3 GB; temporary by default")

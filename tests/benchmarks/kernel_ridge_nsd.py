@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from decoders_nsd import gemm_peak, peak_bytes
 
-from minddiff_utils.decoders import DenseRidge, feature_correlation, kernel_ridge
-from minddiff_utils.rng import stream
+from minddiff_utils.core.rng import stream
+from minddiff_utils.decoding import DenseRidge, feature_correlation, kernel_ridge
 
 N_TRAIN, N_TEST, N_VOXELS, N_TARGETS, N_HIDDEN = 8859, 982, 11694, 85_000, 300
 #: Share of voxels in the first band (early areas), whose noise is lower.

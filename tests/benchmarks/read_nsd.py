@@ -30,10 +30,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.nsd import N_TRIALS, NsdTree
-from minddiff_utils.nsd_facts import FACTS, SUBJECT1
-from minddiff_utils.processes import peak_bytes
-from minddiff_utils.rng import stream
+from minddiff_utils.core.processes import peak_bytes
+from minddiff_utils.core.rng import stream
+from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
+from minddiff_utils.datasets.nsd.reader import N_TRIALS, NsdTree
 
 SUBJECT, SESSION, BLOCK = 1, 1, 8 << 20
 AIMS = {"ratio": 0.5, "peak_gb": 3.0}

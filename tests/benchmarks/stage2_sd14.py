@@ -36,9 +36,18 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from minddiff_utils import cost
-from minddiff_utils.alignment import Keeper, Latent, align, preset, surrogate
-from minddiff_utils.backbone import (
+from minddiff_utils.core.config import Profile, load_profile
+from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
+from minddiff_utils.generation.alignment import Keeper, Latent, align, preset, surrogate
+from minddiff_utils.generation.critic import StructuralTarget
+from minddiff_utils.generation.diffusion import (
+    DiffusionSettings,
+    draw_noise,
+    make_schedule,
+)
+from minddiff_utils.generation.guidance import guidance_preset, guide
+from minddiff_utils.generation.reconstruction import Footprint, diffusion_settings
+from minddiff_utils.models import (
     SD14_TOKENS,
     Backbone,
     core,
@@ -46,12 +55,7 @@ from minddiff_utils.backbone import (
     libraries,
     placement,
 )
-from minddiff_utils.config import Profile, load_profile
-from minddiff_utils.critic import StructuralTarget
-from minddiff_utils.diffusion import DiffusionSettings, draw_noise, make_schedule
-from minddiff_utils.guidance import guidance_preset, guide
-from minddiff_utils.images import CLIP_MEAN, CLIP_STD
-from minddiff_utils.reconstruction import Footprint, diffusion_settings
+from minddiff_utils.studies import cost
 
 CLIP = "ViT-B-32-quickgelu"  # OpenAI's, in open_clip's list of configs
 DTYPES = {

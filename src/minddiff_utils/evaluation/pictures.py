@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils import store
-from minddiff_utils.baselines import read_condition
-from minddiff_utils.errors import StoreError
-from minddiff_utils.metrics import Condition
-from minddiff_utils.rivals import read_rivals
-from minddiff_utils.rows import Rows
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core.rows import Rows
+from minddiff_utils.evaluation.baselines import read_condition
+from minddiff_utils.evaluation.metrics import Condition
+from minddiff_utils.generation.rivals import read_rivals
 
 __all__ = [
     "Stimuli",

@@ -15,26 +15,31 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from minddiff_utils import store
-from minddiff_utils.ablation import ablation_methods
-from minddiff_utils.backbone import Backbone, Judge, load_backbone, load_judge
-from minddiff_utils.baselines import (
+from minddiff_utils.core import store
+from minddiff_utils.core.images import to_torch, to_uint8
+from minddiff_utils.core.processes import end_with_parent
+from minddiff_utils.core.rows import Rows, take
+from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
+from minddiff_utils.evaluation.baselines import (
     CEILINGS,
     conditions,
     in_batches,
     mean_image,
     repeat_image,
 )
-from minddiff_utils.claims import CONTRASTS
+from minddiff_utils.evaluation.claims import CONTRASTS
+from minddiff_utils.evaluation.metrics import (
+    METRICS,
+    SubjectScores,
+    frechet_table,
+    score_methods,
+)
+from minddiff_utils.evaluation.metrics.networks import load_perception
 from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
 from minddiff_utils.evaluation.stock import check_complete
-from minddiff_utils.images import to_torch, to_uint8
-from minddiff_utils.metrics import METRICS, SubjectScores, frechet_table, score_methods
-from minddiff_utils.perception import load_perception
-from minddiff_utils.processes import end_with_parent
-from minddiff_utils.rivals import read_rivals
-from minddiff_utils.rows import Rows, take
-from minddiff_utils.statistics import Resampling, holm, paired_table, summarise
+from minddiff_utils.generation.ablation import ablation_methods
+from minddiff_utils.generation.rivals import read_rivals
+from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
     "Models",

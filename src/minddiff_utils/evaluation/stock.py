@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils import store
-from minddiff_utils.errors import StoreError
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import StoreError
 from minddiff_utils.evaluation.pictures import wanted_ids
 
 __all__ = [

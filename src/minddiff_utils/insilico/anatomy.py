@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from minddiff_utils.config import project_root
-from minddiff_utils.errors import DataError, check_exists
-from minddiff_utils.reading import reading
-from minddiff_utils.rng import stream
+from minddiff_utils.core.config import project_root
+from minddiff_utils.core.errors import DataError, check_exists
+from minddiff_utils.core.reading import reading
+from minddiff_utils.core.rng import stream
 
 __all__ = [
     "HEMISPHERES",

@@ -25,10 +25,10 @@ import pandas as pd
 from PIL import Image
 from scipy import fft
 
+from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico import scenes
 from minddiff_utils.insilico.anatomy import Anatomy
 from minddiff_utils.insilico.network import INPUT_SIZE, load_network
-from minddiff_utils.rng import stream
 
 __all__ = [
     "AREA_OF",

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.errors import ConfigError
-from minddiff_utils.rng import stream
+from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.rng import stream
 
 __all__ = [
     "N_STIMULI",

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.errors import DataError, system_words
-from minddiff_utils.provenance import MARK, SMALL_BYTES, digest_file
+from minddiff_utils.core.errors import DataError, system_words
+from minddiff_utils.core.provenance import MARK, SMALL_BYTES, digest_file
 
-__all__ = ["PARTS", "TRUTH", "Renewal", "find", "renewing"]
+__all__ = ["PARTS", "TRUTH", "Renewal", "find", "renewing", "written"]
 
 #: The folders of NSD's layout, and the one of what only a simulation knows.
 PARTS = ("nsddata", "nsddata_betas", "nsddata_stimuli")
@@ -102,6 +102,11 @@ def find(root: Path, key: str) -> dict[str, Any] | None:
     _discard(root)
     facts: dict[str, Any] = record["facts"]
     return facts
+
+
+def written(root: Path) -> list[str]:
+    """Return the names of the files that a simulation wrote to the folder."""
+    return sorted(_read(root).get("files", {}))
 
 
 @contextmanager

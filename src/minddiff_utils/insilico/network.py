@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from minddiff_utils.errors import ModelError
+from minddiff_utils.core.errors import ModelError
 
 __all__ = ["INPUT_SIZE", "LiteZero", "load_network"]
 

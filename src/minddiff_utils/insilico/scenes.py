@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from minddiff_utils.config import project_root
-from minddiff_utils.errors import DataError, check_exists
-from minddiff_utils.rng import derive_seed, stream
+from minddiff_utils.core.config import project_root
+from minddiff_utils.core.errors import DataError, check_exists
+from minddiff_utils.core.rng import derive_seed, stream
 
 __all__ = [
     "BACKGROUNDS",

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.config import AREAS, HVC, LVC
-from minddiff_utils.errors import DataError, check_exists, check_shape
+from minddiff_utils.core.config import AREAS, HVC, LVC
+from minddiff_utils.core.errors import DataError, check_exists, check_shape
+from minddiff_utils.core.reading import reading
 from minddiff_utils.insilico.brain import AREA_OF
-from minddiff_utils.insilico.folder import TRUTH
-from minddiff_utils.reading import reading
+from minddiff_utils.insilico.folder import PARTS, TRUTH, written
 
 __all__ = [
     "Recovery",
@@ -210,13 +210,16 @@ def subject_table(tree_nsd: Path, subjects: Sequence[int]) -> pd.DataFrame:
 
 
 def layout_table(tree_nsd: Path) -> pd.DataFrame:
-    """Return the kinds of files below `tree_nsd`: (file, n_files, megabytes).
+    """Return the kinds of files of a simulation: (file, n_files, megabytes).
 
-    SS stands for a subject, NN for a session, ? for l or r, N for a depth.
+    Files of NSD's layout alone, and none that somebody else put beside them. SS stands
+    for a subject, NN for a session, ? for l or r, N for a depth.
     """
     kinds: dict[str, list[int]] = {}
-    for path in sorted(p for p in tree_nsd.glob("nsddata*/**/*") if p.is_file()):
+    for path in sorted(tree_nsd / name for name in written(tree_nsd)):
         kind = path.relative_to(tree_nsd).as_posix()
+        if not kind.startswith(PARTS) or not path.is_file():
+            continue
         for pattern, word in _WILDCARDS:
             kind = re.sub(pattern, word, kind)
         kinds.setdefault(kind, []).append(path.stat().st_size)

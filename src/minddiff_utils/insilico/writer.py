@@ -39,8 +39,11 @@ from PIL import Image
 from scipy.io import savemat
 from threadpoolctl import threadpool_limits
 
-from minddiff_utils.config import SimulationConfig, project_root
-from minddiff_utils.errors import ConfigError, DataError
+from minddiff_utils.core.config import SimulationConfig, project_root
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.processes import end_with_parent
+from minddiff_utils.core.provenance import digest_json, digest_paths
+from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico import anatomy as anatomical
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, scenes
@@ -55,9 +58,6 @@ from minddiff_utils.insilico.design import (
     stimulus_table,
 )
 from minddiff_utils.insilico.folder import PARTS, TRUTH, find, renewing
-from minddiff_utils.processes import end_with_parent
-from minddiff_utils.provenance import digest_json, digest_paths
-from minddiff_utils.rng import stream
 
 __all__ = ["WORLD", "Glance", "Summary", "look", "simulate"]
 
@@ -215,7 +215,7 @@ def _key(
     """Return a digest of everything that can change a byte of the tree."""
     package = Path(__file__).resolve().parents[1]
     data = project_root() / "data"
-    code = [*(package / "insilico").glob("*.py"), package / "rng.py"]
+    code = [*(package / "insilico").glob("*.py"), package / "core" / "rng.py"]
     inputs = [*(data / "atlas").glob("*.npz"), *(data / "sprites").glob("*.webp")]
     return digest_json(
         {

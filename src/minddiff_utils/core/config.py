@@ -1,0 +1,872 @@
+"""Frozen profiles: every number a run depends on, in one validated object.
+
+A profile is a YAML file in `notebooks/profiles/`; unknown keys, wrong types and values
+out of range are refused with one sentence. Defaults live here only. Place in the flow:
+layer 1; functions elsewhere take values from it, never the whole profile.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.reading import reading
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "AREAS",
+    "HVC",
+    "LVC",
+    "READS",
+    "UNREAD",
+    "AblationConfig",
+    "DataConfig",
+    "DecodingConfig",
+    "Environment",
+    "EvaluationConfig",
+    "FeatureConfig",
+    "ModelConfig",
+    "Origin",
+    "Profile",
+    "ProfileView",
+    "RivalConfig",
+    "SimulationConfig",
+    "Stage1Config",
+    "Stage2Config",
+    "StudyConfig",
+    "load_profile",
+    "parse_yaml",
+    "place",
+    "project_root",
+    "read_environment",
+    "shipped_models",
+]
+
+#: MindDiffuser's 11 visual areas, from early to late (PAPER claim C9).
+AREAS = ("V1", "V2", "V3", "V3ab", "hV4", "VO", "PHC", "LO", "MT", "MST", "IPS")
+#: Low- and high-level visual cortex.
+LVC = ("V1", "V2", "V3", "V3ab", "hV4")
+HVC = ("VO", "PHC", "LO", "MT", "MST", "IPS")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Percents = Annotated[tuple[Percent, ...], Field(min_length=1)]
+Subject = Annotated[int, Field(ge=1, le=8)]
+#: Sessions of NSD's design; not every subject came to all of them.
+_MOST_SESSIONS = 40
+#: Images that NSD shows to all subjects: no subject has more test images.
+_MOST_TEST_IMAGES = 1000
+Session = Annotated[int, Field(ge=1, le=_MOST_SESSIONS)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
+
+
+class SimulationConfig(_Frozen):
+    """The in-silico NSD (demo and smoke only)."""
+
+    n_sessions: Annotated[int, Field(gt=0, le=40)]  # 750 trials each
+    n_test_images: PositiveInt  # shared images shown, three repeats each
+    image_size: PositiveInt = 425  # px, NSD's own
+    n_surface_depths: PositiveInt = 3  # layerB1..B3
+
+
+def _sessions_asked(given: object) -> object:
+    """Return a number of sessions or "all"; a union would name its members instead."""
+    if given != "all" and not (type(given) is int and 1 <= given <= _MOST_SESSIONS):
+        msg = f"it is {given!r}, but must be 1 to {_MOST_SESSIONS}, or all"
+        raise ValueError(msg)
+    return given
+
+
+class DataConfig(_Frozen):
+    """How responses are read and prepared (notebook 01)."""
+
+    # the first n sessions of each subject, or as many as the subject has; all: these
+    sessions: Annotated[int | Literal["all"], PlainValidator(_sessions_asked)]
+    betas_version: str = "betas_fithrf_GLMdenoise_RR"
+    zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
+    n_validation: PositiveInt  # last training images by 10k index (published: 859)
+    # first test images that stages 1 and 2 reconstruct, or as many as the subject saw;
+    # null: all that the subject saw
+    n_reconstruct: PositiveInt | None
+    # Those below are no part of the digest at their defaults (see ModelConfig).
+    # of those sessions, the ones that are read; null: all
+    only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = Field(
+        default=None, exclude_if=lambda numbers: numbers is None
+    )
+    # which block of n_validation images validates, from the end; 1: as published
+    validation_fold: PositiveInt = Field(default=1, exclude_if=lambda fold: fold == 1)
+    # the 11 areas, or all of NSD's hand-drawn visual region instead
+    voxels: Literal["areas", "nsdgeneral"] = Field(
+        default="areas", exclude_if=lambda name: name == "areas"
+    )
+    # what notebook 01 does where a test image is in the training set too
+    leaks: Literal["refuse", "report"] = Field(
+        default="refuse", exclude_if=lambda name: name == "refuse"
+    )
+
+    @model_validator(mode="after")
+    def _sessions_fit(self) -> "DataConfig":
+        chosen, last = self.session_numbers, self.last_session
+        if list(chosen) != sorted(set(chosen)) or chosen[-1] > last:
+            msg = (
+                f"only_sessions is {list(chosen)}, but must be distinct, ascending and"
+                f" among the first {last}, which `sessions` names"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def last_session(self) -> int:
+        """Return the last session that is read of a subject who has it."""
+        return _MOST_SESSIONS if self.sessions == "all" else self.sessions
+
+    @property
+    def session_numbers(self) -> tuple[int, ...]:
+        """Return the sessions that are asked for, ascending; 1-based as in NSD's names.
+
+        Of a subject who has fewer, those are read that the subject has
+        (`NsdTree.sessions_of`).
+        """
+        return self.only_sessions or tuple(range(1, self.last_session + 1))
+
+
+class ModelConfig(_Frozen):
+    """Which generator and CLIP (only `backbone` looks inside)."""
+
+    backbone: Literal["demo", "sd14", "tiny"]
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    batch_size: PositiveInt = 8  # images kept and shared out together
+    n_threads: PositiveInt = 1
+    # Those below are no part of the digest at their defaults, so that results made
+    # before there was a choice keep theirs.
+    # tokens of c under sd14 (the others have their own); paper: not said; published
+    # code: 15, `max_length` of its v1-inference.yaml; ours: 15; Stable Diffusion's: 77
+    n_tokens: Literal[15, 77] = Field(default=15, exclude_if=lambda n: n == 15)
+    # mean and SD on which CLIP sees images; paper: not said; published code:
+    # ImageNet's; ours: those CLIP was trained with
+    normalisation: Literal["clip", "imagenet"] = Field(
+        default="clip", exclude_if=lambda name: name == "clip"
+    )
+    # the U-Net through torch.compile: faster on a GPU, after minutes of compiling
+    compile: bool = Field(default=False, exclude_if=lambda chosen: not chosen)
+    # how stage 2 keeps values for its gradient; auto: by the device's free memory
+    memory: Literal["auto", "store", "checkpoint"] = Field(
+        default="auto", exclude_if=lambda chosen: chosen == "auto"
+    )
+    # images of a batch whose gradient is formed at once; null: by the free memory
+    n_at_once: PositiveInt | None = Field(default=None, exclude_if=lambda n: n is None)
+    # folder with a folder of models per backbone; null: data/models
+    path: str | None = Field(default=None, exclude_if=lambda path: path is None)
+
+    @model_validator(mode="after")
+    def _tokens_fit(self) -> "ModelConfig":
+        if self.n_tokens != 15 and self.backbone != "sd14":
+            msg = (
+                f"n_tokens is {self.n_tokens}, but only the backbone sd14 has a choice:"
+                f" leave it out for {self.backbone}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def image_size(self) -> int:
+        """Return the generator's native image size, px (sides are equal)."""
+        return 512 if self.backbone == "sd14" else 64
+
+    def folder(self, root: Path) -> Path | None:
+        """Return the folder in `path`, from `root` if relative; None: the usual one."""
+        if self.path and self.path.startswith("~"):
+            return place(self.path, "models.path")
+        return root / self.path if self.path else None
+
+
+class FeatureConfig(_Frozen):
+    """The three decoded features (notebook 02)."""
+
+    n_captions: PositiveInt = 5
+    clip_layers: tuple[int, ...] = (1, 2, 3, 4, 5, 6)  # 1-based blocks, MLP outputs
+
+    @model_validator(mode="after")
+    def _layers_ascend(self) -> "FeatureConfig":
+        layers = self.clip_layers
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 1:
+            msg = (
+                f"clip_layers is {layers}, but must be distinct, ascending and start"
+                " at 1 or above"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class DecodingConfig(_Frozen):
+    """How features are read from voxels (paper section 3; ours: dense ridge)."""
+
+    # by_preset: the paper's for the presets paper and released, dense for fast
+    decoder: Literal["by_preset", "voxel_selected", "dense"] = "by_preset"
+    # of the voxel-selected ridge; at NSD's size float64 takes hours, float32 minutes
+    dtype: Literal["float32", "float64"] = "float64"
+    alpha: Annotated[float, Field(gt=0)] = 0.15
+    n_feat_c: PositiveInt = 450
+    n_feat_z: PositiveInt = 3000
+    n_feat_clip: PositiveInt = 850
+    # share of CLIP features kept; null: chosen by cross-validation, layer by layer
+    k_percent: Percent | None = 25.0
+    k_grid: Percents = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
+    n_folds: Annotated[int, Field(ge=2)] = 3
+    n_permutations: PositiveInt = 200
+    n_compare: PositiveInt = 256  # targets per feature when all decoders are compared
+
+
+class Stage1Config(_Frozen):
+    """img2img from z under c (discrepancy 4: levels 37 and 35 of 50)."""
+
+    n_steps: PositiveInt = 50
+    encode_index: PositiveInt = 37  # noise level, as DDIM index
+    decode_steps: PositiveInt = 35  # denoising steps taken
+    guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> "Stage1Config":
+        if self.encode_index >= self.n_steps or self.decode_steps > self.n_steps:
+            msg = (
+                f"encode_index is {self.encode_index} and decode_steps"
+                f" {self.decode_steps}, but with n_steps {self.n_steps} the first must"
+                " be below it and the second not above it"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class Stage2Config(_Frozen):
+    """Structural alignment (Algorithm 1)."""
+
+    # guided and combined: not Algorithm 1 alone (`guidance`)
+    preset: Literal["paper", "released", "fast", "guided", "combined"] = "fast"
+    n_iter: Annotated[int, Field(ge=0)] = 300
+    lr_z: Annotated[float, Field(ge=0)] = 0.01
+    lr_c: Annotated[float, Field(ge=0)] = 0.01
+    anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
+    n_iter_fast: PositiveInt | None = None  # of the preset fast; null: n_iter
+    n_steps_fast: PositiveInt = 6  # solver steps of the fast preset's surrogate
+    layers_fast: tuple[int, ...] = (1, 2)  # CLIP blocks in the fast preset's loss
+    guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
+    guided_share_fast: Share = 1.0  # of the surrogate's steps, noisiest first
+    solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"] = "ddim"
+    # fast stops an image below this times the discrepancy level; 0: never
+    stop_level: Annotated[float, Field(ge=0)] = 0.0
+    # iterates whose images the complete sampler makes; the best one is returned
+    n_candidates: PositiveInt = 4
+    n_candidates_fast: PositiveInt | None = None  # of the preset fast; null: as above
+    form_guided: Literal["clean", "unet"] = "clean"
+    strength_guided: Annotated[float, Field(ge=0)] = 0.1
+    n_inner_guided: PositiveInt = 1
+    range_guided: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
+    n_iter_combined: PositiveInt = 6  # steps of the loop before the guided sampling
+    strength_combined: Annotated[float, Field(ge=0)] = 0.4
+    step_paper: Annotated[float, Field(gt=0)] = 0.01  # Algorithm 1's eta
+    n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
+    # first images that combined, true features and another brain get; null: all
+    n_images_controls: PositiveInt | None = None
+    n_iter_paper: Annotated[int, Field(ge=0)] = 300
+    n_trajectory: PositiveInt = 8  # images kept per trajectory
+    n_images_trajectory: PositiveInt = 16  # first images whose trajectory is kept
+
+
+class RivalConfig(_Frozen):
+    """The compared systems (`rivals`), as far as they are run here."""
+
+    strength_takagi: Fraction = 0.8  # share of the noise steps, published code
+    strength_brain_diffuser: Fraction = 0.75  # image-to-image strength, published code
+    pixel_size: PositiveInt = 32  # px, side of the images that ridge reads directly
+
+
+class AblationConfig(_Frozen):
+    """What is taken away or varied (`ablation`), on the first images of each subject.
+
+    Features and blocks are taken from the `guided` engine, iterations from the loop of
+    the profile's preset.
+    """
+
+    n_images: PositiveInt = 8
+    layers: tuple[tuple[int, ...], ...] = ((1,), (1, 2, 3, 4, 5, 6))
+    iterations: tuple[PositiveInt, ...] = ()
+    k_grid: Percents = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
+
+
+class StudyConfig(_Frozen):
+    """The study of stage 2 (`minddiff study`), outside the notebooks' time."""
+
+    n_images: Annotated[int, Field(ge=0)] = 0  # test images; 0: no study
+    n_images_pilot: PositiveInt = 16  # validation images on which settings are chosen
+    n_iter_paper: PositiveInt = 300  # of Algorithm 1 and of the released code's loop
+    n_iter_pilot: PositiveInt = 30  # of Algorithm 1 in the pilot
+    step_tuned: Annotated[float, Field(gt=0)] = 0.001  # Algorithm 1's, from the pilot
+    # how much worse than the paper's algorithm still counts as no worse
+    margin_structural_loss: Annotated[float, Field(ge=0)] = 0.02
+    margin_ssim: Annotated[float, Field(ge=0)] = 0.02
+    margin_pcc: Annotated[float, Field(ge=0)] = 0.03
+    margin_clip: Annotated[float, Field(ge=0)] = 0.03
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """Return the margins by endpoint."""
+        return {
+            "structural_loss": self.margin_structural_loss,
+            "ssim_2d": self.margin_ssim,
+            "pcc": self.margin_pcc,
+            "clip_judge": self.margin_clip,
+        }
+
+
+class EvaluationConfig(_Frozen):
+    """Intervals and tests (notebook 05)."""
+
+    n_bootstrap: PositiveInt = 2000
+    n_permutations: PositiveInt = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    # slow variants of the field's metrics, such as ssim_2d_425 (`metrics.METRICS`)
+    extra_metrics: tuple[str, ...] = ()
+
+
+#: Where responses come from.
+Origin = Literal["measured", "in silico", "mixed"]
+_SUBJECTS: Mapping[Origin, str] = {
+    "measured": "measured responses",
+    "in silico": "in-silico subjects",
+    "mixed": "measured and in-silico subjects",
+}
+#: What is said of models that are not the paper's.
+_MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
+
+
+class Profile(_Frozen):
+    """One resolved profile; equal digests mean equal results on one machine."""
+
+    name: Literal["smoke", "demo", "nsd"]
+    seed: Annotated[int, Field(ge=0)]
+    subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
+    simulation: SimulationConfig | None
+    data: DataConfig
+    models: ModelConfig
+    features: FeatureConfig
+    decoding: DecodingConfig
+    stage1: Stage1Config
+    stage2: Stage2Config
+    evaluation: EvaluationConfig
+    rivals: RivalConfig = RivalConfig()
+    ablation: AblationConfig = AblationConfig()
+    study: StudyConfig = StudyConfig()
+
+    @field_validator("subjects")
+    @classmethod
+    def _subjects_differ(cls, subjects: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(subjects)) < len(subjects):
+            msg = f"subjects is {list(subjects)}, but each may be there once"
+            raise ValueError(msg)
+        return subjects
+
+    @property
+    def decoder(self) -> Literal["voxel_selected", "dense"]:
+        """Return the decoder in use; the preset of stage 2 decides where none is set.
+
+        `paper` and `released` keep the paper's (FastL2LiR); ours of `fast` reads more.
+        """
+        chosen = self.decoding.decoder
+        if chosen == "by_preset":
+            ours = self.stage2.preset in ("fast", "guided", "combined")
+            return "dense" if ours else "voxel_selected"
+        return chosen
+
+    @property
+    def usual_origin(self) -> Origin:
+        """Return where the responses come from that the profile is made for."""
+        return "measured" if self.simulation is None else "in silico"
+
+    def label(self, origin: Origin | None = None) -> str:
+        """Return the words every figure and table carries: profile, data and models.
+
+        `origin` is the data's own word (`store.Run.origin`), as any profile may be
+        given any data; without one, the profile's own data are meant.
+        """
+        origin = origin or self.usual_origin
+        rehearsed = self.name == "nsd" and self.simulation is not None
+        data = _SUBJECTS[origin]
+        if self.name == "nsd" and origin == "measured":
+            data = ""  # what this profile is for
+        models = "random" if rehearsed else _MODELS[self.models.backbone]
+        words = ", ".join(
+            part for part in (data, models and f"{models} models") if part
+        )
+        name = (
+            f"rehearsal of profile {self.name}" if rehearsed else f"profile {self.name}"
+        )
+        return f"{name}: {words}" if words else name
+
+    def check_shards(self, n_shards: int) -> None:
+        """Raise ConfigError unless each of `n_shards` can get a batch of images.
+
+        Shards share out whole batches, so that results do not depend on them.
+        """
+        most = self.simulation.n_test_images if self.simulation else _MOST_TEST_IMAGES
+        n_images, size = self.data.n_reconstruct or most, self.models.batch_size
+        n_batches = -(-n_images // size)
+        if not 1 <= n_shards <= n_batches:
+            raise ConfigError(
+                f"There are to be {n_shards} shards, but {n_images} images in batches"
+                f" of {size} make 1 to {n_batches}: choose among these, or lower"
+                " models.batch_size."
+            )
+
+    @property
+    def digest(self) -> str:
+        """Return the first 12 hex digits of the SHA-256 of the resolved profile."""
+        return _digest(self.model_dump(mode="json"))
+
+    def part(self, notebook: str) -> dict[str, Any]:
+        """Return what `notebook` may read (`READS`), as for JSON; all for others."""
+        fields = self.model_dump(mode="json")
+        if notebook not in READS:
+            return fields
+        names = ("name", "seed", *READS[notebook])
+        found = {name: fields.get(name, getattr(self, name)) for name in names}
+        for section, field in UNREAD.get(notebook, ()):
+            found[section] = {k: v for k, v in found[section].items() if k != field}
+        return found
+
+    def part_digest(self, notebook: str) -> str:
+        """Return the digest of `part`: a change elsewhere in the profile leaves it."""
+        return _digest(self.part(notebook))
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+#: What a notebook may read of the profile, beside its name and seed, so that a change
+#: elsewhere leaves its artefacts; those of other notebooks depend on the whole profile.
+#: `decoder` is the property: 02 depends on nothing else of stage 2.
+READS: Mapping[str, tuple[str, ...]] = {
+    "00_insilico_nsd": ("simulation", "subjects", "data"),
+    "01_data_prep": ("simulation", "data", "models", "features"),
+    "02_decoding": (
+        *("simulation", "data", "models", "features"),
+        *("decoding", "decoder", "evaluation", "rivals"),
+    ),
+    "03_stage1": (
+        *("simulation", "data", "models", "features"),
+        *("stage1", "rivals", "ablation"),
+    ),
+    "04_stage2": (
+        *("simulation", "data", "models", "features"),
+        *("stage1", "stage2", "rivals", "ablation", "study", "evaluation"),
+    ),
+}
+
+
+#: Fields of these sections that the notebook may not read.
+UNREAD: Mapping[str, tuple[tuple[str, str], ...]] = {
+    notebook: (("data", "n_reconstruct"),)
+    for notebook in ("00_insilico_nsd", "01_data_prep", "02_decoding")
+}
+
+
+class ProfileView:
+    """A profile, or a section of it, of which one notebook sees its own part alone.
+
+    Any other field raises ConfigError: what a notebook reads unseen would leave its
+    artefacts standing when that field changes.
+    """
+
+    _ALWAYS = (
+        *("name", "seed", "label", "usual_origin"),
+        *("check_shards", "part", "part_digest"),
+    )
+
+    def __init__(
+        self, whole: BaseModel, notebook: str, *, section: str | None = None
+    ) -> None:
+        self._whole = whole
+        self._notebook = notebook
+        self._section = section
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field that the notebook may read."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if not self._may_read(name):
+            where = f"{self._section}.{name}" if self._section else name
+            raise ConfigError(
+                f"Notebook {self._notebook} reads {where} of the profile, which READS "
+                "and UNREAD in config.py do not let it: let it there, so that a "
+                "change of that field runs the notebook again."
+            )
+        value = getattr(self._whole, name)
+        unread = {section for section, _ in UNREAD.get(self._notebook, ())}
+        if self._section is None and name in unread:
+            return ProfileView(value, self._notebook, section=name)
+        return value
+
+    def _may_read(self, name: str) -> bool:
+        if self._section is not None:
+            return (self._section, name) not in UNREAD[self._notebook]
+        return name in (*self._ALWAYS, *READS[self._notebook])
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the caller's environment says about this run."""
+
+    root: Path
+    nsd_root: Path | None
+    journal: Path | None
+
+
+def read_environment() -> Environment:
+    """Return the roots and the journal that the runner or a user has set.
+
+    `MINDDIFF_ROOT` (default: the repository) holds data and figures,
+    `MINDDIFF_NSD_ROOT` is a real NSD tree, `MINDDIFF_JOURNAL` a file to which the store
+    appends the path of each artefact it writes. An empty value is none; `~` is the
+    home, and a relative path begins where the command was given.
+
+    Raises
+    ------
+    ConfigError
+        `MINDDIFF_ROOT` is something else than a folder, or names no place.
+    """
+    root = _named_by("MINDDIFF_ROOT") or project_root()
+    if root.exists() and not root.is_dir():
+        raise ConfigError(
+            f"MINDDIFF_ROOT is {root}, but must be a folder: set it anew."
+        )
+    return Environment(
+        root=root,
+        nsd_root=_named_by("MINDDIFF_NSD_ROOT"),
+        journal=_named_by("MINDDIFF_JOURNAL"),
+    )
+
+
+def _named_by(variable: str) -> Path | None:
+    """Return the absolute path that an environment variable names, None if empty."""
+    value = os.environ.get(variable, "").strip()
+    return place(value, variable) if value else None
+
+
+def place(written: str, name: str) -> Path:
+    """Return the absolute path that `written` names; `~` is the home.
+
+    Raises
+    ------
+    ConfigError
+        Where it names no place; `name` says which option or setting wrote it.
+    """
+    try:
+        return Path(written).expanduser().absolute()
+    except (RuntimeError, OSError, ValueError) as error:  # no home, no folder here
+        raise ConfigError(
+            f"{name} is {_line(written)}, which names no place here ({error}): give"
+            " an absolute path."
+        ) from error
+
+
+def project_root() -> Path:
+    """Return the repository's root, found from this file (editable install)."""
+    return Path(__file__).resolve().parents[3]
+
+
+def shipped_models() -> Path:
+    """Return the repository's folder of models."""
+    return project_root() / "data" / "models"
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_freeze(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _freeze(item) for key, item in value.items()}
+    return value
+
+
+def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted overrides as nested ones.
+
+    Raises
+    ------
+    ConfigError
+        One override sets a group, another a field of it; or a name is empty.
+    """
+    nested: dict[str, Any] = {}
+    for dotted, value in overrides.items():
+        *parents, leaf = str(dotted).split(".")
+        if not all((*parents, leaf)):
+            raise ConfigError(
+                f"The override {_line(repr(dotted))} names no field: write it as"
+                " stage2.n_iter."
+            )
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise _contradiction(parent, node)
+        given = dict(value) if isinstance(value, Mapping) else value
+        known = node.get(leaf, {})
+        if leaf in node and not (isinstance(known, dict) and isinstance(given, dict)):
+            raise _contradiction(leaf, given)
+        node[leaf] = _merge(known, given) if isinstance(given, dict) else given
+    return nested
+
+
+def _contradiction(key: str, value: object) -> ConfigError:
+    return ConfigError(
+        f"One override sets {_line(key)} to {_line(repr(value))}, another sets a field"
+        " of it: keep one of the two."
+    )
+
+
+def _line(text: str, most: int = 200) -> str:
+    """Return what a user gave so that it fits into a sentence: no line break, short."""
+    shown = text if text.isprintable() else ascii(text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose plain values mean what they mean in Python, or are text.
+
+    YAML 1.1 reads 010 as 8, 1:30 as 90, `on` as true and 1e-3 as text.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+def _number(loader: Any, node: Any) -> int | float:
+    text = str(loader.construct_scalar(node))
+    try:
+        return int(text, 0)
+    except ValueError:
+        pass
+    if re.fullmatch(r"[-+]?0[\d_]+", text):
+        raise ValueError(f"{text}: a number starts with no 0, and text has quotes")
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_DIGITS = r"\d(?:_?\d)*"
+for _tag, _form, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|None|", ["~", "n", "N", ""]),
+    (
+        "number",
+        rf"[-+]?(?:0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|\.inf|\.nan"
+        rf"|(?:{_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(?:[eE][-+]?{_DIGITS})?)",
+        "-+.0123456789",
+    ),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_form})\Z", re.ASCII), _first
+    )
+for _tag in ("number", "int"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float", lambda loader, node: float(_number(loader, node))
+)
+
+
+#: What PyYAML raises, beside its own errors, at values that are none of their type.
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Return what `text` holds as YAML; no code, no aliases and no key twice.
+
+    Parameters
+    ----------
+    text : str
+    origin : str
+        What the text is, as the first words of a sentence on what is wrong with it.
+
+    Raises
+    ------
+    ConfigError
+        The text is not valid YAML; one of its mappings has a key twice, of which YAML
+        would take the last; or it uses an alias, by which a few lines can stand for
+        gigabytes or hold themselves.
+    """
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        _check_nodes(root)
+        return None if root is None else loader.construct_document(root)
+    except _NOT_YAML as error:
+        deep = isinstance(error, RecursionError)
+        words = "it is nested too deeply" if deep else " ".join(str(error).split())
+        raise ConfigError(
+            f"{origin} is not valid YAML ({words[:300]}): mend it there."
+        ) from error
+
+
+def _check_nodes(root: Any) -> None:
+    """Raise ValueError if a node is there twice, or a mapping has a key twice."""
+    seen, waiting = set[int](), [] if root is None else [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            raise ValueError(f"an alias{node.start_mark}")
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            if twice:
+                raise ValueError(f"the key {twice[0]!r} twice{node.start_mark}")
+            waiting += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+
+
+def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Read the profile `name` and apply `overrides` (`{"stage2.n_iter": 5}`).
+
+    Raises
+    ------
+    ConfigError
+        Unknown profile, unreadable YAML, unknown key, wrong type or value; the sentence
+        says whether the file or an override is to be mended.
+    """
+    folder = project_root() / "notebooks" / "profiles"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not known:
+        raise ConfigError(
+            f"{folder} holds no profiles, so this package runs apart from its"
+            " repository: install it from there with pip install -e ."
+        )
+    if name not in known:
+        raise ConfigError(
+            f"Profile {_line(repr(name))} does not exist in {folder}: use one of"
+            f" {', '.join(known)}."
+        )
+    path, nested = folder / f"{name}.yaml", _nest(overrides or {})
+    profile = _resolve(name, path, nested)
+    if profile.name != name:
+        place = "the override name" if "name" in nested else path
+        raise ConfigError(
+            f"Profile {name!r}, name is {profile.name!r}, but must be that of the file:"
+            f" mend {place}."
+        )
+    return profile
+
+
+def _resolve(name: str, path: Path, overrides: Mapping[str, Any]) -> Profile:
+    """Return the profile in the file at `path` under nested `overrides`."""
+    no_yaml = "is not valid YAML"
+    with reading(path, ConfigError, found=no_yaml, remedy="save it as UTF-8"):
+        text = path.read_text(encoding="utf-8")
+    raw = parse_yaml(text, str(path))
+    if not isinstance(raw, Mapping):
+        raise ConfigError(
+            f"{path} must hold keys and values, not {type(raw).__name__}: restore it."
+        )
+    try:
+        return Profile.model_validate(_freeze(_merge(raw, overrides)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = _line(".".join(str(part) for part in first["loc"]))
+        group: Any = raw
+        for part in first["loc"][:-1]:
+            group = group.get(part) if isinstance(group, Mapping) else None
+        in_file = first["type"] == "missing" and isinstance(group, Mapping)
+        origin = "" if in_file else _origin(first, overrides)
+        remedy = f"mend the override {_line(origin)}" if origin else f"mend {path}"
+        raise ConfigError(
+            f"Profile {name!r}, {key or 'as a whole'} {_fault(first)}: {remedy}."
+        ) from error
+
+
+def _origin(error: "ErrorDetails", overrides: Mapping[str, Any]) -> str:
+    """Return the override that `error` is about, empty where it is the file."""
+    node: Any = overrides
+    reached: list[str] = []
+    loc = error["loc"][:-1] if error["type"] == "missing" else error["loc"]
+    for part in loc:
+        if not isinstance(node, Mapping):
+            break  # inside an override's list
+        if part not in node:
+            return ""
+        node = node[part]
+        reached.append(str(part))
+    while isinstance(node, Mapping) and len(node) == 1:  # a rule over several fields
+        key = next(iter(node))
+        node = node[key]
+        reached.append(str(key))
+    return ".".join(reached)
+
+
+def _fault(error: "ErrorDetails") -> str:
+    """Return what was given and what is allowed, as the end of a sentence."""
+    kind, words = error["type"], error["msg"]
+    if kind == "missing":
+        return "is missing, but has no default"
+    if kind == "extra_forbidden":
+        return f"is no key of a profile ({_known_keys(error['loc'][:-1])})"
+    if kind == "value_error":
+        return f"does not fit: {words.removeprefix('Value error, ')}"
+    for prefix in ("Input should be ", "Input should "):
+        words = words.removeprefix(prefix)
+    known = {
+        "model_type": "a group of keys",
+        "tuple_type": "a list",
+        "too_short": "longer",
+        "invalid_key": "a name",
+    }
+    words = known.get(kind, words)
+    given = error["input"]
+    shown = list(given) if isinstance(given, tuple) else given
+    return f"is {_line(repr(shown))}, but must be {words}"
+
+
+def _known_keys(group: Sequence[int | str]) -> str:
+    """Return the keys of a group of the profile, in words."""
+    model: type[BaseModel] = Profile
+    for part in group:
+        found = model.model_fields[str(part)].annotation
+        kinds = [found, *get_args(found)]  # a group may be optional
+        model = next(
+            k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)
+        )
+    where = ".".join(map(str, group))
+    return f"{where or 'it'} has {', '.join(model.model_fields)}"

@@ -1,0 +1,227 @@
+"""What a run's processes see of the machine: nothing that a user has set up there.
+
+A run gives the same bytes on every account: what it starts sees variables, a home and a
+working folder of the project, not those by which a user sets up plotting, notebooks or
+numerical libraries. Ctrl-C, too, is for the run alone. Place in the flow: layer 1.
+"""
+
+import multiprocessing
+import os
+import signal
+import site
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from minddiff_utils.core.errors import MindDiffError, RunError
+
+__all__ = [
+    "DETERMINISTIC",
+    "ended_if_cut_off",
+    "environment",
+    "interrupts_held",
+    "only",
+    "own_variables",
+    "settled",
+]
+
+#: Environment variables that cuBLAS must have found at its start to repeat its sums.
+DETERMINISTIC: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+#: Variables that say where things are and what may be used, not how to compute or draw.
+_KEPT = frozenset(
+    {"PATH", "TMPDIR", "TEMP", "TMP", "CC", "CXX", "HDF5_USE_FILE_LOCKING"}
+    | {"LD_LIBRARY_PATH", "LD_PRELOAD"}
+    | {"DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"}
+    | {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH"}
+    | {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+    | {"HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"}
+    | {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}
+)
+_FIXED = {
+    **DETERMINISTIC,
+    "LC_ALL": "C.UTF-8",
+    # as ipykernel sets it; matplotlib reads it when it is loaded
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "TZ": "UTC",
+}
+#: Set where all of this is in force; a process started there has it already.
+_MARK = "MINDDIFF_SETTLED"
+#: Where Python found these, it must find them again.
+_NEEDED = ("minddiff_utils", "numpy", "torch")
+
+
+def environment(variables: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Set environment variables for what is started inside, then take them back.
+
+    Beside `variables` those without which a GPU's sums differ from run to run.
+    """
+    return only(os.environ | {**DETERMINISTIC, **variables})
+
+
+@contextmanager
+def only(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let these be all environment variables, then take back what was there before."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def own_variables() -> Iterator[dict[str, str]]:
+    """Yield the variables of a process that sees the project's settings, not a user's.
+
+    Of the user's variables only those stay that name places and devices, and our own.
+    HOME is a new folder, deleted in the end, in which no library finds a configuration.
+
+    Raises
+    ------
+    RunError
+        No temporary folder can be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(
+            prefix="minddiff-", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise RunError(
+            f"No temporary folder can be made ({error.strerror or error}): free space"
+            " or mend permissions there, or name another folder with TMPDIR."
+        ) from error
+    with folder as home:
+        yield _settings(os.environ, home)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Give what is started inside `own_variables`, and this process while inside.
+
+    The working folder is HOME, and Python looks for modules where our own libraries
+    are, nowhere else. Inside another such block nothing happens.
+    """
+    if _MARK in os.environ:
+        yield
+        return
+    with (
+        own_variables() as variables,
+        _own_modules(),
+        only(variables),
+        _working_in(variables["HOME"]),
+    ):
+        yield
+
+
+@contextmanager
+def _working_in(folder: str) -> Iterator[None]:
+    """Work in `folder`: one that may not be entered is no place to start processes."""
+    try:
+        before = os.getcwd()  # noqa: PTH109 - must not resolve
+    except OSError:  # it was deleted
+        before = folder
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.chdir(before)
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Let processes of `multiprocessing`, which take our sys.path, find ours alone."""
+    before, libraries = sys.path[:], _libraries()
+    foreign = {"", site.getusersitepackages(), *_entries(os.environ)}
+    with suppress(OSError):
+        foreign.add(os.getcwd())  # noqa: PTH109
+    sys.path[:] = [
+        entry
+        for entry in before
+        if entry not in foreign or os.path.realpath(entry) in libraries
+    ]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _settings(given: Mapping[str, str], home: str) -> dict[str, str]:
+    """Return the variables that take the place of those in `given`."""
+    kept = {k: v for k, v in given.items() if k in _KEPT or k.startswith("MINDDIFF_")}
+    own = {"HOME": home, _MARK: "1", "USER": f"user{os.getuid()}"}
+    own["LOGNAME"] = own["USER"]  # an account may have no name
+    libraries = _libraries()
+    path = [p for p in _entries(given) if os.path.realpath(p) in libraries]
+    if path:
+        own["PYTHONPATH"] = os.pathsep.join(path)
+    if os.path.realpath(site.getusersitepackages()) not in libraries:
+        own["PYTHONNOUSERSITE"] = "1"
+    return kept | _FIXED | own
+
+
+def _entries(given: Mapping[str, str]) -> list[str]:
+    """Return the folders that PYTHONPATH names, as Python puts them into its path."""
+    named = given.get("PYTHONPATH", "").split(os.pathsep)
+    return [os.path.abspath(entry) for entry in named if entry]  # noqa: PTH100
+
+
+def _libraries() -> set[str]:
+    """Return the folders in which Python found our package and what it needs."""
+    specs = [find_spec(name) for name in _NEEDED]
+    places = [Path(s.origin).resolve().parents[1] for s in specs if s and s.origin]
+    return {str(place) for place in places}
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait; processes and threads that are started inside never hear it.
+
+    A terminal sends it to every process of the run. The run alone answers and ends the
+    others.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def ended_if_cut_off(pool: Executor) -> Iterator[None]:
+    """End the pool's processes at once if the block is cut off, as by Ctrl-C.
+
+    A pool would wait for them, which may take hours. An error of ours is no such end:
+    what is at work then may finish.
+    """
+    try:
+        yield
+    except MindDiffError:
+        raise
+    except BaseException:
+        over = threading.Event()
+        threading.Thread(target=_end_children, args=(over,), daemon=True).start()
+        try:
+            pool.shutdown(cancel_futures=True)
+        finally:
+            over.set()
+        raise
+
+
+def _end_children(over: threading.Event) -> None:
+    """Kill again and again: a pool may be about to replace what has ended."""
+    while not over.is_set():
+        for process in multiprocessing.active_children():
+            process.kill()
+        over.wait(0.1)

@@ -1,0 +1,48 @@
+"""The paper's claims as a ledger: statement, our evidence, verdict in words.
+
+Every claim is data: what it says, the paper's number, the rule that decides it, stated
+before the numbers, the null that must fail the same rule, and the profiles that can
+speak to it. Numbers of in-silico subjects are never compared with the paper's.
+
+`evidence` says what a claim, its evidence and its outcome are; `quality` and `decoding`
+are the rules; `nulls` makes evidence in which a null is true; `ledger` is C1 to C11,
+their verdicts, and whether a check could fail at all; `sanity` is the sceptic's table.
+Not here: making the tables (`statistics`). Place in the flow: layer 9; notebook 05
+calls it.
+"""
+
+from minddiff_utils.evaluation.claims.evidence import (
+    CANNOT,
+    CONTRASTS,
+    FAILS,
+    HOLDS,
+    Claim,
+    Evidence,
+    Outcome,
+)
+from minddiff_utils.evaluation.claims.ledger import (
+    CLAIMS,
+    COLUMNS,
+    claim_table,
+    evaluate_claims,
+    vacuity_lines,
+    vacuity_table,
+)
+from minddiff_utils.evaluation.claims.sanity import sanity_table
+
+__all__ = [
+    "CANNOT",
+    "CLAIMS",
+    "COLUMNS",
+    "CONTRASTS",
+    "FAILS",
+    "HOLDS",
+    "Claim",
+    "Evidence",
+    "Outcome",
+    "claim_table",
+    "evaluate_claims",
+    "sanity_table",
+    "vacuity_lines",
+    "vacuity_table",
+]

@@ -1,0 +1,132 @@
+"""What a sceptic asks for first: nulls, ceilings, zero iterations, a falling loss."""
+
+import pandas as pd
+
+from minddiff_utils.evaluation.claims.decoding import all_areas
+from minddiff_utils.evaluation.claims.evidence import (
+    ALPHA,
+    HOLDS,
+    Evidence,
+    Outcome,
+    above,
+    find,
+    signed,
+)
+from minddiff_utils.evaluation.claims.quality import stage2_gain
+
+__all__ = ["sanity_table"]
+
+Check = tuple[str, str, str, bool]
+
+
+def _check_accuracy(evidence: Evidence) -> list[Check]:
+    accuracy = all_areas(evidence.table("accuracy"))
+    checks: list[Check] = []
+    if accuracy.empty:
+        return checks
+    for feature, own in accuracy.groupby("feature", sort=False):
+        p = float(own["p_permutation"].max())
+        r, null = float(own["r_mean"].mean()), float(own["r_null_mean"].mean())
+        said = f"r = {r:.3f}, null {null:.3f}, largest p {p:.3g} of {len(own)} subjects"
+        wanted = f"above the permutation null, p <= {ALPHA} in every subject"
+        passed = bool(p <= ALPHA and (own["r_mean"] > own["r_null_mean"]).all())
+        checks.append((f"decoding accuracy of {feature}", wanted, said, passed))
+    return checks
+
+
+_ORDERED = (
+    ("recovery ceiling, stage 1", "true_features - stage1"),
+    ("recovery ceiling, stage 2", "stage2_true - stage2"),
+    ("shuffled brain, stage 1", "stage1 - shuffled"),
+    ("shuffled brain, stage 2", "stage2 - stage2_shuffled"),
+)
+
+
+def _check_order(evidence: Evidence) -> list[Check]:
+    checks: list[Check] = []
+    for name, contrast in _ORDERED:
+        for metric in ("clip_judge", "pcc"):
+            wanted = f"{contrast} > 0, interval without 0"
+            row = find(
+                evidence.table("contrasts"),
+                subject="all",
+                contrast=contrast,
+                metric=metric,
+            )
+            said = "missing" if row is None else signed(row)
+            passed = row is not None and above(row, 0.0)
+            checks.append((f"{name}, {metric}", wanted, said, passed))
+    return checks
+
+
+def _check_stage2(evidence: Evidence, n_equal: int, n_compared: int) -> list[Check]:
+    equal = bool(n_compared) and n_equal == n_compared
+    said = f"{n_equal} of {n_compared} images equal"
+    wanted = "the same bytes for every image compared"
+    checks = [("stage 2 with zero iterations is stage 1", wanted, said, equal)]
+    table = evidence.table("stage2")
+    if table.empty:
+        return [*checks, ("structural loss falls", "every image", "missing", False)]
+    falls = table["loss_best"] < table["loss_first"]
+    drop = float((1.0 - table["loss_best"] / table["loss_first"]).mean())
+    said = f"{int(falls.sum())} of {len(table)} images, mean fall {100 * drop:.1f} %"
+    return [
+        *checks,
+        ("structural loss falls", "every image", said, bool(falls.all())),
+    ]
+
+
+def _check_gain(evidence: Evidence) -> Check:
+    outcome = stage2_gain(evidence)
+    passed = outcome.state == HOLDS
+    said = f"{outcome.state}: {outcome.words}"
+    if not passed:
+        said = f"{said}; {_why(evidence, outcome)}"
+    wanted = "PCC and SSIM rise, CLIP similarity is kept (paired intervals)"
+    return ("stage 2 improves on stage 1", wanted, said, passed)
+
+
+def _why(evidence: Evidence, outcome: Outcome) -> str:
+    """Return what limits stage 2, read from the run with the true features."""
+    if "at the cost of semantics" in outcome.words:
+        return "structure does rise, but c moves away from the decoded semantics"
+    if "structure improves" in outcome.words:
+        return (
+            "structure does rise; the interval of judge CLIP reaches beyond the allowed"
+            " loss, and more images would narrow it"
+        )
+    wanted = {"subject": "all", "contrast": "stage2_true - true_features"}
+    rows = [
+        find(evidence.table("contrasts"), metric=metric, **wanted)
+        for metric in ("pcc", "ssim_2d")
+    ]
+    if any(row is None for row in rows):
+        return "why is open: stage 2 from true features was not run"
+    said = ", ".join(signed(row) for row in rows if row is not None)
+    if all(row is not None and above(row, 0.0) for row in rows):
+        return f"true features do gain (PCC, SSIM {said}): decoding of Z_CLIP limits it"
+    return f"true features gain no more (PCC, SSIM {said}): alignment itself limits it"
+
+
+def sanity_table(evidence: Evidence, *, n_equal: int, n_compared: int) -> pd.DataFrame:
+    """Return what a sceptic asks for first, with what was seen.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Tables of the run.
+    n_equal, n_compared : int
+        Images whose stage 2 with zero iterations equals stage 1, of those compared.
+
+    Returns
+    -------
+    DataFrame
+        Columns check, expected, observed, passed.
+    """
+    checks = [
+        *_check_accuracy(evidence),
+        *_check_order(evidence),
+        *_check_stage2(evidence, n_equal, n_compared),
+        _check_gain(evidence),
+    ]
+    return pd.DataFrame(checks, columns=["check", "expected", "observed", "passed"])

@@ -1,0 +1,308 @@
+"""Scores of embeddings: pairs, sets, and identification among others.
+
+Networks come in as embeddings, float (n, n_features), made elsewhere.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.errors import DataError, check_finite, check_shape
+
+__all__ = [
+    "category_only_two_way",
+    "cosine_similarity",
+    "embedding_distance",
+    "frechet_distance",
+    "pairwise_correlation",
+    "share_beaten",
+    "two_way_by_reconstruction",
+    "two_way_by_truth",
+]
+
+_logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
+Embedding = npt.NDArray[np.floating]
+
+#: Correlations that differ by less are a tie: embeddings are float32 (1e-7), and those
+#: of one image differ by as much between batches of different size.
+_TIE = 1e-6
+#: Features correlated at once: AlexNet's 184,512 take 1.5 GB per 1000 images (float64).
+_BLOCK = 8192
+
+
+def _reciprocal(norms: Floats, size: Floats | float, name: str) -> Floats:
+    """Return 1 / norms; 0 for rows of no length, which are counted in the log.
+
+    `size` is what the rows were computed from: a length of 1e-12 of it is rounding.
+    """
+    empty = norms <= 1e-12 * np.asarray(size)
+    if empty.any():
+        count = int(empty.sum())
+        _logger.warning("%d of %d %s do not vary: scored 0", count, len(norms), name)
+    return np.where(empty, 0.0, 1.0 / np.where(empty, 1.0, norms))
+
+
+def cosine_similarity(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
+    """Return the cosine between corresponding rows.
+
+    Its floor is far above 0 for CLIP: show the score of shuffled pairs beside it.
+
+    Parameters
+    ----------
+    embedding_a, embedding_b : float (n, n_features)
+        Embeddings of the two sets, of any length.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1].
+
+    Examples
+    --------
+    >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(3)
+    array([0.707])
+    """
+    _check_embeddings(embedding_a, embedding_b)
+    a, b = embedding_a.astype(np.float64), embedding_b.astype(np.float64)
+    scales = [
+        _reciprocal(np.linalg.norm(rows, axis=1), 0.0, "embeddings") for rows in (a, b)
+    ]
+    return np.asarray(np.einsum("ij,ij->i", a, b) * scales[0] * scales[1])
+
+
+def embedding_distance(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
+    """Return 1 - Pearson's r of corresponding rows: the field's "EffNet-B" and "SwAV".
+
+    Parameters
+    ----------
+    embedding_a, embedding_b : float (n, n_features)
+        Embeddings of the two sets, of any length.
+
+    Returns
+    -------
+    float64 (n,)
+        In [0, 2]; 0 for rows that agree. A row that does not vary has no correlation:
+        its distance is 1, and it is counted in the log.
+
+    Examples
+    --------
+    >>> a, b = np.array([[0.0, 1.0, 2.0]]), np.array([[2.0, 1.0, 0.0]])
+    >>> embedding_distance(a, b).round(3)
+    array([2.])
+    """
+    _check_embeddings(embedding_a, embedding_b)
+    centred = []
+    for embedding in (embedding_a, embedding_b):
+        wide = embedding.astype(np.float64)
+        rows = wide - wide.mean(axis=1, keepdims=True)
+        size = np.linalg.norm(wide, axis=1)
+        scale = _reciprocal(np.linalg.norm(rows, axis=1), size, "embeddings")
+        centred.append(rows * scale[:, None])
+    return np.asarray(1.0 - np.einsum("ij,ij->i", *centred))
+
+
+def _check_embeddings(embedding_a: Embedding, embedding_b: Embedding) -> None:
+    check_shape(embedding_a.shape, (None, None), "the first embedding")
+    check_shape(embedding_b.shape, embedding_a.shape, "the second embedding")
+    for name, rows in (("first", embedding_a), ("second", embedding_b)):
+        check_finite(bool(np.isfinite(rows).all()), f"the {name} embedding")
+
+
+def frechet_distance(features_a: Embedding, features_b: Embedding) -> float:
+    """Return the squared Fréchet distance of Gaussians fitted to two feature sets.
+
+    ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` with sample covariances
+    (n - 1). With the Inception network this is FID; here the caller names the network.
+
+    Small samples: the distance of two samples of one distribution is positive and grows
+    as n falls below the number of features, so a value is comparable only with values
+    of the same two sample sizes, and says nothing by itself. It sees two sets, not
+    pairs: shuffling the images does not change it.
+
+    Parameters
+    ----------
+    features_a, features_b : float (n_a, n_features), (n_b, n_features)
+        At least two rows each.
+
+    Returns
+    -------
+    float
+        0 or more; 0 for equal sets.
+
+    Notes
+    -----
+    With centred rows ``X = Q R``, ``S = R' R / (n - 1)``; the eigenvalues of
+    ``S_a S_b`` are the squared singular values of ``R_a R_b' / sqrt((n_a-1)(n_b-1))``,
+    so the trace of the root is their sum: exact for singular covariances too, where a
+    matrix square root is not.
+
+    References
+    ----------
+    Heusel et al. (2017), GANs trained by a two time-scale update rule, equation 6.
+    """
+    check_shape(features_b.shape, (None, features_a.shape[1]), "the second feature set")
+    for name, rows in (("first", features_a), ("second", features_b)):
+        check_finite(bool(np.isfinite(rows).all()), f"the {name} feature set")
+        if len(rows) < 2:
+            raise DataError(
+                f"The {name} feature set has {len(rows)} row, but a covariance needs "
+                "two: evaluate more images."
+            )
+    mean_a, root_a = _gaussian(features_a)
+    mean_b, root_b = _gaussian(features_b)
+    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    spread = np.square(root_a).sum() + np.square(root_b).sum() - 2.0 * cross
+    distance = float(np.square(mean_a - mean_b).sum() + spread)
+    return max(distance, 0.0)  # rounding can leave -1e-16 for equal sets
+
+
+def _gaussian(features: Embedding) -> tuple[Floats, Floats]:
+    """Return the mean and a root R of the covariance, ``S = R' R``."""
+    wide = features.astype(np.float64)
+    mean = wide.mean(axis=0)
+    root = np.linalg.qr(wide - mean, mode="r")  # (min(n, f), f)
+    return mean, root / np.sqrt(len(wide) - 1)
+
+
+# --- identification ---------------------------------------------------------------
+
+
+def _moments(rows: Embedding) -> tuple[Floats, Floats]:
+    """Return each row's mean and 1 / length once centred, read block by block."""
+    mean = rows.mean(axis=1, dtype=np.float64)
+    squares, size = np.zeros(len(rows)), np.zeros(len(rows))
+    for start in range(0, rows.shape[1], _BLOCK):
+        wide = rows[:, start : start + _BLOCK].astype(np.float64)
+        squares += np.square(wide - mean[:, None]).sum(axis=1)
+        size += np.square(wide).sum(axis=1)
+    return mean, _reciprocal(np.sqrt(squares), np.sqrt(size), "embeddings")
+
+
+def pairwise_correlation(truth: Embedding, reconstruction: Embedding) -> Floats:
+    """Return Pearson's r between each truth (rows) and each reconstruction (columns).
+
+    Features are taken block by block: memory is that of the embeddings and of the
+    result, (n, n).
+
+    Raises
+    ------
+    DataError
+        The embeddings differ in shape, hold NaN, or have fewer than two rows.
+    """
+    _check_embeddings(truth, reconstruction)
+    if len(truth) < 2:
+        raise DataError(
+            f"Two-way identification needs two images, not {len(truth)}: "
+            "raise data.n_reconstruct."
+        )
+    (mean_a, scale_a), (mean_b, scale_b) = _moments(truth), _moments(reconstruction)
+    r = np.zeros((len(truth), len(truth)))
+    for start in range(0, truth.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        a = (truth[:, block] - mean_a[:, None]) * scale_a[:, None]
+        b = (reconstruction[:, block] - mean_b[:, None]) * scale_b[:, None]
+        r += a @ b.T
+        del a, b  # before the next block's are made
+    return r
+
+
+def share_beaten(similarity: Floats) -> Floats:
+    """Return, per column, how often the diagonal beats the column's other entries."""
+    n = len(similarity)
+    own = np.diag(similarity)[None, :]
+    tied = np.abs(own - similarity) <= _TIE
+    wins = np.where(tied, 0.5, own > similarity)  # a tie is half a win
+    np.fill_diagonal(wins, 0.0)
+    return np.asarray(wins.sum(axis=0) / (n - 1))
+
+
+def two_way_by_reconstruction(truth: Embedding, reconstruction: Embedding) -> Floats:
+    """Return, per reconstruction, how often its own truth beats another truth.
+
+    The rule of Brain-Diffuser and MindEye: Pearson's r of features, own truth against
+    every other truth. Chance is 0.5 exactly; a tie counts half.
+
+    Parameters
+    ----------
+    truth, reconstruction : float (n, n_features)
+        Features of the true images and of the reconstructions, n >= 2.
+
+    Returns
+    -------
+    float64 (n,)
+        Share of the n - 1 comparisons won.
+    """
+    return share_beaten(pairwise_correlation(truth, reconstruction))
+
+
+def two_way_by_truth(truth: Embedding, reconstruction: Embedding) -> Floats:
+    """Return, per truth, how often its own reconstruction beats another one.
+
+    The rule of Takagi and Nishimoto: the transpose of `two_way_by_reconstruction`.
+
+    Parameters
+    ----------
+    truth, reconstruction : float (n, n_features)
+        Features of the true images and of the reconstructions, n >= 2.
+
+    Returns
+    -------
+    float64 (n,)
+        Share of the n - 1 comparisons won; chance is 0.5.
+    """
+    return share_beaten(pairwise_correlation(truth, reconstruction).T)
+
+
+def category_only_two_way(
+    categories: Sequence[Hashable], within: float = 0.5, between: float = 1.0
+) -> float:
+    """Return the two-way score expected of images that carry the category alone.
+
+    A comparison with an image of another category is won with probability `between`,
+    one within the category with probability `within`. With s the mean share of the
+    other images that have an image's own category, the score is
+    ``s * within + (1 - s) * between``; for k equally frequent categories and many
+    images, s = 1/k: ``within / k + (1 - 1/k) * between``.
+
+    Parameters
+    ----------
+    categories : sequence of n hashables
+        The category of each image, n >= 2.
+    within, between : float
+        Probabilities in [0, 1]; 0.5 and 1 for a category that is always right and
+        nothing else.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    DataError
+        Fewer than two images, or a probability outside [0, 1].
+
+    Examples
+    --------
+    >>> category_only_two_way(["cat", "cat", "dog", "dog"]) * 6  # s = 1/3
+    5.0
+    """
+    n = len(categories)
+    if n < 2:
+        raise DataError(
+            f"Two-way identification needs two images, but categories of {n} were"
+            " given: name the category of every image."
+        )
+    if not (0.0 <= within <= 1.0 and 0.0 <= between <= 1.0):
+        raise DataError(
+            f"Probabilities of {within} within and {between} between categories were"
+            " given, but both must be in [0, 1]."
+        )
+    counts = Counter(categories).values()
+    share = sum(count * (count - 1) for count in counts) / (n * (n - 1))
+    return share * within + (1.0 - share) * between

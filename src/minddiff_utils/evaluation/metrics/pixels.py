@@ -1,0 +1,246 @@
+"""Scores of pairs of images by their pixels: no network.
+
+`ssim_2d`, `ssim_percolumn_legacy` and `pixel_correlation` take images at the size they
+have; the variants `_425` resize first, as published code does.
+"""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from skimage.color import rgb2gray
+from skimage.metrics import structural_similarity
+
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.rows import Images
+
+__all__ = [
+    "pcc_425",
+    "pixel_correlation",
+    "ssim_2d",
+    "ssim_2d_425",
+    "ssim_percolumn_legacy",
+    "ssim_percolumn_legacy_425",
+]
+
+_logger = logging.getLogger(__name__)
+
+Picture = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+#: Makes RGB floats in 0..1 of one uint8 image.
+_Convert = Callable[[Picture], Floats]
+
+#: Gaussian window of SSIM (Wang et al. 2004): sigma in px.
+_SSIM_SIGMA = 1.5
+#: Side of that window in px: no image may be smaller.
+_SSIM_WINDOW = 11
+#: Sides in px of MindEye's evaluation: as images are stored, and as they are scored.
+_STORED, _SCORED = 256, 425
+
+
+def _check_pairs(images_a: Images, images_b: Images) -> None:
+    check_shape(images_a.shape, (None, None, None, 3), "the first image set")
+    check_shape(images_b.shape, images_a.shape, "the second image set")
+    for images in (images_a, images_b):
+        if images.dtype != np.uint8:
+            raise DataError(
+                f"Images are {images.dtype}, but uint8 RGB is expected: convert first."
+            )
+
+
+def _as_given(image: Picture) -> Floats:
+    return image.astype(np.float64) / 255.0
+
+
+def _at_425(image: Picture) -> Floats:
+    """Return the image at 425 x 425 px, by way of 256 px, never rounded between.
+
+    Pillow's bilinear kernel on floats, whose support grows with the reduction, is that
+    of torchvision's antialiased resizing of tensors.
+    """
+    planes = []
+    for plane in np.moveaxis(image.astype(np.float32) / np.float32(255), -1, 0):
+        resized = Image.fromarray(plane)  # 32-bit float, one channel
+        for side in (_STORED, _SCORED):
+            resized = resized.resize((side, side), Image.Resampling.BILINEAR)
+        planes.append(np.asarray(resized, np.float64))
+    return np.stack(planes, axis=-1)
+
+
+def _ssim(
+    images_a: Images,
+    images_b: Images,
+    channel_axis: int | None,
+    convert: _Convert = _as_given,
+) -> Floats:
+    _check_pairs(images_a, images_b)
+    height, width = images_a.shape[1:3]
+    if min(height, width) < _SSIM_WINDOW:
+        raise DataError(
+            f"Images of {height} x {width} px are smaller than SSIM's window of "
+            f"{_SSIM_WINDOW} px: score larger ones."
+        )
+    # one pair at a time: all images of a full test set as float64 take gigabytes
+    pairs = zip(images_a, images_b, strict=True)
+    values = [_ssim_pair(convert(a), convert(b), channel_axis) for a, b in pairs]
+    return np.array(values, np.float64)
+
+
+def _ssim_pair(a: Floats, b: Floats, channel_axis: int | None) -> float:
+    value = structural_similarity(
+        np.asarray(rgb2gray(a)),  # (h, w) in 0..1
+        np.asarray(rgb2gray(b)),
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=_SSIM_SIGMA,
+        use_sample_covariance=False,
+        channel_axis=channel_axis,
+    )
+    return float(value)
+
+
+def ssim_2d(images_a: Images, images_b: Images) -> Floats:
+    """Return the structural similarity of each pair of images.
+
+    Gray by Rec. 709 weights, Gaussian window of sigma 1.5 (11 x 11 px), population
+    covariance, data range 1, at the size given. What scikit-image 0.20 and later
+    compute for the call that most fMRI papers share.
+
+    Parameters
+    ----------
+    images_a, images_b : uint8 (n, height, width, 3)
+        RGB images of at least 11 px a side; the order of the two does not matter.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1]; 1 for equal images.
+
+    Raises
+    ------
+    DataError
+        The sets differ in shape, are not uint8 RGB, or are smaller than 11 px.
+
+    References
+    ----------
+    Wang et al. (2004), Image quality assessment, IEEE TIP 13(4), equation 13.
+    """
+    return _ssim(images_a, images_b, None)
+
+
+def ssim_percolumn_legacy(images_a: Images, images_b: Images) -> Floats:
+    """Return the mean of one-dimensional SSIMs over the columns of each pair.
+
+    The published calls pass `multichannel=True` with gray images. Up to scikit-image
+    0.19 each column was then a channel of its own, so that the score is a mean of 1-D
+    SSIMs: usually higher than `ssim_2d`, and never to be compared with it.
+
+    Parameters
+    ----------
+    images_a, images_b : uint8 (n, height, width, 3)
+        RGB images.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1]; 1 for equal images.
+    """
+    return _ssim(images_a, images_b, -1)
+
+
+def pixel_correlation(images_a: Images, images_b: Images) -> Floats:
+    """Return Pearson's r over all RGB values of each pair, at the size given.
+
+    An image of one colour has no correlation; it scores 0 and is counted in the log.
+
+    Parameters
+    ----------
+    images_a, images_b : uint8 (n, height, width, 3)
+        RGB images.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1].
+    """
+    return _correlation(images_a, images_b, lambda image: image.astype(np.float64))
+
+
+def _correlation(images_a: Images, images_b: Images, convert: _Convert) -> Floats:
+    _check_pairs(images_a, images_b)
+    pairs = zip(images_a, images_b, strict=True)  # one at a time, to spare memory
+    values = np.array([_pearson(a, b, convert) for a, b in pairs], dtype=np.float64)
+    flat = np.isnan(values)
+    if flat.any():
+        _logger.warning("%d of %d pairs do not vary: scored 0", flat.sum(), len(values))
+    return np.where(flat, 0.0, values)
+
+
+def _pearson(image_a: Picture, image_b: Picture, convert: _Convert) -> float:
+    """Return Pearson's r of two images, NaN where one has a single value."""
+    if np.ptp(image_a) == 0 or np.ptp(image_b) == 0:
+        return float("nan")
+    a, b = (convert(image).ravel() for image in (image_a, image_b))
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+
+
+# --- at 425 px, as published code does --------------------------------------------
+
+
+def pcc_425(images_a: Images, images_b: Images) -> Floats:
+    """Return Pearson's r over all RGB values at 425 px, the field's "PixCorr".
+
+    The images become 256 x 256 px, then 425 x 425 px, by bilinear interpolation with
+    antialiasing and without rounding to 8 bits, as in MindEye's evaluation.
+    Brain-Diffuser resizes 8-bit images by Pillow's bicubic kernel, once.
+
+    Parameters
+    ----------
+    images_a, images_b : uint8 (n, height, width, 3)
+        RGB images.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1]; 0 for an image of one colour, which is counted in the log.
+    """
+    return _correlation(images_a, images_b, _at_425)
+
+
+def ssim_2d_425(images_a: Images, images_b: Images) -> Floats:
+    """Return `ssim_2d` at 425 px, resized as in `pcc_425`.
+
+    MindEye1's and MindEye2's call under their own scikit-image (0.20 and later).
+
+    Parameters
+    ----------
+    images_a, images_b : uint8 (n, height, width, 3)
+        RGB images of at least 11 px a side.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1]; 1 for equal images.
+    """
+    return _ssim(images_a, images_b, None, _at_425)
+
+
+def ssim_percolumn_legacy_425(images_a: Images, images_b: Images) -> Floats:
+    """Return `ssim_percolumn_legacy` at 425 px, resized as in `pcc_425`.
+
+    Brain-Diffuser's statistic under its own scikit-image (0.17), but for its resizing.
+
+    Parameters
+    ----------
+    images_a, images_b : uint8 (n, height, width, 3)
+        RGB images of at least 11 px a side.
+
+    Returns
+    -------
+    float64 (n,)
+        In [-1, 1]; 1 for equal images.
+    """
+    return _ssim(images_a, images_b, -1, _at_425)

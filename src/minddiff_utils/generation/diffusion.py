@@ -1,0 +1,425 @@
+"""Stage 1: noise the decoded latent to a level, then denoise it under the decoded text.
+
+The sampler's gradient reaches z and c, its noise is an argument, and the level of
+noising and the first denoising step may differ, as they do in MindDiffuser's released
+code (index 37, 35 steps). DDIM without added noise, the paper's, is written out; other
+solvers are diffusers' own, by name. Where the settings agree the sampler equals
+diffusers' image-to-image pipeline. It knows nothing of brains or losses. Place in the
+flow: layer 7, between decoding and alignment.
+
+Notation: z = decoded latent, c = decoded text, x_t = noised latent, ε = noise, ᾱ_t =
+cumulative product of the noise schedule, w = guidance scale.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
+
+from minddiff_utils.core.errors import (
+    ConfigError,
+    ModelError,
+    check_choice,
+    check_shape,
+)
+from minddiff_utils.models import Backbone
+
+__all__ = [
+    "SOLVERS",
+    "DiffusionSettings",
+    "Memory",
+    "Schedule",
+    "Solver",
+    "clean_and_noise",
+    "draw_noise",
+    "img2img",
+    "make_schedule",
+    "predict_at",
+    "renoise",
+    "sample",
+    "thin",
+    "with_active_steps",
+]
+
+#: How intermediate values are kept for the gradient: all of them, or x_t only.
+Memory = Literal["store", "checkpoint"]
+#: DDIM (Song et al. 2021), and DPM-Solver++ (Lu et al. 2022): multistep of order 2 and
+#: 3, singlestep of order 2. All take one guided prediction per step.
+Solver = Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"]
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
+
+
+@dataclass(frozen=True)
+class DiffusionSettings:
+    """The numbers of stage 1.
+
+    Attributes
+    ----------
+    n_steps : int
+        Length of the DDIM grid.
+    encode_index : int
+        Grid index (0 is the cleanest) of the level to which z is noised.
+    decode_steps : int
+        Denoising steps taken, from grid index `decode_steps - 1` down. The two agree
+        when `encode_index == decode_steps - 1`; 37 and 35 of the released code do not
+        (the U-Net is told a lower noise level than there is).
+    guidance_scale : float
+        w of classifier-free guidance; 1 means none, and half the cost.
+
+    References
+    ----------
+    MindDiffuser Algorithm 1; `Reconstruction.py` of the released code (c9773ac): 50,
+    37, 35 and 5.0.
+    """
+
+    n_steps: int
+    encode_index: int
+    decode_steps: int
+    guidance_scale: float
+
+    def __post_init__(self) -> None:
+        if self.n_steps < 1:
+            raise ConfigError(f"n_steps is {self.n_steps}, but must be at least 1.")
+        if not 0 <= self.encode_index < self.n_steps:
+            raise ConfigError(
+                f"encode_index is {self.encode_index}, but a grid of {self.n_steps}"
+                f" steps has indices 0 to {self.n_steps - 1}: choose one of them."
+            )
+        if not 1 <= self.decode_steps <= self.n_steps:
+            raise ConfigError(
+                f"decode_steps is {self.decode_steps}, but must be 1 to n_steps ="
+                f" {self.n_steps}."
+            )
+        if not self.guidance_scale >= 0:  # NaN fails too
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale}, but must be 0 or above: 1"
+                " means no guidance."
+            )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The levels a sample passes through, in the order of denoising.
+
+    Attributes
+    ----------
+    encode_abar : float
+        ᾱ of the level to which z is noised.
+    timesteps : tuple of int
+        Training timestep at which the U-Net is called, per step.
+    abar, abar_next : tuple of float
+        ᾱ before and after each step.
+    guidance : tuple of float
+        w of classifier-free guidance, per step; 1 and 0 need one branch only.
+    prediction : str
+        epsilon or v_prediction: what the U-Net predicts.
+    solver : str
+        One of `SOLVERS`.
+    with_gradient : tuple of bool
+        Whether the U-Net's own gradient is formed, per step. Where it is not, its
+        output counts as a constant and the gradient passes by it.
+    """
+
+    encode_abar: float
+    timesteps: tuple[int, ...]
+    abar: tuple[float, ...]
+    abar_next: tuple[float, ...]
+    guidance: tuple[float, ...]
+    prediction: str
+    solver: Solver
+    with_gradient: tuple[bool, ...]
+
+    @property
+    def n_unet_evaluations(self) -> int:
+        """Return the U-Net forward passes per image; a guided step takes two."""
+        return sum(map(_n_branches, self.guidance))
+
+    @property
+    def n_unet_gradients(self) -> int:
+        """Return the U-Net backward passes per image when the sample is optimised."""
+        pairs = zip(self.guidance, self.with_gradient, strict=True)
+        return sum(_n_branches(w) for w, active in pairs if active)
+
+    @property
+    def reads_text(self) -> bool:
+        """Return whether any step reads c."""
+        return any(self.guidance)
+
+
+def _n_branches(w: float) -> int:
+    return 1 if w in (0, 1) else 2
+
+
+def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
+    """Return the levels of `settings` on the backbone's own noise schedule.
+
+    Raises
+    ------
+    ConfigError
+        The grid has more steps than the noise schedule has levels.
+    ModelError
+        The scheduler predicts or clips in a way this sampler does not.
+    """
+    scheduler = _scheduler(backbone, settings.n_steps)
+    config: Any = scheduler.config
+    if config.clip_sample or getattr(config, "thresholding", False):
+        raise ModelError(
+            "The scheduler clips its samples, which stops the gradient: set clip_sample"
+            " and thresholding to false in scheduler_config.json."
+        )
+    check_choice(config.prediction_type, ("epsilon", "v_prediction"), "prediction_type")
+    levels = scheduler.alphas_cumprod.double()
+    times = [int(t) for t in scheduler.timesteps]  # noisiest first
+    stride = config.num_train_timesteps // settings.n_steps
+    steps = times[-settings.decode_steps :]
+    final = float(scheduler.final_alpha_cumprod)
+    after = [t - stride for t in steps]
+    return Schedule(
+        encode_abar=float(levels[times[-1 - settings.encode_index]]),
+        timesteps=tuple(steps),
+        abar=tuple(float(levels[t]) for t in steps),
+        abar_next=tuple(float(levels[t]) if t >= 0 else final for t in after),
+        guidance=(settings.guidance_scale,) * len(steps),
+        prediction=config.prediction_type,
+        solver="ddim",
+        with_gradient=(True,) * len(steps),
+    )
+
+
+def _scheduler(backbone: Backbone, n_steps: int) -> Any:
+    """Return the backbone's scheduler with a grid that lies on its noise schedule."""
+    scheduler = backbone.scheduler(1)
+    n_levels = int(scheduler.config.num_train_timesteps)
+    if n_steps <= n_levels:
+        scheduler = backbone.scheduler(n_steps)
+        # with an offset, the noisiest step of the finest grid lies beyond the end
+        if int(scheduler.timesteps[0]) < n_levels:
+            return scheduler
+    raise ConfigError(
+        f"A grid of {n_steps} steps does not fit on a noise schedule of {n_levels}"
+        " levels: lower n_steps."
+    )
+
+
+def thin(
+    schedule: Schedule,
+    n_steps: int,
+    guidance_scale: float,
+    *,
+    solver: Solver = "ddim",
+    guided_share: float = 1.0,
+) -> Schedule:
+    """Return a shorter schedule over the same range of noise, with its own guidance.
+
+    Keeps the first step and about evenly spaced others; each step jumps to the level
+    where the next one starts, the last to the end. With no fewer steps than `schedule`
+    has, the steps stay as they are.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    n_steps : int
+        Steps to keep.
+    guidance_scale : float
+        w of the first `guided_share` of the steps, the noisiest; the others get 1.
+    solver : str
+        One of `SOLVERS`.
+    guided_share : float
+        0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        No step would be left, or another solver or share.
+
+    References
+    ----------
+    The surrogate of DITTO-2 (arXiv 2405.20289): optimise through few steps, decode with
+    all of them. Guidance in a limited interval: Kynkäänniemi et al. 2024 (2404.07724).
+    """
+    check_choice(solver, SOLVERS, "solver")
+    n_all = len(schedule.timesteps)
+    if n_steps < 1 or not 0 <= guided_share <= 1:
+        raise ConfigError(
+            f"A sampler of {n_steps} steps, {guided_share} of them guided, cannot be"
+            " made: use 1 step or more, and a share between 0 and 1."
+        )
+    n = min(n_steps, n_all)
+    kept = [step * n_all // n for step in range(n)]
+    abar = tuple(schedule.abar[k] for k in kept)
+    n_guided = round(guided_share * n)
+    return replace(
+        schedule,
+        timesteps=tuple(schedule.timesteps[k] for k in kept),
+        abar=abar,
+        abar_next=(*abar[1:], schedule.abar_next[-1]),
+        guidance=(guidance_scale,) * n_guided + (1.0,) * (n - n_guided),
+        solver=solver,
+        with_gradient=(True,) * n,
+    )
+
+
+def with_active_steps(schedule: Schedule, n: int) -> Schedule:
+    """Return the schedule with the U-Net's gradient in `n` evenly spread steps only.
+
+    Everywhere else the gradient takes the linear part of the step, past the U-Net. To
+    cut the graph there instead would leave z without any gradient: it enters at the
+    first step.
+
+    Raises
+    ------
+    ConfigError
+        `n` is not 1 to the number of steps.
+
+    References
+    ----------
+    FlowBP (arXiv 2606.11075): a light backward path beside the complete rollout.
+    """
+    n_all = len(schedule.timesteps)
+    if not 1 <= n <= n_all:
+        raise ConfigError(
+            f"{n} steps with a gradient were asked for, but the sampler has {n_all}."
+        )
+    active = {step * n_all // n for step in range(n)}
+    flags = tuple(step in active for step in range(n_all))
+    return replace(schedule, with_gradient=flags)
+
+
+def draw_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> Tensor:
+    """Return ε (n, C, h, w), one image from each generator, drawn on the CPU.
+
+    An image's noise depends on its own generator only: never on order, batch or device.
+    """
+    shape = backbone.latent_shape
+    noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+    return noise.to(backbone.device, backbone.dtype)
+
+
+def predict_at(
+    backbone: Backbone,
+    schedule: Schedule,
+    null: Tensor,
+    x: Tensor,
+    step: int,
+    c: Tensor,
+) -> Tensor:
+    """Return the U-Net's guided prediction; both branches in one call."""
+    t, w = schedule.timesteps[step], schedule.guidance[step]
+    nulls = null.expand_as(c)
+    if w == 1:
+        return backbone.unet(x, t, c)
+    if w == 0:
+        return backbone.unet(x, t, nulls)
+    both = backbone.unet(torch.cat([x, x]), t, torch.cat([nulls, c]))
+    without, with_c = both.chunk(2)
+    return without + w * (with_c - without)
+
+
+def clean_and_noise(
+    schedule: Schedule, step: int, x: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the clean latent and the noise that a prediction implies at a step.
+
+    x = sqrt(ᾱ) clean + sqrt(1 - ᾱ) noise holds whatever was predicted.
+    """
+    a = schedule.abar[step]
+    if schedule.prediction == "epsilon":
+        return (x - (1 - a) ** 0.5 * out) / a**0.5, out
+    clean = a**0.5 * x - (1 - a) ** 0.5 * out
+    return clean, a**0.5 * out + (1 - a) ** 0.5 * x
+
+
+def renoise(schedule: Schedule, step: int, clean: Tensor, noise: Tensor) -> Tensor:
+    """Return the clean latent under the noise of the next level (η = 0)."""
+    a_next = schedule.abar_next[step]
+    following: Tensor = a_next**0.5 * clean + (1 - a_next) ** 0.5 * noise
+    return following
+
+
+#: (U-Net's output, step, x) -> x of the next level.
+_Advance = Callable[[Tensor, int, Tensor], Tensor]
+
+
+def _solver(backbone: Backbone, schedule: Schedule) -> _Advance:
+    """Return the rule that takes a step; it may remember the steps before."""
+    if schedule.solver == "ddim":
+        return partial(_ddim_step, schedule)
+    scheduler = backbone.solver(schedule.solver, schedule.timesteps)
+
+    def advance(out: Tensor, step: int, x: Tensor) -> Tensor:
+        following: Tensor = scheduler.step(out, scheduler.timesteps[step], x)[0]
+        return following.to(x.dtype)
+
+    return advance
+
+
+def _ddim_step(schedule: Schedule, out: Tensor, step: int, x: Tensor) -> Tensor:
+    """Take one DDIM step with η = 0 (Song et al. 2021, equation 12)."""
+    return renoise(schedule, step, *clean_and_noise(schedule, step, x, out))
+
+
+def img2img(
+    backbone: Backbone,
+    z: Tensor,
+    c: Tensor,
+    noise: Tensor,
+    schedule: Schedule,
+    *,
+    memory: Memory = "store",
+) -> Tensor:
+    """Return denoised latents (n, C, h, w); gradients reach z, c and the noise.
+
+    Parameters
+    ----------
+    z, noise : Tensor
+        Decoded latents and the noise to add, (n, C, h, w).
+    c : Tensor
+        Decoded text, (n, n_tokens, d).
+    schedule : Schedule
+        From `make_schedule`.
+    memory : {"store", "checkpoint"}
+        Whether the U-Net's values in each step are stored for the gradient, or only its
+        inputs, at the price of a second forward pass. The gradients are the same.
+
+    Raises
+    ------
+    DataError
+        z, c and noise do not belong together or do not fit the backbone.
+
+    References
+    ----------
+    MindDiffuser Algorithm 1, lines 3 and 4; Ho and Salimans 2022 for guidance.
+    """
+    n = len(z)  # nothing may broadcast: two images would share their noise unseen
+    check_shape(tuple(z.shape), (n, *backbone.latent_shape), "z")
+    check_shape(tuple(noise.shape), (n, *backbone.latent_shape), "noise")
+    check_shape(tuple(c.shape), (n, backbone.n_tokens, backbone.text_dim), "c")
+    # 1. noise z to the stage-1 level: x = sqrt(ᾱ) z + sqrt(1 - ᾱ) ε
+    a = schedule.encode_abar
+    x: Tensor = a**0.5 * z + (1 - a) ** 0.5 * noise
+    predict = partial(predict_at, backbone, schedule, backbone.null_text())
+    advance = _solver(backbone, schedule)
+    # 2. denoise under c; solvers remember, so only the U-Net is computed twice
+    for step, active in enumerate(schedule.with_gradient):
+        if not torch.is_grad_enabled() or not active:
+            with torch.no_grad():
+                out = predict(x.detach(), step, c)
+        elif memory == "checkpoint":
+            out = torch_checkpoint(predict, x, step, c, use_reentrant=False)
+        else:
+            out = predict(x, step, c)
+        x = advance(out, step, x)
+    return x
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone, z: Tensor, c: Tensor, noise: Tensor, schedule: Schedule
+) -> Tensor:
+    """Return stage-1 images (n, 3, S, S), clipped to [-1, 1], without gradients."""
+    latents = img2img(backbone, z, c, noise, schedule)
+    return backbone.decode_latents(latents).clamp(-1, 1)

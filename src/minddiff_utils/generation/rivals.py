@@ -1,0 +1,297 @@
+"""The systems that the paper compares itself with, as far as they can be run here.
+
+Each goes through the same backbone and, where its method allows, the same decoded
+features, so that a difference between rows is one of method. Weights and generators of
+the original systems are not part of this project, and each row says what it shares with
+its model. Not here: rows without a generator (`baselines`). Place in the flow: layer 8,
+notebooks 02 (what is decoded), 03 and 04 (images), 05 (rows that need no generator).
+
+References
+----------
+Takagi and Nishimoto (2023), High-resolution image reconstruction with latent diffusion
+models from human brain activity, CVPR; z from early, c from higher visual areas.
+Ozcelik and VanRullen (2023), Natural scene reconstruction from fMRI signals using
+generative latent diffusion, Scientific Reports 13 (Brain-Diffuser).
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from minddiff_utils.core import store
+from minddiff_utils.core.config import DecodingConfig, Profile
+from minddiff_utils.core.errors import DataError, StoreError, check_shape
+from minddiff_utils.core.images import resize, to_torch
+from minddiff_utils.core.rows import Rows, in_blocks
+from minddiff_utils.decoding.readout import (
+    FeatureReadout,
+    VoxelData,
+    fit_readout,
+    predict,
+)
+from minddiff_utils.generation.diffusion import DiffusionSettings
+from minddiff_utils.generation.reconstruction import (
+    Aligned,
+    DecodedFeatures,
+    Made,
+    align_images,
+    stage1_images,
+    with_preset,
+)
+from minddiff_utils.models import Backbone
+
+__all__ = [
+    "NOT_RUN",
+    "Rivals",
+    "brain_diffuser_style",
+    "decode_rivals",
+    "image_to_image",
+    "read_rivals",
+    "rival_images",
+    "small_pixels",
+]
+
+Matrix = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Images = npt.NDArray[np.uint8]
+Rivals = Mapping[str, npt.NDArray[Any]]
+
+#: Compared systems that cannot be run here -> the reason, a row of the tables.
+NOT_RUN: Mapping[str, str] = {
+    "ic_gan": "Ozcelik et al. 2022 generate with an instance-conditioned GAN trained on"
+    " ImageNet, whose weights are neither packaged nor licensed for this project; a"
+    " stand-in of another architecture would not be their method"
+}
+#: What `decoded_rivals.h5` holds of each system: its name and feature.
+_DECODED = tuple(
+    f"{name}/{feature}"
+    for name in ("takagi", "takagi_minddiffuser", "permuted_voxels")
+    for feature in ("c", "z")
+)
+
+
+# --- decoding (notebook 02) -----------------------------------------------------------
+
+
+def small_pixels(images: Images | Rows, size: int) -> Matrix:
+    """Return images resized to `size` px and flattened, (n, size * size * 3) float32.
+
+    Values 0 to 1: what ridge reads directly from voxels.
+    """
+    small = np.empty((len(images), size, size, 3), np.uint8)
+    for rows, block in in_blocks(images):
+        small[rows] = resize(block, size)
+    return small.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+
+
+def decode_rivals(
+    data: VoxelData,
+    Y_train: Mapping[str, Matrix],
+    readouts: Mapping[str, FeatureReadout],
+    config: DecodingConfig,
+    *,
+    lower: Mask,
+    rng: np.random.Generator,
+) -> dict[str, Matrix]:
+    """Decode from voxels what the compared systems start from.
+
+    `takagi`: z from the lower areas alone, c from the higher ones, dense ridge.
+    `takagi_minddiffuser`, as MindDiffuser's authors re-implemented it: both from all
+    areas by their own voxel-selected ridge. `permuted_voxels`: the profile's decoders
+    on test responses whose voxels have changed places, a floor that keeps the scale of
+    responses but not their meaning. `pixel_ridge`: pixels, dense ridge.
+
+    Parameters
+    ----------
+    data : VoxelData
+    Y_train : mapping of (n_train, n_targets) float32
+        `c`, `z` and `pixels`, the last from `small_pixels`.
+    readouts : mapping of FeatureReadout
+        The profile's own, of `c` and `z`.
+    config : DecodingConfig
+    lower : (n_voxels,) bool
+        Voxels of the low-level areas; the others are the high-level ones.
+    rng : numpy Generator
+        Of the permutation.
+
+    Returns
+    -------
+    dict of (n_test, n_targets) float32
+        In the features' units, by `system/feature`, and `pixel_ridge`.
+    """
+    check_shape(lower.shape, (data.X_train.shape[1],), "the mask of lower areas")
+    if lower.all() or not lower.any():
+        raise DataError(
+            "Takagi's decoders need voxels of low-level and of high-level areas, but"
+            " one group is empty: check the areas in responses.h5."
+        )
+    both = {name: Y_train[name] for name in ("c", "z")}
+    own = {name: readouts[name] for name in both}
+    found = {
+        "takagi/c": _read(data.voxels(~lower), {"c": both["c"]}, config)["c"],
+        "takagi/z": _read(data.voxels(lower), {"z": both["z"]}, config)["z"],
+        "pixel_ridge": _read(data, {"p": Y_train["pixels"]}, config)["p"],
+    }
+    again = fit_readout(data.X_train, both, config, decoder="voxel_selected")
+    moved = data.X_test[:, rng.permutation(data.X_test.shape[1])]
+    for name, read, X in (
+        ("takagi_minddiffuser", again, data.X_test),
+        ("permuted_voxels", own, moved),
+    ):
+        found |= {f"{name}/{k}": values for k, values in _in_units(read, X).items()}
+    return found
+
+
+def _read(
+    data: VoxelData, Y_train: Mapping[str, Matrix], config: DecodingConfig
+) -> dict[str, Matrix]:
+    readouts = fit_readout(data.X_train, Y_train, config, decoder="dense")
+    return _in_units(readouts, data.X_test)
+
+
+def _in_units(
+    readouts: Mapping[str, FeatureReadout], X_test: Matrix
+) -> dict[str, Matrix]:
+    return {
+        name: readouts[name].scaling.invert(values).astype(np.float32)
+        for name, values in predict(readouts, X_test).items()
+    }
+
+
+def read_rivals(
+    path: Path, nsd_id: npt.NDArray[np.int64], size: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Read `decoded_rivals.h5` for the images `nsd_id`, which its first rows are.
+
+    Parameters
+    ----------
+    path : Path
+        Written by notebook 02.
+    nsd_id : (n,) int64
+    size : int
+        Side in px to which `pixel_ridge`, returned as uint8 (n, size, size, 3), is
+        enlarged.
+
+    Raises
+    ------
+    StoreError
+        The file is missing, or is of other images.
+    """
+    stored = store.read_arrays(path, ["nsd_id", "pixel_ridge", *_DECODED])
+    n = len(nsd_id)
+    if not np.array_equal(stored["nsd_id"][:n], nsd_id):
+        raise StoreError(
+            f"{path} is not of the images to reconstruct: run notebook 02 of this"
+            " subject again."
+        )
+    rows = {name: values[:n] for name, values in stored.items()}
+    return {**rows, "pixel_ridge": _pictures(rows["pixel_ridge"], size)}
+
+
+def _pictures(pixels: Matrix, size: int) -> Images:
+    """Return predicted pixels in 0..1, clipped, as images of `size` px."""
+    side = round((pixels.shape[1] / 3) ** 0.5)
+    scaled = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    return resize(scaled.reshape(len(pixels), side, side, 3), size)
+
+
+# --- images (notebooks 03 and 04) -----------------------------------------------------
+
+
+def image_to_image(config: DiffusionSettings, strength: float) -> DiffusionSettings:
+    """Return the sampler that noises to `strength` of the grid and denoises all of it.
+
+    The image is noised to the level from which it is denoised, as diffusers does.
+    CompVis' `stochastic_encode(z, 40)`, which Takagi and Nishimoto call, takes grid
+    index 40 and then denoises from 39: one level more noise than the U-Net is told.
+
+    >>> image_to_image(DiffusionSettings(50, 37, 35, 5.0), 0.8)
+    DiffusionSettings(n_steps=50, encode_index=39, decode_steps=40, guidance_scale=5.0)
+    """
+    steps = max(1, int(strength * config.n_steps))
+    return replace(config, encode_index=steps - 1, decode_steps=steps)
+
+
+def _with(
+    decoded: DecodedFeatures, rivals: Rivals, system: str, backbone: Backbone
+) -> DecodedFeatures:
+    """Return the features with c and z of another system."""
+
+    def like(values: Matrix, shape: torch.Tensor) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return tensor.reshape(shape.shape).to(backbone.device, backbone.dtype)
+
+    c, z = rivals[f"{system}/c"], rivals[f"{system}/z"]
+    return replace(decoded, c=like(c, decoded.c), z=like(z, decoded.z))
+
+
+def rival_images(
+    run: store.Run,
+    backbone: Backbone,
+    decoded: DecodedFeatures,
+    rivals: Rivals,
+    diffusion: DiffusionSettings,
+) -> dict[str, Made]:
+    """Return the images of the systems that are a stage 1 from other features.
+
+    Parameters
+    ----------
+    decoded : DecodedFeatures
+        The profile's own.
+    rivals : mapping
+        From `read_rivals`.
+    diffusion : DiffusionSettings
+        Stage 1's sampler; Takagi's takes its own strength instead.
+    """
+    takagi = image_to_image(diffusion, run.profile.rivals.strength_takagi)
+    samplers = {
+        "takagi": takagi,
+        "takagi_minddiffuser": diffusion,
+        "permuted_voxels": diffusion,
+    }
+    return {
+        name: stage1_images(
+            run, backbone, _with(decoded, rivals, name, backbone), diffusion=sampler
+        )
+        for name, sampler in samplers.items()
+    }
+
+
+def brain_diffuser_style(
+    run: store.Run,
+    backbone: Backbone,
+    decoded: DecodedFeatures,
+    rivals: Rivals,
+    diffusion: DiffusionSettings,
+) -> Aligned:
+    """Return images in the style of Brain-Diffuser, not by its models.
+
+    As there: a low-level image read from voxels (there a decoded VDVAE, here ridge to
+    pixels) is noised at strength 0.75 and denoised under decoded text and decoded CLIP
+    vision (there Versatile Diffusion's two conditions, here c and guidance by the
+    highest decoded CLIP block).
+    """
+    highest = decoded.target.layers[-1]
+    profile = run.profile
+    config = with_preset(profile.stage2, "guided")
+    config = config.model_copy(update={"layers_fast": (highest,)})
+    start = replace(decoded, z=_encode(backbone, rivals["pixel_ridge"], profile))
+    strength = profile.rivals.strength_brain_diffuser
+    sampler = image_to_image(diffusion, strength)
+    return align_images(run, backbone, start, config, diffusion=sampler)
+
+
+@torch.no_grad()
+def _encode(backbone: Backbone, images: Images, profile: Profile) -> torch.Tensor:
+    """Return the latents of images, a batch at a time."""
+    size = backbone.at_once(profile.models.batch_size)
+    parts = [
+        backbone.encode_images(to_torch(images[i : i + size]).to(backbone.device))
+        for i in range(0, len(images), size)
+    ]
+    return torch.cat(parts)

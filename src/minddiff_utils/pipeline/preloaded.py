@@ -1,0 +1,55 @@
+"""What the fork server of `kernels` loads before any job is forked from it.
+
+That takes ten seconds and more, in which a fork server does not see whether the run
+that started it still lives. So it is watched from here, until all is loaded: a run that
+was killed leaves nothing behind. After that the server looks by itself.
+
+Place in the flow: beside `kernels`, which names it to the fork server; nobody else
+imports it.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+__all__: list[str] = []
+
+#: What the notebooks load, and nothing that computes.
+_MODULES = (
+    "ipykernel.kernelapp",
+    "papermill",
+    "minddiff_utils.decoding.comparison",
+    "minddiff_utils.reporting.cortex",
+    "minddiff_utils.studies.study",
+    "minddiff_utils.reporting.summary",
+)
+#: Seconds between two looks at who the parent is.
+_INTERVAL = 0.2
+
+
+@contextmanager
+def _ended_with(parent: int) -> Iterator[None]:
+    """End this process if it is no longer the child of `parent`, while inside."""
+    loaded = threading.Event()
+
+    def watch() -> None:
+        while not loaded.wait(_INTERVAL):
+            if os.getppid() != parent:
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        loaded.set()
+        watcher.join()  # what is forked later is forked from one thread
+
+
+os.chdir(Path(__file__).anchor)  # outlives the folder of the run that started it
+with _ended_with(os.getppid()):
+    for _name in _MODULES:
+        import_module(_name)

@@ -1,0 +1,1 @@
+"""From trials to the responses and stimuli of notebook 01."""

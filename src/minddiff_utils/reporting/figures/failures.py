@@ -1,0 +1,221 @@
+"""Failure signatures: where an image's meaning and its structure are recovered apart.
+
+Drawing only; which images are extreme is decided before, by a rule (`tables`). Place in
+the flow: called by notebook 06.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.reporting.figures.canvas import (
+    GRAY,
+    PALETTE,
+    Grid,
+    Page,
+    check_images,
+    check_table,
+    counted,
+    draw_images,
+    new_figure,
+    styled,
+    wrap,
+)
+
+__all__ = ["fig_failures"]
+
+Images = npt.NDArray[np.uint8]
+#: Seen and reconstructed image, uint8 (height, width, 3) each.
+Pair = tuple[Images, Images]
+
+#: Signature -> colour and marker.
+_LOOK = {
+    "low semantic": (PALETTE[0], "s"),
+    "low structural": (PALETTE[1], "D"),
+}
+
+
+@styled
+def fig_failures(
+    points: pd.DataFrame,
+    images: Mapping[int, Pair],
+    metrics: Mapping[str, str],
+    *,
+    rule: str,
+    label: str,
+) -> Figure:
+    """Draw one score against another per image, and the images that disagree most.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Of one subject and method: columns subject, method, nsd_id, the two metrics,
+        signature ("low semantic", "low structural" or empty) and place.
+    images : mapping of (seen, reconstruction)
+        By nsd_id: uint8 (height, width, 3) each, for every marked image.
+    metrics : mapping of str to str
+        The structural metric (x), then the semantic one (y) -> words.
+    rule : str
+        How the images shown were chosen, for the caption.
+    label : str
+        The profile's words.
+
+    Raises
+    ------
+    DataError
+        A column or a row is missing, other than two metrics, several subjects or
+        methods, or a marked image is not given.
+    """
+    needed = ("subject", "method", "nsd_id", *metrics, "signature", "place")
+    check_table(points, needed, "The table of failures")
+    _check_points(points, metrics)
+    letters = _letters(points)
+    absent = sorted(set(letters) - set(images))
+    if absent:
+        raise DataError(
+            f"The images {', '.join(map(str, absent))} are marked but not given: pass "
+            "the seen and the reconstructed image of each."
+        )
+    structural, semantic = metrics
+    subject, method = points["subject"].iloc[0], points["method"].iloc[0]
+    note = (
+        f"n = {counted(len(points), 'image')} of subject {subject}, {method}; single "
+        "images with their id, no interval; made: the reconstruction. Dashed: medians. "
+        f"{rule}"
+    )
+    page = Page(
+        "Failure signatures: meaning without structure, and reverse", note, label
+    )
+    figure = new_figure(page, 4.5)
+    ratio: dict[str, Any] = {"width_ratios": [1.0, 1.05]}
+    grid = figure.add_gridspec(2, 2, **ratio)
+    _draw_scatter(figure.add_subplot(grid[:, 0]), points, metrics, letters)
+    n_columns = max(1, int(points["place"].max()))
+    short = {"low semantic": semantic, "low structural": structural}
+    for k, signature in enumerate(_LOOK):
+        axes = figure.add_subplot(grid[k, 1])
+        other = structural if short[signature] == semantic else semantic
+        title = (
+            f"low {_short(metrics[short[signature]])}, high {_short(metrics[other])}"
+        )
+        axes.set_title(title, size=8.5, color=_ink(signature), weight="bold", pad=14)
+        own = points[points["signature"] == signature].sort_values("place")
+        _draw_pairs(axes, own["nsd_id"].tolist(), images, letters, n_columns)
+    return figure
+
+
+def _check_points(points: pd.DataFrame, metrics: Mapping[str, str]) -> None:
+    if len(metrics) != 2:
+        raise DataError(f"metrics names {len(metrics)} metrics, but two are compared.")
+    if points["subject"].nunique() > 1 or points["method"].nunique() > 1:
+        raise DataError(
+            "The points are of several subjects or methods: pass one of each."
+        )
+
+
+def _letters(points: pd.DataFrame) -> dict[int, str]:
+    """Return a letter for each marked image: signature by signature, by place."""
+    marked = [
+        int(i)
+        for signature in _LOOK
+        for i in points[points["signature"] == signature].sort_values("place")["nsd_id"]
+    ]
+    return {i: "abcdefghijklmnopqrstuvwxyz"[k % 26] for k, i in enumerate(marked)}
+
+
+def _short(words: str) -> str:
+    return words.partition(",")[0].partition(" (")[0]
+
+
+def _ink(signature: str) -> Any:
+    """Return the signature's colour, darker, so that words are read easily."""
+    return tuple(0.75 * part for part in _LOOK[signature][0])
+
+
+def _draw_scatter(
+    axes: Axes,
+    points: pd.DataFrame,
+    metrics: Mapping[str, str],
+    letters: Mapping[int, str],
+) -> None:
+    structural, semantic = metrics
+    plain = points[points["signature"] == ""]
+    axes.scatter(plain[structural], plain[semantic], s=12, color=GRAY, alpha=0.6, lw=0)
+    for signature, (colour, marker) in _LOOK.items():
+        own = points[points["signature"] == signature]
+        look: dict[str, Any] = {"color": colour, "marker": marker, "edgecolor": "k"}
+        axes.scatter(own[structural], own[semantic], s=30, lw=0.6, **look)
+    medians = points[[structural, semantic]].median()
+    axes.axvline(medians[structural], color="0.3", ls="--", lw=0.8, zorder=1)
+    axes.axhline(medians[semantic], color="0.3", ls="--", lw=0.8, zorder=1)
+    _draw_letters(axes, points[points["signature"] != ""], medians, letters)
+    axes.margins(0.09)
+    axes.set_xlabel(wrap(metrics[structural], 40))
+    axes.set_ylabel(wrap(metrics[semantic], 46))
+    axes.grid()
+
+
+_PANEL = np.array([200.0, 220.0])
+#: Where a letter may stand, in points of type from its point.
+_SIDES = 9.0 * np.array(
+    [(1, 0.5), (-1, 0.5), (1, -0.5), (-1, -0.5), (0, 1), (0, -1), (1, 0), (-1, 0)]
+)
+
+
+def _draw_letters(
+    axes: Axes,
+    marked: pd.DataFrame,
+    medians: "pd.Series[float]",
+    letters: Mapping[int, str],
+) -> None:
+    """Write each letter beside its point, where points, lines, letters leave room."""
+    if marked.empty:
+        return
+    xy = marked[list(medians.index)].to_numpy(dtype=np.float64)
+    # about the panel's size in points of type; the layout is not known yet
+    scale = _PANEL / np.maximum(np.ptp(xy, axis=0), 1e-12)
+    taken, lines = list(scale * xy), scale * medians.to_numpy(dtype=np.float64)
+    for place, (at, i, signature) in enumerate(
+        zip(xy, marked["nsd_id"], marked["signature"], strict=True)
+    ):
+        others = [t for k, t in enumerate(taken) if k != place]
+        sides = taken[place] + _SIDES
+        gaps = [np.linalg.norm(sides - other, axis=1) for other in others]
+        best = int(np.min([*gaps, *np.abs(sides - lines).T], axis=0).argmax())
+        taken.append(sides[best])
+        axes.annotate(
+            letters[int(i)],
+            (float(at[0]), float(at[1])),
+            xytext=tuple(_SIDES[best]),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            size=8.5,
+            weight="bold",
+            color=_ink(signature),
+        )
+
+
+def _draw_pairs(
+    axes: Axes,
+    nsd_ids: list[int],
+    images: Mapping[int, Pair],
+    letters: Mapping[int, str],
+    n_columns: int,
+) -> None:
+    if not nsd_ids:
+        axes.text(0, 0.8, "no image in this quadrant", size=8, color=GRAY)
+        axes.set_axis_off()
+        return
+    rows = [np.stack([images[i][side] for i in nsd_ids]) for side in (0, 1)]
+    for row in rows:
+        check_images(row, "Images of failures")
+    titles = [f"{letters[i]}: {i}" for i in nsd_ids]
+    draw_images(axes, Grid(rows, ["seen", "made"], (), titles))
+    axes.set_xlim(0, n_columns)  # the same size of picture in both panels

@@ -1,0 +1,363 @@
+"""Cortical maps: values of vertices on flat and inflated surfaces, drawn in 2-D.
+
+Drawing only: `cortex` brings voxel values to vertices. Place in the flow: called by
+notebook 06.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.tri import Triangulation
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.reporting.figures.canvas import (
+    WIDTH,
+    Page,
+    feature_order,
+    feature_words,
+    new_figure,
+    styled,
+)
+
+__all__ = ["FlatMap", "InflatedMap", "Mesh", "fig_flat_maps", "fig_inflated"]
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+
+#: What the maps of this project show unless said otherwise.
+UNIT = "mean |w| of the decoder"
+_CMAP = "viridis"
+#: Share of an area's vertices that a connected piece needs for a name of its own.
+_NAMED_SHARE = 0.1
+#: View -> (direction towards the viewer, up), of the left hemisphere; RAS axes.
+_VIEWS = {
+    "lateral": ((-1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
+    "medial": ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
+    "ventral": ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
+}
+
+
+@dataclass(frozen=True)
+class FlatMap:
+    """Values on a flattened surface; both hemispheres may share one plane.
+
+    Attributes
+    ----------
+    xy : (n_vertices, 2)
+        Positions, mm.
+    faces : int (n_faces, 3)
+        Triangles, 0-based.
+    values : (n_vertices,)
+        Value of each vertex; NaN where there are no data.
+    sulc : (n_vertices,), optional
+        Sulcal depth, above 0 in sulci: the gray below.
+    areas : int (n_vertices,), optional
+        Index into `area_names`, -1 for none.
+    area_names : tuple of str
+        Areas.
+    """
+
+    xy: Floats
+    faces: Ints
+    values: Floats
+    sulc: Floats | None = None
+    areas: Ints | None = None
+    area_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.xy)
+        check_shape(self.xy.shape, (None, 2), "xy of a flat map")
+        _check_mesh(n, self.faces, self.values, self.sulc)
+        if self.areas is not None:
+            check_shape(self.areas.shape, (n,), "areas of a flat map")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Values on one hemisphere's inflated surface.
+
+    Attributes
+    ----------
+    vertices : (n_vertices, 3)
+        Positions, mm: right, anterior, superior.
+    faces : int (n_faces, 3)
+        Triangles, 0-based, counter-clockwise from outside.
+    values : (n_vertices,)
+        Value of each vertex; NaN where there are no data.
+    sulc : (n_vertices,), optional
+        Sulcal depth, above 0 in sulci.
+    """
+
+    vertices: Floats
+    faces: Ints
+    values: Floats
+    sulc: Floats | None = None
+
+    def __post_init__(self) -> None:
+        check_shape(self.vertices.shape, (None, 3), "vertices of a mesh")
+        _check_mesh(len(self.vertices), self.faces, self.values, self.sulc)
+
+
+@dataclass(frozen=True)
+class InflatedMap:
+    """One feature's values on both hemispheres."""
+
+    lh: Mesh
+    rh: Mesh
+
+
+def _check_mesh(n: int, faces: Ints, values: Floats, sulc: Floats | None) -> None:
+    check_shape(faces.shape, (None, 3), "faces of a map")
+    check_shape(values.shape, (n,), "values of a map")
+    if sulc is not None:
+        check_shape(sulc.shape, (n,), "sulc of a map")
+    if len(faces) and not 0 <= faces.min() <= faces.max() < n:
+        raise DataError(
+            f"faces name vertices {faces.min()} to {faces.max()}, but the map has "
+            f"vertices 0 to {n - 1}: pass 0-based faces of this surface."
+        )
+
+
+# --- faces --------------------------------------------------------------------------
+
+
+def _face_values(values: Floats, faces: Ints) -> Floats:
+    """Return the mean of each face's vertices that have data, NaN below two of them."""
+    corners = values[faces]
+    known = np.isfinite(corners)
+    n = known.sum(axis=1)
+    mean = np.where(known, corners, 0).sum(axis=1) / np.maximum(n, 1)
+    found: Floats = np.where(n >= 2, mean, np.nan)
+    return found
+
+
+def _gray(sulc: Floats | None, faces: Ints) -> Floats:
+    """Return the gray of each face, 0..1: sulci darker than gyri."""
+    if sulc is None:
+        return np.full(len(faces), 0.86)
+    return np.where(sulc[faces].mean(axis=1) > 0, 0.76, 0.88)
+
+
+def _scale(values: Floats, feature: str) -> Normalize:
+    """Return the colour scale: 2 to 98 % of the values that exist."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        raise DataError(
+            f"No vertex of the map of {feature!r} has a value: check that voxel_ijk "
+            "and the surface transforms belong to the same subject."
+        )
+    low, high = np.quantile(known, [0.02, 0.98])
+    return Normalize(float(low), float(high) if high > low else float(low) + 1e-9)
+
+
+def _colour_bar(
+    figure: Figure, axes: Axes, scale: Normalize, unit: str, length: float
+) -> None:
+    mappable = ScalarMappable(scale, _CMAP)
+    options: dict[str, Any] = {"shrink": length, "aspect": 16, "extend": "both"}
+    bar = figure.colorbar(mappable, ax=axes, pad=0.02, **options)
+    bar.set_label(unit, size=6.5)
+    bar.ax.tick_params(labelsize=6.5)
+
+
+# --- flat ---------------------------------------------------------------------------
+
+
+def _borders(flat: FlatMap, areas: Ints) -> Floats:
+    """Return segments (n, 2, 2) between areas: across every face with two labels."""
+    labels = areas[flat.faces]
+    edges = ((0, 1), (1, 2), (2, 0))
+    mixed = np.stack([labels[:, a] != labels[:, b] for a, b in edges], axis=1)
+    middles = np.stack(
+        [flat.xy[flat.faces[:, [a, b]]].mean(axis=1) for a, b in edges], axis=1
+    )
+    crossed = mixed.sum(axis=1) == 2
+    segments: Floats = middles[crossed][mixed[crossed]].reshape(-1, 2, 2)
+    return segments
+
+
+def _pieces(flat: FlatMap, areas: Ints) -> Iterator[tuple[str, Floats]]:
+    """Yield name and place of every connected piece of an area that is large enough."""
+    pairs = flat.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    same = pairs[areas[pairs[:, 0]] == areas[pairs[:, 1]]]
+    n = len(flat.xy)
+    graph = coo_array((np.ones(len(same), np.int8), (same[:, 0], same[:, 1])), (n, n))
+    piece = connected_components(graph, directed=False)[1]
+    for index, name in enumerate(flat.area_names):
+        inside = np.flatnonzero(areas == index)
+        sizes = np.bincount(piece[inside]) if len(inside) else np.zeros(0, int)
+        for own in np.flatnonzero(sizes > _NAMED_SHARE * len(inside)):
+            points = flat.xy[inside[piece[inside] == own]]
+            nearest = ((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin()
+            yield name, points[nearest]
+
+
+def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
+    x, y = flat.xy.T
+    shown = _face_values(flat.values, flat.faces)
+    known = np.isfinite(shown)
+    options: dict[str, Any] = {"rasterized": True, "edgecolors": "none"}
+    base = Triangulation(x, y, flat.faces)
+    gray = _gray(flat.sulc, flat.faces)
+    axes.tripcolor(base, facecolors=gray, cmap="gray", vmin=0, vmax=1, **options)
+    if known.any():
+        data = Triangulation(x, y, flat.faces[known])
+        axes.tripcolor(data, facecolors=shown[known], cmap=_CMAP, norm=scale, **options)
+    if flat.areas is not None:
+        lines = LineCollection(list(_borders(flat, flat.areas)), colors="white", lw=0.7)
+        axes.add_collection(lines)
+        for name, place in _pieces(flat, flat.areas):
+            words = axes.text(
+                place[0], place[1], name, size=5.5, ha="center", va="center"
+            )
+            words.set_path_effects([withStroke(linewidth=1.4, foreground="white")])
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+
+
+@styled
+def fig_flat_maps(
+    maps: Mapping[str, FlatMap], *, label: str, unit: str = UNIT
+) -> Figure:
+    """Draw one flat map per feature, each with its own colour scale.
+
+    Parameters
+    ----------
+    maps : mapping of str to FlatMap
+        By feature.
+    label, unit : str
+        The profile's words; what the values are.
+    """
+    if not maps:
+        raise DataError("No flat maps given: make at least one with `cortex`.")
+    names = feature_order(list(maps))
+    sizes = [np.ptp(maps[name].xy, axis=0) for name in names]
+    aspect = float(np.median([size[0] / max(size[1], 1e-9) for size in sizes]))
+    n_columns = min(len(names), 2 if aspect < 3 else 1)
+    n_rows = -(-len(names) // n_columns)
+    n = sum(int(np.isfinite(maps[name].values).sum()) for name in names) / len(names)
+    note = (
+        f"n = {n:,.0f} vertices with data; left hemisphere left, right hemisphere "
+        "right; gray: no data, darker in sulci; white: borders of the areas; colours "
+        "span 2 to 98 % of each feature's values; no interval"
+    )
+    panel = (WIDTH / n_columns - 0.9) / aspect
+    height = 1.0 + n_rows * (min(panel, 3.2) + 0.3)
+    figure = new_figure(Page("Values on the flattened cortex", note, label), height)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, name in zip(grid, names, strict=False):
+        scale = _scale(maps[name].values, name)
+        _draw_flat(axes, maps[name], scale)
+        axes.set_title(feature_words(name))
+        _colour_bar(figure, axes, scale, unit, 0.6)
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    return figure
+
+
+# --- inflated -----------------------------------------------------------------------
+
+
+def _project(
+    mesh: Mesh, direction: Floats, up: Floats, scale: Normalize
+) -> tuple[Floats, Floats]:
+    """Return visible triangles (n, 3, 2), far ones first, and colours (n, 3).
+
+    Orthographic: what faces away from the viewer is left out, what is nearer is drawn
+    later (painter's algorithm), brightness follows the angle to the viewer.
+    """
+    corners = mesh.vertices[mesh.faces]  # (n_faces, 3, 3)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
+    facing = normal @ direction / length
+    visible = np.flatnonzero(facing > 0)
+    order = visible[np.argsort((corners[visible].mean(axis=1)) @ direction)]
+    values = _face_values(mesh.values, mesh.faces)[order]
+    gray = np.repeat(_gray(mesh.sulc, mesh.faces)[order, None], 3, axis=1)
+    data = colormaps[_CMAP](scale(values))[:, :3]
+    colours = np.where(np.isfinite(values)[:, None], data, gray)
+    light = 0.62 + 0.38 * facing[order, None]
+    plane = np.stack([np.cross(up, direction), up], axis=1)
+    return corners[order] @ plane, colours * light
+
+
+def _views(shown: InflatedMap) -> Iterator[tuple[str, Mesh, Floats, Floats]]:
+    """Yield words, mesh, direction and up: left outside to right outside."""
+    for side, mesh, names in (
+        ("left", shown.lh, ("lateral", "medial", "ventral")),
+        ("right", shown.rh, ("ventral", "medial", "lateral")),
+    ):
+        for name in names:
+            direction, up = map(np.array, _VIEWS[name])
+            if side == "right" and name != "ventral":
+                direction = -direction
+            yield f"{side[0].upper()} {name}", mesh, direction, up
+
+
+def _draw_inflated(axes: Axes, shown: InflatedMap, scale: Normalize) -> None:
+    left, bottom, top = 0.0, np.inf, -np.inf
+    for words, mesh, direction, up in _views(shown):
+        triangles, colours = _project(mesh, direction, up, scale)
+        if not len(triangles):
+            continue
+        low = triangles.reshape(-1, 2).min(axis=0)
+        high = triangles.reshape(-1, 2).max(axis=0)
+        middle = (low[1] + high[1]) / 2
+        moved = triangles - np.array([low[0] - left, middle])
+        faces = PolyCollection(
+            list(moved), facecolors=colours, edgecolors=colours, linewidths=0.1
+        )
+        faces.set_rasterized(True)
+        axes.add_collection(faces)
+        half = (high[1] - low[1]) / 2
+        centre = left + (high[0] - low[0]) / 2
+        axes.text(centre, -half - 3, words, size=6, ha="center", va="top", color="0.4")
+        bottom, top = min(bottom, -half - 18), max(top, half)
+        left += high[0] - low[0] + 14
+    axes.set(xlim=(0, left), ylim=(bottom, top), aspect="equal")
+    axes.set_axis_off()
+
+
+@styled
+def fig_inflated(
+    maps: Mapping[str, InflatedMap], *, label: str, unit: str = UNIT
+) -> Figure:
+    """Draw each feature on both inflated hemispheres from three sides.
+
+    Parameters
+    ----------
+    maps : mapping of str to InflatedMap
+        By feature.
+    label, unit : str
+        The profile's words; what the values are.
+    """
+    if not maps:
+        raise DataError("No inflated maps given: make at least one with `cortex`.")
+    names = feature_order(list(maps))
+    both = [np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names]
+    n = sum(int(np.isfinite(values).sum()) for values in both) / len(both)
+    note = (
+        f"n = {n:,.0f} vertices with data; L, R: hemispheres; gray: no data, darker in "
+        "sulci; colours span 2 to 98 % of each feature's values; no interval"
+    )
+    page = Page("Values on the inflated cortex", note, label)
+    figure = new_figure(page, 0.9 + 1.35 * len(names))
+    grid = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axes, name, values in zip(grid, names, both, strict=True):
+        scale = _scale(values, name)
+        _draw_inflated(axes, maps[name], scale)
+        axes.set_title(feature_words(name))
+        _colour_bar(figure, axes, scale, unit.replace(" of ", "\nof "), 0.8)
+    return figure

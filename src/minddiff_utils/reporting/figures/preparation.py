@@ -1,0 +1,219 @@
+"""Figures of notebook 01: areas, reliability, pictures; and of notebook 00's truth.
+
+Drawing only. Place in the flow: called by notebooks 00 and 01.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.reporting.figures.canvas import (
+    HIGH,
+    LOW,
+    PALETTE,
+    Images,
+    Page,
+    area_colours,
+    area_order,
+    check_images,
+    check_table,
+    counted,
+    new_figure,
+    styled,
+    subject_order,
+    wrap,
+)
+
+__all__ = ["fig_ncsnr_recovery", "fig_reliability", "fig_roi_counts", "fig_scenes"]
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def _name_groups(axes: Axes) -> None:
+    """Say what the two colours of the areas mean."""
+    handles = [
+        Patch(color=LOW, label="low-level (LVC)"),
+        Patch(color=HIGH, label="high-level (HVC)"),
+    ]
+    axes.legend(handles=handles, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
+
+
+@styled
+def fig_roi_counts(counts: pd.DataFrame, *, label: str) -> Figure:
+    """Draw the number of voxels of each visual area, a panel per subject.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        Columns subject, area, area_set (LVC or HVC), n_voxels.
+    label : str
+        The profile's words.
+    """
+    check_table(
+        counts, ("subject", "area", "area_set", "n_voxels"), "The table of areas"
+    )
+    subjects = subject_order(counts["subject"].tolist())
+    areas = area_order(counts["area"].tolist())
+    total = int(counts["n_voxels"].sum())
+    note = f"n = {total:,} voxels of {counted(len(subjects), 'subject')}; a count, no "
+    page = Page("Voxels in each visual area", note + "interval", label)
+    figure = new_figure(page, 1.0 + 1.6 * len(subjects))
+    grid = figure.subplots(len(subjects), 1, sharex=True, sharey=True, squeeze=False)
+    for axes, subject in zip(grid[:, 0], subjects, strict=True):
+        own = counts[counts["subject"].astype(str) == subject]
+        n_voxels = own.set_index("area")["n_voxels"].reindex(areas).fillna(0)
+        bars = axes.bar(areas, n_voxels, color=area_colours(areas), width=0.75)
+        axes.bar_label(bars, fmt="{:,.0f}", size=7, padding=1)
+        axes.set(ylabel="voxels", title=f"subject {subject}")
+        axes.margins(y=0.18)
+    _name_groups(grid[0, 0])
+    grid[-1, 0].set_xlabel("visual area, from early to late")
+    return figure
+
+
+@styled
+def fig_reliability(
+    noise_ceiling_r: Floats,
+    roi: npt.NDArray[np.integer[Any]],
+    area_names: Sequence[str],
+    *,
+    label: str,
+) -> Figure:
+    """Draw the distribution over voxels of the noise ceiling, by area.
+
+    Parameters
+    ----------
+    noise_ceiling_r : (n_voxels,)
+        Correlation that a perfect model would reach; NaN where not known.
+    roi : (n_voxels,)
+        Index into `area_names`.
+    area_names : sequence of str
+        Areas.
+    label : str
+        The profile's words.
+    """
+    check_shape(roi.shape, noise_ceiling_r.shape, "roi")
+    known = np.isfinite(noise_ceiling_r)
+    by_area = {
+        name: noise_ceiling_r[known & (roi == index)]
+        for index, name in enumerate(area_names)
+    }
+    areas = [a for a in area_order(list(area_names)) if len(by_area[a])]
+    if not areas:
+        raise DataError("No voxel has a noise ceiling: check ncsnr of this subject.")
+    note = (
+        f"n = {int(known.sum()):,} voxels ({int((~known).sum()):,} without a value); "
+        "outline: density of voxels, box: quartiles, line: median; no interval, as "
+        "these are voxels and not a sample mean"
+    )
+    figure = new_figure(Page("Noise ceiling by visual area", note, label), 3.0)
+    axes = figure.subplots()
+    for place, area in enumerate(areas):
+        _violin(axes, place, by_area[area], area_colours([area])[0])
+    names = [f"{area}\n{len(by_area[area]):,}" for area in areas]
+    axes.set_xticks(range(len(areas)), names)
+    axes.grid(axis="y")
+    axes.set(xlabel="visual area and number of voxels", ylim=(0, 1))
+    axes.set_ylabel("noise ceiling (correlation r)", size=7.5)
+    _name_groups(axes)
+    return figure
+
+
+def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
+    if np.ptp(values) > 0:  # a density needs two different values
+        parts = axes.violinplot(values, [place], widths=0.85, showextrema=False)
+        for body in parts["bodies"]:  # type: ignore[attr-defined]
+            body.set(facecolor=colour, alpha=0.35, edgecolor=colour)
+    box = {"color": colour, "linewidth": 1.2}
+    axes.boxplot(
+        values,
+        positions=[place],
+        widths=0.16,
+        showfliers=False,
+        boxprops=box,
+        whiskerprops=box,
+        showcaps=False,
+        medianprops={"color": "black", "linewidth": 1.4},
+        manage_ticks=False,
+    )
+
+
+@styled
+def fig_scenes(images: Images, captions: Sequence[str], *, label: str) -> Figure:
+    """Draw images with their captions.
+
+    Parameters
+    ----------
+    images : uint8 (n_images, height, width, 3)
+        Images.
+    captions : sequence of str
+        One per image.
+    label : str
+        The profile's words.
+    """
+    check_images(images, "Scenes")
+    check_shape((len(captions),), (len(images),), "captions")
+    n_columns = min(4, len(images))
+    n_rows = -(-len(images) // n_columns)
+    size = f"{images.shape[2]} x {images.shape[1]} px"
+    note = f"n = {counted(len(images), 'image')}, {size}; the first caption of each"
+    figure = new_figure(Page("Images and captions", note, label), 0.7 + 2.2 * n_rows)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes in grid[len(images) :]:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        axes.imshow(image)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(wrap(caption, 27), size=7.5, va="top")
+    return figure
+
+
+@styled
+def fig_ncsnr_recovery(
+    planted: Floats, recomputed: Floats, standard_error: Floats, *, label: str
+) -> Figure:
+    """Draw the planted signal-to-noise ratio against the one computed from trials.
+
+    Parameters
+    ----------
+    planted, recomputed, standard_error : (n_voxels,)
+        ncsnr that the simulation was given, the one that its trials show, and the
+        standard error of the latter; voxels with a NaN in one of them are left out.
+    label : str
+        The profile's words.
+    """
+    check_shape(recomputed.shape, planted.shape, "recomputed")
+    check_shape(standard_error.shape, planted.shape, "standard_error")
+    error = recomputed - planted
+    known = np.isfinite(error) & np.isfinite(standard_error)
+    if not known.any():
+        raise DataError("No voxel has both ncsnr values: check the simulated folder.")
+    x, y, error = planted[known], recomputed[known], error[known]
+    within = np.abs(error) <= 2 * standard_error[known]
+    note = (
+        f"n = {int(known.sum()):,} voxels; {100 * within.mean():.1f} % lie within 2 "
+        "standard errors of the line (about 95 % if the estimate is right)"
+    )
+    figure = new_figure(Page("The planted ncsnr is found again", note, label), 3.9, 4.2)
+    axes = figure.subplots()
+    top = float(max(x.max(), y.max(), 1e-6)) * 1.05
+    axes.plot([0, top], [0, top], color="black", linewidth=0.9, label="equal", zorder=3)
+    dots: dict[str, Any] = {"s": 5, "linewidths": 0, "rasterized": True}
+    axes.scatter(
+        x[within], y[within], color=PALETTE[0], alpha=0.35, label="within 2 SE", **dots
+    )
+    axes.scatter(
+        x[~within], y[~within], color=PALETTE[3], alpha=0.8, label="outside", **dots
+    )
+    axes.set(xlabel="ncsnr planted", ylabel="ncsnr recomputed from trials")
+    axes.set(xlim=(0, top), ylim=(min(0.0, float(y.min())), top), aspect="equal")
+    axes.legend(loc="upper left", markerscale=2.5)
+    return figure

@@ -1,0 +1,206 @@
+"""Which images a gallery shows: by a stated rule, never by hand.
+
+Place in the flow: layer 9, part of `tables`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from minddiff_utils.core.errors import ConfigError, DataError, check_finite
+from minddiff_utils.reporting.figures.canvas import check_table
+from minddiff_utils.reporting.tables.rows import check_metrics
+
+__all__ = [
+    "Picks",
+    "failure_rule",
+    "failure_table",
+    "pick_images",
+]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Images of a gallery, and the rule that picked them.
+
+    Attributes
+    ----------
+    nsd_id : tuple of int
+        Fixed ones first, then from the lowest score to the highest.
+    titles : tuple of str
+        Words above each image.
+    rule : str
+        For the caption.
+    """
+
+    nsd_id: tuple[int, ...]
+    titles: tuple[str, ...]
+    rule: str
+
+
+def pick_images(
+    scores: pd.DataFrame,
+    n: int,
+    *,
+    words: str,
+    fixed: Sequence[int] = (),
+    quantiles: Sequence[float] = (0.5, 0.05, 0.95, 0.25, 0.75),
+) -> Picks:
+    """Pick images for a gallery: fixed ids, then quantiles of the score. Never by hand.
+
+    At quantile q of N images the one with rank q (N - 1) is taken, ties in the score
+    ranked by id; where that one is taken already, the nearest rank that is not, the
+    lower one first.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns nsd_id, value: one metric of one method of one subject.
+    n : int
+        Images wanted; with fewer images all of them are shown.
+    words : str
+        What the score is, for the caption.
+    fixed : sequence of int
+        Ids shown first; those without a score are left out, and the rule says so.
+    quantiles : sequence of float
+        In the order in which they are taken until there are n images.
+
+    Raises
+    ------
+    ConfigError
+        n is below 1, or a quantile lies outside 0 to 1.
+    DataError
+        A column is missing, an image is there twice, or a score is not finite.
+    """
+    if n < 1 or not all(0 <= q <= 1 for q in quantiles):
+        raise ConfigError(
+            f"n is {n} and quantiles are {list(quantiles)}, but n must be at least 1 "
+            "and each quantile between 0 and 1."
+        )
+    check_table(scores, ("nsd_id", "value"), "The scores to pick images by")
+    _check_once(scores)
+    ranked = scores.sort_values(["value", "nsd_id"])["nsd_id"].astype(int).tolist()
+    first = [int(i) for i in dict.fromkeys(fixed) if int(i) in ranked][:n]
+    taken: dict[int, float] = {}
+    for q in list(quantiles)[: n - len(first)]:
+        free = [r for r, i in enumerate(ranked) if i not in first and r not in taken]
+        if free:
+            taken[min(free, key=lambda r: abs(r - q * (len(ranked) - 1)))] = q
+    chosen = sorted(taken)
+    titles = [f"fixed: {i}" for i in first] + [f"{100 * taken[r]:g} %" for r in chosen]
+    shown = sorted(taken.values())
+    rule = _pick_rule(words, len(ranked), fixed, first, shown)
+    return Picks((*first, *(ranked[r] for r in chosen)), tuple(titles), rule)
+
+
+def _check_once(scores: pd.DataFrame) -> None:
+    if scores["nsd_id"].duplicated().any():
+        raise DataError(
+            "An image is there twice: pass one metric of one method and one subject."
+        )
+    values = scores["value"].to_numpy(dtype=np.float64)
+    check_finite(bool(np.isfinite(values).all()), "The scores to pick images by")
+
+
+def _pick_rule(
+    words: str,
+    n_images: int,
+    fixed: Sequence[int],
+    first: Sequence[int],
+    quantiles: Sequence[float],
+) -> str:
+    parts = []
+    if first:
+        parts.append(f"fixed ids {', '.join(map(str, first))}")
+    absent = [str(i) for i in dict.fromkeys(fixed) if int(i) not in first]
+    if absent:
+        parts.append(f"fixed ids {', '.join(absent)} have no score or no place here")
+    if quantiles:
+        levels = ", ".join(f"{100 * q:g}" for q in quantiles)
+        parts.append(
+            f"quantiles of the score: {levels} % of {words}, among {n_images} images, "
+            "ties by id"
+        )
+    return "Picked by rule: " + "; ".join(parts)
+
+
+def failure_rule(n: int) -> str:
+    """Return the rule of `failure_table` in words, for the caption."""
+    return (
+        f"Shown: of the images above the median of one score and below that of the "
+        f"other, the {n} with the largest product of the two opposite ranks, ties by id"
+    )
+
+
+def failure_table(
+    scores: pd.DataFrame, *, semantic: str, structural: str, n: int
+) -> pd.DataFrame:
+    """Return both scores of every image, with the extreme disagreements marked.
+
+    An image fails one way where its semantic score is below the median and its
+    structural one above (strictly), the other way where it is the reverse. Of each way
+    the `n` with the largest product of ranks, the low score counted from the top and
+    the high one from the bottom, are marked; equal scores share their mean rank.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric, value: one method of one subject.
+    semantic, structural : str
+        The two metrics, such as clip_judge and ssim_2d.
+    n : int
+        Images of each way.
+
+    Returns
+    -------
+    DataFrame
+        Columns subject, method, nsd_id, one per metric, and `signature`: "low semantic"
+        or "low structural" for those marked, else empty; and `place`, 1 to n, else 0.
+
+    Raises
+    ------
+    ConfigError
+        n is below 1.
+    DataError
+        A column or a metric is missing, there are several subjects or methods, an image
+        lacks one of the scores, or a score is not finite.
+    """
+    if n < 1:
+        raise ConfigError(f"n is {n}, but at least one image of each way is needed.")
+    needed = ("subject", "method", "nsd_id", "metric", "value")
+    check_table(scores, needed, "The scores")
+    if scores["subject"].nunique() > 1 or scores["method"].nunique() > 1:
+        raise DataError(
+            "The scores are of several subjects or methods: pass one of each."
+        )
+    check_metrics(scores, dict.fromkeys((semantic, structural), ""))
+    own = scores[scores["metric"].isin([semantic, structural])]
+    if own.duplicated(["nsd_id", "metric"]).any():
+        raise DataError("An image is scored twice for one metric: pass each once.")
+    wide = own.pivot(index="nsd_id", columns="metric", values="value").sort_index()
+    finite = np.isfinite(wide.to_numpy(dtype=np.float64))
+    check_finite(bool(finite.all()), "The scores of an image, or one that is lacking,")
+    table = wide.reset_index()[["nsd_id", semantic, structural]]
+    table.columns.name = None
+    table = table.assign(signature="", place=0)
+    for low, high, name in (
+        (semantic, structural, "low semantic"),
+        (structural, semantic, "low structural"),
+    ):
+        marked = _extremes(table, low, high, n)
+        table.loc[marked, "signature"] = name
+        table.loc[marked, "place"] = range(1, len(marked) + 1)
+    table.insert(0, "subject", str(scores["subject"].iloc[0]))
+    table.insert(1, "method", str(scores["method"].iloc[0]))
+    return table
+
+
+def _extremes(table: pd.DataFrame, low: str, high: str, n: int) -> list[int]:
+    """Return the rows with the largest product of opposite ranks, in that order."""
+    inside = (table[low] < table[low].median()) & (table[high] > table[high].median())
+    product = table[low].rank(ascending=False) * table[high].rank()
+    order = table.assign(product=product)[inside]
+    order = order.sort_values(["product", "nsd_id"], ascending=[False, True])
+    return [int(i) for i in order.index[:n]]

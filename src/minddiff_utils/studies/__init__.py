@@ -1,0 +1,1 @@
+"""Engines of stage 2 compared, a run of NSD's size rehearsed, costs."""

@@ -1,0 +1,334 @@
+"""What each step of a rehearsal took, and what the whole run would by that.
+
+A step is a notebook or a section of one. Seconds and bytes grow with what the step
+handles: images seen, images reconstructed, or neither. Stage 2 grows with the preset,
+which `cost` counts; the fits of the decoders do not grow in proportion, and are timed
+apart (`fits`). The record is what `minddiff plan` reads.
+"""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nbformat
+import pandas as pd
+import psutil
+
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.reading import reading
+from minddiff_utils.datasets.nsd.facts import FACTS
+from minddiff_utils.datasets.nsd.reader import N_TRIALS
+from minddiff_utils.studies.rehearsal.fits import FitTimes, n_train, whole_seconds
+from minddiff_utils.studies.storage import (
+    area_voxels,
+    feature_values,
+    images_of,
+    session_count,
+    target_counts,
+)
+
+__all__ = [
+    "GROWTH",
+    "Record",
+    "Step",
+    "extrapolate",
+    "held_at_once",
+    "held_by_decoding",
+    "machine",
+    "read_record",
+    "read_steps",
+    "table",
+    "whole_peaks",
+]
+
+Growth = Literal["images seen", "images reconstructed", "once", "preset", "fits"]
+
+#: What each notebook grows with; the section of fits in 02 is timed apart.
+GROWTH: Mapping[str, Growth] = {
+    "01_data_prep": "images seen",
+    "02_decoding": "images seen",
+    "03_stage1": "images reconstructed",
+    "04_stage2": "preset",
+    "05_evaluation": "images reconstructed",
+    "06_figures": "once",
+}
+#: Notebooks that ask for the models of stages 1 and 2.
+_GENERATING = ("03_stage1", "04_stage2")
+#: The notebook of the fits, and what the cells call that fit all targets or sets of
+#: areas.
+_FITTING = ("02_decoding", ("readout.fit_readout(", "readout.accuracy_by_area_set("))
+_FITS = "02_decoding, fits at the real size"
+#: Values of one image by the networks of the field that give many: AlexNet's layers 2
+#: and 5 at 256 and at 224 px, Inception, and both CLIPs.
+_WIDTHS = (184_512, 57_600, 139_968, 43_264, 2048, 768, 512)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A notebook, or a section of one.
+
+    Attributes
+    ----------
+    notebook, section : str
+        Stem; heading, empty for the whole notebook.
+    grows_with : str
+        See `GROWTH`.
+    seconds : float
+    peak_gb, disk_gb : float or None
+        Of the process; written and kept. None for a section.
+    """
+
+    notebook: str
+    section: str
+    grows_with: Growth
+    seconds: float
+    peak_gb: float | None = None
+    disk_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a rehearsal found.
+
+    Attributes
+    ----------
+    date, machine : str
+    kind : str
+        Of the models: full or thin.
+    subject, n_sessions, n_images, n_reconstruct : int
+        What was run.
+    preparing : dict of str to float
+        Seconds of writing data and models, no part of a real run.
+    steps : tuple of Step
+    fits : FitTimes or None
+    """
+
+    date: str
+    machine: str
+    kind: str
+    subject: int
+    n_sessions: int
+    n_images: int
+    n_reconstruct: int
+    preparing: dict[str, float]
+    steps: tuple[Step, ...]
+    fits: FitTimes | None
+
+    def text(self) -> str:
+        """Return the record as JSON."""
+        facts = {k: v for k, v in vars(self).items() if k not in ("steps", "fits")}
+        facts["steps"] = [vars(step) for step in self.steps]
+        facts["fits"] = self.fits.as_json() if self.fits else None
+        return json.dumps(facts, indent=1) + "\n"
+
+
+def read_record(path: Path) -> Record:
+    """Read what `Record.text` wrote.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    no_record = "is no record of a rehearsal"
+    with reading(path, DataError, found=no_record, remedy="rehearse again"):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        steps = tuple(Step(**step) for step in facts.pop("steps"))
+        fits = facts.pop("fits")
+        return Record(**facts, steps=steps, fits=FitTimes(**fits) if fits else None)
+
+
+def machine() -> str:
+    """Return processor, cores and memory of this machine, and its GPU if any."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2] for line in lines if "model name" in line]
+        name = models[0].strip() if models else name
+    memory = psutil.virtual_memory().total / 1e9
+    words = f"{psutil.cpu_count()} cores of {name}, {memory:.0f} GB"
+    if torch.cuda.is_available():
+        words += f", {torch.cuda.get_device_name()}"
+    return words
+
+
+# --- reading what was run -----------------------------------------------------------
+
+
+def read_steps(folder: Path) -> tuple[Step, ...]:
+    """Return the steps of the notebooks executed in `folder`, in order.
+
+    Raises
+    ------
+    DataError
+        A record of a notebook is damaged.
+    """
+    steps: list[Step] = []
+    for path in sorted(folder.glob("*.run.json")):
+        stem = path.name.removesuffix(".run.json")
+        notebook = stem.partition("_subj")[0]
+        grows = GROWTH.get(notebook, "once")
+        with reading(path, DataError, remedy="rehearse again"):
+            run = json.loads(path.read_text(encoding="utf-8"))
+            written = sum(size for size, _ in run["artefacts"].values())
+            facts = (float(run["seconds"]), run["peak_mb"] / 1e3, written / 1e9)
+        steps.append(Step(notebook, "", grows, *facts))
+        steps += _sections(folder / f"{stem}.ipynb", notebook, grows)
+    return tuple(steps)
+
+
+def _sections(path: Path, notebook: str, grows: Growth) -> Iterator[Step]:
+    """Yield the sections of an executed notebook with their cells' seconds.
+
+    Cells that fit decoders are a section of their own within theirs.
+    """
+    seconds: dict[tuple[str, Growth], float] = {}
+    section = "before the first section"
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            section = cell.source.splitlines()[0].removeprefix("## ").strip()
+        took = cell.metadata.get("papermill", {}).get("duration")
+        if cell.cell_type == "code" and took is not None:
+            fits = any(call in cell.source for call in _FITTING[1])
+            key: tuple[str, Growth] = (
+                section,
+                "fits" if fits and notebook == _FITTING[0] else grows,
+            )
+            seconds[key] = seconds.get(key, 0.0) + float(took)
+    for (name, grown), took in seconds.items():
+        yield Step(notebook, name, grown, took)
+
+
+# --- the whole run --------------------------------------------------------------------
+
+
+def _n_seen(profile: Profile) -> int:
+    """Return the distinct images of the subject who saw most."""
+    return max(images_of(profile, subject)[0] for subject in profile.subjects)
+
+
+def _n_made(profile: Profile) -> int:
+    """Return the reconstructed images of the subject who has most."""
+    return max(images_of(profile, subject)[1] for subject in profile.subjects)
+
+
+def held_by_decoding(profile: Profile) -> float:
+    """Return the bytes of features and weights in notebook 02 at once, at the least.
+
+    All features of all images, their training and test rows (copies), and the
+    cross-validated predictions of the CLIP layers, or the weights of a dense decoder,
+    which come after them; float32.
+    """
+    n_images, values = _n_seen(profile), feature_values(profile)
+    later = target_counts(profile)["clip"] * n_train(profile)
+    if profile.decoder == "dense":
+        n_voxels = max(area_voxels(subject) for subject in profile.subjects)
+        later = max(later, round(n_voxels * values))
+    return 4.0 * (2 * values * n_images + later)
+
+
+def held_at_once(profile: Profile) -> dict[str, float]:
+    """Return the bytes of one subject's arrays in 01, 02 and 05 at once, by notebook.
+
+    Of the largest subject; models and the process itself come on top. 01: all trials,
+    and the averages twice while they are joined. 02: see `held_by_decoding`. 05: the
+    embeddings of the true images by every network of the field, those of one method by
+    the widest, and that method's images.
+    """
+    n_sessions = max(session_count(profile, s) for s in profile.subjects)
+    n_trials, n_images = N_TRIALS * n_sessions, _n_seen(profile)
+    whole = profile.data.voxels == "nsdgeneral"
+    n_voxels = max(
+        FACTS[s].n_nsdgeneral if whole else area_voxels(s) for s in profile.subjects
+    )
+    n_scored = _n_made(profile)
+    looked = 4 * (sum(_WIDTHS) + max(_WIDTHS)) + 3 * profile.models.image_size**2
+    return {
+        "01_data_prep": n_voxels * (2 * n_trials + 8 * n_images),
+        "02_decoding": held_by_decoding(profile),
+        "05_evaluation": float(n_scored * looked),
+    }
+
+
+def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
+    """Return the peak of each notebook at the real size, GB, one job of it.
+
+    What was measured, and the arrays of `held_at_once` that the rehearsal had not: it
+    had its share of the images, and what does not grow with them stays.
+    """
+    shares = {
+        "images seen": record.n_images / _n_seen(profile),
+        "images reconstructed": record.n_reconstruct / _n_made(profile),
+    }
+    held, peaks = held_at_once(profile), dict[str, float]()
+    for step in (s for s in record.steps if s.peak_gb is not None):
+        lacked = 1 - min(shares.get(step.grows_with, 1.0), 1.0)
+        more = held.get(step.notebook, 0.0) * lacked / 1e9
+        peaks[step.notebook] = float(step.peak_gb or 0.0) + more
+    return peaks
+
+
+def _times(record: Record, profile: Profile, grows: Growth) -> float | None:
+    """Return how many times a step's work the whole run has; None: not told by it."""
+    images = [images_of(profile, subject) for subject in profile.subjects]
+    if grows == "images seen":
+        return sum(seen for seen, _ in images) / record.n_images
+    if grows == "images reconstructed":
+        return sum(made for _, made in images) / record.n_reconstruct
+    return 1.0 if grows == "once" else None
+
+
+def extrapolate(record: Record, profile: Profile) -> dict[str, float | None]:
+    """Return the hours of the whole run by notebook; None where they are not told.
+
+    Thin models tell nothing of 03 and 04. Of 02 the section of fits is replaced by the
+    fits timed at the real size, where they were.
+    """
+    hours: dict[str, float | None] = {}
+    for step in record.steps:
+        if step.section:
+            continue
+        times = _times(record, profile, step.grows_with)
+        if step.notebook in _GENERATING and record.kind == "thin":
+            times = None
+        seconds = step.seconds
+        if step.notebook == _FITTING[0] and record.fits is not None:
+            seconds -= sum(
+                s.seconds for s in record.steps if s.section and s.grows_with == "fits"
+            )
+        hours[step.notebook] = None if times is None else seconds * times / 3600
+    if record.fits is not None and hours.get(_FITTING[0]) is not None:
+        fits = len(profile.subjects) * whole_seconds(record.fits, profile) / 3600
+        hours[_FITS] = fits
+    return hours
+
+
+def table(record: Record, profile: Profile) -> pd.DataFrame:
+    """Return a row per step: what it took, and the hours of the whole run.
+
+    Columns: step, section, grows_with, seconds, peak_gb, disk_gb, whole_hours,
+    whole_peak_gb.
+    """
+    hours, peaks = extrapolate(record, profile), whole_peaks(record, profile)
+    rows: list[tuple[str | float | None, ...]] = []
+    for name, seconds in record.preparing.items():
+        rows.append((name, "", "no part of a real run", seconds, *[None] * 4))
+    for step in record.steps:
+        whole = None if step.section else hours[step.notebook]
+        peak = None if step.section else peaks.get(step.notebook)
+        facts = (step.grows_with, step.seconds, step.peak_gb, step.disk_gb, whole)
+        rows.append((step.notebook, step.section, *facts, peak))
+    if record.fits is not None:
+        fits, whole = record.fits, hours.get(_FITS)
+        size = f"{fits.n_train} images, {fits.n_voxels} voxels, one fit without targets"
+        facts = ("fits", fits.fixed, fits.peak_gb, None, whole)
+        rows.append((_FITS, size, *facts, fits.peak_gb))
+    columns = ["step", "section", "grows_with", "seconds", "peak_gb", "disk_gb"]
+    return pd.DataFrame(rows, columns=[*columns, "whole_hours", "whole_peak_gb"])

@@ -1,0 +1,218 @@
+"""How long the decoders take at the real size, from a sample of their targets.
+
+One session has too few images to tell: ridge on 8,000 images takes other solvers than
+ridge on 200. So random responses of the real size are drawn, and some targets of each
+kind are fitted. A fit forms the normal equations first and then reads its targets block
+by block: what passes before the first read is the cost of a fit, the rest is the cost
+of the targets.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from threadpoolctl import threadpool_limits
+
+from minddiff_utils.core.config import AREAS, Profile
+from minddiff_utils.core.processes import end_with_parent, peak_bytes
+from minddiff_utils.core.rng import stream
+from minddiff_utils.core.surroundings import ended_if_cut_off, interrupts_held, settled
+from minddiff_utils.decoding import DenseRidge, VoxelSelectedRidge
+from minddiff_utils.decoding.planning import Sizes, choose_solver, device_rates
+from minddiff_utils.decoding.readout import make_decoder
+from minddiff_utils.decoding.voxel_selected import fit_together
+from minddiff_utils.studies.storage import (
+    area_voxels,
+    images_seen,
+    session_count,
+    target_counts,
+)
+
+__all__ = ["FitTimes", "n_train", "time_fits", "whole_seconds"]
+
+Matrix = npt.NDArray[np.float32]
+#: Kinds of targets, and a feature of each.
+_FEATURES = {"c": "c", "z": "z", "clip": "clip/1"}
+#: Targets of each kind that are fitted: some ten seconds of each.
+_SAMPLE = {"c": 1024, "z": 256, "clip": 2048}
+#: Relative residual that the voxel-selected decoder reaches in float32.
+_TOL = 2e-6
+
+
+@dataclass(frozen=True)
+class FitTimes:
+    """Processor seconds of a fit, and of one target of each kind, on one thread.
+
+    Attributes
+    ----------
+    decoder : str
+        voxel_selected or dense.
+    n_train, n_voxels : int
+        Size of the responses.
+    fixed : float
+        Seconds of a fit before its first target.
+    per_target : dict of str to float
+        Seconds by kind of target (c, z, clip).
+    peak_gb : float
+        Of the process.
+    """
+
+    decoder: str
+    n_train: int
+    n_voxels: int
+    fixed: float
+    per_target: dict[str, float]
+    peak_gb: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields."""
+        return asdict(self)
+
+
+def n_train(profile: Profile) -> int:
+    """Return the training images of the subject who has most.
+
+    >>> from minddiff_utils.core.config import load_profile
+    >>> n_train(load_profile("nsd"))
+    8000
+    """
+    most = max(session_count(profile, subject) for subject in profile.subjects)
+    return images_seen(most)[1] - profile.data.n_validation
+
+
+def whole_seconds(times: FitTimes, profile: Profile) -> float:
+    """Return the seconds of a subject's fits: main ones, folds, and sets of areas.
+
+    The main fits are one of each kind of target, or one of all where the decoder is
+    dense. Folds fit the CLIP layers alone; each is taken to cost what a fit of them on
+    all images does. Sets of areas (LVC, HVC, eleven areas) fit c, z and one CLIP layer;
+    their targets are taken to cost what they do with all voxels, and their normal
+    equations nothing. Only LVC and HVC have more voxels than a target of z selects.
+    """
+    counts = target_counts(profile)
+    each = {kind: n * times.per_target[kind] for kind, n in counts.items()}
+    n_fits = 1 if times.decoder == "dense" else len(counts)
+    folds = profile.decoding.n_folds * (times.fixed + each["clip"])
+    layer = each["clip"] / len(profile.features.clip_layers)
+    sets = (len(AREAS) + 2) * (each["c"] + layer) + 2 * each["z"]
+    return n_fits * times.fixed + sum(each.values()) + folds + sets
+
+
+def time_fits(
+    profile: Profile,
+    subject: int,
+    *,
+    size: tuple[int, int] | None = None,
+    sample: Mapping[str, int] | None = None,
+) -> FitTimes:
+    """Measure the fits in a process of its own, on one thread.
+
+    The clock is the processor's, which other work on the machine does not stop.
+
+    Parameters
+    ----------
+    profile : Profile
+        The real one.
+    subject : int
+    size : (n_train, n_voxels), optional
+        The real one by default.
+    sample : mapping of str to int, optional
+        How many targets of each kind.
+    """
+    size = size or (n_train(profile), round(area_voxels(subject)))
+    sample = dict(sample or _SAMPLE)
+    context = multiprocessing.get_context("spawn")
+    with (
+        settled(),
+        ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool,
+        ended_if_cut_off(pool),
+    ):
+        with interrupts_held():
+            found = pool.submit(_measure, profile, size, sample)
+        return found.result()
+
+
+class _Watched:
+    """Targets that note when they are first read."""
+
+    def __init__(self, values: Matrix) -> None:
+        self._values = values
+        self.shape = values.shape
+        self.first: float | None = None
+
+    def __getitem__(self, key: Any, /) -> Any:
+        if self.first is None:
+            self.first = time.process_time()
+        return self._values[key]
+
+
+def _measure(
+    profile: Profile, size: tuple[int, int], sample: dict[str, int]
+) -> FitTimes:
+    X, Y = _problem(stream(profile.seed, "rehearsal", "fits"), size, sample)
+    torch.set_num_threads(1)  # for the life of the process
+    with threadpool_limits(1):
+        if profile.decoder == "dense":
+            fixed, per_target = _time_dense(X, Y)
+        else:
+            fixed, per_target = _time_selected(profile, X, Y)
+    return FitTimes(profile.decoder, *size, fixed, per_target, peak_bytes() / 1e9)
+
+
+def _time_dense(X: Matrix, Y: Mapping[str, Matrix]) -> tuple[float, dict[str, float]]:
+    """Fit all targets at once; one of each kind costs the same."""
+    targets = _Watched(np.hstack(list(Y.values())))
+    began = time.process_time()
+    DenseRidge().fit(X, targets)
+    first, end = targets.first or began, time.process_time()
+    each = (end - first) / targets.shape[1]
+    return first - began, dict.fromkeys(Y, each)
+
+
+def _time_selected(
+    profile: Profile, X: Matrix, Y: Mapping[str, Matrix]
+) -> tuple[float, dict[str, float]]:
+    """Fit one kind after the other on common normal equations."""
+    counts, decoders = target_counts(profile), []
+    for kind in Y:
+        decoder = make_decoder(_FEATURES[kind], profile.decoding, "voxel_selected")
+        if not isinstance(decoder, VoxelSelectedRidge):
+            raise TypeError("make_decoder gave another decoder than it was asked for")
+        n_images, n_voxels = X.shape
+        sizes = Sizes(n_images, n_voxels, counts[kind], min(decoder.n_feat, n_voxels))
+        rates = device_rates("cpu")
+        # as for all targets: fewer might get another solver
+        solver = choose_solver(sizes, rates, _TOL, profile.decoding.dtype)
+        decoders.append(decoder.set_params(solver=solver))
+    targets = {kind: _Watched(values) for kind, values in Y.items()}
+    began = time.process_time()
+    fit_together(decoders, X, list(targets.values()))
+    reads = [t.first or began for t in targets.values()] + [time.process_time()]
+    spans = np.diff(reads)
+    each = {
+        kind: float(span) / Y[kind].shape[1]
+        for kind, span in zip(Y, spans, strict=True)
+    }
+    return reads[0] - began, each
+
+
+def _problem(
+    rng: np.random.Generator, size: tuple[int, int], sample: Mapping[str, int]
+) -> tuple[Matrix, dict[str, Matrix]]:
+    """Return responses with common causes and noise, and targets of the same causes."""
+    n, n_voxels = size
+    causes = rng.standard_normal((n, 300), dtype=np.float32)
+
+    def mixed(n_columns: int) -> Matrix:
+        weights = rng.standard_normal((300, n_columns), dtype=np.float32)
+        weights /= np.float32(300**0.5)
+        noise = rng.standard_normal((n, n_columns), dtype=np.float32)
+        return np.asarray(causes @ weights + 2 * noise, np.float32)
+
+    return mixed(n_voxels), {kind: mixed(count) for kind, count in sample.items()}

@@ -1,0 +1,217 @@
+"""Randomly initialised models in the layout that `backbone` reads, for a rehearsal.
+
+`full` has the architectures of Stable Diffusion v1-4, CLIP ViT-B/32 and the judge
+ViT-H/14: seconds and memory do not depend on what the weights are. `thin` has narrow
+copies of the U-Net, the autoencoder and the judge, which a processor can run; the
+features keep their sizes (15 tokens of 768, latents of 4 x 64 x 64, six CLIP blocks of
+50 tokens of 768), so that the decoders do the real work. No hub is asked.
+"""
+
+import gzip
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from minddiff_utils.models.eye import build_clip
+from minddiff_utils.models.libraries import (
+    Autoencoder,
+    CLIPTextConfig,
+    CLIPTextModel,
+    SimpleTokenizer,
+    UNet,
+)
+from minddiff_utils.models.weights import (
+    DIFFUSERS_WEIGHTS,
+    OPEN_CLIP_WEIGHTS,
+    TEXT_WEIGHTS,
+    sha256,
+)
+
+__all__ = ["Kind", "weight_bytes", "write_models"]
+
+Kind = Literal["full", "thin"]
+Config = Mapping[str, Any]
+
+#: huggingface.co/CompVis/stable-diffusion-v1-4: unet/config.json, vae/config.json,
+#: scheduler/scheduler_config.json (as DDIM reads it) and text_encoder/config.json.
+UNET: Config = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}
+VAE: Config = {
+    "sample_size": 512,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "scaling_factor": 0.18215,
+}
+SCHEDULER: Config = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+TEXT: Config = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+}
+#: What is narrower, and shorter, where there is no GPU.
+_THIN_UNET: Config = {
+    "layers_per_block": 1,
+    "block_out_channels": [16, 16, 32, 32],
+    "norm_num_groups": 8,
+    "attention_head_dim": 2,
+    # no attention among the 4,096 places of the largest map
+    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+}
+_THIN_VAE: Config = {
+    "layers_per_block": 1,
+    "block_out_channels": [8, 8, 16, 16],
+    "norm_num_groups": 4,
+}
+_EYE, _JUDGE = "ViT-B-32-quickgelu", {"full": "ViT-H-14", "thin": "ViT-B-32"}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The configs of one kind."""
+
+    unet: Config
+    vae: Config
+    text: Config
+    eye: Config
+    judge: Config
+
+
+def _plan(kind: Kind) -> _Plan:
+    from open_clip import get_model_config  # after the package, see `backbone`
+
+    eye = {**get_model_config(_EYE), "quick_gelu": True}
+    judge = get_model_config(_JUDGE[kind])
+    if kind == "full":
+        return _Plan(UNET, VAE, TEXT, eye, judge)
+    unet, vae = {**UNET, **_THIN_UNET}, {**VAE, **_THIN_VAE}
+    return _Plan(unet, vae, TEXT, eye, judge)
+
+
+def weight_bytes(kind: Kind) -> int:
+    """Return the bytes of `write_models`' files, from shapes alone."""
+    plan = _plan(kind)
+    with torch.device("meta"):
+        models = _build(plan)
+        return sum(2 * _count(next_model()) for next_model in models.values())
+
+
+def _count(model: nn.Module) -> int:
+    return sum(values.numel() for values in model.state_dict().values())
+
+
+def _build(plan: _Plan) -> dict[str, Any]:
+    """Return a maker of each model, by its path in the folder."""
+    return {
+        f"unet/{DIFFUSERS_WEIGHTS}": lambda: UNet(**plan.unet),
+        f"vae/{DIFFUSERS_WEIGHTS}": lambda: Autoencoder(**plan.vae),
+        f"text_encoder/{TEXT_WEIGHTS}": lambda: CLIPTextModel(
+            CLIPTextConfig(**plan.text)
+        ),
+        f"clip/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.eye),
+        f"judge/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.judge),
+    }
+
+
+def write_models(folder: Path, kind: Kind, seed: int) -> None:
+    """Write random models to `folder/sd14`, in half precision, with their digests.
+
+    A folder that is complete already is left as it is. One model is in memory at a
+    time, in float32.
+
+    Parameters
+    ----------
+    folder : Path
+        Becomes `models.path`.
+    kind : {"full", "thin"}
+    seed : int
+        The caller's random state is left as it was.
+    """
+    home, plan = folder / "sd14", _plan(kind)
+    note = json.dumps({"kind": kind, "seed": seed, "plan": repr(plan)})
+    done = home / "REHEARSAL.json"
+    if done.is_file() and done.read_text(encoding="utf-8") == note:
+        return
+    done.unlink(missing_ok=True)
+    digests = []
+    for number, (name, make) in enumerate(_build(plan).items()):
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed + number)
+            model = make()
+        save_file({k: v.half() for k, v in model.state_dict().items()}, path)
+        digests.append(f"{sha256(path)}  {name}\n")
+        del model
+    _write_configs(home, plan)
+    (home / "SHA256SUMS").write_text("".join(digests), encoding="utf-8")
+    done.write_text(note, encoding="utf-8")
+
+
+def _write_configs(home: Path, plan: _Plan) -> None:
+    for name, config in (
+        ("unet/config.json", plan.unet),
+        ("vae/config.json", plan.vae),
+        ("text_encoder/config.json", plan.text),
+        ("scheduler/scheduler_config.json", SCHEDULER),
+        ("clip/open_clip_config.json", {"model_cfg": plan.eye}),
+        ("judge/open_clip_config.json", {"model_cfg": plan.judge}),
+    ):
+        _write_json(home / name, config)
+    _write_tokenizer(home / "tokenizer")
+
+
+def _write_json(path: Path, content: Config) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """Write OpenAI's vocabulary, which open_clip ships, as Stable Diffusion has it."""
+    from open_clip.tokenizer import default_bpe  # after the package, see `backbone`
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    names = [*list(SimpleTokenizer().encoder)[:-2], begin, end]
+    _write_json(folder / "vocab.json", {name: i for i, name in enumerate(names)})
+    lines = "\n".join(["#version: 0.2", *merges, ""])
+    (folder / "merges.txt").write_text(lines, encoding="utf-8")
+    marks = {"bos_token": begin, "eos_token": end, "pad_token": end, "unk_token": end}
+    _write_json(folder / "special_tokens_map.json", marks)
+    own = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}
+    _write_json(folder / "tokenizer_config.json", {**own, **marks})

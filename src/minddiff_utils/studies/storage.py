@@ -1,0 +1,193 @@
+"""What a run on the real NSD downloads and keeps on disk, before it starts.
+
+Counted from sizes: grids, sessions, targets and images; text and small files are left
+out. An estimate, as nobody has run it. Not here: hours and memory (`cost`), and the
+files themselves (`fetch` asks the bucket for exact sizes). Place in the flow: layer 8,
+`minddiff plan`.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.datasets.nsd.facts import FACTS, SEEN, SUBJECT1
+from minddiff_utils.evaluation.baselines import GENERATED
+
+__all__ = [
+    "Space",
+    "area_voxels",
+    "feature_values",
+    "images_of",
+    "images_seen",
+    "kept",
+    "n_reconstructed",
+    "session_bytes",
+    "session_count",
+    "target_counts",
+    "to_download",
+]
+
+#: Bytes of an hdf5 session per index of the volume: 750 trials in int16, and chunks.
+_PER_INDEX = 750 * 2 + 64
+#: Stimuli of all subjects, and COCO's captions, bytes.
+_STIMULI, _CAPTIONS = 39.6e9, 0.25e9
+#: Values of one image under Stable Diffusion v1-4 and ViT-B/32.
+_TEXT_WIDTH, _LATENT, _CLIP_LAYER = 768, 4 * 64 * 64, 50 * 768
+#: Bytes of a PNG per byte of its pixels, photographs.
+_PNG = 0.6
+#: Conditions with an image for each test image; those of stage 2 have trajectories.
+_CONDITIONS = [name for name in GENERATED if name != "stage2_paper"]
+_ALIGNED = [name for name in _CONDITIONS if name.startswith("stage2")]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes by what they are for, in words."""
+
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Return the sum, bytes."""
+        return sum(self.parts.values())
+
+
+def _check(profile: Profile) -> None:
+    if profile.simulation is not None or profile.models.backbone != "sd14":
+        raise ConfigError(
+            f"Profile {profile.name} downloads nothing: notebook 00 writes its data;"
+            " ask for --profile nsd."
+        )
+
+
+def to_download(profile: Profile) -> Space:
+    """Return what the profile's subjects and sessions weigh in NSD's bucket.
+
+    Betas as hdf5; as nii.gz they take about half.
+
+    Raises
+    ------
+    ConfigError
+        The profile is simulated.
+
+    References
+    ----------
+    NSD Data Manual (grids); sizes of public copies agree within 1 %.
+    """
+    _check(profile)
+    betas = sum(session_count(profile, s) * session_bytes(s) for s in profile.subjects)
+    return Space({"betas": betas, "stimuli": _STIMULI, "captions": _CAPTIONS})
+
+
+def session_bytes(subject: int) -> int:
+    """Return the bytes of one session's betas as hdf5.
+
+    >>> session_bytes(1) / 1e9
+    1.093536288
+    """
+    return prod(FACTS[subject].grid) * _PER_INDEX
+
+
+def area_voxels(subject: int) -> float:
+    """Return the voxels of the eleven areas: those of subject 1, others by share."""
+    share = SUBJECT1["11 areas"] / FACTS[1].n_nsdgeneral
+    return share * FACTS[subject].n_nsdgeneral
+
+
+def images_seen(sessions: int) -> tuple[int, int]:
+    """Return the distinct images of a subject's sessions, and how many are not shared.
+
+    Where the number was not published, those of the next larger number of sessions.
+
+    >>> images_seen(37)
+    (9841, 8859)
+    """
+    known = [n for n in SEEN if n >= sessions]
+    n_images, _, n_other, _ = SEEN[min(known, default=40)]
+    return n_images, n_other
+
+
+def images_of(profile: Profile, subject: int) -> tuple[int, int]:
+    """Return the images that a real subject saw, and how many are reconstructed.
+
+    >>> from minddiff_utils.core.config import load_profile
+    >>> images_of(load_profile("nsd"), 1), images_of(load_profile("nsd"), 4)
+    ((9841, 982), (9209, 907))
+    """
+    n_images, n_other = images_seen(session_count(profile, subject))
+    n_test = n_images - n_other
+    return n_images, min(profile.data.n_reconstruct or n_test, n_test)
+
+
+def n_reconstructed(profile: Profile, subject: int) -> int:
+    """Return the images of a real or simulated subject that are reconstructed.
+
+    >>> from minddiff_utils.core.config import load_profile
+    >>> n_reconstructed(load_profile("demo"), 1)
+    12
+    """
+    if profile.simulation is None:
+        return images_of(profile, subject)[1]
+    n_test = profile.simulation.n_test_images
+    return min(profile.data.n_reconstruct or n_test, n_test)
+
+
+def session_count(profile: Profile, subject: int) -> int:
+    """Return how many sessions of a real subject are read."""
+    most = FACTS[subject].n_sessions
+    return sum(k <= most for k in profile.data.session_numbers)
+
+
+def feature_values(profile: Profile) -> int:
+    """Return the values of c, z and Z_CLIP of one image, the decoders' targets."""
+    return sum(target_counts(profile).values())
+
+
+def target_counts(profile: Profile) -> dict[str, int]:
+    """Return the targets of c, z and, all layers together, Z_CLIP."""
+    clip = len(profile.features.clip_layers) * _CLIP_LAYER
+    text = profile.models.n_tokens * _TEXT_WIDTH
+    return {"c": text, "z": _LATENT, "clip": clip}
+
+
+def _weights(profile: Profile, n_voxels: float) -> float:
+    """Return the bytes of the stored decoders of one subject."""
+    decoding, layers = profile.decoding, len(profile.features.clip_layers)
+    k = (decoding.k_percent or 100.0) / 100
+    targets = (
+        (decoding.n_feat_c, profile.models.n_tokens * _TEXT_WIDTH),
+        (decoding.n_feat_z, _LATENT),
+        (decoding.n_feat_clip, k * layers * _CLIP_LAYER),
+    )
+    if profile.decoder == "dense":
+        return 4 * n_voxels * sum(n for _, n in targets)
+    return sum(8 * n_feat * n for n_feat, n in targets)  # an index and a weight each
+
+
+def kept(profile: Profile) -> Space:
+    """Return what notebooks 01 to 04 keep, all subjects together.
+
+    Raises
+    ------
+    ConfigError
+        The profile is simulated.
+    """
+    _check(profile)
+    seen, made = zip(*(images_of(profile, s) for s in profile.subjects), strict=True)
+    features = feature_values(profile)
+    pixels = 3 * profile.models.image_size**2
+    n_decoded = sum(made) + len(made) * profile.data.n_validation
+    shown = sum(min(n, profile.stage2.n_images_trajectory) for n in made)
+    frames = shown * profile.stage2.n_trajectory * len(_ALIGNED)
+    voxels = [area_voxels(subject) for subject in profile.subjects]
+    return Space(
+        {
+            "responses": sum(4 * n * v for n, v in zip(seen, voxels, strict=True)),
+            "stimuli at the generator's size": sum(seen) * pixels,
+            "decoded features": 4 * 2 * features * n_decoded,
+            "decoders": sum(_weights(profile, n) for n in voxels),
+            "images": sum(made) * len(_CONDITIONS) * _PNG * pixels,
+            "trajectories": frames * pixels,
+        }
+    )

@@ -1,0 +1,215 @@
+"""The images of an arm: made once, kept batch by batch as those of the notebooks are.
+
+Place in the flow: between `arms` and `scores`.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from minddiff_utils.core import store
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.images import to_torch
+from minddiff_utils.generation import reconstruction
+from minddiff_utils.generation.alignment import (
+    AlignmentResult,
+    AlignmentSettings,
+    Keeper,
+)
+from minddiff_utils.generation.batches import Recipe, finished_images, made_once
+from minddiff_utils.generation.critic import (
+    StructuralTarget,
+    layer_weights,
+    structural_loss,
+)
+from minddiff_utils.generation.diffusion import draw_noise, make_schedule, sample
+from minddiff_utils.generation.reconstruction import DecodedFeatures
+from minddiff_utils.models import Backbone
+from minddiff_utils.studies.study.arms import Arm, Part
+
+__all__ = [
+    "balanced_loss",
+    "best_of",
+    "decoder_path",
+    "images_of",
+    "linear_decoder",
+    "make",
+    "n_images_of",
+]
+
+LOG = logging.getLogger(__name__)
+
+#: The validation images of notebook 02 and the test images, by part.
+_DECODED = {"pilot": "decoded_validation.h5", "confirmation": "decoded.h5"}
+
+
+def decoder_path(run: store.Run, part: Part) -> Path:
+    """Return the file of decoded features that a part of the study starts from."""
+    return run.tree.derived(reconstruction.subject_of(run)) / _DECODED[part]
+
+
+def make(
+    run: store.Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    arm: Arm,
+    *,
+    keeper: Keeper | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return images and cost of one arm for one batch; `keeper` as in `align_batch`.
+
+    Images without a number (`batches.finished_images`) are left out.
+    """
+    began = time.perf_counter()
+    if arm.layers is not None:
+        features = features.with_layers(arm.layers)
+    if arm.settings is None:
+        made = best_of(run, backbone, features, arm.n_draws)
+    else:
+        settings = arm.settings
+        if arm.decoder == "linear" and isinstance(settings, AlignmentSettings):
+            settings = replace(settings, decode=linear_decoder(run, backbone))
+        result = reconstruction.align_batch(
+            run, backbone, features, settings, keeper=keeper
+        )
+        made = _arrays_of(result)
+    n, x = len(features.nsd_id), made.pop("images")
+    seconds = np.full(n, (time.perf_counter() - began) / n)
+    images, finished = finished_images(backbone, x, features.nsd_id.tolist())
+    rows = {"nsd_id": features.nsd_id, "images": images, "seconds": seconds, **made}
+    return {key: values[finished] for key, values in rows.items()}
+
+
+def _arrays_of(result: AlignmentResult) -> dict[str, Any]:
+    return {
+        "images": result.images,
+        "n_unet_evaluations": result.n_unet_evaluations,
+        "n_unet_gradients": result.n_unet_gradients,
+        "steps": result.stopped,
+        "diverged": result.diverged,
+    }
+
+
+#: Training images on which the linear decoder is fitted.
+_N_LINEAR = 400
+
+
+@torch.no_grad()
+def linear_decoder(
+    run: store.Run, backbone: Backbone, n_images: int = _N_LINEAR
+) -> Callable[[Tensor], Tensor]:
+    """Return a linear map of latents to images, by least squares on training images.
+
+    Each latent cell and its eight neighbours give the pixels of the cell: the cheapest
+    stand-in for the autoencoder's decoder that still has a gradient.
+    """
+    folder = run.tree.derived(reconstruction.subject_of(run))
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    images = store.read_rows(folder / "stimuli.h5", "images")
+    x = to_torch(images[np.flatnonzero(split == "train")[:n_images]]).to(
+        backbone.device
+    )
+    z = torch.cat([backbone.encode_images(part) for part in torch.split(x, 32)])
+    ratio = x.shape[-1] // z.shape[-1]
+    pixels = functional.unfold(x, ratio, stride=ratio).mT.flatten(0, 1)
+    fitted = torch.linalg.lstsq(_neighbours(z).flatten(0, 1), pixels).solution
+
+    def decode(latents: Tensor) -> Tensor:
+        cells = (_neighbours(latents) @ fitted).mT
+        return functional.fold(cells, x.shape[-2:], ratio, stride=ratio)
+
+    return decode
+
+
+def _neighbours(z: Tensor) -> Tensor:
+    """Return each cell with its neighbours and a one, (n, n_cells, 9 C + 1)."""
+    around = functional.unfold(z, 3, padding=1).mT
+    return torch.cat([around, torch.ones_like(around[..., :1])], dim=-1)
+
+
+def best_of(
+    run: store.Run, backbone: Backbone, features: DecodedFeatures, n_draws: int
+) -> dict[str, Any]:
+    """Return the stage-1 image of the lowest loss among `n_draws`.
+
+    The draws go on in each image's own stream: more of them change no earlier one.
+    """
+    schedule = make_schedule(
+        backbone, reconstruction.diffusion_settings(run.profile.stage1)
+    )
+    generators = reconstruction.noise_generators(run, features.nsd_id.tolist())
+    best: Tensor | None = None
+    lowest = torch.full((len(features.nsd_id),), torch.inf)
+    for _ in range(n_draws):
+        noise = draw_noise(backbone, generators)
+        images = sample(backbone, features.z, features.c, noise, schedule)
+        loss = balanced_loss(backbone, images, features.target)
+        best = images if best is None else best
+        better = (loss < lowest) | lowest.isinf()  # a draw may have no number
+        chosen = better.to(images.device)[:, None, None, None]
+        best = torch.where(chosen, images, best)
+        lowest = torch.where(loss < lowest, loss, lowest)
+    assert best is not None
+    n = len(lowest)
+    return {
+        "images": best,
+        "n_unet_evaluations": np.full(n, n_draws * schedule.n_unet_evaluations),
+        "n_unet_gradients": np.zeros(n, np.int64),
+        "steps": np.zeros(n, np.int64),
+        "diverged": np.zeros(n, bool),
+    }
+
+
+@torch.no_grad()
+def balanced_loss(
+    backbone: Backbone, images: Tensor, target: StructuralTarget
+) -> Tensor:
+    """Return the balanced structural loss of images (n, 3, S, S), (n,)."""
+    features = backbone.clip_layers(images, target.layers)
+    return structural_loss(features, target, layer_weights(target, "balanced")).cpu()
+
+
+def images_of(
+    run: store.Run, backbone: Backbone, part: Part, arm: Arm
+) -> dict[str, npt.NDArray[Any]]:
+    """Return what an arm made, batch by batch, from an earlier run's file if whole."""
+    n = n_images_of(run.profile, part)
+    layers = run.profile.features.clip_layers
+    features = reconstruction.read_decoded(
+        decoder_path(run, part), backbone, layers, n=n, source=arm.source
+    )
+    words = [repr(arm), repr(reconstruction.diffusion_settings(run.profile.stage1))]
+    if arm.decoder == "linear":  # fitted on these
+        folder = run.tree.derived(reconstruction.subject_of(run))
+        words += [store.digest(folder / f"{k}.h5") for k in ("responses", "stimuli")]
+    parts = []
+    for rows in run.batches(len(features.nsd_id)):
+        own = features.rows(rows)
+        ids = tuple(own.nsd_id.tolist())
+        recipe = Recipe(ids, " ".join(words), own.tensors, make)
+        given = {"run": run, "backbone": backbone, "features": own, "arm": arm}
+        parts.append(made_once(run, recipe, **given, keeper=recipe.keeper(run)))
+    made = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+    lost = sorted({*features.nsd_id.tolist()} - {*made["nsd_id"].tolist()})
+    if lost:
+        LOG.warning(
+            "subject %d, %s: the U-Net in %s gave no number for the images %s, which"
+            " are left out; to have them, set models.dtype to float32",
+            *(run.subject, arm.name, run.profile.models.dtype, lost),
+        )
+    return made
+
+
+def n_images_of(profile: Profile, part: Part) -> int:
+    """Return how many images of each subject a part of the study makes."""
+    study = profile.study
+    return study.n_images_pilot if part == "pilot" else study.n_images
