@@ -32,7 +32,7 @@ Embedding = npt.NDArray[np.floating]
 #: of one image differ by as much between batches of different size.
 _TIE = 1e-6
 #: Features correlated at once: AlexNet's 184,512 take 1.5 GB per 1000 images (float64).
-_BLOCK = 8192
+_BLOCK = 2048
 
 
 def _reciprocal(norms: Floats, size: Floats | float, name: str) -> Floats:
