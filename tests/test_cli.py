@@ -1,5 +1,7 @@
 """Wrong use gets one sentence and a non-zero exit."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -206,3 +208,16 @@ def test_more_jobs_than_gpus_are_refused_before_any_runs(
     error = capsys.readouterr().err
     assert "--jobs is 2, but each job needs a GPU of its own" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "module", ["pipeline.cli", "evaluation.claims", "evaluation.baselines"]
+)
+def test_what_a_command_reads_results_with_loads_no_networks(module: str) -> None:
+    """Seconds, and whatever lies on a user's path under their names."""
+    code = f"import sys, minddiff_utils.{module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    heavy = {"torch", "sklearn", "diffusers", "transformers", "matplotlib"}
+    assert not heavy & set(done.stdout.split())

@@ -188,6 +188,9 @@ FILES = {
     "BY_NAME['b'] = lambda: take2()\ndef take2(): ...\ndef not_in(): ...",
     "made.py": "from importlib import import_module\n"
     "def named(name):\n    return import_module(name)\n",
+    "lazy/__init__.py": "__getattr__ = attach(__name__)\n",
+    "lazy/__init__.pyi": "from .far import asked as asked\n",
+    "lazy/far.py": "def asked():\n    return 1\ndef other(): ...\n",
     "shadow.py": "from minddiff_utils import late, prep\n"
     "def f(late):\n    return [prep for prep in late]\n",
 }
@@ -241,6 +244,9 @@ def small(tmp_path: Path) -> Package:
             {"table": {"BY_NAME", "take2"}, "late": {"helper"}},
         ),
         ("from minddiff_utils.shadow import f", {"shadow": {"f"}}),
+        # what a package hands on only when it is asked for
+        ("from minddiff_utils import lazy\nlazy.asked()", {"lazy.far": {"asked"}}),
+        ("from minddiff_utils.lazy import asked", {"lazy.far": {"asked"}}),
         (
             "from minddiff_utils.late import *",
             {"late": {"*", *("call", "helper", "apart")}},

@@ -9,6 +9,7 @@ the flow: layer 1; `provenance` makes digests of it.
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -27,6 +28,8 @@ _DEFINES = (
 )
 #: Calls that import by a name made at run time.
 _DYNAMIC = ("import_module", "__import__")
+#: How a package's stub imports from the modules of the package.
+_RELATIVE = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 #: In the place of a name: everything in the module.
 _ALL = "*"
 
@@ -114,7 +117,8 @@ class Package:
         """Return the file of one of the package's modules, None if it has no such."""
         first, *rest = module.split(".")
         base = self.folder.joinpath(*rest)
-        files = (base / "__init__.py", base.with_suffix(".py"))
+        # what a package hands on when it is asked for stands in its stub
+        files = (base / "__init__.pyi", base / "__init__.py", base.with_suffix(".py"))
         return next((f for f in files if first == self.name and f.is_file()), None)
 
     def module(self, name: str) -> _Module | None:
@@ -122,6 +126,8 @@ class Package:
         if name not in self._modules:
             path = self.path(name)
             text = None if path is None else path.read_text(encoding="utf-8")
+            if path is not None and path.suffix == ".pyi" and text is not None:
+                text = _RELATIVE.sub(rf"from {name}.\1 import", text)
             self._modules[name] = None if text is None else _parsed(name, text)
         return self._modules[name]
 
