@@ -4,16 +4,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core import rng
+from minddiff_utils.core.config import load_profile, project_root
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.generation import critic, diffusion, reconstruction
 from minddiff_utils.generation.alignment import (
     AlignmentResult,
     AlignmentSettings,
@@ -185,6 +189,33 @@ def test_paper_takes_plain_gradient_steps_on_z_and_c() -> None:
     # repeated float32 sums in the same order
     torch.testing.assert_close(found.z, z, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found.c, c, rtol=1e-6, atol=1e-6)
+
+
+def test_algorithm_1_in_the_open_of_notebook_04_is_the_loop_s_first_step() -> None:
+    backbone, latent, target = _problem(1)
+    profile = load_profile("smoke")
+    run = SimpleNamespace(
+        profile=profile, subject=1, torch_stream=partial(rng.torch_stream, profile.seed)
+    )
+    decoded = reconstruction.DecodedFeatures(
+        np.array([73], np.int64), latent.z, latent.c, target
+    )
+    modules = {"critic": critic, "diffusion": diffusion, "torch": torch}
+    names: dict[str, Any] = {"run": run, "backbone": backbone, "decoded": decoded}
+    names |= {**modules, "reconstruction": reconstruction}
+    notebook = project_root() / "notebooks" / "04_stage2.ipynb"
+    cells = {c.id: c.source for c in nbformat.read(notebook, as_version=4).cells}
+    for cell in ("one-start", "one-gradient", "one-blocks", "one-step"):
+        exec(cells[cell], names)
+    noise = draw_noise(backbone, [rng.torch_stream(profile.seed, "noise", 1, 73)])
+    settings = replace(_preset("paper", n_iter=1), n_candidates=2, choose="last")
+    sampler = reconstruction.diffusion_settings(profile.stage1)
+    found = align(backbone, replace(latent, noise=noise), target, sampler, settings)
+    assert names["loss"].item() == found.losses[0, 0]
+    assert names["loss_1"].item() == pytest.approx(found.losses[0, 1], rel=FLOAT32)
+    assert sum(names["errors"].values()) == pytest.approx(found.losses[0, 0], rel=1e-5)
+    torch.testing.assert_close(names["z_1"], found.z)
+    torch.testing.assert_close(names["c_1"], found.c)
 
 
 def test_released_takes_decayed_adam_steps_on_z_under_fresh_noise() -> None:
