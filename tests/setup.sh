@@ -38,7 +38,9 @@ $MADE"
     TORCH="$(grep '^torch==' "$ROOT/$LOCK" || true)"
     [ -z "$TORCH" ] || "$VENV/bin/python" -m pip install --quiet "$TORCH"
     "$VENV/bin/python" -m pip install --quiet --requirement "$ROOT/$LOCK"
-    "$VENV/bin/python" -m pip install --quiet --no-deps --editable "$ROOT"
+    # the package itself comes with what a run needs; the other files only add to it
+    [ "$LOCK" != requirements.lock ] ||
+        "$VENV/bin/python" -m pip install --quiet --no-deps --editable "$ROOT"
     echo "$WANTED" > "$STAMP"
 done
 PATH="$VENV/bin:$PATH"

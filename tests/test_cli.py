@@ -1,5 +1,6 @@
 """Wrong use gets one sentence and a non-zero exit."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,32 @@ def test_wrong_use_gets_one_sentence_and_exit_code_one(
     assert words in error
     assert error.count("\n") == 1
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "words"),
+    [
+        (["fetch", "nsd"], "boto3", "minddiff fetch needs boto3"),
+        (["fetch", "nsd", "--dry-run"], "boto3", "minddiff fetch needs boto3"),
+        (["run", "--engine", "dask"], "distributed", "--engine dask needs distributed"),
+    ],
+)
+def test_a_command_whose_extra_is_missing_says_what_to_install(
+    arguments: list[str],
+    package: str,
+    words: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(words)
+    assert error.count("\n") == 1
+    _, command, _ = error.split("`")
+    python, *install, lock = shlex.split(command)
+    assert (python, install) == (sys.executable, ["-m", "pip", "install", "-r"])
+    assert f"\n{package}==" in f"\n{Path(lock).read_text(encoding='utf-8')}"
 
 
 def test_claims_of_a_run_that_never_was_are_not_invented(

@@ -1,8 +1,15 @@
-"""The lock files hold what is needed and nothing else; tests stay out of a run."""
+"""The lock files hold what is needed and nothing else; tests stay out of a run.
+
+A run's file comes first; those of the extras hold only what it lacks.
+"""
 
 import ast
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import metadata
 
 import nbformat
@@ -13,6 +20,11 @@ from packaging.utils import canonicalize_name
 from minddiff_utils.core.config import project_root
 
 ROOT = project_root()
+#: What the package imports for one command only: such a lock holds what a run lacks.
+EXTRAS = {
+    "requirements-cluster.lock": {"dask", "dask-jobqueue", "distributed"},
+    "requirements-download.lock": {"boto3", "botocore"},
+}
 #: Started by a person or by a library's name, not imported.
 STARTED = {
     "requirements.lock": {"jupyterlab", "nbconvert"},
@@ -22,6 +34,12 @@ STARTED = {
         "types-PyYAML",
     },
 }
+#: In the order in which they are installed.
+LOCKS = ("requirements.lock", *EXTRAS, "requirements-tests.lock")
+#: Imported, and in no lock file: ours, and what the oracles' own environment holds.
+NOT_PINNED = {"minddiff-utils", "fastl2lir"}
+#: Module that can be imported -> packages that hold it.
+OWNERS = metadata.packages_distributions()
 
 
 def locked(name: str) -> dict[str, str]:
@@ -41,15 +59,19 @@ def _sources(folders: Iterable[str]) -> Iterator[str]:
 
 def imported(*folders: str) -> set[str]:
     """Return the packages that the code in some folders imports by name."""
+    found = [_owners(ast.walk(ast.parse(source))) for source in _sources(folders)]
+    return set().union(*found)
+
+
+def _owners(nodes: Iterable[ast.AST]) -> set[str]:
+    """Return the packages that some nodes of a syntax tree import by name."""
     modules = set()
-    for source in _sources(folders):
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                modules.add(node.module.partition(".")[0])
-    owners = metadata.packages_distributions()
-    return {owner for module in modules for owner in owners.get(module, [])}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module.partition(".")[0])
+    return {canonicalize_name(o) for m in modules for o in OWNERS.get(m, [])}
 
 
 def needed(roots: Iterable[str]) -> set[str]:
@@ -71,24 +93,73 @@ def needed(roots: Iterable[str]) -> set[str]:
     return {name for name, _ in found}
 
 
-def of_a_run() -> set[str]:
-    roots = imported("src", "notebooks") - {"minddiff-utils"}
-    return needed(roots | STARTED["requirements.lock"])
+@cache
+def wanted(name: str) -> set[str]:
+    """Return what a lock file must hold: what its imports require, by their metadata.
+
+    What another lock that is installed before it holds is left out.
+    """
+    extras = set().union(*EXTRAS.values())
+    if name == "requirements.lock":
+        roots = imported("src", "notebooks") - NOT_PINNED - extras
+        return needed(roots | STARTED[name])
+    before = wanted("requirements.lock")
+    if name in EXTRAS:
+        return needed(EXTRAS[name]) - before
+    for extra in EXTRAS:
+        before = before | wanted(extra)
+    return needed(imported("tests") - NOT_PINNED | STARTED[name]) - before
 
 
-def of_tests() -> set[str]:
-    roots = imported("tests") - {"minddiff-utils", "fastl2lir"}
-    return needed(roots | STARTED["requirements-tests.lock"]) - of_a_run()
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_holds_what_is_needed_and_nothing_else(name: str) -> None:
+    by_python = {"setuptools", "pip"}
+    assert wanted(name) - by_python == set(locked(name))
 
 
-@pytest.mark.parametrize(
-    ("name", "wanted"),
-    [("requirements.lock", of_a_run), ("requirements-tests.lock", of_tests)],
-)
-def test_a_lock_file_holds_what_is_needed_and_nothing_else(name: str, wanted) -> None:
-    # brought by Python itself; other systems' and versions' needs may be pinned, too
-    by_hand = {"setuptools", "pip"}
-    assert wanted() - by_hand == set(locked(name))
+def test_every_extra_is_imported_by_the_package_and_in_no_other_lock() -> None:
+    assert set().union(*EXTRAS.values()) <= imported("src")
+    pinned = [package for name in LOCKS for package in locked(name)]
+    assert len(pinned) == len(set(pinned))
+
+
+def test_every_lock_file_is_an_extra_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    dynamic = project["tool"]["setuptools"]["dynamic"]
+    extras = dynamic["optional-dependencies"]
+    named = {f"requirements-{extra}.lock": value for extra, value in extras.items()}
+    named["requirements.lock"] = dynamic["dependencies"]
+    assert named == {name: {"file": [name]} for name in LOCKS}
+    assert set(LOCKS) == {path.name for path in ROOT.glob("requirements*.lock")}
+
+
+def test_all_locks_are_installed_for_the_tests_and_one_for_a_run() -> None:
+    script = (ROOT / "tests" / "run.sh").read_text(encoding="utf-8")
+    (stated,) = re.findall(r'^LOCKS="(.+)"$', script, re.M)
+    assert sorted(stated.split()) == sorted(LOCKS)
+    assert stated.startswith("requirements.lock ")  # torch comes first
+    assert "LOCKS" not in (ROOT / "run_all.sh").read_text(encoding="utf-8")
+
+
+def test_a_run_imports_no_package_of_an_extra() -> None:
+    packages = {package for name in EXTRAS for package in locked(name)}
+    closed = [m for m, o in OWNERS.items() if {*map(canonicalize_name, o)} & packages]
+    assert {"boto3", "distributed"} <= set(closed)
+    ours, theirs = set(), set()
+    for path in (ROOT / "src").rglob("*.py"):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        ours.add(".".join(p for p in parts if p != "__init__"))
+        if _owners(ast.parse(path.read_text(encoding="utf-8")).body) & packages:
+            theirs.add(".".join(parts[:3]))  # a module of a room, or a folder there
+    assert len(theirs) == len(EXTRAS)
+    modules = sorted(
+        name for name in ours if ".".join(name.split(".")[:3]) not in theirs
+    )
+    code = (
+        f"import importlib, sys; sys.modules.update(dict.fromkeys({closed}))\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_a_run_needs_no_test_tool_and_no_linter() -> None:
@@ -96,7 +167,7 @@ def test_a_run_needs_no_test_tool_and_no_linter() -> None:
     assert [name for name in locked("requirements.lock") if tools.match(name)] == []
 
 
-@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_to_one_version_that_is_installed(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").split()
     pinned = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+")

@@ -80,6 +80,16 @@ def test_a_changed_lock_file_is_brought_into_the_same_environment(
     assert [line.split()[0] for line in did] == ["pip"] * 3
 
 
+def test_the_locks_of_extras_add_to_the_same_environment(clone: Clone) -> None:
+    (clone.folder / "requirements-tests.lock").write_text("pytest==9.0\n")
+    locks = "requirements.lock requirements-tests.lock"
+    code, did = clone.set_up(LOCKS=locks)
+    assert code == 0
+    assert [line.split()[0] for line in did] == ["pip"]  # the package is there already
+    assert clone.set_up(LOCKS=locks) == (0, [])
+    assert clone.set_up() == (0, [])
+
+
 @pytest.mark.parametrize("move", [shutil.copytree, shutil.move])
 def test_a_clone_in_another_place_gets_an_environment_of_its_own(
     clone: Clone, move: object

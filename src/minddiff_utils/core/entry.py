@@ -6,15 +6,18 @@ words here. Place in the flow: layer 1; `cli` alone uses it.
 
 import codecs
 import errno
+import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import ConfigError, MindDiffError
 
-__all__ = ["check_place", "guarded", "say", "without_switches"]
+__all__ = ["check_extra", "check_place", "guarded", "say", "without_switches"]
 
 #: What a shell says of a command that Ctrl-C ended, or that wrote to a closed pipe.
 _INTERRUPTED, _NOBODY_READS = 130, 141
@@ -70,6 +73,21 @@ def check_place() -> None:
                     f" {package}: run ./run_all.sh in {folder.parent}, which sets it"
                     " up anew there."
                 )
+
+
+def check_extra(extra: str, package: str, needed_by: str) -> None:
+    """Raise ConfigError unless `package` of an extra is installed; say how to get it.
+
+    Extras have lock files of their own, as most runs need none of them.
+    """
+    if importlib.util.find_spec(package) is not None:
+        return
+    lock = project_root() / f"requirements-{extra}.lock"
+    command = [sys.executable, "-m", "pip", "install", "-r", str(lock)]
+    raise ConfigError(
+        f"{needed_by} needs {package}, which is not installed: run"
+        f" `{shlex.join(command)}`, then the same command again."
+    )
 
 
 def say(text: str) -> None:

@@ -16,7 +16,12 @@ from minddiff_utils.core.config import (
     place,
     read_environment,
 )
-from minddiff_utils.core.entry import check_place, guarded, without_switches
+from minddiff_utils.core.entry import (
+    check_extra,
+    check_place,
+    guarded,
+    without_switches,
+)
 from minddiff_utils.core.entry import say as _say
 from minddiff_utils.core.errors import ConfigError, DataError, check_exists
 from minddiff_utils.core.store import Tree, expected_origin, read_table, start
@@ -194,6 +199,7 @@ def _engine(args: argparse.Namespace, profile: Profile) -> Engine:
         if args.scheduler or args.cluster:
             raise ConfigError("--scheduler and --cluster need --engine dask.")
         return partial(local_processes, gpu=profile.models.device == "cuda")
+    check_extra("cluster", "distributed", "--engine dask")
     from minddiff_utils.pipeline.engine import (  # loads dask, a second
         dask_workers,
         read_queue,
@@ -239,6 +245,7 @@ def _claims(args: argparse.Namespace) -> None:
 
 
 def _fetch(args: argparse.Namespace) -> None:
+    check_extra("download", "boto3", "minddiff fetch")
     from minddiff_utils.datasets import fetch  # loads boto3, a second
 
     if args.jobs < 1:
