@@ -291,23 +291,6 @@ def test_tuning_prefers_a_strong_penalty_where_noise_rules() -> None:
 # --- categories -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        ("two hot dogs on a plate", {"hot dog"}),
-        ("a DOG and three buses", {"dog", "bus"}),
-        ("a carpet and a catalogue", set()),
-        ("a teddy bear beside a bear", {"teddy bear", "bear"}),
-    ],
-)
-def test_captions_name_whole_categories(caption: str, expected: set[str]) -> None:
-    assert comparison.categories_in_captions(np.array([[caption]])) == [expected]
-
-
-def test_coco_has_eighty_distinct_categories() -> None:
-    assert len(set(comparison.COCO_CATEGORIES)) == 80
-
-
 def labels_of(rng: np.random.Generator, n: int = 120) -> list[frozenset[str]]:
     names = [f"thing {k}" for k in range(9)]
     return [frozenset(rng.choice(names, rng.integers(1, 3))) for _ in range(n)]

@@ -19,7 +19,7 @@ from minddiff_utils.datasets.nsd import betas as nsd_betas
 from minddiff_utils.datasets.nsd.forms import find
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.datasets.survey import survey
-from minddiff_utils.preprocessing.prep import prepare_responses
+from minddiff_utils.preprocessing import prepare_responses
 
 from .test_nsd import BETAS, FUNC, N_SESSIONS, STIMULI, Truth, written
 

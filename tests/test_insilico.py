@@ -45,7 +45,8 @@ from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import formats, network, scenes, truth, writer
 from minddiff_utils.insilico.anatomy import ROI_NAMES, Anatomy, make_anatomy
 from minddiff_utils.insilico.design import make_design, responses_table, stimulus_table
-from minddiff_utils.preprocessing.prep import ncsnr_of_trials, prepare_responses
+from minddiff_utils.preprocessing import prepare_responses
+from minddiff_utils.preprocessing.noise_ceiling import ncsnr_of_trials
 
 SEED = 2308
 SUBJECT = 7

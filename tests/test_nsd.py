@@ -27,7 +27,7 @@ from minddiff_utils.datasets.nsd.reader import (
     to_percent,
     voxel_indices,
 )
-from minddiff_utils.preprocessing.prep import prepare_responses, prepare_stimuli
+from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 
 GRID = (5, 4, 3)
 N_SESSIONS = 2

@@ -18,7 +18,13 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import brain, writer
 from minddiff_utils.pipeline.cli import main
-from minddiff_utils.preprocessing import prep
+from minddiff_utils.preprocessing import (
+    Responses,
+    area_table,
+    count_areas,
+    prepare_responses,
+    prepare_stimuli,
+)
 
 SUBJECTS = (4, 8)
 DATA = DataConfig(sessions=2, n_validation=50, n_reconstruct=2)
@@ -63,7 +69,7 @@ def delete(root: Path, pattern: str) -> None:
         path.unlink()
 
 
-def assert_same(first: prep.Responses, second: prep.Responses) -> None:
+def assert_same(first: Responses, second: Responses) -> None:
     assert first.counts == second.counts
     for name, values in first.arrays().items():
         np.testing.assert_array_equal(values, second.arrays()[name], err_msg=name)
@@ -81,7 +87,7 @@ def test_hdf5_nii_and_a_mixture_of_them_prepare_the_same_responses(
     delete(mixed, "betas_session01.hdf5")
     delete(mixed, "betas_session02.nii.gz")
     first, *others = (
-        prep.prepare_responses(NsdTree(root), 8, DATA)
+        prepare_responses(NsdTree(root), 8, DATA)
         for root in (from_hdf5, from_nii, mixed)
     )
     for other in others:
@@ -96,7 +102,7 @@ def test_any_set_of_sessions_is_read_without_the_others(
     delete(root, "betas_session01.*")
     tree = NsdTree(root)
     data = DATA.model_copy(update={"only_sessions": (2,), "zscore_on": "all"})
-    ready = prep.prepare_responses(tree, subject, data)
+    ready = prepare_responses(tree, subject, data)
     trials = tree.trials(subject, 2)
     shown = trials.image_10k[750:]
     image, n_repeats = np.unique(shown, return_counts=True)
@@ -111,7 +117,7 @@ def test_any_set_of_sessions_is_read_without_the_others(
     expected = z[shown == image[3]].mean(axis=0)
     np.testing.assert_allclose(ready.betas[3], expected, atol=1e-4)  # float32
     with pytest.raises(DataError, match="lacks the betas of session 1 in"):
-        prep.prepare_responses(tree, subject, DATA)
+        prepare_responses(tree, subject, DATA)
 
 
 # --- voxels -------------------------------------------------------------------------
@@ -119,9 +125,9 @@ def test_any_set_of_sessions_is_read_without_the_others(
 
 def test_nsdgeneral_takes_the_place_of_the_areas(whole: Path) -> None:
     tree = NsdTree(whole)
-    areas = prep.prepare_responses(tree, 8, DATA)
+    areas = prepare_responses(tree, 8, DATA)
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
-    general = prep.prepare_responses(tree, 8, data)
+    general = prepare_responses(tree, 8, data)
     inside = tree.roi(8, "nsdgeneral") > 0
     assert inside[tuple(general.voxel_ijk.T)].all()
     n_empty = general.counts["voxels left out: no valid session"]
@@ -139,14 +145,14 @@ def test_nsdgeneral_takes_the_place_of_the_areas(whole: Path) -> None:
 def test_voxels_of_nsdgeneral_outside_the_areas_are_named_none(whole: Path) -> None:
     tree = NsdTree(whole)
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
-    ready = prep.prepare_responses(tree, 8, data)
+    ready = prepare_responses(tree, 8, data)
     names = ready.arrays()["roi_names"]
     assert names.tolist() == [*AREAS, "none"]
-    table = prep.area_table(ready).set_index("area")["n_voxels"]
+    table = area_table(ready).set_index("area")["n_voxels"]
     assert table["none"] == (names[ready.roi] == "none").sum() > 0
     assert table["all"] == len(ready.roi) == table[["LVC", "HVC", "none"]].sum()
-    assert table["all"] == prep.count_areas(ready.roi, 8)["n_voxels"].sum()
-    areas = prep.prepare_responses(tree, 8, DATA)
+    assert table["all"] == count_areas(ready.roi, 8)["n_voxels"].sum()
+    areas = prepare_responses(tree, 8, DATA)
     assert areas.arrays()["roi_names"].tolist() == list(AREAS)
 
 
@@ -157,10 +163,10 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
     for side in ("", "lh.", "rh."):  # both hemispheres would stand for the whole
         delete(root, f"{side}nsdgeneral.nii.gz")
     tree = NsdTree(root)
-    assert prep.prepare_responses(tree, 8, DATA).betas.shape[1] > 0
+    assert prepare_responses(tree, 8, DATA).betas.shape[1] > 0
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
     with pytest.raises(DataError, match=r"nsdgeneral not found at .*nsdgeneral\.nii"):
-        prep.prepare_responses(tree, 8, data)
+        prepare_responses(tree, 8, data)
     whole_tree, sessions = NsdTree(whole), (1, 2)
     more = set(whole_tree.inputs(8, sessions, "nsdgeneral"))
     more -= set(whole_tree.inputs(8, sessions))
@@ -170,11 +176,11 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
 # --- where the folder lies ----------------------------------------------------------
 
 
-def read_all(tree: NsdTree, subject: int) -> prep.Responses:
+def read_all(tree: NsdTree, subject: int) -> Responses:
     """Read what a run reads of a subject."""
     check_trials(tree, subject, 2)
-    ready = prep.prepare_responses(tree, subject, DATA)
-    prep.prepare_stimuli(tree, ready.nsd_id[:5], 4, 5)
+    ready = prepare_responses(tree, subject, DATA)
+    prepare_stimuli(tree, ready.nsd_id[:5], 4, 5)
     for hemisphere in ("lh", "rh"):
         tree.transform(subject, hemisphere)
         tree.surface(subject, hemisphere)

@@ -28,11 +28,9 @@ from minddiff_utils.core import config
 from minddiff_utils.core.config import Profile, load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.preprocessing.prep import (
-    average_repeats,
-    check_splits,
-    split_images,
-)
+from minddiff_utils.preprocessing import split_images
+from minddiff_utils.preprocessing.splits import check_splits
+from minddiff_utils.preprocessing.trials import average_repeats
 
 IntArray = npt.NDArray[np.int64]
 EXPERIMENT = "nsddata/experiments/nsd"

@@ -68,7 +68,11 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         ("reporting/report/page.py", "<body", "06"),
         ("reporting/summary.py", "Return", "06"),
         # what makes numbers: all that comes after
-        ("preprocessing/prep.py", "def prepare_responses(", "00 01 02 03 04 05 06"),
+        (
+            "preprocessing/responses.py",
+            "def prepare_responses(",
+            "00 01 02 03 04 05 06",
+        ),
         ("datasets/leaks.py", "def leak_report(", "01 02 03 04 05 06"),
         ("decoding/solvers.py", "def ", "02 03 04 05 06"),
         ("decoding/voxel_selected.py", "def fit(", "02 03 04 05 06"),

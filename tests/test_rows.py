@@ -19,10 +19,11 @@ from minddiff_utils import features
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks, take
+from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.evaluation import baselines, metrics, read_stimuli
 from minddiff_utils.generation import rivals
 from minddiff_utils.models import tiny_backbone
-from minddiff_utils.preprocessing.prep import leak_report, prepare_stimuli
+from minddiff_utils.preprocessing import prepare_stimuli
 
 BENCHMARK = Path(__file__).parent / "benchmarks" / "images_nsd.py"
 N, SIDE = 150, 16

@@ -14,8 +14,9 @@ from minddiff_utils.datasets.validity import (
     strange_sessions,
     where_held,
 )
-from minddiff_utils.preprocessing import prep
-from tests.test_prep import DATA, MemoryTree
+from minddiff_utils.preprocessing import prepare_responses, responses
+from minddiff_utils.preprocessing.noise_ceiling import noise_ceiling_r
+from tests.test_preprocessing import DATA, MemoryTree
 
 Betas = npt.NDArray[np.int16]
 N_VOXELS = 200
@@ -124,7 +125,7 @@ def test_preparation_refuses_a_session_without_data_and_names_it(
     change: Callable[[Betas, Trials], object],
 ) -> None:
     with pytest.raises(DataError, match=r"^betas_session02 holds .*only_sessions"):
-        prep.prepare_responses(changed(change), 1, DATA)
+        prepare_responses(changed(change), 1, DATA)
 
 
 def test_an_image_without_a_valid_trial_is_refused() -> None:
@@ -134,20 +135,20 @@ def test_an_image_without_a_valid_trial_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"1 images \(such as nsd_id 12\) have no trial"
     ):
-        prep.prepare_responses(changed(lose), 1, DATA)
+        prepare_responses(changed(lose), 1, DATA)
 
 
 def test_only_valid_trials_are_counted_and_averaged() -> None:
     lost = slice(1480, None)
     tree = changed(zeros(lost))
     trials, raw = tree.parts  # type: ignore[attr-defined]
-    ready = prep.prepare_responses(tree, 1, DATA)
+    ready = prepare_responses(tree, 1, DATA)
     seen = trials.image_10k[:1480]
     image, n_valid = np.unique(seen, return_counts=True)
     assert ready.n_repeats.tolist() == n_valid.tolist()
     assert ready.counts["trials left out: no data"] == 20
     test = image < 1000
-    expected = prep.noise_ceiling_r(ready.ncsnr, n_valid[test])
+    expected = noise_ceiling_r(ready.ncsnr, n_valid[test])
     np.testing.assert_allclose(ready.noise_ceiling_r, expected, rtol=1e-6)
     # the rest is as if the last trials had not been: their zeros pull no mean
     z = np.empty((1480, raw.shape[1]))
@@ -169,7 +170,7 @@ def test_the_ceiling_of_a_voxel_knows_its_own_valid_trials(
     signal = rng.normal(0, ncsnr, (n_images, 2))
     noise = rng.normal(0, 1, signal.shape) / np.sqrt(np.maximum(repeats, 1))
     averaged = np.where(repeats > 0, signal + noise, 0)
-    ceiling = prep.noise_ceiling_r(np.full(2, ncsnr, np.float32), repeats)
+    ceiling = noise_ceiling_r(np.full(2, ncsnr, np.float32), repeats)
     for voxel in (0, 1):
         found = np.corrcoef(signal[:, voxel], averaged[:, voxel])[0, 1]
         assert found == pytest.approx(ceiling[voxel], abs=0.015)  # SE of r is 0.004
@@ -253,6 +254,6 @@ def test_nothing_is_said_of_noise_or_of_two_sessions(rng: np.random.Generator) -
 def test_preparation_names_the_session_that_does_not_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prep, "strange_sessions", lambda *_: ((2,), 0.01, 0.2))
+    monkeypatch.setattr(responses, "strange_sessions", lambda *_: ((2,), 0.01, 0.2))
     with pytest.raises(DataError, match=r"^betas_session02 does not fit the images"):
-        prep.prepare_responses(changed(lambda *_: None), 1, DATA)
+        prepare_responses(changed(lambda *_: None), 1, DATA)

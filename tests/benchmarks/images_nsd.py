@@ -88,8 +88,9 @@ def run_of(root: Path) -> Any:
 def prepare(root: Path) -> None:
     """Do what notebook 01 does with the images."""
     from minddiff_utils.core import store
+    from minddiff_utils.datasets.leaks import leak_report
     from minddiff_utils.datasets.nsd.reader import NsdTree
-    from minddiff_utils.preprocessing import prep
+    from minddiff_utils.preprocessing import prepare_stimuli
 
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     ids = np.load(root / "ids.npy")
@@ -99,12 +100,12 @@ def prepare(root: Path) -> None:
     )
     split = np.array(["train"] * len(ids), "<U10")
     split[: sizes["n_test"]] = "test"
-    stimuli = prep.prepare_stimuli(tree, ids, sizes["size"], 5)
+    stimuli = prepare_stimuli(tree, ids, sizes["size"], 5)
     folder = run.tree.derived(1)
     store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
     images = store.read_rows(folder / "stimuli.h5", "images")
     responses: Any = SimpleNamespace(nsd_id=ids, split=split)
-    leaks = prep.leak_report(responses, images, ids[split == "test"])
+    leaks = leak_report(responses, images, ids[split == "test"])
     if not leaks["passed"].all():
         raise SystemExit("The pictures are not what was written.")
     write_others(run, ids, split)

@@ -1,8 +1,8 @@
 """What would let the test set reach the training set, image by image.
 
 Ids, pictures, COCO's ids and captions are compared between the splits: one picture can
-stand under two ids. Likeness is no leak, and not looked for. Place in the flow: below
-`prep`, which gathers what is compared; `survey` compares what files say.
+stand under two ids. Likeness is no leak, and not looked for.
+`preprocessing.leak_check` gathers what is compared; `survey` compares what files say.
 """
 
 import hashlib

@@ -1,12 +1,10 @@
 """Which decoder to trust: all side by side, and on categories never trained on.
 
 Does a sparse choice of voxels per target read more than a dense ridge, and do
-predictions collapse onto few directions? Not here: the decoders (`decoders`) and the
-features that go on to stages 1 and 2 (`readout`).
-Place in the flow: layer 8, notebook 02.
+predictions collapse onto few directions? Not here: the decoders, and the features that
+go on to stages 1 and 2 (`readout`).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +37,9 @@ from minddiff_utils.decoding import (
 from minddiff_utils.decoding.readout import VoxelData, make_decoder
 
 __all__ = [
-    "COCO_CATEGORIES",
     "Holdout",
     "all_decoders",
     "bootstrap_mean_r",
-    "categories_in_captions",
     "compare_decoders",
     "compare_on_holdout",
     "some_targets",
@@ -52,20 +48,6 @@ __all__ = [
 
 Matrix = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-
-_COCO = (
-    "person bicycle car motorcycle airplane bus train truck boat traffic_light "
-    "fire_hydrant stop_sign parking_meter bench bird cat dog horse sheep cow elephant "
-    "bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis snowboard "
-    "sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket "
-    "bottle wine_glass cup fork knife spoon bowl banana apple sandwich orange "
-    "broccoli carrot hot_dog pizza donut cake chair couch potted_plant bed "
-    "dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven "
-    "toaster sink refrigerator book clock vase scissors teddy_bear hair_drier "
-    "toothbrush "
-)
-#: The 80 object categories of COCO (Lin et al. 2014), by their published names.
-COCO_CATEGORIES = tuple(name.replace("_", " ") for name in _COCO.split())
 
 
 # --- intervals ------------------------------------------------------------------------
@@ -324,35 +306,6 @@ def compare_decoders(
 
 
 # --- categories that were never trained on --------------------------------------------
-
-
-def categories_in_captions(
-    captions: npt.NDArray[Any], names: Sequence[str] = COCO_CATEGORIES
-) -> list[frozenset[str]]:
-    """Return the object categories that the captions of each image name.
-
-    A name counts where it stands as a word, singular or plural, in any caption; inside
-    a longer name it does not count ("dog" in "hot dog"). People write "puppy" too:
-    on real captions a category can be present without its name.
-
-    Parameters
-    ----------
-    captions : (n_images, n_captions) str
-        Captions, English.
-    names : sequence of str
-        Categories to look for.
-
-    >>> found = categories_in_captions(np.array([["two hot dogs and a Cat"]]))
-    >>> sorted(found[0])
-    ['cat', 'hot dog']
-    """
-    longest_first = sorted(names, key=len, reverse=True)
-    either = "|".join(re.escape(name) for name in longest_first)
-    pattern = re.compile(rf"\b({either})(?:e?s)?\b", re.IGNORECASE)
-    return [
-        frozenset(m.lower() for text in texts for m in pattern.findall(str(text)))
-        for texts in captions
-    ]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from minddiff_utils.core import store
-from minddiff_utils.decoding.comparison import categories_in_captions
 from minddiff_utils.evaluation.claims import Evidence
 from minddiff_utils.evaluation.metrics import METRICS, category_only_two_way
 from minddiff_utils.evaluation.pictures import rows_of, wanted_ids
 from minddiff_utils.evaluation.stock import gather
+from minddiff_utils.preprocessing import categories_in_captions
 
 __all__ = [
     "category_floor",

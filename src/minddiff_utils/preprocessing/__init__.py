@@ -1,1 +1,34 @@
-"""From trials to the responses and stimuli of notebook 01."""
+"""From trials to the responses and stimuli of notebook 01.
+
+`trials` scales and averages, `voxels` says which are used, `splits` which images test,
+`noise_ceiling` how well a voxel could be predicted; `responses` and `stimuli` put them
+together for one subject, `leak_check` makes sure that the test set stays unseen.
+"""
+
+from minddiff_utils.core.config import AREAS
+from minddiff_utils.datasets.leaks import check_leaks
+from minddiff_utils.preprocessing.leak_check import find_leaks
+from minddiff_utils.preprocessing.responses import (
+    Responses,
+    area_table,
+    prepare_responses,
+)
+from minddiff_utils.preprocessing.splits import split_images
+from minddiff_utils.preprocessing.stimuli import (
+    categories_in_captions,
+    prepare_stimuli,
+)
+from minddiff_utils.preprocessing.voxels import count_areas
+
+__all__ = [
+    "AREAS",
+    "Responses",
+    "area_table",
+    "categories_in_captions",
+    "check_leaks",
+    "count_areas",
+    "find_leaks",
+    "prepare_responses",
+    "prepare_stimuli",
+    "split_images",
+]

@@ -11,9 +11,29 @@ from hypothesis import strategies as st
 
 from minddiff_utils.core.config import AREAS, DataConfig, load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.datasets.nsd.facts import FACTS
+from minddiff_utils.datasets.leaks import leak_report
+from minddiff_utils.datasets.nsd.areas import assign_areas
+from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import ROI_LABELS, Design, NsdTree, Trials
-from minddiff_utils.preprocessing import prep
+from minddiff_utils.preprocessing import (
+    area_table,
+    count_areas,
+    prepare_responses,
+    responses,
+    split_images,
+)
+from minddiff_utils.preprocessing.noise_ceiling import (
+    ncsnr_of_trials,
+    noise_ceiling,
+    noise_ceiling_r,
+)
+from minddiff_utils.preprocessing.splits import check_splits
+from minddiff_utils.preprocessing.stimuli import COCO_CATEGORIES, categories_in_captions
+from minddiff_utils.preprocessing.trials import (
+    average_repeats,
+    fit_scaling,
+    zscore_sessions,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -36,24 +56,24 @@ def test_no_image_is_in_two_splits_and_only_shared_images_test(
 ) -> None:
     n_validation = data.draw(st.integers(0, len(other) - 1))
     images = np.array(sorted(shared | other))
-    split = prep.split_images(images, n_validation)
+    split = split_images(images, n_validation)
     parts = {name: set(images[split == name].tolist()) for name in np.unique(split)}
     assert sum(map(len, parts.values())) == len(images)
     assert parts["test"] == shared
     validation = parts.get("validation", set())
     assert len(validation) == n_validation
     assert all(v > t for v in validation for t in parts["train"])
-    prep.check_splits(images, split)
+    check_splits(images, split)
 
 
 def test_an_image_on_both_sides_is_caught() -> None:
     with pytest.raises(DataError, match=r"nsd_id 4 stands 2 times \(test, train\)"):
-        prep.check_splits(np.array([3, 4, 4]), np.array(["train", "train", "test"]))
+        check_splits(np.array([3, 4, 4]), np.array(["train", "train", "test"]))
 
 
 def test_a_split_of_another_name_is_caught() -> None:
     with pytest.raises(DataError, match="'dev' is not"):
-        prep.check_splits(np.array([3]), np.array(["dev"]))
+        check_splits(np.array([3]), np.array(["dev"]))
 
 
 @pytest.mark.parametrize(
@@ -64,12 +84,12 @@ def test_a_split_without_train_or_test_images_is_refused(
     images: list[int], n_validation: int
 ) -> None:
     with pytest.raises(DataError, match="cannot give a test"):
-        prep.split_images(np.array(images), n_validation)
+        split_images(np.array(images), n_validation)
 
 
 def test_images_out_of_order_are_refused() -> None:
     with pytest.raises(DataError, match="distinct and ascending"):
-        prep.split_images(np.array([1, 1, 2000]), 0)
+        split_images(np.array([1, 1, 2000]), 0)
 
 
 def published_order(rng: np.random.Generator) -> np.ndarray:
@@ -86,7 +106,7 @@ def published_order(rng: np.random.Generator) -> np.ndarray:
 
 
 def split_counts(order: np.ndarray, sessions: int) -> dict[str, int]:
-    split = prep.split_images(np.unique(order[: 750 * sessions]), 859)
+    split = split_images(np.unique(order[: 750 * sessions]), 859)
     return dict(zip(*np.unique(split, return_counts=True), strict=True))
 
 
@@ -116,14 +136,14 @@ def test_validation_folds_share_no_image_and_the_first_is_published(
     images = np.array([0, *sorted(other)])
     n_folds = len(other) // size
     folds = [
-        images[prep.split_images(images, size, fold) == "validation"].tolist()
+        images[split_images(images, size, fold) == "validation"].tolist()
         for fold in range(1, n_folds + 1)
     ]
     assert folds[0] == images[-size:].tolist()
     joined = [image for fold in reversed(folds) for image in fold]
     assert joined == images[len(images) - n_folds * size :].tolist()
     with pytest.raises(DataError, match=f"folds 1 to {n_folds} of {size}"):
-        prep.split_images(images, size, n_folds + 1)
+        split_images(images, size, n_folds + 1)
 
 
 # --- choices in the profile ---------------------------------------------------------
@@ -173,8 +193,8 @@ def test_training_values_do_not_change_when_test_values_do(
     fit = rng.permutation(np.tile([True, True, False, True], 10))
     changed = percent.copy()
     changed[~fit] = changed[~fit] * np.float32(factor) + np.float32(shift)
-    before = prep.zscore_sessions(percent, session, fit)
-    after = prep.zscore_sessions(changed, session, fit)
+    before = zscore_sessions(percent, session, fit)
+    after = zscore_sessions(changed, session, fit)
     np.testing.assert_array_equal(before[fit], after[fit])
 
 
@@ -185,7 +205,7 @@ def test_each_session_has_mean_zero_and_sd_one_on_the_fitted_trials(seed: int) -
     session = rng.permutation(np.repeat([3, 8], 30))
     percent = rng.normal(0, 1, (60, 3)) * (session[:, None] + 1) + session[:, None]
     fit = rng.random(60) < 0.7
-    z = prep.zscore_sessions(percent.astype(np.float32), session, fit)
+    z = zscore_sessions(percent.astype(np.float32), session, fit)
     for number in (3, 8):
         rows = z[fit & (session == number)].astype(np.float64)
         np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-5)  # float32
@@ -197,7 +217,7 @@ def test_a_voxel_without_data_in_a_session_is_nan_there_only() -> None:
     percent = rng.normal(size=(20, 2)).astype(np.float32)
     session = np.repeat([1, 2], 10)
     percent[:10, 1] = 0
-    z = prep.zscore_sessions(percent, session, np.ones(20, bool))
+    z = zscore_sessions(percent, session, np.ones(20, bool))
     assert np.isnan(z[:10, 1]).all()
     assert np.isfinite(z[10:]).all()
     assert np.isfinite(z[:, 0]).all()
@@ -208,19 +228,19 @@ def test_nan_and_infinity_raise(bad: float) -> None:
     percent = np.ones((6, 2), np.float32)
     percent[3, 1] = bad
     with pytest.raises(DataError, match="NaN or infinite"):
-        prep.zscore_sessions(percent, np.ones(6, np.int64), np.ones(6, bool))
+        zscore_sessions(percent, np.ones(6, np.int64), np.ones(6, bool))
     with pytest.raises(DataError, match="NaN or infinite"):
-        prep.fit_scaling(percent)
+        fit_scaling(percent)
 
 
 def test_a_session_without_training_trials_is_refused() -> None:
     percent = np.ones((6, 2), np.float32)
     with pytest.raises(DataError, match="at least 2 training rows, but has 0"):
-        prep.zscore_sessions(percent, np.ones(6, np.int64), np.zeros(6, bool))
+        zscore_sessions(percent, np.ones(6, np.int64), np.zeros(6, bool))
 
 
 def test_scaling_applies_the_training_statistics_to_other_rows() -> None:
-    scaling = prep.fit_scaling(np.array([[0, 5], [2, 5]], np.float32))
+    scaling = fit_scaling(np.array([[0, 5], [2, 5]], np.float32))
     found = scaling.apply(np.array([[1 + np.sqrt(2), 7]], np.float32))
     np.testing.assert_allclose(found, [[1, np.nan]], rtol=1e-6)
     assert scaling.valid.tolist() == [True, False]
@@ -236,7 +256,7 @@ def test_averaging_equals_a_loop_over_images(seed: int, n_trials: int) -> None:
     z = rng.normal(size=(n_trials, 3)).astype(np.float32)
     z[rng.random(z.shape) < 0.2] = np.nan
     image = rng.integers(0, 8, n_trials)
-    found = prep.average_repeats(z, image)
+    found = average_repeats(z, image)
     assert found.image.tolist() == sorted(set(image.tolist()))
     n_filled = 0
     for row, i in enumerate(found.image):
@@ -252,7 +272,7 @@ def test_averaging_equals_a_loop_over_images(seed: int, n_trials: int) -> None:
 
 def test_averaging_refuses_infinity() -> None:
     with pytest.raises(DataError, match="NaN or infinite"):
-        prep.average_repeats(np.full((2, 1), np.inf, np.float32), np.array([1, 1]))
+        average_repeats(np.full((2, 1), np.inf, np.float32), np.array([1, 1]))
 
 
 # --- reliability --------------------------------------------------------------------
@@ -271,7 +291,7 @@ def simulate(
 @pytest.mark.parametrize("ncsnr", [0.3, 0.6, 1.0])
 def test_ncsnr_is_recovered(rng: np.random.Generator, ncsnr: float) -> None:
     _, z, image = simulate(rng, ncsnr, 20_000, np.array(3))
-    found = prep.ncsnr_of_trials(z, image)[0]
+    found = ncsnr_of_trials(z, image)[0]
     # v^2 has relative SE 1/sqrt(2 x 20000 / 2) = 0.7 %, so SE(ncsnr) < 0.013 at 0.3
     assert found == pytest.approx(ncsnr, abs=0.04)
 
@@ -286,12 +306,12 @@ def test_ncsnr_equals_the_textbook_loop(rng: np.random.Generator) -> None:
         ]
         noise = np.nanmean(variances)
         expected = np.sqrt(max(0, 1 - noise)) / np.sqrt(noise)
-        assert prep.ncsnr_of_trials(z, image)[voxel] == pytest.approx(expected, 1e-5)
+        assert ncsnr_of_trials(z, image)[voxel] == pytest.approx(expected, 1e-5)
 
 
 def test_ncsnr_is_unknown_without_three_repeats() -> None:
     z = np.ones((4, 2), np.float32)
-    assert np.isnan(prep.ncsnr_of_trials(z, np.array([0, 0, 1, 1]))).all()
+    assert np.isnan(ncsnr_of_trials(z, np.array([0, 0, 1, 1]))).all()
 
 
 def test_the_ceiling_is_the_correlation_of_averages_with_the_signal(
@@ -299,28 +319,28 @@ def test_the_ceiling_is_the_correlation_of_averages_with_the_signal(
 ) -> None:
     repeats = rng.integers(1, 4, 30_000)
     signal, z, image = simulate(rng, 0.5, 30_000, repeats)
-    averaged = prep.average_repeats(z, image).betas[:, 0]
+    averaged = average_repeats(z, image).betas[:, 0]
     found = np.corrcoef(signal, averaged)[0, 1]
-    ceiling = prep.noise_ceiling_r(np.array([0.5], np.float32), repeats)[0]
+    ceiling = noise_ceiling_r(np.array([0.5], np.float32), repeats)[0]
     assert found == pytest.approx(ceiling, abs=0.015)  # SE of r is 0.004
 
 
 def test_the_mixed_formula_equals_nsd_s_for_equal_repeats() -> None:
     ncsnr = np.array([0, 0.2, 0.9], np.float32)
     for n in (1, 2, 3):
-        found = prep.noise_ceiling(ncsnr, np.full(7, n))
+        found = noise_ceiling(ncsnr, np.full(7, n))
         np.testing.assert_allclose(found, 100 * ncsnr**2 / (ncsnr**2 + 1 / n), 1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1])
 def test_a_ceiling_needs_a_valid_ncsnr(bad: float) -> None:
     with pytest.raises(DataError, match="ncsnr"):
-        prep.noise_ceiling(np.array([bad], np.float32), np.array([3]))
+        noise_ceiling(np.array([bad], np.float32), np.array([3]))
 
 
 def test_a_ceiling_needs_repeats() -> None:
     with pytest.raises(DataError, match="at least one repeat"):
-        prep.noise_ceiling(np.ones(1, np.float32), np.array([0, 3]))
+        noise_ceiling(np.ones(1, np.float32), np.array([0, 3]))
 
 
 # --- areas --------------------------------------------------------------------------
@@ -329,16 +349,14 @@ def test_a_ceiling_needs_repeats() -> None:
 def test_drawn_areas_override_the_atlas() -> None:
     kastner = np.array([1, 1, 0, 24, -1, 13, 12, 25])
     prf = np.array([7, 0, 3, 0, -1, 0, 6, 0])
-    areas = prep.assign_areas(
-        kastner, labels("Kastner2015"), prf, labels("prf-visualrois")
-    )
+    areas = assign_areas(kastner, labels("Kastner2015"), prf, labels("prf-visualrois"))
     named = [AREAS[a] if a >= 0 else "" for a in areas]
     assert named == ["hV4", "V1", "V2", "", "", "MT", "V3", ""]
 
 
 def test_every_atlas_label_has_the_area_of_the_published_recipe() -> None:
     kastner = np.arange(-1, 26)
-    areas = prep.assign_areas(
+    areas = assign_areas(
         kastner,
         labels("Kastner2015"),
         np.zeros_like(kastner),
@@ -354,7 +372,7 @@ def test_every_atlas_label_has_the_area_of_the_published_recipe() -> None:
 
 
 def test_voxels_outside_the_areas_are_counted_apart() -> None:
-    table = prep.count_areas(np.array([0, 5, 11, 11], np.int32), 1)
+    table = count_areas(np.array([0, 5, 11, 11], np.int32), 1)
     sets = table.groupby("area_set")["n_voxels"].sum()
     assert sets.to_dict() == {"LVC": 1, "HVC": 1, "none": 2}
     assert table["area"].tolist() == [*AREAS, "none"]
@@ -362,7 +380,7 @@ def test_voxels_outside_the_areas_are_counted_apart() -> None:
 
 def test_areas_are_counted_with_lvc_and_hvc() -> None:
     roi = np.array([0, 0, 4, 5, 10], np.int32)
-    table = prep.count_areas(roi, 7)
+    table = count_areas(roi, 7)
     sets = table.groupby("area_set")["n_voxels"].sum()
     assert sets.to_dict() == {"LVC": 3, "HVC": 2}
     assert table["area"].tolist() == list(AREAS)
@@ -434,23 +452,23 @@ class FullGrid(MemoryTree):
 def test_areas_are_counted_and_another_number_than_the_paper_s_only_warns(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level("INFO", "minddiff_utils.preprocessing.prep")
-    assert prep.prepare_responses(FullGrid(), 1, DATA).betas.shape[1] == 12
+    caplog.set_level("INFO", "minddiff_utils.preprocessing")
+    assert prepare_responses(FullGrid(), 1, DATA).betas.shape[1] == 12
     counts = "12 voxels (V1 2, V2 2, V3 2, V3ab 0, hV4 1, VO 2, PHC 2, LO 0, MT 0"
     assert counts in caplog.text
     [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warning.startswith("subject 1 has 12 voxels in the 11 areas, but")
     assert "used 11694" in warning
     caplog.clear()
-    prep.prepare_responses(FullGrid(), 2, DATA)  # the paper states no other subject's
-    prep.prepare_responses(MemoryTree(), 1, DATA)  # a folder that is not NSD's size
-    monkeypatch.setitem(prep.SUBJECT1, "11 areas", 12)
-    prep.prepare_responses(FullGrid(), 1, DATA)
+    prepare_responses(FullGrid(), 2, DATA)  # the paper states no other subject's
+    prepare_responses(MemoryTree(), 1, DATA)  # a folder that is not NSD's size
+    monkeypatch.setitem(SUBJECT1, "11 areas", 12)
+    prepare_responses(FullGrid(), 1, DATA)
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 def test_prepared_responses_are_complete_and_aligned() -> None:
-    ready = prep.prepare_responses(MemoryTree(), 1, DATA)
+    ready = prepare_responses(MemoryTree(), 1, DATA)
     arrays = ready.arrays()
     assert arrays["betas"].shape == (500, 12)
     assert arrays["betas"].dtype == arrays["noise_ceiling_r"].dtype == np.float32
@@ -466,8 +484,8 @@ def test_prepared_training_rows_ignore_the_test_trials() -> None:
     changed = raw.copy()
     changed[trials.shared] = -changed[trials.shared] // 3
     object.__setattr__(other, "parts", (trials, changed))
-    before = prep.prepare_responses(tree, 1, DATA)
-    after = prep.prepare_responses(other, 1, DATA)
+    before = prepare_responses(tree, 1, DATA)
+    after = prepare_responses(other, 1, DATA)
     rows = before.split != "test"
     np.testing.assert_array_equal(before.betas[rows], after.betas[rows])
     assert not np.array_equal(before.betas[~rows], after.betas[~rows])
@@ -476,7 +494,7 @@ def test_prepared_training_rows_ignore_the_test_trials() -> None:
 def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
     data = DATA.model_copy(update={"zscore_on": "all"})
     trials, raw = MemoryTree().parts  # type: ignore[attr-defined]
-    ready = prep.prepare_responses(MemoryTree(), 1, data)
+    ready = prepare_responses(MemoryTree(), 1, data)
     z = np.empty(raw.shape)
     for session in (1, 2):
         rows = raw[trials.session == session].astype(float)
@@ -488,8 +506,8 @@ def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
 
 
 def test_the_fold_decides_which_images_validate_and_what_scales_the_sessions() -> None:
-    first = prep.prepare_responses(MemoryTree(), 1, DATA)
-    second = prep.prepare_responses(
+    first = prepare_responses(MemoryTree(), 1, DATA)
+    second = prepare_responses(
         MemoryTree(), 1, DATA.model_copy(update={"validation_fold": 2})
     )
     assert np.flatnonzero(first.split == "validation").tolist() == [*range(460, 500)]
@@ -500,16 +518,16 @@ def test_the_fold_decides_which_images_validate_and_what_scales_the_sessions() -
 def test_blocks_of_voxels_do_not_change_the_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = prep.prepare_responses(MemoryTree(), 1, DATA)
-    monkeypatch.setattr(prep, "_BLOCK", 5)
-    parts = prep.prepare_responses(MemoryTree(), 1, DATA)
+    whole = prepare_responses(MemoryTree(), 1, DATA)
+    monkeypatch.setattr(responses, "_BLOCK", 5)
+    parts = prepare_responses(MemoryTree(), 1, DATA)
     np.testing.assert_array_equal(whole.betas, parts.betas)
     np.testing.assert_array_equal(whole.ncsnr_recomputed, parts.ncsnr_recomputed)
 
 
 def test_the_area_table_covers_areas_sets_and_all() -> None:
-    ready = prep.prepare_responses(MemoryTree(), 1, DATA)
-    table = prep.area_table(ready).set_index("area")
+    ready = prepare_responses(MemoryTree(), 1, DATA)
+    table = area_table(ready).set_index("area")
     assert list(table.index) == [*AREAS, "LVC", "HVC", "all"]
     n_all = table.loc["all", "n_voxels"]
     assert n_all == 12 == table.loc["LVC", "n_voxels"] + table.loc["HVC", "n_voxels"]
@@ -517,22 +535,42 @@ def test_the_area_table_covers_areas_sets_and_all() -> None:
 
 
 def test_the_leak_report_finds_what_is_planted(rng: np.random.Generator) -> None:
-    ready = prep.prepare_responses(MemoryTree(), 1, DATA)
+    ready = prepare_responses(MemoryTree(), 1, DATA)
     images = rng.integers(0, 256, (500, 4, 4, 3), np.uint8)
     shared = np.arange(1000) + 5
-    assert prep.leak_report(ready, images, shared)["passed"].all()
+    assert leak_report(ready, images, shared)["passed"].all()
     images[0] = images[499]  # a test picture equal to a training picture
     split = ready.split.copy()
     split[50] = "train"  # a shared image in training
-    report = prep.leak_report(replace(ready, split=split), images, shared)
+    report = leak_report(replace(ready, split=split), images, shared)
     assert report["passed"].tolist() == [True, True, False, False]
 
 
 def test_the_summary_counts_images_and_voxels() -> None:
-    table = prep.prepare_responses(MemoryTree(), 1, DATA).summary()
+    table = prepare_responses(MemoryTree(), 1, DATA).summary()
     counts = pd.Series(table["n"].to_numpy(), table["quantity"]).to_dict()
     assert counts["test images"] == 100
     assert counts["validation images"] == 40
     assert counts["train images"] == 360
     assert counts["test images with 3 trials"] == 100
     assert counts["voxels"] == 12
+
+
+# --- captions -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("two hot dogs on a plate", {"hot dog"}),
+        ("a DOG and three buses", {"dog", "bus"}),
+        ("a carpet and a catalogue", set()),
+        ("a teddy bear beside a bear", {"teddy bear", "bear"}),
+    ],
+)
+def test_captions_name_whole_categories(caption: str, expected: set[str]) -> None:
+    assert categories_in_captions(np.array([[caption]])) == [expected]
+
+
+def test_coco_has_eighty_distinct_categories() -> None:
+    assert len(set(COCO_CATEGORIES)) == 80

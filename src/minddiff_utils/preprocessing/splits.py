@@ -1,0 +1,72 @@
+"""Which images train, validate and test: by image, never by trial."""
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.datasets.nsd.reader import N_SHARED
+
+__all__ = ["check_splits", "split_images"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+def split_images(
+    image_10k: IntArray, n_validation: int, fold: int = 1
+) -> npt.NDArray[np.str_]:
+    """Return "train", "validation" or "test" for each distinct image, by image.
+
+    Test = shared images (index below 1000), however many were shown; validation = a
+    block of `n_validation` of the others, in ascending order of the subject's image
+    index: the last block for `fold` 1, as in the published code, the one before it for
+    2, and so on. Folds do not overlap; NSD lists a subject's own images in no order.
+
+    Raises
+    ------
+    DataError
+        Images are not distinct and ascending, no training or test image is left, or
+        there is no such fold.
+
+    Examples
+    --------
+    >>> split_images(np.array([3, 1000, 1001, 1005]), 1, fold=2).tolist()
+    ['test', 'train', 'validation', 'train']
+    """
+    if (np.diff(image_10k) <= 0).any():
+        raise DataError("Images must be distinct and ascending: average repeats first.")
+    shared = image_10k < N_SHARED
+    n_other = int((~shared).sum())
+    if not shared.any() or n_validation >= n_other:
+        raise DataError(
+            f"{int(shared.sum())} shared and {n_other} other images cannot give a test "
+            f"set, {n_validation} validation images and a training set: use more "
+            "sessions, or lower data.n_validation."
+        )
+    last = n_other - (fold - 1) * n_validation
+    if not n_validation <= last <= n_other:
+        raise DataError(
+            f"There is no validation fold {fold}: {n_other} images that are not shared "
+            f"make folds 1 to {n_other // n_validation} of {n_validation} images; lower"
+            " data.validation_fold or data.n_validation."
+        )
+    split = np.where(shared, "test", "train").astype("<U10")
+    split[np.flatnonzero(~shared)[last - n_validation : last]] = "validation"
+    return split
+
+
+def check_splits(nsd_id: IntArray, split: npt.NDArray[np.str_]) -> None:
+    """Raise DataError if an image stands in two splits, or twice in one."""
+    check_shape(split.shape, nsd_id.shape, "split")
+    unknown = set(split.tolist()) - {"train", "validation", "test"}
+    if unknown:
+        raise DataError(
+            f"Split {sorted(unknown)[0]!r} is not train, validation or test."
+        )
+    ids, counts = np.unique(nsd_id, return_counts=True)
+    if (counts > 1).any():
+        twice = int(ids[counts > 1][0])
+        where = ", ".join(sorted(set(split[nsd_id == twice].tolist())))
+        raise DataError(
+            f"Image nsd_id {twice} stands {int(counts.max())} times ({where}): "
+            "average repeats before splitting, and split by image."
+        )
