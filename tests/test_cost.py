@@ -160,7 +160,7 @@ def test_guidance_through_the_unet_counts_its_gradients() -> None:
         {"n_iter": 0},
         {"lr_z": 0.0, "lr_c": 0.0},
         {"n_iter": 1, "n_candidates": 4},
-        {"n_steps": 3, "active_steps": 2, "guided_share": 0.4},
+        {"n_steps": 3, "guided_share": 0.4},
     ],
 )
 def test_counts_hold_at_the_edges_of_the_settings(changes: dict[str, Any]) -> None:

@@ -20,7 +20,6 @@ from minddiff_utils.generation.diffusion import (
     make_schedule,
     sample,
     thin,
-    with_active_steps,
 )
 from minddiff_utils.models import Backbone, tiny_backbone
 
@@ -316,38 +315,6 @@ def test_other_solvers_carry_the_gradient_to_z_and_c(solver: Solver) -> None:
         torch.testing.assert_close(slope, gradient.norm(), rtol=1e-2, atol=0)
 
 
-def test_steps_without_the_u_net_s_gradient_change_no_value() -> None:
-    backbone = tiny_backbone()
-    z, c, noise = _inputs(backbone)
-    full = make_schedule(backbone, DiffusionSettings(10, 7, 8, 2.0))
-    few = with_active_steps(full, 2)
-    assert few.with_gradient == (True, *[False] * 3) * 2
-    assert (few.n_unet_evaluations, few.n_unet_gradients) == (16, 4)
-    images, gradients = [], []
-    for schedule in (full, few, with_active_steps(full, 8)):
-        leaf = z.clone().requires_grad_()
-        x = img2img(backbone, leaf, c, noise, schedule)
-        images.append(x.detach())
-        gradients.append(torch.autograd.grad(x.sum(), leaf)[0])
-    assert torch.equal(images[0], images[1])
-    assert torch.equal(gradients[0], gradients[2])
-    assert not torch.allclose(gradients[0], gradients[1])
-    assert gradients[1].abs().min() > 0  # past the U-Net, z is always reached
-
-
-def test_with_no_active_step_at_hand_the_gradient_is_that_of_the_linear_part() -> None:
-    z, c, noise = _inputs(tiny_backbone())
-    backbone = _KnownNoise(noise)  # does not depend on x, like an inactive U-Net
-    full = make_schedule(backbone, DiffusionSettings(10, 7, 8, 1.0))
-    expected = full.encode_abar**0.5
-    for a, a_next in zip(full.abar, full.abar_next, strict=True):
-        expected *= (a_next / a) ** 0.5
-    leaf = z.clone().requires_grad_()
-    x = img2img(backbone, leaf, c, noise, with_active_steps(full, 1))
-    (gradient,) = torch.autograd.grad(x.sum(), leaf)
-    torch.testing.assert_close(gradient, torch.full_like(z, expected))
-
-
 def test_guidance_can_stop_before_the_last_steps() -> None:
     full = make_schedule(tiny_backbone(), DiffusionSettings(10, 7, 8, 5.0))
     short = thin(full, 4, 3.0, guided_share=0.5)
@@ -490,13 +457,6 @@ def test_another_kind_of_prediction_is_refused() -> None:
     backbone = tiny_backbone(prediction_type="sample")
     with pytest.raises(ConfigError, match="prediction_type is 'sample'"):
         make_schedule(backbone, DiffusionSettings(10, 5, 5, 1.0))
-
-
-@pytest.mark.parametrize("n", [0, 36])
-def test_active_steps_must_be_steps_of_the_sampler(n: int) -> None:
-    full, _ = _thinned(6)
-    with pytest.raises(ConfigError, match="the sampler has 35"):
-        with_active_steps(full, n)
 
 
 def test_a_surrogate_without_steps_is_refused() -> None:

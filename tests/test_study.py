@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from minddiff_utils.core import store
 from minddiff_utils.core.config import load_profile
@@ -220,30 +219,6 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
         losses.append(loss.numpy())
     assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits
     assert (losses[2] <= losses[1] + 1e-3).all()
-
-
-def test_the_linear_decoder_is_the_least_squares_fit_of_cells(start: Start) -> None:
-    run, backbone = start(), tiny_backbone()
-    decode = study_images.linear_decoder(run, backbone)
-    stored = store.read_arrays(run.tree.derived(1) / "stimuli.h5", ["images"])
-    x = to_torch(stored["images"][:2])
-    with torch.no_grad():
-        z = backbone.encode_images(x)
-        found = decode(z)
-    assert found.shape == x.shape
-    padded = np.pad(z.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    rows, pixels = [], []
-    size = z.shape[-1]
-    step = 64 // size
-    for n, i, j in np.ndindex(2, size, size):
-        rows.append([*padded[n, :, i : i + 3, j : j + 3].ravel(), 1.0])
-        cell = x[n, :, i * step : (i + 1) * step, j * step : (j + 1) * step]
-        pixels.append(cell.numpy().ravel())
-    weights = np.linalg.lstsq(np.array(rows), np.array(pixels), rcond=None)[0]
-    expected = (np.array(rows) @ weights)[size + 1]  # second row, second column
-    cell = found[0, :, step : 2 * step, step : 2 * step].numpy().ravel()
-    # float32 least squares against float64
-    np.testing.assert_allclose(cell, expected, atol=1e-3)
 
 
 def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:

@@ -42,7 +42,6 @@ __all__ = [
     "renoise",
     "sample",
     "thin",
-    "with_active_steps",
 ]
 
 #: How intermediate values are kept for the gradient: all of them, or x_t only.
@@ -119,9 +118,6 @@ class Schedule:
         epsilon or v_prediction: what the U-Net predicts.
     solver : str
         One of `SOLVERS`.
-    with_gradient : tuple of bool
-        Whether the U-Net's own gradient is formed, per step. Where it is not, its
-        output counts as a constant and the gradient passes by it.
     """
 
     encode_abar: float
@@ -131,7 +127,6 @@ class Schedule:
     guidance: tuple[float, ...]
     prediction: str
     solver: Solver
-    with_gradient: tuple[bool, ...]
 
     @property
     def n_unet_evaluations(self) -> int:
@@ -141,8 +136,7 @@ class Schedule:
     @property
     def n_unet_gradients(self) -> int:
         """Return the U-Net backward passes per image when the sample is optimised."""
-        pairs = zip(self.guidance, self.with_gradient, strict=True)
-        return sum(_n_branches(w) for w, active in pairs if active)
+        return self.n_unet_evaluations
 
     @property
     def reads_text(self) -> bool:
@@ -186,7 +180,6 @@ def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
         guidance=(settings.guidance_scale,) * len(steps),
         prediction=config.prediction_type,
         solver="ddim",
-        with_gradient=(True,) * len(steps),
     )
 
 
@@ -259,34 +252,7 @@ def thin(
         abar_next=(*abar[1:], schedule.abar_next[-1]),
         guidance=(guidance_scale,) * n_guided + (1.0,) * (n - n_guided),
         solver=solver,
-        with_gradient=(True,) * n,
     )
-
-
-def with_active_steps(schedule: Schedule, n: int) -> Schedule:
-    """Return the schedule with the U-Net's gradient in `n` evenly spread steps only.
-
-    Everywhere else the gradient takes the linear part of the step, past the U-Net. To
-    cut the graph there instead would leave z without any gradient: it enters at the
-    first step.
-
-    Raises
-    ------
-    ConfigError
-        `n` is not 1 to the number of steps.
-
-    References
-    ----------
-    FlowBP (arXiv 2606.11075): a light backward path beside the complete rollout.
-    """
-    n_all = len(schedule.timesteps)
-    if not 1 <= n <= n_all:
-        raise ConfigError(
-            f"{n} steps with a gradient were asked for, but the sampler has {n_all}."
-        )
-    active = {step * n_all // n for step in range(n)}
-    flags = tuple(step in active for step in range(n_all))
-    return replace(schedule, with_gradient=flags)
 
 
 def draw_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> Tensor:
@@ -404,11 +370,8 @@ def img2img(
     predict = partial(predict_at, backbone, schedule, backbone.null_text())
     advance = _solver(backbone, schedule)
     # 2. denoise under c; solvers remember, so only the U-Net is computed twice
-    for step, active in enumerate(schedule.with_gradient):
-        if not torch.is_grad_enabled() or not active:
-            with torch.no_grad():
-                out = predict(x.detach(), step, c)
-        elif memory == "checkpoint":
+    for step in range(len(schedule.timesteps)):
+        if memory == "checkpoint" and torch.is_grad_enabled():
             out = torch_checkpoint(predict, x, step, c, use_reentrant=False)
         else:
             out = predict(x, step, c)

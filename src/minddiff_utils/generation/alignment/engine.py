@@ -25,7 +25,6 @@ from minddiff_utils.generation.diffusion import (
     make_schedule,
     sample,
     thin,
-    with_active_steps,
 )
 from minddiff_utils.models import Backbone
 
@@ -64,8 +63,7 @@ class Engine:
         memory = self.settings.memory
         parts = (latent.z, latent.c, latent.noise)
         latents = img2img(self.backbone, *parts, self.short, memory=memory)
-        decode = self.settings.decode or self.backbone.decode_latents
-        return decode(latents)
+        return self.backbone.decode_latents(latents)
 
     def finish(self, latent: Latent, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the complete sampler's images and their losses, no gradient."""
@@ -77,15 +75,13 @@ class Engine:
 def surrogate(full: Schedule, settings: AlignmentSettings) -> Schedule:
     """Return the sampler that is optimised through, of the complete one `full`."""
     n_steps, scale = settings.n_steps, settings.guidance_scale
-    short = thin(
+    return thin(
         full,
         len(full.timesteps) if n_steps is None else n_steps,
         full.guidance[0] if scale is None else scale,
         solver=settings.solver,
         guided_share=settings.guided_share,
     )
-    n_active = settings.active_steps
-    return short if n_active is None else with_active_steps(short, n_active)
 
 
 def make_engine(

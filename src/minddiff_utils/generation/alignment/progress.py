@@ -210,16 +210,10 @@ class Progress:
             self.frames[:, self.shown.index(self.iteration)] = self.last
 
     def stop(self, level: Tensor | None) -> None:
-        """End the images that have reached their level or gain no more."""
-        settings, now = self.engine.settings, self.iteration
-        done = torch.zeros_like(self.diverged)
-        if level is not None:
-            done |= self.losses[:, now] <= level.cpu()
-        window = settings.stop_window
-        if 0 < window <= now:
-            recent = self.losses[:, now - window + 1 : now + 1].amin(1)
-            before = self.losses[:, : now - window + 1].amin(1)
-            done |= recent > (1 - settings.stop_gain) * before
+        """End the images that have reached their level."""
+        if level is None:
+            return
+        done = self.losses[:, self.iteration] <= level.cpu()
         self._end((done.to(self.active.device) & self.active).nonzero()[:, 0])
 
     def _end(self, rows: Tensor) -> None:

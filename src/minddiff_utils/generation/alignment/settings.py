@@ -92,14 +92,9 @@ class AlignmentSettings:
         The surrogate's, one of `diffusion.SOLVERS`; the complete sampler is DDIM.
     guided_share : float
         Share of the surrogate's steps, from the noisiest, that are guided.
-    active_steps : int or None
-        Steps of it in which the U-Net's gradient is formed; None means all.
     stop_level : float
         An image stops when its loss is at or below this times the discrepancy level
-        (`critic.discrepancy`); 0 means never.
-    stop_window, stop_gain : int, float
-        An image stops when its loss has not fallen by the share `stop_gain` within
-        `stop_window` iterations; 0 iterations mean never. For fixed noise only.
+        (`critic.discrepancy`); 0 means never. For fixed noise only.
     choose : {"best", "last"}
         Which candidate is returned: that of the lowest loss, or the last one.
     n_candidates : int
@@ -108,8 +103,6 @@ class AlignmentSettings:
         Iterates whose images are kept for show.
     memory : {"store", "checkpoint"}
         See `diffusion.img2img`.
-    decode : callable or None
-        Latents (n, C, h, w) to images while optimising; None means the autoencoder's.
     """
 
     n_iter: int
@@ -124,15 +117,11 @@ class AlignmentSettings:
     guidance_scale: float | None = None
     solver: Solver = "ddim"
     guided_share: float = 1.0
-    active_steps: int | None = None
     stop_level: float = 0.0
-    stop_window: int = 0
-    stop_gain: float = 0.005
     choose: Literal["best", "last"] = "best"
     n_candidates: int = 4
     n_trajectory: int = 8
     memory: Memory = "store"
-    decode: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.optimiser, ("gradient", "adam"), "optimiser")
@@ -152,16 +141,14 @@ class AlignmentSettings:
                 f" lr_decay {self.lr_decay}, but the first three must be 0 or above and"
                 " lr_decay above 0."
             )
-        stops = (self.stop_level, self.stop_window, self.stop_gain)
-        if not all(value >= 0 for value in stops):
+        if not self.stop_level >= 0:
             raise ConfigError(
-                f"stop_level is {self.stop_level}, stop_window {self.stop_window} and"
-                f" stop_gain {self.stop_gain}, but they must be 0 or above."
+                f"stop_level is {self.stop_level}, but must be 0 or above."
             )
-        if self.noise == "fresh" and (self.stop_level or self.stop_window):
+        if self.noise == "fresh" and self.stop_level:
             raise ConfigError(
                 "Under fresh noise the loss jumps from one draw to the next, so it must"
-                " be stopped by n_iter alone: set stop_level and stop_window to 0."
+                " be stopped by n_iter alone: set stop_level to 0."
             )
 
 

@@ -263,7 +263,6 @@ def _settings(run: store.Run, part: Part) -> str:
                 "source": arm.source,
                 "layers": arm.layers,
                 "n_draws": arm.n_draws,
-                "decoder": arm.decoder,
                 "settings": asdict(arm.settings) if arm.settings else None,
             }
             for arm in arms_of(run.profile, part)

@@ -51,9 +51,6 @@ class Arm:
         CLIP blocks in its loss; None means all that were decoded.
     n_draws : int
         Stage-1 images of which the one with the lowest loss is kept.
-    decoder : {"autoencoder", "linear"}
-        What makes images of latents while optimising: the autoencoder, or a linear map
-        of each latent and its neighbours, fitted on training images.
     """
 
     name: str
@@ -62,7 +59,6 @@ class Arm:
     source: Source = "decoded"
     layers: tuple[int, ...] | None = None
     n_draws: int = 1
-    decoder: Literal["autoencoder", "linear"] = "autoencoder"
 
 
 def _presets(profile: Profile) -> dict[str, Stage2Settings]:
@@ -120,8 +116,8 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
     """Return the variants of the pilot: one thing changed at a time, then together.
 
     Around the profile's `fast`: solver, steps and guidance of the surrogate, its
-    gradient path, a single x0-prediction, what moves and how fast, the anchor, the
-    stop, the blocks in the loss. Around `guided`: form, strength, number of
+    a single x0-prediction, what moves and how fast, the anchor, the stop, the blocks
+    in the loss. Around `guided`: form, strength, number of
     pulls, range. Algorithm 1 with several step sizes finds the one for `paper_tuned`.
     """
     found, ours = _presets(profile), profile.stage2.layers_fast
@@ -143,7 +139,6 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
         "fast, 2 steps": {"n_steps": 2},
         "fast, 1 step (x0)": {"n_steps": 1},
         "fast, all steps": {"n_steps": None, **all_guided},
-        "fast, all steps, 2 active": {"n_steps": None, **all_guided, "active_steps": 2},
         "fast, z alone": {"lr_c": 0.0},
         "fast, c alone": {"lr_z": 0.0},
         "fast, no anchor": {"anchor_c": 0.0},
@@ -151,7 +146,6 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
         "fast, double step sizes": {"lr_z": base.lr_z * 2, "lr_c": base.lr_c * 2},
         "fast, half the iterations": {"n_iter": base.n_iter // 2},
         "fast, discrepancy stop": {"stop_level": 1.0},
-        "fast, plateau stop": {"stop_window": max(2, base.n_iter // 4)},
     }
     other = "clean" if steer.form == "unet" else "unet"
     pull: dict[str, dict[str, Any]] = {
@@ -171,11 +165,6 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
             for n, change in fast.items()
         ],
         Arm("fast, all blocks", "fast, all blocks", base),
-        Arm(
-            *("fast, linear decoder", "fast, linear decoder", base),
-            layers=ours,
-            decoder="linear",
-        ),
         *[
             Arm(n, n, replace(steer, **change), layers=ours)
             for n, change in pull.items()

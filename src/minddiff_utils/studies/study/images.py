@@ -5,8 +5,6 @@ Place in the flow: between `arms` and `scores`.
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile
-from minddiff_utils.core.images import to_torch
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.alignment import (
     AlignmentResult,
-    AlignmentSettings,
     Keeper,
 )
 from minddiff_utils.generation.batches import Recipe, finished_images, made_once
@@ -41,7 +36,6 @@ __all__ = [
     "best_of",
     "decoder_path",
     "images_of",
-    "linear_decoder",
     "make",
     "n_images_of",
 ]
@@ -75,11 +69,8 @@ def make(
     if arm.settings is None:
         made = best_of(run, backbone, features, arm.n_draws)
     else:
-        settings = arm.settings
-        if arm.decoder == "linear" and isinstance(settings, AlignmentSettings):
-            settings = replace(settings, decode=linear_decoder(run, backbone))
         result = reconstruction.align_batch(
-            run, backbone, features, settings, keeper=keeper
+            run, backbone, features, arm.settings, keeper=keeper
         )
         made = _arrays_of(result)
     n, x = len(features.nsd_id), made.pop("images")
@@ -97,43 +88,6 @@ def _arrays_of(result: AlignmentResult) -> dict[str, Any]:
         "steps": result.stopped,
         "diverged": result.diverged,
     }
-
-
-#: Training images on which the linear decoder is fitted.
-_N_LINEAR = 400
-
-
-@torch.no_grad()
-def linear_decoder(
-    run: store.Run, backbone: Backbone, n_images: int = _N_LINEAR
-) -> Callable[[Tensor], Tensor]:
-    """Return a linear map of latents to images, by least squares on training images.
-
-    Each latent cell and its eight neighbours give the pixels of the cell: the cheapest
-    stand-in for the autoencoder's decoder that still has a gradient.
-    """
-    folder = run.tree.derived(reconstruction.subject_of(run))
-    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
-    images = store.read_rows(folder / "stimuli.h5", "images")
-    x = to_torch(images[np.flatnonzero(split == "train")[:n_images]]).to(
-        backbone.device
-    )
-    z = torch.cat([backbone.encode_images(part) for part in torch.split(x, 32)])
-    ratio = x.shape[-1] // z.shape[-1]
-    pixels = functional.unfold(x, ratio, stride=ratio).mT.flatten(0, 1)
-    fitted = torch.linalg.lstsq(_neighbours(z).flatten(0, 1), pixels).solution
-
-    def decode(latents: Tensor) -> Tensor:
-        cells = (_neighbours(latents) @ fitted).mT
-        return functional.fold(cells, x.shape[-2:], ratio, stride=ratio)
-
-    return decode
-
-
-def _neighbours(z: Tensor) -> Tensor:
-    """Return each cell with its neighbours and a one, (n, n_cells, 9 C + 1)."""
-    around = functional.unfold(z, 3, padding=1).mT
-    return torch.cat([around, torch.ones_like(around[..., :1])], dim=-1)
 
 
 def best_of(
@@ -188,9 +142,6 @@ def images_of(
         decoder_path(run, part), backbone, layers, n=n, source=arm.source
     )
     words = [repr(arm), repr(reconstruction.diffusion_settings(run.profile.stage1))]
-    if arm.decoder == "linear":  # fitted on these
-        folder = run.tree.derived(reconstruction.subject_of(run))
-        words += [store.digest(folder / f"{k}.h5") for k in ("responses", "stimuli")]
     parts = []
     for rows in run.batches(len(features.nsd_id)):
         own = features.rows(rows)
