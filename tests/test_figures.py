@@ -184,6 +184,10 @@ DRAWN: dict[str, Callable[[str], Figure]] = {
     "fig_reliability": lambda label: figures.fig_reliability(
         np.linspace(0, 0.9, 22), np.arange(22) % 11, AREAS, label=label
     ),
+    "fig_repeats": lambda label: figures.fig_repeats(
+        {"good": np.tile(np.arange(16.0), (3, 1)).T, "bad": np.full((16, 3), np.nan)},
+        label=label,
+    ),
     "fig_scenes": lambda label: figures.fig_scenes(
         _images(5), ["a <dog> & a $5 cat"] * 5, label=label
     ),
@@ -317,6 +321,20 @@ def test_reliability_leaves_out_unknown_voxels_and_counts_them() -> None:
     ceiling = np.array([0.5, 0.7, np.nan])
     figure = figures.fig_reliability(ceiling, np.zeros(3, int), ["V1"], label=DEMO)
     assert "n = 2 voxels (1 without a value)" in _words(figure)
+
+
+def test_repeats_are_drawn_with_their_mean_over_trials_that_hold_data() -> None:
+    trials = np.array([[1.0, 2.0, 6.0], [0.0, np.nan, 1.0], [np.nan] * 3])
+    axes = figures.fig_repeats({"one voxel": trials}, label=DEMO).axes[0]
+    dots = np.array([dots.get_offsets().data[:, 1] for dots in axes.collections[:3]])
+    np.testing.assert_array_equal(dots.T, trials)
+    segments = axes.collections[3].get_segments()  # empty without a mean
+    np.testing.assert_allclose([line[0, 1] for line in segments if len(line)], [3, 0.5])
+
+
+def test_repeats_of_other_images_are_refused() -> None:
+    with pytest.raises(DataError, match="same images"):
+        figures.fig_repeats({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, label=DEMO)
 
 
 def test_recovery_states_the_share_within_two_standard_errors() -> None:

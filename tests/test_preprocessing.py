@@ -27,6 +27,7 @@ from minddiff_utils.preprocessing.noise_ceiling import (
     noise_ceiling,
     noise_ceiling_r,
 )
+from minddiff_utils.preprocessing.repeats import read_repeats
 from minddiff_utils.preprocessing.splits import check_splits
 from minddiff_utils.preprocessing.stimuli import COCO_CATEGORIES, categories_in_captions
 from minddiff_utils.preprocessing.trials import (
@@ -554,6 +555,55 @@ def test_the_summary_counts_images_and_voxels() -> None:
     assert counts["train images"] == 360
     assert counts["test images with 3 trials"] == 100
     assert counts["voxels"] == 12
+
+
+# --- single trials ------------------------------------------------------------------
+
+
+class MaskedTree(MemoryTree):
+    """A tree that returns the voxels that are asked for, and notes the sessions."""
+
+    def betas(self, _: object, session: int, mask: np.ndarray) -> np.ndarray:
+        self.asked.append(session)  # type: ignore[attr-defined]
+        return super().betas(None, session)[:, mask.ravel()]
+
+
+@pytest.mark.parametrize("zscore_on", ["train", "all"])
+@pytest.mark.parametrize("voxels", [(2, 7), (7, 2)])
+def test_the_mean_of_the_repeats_is_the_response(
+    zscore_on: str, voxels: tuple[int, int]
+) -> None:
+    data = DATA.model_copy(update={"zscore_on": zscore_on})
+    tree = MaskedTree()
+    object.__setattr__(tree, "asked", [])
+    ready = prepare_responses(tree, 1, data)
+    found = read_repeats(tree, 1, data, ready, voxels, n_images=7)
+    assert found.z.shape == (7, 3, 2)
+    rows = np.searchsorted(ready.nsd_id, found.nsd_id)
+    assert (ready.split[rows] == "test").all()
+    expected = ready.betas[rows][:, list(voxels)]
+    np.testing.assert_allclose(found.z.mean(axis=1), expected, rtol=0, atol=2e-6)
+
+
+def test_repeats_come_from_the_first_sessions_that_hold_enough_of_them() -> None:
+    tree = MaskedTree()
+    object.__setattr__(tree, "asked", [])
+    ready = prepare_responses(tree, 1, DATA)
+    trials = tree.trials()
+    first = trials.nsd_id[trials.shared & (trials.session == 1)]
+    ids, counts = np.unique(first, return_counts=True)
+    tree.asked.clear()  # type: ignore[attr-defined]
+    found = read_repeats(tree, 1, DATA, ready, [0, 1], n_images=3)
+    assert tree.asked == [1]  # type: ignore[attr-defined]
+    assert set(found.nsd_id) <= set(ids[counts == 3])
+
+
+def test_a_voxel_that_is_named_twice_is_refused() -> None:
+    tree = MaskedTree()
+    object.__setattr__(tree, "asked", [])
+    ready = prepare_responses(tree, 1, DATA)
+    with pytest.raises(DataError, match="not all different"):
+        read_repeats(tree, 1, DATA, ready, [1, 1])
 
 
 # --- captions -----------------------------------------------------------------------

@@ -146,7 +146,7 @@ FIGURES = (
     *("accuracy_subj05", "histograms_subj05", "weights_subj05"),
     *("decoders_subj05", "holdout_subj05"),
     *("stage1_subj05", "losses_subj05", "trajectory_subj05", "stage2_subj05"),
-    *("roi_counts_subj05", "reliability_subj05"),
+    *("roi_counts_subj05", "repeats_subj05", "reliability_subj05"),
 )
 TABLES = ("sanity", "claims_null", "subjects", "floors", "paired", "frechet", "metrics")
 PRINTED = ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding", "T5_cost")

@@ -112,6 +112,8 @@ _CORTEX = {
 }
 _DATA = {
     "roi_counts_subj{subject:02d}": "Voxels by area, subject {subject}.",
+    "repeats_subj{subject:02d}": "Single trials of the most and the least reliable"
+    " voxel, subject {subject}.",
     "reliability_subj{subject:02d}": "Noise ceilings by area, subject {subject}.",
 }
 

@@ -35,6 +35,7 @@ from minddiff_utils.reporting.figures.overview import MethodPanels, fig_method
 from minddiff_utils.reporting.figures.preparation import (
     fig_ncsnr_recovery,
     fig_reliability,
+    fig_repeats,
     fig_roi_counts,
     fig_scenes,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "fig_pareto",
     "fig_quality_vs_accuracy",
     "fig_reliability",
+    "fig_repeats",
     "fig_roi_counts",
     "fig_scenes",
     "fig_subjects",

@@ -1,9 +1,9 @@
-"""Figures of notebook 01: areas, reliability, pictures; and of notebook 00's truth.
+"""Figures of notebook 01: areas, repeats, reliability, pictures; 00's ground truth.
 
-Drawing only. Place in the flow: called by notebooks 00 and 01.
+Drawing only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,13 @@ from minddiff_utils.reporting.figures.canvas import (
     wrap,
 )
 
-__all__ = ["fig_ncsnr_recovery", "fig_reliability", "fig_roi_counts", "fig_scenes"]
+__all__ = [
+    "fig_ncsnr_recovery",
+    "fig_reliability",
+    "fig_repeats",
+    "fig_roi_counts",
+    "fig_scenes",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -75,6 +81,46 @@ def fig_roi_counts(counts: pd.DataFrame, *, label: str) -> Figure:
         axes.margins(y=0.18)
     _name_groups(grid[0, 0])
     grid[-1, 0].set_xlabel("visual area, from early to late")
+    return figure
+
+
+@styled
+def fig_repeats(repeats: Mapping[str, Floats], *, label: str) -> Figure:
+    """Draw single trials of the same images, a panel per voxel; `figure.axes` has them.
+
+    Parameters
+    ----------
+    repeats : mapping of str to (n_images, n_repeats)
+        What to say of a voxel, and its trials; NaN where a trial holds no data.
+    label : str
+        The profile's words.
+    """
+    sizes = {values.shape for values in repeats.values()}
+    if len(sizes) != 1:
+        raise DataError(
+            f"The voxels' trials have the shapes {sorted(sizes)}, but must be of the"
+            " same images, in one voxel or more."
+        )
+    [(n_images, n_repeats)] = sizes
+    note = (
+        f"n = {counted(n_images, 'test image')}, {counted(n_repeats, 'trial')} of each;"
+        " dots: trials, lines: their mean; no interval, all trials are shown"
+    )
+    figure = new_figure(
+        Page("The same image again", note, label), 0.9 + 1.6 * len(repeats)
+    )
+    grid = figure.subplots(len(repeats), 1, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, values) in zip(grid[:, 0], repeats.items(), strict=True):
+        x = np.arange(1, n_images + 1)
+        for trials in values.T:
+            axes.scatter(x, trials, s=12, color=PALETTE[0], alpha=0.7, linewidths=0)
+        known = np.isfinite(values)
+        total = np.where(known, values, 0).sum(1)
+        mean = total / np.where(known.any(1), known.sum(1), np.nan)
+        axes.hlines(mean, x - 0.32, x + 0.32, color="black", linewidth=1.4)
+        axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+        axes.set(ylabel="response (z)", title=name)
+    grid[-1, 0].set(xlabel="test image", xticks=np.arange(1, n_images + 1))
     return figure
 
 

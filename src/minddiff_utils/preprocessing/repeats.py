@@ -1,0 +1,98 @@
+"""Single trials of a few voxels, to look at before they are averaged.
+
+For show alone: the responses themselves come from `responses`, whose scaling this
+repeats on the few sessions in which the images shown here were repeated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.config import DataConfig
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.reader import NsdTree, Trials, to_percent
+from minddiff_utils.preprocessing.responses import Responses
+from minddiff_utils.preprocessing.trials import zscore_sessions
+
+__all__ = ["Repeats", "read_repeats"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The trials of some test images in some voxels.
+
+    Attributes
+    ----------
+    nsd_id : (n_images,) int64
+        The images, ascending.
+    z : (n_images, n_repeats, n_voxels) float32
+        Session-standardised trials in time order; NaN where a trial holds no data.
+    """
+
+    nsd_id: IntArray
+    z: npt.NDArray[np.float32]
+
+
+def read_repeats(
+    tree: NsdTree,
+    subject: int,
+    data: DataConfig,
+    responses: Responses,
+    voxels: Sequence[int],
+    *,
+    n_images: int = 16,
+) -> Repeats:
+    """Read the trials of the test images whose repeats were over first.
+
+    Parameters
+    ----------
+    tree, subject, data
+        As for `prepare_responses`.
+    responses : Responses
+        Of the same subject and data.
+    voxels : sequence of int
+        Columns of the responses.
+    n_images : int
+        Images at most, of those that were shown most often.
+
+    Raises
+    ------
+    DataError
+        A voxel is named twice.
+    """
+    if len(set(voxels)) < len(voxels):
+        raise DataError(f"The voxels {list(voxels)} are not all different.")
+    numbers = tree.sessions_of(subject, data.session_numbers)
+    trials = tree.trials(subject, numbers[-1]).of(numbers)
+    shown = _first_repeated(trials, n_images)  # (n_images, n_repeats) rows of trials
+    sessions = np.unique(trials.session[shown])
+    own = trials.of(sessions.tolist())
+    place = tuple(responses.voxel_ijk[list(voxels)].T)
+    mask = np.zeros(tree.roi(subject, "Kastner2015").shape, bool)
+    mask[place] = True
+    raw = np.concatenate([tree.betas(subject, int(s), mask) for s in sessions])
+    column = np.searchsorted(
+        np.flatnonzero(mask), np.ravel_multi_index(place, mask.shape)
+    )
+    percent, empty = to_percent(raw[:, column]), (raw == 0).all(axis=1)
+    train = responses.nsd_id[responses.split == "train"]
+    fits = np.isin(own.nsd_id, train) | (data.zscore_on == "all")
+    z = zscore_sessions(percent, own.session, fits & ~empty)
+    z[empty] = np.nan
+    row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `own`
+    return Repeats(trials.nsd_id[shown[:, 0]], z[row[shown]])
+
+
+def _first_repeated(trials: Trials, n_images: int) -> IntArray:
+    """Return the trials of test images that were shown most often, (n, n_repeats)."""
+    rows = np.flatnonzero(trials.shared)
+    _, row, counts = np.unique(
+        trials.nsd_id[rows], return_inverse=True, return_counts=True
+    )
+    by_image = [rows[row == k] for k in np.flatnonzero(counts == counts.max())]
+    soonest = sorted(by_image, key=lambda own: int(own[-1]))[:n_images]
+    return np.array(sorted(soonest, key=lambda own: int(trials.nsd_id[own[0]])))
