@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from minddiff_utils.pipeline.cli import _parser
 from minddiff_utils.pipeline.runner import GRAPH
 
 ROOT = project_root()
+_KINDS = {"README.md", "CONTRIBUTING.md"}
 MAP = "src/minddiff_utils/README.md"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "data/README.md", MAP)
 #: Made by runs, or brought by the user: named in documents, absent from a fresh clone.
 NOT_SHIPPED = (
     "data/smoke",
@@ -40,6 +41,10 @@ def repository_files() -> list[str]:
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     names = sorted({name for name in listed.decode().split("\0") if name})
     return [name for name in names if (ROOT / name).is_file()]
+
+
+#: All but the changelog, which tells of what is no more.
+DOCUMENTS = [n for n in repository_files() if Path(n).name in _KINDS]
 
 
 def file_rows() -> dict[str, tuple[str, str]]:
@@ -63,7 +68,7 @@ def sha256(data: bytes) -> str:
 
 def test_every_shipped_file_under_data_has_its_row() -> None:
     shipped = [n.removeprefix("data/") for n in repository_files() if n[:5] == "data/"]
-    documents = {"README.md", "atlas/README.md"}
+    documents = {n for n in shipped if Path(n).name == "README.md"}
     alone = {n for n in shipped if not n.startswith("sprites/")} - documents
     assert alone | {"sprites/*.webp"} == set(file_rows())
 
@@ -123,7 +128,33 @@ def test_versions_and_dates_agree_everywhere() -> None:
     assert citation["title"] == zenodo["title"]
 
 
-# --- README and CONTRIBUTING ------------------------------------------------------
+# --- README, CONTRIBUTING and the READMEs of folders ------------------------------
+
+
+def test_the_readme_has_at_most_1500_words_and_contributing_is_one_page() -> None:
+    assert len(README.split()) <= 1500
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 800
+
+
+def test_the_readme_leads_to_every_other_document() -> None:
+    seen, waiting = set(), ["README.md"]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for link in re.findall(r"\]\(([^)\s#]+)", (ROOT / name).read_text("utf-8")):
+            path = os.path.normpath((ROOT / name).parent / link)
+            waiting += {os.path.relpath(path, ROOT)} & set(DOCUMENTS)
+    assert seen == set(DOCUMENTS)
+
+
+def test_the_readme_shows_a_picture_that_the_clone_has() -> None:
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert picture in repository_files()
+    below = README.split(f"({picture})")[1]
+    assert below.strip().startswith("*In-silico subject")
 
 
 def test_the_readme_table_of_notebooks_is_the_runners_graph() -> None:
@@ -160,24 +191,24 @@ def test_relative_links_lead_to_files_and_headings(document: str) -> None:
         assert target.is_file(), f"{document} links {link}, which does not exist"
         if heading:
             titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
-            assert heading in {t.lower().replace(" ", "-") for t in titles}
+            plain = [re.sub(r"[^\w -]", "", t.lower()) for t in titles]
+            assert heading in {t.replace(" ", "-") for t in plain}
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_paths_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:notebooks|src|tests|data)/[\w./-]+)`", text))
-    assert named
+    named |= set(re.findall(r"requirements[\w-]*\.lock", text))
     for name in sorted(named):
         if not name.startswith(NOT_SHIPPED) and "NN_" not in name:
             assert (ROOT / name).exists(), f"{document} names {name}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_run_commands_have_known_options(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     inline = re.findall(r"`((?:\./run_all\.sh|minddiff) -?[^`]+)`", text)
-    parsed = 0
     for line in [*command_lines(text), *inline]:
         program, *arguments = shlex.split(line)
         if program == "./run_all.sh":
@@ -185,8 +216,16 @@ def test_run_commands_have_known_options(document: str) -> None:
         elif program != "minddiff":
             continue
         _parser().parse_args(arguments)  # exits on an unknown option
-        parsed += 1
-    assert parsed
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_commands_name_modules_and_files_that_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        path = ROOT.joinpath(*module.split("."))
+        assert find_spec(module) or path.with_suffix(".py").is_file(), module
+    for script in re.findall(r"python (?:-\S+ )*([\w/]+\.py)", text):
+        assert (ROOT / script).is_file(), script
 
 
 def test_the_two_commands_are_executable_scripts() -> None:
@@ -197,7 +236,8 @@ def test_the_two_commands_are_executable_scripts() -> None:
 
 
 def test_training_commands_name_every_part_of_the_script() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    appendix = ROOT / "notebooks" / "appendix" / "README.md"
+    text = appendix.read_text(encoding="utf-8")
     script = (ROOT / "notebooks/appendix/demo_training.py").read_text(encoding="utf-8")
     stated = re.search(r'parts = \(("[^)]+)\)', script)
     assert stated is not None

@@ -15,7 +15,11 @@ from minddiff_utils.core.config import project_root
 from minddiff_utils.models import PINNED
 
 ROOT = project_root()
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "run_all.sh", "tests/run.sh", ".ci/run")
+DOCUMENTS = [
+    *("CONTRIBUTING.md", "run_all.sh", "tests/run.sh", ".ci/run"),
+    *("README.md", "src/minddiff_utils/pipeline/README.md"),
+    *(f"src/minddiff_utils/{room}/README.md" for room in ("datasets", "models")),
+]
 
 #: Modules that make objects of bytes, or run what they are given.
 MODULES = {
