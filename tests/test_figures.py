@@ -188,6 +188,10 @@ DRAWN: dict[str, Callable[[str], Figure]] = {
         {"good": np.tile(np.arange(16.0), (3, 1)).T, "bad": np.full((16, 3), np.nan)},
         label=label,
     ),
+    "fig_predictions": lambda label: figures.fig_predictions(
+        {name: (np.arange(5.0), np.arange(5.0) / 2) for name in ("one", "two")},
+        label=label,
+    ),
     "fig_scenes": lambda label: figures.fig_scenes(
         _images(5), ["a <dog> & a $5 cat"] * 5, label=label
     ),
@@ -335,6 +339,19 @@ def test_repeats_are_drawn_with_their_mean_over_trials_that_hold_data() -> None:
 def test_repeats_of_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="same images"):
         figures.fig_repeats({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, label=DEMO)
+
+
+def test_predictions_are_drawn_against_the_truth() -> None:
+    truth, predicted = np.array([0.0, 1.0, -2.0]), np.array([0.1, 0.4, -0.3])
+    figure = figures.fig_predictions({"a target": (truth, predicted)}, label=DEMO)
+    [axes] = figure.axes
+    drawn = axes.collections[0].get_offsets()
+    np.testing.assert_array_equal(drawn, np.stack([truth, predicted], axis=1))
+
+
+def test_predictions_of_other_images_are_refused() -> None:
+    with pytest.raises(DataError, match="same images"):
+        figures.fig_predictions({"a": (np.zeros(3), np.zeros(4))}, label=DEMO)
 
 
 def test_recovery_states_the_share_within_two_standard_errors() -> None:

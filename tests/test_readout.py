@@ -15,6 +15,7 @@ from minddiff_utils.core.config import DecodingConfig, load_profile
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.decoding import Accuracy, DenseRidge, VoxelSelectedRidge, readout
+from minddiff_utils.decoding.penalties import penalty_table
 from minddiff_utils.decoding.readout import FeatureReadout, VoxelData
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -520,3 +521,38 @@ def test_voxel_weights_are_the_mean_absolute_weights_of_all_targets(
     assert list(found) == list(WIDTHS)
     # two orders of summation in float64
     np.testing.assert_allclose(found["clip/1"], np.abs(full).mean(0), atol=1e-14)
+
+
+# --- penalties ----------------------------------------------------------------------
+
+
+def test_penalties_at_an_edge_of_the_grid_are_counted_over_targets_that_vary(
+    config: DecodingConfig,
+) -> None:
+    rng = stream(1, "tests", "penalties")
+    X = rng.standard_normal((60, 5)).astype(np.float32)
+    clear = X @ rng.standard_normal((5, 3)).astype(np.float32)
+    nothing = rng.permutation(clear[:, :1])
+    constant = np.ones((60, 1), np.float32)
+    Y = {"c": np.hstack([clear, nothing, constant])}
+    readouts = readout.fit_readout(X, Y, config, decoder="dense")
+    [row] = penalty_table(readouts).to_dict("records")
+    decoder = readouts["c"].decoder
+    assert isinstance(decoder, DenseRidge)
+    own = decoder.alpha_[:4]
+    lowest, highest = decoder.alphas_.min(), decoder.alphas_.max()
+    assert row["n_targets"] == 4
+    assert row["n_alphas"] == len(decoder.alphas_)
+    assert row["at_lowest"] == sum(a == lowest for a in own) / 4 >= 0.75
+    assert row["at_highest"] == sum(a == highest for a in own) / 4
+
+
+def test_the_paper_s_one_penalty_has_no_edges(config: DecodingConfig) -> None:
+    responses, features = _brain()
+    data = VoxelData.from_responses(responses)
+    Y = {"z": features["z"][TRAIN]}
+    readouts = readout.fit_readout(data.X_train, Y, config, decoder="voxel_selected")
+    [row] = penalty_table(readouts).to_dict("records")
+    assert row["median"] == config.alpha
+    assert row["n_alphas"] == 1
+    assert np.isnan([row["at_lowest"], row["at_highest"]]).all()

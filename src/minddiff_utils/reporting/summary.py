@@ -92,6 +92,8 @@ _ABLATION = {
 _DECODING = {
     "accuracy_subj{subject:02d}": "Accuracy by feature and area set, with chance and"
     " ceiling, subject {subject}.",
+    "predictions_subj{subject:02d}": "Decoded against true values of two targets,"
+    " subject {subject}.",
     "histograms_subj{subject:02d}": "F8. Accuracy of all targets, subject {subject}.",
     "decoders_subj{subject:02d}": "Five decoders on the same targets, and the rank of"
     " their predictions, subject {subject}.",

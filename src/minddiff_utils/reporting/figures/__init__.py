@@ -15,6 +15,7 @@ from minddiff_utils.reporting.figures.decoding import (
     fig_accuracy,
     fig_accuracy_histograms,
     fig_k_selection,
+    fig_predictions,
     fig_weights_by_area,
 )
 from minddiff_utils.reporting.figures.evaluation import (
@@ -69,6 +70,7 @@ __all__ = [
     "fig_no_worse",
     "fig_paired",
     "fig_pareto",
+    "fig_predictions",
     "fig_quality_vs_accuracy",
     "fig_reliability",
     "fig_repeats",

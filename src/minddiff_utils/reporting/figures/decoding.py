@@ -37,6 +37,7 @@ __all__ = [
     "fig_accuracy",
     "fig_accuracy_histograms",
     "fig_k_selection",
+    "fig_predictions",
     "fig_weights_by_area",
 ]
 
@@ -362,4 +363,37 @@ def fig_weights_by_area(weights: pd.DataFrame, *, label: str) -> Figure:
     axes.set_xticks(range(shown.shape[1]), shown.columns)
     axes.set_yticks(range(len(shown)), [feature_words(f) for f in shown.index])
     axes.set_xlabel("visual area, from early to late")
+    return figure
+
+
+@styled
+def fig_predictions(
+    pairs: Mapping[str, tuple[Floats, Floats]], *, label: str
+) -> Figure:
+    """Draw the predictions of single targets against the truth, a panel per target.
+
+    Parameters
+    ----------
+    pairs : mapping of str to (truth, prediction)
+        What to say of a target, and its standardised values, (n_images,) each.
+    label : str
+        The profile's words.
+    """
+    if len({values.shape for pair in pairs.values() for values in pair}) != 1:
+        raise DataError(
+            "Truth and prediction must be of the same images, in one target or more."
+        )
+    n_images = len(next(iter(pairs.values()))[0])
+    note = (
+        f"n = {counted(n_images, 'test image')}; line: prediction = truth; no interval,"
+        " all images are shown"
+    )
+    page = Page("Single targets, image by image", note, label)
+    figure = new_figure(page, 3.4)
+    grid = figure.subplots(1, len(pairs), sharex=True, sharey=True, squeeze=False)
+    for axes, (name, (truth, predicted)) in zip(grid[0], pairs.items(), strict=True):
+        axes.axline((0, 0), slope=1, color=GRAY, linewidth=0.9)
+        axes.scatter(truth, predicted, s=12, color=PALETTE[0], alpha=0.7, linewidths=0)
+        axes.set(xlabel="true (SD of training images)", title=name)
+    grid[0, 0].set_ylabel("decoded")
     return figure
