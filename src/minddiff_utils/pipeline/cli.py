@@ -14,6 +14,7 @@ from minddiff_utils.core.config import (
     load_profile,
     parse_yaml,
     place,
+    project_root,
     read_environment,
 )
 from minddiff_utils.core.entry import (
@@ -242,6 +243,38 @@ def _claims(args: argparse.Namespace) -> None:
             f"A check that cannot tell a claim from its null decides {names}: that "
             "verdict means nothing until the rule is mended."
         )
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from minddiff_utils.reporting import reference  # loads pandas and Pillow
+
+    overrides = _overrides(args)
+    profile, here = load_profile(args.profile, overrides), read_environment()
+    nsd = here.nsd_root or here.root / "data" / profile.name / "nsd"
+    tree = Tree(here.root, profile.name, nsd, profile.models.folder(here.root))
+    shipped = project_root() / "figures" / "reference"
+    target = place(args.reference, "--reference") if args.reference else shipped
+    if not args.write_reference:
+        found = reference.compare(tree.figures, target, profile=profile)
+        for line in found.lines():
+            _say(line)
+        if found.difference():
+            raise DataError(found.difference())
+        return
+    plan = make_plan(profile, tree, overrides)
+    for job in plan.jobs:
+        if reason := why(job, tree):
+            raise DataError(
+                f"{job.name} is not up to date ({reason}), so there is no finished run"
+                f" to take: run minddiff run --profile {profile.name} first."
+            )
+    first = (None, profile.subjects[0])
+    names = [job.name for job in plan.jobs if job.subject in first]
+    about = reference.write_reference(
+        tree.figures, target, profile=profile, notebooks=names
+    )
+    size = sum(facts["bytes"] for facts in about.files.values())
+    _say(f"{target}: {len(about.files)} files, {size / 1e6:.2f} MB; {about.words()}")
 
 
 def _fetch(args: argparse.Namespace) -> None:
@@ -708,6 +741,20 @@ def _add_study_options(command: argparse.ArgumentParser) -> None:
     _add_jobs(command, "subjects")
 
 
+def _add_compare_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--reference",
+        default="",
+        metavar="PATH",
+        help="folder of the reference; default: figures/reference of this clone",
+    )
+    command.add_argument(
+        "--write-reference",
+        action="store_true",
+        help="for maintainers: make the reference from the finished run instead",
+    )
+
+
 _Options = Callable[[argparse.ArgumentParser], None]
 _NOTEBOOKS: tuple[_Options, ...] = (_add_profile_options, _add_job_options)
 _COMMANDS: tuple[
@@ -737,6 +784,12 @@ _COMMANDS: tuple[
         _claims,
         "print the claims ledger of a finished run; fails where a check is vacuous",
         _NOTEBOOKS,
+    ),
+    (
+        "compare",
+        _compare,
+        "say how a finished run differs from the reference that comes with the clone",
+        (_add_profile_options, _add_compare_options),
     ),
     (
         "plan",

@@ -7,7 +7,6 @@ apart (`fits`). The record is what `minddiff plan` reads.
 """
 
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.reading import reading
 from minddiff_utils.datasets.nsd.facts import FACTS
 from minddiff_utils.datasets.nsd.reader import N_TRIALS
@@ -146,14 +146,8 @@ def machine() -> str:
     """Return processor, cores and memory of this machine, and its GPU if any."""
     import torch
 
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        models = [line.partition(":")[2] for line in lines if "model name" in line]
-        name = models[0].strip() if models else name
     memory = psutil.virtual_memory().total / 1e9
-    words = f"{psutil.cpu_count()} cores of {name}, {memory:.0f} GB"
+    words = f"{psutil.cpu_count()} cores of {processor_name()}, {memory:.0f} GB"
     if torch.cuda.is_available():
         words += f", {torch.cuda.get_device_name()}"
     return words
