@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils.core import store
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation import ablation
 from minddiff_utils.generation.diffusion import DiffusionSettings
 from minddiff_utils.generation.reconstruction import (
@@ -40,7 +40,7 @@ def backbone() -> Backbone:
     return tiny_backbone()
 
 
-def _sampler(run: store.Run) -> DiffusionSettings:
+def _sampler(run: Run) -> DiffusionSettings:
     return diffusion_settings(run.profile.stage1)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.decoding.retrieval import Standardised, retrieval_nearest
 from minddiff_utils.evaluation import baselines
 from minddiff_utils.evaluation.baselines import METHODS
@@ -149,12 +150,12 @@ def test_batches_change_nothing_and_are_no_larger_than_asked(
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    return store.start("smoke", subject=1)
+    return start("smoke", subject=1)
 
 
-def _write(run: store.Run, method: str, ids: Any, images: Images) -> Path:
+def _write(run: Run, method: str, ids: Any, images: Images) -> Path:
     folder = run.tree.stage_dir(1, method)
     for nsd_id, image in zip(ids, images, strict=True):
         store.write_png(folder / f"{nsd_id}.png", image, run=run)
@@ -162,7 +163,7 @@ def _write(run: store.Run, method: str, ids: Any, images: Images) -> Path:
 
 
 def test_images_come_back_in_the_order_asked_for(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     images = _images(rng)
     folder = _write(run, "stage1", IDS, images)
@@ -173,7 +174,7 @@ def test_images_come_back_in_the_order_asked_for(
 
 
 def test_missing_images_of_a_complete_method_are_an_error(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     folder = _write(run, "stage1", IDS[:2], _images(rng, 2))
     with pytest.raises(StoreError, match="holds 2 of 3 images"):
@@ -183,7 +184,7 @@ def test_missing_images_of_a_complete_method_are_an_error(
 
 
 def test_a_method_of_the_first_images_only_may_have_fewer_or_none(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     images = _images(rng, 2)
     folder = _write(run, "stage2_paper", IDS[1:], images)
@@ -196,7 +197,7 @@ def test_a_method_of_the_first_images_only_may_have_fewer_or_none(
 
 
 def test_images_of_different_sizes_are_refused(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     folder = _write(run, "stage1", IDS[:2], _images(rng, 2))
     _write(run, "stage1", IDS[2:], _images(rng, 1, side=14))
@@ -209,14 +210,14 @@ COMPLETE += ("stage2_guided", "stage2_combined", "permuted_voxels")
 COMPLETE += ("takagi", "takagi_minddiffuser", "brain_diffuser_style")
 
 
-def _written(run: store.Run, rng: np.random.Generator) -> Condition:
+def _written(run: Run, rng: np.random.Generator) -> Condition:
     for method in COMPLETE:
         _write(run, method, IDS, _images(rng))
     return Condition("truth", IDS, _images(rng))
 
 
 def test_conditions_come_in_table_order_with_what_there_is(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     truth = _written(run, rng)
     _write(run, "stage2_paper", IDS[:1], _images(rng, 1))
@@ -233,7 +234,7 @@ def test_conditions_come_in_table_order_with_what_there_is(
 
 
 def test_an_ablation_comes_last_and_may_have_the_first_images_only(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     truth = _written(run, rng)
     _write(run, "guided_k25", IDS[:2], _images(rng, 2))
@@ -244,7 +245,7 @@ def test_an_ablation_comes_last_and_may_have_the_first_images_only(
 
 
 def test_images_made_on_the_spot_must_be_known_and_match_the_truth(
-    run: store.Run, rng: np.random.Generator
+    run: Run, rng: np.random.Generator
 ) -> None:
     truth = _written(run, rng)
     for name in ("retreival", "stage1"):

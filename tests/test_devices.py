@@ -18,6 +18,7 @@ import torch
 from minddiff_utils import evaluation, features
 from minddiff_utils.core import store
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run, fix_threads, start
 from minddiff_utils.evaluation import scoring
 from minddiff_utils.evaluation.metrics import networks as perception
 from minddiff_utils.generation import ablation, reconstruction, rivals
@@ -75,15 +76,13 @@ def elsewhere(backbone: Backbone) -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    return store.start("smoke", subject=1, overrides=SHORT)
+    return start("smoke", subject=1, overrides=SHORT)
 
 
 @pytest.fixture
-def decoded(
-    run: store.Run, backbone: Backbone, elsewhere: Elsewhere
-) -> DecodedFeatures:
+def decoded(run: Run, backbone: Backbone, elsewhere: Elsewhere) -> DecodedFeatures:
     """Write decoded features in the real sizes, and read them to the device."""
     del elsewhere  # watches the reading too
     rng = stream(0, "tests", "devices")
@@ -169,7 +168,7 @@ def test_every_door_of_the_models_takes_what_the_cpu_holds(backbone: Backbone) -
 
 
 def test_stage_1_and_its_parts_run_on_the_models_device(
-    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+    run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
     for parts in ({}, {"use_z": False}, {"use_c": False}):
         made = reconstruction.stage1_images(run, backbone, decoded, **parts)
@@ -180,7 +179,7 @@ def test_stage_1_and_its_parts_run_on_the_models_device(
 
 @pytest.mark.parametrize("name", ["paper", "released", "fast", "guided", "combined"])
 def test_stage_2_runs_on_the_models_device(
-    run: store.Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
+    run: Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
 ) -> None:
     config = run.profile.stage2.model_copy(update={"preset": name})
     aligned = reconstruction.align_images(run, backbone, decoded, config)
@@ -191,7 +190,7 @@ def test_stage_2_runs_on_the_models_device(
 @pytest.mark.parametrize("backbone", ["float16"], indirect=True)
 @pytest.mark.parametrize("name", ["fast", "guided"])
 def test_a_gradient_that_computes_twice_stays_on_the_models_device(
-    run: store.Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
+    run: Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
 ) -> None:
     config = run.profile.stage2.model_copy(update={"preset": name})
     settings = reconstruction.stage2_settings(config)
@@ -203,7 +202,7 @@ def test_a_gradient_that_computes_twice_stays_on_the_models_device(
 
 
 def test_the_images_of_other_systems_are_made_on_the_models_device(
-    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+    run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
     rng = stream(0, "tests", "rivals")
     found: dict[str, Any] = {"pixel_ridge": photographs()}
@@ -261,7 +260,7 @@ def test_the_networks_of_the_metrics_look_on_the_models_device(
 
 
 def test_what_looks_at_the_images_goes_to_the_profile_s_device(
-    run: store.Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
 
@@ -269,7 +268,7 @@ def test_what_looks_at_the_images_goes_to_the_profile_s_device(
         asked["judge"] = kind, device
         raise InterruptedError
 
-    on_gpu = store.start("smoke", subject=1, overrides={"models.device": "cuda"})
+    on_gpu = start("smoke", subject=1, overrides={"models.device": "cuda"})
     for module, look in (
         (scoring, lambda: scoring.load_models(on_gpu)),
         (study, lambda: study.run_subject(on_gpu, "confirmation", print)),
@@ -284,7 +283,7 @@ def test_what_looks_at_the_images_goes_to_the_profile_s_device(
 
 
 def test_the_arms_of_the_study_are_made_and_scored_on_the_models_device(
-    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+    run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
     folder = run.tree.derived(1)
     stimuli = {"images": photographs(), "nsd_id": IDS}
@@ -311,11 +310,11 @@ def test_every_kind_of_models_computes_the_same_bits_each_time(
     torch.use_deterministic_algorithms(mode=False)
     try:
         # models.device decides, not the kind of models
-        run = store.start(name, overrides={"models.device": "cuda"})
+        run = start(name, overrides={"models.device": "cuda"})
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ[variable] == ":0:0"  # there is no GPU: nothing to set
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        store.fix_threads(run)
+        fix_threads(run)
         assert os.environ[variable] == ":4096:8"
     finally:
         torch.use_deterministic_algorithms(mode=True)

@@ -11,7 +11,7 @@ import pytest
 
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, RunError
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import runner, worker
 from minddiff_utils.pipeline.engine import Queue, dask_workers, read_queue
 
@@ -21,16 +21,17 @@ PARAMETERS = (
 #: The first time the notebook waits for its end, which the test brings about.
 WAITS_ONCE = """
 import os, time
-from minddiff_utils.core import store
-run = store.start(profile, subject=subject, shard=shard)
+from minddiff_utils import start
+run = start(profile, subject=subject, shard=shard)
 marker = run.tree.root / "marker"
 if not marker.exists():
     marker.write_text(str(os.getpid()))
     time.sleep(300)
 """
 WRITES = """
+from minddiff_utils import start
 from minddiff_utils.core import store
-run = store.start(profile, subject=subject, shard=shard)
+run = start(profile, subject=subject, shard=shard)
 store.write_text(run.tree.root / "made" / f"{run.shard[0]}.txt", "done", run=run)
 """
 
@@ -67,7 +68,7 @@ def test_workers_of_dask_leave_the_files_and_records_of_local_processes(
     tmp_path: Path,
 ) -> None:
     writes = WRITES.replace(
-        "run = store.start(profile,", "run = store.start(profile, overrides=overrides,"
+        "run = start(profile,", "run = start(profile, overrides=overrides,"
     )
     roots = {name: tmp_path / name for name in ("local", "dask")}
     plans = {name: _plan(r, writes, n_shards=2) for name, r in roots.items()}
@@ -112,8 +113,8 @@ def test_a_notebook_that_fails_is_said_at_once_and_not_tried_again(
     tmp_path: Path,
 ) -> None:
     count = (
-        "from minddiff_utils.core import store\n"
-        "run = store.start(profile)\n"
+        "from minddiff_utils import start\n"
+        "run = start(profile)\n"
         'with (run.tree.root / "tries").open("a") as file:\n    file.write("x")\n'
         'raise ValueError("no")'
     )

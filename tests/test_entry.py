@@ -11,7 +11,7 @@ import pytest
 
 from minddiff_utils.core.config import load_profile, read_environment
 from minddiff_utils.core.errors import ConfigError
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.cli import _COMMANDS, main
 from minddiff_utils.pipeline.runner import make_plan
 

@@ -19,6 +19,7 @@ from minddiff_utils import evaluation
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import MindDiffError, StoreError
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.evaluation.claims import CONTRASTS
 from minddiff_utils.evaluation.metrics import METRICS, frechet_distance
 from minddiff_utils.models import Judge
@@ -79,7 +80,7 @@ EYE: Any = Eye()
 MODELS = evaluation.Models(BACKBONE, Judge("made up", EYE))
 
 
-def _load(_: store.Run) -> evaluation.Models:
+def _load(_: Run) -> evaluation.Models:
     return MODELS
 
 
@@ -90,20 +91,18 @@ def _images(*names: str | int, n: int = len(IDS)) -> Images:
 
 
 @pytest.fixture
-def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., store.Run]:
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     monkeypatch.setattr("os.fsync", lambda _: None)  # hundreds of files, none to keep
 
-    def begins(
-        subject: int | None = None, shard: str = "0/1", **over: Any
-    ) -> store.Run:
+    def begins(subject: int | None = None, shard: str = "0/1", **over: Any) -> Run:
         overrides = SMALL | {k.replace("__", "."): v for k, v in over.items()}
-        return store.start("smoke", subject=subject, shard=shard, overrides=overrides)
+        return start("smoke", subject=subject, shard=shard, overrides=overrides)
 
     return begins
 
 
-def _write_subject(run: store.Run, subject: int) -> None:
+def _write_subject(run: Run, subject: int) -> None:
     """Write what notebooks 01 to 04 leave of one subject, with made-up images."""
     folder = run.tree.derived(subject)
     shown = {"images": _images("seen"), "nsd_id": IDS, "captions": CAPTIONS}
@@ -131,7 +130,7 @@ def _write_subject(run: store.Run, subject: int) -> None:
 
 
 @pytest.fixture
-def run(begin: Callable[..., store.Run]) -> store.Run:
+def run(begin: Callable[..., Run]) -> Run:
     """Give the run of two subjects whose notebooks 01 to 04 are done."""
     started = begin()
     for subject in (1, 2):
@@ -153,7 +152,7 @@ def _sentence(error: pytest.ExceptionInfo[MindDiffError]) -> str:
 # --- stimuli ------------------------------------------------------------------------
 
 
-def test_stimuli_are_matched_by_image_number_not_by_row(run: store.Run) -> None:
+def test_stimuli_are_matched_by_image_number_not_by_row(run: Run) -> None:
     stimuli = evaluation.read_stimuli(run, 1)
     assert stimuli.truth.nsd_id.tolist() == [81, 7, 5]
     np.testing.assert_array_equal(stimuli.truth.images, _seen(DECODED[:N]))
@@ -171,7 +170,7 @@ def test_stimuli_are_matched_by_image_number_not_by_row(run: store.Run) -> None:
     ],
 )
 def test_artefacts_that_do_not_belong_together_are_refused_in_one_sentence(
-    run: store.Run, name: str, arrays: Mapping[str, Any]
+    run: Run, name: str, arrays: Mapping[str, Any]
 ) -> None:
     store.write_arrays(run.tree.derived(1) / name, arrays, run=run)
     with pytest.raises(StoreError) as error:
@@ -199,7 +198,7 @@ def _values(table: pd.DataFrame, method: str, metric: str) -> npt.NDArray[Any]:
 
 
 def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
-    run: store.Run,
+    run: Run,
 ) -> None:
     scores, _ = evaluation.score_subject(run, 2, MODELS)
     seen, made = _seen(DECODED[:N]), _images(2, "stage2", n=N)
@@ -215,7 +214,7 @@ def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
 
 
 def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
-    run: store.Run,
+    run: Run,
 ) -> None:
     scores, _ = evaluation.score_subject(run, 1, MODELS)
     seen = _seen(DECODED[:N])
@@ -231,7 +230,7 @@ def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
 
 
 def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
-    run: store.Run,
+    run: Run,
 ) -> None:
     scores, _ = evaluation.score_subject(run, 1, MODELS)
     made = {*GENERATED, "retrieval", "random_train", "mean_image", "pixel_ridge"}
@@ -240,7 +239,7 @@ def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
     assert "stage2_paper" not in scores.embeddings
 
 
-def test_the_judge_sees_all_test_images_in_batches(run: store.Run) -> None:
+def test_the_judge_sees_all_test_images_in_batches(run: Run) -> None:
     _, reference = evaluation.score_subject(run, 1, MODELS)
     expected = _images("seen")[[1, 3, 5, 6]].mean(axis=(1, 2)) / 127.5
     # float32 means
@@ -248,7 +247,7 @@ def test_the_judge_sees_all_test_images_in_batches(run: store.Run) -> None:
 
 
 def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
-    run: store.Run,
+    run: Run,
 ) -> None:
     table, frechet = evaluation.score_subjects(run, (1, 2), load=_load)
     assert set(table["subject"].astype(str)) == {"1", "2"}
@@ -262,11 +261,11 @@ def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
 
 
 def test_subjects_scored_at_once_have_the_scores_of_one_process(
-    run: store.Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     overrides = {**SMALL, "models.backbone": "tiny"}
-    tiny = store.start("smoke", overrides=overrides)
+    tiny = start("smoke", overrides=overrides)
     together = evaluation.score_subjects(tiny, (1, 2))
     alone = evaluation.score_subjects(tiny, (1, 2), load=evaluation.load_models)
     for first, second in zip(together, alone, strict=True):
@@ -275,7 +274,7 @@ def test_subjects_scored_at_once_have_the_scores_of_one_process(
 
 @pytest.mark.parametrize("name", ["stage1.csv", "stage2.csv"])
 def test_images_of_some_shards_are_never_evaluated(
-    run: store.Run, begin: Callable[..., store.Run], name: str
+    run: Run, begin: Callable[..., Run], name: str
 ) -> None:
     path = run.tree.derived(2) / name
     store.discard(path)
@@ -288,14 +287,14 @@ def test_images_of_some_shards_are_never_evaluated(
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_images_of_a_run_of_another_size_are_refused_in_one_sentence(
-    run: store.Run, begin: Callable[..., store.Run], n: int
+    run: Run, begin: Callable[..., Run], n: int
 ) -> None:
     with pytest.raises(StoreError) as error:
         evaluation.score_subject(begin(data__n_reconstruct=n), 1, MODELS)
     assert "stage1.csv tells of 3 images" in _sentence(error)
 
 
-def test_a_lost_image_is_refused(run: store.Run) -> None:
+def test_a_lost_image_is_refused(run: Run) -> None:
     (run.tree.stage_dir(1, "stage1") / "7.png").unlink()
     with pytest.raises(StoreError, match="holds 2 of 3 images"):
         evaluation.score_subject(run, 1, MODELS)
@@ -304,7 +303,7 @@ def test_a_lost_image_is_refused(run: store.Run) -> None:
 # --- intervals ----------------------------------------------------------------------
 
 
-def test_draws_are_the_profile_s_and_streams_the_run_s(run: store.Run) -> None:
+def test_draws_are_the_profile_s_and_streams_the_run_s(run: Run) -> None:
     draws = evaluation.resampling(run)
     assert (draws.n_bootstrap, draws.n_permutations, draws.confidence) == (20, 20, 0.95)
     assert draws.stream("x", 1).random() == run.stream("x", 1).random()
@@ -324,7 +323,7 @@ def _scores() -> pd.DataFrame:
 
 
 def test_a_method_s_ceiling_is_the_method_that_had_true_features(
-    run: store.Run,
+    run: Run,
 ) -> None:
     scores = _scores()
     table = evaluation.compare_methods(scores, evaluation.resampling(run))
@@ -337,7 +336,7 @@ def test_a_method_s_ceiling_is_the_method_that_had_true_features(
 
 
 def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed(
-    run: store.Run,
+    run: Run,
 ) -> None:
     scores = _scores()
     table = evaluation.contrast_table(scores, evaluation.resampling(run))
@@ -349,7 +348,7 @@ def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed(
     assert pooled["value"].tolist() == expected  # eighths: exact in binary
 
 
-def test_contrasts_of_methods_that_were_not_run_are_left_out(run: store.Run) -> None:
+def test_contrasts_of_methods_that_were_not_run_are_left_out(run: Run) -> None:
     scores = _scores()
     scores = scores[scores["method"] != "takagi"]
     table = evaluation.contrast_table(scores, evaluation.resampling(run))
@@ -360,7 +359,7 @@ def test_contrasts_of_methods_that_were_not_run_are_left_out(run: store.Run) -> 
 # --- tables of all subjects ---------------------------------------------------------
 
 
-def test_a_gathered_table_names_its_subject_in_front(run: store.Run) -> None:
+def test_a_gathered_table_names_its_subject_in_front(run: Run) -> None:
     for subject in (1, 2):
         table = pd.DataFrame({"x": [subject * 10], "subject": ["wrong"]})
         store.write_table(run.tree.derived(subject) / "t.csv", table, run=run)
@@ -370,14 +369,14 @@ def test_a_gathered_table_names_its_subject_in_front(run: store.Run) -> None:
     assert table["x"].tolist() == [10, 20]
 
 
-def test_a_table_that_one_subject_lacks_is_refused(run: store.Run) -> None:
+def test_a_table_that_one_subject_lacks_is_refused(run: Run) -> None:
     store.write_table(run.tree.derived(1) / "t.csv", pd.DataFrame({"x": [1]}), run=run)
     with pytest.raises(StoreError, match=r"subj02/t\.csv does not exist"):
         evaluation.gather(run, "t.csv")
 
 
 def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
-    run: store.Run, begin: Callable[..., store.Run]
+    run: Run, begin: Callable[..., Run]
 ) -> None:
     for subject in (1, 2):
         for name in ("accuracy", "k_selection", "weights"):
@@ -403,7 +402,7 @@ def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
     assert not evaluation.make_evidence(real, given).in_silico
 
 
-def test_costs_and_times_are_those_of_the_files(run: store.Run) -> None:
+def test_costs_and_times_are_those_of_the_files(run: Run) -> None:
     for stage, extra in (("stage1", {}), ("stage2", {"n_unet_gradients": [3]})):
         rows = {"method": [stage], "nsd_id": [7], "n_unet_evaluations": [2], **extra}
         path = run.tree.derived(1) / f"{stage}.csv"
@@ -445,7 +444,7 @@ def test_every_score_comes_with_its_definition() -> None:
     assert evaluation.with_settings(no_metric) is no_metric
 
 
-def test_the_category_s_expectation_follows_the_captions(run: store.Run) -> None:
+def test_the_category_s_expectation_follows_the_captions(run: Run) -> None:
     # images 81, 7 and 5 show "x", a dog and a dog: each dog has one other of its kind
     # in two, so s = (0 + 1/2 + 1/2) / 3 and the score is s / 2 + 1 - s
     assert evaluation.category_floor(run, 1) == pytest.approx(1 - 1 / 6)
@@ -454,7 +453,7 @@ def test_the_category_s_expectation_follows_the_captions(run: store.Run) -> None
 # --- which subjects are there -------------------------------------------------------
 
 
-def _finish(run: store.Run, subject: int) -> None:
+def _finish(run: Run, subject: int) -> None:
     for name in ("accuracy", "k_selection", "weights", "zero_iterations"):
         path = run.tree.derived(subject) / f"{name}.csv"
         store.write_table(path, pd.DataFrame({"x": [1]}), run=run)
@@ -463,7 +462,7 @@ def _finish(run: store.Run, subject: int) -> None:
 
 
 def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
-    run: store.Run,
+    run: Run,
 ) -> None:
     for subject in (1, 2):
         _finish(run, subject)
@@ -480,7 +479,7 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
 
 
 def test_the_stock_tells_how_many_images_of_how_many_were_reconstructed(
-    run: store.Run,
+    run: Run,
 ) -> None:
     for subject in (1, 2):
         _finish(run, subject)
@@ -497,7 +496,7 @@ def test_the_stock_tells_how_many_images_of_how_many_were_reconstructed(
 
 
 def test_a_run_without_a_finished_subject_is_refused_in_one_sentence(
-    run: store.Run,
+    run: Run,
 ) -> None:
     with pytest.raises(StoreError) as error:
         evaluation.take_stock(run)
@@ -507,7 +506,7 @@ def test_a_run_without_a_finished_subject_is_refused_in_one_sentence(
 # --- pictures -----------------------------------------------------------------------
 
 
-def test_a_gallery_has_the_first_images_under_the_words_given(run: store.Run) -> None:
+def test_a_gallery_has_the_first_images_under_the_words_given(run: Run) -> None:
     words = {"stage2": "two", "truth": "seen", "retrieval": "near"}
     rows = evaluation.gallery(run, 1, words, n=2)
     assert list(rows) == ["two", "seen", "near"]
@@ -516,7 +515,7 @@ def test_a_gallery_has_the_first_images_under_the_words_given(run: store.Run) ->
     np.testing.assert_array_equal(rows["near"], _seen(NEAREST[:2]))
 
 
-def test_a_gallery_of_picked_images_keeps_their_order(run: store.Run) -> None:
+def test_a_gallery_of_picked_images_keeps_their_order(run: Run) -> None:
     words = {"truth": "seen", "stage1": "one", "pixel_ridge": "pixels"}
     rows = evaluation.gallery(run, 1, words, n=2, picked=[5, 81])
     np.testing.assert_array_equal(rows["seen"], _seen(np.array([5, 81])))
@@ -524,20 +523,20 @@ def test_a_gallery_of_picked_images_keeps_their_order(run: store.Run) -> None:
     assert rows["pixels"].shape == (2, 16, 16, 3)
 
 
-def test_a_gallery_of_more_images_than_there_are_shows_all(run: store.Run) -> None:
+def test_a_gallery_of_more_images_than_there_are_shows_all(run: Run) -> None:
     rows = evaluation.gallery(run, 1, {"truth": "seen", "stage1": "one"}, n=12)
     assert [len(images) for images in rows.values()] == [N, N]
 
 
 def test_a_gallery_leaves_out_an_optional_method_that_was_not_run(
-    run: store.Run,
+    run: Run,
 ) -> None:
     words = {"truth": "seen", "stage2_paper": "paper"}
     assert list(evaluation.gallery(run, 1, words, n=2)) == ["seen"]
 
 
 def test_a_shard_s_gallery_shows_its_own_images(
-    run: store.Run, begin: Callable[..., store.Run]
+    run: Run, begin: Callable[..., Run]
 ) -> None:
     words = {"truth": "seen", "stage1": "one", "retrieval": "near"}
     for nsd_id in DECODED[:2]:  # of the other shard, and not made yet
@@ -548,7 +547,7 @@ def test_a_shard_s_gallery_shows_its_own_images(
     np.testing.assert_array_equal(rows["near"], _seen(NEAREST[2:3]))
 
 
-def test_every_subject_has_a_row_below_the_seen_images(run: store.Run) -> None:
+def test_every_subject_has_a_row_below_the_seen_images(run: Run) -> None:
     rows = evaluation.subject_galleries(run, (2, 1), "stage1", n=2)
     assert list(rows) == ["seen image", "subject 2", "subject 1"]
     np.testing.assert_array_equal(rows["subject 2"], _images(2, "stage1", n=N)[:2])

@@ -31,6 +31,7 @@ from scipy.io import savemat
 from minddiff_utils.core import config, store
 from minddiff_utils.core.config import load_profile, project_root
 from minddiff_utils.core.errors import MindDiffError
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 #: Cases of each kind.
@@ -191,13 +192,13 @@ def test_text_put_together_of_yaml_s_pieces_is_read_or_refused(profile: Path) ->
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     monkeypatch.setattr("os.fsync", lambda _: None)
-    return store.start("smoke", subject=1)
+    return start("smoke", subject=1)
 
 
-def _write_arrays(run: store.Run) -> Path:
+def _write_arrays(run: Run) -> Path:
     """Write floats, packed integers, truth, words and a group, with attributes."""
     arrays = {
         "betas": np.arange(60, dtype=np.float32).reshape(6, 10),
@@ -217,7 +218,7 @@ def _read_all(path: Path) -> None:
 
 @pytest.mark.timeout(0 if N_CASES > 1000 else 600)
 def test_a_damaged_artefact_without_a_manifest_is_read_or_refused(
-    run: store.Run,
+    run: Run,
 ) -> None:
     path = _write_arrays(run)
     path.with_name("made.h5.manifest.json").unlink()
@@ -226,7 +227,7 @@ def test_a_damaged_artefact_without_a_manifest_is_read_or_refused(
     assert {"read", "said"} <= set(found.values())
 
 
-def test_a_damaged_artefact_with_its_manifest_is_always_refused(run: store.Run) -> None:
+def test_a_damaged_artefact_with_its_manifest_is_always_refused(run: Run) -> None:
     """No byte may change unnoticed, and HDF5 never sees the file."""
     path = _write_arrays(run)
     sound = path.read_bytes()
@@ -235,7 +236,7 @@ def test_a_damaged_artefact_with_its_manifest_is_always_refused(run: store.Run) 
     assert wrong({c: found[c] for c in found if c not in same}, "said") == {}
 
 
-def test_a_damaged_picture_is_read_or_refused(run: store.Run) -> None:
+def test_a_damaged_picture_is_read_or_refused(run: Run) -> None:
     path = run.tree.root / "made.png"
     image = np.arange(3 * 32 * 32, dtype=np.int64).reshape(32, 32, 3) % 251
     store.write_png(path, image.astype(np.uint8), run=run)
@@ -244,14 +245,14 @@ def test_a_damaged_picture_is_read_or_refused(run: store.Run) -> None:
     assert wrong(found, "read", "said") == {}
 
 
-def test_a_damaged_table_is_read_or_refused(run: store.Run) -> None:
+def test_a_damaged_table_is_read_or_refused(run: Run) -> None:
     path = run.tree.root / "made.csv"
     path.write_text("method,nsd_id,loss\n" + "stage1,12,0.5\n" * 20)
     found = run_cases(path, store.read_table)
     assert wrong(found, "read", "said") == {}
 
 
-def test_a_damaged_manifest_never_stops_a_reader(run: store.Run) -> None:
+def test_a_damaged_manifest_never_stops_a_reader(run: Run) -> None:
     """What it says no more is not believed: the file is not current, or not read."""
     path = run.tree.root / "made.txt"
     store.write_text(path, "made", run=run)

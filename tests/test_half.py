@@ -18,6 +18,8 @@ from minddiff_utils.core import store
 from minddiff_utils.core.config import ModelConfig, load_profile
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.rng import torch_stream
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.run import start as start_run
 from minddiff_utils.evaluation import baselines, pictures
 from minddiff_utils.evaluation.metrics import Condition
 from minddiff_utils.generation import reconstruction
@@ -207,7 +209,7 @@ IDS = np.array([907, 12, 88])
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     small = {
         "subjects": (1,),
@@ -226,7 +228,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
         "stage2.layers_fast": LAYERS,
         "stage2.form_guided": "unet",
     }
-    return store.start("smoke", subject=1, overrides=small)
+    return start_run("smoke", subject=1, overrides=small)
 
 
 @pytest.fixture
@@ -260,7 +262,7 @@ def decoded(weak: Backbone) -> DecodedFeatures:
 
 
 def test_an_image_without_a_number_is_named_in_stage_1_and_the_others_go_on(
-    run: store.Run,
+    run: Run,
     weak: Backbone,
     decoded: DecodedFeatures,
     caplog: pytest.LogCaptureFixture,
@@ -289,7 +291,7 @@ def test_an_image_without_a_number_is_named_in_stage_1_and_the_others_go_on(
 
 @pytest.mark.parametrize("name", ["paper", "released", "fast", "guided", "combined"])
 def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
-    run: store.Run,
+    run: Run,
     weak: Backbone,
     decoded: DecodedFeatures,
     name: Any,
@@ -317,7 +319,7 @@ def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
 
 @pytest.mark.parametrize("name", ["none", "best_of_n", "guided"])
 def test_an_image_without_a_number_is_left_out_of_an_arm_and_named(
-    run: store.Run,
+    run: Run,
     weak: Backbone,
     decoded: DecodedFeatures,
     name: str,
@@ -331,7 +333,7 @@ def test_an_image_without_a_number_is_left_out_of_an_arm_and_named(
 
 
 def test_a_number_that_float32_loses_is_an_error(
-    run: store.Run, weak: Backbone, decoded: DecodedFeatures
+    run: Run, weak: Backbone, decoded: DecodedFeatures
 ) -> None:
     weak._unet.float()
     with pytest.raises(DataError, match="NaN"):
@@ -339,7 +341,7 @@ def test_a_number_that_float32_loses_is_an_error(
 
 
 def test_a_run_without_some_images_ends_by_naming_them(
-    run: store.Run, capsys: pytest.CaptureFixture[str]
+    run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pd.DataFrame(
         {"method": ["stage1", "takagi"], "nsd_id": 12, "finished": [False, False]}

@@ -16,7 +16,7 @@ import pytest
 
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import RunError
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import kernels, runner
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'

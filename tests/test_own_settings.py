@@ -76,7 +76,7 @@ import sys
 from pathlib import Path
 import nbformat
 from minddiff_utils.pipeline import runner
-from minddiff_utils.core.store import Tree
+
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     tree = Tree(root, "smoke", root / "nsd")

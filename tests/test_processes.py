@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from minddiff_utils.core import processes
+from minddiff_utils.core import surroundings
 
 _POOL = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from minddiff_utils.core.processes import end_with_parent
+from minddiff_utils.core.locks import end_with_parent
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=end_with_parent
@@ -44,6 +44,6 @@ def test_peak_memory_is_in_bytes_on_every_system(
     monkeypatch: pytest.MonkeyPatch, system: str, unit: int
 ) -> None:
     usage = SimpleNamespace(ru_maxrss=5000)
-    monkeypatch.setattr(processes.resource, "getrusage", lambda _: usage)
-    monkeypatch.setattr(processes.sys, "platform", system)
-    assert processes.peak_bytes() == 5000 * unit
+    monkeypatch.setattr(surroundings.resource, "getrusage", lambda _: usage)
+    monkeypatch.setattr(surroundings.sys, "platform", system)
+    assert surroundings.peak_bytes() == 5000 * unit

@@ -12,7 +12,7 @@ import pytest
 from minddiff_utils.core import provenance, reach
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.reach import Package
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import runner
 from minddiff_utils.pipeline.runner import GRAPH
 
@@ -96,6 +96,20 @@ def test_a_word_makes_stale_what_reaches_it_and_nothing_else(
         edited(name, old, new)
 
     assert _stale(change, tmp_path) == set(expected.split())
+
+
+def test_the_face_of_the_package_leads_to_the_code_behind_it(package: Package) -> None:
+    names = package.reached("from minddiff_utils import start\nstart('smoke')").names
+    assert names["minddiff_utils.core.run"] > {"start", "Run", "Tree", "fix_threads"}
+    assert "load_profile" in names["minddiff_utils.core.config"]
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, minddiff_utils; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert not {"numpy", "pandas", "pydantic", "torch"} & set(
+        done.stdout.decode().split()
+    )
 
 
 @pytest.mark.parametrize("more", ["# a comment", "LATER = 1"])

@@ -24,6 +24,7 @@ from torch import zeros
 
 from minddiff_utils.core import config, images, store
 from minddiff_utils.core.errors import MindDiffError, read_trouble
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.models import weights
 from minddiff_utils.studies import cost
@@ -105,7 +106,7 @@ def write_nsd(tree: NsdTree) -> dict[str, tuple[Path, Read]]:
     }
 
 
-def write_others(root: Path, run: store.Run) -> dict[str, tuple[Path, Read]]:
+def write_others(root: Path, run: Run) -> dict[str, tuple[Path, Read]]:
     """Write a file of each kind that others than `nsd` read."""
     arrays, table, png = (root / f"made.{end}" for end in ("h5", "csv", "png"))
     store.write_arrays(arrays, {"a": np.arange(3)}, run=run)
@@ -142,7 +143,7 @@ def readers(
     root = tmp_path_factory.mktemp("files")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINDDIFF_ROOT", str(root))
-        run = store.start("smoke", subject=1)
+        run = start("smoke", subject=1)
         yield write_nsd(NsdTree(root / "nsd")) | write_others(root, run)
 
 

@@ -14,6 +14,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.config import DecodingConfig, load_profile
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.decoding import Accuracy, DenseRidge, VoxelSelectedRidge, readout
 from minddiff_utils.decoding.penalties import penalty_table
 from minddiff_utils.decoding.readout import FeatureReadout, VoxelData
@@ -430,13 +431,13 @@ def test_retrieval_does_not_look_at_unselected_features(config: DecodingConfig) 
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    return store.start("smoke", subject=1)
+    return start("smoke", subject=1)
 
 
 def test_decoded_features_come_back_from_the_file_in_their_own_units(
-    config: DecodingConfig, run: store.Run
+    config: DecodingConfig, run: Run
 ) -> None:
     # without noise and with all voxels the decoded feature is the true one
     stored, features = _brain(noise=0.0)
@@ -487,7 +488,7 @@ def test_at_the_size_of_nsd_the_paper_s_decoder_takes_its_fast_solvers() -> None
 
 @pytest.mark.parametrize("decoder", ["voxel_selected", "dense"])
 def test_saved_decoders_restore_the_predictions_of_the_selected_targets(
-    config: DecodingConfig, run: store.Run, decoder: readout.DecoderName
+    config: DecodingConfig, run: Run, decoder: readout.DecoderName
 ) -> None:
     readouts, data = _fit(*_brain(), config, decoder)
     kind = {"voxel_selected": VoxelSelectedRidge, "dense": DenseRidge}[decoder]

@@ -22,6 +22,8 @@ from minddiff_utils.core.config import Stage2Config
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
 from minddiff_utils.core.images import to_uint8
 from minddiff_utils.core.rng import stream, torch_stream
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.run import start as start_run
 from minddiff_utils.generation import batches, reconstruction
 from minddiff_utils.generation.alignment import Latent
 from minddiff_utils.generation.batches import Batch
@@ -51,7 +53,7 @@ SMALL = {
     "stage2.n_steps_fast": 2,
     "stage2.n_iter_paper": 1,
 }
-Start = Callable[..., store.Run]
+Start = Callable[..., Run]
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +68,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
     def starts(
         *, subject: int | None = 1, shard: str = "0/1", notebook: str = "", **over: Any
-    ) -> store.Run:
+    ) -> Run:
         named = {key.replace("__", "."): value for key, value in over.items()}
         overrides = {**SMALL, "subjects": (1, 2), **named}
-        return store.start(
+        return start_run(
             "smoke",
             subject=subject,
             shard=shard,
@@ -101,7 +103,7 @@ def _decoded(backbone: Backbone) -> Arrays:
     return arrays
 
 
-def _write(run: store.Run, arrays: Arrays) -> Path:
+def _write(run: Run, arrays: Arrays) -> Path:
     path = run.tree.derived(1) / "decoded.h5"
     store.write_arrays(path, arrays, run=run)
     return path
@@ -360,7 +362,7 @@ def test_noise_depends_on_subject_and_image_alone(
         c=features.c[:1].expand_as(features.c),
     )
 
-    def images(run: store.Run, order: list[int]) -> npt.NDArray[np.uint8]:
+    def images(run: Run, order: list[int]) -> npt.NDArray[np.uint8]:
         return reconstruction.stage1_images(run, backbone, same.rows(order)).images
 
     first = images(start(models__batch_size=1), [0, 1, 2])
@@ -467,12 +469,12 @@ def n_calls(backbone: Backbone) -> Iterator[Callable[[], int]]:
     handle.remove()
 
 
-def _unfinished(run: store.Run) -> list[Path]:
+def _unfinished(run: Run) -> list[Path]:
     folder = run.tree.derived(1) / "unfinished"
     return sorted(path for path in folder.glob("*.h5"))
 
 
-def _forget(run: store.Run) -> None:
+def _forget(run: Run) -> None:
     """Delete the batches that are done, as if none had been made."""
     shutil.rmtree(run.tree.derived(1) / "batches")
 
@@ -569,7 +571,7 @@ def test_a_damaged_batch_is_made_again(
     assert n_calls() == n // 2
 
 
-def _batches(run: store.Run) -> list[Path]:
+def _batches(run: Run) -> list[Path]:
     return sorted((run.tree.derived(1) / "batches").glob("*.h5"))
 
 
@@ -637,7 +639,11 @@ def test_an_edit_of_the_guided_sampler_makes_stage_2_again_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "name", ["core/store.py", "core/provenance.py", "evaluation/claims/quality.py"]
+    "name",
+    [
+        *("core/store.py", "core/run.py", "core/locks.py", "core/provenance.py"),
+        "evaluation/claims/quality.py",
+    ],
 )
 def test_words_outside_the_images_makers_make_no_batch_again(
     start: Start,
@@ -696,7 +702,7 @@ def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
     other = config.model_copy(update={"lr_z": config.lr_z / 2})
     strange = start(**CUT, stage1__guidance_scale=2.0)
 
-    def align(run: store.Run, config: Stage2Config) -> Aligned:
+    def align(run: Run, config: Stage2Config) -> Aligned:
         return reconstruction.align_images(run, backbone, features, config)
 
     cases = [(run, other), (strange, config)]
@@ -719,7 +725,7 @@ def test_the_paper_s_preset_runs_its_own_number_of_iterations(start: Start) -> N
 # --- shards -------------------------------------------------------------------------
 
 
-def _both(run: store.Run, backbone: Backbone, features: DecodedFeatures) -> list[Made]:
+def _both(run: Run, backbone: Backbone, features: DecodedFeatures) -> list[Made]:
     stage2 = reconstruction.align_images(run, backbone, features, run.profile.stage2)
     return [reconstruction.stage1_images(run, backbone, features), stage2.made]
 
@@ -810,7 +816,7 @@ def test_the_stage_1_table_states_what_each_condition_ran_with(
     assert store.read_table(path)["encode_index"][:4].tolist() == [2, 2, 3, 3]
 
 
-def _align(run: store.Run, backbone: Backbone, features: DecodedFeatures) -> Aligned:
+def _align(run: Run, backbone: Backbone, features: DecodedFeatures) -> Aligned:
     return reconstruction.align_images(run, backbone, features, run.profile.stage2)
 
 
@@ -907,7 +913,7 @@ FIVE = {"data__n_reconstruct": N_IMAGES, "models__batch_size": 1}
 METHODS = ("stage2", "stage2_paper")
 
 
-def _made(run: store.Run, n: int, salt: int = 0) -> Made:
+def _made(run: Run, n: int, salt: int = 0) -> Made:
     """Return fake images of this run's share of the first `n`."""
     ids = IDS[[row for batch in run.batches(n) for row in batch]]
     images = [np.full((8, 8, 3), (i + salt) % 251, np.uint8) for i in ids]
@@ -935,13 +941,13 @@ def _fake_batch(made: Made, row: int) -> Batch:
     )
 
 
-def _fake_aligned(run: store.Run, n: int) -> Aligned:
+def _fake_aligned(run: Run, n: int) -> Aligned:
     made = _made(run, n)
     rows = range(len(made.nsd_id))
     return Aligned(made, tuple(_fake_batch(made, row) for row in rows))
 
 
-def _stage1(run: store.Run, salt: int = 0) -> reconstruction.Finished:
+def _stage1(run: Run, salt: int = 0) -> reconstruction.Finished:
     """Do what notebook 03 does, with fake images."""
     reconstruction.begin_stage(run, "stage1", inputs=[])
     plain = replace(_made(run, N_IMAGES, salt), settings=None)
@@ -950,7 +956,7 @@ def _stage1(run: store.Run, salt: int = 0) -> reconstruction.Finished:
     return reconstruction.finish_stage1(run, made, IDS, inputs=[])
 
 
-def _stage2(run: store.Run) -> reconstruction.Finished:
+def _stage2(run: Run) -> reconstruction.Finished:
     """Do what notebook 04 does, with fake images; its paper's preset on one image."""
     reconstruction.begin_stage(run, "stage2", inputs=[])
     aligned = {
@@ -976,7 +982,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _fresh(start: Start, folder: Path, shard: str, **over: Any) -> store.Run:
+def _fresh(start: Start, folder: Path, shard: str, **over: Any) -> Run:
     run = start(shard=shard, **{**FIVE, **over})
     return replace(run, tree=replace(run.tree, root=folder))
 

@@ -13,6 +13,7 @@ from minddiff_utils.core.config import DecodingConfig
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.images import resize
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run
 from minddiff_utils.decoding.readout import FeatureReadout, VoxelData, fit_readout
 from minddiff_utils.generation import rivals
 from minddiff_utils.generation.diffusion import DiffusionSettings
@@ -129,7 +130,7 @@ def _stored(backbone: Backbone, side: int = 8) -> dict[str, npt.NDArray[Any]]:
     return arrays | {"nsd_id": IDS, "pixel_ridge": pixels}
 
 
-def _path(run: store.Run, arrays: dict[str, npt.NDArray[Any]]) -> Path:
+def _path(run: Run, arrays: dict[str, npt.NDArray[Any]]) -> Path:
     path = run.tree.derived(1) / "decoded_rivals.h5"
     store.write_arrays(path, arrays, run=run)
     return path

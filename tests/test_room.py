@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils.core import store
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.alignment import Keeper
 from minddiff_utils.generation.critic import StructuralTarget
@@ -43,13 +43,13 @@ SMALL = {
 
 
 @pytest.fixture
-def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., store.Run]:
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Give a function that starts a smoke run with tiny models below `tmp_path`."""
 
-    def begins(folder: str = "run", **over: Any) -> store.Run:
+    def begins(folder: str = "run", **over: Any) -> Run:
         monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path / folder))
         given = {key.replace("__", "."): value for key, value in over.items()}
-        return store.start("smoke", subject=1, overrides={**SMALL, **given})
+        return start("smoke", subject=1, overrides={**SMALL, **given})
 
     return begins
 
@@ -160,7 +160,7 @@ def test_what_torch_holds_unused_counts_as_free(
 
 @pytest.mark.parametrize("preset", ["fast", "guided", "combined"])
 def test_fewer_images_at_once_make_the_same_images(
-    begin: Callable[..., store.Run], preset: str
+    begin: Callable[..., Run], preset: str
 ) -> None:
     backbone = tiny_backbone()
     features, made = _features(backbone), []
@@ -202,7 +202,7 @@ def test_parts_of_a_batch_keep_their_own_states_in_one_file() -> None:
 
 
 def test_another_room_finds_the_images_that_were_made(
-    begin: Callable[..., store.Run], monkeypatch: pytest.MonkeyPatch
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone()
     features, run = _features(backbone), begin()
@@ -214,7 +214,7 @@ def test_another_room_finds_the_images_that_were_made(
 
 
 def test_stage_1_passes_in_parts_where_room_is_short(
-    begin: Callable[..., store.Run], monkeypatch: pytest.MonkeyPatch
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone()
     features = _features(backbone)
@@ -226,7 +226,7 @@ def test_stage_1_passes_in_parts_where_room_is_short(
 
 
 def test_memory_that_ran_out_is_one_sentence_with_a_remedy(
-    begin: Callable[..., store.Run], monkeypatch: pytest.MonkeyPatch
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5.56 GiB")

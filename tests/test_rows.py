@@ -19,6 +19,7 @@ from minddiff_utils import features
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks, take
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.evaluation import baselines, metrics, read_stimuli
 from minddiff_utils.generation import rivals
@@ -52,9 +53,9 @@ def counted(rng: np.random.Generator) -> Counted:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    return store.start("smoke", overrides={"subjects": [1]})
+    return start("smoke", overrides={"subjects": [1]})
 
 
 def _responses(n: int) -> Any:
@@ -126,7 +127,7 @@ def test_comparing_pictures_keeps_a_digest_of_each_not_its_bytes(
 
 
 def test_stimuli_are_written_as_they_are_read(
-    counted: Counted, run: store.Run, tmp_path: Path
+    counted: Counted, run: Run, tmp_path: Path
 ) -> None:
     tree: Any = SimpleNamespace(
         stimuli=counted.rows().__getitem__,
@@ -214,7 +215,7 @@ def test_one_method_s_images_are_gone_before_the_next_one_s_are_read(
 
 
 def test_one_image_is_read_without_the_others(
-    counted: Counted, run: store.Run, tmp_path: Path
+    counted: Counted, run: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "stimuli.h5"
     store.write_arrays(
@@ -228,7 +229,7 @@ def test_one_image_is_read_without_the_others(
 
 
 def test_rows_that_are_not_there_or_damaged_later_are_said(
-    counted: Counted, run: store.Run, tmp_path: Path
+    counted: Counted, run: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "stimuli.h5"
     with pytest.raises(StoreError, match="does not exist"):
@@ -245,7 +246,7 @@ def test_rows_that_are_not_there_or_damaged_later_are_said(
 
 
 def test_evaluation_reads_no_image_before_it_scores(
-    counted: Counted, run: store.Run, monkeypatch: pytest.MonkeyPatch
+    counted: Counted, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run.tree.derived(1)
     n = run.profile.data.n_reconstruct

@@ -10,13 +10,14 @@ import pytest
 
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, RunError
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import runner
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 WRITES = (
+    "from minddiff_utils import start\n"
     "from minddiff_utils.core import store\n"
-    "run = store.start(profile)\n"
+    "run = start(profile)\n"
     'store.write_text(run.tree.root / "made" / f"{subject}.txt", "x", run=run)'
 )
 
@@ -296,8 +297,9 @@ def test_jobs_at_the_same_time_see_a_gpu_each(
     monkeypatch.setenv("MINDDIFF_ROOT", str(folder.parent))
     body = (
         "import os, time\n"
+        "from minddiff_utils import start\n"
         "from minddiff_utils.core import store\n"
-        "run = store.start(profile, subject=subject, overrides=overrides)\n"
+        "run = start(profile, subject=subject, overrides=overrides)\n"
         'name, mine = f"{subject}.txt", os.environ["CUDA_VISIBLE_DEVICES"]\n'
         'store.write_text(run.tree.root / "gpu" / name, mine, run=run)\n'
         "deadline = time.time() + 60\n"

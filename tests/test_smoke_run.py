@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils.core import store
 from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.run import Tree
 from minddiff_utils.evaluation.claims import CLAIMS, COLUMNS
 from minddiff_utils.pipeline.runner import GRAPH, make_plan, run_plan
 from tests import faults
@@ -145,7 +145,7 @@ def test_every_cell_can_be_run_twice_with_the_same_files(
     source.mkdir()
     _with_every_cell_twice(source)
     shutil.copytree(smoke.undisturbed, root, symlinks=True)
-    tree = store.Tree(root, "smoke", root / "data" / "smoke" / "nsd")
+    tree = Tree(root, "smoke", root / "data" / "smoke" / "nsd")
     plan = make_plan(load_profile("smoke"), tree, {}, source=source)
     run_plan(plan, n_jobs=1, force=True, say=lambda _: None)
     found, expected = faults.results(root), faults.results(smoke.undisturbed)

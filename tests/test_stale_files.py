@@ -9,7 +9,7 @@ import pytest
 
 from minddiff_utils.core import provenance
 from minddiff_utils.core.config import load_profile
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.fetch.files import wanted
 from minddiff_utils.pipeline import runner
 

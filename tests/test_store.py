@@ -13,19 +13,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils.core import store
+from minddiff_utils.core import locks, store
 from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import ConfigError, StoreError
+from minddiff_utils.core.locks import alone, locked, sweep
+from minddiff_utils.core.run import Run, start
 from tests import faults
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    return store.start("smoke", subject=1)
+    return start("smoke", subject=1)
 
 
-def test_arrays_and_strings_come_back_as_they_were(run: store.Run) -> None:
+def test_arrays_and_strings_come_back_as_they_were(run: Run) -> None:
     path = run.tree.derived(1) / "a.h5"
     numbers = np.arange(3000, dtype=np.float32).reshape(50, 60)
     store.write_arrays(path, {"x/y": numbers, "s": ["ä", "b"]}, run=run, attrs={"k": 2})
@@ -35,7 +37,7 @@ def test_arrays_and_strings_come_back_as_they_were(run: store.Run) -> None:
     assert store.read_attrs(path)["k"] == 2
 
 
-def test_the_same_arrays_give_the_same_bytes(run: store.Run) -> None:
+def test_the_same_arrays_give_the_same_bytes(run: Run) -> None:
     arrays = {"x": np.arange(5000.0), "s": ["one", "two"]}
     first, second = run.tree.derived(1) / "a.h5", run.tree.derived(1) / "b.h5"
     store.write_arrays(first, arrays, run=run)
@@ -43,7 +45,7 @@ def test_the_same_arrays_give_the_same_bytes(run: store.Run) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_changed_input_or_a_damaged_artefact_is_not_current(run: store.Run) -> None:
+def test_a_changed_input_or_a_damaged_artefact_is_not_current(run: Run) -> None:
     source, path = run.tree.root / "in.txt", run.tree.root / "out.txt"
     source.write_text("1")
     store.write_text(path, "made", run=run, inputs=[source])
@@ -55,14 +57,14 @@ def test_a_changed_input_or_a_damaged_artefact_is_not_current(run: store.Run) ->
     assert not store.is_current(path, run=run, inputs=[source])
 
 
-def test_a_failed_write_leaves_nothing_behind(run: store.Run) -> None:
+def test_a_failed_write_leaves_nothing_behind(run: Run) -> None:
     path = run.tree.root / "x.h5"
     with pytest.raises(TypeError):
         store.write_arrays(path, {"x": np.array([{}], dtype=object)}, run=run)
     assert list(run.tree.root.iterdir()) == []
 
 
-def test_missing_and_damaged_files_are_said_in_a_sentence(run: store.Run) -> None:
+def test_missing_and_damaged_files_are_said_in_a_sentence(run: Run) -> None:
     path = run.tree.root / "x.h5"
     with pytest.raises(StoreError, match="does not exist"):
         store.read_arrays(path)
@@ -71,14 +73,14 @@ def test_missing_and_damaged_files_are_said_in_a_sentence(run: store.Run) -> Non
         store.read_arrays(path)
 
 
-def test_an_absent_name_is_named(run: store.Run) -> None:
+def test_an_absent_name_is_named(run: Run) -> None:
     path = run.tree.root / "x.h5"
     store.write_arrays(path, {"x": np.zeros(2)}, run=run)
     with pytest.raises(StoreError, match="lacks y"):
         store.read_arrays(path, ["y"])
 
 
-def test_a_table_has_markdown_and_latex_twins_with_the_profile(run: store.Run) -> None:
+def test_a_table_has_markdown_and_latex_twins_with_the_profile(run: Run) -> None:
     path = run.tree.tables / "t.csv"
     store.write_table(path, pd.DataFrame({"a_b": [0.5]}), run=run, caption="C")
     assert store.read_table(path)["a_b"].tolist() == [0.5]
@@ -86,7 +88,7 @@ def test_a_table_has_markdown_and_latex_twins_with_the_profile(run: store.Run) -
     assert r"a\_b" in path.with_suffix(".tex").read_text()
 
 
-def test_png_round_trip_and_wrong_images_are_refused(run: store.Run) -> None:
+def test_png_round_trip_and_wrong_images_are_refused(run: Run) -> None:
     path = run.tree.root / "i.png"
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     store.write_png(path, image, run=run)
@@ -96,26 +98,26 @@ def test_png_round_trip_and_wrong_images_are_refused(run: store.Run) -> None:
 
 
 @pytest.mark.parametrize("shard", ["2/2", "a/b", "1", "-1/2", "0/0", "²/3"])
-def test_wrong_shards_are_refused(run: store.Run, shard: str) -> None:
+def test_wrong_shards_are_refused(run: Run, shard: str) -> None:
     with pytest.raises(ConfigError, match="INDEX/COUNT"):
-        store.start("smoke", shard=shard)
+        start("smoke", shard=shard)
 
 
-def test_a_subject_outside_the_profile_is_refused(run: store.Run) -> None:
+def test_a_subject_outside_the_profile_is_refused(run: Run) -> None:
     with pytest.raises(ConfigError, match="subject 8"):
-        store.start("smoke", subject=8)
+        start("smoke", subject=8)
 
 
 # --- shards -------------------------------------------------------------------------
 
 
-def sharded(shard: str, **over: int) -> store.Run:
+def sharded(shard: str, **over: int) -> Run:
     """Return a run of 7 images in batches of 2, so of 4 batches."""
     overrides = {"data.n_reconstruct": 7, "models.batch_size": 2, **over}
-    return store.start("smoke", subject=1, shard=shard, overrides=overrides)
+    return start("smoke", subject=1, shard=shard, overrides=overrides)
 
 
-def test_shards_share_out_the_batches_of_the_whole_run(run: store.Run) -> None:
+def test_shards_share_out_the_batches_of_the_whole_run(run: Run) -> None:
     assert sharded("0/1").batches(7) == [[0, 1], [2, 3], [4, 5], [6]]
     assert sharded("0/3").batches(7) == [[0, 1], [6]]
     assert sharded("1/3").batches(7) == [[2, 3]]
@@ -124,19 +126,19 @@ def test_shards_share_out_the_batches_of_the_whole_run(run: store.Run) -> None:
 
 
 @pytest.mark.parametrize("shard", ["0/5", "4/5", "0/99"])
-def test_a_shard_that_gets_no_batch_is_refused(run: store.Run, shard: str) -> None:
+def test_a_shard_that_gets_no_batch_is_refused(run: Run, shard: str) -> None:
     with pytest.raises(ConfigError, match="7 images in batches of 2 make 1 to 4"):
         sharded(shard)
 
 
-def test_only_a_whole_run_writes_the_figure_of_all_images(run: store.Run) -> None:
+def test_only_a_whole_run_writes_the_figure_of_all_images(run: Run) -> None:
     assert sharded("0/1").figure_stem("f") == run.tree.figures / "f"
     part = sharded("1/2").figure_stem("f")
     assert part == run.tree.figures / "parts" / "f.1-of-2"
     assert sharded("1/2").whole().figure_stem("f") == run.tree.figures / "f"
 
 
-def test_parts_come_back_in_order_once_all_are_there(run: store.Run) -> None:
+def test_parts_come_back_in_order_once_all_are_there(run: Run) -> None:
     path = run.tree.derived(1) / "t.csv"
     source = run.tree.root / "in.txt"
     source.write_text("1")
@@ -155,7 +157,7 @@ def test_parts_come_back_in_order_once_all_are_there(run: store.Run) -> None:
     assert store.read_parts(path, run=sharded("0/3"), inputs=[source]) is None
 
 
-def test_a_missing_shard_is_named_by_whoever_reads(run: store.Run) -> None:
+def test_a_missing_shard_is_named_by_whoever_reads(run: Run) -> None:
     path = run.tree.derived(1) / "stage1.csv"
     for index in (0, 2):
         part = sharded(f"{index}/4")
@@ -166,7 +168,7 @@ def test_a_missing_shard_is_named_by_whoever_reads(run: store.Run) -> None:
     assert 'shard = "1/4", or minddiff run with --shards 4' in str(error.value)
 
 
-def test_parts_that_nobody_put_together_are_not_read_either(run: store.Run) -> None:
+def test_parts_that_nobody_put_together_are_not_read_either(run: Run) -> None:
     path = run.tree.derived(1) / "trajectories.h5"
     for shard in ("0/2", "1/2"):
         store.write_part(path, {"x": np.zeros(1)}, run=sharded(shard), inputs=[])
@@ -175,7 +177,7 @@ def test_parts_that_nobody_put_together_are_not_read_either(run: store.Run) -> N
 
 
 def test_what_another_profile_made_is_discarded_with_its_twins_and_parts(
-    run: store.Run,
+    run: Run,
 ) -> None:
     path = run.tree.derived(1) / "stage1.csv"
     table = pd.DataFrame({"x": [1]})
@@ -190,16 +192,16 @@ def test_what_another_profile_made_is_discarded_with_its_twins_and_parts(
 
 
 def test_a_lock_keeps_a_second_process_out_until_the_first_is_done(
-    run: store.Run,
+    run: Run,
 ) -> None:
     folder = run.tree.root / "locked"
     order: list[str] = []
 
     def second() -> None:
-        with store.locked(folder):
+        with locked(folder):
             order.append("second")
 
-    with store.locked(folder):
+    with locked(folder):
         other = threading.Thread(target=second)  # its own open file: its own lock
         other.start()
         other.join(timeout=0.2)
@@ -213,7 +215,7 @@ def test_a_lock_keeps_a_second_process_out_until_the_first_is_done(
 
 
 def test_the_same_bytes_again_leave_the_file_and_its_time_alone(
-    run: store.Run,
+    run: Run,
 ) -> None:
     path = run.tree.root / "out.txt"
     store.write_text(path, "made", run=run)
@@ -226,16 +228,14 @@ def test_the_same_bytes_again_leave_the_file_and_its_time_alone(
 
 
 @pytest.mark.parametrize("content", [b"", b"no png"])
-def test_a_damaged_picture_is_said_in_a_sentence(
-    run: store.Run, content: bytes
-) -> None:
+def test_a_damaged_picture_is_said_in_a_sentence(run: Run, content: bytes) -> None:
     path = run.tree.root / "i.png"
     path.write_bytes(content)
     with pytest.raises(StoreError, match="damaged"):
         store.read_png(path)
 
 
-def test_a_cut_off_picture_is_said_in_a_sentence(run: store.Run) -> None:
+def test_a_cut_off_picture_is_said_in_a_sentence(run: Run) -> None:
     path = run.tree.root / "i.png"
     image = np.arange(3 * 64 * 64, dtype=np.int64).reshape(64, 64, 3) % 251
     store.write_png(path, image.astype(np.uint8), run=run)
@@ -245,7 +245,7 @@ def test_a_cut_off_picture_is_said_in_a_sentence(run: store.Run) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3,4\n", b"\xff\xfe\x00a"])
-def test_a_damaged_table_is_said_in_a_sentence(run: store.Run, content: bytes) -> None:
+def test_a_damaged_table_is_said_in_a_sentence(run: Run, content: bytes) -> None:
     path = run.tree.root / "t.csv"
     path.write_bytes(content)
     with pytest.raises(StoreError, match="damaged"):
@@ -254,7 +254,7 @@ def test_a_damaged_table_is_said_in_a_sentence(run: store.Run, content: bytes) -
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
 def test_a_damaged_manifest_makes_its_artefact_stale_and_stops_no_reader(
-    run: store.Run, content: str
+    run: Run, content: str
 ) -> None:
     source, path = run.tree.root / "in.txt", run.tree.root / "out.txt"
     store.write_text(source, "1", run=run)
@@ -267,7 +267,7 @@ def test_a_damaged_manifest_makes_its_artefact_stale_and_stops_no_reader(
 
 
 def test_an_input_that_is_gone_is_not_stood_in_for_by_its_manifest(
-    run: store.Run,
+    run: Run,
 ) -> None:
     source, path = run.tree.root / "in.txt", run.tree.root / "out.txt"
     store.write_text(source, "1", run=run)
@@ -278,7 +278,7 @@ def test_an_input_that_is_gone_is_not_stood_in_for_by_its_manifest(
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (4, 4, 1)])
 def test_images_of_other_than_three_channels_are_refused(
-    run: store.Run, shape: tuple
+    run: Run, shape: tuple
 ) -> None:
     with pytest.raises(StoreError, match="uint8"):
         store.write_png(run.tree.root / "i.png", np.zeros(shape, np.uint8), run=run)
@@ -289,15 +289,15 @@ def test_models_lie_where_the_profile_says(
 ) -> None:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     shipped = project_root() / "data" / "models"
-    assert store.start("smoke").tree.models == shipped  # the root has none
+    assert start("smoke").tree.models == shipped  # the root has none
     (tmp_path / "data" / "models").mkdir(parents=True)
-    assert store.start("smoke").tree.models == tmp_path / "data" / "models"
+    assert start("smoke").tree.models == tmp_path / "data" / "models"
     elsewhere = {"models.path": str(tmp_path / "of mine")}
-    assert store.start("smoke", overrides=elsewhere).tree.models == tmp_path / "of mine"
+    assert start("smoke", overrides=elsewhere).tree.models == tmp_path / "of mine"
 
 
 def test_a_table_s_twins_can_show_it_in_columns_or_be_left_out(
-    run: store.Run, tmp_path: Path
+    run: Run, tmp_path: Path
 ) -> None:
     path, table = tmp_path / "t.csv", pd.DataFrame({"x": [0.123456]})
     store.write_table(path, table, run=run, printed=pd.DataFrame({"x": ["in words"]}))
@@ -311,16 +311,16 @@ def test_a_table_s_twins_can_show_it_in_columns_or_be_left_out(
 def test_a_second_run_in_the_same_folder_is_refused_in_one_sentence(
     tmp_path: Path,
 ) -> None:
-    with store.alone(tmp_path / "data"):
-        with pytest.raises(StoreError) as error, store.alone(tmp_path / "data"):
+    with alone(tmp_path / "data"):
+        with pytest.raises(StoreError) as error, alone(tmp_path / "data"):
             pass
         said = str(error.value)
         assert f"process {os.getpid()}" in said
         assert said.endswith(".")
         assert "\n" not in said
-        with store.alone(tmp_path / "other"):
+        with alone(tmp_path / "other"):
             pass
-    with store.alone(tmp_path / "data"):  # free again
+    with alone(tmp_path / "data"):  # free again
         pass
 
 
@@ -329,9 +329,10 @@ def test_a_second_run_in_the_same_folder_is_refused_in_one_sentence(
 _FILL = """
 import numpy as np
 from pathlib import Path
-from minddiff_utils.core import store
+from minddiff_utils import start
+from minddiff_utils.core import locks, store
 from minddiff_utils.core.errors import StoreError
-run = store.start("smoke", subject=1)
+run = start("smoke", subject=1)
 noise = np.random.default_rng(0).integers(0, 256, (9 * 2**20,), np.uint8)
 for name, array in (
     ("a1", np.ones(2**18, np.float32)),
@@ -383,7 +384,7 @@ def test_what_killed_writers_left_is_swept_away_and_nothing_else(
     old = tmp_path / ".e.h5.another-machine.1.part"
     old.write_bytes(b"1")
     os.utime(old, (0, 0))
-    store.sweep(tmp_path)
+    sweep(tmp_path)
     stay = {name for name, stays in names.items() if stays}
     assert {path.name for path in tmp_path.iterdir()} == stay
 
@@ -403,7 +404,7 @@ def test_a_sweep_leaves_whatever_no_writer_of_ours_has_named(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(b"mine")
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / ".folder.of.7.part").mkdir()
-    store.sweep(tmp_path)
+    sweep(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {*names, ".folder.of.7.part"}
 
@@ -425,50 +426,50 @@ def _refuse(code: int) -> Callable[..., None]:
 def test_a_disk_without_locks_keeps_a_second_run_out_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(store.fcntl, "flock", _refuse(code))
-    with store.alone(tmp_path):
+    monkeypatch.setattr(locks.fcntl, "flock", _refuse(code))
+    with alone(tmp_path):
         refused = pytest.raises(StoreError, match="Another run")
-        with refused as error, store.alone(tmp_path):
+        with refused as error, alone(tmp_path):
             pass
         assert f"process {os.getpid()} on " in str(error.value)
-    with store.alone(tmp_path):  # free again
+    with alone(tmp_path):  # free again
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".run.lock"]
 
 
 def test_a_disk_without_locks_makes_the_second_process_wait(
-    run: store.Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
+    monkeypatch.setattr(locks.fcntl, "flock", _refuse(errno.ENOSYS))
     test_a_lock_keeps_a_second_process_out_until_the_first_is_done(run)
 
 
 def test_without_locks_a_dead_process_of_this_host_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
+    monkeypatch.setattr(locks.fcntl, "flock", _refuse(errno.ENOSYS))
     code = (
         "import errno, os; from pathlib import Path\n"
-        "from minddiff_utils.core import store\n"
+        "from minddiff_utils.core import locks\n"
         "def no(*_): raise OSError(errno.ENOSYS, 'no locks')\n"
-        "store.fcntl.flock = no\n"
-        f"with store.alone(Path({str(tmp_path)!r})): os._exit(0)\n"
+        "locks.fcntl.flock = no\n"
+        f"with locks.alone(Path({str(tmp_path)!r})): os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / ".run.lock.held").exists()  # else this test shows nothing
-    with store.alone(tmp_path):
+    with alone(tmp_path):
         pass
 
 
 def test_without_locks_a_long_wait_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store.fcntl, "flock", _refuse(errno.ENOSYS))
-    monkeypatch.setattr(store, "_SAY_SO_S", 0.05)
+    monkeypatch.setattr(locks.fcntl, "flock", _refuse(errno.ENOSYS))
+    monkeypatch.setattr(locks, "_SAY_SO_S", 0.05)
     marker = tmp_path / ".lock.held"
     marker.write_text("12\nanother-host\n")
     threading.Timer(0.5, marker.unlink).start()
-    with store.locked(tmp_path):
+    with locked(tmp_path):
         pass
     assert str(marker) in caplog.text
 
@@ -476,16 +477,16 @@ def test_without_locks_a_long_wait_names_the_file(
 # --- where the responses come from ----------------------------------------------------
 
 
-def _folder_of_nsd(run: store.Run, *, marked: bool) -> None:
+def _folder_of_nsd(run: Run, *, marked: bool) -> None:
     """Put a folder in NSD's layout where the run reads it, or change its mark."""
     (run.tree.nsd / "nsddata").mkdir(parents=True, exist_ok=True)
     mark = run.tree.nsd / "IN_SILICO.txt"
     mark.write_text("made up") if marked else mark.unlink(missing_ok=True)
 
 
-def _prepare(profile: str, subject: int) -> store.Run:
+def _prepare(profile: str, subject: int) -> Run:
     """Write a subject's responses as notebook 01 does."""
-    run = store.start(profile, subject=subject, notebook="01_data_prep")
+    run = start(profile, subject=subject, notebook="01_data_prep")
     path = run.tree.derived(subject) / "responses.h5"
     store.write_arrays(path, {"betas": np.zeros(2)}, run=run)
     return run
@@ -494,12 +495,12 @@ def _prepare(profile: str, subject: int) -> store.Run:
 @pytest.mark.parametrize("profile", ["smoke", "demo", "nsd"])
 @pytest.mark.parametrize("marked", [True, False])
 def test_the_mark_of_the_data_decides_the_label_under_every_profile(
-    run: store.Run, monkeypatch: pytest.MonkeyPatch, profile: str, marked: bool
+    run: Run, monkeypatch: pytest.MonkeyPatch, profile: str, marked: bool
 ) -> None:
     monkeypatch.setenv("MINDDIFF_NSD_ROOT", str(run.tree.nsd))
     _folder_of_nsd(run, marked=marked)
     subject = _prepare(profile, 1).subject
-    later = store.start(profile, subject=subject, notebook="04_stage2")
+    later = start(profile, subject=subject, notebook="04_stage2")
     assert ("in-silico" in later.label) == marked
     assert later.origin == ("in silico" if marked else "measured")
     path = later.tree.tables / "t.csv"
@@ -510,35 +511,33 @@ def test_the_mark_of_the_data_decides_the_label_under_every_profile(
 
 
 def test_the_label_changes_when_the_data_are_prepared_again_and_not_before(
-    run: store.Run,
+    run: Run,
 ) -> None:
     _folder_of_nsd(run, marked=True)
     _prepare("smoke", 1)
     _folder_of_nsd(run, marked=False)
-    first = store.start("smoke", subject=1, notebook="01_data_prep")
+    first = start("smoke", subject=1, notebook="01_data_prep")
     assert first.origin == "measured"  # what it reads now
-    assert store.start("smoke", subject=1, notebook="03_stage1").origin == "in silico"
+    assert start("smoke", subject=1, notebook="03_stage1").origin == "in silico"
     _prepare("smoke", 1)
-    assert store.start("smoke", subject=1, notebook="03_stage1").origin == "measured"
+    assert start("smoke", subject=1, notebook="03_stage1").origin == "measured"
 
 
 def test_subjects_of_both_kinds_are_said_to_be_mixed(
-    run: store.Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINDDIFF_NSD_ROOT", str(run.tree.nsd))
     for subject, marked in ((1, True), (2, False)):
         _folder_of_nsd(run, marked=marked)
         _prepare("demo", subject)
-    mixed = store.start("demo", notebook="06_figures")
+    mixed = start("demo", notebook="06_figures")
     assert mixed.origin == "mixed"
     assert "measured and in-silico" in mixed.label
     for subject, origin in ((1, "in silico"), (2, "measured"), (5, "measured")):
-        own = store.start("demo", subject=subject, notebook="02_decoding")
+        own = start("demo", subject=subject, notebook="02_decoding")
         assert own.origin == origin
 
 
-def test_an_empty_folder_says_nothing_of_the_data(run: store.Run) -> None:
+def test_an_empty_folder_says_nothing_of_the_data(run: Run) -> None:
     run.tree.nsd.mkdir(parents=True)
-    assert store.start("smoke", subject=1, notebook="01_data_prep").origin == (
-        "in silico"
-    )
+    assert start("smoke", subject=1, notebook="01_data_prep").origin == "in silico"

@@ -16,6 +16,8 @@ from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.run import start as start_run
 from minddiff_utils.evaluation import resampling
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.alignment import AlignmentSettings
@@ -44,7 +46,7 @@ SMALL = {
     "study.n_images": 3,
     "study.n_images_pilot": 2,
 }
-Start = Callable[..., store.Run]
+Start = Callable[..., Run]
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     backbone = tiny_backbone()
     for subject in (1, 2):
-        run = store.start("smoke", subject=subject, overrides=SMALL)
+        run = start_run("smoke", subject=subject, overrides=SMALL)
         folder = run.tree.derived(subject)
         rng = stream(0, "tests", "study", subject)
         images = rng.integers(0, 256, size=(3, 64, 64, 3)).astype(np.uint8)
@@ -64,8 +66,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         for name in ("decoded.h5", "decoded_validation.h5"):
             store.write_arrays(folder / name, _features(backbone, rng), run=run)
 
-    def starts(subject: int | None = 1, **over: Any) -> store.Run:
-        return store.start("smoke", subject=subject, overrides={**SMALL, **over})
+    def starts(subject: int | None = 1, **over: Any) -> Run:
+        return start_run("smoke", subject=subject, overrides={**SMALL, **over})
 
     return starts
 

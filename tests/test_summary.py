@@ -12,6 +12,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.config import AREAS
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.reporting import summary
 
 IDS = np.array([40, 7, 300])
@@ -21,10 +22,10 @@ OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.n_iter": 3}
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> store.Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     monkeypatch.setattr("os.fsync", lambda _: None)  # hundreds of files, none to keep
-    return store.start("smoke", overrides=OVERRIDES)
+    return start("smoke", overrides=OVERRIDES)
 
 
 def _image(value: int) -> npt.NDArray[np.uint8]:
@@ -35,7 +36,7 @@ def _image(value: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.fixture
-def subject_folder(run: store.Run) -> Path:
+def subject_folder(run: Run) -> Path:
     """Write what the panels of subject 1 are made of; every value tells its origin."""
     folder = run.tree.derived(1)
     images = np.stack([_image(k) for k in range(3)])
@@ -70,9 +71,7 @@ def subject_folder(run: store.Run) -> Path:
     return folder
 
 
-def test_panels_are_the_first_test_image_s_own(
-    run: store.Run, subject_folder: Path
-) -> None:
+def test_panels_are_the_first_test_image_s_own(run: Run, subject_folder: Path) -> None:
     panels = summary.method_panels(run, 1)
     np.testing.assert_array_equal(panels.seen, _image(1))
     for k, method in enumerate(METHODS):
@@ -82,7 +81,7 @@ def test_panels_are_the_first_test_image_s_own(
 
 
 def test_panels_of_a_stage_that_was_not_run_are_refused(
-    run: store.Run, subject_folder: Path
+    run: Run, subject_folder: Path
 ) -> None:
     (run.tree.stage_dir(1, "stage2") / "7.png").unlink()
     with pytest.raises(StoreError, match="holds 0 of 1 images"):
@@ -90,7 +89,7 @@ def test_panels_of_a_stage_that_was_not_run_are_refused(
 
 
 def test_panels_without_trajectories_are_refused(
-    run: store.Run, subject_folder: Path
+    run: Run, subject_folder: Path
 ) -> None:
     (subject_folder / "trajectories.h5").unlink()
     with pytest.raises(StoreError, match=r"trajectories\.h5 does not exist"):
@@ -98,7 +97,7 @@ def test_panels_without_trajectories_are_refused(
 
 
 def test_weights_are_relative_to_their_mean_over_voxels(
-    run: store.Run, subject_folder: Path
+    run: Run, subject_folder: Path
 ) -> None:
     maps = summary.weight_maps(run, 1)
     found = {words: values.tolist() for words, values in maps.values.items()}
@@ -113,16 +112,16 @@ def test_weights_are_relative_to_their_mean_over_voxels(
 
 
 def test_the_lowest_layer_is_that_of_the_profile(
-    run: store.Run, subject_folder: Path
+    run: Run, subject_folder: Path
 ) -> None:
     overrides = {**OVERRIDES, "features.clip_layers": (2, 3)}
-    other = store.start("smoke", overrides=overrides)
+    other = start("smoke", overrides=overrides)
     lowest = summary.weight_maps(other, 1).values["lowest CLIP layer"]
     np.testing.assert_allclose(lowest, np.arange(4) / 1.5, rtol=1e-15)  # one division
 
 
 def test_weights_that_are_all_zero_are_refused_in_one_sentence(
-    run: store.Run, subject_folder: Path
+    run: Run, subject_folder: Path
 ) -> None:
     path = subject_folder / "decoders.h5"
     weights = store.read_arrays(path) | {"z/voxel_weight": np.zeros(4)}
@@ -155,7 +154,7 @@ PRINTED = ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding", "T5_cos
 LEFT = ("accuracy", "k_selection", "weights", "zero_iterations")
 
 
-def _leave_subject(run: store.Run, subject: int) -> None:
+def _leave_subject(run: Run, subject: int) -> None:
     """Write what a finished subject leaves; only the images of the gallery matter."""
     folder = run.tree.derived(subject)
     images = np.stack([_image(k) for k in range(3)])
@@ -193,7 +192,7 @@ def _leave_subject(run: store.Run, subject: int) -> None:
 
 
 @pytest.fixture
-def finished(run: store.Run) -> store.Run:
+def finished(run: Run) -> Run:
     """Write the figures and tables of a finished run."""
     rng = stream(4, "tests")
     for name in FIGURES:
@@ -224,7 +223,7 @@ def finished(run: store.Run) -> store.Run:
 
 
 def test_the_report_shows_every_figure_once_and_every_table(
-    finished: store.Run,
+    finished: Run,
 ) -> None:
     page = summary.build_report(finished, MAPS)
     pictures = len(summary.GALLERY) * 2
@@ -239,7 +238,7 @@ def test_the_report_shows_every_figure_once_and_every_table(
 
 
 def test_the_report_begins_with_the_claims_and_links_the_notebooks(
-    finished: store.Run,
+    finished: Run,
 ) -> None:
     finished.tree.notebooks.mkdir(parents=True)
     (finished.tree.notebooks / "05_evaluation.ipynb").write_text("{}")
@@ -251,14 +250,14 @@ def test_the_report_begins_with_the_claims_and_links_the_notebooks(
 
 
 def test_a_missing_subject_is_said_and_the_report_is_of_the_others(
-    finished: store.Run,
+    finished: Run,
 ) -> None:
     store.discard(finished.tree.derived(1) / "stage2.csv")
     page = summary.build_report(finished, MAPS)
     assert "<dd>5</dd>" in page
 
 
-def test_the_report_says_which_run_made_it(finished: store.Run) -> None:
+def test_the_report_says_which_run_made_it(finished: Run) -> None:
     page = summary.build_report(finished, MAPS)
     profile = finished.profile
     assert finished.label in page
@@ -270,7 +269,7 @@ def test_the_report_says_which_run_made_it(finished: store.Run) -> None:
 
 
 def test_without_surfaces_a_note_takes_the_place_of_the_maps(
-    finished: store.Run,
+    finished: Run,
 ) -> None:
     for name in ("cortex_flat", "cortex_inflated"):
         store.write_figure(finished.tree.figures / name, None, run=finished)
@@ -284,7 +283,7 @@ def test_without_surfaces_a_note_takes_the_place_of_the_maps(
 
 
 def test_maps_of_another_subject_are_said_to_be_that_subject_s(
-    finished: store.Run,
+    finished: Run,
 ) -> None:
     maps = summary.CorticalMaps(1, note="Subject 5 is not shown.")
     page = summary.build_report(finished, maps)
@@ -303,7 +302,7 @@ class _NoSurfaces:
     ("lacking", "shown"), [((), 5), ((5,), 1), ((5, 1), None), ((1,), 5)]
 )
 def test_the_first_subject_with_surfaces_is_shown_on_the_cortex(
-    run: store.Run,
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
     lacking: tuple[int, ...],
     shown: int | None,
@@ -326,7 +325,7 @@ def test_the_first_subject_with_surfaces_is_shown_on_the_cortex(
     assert bool(maps.note) == bool(before)
 
 
-def test_the_same_run_gives_the_same_page(finished: store.Run) -> None:
+def test_the_same_run_gives_the_same_page(finished: Run) -> None:
     pages = [summary.build_report(finished, MAPS) for _ in range(2)]
     assert pages[0] == pages[1]
 
@@ -340,9 +339,7 @@ def test_the_same_run_gives_the_same_page(finished: store.Run) -> None:
         "claims.csv",
     ],
 )
-def test_a_report_of_less_than_all_is_refused_by_name(
-    finished: store.Run, lost: str
-) -> None:
+def test_a_report_of_less_than_all_is_refused_by_name(finished: Run, lost: str) -> None:
     (finished.tree.figures / lost).unlink()
     with pytest.raises(StoreError) as error:
         summary.build_report(finished, MAPS)
@@ -378,7 +375,7 @@ def test_galleries_show_only_images_that_every_subject_saw() -> None:
 
 
 def test_marked_failures_come_with_the_seen_and_the_made_image(
-    finished: store.Run,
+    finished: Run,
 ) -> None:
     points = pd.DataFrame(
         {"method": "stage2", "nsd_id": IDS[1:], "place": [0, 1], "subject": "5"}

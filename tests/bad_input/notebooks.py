@@ -1,7 +1,7 @@
 """What a notebook's file may have wrong; `test_runner` tries the parameters cell."""
 
 from minddiff_utils.core.config import load_profile
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.runner import make_plan
 
 from .case import Case

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from minddiff_utils.core import store
+from minddiff_utils.core.locks import alone, locked
+from minddiff_utils.core.run import start
 
 from .case import Act, Case
 from .world import PROFILE, Damage, World, a_file_for_its_folder, a_folder, holds
@@ -29,13 +31,13 @@ def draw(world: World) -> None:
 
 def begin(world: World) -> None:
     """Begin a run, as `minddiff run` does."""
-    with store.alone(world.root / "data" / PROFILE):
+    with alone(world.root / "data" / PROFILE):
         pass
 
 
 def share(world: World) -> None:
     """Wait for the other shards, as notebooks 03 and 04 do."""
-    with store.locked(world.derived):
+    with locked(world.derived):
         pass
 
 
@@ -50,7 +52,7 @@ def elsewhere(world: World) -> None:
     """Ask for the claims of a root that is a file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINDDIFF_ROOT", str(world.root / "rates.json"))
-        run = store.start(PROFILE)
+        run = start(PROFILE)
         store.read_table(run.tree.figures / "claims.csv")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from minddiff_utils.core import store
+from minddiff_utils.core.run import start
 
 from .case import Act, Case
 from .world import World
@@ -10,7 +10,7 @@ from .world import World
 
 def starts(**parameters: Any) -> Act:
     def act(_: World) -> object:
-        return store.start(**({"profile": "smoke"} | parameters))
+        return start(**({"profile": "smoke"} | parameters))
 
     return act
 

@@ -24,6 +24,7 @@ from scipy.io import loadmat, savemat
 
 from minddiff_utils.core import store
 from minddiff_utils.core.config import SimulationConfig, project_root
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.insilico import brain as cerebral
 from minddiff_utils.insilico import writer
 from minddiff_utils.reporting import figures
@@ -78,9 +79,9 @@ class World:
     def figures(self) -> Path:
         return self.root / "figures" / PROFILE
 
-    def start(self, subject: int | None = 1) -> store.Run:
+    def start(self, subject: int | None = 1) -> Run:
         """Begin a notebook's run on this folder (MINDDIFF_ROOT must say so)."""
-        return store.start(PROFILE, subject=subject, overrides=self.overrides)
+        return start(PROFILE, subject=subject, overrides=self.overrides)
 
     def play(self, notebook: str, *, last: int | None = None) -> None:
         """Run the code of a real notebook here, its cells in order, figures left out.

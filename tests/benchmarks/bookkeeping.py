@@ -24,8 +24,9 @@ from typing import Any
 AIM = 0.02
 #: What keeps the books: module of `minddiff_utils`, owner in it, names.
 BOOKS = (
-    ("core.provenance", "", ("digest_file", "digest_json", "digest_paths", "describe")),
-    ("core.store", "", ("_write", "_read_manifest", "_input_digest", "is_intact")),
+    ("core.provenance", "", ("digest_file", "digest_json", "digest_paths")),
+    ("core.provenance", "", ("describe", "input_digest", "read_manifest")),
+    ("core.store", "", ("_write", "is_intact")),
     ("generation.batches", "Recipe", ("facts", "path")),
 )
 #: Tells the process that runs a notebook where to write what it found.
@@ -137,7 +138,7 @@ def seconds_of_records(folder: Path) -> float:
 def measure(profile_name: str, subjects: list[int], folder: Path) -> dict[str, Any]:
     """Run all notebooks in `folder`; return seconds by notebook, and the share."""
     from minddiff_utils.core.config import load_profile, project_root
-    from minddiff_utils.core.store import Tree
+    from minddiff_utils.core.run import Tree
     from minddiff_utils.pipeline.runner import make_plan
 
     overrides = {"subjects": subjects}

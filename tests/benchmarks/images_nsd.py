@@ -77,12 +77,12 @@ def run_of(root: Path) -> Any:
     """Return a run whose artefacts lie below `root`, of one subject."""
     import os
 
-    from minddiff_utils.core import store
+    from minddiff_utils.core.run import start
 
     os.environ["MINDDIFF_ROOT"] = str(root)
     sizes = json.loads((root / "sizes.json").read_text())
     over = {"subjects": [1], "data.n_reconstruct": sizes["n_test"]}
-    return store.start("nsd", subject=1, overrides=over)
+    return start("nsd", subject=1, overrides=over)
 
 
 def prepare(root: Path) -> None:
@@ -215,7 +215,7 @@ def measure(root: Path, name: str) -> dict[str, float]:
 
 def main() -> None:
     """Measure, or do one step of a measurement."""
-    from minddiff_utils.core.processes import peak_bytes
+    from minddiff_utils.core.surroundings import peak_bytes
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="for 3 GB; temporary by default")

@@ -30,8 +30,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.processes import peak_bytes
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.surroundings import peak_bytes
 from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import N_TRIALS, NsdTree
 

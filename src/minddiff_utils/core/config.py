@@ -411,7 +411,7 @@ class Profile(_Frozen):
     def label(self, origin: Origin | None = None) -> str:
         """Return the words every figure and table carries: profile, data and models.
 
-        `origin` is the data's own word (`store.Run.origin`), as any profile may be
+        `origin` is the data's own word (`Run.origin`), as any profile may be
         given any data; without one, the profile's own data are meant.
         """
         origin = origin or self.usual_origin

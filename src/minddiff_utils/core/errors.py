@@ -1,13 +1,13 @@
 """The one exception tree and the argument checks every module shares.
 
-A message is one sentence: what was given, what is allowed, what to do. Place in the
-flow: layer 0, imported by everything, imports nothing of ours.
+A message is one sentence: what was given, what is allowed, what to do.
 """
 
 import errno
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "check_shape",
     "read_trouble",
     "system_words",
+    "writing",
 ]
 
 
@@ -108,6 +109,19 @@ def system_words(error: OSError | RuntimeError) -> str:
     if not isinstance(error, OSError):
         raise error
     return error.strerror or " ".join(str(error).split())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of writing to `path` into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # the latter while HDF5 closes a file
+        reason = system_words(error)
+        raise StoreError(
+            f"{path} could not be written ({reason}): free space or mend permissions "
+            "there, then run the same command again."
+        ) from error
 
 
 #: Where the system names its own number: HDF5, Python and Rust.

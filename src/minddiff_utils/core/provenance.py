@@ -1,8 +1,8 @@
 """What made this: the facts a manifest records beside every artefact.
 
 A key is a hash of everything that can change an artefact's bytes: its inputs, the part
-of the profile it depends on, and the source of the code that made it. Place in the
-flow: layer 2; `store` writes the manifests.
+of the profile it depends on, and the source of the code that made it. `store` writes
+the manifests.
 """
 
 import hashlib
@@ -27,7 +27,10 @@ __all__ = [
     "digest_file",
     "digest_json",
     "digest_of",
+    "input_digest",
+    "manifest_path",
     "origin_of",
+    "read_manifest",
     "stamp",
     "stamps",
     "versions",
@@ -209,3 +212,36 @@ def describe(notebook: str = "") -> dict[str, Any]:
         "versions": versions(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+# --- what a manifest states ---------------------------------------------------------
+
+
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest of the artefact at `path` lies."""
+    return path.with_name(path.name + ".manifest.json")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of an artefact; empty where it cannot be read."""
+    try:
+        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # nested beyond Python's depth
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def input_digest(path: Path) -> str:
+    """Return a file's digest, from its manifest where that can be read.
+
+    A large file without one, such as betas, is known by size and time: to read it for
+    its digest would take as long as to read it.
+    """
+    if not path.is_file():
+        return "absent"
+    try:
+        text = manifest_path(path).read_text(encoding="utf-8")
+        return str(json.loads(text)["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        small = path.stat().st_size < SMALL_BYTES
+        return digest_file(path) if small else stamp(path)

@@ -29,7 +29,7 @@ _DEFINES = (
 #: Calls that import by a name made at run time.
 _DYNAMIC = ("import_module", "__import__")
 #: How a package's stub imports from the modules of the package.
-_RELATIVE = re.compile(r"^from \.(\w+) import", re.MULTILINE)
+_RELATIVE = re.compile(r"^from \.([\w.]+) import", re.MULTILINE)
 #: In the place of a name: everything in the module.
 _ALL = "*"
 

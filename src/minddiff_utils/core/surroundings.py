@@ -2,11 +2,13 @@
 
 A run gives the same bytes on every account: what it starts sees variables, a home and a
 working folder of the project, not those by which a user sets up plotting, notebooks or
-numerical libraries. Ctrl-C, too, is for the run alone. Place in the flow: layer 1.
+numerical libraries. Ctrl-C, too, is for the run alone. The GPUs that it may use and the
+memory that it has held are told here, too.
 """
 
 import multiprocessing
 import os
+import resource
 import signal
 import site
 import sys
@@ -18,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from minddiff_utils.core.errors import MindDiffError, RunError
+from minddiff_utils.core.errors import ConfigError, MindDiffError, RunError
 
 __all__ = [
     "DETERMINISTIC",
@@ -27,7 +29,9 @@ __all__ = [
     "interrupts_held",
     "only",
     "own_variables",
+    "peak_bytes",
     "settled",
+    "visible_gpus",
 ]
 
 #: Environment variables that cuBLAS must have found at its start to repeat its sums.
@@ -225,3 +229,36 @@ def _end_children(over: threading.Event) -> None:
         for process in multiprocessing.active_children():
             process.kill()
         over.wait(0.1)
+
+
+def visible_gpus(n_jobs: int) -> list[str]:
+    """Return this machine's GPUs, as `CUDA_VISIBLE_DEVICES` names them: one per job.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer than `n_jobs`.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        import torch
+
+        gpus = [str(index) for index in range(torch.cuda.device_count())]
+    else:
+        gpus = [name.strip() for name in named.split(",") if name.strip()]
+    if len(gpus) < n_jobs:
+        raise ConfigError(
+            f"--jobs is {n_jobs}, but each job needs a GPU of its own and this machine"
+            f" shows {len(gpus)}: lower --jobs, or use --engine dask with --scheduler"
+            " or --cluster."
+        )
+    return gpus
+
+
+def peak_bytes(who: int = resource.RUSAGE_SELF) -> int:
+    """Return the most memory that this process, or one of its children, has held.
+
+    `who` as in `resource.getrusage`, whose unit is bytes on macOS and KiB elsewhere.
+    """
+    held = resource.getrusage(who).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024

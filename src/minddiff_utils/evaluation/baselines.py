@@ -16,6 +16,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.config import Stage2Config
 from minddiff_utils.core.errors import DataError, StoreError, check_choice, check_shape
 from minddiff_utils.core.rows import Images, in_blocks
+from minddiff_utils.core.run import Tree
 from minddiff_utils.evaluation.metrics import Condition
 
 __all__ = [
@@ -222,7 +223,7 @@ def _lost(folder: Path, method: str) -> list[int]:
 
 
 def conditions(
-    tree: store.Tree,
+    tree: Tree,
     subject: int,
     truth: Condition,
     made: Mapping[str, Images],

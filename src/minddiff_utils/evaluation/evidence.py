@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from minddiff_utils.core import store
+from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.claims import Evidence
 from minddiff_utils.evaluation.metrics import METRICS, category_only_two_way
 from minddiff_utils.evaluation.pictures import rows_of, wanted_ids
@@ -23,7 +24,7 @@ __all__ = [
 
 
 def make_evidence(
-    run: store.Run,
+    run: Run,
     made: Mapping[str, pd.DataFrame],
     *,
     subjects: Sequence[int] | None = None,
@@ -50,7 +51,7 @@ def make_evidence(
     return Evidence(tables, in_silico=in_silico, profile=run.profile.name)
 
 
-def category_floor(run: store.Run, subject: int) -> float:
+def category_floor(run: Run, subject: int) -> float:
     """Return the two-way score of a reconstruction that carries the category alone.
 
     The category of an image is the set of object names in its captions.

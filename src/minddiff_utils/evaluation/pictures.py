@@ -13,6 +13,7 @@ import numpy.typing as npt
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import Rows
+from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.baselines import read_condition
 from minddiff_utils.evaluation.metrics import Condition
 from minddiff_utils.generation.rivals import read_rivals
@@ -55,7 +56,7 @@ class Stimuli:
     drawn: Rows
 
 
-def read_stimuli(run: store.Run, subject: int) -> Stimuli:
+def read_stimuli(run: Run, subject: int) -> Stimuli:
     """Read the true images of one subject.
 
     Raises
@@ -107,7 +108,7 @@ def _strangers(folder: Path) -> StoreError:
     )
 
 
-def test_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:
+def test_ids(run: Run, subject: int) -> npt.NDArray[np.int64]:
     """Return the images of the subject's test set, as rows of `Stimuli.test`."""
     folder = run.tree.derived(subject)
     nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
@@ -115,7 +116,7 @@ def test_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:
     return np.asarray(nsd_id[split == "test"], np.int64)
 
 
-def wanted_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:
+def wanted_ids(run: Run, subject: int) -> npt.NDArray[np.int64]:
     """Return the images to reconstruct, (n,), in order."""
     path = run.tree.derived(subject) / "decoded.h5"
     found = store.read_arrays(path, ["nsd_id"])["nsd_id"]
@@ -123,7 +124,7 @@ def wanted_ids(run: store.Run, subject: int) -> npt.NDArray[np.int64]:
 
 
 def gallery(
-    run: store.Run,
+    run: Run,
     subject: int,
     methods: Mapping[str, str],
     *,
@@ -176,7 +177,7 @@ def _in_place(made: Condition, nsd_id: npt.NDArray[np.int64]) -> Images:
 
 
 def subject_galleries(
-    run: store.Run,
+    run: Run,
     subjects: Sequence[int],
     method: str,
     *,

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from minddiff_utils.core import store
 from minddiff_utils.core.images import to_torch, to_uint8
-from minddiff_utils.core.processes import end_with_parent
+from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Rows, take
+from minddiff_utils.core.run import Run, fix_threads
 from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
 from minddiff_utils.evaluation.baselines import (
     CEILINGS,
@@ -92,7 +92,7 @@ class Models:
     perception: Embedders = field(default_factory=dict)
 
 
-def load_models(run: store.Run) -> Models:
+def load_models(run: Run) -> Models:
     """Load the models of the run's profile, and the networks whose weights are there.
 
     Raises
@@ -109,7 +109,7 @@ def load_models(run: store.Run) -> Models:
 
 
 def score_subject(
-    run: store.Run, subject: int, models: Models
+    run: Run, subject: int, models: Models
 ) -> tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]:
     """Score every method of one subject; also embed all of its true test images.
 
@@ -148,7 +148,7 @@ def score_subject(
 
 
 def _made_here(
-    run: store.Run, subject: int, stimuli: Stimuli, backbone: Backbone
+    run: Run, subject: int, stimuli: Stimuli, backbone: Backbone
 ) -> dict[str, Rows]:
     """Return the images of the methods that need no generator, made when read."""
     truth, size = stimuli.truth, run.profile.models.batch_size
@@ -176,24 +176,24 @@ _Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
 
 
 def _score_each(
-    run: store.Run, subjects: Sequence[int], load: Callable[[store.Run], Models]
+    run: Run, subjects: Sequence[int], load: Callable[[Run], Models]
 ) -> dict[int, _Scored]:
     """Score some subjects in this process."""
     models = load(run)
     return {subject: score_subject(run, subject, models) for subject in subjects}
 
 
-def _score_in(run: store.Run, subjects: Sequence[int]) -> dict[int, _Scored]:
+def _score_in(run: Run, subjects: Sequence[int]) -> dict[int, _Scored]:
     """Score some subjects in a process of their own."""
-    store.fix_threads(run)
+    fix_threads(run)
     return _score_each(run, subjects, load_models)
 
 
 def score_subjects(
-    run: store.Run,
+    run: Run,
     subjects: Sequence[int],
     *,
-    load: Callable[[store.Run], Models] | None = None,
+    load: Callable[[Run], Models] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score subjects, on a CPU as many at once as there are cores.
 
@@ -251,7 +251,7 @@ def _references(
 
 
 def _score_at_once(
-    run: store.Run, subjects: Sequence[int], n_workers: int
+    run: Run, subjects: Sequence[int], n_workers: int
 ) -> dict[int, _Scored]:
     context = multiprocessing.get_context("spawn")  # torch and forks do not mix
     with ProcessPoolExecutor(
@@ -262,7 +262,7 @@ def _score_at_once(
         return {s: scored for task in tasks for s, scored in task.result().items()}
 
 
-def resampling(run: store.Run) -> Resampling:
+def resampling(run: Run) -> Resampling:
     """Return the draws and streams of the profile."""
     config = run.profile.evaluation
     return Resampling(

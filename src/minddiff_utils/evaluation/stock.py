@@ -14,6 +14,7 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.pictures import wanted_ids
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 
-def check_complete(run: store.Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
+def check_complete(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
     """Refuse images of some shards, or of a run for other images."""
     for stage in ("stage1", "stage2"):
         path = run.tree.derived(subject) / f"{stage}.csv"
@@ -93,7 +94,7 @@ _NEEDED = (
 )
 
 
-def take_stock(run: store.Run) -> Stock:
+def take_stock(run: Run) -> Stock:
     """Tell finished subjects from missing and half-finished ones.
 
     Raises
@@ -123,9 +124,7 @@ def take_stock(run: store.Run) -> Stock:
     return Stock(n_images, missing)
 
 
-def gather(
-    run: store.Run, name: str, subjects: Sequence[int] | None = None
-) -> pd.DataFrame:
+def gather(run: Run, name: str, subjects: Sequence[int] | None = None) -> pd.DataFrame:
     """Return a table that each subject has, with the column `subject` in front.
 
     `subjects`: default all of the profile.
@@ -139,7 +138,7 @@ def gather(
     return pd.concat(tables, ignore_index=True)
 
 
-def gather_costs(run: store.Run, subjects: Sequence[int] | None = None) -> pd.DataFrame:
+def gather_costs(run: Run, subjects: Sequence[int] | None = None) -> pd.DataFrame:
     """Return what each image cost under each method: U-Net evaluations and gradients.
 
     Stage 1 has no gradients; its column is NaN.
@@ -149,7 +148,7 @@ def gather_costs(run: store.Run, subjects: Sequence[int] | None = None) -> pd.Da
     return pd.concat([part.reindex(columns=columns) for part in parts])
 
 
-def notebook_seconds(run: store.Run) -> pd.DataFrame:
+def notebook_seconds(run: Run) -> pd.DataFrame:
     """Return the wall time of every notebook that the runner has recorded.
 
     Columns notebook (without subject and shard) and seconds; empty where the notebooks

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile, Stage2Config
+from minddiff_utils.core.run import Run
 from minddiff_utils.decoding import select_best
 from minddiff_utils.generation.diffusion import DiffusionSettings
 from minddiff_utils.generation.reconstruction import (
@@ -104,7 +104,7 @@ def ablation_methods(profile: Profile) -> dict[str, str]:
 
 
 def cells_without_clip(
-    run: store.Run, backbone: Backbone, decoded: DecodedFeatures
+    run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> dict[str, Made]:
     """Return the cells of the factorial that notebook 03 does not make anyway."""
     first = _first(run, decoded)
@@ -115,7 +115,7 @@ def cells_without_clip(
     }
 
 
-def _first(run: store.Run, decoded: DecodedFeatures) -> DecodedFeatures:
+def _first(run: Run, decoded: DecodedFeatures) -> DecodedFeatures:
     n = min(run.profile.ablation.n_images, len(decoded.nsd_id))
     return decoded.rows(range(n))
 
@@ -141,7 +141,7 @@ def with_k(
 
 
 def ablation_images(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     decoded: DecodedFeatures,
     r_cv: Mapping[int, npt.NDArray[np.floating]],

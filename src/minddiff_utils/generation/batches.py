@@ -26,6 +26,7 @@ import torch
 from minddiff_utils.core import provenance, rng, store
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_uint8
+from minddiff_utils.core.run import Run, network_files
 from minddiff_utils.generation.alignment import AlignmentResult, Keeper
 from minddiff_utils.models import Backbone, load_backbone
 
@@ -139,14 +140,14 @@ _MODELS = (load_backbone, rng.torch_stream)
 #: Hand on what a recipe states by its value, and keep the files.
 _CARRIES = tuple(
     f"minddiff_utils.core.{name}"
-    for name in ("config", "errors", "provenance", "reach", "store")
+    for name in ("config", "errors", "locks", "provenance", "reach", "run", "store")
 )
 
 
 @cache
 def _weights(models: Path, backbone: str) -> dict[str, str]:
     """Return the digests of the networks' files: a copy of them is the same network."""
-    files = store.network_files(models, backbone)
+    files = network_files(models, backbone)
     return {str(p.relative_to(models)): provenance.digest_file(p) for p in files}
 
 
@@ -171,7 +172,7 @@ class Recipe:
     tensors: Sequence[torch.Tensor]
     make: Callable[..., Arrays]
 
-    def facts(self, run: store.Run) -> dict[str, Any]:
+    def facts(self, run: Run) -> dict[str, Any]:
         """Return what stands in the place of profile and code in the file's key."""
         digest = hashlib.sha256()
         for tensor in self.tensors:
@@ -188,12 +189,12 @@ class Recipe:
             "code": provenance.digest_of(*_MODELS, self.make, without=_CARRIES),
         }
 
-    def path(self, run: store.Run, folder: str) -> Path:
+    def path(self, run: Run, folder: str) -> Path:
         """Return the file in `folder` of the subject, named after all facts."""
         name = f"{self.nsd_id[0]}_{provenance.digest_json(self.facts(run))}.h5"
         return run.tree.derived(subject_of(run)) / folder / name
 
-    def keeper(self, run: store.Run) -> Keeper:
+    def keeper(self, run: Run) -> Keeper:
         """Return what keeps the state of a batch that takes hours while it is made."""
         path, facts = self.path(run, _UNFINISHED), self.facts(run)
 
@@ -207,16 +208,14 @@ class Recipe:
         return Keeper(load, save, _KEEP_EVERY)
 
 
-def subject_of(run: store.Run) -> int:
+def subject_of(run: Run) -> int:
     """Return the run's subject; raise ConfigError where it has none."""
     if run.subject is None:
         raise ConfigError("Images belong to a subject: start the run with one.")
     return run.subject
 
 
-def made_once(
-    run: store.Run, recipe: Recipe, /, **given: Any
-) -> dict[str, npt.NDArray[Any]]:
+def made_once(run: Run, recipe: Recipe, /, **given: Any) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays that `recipe.make` gives, from an earlier run's file if whole.
 
     `given` are the arguments of `recipe.make`. A file that is damaged is made again.

@@ -28,6 +28,7 @@ from minddiff_utils.core.config import DecodingConfig, Profile
 from minddiff_utils.core.errors import DataError, StoreError, check_shape
 from minddiff_utils.core.images import resize, to_torch
 from minddiff_utils.core.rows import Rows, in_blocks
+from minddiff_utils.core.run import Run
 from minddiff_utils.decoding.readout import (
     FeatureReadout,
     VoxelData,
@@ -231,7 +232,7 @@ def _with(
 
 
 def rival_images(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     decoded: DecodedFeatures,
     rivals: Rivals,
@@ -263,7 +264,7 @@ def rival_images(
 
 
 def brain_diffuser_style(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     decoded: DecodedFeatures,
     rivals: Rivals,

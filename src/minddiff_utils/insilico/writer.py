@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 
 from minddiff_utils.core.config import SimulationConfig, project_root
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.core.processes import end_with_parent
+from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico import anatomy as anatomical

@@ -25,7 +25,8 @@ from minddiff_utils.core.entry import (
 )
 from minddiff_utils.core.entry import say as _say
 from minddiff_utils.core.errors import ConfigError, DataError, check_exists
-from minddiff_utils.core.store import Tree, expected_origin, read_table, start
+from minddiff_utils.core.run import Tree, expected_origin, start
+from minddiff_utils.core.store import read_table
 from minddiff_utils.pipeline.runner import (
     Engine,
     Job,

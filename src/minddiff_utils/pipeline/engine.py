@@ -23,9 +23,8 @@ import distributed
 
 from minddiff_utils.core.config import parse_yaml
 from minddiff_utils.core.errors import ConfigError, RunError, check_choice
-from minddiff_utils.core.processes import visible_gpus
 from minddiff_utils.core.reading import reading
-from minddiff_utils.core.surroundings import interrupts_held, settled
+from minddiff_utils.core.surroundings import interrupts_held, settled, visible_gpus
 from minddiff_utils.pipeline.runner import Job, Plan, Result, Say, Workers, process_died
 from minddiff_utils.pipeline.worker import order_of, run_order
 

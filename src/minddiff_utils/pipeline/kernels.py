@@ -32,7 +32,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from minddiff_utils.core.processes import end_with_parent
+from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.surroundings import environment
 
 __all__ = [

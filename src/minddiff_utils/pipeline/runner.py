@@ -24,21 +24,16 @@ import nbformat
 from minddiff_utils.core import provenance
 from minddiff_utils.core.config import Profile, project_root
 from minddiff_utils.core.errors import ConfigError, RunError, system_words
-from minddiff_utils.core.processes import peak_bytes, visible_gpus
+from minddiff_utils.core.locks import alone, sweep
 from minddiff_utils.core.reading import reading
-from minddiff_utils.core.store import (
-    Tree,
-    alone,
-    expected_origin,
-    judge_files,
-    network_files,
-    sweep,
-)
+from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
 from minddiff_utils.core.surroundings import (
     ended_if_cut_off,
     environment,
     interrupts_held,
+    peak_bytes,
     settled,
+    visible_gpus,
 )
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline import kernels

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from minddiff_utils import __version__
-from minddiff_utils.core import provenance, store
+from minddiff_utils.core import provenance
 from minddiff_utils.core.errors import MindDiffError
+from minddiff_utils.core.locks import locked
+from minddiff_utils.core.run import Tree
 from minddiff_utils.core.surroundings import own_variables
 from minddiff_utils.pipeline.runner import (
     Job,
@@ -105,14 +107,14 @@ def _obey(order: Mapping[str, Any]) -> Result:
     if problem:
         return Result(job.name, 0.0, 0.0, f"{socket.gethostname()} {problem}")
     # a worker that was given up may still be at it: wait, and take what it made
-    with store.locked(tree.notebooks / ".locks" / job.name):
+    with locked(tree.notebooks / ".locks" / job.name):
         done = finished_since(job, tree, order["record"])
         return done or execute(job, tree, source)
 
 
-def _tree(facts: Mapping[str, str | None]) -> store.Tree:
+def _tree(facts: Mapping[str, str | None]) -> Tree:
     models = facts["models_root"]
-    return store.Tree(
+    return Tree(
         root=Path(facts["root"] or ""),
         profile_name=facts["profile_name"] or "",
         nsd=Path(facts["nsd"] or ""),
@@ -120,9 +122,7 @@ def _tree(facts: Mapping[str, str | None]) -> store.Tree:
     )
 
 
-def _difference(
-    order: Mapping[str, Any], job: Job, tree: store.Tree, source: Path
-) -> str:
+def _difference(order: Mapping[str, Any], job: Job, tree: Tree, source: Path) -> str:
     """Return in what this machine differs from the one that gave the order."""
     here = (__version__, provenance.code_digest())
     there = (order["package"], order["code"])

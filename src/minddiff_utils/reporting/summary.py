@@ -14,6 +14,7 @@ import pandas as pd
 from minddiff_utils.core import provenance, store
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.images import encode_png
+from minddiff_utils.core.run import Run
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.evaluation import gallery, take_stock
 from minddiff_utils.evaluation.metrics import METRICS
@@ -163,7 +164,7 @@ def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
 
 
 def marked_pairs(
-    run: store.Run, subject: int, points: pd.DataFrame
+    run: Run, subject: int, points: pd.DataFrame
 ) -> dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
     """Return seen image and reconstruction of the images marked as failures.
 
@@ -178,7 +179,7 @@ def marked_pairs(
     return {i: (rows["seen"][k], rows["made"][k]) for k, i in enumerate(marked)}
 
 
-def method_panels(run: store.Run, subject: int) -> MethodPanels:
+def method_panels(run: Run, subject: int) -> MethodPanels:
     """Return the pictures and curves of a subject's first test image.
 
     Raises
@@ -202,7 +203,7 @@ def method_panels(run: store.Run, subject: int) -> MethodPanels:
     )
 
 
-def weight_maps(run: store.Run, subject: int) -> CorticalData:
+def weight_maps(run: Run, subject: int) -> CorticalData:
     """Return each voxel's weight over the mean: c, z and the lowest CLIP layer.
 
     Raises
@@ -251,9 +252,7 @@ class CorticalMaps:
     note: str = ""
 
 
-def cortical_maps(
-    run: store.Run, tree: NsdTree, subjects: Sequence[int]
-) -> CorticalMaps:
+def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalMaps:
     """Return the maps of the first subject whose surfaces can be read.
 
     Surfaces and transforms are optional files of NSD: without them there is a note.
@@ -280,9 +279,7 @@ def cortical_maps(
 # --- the report -----------------------------------------------------------------------
 
 
-def _figures(
-    run: store.Run, subject: int, captions: Mapping[str, str]
-) -> list[FigureItem]:
+def _figures(run: Run, subject: int, captions: Mapping[str, str]) -> list[FigureItem]:
     items = []
     for pattern, words in captions.items():
         name = pattern.format(subject=subject)
@@ -293,12 +290,12 @@ def _figures(
     return items
 
 
-def _table(run: store.Run, name: str, caption: str) -> TableItem:
+def _table(run: Run, name: str, caption: str) -> TableItem:
     table = store.read_table(run.tree.tables / f"{name}.csv")
     return TableItem(name, table.drop(columns="profile", errors="ignore"), caption)
 
 
-def _printed(run: store.Run, name: str, caption: str) -> TableItem:
+def _printed(run: Run, name: str, caption: str) -> TableItem:
     """Return a table as its Markdown twin prints it: intervals in the cells."""
     path = run.tree.tables / f"{name}.md"
     try:
@@ -316,13 +313,13 @@ def _printed(run: store.Run, name: str, caption: str) -> TableItem:
     return TableItem(name, pd.DataFrame(rows[1:], columns=rows[0]), caption)
 
 
-def _ledger(run: store.Run) -> TableItem:
+def _ledger(run: Run) -> TableItem:
     columns = ["claim", "statement", "verdict", "profile"]
     ledger = store.read_table(run.tree.figures / "claims.csv", columns)
     return TableItem("claims", ledger.drop(columns="profile"), "The claims ledger.")
 
 
-def _gallery(run: store.Run, subject: int) -> GalleryItem:
+def _gallery(run: Run, subject: int) -> GalleryItem:
     """Return the comparison gallery, picture by picture."""
     scores = store.read_table(run.tree.tables / "scores.csv")
     picks = pick_for_gallery(subject, scores)
@@ -336,7 +333,7 @@ def _gallery(run: store.Run, subject: int) -> GalleryItem:
     return GalleryItem("systems", pictures, columns, caption, picks.rule)
 
 
-def _links(run: store.Run) -> list[LinkItem]:
+def _links(run: Run) -> list[LinkItem]:
     """Return links to the executed notebooks and to the tables and claims."""
     names = {path.name for path in run.tree.notebooks.glob("*.ipynb")}
     names.add("06_figures.ipynb")  # this one is written when it has ended
@@ -348,7 +345,7 @@ def _links(run: store.Run) -> list[LinkItem]:
     return [*notebooks, *tables, LinkItem("claims.csv", "claims.csv")]
 
 
-def _methods(run: store.Run) -> list[tuple[str, str]]:
+def _methods(run: Run) -> list[tuple[str, str]]:
     """Return the settings that a reader asks for, from the profile."""
     profile = run.profile
     stage1, stage2, decoding = profile.stage1, profile.stage2, profile.decoding
@@ -376,7 +373,7 @@ def _methods(run: store.Run) -> list[tuple[str, str]]:
     ]
 
 
-def _score_tables(run: store.Run) -> list[TableItem]:
+def _score_tables(run: Run) -> list[TableItem]:
     return [
         _printed(run, "T1_comparison", "T1. Every method: first subject, and all."),
         _table(run, "floors", "What knowing nothing scores."),
@@ -389,14 +386,14 @@ def _score_tables(run: store.Run) -> list[TableItem]:
     ]
 
 
-def _cortex(run: store.Run, maps: CorticalMaps) -> Section:
+def _cortex(run: Run, maps: CorticalMaps) -> Section:
     """Return the section of the cortical maps; without any it says why."""
     drawn = [] if maps.subject is None else _figures(run, maps.subject, _CORTEX)
     return Section("On the cortex", [maps.note] if maps.note else (), (), drawn)
 
 
 def _sections(
-    run: store.Run, subject: int, ledger: TableItem, maps: CorticalMaps
+    run: Run, subject: int, ledger: TableItem, maps: CorticalMaps
 ) -> list[Section]:
     def drawn(captions: Mapping[str, str]) -> list[FigureItem]:
         return _figures(run, subject, captions)
@@ -432,7 +429,7 @@ def _sections(
     ]
 
 
-def build_report(run: store.Run, maps: CorticalMaps) -> str:
+def build_report(run: Run, maps: CorticalMaps) -> str:
     """Return the report page of a finished run as self-contained HTML.
 
     Parameters

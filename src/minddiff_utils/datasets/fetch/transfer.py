@@ -16,7 +16,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
-from minddiff_utils.core.store import locked
+from minddiff_utils.core.locks import locked
 from minddiff_utils.datasets.fetch.bucket import (
     TROUBLE,
     http_status,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError, StoreError, check_choice
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation.critic import StructuralTarget
 from minddiff_utils.models import Backbone
 
@@ -101,7 +102,7 @@ class DecodedFeatures:
 _NAMED = 20
 
 
-def chosen_words(run: store.Run, path: Path) -> str:
+def chosen_words(run: Run, path: Path) -> str:
     """Return which of a subject's test images are reconstructed, and why not all.
 
     Parameters

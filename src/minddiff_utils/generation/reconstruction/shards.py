@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
+from minddiff_utils.core.locks import locked
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation.batches import subject_of
 from minddiff_utils.generation.reconstruction.stage1 import Made
 from minddiff_utils.generation.reconstruction.stage2 import Aligned, Arrays
@@ -34,7 +36,7 @@ _FILES = {
 
 
 def begin_stage(
-    run: store.Run, stage: Literal["stage1", "stage2"], *, inputs: Sequence[Path]
+    run: Run, stage: Literal["stage1", "stage2"], *, inputs: Sequence[Path]
 ) -> None:
     """Delete a stage's tables that are of another run, before images change below them.
 
@@ -42,7 +44,7 @@ def begin_stage(
     be those that `finish_stage1` or `finish_stage2` is given.
     """
     folder = run.tree.derived(subject_of(run))
-    with store.locked(folder):
+    with locked(folder):
         for name in _FILES[stage]:
             store.discard_stale(folder / name, run=run, inputs=inputs)
 
@@ -61,13 +63,13 @@ class Finished:
         As `trajectory_arrays`; empty for stage 1.
     """
 
-    run: store.Run
+    run: Run
     tables: Mapping[str, pd.DataFrame]
     trajectories: Arrays
 
 
 def finish_stage1(
-    run: store.Run,
+    run: Run,
     made: Mapping[str, Made],
     nsd_id: npt.NDArray[np.int64],
     *,
@@ -89,7 +91,7 @@ def finish_stage1(
 
 
 def finish_stage2(
-    run: store.Run,
+    run: Run,
     aligned: Mapping[str, Aligned],
     still: pd.DataFrame,
     nsd_id: npt.NDArray[np.int64],
@@ -117,7 +119,7 @@ def _finish(
     """Write a share; where all shares are there, write and return the whole."""
     run = share.run
     folder = run.tree.derived(subject_of(run))
-    with store.locked(folder):  # else two last shards could each miss the other
+    with locked(folder):  # else two last shards could each miss the other
         whole: Finished | None = share
         if not run.is_whole:
             _write_share(share, folder, inputs)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_uint8
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation.batches import Recipe, finished_images, made_once
 from minddiff_utils.generation.diffusion import (
     DiffusionSettings,
@@ -75,13 +75,13 @@ class Made:
         return whole if self.finished is None else self.finished
 
 
-def noise_generators(run: store.Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
+def noise_generators(run: Run, nsd_id: Sequence[int]) -> list[torch.Generator]:
     """Return one stream of noise per image, named by subject and image."""
     return [run.torch_stream("noise", run.subject or 0, int(i)) for i in nsd_id]
 
 
 def stage1_images(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     *,
@@ -124,7 +124,7 @@ def stage1_images(
 
 
 def _first_images(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     settings: DiffusionSettings | None,
@@ -142,7 +142,7 @@ def _first_images(
 
 def _diffuse(
     *,
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     settings: DiffusionSettings,

@@ -18,6 +18,7 @@ import torch
 from minddiff_utils.core import store
 from minddiff_utils.core.config import Stage2Config
 from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation.alignment import (
     AlignmentResult,
     Keeper,
@@ -74,7 +75,7 @@ class Aligned:
 
 
 def align_images(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     config: Stage2Config,
@@ -111,7 +112,7 @@ def align_images(
 
 
 def _aligned(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     settings: Stage2Settings,
@@ -134,7 +135,7 @@ def _aligned(
 
 def _made_batch(
     *,
-    inputs: tuple[store.Run, Backbone, DecodedFeatures, Stage2Settings],
+    inputs: tuple[Run, Backbone, DecodedFeatures, Stage2Settings],
     diffusion: DiffusionSettings,
     keeper: Keeper,
     n_shown: int,
@@ -145,7 +146,7 @@ def _made_batch(
 
 
 def align_batch(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     settings: Stage2Settings,
@@ -212,7 +213,7 @@ def _keepers(
 
 
 def _align(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     settings: Stage2Settings,
     diffusion: DiffusionSettings,
@@ -233,7 +234,7 @@ def _align(
 
 
 def zero_iterations_equal(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     config: Stage2Config,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation.batches import subject_of
 from minddiff_utils.generation.reconstruction.stage1 import Made
 from minddiff_utils.generation.reconstruction.stage2 import Aligned
@@ -63,9 +64,7 @@ _STAGE2_COLUMNS = {
 }
 
 
-def write_images(
-    run: store.Run, made: Mapping[str, Made], *, inputs: Sequence[Path]
-) -> None:
+def write_images(run: Run, made: Mapping[str, Made], *, inputs: Sequence[Path]) -> None:
     """Write each condition's images to its folder, one PNG per finished image."""
     subject = subject_of(run)
     for method, condition in made.items():
@@ -75,7 +74,7 @@ def write_images(
             store.write_png(path, condition.images[row], run=run, inputs=inputs)
 
 
-def stage1_table(run: store.Run, made: Mapping[str, Made]) -> pd.DataFrame:
+def stage1_table(run: Run, made: Mapping[str, Made]) -> pd.DataFrame:
     """Return a row per condition and image: the sampler's settings and the cost.
 
     Columns: method, nsd_id, seed, encode_index, decode_steps, guidance_scale,

@@ -19,6 +19,7 @@ from dataclasses import asdict
 
 from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile
+from minddiff_utils.core.run import Run
 from minddiff_utils.studies.rehearsal.account import (
     Record,
     extrapolate,
@@ -111,7 +112,7 @@ def finish(
         steps=read_steps(rehearsal.tree.notebooks),
         fits=fits,
     )
-    run = store.Run(profile, rehearsal.tree, None, (0, 1))
+    run = Run(profile, rehearsal.tree, None, (0, 1))
     folder = rehearsal.report
     if profile.models.device == "cuda":
         rates = asdict(measure_rates(profile.models, rehearsal.tree.models))

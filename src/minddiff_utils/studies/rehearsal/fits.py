@@ -20,9 +20,14 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from minddiff_utils.core.config import AREAS, Profile
-from minddiff_utils.core.processes import end_with_parent, peak_bytes
+from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rng import stream
-from minddiff_utils.core.surroundings import ended_if_cut_off, interrupts_held, settled
+from minddiff_utils.core.surroundings import (
+    ended_if_cut_off,
+    interrupts_held,
+    peak_bytes,
+    settled,
+)
 from minddiff_utils.decoding import DenseRidge, VoxelSelectedRidge
 from minddiff_utils.decoding.planning import Sizes, choose_solver, device_rates
 from minddiff_utils.decoding.readout import make_decoder

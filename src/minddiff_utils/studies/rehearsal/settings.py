@@ -18,7 +18,7 @@ import torch
 
 from minddiff_utils.core.config import Profile, load_profile
 from minddiff_utils.core.errors import ConfigError, RunError
-from minddiff_utils.core.store import Tree
+from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.nsd.facts import FACTS
 from minddiff_utils.studies.rehearsal.enlarge import Size
 from minddiff_utils.studies.rehearsal.models import Kind, weight_bytes

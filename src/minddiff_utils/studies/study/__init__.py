@@ -26,12 +26,14 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError
-from minddiff_utils.core.processes import end_with_parent, visible_gpus
+from minddiff_utils.core.locks import end_with_parent
+from minddiff_utils.core.run import Run, start
 from minddiff_utils.core.surroundings import (
     ended_if_cut_off,
     environment,
     interrupts_held,
     settled,
+    visible_gpus,
 )
 from minddiff_utils.evaluation import resampling
 from minddiff_utils.models import load_backbone, load_judge
@@ -74,7 +76,7 @@ __all__ = [
 ]
 
 
-def run_subject(run: store.Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
+def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
     """Run or read every arm of one subject; return the scores of all images.
 
     Parameters
@@ -116,7 +118,7 @@ def run_subject(run: store.Run, part: Part, say: Callable[[str], None]) -> pd.Da
 
 def _worker(name: str, subject: int, overrides: dict[str, Any], part: Part) -> Any:
     """Run one subject in a process of its own."""
-    run = store.start(name, subject=subject, overrides=overrides)
+    run = start(name, subject=subject, overrides=overrides)
     told: list[str] = []
     return run_subject(run, part, told.append), told
 
@@ -143,7 +145,7 @@ def run_study(
     Parameters
     ----------
     name, overrides
-        As for `store.start`.
+        As for `start`.
     part : {"pilot", "confirmation"}
     n_jobs : int
         Subjects at once; on GPUs one each.
@@ -160,7 +162,7 @@ def run_study(
     MindDiffError
         As `run_subject`.
     """
-    run = store.start(name, overrides=overrides)
+    run = start(name, overrides=overrides)
     context = multiprocessing.get_context("spawn")
     on_gpu = run.profile.models.device == "cuda" and n_jobs > 1
     gpus = context.SimpleQueue()
@@ -193,7 +195,7 @@ def run_study(
     return _write(run, part, scores)
 
 
-def _write(run: store.Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
+def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
     """Write what a part found, with its settings; return its main table."""
     folder = run.tree.study
     if part == "pilot":
@@ -229,7 +231,7 @@ class Found:
     confidence: float
 
 
-def read(run: store.Run) -> Found | None:
+def read(run: Run) -> Found | None:
     """Return the confirmation of the run's profile, None where it has not been run.
 
     Raises
@@ -252,7 +254,7 @@ def read(run: store.Run) -> Found | None:
     )
 
 
-def _settings(run: store.Run, part: Part) -> str:
+def _settings(run: Run, part: Part) -> str:
     """Return the command, the profile and every arm's settings as JSON."""
     words = {
         "command": f"minddiff study --profile {run.profile.name} --part {part}",

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile
+from minddiff_utils.core.run import Run
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.alignment import (
     AlignmentResult,
@@ -46,13 +46,13 @@ LOG = logging.getLogger(__name__)
 _DECODED = {"pilot": "decoded_validation.h5", "confirmation": "decoded.h5"}
 
 
-def decoder_path(run: store.Run, part: Part) -> Path:
+def decoder_path(run: Run, part: Part) -> Path:
     """Return the file of decoded features that a part of the study starts from."""
     return run.tree.derived(reconstruction.subject_of(run)) / _DECODED[part]
 
 
 def make(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
     arm: Arm,
@@ -91,7 +91,7 @@ def _arrays_of(result: AlignmentResult) -> dict[str, Any]:
 
 
 def best_of(
-    run: store.Run, backbone: Backbone, features: DecodedFeatures, n_draws: int
+    run: Run, backbone: Backbone, features: DecodedFeatures, n_draws: int
 ) -> dict[str, Any]:
     """Return the stage-1 image of the lowest loss among `n_draws`.
 
@@ -133,7 +133,7 @@ def balanced_loss(
 
 
 def images_of(
-    run: store.Run, backbone: Backbone, part: Part, arm: Arm
+    run: Run, backbone: Backbone, part: Part, arm: Arm
 ) -> dict[str, npt.NDArray[Any]]:
     """Return what an arm made, batch by batch, from an earlier run's file if whole."""
     n = n_images_of(run.profile, part)

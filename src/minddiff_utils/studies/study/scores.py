@@ -14,6 +14,7 @@ import torch
 
 from minddiff_utils.core import store
 from minddiff_utils.core.images import to_torch
+from minddiff_utils.core.run import Run
 from minddiff_utils.core.statistics import (
     Resampling,
     crossed_bootstrap_interval,
@@ -92,7 +93,7 @@ def _structure(
 
 
 def score_arms(
-    run: store.Run,
+    run: Run,
     backbone: Backbone,
     judge: Judge,
     part: Part,
