@@ -19,6 +19,7 @@ from minddiff_utils import __version__
 from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile, load_profile, project_root
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.core.run import start
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.reporting import reference
 from minddiff_utils.reporting.reference.cells import compare_cells
@@ -89,7 +90,7 @@ def make_run(
     """Write what a finished run leaves in `figures/smoke`; return that folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINDDIFF_ROOT", str(root))
-        run = store.start("smoke", notebook="05_evaluation")
+        run = start("smoke", notebook="05_evaluation")
         folder, tables = run.tree.figures, run.tree.tables
         store.write_table(folder / "claims.csv", ledger(verdicts), run=run)
         scores = pd.DataFrame(
