@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from minddiff_utils.core.conditions import (
+    ablation_conditions,
+    factorial,
+    layers_name,
+)
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run
@@ -57,7 +62,7 @@ def test_every_method_of_the_profile_is_made_and_named(
     aligned = ablation.ablation_images(
         run, backbone, decoded, _r_cv(decoded), _sampler(run)
     )
-    assert made | set(aligned) == set(ablation.ablation_methods(run.profile))
+    assert made | set(aligned) == {row.name for row in ablation_conditions(run.profile)}
     for found in aligned.values():
         assert found.made.nsd_id.tolist() == decoded.nsd_id[:2].tolist()
 
@@ -71,7 +76,7 @@ def test_a_cell_without_clip_does_not_see_what_it_lacks(
     start: Start, backbone: Backbone, read: Read, cell: str
 ) -> None:
     run, decoded = start(**OVER), read(3)
-    has_c, has_z, _ = ablation.FACTORIAL[cell]
+    has_c, has_z, _ = factorial()[cell]
     before = ablation.cells_without_clip(run, backbone, decoded)[cell]
     for field, there in (("c", has_c), ("z", has_z)):
         other = replace(decoded, **{field: -getattr(decoded, field)})
@@ -90,7 +95,7 @@ def test_a_guided_cell_sees_z_clip_and_not_what_it_lacks(
         found = ablation.ablation_images(run, backbone, features, r_cv, _sampler(run))
         return found[cell].made
 
-    has_c, has_z, _ = ablation.FACTORIAL[cell]
+    has_c, has_z, _ = factorial()[cell]
     before = make(decoded)
     for field, there in (("c", has_c), ("z", has_z)):
         other = replace(decoded, **{field: -getattr(decoded, field)})
@@ -107,7 +112,7 @@ def test_all_three_features_with_the_profile_s_settings_are_stage2_guided(
     guided = align_images(
         run, backbone, decoded, with_preset(run.profile.stage2, "guided")
     )
-    same = found[ablation.layers_name((1,))].made.images
+    same = found[layers_name((1,))].made.images
     np.testing.assert_array_equal(same, guided.made.images)
 
 
@@ -137,10 +142,10 @@ def test_more_iterations_are_the_same_loop_for_longer(
 
 
 def test_the_factorial_is_full() -> None:
-    assert len(set(ablation.FACTORIAL.values())) == 8
-    methods = ablation.ablation_methods(load_profile("demo"))
+    assert len(set(factorial().values())) == 8
+    methods = [row.name for row in ablation_conditions(load_profile("demo"))]
     others = {"c_only", "stage1", "stage2_guided"}
-    assert set(ablation.FACTORIAL) <= set(methods) | others
+    assert set(factorial()) <= set(methods) | others
 
 
 def test_stage_1_with_the_profile_s_own_sampler_is_stage_1(

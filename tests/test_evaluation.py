@@ -17,10 +17,10 @@ from torch import Tensor
 
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
+from minddiff_utils.core.conditions import CONTRASTS
 from minddiff_utils.core.errors import MindDiffError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.evaluation.claims import CONTRASTS
 from minddiff_utils.evaluation.metrics import METRICS, frechet_distance
 from minddiff_utils.models import Judge
 

@@ -140,7 +140,11 @@ def _inflated() -> InflatedMap:
 
 def _panels() -> MethodPanels:
     pictures = dict(
-        zip(("seen", "z_only", "c_only", "stage1", "stage2"), _images(5), strict=True)
+        zip(
+            ("seen", "z_alone", "c_alone", "sampled", "aligned"),
+            _images(5),
+            strict=True,
+        )
     )
     return MethodPanels(
         **pictures, responses=np.arange(10.0), losses=np.array([2.0, 1.0])

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.generation.ablation import FACTORIAL
 from minddiff_utils.reporting import figures, tables
 from minddiff_utils.reporting.figures.canvas import PALETTE, WATERMARK
 
@@ -28,7 +28,7 @@ Images = npt.NDArray[np.uint8]
 def _cells() -> pd.DataFrame:
     rows = [
         (s, m, k, 0.3 + 0.1 * sum(f), 0.2, 0.9, 2 if s == "all" else 6, 0.15, *f)
-        for s, (m, f), k in product(("1", "2", "all"), FACTORIAL.items(), METRICS)
+        for s, (m, f), k in product(("1", "2", "all"), factorial().items(), METRICS)
     ]
     names = "subject method metric value ci_low ci_high n floor"
     return pd.DataFrame(rows, columns=[*names.split(), *tables.FEATURES])

@@ -21,7 +21,7 @@ from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run
 from minddiff_utils.evaluation import baselines, pictures
-from minddiff_utils.evaluation.metrics import Condition
+from minddiff_utils.evaluation.metrics import ConditionImages
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.alignment import AlignmentSettings, Latent
 from minddiff_utils.generation.alignment.engine import make_engine
@@ -361,6 +361,6 @@ def test_a_run_without_some_images_ends_by_naming_them(
 
 def test_a_gallery_keeps_every_image_in_its_place() -> None:
     images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1)
-    made = Condition("stage1", np.array([907, 88]), images)
+    made = ConditionImages("stage1", np.array([907, 88]), images)
     found = pictures._in_place(made, np.array([907, 12, 88, 5]))
     assert found.ravel().tolist() == [0, 255, 1]

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.evaluation import metrics
-from minddiff_utils.evaluation.metrics import Condition
+from minddiff_utils.evaluation.metrics import ConditionImages
 
 Images = npt.NDArray[np.uint8]
 PIXEL_SCORES = [
@@ -456,9 +456,9 @@ BRAIN_DIFFUSER = [name for name in metrics.METRICS if name.endswith("_bd")]
 EMBEDDERS = {"clip_judge": _embed, "clip_method": lambda x: _embed(x)[:, ::2]}
 
 
-def _condition(method: str, images: Images, ids: Any = None) -> Condition:
+def _condition(method: str, images: Images, ids: Any = None) -> ConditionImages:
     ids = np.arange(len(images)) + 100 if ids is None else np.asarray(ids)
-    return Condition(method, ids, images)
+    return ConditionImages(method, ids, images)
 
 
 def test_floors_are_the_means_over_other_images(rng: np.random.Generator) -> None:

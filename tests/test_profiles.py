@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from minddiff_utils.core.conditions import compared_words
 from minddiff_utils.core.config import load_profile, project_root
-from minddiff_utils.evaluation.baselines import method_words
 from minddiff_utils.studies.storage import n_reconstructed
 
 FOLDER = project_root() / "notebooks" / "profiles"
@@ -73,7 +73,7 @@ def test_the_page_names_every_profile() -> None:
 @pytest.mark.parametrize("name", ["smoke", "demo", "nsd"])
 def test_few_iterations_of_algorithm_1_are_never_shown_as_the_whole(name: str) -> None:
     stage2 = load_profile(name).stage2
-    words = method_words(stage2.n_iter_paper)["stage2_paper"]
+    words = compared_words(stage2.n_iter_paper)["stage2_paper"]
     cut_short = stage2.n_iter_paper < 300
     assert cut_short == (f"{stage2.n_iter_paper} of the 300 iterations" in words)
     if name != "smoke":  # which looks at nothing but whether everything runs

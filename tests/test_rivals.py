@@ -18,6 +18,7 @@ from minddiff_utils.decoding.readout import FeatureReadout, VoxelData, fit_reado
 from minddiff_utils.generation import rivals
 from minddiff_utils.generation.diffusion import DiffusionSettings
 from minddiff_utils.generation.reconstruction import DecodedFeatures, stage1_images
+from minddiff_utils.generation.reconstruction.settings import image_to_image
 from minddiff_utils.models import Backbone, tiny_backbone
 from tests.test_reconstruction import IDS, LAYERS, Start, read, start
 
@@ -166,9 +167,9 @@ def test_small_pixels_of_a_flat_image_are_its_colour() -> None:
 def test_strength_means_the_published_share_of_steps() -> None:
     base = DiffusionSettings(50, 37, 35, 5.0)
     # Takagi's code: strength 0.8 of 50 steps is t_enc = 40, index 39 counted from 0
-    assert rivals.image_to_image(base, 0.8) == DiffusionSettings(50, 39, 40, 5.0)
-    assert rivals.image_to_image(base, 1.0) == DiffusionSettings(50, 49, 50, 5.0)
-    assert rivals.image_to_image(base, 0.001) == DiffusionSettings(50, 0, 1, 5.0)
+    assert image_to_image(base, 0.8) == DiffusionSettings(50, 39, 40, 5.0)
+    assert image_to_image(base, 1.0) == DiffusionSettings(50, 49, 50, 5.0)
+    assert image_to_image(base, 0.001) == DiffusionSettings(50, 0, 1, 5.0)
 
 
 def test_a_system_with_our_features_and_sampler_is_our_stage_1(
@@ -187,7 +188,7 @@ def test_a_system_with_our_features_and_sampler_is_our_stage_1(
     ours = stage1_images(run, backbone, decoded)
     np.testing.assert_array_equal(made["takagi_minddiffuser"].images, ours.images)
     assert not np.array_equal(made["takagi"].images, ours.images)
-    assert made["takagi"].settings == rivals.image_to_image(sampler, 0.8)
+    assert made["takagi"].settings == image_to_image(sampler, 0.8)
 
 
 def test_brain_diffuser_s_start_is_the_image_read_from_voxels(

@@ -177,11 +177,11 @@ def test_true_images_are_scored_without_being_held(counted: Counted) -> None:
 
     embedders = {"clip_judge": baselines.in_batches(colour, 8)}
     ids = np.arange(N)
-    made = metrics.Condition("stage1", ids, images)
-    some = metrics.Condition("stage2", ids[5:20], images[5:20])
+    made = metrics.ConditionImages("stage1", ids, images)
+    some = metrics.ConditionImages("stage2", ids[5:20], images[5:20])
     unread, held = (
         metrics.score_methods(
-            1, [made, some], metrics.Condition("truth", ids, truth), embedders
+            1, [made, some], metrics.ConditionImages("truth", ids, truth), embedders
         )
         for truth in (counted.rows(), counted.images)
     )
@@ -194,19 +194,19 @@ def test_one_method_s_images_are_gone_before_the_next_one_s_are_read(
 ) -> None:
     ids, shown = np.arange(N), list[weakref.ref[np.ndarray]]()
 
-    def compared() -> Iterator[metrics.Condition]:
+    def compared() -> Iterator[metrics.ConditionImages]:
         for name in ("stage1", "stage2", "retrieval"):
             assert all(image() is None for image in shown)
             images = counted.images.copy()
             shown.append(weakref.ref(images))
-            yield metrics.Condition(name, ids, images)
+            yield metrics.ConditionImages(name, ids, images)
             del images
 
     def colour(seen: np.ndarray) -> np.ndarray:
         return seen.mean(axis=(1, 2))
 
     embedders = {"clip_judge": baselines.in_batches(colour, 8)}
-    truth = metrics.Condition("truth", ids, counted.rows())
+    truth = metrics.ConditionImages("truth", ids, counted.rows())
     metrics.score_methods(1, compared(), truth, embedders)
     assert len(shown) == 3
 

@@ -74,8 +74,9 @@ def subject_folder(run: Run) -> Path:
 def test_panels_are_the_first_test_image_s_own(run: Run, subject_folder: Path) -> None:
     panels = summary.method_panels(run, 1)
     np.testing.assert_array_equal(panels.seen, _image(1))
-    for k, method in enumerate(METHODS):
-        np.testing.assert_array_equal(getattr(panels, method), _image(100 + 10 * k))
+    shown = (panels.z_alone, panels.c_alone, panels.sampled, panels.aligned)
+    for k, image in enumerate(shown):  # in the order of METHODS
+        np.testing.assert_array_equal(image, _image(100 + 10 * k))
     assert panels.responses.tolist() == [4, 5, 6, 7]  # row 1 of betas
     assert panels.losses.tolist() == [5, 4]
 
@@ -183,7 +184,9 @@ def _leave_subject(run: Run, subject: int) -> None:
         table = pd.DataFrame({"method": [stage] * 2, "nsd_id": IDS[1:]})
         store.write_table(folder / f"{stage}.csv", table, run=run)
     made = [
-        m for m in summary.GALLERY if m not in ("truth", "retrieval", "pixel_ridge")
+        m
+        for m in summary.system_rows()
+        if m not in ("truth", "retrieval", "pixel_ridge")
     ]
     for k, method in enumerate(made):
         for row, nsd_id in enumerate(IDS[1:]):
@@ -226,7 +229,7 @@ def test_the_report_shows_every_figure_once_and_every_table(
     finished: Run,
 ) -> None:
     page = summary.build_report(finished, MAPS)
-    pictures = len(summary.GALLERY) * 2
+    pictures = len(summary.system_rows()) * 2
     assert page.count("data:image/png;base64,") == len(FIGURES) + pictures
     for name in TABLES:
         assert f"{name} of one" in page
@@ -278,7 +281,7 @@ def test_without_surfaces_a_note_takes_the_place_of_the_maps(
     assert "Subject 5 has no surfaces." in page
     assert "On the cortex" in page
     assert "on the flattened cortex" not in page
-    pictures = len(summary.GALLERY) * 2 + len(FIGURES) - 2
+    pictures = len(summary.system_rows()) * 2 + len(FIGURES) - 2
     assert page.count("data:image/png;base64,") == pictures
 
 

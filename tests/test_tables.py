@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.statistics import Resampling, summarise
-from minddiff_utils.generation.ablation import FACTORIAL
 from minddiff_utils.reporting import tables
 
 DRAWS = Resampling(partial(stream, 3), n_bootstrap=200, n_permutations=199)
@@ -42,7 +42,7 @@ def _factorial(weights: Sequence[float], interaction: float = 0.0) -> dict[str, 
     """Return each cell's score: its features' weights, and c with Z_CLIP together."""
     return {
         m: float(np.dot(f, weights)) + interaction * (f[0] and f[2])
-        for m, f in FACTORIAL.items()
+        for m, f in factorial().items()
     }
 
 

@@ -106,7 +106,7 @@ def test_a_plan_sums_what_the_notebooks_cells_run(name: str, seen: Seen) -> None
         ("04_stage2", "ablation.ablation_images"),
     ):
         exec(_cell(stem, words), given)
-    planned = workload.conditions(profile, n)
+    planned = workload.workloads(profile, n)
     found = sorted(seen)
     expected = sorted(
         (one.n_images, one.work.total.unet_forwards, one.work.total.unet_backwards)
@@ -117,7 +117,7 @@ def test_a_plan_sums_what_the_notebooks_cells_run(name: str, seen: Seen) -> None
 
 def test_a_plan_of_nsd_spends_most_on_one_algorithm_1() -> None:
     profile = load_profile("nsd")
-    found = {one.name: one.counts for one in workload.conditions(profile, 982)}
+    found = {one.name: one.counts for one in workload.workloads(profile, 982)}
     whole = sum(counts.unet_backwards for counts in found.values())
     # true and shuffled features on 30 images each, and shorter loops on 30
     assert whole < 1.2 * found["stage2"].unet_backwards

@@ -167,7 +167,11 @@ def score(root: Path) -> None:
     from minddiff_utils.core.rows import in_blocks
     from minddiff_utils.evaluation import read_stimuli, scoring
     from minddiff_utils.evaluation.baselines import read_condition
-    from minddiff_utils.evaluation.metrics import Condition, conditions, score_methods
+    from minddiff_utils.evaluation.metrics import (
+        ConditionImages,
+        conditions,
+        score_methods,
+    )
 
     run = run_of(root)
     stimuli = read_stimuli(run, 1)
@@ -175,14 +179,14 @@ def score(root: Path) -> None:
     made = scoring._made_here(run, 1, stimuli, backbone)
     truth = stimuli.truth
 
-    def compared() -> Iterator[Condition]:
+    def compared() -> Iterator[ConditionImages]:
         folder = run.tree.stage_dir(1, "stage1")
         stage1 = read_condition(folder, "stage1", truth.nsd_id)
         assert stage1 is not None
         yield stage1
         del stage1
         for name in ("mean_image", "pixel_ridge"):
-            yield Condition(name, truth.nsd_id, made[name][:])
+            yield ConditionImages(name, truth.nsd_id, made[name][:])
 
     def look(width: int) -> Any:
         def embed(images: Any) -> npt.NDArray[np.float32]:

@@ -1,8 +1,8 @@
-"""The compared methods: what each row of the tables is, and where its images are.
+"""The images of the compared conditions: where they are, or how they are made.
 
-Simple methods that use no generator are made here (nearest training image, mean
-training image); generated ones are read from the folders that notebooks 03 and 04
-wrote. Not here: scores. Place in the flow: layer 8; notebook 05 calls it.
+Simple ones that use no generator are made here (nearest training image, mean training
+image); generated ones are read from the folders that notebooks 03 and 04 wrote. Not
+here: what each condition is (`core.conditions`), scores.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,102 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import Stage2Config
+from minddiff_utils.core.conditions import by_name, compared
 from minddiff_utils.core.errors import DataError, StoreError, check_choice, check_shape
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Tree
-from minddiff_utils.evaluation.metrics import Condition
+from minddiff_utils.evaluation.metrics import ConditionImages
 
 __all__ = [
-    "CEILINGS",
-    "GENERATED",
-    "METHODS",
     "conditions",
     "in_batches",
     "mean_image",
-    "method_words",
     "read_condition",
     "repeat_image",
     "unfinished",
 ]
 
 Floats = npt.NDArray[np.floating]
-
-#: Rows of the tables: name -> what it is.
-METHODS: Mapping[str, str] = {
-    "stage1": "stage 1: decoded c and z",
-    "stage2": "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
-    "stage2_guided": "sampling steered by Z_CLIP (not Algorithm 1)",
-    "stage2_combined": "a short stage 2, then steered sampling (not Algorithm 1)",
-    "stage2_paper": "stage 2 by Algorithm 1, first images only",
-    "z_only": "decoded z through the autoencoder, no c",
-    "c_only": "decoded c from noise, no z",
-    "takagi": "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",
-    "takagi_minddiffuser": "Takagi as MindDiffuser re-implemented it: all areas",
-    "brain_diffuser_style": "Brain-Diffuser's style: pixels read, then c and CLIP",
-    "pixel_ridge": "ridge from voxels to pixels",
-    "retrieval": "nearest training image by decoded features",
-    "random_train": "a training image at random: floor",
-    "mean_image": "mean training image, the same for every brain",
-    "true_features": "true c and z: recovery ceiling of stage 1",
-    "stage2_true": "true c, z and Z_CLIP: recovery ceiling of stage 2",
-    "shuffled": "stage 1 from another image's brain: floor",
-    "stage2_shuffled": "stage 2 from another image's brain: floor",
-    "permuted_voxels": "stage 1 from responses with permuted voxels: floor",
-    "autoencoder": "true image through the autoencoder and back",
-}
-#: The methods whose images notebooks 03 and 04 write, one folder each.
-GENERATED = (
-    "stage1",
-    "stage2",
-    "stage2_guided",
-    "stage2_combined",
-    "stage2_paper",
-    "z_only",
-    "c_only",
-    "takagi",
-    "takagi_minddiffuser",
-    "brain_diffuser_style",
-    "true_features",
-    "stage2_true",
-    "shuffled",
-    "stage2_shuffled",
-    "permuted_voxels",
-)
-#: Method -> the method that had the true features instead of the decoded ones.
-CEILINGS: Mapping[str, str] = {
-    "stage1": "true_features",
-    "z_only": "true_features",
-    "c_only": "true_features",
-    "shuffled": "true_features",
-    "takagi": "true_features",
-    "takagi_minddiffuser": "true_features",
-    "permuted_voxels": "true_features",
-    "stage2": "stage2_true",
-    "stage2_guided": "stage2_true",
-    "stage2_combined": "stage2_true",
-    "stage2_paper": "stage2_true",
-    "stage2_shuffled": "stage2_true",
-    "true_features": "autoencoder",
-    "stage2_true": "autoencoder",
-}
-#: Generated for the first images only, so fewer images are no fault.
-_PARTIAL = frozenset(
-    {"stage2_combined", "stage2_paper", "stage2_true", "stage2_shuffled"}
-)
-
-
-def method_words(n_iter_paper: int) -> dict[str, str]:
-    """Return `METHODS`; Algorithm 1 cut short says so.
-
-    >>> method_words(2)["stage2_paper"]
-    'stage 2 by 2 of the 300 iterations of Algorithm 1, first images only'
-    """
-    whole, words = Stage2Config().n_iter_paper, dict(METHODS)
-    if n_iter_paper < whole:
-        few = f"{n_iter_paper} of the {whole} iterations of Algorithm 1"
-        words["stage2_paper"] = f"stage 2 by {few}, first images only"
-    return words
 
 
 def mean_image(images_train: Images) -> npt.NDArray[np.uint8]:
@@ -157,7 +77,7 @@ def in_batches(
 
 def read_condition(
     folder: Path, method: str, nsd_id: Sequence[int] | npt.NDArray[np.int64]
-) -> Condition | None:
+) -> ConditionImages | None:
     """Return the images of a generated method, or None where it has none.
 
     Parameters
@@ -177,7 +97,8 @@ def read_condition(
     """
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
-    partial = method in _PARTIAL or method not in METHODS  # an ablation
+    condition = by_name().get(method)  # None: a step of the ablation
+    partial = condition is None or condition.n_images != "all"
     known = len(found) == len(wanted) or partial
     if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
         raise StoreError(
@@ -196,7 +117,7 @@ def read_condition(
                 " notebooks 03 and 04 again."
             )
         images[row] = image
-    return Condition(method, np.array(found, dtype=np.int64), images)
+    return ConditionImages(method, np.array(found, dtype=np.int64), images)
 
 
 def unfinished(folder: Path) -> dict[int, list[str]]:
@@ -225,12 +146,12 @@ def _lost(folder: Path, method: str) -> list[int]:
 def conditions(
     tree: Tree,
     subject: int,
-    truth: Condition,
+    truth: ConditionImages,
     made: Mapping[str, Images],
     *,
     ablations: Sequence[str] = (),
-) -> Iterator[Condition]:
-    """Yield every compared method of a subject in the order of `METHODS`.
+) -> Iterator[ConditionImages]:
+    """Yield every compared method of a subject in the order of the tables.
 
     Parameters
     ----------
@@ -238,7 +159,7 @@ def conditions(
         Where the generated images are.
     subject : int
         Subject.
-    truth : Condition
+    truth : ConditionImages
         The true images that were reconstructed.
     made : mapping of uint8 (n, height, width, 3)
         Images of the methods that are made on the spot, row by row as `truth`; unread
@@ -250,19 +171,21 @@ def conditions(
     Raises
     ------
     ConfigError
-        `made` names a method that notebooks 03 and 04 make, or none of `METHODS`.
+        `made` names a method that notebooks 03 and 04 make, or none of the table.
     DataError
         `made` has another number or size of images than `truth`.
     StoreError
         As `read_condition`.
     """
+    rows = compared()
+    generated = {row.name for row in rows if row.engine} | {*ablations}
     for method, images in made.items():
-        check_choice(method, [m for m in METHODS if m not in GENERATED], "made")
+        check_choice(method, [row.name for row in rows if not row.engine], "made")
         check_shape(images.shape, truth.images.shape, f"the images of {method}")
-    for method in (*METHODS, *ablations):
+    for method in (*(row.name for row in rows), *ablations):
         if method in made:
-            yield Condition(method, truth.nsd_id, made[method][:])
-        elif method in GENERATED or method in ablations:
+            yield ConditionImages(method, truth.nsd_id, made[method][:])
+        elif method in generated:
             folder = tree.stage_dir(subject, method)
             found = read_condition(folder, method, truth.nsd_id)
             if found is not None:

@@ -1,13 +1,11 @@
-"""What the claims are decided on, and what knowing nothing scores.
-
-Place in the flow: layer 9, part of `evaluation`.
-"""
+"""What the claims are decided on, and what knowing nothing scores."""
 
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from minddiff_utils.core import store
+from minddiff_utils.core.conditions import floors
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.claims import Evidence
 from minddiff_utils.evaluation.metrics import METRICS, category_only_two_way
@@ -68,14 +66,6 @@ def category_floor(run: Run, subject: int) -> float:
 
 
 _INTERVAL = ("value", "ci_low", "ci_high", "n")
-#: Methods that know nothing of the image, and of which kind.
-_FLOORS = {
-    "random_train": "a training image at random",
-    "mean_image": "the mean training image",
-    "shuffled": "stage 1 from another image's brain",
-    "stage2_shuffled": "stage 2 from another image's brain",
-    "permuted_voxels": "stage 1 from responses with permuted voxels",
-}
 
 
 def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame:
@@ -101,7 +91,7 @@ def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame
             pairs = {"value": own["stage1"]["floor"], "n": own["stage1"]["n"]}
             words = "stage 1 scored against other images"
             rows.append({"metric": metric, "floor": words, **pairs})
-        for method, words in _FLOORS.items():
+        for method, words in floors().items():
             numbers = {k: own[method][k] for k in _INTERVAL} if method in own else None
             if numbers:
                 rows.append({"metric": metric, "floor": words, **numbers})

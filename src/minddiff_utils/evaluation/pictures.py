@@ -15,7 +15,7 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.baselines import read_condition
-from minddiff_utils.evaluation.metrics import Condition
+from minddiff_utils.evaluation.metrics import ConditionImages
 from minddiff_utils.generation.rivals import read_rivals
 
 __all__ = [
@@ -37,7 +37,7 @@ class Stimuli:
 
     Attributes
     ----------
-    truth : Condition
+    truth : ConditionImages
         The images to reconstruct.
     test : Rows of uint8 (n_test, S, S, 3)
         All test images, the reference of set-wise distances.
@@ -49,7 +49,7 @@ class Stimuli:
         A training image at random for each.
     """
 
-    truth: Condition
+    truth: ConditionImages
     test: Rows
     train: Rows
     retrieved: Rows
@@ -76,7 +76,7 @@ def read_stimuli(run: Run, subject: int) -> Stimuli:
     rows, train = rows_of(folder, wanted, nsd_id), images.of(split == "train")
     draw = run.stream("random train", subject).integers(len(train), size=len(wanted))
     return Stimuli(
-        truth=Condition("truth", wanted, images.of(rows)),
+        truth=ConditionImages("truth", wanted, images.of(rows)),
         test=images.of(split == "test"),
         train=train,
         retrieved=images.of(rows_of(folder, nearest, nsd_id)),
@@ -167,7 +167,7 @@ def gallery(
     return rows
 
 
-def _in_place(made: Condition, nsd_id: npt.NDArray[np.int64]) -> Images:
+def _in_place(made: ConditionImages, nsd_id: npt.NDArray[np.int64]) -> Images:
     """Return the images up to the last there is; an unfinished one between is white."""
     images = np.asarray(made.images[:])
     place = np.flatnonzero(np.isin(nsd_id, made.nsd_id))

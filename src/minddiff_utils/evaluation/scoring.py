@@ -1,7 +1,4 @@
-"""Every method of every subject scored, with intervals and paired differences.
-
-Place in the flow: layer 9, part of `evaluation`.
-"""
+"""Every method of every subject scored, with intervals and paired differences."""
 
 import multiprocessing
 import os
@@ -15,19 +12,18 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from minddiff_utils.core.conditions import CONTRASTS, ablation_conditions, ceilings
 from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Rows, take
 from minddiff_utils.core.run import Run, fix_threads
 from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
 from minddiff_utils.evaluation.baselines import (
-    CEILINGS,
     conditions,
     in_batches,
     mean_image,
     repeat_image,
 )
-from minddiff_utils.evaluation.claims import CONTRASTS
 from minddiff_utils.evaluation.metrics import (
     METRICS,
     SubjectScores,
@@ -37,7 +33,6 @@ from minddiff_utils.evaluation.metrics import (
 from minddiff_utils.evaluation.metrics.networks import load_perception
 from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
 from minddiff_utils.evaluation.stock import check_complete
-from minddiff_utils.generation.ablation import ablation_methods
 from minddiff_utils.generation.rivals import read_rivals
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
@@ -138,7 +133,7 @@ def score_subject(
         subject,
         stimuli.truth,
         _made_here(run, subject, stimuli, models.backbone),
-        ablations=tuple(ablation_methods(run.profile)),
+        ablations=[row.name for row in ablation_conditions(run.profile)],
     )
     extra = run.profile.evaluation.extra_metrics
     truth = stimuli.truth
@@ -164,12 +159,14 @@ def _made_here(
     def round_trip(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         return np.asarray(through(take(truth.images, rows)))
 
-    made = {"mean_image": mean, "pixel_ridge": ridge, "autoencoder": round_trip}
-    return {
-        "retrieval": stimuli.retrieved,
-        "random_train": stimuli.drawn,
-        **{name: Rows(read, shape, truth.images.dtype) for name, read in made.items()},
-    }
+    def rows(read: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]) -> Rows:
+        return Rows(read, shape, truth.images.dtype)
+
+    made = {"retrieval": stimuli.retrieved, "random_train": stimuli.drawn}
+    made["mean_image"] = rows(mean)
+    made["pixel_ridge"] = rows(ridge)
+    made["autoencoder"] = rows(round_trip)
+    return made
 
 
 _Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
@@ -275,7 +272,7 @@ def resampling(run: Run) -> Resampling:
 
 def compare_methods(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
     """Return mean, interval, floor and ceiling by subject, method and metric."""
-    return summarise(scores, resampling=draws, ceilings=CEILINGS)
+    return summarise(scores, resampling=draws, ceilings=ceilings())
 
 
 def contrast_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:

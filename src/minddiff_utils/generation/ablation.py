@@ -3,20 +3,20 @@
 Every combination of c, z and Z_CLIP, and the numbers that the paper fixes, on the first
 images of each subject. Features and blocks are varied in the `guided` engine, whose
 cost allows eight cells; iterations in the loop of the profile's preset. Not here:
-scores. Place in the flow: layer 8, notebooks 03 and 04.
+scores.
 
 The cells without Z_CLIP are stages 1: c without z starts from pure noise, z without c
 is denoised under the empty caption. The cells with Z_CLIP are the same, guided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from minddiff_utils.core.config import Profile, Stage2Config
+from minddiff_utils.core.conditions import ablation_conditions
 from minddiff_utils.core.run import Run
 from minddiff_utils.decoding import select_best
 from minddiff_utils.generation.diffusion import DiffusionSettings
@@ -25,82 +25,13 @@ from minddiff_utils.generation.reconstruction import (
     DecodedFeatures,
     Made,
     align_images,
-    from_noise,
+    config_of,
+    sampler_of,
     stage1_images,
-    with_preset,
 )
 from minddiff_utils.models import Backbone
 
-__all__ = [
-    "FACTORIAL",
-    "ablation_images",
-    "ablation_methods",
-    "cells_without_clip",
-    "iteration_name",
-    "k_name",
-    "layers_name",
-    "shorter",
-    "with_k",
-]
-
-#: Method -> which of c, z and Z_CLIP it has: the full factorial.
-FACTORIAL: Mapping[str, tuple[bool, bool, bool]] = {
-    "none": (False, False, False),
-    "c_only": (True, False, False),
-    "z_null": (False, True, False),
-    "stage1": (True, True, False),
-    "clip_only": (False, False, True),
-    "c_clip": (True, False, True),
-    "z_clip": (False, True, True),
-    "stage2_guided": (True, True, True),
-}
-
-
-def layers_name(layers: Sequence[int]) -> str:
-    """Return the method's name for some CLIP blocks.
-
-    >>> layers_name((1, 2))
-    'guided_layers_1_2'
-    """
-    return "guided_layers_" + "_".join(map(str, layers))
-
-
-def iteration_name(n_iter: int) -> str:
-    """Return the method's name for some iterations of the loop.
-
-    >>> iteration_name(4)
-    'stage2_iter_4'
-    """
-    return f"stage2_iter_{n_iter}"
-
-
-def k_name(k_percent: float) -> str:
-    """Return the method's name for some k.
-
-    >>> k_name(5.0), k_name(12.5)
-    ('guided_k5', 'guided_k12.5')
-    """
-    return f"guided_k{k_percent:g}"
-
-
-def ablation_methods(profile: Profile) -> dict[str, str]:
-    """Return the ablation's methods that no other table has, in words."""
-    wanted = profile.ablation
-    words = {
-        "none": "no feature: the generator alone",
-        "z_null": "decoded z, denoised under the empty caption",
-        "clip_only": "decoded Z_CLIP alone, guided from noise",
-        "c_clip": "decoded c and Z_CLIP, guided from noise",
-        "z_clip": "decoded z and Z_CLIP, guided under the empty caption",
-    }
-    for layers in wanted.layers:
-        shown = ", ".join(map(str, layers))
-        words[layers_name(layers)] = f"guided, CLIP blocks {shown}"
-    for k in wanted.k_grid:
-        words[k_name(k)] = f"guided, k = {k:g} %"
-    for n_iter in wanted.iterations:
-        words[iteration_name(n_iter)] = f"{profile.stage2.preset}, {n_iter} iterations"
-    return words
+__all__ = ["ablation_images", "cells_without_clip", "with_k"]
 
 
 def cells_without_clip(
@@ -110,8 +41,14 @@ def cells_without_clip(
     first = _first(run, decoded)
     nothing = first.without_c(backbone)
     return {
-        "none": stage1_images(run, backbone, nothing, use_z=False),
-        "z_null": stage1_images(run, backbone, nothing),
+        row.name: stage1_images(
+            run,
+            backbone,
+            nothing if row.c is None else first,
+            use_z=row.z is not None,
+        )
+        for row in ablation_conditions(run.profile)
+        if row.clip is None
     }
 
 
@@ -161,34 +98,21 @@ def ablation_images(
     Returns
     -------
     dict of Aligned
-        By method.
+        By condition, in the order of `stage2.csv`: cells, k, blocks, iterations.
     """
-    first = _first(run, decoded)
-    wanted, stage2 = run.profile.ablation, run.profile.stage2
-    guided = with_preset(stage2, "guided")
-    noise = from_noise(diffusion)
-    cells = {
-        "clip_only": (first.without_c(backbone).without_z(), noise),
-        "c_clip": (first.without_z(), noise),
-        "z_clip": (first.without_c(backbone), diffusion),
-    }
-    cells |= {k_name(k): (with_k(first, r_cv, k), diffusion) for k in wanted.k_grid}
-    made = {
-        name: align_images(run, backbone, features, guided, diffusion=sampler)
-        for name, (features, sampler) in cells.items()
-    }
-    settings = {
-        layers_name(layers): guided.model_copy(update={"layers_fast": layers})
-        for layers in wanted.layers
-    }
-    settings |= {iteration_name(n): shorter(stage2, n) for n in wanted.iterations}
-    return made | {
-        name: align_images(run, backbone, first, config)
-        for name, config in settings.items()
-    }
-
-
-def shorter(config: Stage2Config, n_iter: int) -> Stage2Config:
-    """Return the loop with `n_iter` iterations, of which the last image counts."""
-    fewer = {"n_iter": n_iter, "n_iter_fast": None, "n_candidates": 2}
-    return config.model_copy(update={**fewer, "n_candidates_fast": None})
+    first, profile = _first(run, decoded), run.profile
+    rows = [row for row in ablation_conditions(profile) if row.clip is not None]
+    rows.sort(key=lambda row: (row.n_iter is not None, row.layers is not None))
+    made = {}
+    for row in rows:
+        features = first if row.c is not None else first.without_c(backbone)
+        if row.z is None:
+            features = features.without_z()
+        if row.k_percent is not None:
+            features = with_k(features, r_cv, row.k_percent)
+        config = config_of(row, profile.stage2)
+        sampler = sampler_of(row, diffusion, profile.rivals)
+        made[row.name] = align_images(
+            run, backbone, features, config, diffusion=sampler
+        )
+    return made

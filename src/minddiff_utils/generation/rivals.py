@@ -3,8 +3,7 @@
 Each goes through the same backbone and, where its method allows, the same decoded
 features, so that a difference between rows is one of method. Weights and generators of
 the original systems are not part of this project, and each row says what it shares with
-its model. Not here: rows without a generator (`baselines`). Place in the flow: layer 8,
-notebooks 02 (what is decoded), 03 and 04 (images), 05 (rows that need no generator).
+its model. Not here: rows without a generator.
 
 References
 ----------
@@ -24,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from minddiff_utils.core import store
+from minddiff_utils.core.conditions import Condition, by_name
 from minddiff_utils.core.config import DecodingConfig, Profile
 from minddiff_utils.core.errors import DataError, StoreError, check_shape
 from minddiff_utils.core.images import resize, to_torch
@@ -41,17 +41,16 @@ from minddiff_utils.generation.reconstruction import (
     DecodedFeatures,
     Made,
     align_images,
+    sampler_of,
     stage1_images,
     with_preset,
 )
 from minddiff_utils.models import Backbone
 
 __all__ = [
-    "NOT_RUN",
     "Rivals",
     "brain_diffuser_style",
     "decode_rivals",
-    "image_to_image",
     "read_rivals",
     "rival_images",
     "small_pixels",
@@ -61,19 +60,6 @@ Matrix = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Images = npt.NDArray[np.uint8]
 Rivals = Mapping[str, npt.NDArray[Any]]
-
-#: Compared systems that cannot be run here -> the reason, a row of the tables.
-NOT_RUN: Mapping[str, str] = {
-    "ic_gan": "Ozcelik et al. 2022 generate with an instance-conditioned GAN trained on"
-    " ImageNet, whose weights are neither packaged nor licensed for this project; a"
-    " stand-in of another architecture would not be their method"
-}
-#: What `decoded_rivals.h5` holds of each system: its name and feature.
-_DECODED = tuple(
-    f"{name}/{feature}"
-    for name in ("takagi", "takagi_minddiffuser", "permuted_voxels")
-    for feature in ("c", "z")
-)
 
 
 # --- decoding (notebook 02) -----------------------------------------------------------
@@ -183,7 +169,8 @@ def read_rivals(
     StoreError
         The file is missing, or is of other images.
     """
-    stored = store.read_arrays(path, ["nsd_id", "pixel_ridge", *_DECODED])
+    decoded = [f"{row.name}/{feature}" for row in _own() for feature in ("c", "z")]
+    stored = store.read_arrays(path, ["nsd_id", "pixel_ridge", *decoded])
     n = len(nsd_id)
     if not np.array_equal(stored["nsd_id"][:n], nsd_id):
         raise StoreError(
@@ -194,6 +181,11 @@ def read_rivals(
     return {**rows, "pixel_ridge": _pictures(rows["pixel_ridge"], size)}
 
 
+def _own() -> list[Condition]:
+    """Return the conditions with features of their own in `decoded_rivals.h5`."""
+    return [row for row in by_name().values() if row.c == "own"]
+
+
 def _pictures(pixels: Matrix, size: int) -> Images:
     """Return predicted pixels in 0..1, clipped, as images of `size` px."""
     side = round((pixels.shape[1] / 3) ** 0.5)
@@ -202,20 +194,6 @@ def _pictures(pixels: Matrix, size: int) -> Images:
 
 
 # --- images (notebooks 03 and 04) -----------------------------------------------------
-
-
-def image_to_image(config: DiffusionSettings, strength: float) -> DiffusionSettings:
-    """Return the sampler that noises to `strength` of the grid and denoises all of it.
-
-    The image is noised to the level from which it is denoised, as diffusers does.
-    CompVis' `stochastic_encode(z, 40)`, which Takagi and Nishimoto call, takes grid
-    index 40 and then denoises from 39: one level more noise than the U-Net is told.
-
-    >>> image_to_image(DiffusionSettings(50, 37, 35, 5.0), 0.8)
-    DiffusionSettings(n_steps=50, encode_index=39, decode_steps=40, guidance_scale=5.0)
-    """
-    steps = max(1, int(strength * config.n_steps))
-    return replace(config, encode_index=steps - 1, decode_steps=steps)
 
 
 def _with(
@@ -249,17 +227,14 @@ def rival_images(
     diffusion : DiffusionSettings
         Stage 1's sampler; Takagi's takes its own strength instead.
     """
-    takagi = image_to_image(diffusion, run.profile.rivals.strength_takagi)
-    samplers = {
-        "takagi": takagi,
-        "takagi_minddiffuser": diffusion,
-        "permuted_voxels": diffusion,
-    }
     return {
-        name: stage1_images(
-            run, backbone, _with(decoded, rivals, name, backbone), diffusion=sampler
+        row.name: stage1_images(
+            run,
+            backbone,
+            _with(decoded, rivals, row.name, backbone),
+            diffusion=sampler_of(row, diffusion, run.profile.rivals),
         )
-        for name, sampler in samplers.items()
+        for row in _own()
     }
 
 
@@ -282,8 +257,7 @@ def brain_diffuser_style(
     config = with_preset(profile.stage2, "guided")
     config = config.model_copy(update={"layers_fast": (highest,)})
     start = replace(decoded, z=_encode(backbone, rivals["pixel_ridge"], profile))
-    strength = profile.rivals.strength_brain_diffuser
-    sampler = image_to_image(diffusion, strength)
+    sampler = sampler_of(by_name()["brain_diffuser_style"], diffusion, profile.rivals)
     return align_images(run, backbone, start, config, diffusion=sampler)
 
 

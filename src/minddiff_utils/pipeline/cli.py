@@ -391,7 +391,7 @@ def _plan_whole(
         ("condition", "images", "U-Net evaluations", "gradients", "device h", "")
     ]
     whole, hours = cost.Counts(), 0.0
-    subjects = [workload.conditions(profile, n) for n in n_images]
+    subjects = [workload.workloads(profile, n) for n in n_images]
     for same in zip(*subjects, strict=True):
         one, own = same[0], None
         counts = sum((each.counts for each in same), cost.Counts())

@@ -1,7 +1,6 @@
 """What the last notebook shows: a run's artefacts gathered for figures and the report.
 
-Reads artefacts and arranges them; draws nothing and decides nothing. Place in the flow:
-layer 9, above `evaluation`, `cortex` and `report`; notebook 06.
+Reads artefacts and arranges them; draws nothing and decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import provenance, store
+from minddiff_utils.core.conditions import factorial, gallery_words
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.run import Run
@@ -28,45 +28,21 @@ from minddiff_utils.reporting.report import (
     TableItem,
     render_report,
 )
-from minddiff_utils.reporting.tables import Picks, pick_images
+from minddiff_utils.reporting.tables import FEATURES, Picks, pick_images
 
 __all__ = [
-    "ABLATION_GALLERY",
-    "GALLERY",
     "CorticalMaps",
+    "ablation_rows",
     "build_report",
     "cortical_maps",
     "marked_pairs",
     "method_panels",
     "own_scores",
     "pick_for_gallery",
+    "system_rows",
     "weight_maps",
 ]
 
-#: Rows of the comparison gallery (F2): method -> words.
-GALLERY: Mapping[str, str] = {
-    "truth": "seen image",
-    "stage2": "MindDiffuser",
-    "stage2_guided": "guided sampling",
-    "stage1": "stage 1 only",
-    "takagi": "Takagi & Nishimoto",
-    "takagi_minddiffuser": "the same, as re-implemented",
-    "brain_diffuser_style": "Brain-Diffuser's style",
-    "pixel_ridge": "ridge to pixels",
-    "retrieval": "retrieval",
-}
-#: Rows of the ablation gallery (F4).
-ABLATION_GALLERY: Mapping[str, str] = {
-    "truth": "seen image",
-    "stage2_guided": "c, z and Z_CLIP",
-    "stage1": "c and z",
-    "c_clip": "c and Z_CLIP",
-    "z_clip": "z and Z_CLIP",
-    "c_only": "c",
-    "z_null": "z",
-    "clip_only": "Z_CLIP",
-    "none": "nothing",
-}
 #: Images that the galleries always show: the first of the test set.
 _N_FIXED = 4
 #: Images of the galleries.
@@ -122,6 +98,27 @@ _DATA = {
 
 
 # --- which images are shown -------------------------------------------------------
+
+
+def system_rows() -> dict[str, str]:
+    """Return the rows of the comparison gallery (F2): condition -> words."""
+    return {"truth": "seen image", **gallery_words()}
+
+
+def ablation_rows() -> dict[str, str]:
+    """Return the rows of the ablation gallery (F4), from all features to none.
+
+    >>> list(ablation_rows().values())[-2:]
+    ['Z_CLIP', 'nothing']
+    """
+    cells = sorted(factorial().items(), key=lambda cell: cell[1], reverse=True)
+    cells.sort(key=lambda cell: sum(cell[1]), reverse=True)
+    rows = {"truth": "seen image"}
+    for name, flags in cells:
+        there = [feature for feature, has in zip(FEATURES, flags, strict=True) if has]
+        first, last = ", ".join(there[:-1]), "".join(there[-1:])
+        rows[name] = " and ".join(filter(None, (first, last))) or "nothing"
+    return rows
 
 
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
@@ -188,16 +185,19 @@ def method_panels(run: Run, subject: int) -> MethodPanels:
         An image or an array of the subject is missing.
     """
     folder = run.tree.derived(subject)
-    names = ("truth", "z_only", "c_only", "stage1", "stage2")
-    made = gallery(run, subject, {name: name for name in names}, n=1)
+
+    def first(name: str) -> npt.NDArray[np.uint8]:
+        (image,) = gallery(run, subject, {name: name}, n=1)[name]
+        return np.asarray(image)
+
     stored = store.read_arrays(folder / "responses.h5", ["betas", "split"])
     paths = store.read_arrays(folder / "trajectories.h5", ["stage2/losses"])
     return MethodPanels(
-        seen=made["truth"][0],
-        z_only=made["z_only"][0],
-        c_only=made["c_only"][0],
-        stage1=made["stage1"][0],
-        stage2=made["stage2"][0],
+        seen=first("truth"),
+        z_alone=first("z_only"),
+        c_alone=first("c_only"),
+        sampled=first("stage1"),
+        aligned=first("stage2"),
         responses=stored["betas"][stored["split"] == "test"][0],
         losses=paths["stage2/losses"][0],
     )
@@ -323,7 +323,9 @@ def _gallery(run: Run, subject: int) -> GalleryItem:
     """Return the comparison gallery, picture by picture."""
     scores = store.read_table(run.tree.tables / "scores.csv")
     picks = pick_for_gallery(subject, scores)
-    rows = gallery(run, subject, GALLERY, n=len(picks.nsd_id), picked=picks.nsd_id)
+    rows = gallery(
+        run, subject, system_rows(), n=len(picks.nsd_id), picked=picks.nsd_id
+    )
     pictures = {
         words: [encode_png(one) for one in made] for words, made in rows.items()
     }

@@ -2,17 +2,16 @@
 
 Counted from sizes: grids, sessions, targets and images; text and small files are left
 out. An estimate, as nobody has run it. Not here: hours and memory (`cost`), and the
-files themselves (`fetch` asks the bucket for exact sizes). Place in the flow: layer 8,
-`minddiff plan`.
+files themselves (`fetch` asks the bucket for exact sizes).
 """
 
 from dataclasses import dataclass
 from math import prod
 
+from minddiff_utils.core.conditions import Condition, compared
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.datasets.nsd.facts import FACTS, SEEN, SUBJECT1
-from minddiff_utils.evaluation.baselines import GENERATED
 
 __all__ = [
     "Space",
@@ -36,9 +35,6 @@ _STIMULI, _CAPTIONS = 39.6e9, 0.25e9
 _TEXT_WIDTH, _LATENT, _CLIP_LAYER = 768, 4 * 64 * 64, 50 * 768
 #: Bytes of a PNG per byte of its pixels, photographs.
 _PNG = 0.6
-#: Conditions with an image for each test image; those of stage 2 have trajectories.
-_CONDITIONS = [name for name in GENERATED if name != "stage2_paper"]
-_ALIGNED = [name for name in _CONDITIONS if name.startswith("stage2")]
 
 
 @dataclass(frozen=True)
@@ -165,6 +161,11 @@ def _weights(profile: Profile, n_voxels: float) -> float:
     return sum(8 * n_feat * n for n_feat, n in targets)  # an index and a weight each
 
 
+def _conditions() -> list[Condition]:
+    """Return the conditions that may have an image for each test image."""
+    return [row for row in compared() if row.engine and row.n_images != "paper"]
+
+
 def kept(profile: Profile) -> Space:
     """Return what notebooks 01 to 04 keep, all subjects together.
 
@@ -179,7 +180,9 @@ def kept(profile: Profile) -> Space:
     pixels = 3 * profile.models.image_size**2
     n_decoded = sum(made) + len(made) * profile.data.n_validation
     shown = sum(min(n, profile.stage2.n_images_trajectory) for n in made)
-    frames = shown * profile.stage2.n_trajectory * len(_ALIGNED)
+    conditions = _conditions()
+    aligned = [row for row in conditions if row.clip]  # these have trajectories
+    frames = shown * profile.stage2.n_trajectory * len(aligned)
     voxels = [area_voxels(subject) for subject in profile.subjects]
     return Space(
         {
@@ -187,7 +190,7 @@ def kept(profile: Profile) -> Space:
             "stimuli at the generator's size": sum(seen) * pixels,
             "decoded features": 4 * 2 * features * n_decoded,
             "decoders": sum(_weights(profile, n) for n in voxels),
-            "images": sum(made) * len(_CONDITIONS) * _PNG * pixels,
+            "images": sum(made) * len(conditions) * _PNG * pixels,
             "trajectories": frames * pixels,
         }
     )

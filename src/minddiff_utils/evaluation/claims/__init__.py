@@ -13,7 +13,6 @@ calls it.
 
 from minddiff_utils.evaluation.claims.evidence import (
     CANNOT,
-    CONTRASTS,
     FAILS,
     HOLDS,
     Claim,
@@ -34,7 +33,6 @@ __all__ = [
     "CANNOT",
     "CLAIMS",
     "COLUMNS",
-    "CONTRASTS",
     "FAILS",
     "HOLDS",
     "Claim",

@@ -16,7 +16,6 @@ from minddiff_utils.core.errors import DataError
 __all__ = [
     "ALPHA",
     "CANNOT",
-    "CONTRASTS",
     "FAILS",
     "HOLDS",
     "SHORT",
@@ -44,32 +43,6 @@ IN_SILICO = " (in silico, direction only)"
 ALPHA = 0.05
 #: Metrics in the words of a verdict.
 SHORT = {"clip_judge": "judge CLIP", "pcc": "PCC", "ssim_2d": "SSIM"}
-#: (method, reference) of every contrast the claims and the sanity table read, beside
-#: stage 2 minus stage 1, which has a table of its own. A run makes those whose methods
-#: it has.
-CONTRASTS = (
-    ("stage1", "z_only"),
-    ("stage1", "c_only"),
-    ("c_only", "z_only"),
-    ("stage1", "shuffled"),
-    ("stage1", "permuted_voxels"),
-    ("stage1", "random_train"),
-    ("stage1", "retrieval"),
-    ("stage2", "retrieval"),
-    ("stage2", "mean_image"),
-    ("stage2", "pixel_ridge"),
-    ("stage2", "takagi"),
-    ("stage2", "takagi_minddiffuser"),
-    ("stage2", "brain_diffuser_style"),
-    ("stage2", "stage2_shuffled"),
-    ("stage2", "z_only"),
-    ("stage2_guided", "z_clip"),
-    ("stage2_guided", "c_clip"),
-    ("stage2_guided", "stage1"),
-    ("true_features", "stage1"),
-    ("stage2_true", "stage2"),
-    ("stage2_true", "true_features"),
-)
 
 _NAN = float("nan")
 

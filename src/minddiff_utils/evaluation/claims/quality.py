@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from minddiff_utils.core.conditions import FROM_ALL_THREE, ONE_STEP_EACH
 from minddiff_utils.evaluation.claims.evidence import (
     CANNOT,
     FAILS,
@@ -54,17 +55,17 @@ class Pair(NamedTuple):
     sign: int = 1
 
 
-#: C6: what is removed from all three features, and the metric it stands for.
+#: C6: each feature and the metric it stands for.
+_STANDS_FOR = {"c": "clip_judge", "z": "pcc", "Z_CLIP": "ssim_2d"}
+#: C6: what is removed from all three features.
 FACTORIAL: Mapping[str, Pair] = {
-    "c": Pair("stage2_guided", "z_clip", "clip_judge"),
-    "z": Pair("stage2_guided", "c_clip", "pcc"),
-    "Z_CLIP": Pair("stage2_guided", "stage1", "ssim_2d"),
+    feature: Pair(*FROM_ALL_THREE[feature], metric)
+    for feature, metric in _STANDS_FOR.items()
 }
 #: C6 in a run without the factorial: c and z from stage 1, Z_CLIP from stage 2.
 SINGLE_STEPS: Mapping[str, Pair] = {
-    "c": Pair("stage1", "z_only", "clip_judge"),
-    "z": Pair("stage1", "c_only", "pcc"),
-    "Z_CLIP": Pair("stage2", "stage1", "ssim_2d"),
+    feature: Pair(*ONE_STEP_EACH[feature], metric)
+    for feature, metric in _STANDS_FOR.items()
 }
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.evaluation.claims.decoding import all_areas
 from minddiff_utils.evaluation.claims.evidence import (
     ALPHA,
@@ -34,17 +35,24 @@ def _check_accuracy(evidence: Evidence) -> list[Check]:
     return checks
 
 
-_ORDERED = (
-    ("recovery ceiling, stage 1", "true_features - stage1"),
-    ("recovery ceiling, stage 2", "stage2_true - stage2"),
-    ("shuffled brain, stage 1", "stage1 - shuffled"),
-    ("shuffled brain, stage 2", "stage2 - stage2_shuffled"),
-)
+def _ordered() -> list[tuple[str, str]]:
+    """Return the contrasts that must be above 0: true features, and one's own brain."""
+    stages = {"stage 1": by_name()["stage1"], "stage 2": by_name()["stage2"]}
+    return [
+        *[
+            (f"recovery ceiling, {words}", f"{row.ceiling} - {row.name}")
+            for words, row in stages.items()
+        ],
+        *[
+            (f"shuffled brain, {words}", f"{row.name} - {row.floor}")
+            for words, row in stages.items()
+        ],
+    ]
 
 
 def _check_order(evidence: Evidence) -> list[Check]:
     checks: list[Check] = []
-    for name, contrast in _ORDERED:
+    for name, contrast in _ordered():
         for metric in ("clip_judge", "pcc"):
             wanted = f"{contrast} > 0, interval without 0"
             row = find(

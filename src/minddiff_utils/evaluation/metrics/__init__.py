@@ -9,7 +9,7 @@ notebook 05 calls it.
 """
 
 from minddiff_utils.evaluation.metrics.conditions import (
-    Condition,
+    ConditionImages,
     SubjectScores,
     frechet_table,
     score_condition,
@@ -42,7 +42,7 @@ from minddiff_utils.evaluation.metrics.pixels import (
 
 __all__ = [
     "METRICS",
-    "Condition",
+    "ConditionImages",
     "Metric",
     "Rule",
     "SubjectScores",

@@ -31,7 +31,7 @@ from minddiff_utils.evaluation.metrics.pixels import (
 )
 
 __all__ = [
-    "Condition",
+    "ConditionImages",
     "SubjectScores",
     "frechet_table",
     "score_condition",
@@ -68,7 +68,7 @@ _PAIR_RULES: Mapping[str, _PairScore] = {
 
 
 @dataclass(frozen=True)
-class Condition:
+class ConditionImages:
     """The images of one method for one subject, in the order of `nsd_id`."""
 
     method: str
@@ -241,8 +241,8 @@ def _mean_over_others(
 
 def score_methods(
     subject: int,
-    conditions: Iterable[Condition],
-    truth: Condition,
+    conditions: Iterable[ConditionImages],
+    truth: ConditionImages,
     embedders: Embedders,
     *,
     extra: Collection[str] = (),
@@ -253,9 +253,9 @@ def score_methods(
     ----------
     subject : int
         Written into the table.
-    conditions : iterable of Condition
+    conditions : iterable of ConditionImages
         Their images must be among those of `truth`.
-    truth : Condition
+    truth : ConditionImages
         The true images; unread ones are never held all at once.
     embedders : mapping of callables
         Images -> embedding, by name: `clip_judge` at least, `clip_method`, and those of
@@ -321,7 +321,7 @@ def _frechet_metrics(embedders: Embedders) -> dict[str, str]:
     }
 
 
-def _rows(condition: Condition, position: Mapping[int, int]) -> slice | list[int]:
+def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | list[int]:
     """Return where the condition's images are in the truth; a slice copies nothing."""
     missing = [int(i) for i in condition.nsd_id if int(i) not in position]
     if missing:
@@ -334,7 +334,11 @@ def _rows(condition: Condition, position: Mapping[int, int]) -> slice | list[int
 
 
 def _frame(
-    subject: int, condition: Condition, metric: str, values: Floats, floors: Floats
+    subject: int,
+    condition: ConditionImages,
+    metric: str,
+    values: Floats,
+    floors: Floats,
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {

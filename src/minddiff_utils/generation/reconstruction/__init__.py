@@ -4,7 +4,6 @@ A condition says which features (decoded, true, another image's) go through whic
 of the generator. Noise comes from a stream named by subject and image, so that no image
 depends on order or shard; the last shard puts the tables and trajectories of all of
 them together. Not here: the sampler (`diffusion`) and the optimisation (`alignment`).
-Place in the flow: layer 8, notebooks 03 and 04.
 
 `settings` says how, `room` how many at once, `features` reads what was decoded,
 `stage1` and `stage2` make the images, `written` is what is kept of them, `shards` puts
@@ -30,9 +29,12 @@ from minddiff_utils.generation.reconstruction.room import (
 )
 from minddiff_utils.generation.reconstruction.settings import (
     Stage2Settings,
+    config_of,
     diffusion_settings,
     from_noise,
     paper_config,
+    sampler_of,
+    shorter,
     stage2_settings,
     with_preset,
 )
@@ -73,6 +75,7 @@ __all__ = [
     "align_images",
     "begin_stage",
     "chosen_words",
+    "config_of",
     "counted_footprint",
     "default_memory",
     "diffusion_settings",
@@ -85,6 +88,8 @@ __all__ = [
     "paper_config",
     "read_decoded",
     "room_for",
+    "sampler_of",
+    "shorter",
     "stage1_images",
     "stage1_table",
     "stage2_settings",

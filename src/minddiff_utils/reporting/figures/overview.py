@@ -33,10 +33,10 @@ _SIDE = 1.0  # side of a picture, inches
 _PLACES = {
     "seen": (0.75, 2.6),
     "responses": (2.15, 2.6),
-    "c_only": (3.75, 3.2),
-    "z_only": (3.75, 1.96),
-    "stage1": (5.25, 2.6),
-    "stage2": (6.55, 2.6),
+    "c_alone": (3.75, 3.2),
+    "z_alone": (3.75, 1.96),
+    "sampled": (5.25, 2.6),
+    "aligned": (6.55, 2.6),
     "losses": (5.25, 1.15),
 }
 
@@ -47,7 +47,7 @@ class MethodPanels:
 
     Attributes
     ----------
-    seen, z_only, c_only, stage1, stage2 : uint8 (height, width, 3)
+    seen, z_alone, c_alone, sampled, aligned : uint8 (height, width, 3)
         What the subject saw; decoded z through the autoencoder; decoded c from noise;
         both; after alignment.
     responses : (n_voxels,)
@@ -57,15 +57,15 @@ class MethodPanels:
     """
 
     seen: Images
-    z_only: Images
-    c_only: Images
-    stage1: Images
-    stage2: Images
+    z_alone: Images
+    c_alone: Images
+    sampled: Images
+    aligned: Images
     responses: Floats
     losses: Floats
 
     def __post_init__(self) -> None:
-        for name in ("seen", "z_only", "c_only", "stage1", "stage2"):
+        for name in ("seen", "z_alone", "c_alone", "sampled", "aligned"):
             check_images(getattr(self, name)[None], f"The image {name!r}")
         check_shape(self.responses.shape, (None,), "responses")
         check_shape(self.losses.shape, (None,), "losses")
@@ -145,10 +145,10 @@ def fig_method(panels: MethodPanels, *, label: str) -> Figure:
     figure.set_layout_engine("none")  # every panel has its place
     for name, words in (
         ("seen", "seen image"),
-        ("c_only", "c alone (from noise)"),
-        ("z_only", "z alone (autoencoder)"),
-        ("stage1", "stage 1\nc and z"),
-        ("stage2", "stage 2\naligned"),
+        ("c_alone", "c alone (from noise)"),
+        ("z_alone", "z alone (autoencoder)"),
+        ("sampled", "stage 1\nc and z"),
+        ("aligned", "stage 2\naligned"),
     ):
         _panel(figure, name, words).imshow(getattr(panels, name))
     _draw_responses(_panel(figure, "responses", "response"), panels.responses)

@@ -1,6 +1,6 @@
 """Table T2: the factorial of c, z and Z_CLIP with its main effects, and the ladders.
 
-Every row is over the same images. Place in the flow: layer 9, part of `tables`.
+Every row is over the same images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.core.config import Profile
-from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
-from minddiff_utils.evaluation.baselines import CEILINGS
-from minddiff_utils.generation.ablation import (
-    FACTORIAL,
+from minddiff_utils.core.conditions import (
+    ceilings,
+    factorial,
     iteration_name,
     k_name,
     layers_name,
 )
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables.rows import (
     SCORES,
@@ -73,7 +73,7 @@ def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str
 def main_effects(scores: pd.DataFrame, *, resampling: Resampling) -> pd.DataFrame:
     """Return what each feature adds, averaged over the presence of the two others.
 
-    Per image: the mean score of the four cells of `FACTORIAL` with the feature, minus
+    Per image: the mean score of the four cells of the factorial with the feature, minus
     that of the four without it.
 
     Parameters
@@ -96,7 +96,7 @@ def main_effects(scores: pd.DataFrame, *, resampling: Resampling) -> pd.DataFram
     DataError
         As `shared_images`, over the eight cells.
     """
-    kept = shared_images(scores, FACTORIAL)
+    kept = shared_images(scores, factorial())
     table = pd.concat(
         [_effect(kept, k, resampling) for k in range(len(FEATURES))], ignore_index=True
     )
@@ -108,7 +108,7 @@ def _effect(kept: pd.DataFrame, k: int, resampling: Resampling) -> pd.DataFrame:
     """Return the paired table of the feature with number `k`."""
     feature = FEATURES[k]
     present, absent = f"with {feature}", f"without {feature}"
-    side = {m: present if flags[k] else absent for m, flags in FACTORIAL.items()}
+    side = {m: present if flags[k] else absent for m, flags in factorial().items()}
     image = ["subject", "metric", "nsd_id"]
     halves = kept.assign(method=kept["method"].map(side))
     halves = halves.groupby([*image, "method"], sort=False)[["value", "floor"]].mean()
@@ -174,7 +174,7 @@ def ablation_table(
     """
     check_table(scores, SCORES, "The table of scores")
     check_metrics(scores, settings)
-    groups = {"factorial": tuple(FACTORIAL), **ladders}
+    groups = {"factorial": tuple(factorial()), **ladders}
     conditions = [m for group in groups.values() for m in group]
     scores = scores[scores["metric"].isin(settings)]
     present = [m for m in conditions if (scores["method"] == m).any()]
@@ -194,7 +194,7 @@ def ablation_table(
     table = pd.concat(tables, ignore_index=True)
     in_cell = table["group"] == "factorial"
     for k, feature in enumerate(FEATURES):
-        flags = {method: int(flags[k]) for method, flags in FACTORIAL.items()}
+        flags = {method: int(flags[k]) for method, flags in factorial().items()}
         table[feature] = table["method"].map(flags).where(in_cell).astype("Int64")
     table["n_images"] = _n_images(table, kept)
     order = ["group", *FEATURES, *SUMMARY, "n_images", "p_permutation", "p_holm"]
@@ -214,11 +214,11 @@ def _summarise_kept(
     kept: pd.DataFrame, scores: pd.DataFrame, resampling: Resampling
 ) -> pd.DataFrame:
     """Summarise the kept scores, with the ceilings' scores on the same images."""
-    wanted = {CEILINGS[m] for m in set(kept["method"]) if m in CEILINGS}
+    wanted = {best for m, best in ceilings().items() if m in set(kept["method"])}
     best = scores[scores["method"].isin(wanted - set(kept["method"]))]
     best = best.assign(subject=best["subject"].astype(str))
     both = pd.concat([kept, best], ignore_index=True) if len(best) else kept
-    return summarise(both, resampling=resampling, ceilings=CEILINGS)
+    return summarise(both, resampling=resampling, ceilings=ceilings())
 
 
 def _effect_rows(
@@ -228,7 +228,7 @@ def _effect_rows(
     resampling: Resampling,
 ) -> pd.DataFrame:
     """Return the main effects as rows of T2, or why there are none."""
-    absent = [cell for cell in FACTORIAL if cell not in set(kept["method"])]
+    absent = [cell for cell in factorial() if cell not in set(kept["method"])]
     columns = [*SUMMARY, "p_permutation", "p_holm", "status"]
     if absent:
         reason = f"a main effect needs all eight cells, {', '.join(absent)} not run"
@@ -290,7 +290,7 @@ def quality_by_k(
             "ablation.k_grid)."
         )
     kept = shared_images(scores, k_of)
-    table = summarise(kept, resampling=resampling, ceilings=CEILINGS)
+    table = summarise(kept, resampling=resampling, ceilings=ceilings())
     table.insert(0, "k_percent", table["method"].map(k_of))
     table = table.sort_values(["k_percent", "metric"], kind="stable")
     return table.assign(settings=table["metric"].map(settings)).reset_index(drop=True)

@@ -1,0 +1,517 @@
+"""The one table of conditions: every row of the tables is described here alone.
+
+A condition is one way to make an image for each image that was seen: a stage, an
+engine, another system, a floor, a ceiling, a cell of the ablation. Baselines, ablation,
+compared systems, floors, ceilings, contrasts, galleries, plans of compute and disk ask
+this table, so that a new row is one edit. Not here: how an engine works (`generation`)
+and what the images score (`evaluation`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from minddiff_utils.core.config import Profile, Stage2Config
+
+__all__ = [
+    "CONTRASTS",
+    "FROM_ALL_THREE",
+    "ONE_STEP_EACH",
+    "TABLE",
+    "Condition",
+    "ablation_conditions",
+    "by_name",
+    "ceilings",
+    "compared",
+    "compared_words",
+    "conditions_of",
+    "factorial",
+    "floors",
+    "gallery_words",
+    "iteration_name",
+    "k_name",
+    "layers_name",
+    "not_run",
+]
+
+#: Where a feature comes from: the brain; the seen image; another image's brain; decoded
+#: for this row alone (`decoded_rivals.h5`); pixels read from the brain; None: left out.
+Source = Literal["decoded", "true", "shuffled", "own", "pixels"] | None
+#: What makes the images: z through the autoencoder; the sampler of stage 1; an engine
+#: of stage 2 (that of the profile's preset, or a fixed one). None: no generator.
+Engine = Literal["autoencoder", "sampler", "preset", "guided", "combined", "paper"]
+#: How many images of a subject are made: all, or the first ones by a profile's field.
+Count = Literal["all", "controls", "paper", "ablation"]
+Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One row of the tables.
+
+    Attributes
+    ----------
+    name : str
+        In tables, and of the folder of its images.
+    label : str
+        What it is, in the words of tables and figures.
+    kind : {"method", "part", "system", "baseline", "floor", "ceiling"}
+        "method": MindDiffuser and its variants; "part": some of its features alone.
+    c, z, clip : str or None
+        Where each feature comes from.
+    engine : str or None
+        What makes its images; None: no generator, notebook 05 makes them.
+    n_images : {"all", "controls", "paper", "ablation"}
+        "ablation": a row of the ablation's table alone.
+    strength : {"takagi", "brain_diffuser"} or None
+        Share of the noise steps that is its own; None: the level of stage 1.
+    ceiling : str or None
+        The row with the true features in place of the decoded ones.
+    floor : str or None
+        The row from another image's brain.
+    is_cell : bool
+        Whether it is one of the eight cells of the factorial of c, z and Z_CLIP.
+    short : str
+        Words of its row in the gallery of compared systems or, of a floor, in
+        `floors.csv`; empty: not shown there.
+    why_not_run : str
+        Why it has no images; empty: it is run.
+    layers, k_percent, n_iter : optional
+        What a step of the ablation's ladders changes: CLIP blocks in the loss, the
+        share of features kept, iterations of the loop.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    c: Source = None
+    z: Source = None
+    clip: Source = None
+    engine: Engine | None = None
+    n_images: Count = "all"
+    strength: Literal["takagi", "brain_diffuser"] | None = None
+    ceiling: str | None = None
+    floor: str | None = None
+    is_cell: bool = False
+    short: str = ""
+    why_not_run: str = ""
+    layers: tuple[int, ...] | None = None
+    k_percent: float | None = None
+    n_iter: int | None = None
+
+
+#: Every condition, in the order of the tables.
+TABLE: tuple[Condition, ...] = (
+    Condition(
+        "stage1",
+        "stage 1: decoded c and z",
+        "method",
+        c="decoded",
+        z="decoded",
+        engine="sampler",
+        ceiling="true_features",
+        floor="shuffled",
+        is_cell=True,
+        short="stage 1 only",
+    ),
+    Condition(
+        "stage2",
+        "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
+        "method",
+        c="decoded",
+        z="decoded",
+        clip="decoded",
+        engine="preset",
+        ceiling="stage2_true",
+        floor="stage2_shuffled",
+        short="MindDiffuser",
+    ),
+    Condition(
+        "stage2_guided",
+        "sampling steered by Z_CLIP (not Algorithm 1)",
+        "method",
+        c="decoded",
+        z="decoded",
+        clip="decoded",
+        engine="guided",
+        ceiling="stage2_true",
+        is_cell=True,
+        short="guided sampling",
+    ),
+    Condition(
+        "stage2_combined",
+        "a short stage 2, then steered sampling (not Algorithm 1)",
+        "method",
+        c="decoded",
+        z="decoded",
+        clip="decoded",
+        engine="combined",
+        n_images="controls",
+        ceiling="stage2_true",
+    ),
+    Condition(
+        "stage2_paper",
+        "stage 2 by Algorithm 1, first images only",
+        "method",
+        c="decoded",
+        z="decoded",
+        clip="decoded",
+        engine="paper",
+        n_images="paper",
+        ceiling="stage2_true",
+    ),
+    Condition(
+        "z_only",
+        "decoded z through the autoencoder, no c",
+        "part",
+        z="decoded",
+        engine="autoencoder",
+        ceiling="true_features",
+    ),
+    Condition(
+        "c_only",
+        "decoded c from noise, no z",
+        "part",
+        c="decoded",
+        engine="sampler",
+        ceiling="true_features",
+        is_cell=True,
+    ),
+    Condition(
+        "takagi",
+        "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",
+        "system",
+        c="own",
+        z="own",
+        engine="sampler",
+        strength="takagi",
+        ceiling="true_features",
+        short="Takagi & Nishimoto",
+    ),
+    Condition(
+        "takagi_minddiffuser",
+        "Takagi as MindDiffuser re-implemented it: all areas",
+        "system",
+        c="own",
+        z="own",
+        engine="sampler",
+        ceiling="true_features",
+        short="the same, as re-implemented",
+    ),
+    Condition(
+        "brain_diffuser_style",
+        "Brain-Diffuser's style: pixels read, then c and CLIP",
+        "system",
+        c="decoded",
+        z="pixels",
+        clip="decoded",
+        engine="guided",
+        strength="brain_diffuser",
+        short="Brain-Diffuser's style",
+    ),
+    Condition(
+        "pixel_ridge",
+        "ridge from voxels to pixels",
+        "baseline",
+        short="ridge to pixels",
+    ),
+    Condition(
+        "retrieval",
+        "nearest training image by decoded features",
+        "baseline",
+        short="retrieval",
+    ),
+    Condition(
+        "random_train",
+        "a training image at random: floor",
+        "floor",
+        short="a training image at random",
+    ),
+    Condition(
+        "mean_image",
+        "mean training image, the same for every brain",
+        "floor",
+        short="the mean training image",
+    ),
+    Condition(
+        "true_features",
+        "true c and z: recovery ceiling of stage 1",
+        "ceiling",
+        c="true",
+        z="true",
+        engine="sampler",
+        ceiling="autoencoder",
+    ),
+    Condition(
+        "stage2_true",
+        "true c, z and Z_CLIP: recovery ceiling of stage 2",
+        "ceiling",
+        c="true",
+        z="true",
+        clip="true",
+        engine="preset",
+        n_images="controls",
+        ceiling="autoencoder",
+    ),
+    Condition(
+        "shuffled",
+        "stage 1 from another image's brain: floor",
+        "floor",
+        c="shuffled",
+        z="shuffled",
+        engine="sampler",
+        ceiling="true_features",
+        short="stage 1 from another image's brain",
+    ),
+    Condition(
+        "stage2_shuffled",
+        "stage 2 from another image's brain: floor",
+        "floor",
+        c="shuffled",
+        z="shuffled",
+        clip="shuffled",
+        engine="preset",
+        n_images="controls",
+        ceiling="stage2_true",
+        short="stage 2 from another image's brain",
+    ),
+    Condition(
+        "permuted_voxels",
+        "stage 1 from responses with permuted voxels: floor",
+        "floor",
+        c="own",
+        z="own",
+        engine="sampler",
+        ceiling="true_features",
+        short="stage 1 from responses with permuted voxels",
+    ),
+    Condition("autoencoder", "true image through the autoencoder and back", "ceiling"),
+    Condition(
+        "ic_gan",
+        "Ozcelik et al. 2022: instance-conditioned GAN",
+        "system",
+        why_not_run="Ozcelik et al. 2022 generate with an instance-conditioned GAN"
+        " trained on ImageNet, whose weights are neither packaged nor licensed for this"
+        " project; a stand-in of another architecture would not be their method",
+    ),
+    # the cells of the factorial that no other table has
+    Condition(
+        "none",
+        "no feature: the generator alone",
+        "part",
+        engine="sampler",
+        n_images="ablation",
+        is_cell=True,
+    ),
+    Condition(
+        "z_null",
+        "decoded z, denoised under the empty caption",
+        "part",
+        z="decoded",
+        engine="sampler",
+        n_images="ablation",
+        is_cell=True,
+    ),
+    Condition(
+        "clip_only",
+        "decoded Z_CLIP alone, guided from noise",
+        "part",
+        clip="decoded",
+        engine="guided",
+        n_images="ablation",
+        is_cell=True,
+    ),
+    Condition(
+        "c_clip",
+        "decoded c and Z_CLIP, guided from noise",
+        "part",
+        c="decoded",
+        clip="decoded",
+        engine="guided",
+        n_images="ablation",
+        is_cell=True,
+    ),
+    Condition(
+        "z_clip",
+        "decoded z and Z_CLIP, guided under the empty caption",
+        "part",
+        z="decoded",
+        clip="decoded",
+        engine="guided",
+        n_images="ablation",
+        is_cell=True,
+    ),
+)
+
+Pair = tuple[str, str]
+#: Feature -> conditions with and without it, it alone taken from all three, guided.
+FROM_ALL_THREE: Mapping[str, Pair] = {
+    "c": ("stage2_guided", "z_clip"),
+    "z": ("stage2_guided", "c_clip"),
+    "Z_CLIP": ("stage2_guided", "stage1"),
+}
+#: The same by steps of the method itself: c and z taken from stage 1, Z_CLIP from
+#: stage 2.
+ONE_STEP_EACH: Mapping[str, Pair] = {
+    "c": ("stage1", "z_only"),
+    "z": ("stage1", "c_only"),
+    "Z_CLIP": ("stage2", "stage1"),
+}
+#: (condition, reference) of every contrast the claims and the sanity table read, in the
+#: order of `contrasts.csv`; stage 2 minus stage 1 has a table of its own beside them. A
+#: run makes those whose conditions it has.
+CONTRASTS: tuple[Pair, ...] = (
+    ONE_STEP_EACH["c"],
+    ONE_STEP_EACH["z"],
+    ("c_only", "z_only"),
+    ("stage1", "shuffled"),
+    ("stage1", "permuted_voxels"),
+    ("stage1", "random_train"),
+    ("stage1", "retrieval"),
+    ("stage2", "retrieval"),
+    ("stage2", "mean_image"),
+    ("stage2", "pixel_ridge"),
+    ("stage2", "takagi"),
+    ("stage2", "takagi_minddiffuser"),
+    ("stage2", "brain_diffuser_style"),
+    ("stage2", "stage2_shuffled"),
+    ("stage2", "z_only"),
+    *FROM_ALL_THREE.values(),
+    ("true_features", "stage1"),
+    ("stage2_true", "stage2"),
+    ("stage2_true", "true_features"),
+)
+
+
+def by_name() -> dict[str, Condition]:
+    """Return the conditions of `TABLE` by name."""
+    return {row.name: row for row in TABLE}
+
+
+# --- what the tables of all methods show ----------------------------------------------
+
+
+def compared() -> list[Condition]:
+    """Return the rows of the table of all methods, as far as they are run."""
+    return [r for r in TABLE if r.n_images != "ablation" and not r.why_not_run]
+
+
+def compared_words(n_iter_paper: int) -> dict[str, str]:
+    """Return the labels of the compared rows; Algorithm 1 cut short says so.
+
+    >>> compared_words(2)["stage2_paper"]
+    'stage 2 by 2 of the 300 iterations of Algorithm 1, first images only'
+    """
+    whole = Stage2Config().n_iter_paper
+    words = {row.name: row.label for row in compared()}
+    if n_iter_paper < whole:
+        few = f"{n_iter_paper} of the {whole} iterations of Algorithm 1"
+        cut = [row.name for row in compared() if row.engine == "paper"]
+        words |= dict.fromkeys(cut, f"stage 2 by {few}, first images only")
+    return words
+
+
+def not_run() -> dict[str, str]:
+    """Return the systems that cannot be run here, each with the reason."""
+    return {row.name: row.why_not_run for row in TABLE if row.why_not_run}
+
+
+def ceilings() -> dict[str, str]:
+    """Return each condition's ceiling, where it has one."""
+    return {row.name: row.ceiling for row in TABLE if row.ceiling}
+
+
+def floors() -> dict[str, str]:
+    """Return the conditions that know nothing of the image, in words."""
+    return {row.name: row.short for row in TABLE if row.kind == "floor"}
+
+
+def gallery_words() -> dict[str, str]:
+    """Return the rows of the gallery of compared systems, in words.
+
+    MindDiffuser's come first, those with Z_CLIP above the stage that they start from.
+    """
+    shown = [row for row in TABLE if row.short and row.kind != "floor"]
+    own = [row for row in shown if row.kind == "method"]
+    own.sort(key=lambda row: row.clip is None)
+    others = [row for row in shown if row.kind != "method"]
+    return {row.name: row.short for row in [*own, *others]}
+
+
+# --- the ablation ---------------------------------------------------------------------
+
+
+def factorial() -> dict[str, tuple[bool, bool, bool]]:
+    """Return the cells of the factorial -> which of c, z and Z_CLIP each has.
+
+    >>> list(factorial())[:3]
+    ['none', 'c_only', 'z_null']
+    """
+    flags = {
+        row.name: (row.c is not None, row.z is not None, row.clip is not None)
+        for row in TABLE
+        if row.is_cell
+    }
+    return dict(sorted(flags.items(), key=lambda item: item[1][::-1]))
+
+
+def layers_name(layers: Sequence[int]) -> str:
+    """Return the condition's name for some CLIP blocks.
+
+    >>> layers_name((1, 2))
+    'guided_layers_1_2'
+    """
+    return "guided_layers_" + "_".join(map(str, layers))
+
+
+def iteration_name(n_iter: int) -> str:
+    """Return the condition's name for a number of iterations.
+
+    >>> iteration_name(4)
+    'stage2_iter_4'
+    """
+    return f"stage2_iter_{n_iter}"
+
+
+def k_name(k_percent: float) -> str:
+    """Return the condition's name for some k.
+
+    >>> k_name(5.0), k_name(12.5)
+    ('guided_k5', 'guided_k12.5')
+    """
+    return f"guided_k{k_percent:g}"
+
+
+def ablation_conditions(profile: Profile) -> list[Condition]:
+    """Return the ablation's conditions that no other table has: cells, then ladders."""
+    cells = [row for row in TABLE if row.n_images == "ablation"]
+    return [*cells, *_ladders(profile)]
+
+
+def _ladders(profile: Profile) -> Iterator[Condition]:
+    """Yield what the profile varies beside the factorial: blocks, k, iterations."""
+    guided = Condition(
+        name="",
+        label="",
+        kind="part",
+        c="decoded",
+        z="decoded",
+        clip="decoded",
+        engine="guided",
+        n_images="ablation",
+    )
+    for layers in profile.ablation.layers:
+        words = f"guided, CLIP blocks {', '.join(map(str, layers))}"
+        yield replace(guided, name=layers_name(layers), label=words, layers=layers)
+    for k in profile.ablation.k_grid:
+        words = f"guided, k = {k:g} %"
+        yield replace(guided, name=k_name(k), label=words, k_percent=k)
+    loop = replace(guided, engine="preset")
+    for n_iter in profile.ablation.iterations:
+        words = f"the loop of stage 2, {n_iter} iterations"
+        yield replace(loop, name=iteration_name(n_iter), label=words, n_iter=n_iter)
+
+
+def conditions_of(profile: Profile) -> list[Condition]:
+    """Return every condition of a run: those compared, then those of the ablation."""
+    return [*compared(), *ablation_conditions(profile)]
