@@ -1,7 +1,7 @@
 """The in-silico NSD is in NSD's layout to the byte, and its truth can be recovered.
 
 Layout and bytes are checked with struct, h5py and nibabel from NSD's documentation, and
-with the project's reader, which shares no code with the writer.
+with the project's reader, which shares no code with the nsd_writer.
 """
 
 import ast
@@ -41,10 +41,21 @@ from minddiff_utils.core.config import (
 )
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.insilico import brain as cerebral
-from minddiff_utils.insilico import formats, network, scenes, truth, writer
+from minddiff_utils.insilico import (
+    efficientnet_lite,
+    file_formats,
+    ground_truth,
+    image_features,
+    nsd_writer,
+    scenes,
+    voxel_model,
+)
 from minddiff_utils.insilico.anatomy import ROI_NAMES, Anatomy, make_anatomy
-from minddiff_utils.insilico.design import make_design, responses_table, stimulus_table
+from minddiff_utils.insilico.experiment_design import (
+    make_design,
+    responses_table,
+    stimulus_table,
+)
 from minddiff_utils.preprocessing import prepare_responses
 from minddiff_utils.preprocessing.noise_ceiling import ncsnr_of_trials
 
@@ -59,7 +70,7 @@ SETTINGS = SimulationConfig(n_sessions=2, n_test_images=30, image_size=16)
 DATA = DataConfig(sessions=2, n_validation=60, n_reconstruct=2)
 
 
-def grey(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+def grey(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
     """Give plain images and random percepts: fast, and a function of the id alone."""
     draws = [np.random.default_rng(i) for i in nsd_ids]
 
@@ -68,9 +79,9 @@ def grey(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
 
     side = (image_size, image_size, 3)
     pixels = [np.full(side, i % 251, np.uint8) for i in nsd_ids]
-    return writer.Glance(
-        tuple(writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        cerebral.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+    return nsd_writer.Glance(
+        tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
+        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
     )
 
 
@@ -78,7 +89,7 @@ def grey(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write two sessions of subject 7 with stand-ins for the images."""
     path = tmp_path_factory.mktemp("plain") / "nsd"
-    writer.simulate(path, SETTINGS, (SUBJECT,), SEED, n_workers=1, source=grey)
+    nsd_writer.simulate(path, SETTINGS, (SUBJECT,), SEED, n_workers=1, source=grey)
     return path
 
 
@@ -87,7 +98,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write one session of subject 1 with rendered scenes, seen by the whole model."""
     path = tmp_path_factory.mktemp("seen") / "nsd"
     settings = SimulationConfig(n_sessions=1, n_test_images=20, image_size=16)
-    writer.simulate(path, settings, (1,), SEED, n_workers=1)
+    nsd_writer.simulate(path, settings, (1,), SEED, n_workers=1)
     return path
 
 
@@ -149,7 +160,7 @@ def test_nifti_headers_hold_what_nsd_writes(
 
 def test_every_other_byte_of_a_header_is_zero() -> None:
     header = bytearray(
-        formats.nifti_header((3, 4, 5), "int16", step=1, extremes=(2, -1))
+        file_formats.nifti_header((3, 4, 5), "int16", step=1, extremes=(2, -1))
     )
     for first, last in (
         *((0, 4), (38, 39), (40, 56), (70, 74), (76, 112), (140, 148), (228, 232)),
@@ -166,8 +177,8 @@ def test_both_beta_containers_hold_the_array_in_their_own_axis_order(
     mask = rng.random(shape) < 0.4
     ijk = np.argwhere(mask).astype(np.int32)
     betas = rng.integers(-32768, 32767, (6, len(ijk))).astype(np.int16)
-    formats.write_beta_hdf5(tmp_path / "b.hdf5", betas, ijk, shape)
-    formats.write_beta_nifti(tmp_path / "b.nii.gz", betas, ijk, shape)
+    file_formats.write_beta_hdf5(tmp_path / "b.hdf5", betas, ijk, shape)
+    file_formats.write_beta_nifti(tmp_path / "b.nii.gz", betas, ijk, shape)
     expected = np.zeros((*shape, 6), np.int16)
     for column, (i, j, k) in enumerate(ijk):
         expected[i, j, k] = betas[:, column]
@@ -313,7 +324,7 @@ def test_behaviour_file_holds_the_table_to_the_last_digit(root: Path) -> None:
 def test_five_captions_of_each_image_come_back_by_coco_id(root: Path) -> None:
     tree = NsdTree(root)
     ids = np.unique(tree.trials(SUBJECT, 2).nsd_id)
-    world = scenes.world_seed(writer.WORLD)
+    world = scenes.world_seed(nsd_writer.WORLD)
     expected = [list(scenes.make_scene(world, int(i)).captions) for i in ids]
     assert tree.captions(ids, 5).tolist() == expected
 
@@ -333,7 +344,7 @@ def test_stimuli_are_the_rendered_scenes_in_rows_of_nsd_id(seen: Path) -> None:
     with h5py.File(seen / STIMULI / "nsd_stimuli.hdf5") as file:
         assert file["imgBrick"].shape == (73000, 16, 16, 3)
         assert file["imgBrick"].dtype == np.uint8
-    tree, world = NsdTree(seen), scenes.world_seed(writer.WORLD)
+    tree, world = NsdTree(seen), scenes.world_seed(nsd_writer.WORLD)
     ids = tree.trials(1, 1).nsd_id[:3]
     for nsd_id, image in zip(ids.tolist(), tree.stimuli(ids), strict=True):
         scene = Image.fromarray(scenes.render(scenes.make_scene(world, nsd_id), 128))
@@ -379,7 +390,7 @@ def test_every_area_has_voxels_and_subjects_differ_in_number(anatomy: Anatomy) -
     numbers = []
     for subject in (1, 2, 5, 7):
         labels = make_anatomy(subject, seed=SEED).label
-        areas = np.array(cerebral.AREA_OF)[labels]
+        areas = np.array(voxel_model.AREA_OF)[labels]
         assert all((areas == area).any() for area in AREAS)
         numbers.append(int(np.isin(areas, AREAS).sum()))
     assert numbers == sorted(set(numbers), reverse=True)  # nsdgeneral's order in NSD
@@ -469,8 +480,11 @@ def test_recomputed_ncsnr_agrees_with_the_planted_one_within_its_error(
     root: Path,
 ) -> None:
     ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
-    found = truth.ncsnr_recovery(
-        truth.read_truth(root, SUBJECT), ready.voxel_ijk, ready.ncsnr_recomputed, 500
+    found = ground_truth.ncsnr_recovery(
+        ground_truth.read_truth(root, SUBJECT),
+        ready.voxel_ijk,
+        ready.ncsnr_recomputed,
+        500,
     )
     # About 850 voxels share 30 % of their noise variance over 15 patterns, so that the
     # mean of z has an SD of about .09 and its SD one of about .03: 4 SD each.
@@ -505,7 +519,7 @@ def test_standard_error_is_the_spread_of_the_estimates(
         trials = planted * signal[image] + rng.standard_normal((450, n_voxels))
         z = (trials - trials.mean(axis=0)) / trials.std(axis=0, ddof=1)
         spread = ncsnr_of_trials(z.astype(np.float32), image).std()
-        expected = truth.ncsnr_standard_error(np.array([planted]), n_images)[0]
+        expected = ground_truth.ncsnr_standard_error(np.array([planted]), n_images)[0]
         # an SD of 3000 values is known to 1.3 %; the delta method is of first order
         assert spread == pytest.approx(expected, rel=0.06)
 
@@ -522,36 +536,36 @@ def test_noise_ceilings_of_the_subjects_are_ordered_as_in_nsd() -> None:
     medians = {}
     for subject in (1, 2, 5, 7):
         anatomy = make_anatomy(subject, seed=SEED)
-        brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=4)
+        brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=4)
         general = anatomy.at_voxels(anatomy.rois["nsdgeneral"]) > 0
         medians[subject] = float(np.median(brain.ncsnr[general]))
     assert sorted(medians, key=medians.__getitem__) == [7, 1, 2, 5]
 
 
 @pytest.fixture(scope="module")
-def clear_brain(anatomy: Anatomy) -> cerebral.Brain:
+def clear_brain(anatomy: Anatomy) -> voxel_model.Brain:
     """Give the brain of subject 7 without noise."""
-    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=2)
     return dataclasses.replace(brain, ncsnr=np.full_like(brain.ncsnr, 1e6))
 
 
 def test_repeats_in_a_session_differ_by_noise_alone(
-    clear_brain: cerebral.Brain, rng: np.random.Generator
+    clear_brain: voxel_model.Brain, rng: np.random.Generator
 ) -> None:
     n_active = int(clear_brain.active.sum())
     signal = np.tile(rng.standard_normal((5, n_active), np.float32), (2, 1))
-    betas = cerebral.session_betas(clear_brain, signal, 1, rng=rng)
+    betas = voxel_model.session_betas(clear_brain, signal, 1, rng=rng)
     active = betas[:, clear_brain.active].astype(int)
     assert np.abs(active[:5] - active[5:]).max() <= 1  # rounding to int16
     assert active[:5].std(axis=0).mean() > 100
 
 
 def test_sessions_drift_in_mean_and_scale(
-    clear_brain: cerebral.Brain, rng: np.random.Generator
+    clear_brain: voxel_model.Brain, rng: np.random.Generator
 ) -> None:
     signal = rng.standard_normal((50, int(clear_brain.active.sum())), np.float32)
     first, second = (
-        cerebral.session_betas(clear_brain, signal, s, rng=np.random.default_rng(s))
+        voxel_model.session_betas(clear_brain, signal, s, rng=np.random.default_rng(s))
         for s in (1, 2)
     )
     ok = clear_brain.active.copy()
@@ -577,19 +591,19 @@ def test_lost_and_saturated_voxels_are_in_the_betas(root: Path) -> None:
 def test_signal_is_standardised_and_a_function_of_the_image(
     anatomy: Anatomy,
 ) -> None:
-    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=2)
     percepts = grey(range(40), 8).percepts
-    signal = cerebral.true_signal(brain, percepts)
+    signal = voxel_model.true_signal(brain, percepts)
     np.testing.assert_allclose(signal.mean(axis=0), 0, atol=1e-5)  # float32
     np.testing.assert_allclose(signal.std(axis=0), 1, atol=1e-4)
-    back = cerebral.true_signal(brain, percepts.rows(np.arange(40)[::-1]))
+    back = voxel_model.true_signal(brain, percepts.rows(np.arange(40)[::-1]))
     np.testing.assert_allclose(back[::-1], signal, atol=1e-3)  # sums in another order
 
 
 def test_early_voxels_respond_to_what_is_in_their_receptive_field(
     anatomy: Anatomy,
 ) -> None:
-    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=2)
     local_only = np.zeros_like(brain.mixture)
     local_only[:, 0] = 1
     weights = np.zeros_like(brain.local)
@@ -600,7 +614,7 @@ def test_early_voxels_respond_to_what_is_in_their_receptive_field(
     local[1, 24, :, :8] = 1
     rest = grey(range(2), 8).percepts
     percepts = dataclasses.replace(rest, local=local.reshape(2, 28, 256))
-    signal = cerebral.true_signal(brain, percepts)
+    signal = voxel_model.true_signal(brain, percepts)
     inside = np.abs(brain.x[brain.active]) > 0.3
     expected = np.sign(brain.x[brain.active][inside])
     np.testing.assert_array_equal(np.sign(signal[0, inside]), expected)
@@ -611,20 +625,20 @@ def test_receptive_fields_are_gaussians_without_subnormal_tails() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.uniform(-4, 4, (2, 50)).astype(np.float32)
     sigma = np.geomspace(0.25, 4, 50).astype(np.float32)
-    weights = cerebral._field_weights(x, y, sigma, 16)
+    weights = voxel_model._field_weights(x, y, sigma, 16)
     at = (np.arange(16) + 0.5) / 16 * 8.4 - 4.2
     squared = (at - x[:, None, None]) ** 2 + (-at[:, None] - y[:, None, None]) ** 2
     expected = np.exp(-squared.astype(float) / (2 * sigma[:, None, None] ** 2))
     expected /= expected.sum(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(weights, expected.reshape(50, -1), rtol=0, atol=1e-6)
     assert (weights == 0).any()
-    for values in (weights, cerebral._gabor_bank()):
+    for values in (weights, image_features._gabor_bank()):
         assert values[values > 0].min() >= np.finfo(np.float32).tiny
 
 
 def test_pooling_takes_the_mean_of_square_tiles(rng: np.random.Generator) -> None:
     maps = rng.random((2, 64, 64), np.float32)
-    pooled = cerebral._pooled(maps)
+    pooled = image_features._pooled(maps)
     for row, column in ((0, 0), (3, 15), (15, 7)):
         tile = maps[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
         expected = tile.reshape(2, 16).astype(float).mean(axis=1)
@@ -632,13 +646,13 @@ def test_pooling_takes_the_mean_of_square_tiles(rng: np.random.Generator) -> Non
 
 
 def test_gabor_energy_follows_orientation_and_frequency() -> None:
-    across = np.arange(64) / 64 * cerebral.FIELD_DEG
+    across = np.arange(64) / 64 * voxel_model.FIELD_DEG
     found = []
     for cycles in (0.8, 1.6):
         wave = 0.5 + 0.4 * np.sin(2 * np.pi * cycles * across)
         bars = np.broadcast_to(wave[None, :, None], (64, 64, 3)).astype(np.float32)
         turned = bars.transpose(1, 0, 2)
-        energy = cerebral._local(np.stack([bars, turned])).mean(axis=2)[:, :24]
+        energy = image_features._local(np.stack([bars, turned])).mean(axis=2)[:, :24]
         found.append(energy.reshape(2, 4, 6))  # image, frequency, orientation
     for level, energy in zip((1, 2), found, strict=True):
         assert np.unravel_index(energy[0].argmax(), (4, 6)) == (level, 0)
@@ -649,9 +663,9 @@ def test_network_sees_the_same_however_many_images_pass_at_once(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = rng.uniform(0, 255, (5, 112, 112, 3)).astype(np.float32)
-    together = network.load_network().see(images)
-    monkeypatch.setattr(network, "_AT_ONCE", 2)
-    apart = network.load_network().see(images)
+    together = efficientnet_lite.load_network().see(images)
+    monkeypatch.setattr(efficientnet_lite, "_AT_ONCE", 2)
+    apart = efficientnet_lite.load_network().see(images)
     shapes = [(5, 40, 14, 14), (5, 112, 7, 7), (5, 1280)]
     assert [values.shape for values in together] == shapes
     for one, two in zip(together, apart, strict=True):
@@ -667,7 +681,7 @@ def test_the_networks_late_features_know_objects() -> None:
             kept.append(scene)
     kept = kept[:48]
     images = np.stack([scenes.render(scene, 128) for scene in kept])
-    late = cerebral.perceive(images, kept).late
+    late = image_features.perceive(images, kept).late
     late = (late - late.mean(axis=0)) / late.std(axis=0)
     distance = ((late[:, None] - late) ** 2).sum(axis=2)
     np.fill_diagonal(distance, np.inf)
@@ -680,7 +694,7 @@ def test_early_areas_carry_layout_and_high_areas_category(seen: Path) -> None:
     data = DataConfig(sessions=1, n_validation=40, n_reconstruct=2)
     tree = NsdTree(seen)
     ready = prepare_responses(tree, 1, data)
-    world = scenes.world_seed(writer.WORLD)
+    world = scenes.world_seed(nsd_writer.WORLD)
     worlds = [scenes.make_scene(world, int(i)) for i in ready.nsd_id]
     light = tree.stimuli(ready.nsd_id).mean(axis=3).reshape(250, 4, 4, 4, 4)
     alive = [
@@ -706,9 +720,9 @@ def test_early_areas_carry_layout_and_high_areas_category(seen: Path) -> None:
 
 
 def test_shares_of_the_signal_sum_to_one(anatomy: Anatomy) -> None:
-    brain = cerebral.make_brain(anatomy, seed=SEED, n_sessions=2)
+    brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=2)
     np.testing.assert_allclose(brain.mixture.sum(axis=1), 1, atol=1e-6)  # float32
-    table = cerebral.area_table()
+    table = voxel_model.area_table()
     assert table["area"].tolist() == [*AREAS, "other"]
     parts = table[["local", "maps", "late", "attributes", "own"]]
     np.testing.assert_allclose(parts.sum(axis=1), 1)
@@ -729,7 +743,7 @@ def test_same_settings_give_the_same_bytes_with_any_number_of_workers(
     seen: Path, tmp_path: Path
 ) -> None:
     settings = SimulationConfig(n_sessions=1, n_test_images=20, image_size=16)
-    writer.simulate(tmp_path / "nsd", settings, (1,), SEED, n_workers=2)
+    nsd_writer.simulate(tmp_path / "nsd", settings, (1,), SEED, n_workers=2)
     found, expected = digests(tmp_path / "nsd"), digests(seen)
     assert "truth/subj01.npz" in found
     assert found == expected
@@ -741,14 +755,14 @@ def test_same_settings_give_the_same_bytes_with_any_number_of_workers(
 def test_no_more_processes_start_than_there_is_work_for(
     monkeypatch: pytest.MonkeyPatch, n_scenes: int, n_cores: int, expected: int
 ) -> None:
-    monkeypatch.setattr(writer, "_n_cores", lambda: n_cores)
-    assert writer._n_useful(n_scenes) == expected
+    monkeypatch.setattr(nsd_writer, "_n_cores", lambda: n_cores)
+    assert nsd_writer._n_useful(n_scenes) == expected
 
 
 def test_unchanged_settings_are_skipped_at_once(root: Path) -> None:
     stamp = (root / "IN_SILICO.txt").stat().st_mtime_ns
     began = time.monotonic()
-    found = writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
+    found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
     assert time.monotonic() - began < 1  # promised by the issue; takes .1 s
     assert found.was_current
     assert (found.n_trials, found.n_images, found.n_scenes) == (1500, 500, 500)
@@ -765,16 +779,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         np.savez(job.truth / f"subj{subject:02d}.npz")
         return f"subj{subject:02d}", 0
 
-    monkeypatch.setattr(writer, "_write_subject", count)
-    monkeypatch.setattr(writer, "_write_design", lambda _: None)
+    monkeypatch.setattr(nsd_writer, "write_subject", count)
+    monkeypatch.setattr(nsd_writer, "_write_design", lambda _: None)
     return calls
 
 
 ONE = SimulationConfig(n_sessions=1, n_test_images=20, image_size=8)
 
 
-def run(path: Path, seed: int = 1, settings: SimulationConfig = ONE) -> writer.Summary:
-    return writer.simulate(path, settings, (1,), seed, n_workers=1, source=grey)
+def run(
+    path: Path, seed: int = 1, settings: SimulationConfig = ONE
+) -> nsd_writer.Summary:
+    return nsd_writer.simulate(path, settings, (1,), seed, n_workers=1, source=grey)
 
 
 def test_other_settings_or_a_missing_file_are_written_anew(
@@ -804,7 +820,7 @@ def test_interrupted_writing_leaves_the_old_folder_and_nothing_half_written(
 ) -> None:
     path = tmp_path / "nsd"
 
-    def fails(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+    def fails(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
         if fails.calls:  # the second batch
             raise KeyboardInterrupt
         fails.calls += 1
@@ -812,12 +828,12 @@ def test_interrupted_writing_leaves_the_old_folder_and_nothing_half_written(
 
     fails.calls = 0
     with pytest.raises(KeyboardInterrupt):
-        writer.simulate(path, ONE, (1,), 1, n_workers=1, source=fails)
+        nsd_writer.simulate(path, ONE, (1,), 1, n_workers=1, source=fails)
     assert list(tmp_path.iterdir()) == []
     run(path)
     before = digests(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        writer.simulate(path, ONE, (1,), 2, n_workers=1, source=fails)
+        nsd_writer.simulate(path, ONE, (1,), 2, n_workers=1, source=fails)
     assert digests(tmp_path) == before
 
 
@@ -830,13 +846,15 @@ class Deadly:
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)
 
-    def __call__(self, nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+    def __call__(self, nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
         raise NotImplementedError
 
 
 def test_a_process_that_dies_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"process .* died.*run the same command"):
-        writer.simulate(tmp_path / "nsd", ONE, (1,), 1, n_workers=2, source=Deadly())
+        nsd_writer.simulate(
+            tmp_path / "nsd", ONE, (1,), 1, n_workers=2, source=Deadly()
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -847,11 +865,11 @@ def test_after_an_error_nothing_that_waits_is_begun(
         return ThreadPoolExecutor(n)
 
     def fail_with_much_to_do() -> None:
-        with writer._workers(2) as run:
+        with nsd_writer._workers(2) as run:
             run(time.sleep, [(0.1,)] * 400)
             raise KeyError
 
-    monkeypatch.setattr(writer, "ProcessPoolExecutor", threads)
+    monkeypatch.setattr(nsd_writer, "ProcessPoolExecutor", threads)
     began = time.monotonic()
     with pytest.raises(KeyError):
         fail_with_much_to_do()
@@ -862,7 +880,7 @@ def test_too_little_space_is_one_sentence_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = SimpleNamespace(free=10_000_000)
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(nsd_writer.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DataError, match=r"has 0\.0 GB free, but .* needs about"):
         run(tmp_path / "data" / "nsd")
     assert list((tmp_path / "data").iterdir()) == []
@@ -881,7 +899,7 @@ def test_a_disk_that_fills_up_is_one_sentence(
     def full(job: Any) -> None:
         raise error
 
-    monkeypatch.setattr(writer, "_write_design", full)
+    monkeypatch.setattr(nsd_writer, "_write_design", full)
     with pytest.raises(DataError, match=r"No space left on device.*free space"):
         run(tmp_path / "nsd")
     assert list(tmp_path.iterdir()) == []
@@ -898,12 +916,12 @@ def test_a_folder_that_no_simulation_wrote_is_never_replaced(tmp_path: Path) -> 
 
 def test_a_profile_of_real_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no simulation"):
-        writer.simulate(tmp_path / "nsd", None, (1,), 1)
+        nsd_writer.simulate(tmp_path / "nsd", None, (1,), 1)
 
 
 def test_notes_beside_the_layout_do_not_make_a_folder_stale(root: Path) -> None:
     (root / "notes.csv").write_text("file\n")
-    found = writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
+    found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
     (root / "notes.csv").unlink()
     assert found.was_current
 
@@ -913,36 +931,38 @@ def test_notes_beside_the_layout_do_not_make_a_folder_stale(root: Path) -> None:
 
 def test_truth_of_a_subject_that_was_not_simulated_is_refused(root: Path) -> None:
     with pytest.raises(DataError, match="simulate this subject first"):
-        truth.read_truth(root, 3)
+        ground_truth.read_truth(root, 3)
 
 
 def test_recovery_refuses_voxels_of_another_folder(root: Path) -> None:
-    here = truth.read_truth(root, SUBJECT)
+    here = ground_truth.read_truth(root, SUBJECT)
     with pytest.raises(DataError, match="not in the simulated brain"):
-        truth.ncsnr_recovery(here, np.zeros((1, 3), np.int32), np.ones(1, "f4"), 500)
+        ground_truth.ncsnr_recovery(
+            here, np.zeros((1, 3), np.int32), np.ones(1, "f4"), 500
+        )
 
 
 def test_recovery_takes_each_voxel_by_its_position(root: Path) -> None:
-    here = truth.read_truth(root, SUBJECT)
+    here = ground_truth.read_truth(root, SUBJECT)
     rows = np.flatnonzero(here.ncsnr > 0.5)[::-7]
     exact = here.ncsnr[rows].astype(np.float32)
-    found = truth.ncsnr_recovery(here, here.voxel_ijk[rows], exact, 500)
+    found = ground_truth.ncsnr_recovery(here, here.voxel_ijk[rows], exact, 500)
     np.testing.assert_allclose(found.z, 0, atol=1e-4)  # float32
     assert found.summary()["value"].tolist()[2:] == [1, 1]
 
 
 def test_layout_table_names_no_file_of_anybody_else(root: Path) -> None:
-    table = truth.layout_table(root)
+    table = ground_truth.layout_table(root)
     foreign = root / "nsddata" / "notes.txt"
     foreign.write_text("mine", encoding="utf-8")
     try:
-        pd.testing.assert_frame_equal(truth.layout_table(root), table)
+        pd.testing.assert_frame_equal(ground_truth.layout_table(root), table)
     finally:
         foreign.unlink()
 
 
 def test_layout_table_names_each_kind_of_file_once(root: Path) -> None:
-    table = truth.layout_table(root).set_index("file")
+    table = ground_truth.layout_table(root).set_index("file")
     assert table.index.is_unique
     betas = BETAS.replace("subj07", "subjSS")
     assert table.loc[f"{betas}/betas_sessionNN.hdf5", "n_files"] == 2
@@ -953,7 +973,7 @@ def test_layout_table_names_each_kind_of_file_once(root: Path) -> None:
 
 
 def test_subject_table_states_the_ceiling_of_three_repeats(root: Path) -> None:
-    row = truth.subject_table(root, [SUBJECT]).iloc[0]
+    row = ground_truth.subject_table(root, [SUBJECT]).iloc[0]
     assert row["n_voxels"] == row["n_lvc"] + row["n_hvc"]
     power = row["ncsnr"] ** 2
     assert row["noise_ceiling_percent"] == pytest.approx(100 * power / (power + 1 / 3))

@@ -16,7 +16,7 @@ import pytest
 from minddiff_utils.core.config import AREAS, DataConfig, SimulationConfig
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.insilico import brain, writer
+from minddiff_utils.insilico import image_features, nsd_writer
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (
     Responses,
@@ -31,7 +31,7 @@ DATA = DataConfig(sessions=2, n_validation=50, n_reconstruct=2)
 CHECK = ["--profile", "smoke", "--set", "data.sessions=2", "--subjects", "4,8"]
 
 
-def noise(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+def noise(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
     """Give noise for images and random percepts, which is fast."""
     draws = [np.random.default_rng(i) for i in nsd_ids]
 
@@ -40,9 +40,9 @@ def noise(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
 
     side = (image_size, image_size, 3)
     pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
-    return writer.Glance(
-        tuple(writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        brain.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+    return nsd_writer.Glance(
+        tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
+        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
     )
 
 
@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the folder; nobody changes it."""
     root = tmp_path_factory.mktemp("folder") / "all of NSD" / "as it comes"
     settings = SimulationConfig(n_sessions=2, n_test_images=30, image_size=8)
-    writer.simulate(root, settings, SUBJECTS, 2308, n_workers=1, source=noise)
+    nsd_writer.simulate(root, settings, SUBJECTS, 2308, n_workers=1, source=noise)
     return root
 
 

@@ -22,7 +22,7 @@ from minddiff_utils.evaluation.metrics.networks import (
     load_perception,
     prepare,
 )
-from minddiff_utils.insilico.network import load_network
+from minddiff_utils.insilico.efficientnet_lite import load_network
 
 # after perception, which makes the import possible
 from torchvision import models as tv  # isort: skip

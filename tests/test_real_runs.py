@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from minddiff_utils.core.config import SimulationConfig
-from minddiff_utils.insilico import writer
+from minddiff_utils.insilico import nsd_writer
 from minddiff_utils.pipeline.cli import main
 from tests.bad_input.world import SMALL, speckle
 
@@ -42,7 +42,9 @@ def a_folder(root: Path, sessions: dict[int, int]) -> Path:
     """Write a folder in NSD's layout in which subjects have different sessions."""
     most = max(sessions.values())
     settings = SimulationConfig(n_sessions=most, n_test_images=8, image_size=8)
-    writer.simulate(root, settings, tuple(sessions), 2308, n_workers=1, source=speckle)
+    nsd_writer.simulate(
+        root, settings, tuple(sessions), 2308, n_workers=1, source=speckle
+    )
     for subject, n in sessions.items():
         for path in root.rglob(f"subj{subject:02d}/**/betas_session*"):
             if int(path.name[13:15]) > n:

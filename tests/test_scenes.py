@@ -6,6 +6,7 @@ from PIL import Image
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.insilico import scenes
+from minddiff_utils.insilico.backgrounds import BACKGROUNDS
 
 
 def test_a_scene_depends_on_seed_and_index_alone() -> None:
@@ -60,7 +61,7 @@ def test_every_background_can_be_rendered_to_its_lower_edge() -> None:
         if scene.background not in seen:
             seen.add(scene.background)
             assert scenes.render(scene, 64)[-1].mean() > 8
-    assert seen == set(scenes.BACKGROUNDS)
+    assert seen == set(BACKGROUNDS)
 
 
 def test_number_of_objects_can_be_fixed_and_is_checked() -> None:

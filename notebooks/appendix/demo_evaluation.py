@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.insilico import scenes
-from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 from minddiff_utils.models import Backbone, Judge
 
 __all__ = [

@@ -34,6 +34,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from minddiff_utils.core.config import project_root  # noqa: E402
 from minddiff_utils.insilico import scenes  # noqa: E402
+from minddiff_utils.insilico.backgrounds import BACKGROUNDS  # noqa: E402
 
 LOG = logging.getLogger("demo_training")
 WORK = project_root() / "data" / "training"
@@ -365,7 +366,7 @@ def train_clip(
     vocab = vocabulary()
     model = build_clip(config, vocab)
     width = config["embed_dim"]
-    model.aux = torch.nn.Linear(width, len(scenes.CATEGORIES) + len(scenes.BACKGROUNDS))
+    model.aux = torch.nn.Linear(width, len(scenes.CATEGORIES) + len(BACKGROUNDS))
     model.to(device)
     trainer = Trainer(name, model, lr=1.5e-3, decay=0.995)
     if frozen:
@@ -395,7 +396,7 @@ def train_clip(
 
 
 def _labels(made: list[scenes.Scene]) -> torch.Tensor:
-    names = [*scenes.CATEGORIES, *scenes.BACKGROUNDS]
+    names = [*scenes.CATEGORIES, *BACKGROUNDS]
     labels = torch.zeros(len(made), len(names))
     for row, scene in enumerate(made):
         for item in scene.objects:

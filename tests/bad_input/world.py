@@ -25,8 +25,7 @@ from scipy.io import loadmat, savemat
 from minddiff_utils.core import store
 from minddiff_utils.core.config import SimulationConfig, project_root
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.insilico import brain as cerebral
-from minddiff_utils.insilico import writer
+from minddiff_utils.insilico import image_features, nsd_writer
 from minddiff_utils.reporting import figures
 
 PROFILE = "smoke"
@@ -125,7 +124,7 @@ def build(root: Path) -> World:
     """Write the run; MINDDIFF_ROOT must be `root`, and figures left out."""
     world = World(root)
     settings = SimulationConfig(n_sessions=1, n_test_images=20, image_size=8)
-    writer.simulate(world.nsd, settings, (1,), 2308, n_workers=1, source=speckle)
+    nsd_writer.simulate(world.nsd, settings, (1,), 2308, n_workers=1, source=speckle)
     for session in world.nsd.rglob("betas_session01.nii.gz"):
         session.unlink()  # so that nothing stands in for the hdf5
     for notebook in ("01", "02", "03", "04"):
@@ -143,7 +142,7 @@ def _symlink(source: str, target: str) -> None:
     Path(target).symlink_to(source)
 
 
-def speckle(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
+def speckle(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
     """Give noise for images and random percepts: fast."""
     draws = [np.random.default_rng(i) for i in nsd_ids]
 
@@ -152,9 +151,9 @@ def speckle(nsd_ids: Sequence[int], image_size: int) -> writer.Glance:
 
     side = (image_size, image_size, 3)
     pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
-    return writer.Glance(
-        tuple(writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        cerebral.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+    return nsd_writer.Glance(
+        tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
+        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
     )
 
 

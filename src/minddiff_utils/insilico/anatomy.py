@@ -3,8 +3,7 @@
 Every subject is fsaverage5 turned, scaled and gently bent in its own way, cut into
 voxels of its own size; labels, hemispheres and population receptive fields come from
 the atlas vertices that fall into each voxel. Not a registration and not a real brain.
-Place in the flow: layer 4; `insilico.brain` gives its voxels responses,
-`insilico.writer` writes it in NSD's layout.
+`voxel_model` gives its voxels responses, `nsd_writer` writes it in NSD's layout.
 
 References
 ----------

@@ -7,8 +7,7 @@ anything changes. All of it lies inside the folder, new files too until they are
 nothing outside is written, renamed or deleted.
 
 Cut off anywhere, the next call goes on: while files move into place the list holds old
-and new ones, and the folder of unfinished files has a mark of its own. Place in the
-flow: layer 4, below `insilico.writer`; a rehearsal uses it too.
+and new ones, and the folder of unfinished files has a mark of its own.
 """
 
 import json

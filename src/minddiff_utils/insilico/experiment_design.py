@@ -1,8 +1,7 @@
 """The in-silico experiment: which image is shown in which trial, and the design tables.
 
 All indices in the files are NSD's: 10k index and 73k id 1-based, nsdId 0-based. Not a
-reader, and not a copy of NSD's design: the sizes are NSD's, the order is ours. Place in
-the flow: layer 4, used by `insilico.writer`.
+reader, and not a copy of NSD's design: the sizes are NSD's, the order is ours.
 
 References
 ----------

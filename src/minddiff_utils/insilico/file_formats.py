@@ -1,8 +1,8 @@
 """File formats as NSD's own MATLAB code writes them, to the byte and without dates.
 
 NIfTI headers differ from nibabel's defaults (sform code 1, qform code 0, zero slope),
-so they are packed here. Not a reader: `nsd` reads, and shares no code with this module.
-Place in the flow: layer 4, used by `insilico.writer` only.
+so they are packed here. Not a reader: `datasets.nsd` reads, and shares no code with
+this module.
 
 References
 ----------

@@ -1,0 +1,244 @@
+"""The in-silico NSD's files of one subject, and of the group surface.
+
+Both beta containers are written for every session: nii.gz costs half a second each.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.config import SimulationConfig
+from minddiff_utils.core.rng import stream
+from minddiff_utils.insilico import anatomy as anatomical
+from minddiff_utils.insilico import file_formats, voxel_model
+from minddiff_utils.insilico.anatomy import HEMISPHERES, ROI_NAMES, Anatomy, load_atlas
+from minddiff_utils.insilico.experiment_design import (
+    TRIALS_PER_SESSION,
+    Design,
+    responses_table,
+)
+from minddiff_utils.insilico.image_features import Percepts
+from minddiff_utils.insilico.voxel_model import Brain
+
+__all__ = ["Job", "write_fsaverage", "write_subject"]
+
+logger = logging.getLogger(__name__)
+
+_BETAS_VERSION = "betas_fithrf_GLMdenoise_RR"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is simulated, and the folders it is written to."""
+
+    folder: Path
+    truth: Path
+    simulation: SimulationConfig
+    design: Design
+    seed: int
+
+
+def write_subject(
+    job: Job, subject: int, percepts: Percepts, nsd_ids: npt.NDArray[np.int64]
+) -> tuple[str, int]:
+    """Write everything of one subject; return its name and labelled voxels."""
+    name = f"subj{subject:02d}"
+    depths = job.simulation.n_surface_depths
+    anatomy = anatomical.make_anatomy(subject, seed=job.seed, n_depths=depths)
+    brain = voxel_model.make_brain(
+        anatomy, seed=job.seed, n_sessions=job.design.n_sessions
+    )
+    signal = voxel_model.true_signal(brain, percepts)
+    trials = np.searchsorted(nsd_ids, job.design.shown(subject))
+    betas = _write_betas(job, anatomy, brain, signal[trials])
+    data = job.folder / "nsddata" / "ppdata" / name
+    _write_volumes(data / "func1pt8mm", job, anatomy, brain)
+    _write_transforms(data / "transforms", anatomy)
+    _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
+    _write_behaviour(data / "behav", job, subject)
+    _write_truth(job.truth / f"{name}.npz", anatomy, brain, signal[trials], betas)
+    logger.info("%s written", name)
+    return name, int((anatomy.label > 0).sum())
+
+
+def _write_behaviour(folder: Path, job: Job, subject: int) -> None:
+    """Write `responses.tsv`, a table of numbers; pandas takes five times as long."""
+    table = responses_table(job.design, subject, seed=job.seed)
+    line = "\t".join(["%.20g"] * table.shape[1])
+    rows = [line % tuple(row) for row in table.to_numpy().tolist()]
+    text = "\n".join(rows).replace("nan", "NaN")
+    folder.mkdir(parents=True)
+    (folder / "responses.tsv").write_text(
+        "\t".join(table.columns) + "\n" + text + "\n", encoding="utf-8", newline="\n"
+    )
+
+
+def _volume(anatomy: Anatomy, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a volume that holds `values` at the mask's voxels and 0 elsewhere."""
+    volume = np.zeros(anatomy.shape, dtype=values.dtype)
+    volume[tuple(anatomy.voxel_ijk.T)] = values
+    return volume
+
+
+def _write_betas(
+    job: Job, anatomy: Anatomy, brain: Brain, signal: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Write both containers of every session, the means and ncsnr; return ncsnr."""
+    folder = job.folder / "nsddata_betas" / "ppdata" / f"subj{anatomy.subject:02d}"
+    folder = folder / "func1pt8mm" / _BETAS_VERSION
+    sessions = []
+    for session in range(1, job.design.n_sessions + 1):
+        rng = stream(job.seed, "brain", anatomy.subject, "noise", session)
+        trials = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
+        betas = voxel_model.session_betas(brain, signal[trials], session, rng=rng)
+        stem = f"session{session:02d}"
+        for write, suffix in (
+            (file_formats.write_beta_hdf5, "hdf5"),
+            (file_formats.write_beta_nifti, "nii.gz"),
+        ):
+            path = folder / f"betas_{stem}.{suffix}"
+            write(path, betas, anatomy.voxel_ijk, anatomy.shape)
+        mean = _volume(anatomy, betas.mean(axis=0, dtype=np.float64).astype(np.float32))
+        file_formats.write_nifti(folder / f"meanbeta_{stem}.nii.gz", mean)
+        sessions.append(betas)
+    grand = np.mean([b.mean(axis=0, dtype=np.float64) for b in sessions], axis=0)
+    grand_mean = _volume(anatomy, grand.astype(np.float32))
+    file_formats.write_nifti(folder / "meanbeta.nii.gz", grand_mean)
+    k10 = job.design.masterordering[: job.design.n_trials]
+    found = voxel_model.ncsnr_from_betas(sessions, k10)
+    for suffix, values in zip(("", "_split1", "_split2"), found, strict=True):
+        volume = np.full(anatomy.shape, np.nan, dtype=np.float32)
+        volume[tuple(anatomy.voxel_ijk.T)] = values
+        file_formats.write_nifti(folder / f"ncsnr{suffix}.nii.gz", volume)
+    return found[0]
+
+
+def _write_volumes(folder: Path, job: Job, anatomy: Anatomy, brain: Brain) -> None:
+    mask = anatomy.brainmask.astype(np.int16)
+    file_formats.write_nifti(folder / "brainmask.nii.gz", mask, step=1)
+    rng = stream(job.seed, "brain", anatomy.subject, "epi")
+    epi = rng.normal(1000, 120, anatomy.n_voxels)
+    valid = np.ones((job.design.n_sessions, anatomy.n_voxels), dtype=np.int16)
+    valid[:, brain.zero[0]] = 0
+    valid[brain.zero_session - 1, brain.zero[1]] = 0
+    for session in range(1, job.design.n_sessions + 1):
+        drift = epi + rng.normal(0, 10, anatomy.n_voxels)
+        stem = f"session{session:02d}.nii.gz"
+        scan = _volume(anatomy, np.rint(drift).astype(np.int16))
+        file_formats.write_nifti(folder / f"mean_{stem}", scan)
+        file_formats.write_nifti(
+            folder / f"valid_{stem}", _volume(anatomy, valid[session - 1])
+        )
+    maps = {
+        "mean": epi,
+        "valid": valid.mean(axis=0),
+        "prf_eccentricity": np.where(brain.active, np.hypot(brain.x, brain.y), 0),
+        "prf_angle": np.rad2deg(np.arctan2(brain.y, brain.x)) % 360 * brain.active,
+        "prf_size": brain.sigma * brain.active,
+    }
+    for name, values in maps.items():
+        volume = _volume(anatomy, values.astype(np.float32))
+        file_formats.write_nifti(folder / f"{name}.nii.gz", volume)
+    for name, volume in anatomy.rois.items():
+        file_formats.write_nifti(folder / "roi" / f"{name}.nii.gz", volume, step=1)
+        for side, h in enumerate(HEMISPHERES):
+            own = np.where(anatomy.hemisphere == side, volume, -1.0)
+            file_formats.write_nifti(folder / "roi" / f"{h}.{name}.nii.gz", own, step=1)
+
+
+def _write_transforms(folder: Path, anatomy: Anatomy) -> None:
+    """Write 1-based coordinates of vertices in the volume, and vertex indices."""
+    for h in HEMISPHERES:
+        for depth, coordinates in enumerate(anatomy.coordinates[h], start=1):
+            stored = np.where(np.isnan(coordinates), 9999, coordinates + 1)
+            file_formats.write_mgh(
+                folder / f"{h}.func1pt8-to-layerB{depth}.mgz", stored
+            )
+        order = anatomy.order[h]
+        file_formats.write_mgh(
+            folder / f"{h}.white-to-fsaverage.mgz", np.argsort(order) + 1
+        )
+        file_formats.write_mgh(folder / f"{h}.fsaverage-to-white.mgz", order + 1)
+
+
+def _write_freesurfer(folder: Path, anatomy: Anatomy) -> None:
+    atlas = load_atlas()
+    for h, surface in atlas.items():
+        order = anatomy.order[h]
+        faces = np.argsort(order)[surface.faces].astype(np.int32)
+        for name in ("white", "pial", "inflated", "sphere"):
+            path = folder / "surf" / f"{h}.{name}"
+            file_formats.write_surface(path, anatomy.surfaces[h, name], faces)
+        _write_flat(folder, h, surface, order)
+        for name in ROI_NAMES:
+            labels = anatomy.vertex_labels[h, name]
+            file_formats.write_mgh(folder / "label" / f"{h}.{name}.mgz", labels)
+    for name in ROI_NAMES:
+        _write_ctab(folder / "label" / f"{name}.mgz.ctab", ROI_NAMES[name])
+
+
+def _write_flat(
+    folder: Path,
+    h: str,
+    surface: anatomical.Surface,
+    order: npt.NDArray[np.int64],
+) -> None:
+    file_formats.write_flat_patch(
+        folder / "surf" / f"{h}.full.flat.patch.3d",
+        surface.flat[order],
+        surface.cortex[order],
+    )
+    sulc = surface.sulc[order]
+    file_formats.write_curvature(
+        folder / "surf" / f"{h}.sulc", sulc, len(surface.faces)
+    )
+
+
+def write_fsaverage(folder: Path) -> None:
+    """Write the group surface; here it has fsaverage5's 10,242 vertices."""
+    home = folder / "nsddata" / "freesurfer" / "fsaverage"
+    for h, surface in load_atlas().items():
+        for name in ("white", "pial", "inflated", "sphere"):
+            path = home / "surf" / f"{h}.{name}"
+            file_formats.write_surface(path, getattr(surface, name), surface.faces)
+        _write_flat(home, h, surface, np.arange(len(surface.white)))
+        file_formats.write_mgh(home / "label" / f"{h}.Kastner2015.mgz", surface.areas)
+    _write_ctab(home / "label" / "Kastner2015.mgz.ctab", ROI_NAMES["Kastner2015"])
+
+
+def _write_ctab(path: Path, names: Sequence[str]) -> None:
+    """Write a colour table with the stray blanks and tabs of the real ones."""
+    endings = ("", " \t", "\t")
+    lines = [
+        f"{value} {name}{endings[value % 3]}"
+        for value, name in enumerate(("Unknown", *names))
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_truth(
+    path: Path,
+    anatomy: Anatomy,
+    brain: Brain,
+    signal: npt.NDArray[np.float32],
+    ncsnr_found: npt.NDArray[np.float32],
+) -> None:
+    """Save tuning and noise; `ncsnr` is for the trials that were really shown."""
+    noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
+    shown_sd = np.zeros(anatomy.n_voxels, dtype=np.float32)
+    shown_sd[brain.active] = signal.std(axis=0)
+    tuning = {f"tuning/{name}": value for name, value in asdict(brain).items()}
+    np.savez_compressed(
+        path,
+        voxel_ijk=anatomy.voxel_ijk,
+        label=anatomy.label,
+        noise_sd=noise_sd,
+        ncsnr=brain.ncsnr * shown_sd,
+        ncsnr_from_betas=ncsnr_found,
+        **tuning,
+    )
