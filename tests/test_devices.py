@@ -20,7 +20,8 @@ from minddiff_utils.core import store
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, fix_threads, start
 from minddiff_utils.evaluation import scoring
-from minddiff_utils.evaluation.metrics import networks as perception
+from minddiff_utils.evaluation.metrics import architectures, networks
+from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS
 from minddiff_utils.generation import ablation, reconstruction, rivals
 from minddiff_utils.generation.reconstruction import DecodedFeatures
 from minddiff_utils.models import Backbone
@@ -239,21 +240,21 @@ def test_the_networks_of_the_metrics_look_on_the_models_device(
     placed: list[torch.device] = []
 
     def part(_path: Path, embedder: Any, device: torch.device) -> Any:
-        whole = perception._on_meta(embedder.network)
-        cut = perception._ARCHITECTURES[embedder.network].cut(whole, embedder.layer)
+        whole = architectures._on_meta(embedder.network)
+        cut = architectures._ARCHITECTURES[embedder.network].cut(whole, embedder.layer)
         placed.append(device)
         return cut[0].to(device).eval().requires_grad_(False)
 
-    monkeypatch.setattr(perception, "_load_part", part)
-    monkeypatch.setattr(perception, "_check_file", lambda *_: None)
+    monkeypatch.setattr(networks, "load_part", part)
+    monkeypatch.setattr(networks, "check_weights", lambda *_: None)
     (tmp_path / "perception").mkdir()
-    for embedder in perception.EMBEDDERS.values():
+    for embedder in EMBEDDERS.values():
         path = tmp_path / "perception" / f"{embedder.weights}.safetensors"
         path.touch()
-    seen = perception.load_perception(tmp_path, device="meta")
+    seen = networks.load_perception(tmp_path, device="meta")
     with Elsewhere() as mode:
         for name, look in seen.embedders.items():
-            if perception.EMBEDDERS[name].network != "lite0":
+            if EMBEDDERS[name].network != "lite0":
                 assert len(look(photographs())) == 2, name
     assert mode.layers > 500
     assert set(placed) == {META}

@@ -15,13 +15,9 @@ from torch import Tensor, nn
 
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.evaluation import metrics
-from minddiff_utils.evaluation.metrics import networks as perception
-from minddiff_utils.evaluation.metrics.networks import (
-    EMBEDDERS,
-    LITE0,
-    load_perception,
-    prepare,
-)
+from minddiff_utils.evaluation.metrics import architectures, networks
+from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS, LITE0
+from minddiff_utils.evaluation.metrics.networks import load_perception, prepare
 from minddiff_utils.insilico.efficientnet_lite import load_network
 
 # after perception, which makes the import possible
@@ -149,7 +145,7 @@ def test_pooled_features_are_those_of_torchvision_s_avgpool(
 
 
 def test_clip_s_keys_and_size_are_those_of_vit_l_14() -> None:
-    shapes = perception.state_shapes("clip_l14")
+    shapes = architectures.state_shapes("clip_l14")
     n_parameters = sum(int(np.prod(shape)) for shape in shapes.values())
     assert n_parameters == 427_616_513  # of OpenAI's ViT-L/14, both towers
     assert shapes["visual.proj"] == (1024, 768)
@@ -160,8 +156,8 @@ def test_clip_s_keys_and_size_are_those_of_vit_l_14() -> None:
 def test_clip_s_image_tower_has_quick_gelu_and_768_features(
     rng: np.random.Generator,
 ) -> None:
-    whole = perception._on_meta("clip_l14")
-    tower, prefix = perception._ARCHITECTURES["clip_l14"].cut(whole, "")
+    whole = architectures._on_meta("clip_l14")
+    tower, prefix = architectures._ARCHITECTURES["clip_l14"].cut(whole, "")
     assert prefix == "visual."
     assert not list(tower.buffers())  # nothing that weights would leave on meta
     kinds = {type(module).__name__ for module in tower.modules()}
@@ -181,7 +177,7 @@ def test_results_do_not_depend_on_the_batch(
     see = load_perception(alexnet[1], only=["alexnet5"]).embedders["alexnet5"]
     images = _images(rng, 5)
     whole = see(images)
-    monkeypatch.setattr(perception, "_BATCH", 2)
+    monkeypatch.setattr(networks, "_BATCH", 2)
     np.testing.assert_allclose(see(images), whole, **FLOAT32)
 
 
@@ -191,13 +187,13 @@ def test_a_network_is_built_at_its_first_call_and_weights_are_shared(
     network = _random(BUILDERS["efficientnet_b1_imagenet1k_v1"])
     _save(tmp_path, "efficientnet_b1_imagenet1k_v1", _state(network))
     built: list[str] = []
-    load = perception._load_part
+    load = networks.load_part
 
     def counted(path: Path, embedder: Any, device: Any) -> nn.Module:
         built.append(embedder.name)
         return load(path, embedder, device)
 
-    monkeypatch.setattr(perception, "_load_part", counted)
+    monkeypatch.setattr(networks, "load_part", counted)
     found = load_perception(tmp_path, only=["effnet_b1_v1", "effnet_b1_bd"])
     assert built == []
     images = _images(rng, 1)
@@ -227,7 +223,7 @@ def test_a_missing_file_makes_its_networks_absent_with_a_sentence(
 def test_lite0_is_absent_without_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perception, "find_spec", lambda _name: None)
+    monkeypatch.setattr(networks, "find_spec", lambda _name: None)
     found = load_perception(tmp_path, only=list(LITE0))
     assert not found.embedders
     assert "install requirements.lock" in found.absent["lite0_late"]
@@ -376,13 +372,13 @@ def test_lite0_looks_once_at_the_same_images_and_again_at_others(
 ) -> None:
     found = load_perception(tmp_path).embedders
     passes: list[int] = []
-    see = perception._LiteLook._see
+    see = networks._LiteLook._see
 
     def counted(look: Any, images: Images) -> Any:
         passes.append(len(images))
         return see(look, images)
 
-    monkeypatch.setattr(perception._LiteLook, "_see", counted)
+    monkeypatch.setattr(networks._LiteLook, "_see", counted)
     images = _images(rng, 2, 64)
     first = {name: found[name](images) for name in LITE0}
     assert passes == [2]

@@ -3,9 +3,9 @@
 Every variant that published code confuses has a name of its own here. `pixels` compares
 images, `embeddings` what networks make of them, `definitions` says what each metric is
 and who publishes it, `conditions` scores all images of a subject. Networks come in as
-embeddings, so that the judge knows nothing of the method it judges. Not here: the
-networks (`perception`), intervals and tests (`statistics`). Place in the flow: layer 7;
-notebook 05 calls it.
+embeddings, so that the judge knows nothing of the method it judges: `embedders` lists
+them, `architectures` builds them, `networks` makes images into features. Not here:
+intervals and tests.
 """
 
 from minddiff_utils.evaluation.metrics.conditions import (
