@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from minddiff_utils.core import reach
-from minddiff_utils.pipeline.runner import GRAPH
+from minddiff_utils.pipeline.graph import GRAPH
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 

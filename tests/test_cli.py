@@ -21,6 +21,7 @@ from minddiff_utils.evaluation.claims import (
     vacuity_table,
 )
 from minddiff_utils.pipeline.cli import main
+from minddiff_utils.pipeline.cluster import dask_workers
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,11 @@ def test_wrong_use_gets_one_sentence_and_exit_code_one(
     [
         (["fetch", "nsd"], "boto3", "minddiff fetch needs boto3"),
         (["fetch", "nsd", "--dry-run"], "boto3", "minddiff fetch needs boto3"),
-        (["run", "--engine", "dask"], "distributed", "--engine dask needs distributed"),
+        (
+            ["run", "--executor", "dask"],
+            "distributed",
+            "--executor dask needs distributed",
+        ),
     ],
 )
 def test_a_command_whose_extra_is_missing_says_what_to_install(
@@ -220,9 +225,25 @@ def test_a_gpu_gets_one_job_at_a_time_unless_asked_for_more(
         seen.append(given["n_jobs"])
 
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    monkeypatch.setattr("minddiff_utils.pipeline.cli.run_plan", run_plan)
+    monkeypatch.setattr("minddiff_utils.pipeline.commands.run_plan", run_plan)
     assert main(["run", "--profile", "smoke", "--only", "01", *arguments]) == 0
     assert seen == [n_jobs]
+
+
+def test_the_former_name_of_executor_is_still_understood(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[object] = []
+
+    def run_plan(*_: object, **given: object) -> None:
+        seen.append(given["executor"].func)
+
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    monkeypatch.setattr("minddiff_utils.pipeline.commands.run_plan", run_plan)
+    for option in ("--executor", "--engine"):
+        words = ["run", "--profile", "smoke", "--only", "01", option, "dask"]
+        assert main(words) == 0
+    assert seen == [dask_workers, dask_workers]
 
 
 def test_more_jobs_than_gpus_are_refused_before_any_runs(

@@ -25,7 +25,7 @@ from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS
 from minddiff_utils.generation import ablation, reconstruction, rivals
 from minddiff_utils.generation.reconstruction import DecodedFeatures
 from minddiff_utils.models import Backbone
-from minddiff_utils.pipeline import kernels
+from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.studies import study
 from minddiff_utils.studies.study import arms as study_arms
 from minddiff_utils.studies.study import images as study_images
@@ -321,7 +321,7 @@ def test_every_kind_of_models_computes_the_same_bits_each_time(
         torch.use_deterministic_algorithms(mode=True)
         torch.set_num_threads(threads)
     monkeypatch.delenv(variable)
-    with kernels.environment({}):
+    with warm_kernels.environment({}):
         assert os.environ[variable] == ":4096:8"
     assert variable not in os.environ
     monkeypatch.setenv(variable, ":0:0")

@@ -17,7 +17,7 @@ import minddiff_utils
 from minddiff_utils.core.config import project_root
 from minddiff_utils.evaluation.claims import CANNOT, FAILS, HOLDS
 from minddiff_utils.pipeline.cli import _parser
-from minddiff_utils.pipeline.runner import GRAPH
+from minddiff_utils.pipeline.graph import GRAPH
 
 ROOT = project_root()
 _KINDS = {"README.md", "CONTRIBUTING.md"}

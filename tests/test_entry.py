@@ -13,7 +13,7 @@ from minddiff_utils.core.config import load_profile, read_environment
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.cli import _COMMANDS, main
-from minddiff_utils.pipeline.runner import make_plan
+from minddiff_utils.pipeline.graph import make_plan
 
 SAYS = """
 import sys
@@ -106,7 +106,7 @@ def test_ctrl_c_is_one_sentence_and_its_own_exit_code() -> None:
         _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert error.count("\n") == 1
-    assert "give the same command again" in error
+    assert "run the same command again" in error
 
 
 @pytest.mark.timeout(300)

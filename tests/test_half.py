@@ -35,7 +35,7 @@ from minddiff_utils.generation.diffusion import (
 from minddiff_utils.generation.guidance import GuidanceSettings, _estimate, _Pull
 from minddiff_utils.generation.reconstruction import DecodedFeatures, diffusion_settings
 from minddiff_utils.models import Backbone, half, load_backbone, tiny_backbone
-from minddiff_utils.pipeline import cli
+from minddiff_utils.pipeline import commands
 from minddiff_utils.studies import study
 from minddiff_utils.studies.study import images as study_images
 
@@ -349,14 +349,14 @@ def test_a_run_without_some_images_ends_by_naming_them(
     store.write_table(run.tree.derived(1) / "stage1.csv", table, run=run)
     profile = run.profile
     with pytest.raises(DataError) as error:
-        cli._name_unfinished(profile, run.tree)
+        commands._name_unfinished(profile, run.tree)
     assert "float16 gave no number for subject 1, image 12 (stage1, takagi)" in str(
         error.value
     )
     assert "models.dtype=float32" in str(error.value)
     table["finished"] = True
     store.write_table(run.tree.derived(1) / "stage1.csv", table, run=run)
-    cli._name_unfinished(profile, run.tree)
+    commands._name_unfinished(profile, run.tree)
 
 
 def test_a_gallery_keeps_every_image_in_its_place() -> None:

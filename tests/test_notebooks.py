@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from minddiff_utils.core.config import project_root
-from minddiff_utils.pipeline.runner import GRAPH, read_parameters
+from minddiff_utils.pipeline.graph import GRAPH, read_parameters
 
 FOLDER = project_root() / "notebooks"
 NOTEBOOKS = sorted([*FOLDER.glob("*.ipynb"), *(FOLDER / "appendix").glob("*.ipynb")])

@@ -15,7 +15,7 @@ import pytest
 
 from minddiff_utils.core import provenance, surroundings
 from minddiff_utils.datasets.fetch import bucket
-from minddiff_utils.pipeline import kernels
+from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.reporting import figures
 from tests.hostile import give_settings
 
@@ -75,13 +75,13 @@ _LOOKS = """
 import sys
 from pathlib import Path
 import nbformat
-from minddiff_utils.pipeline import runner
-
+from minddiff_utils.pipeline import graph, runner
+from minddiff_utils.core.run import Tree
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     tree = Tree(root, "smoke", root / "nsd")
-    job = runner.Job("look", None, "key", (), {"profile": "smoke"})
-    plan = runner.Plan((job,), tree, root)
+    job = graph.Job("look", None, "key", (), {"profile": "smoke"})
+    plan = graph.Plan((job,), tree, root)
     runner.run_plan(plan, n_jobs=1, force=True, say=lambda _: None)
 """
 _CELLS = (
@@ -201,7 +201,7 @@ def test_a_temporary_folder_with_a_long_path_needs_no_socket(
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    assert kernels.job_context(9).get_start_method() == "spawn"
+    assert warm_kernels.job_context(9).get_start_method() == "spawn"
 
 
 # --- destinations ---------------------------------------------------------------------

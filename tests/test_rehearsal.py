@@ -17,7 +17,7 @@ from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.datasets.survey import survey
 from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
 from minddiff_utils.pipeline.cli import main
-from minddiff_utils.pipeline.runner import make_plan
+from minddiff_utils.pipeline.graph import make_plan
 from minddiff_utils.preprocessing import prepare_responses
 from minddiff_utils.reporting.report import banner
 from minddiff_utils.studies import rehearsal as package

@@ -11,7 +11,7 @@ import pytest
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.run import Tree
-from minddiff_utils.pipeline import runner
+from minddiff_utils.pipeline import graph, records, runner
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 WRITES = (
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     """A main line whose notebooks each write one small artefact."""
     source = tmp_path / "notebooks"
     source.mkdir()
-    for entry in runner.GRAPH:
+    for entry in graph.GRAPH:
         subject = "\nsubject: int = 1" if entry.per_subject else ""
         subject += '\nshard: str = "0/1"' if entry.per_shard else ""
         body = WRITES if entry.per_subject else WRITES.replace("subject", "profile")
@@ -47,10 +47,10 @@ def folder(tmp_path: Path) -> Path:
     return source
 
 
-def plan(folder: Path, **options: object) -> runner.Plan:
+def plan(folder: Path, **options: object) -> graph.Plan:
     root = folder.parent
     tree = Tree(root, "smoke", root / "nsd")
-    return runner.make_plan(load_profile("smoke"), tree, {}, source=folder, **options)
+    return graph.make_plan(load_profile("smoke"), tree, {}, source=folder, **options)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_parameters_cell_that_is_not_literal_is_refused(
     path = tmp_path / "n.ipynb"
     nbformat.write(notebook(*cells, tagged=tagged), path)
     with pytest.raises(RunError, match=words):
-        runner.read_parameters(path)
+        graph.read_parameters(path)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_unknown_or_mistyped_parameters_are_refused(
     path = tmp_path / "n.ipynb"
     nbformat.write(notebook("subject: int = 1"), path)
     with pytest.raises(RunError, match=words):
-        runner.check_parameters(path, given)
+        graph.check_parameters(path, given)
 
 
 def test_each_job_needs_what_its_own_subject_did_before(folder: Path) -> None:
@@ -151,12 +151,12 @@ def test_a_missing_notebook_is_said(folder: Path) -> None:
 # --- shards -------------------------------------------------------------------------
 
 
-def sharded(folder: Path, n_shards: int, **options: object) -> runner.Plan:
+def sharded(folder: Path, n_shards: int, **options: object) -> graph.Plan:
     """Return a plan of two subjects with 7 images in batches of 2, so of 4 batches."""
     over = {"subjects": [1, 2], "data.n_reconstruct": 7, "models.batch_size": 2}
     tree = Tree(folder.parent, "smoke", folder.parent / "nsd")
     profile = load_profile("smoke", over)
-    return runner.make_plan(
+    return graph.make_plan(
         profile, tree, over, source=folder, n_shards=n_shards, **options
     )
 
@@ -213,7 +213,7 @@ def test_a_parameters_cell_that_is_no_python_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "n.ipynb"
     nbformat.write(notebook("x: int = = 1"), path)
     with pytest.raises(RunError, match="parameters cell, line 1: invalid syntax"):
-        runner.read_parameters(path)
+        graph.read_parameters(path)
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_a_damaged_record_means_that_the_job_runs_again(
     record = small.tree.notebooks / f"{job.name}.run.json"
     record.parent.mkdir(parents=True)
     record.write_text('{"key": "KEY", "artefacts": {}}'.replace("KEY", job.key))
-    assert runner.is_done(job, small.tree)
+    assert records.is_done(job, small.tree)
     record.write_text(content.replace("KEY", job.key))
-    assert not runner.is_done(job, small.tree)
+    assert not records.is_done(job, small.tree)
 
 
 @pytest.mark.parametrize(
@@ -268,9 +268,9 @@ def test_what_was_kept_for_a_while_is_not_remembered(tmp_path: Path) -> None:
     tree, journal = Tree(tmp_path, "smoke", tmp_path / "nsd"), tmp_path / ".job.journal"
     tree.notebooks.mkdir(parents=True)
     journal.write_text(f"{gone}\n{kept}\n{kept}\n", encoding="utf-8")
-    job = runner.Job("04_stage2", 1, "key", (), {})
-    runner._remember(job, tree, journal, 1.0, 2.0)
-    facts = json.loads(runner._record(job, tree).read_text(encoding="utf-8"))
+    job = graph.Job("04_stage2", 1, "key", (), {})
+    records.remember(job, tree, journal, 1.0, 2.0)
+    facts = json.loads(records.record_path(job, tree).read_text(encoding="utf-8"))
     assert list(facts["artefacts"]) == ["kept.csv"]
 
 
@@ -280,14 +280,14 @@ def test_a_copy_of_a_tree_is_judged_by_its_own_files(tmp_path: Path) -> None:
     journal = first.root / ".job.journal"
     (first.root / "kept.csv").write_text("1", encoding="utf-8")
     journal.write_text(f"{first.root / 'kept.csv'}\n", encoding="utf-8")
-    job = runner.Job("04_stage2", 1, "key", (), {})
-    runner._remember(job, first, journal, 1.0, 2.0)
+    job = graph.Job("04_stage2", 1, "key", (), {})
+    records.remember(job, first, journal, 1.0, 2.0)
     shutil.copytree(first.root, tmp_path / "second")
     second = Tree(tmp_path / "second", "smoke", tmp_path / "nsd")
-    assert runner.is_done(job, second)
+    assert records.is_done(job, second)
     (second.root / "kept.csv").write_text("2", encoding="utf-8")
-    assert not runner.is_done(job, second)
-    assert runner.is_done(job, first)
+    assert not records.is_done(job, second)
+    assert records.is_done(job, first)
 
 
 def test_jobs_at_the_same_time_see_a_gpu_each(
@@ -312,8 +312,8 @@ def test_jobs_at_the_same_time_see_a_gpu_each(
     given = {"subjects": [1, 2]}
     root, profile = folder.parent, load_profile("smoke", given)
     tree = Tree(root, "smoke", root / "nsd")
-    both = runner.make_plan(profile, tree, given, source=folder, only=("01",))
-    engine = partial(runner.local_processes, gpu=True)
-    runner.run_plan(both, n_jobs=2, force=False, say=lambda _: None, engine=engine)
+    both = graph.make_plan(profile, tree, given, source=folder, only=("01",))
+    local = partial(runner.local_processes, gpu=True)
+    runner.run_plan(both, n_jobs=2, force=False, say=lambda _: None, executor=local)
     seen = [p.read_text() for p in (root / "gpu").glob("*.txt")]
     assert sorted(seen) == ["3", "GPU-0a"]

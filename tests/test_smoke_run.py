@@ -15,7 +15,8 @@ import pytest
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.evaluation.claims import CLAIMS, COLUMNS
-from minddiff_utils.pipeline.runner import GRAPH, make_plan, run_plan
+from minddiff_utils.pipeline.graph import GRAPH, make_plan
+from minddiff_utils.pipeline.runner import run_plan
 from tests import faults
 from tests.hostile import give_settings
 
@@ -75,7 +76,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
             patch.setenv(name, value)
         for _ in range(N_KILLS):
             before = faults.batches(second)
-            # of one job at a time no kernel stands by, whose death would stop nothing
+            # of one job at a time no kernel is warm, whose death would stop nothing
             faults.kill_once(second, rng, 45.0, log, "--jobs", "1")
             log.lost_batches += faults.lost(before, faults.batches(second))
             foreign |= strew(second) if not foreign else {}

@@ -11,7 +11,7 @@ from minddiff_utils.core import provenance
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.fetch.files import wanted
-from minddiff_utils.pipeline import runner
+from minddiff_utils.pipeline import graph, records
 
 ALL = "01 02 03 04 05 06"
 OVER = {"subjects": [1, 2], "data.sessions": 2}
@@ -50,10 +50,10 @@ def nsd(tmp_path: Path) -> Path:
     return tmp_path / "nsd"
 
 
-def _jobs(nsd: Path, models: Path, **over: object) -> dict[str, runner.Job]:
+def _jobs(nsd: Path, models: Path, **over: object) -> dict[str, graph.Job]:
     profile = load_profile("nsd", OVER | over)
     tree = Tree(models.parent, "nsd", nsd, models)
-    return {job.name: job for job in runner.make_plan(profile, tree, {}).jobs}
+    return {job.name: job for job in graph.make_plan(profile, tree, {}).jobs}
 
 
 @pytest.fixture
@@ -204,10 +204,10 @@ def test_a_file_that_may_not_be_read_stops_no_plan(
 # --- what the user is told, and what is remembered ----------------------------------
 
 
-def _ran(job: runner.Job, tree: Tree) -> None:
+def _ran(job: graph.Job, tree: Tree) -> None:
     """Write the record of a run of `job`."""
     tree.notebooks.mkdir(parents=True, exist_ok=True)
-    runner._remember(job, tree, tree.root / "no.journal", 1.0, 2.0)
+    records.remember(job, tree, tree.root / "no.journal", 1.0, 2.0)
 
 
 def test_the_reason_names_the_files(nsd: Path) -> None:
@@ -215,16 +215,16 @@ def test_the_reason_names_the_files(nsd: Path) -> None:
     tree = Tree(nsd.parent, "nsd", nsd, models)
     job = _jobs(nsd, models)["01_data_prep_subj01"]
     _ran(job, tree)
-    assert runner.why(job, tree) == ""
+    assert records.why(job, tree) == ""
     betas = nsd / BETAS / "betas_session01.hdf5"
     _put(betas, "others")
     again = _jobs(nsd, models)["01_data_prep_subj01"]
-    assert runner.why(again, tree) == f"{betas.relative_to(nsd)} changed"
+    assert records.why(again, tree) == f"{betas.relative_to(nsd)} changed"
     betas.unlink()
     (nsd / CAPTIONS).unlink()
     again = _jobs(nsd, models)["01_data_prep_subj01"]
     told = f"{betas.relative_to(nsd)} is gone (and 1 more)"
-    assert runner.why(again, tree) == told
+    assert records.why(again, tree) == told
 
 
 def test_a_job_run_alone_on_old_results_is_not_current_once_they_are_new(
@@ -238,22 +238,22 @@ def test_a_job_run_alone_on_old_results_is_not_current_once_they_are_new(
     jobs = _jobs(nsd, models)
     first, third = jobs["01_data_prep_subj01"], jobs["03_stage1_subj01"]
     _ran(third, tree)  # --only 03, on what 01 and 02 have left
-    assert runner.why(third, tree) == "01_data_prep_subj01 changed"
+    assert records.why(third, tree) == "01_data_prep_subj01 changed"
     for job in (first, jobs["02_decoding_subj01"]):
         _ran(job, tree)
-    assert runner.why(third, tree) == "01_data_prep_subj01 changed"
+    assert records.why(third, tree) == "01_data_prep_subj01 changed"
     _ran(third, tree)
-    assert runner.is_done(third, tree)
+    assert records.is_done(third, tree)
 
 
 def test_a_changed_file_of_a_simulated_tree_makes_the_simulation_stale(
     nsd: Path,
 ) -> None:
     tree = Tree(nsd.parent, "smoke", nsd)
-    (job,) = runner.make_plan(load_profile("smoke"), tree, {}, only=("00",)).jobs
+    (job,) = graph.make_plan(load_profile("smoke"), tree, {}, only=("00",)).jobs
     _ran(job, tree)
-    assert runner.is_done(job, tree)
+    assert records.is_done(job, tree)
     _put(nsd / BETAS / "betas_session01.hdf5", "others")
-    assert runner.why(job, tree) == f"{BETAS}/betas_session01.hdf5 changed"
+    assert records.why(job, tree) == f"{BETAS}/betas_session01.hdf5 changed"
     elsewhere = Tree(nsd.parent, "smoke", nsd.parent / "empty")
-    assert "is gone" in runner.why(job, elsewhere)
+    assert "is gone" in records.why(job, elsewhere)

@@ -2,7 +2,7 @@
 
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.run import Tree
-from minddiff_utils.pipeline.runner import make_plan
+from minddiff_utils.pipeline.graph import make_plan
 
 from .case import Case
 from .world import (

@@ -140,7 +140,7 @@ def test_a_notebook_s_sentence_is_the_command_line_s(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert str(caught.value) in said
-    assert "give the same command again" in said
+    assert "run the same command again" in said
     assert list(world.derived.rglob("*")) == []
 
 

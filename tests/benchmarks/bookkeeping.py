@@ -139,7 +139,7 @@ def measure(profile_name: str, subjects: list[int], folder: Path) -> dict[str, A
     """Run all notebooks in `folder`; return seconds by notebook, and the share."""
     from minddiff_utils.core.config import load_profile, project_root
     from minddiff_utils.core.run import Tree
-    from minddiff_utils.pipeline.runner import make_plan
+    from minddiff_utils.pipeline.graph import make_plan
 
     overrides = {"subjects": subjects}
     profile = load_profile(profile_name, overrides)

@@ -1,7 +1,7 @@
 """How a command begins and ends: from a sound place, on any terminal.
 
 Other alphabets, closed pipes, a full disk behind a redirection and Ctrl-C get their
-words here. Place in the flow: layer 1; `cli` alone uses it.
+words here. The command line alone uses it.
 """
 
 import codecs
@@ -122,7 +122,7 @@ def guarded(command: Callable[[], None]) -> int:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain(
-            "Stopped by Ctrl-C: what is done is kept; give the same command again to"
+            "Stopped by Ctrl-C: what is done is kept; run the same command again to"
             " go on.",
             _INTERRUPTED,
         )

@@ -249,7 +249,7 @@ def visible_gpus(n_jobs: int) -> list[str]:
     if len(gpus) < n_jobs:
         raise ConfigError(
             f"--jobs is {n_jobs}, but each job needs a GPU of its own and this machine"
-            f" shows {len(gpus)}: lower --jobs, or use --engine dask with --scheduler"
+            f" shows {len(gpus)}: lower --jobs, or use --executor dask with --scheduler"
             " or --cluster."
         )
     return gpus

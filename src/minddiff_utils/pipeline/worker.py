@@ -2,8 +2,7 @@
 
 The worker gives its process an order, one line of JSON; the process checks that it has
 the same code and files as whoever gave the order, runs the notebook, and ends when the
-worker ends. Place in the flow: between `runner` and `engine`, which sends the orders;
-workers run this module as a program.
+worker ends. `cluster` sends the orders; workers run this module as a program.
 """
 
 import json
@@ -24,14 +23,9 @@ from minddiff_utils.core.errors import MindDiffError
 from minddiff_utils.core.locks import locked
 from minddiff_utils.core.run import Tree
 from minddiff_utils.core.surroundings import own_variables
-from minddiff_utils.pipeline.runner import (
-    Job,
-    Plan,
-    Result,
-    execute,
-    finished_since,
-    record_stamp,
-)
+from minddiff_utils.pipeline.graph import Job, Plan
+from minddiff_utils.pipeline.records import Result, finished_since, record_stamp
+from minddiff_utils.pipeline.runner import execute
 
 __all__ = ["order_of", "run_order"]
 

@@ -58,7 +58,7 @@ class Outcome:
         if self.problems:
             raise DataError(
                 f"{len(self.problems)} files are missing: mend what is said above, then"
-                " give the same command again, which fetches only these."
+                " run the same command again, which fetches only these."
             )
 
 

@@ -3,8 +3,7 @@
 Dask decides which worker gets a job, and gives it to another when a worker is lost. The
 worker starts a process that runs the notebook as on one machine, so that records and
 results are the same, and that ends when its worker does (`worker`). Not for choosing
-what runs, or in which order. Place in the flow: above `runner`, whose `run_plan` takes
-`dask_workers` as its engine.
+what runs, or in which order: `runner.run_plan` takes `dask_workers` as its executor.
 """
 
 import inspect
@@ -25,7 +24,9 @@ from minddiff_utils.core.config import parse_yaml
 from minddiff_utils.core.errors import ConfigError, RunError, check_choice
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.surroundings import interrupts_held, settled, visible_gpus
-from minddiff_utils.pipeline.runner import Job, Plan, Result, Say, Workers, process_died
+from minddiff_utils.pipeline.graph import Job, Plan
+from minddiff_utils.pipeline.records import Result
+from minddiff_utils.pipeline.runner import Say, Workers, process_died
 from minddiff_utils.pipeline.worker import order_of, run_order
 
 __all__ = ["Queue", "dask_workers", "read_queue"]
@@ -49,7 +50,7 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": _N_RETRIES,
     "distributed.scheduler.http.routes": [],  # nobody looks on
     "distributed.worker.http.routes": [],
-    # a process on a local worker sees the variables that one of --engine local sees
+    # a process on a local worker sees the variables that one of --executor local sees
     "distributed.nanny.pre-spawn-environ": {},
 }
 #: Seconds until a queue is asked for a worker in place of a lost one: dask itself waits
@@ -282,16 +283,16 @@ class _DaskWorkers:
             return (
                 f"{name} was lost with its worker {error.allowed_failures + 1} times,"
                 " which happens when memory or a queue's time runs out: give workers"
-                " more of it and give the same command again; what is done is kept."
+                " more of it and run the same command again; what is done is kept."
             )
         if isinstance(error, ModuleNotFoundError):
             return (
                 f"A worker could not start {name} ({_one_line(error)}): install this"
-                " package there as it is here, and give the same command again."
+                " package there as it is here, and run the same command again."
             )
         if isinstance(error, CancelledError):
             return (
-                f"The dask scheduler was lost while {name} ran: start it again and give"
+                f"The dask scheduler was lost while {name} ran: start it again and run"
                 " the same command again; what is done is kept."
             )
         return process_died(name)

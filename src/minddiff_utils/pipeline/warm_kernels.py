@@ -1,4 +1,4 @@
-"""Kernels that start at once: forked from a process that has loaded the libraries.
+"""Warm kernels: they start at once, as what they are forked from has all libraries.
 
 Loading torch and diffusers takes longer than many a notebook of the demo computes. So
 the libraries are loaded once, by the fork server of `multiprocessing`; each job is a
@@ -6,10 +6,9 @@ process forked from it, and the job forks its kernel before it does anything els
 it has one thread. The kernel waits for the arguments that jupyter_client would have
 given to a new interpreter. What a notebook sees is the same: a process of its own, in
 which nothing but imports has happened. Where forking is unsafe (anywhere but Linux), or
-where no kernel stands by, the kernel is started the usual way. Either is the run's own
+where no kernel is warm, the kernel is started the usual way. Either is the run's own
 interpreter, whatever kernels are installed, and reads nobody's IPython settings.
-
-Place in the flow: below `runner`; notebooks opened in JupyterLab know nothing of it.
+Notebooks opened in JupyterLab know nothing of it.
 """
 
 import multiprocessing
@@ -36,26 +35,26 @@ from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.surroundings import environment
 
 __all__ = [
-    "StandByKernelManager",
+    "WarmKernelManager",
     "begin_job",
-    "can_stand_by",
+    "can_be_warm",
     "job_context",
 ]
 
-_NAME = "minddiff_utils.pipeline.kernels"
+_NAME = "minddiff_utils.pipeline.warm_kernels"
 #: Loaded before any fork.
-PRELOADED = "minddiff_utils.pipeline.preloaded"
+_IMPORTS = "minddiff_utils.pipeline.warm_imports"
 #: Bytes that the address of a socket may have, less what `multiprocessing` adds to the
 #: temporary folder; macOS has the shorter ones.
 _LONGEST_FOLDER = (107 if sys.platform == "linux" else 103) - len(
     "/pymp-abcdefgh/listener-abcdefgh"
 )
 
-#: The kernel that stands by in this process, if any: it and the way to wake it.
-_standing: list[tuple[BaseProcess, Connection]] = []
+#: The warm kernel of this process, if any: it and the way to wake it.
+_warm: list[tuple[BaseProcess, Connection]] = []
 
 
-def can_stand_by() -> bool:
+def can_be_warm() -> bool:
     """Return whether forking a process with these libraries loaded is safe here."""
     return sys.platform == "linux"
 
@@ -70,10 +69,10 @@ def job_context(n_jobs: int) -> BaseContext:
     The libraries are loaded under the variables of the moment (`surroundings.settled`).
     """
     folder = os.fsencode(tempfile.gettempdir())  # holds the fork server's socket
-    if not can_stand_by() or n_jobs < _WORTH_IT or len(folder) > _LONGEST_FOLDER:
+    if not can_be_warm() or n_jobs < _WORTH_IT or len(folder) > _LONGEST_FOLDER:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOADED])
+    context.set_forkserver_preload([_IMPORTS])
     # one thread per library, so that no pool of threads is forked
     with environment({"OMP_NUM_THREADS": "1"}):
         forkserver.ensure_running()
@@ -81,26 +80,25 @@ def job_context(n_jobs: int) -> BaseContext:
 
 
 def begin_job(variables: Mapping[str, str]) -> None:
-    """Prepare a job's own process, first of all: its kernel stands by, its end is set.
+    """Prepare a job's own process, first of all: fork its kernel, and set its end.
 
     `variables` are the run's; the fork server has those of its own start.
-
     The job ends when the run that started it does, and its kernel with it.
     """
     os.environ.update(variables)
-    if can_stand_by():
-        _stand_by()
+    if can_be_warm():
+        _fork_kernel()
     end_with_parent()
 
 
-def _stand_by() -> None:
+def _fork_kernel() -> None:
     """Fork the kernel, while this process has one thread."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
     kernel = context.Process(target=_wait_and_serve, args=(here, there))
     kernel.start()
     there.close()
-    _standing.append((kernel, here))
+    _warm.append((kernel, here))
     # a job that ends without a notebook lets go of it, and does not wait for it
     util.Finalize(None, here.close, exitpriority=10)
 
@@ -168,23 +166,23 @@ class _Forked:
         self.send_signal(signal.SIGKILL)
 
 
-class _StandByProvisioner(LocalProvisioner):
-    """Wakes the kernel that stands by, where the usual one would start a process."""
+class _WarmProvisioner(LocalProvisioner):
+    """Wakes the warm kernel, where the usual one would start a process."""
 
     async def launch_kernel(
         self, cmd: list[str], **kwargs: Any
     ) -> KernelConnectionInfo:
-        """Hand `cmd` to the kernel that stands by, or start one the usual way."""
-        if not _standing:
+        """Hand `cmd` to the warm kernel, or start one the usual way."""
+        if not _warm:
             return await super().launch_kernel(cmd, **kwargs)
-        kernel, wake = _standing.pop()
+        kernel, wake = _warm.pop()
         # the kernel ends when this job does; a new one would read it when it is loaded
         parent = f"--IPKernelApp.parent_handle={os.getpid()}"
         argv = [*cmd[cmd.index(_NAME) :], parent]
         env = dict(kwargs.get("env") or os.environ)
         try:
             wake.send((argv, env, str(kwargs.get("cwd") or Path.cwd())))
-        except OSError:  # it was killed while it stood by
+        except OSError:  # it was killed while it waited
             return await super().launch_kernel(cmd, **kwargs)
         finally:
             wake.close()
@@ -193,8 +191,8 @@ class _StandByProvisioner(LocalProvisioner):
         return self.connection_info
 
 
-class StandByKernelManager(AsyncKernelManager):
-    """jupyter_client's manager, with kernels that stand by where there is one."""
+class WarmKernelManager(AsyncKernelManager):
+    """jupyter_client's manager, with a warm kernel where there is one."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -207,7 +205,7 @@ class StandByKernelManager(AsyncKernelManager):
     ) -> tuple[list[str], dict[str, Any]]:
         self.kernel_id = self.kernel_id or str(uuid.uuid4())
         if self.provisioner is None:
-            self.provisioner = _StandByProvisioner(
+            self.provisioner = _WarmProvisioner(
                 kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
             )
         found: tuple[list[str], dict[str, Any]] = await super()._async_pre_start_kernel(

@@ -12,8 +12,8 @@ import pytest
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.run import Tree
-from minddiff_utils.pipeline import runner, worker
-from minddiff_utils.pipeline.engine import Queue, dask_workers, read_queue
+from minddiff_utils.pipeline import graph, records, runner, worker
+from minddiff_utils.pipeline.cluster import Queue, dask_workers, read_queue
 
 PARAMETERS = (
     'profile: str = "smoke"\nsubject: int = 1\nshard: str = "0/1"\noverrides: dict = {}'
@@ -36,12 +36,12 @@ store.write_text(run.tree.root / "made" / f"{run.shard[0]}.txt", "done", run=run
 """
 
 
-def _plan(root: Path, *cells: str, n_shards: int = 1) -> runner.Plan:
+def _plan(root: Path, *cells: str, n_shards: int = 1) -> graph.Plan:
     """Return the plan of one notebook of these cells, as 03_stage1."""
     source = root / "notebooks"
     source.mkdir(parents=True)
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    for entry in runner.GRAPH:
+    for entry in graph.GRAPH:
         made = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
         made.cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, *cells)]
         made.cells[0].metadata["tags"] = ["parameters"]
@@ -50,16 +50,18 @@ def _plan(root: Path, *cells: str, n_shards: int = 1) -> runner.Plan:
     tree = Tree(root, "smoke", root / "nsd")
     given = {"models.batch_size": 2}
     options = {"only": ("03",), "n_shards": n_shards, "source": source}
-    return runner.make_plan(profile, tree, given, **options)
+    return graph.make_plan(profile, tree, given, **options)
 
 
 def _made(root: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted((root / "made").glob("*.txt"))}
 
 
-def _run(plan: runner.Plan, engine: runner.Engine, n_jobs: int = 1) -> list[str]:
+def _run(plan: graph.Plan, executor: runner.Executor, n_jobs: int = 1) -> list[str]:
     said: list[str] = []
-    runner.run_plan(plan, n_jobs=n_jobs, force=False, say=said.append, engine=engine)
+    runner.run_plan(
+        plan, n_jobs=n_jobs, force=False, say=said.append, executor=executor
+    )
     return said
 
 
@@ -79,7 +81,7 @@ def test_workers_of_dask_leave_the_files_and_records_of_local_processes(
     ends = [line for line in said if " by worker " in line]
     assert [line.rpartition(" (")[2] for line in ends] == ["1 of 2)", "2 of 2)"]
     for job in plans["dask"].jobs:
-        assert runner.is_done(job, plans["dask"].tree)
+        assert records.is_done(job, plans["dask"].tree)
     assert [line.split(": ")[1] for line in _run(plans["dask"], dask_workers)] == [
         "up to date",
         "up to date",

@@ -1,4 +1,4 @@
-"""Kernels that stand by: woken once, replaced when gone, ended with their run."""
+"""Warm kernels: woken once, replaced when gone, ended with their run."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import pytest
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import RunError
 from minddiff_utils.core.run import Tree
-from minddiff_utils.pipeline import kernels, runner
+from minddiff_utils.pipeline import graph, runner, warm_kernels
 
 PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 PARENT = (
@@ -28,7 +28,7 @@ PARENT = (
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> runner.Plan:
+def plan(tmp_path: Path) -> graph.Plan:
     """Return the plan of one small notebook that tells its process and its parent."""
     source = tmp_path / "notebooks"
     source.mkdir()
@@ -36,24 +36,24 @@ def plan(tmp_path: Path) -> runner.Plan:
     made = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
     made.cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, PARENT)]
     made.cells[0].metadata["tags"] = ["parameters"]
-    for entry in runner.GRAPH:
+    for entry in graph.GRAPH:
         more = "\nsubject: int = 1" if entry.per_subject else ""
         more += '\nshard: str = "0/1"' if entry.per_shard else ""
         made.cells[0].source = PARAMETERS + more
         nbformat.write(made, source / f"{entry.stem}.ipynb")
     tree = Tree(tmp_path, "smoke", tmp_path / "nsd")
     profile = load_profile("smoke")
-    return runner.make_plan(profile, tree, {}, only=("00",), source=source)
+    return graph.make_plan(profile, tree, {}, only=("00",), source=source)
 
 
-def _processes(plan: runner.Plan) -> tuple[int, int]:
+def _processes(plan: graph.Plan) -> tuple[int, int]:
     kernel, parent = (plan.tree.root / "kernel").read_text().split()
     return int(kernel), int(parent)
 
 
-@pytest.mark.skipif(not kernels.can_stand_by(), reason="no kernel stands by here")
+@pytest.mark.skipif(not warm_kernels.can_be_warm(), reason="no kernel is warm here")
 def test_the_kernel_of_a_job_is_its_own_child_and_ends_with_it(
-    plan: runner.Plan,
+    plan: graph.Plan,
 ) -> None:
     said: list[str] = []
     runner.run_plan(plan, n_jobs=1, force=False, say=said.append)
@@ -65,15 +65,15 @@ def test_the_kernel_of_a_job_is_its_own_child_and_ends_with_it(
 
 _JOBS = """
 import time
-from minddiff_utils.pipeline import kernels
+from minddiff_utils.pipeline import warm_kernels
 if __name__ == "__main__":
-    kernels.job_context(3)
+    warm_kernels.job_context(3)
     print("loads", flush=True)
     time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not kernels.can_stand_by(), reason="no fork server here")
+@pytest.mark.skipif(not warm_kernels.can_be_warm(), reason="no fork server here")
 def test_a_fork_server_that_still_loads_ends_with_its_run(tmp_path: Path) -> None:
     script = tmp_path / "jobs.py"
     script.write_text(_JOBS, encoding="utf-8")
@@ -103,17 +103,17 @@ _LOOKS = """
 import os, sys
 from concurrent.futures import ProcessPoolExecutor
 import psutil
-from minddiff_utils.pipeline import kernels
+from minddiff_utils.pipeline import warm_kernels
 def look():
     loaded = "minddiff_utils.reporting.summary" in sys.modules
     return loaded, psutil.Process(os.getppid()).num_threads()
 if __name__ == "__main__":
-    with ProcessPoolExecutor(1, kernels.job_context(3)) as pool:
+    with ProcessPoolExecutor(1, warm_kernels.job_context(3)) as pool:
         print(*pool.submit(look).result())
 """
 
 
-@pytest.mark.skipif(not kernels.can_stand_by(), reason="no fork server here")
+@pytest.mark.skipif(not warm_kernels.can_be_warm(), reason="no fork server here")
 def test_a_job_is_forked_from_loaded_libraries_and_one_thread(tmp_path: Path) -> None:
     script = tmp_path / "looks.py"
     script.write_text(_LOOKS, encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_job_is_forked_from_loaded_libraries_and_one_thread(tmp_path: Path) ->
     "error", [EOFError("unexpected EOF"), ConnectionResetError(), BrokenProcessPool()]
 )
 def test_a_fork_server_that_is_gone_is_one_sentence(
-    plan: runner.Plan, monkeypatch: pytest.MonkeyPatch, error: Exception
+    plan: graph.Plan, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: object) -> NoReturn:
         raise error
@@ -135,14 +135,14 @@ def test_a_fork_server_that_is_gone_is_one_sentence(
         runner.run_plan(plan, n_jobs=1, force=False, say=lambda _: None)
 
 
-def test_a_kernel_that_died_while_it_stood_by_is_replaced(
-    plan: runner.Plan, monkeypatch: pytest.MonkeyPatch
+def test_a_warm_kernel_that_died_while_it_waited_is_replaced(
+    plan: graph.Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = multiprocessing.Pipe()
     there.close()  # as after kill -9
-    monkeypatch.setattr(kernels, "_standing", [(None, here)])
+    monkeypatch.setattr(warm_kernels, "_warm", [(None, here)])
     (job,) = plan.jobs
     result = runner.execute(job, plan.tree, plan.source)
     assert result.failure == ""
-    assert kernels._standing == []
+    assert warm_kernels._warm == []
     assert _processes(plan)[1] == os.getpid()  # started the usual way

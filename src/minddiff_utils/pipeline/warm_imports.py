@@ -1,11 +1,9 @@
-"""What the fork server of `kernels` loads before any job is forked from it.
+"""What the fork server of `warm_kernels` loads before any job is forked from it.
 
 That takes ten seconds and more, in which a fork server does not see whether the run
 that started it still lives. So it is watched from here, until all is loaded: a run that
-was killed leaves nothing behind. After that the server looks by itself.
-
-Place in the flow: beside `kernels`, which names it to the fork server; nobody else
-imports it.
+was killed leaves nothing behind. After that the server looks by itself. `warm_kernels`
+names this module to the fork server; nobody else imports it.
 """
 
 import os

@@ -1,0 +1,143 @@
+"""What the arguments of a command mean: changed settings, folders, workers, rates.
+
+Arguments are those of `cli`; what is wrong with one is a sentence of `ConfigError`.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minddiff_utils.core.config import Profile, parse_yaml, place, read_environment
+from minddiff_utils.core.entry import check_extra
+from minddiff_utils.core.errors import ConfigError, DataError, check_exists
+from minddiff_utils.core.run import Tree
+from minddiff_utils.pipeline.runner import Executor, local_processes
+
+if TYPE_CHECKING:
+    from minddiff_utils.studies.cost import Rates
+
+__all__ = [
+    "chosen_jobs",
+    "executor_of",
+    "n_jobs_of",
+    "overrides_of",
+    "rates_of",
+    "rehearsed_folder",
+    "tree_of",
+]
+
+
+def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of the profile that the arguments change, by dotted name."""
+    found: dict[str, Any] = {}
+    for item in args.set:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"--set {item!r} must read KEY=VALUE, as stage2.n_iter=5."
+            )
+        found[key] = parse_yaml(value, f"The value of --set {item[:80]!r}")
+    if args.subjects:
+        try:
+            found["subjects"] = [int(s) for s in args.subjects.split(",")]
+        except ValueError as error:
+            raise ConfigError(
+                f"--subjects {args.subjects!r} must be numbers with commas, as 1,2."
+            ) from error
+    if args.models:
+        path = place(args.models, "--models")
+        check_exists(path, "The models' folder", "give its path with --models")
+        found["models.path"] = str(path.resolve())
+    return found
+
+
+def tree_of(args: argparse.Namespace, profile: Profile) -> Tree:
+    """Return where the run reads and writes."""
+    here = read_environment()
+    nsd = place(args.nsd_root, "--nsd-root") if args.nsd_root else here.nsd_root
+    if profile.simulation is None:
+        if nsd is None:
+            raise DataError(
+                "Profile 'nsd' needs the Natural Scenes Dataset: say where it is with "
+                "--nsd-root PATH."
+            )
+        check_exists(nsd, "The NSD folder", "give its path with --nsd-root")
+        if not nsd.is_dir():
+            raise DataError(f"{nsd} is no folder: give that of NSD with --nsd-root.")
+    default = here.root / "data" / profile.name / "nsd"
+    models = profile.models.folder(here.root)
+    return Tree(here.root, profile.name, (nsd or default).absolute(), models)
+
+
+def chosen_jobs(args: argparse.Namespace) -> dict[str, Any]:
+    """Return which of a profile's jobs are asked for, as `make_plan` takes it."""
+    only = tuple(args.only.split(",")) if args.only else ()
+    return {"only": only, "first": args.first, "n_shards": args.shards}
+
+
+def n_jobs_of(args: argparse.Namespace, profile: Profile) -> int:
+    """Return how many jobs run at once; a GPU has room for one."""
+    if args.jobs is None:
+        return 1 if profile.models.device == "cuda" else 2
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    return int(args.jobs)
+
+
+def executor_of(args: argparse.Namespace, profile: Profile) -> Executor:
+    """Return what runs the notebooks: processes here, or workers of dask."""
+    if args.scheduler and args.cluster:
+        raise ConfigError(
+            "--scheduler and --cluster both say where the workers are: give one of "
+            "them."
+        )
+    if args.executor == "local":
+        if args.scheduler or args.cluster:
+            raise ConfigError("--scheduler and --cluster need --executor dask.")
+        return partial(local_processes, gpu=profile.models.device == "cuda")
+    check_extra("cluster", "distributed", "--executor dask")
+    from minddiff_utils.pipeline.cluster import (  # loads dask, a second
+        dask_workers,
+        read_queue,
+    )
+
+    queue = read_queue(place(args.cluster, "--cluster")) if args.cluster else None
+    gpu = profile.models.device == "cuda"
+    return partial(dask_workers, scheduler=args.scheduler, queue=queue, gpu=gpu)
+
+
+def rates_of(args: argparse.Namespace, profile: Profile) -> "Rates | None":
+    """Return the rates: of a file, of two speeds, or those that were measured."""
+    from minddiff_utils.studies import cost
+
+    models = profile.models
+    half, single = args.tflops, args.tflops_float32
+    if args.rates and not half is single is None:
+        raise ConfigError(
+            "--rates and --tflops both say how fast the device is: give one of them."
+        )
+    if args.rates:
+        return cost.read_rates(place(args.rates, "--rates"))
+    if half is not None or single is not None:
+        if models.dtype == "float32":
+            half = half if single is None else single
+        elif half is None:
+            raise ConfigError(
+                f"--tflops-float32 is the speed of the autoencoder and CLIP, but the"
+                f" U-Net computes in {models.dtype}: say with --tflops how fast."
+            )
+        single = half if single is None else single
+        return cost.estimated_rates(half, single, models.device, models.dtype)
+    kind = (models.backbone, models.device, models.dtype)
+    # this machine's own come first
+    return cost.find_rates(rehearsed_folder() / "rates", *kind) or cost.find_rates(
+        None, *kind
+    )
+
+
+def rehearsed_folder() -> Path:
+    """Return the folder in which a rehearsal says what it found."""
+    from minddiff_utils.studies.rehearsal import NAME
+
+    return read_environment().root / "figures" / NAME

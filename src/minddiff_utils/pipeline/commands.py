@@ -1,0 +1,311 @@
+"""What the commands do, one function each; what they take is `cli`'s to say.
+
+A library that takes a second or more to load is loaded by the command that needs it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from minddiff_utils.core.config import (
+    Profile,
+    load_profile,
+    place,
+    project_root,
+    read_environment,
+)
+from minddiff_utils.core.entry import check_extra, say
+from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.run import Tree, expected_origin, start
+from minddiff_utils.core.store import read_table
+from minddiff_utils.pipeline.arguments import (
+    chosen_jobs,
+    executor_of,
+    n_jobs_of,
+    overrides_of,
+    rates_of,
+    rehearsed_folder,
+    tree_of,
+)
+from minddiff_utils.pipeline.graph import Job, Plan, make_plan
+from minddiff_utils.pipeline.records import why
+from minddiff_utils.pipeline.runner import run_plan
+
+__all__ = [
+    "check_data",
+    "fetch_data",
+    "run_notebooks",
+    "run_study",
+    "show_claims",
+    "show_plan",
+    "simulate",
+]
+
+
+def run_notebooks(args: argparse.Namespace) -> None:
+    """Run the notebooks of a profile."""
+    if args.rehearse:
+        _rehearse(args)
+        return
+    overrides = overrides_of(args)
+    profile = load_profile(args.profile, overrides)
+    tree = tree_of(args, profile)
+    n_jobs, executor = n_jobs_of(args, profile), executor_of(args, profile)
+    plan = make_plan(profile, tree, overrides, **chosen_jobs(args))
+    label = profile.label(expected_origin(profile, tree))
+    say(f"{label} · subjects {', '.join(map(str, profile.subjects))}")
+    if args.dry_run:
+        _say_states(plan, force=args.force, done="up to date")
+        return
+    run_plan(
+        plan,
+        n_jobs=n_jobs,
+        force=args.force,
+        say=say,
+        executor=executor,
+        before=partial(_check_first, profile, tree),
+    )
+    if not args.only:
+        say(f"Report: {tree.figures / 'report.html'}")
+        show_claims(args)
+    _name_unfinished(profile, tree)
+
+
+def _rehearse(args: argparse.Namespace) -> None:
+    from minddiff_utils.studies import rehearsal  # loads torch and diffusers, seconds
+
+    if args.profile != "nsd":
+        raise ConfigError(
+            f"--rehearse is for --profile nsd: {args.profile} runs as it is."
+        )
+    if args.nsd_root or args.models or args.executor != "local":
+        raise ConfigError(
+            "--rehearse writes its own data and models, and runs here: leave"
+            " --nsd-root, --models and --executor out."
+        )
+    found = rehearsal.rehearse(overrides_of(args), read_environment().root)
+    chosen = chosen_jobs(args) | {"first": max("01", args.first)}
+    plan = make_plan(found.profile, found.tree, found.overrides, **chosen)
+    say(f"{found.profile.label()} · subject {found.subject} · {found.kind} models")
+    if args.dry_run:
+        _say_states(plan, force=args.force, done="done")
+        return
+    preparing = rehearsal.prepare(found, say)
+    run_plan(plan, n_jobs=1, force=args.force, say=say)  # peaks are each one's own
+    record = rehearsal.finish(found, preparing, rehearsal.fits_of(found, say))
+    for line in rehearsal.last_words(found, record):
+        say(line)
+
+
+def _say_states(plan: Plan, *, force: bool, done: str) -> None:
+    """Say of each job whether it would run, and why; `done` says that it would not."""
+    for job in plan.jobs:
+        reason = why(job, plan.tree) or ("forced" if force else "")
+        say(f"{job.name}: " + (f"would run ({reason})" if reason else done))
+
+
+def _name_unfinished(profile: Profile, tree: Tree) -> None:
+    """Raise DataError where half precision left images out; say which, what to do."""
+    from minddiff_utils.evaluation.baselines import (
+        unfinished,  # loads the metrics, seconds
+    )
+
+    lines = [
+        f"subject {subject}, image {image} ({', '.join(methods)})"
+        for subject in profile.subjects
+        for image, methods in unfinished(tree.derived(subject)).items()
+    ]
+    more = f"; and {len(lines) - 20} more" if len(lines) > 20 else ""
+    if lines:
+        raise DataError(
+            f"The U-Net in {profile.models.dtype} gave no number for"
+            f" {'; '.join(lines[:20])}{more} (column finished of stage1.csv and"
+            " stage2.csv): all else is done, without these images. To have them too,"
+            " add --set models.dtype=float32, which makes all images anew."
+        )
+
+
+def _check_first(profile: Profile, tree: Tree, todo: Sequence[Job]) -> None:
+    """Raise DataError where notebook 01 would miss something in data of the user's own.
+
+    What is optional is said, and the run goes on.
+    """
+    stems = {job.notebook[:2] for job in todo}
+    simulated = profile.simulation is not None
+    ours = simulated and expected_origin(profile, tree) == "in silico"
+    if "01" not in stems or "00" in stems or ours:
+        return
+    from minddiff_utils.datasets.survey import before_run  # loads the readers, a second
+
+    who = {job.subject for job in todo if job.notebook[:2] == "01"}
+    subjects = [subject for subject in profile.subjects if subject in who]
+    n_captions = profile.features.n_captions
+    needed, optional = before_run(tree.nsd, subjects, profile.data, n_captions)
+    if needed:
+        raise DataError("\n".join(["Nothing was run, as this is needed:", *needed]))
+    for line in optional:
+        say(f"{line} The run goes on without.")
+
+
+def simulate(args: argparse.Namespace) -> None:
+    """Write the in-silico NSD of a profile."""
+    args.only, args.first, args.shards, args.rehearse = "00", "", 1, False
+    run_notebooks(args)
+
+
+def show_claims(args: argparse.Namespace) -> None:
+    """Print the claims ledger; raise DataError where a check is vacuous."""
+    from minddiff_utils.evaluation.claims import vacuity_lines
+
+    profile = load_profile(args.profile, overrides_of(args))
+    tree = tree_of(args, profile)
+    columns = ["claim", "verdict", "statement", "profile"]
+    table = read_table(tree.figures / "claims.csv", columns)
+    for row in table.itertuples(index=False):
+        say(f"{row.claim:>4}  {row.verdict}  ·  {row.statement}")
+    for label in table["profile"].unique():  # what the data were when it was made
+        say(f"({label})")
+    path = tree.tables / "claims_null.csv"
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist, so nothing tells whether the checks could fail: "
+            f"make it by minddiff run --profile {profile.name} --only 05 --force."
+        )
+    columns = ["claim", "null", "vacuous", "n_held", "n_draws"]
+    vacuous = vacuity_lines(read_table(path, columns))
+    for line in vacuous:
+        say(line)
+    if vacuous:
+        names = ", ".join(line.partition(" ")[0] for line in vacuous)
+        raise DataError(
+            f"A check that cannot tell a claim from its null decides {names}: that "
+            "verdict means nothing until the rule is mended."
+        )
+
+
+def compare_runs(args: argparse.Namespace) -> None:
+    """Print how a finished run differs from the reference, or make the reference."""
+    from minddiff_utils.reporting import reference  # loads pandas and Pillow
+
+    overrides = overrides_of(args)
+    profile, here = load_profile(args.profile, overrides), read_environment()
+    nsd = here.nsd_root or here.root / "data" / profile.name / "nsd"
+    tree = Tree(here.root, profile.name, nsd, profile.models.folder(here.root))
+    shipped = project_root() / "figures" / "reference"
+    target = place(args.reference, "--reference") if args.reference else shipped
+    if not args.write_reference:
+        found = reference.compare(tree.figures, target, profile=profile)
+        for line in found.lines():
+            say(line)
+        if found.difference():
+            raise DataError(found.difference())
+        return
+    plan = make_plan(profile, tree, overrides)
+    for job in plan.jobs:
+        if reason := why(job, tree):
+            raise DataError(
+                f"{job.name} is not up to date ({reason}), so there is no finished run"
+                f" to take: run minddiff run --profile {profile.name} first."
+            )
+    first = (None, profile.subjects[0])
+    names = [job.name for job in plan.jobs if job.subject in first]
+    about = reference.write_reference(
+        tree.figures, target, profile=profile, notebooks=names
+    )
+    size = sum(facts["bytes"] for facts in about.files.values())
+    say(f"{target}: {len(about.files)} files, {size / 1e6:.2f} MB; {about.words()}")
+
+
+def fetch_data(args: argparse.Namespace) -> None:
+    """Download the files of NSD that a run needs."""
+    check_extra("download", "boto3", "minddiff fetch")
+    from minddiff_utils.datasets import fetch  # loads boto3, a second
+
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    profile = load_profile(args.profile, overrides_of(args))
+    data, root = profile.data, place(args.path, "PATH")
+    files = fetch.wanted(
+        profile.subjects,
+        data.session_numbers,
+        data.betas_version,
+        form=args.form or "hdf5",
+    )
+    if args.form is None:
+        files = fetch.as_present(files, root)
+    files = fetch.not_otherwise(files, root)
+    if not args.dry_run:
+        fetch.confirm_agreement(input, agreed=args.agreement_signed)
+    client = fetch.make_client(args.endpoint or None, n_workers=args.jobs)
+    plan = fetch.plan_fetch(client, files, root)
+    archive = replace(fetch.ARCHIVE, url=args.captions_from or fetch.ARCHIVE.url)
+    words = fetch.captions_words(root, archive)
+    for line in (*fetch.listing(plan), *([words] if words else [])):
+        say(line)
+    plan.check_space()
+    if args.dry_run:
+        return
+    with fetch.progress_bar(plan) as tell:
+        done = fetch.fetch(plan, n_workers=args.jobs, on_progress=tell)
+    for line in (
+        *done.problems,
+        *(f"known by size alone: {k}" for k in done.size_only),
+    ):
+        say(line)
+    fetch.fetch_captions(root, archive)
+    done.check()
+
+
+def check_data(args: argparse.Namespace) -> None:
+    """Say what a folder of NSD holds, lacks, and what in it is damaged."""
+    from minddiff_utils.datasets.survey import survey  # loads the readers, a second
+
+    profile = load_profile(args.profile, overrides_of(args))
+    found = survey(
+        place(args.path, "PATH"),
+        subjects=profile.subjects,
+        sessions=profile.data.session_numbers,
+        betas_version=profile.data.betas_version,
+        deep=args.deep,
+    )
+    for line in found.lines():
+        say(line)
+    if found.exit_code:
+        raise DataError(f"{args.path} lacks files or holds damaged ones: see above.")
+
+
+def show_plan(args: argparse.Namespace) -> None:
+    """Say what stage 2 costs under each preset."""
+    # loads torch and diffusers, seconds
+    from minddiff_utils.studies.cost_report import plan_lines
+
+    profile = load_profile(args.profile, overrides_of(args))
+    if args.images is not None and args.images < 1:
+        raise ConfigError(f"--images is {args.images}, but must be 1 or more.")
+    if args.gpus < 1:
+        raise ConfigError(f"--gpus is {args.gpus}, but must be 1 or more.")
+    for line in plan_lines(
+        profile,
+        rates_of(args, profile),
+        n_images=args.images,
+        n_devices=args.gpus,
+        rehearsed=rehearsed_folder(),
+    ):
+        say(line)
+
+
+def run_study(args: argparse.Namespace) -> None:
+    """Compare the engines of stage 2."""
+    from minddiff_utils.studies import study  # loads torch and diffusers, seconds
+
+    overrides = overrides_of(args)
+    profile = load_profile(args.profile, overrides)
+    n_jobs = n_jobs_of(args, profile)
+    label = start(args.profile, overrides=overrides).label
+    say(f"{label} · study of stage 2, {args.part}")
+    found = study.run_study(args.profile, overrides, args.part, n_jobs=n_jobs, say=say)
+    say(found.round(3).to_string(index=False))
+    say(
+        f"Notebook 04 draws it: minddiff run --profile {profile.name} --only 04 --force"
+    )
