@@ -81,14 +81,23 @@ def test_a_fork_server_that_still_loads_ends_with_its_run(tmp_path: Path) -> Non
     with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"loads\n"
+        _wait_until_it_watches(_fork_server(run.pid))
         children = psutil.Process(run.pid).children(recursive=True)
-        servers = [p for p in children if "forkserver" in " ".join(p.cmdline())]
-        assert len(servers) == 1
-        _wait_until_it_watches(servers[0])
         run.kill()
         # loading takes ten seconds and more
         _, alive = psutil.wait_procs(children, timeout=6)
     assert not alive
+
+
+def _fork_server(run: int) -> psutil.Process:
+    """Wait until the one below the process `run` has its own command line."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for child in psutil.Process(run).children(recursive=True):
+            if "forkserver" in " ".join(child.cmdline()):
+                return child
+        time.sleep(0.01)
+    raise AssertionError("no fork server was started")
 
 
 def _wait_until_it_watches(server: psutil.Process) -> None:
