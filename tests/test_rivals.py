@@ -147,6 +147,18 @@ def test_read_pixels_are_clipped_images_of_the_generator_s_size(
     np.testing.assert_array_equal(found["pixel_ridge"], resize(small, 16))
 
 
+def test_pixels_alone_are_those_of_all_of_the_rows_that_are_asked_for(
+    start: Start, backbone: Backbone
+) -> None:
+    path = _path(start(), _stored(backbone))
+    every = rivals.read_rivals(path, IDS[:3], 16)["pixel_ridge"]
+    np.testing.assert_array_equal(rivals.read_pixel_ridge(path, IDS[:3], 16), every)
+    some = rivals.read_pixel_ridge(path, IDS[:3], 16, np.array([2, 0]))
+    np.testing.assert_array_equal(some, every[[2, 0]])
+    with pytest.raises(StoreError, match="not of the images"):
+        rivals.read_pixel_ridge(path, IDS[1:3], 16)
+
+
 def test_rivals_of_other_images_are_refused(start: Start, backbone: Backbone) -> None:
     path = _path(start(), _stored(backbone))
     with pytest.raises(StoreError, match="not of the images"):

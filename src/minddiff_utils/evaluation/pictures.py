@@ -16,7 +16,7 @@ from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.baselines import read_condition
 from minddiff_utils.evaluation.metrics import ConditionImages
-from minddiff_utils.generation.rivals import read_rivals
+from minddiff_utils.generation.rivals import read_pixel_ridge
 
 __all__ = [
     "Stimuli",
@@ -154,7 +154,7 @@ def gallery(
     if "pixel_ridge" in methods:
         path = run.tree.derived(subject) / "decoded_rivals.h5"
         size = stimuli.truth.images.shape[1]
-        own["pixel_ridge"] = read_rivals(path, nsd_id, size)["pixel_ridge"]
+        own["pixel_ridge"] = read_pixel_ridge(path, nsd_id, size)
     rows: dict[str, Images] = {}
     for method, words in methods.items():
         if method in own:

@@ -33,7 +33,7 @@ from minddiff_utils.evaluation.metrics import (
 from minddiff_utils.evaluation.metrics.networks import load_perception
 from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
 from minddiff_utils.evaluation.stock import check_complete
-from minddiff_utils.generation.rivals import read_rivals
+from minddiff_utils.generation.rivals import read_pixel_ridge
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
@@ -154,7 +154,7 @@ def _made_here(
         return repeat_image(mean_image(stimuli.train), len(rows))
 
     def ridge(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return read_rivals(path, truth.nsd_id, shape[1])["pixel_ridge"][rows]
+        return read_pixel_ridge(path, truth.nsd_id, shape[1], rows)
 
     def round_trip(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         return np.asarray(through(take(truth.images, rows)))
