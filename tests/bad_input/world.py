@@ -193,6 +193,7 @@ FIGURES = (
     *("accuracy_subj01", "histograms_subj01", "weights_subj01", "decoders_subj01"),
     *("holdout_subj01", "stage1_subj01", "losses_subj01", "trajectory_subj01"),
     *("stage2_subj01", "roi_counts_subj01", "reliability_subj01"),
+    *("predictions_subj01", "repeats_subj01"),
 )
 
 
