@@ -3,8 +3,9 @@
 A condition is one way to make an image for each image that was seen: a stage, an
 engine, another system, a floor, a ceiling, a cell of the ablation. Baselines, ablation,
 compared systems, floors, ceilings, contrasts, galleries, plans of compute and disk ask
-this table, so that a new row is one edit. Not here: how an engine works (`generation`)
-and what the images score (`evaluation`).
+this table, so that a new row is described once; the images of a generated one need a
+cell in notebook 03 or 04, too. Not here: how an engine works (`generation`) and what
+the images score (`evaluation`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
