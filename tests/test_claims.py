@@ -13,12 +13,13 @@ import pytest
 from minddiff_utils.core.conditions import CONTRASTS
 from minddiff_utils.core.config import AREAS, HVC
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.core.rng import stream
-from minddiff_utils.core.statistics import Resampling, paired_table, summarise
 from minddiff_utils.evaluation import claims
 from minddiff_utils.evaluation.claims import CLAIMS, Evidence, Outcome
 from minddiff_utils.evaluation.claims import decoding as decoding_rules
 from minddiff_utils.evaluation.claims import nulls as null_makers
+from minddiff_utils.evaluation.summaries import paired_table, summarise
 
 SUBJECTS = ("1", "2", "5", "7")
 LABEL = "profile nsd"

@@ -12,8 +12,9 @@ import scipy.stats
 from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.core.rng import stream
-from minddiff_utils.core.statistics import Resampling, summarise
+from minddiff_utils.evaluation.summaries import summarise
 from minddiff_utils.reporting import tables
 
 DRAWS = Resampling(partial(stream, 3), n_bootstrap=200, n_permutations=199)

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 
 from minddiff_utils.core.config import DecodingConfig
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
-from minddiff_utils.core.statistics import Interval
+from minddiff_utils.core.resampling import Interval
 from minddiff_utils.decoding import (
     BandedRidge,
     DenseRidge,

@@ -1,7 +1,7 @@
 """All subjects together: scores of every compared method, and the claims' evidence.
 
 Reads what notebooks 01 to 04 wrote for each subject and hands it to `metrics`,
-`statistics` and `claims`, which know nothing of files.
+`summaries` and `claims`, which know nothing of files.
 
 `pictures` reads images, `stock` says which subjects are finished and gathers their
 tables, `scoring` scores every method, `evidence` is what the claims are decided on.

@@ -13,11 +13,8 @@ from .pictures import (
 )
 from .scoring import (
     Models,
-    compare_methods,
-    contrast_table,
     embed_with,
     load_models,
-    resampling,
     score_subject,
     score_subjects,
 )
@@ -27,6 +24,12 @@ from .stock import (
     gather_costs,
     notebook_seconds,
     take_stock,
+)
+from .summaries import (
+    compare_methods,
+    contrast_table,
+    paired_table,
+    resampling,
 )
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "load_models",
     "make_evidence",
     "notebook_seconds",
+    "paired_table",
     "read_stimuli",
     "resampling",
     "score_subject",

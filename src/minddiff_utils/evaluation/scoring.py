@@ -12,12 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from minddiff_utils.core.conditions import CONTRASTS, ablation_conditions, ceilings
+from minddiff_utils.core.conditions import ablation_conditions
 from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Rows, take
 from minddiff_utils.core.run import Run, fix_threads
-from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
 from minddiff_utils.evaluation.baselines import (
     conditions,
     in_batches,
@@ -38,11 +37,8 @@ from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
     "Models",
-    "compare_methods",
-    "contrast_table",
     "embed_with",
     "load_models",
-    "resampling",
     "score_subject",
     "score_subjects",
 ]
@@ -257,36 +253,3 @@ def _score_at_once(
         shares = [subjects[k::n_workers] for k in range(n_workers)]
         tasks = [pool.submit(_score_in, run, share) for share in shares]
         return {s: scored for task in tasks for s, scored in task.result().items()}
-
-
-def resampling(run: Run) -> Resampling:
-    """Return the draws and streams of the profile."""
-    config = run.profile.evaluation
-    return Resampling(
-        stream=run.stream,
-        n_bootstrap=config.n_bootstrap,
-        n_permutations=config.n_permutations,
-        confidence=config.confidence,
-    )
-
-
-def compare_methods(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
-    """Return mean, interval, floor and ceiling by subject, method and metric."""
-    return summarise(scores, resampling=draws, ceilings=ceilings())
-
-
-def contrast_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
-    """Return the paired differences that the claims read, one method minus another.
-
-    Contrasts of methods that were not run are left out. The column `p_holm` corrects
-    `p_permutation` for all contrasts of the same subject and metric.
-    """
-    there = set(scores["method"])
-    pairs = [
-        paired_table(scores, method, reference, resampling=draws)
-        for method, reference in CONTRASTS
-        if {method, reference} <= there
-    ]
-    table = pd.concat(pairs, ignore_index=True)
-    groups = table.groupby(["subject", "metric"])["p_permutation"]
-    return table.assign(p_holm=groups.transform(lambda p: holm(p.to_numpy())))

@@ -7,7 +7,7 @@ speak to it. Numbers of in-silico subjects are never compared with the paper's.
 `evidence` says what a claim, its evidence and its outcome are; `quality` and `decoding`
 are the rules; `nulls` makes evidence in which a null is true; `ledger` is C1 to C11,
 their verdicts, and whether a check could fail at all; `sanity` is the sceptic's table.
-Not here: making the tables (`statistics`). Place in the flow: layer 9; notebook 05
+Not here: making the tables (`summaries`). Place in the flow: layer 9; notebook 05
 calls it.
 """
 

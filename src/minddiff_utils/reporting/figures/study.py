@@ -153,7 +153,7 @@ def fig_no_worse(
     Parameters
     ----------
     verdicts : DataFrame
-        From `statistics.non_inferiority`.
+        From `summaries.non_inferiority`.
     shown : mapping of str to str
         Words for methods and reference.
     reference : str

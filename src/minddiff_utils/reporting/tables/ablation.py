@@ -17,7 +17,8 @@ from minddiff_utils.core.conditions import (
 )
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.statistics import Resampling, holm, paired_table, summarise
+from minddiff_utils.core.resampling import Resampling, holm
+from minddiff_utils.evaluation.summaries import paired_table, summarise
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables.rows import (
     SCORES,
@@ -86,7 +87,7 @@ def main_effects(scores: pd.DataFrame, *, resampling: Resampling) -> pd.DataFram
     Returns
     -------
     DataFrame
-        The columns of `statistics.paired_table`, `method` (the feature), `n_images`,
+        The columns of `summaries.paired_table`, `method` (the feature), `n_images`,
         `p_holm` (adjusted over features and metrics of one subject, or of "all"),
         `floor` (what the feature adds to the score of shuffled pairs) and `ceiling`
         (NaN: a difference has none). Rows "all": interval over subjects and images.
@@ -271,7 +272,7 @@ def quality_by_k(
     Returns
     -------
     DataFrame
-        Columns k_percent, those of `statistics.summarise`, and settings.
+        Columns k_percent, those of `summaries.summarise`, and settings.
 
     Raises
     ------

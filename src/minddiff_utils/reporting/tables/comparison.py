@@ -28,7 +28,7 @@ def comparison_table(
     Parameters
     ----------
     comparison : DataFrame
-        From `statistics.summarise`: subject (and "all"), method, metric, value, ci_low,
+        From `summaries.summarise`: subject (and "all"), method, metric, value, ci_low,
         ci_high, n, floor, ceiling.
     subjects : sequence of int
         The profile's; the first one is shown.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.statistics import Resampling, bootstrap_interval
+from minddiff_utils.core.resampling import Resampling, bootstrap_interval
 from minddiff_utils.reporting.figures.canvas import check_table
 
 __all__ = [

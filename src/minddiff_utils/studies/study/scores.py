@@ -14,14 +14,11 @@ import torch
 
 from minddiff_utils.core import store
 from minddiff_utils.core.images import to_torch
+from minddiff_utils.core.resampling import Resampling, crossed_bootstrap_interval
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.statistics import (
-    Resampling,
-    crossed_bootstrap_interval,
-    non_inferiority,
-)
 from minddiff_utils.evaluation import embed_with
 from minddiff_utils.evaluation.metrics import score_condition
+from minddiff_utils.evaluation.summaries import non_inferiority
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.critic import (
     Critic,
@@ -212,7 +209,7 @@ def confirm(
     Returns
     -------
     DataFrame
-        As `statistics.non_inferiority`, one block per rival and reference.
+        As `summaries.non_inferiority`, one block per rival and reference.
     """
     tables = [
         non_inferiority(
