@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 
 from minddiff_utils.core.config import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.signature import WATERMARK, sign
 from minddiff_utils.reporting import figures
 from minddiff_utils.reporting.figures import (
     FlatMap,
@@ -28,7 +29,6 @@ from minddiff_utils.reporting.figures import (
     MethodPanels,
     maps,
 )
-from minddiff_utils.reporting.figures.canvas import WATERMARK
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"
@@ -174,74 +174,68 @@ def _verdicts() -> pd.DataFrame:
 
 
 #: Every public figure, drawn from small made-up arrays.
-DRAWN: dict[str, Callable[[str], Figure]] = {
-    "fig_pareto": lambda label: figures.fig_pareto(
+DRAWN: dict[str, Callable[[], Figure]] = {
+    "fig_pareto": lambda: figures.fig_pareto(
         _points(),
         {"fast": "fast", "paper": "the paper's"},
         confidence=0.95,
-        label=label,
     ),
-    "fig_no_worse": lambda label: figures.fig_no_worse(
-        _verdicts(), {"fast": "ours"}, reference="paper", confidence=0.95, label=label
+    "fig_no_worse": lambda: figures.fig_no_worse(
+        _verdicts(), {"fast": "ours"}, reference="paper", confidence=0.95
     ),
-    "fig_roi_counts": lambda label: figures.fig_roi_counts(_counts(), label=label),
-    "fig_reliability": lambda label: figures.fig_reliability(
-        np.linspace(0, 0.9, 22), np.arange(22) % 11, AREAS, label=label
+    "fig_roi_counts": lambda: figures.fig_roi_counts(_counts()),
+    "fig_reliability": lambda: figures.fig_reliability(
+        np.linspace(0, 0.9, 22), np.arange(22) % 11, AREAS
     ),
-    "fig_repeats": lambda label: figures.fig_repeats(
+    "fig_repeats": lambda: figures.fig_repeats(
         {"good": np.tile(np.arange(16.0), (3, 1)).T, "bad": np.full((16, 3), np.nan)},
-        label=label,
     ),
-    "fig_predictions": lambda label: figures.fig_predictions(
+    "fig_predictions": lambda: figures.fig_predictions(
         {name: (np.arange(5.0), np.arange(5.0) / 2) for name in ("one", "two")},
-        label=label,
     ),
-    "fig_scenes": lambda label: figures.fig_scenes(
-        _images(5), ["a <dog> & a $5 cat"] * 5, label=label
+    "fig_scenes": lambda: figures.fig_scenes(_images(5), ["a <dog> & a $5 cat"] * 5),
+    "fig_ncsnr_recovery": lambda: figures.fig_ncsnr_recovery(
+        np.array([0.1, 0.5]), np.array([0.12, 0.9]), np.full(2, 0.05)
     ),
-    "fig_ncsnr_recovery": lambda label: figures.fig_ncsnr_recovery(
-        np.array([0.1, 0.5]), np.array([0.12, 0.9]), np.full(2, 0.05), label=label
-    ),
-    "fig_accuracy": lambda label: figures.fig_accuracy(_accuracy(), label=label),
-    "fig_accuracy_histograms": lambda label: figures.fig_accuracy_histograms(
+    "fig_accuracy": lambda: figures.fig_accuracy(_accuracy()),
+    "fig_accuracy_histograms": lambda: figures.fig_accuracy_histograms(
         {f: np.linspace(-0.1, 0.5, 30) for f in FEATURES},
         floors={f: np.linspace(-0.2, 0.2, 30) for f in FEATURES},
         ceilings={f: np.linspace(0.6, 0.9, 30) for f in FEATURES},
-        label=label,
     ),
-    "fig_k_selection": lambda label: figures.fig_k_selection(
-        _k_table(), k_chosen=25.0, label=label
+    "fig_k_selection": lambda: figures.fig_k_selection(_k_table(), k_chosen=25.0),
+    "fig_decoders": lambda: figures.fig_decoders(_rivals()),
+    "fig_holdout": lambda: figures.fig_holdout(_held_out()),
+    "fig_gallery": lambda: figures.fig_gallery(
+        {"seen image": _images(3), "stage 2": _images(2)}, title="Images"
     ),
-    "fig_decoders": lambda label: figures.fig_decoders(_rivals(), label=label),
-    "fig_holdout": lambda label: figures.fig_holdout(_held_out(), label=label),
-    "fig_gallery": lambda label: figures.fig_gallery(
-        {"seen image": _images(3), "stage 2": _images(2)}, label=label, title="Images"
-    ),
-    "fig_losses": lambda label: figures.fig_losses(
+    "fig_losses": lambda: figures.fig_losses(
         np.array([[2.0, 1.5, 1.0], [4.0, np.nan, 1.0]]),
         np.array([2, 0]),
         (0, 2),
         np.array([[2.0, 1.0], [4.0, 5.0]]),
-        label=label,
     ),
-    "fig_trajectory": lambda label: figures.fig_trajectory(
-        _images(6).reshape(2, 3, 8, 8, 3), (0, 5, 10), _images(2), label=label
+    "fig_trajectory": lambda: figures.fig_trajectory(
+        _images(6).reshape(2, 3, 8, 8, 3), (0, 5, 10), _images(2)
     ),
-    "fig_comparison": lambda label: figures.fig_comparison(
-        _scores(), METRICS, METHODS, label=label
+    "fig_comparison": lambda: figures.fig_comparison(_scores(), METRICS, METHODS),
+    "fig_paired": lambda: figures.fig_paired(_paired(), METRICS),
+    "fig_subjects": lambda: figures.fig_subjects(_scores(), METRICS),
+    "fig_quality_vs_accuracy": lambda: figures.fig_quality_vs_accuracy(
+        _accuracy(), _scores()
     ),
-    "fig_paired": lambda label: figures.fig_paired(_paired(), METRICS, label=label),
-    "fig_subjects": lambda label: figures.fig_subjects(_scores(), METRICS, label=label),
-    "fig_quality_vs_accuracy": lambda label: figures.fig_quality_vs_accuracy(
-        _accuracy(), _scores(), label=label
-    ),
-    "fig_weights_by_area": lambda label: figures.fig_weights_by_area(
-        _weights(), label=label
-    ),
-    "fig_method": lambda label: figures.fig_method(_panels(), label=label),
-    "fig_flat_maps": lambda label: figures.fig_flat_maps({"c": _flat()}, label=label),
-    "fig_inflated": lambda label: figures.fig_inflated({"c": _inflated()}, label=label),
+    "fig_weights_by_area": lambda: figures.fig_weights_by_area(_weights()),
+    "fig_method": lambda: figures.fig_method(_panels()),
+    "fig_flat_maps": lambda: figures.fig_flat_maps({"c": _flat()}),
+    "fig_inflated": lambda: figures.fig_inflated({"c": _inflated()}),
 }
+
+
+def _drawn(name: str, label: str = DEMO) -> Figure:
+    """Return a figure as a run shows it."""
+    figure = DRAWN[name]()
+    sign(figure, label)
+    return figure
 
 
 def _words(figure: Figure) -> str:
@@ -264,7 +258,7 @@ def test_every_figure_of_the_package_is_tested_here() -> None:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_carries_title_n_interval_and_label(name: str) -> None:
-    words = _words(DRAWN[name](DEMO)).replace("\n", " ")
+    words = _words(_drawn(name)).replace("\n", " ")
     assert DEMO in words
     assert "n = " in words or "n in each" in words
     assert "interval" in words or name in {
@@ -274,13 +268,13 @@ def test_a_figure_carries_title_n_interval_and_label(name: str) -> None:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_only_the_smoke_profile_is_watermarked(name: str) -> None:
-    assert WATERMARK in _words(DRAWN[name](SMOKE))
-    assert WATERMARK not in _words(DRAWN[name](DEMO))
+    assert WATERMARK in _words(_drawn(name, SMOKE))
+    assert WATERMARK not in _words(_drawn(name))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_all_words_lie_on_the_page(name: str) -> None:
-    figure = DRAWN[name](DEMO)
+    figure = _drawn(name)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # settles the layout; warnings are errors
     used = figure.get_tightbbox(canvas.get_renderer())
@@ -295,13 +289,13 @@ def test_all_words_lie_on_the_page(name: str) -> None:
 def test_a_figure_leaves_pyplot_and_the_style_as_they_were() -> None:
     before = dict(mpl.rcParams)
     for draw in DRAWN.values():
-        draw(DEMO)
+        draw()
     assert plt.get_fignums() == []
     assert dict(mpl.rcParams) == before
 
 
 def test_a_notebook_shows_a_figure_as_one_picture() -> None:
-    figure = DRAWN["fig_k_selection"](DEMO)
+    figure = _drawn("fig_k_selection")
     shown, _ = DisplayFormatter().format(figure)
     assert [kind for kind in shown if kind.startswith("image/")] == ["image/png"]
 
@@ -309,7 +303,7 @@ def test_a_notebook_shows_a_figure_as_one_picture() -> None:
 def test_the_same_numbers_give_the_same_bytes() -> None:
     def png() -> bytes:
         buffer = BytesIO()
-        figure = DRAWN["fig_accuracy"](DEMO)
+        figure = _drawn("fig_accuracy")
         figure.savefig(buffer, format="png", metadata={"Software": None})
         return buffer.getvalue()
 
@@ -321,19 +315,19 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
 
 def test_roi_bars_are_the_counts_in_order_of_areas() -> None:
     shuffled = _counts().sample(frac=1, random_state=3)
-    figure = figures.fig_roi_counts(shuffled, label=DEMO)
+    figure = figures.fig_roi_counts(shuffled)
     assert _bars(figure.axes[0]) == (np.arange(11) * 10 + 5).tolist()
 
 
 def test_reliability_leaves_out_unknown_voxels_and_counts_them() -> None:
     ceiling = np.array([0.5, 0.7, np.nan])
-    figure = figures.fig_reliability(ceiling, np.zeros(3, int), ["V1"], label=DEMO)
+    figure = figures.fig_reliability(ceiling, np.zeros(3, int), ["V1"])
     assert "n = 2 voxels (1 without a value)" in _words(figure)
 
 
 def test_repeats_are_drawn_with_their_mean_over_trials_that_hold_data() -> None:
     trials = np.array([[1.0, 2.0, 6.0], [0.0, np.nan, 1.0], [np.nan] * 3])
-    axes = figures.fig_repeats({"one voxel": trials}, label=DEMO).axes[0]
+    axes = figures.fig_repeats({"one voxel": trials}).axes[0]
     dots = np.array([dots.get_offsets().data[:, 1] for dots in axes.collections[:3]])
     np.testing.assert_array_equal(dots.T, trials)
     segments = axes.collections[3].get_segments()  # empty without a mean
@@ -342,12 +336,12 @@ def test_repeats_are_drawn_with_their_mean_over_trials_that_hold_data() -> None:
 
 def test_repeats_of_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="same images"):
-        figures.fig_repeats({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, label=DEMO)
+        figures.fig_repeats({"a": np.ones((3, 2)), "b": np.ones((4, 2))})
 
 
 def test_predictions_are_drawn_against_the_truth() -> None:
     truth, predicted = np.array([0.0, 1.0, -2.0]), np.array([0.1, 0.4, -0.3])
-    figure = figures.fig_predictions({"a target": (truth, predicted)}, label=DEMO)
+    figure = figures.fig_predictions({"a target": (truth, predicted)})
     [axes] = figure.axes
     drawn = axes.collections[0].get_offsets()
     np.testing.assert_array_equal(drawn, np.stack([truth, predicted], axis=1))
@@ -355,20 +349,18 @@ def test_predictions_are_drawn_against_the_truth() -> None:
 
 def test_predictions_of_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="same images"):
-        figures.fig_predictions({"a": (np.zeros(3), np.zeros(4))}, label=DEMO)
+        figures.fig_predictions({"a": (np.zeros(3), np.zeros(4))})
 
 
 def test_recovery_states_the_share_within_two_standard_errors() -> None:
     planted, error = np.full(4, 0.5), np.array([0.0, 0.1, -0.1, 0.3])
-    figure = figures.fig_ncsnr_recovery(
-        planted, planted + error, np.full(4, 0.1), label=DEMO
-    )
+    figure = figures.fig_ncsnr_recovery(planted, planted + error, np.full(4, 0.1))
     assert "75.0 %" in _words(figure)
 
 
 def test_accuracy_bars_are_means_over_subjects() -> None:
     table = _accuracy()
-    bars = _bars(figures.fig_accuracy(table, label=DEMO).axes[0])
+    bars = _bars(figures.fig_accuracy(table).axes[0])
     means = [
         table[(table["area_set"] == a) & (table["feature"] == f)]["r_mean"].mean()
         for a in ("all", "LVC", "HVC")
@@ -380,7 +372,7 @@ def test_accuracy_bars_are_means_over_subjects() -> None:
 def test_accuracy_is_starred_only_if_every_subject_passes() -> None:
     table = _accuracy()
     table.loc[0, "p_permutation"] = 0.5  # subject 1, c, all areas
-    stars = [t for t in figures.fig_accuracy(table, label=DEMO).axes[0].texts]
+    stars = [t for t in figures.fig_accuracy(table).axes[0].texts]
     assert len(stars) == 9 - 1
 
 
@@ -388,21 +380,21 @@ def test_histograms_leave_out_targets_without_correlation() -> None:
     r = np.array([0.1, 0.2, 0.6, np.nan])
     floor, ceiling = np.array([0.0, -0.1, 0.1, np.nan]), np.full(4, 0.7)
     bounds = {"floors": {"c": floor}, "ceilings": {"c": ceiling}}
-    figure = figures.fig_accuracy_histograms({"c": r}, **bounds, label=DEMO)
+    figure = figures.fig_accuracy_histograms({"c": r}, **bounds)
     assert "n = 3, median 0.200" in _words(figure)
     medians = [float(line.get_xdata()[0]) for line in figure.axes[0].lines]
     assert medians == [0.0, 0.7, 0.2]
 
 
 def test_k_selection_marks_the_chosen_k() -> None:
-    figure = figures.fig_k_selection(_k_table(), k_chosen=25.0, label=DEMO)
+    figure = figures.fig_k_selection(_k_table(), k_chosen=25.0)
     for axes in figure.axes:
         vertical = [np.unique(line.get_xdata()) for line in axes.lines]
         assert any(len(x) == 1 and x[0] == 25.0 for x in vertical)
 
 
 def test_without_a_k_in_use_no_k_is_marked() -> None:
-    figure = figures.fig_k_selection(_k_table(), k_chosen=None, label=DEMO)
+    figure = figures.fig_k_selection(_k_table(), k_chosen=None)
     assert "a k for each layer" in _words(figure)
     for axes in figure.axes:
         assert all(len(np.unique(line.get_xdata())) > 1 for line in axes.lines)
@@ -410,7 +402,7 @@ def test_without_a_k_in_use_no_k_is_marked() -> None:
 
 def test_decoders_are_bars_of_their_mean_and_points_of_their_rank() -> None:
     table = _rivals()
-    left, right = figures.fig_decoders(table, label=DEMO).axes
+    left, right = figures.fig_decoders(table).axes
     assert sorted(_bars(left)) == sorted(table["r_mean"])
     ranks = [line.get_ydata()[0] for line in right.lines if line.get_marker() == "o"]
     assert sorted(ranks) == sorted(table["rank_share"])
@@ -419,7 +411,7 @@ def test_decoders_are_bars_of_their_mean_and_points_of_their_rank() -> None:
 def test_decoders_of_several_subjects_are_refused() -> None:
     twice = pd.concat([_rivals(), _rivals()])
     with pytest.raises(DataError, match="pass the table of one subject"):
-        figures.fig_decoders(twice, label=DEMO)
+        figures.fig_decoders(twice)
 
 
 def test_more_decoders_than_colours_are_refused() -> None:
@@ -427,11 +419,11 @@ def test_more_decoders_than_colours_are_refused() -> None:
     for draw in (figures.fig_decoders, figures.fig_holdout):
         table = pd.concat(many).assign(trained_on="x", n_train=1, n_categories=1)
         with pytest.raises(DataError, match="cannot be told apart by 10 colours"):
-            draw(table, label=DEMO)
+            draw(table)
 
 
 def test_held_out_categories_are_open_points_beside_filled_ones() -> None:
-    left, _ = figures.fig_holdout(_held_out(), label=DEMO).axes
+    left, _ = figures.fig_holdout(_held_out()).axes
     dots = [line for line in left.lines if line.get_marker() == "o"]
     empty = [dot for dot in dots if dot.get_markerfacecolor() == "w"]
     assert (len(dots), len(empty)) == (len(_held_out()), len(_rivals()))
@@ -439,7 +431,7 @@ def test_held_out_categories_are_open_points_beside_filled_ones() -> None:
 
 def test_gallery_places_images_by_row_and_leaves_cells_blank() -> None:
     rows = {"seen image": _images(3), "stage 2": _images(2)}
-    axes = figures.fig_gallery(rows, label=DEMO, title="Images").axes[0]
+    axes = figures.fig_gallery(rows, title="Images").axes[0]
     cells = {(int(i.get_extent()[3]), int(i.get_extent()[0])) for i in axes.images}
     assert cells == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)}
     second = next(i for i in axes.images if int(i.get_extent()[0]) == 1)
@@ -447,21 +439,21 @@ def test_gallery_places_images_by_row_and_leaves_cells_blank() -> None:
 
 
 def test_losses_are_relative_to_each_image_s_first() -> None:
-    axes = DRAWN["fig_losses"](DEMO).axes[0]
+    axes = _drawn("fig_losses").axes[0]
     mean = axes.lines[2].get_ydata()  # after one thin line per image
     # images: 1, .75, .5 and 1, none (the last one stands), .25
     np.testing.assert_allclose(mean, [1.0, 0.875, 0.375])
 
 
 def test_losses_fill_the_candidate_that_was_chosen() -> None:
-    axes = DRAWN["fig_losses"](DEMO).axes[1]
+    axes = _drawn("fig_losses").axes[1]
     dots = [c for c in axes.collections if isinstance(c, PathCollection)]
     chosen = [c.get_offsets().tolist() for c in dots[1::2]]
     assert chosen == [[[0.0, 1.0]], [[2.0, 0.5]]]
 
 
 def test_trajectory_ends_with_the_seen_image() -> None:
-    axes = DRAWN["fig_trajectory"](DEMO).axes[0]
+    axes = _drawn("fig_trajectory").axes[0]
     last = [i for i in axes.images if int(i.get_extent()[0]) == 3]
     shown = [int(np.asarray(i.get_array()).max()) for i in last]
     assert shown == [0, 9]  # the grays of _images(2)
@@ -470,7 +462,7 @@ def test_trajectory_ends_with_the_seen_image() -> None:
 def test_comparison_draws_the_rows_over_all_subjects() -> None:
     table = _scores()
     table.loc[table["subject"] != "all", "value"] = 77.0
-    figure = figures.fig_comparison(table, METRICS, METHODS, label=DEMO)
+    figure = figures.fig_comparison(table, METRICS, METHODS)
     drawn = [x for line in figure.axes[0].lines for x in np.ravel(line.get_xdata())]
     assert max(drawn) < 1.0
 
@@ -478,20 +470,18 @@ def test_comparison_draws_the_rows_over_all_subjects() -> None:
 def test_comparison_of_several_subjects_needs_pooled_rows() -> None:
     table = _scores()
     with pytest.raises(DataError, match="no rows 'all'"):
-        figures.fig_comparison(
-            table[table["subject"] != "all"], METRICS, METHODS, label=DEMO
-        )
+        figures.fig_comparison(table[table["subject"] != "all"], METRICS, METHODS)
 
 
 def test_comparison_draws_a_score_without_interval_or_ceiling() -> None:
     table = _scores()
     table[["ci_low", "ci_high", "ceiling"]] = np.nan
-    figure = figures.fig_comparison(table, METRICS, METHODS, label=DEMO)
+    figure = figures.fig_comparison(table, METRICS, METHODS)
     assert len(figure.axes) == len(METRICS)
 
 
 def test_paired_differences_are_filled_where_p_is_small() -> None:
-    axes = DRAWN["fig_paired"](DEMO).axes[0]
+    axes = _drawn("fig_paired").axes[0]
     dots = [line for line in axes.lines if line.get_marker() in {"o", "D"}]
     faces = [line.get_markerfacecolor() for line in dots]
     assert [face == "white" for face in faces] == [True, False, False]
@@ -499,7 +489,7 @@ def test_paired_differences_are_filled_where_p_is_small() -> None:
 
 def test_quality_pairs_accuracy_and_score_of_the_same_subject() -> None:
     accuracy, scores = _accuracy(), _scores().sample(frac=1, random_state=1)
-    axes = figures.fig_quality_vs_accuracy(accuracy, scores, label=DEMO).axes[0]
+    axes = figures.fig_quality_vs_accuracy(accuracy, scores).axes[0]
     drawn = {
         (round(float(line.get_xdata()[0]), 9), round(float(line.get_ydata()[0]), 9))
         for line in axes.lines
@@ -527,7 +517,7 @@ def test_weights_are_relative_to_the_mean_over_all_voxels() -> None:
             "n_voxels": [20, 10, 0],
         }
     )
-    axes = figures.fig_weights_by_area(weights, label=DEMO).axes[0]
+    axes = figures.fig_weights_by_area(weights).axes[0]
     # mean over voxels (20 * 1 + 10 * 4) / 30 = 2
     assert [t.get_text() for t in axes.texts] == ["0.50", "2.00", "–"]
 
@@ -535,14 +525,14 @@ def test_weights_are_relative_to_the_mean_over_all_voxels() -> None:
 def test_weights_do_not_depend_on_the_scale_of_a_subject() -> None:
     one = _weights().assign(subject=1)
     two = one.assign(subject=2, weight=one["weight"] * 100)
-    alone = figures.fig_weights_by_area(one, label=DEMO).axes[0]
-    both = figures.fig_weights_by_area(pd.concat([one, two]), label=DEMO).axes[0]
+    alone = figures.fig_weights_by_area(one).axes[0]
+    both = figures.fig_weights_by_area(pd.concat([one, two])).axes[0]
     words = [[t.get_text() for t in axes.texts] for axes in (alone, both)]
     assert words[0] == words[1]
 
 
 def test_the_area_groups_cover_all_areas_in_the_order_drawn() -> None:
-    axes = figures.fig_roi_counts(_counts(), label=DEMO).axes[0]
+    axes = figures.fig_roi_counts(_counts()).axes[0]
     assert [t.get_text() for t in axes.get_xticklabels()] == [*LVC, *HVC]
 
 
@@ -612,7 +602,7 @@ def test_lateral_views_look_from_the_outside_of_each_hemisphere() -> None:
 
 
 def test_inflated_maps_are_polygons_of_all_six_views() -> None:
-    axes = DRAWN["fig_inflated"](DEMO).axes[0]
+    axes = _drawn("fig_inflated").axes[0]
     assert len([c for c in axes.collections if isinstance(c, PolyCollection)]) == 6
 
 
@@ -620,7 +610,7 @@ def test_a_map_without_values_is_refused() -> None:
     vertices, faces = _tetrahedron()
     empty = Mesh(vertices, faces, np.full(4, np.nan))
     with pytest.raises(DataError, match="No vertex"):
-        figures.fig_inflated({"c": InflatedMap(empty, empty)}, label=DEMO)
+        figures.fig_inflated({"c": InflatedMap(empty, empty)})
 
 
 def test_faces_beyond_the_last_vertex_are_refused() -> None:
@@ -634,19 +624,18 @@ def test_faces_beyond_the_last_vertex_are_refused() -> None:
 
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(DataError, match="no column n_voxels"):
-        figures.fig_roi_counts(_counts().drop(columns="n_voxels"), label=DEMO)
+        figures.fig_roi_counts(_counts().drop(columns="n_voxels"))
 
 
 def test_an_empty_table_is_refused() -> None:
     with pytest.raises(DataError, match="no rows"):
-        figures.fig_accuracy(_accuracy().iloc[:0], label=DEMO)
+        figures.fig_accuracy(_accuracy().iloc[:0])
 
 
 def test_float_images_are_refused() -> None:
     with pytest.raises(DataError, match="uint8"):
         figures.fig_gallery(
             {"seen": _images(2).astype(float)},  # type: ignore[dict-item]
-            label=DEMO,
             title="Images",
         )
 
@@ -654,32 +643,30 @@ def test_float_images_are_refused() -> None:
 def test_a_note_for_an_unknown_row_is_refused() -> None:
     with pytest.raises(DataError, match="no row of the gallery"):
         figures.fig_gallery(
-            {"seen": _images(2)}, label=DEMO, title="Images", row_notes={"sen": "typo"}
+            {"seen": _images(2)}, title="Images", row_notes={"sen": "typo"}
         )
 
 
 def test_a_gallery_says_how_its_images_were_picked() -> None:
     rule = "Picked by rule: the first two by number"
-    figure = figures.fig_gallery(
-        {"seen": _images(2)}, label=DEMO, title="Images", rule=rule
-    )
+    figure = figures.fig_gallery({"seen": _images(2)}, title="Images", rule=rule)
     assert rule in " ".join(_words(figure).split())
 
 
 def test_a_caption_is_drawn_as_it_is_and_never_as_a_formula() -> None:
     caption = "from $5^^ to $6"  # as a formula this would be an error
-    figure = figures.fig_scenes(_images(1), [caption], label=DEMO)
+    figure = figures.fig_scenes(_images(1), [caption])
     figure.savefig(BytesIO(), dpi=30)
     assert caption in _words(figure)
 
 
 def test_captions_must_match_the_images() -> None:
     with pytest.raises(DataError, match="captions"):
-        figures.fig_scenes(_images(2), ["one"], label=DEMO)
+        figures.fig_scenes(_images(2), ["one"])
 
 
 def test_differences_stand_where_their_subject_is_named() -> None:
-    figure = DRAWN["fig_no_worse"](DEMO)
+    figure = _drawn("fig_no_worse")
     axes = figure.axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["ours, subject 1", "ours, subject 2", "ours, all"]
@@ -690,7 +677,7 @@ def test_differences_stand_where_their_subject_is_named() -> None:
 
 
 def test_cost_is_drawn_on_a_log_scale_and_controls_are_gray() -> None:
-    figure = DRAWN["fig_pareto"](DEMO)
+    figure = _drawn("fig_pareto")
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
     points = [c.lines[0] for c in figure.axes[0].containers]
     assert [float(p.get_xdata()[0]) for p in points] == [10.0, 100.0, 1000.0]

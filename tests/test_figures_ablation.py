@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.signature import WATERMARK, sign
 from minddiff_utils.reporting import figures, tables
-from minddiff_utils.reporting.figures.canvas import PALETTE, WATERMARK
+from minddiff_utils.reporting.figures.canvas import PALETTE
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"
@@ -75,26 +76,33 @@ def _pairs() -> dict[int, tuple[Images, Images]]:
     }
 
 
-def _ablation(cells: pd.DataFrame, label: str = DEMO) -> Figure:
-    return figures.fig_ablation(cells, tables.FEATURES, METRICS, label=label)
+def _ablation(cells: pd.DataFrame) -> Figure:
+    return figures.fig_ablation(cells, tables.FEATURES, METRICS)
 
 
-def _k_quality(label: str = DEMO, k_chosen: float | None = 25.0) -> Figure:
+def _k_quality(k_chosen: float | None = 25.0) -> Figure:
     return figures.fig_k_quality(
-        _k_table(), _quality(), METRICS["clip_judge"], k_chosen=k_chosen, label=label
+        _k_table(), _quality(), METRICS["clip_judge"], k_chosen=k_chosen
     )
 
 
-def _failures(points: pd.DataFrame, label: str = DEMO) -> Figure:
+def _failures(points: pd.DataFrame) -> Figure:
     rule = tables.failure_rule(2)
-    return figures.fig_failures(points, _pairs(), AXES, rule=rule, label=label)
+    return figures.fig_failures(points, _pairs(), AXES, rule=rule)
 
 
-DRAWN: dict[str, Callable[[str], Figure]] = {
-    "fig_ablation": lambda label: _ablation(_cells(), label),
+DRAWN: dict[str, Callable[[], Figure]] = {
+    "fig_ablation": lambda: _ablation(_cells()),
     "fig_k_quality": _k_quality,
-    "fig_failures": lambda label: _failures(_points(), label),
+    "fig_failures": lambda: _failures(_points()),
 }
+
+
+def _drawn(name: str, label: str = DEMO) -> Figure:
+    """Return a figure as a run shows it."""
+    figure = DRAWN[name]()
+    sign(figure, label)
+    return figure
 
 
 def _words(figure: Figure) -> str:
@@ -107,19 +115,19 @@ def _words(figure: Figure) -> str:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_carries_title_n_interval_and_label(name: str) -> None:
-    figure = DRAWN[name](DEMO)
+    figure = _drawn(name)
     words = _words(figure)
     assert figure.get_suptitle()
     assert DEMO in words
     assert "n = " in words
     assert "interval" in words
     assert WATERMARK not in words
-    assert WATERMARK in _words(DRAWN[name](SMOKE))
+    assert WATERMARK in _words(_drawn(name, SMOKE))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_axis_with_ticks_is_labelled(name: str) -> None:
-    for axes in DRAWN[name](DEMO).axes:
+    for axes in _drawn(name).axes:
         if axes.axison:
             assert axes.get_xlabel()
             assert axes.get_ylabel() or name == "fig_ablation"  # rows are combinations
@@ -127,7 +135,7 @@ def test_every_axis_with_ticks_is_labelled(name: str) -> None:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_all_words_lie_on_the_page(name: str) -> None:
-    figure = DRAWN[name](DEMO)
+    figure = _drawn(name)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # settles the layout; warnings are errors
     used = figure.get_tightbbox(canvas.get_renderer())
@@ -213,7 +221,7 @@ def test_the_k_in_use_is_marked_in_every_panel_and_only_if_there_is_one() -> Non
 def test_quality_of_several_metrics_is_refused() -> None:
     twice = pd.concat([_quality(), _quality()])
     with pytest.raises(DataError, match="twice"):
-        figures.fig_k_quality(_k_table(), twice, "PCC", k_chosen=None, label=DEMO)
+        figures.fig_k_quality(_k_table(), twice, "PCC", k_chosen=None)
 
 
 # --- failures -------------------------------------------------------------------------

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from minddiff_utils.core import provenance, surroundings
+from minddiff_utils.core.signature import sign
 from minddiff_utils.datasets.fetch import bucket
 from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.reporting import figures
 from tests.hostile import give_settings
 
-WORDS = "profile demo: in-silico subjects, demo models"
+WORDS = "profile smoke: in-silico subjects, demo models"
 
 # --- figures --------------------------------------------------------------------------
 
@@ -53,7 +54,8 @@ RC = {
 def _drawn() -> list[bytes]:
     """Return a figure as PNG and PDF, and as a notebook shows it."""
     ceiling = np.linspace(-0.5, 0.9, 40)
-    figure = figures.fig_reliability(ceiling, np.zeros(40, int), ["V1"], label=WORDS)
+    figure = figures.fig_reliability(ceiling, np.zeros(40, int), ["V1"])
+    sign(figure, WORDS)
     found = []
     for kind, facts in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         buffer = BytesIO()
@@ -115,7 +117,7 @@ pd.DataFrame({"x": [1 / 3]})
     """
 import numpy as np
 from minddiff_utils.reporting import figures
-figures.fig_reliability(np.linspace(0, 1, 9), np.zeros(9, int), ["V1"], label="demo")
+figures.fig_reliability(np.linspace(0, 1, 9), np.zeros(9, int), ["V1"])
 """,
 )
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from minddiff_utils.core import locks, store
+from minddiff_utils.core import locks, provenance, store
 from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import ConfigError, StoreError
 from minddiff_utils.core.locks import alone, locked, sweep
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.core.signature import WATERMARK
 from tests import faults
 
 
@@ -108,6 +110,65 @@ def test_a_subject_outside_the_profile_is_refused(run: Run) -> None:
         start("smoke", subject=8)
 
 
+# --- what a notebook saves and shows ------------------------------------------------
+
+
+def test_what_a_subject_saves_is_read_by_its_name(run: Run) -> None:
+    table = pd.DataFrame({"x": [1.5, 2.5]})
+    run.save("numbers", table)
+    run.save("arrays", {"a": np.arange(3), "b/c": np.eye(2, dtype=np.float32)})
+    pd.testing.assert_frame_equal(run.read("numbers"), table)
+    assert run.read("arrays").keys() == {"a", "b/c"}
+    assert run.read("arrays", ["a"]).keys() == {"a"}
+    assert run.rows("arrays", "b/c").shape == (2, 2)
+    assert (run.tree.derived(1) / "numbers.md").exists()
+
+
+def test_tables_of_all_subjects_lie_beside_the_figures(run: Run) -> None:
+    everybody = start("smoke")
+    everybody.save("numbers", pd.DataFrame({"x": [1]}), twins=False)
+    everybody.save("page.html", "<p>", folder=everybody.tree.figures)
+    assert (run.tree.tables / "numbers.csv").exists()
+    assert not (run.tree.tables / "numbers.md").exists()
+    assert (run.tree.figures / "page.html").read_text() == "<p>"
+
+
+def test_what_was_read_is_the_input_of_what_is_saved(run: Run) -> None:
+    run.save("before", {"a": np.arange(3)})
+    again = start("smoke", subject=1)
+    again.read("before")
+    again.save("after", pd.DataFrame({"x": [1]}))
+    path = run.tree.derived(1) / "after.csv"
+    assert list(provenance.read_manifest(path)["inputs"]) == ["before.h5"]
+    assert store.is_current(path, run=again, inputs=[run.folder / "before.h5"])
+    run.save("before", {"a": np.arange(4)})
+    assert not store.is_current(path, run=again, inputs=[run.folder / "before.h5"])
+
+
+def test_a_name_that_nothing_has_is_said(run: Run) -> None:
+    with pytest.raises(StoreError, match=r"nothing\.h5 does not exist"):
+        run.read("nothing")
+
+
+@pytest.mark.parametrize("foot", ["", "n = 3"])
+def test_a_figure_of_a_readers_own_is_signed_once(run: Run, foot: str) -> None:
+    figure = Figure(figsize=(6, 3))
+    figure.subplots().plot([1, 2])
+    if foot:
+        figure.supxlabel(foot)
+    assert run.show(figure, "own") is run.show(figure, "own")
+    words = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert words.count(run.label) == 1
+    assert words.count(WATERMARK) == 1  # the profile is smoke
+    assert words.startswith(foot)
+    assert {path.name for path in run.tree.figures.glob("own*.p*")} >= {
+        "own_subj01.png",
+        "own_subj01.pdf",
+    }
+    assert run.show(None, "own") is None
+    assert not list(run.tree.figures.glob("own*"))
+
+
 # --- shards -------------------------------------------------------------------------
 
 
@@ -132,10 +193,10 @@ def test_a_shard_that_gets_no_batch_is_refused(run: Run, shard: str) -> None:
 
 
 def test_only_a_whole_run_writes_the_figure_of_all_images(run: Run) -> None:
-    assert sharded("0/1").figure_stem("f") == run.tree.figures / "f"
+    assert sharded("0/1").figure_stem("f") == run.tree.figures / "f_subj01"
     part = sharded("1/2").figure_stem("f")
-    assert part == run.tree.figures / "parts" / "f.1-of-2"
-    assert sharded("1/2").whole().figure_stem("f") == run.tree.figures / "f"
+    assert part == run.tree.figures / "parts" / "f_subj01.1-of-2"
+    assert sharded("1/2").whole().figure_stem("f") == run.tree.figures / "f_subj01"
 
 
 def test_parts_come_back_in_order_once_all_are_there(run: Run) -> None:
@@ -330,7 +391,7 @@ _FILL = """
 import numpy as np
 from pathlib import Path
 from minddiff_utils import start
-from minddiff_utils.core import locks, store
+from minddiff_utils.core import locks, provenance, store
 from minddiff_utils.core.errors import StoreError
 run = start("smoke", subject=1)
 noise = np.random.default_rng(0).integers(0, 256, (9 * 2**20,), np.uint8)

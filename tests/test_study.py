@@ -265,17 +265,14 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     points = study.pareto_table(scores, resampling(run))
     assert len(points) == 6 * 4
     assert set(points["n"]) == {6}
-    label = run.label
-    figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95, label=label)
+    figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95)
     assert len(figure.axes) == 4
     drawn = figures.fig_no_worse(
-        verdicts, study.SHOWN, reference="paper", confidence=0.95, label=label
+        verdicts, study.SHOWN, reference="paper", confidence=0.95
     )
     assert len(drawn.axes) == 4
     with pytest.raises(DataError, match="against nobody has no rows"):
-        figures.fig_no_worse(
-            verdicts, {}, reference="nobody", confidence=0.95, label=label
-        )
+        figures.fig_no_worse(verdicts, {}, reference="nobody", confidence=0.95)
 
 
 @pytest.mark.usefixtures("few")

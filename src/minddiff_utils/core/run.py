@@ -4,15 +4,15 @@
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.core import provenance, rng
+from minddiff_utils.core import provenance, rng, store
 from minddiff_utils.core.config import (
     READS,
     Origin,
@@ -27,6 +27,11 @@ from minddiff_utils.core.surroundings import DETERMINISTIC
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
+
+    from minddiff_utils.core.rows import Rows
+
+Drawn = TypeVar("Drawn", bound="Figure | None")
 
 __all__ = [
     "Run",
@@ -35,7 +40,6 @@ __all__ = [
     "fix_threads",
     "judge_files",
     "network_files",
-    "part_path",
     "start",
 ]
 
@@ -103,13 +107,19 @@ def judge_files(models: Path, kind: str) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class Run:
-    """One notebook's run: its profile, its tree and its named random streams."""
+    """One notebook's run: its profile, its tree and its named random streams.
+
+    `read`, `save` and `show` know where things of this run lie: arrays and tables of a
+    subject in its derived folder, tables of all subjects beside the figures.
+    """
 
     profile: Profile
     tree: Tree
     subject: int | None
     shard: tuple[int, int]
     notebook: str = ""
+    #: What has been read, by path: the inputs of what is saved.
+    _inputs: dict[Path, None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def origin(self) -> Origin:
@@ -163,13 +173,102 @@ class Run:
         """Return the run of all images that this run is a shard of."""
         return replace(self, shard=(0, 1))
 
-    def figure_stem(self, name: str) -> Path:
-        """Return where the figure `name` goes, without suffix; a shard's has its own.
+    @property
+    def folder(self) -> Path:
+        """Return where arrays and tables of this run lie."""
+        if self.subject is None:
+            return self.tree.tables
+        return self.tree.derived(self.subject)
 
-        A figure of some images never takes the place of the figure of all.
+    def read(self, name: str, arrays: Sequence[str] | None = None) -> Any:
+        """Return what was saved as `name`: a dict of arrays, or a table.
+
+        Parameters
+        ----------
+        name : str
+            Such as "responses" or "accuracy"; also of another notebook's.
+        arrays : sequence of str, optional
+            Of a file of arrays, those to read; otherwise all of them.
+
+        Raises
+        ------
+        StoreError
+            There is no such file, it is damaged, or it lacks one of `arrays`.
         """
+        table = self.folder / f"{name}.csv"
+        if table.exists():
+            self._inputs[table] = None
+            return store.read_table(table)
+        path = self.folder / f"{name}.h5"
+        self._inputs[path] = None
+        return store.read_arrays(path, arrays)
+
+    def rows(self, name: str, array: str) -> "Rows":
+        """Return an array that stays on disk; its rows are read when asked for."""
+        path = self.folder / f"{name}.h5"
+        self._inputs[path] = None
+        return store.read_rows(path, array)
+
+    def save(
+        self,
+        name: str,
+        thing: pd.DataFrame | Mapping[str, Any] | str,
+        *,
+        folder: Path | None = None,
+        inputs: Sequence[Path] | None = None,
+        printed: pd.DataFrame | None = None,
+        twins: bool = True,
+    ) -> None:
+        """Write a table, arrays by name, or text, with a manifest of what made it.
+
+        Parameters
+        ----------
+        name : str
+            Without suffix; of a text with it, such as "report.html".
+        thing : DataFrame, mapping of str to array, or str
+            A table goes to `name.csv`, arrays go to `name.h5`.
+        folder : Path, optional
+            Another folder than `self.folder`.
+        inputs : sequence of Path, optional
+            The files it was made from; otherwise what `read` and `rows` have read.
+        printed, twins
+            Of a table, as in `store.write_table`.
+        """
+        made_from = tuple(self._inputs) if inputs is None else inputs
+        path = (folder or self.folder) / name
+        if isinstance(thing, str):
+            store.write_text(path, thing, run=self, inputs=made_from)
+        elif isinstance(thing, pd.DataFrame):
+            store.write_table(
+                path.with_name(f"{name}.csv"),
+                thing,
+                run=self,
+                inputs=made_from,
+                printed=printed,
+                twins=twins,
+            )
+        else:
+            path = path.with_name(f"{name}.h5")
+            store.write_arrays(path, thing, run=self, inputs=made_from)
+
+    def show(self, figure: Drawn, name: str) -> Drawn:
+        """Sign `figure`, write it as PNG and PDF and return it, for the cell to show.
+
+        None stands for a figure that this run has not: an earlier run's is deleted.
+        """
+        store.write_figure(self.figure_stem(name), figure, run=self)
+        return figure
+
+    def figure_stem(self, name: str) -> Path:
+        """Return where the figure `name` goes, without suffix.
+
+        A subject's figure is named after it. A figure of a shard's images never takes
+        the place of the figure of all.
+        """
+        if self.subject is not None:
+            name = f"{name}_subj{self.subject:02d}"
         path = self.tree.figures / name
-        return path if self.is_whole else part_path(path, self.shard)
+        return path if self.is_whole else store.part_path(path, self.shard)
 
     def __repr__(self) -> str:
         """Show what a reader needs to know about where numbers come from."""
@@ -261,9 +360,3 @@ def fix_threads(run: Run) -> None:
     torch.use_deterministic_algorithms(mode=True)
     if models.backbone != "sd14":
         torch.set_num_threads(models.n_threads)
-
-
-def part_path(path: Path, shard: tuple[int, int], suffix: str = "") -> Path:
-    """Return where a shard's share of the artefact at `path` lies."""
-    name = f"{path.name}.{shard[0]}-of-{shard[1]}{suffix}"
-    return path.parent / "parts" / name

@@ -29,16 +29,19 @@ from minddiff_utils.core.errors import StoreError, read_trouble, writing
 from minddiff_utils.core.locks import unfinished
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks
-from minddiff_utils.core.run import Run, part_path
+from minddiff_utils.core.signature import sign
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from minddiff_utils.core.run import Run
 
 __all__ = [
     "discard",
     "discard_stale",
     "is_current",
     "is_intact",
+    "part_path",
     "read_arrays",
     "read_attrs",
     "read_bytes",
@@ -91,7 +94,7 @@ def _same_bytes(first: Path, second: Path) -> bool:
 def _write(
     path: Path,
     fill: Callable[[Path], object],
-    run: Run,
+    run: "Run",
     inputs: Sequence[Path],
     began: float | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -120,7 +123,7 @@ def _write(
 
 
 def _key(
-    run: Run, inputs: Sequence[Path], facts: Mapping[str, Any] | None = None
+    run: "Run", inputs: Sequence[Path], facts: Mapping[str, Any] | None = None
 ) -> str:
     digests = [provenance.input_digest(p) for p in inputs]
     if facts is not None:  # these name their own code
@@ -143,7 +146,7 @@ def is_intact(path: Path) -> bool:
 def is_current(
     path: Path,
     *,
-    run: Run,
+    run: "Run",
     inputs: Sequence[Path] = (),
     facts: Mapping[str, Any] | None = None,
 ) -> bool:
@@ -159,7 +162,7 @@ def write_arrays(
     path: Path,
     arrays: Mapping[str, Array | Rows | Sequence[str]],
     *,
-    run: Run,
+    run: "Run",
     inputs: Sequence[Path] = (),
     attrs: Mapping[str, str | int | float] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -232,7 +235,7 @@ def write_table(
     path: Path,
     table: pd.DataFrame,
     *,
-    run: Run,
+    run: "Run",
     inputs: Sequence[Path] = (),
     caption: str = "",
     printed: pd.DataFrame | None = None,
@@ -258,7 +261,7 @@ def write_png(
     path: Path,
     image: npt.NDArray[np.uint8],
     *,
-    run: Run,
+    run: "Run",
     inputs: Sequence[Path] = (),
 ) -> None:
     """Write an RGB image, uint8 (height, width, 3), as PNG."""
@@ -272,11 +275,13 @@ def write_png(
     _write(path, lambda part: part.write_bytes(buffer.getvalue()), run, inputs)
 
 
-def write_figure(stem: Path, figure: "Figure | None", *, run: Run) -> None:
-    """Write `figure` as `stem.png` and `stem.pdf`, without dates.
+def write_figure(stem: Path, figure: "Figure | None", *, run: "Run") -> None:
+    """Write `figure` as `stem.png` and `stem.pdf`, signed by the run, without dates.
 
     None stands for a figure that this run has not: an earlier run's is deleted.
     """
+    if figure is not None:
+        sign(figure, run.label)
     for suffix, facts in (
         (".png", {"Software": None}),
         (".pdf", {"CreationDate": None}),
@@ -291,12 +296,20 @@ def write_figure(stem: Path, figure: "Figure | None", *, run: Run) -> None:
         _write(path, partial(Path.write_bytes, data=data), run, ())
 
 
-def write_text(path: Path, text: str, *, run: Run, inputs: Sequence[Path] = ()) -> None:
+def write_text(
+    path: Path, text: str, *, run: "Run", inputs: Sequence[Path] = ()
+) -> None:
     """Write `text` as UTF-8."""
     _write(path, lambda part: part.write_bytes(text.encode()), run, inputs)
 
 
 # --- shards -----------------------------------------------------------------------
+
+
+def part_path(path: Path, shard: tuple[int, int], suffix: str = "") -> Path:
+    """Return where a shard's share of the artefact at `path` lies."""
+    name = f"{path.name}.{shard[0]}-of-{shard[1]}{suffix}"
+    return path.parent / "parts" / name
 
 
 def _parts_of(path: Path) -> list[Path]:
@@ -313,7 +326,7 @@ def discard(path: Path) -> None:
         provenance.manifest_path(file).unlink(missing_ok=True)
 
 
-def discard_stale(path: Path, *, run: Run, inputs: Sequence[Path]) -> None:
+def discard_stale(path: Path, *, run: "Run", inputs: Sequence[Path]) -> None:
     """Delete `path` and shards' shares of it unless made by this code from these."""
     for artefact in (path, *_parts_of(path)):
         if not is_current(artefact, run=run, inputs=inputs):
@@ -321,7 +334,7 @@ def discard_stale(path: Path, *, run: Run, inputs: Sequence[Path]) -> None:
 
 
 def write_part(
-    path: Path, arrays: Mapping[str, Array], *, run: Run, inputs: Sequence[Path]
+    path: Path, arrays: Mapping[str, Array], *, run: "Run", inputs: Sequence[Path]
 ) -> None:
     """Write this shard's share of the artefact `path`."""
     part = part_path(path, run.shard, ".h5")
@@ -329,7 +342,7 @@ def write_part(
 
 
 def read_parts(
-    path: Path, *, run: Run, inputs: Sequence[Path]
+    path: Path, *, run: "Run", inputs: Sequence[Path]
 ) -> list[dict[str, Array]] | None:
     """Return all shards' shares of `path` in order, None while one is missing.
 

@@ -44,8 +44,6 @@ def fig_ablation(
     table: pd.DataFrame,
     features: Sequence[str],
     metrics: Mapping[str, str],
-    *,
-    label: str,
 ) -> Figure:
     """Draw every combination of features as a row of dots, and its scores beside it.
 
@@ -59,8 +57,6 @@ def fig_ablation(
         Columns of the features, in the order shown.
     metrics : mapping of str to str
         Name -> words, in the order shown.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -78,7 +74,6 @@ def fig_ablation(
         f"What {', '.join(features[:-1])} and {features[-1]} are worth, in every "
         "combination",
         _ablation_note(table, scored, whose, features[-1]),
-        label,
     )
     figure = new_figure(page, 1.7 + 0.27 * len(cells))
     dots = 0.36 * len(features)
@@ -168,7 +163,6 @@ def fig_k_quality(
     words: str,
     *,
     k_chosen: float | None,
-    label: str,
 ) -> Figure:
     """Draw accuracy, information kept and final quality against k, subject by subject.
 
@@ -184,8 +178,6 @@ def fig_k_quality(
         What that metric is.
     k_chosen : float or None
         The k in use, percent; None where cross-validation chose one for each layer.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -202,7 +194,6 @@ def fig_k_quality(
     page = Page(
         "Selecting k % of the CLIP features: accuracy, information and final quality",
         _k_note(k_table, quality, len(subjects), k_chosen),
-        label,
     )
     figure = new_figure(page, 3.3)
     panels = figure.subplots(1, 3)

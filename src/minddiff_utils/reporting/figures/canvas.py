@@ -18,7 +18,6 @@ import seaborn as sns
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from minddiff_utils.core.config import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
@@ -28,7 +27,6 @@ __all__ = [
     "HIGH",
     "LOW",
     "PALETTE",
-    "WATERMARK",
     "WIDTH",
     "Grid",
     "Page",
@@ -56,7 +54,6 @@ R = TypeVar("R")
 #: Width of a page of text, inches.
 WIDTH = 7.2
 #: What is written across figures of the profile `smoke`.
-WATERMARK = "smoke: numbers mean nothing"
 #: Colours that are told apart with any colour vision (seaborn's "colorblind").
 PALETTE: tuple[Any, ...] = tuple(sns.color_palette("colorblind"))
 GRAY = "0.45"
@@ -121,13 +118,10 @@ class Page:
         What the figure shows.
     note : str
         What is counted and which interval is drawn.
-    label : str
-        The profile's words; "smoke" in them brings the watermark.
     """
 
     title: str
     note: str
-    label: str
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -142,7 +136,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def new_figure(page: Page, height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure with title, note, label and, for smoke, the watermark.
+    """Return an empty figure with title and note; `run.show` adds the profile's label.
 
     Parameters
     ----------
@@ -154,13 +148,8 @@ def new_figure(page: Page, height: float, width: float = WIDTH) -> Figure:
     figure = _Drawing(figsize=(width, height), layout="constrained")
     title = wrap(page.title, width * 12)
     figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
-    foot = "\n".join([wrap(page.note, width * 20), wrap(page.label, width * 20)])
+    foot = wrap(page.note, width * 20)
     figure.supxlabel(foot, x=0.01, ha="left", size=6.5, color=GRAY)
-    if "smoke" in page.label.lower():
-        mark = figure.text(0.5, 0.5, WATERMARK, size=3.6 * width, rotation=20)
-        mark.set(ha="center", va="center", color="0.3", alpha=0.24, zorder=100)
-        mark.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-        mark.set_in_layout(False)
     return figure
 
 

@@ -95,7 +95,7 @@ def _interval(table: pd.DataFrame) -> str:
 
 
 @styled
-def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
+def fig_decoders(table: pd.DataFrame) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
 
     Parameters
@@ -104,8 +104,6 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
         Columns decoder, feature, r_mean with r_low and r_high (its interval of this
         confidence), r_ceiling, rank_share (effective rank of the predictions over that
         of the truth), n_images, n_targets.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -129,7 +127,7 @@ def fig_decoders(table: pd.DataFrame, *, label: str) -> Figure:
         "effective rank (participation ratio) of the predictions over that of the true "
         "features of the same images; 1: as many directions as the truth; no interval"
     )
-    page = Page("Which decoder reads more, and does it collapse?", note, label)
+    page = Page("Which decoder reads more, and does it collapse?", note)
     figure = new_figure(page, 3.5)
     left, right = figure.subplots(1, 2, width_ratios=(4, 3))
     for place, feature in enumerate(features):
@@ -169,7 +167,7 @@ def _feature_axis(axes: Axes, features: list[str]) -> None:
 
 
 @styled
-def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
+def fig_holdout(table: pd.DataFrame) -> Figure:
     """Draw accuracy and rank on categories that were trained on, and that were not.
 
     Parameters
@@ -177,8 +175,6 @@ def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
     table : DataFrame
         Columns decoder, feature, trained_on ("same categories" or "other categories"),
         r_mean, r_low, r_high, confidence, rank_share, n_train, n_images, n_categories.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -196,7 +192,7 @@ def fig_holdout(table: pd.DataFrame, *, label: str) -> Figure:
         "open: on other categories only. Left: signed r, mean over targets; line: "
         f"{_interval(table)}. Right: effective rank over that of the truth; no interval"
     )
-    page = Page("Categories that no training image shows", note, label)
+    page = Page("Categories that no training image shows", note)
     figure = new_figure(page, 3.3)
     left, right = figure.subplots(1, 2)
     for place, feature in enumerate(features):

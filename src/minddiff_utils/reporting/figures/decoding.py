@@ -65,7 +65,7 @@ def _n_subjects(table: pd.DataFrame) -> int:
 
 
 @styled
-def fig_accuracy(accuracy: pd.DataFrame, *, label: str) -> Figure:
+def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     """Draw decoding accuracy by feature and area set, with null level and ceiling.
 
     Parameters
@@ -74,8 +74,6 @@ def fig_accuracy(accuracy: pd.DataFrame, *, label: str) -> Figure:
         Columns feature, area_set (all, LVC, HVC), r_mean, r_null_high, r_null_mean,
         r_ceiling, p_permutation, n_images, n_targets and, for several subjects,
         subject.
-    label : str
-        The profile's words.
     """
     check_table(accuracy, _ACCURACY, "The table of accuracies")
     features = feature_order(accuracy["feature"].tolist())
@@ -89,7 +87,7 @@ def fig_accuracy(accuracy: pd.DataFrame, *, label: str) -> Figure:
         f"{dots}; no interval. Black line: 97.5 % of r with permuted images; diamond: "
         "mean noise ceiling; *: p <= 0.05 in every subject (permutation)"
     )
-    page = Page("Decoding accuracy against chance and ceiling", note, label)
+    page = Page("Decoding accuracy against chance and ceiling", note)
     figure = new_figure(page, 3.4)
     axes = figure.subplots()
     width = 0.8 / len(sets)
@@ -156,7 +154,6 @@ def fig_accuracy_histograms(
     *,
     floors: Mapping[str, Floats],
     ceilings: Mapping[str, Floats],
-    label: str,
 ) -> Figure:
     """Draw the distribution over targets of each feature's accuracy, floor, ceiling.
 
@@ -166,8 +163,6 @@ def fig_accuracy_histograms(
         Signed correlation over test images; NaN where the target does not vary.
     floors, ceilings : mapping of (n_targets,)
         The same with permuted test images, and the noise ceilings.
-    label : str
-        The profile's words.
     """
     if not r_by_feature:
         raise DataError("No accuracies given: decode at least one feature.")
@@ -179,7 +174,7 @@ def fig_accuracy_histograms(
         "Unit: targets, n in each panel, no interval. Blue: accuracy; gray outline: "
         "floor, test images permuted; orange outline: noise ceiling. Lines: the medians"
     )
-    page = Page("Decoding accuracy of single targets", note, label)
+    page = Page("Decoding accuracy of single targets", note)
     figure = new_figure(page, 0.9 + 1.5 * n_rows)
     grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
     bounds = {
@@ -229,7 +224,7 @@ def _histogram(axes: Axes, r: Floats, bins: Floats, feature: str) -> None:
 
 @styled
 def fig_k_selection(
-    k_table: pd.DataFrame, *, k_chosen: float | None, label: str
+    k_table: pd.DataFrame, *, k_chosen: float | None
 ) -> Figure:
     """Draw accuracy and share of variance against the share of targets kept.
 
@@ -241,8 +236,6 @@ def fig_k_selection(
         subjects.
     k_chosen : float or None
         The k in use, percent; None where cross-validation chose one for each layer.
-    label : str
-        The profile's words.
     """
     values = ["r_selected_mean", "r_cv_selected_mean", "variance_kept"]
     values.append("identification")
@@ -258,7 +251,7 @@ def fig_k_selection(
         f"chance .5. In use: {used}"
     )
     title = "What is gained and lost when only the k % best targets are kept"
-    page = Page(title, note, label)
+    page = Page(title, note)
     figure = new_figure(page, 3.1)
     panels = figure.subplots(1, 3)
     colours = sns.color_palette("viridis", len(layers))
@@ -320,7 +313,7 @@ def _relative_weights(weights: pd.DataFrame) -> pd.DataFrame:
 
 
 @styled
-def fig_weights_by_area(weights: pd.DataFrame, *, label: str) -> Figure:
+def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     """Draw how strongly each area's voxels weigh in the decoders, as a heat map.
 
     Parameters
@@ -328,8 +321,6 @@ def fig_weights_by_area(weights: pd.DataFrame, *, label: str) -> Figure:
     weights : DataFrame
         Columns feature, area, weight (mean |w| over the area's voxels), n_voxels and,
         for several subjects, subject (averaged).
-    label : str
-        The profile's words.
     """
     check_table(weights, ("feature", "area", "weight", "n_voxels"), "Voxel weights")
     shown = _relative_weights(weights)
@@ -346,7 +337,7 @@ def fig_weights_by_area(weights: pd.DataFrame, *, label: str) -> Figure:
         "1: the mean over all voxels of that feature; –: no voxel in that area. Line: "
         "low-level areas at its left, high-level at its right"
     )
-    page = Page("Which areas the decoders draw on", note, label)
+    page = Page("Which areas the decoders draw on", note)
     figure = new_figure(page, 1.3 + 0.34 * len(shown))
     axes = figure.subplots()
     axes.set_facecolor("0.93")
@@ -368,7 +359,7 @@ def fig_weights_by_area(weights: pd.DataFrame, *, label: str) -> Figure:
 
 @styled
 def fig_predictions(
-    pairs: Mapping[str, tuple[Floats, Floats]], *, label: str
+    pairs: Mapping[str, tuple[Floats, Floats]]
 ) -> Figure:
     """Draw the predictions of single targets against the truth, a panel per target.
 
@@ -376,8 +367,6 @@ def fig_predictions(
     ----------
     pairs : mapping of str to (truth, prediction)
         What to say of a target, and its standardised values, (n_images,) each.
-    label : str
-        The profile's words.
     """
     if len({values.shape for pair in pairs.values() for values in pair}) != 1:
         raise DataError(
@@ -388,7 +377,7 @@ def fig_predictions(
         f"n = {counted(n_images, 'test image')}; line: prediction = truth; no interval,"
         " all images are shown"
     )
-    page = Page("Single targets, image by image", note, label)
+    page = Page("Single targets, image by image", note)
     figure = new_figure(page, 3.4)
     grid = figure.subplots(1, len(pairs), sharex=True, sharey=True, squeeze=False)
     for axes, (name, (truth, predicted)) in zip(grid[0], pairs.items(), strict=True):

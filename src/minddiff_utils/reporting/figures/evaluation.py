@@ -76,8 +76,6 @@ def fig_comparison(
     table: pd.DataFrame,
     metrics: Mapping[str, str],
     methods: Mapping[str, str],
-    *,
-    label: str,
 ) -> Figure:
     """Draw every method's score, with interval, floor and ceiling, by metric.
 
@@ -88,8 +86,6 @@ def fig_comparison(
         rows "all" are drawn, or those of the only subject.
     metrics, methods : mapping of str to str
         Name -> words, in the order shown.
-    label : str
-        The profile's words.
     """
     check_table(table, (*_SCORES, "floor", "ceiling"), "The table of scores")
     rows, whose = pooled_rows(table, "The table of scores")
@@ -104,7 +100,7 @@ def fig_comparison(
         "bootstrap interval; triangle: floor, shuffled pairs; diamond: ceiling, the "
         "same with true features"
     )
-    page = Page("Reconstruction quality by method", note, label)
+    page = Page("Reconstruction quality by method", note)
     figure = new_figure(page, 1.0 + n_rows * (0.55 + 0.3 * len(names)))
     for axes, metric in zip(
         _panels(figure, len(metric_names), n_columns), metric_names, strict=True
@@ -133,7 +129,7 @@ def _draw_methods(axes: Axes, own: pd.DataFrame, names: Sequence[str]) -> None:
 
 @styled
 def fig_paired(
-    paired: pd.DataFrame, metrics: Mapping[str, str], *, label: str
+    paired: pd.DataFrame, metrics: Mapping[str, str]
 ) -> Figure:
     """Draw paired differences by subject and over all: a forest plot.
 
@@ -143,8 +139,6 @@ def fig_paired(
         Columns subject, contrast, metric, value, ci_low, ci_high, p_permutation, n.
     metrics : mapping of str to str
         Name -> words, in the order shown.
-    label : str
-        The profile's words.
     """
     check_table(paired, (*_PAIRED, "p_permutation"), "The table of differences")
     names = _metrics_in(paired, metrics)
@@ -164,7 +158,7 @@ def fig_paired(
     )
     what = _in_words(contrasts[0]) if len(contrasts) == 1 else "paired differences"
     figure = new_figure(
-        Page(f"Same images, two methods: {what}", note, label), 1.2 + 0.24 * len(lines)
+        Page(f"Same images, two methods: {what}", note), 1.2 + 0.24 * len(lines)
     )
     several = len(contrasts) > 1
     for axes, metric in zip(
@@ -211,7 +205,7 @@ def _forest(axes: Axes, own: pd.DataFrame, lines: Sequence[tuple[str, str]]) -> 
 
 @styled
 def fig_subjects(
-    table: pd.DataFrame, metrics: Mapping[str, str], *, label: str
+    table: pd.DataFrame, metrics: Mapping[str, str]
 ) -> Figure:
     """Draw stage 1 and stage 2 of every subject with intervals, by metric.
 
@@ -222,8 +216,6 @@ def fig_subjects(
         stage1 and stage2 are drawn.
     metrics : mapping of str to str
         Name -> words, in the order shown.
-    label : str
-        The profile's words.
     """
     check_table(table, (*_SCORES, "floor"), "The table of scores")
     rows = table[table["method"].isin(list(_BOTH))]
@@ -235,7 +227,7 @@ def fig_subjects(
         f"{n}dot and line: mean and bootstrap interval, for 'all' over subjects and "
         "images; dash: floor, shuffled pairs"
     )
-    page = Page("Stage 1 and stage 2 in every subject", note, label)
+    page = Page("Stage 1 and stage 2 in every subject", note)
     figure = new_figure(page, 3.0)
     grid = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, metric in zip(grid, names, strict=True):
@@ -266,7 +258,7 @@ def _draw_subjects(axes: Axes, own: pd.DataFrame, subjects: Sequence[str]) -> No
 
 @styled
 def fig_quality_vs_accuracy(
-    accuracy: pd.DataFrame, table: pd.DataFrame, *, label: str
+    accuracy: pd.DataFrame, table: pd.DataFrame
 ) -> Figure:
     """Draw each subject's reconstruction quality against its decoding accuracy.
 
@@ -277,8 +269,6 @@ def fig_quality_vs_accuracy(
     table : DataFrame
         Columns subject, method, metric, value, ci_low, ci_high, n; stage 2's
         similarity to the seen image in the judge's CLIP is drawn.
-    label : str
-        The profile's words.
     """
     check_table(accuracy, ("subject", "feature", "r_mean"), "The table of accuracies")
     check_table(table, _SCORES, "The table of scores")
@@ -293,7 +283,7 @@ def fig_quality_vs_accuracy(
         f"r over {counted(accuracy['feature'].nunique(), 'feature')}; line: bootstrap "
         "interval over images; no line is fitted to so few subjects"
     )
-    page = Page("Does quality follow decoding accuracy?", note, label)
+    page = Page("Does quality follow decoding accuracy?", note)
     figure = new_figure(page, 3.6, 4.4)
     axes = figure.subplots()
     for k, (_, row) in enumerate(rows.iterrows()):

@@ -48,7 +48,6 @@ def fig_failures(
     metrics: Mapping[str, str],
     *,
     rule: str,
-    label: str,
 ) -> Figure:
     """Draw one score against another per image, and the images that disagree most.
 
@@ -63,8 +62,6 @@ def fig_failures(
         The structural metric (x), then the semantic one (y) -> words.
     rule : str
         How the images shown were chosen, for the caption.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -90,7 +87,7 @@ def fig_failures(
         f"{rule}"
     )
     page = Page(
-        "Failure signatures: meaning without structure, and reverse", note, label
+        "Failure signatures: meaning without structure, and reverse", note
     )
     figure = new_figure(page, 4.5)
     ratio: dict[str, Any] = {"width_ratios": [1.0, 1.05]}

@@ -229,7 +229,7 @@ def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
 
 @styled
 def fig_flat_maps(
-    maps: Mapping[str, FlatMap], *, label: str, unit: str = UNIT
+    maps: Mapping[str, FlatMap], *, unit: str = UNIT
 ) -> Figure:
     """Draw one flat map per feature, each with its own colour scale.
 
@@ -237,7 +237,7 @@ def fig_flat_maps(
     ----------
     maps : mapping of str to FlatMap
         By feature.
-    label, unit : str
+    unit : str
         The profile's words; what the values are.
     """
     if not maps:
@@ -255,7 +255,7 @@ def fig_flat_maps(
     )
     panel = (WIDTH / n_columns - 0.9) / aspect
     height = 1.0 + n_rows * (min(panel, 3.2) + 0.3)
-    figure = new_figure(Page("Values on the flattened cortex", note, label), height)
+    figure = new_figure(Page("Values on the flattened cortex", note), height)
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, name in zip(grid, names, strict=False):
         scale = _scale(maps[name].values, name)
@@ -332,7 +332,7 @@ def _draw_inflated(axes: Axes, shown: InflatedMap, scale: Normalize) -> None:
 
 @styled
 def fig_inflated(
-    maps: Mapping[str, InflatedMap], *, label: str, unit: str = UNIT
+    maps: Mapping[str, InflatedMap], *, unit: str = UNIT
 ) -> Figure:
     """Draw each feature on both inflated hemispheres from three sides.
 
@@ -340,7 +340,7 @@ def fig_inflated(
     ----------
     maps : mapping of str to InflatedMap
         By feature.
-    label, unit : str
+    unit : str
         The profile's words; what the values are.
     """
     if not maps:
@@ -352,7 +352,7 @@ def fig_inflated(
         f"n = {n:,.0f} vertices with data; L, R: hemispheres; gray: no data, darker in "
         "sulci; colours span 2 to 98 % of each feature's values; no interval"
     )
-    page = Page("Values on the inflated cortex", note, label)
+    page = Page("Values on the inflated cortex", note)
     figure = new_figure(page, 0.9 + 1.35 * len(names))
     grid = figure.subplots(len(names), 1, squeeze=False)[:, 0]
     for axes, name, values in zip(grid, names, both, strict=True):

@@ -126,21 +126,19 @@ _WORDS = (
 
 
 @styled
-def fig_method(panels: MethodPanels, *, label: str) -> Figure:
+def fig_method(panels: MethodPanels) -> Figure:
     """Draw the method as a path from the seen image to its reconstruction.
 
     Parameters
     ----------
     panels : MethodPanels
         Images and numbers of one test image.
-    label : str
-        The profile's words.
     """
     note = (
         "n = 1 test image, all pictures and numbers from this run; c: decoded text "
         "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; no interval"
     )
-    page = Page("From responses to a picture: two stages", note, label)
+    page = Page("From responses to a picture: two stages", note)
     figure = new_figure(page, _SIZE[1], _SIZE[0])
     figure.set_layout_engine("none")  # every panel has its place
     for name, words in (

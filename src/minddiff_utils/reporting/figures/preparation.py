@@ -52,15 +52,13 @@ def _name_groups(axes: Axes) -> None:
 
 
 @styled
-def fig_roi_counts(counts: pd.DataFrame, *, label: str) -> Figure:
+def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     """Draw the number of voxels of each visual area, a panel per subject.
 
     Parameters
     ----------
     counts : DataFrame
         Columns subject, area, area_set (LVC or HVC), n_voxels.
-    label : str
-        The profile's words.
     """
     check_table(
         counts, ("subject", "area", "area_set", "n_voxels"), "The table of areas"
@@ -69,7 +67,7 @@ def fig_roi_counts(counts: pd.DataFrame, *, label: str) -> Figure:
     areas = area_order(counts["area"].tolist())
     total = int(counts["n_voxels"].sum())
     note = f"n = {total:,} voxels of {counted(len(subjects), 'subject')}; a count, no "
-    page = Page("Voxels in each visual area", note + "interval", label)
+    page = Page("Voxels in each visual area", note + "interval")
     figure = new_figure(page, 1.0 + 1.6 * len(subjects))
     grid = figure.subplots(len(subjects), 1, sharex=True, sharey=True, squeeze=False)
     for axes, subject in zip(grid[:, 0], subjects, strict=True):
@@ -85,15 +83,13 @@ def fig_roi_counts(counts: pd.DataFrame, *, label: str) -> Figure:
 
 
 @styled
-def fig_repeats(repeats: Mapping[str, Floats], *, label: str) -> Figure:
+def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
     """Draw single trials of the same images, a panel per voxel; `figure.axes` has them.
 
     Parameters
     ----------
     repeats : mapping of str to (n_images, n_repeats)
         What to say of a voxel, and its trials; NaN where a trial holds no data.
-    label : str
-        The profile's words.
     """
     sizes = {values.shape for values in repeats.values()}
     if len(sizes) != 1:
@@ -107,7 +103,7 @@ def fig_repeats(repeats: Mapping[str, Floats], *, label: str) -> Figure:
         " dots: trials, lines: their mean; no interval, all trials are shown"
     )
     figure = new_figure(
-        Page("The same image again", note, label), 0.9 + 1.6 * len(repeats)
+        Page("The same image again", note), 0.9 + 1.6 * len(repeats)
     )
     grid = figure.subplots(len(repeats), 1, sharex=True, sharey=True, squeeze=False)
     for axes, (name, values) in zip(grid[:, 0], repeats.items(), strict=True):
@@ -129,8 +125,6 @@ def fig_reliability(
     noise_ceiling_r: Floats,
     roi: npt.NDArray[np.integer[Any]],
     area_names: Sequence[str],
-    *,
-    label: str,
 ) -> Figure:
     """Draw the distribution over voxels of the noise ceiling, by area.
 
@@ -142,8 +136,6 @@ def fig_reliability(
         Index into `area_names`.
     area_names : sequence of str
         Areas.
-    label : str
-        The profile's words.
     """
     check_shape(roi.shape, noise_ceiling_r.shape, "roi")
     known = np.isfinite(noise_ceiling_r)
@@ -159,7 +151,7 @@ def fig_reliability(
         "outline: density of voxels, box: quartiles, line: median; no interval, as "
         "these are voxels and not a sample mean"
     )
-    figure = new_figure(Page("Noise ceiling by visual area", note, label), 3.0)
+    figure = new_figure(Page("Noise ceiling by visual area", note), 3.0)
     axes = figure.subplots()
     for place, area in enumerate(areas):
         _violin(axes, place, by_area[area], area_colours([area])[0])
@@ -192,7 +184,7 @@ def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
 
 
 @styled
-def fig_scenes(images: Images, captions: Sequence[str], *, label: str) -> Figure:
+def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     """Draw images with their captions.
 
     Parameters
@@ -201,8 +193,6 @@ def fig_scenes(images: Images, captions: Sequence[str], *, label: str) -> Figure
         Images.
     captions : sequence of str
         One per image.
-    label : str
-        The profile's words.
     """
     check_images(images, "Scenes")
     check_shape((len(captions),), (len(images),), "captions")
@@ -210,7 +200,7 @@ def fig_scenes(images: Images, captions: Sequence[str], *, label: str) -> Figure
     n_rows = -(-len(images) // n_columns)
     size = f"{images.shape[2]} x {images.shape[1]} px"
     note = f"n = {counted(len(images), 'image')}, {size}; the first caption of each"
-    figure = new_figure(Page("Images and captions", note, label), 0.7 + 2.2 * n_rows)
+    figure = new_figure(Page("Images and captions", note), 0.7 + 2.2 * n_rows)
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in grid[len(images) :]:
         axes.set_axis_off()
@@ -224,7 +214,7 @@ def fig_scenes(images: Images, captions: Sequence[str], *, label: str) -> Figure
 
 @styled
 def fig_ncsnr_recovery(
-    planted: Floats, recomputed: Floats, standard_error: Floats, *, label: str
+    planted: Floats, recomputed: Floats, standard_error: Floats
 ) -> Figure:
     """Draw the planted signal-to-noise ratio against the one computed from trials.
 
@@ -233,8 +223,6 @@ def fig_ncsnr_recovery(
     planted, recomputed, standard_error : (n_voxels,)
         ncsnr that the simulation was given, the one that its trials show, and the
         standard error of the latter; voxels with a NaN in one of them are left out.
-    label : str
-        The profile's words.
     """
     check_shape(recomputed.shape, planted.shape, "recomputed")
     check_shape(standard_error.shape, planted.shape, "standard_error")
@@ -248,7 +236,7 @@ def fig_ncsnr_recovery(
         f"n = {int(known.sum()):,} voxels; {100 * within.mean():.1f} % lie within 2 "
         "standard errors of the line (about 95 % if the estimate is right)"
     )
-    figure = new_figure(Page("The planted ncsnr is found again", note, label), 3.9, 4.2)
+    figure = new_figure(Page("The planted ncsnr is found again", note), 3.9, 4.2)
     axes = figure.subplots()
     top = float(max(x.max(), y.max(), 1e-6)) * 1.05
     axes.plot([0, top], [0, top], color="black", linewidth=0.9, label="equal", zorder=3)

@@ -35,7 +35,6 @@ Floats = npt.NDArray[np.floating[Any]]
 def fig_gallery(
     rows: Mapping[str, Images],
     *,
-    label: str,
     title: str,
     row_notes: Mapping[str, str] | None = None,
     column_titles: Sequence[str] | None = None,
@@ -48,7 +47,7 @@ def fig_gallery(
     rows : mapping of uint8 (n_images, height, width, 3)
         Method -> images, usually the seen ones first; a method with fewer images
         leaves its last cells blank.
-    label, title : str
+    title : str
         The profile's words; what the gallery shows.
     row_notes : mapping of str to str, optional
         Small words below the name of a row.
@@ -83,7 +82,7 @@ def fig_gallery(
         "single images, no interval"
     )
     note += f". {rule}" if rule else ""
-    figure = new_figure(Page(title, note, label), grid.height())
+    figure = new_figure(Page(title, note), grid.height())
     draw_images(figure.subplots(), grid)
     return figure
 
@@ -113,8 +112,6 @@ def fig_losses(
     best_iteration: npt.NDArray[np.integer[Any]],
     candidates: Sequence[int],
     candidate_losses: Floats,
-    *,
-    label: str,
 ) -> Figure:
     """Draw the structural loss along stage 2, relative to its start.
 
@@ -128,8 +125,6 @@ def fig_losses(
         Iterations whose images the complete sampler made.
     candidate_losses : (n_images, number of candidates)
         Loss of those images.
-    label : str
-        The profile's words.
     """
     n_images, n_steps = losses.shape
     candidates = [int(k) for k in candidates]
@@ -140,7 +135,7 @@ def fig_losses(
         "interval. Loss of iteration 0 is 1; an image that has stopped keeps its last. "
         "Right: images of the complete sampler, filled where it is the one chosen"
     )
-    page = Page("Structural loss during alignment (stage 2)", note, label)
+    page = Page("Structural loss during alignment (stage 2)", note)
     figure = new_figure(page, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
     relative = _relative(losses, losses[:, 0])
@@ -185,7 +180,7 @@ def _draw_candidates(
 
 @styled
 def fig_trajectory(
-    images: Images, iterations: Sequence[int], truth: Images, *, label: str
+    images: Images, iterations: Sequence[int], truth: Images
 ) -> Figure:
     """Draw images along stage 2, a row per image, with the seen image at the end.
 
@@ -197,8 +192,6 @@ def fig_trajectory(
         Their iterations.
     truth : uint8 (n_images, height, width, 3)
         Seen images.
-    label : str
-        The profile's words.
     """
     check_shape(images.shape, (len(truth), len(iterations), None, None, 3), "images")
     check_images(truth, "Seen images")
@@ -210,7 +203,7 @@ def fig_trajectory(
         f"n = {counted(n_images, 'image')}; as the optimiser's sampler makes them; "
         "last column: the image the subject saw"
     )
-    page = Page("What alignment changes, step by step (stage 2)", note, label)
+    page = Page("What alignment changes, step by step (stage 2)", note)
     figure = new_figure(page, min(6.6 / n_columns, 1.1) * n_images + 1.2)
     columns = [*titles, "seen image"]
     rows = [_with_truth(row, seen) for row, seen in zip(images, truth, strict=True)]

@@ -63,7 +63,6 @@ def fig_pareto(
     shown: Mapping[str, str],
     *,
     confidence: float,
-    label: str,
 ) -> Figure:
     """Draw every endpoint against the U-Net evaluations of an image.
 
@@ -75,8 +74,6 @@ def fig_pareto(
         Methods with a colour of their own, and their words; others are gray.
     confidence : float
         Of the intervals.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -91,7 +88,7 @@ def fig_pareto(
         "bootstrap interval over subjects and images. A guided step counts two "
         "evaluations; gradients are not counted. Gray: controls"
     )
-    page = Page("Quality against cost in stage 2", note, label)
+    page = Page("Quality against cost in stage 2", note)
     figure = new_figure(page, 5.4)
     grid = figure.subplots(2, 2, sharex=True).ravel()
     names = list(dict.fromkeys(points["method"].astype(str)))
@@ -146,7 +143,6 @@ def fig_no_worse(
     *,
     reference: str,
     confidence: float,
-    label: str,
 ) -> Figure:
     """Draw how far each engine is from the reference, with the margins.
 
@@ -160,8 +156,6 @@ def fig_no_worse(
         The reference whose rows are drawn.
     confidence : float
         Of the one-sided lower bound.
-    label : str
-        The profile's words.
 
     Raises
     ------
@@ -180,7 +174,7 @@ def fig_no_worse(
         "diamond: not shown, cross: worse"
     )
     title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
-    page = Page(title, note, label)
+    page = Page(title, note)
     figure = new_figure(page, 1.4 + 0.24 * len(subjects) * len(methods))
     grid = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
     for axes, metric in zip(grid, metrics, strict=True):
