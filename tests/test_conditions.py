@@ -16,7 +16,7 @@ from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.run import start
 from minddiff_utils.evaluation import baselines, compare_methods, floor_table
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
-from minddiff_utils.evaluation.scoring import resampling
+from minddiff_utils.evaluation.summaries import resampling
 from minddiff_utils.reporting import summary, tables
 from minddiff_utils.studies.storage import kept
 from minddiff_utils.studies.workload import workloads
