@@ -1,15 +1,13 @@
 """A cell of a notebook may be run again at any time and finds what it found before."""
 
 import ast
-from pathlib import Path
 
 import nbformat
 import pytest
 
 from minddiff_utils.core import reach
+from minddiff_utils.core.config import notebook_path
 from minddiff_utils.pipeline.graph import GRAPH
-
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 def _written(statement: ast.stmt) -> set[str]:
@@ -37,7 +35,7 @@ def _read_first(statement: ast.stmt) -> set[str]:
 
 @pytest.mark.parametrize("stem", [notebook.stem for notebook in GRAPH])
 def test_what_a_cell_reads_from_others_is_written_by_one_cell_alone(stem: str) -> None:
-    cells = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4).cells
+    cells = nbformat.read(notebook_path(stem), as_version=4).cells
     read, written = dict[int, set[str]](), dict[int, set[str]]()
     for number, cell in enumerate(cells):
         if cell.cell_type != "code":

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from minddiff_utils.core import provenance, reach
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.config import load_profile, notebook_path
 from minddiff_utils.core.reach import Package
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph
@@ -24,7 +24,7 @@ LAST = STEMS[-1]
 
 
 def _code(stem: str) -> str:
-    cells = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
+    cells = nbformat.read(notebook_path(stem), as_version=4).cells
     return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
 
 
@@ -71,14 +71,14 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         (
             "preprocessing/responses.py",
             "def prepare_responses(",
-            "00 01 02 03 04 05 06",
+            "00 01 02 03 04 A3 05 06",
         ),
-        ("datasets/leaks.py", "def leak_report(", "01 02 03 04 05 06"),
-        ("decoding/solvers.py", "def ", "02 03 04 05 06"),
-        ("decoding/voxel_selected.py", "def fit(", "02 03 04 05 06"),
-        ("generation/diffusion.py", "def sample(", "03 04 05 06"),
-        ("generation/guidance.py", "def guide(", "04 05 06"),
-        ("generation/alignment/engine.py", "def make_engine(", "04 05 06"),
+        ("datasets/leaks.py", "def leak_report(", "01 02 03 04 A3 05 06"),
+        ("decoding/solvers.py", "def ", "02 03 04 A3 05 06"),
+        ("decoding/voxel_selected.py", "def fit(", "02 03 04 A3 05 06"),
+        ("generation/diffusion.py", "def sample(", "03 04 A3 05 06"),
+        ("generation/guidance.py", "def guide(", "04 A3 05 06"),
+        ("generation/alignment/engine.py", "def make_engine(", "04 A3 05 06"),
         ("evaluation/metrics/pixels.py", "def ", "05 06"),
         ("reporting/cortex.py", "def flat_maps(", "06"),
         # what no notebook reaches

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.config import load_profile, notebook_path
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, records, runner
@@ -43,7 +43,9 @@ def folder(tmp_path: Path) -> Path:
         made = notebook(
             PARAMETERS + subject, body.replace("{", f"{{'{entry.stem}'}}{{")
         )
-        nbformat.write(made, source / f"{entry.stem}.ipynb")
+        path = notebook_path(entry.stem, source)
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(made, path)
     return source
 
 
@@ -96,14 +98,18 @@ def test_each_job_needs_what_its_own_subject_did_before(folder: Path) -> None:
         "01_data_prep_subj01",
         "02_decoding_subj01",
     )
-    assert len(jobs["06_figures"].needs) == 6
+    assert jobs["A3_engines"].needs[-1] == "04_stage2_subj01"
+    assert "A3_engines" not in jobs["05_evaluation"].needs  # no result depends on it
+    assert {"A3_engines", "05_evaluation"} <= set(jobs["06_figures"].needs)
 
 
 def test_only_and_from_choose_notebooks_and_unknown_numbers_are_refused(
     folder: Path,
 ) -> None:
     assert {j.notebook[:2] for j in plan(folder, only=("04",)).jobs} == {"04"}
+    assert [j.notebook for j in plan(folder, only=("A3",)).jobs] == ["A3_engines"]
     assert {j.notebook[:2] for j in plan(folder, first="05").jobs} == {"05", "06"}
+    assert plan(folder, first="04").jobs[1].notebook == "A3_engines"
     with pytest.raises(ConfigError, match="'09'"):
         plan(folder, only=("09",))
 
@@ -116,7 +122,7 @@ def test_a_changed_notebook_changes_the_keys_of_all_after_it(folder: Path) -> No
     nbformat.write(made, path)
     after = {job.name: job.key for job in plan(folder).jobs}
     changed = {name for name in before if before[name] != after[name]}
-    assert {n[:2] for n in changed} == {"03", "04", "05", "06"}
+    assert {n[:2] for n in changed} == {"03", "04", "A3", "05", "06"}
 
 
 def test_second_run_skips_and_a_lost_artefact_is_made_again(folder: Path) -> None:

@@ -13,7 +13,7 @@ from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.fetch.files import wanted
 from minddiff_utils.pipeline import graph, records
 
-ALL = "01 02 03 04 05 06"
+ALL = "01 02 03 04 05 06 A3"
 OVER = {"subjects": [1, 2], "data.sessions": 2}
 CAPTIONS = "nsddata_stimuli/stimuli/nsd/annotations/captions_train2017.json"
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -27,8 +27,8 @@ WANTED = sorted(
     | {CAPTIONS}
 )
 WEIGHTS = {
-    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06",
-    "sd14/clip/open_clip_config.json": "02 03 04 05 06",
+    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 A3",
+    "sd14/clip/open_clip_config.json": "02 03 04 05 06 A3",
     "sd14/judge/open_clip_model.safetensors": "05 06",
     "perception/alexnet_imagenet1k_v1.safetensors": "05 06",
 }

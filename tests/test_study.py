@@ -265,6 +265,15 @@ def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None
     points = study.pareto_table(scores, resampling(run))
     assert len(points) == 6 * 4
     assert set(points["n"]) == {6}
+    result = study.StudyResult(
+        None, points, study.cost_table(scores), verdicts, confidence=0.95
+    )
+    lines = study.conclusions(result)
+    assert len(lines) == 2 + 4  # engines against Algorithm 1, and endpoints
+    share = costs.loc["fast", "share"]
+    assert lines[0].startswith(f"fast against Algorithm 1, at {share:.1%} of its U-Net")
+    for endpoint in study.ENDPOINTS:
+        assert endpoint in lines[0]
     figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95)
     assert len(figure.axes) == 4
     drawn = figures.fig_no_worse(

@@ -53,6 +53,7 @@ __all__ = [
     "Stage2Config",
     "StudyConfig",
     "load_profile",
+    "notebook_path",
     "parse_yaml",
     "place",
     "project_root",
@@ -485,8 +486,9 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "04_stage2": (
         *("simulation", "data", "models", "features"),
-        *("stage1", "stage2", "rivals", "ablation", "study", "evaluation"),
+        *("stage1", "stage2", "rivals", "ablation"),
     ),
+    "A3_engines": ("subjects", "study", "evaluation"),
 }
 
 
@@ -599,6 +601,15 @@ def place(written: str, name: str) -> Path:
 def project_root() -> Path:
     """Return the repository's root, found from this file (editable install)."""
     return Path(__file__).resolve().parents[3]
+
+
+def notebook_path(stem: str, folder: Path | None = None) -> Path:
+    """Return where a notebook of the project lies, those of the appendix in their own.
+
+    `folder` is that of the notebooks; by default the project's.
+    """
+    folder = folder or project_root() / "notebooks"
+    return (folder / "appendix" if stem[:1] == "A" else folder) / f"{stem}.ipynb"
 
 
 def shipped_models() -> Path:

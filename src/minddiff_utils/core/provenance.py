@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.core.config import Origin, project_root
+from minddiff_utils.core.config import Origin, notebook_path, project_root
 from minddiff_utils.core.reach import Package
 
 __all__ = [
@@ -133,7 +133,7 @@ def code_digest(notebook: str = "", *, drawing: bool = True) -> str:
         Whether modules that only draw count; no number depends on them.
     """
     package = _package()
-    path = project_root() / "notebooks" / f"{notebook}.ipynb"
+    path = notebook_path(notebook)
     if not (notebook and path.is_file()):
         return digest_paths(sorted(package.folder.rglob("*.py")), package.folder)
     without = () if drawing else _DRAWING

@@ -126,7 +126,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         help="with --profile nsd: run it on synthetic data of NSD's sizes with random"
         " models and a few images, and say what the whole run would take",
     )
-    command.add_argument("--only", default="", help="notebook numbers, as 03,04")
+    command.add_argument("--only", default="", help="notebook numbers, as 03,A3")
     command.add_argument("--from", dest="first", default="", help="as 02")
     command.add_argument(
         "--shards",

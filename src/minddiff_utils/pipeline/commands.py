@@ -306,6 +306,4 @@ def run_study(args: argparse.Namespace) -> None:
     say(f"{label} · study of stage 2, {args.part}")
     found = study.run_study(args.profile, overrides, args.part, n_jobs=n_jobs, say=say)
     say(found.round(3).to_string(index=False))
-    say(
-        f"Notebook 04 draws it: minddiff run --profile {profile.name} --only 04 --force"
-    )
+    say(f"Notebook A3 shows it: minddiff run --profile {profile.name} --only A3")

@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 
 from minddiff_utils.core import provenance
-from minddiff_utils.core.config import Profile, project_root
+from minddiff_utils.core.config import Profile, notebook_path, project_root
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the main line."""
+    """A notebook that a run executes."""
 
     stem: str
     per_subject: bool
@@ -41,14 +41,20 @@ class Notebook:
     shows_study: bool = False
     shows_figures: bool = False  # of the notebooks before it
 
+    @property
+    def is_appendix(self) -> bool:
+        """Return whether no result depends on it, only what shows its figures."""
+        return self.stem.startswith("A")
 
-#: The main line, in order; each needs all before it (of its own subject).
+
+#: In the order in which they run; each needs all before it (of its own subject).
 GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
     Notebook("02_decoding", per_subject=True),
     Notebook("03_stage1", per_subject=True, per_shard=True),
-    Notebook("04_stage2", per_subject=True, per_shard=True, shows_study=True),
+    Notebook("04_stage2", per_subject=True, per_shard=True),
+    Notebook("A3_engines", per_subject=False, shows_study=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
 )
@@ -205,14 +211,14 @@ def make_plan(
     for notebook in GRAPH:
         if notebook.stem.startswith("00") and profile.simulation is None:
             continue
-        before = tuple(jobs)  # shards of one notebook do not need each other
+        before = tuple(  # shards of one notebook do not need each other
+            job for job in jobs if notebook.shows_figures or job.notebook[0] != "A"
+        )
         for part in _parts(notebook, profile, n_shards):
             jobs.append(_job(notebook, part, profile, overrides, before, place))
-    kept = [
-        job
-        for job in jobs
-        if (not only or job.notebook[:2] in only) and job.notebook[:2] >= first
-    ]
+    numbers = [notebook.stem[:2] for notebook in GRAPH]
+    chosen = set(only or numbers) & set(numbers[numbers.index(first or "00") :])
+    kept = [job for job in jobs if job.notebook[:2] in chosen]
     if not kept:
         raise ConfigError(
             f"There is no notebook to run: --only {','.join(only) or 'none'} and --from"
@@ -250,7 +256,7 @@ def _job(
     place: tuple[Path, Tree],
 ) -> Job:
     source, tree = place
-    path = source / f"{notebook.stem}.ipynb"
+    path = notebook_path(notebook.stem, source)
     if not path.is_file():
         raise RunError(f"{path} is missing: restore the notebook.")
     parameters: dict[str, Any] = {

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import nbformat
 
+from minddiff_utils.core.config import notebook_path
 from minddiff_utils.core.errors import RunError, system_words
 from minddiff_utils.core.locks import alone, sweep
 from minddiff_utils.core.run import Tree
@@ -90,11 +91,11 @@ def _play(job: Job, tree: Tree, source: Path, journal: Path) -> str:
     try:
         with settled(), environment(variables):
             papermill.execute_notebook(
-                _unformatted(source / f"{job.notebook}.ipynb"),
+                _unformatted(notebook_path(job.notebook, source)),
                 _unformatted(tree.notebooks / f"{job.name}.ipynb"),
                 parameters=dict(job.parameters),
                 kernel_name="python3",
-                cwd=source,
+                cwd=notebook_path(job.notebook, source).parent,
                 progress_bar=False,
                 kernel_manager_class=warm_kernels.WarmKernelManager,
                 # no start-up hints, nor the interrupt that ends each kernel
@@ -119,7 +120,7 @@ def _unformatted(path: Path) -> str:
 
 
 def _describe(job: Job, tree: Tree, source: Path, error: Any) -> str:
-    cells = nbformat.read(source / f"{job.notebook}.ipynb", as_version=4).cells
+    cells = nbformat.read(notebook_path(job.notebook, source), as_version=4).cells
     tagged = [
         i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])
     ]

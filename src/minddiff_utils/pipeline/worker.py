@@ -19,6 +19,7 @@ from typing import Any
 
 from minddiff_utils import __version__
 from minddiff_utils.core import provenance
+from minddiff_utils.core.config import notebook_path
 from minddiff_utils.core.errors import MindDiffError
 from minddiff_utils.core.locks import locked
 from minddiff_utils.core.run import Tree
@@ -125,7 +126,7 @@ def _difference(order: Mapping[str, Any], job: Job, tree: Tree, source: Path) ->
             f"has version {here[0]} of this package with code {here[1]}, but the run"
             f" was started with {there[0]} and code {there[1]}: install the same there"
         )
-    notebook = source / f"{job.notebook}.ipynb"
+    notebook = notebook_path(job.notebook, source)
     for path in (tree.root / "data" / tree.profile_name, notebook):
         if not path.exists():
             return f"does not see {path}: all machines must share the file system"

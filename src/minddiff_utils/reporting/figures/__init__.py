@@ -5,7 +5,7 @@ model or a file, or touches pyplot's global state. Each figure says what it show
 which unit, over how many units and with which interval, and carries the profile's
 label. Place in the flow: layer 9, below `cortex` and `report`; modules follow the
 notebooks: `preparation` (01), `decoding` and `comparison` (02), `reconstruction` (03,
-04), `study` (04), `evaluation` and `ablation` (05), `overview`, `maps` and
+04), `study` (A3), `evaluation` and `ablation` (05), `overview`, `maps` and
 `failures` (06), all drawn on `canvas`.
 """
 

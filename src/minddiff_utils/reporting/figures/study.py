@@ -1,6 +1,6 @@
 """Figures of the study of stage 2: quality against cost, and who is no worse than whom.
 
-Drawing only. Place in the flow: called by notebook 04.
+Drawing only. Place in the flow: called by appendix notebook A3.
 """
 
 from collections.abc import Mapping

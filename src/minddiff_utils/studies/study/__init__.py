@@ -6,7 +6,7 @@ The confirmation runs every arm, with the settings of the profile, on test image
 holds ours against Algorithm 1 by margins that the profile states. Work is
 kept arm by arm, so that a study that was cut off goes on where it was. Not here: the
 engines (`alignment`, `guidance`) and single scores (`metrics`). Place in the flow:
-layer 9, command `minddiff study`; notebook 04 draws what it found.
+layer 9, command `minddiff study`; appendix notebook A3 shows what it found.
 
 `arms` says what is compared, `images` makes and keeps it, `scores` measures it; here
 all of them are run, subject by subject.
@@ -62,8 +62,9 @@ __all__ = [
     "ENDPOINTS",
     "SHOWN",
     "Arm",
-    "Found",
     "Part",
+    "StudyResult",
+    "conclusions",
     "confirm",
     "confirmation_arms",
     "cost_table",
@@ -211,7 +212,7 @@ def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Found:
+class StudyResult:
     """What the last study of a profile found.
 
     Attributes
@@ -231,7 +232,7 @@ class Found:
     confidence: float
 
 
-def read(run: Run) -> Found | None:
+def read(run: Run) -> StudyResult | None:
     """Return the confirmation of the run's profile, None where it has not been run.
 
     Raises
@@ -245,13 +246,45 @@ def read(run: Run) -> Found | None:
     scores = store.read_table(folder / "scores.csv")
     scores["subject"] = scores["subject"].astype(str)
     pilot = folder / "pilot.csv"
-    return Found(
+    return StudyResult(
         pilot=store.read_table(pilot) if pilot.is_file() else None,
         points=pareto_table(scores, resampling(run)),
         costs=store.read_table(folder / "costs.csv"),
         verdicts=store.read_table(folder / "verdicts.csv"),
         confidence=run.profile.evaluation.confidence,
     )
+
+
+def conclusions(result: StudyResult) -> list[str]:
+    """Return what the confirmation shows over all subjects, a sentence per line.
+
+    First each engine of ours against each form of Algorithm 1, endpoint by endpoint and
+    with its share of the evaluations; then the arm with the best mean of each endpoint,
+    among those that see the decoded features of the right brain.
+    """
+    whole = result.verdicts[result.verdicts["subject"] == "all"]
+    share = result.costs.set_index("method")["share"]
+    lines = []
+    for reference in ("paper", "paper_tuned"):
+        own = whole[whole["reference"] == reference]
+        for method, block in own.groupby("method", sort=False):
+            verdicts = block.groupby("verdict", sort=False)["metric"].agg(", ".join)
+            told = "; ".join(f"{verdict}: {on}" for verdict, on in verdicts.items())
+            name = str(method)
+            cost, engine = float(share[name] / share[reference]), SHOWN.get(name, name)
+            lines.append(
+                f"{engine} against {SHOWN[reference]}, at {cost:.1%} of its U-Net"
+                f" evaluations: {told}."
+            )
+    points = result.points[result.points["method"].isin(SHOWN)]
+    for metric, block in points.groupby("metric", sort=False):
+        values = block.set_index("method")["value"]
+        best = str(values.idxmax() if ENDPOINTS[str(metric)] else values.idxmin())
+        lines.append(
+            f"Best mean of {metric}: {SHOWN[best]} ({values[best]:.3f});"
+            f" stage 1 alone {values['none']:.3f}."
+        )
+    return lines
 
 
 def _settings(run: Run, part: Part) -> str:
