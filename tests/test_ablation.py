@@ -12,7 +12,7 @@ from minddiff_utils.core.conditions import (
     factorial,
     layers_name,
 )
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.generation import ablation

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core import rng
-from minddiff_utils.core.config import load_profile, project_root
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation import critic, diffusion, reconstruction
 from minddiff_utils.generation.alignment import (
     AlignmentResult,

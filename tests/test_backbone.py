@@ -26,9 +26,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from minddiff_utils import models as package
-from minddiff_utils.core.config import ModelConfig, Profile, load_profile, project_root
+from minddiff_utils.core.config import ModelConfig, Profile
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.models import (
     PINNED,
     Backbone,

@@ -5,14 +5,14 @@ import ast
 import nbformat
 import pytest
 
-from minddiff_utils.core import reach
-from minddiff_utils.core.config import notebook_path
+from minddiff_utils.core import syntax
+from minddiff_utils.core.places import notebook_path
 from minddiff_utils.pipeline.graph import GRAPH
 
 
 def _written(statement: ast.stmt) -> set[str]:
     """Return the names that a statement binds, and those whose content it changes."""
-    found = reach._bound_by(statement)
+    found = syntax.bound_by(statement)
     for node in ast.walk(statement):
         if isinstance(node, (ast.Attribute, ast.Subscript)):
             inner: ast.expr = node
@@ -25,7 +25,7 @@ def _written(statement: ast.stmt) -> set[str]:
 
 def _read_first(statement: ast.stmt) -> set[str]:
     """Return the names that a statement reads from what was there before it."""
-    reads = {head for head, *_ in reach.names_of(statement).chains}
+    reads = {head for head, *_ in syntax.names_of(statement).chains}
     if isinstance(statement, ast.AugAssign):
         return reads | _written(statement)
     if isinstance(statement, (ast.For, ast.If, ast.With)):

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minddiff_utils.core.areas import AREAS, HVC
 from minddiff_utils.core.conditions import CONTRASTS
-from minddiff_utils.core.config import AREAS, HVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.core.rng import stream

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from minddiff_utils.core.config import AREAS, HVC
+from minddiff_utils.core.areas import AREAS, HVC
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation.claims import (
     CLAIMS,

@@ -9,8 +9,8 @@ import nbformat
 import psutil
 import pytest
 
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, RunError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, records, runner, worker
 from minddiff_utils.pipeline.cluster import Queue, dask_workers, read_queue

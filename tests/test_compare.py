@@ -17,8 +17,10 @@ from PIL import Image
 
 from minddiff_utils import __version__
 from minddiff_utils.core import store
-from minddiff_utils.core.config import Profile, load_profile, project_root
+from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import start
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.reporting import reference

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.decoding import (
     DenseRidge,
     VoxelSelectedRidge,

@@ -12,7 +12,7 @@ import pytest
 import minddiff_utils
 from minddiff_utils.core import conditions, store
 from minddiff_utils.core.conditions import TABLE, Condition
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import start
 from minddiff_utils.evaluation import baselines, compare_methods, floor_table
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods

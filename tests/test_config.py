@@ -5,18 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from minddiff_utils.core import config
-from minddiff_utils.core.config import (
-    AREAS,
-    HVC,
-    LVC,
-    READS,
-    Origin,
-    ProfileView,
-    load_profile,
-    parse_yaml,
-)
+from minddiff_utils.core import profile_files
+from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.config import Origin
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.profile_files import load_profile, parse_yaml
+from minddiff_utils.core.profile_parts import READS, ProfileView
 from minddiff_utils.pipeline.cli import main
 
 
@@ -102,10 +96,12 @@ def test_a_wrong_override_is_told_what_is_allowed_and_that_it_is_the_fault(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root whose one profile `demo` is free to be spoilt."""
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(profile_files, "project_root", lambda: tmp_path)
     made = tmp_path / "notebooks" / "profiles"
     made.mkdir(parents=True)
-    shipped = Path(config.__file__).parents[3] / "notebooks" / "profiles" / "demo.yaml"
+    shipped = (
+        Path(profile_files.__file__).parents[3] / "notebooks" / "profiles" / "demo.yaml"
+    )
     (made / "demo.yaml").write_bytes(shipped.read_bytes())
     return made
 
@@ -357,6 +353,6 @@ def test_what_is_no_number_of_python_sets_no_number(
 def test_a_package_apart_from_its_repository_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(profile_files, "project_root", lambda: tmp_path)
     with pytest.raises(ConfigError, match="pip install -e"):
         load_profile("demo")

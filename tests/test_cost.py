@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from minddiff_utils.core.config import Profile, load_profile, project_root
+from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation.alignment import (
     AlignmentResult,
     AlignmentSettings,

@@ -9,8 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from minddiff_utils.core.config import load_profile, project_root
 from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.models import check_digests, load_backbone, load_judge
 
 MODELS = project_root() / "data" / "models"

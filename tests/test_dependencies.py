@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from minddiff_utils.core.config import project_root
+from minddiff_utils.core.places import project_root
 
 ROOT = project_root()
 #: What the package imports for one command only: such a lock holds what a run lacks.

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import minddiff_utils
-from minddiff_utils.core.config import project_root
+from minddiff_utils.core.places import project_root
 from minddiff_utils.evaluation.claims import CANNOT, FAILS, HOLDS
 from minddiff_utils.pipeline.cli import _parser
 from minddiff_utils.pipeline.graph import GRAPH

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from minddiff_utils.core.config import load_profile, read_environment
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.places import read_environment
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.cli import _COMMANDS, main
 from minddiff_utils.pipeline.graph import make_plan

@@ -18,7 +18,7 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from minddiff_utils.core.config import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.signature import WATERMARK, sign
 from minddiff_utils.reporting import figures

@@ -28,9 +28,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from minddiff_utils.core import config, store
-from minddiff_utils.core.config import load_profile, project_root
+from minddiff_utils.core import profile_files, store
 from minddiff_utils.core.errors import MindDiffError
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
@@ -152,10 +153,15 @@ def check_apart(found: Mapping[int, str]) -> None:
 @pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the file of a profile in a root of its own."""
-    monkeypatch.setattr(config, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(profile_files, "project_root", lambda: tmp_path)
     folder = tmp_path / "notebooks" / "profiles"
     folder.mkdir(parents=True)
-    shipped = Path(config.__file__).parents[3] / "notebooks" / "profiles" / "smoke.yaml"
+    shipped = (
+        Path(profile_files.__file__).parents[3]
+        / "notebooks"
+        / "profiles"
+        / "smoke.yaml"
+    )
     (folder / "smoke.yaml").write_bytes(shipped.read_bytes())
     return folder / "smoke.yaml"
 
@@ -183,7 +189,9 @@ def test_text_put_together_of_yaml_s_pieces_is_read_or_refused(profile: Path) ->
     for case in range(N_CASES):
         rng = random.Random(case)
         text = "".join(rng.choices(PIECES, k=rng.randrange(1, 30)))
-        found[case] = outcome(lambda _, t=text: config.parse_yaml(t, "It"), profile)
+        found[case] = outcome(
+            lambda _, t=text: profile_files.parse_yaml(t, "It"), profile
+        )
     assert wrong(found, "read", "said") == {}
     assert set(found.values()) == {"read", "said"}
 

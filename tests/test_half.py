@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import ModelConfig, load_profile
+from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run

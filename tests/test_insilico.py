@@ -31,15 +31,10 @@ from scipy.io import loadmat
 from scipy.ndimage import binary_dilation
 from sklearn.linear_model import RidgeCV
 
-from minddiff_utils.core.config import (
-    AREAS,
-    HVC,
-    LVC,
-    DataConfig,
-    SimulationConfig,
-    project_root,
-)
+from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.config import DataConfig, SimulationConfig
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.places import project_root
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import (
     efficientnet_lite,

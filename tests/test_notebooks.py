@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minddiff_utils.core.config import notebook_path, project_root
+from minddiff_utils.core.places import notebook_path, project_root
 from minddiff_utils.pipeline.graph import GRAPH, read_parameters
 
 FOLDER = project_root() / "notebooks"

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from scipy.io import loadmat, savemat
 
-from minddiff_utils.core.config import AREAS, DataConfig
+from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets.nsd.reader import (
     NsdTree,

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from minddiff_utils.core.config import AREAS, DataConfig, SimulationConfig
+from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.config import DataConfig, SimulationConfig
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import image_features, nsd_writer

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minddiff_utils.core.config import AREAS, DataConfig, load_profile
+from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.datasets.nsd.areas import assign_areas
 from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1

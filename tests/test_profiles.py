@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from minddiff_utils.core.conditions import compared_words
-from minddiff_utils.core.config import load_profile, project_root
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.studies.storage import n_reconstructed
 
 FOLDER = project_root() / "notebooks" / "profiles"

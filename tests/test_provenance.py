@@ -10,7 +10,8 @@ import nbformat
 import pytest
 
 from minddiff_utils.core import provenance, reach
-from minddiff_utils.core.config import load_profile, notebook_path
+from minddiff_utils.core.places import notebook_path
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.reach import Package
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph
@@ -103,7 +104,7 @@ def test_a_word_makes_stale_what_reaches_it_and_nothing_else(
 def test_the_face_of_the_package_leads_to_the_code_behind_it(package: Package) -> None:
     names = package.reached("from minddiff_utils import start\nstart('smoke')").names
     assert names["minddiff_utils.core.run"] > {"start", "Run", "Tree", "fix_threads"}
-    assert "load_profile" in names["minddiff_utils.core.config"]
+    assert "load_profile" in names["minddiff_utils.core.profile_files"]
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

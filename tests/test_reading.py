@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 from torch import zeros
 
-from minddiff_utils.core import config, images, store
+from minddiff_utils.core import images, places, store
 from minddiff_utils.core.errors import MindDiffError, read_trouble
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -119,7 +119,7 @@ def write_others(root: Path, run: Run) -> dict[str, tuple[Path, Read]]:
     save_file({"a": zeros(3)}, numbers)
     rates = root / "rates.json"
     rates.write_bytes(
-        (config.project_root() / "data/cost/cpu_float32.json").read_bytes()
+        (places.project_root() / "data/cost/cpu_float32.json").read_bytes()
     )
     truth = root / "nsd" / "truth" / "subj01.npz"
     truth.parent.mkdir(exist_ok=True)

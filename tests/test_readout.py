@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import DecodingConfig, load_profile
+from minddiff_utils.core.config import DecodingConfig
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.decoding import Accuracy, DenseRidge, VoxelSelectedRidge, readout

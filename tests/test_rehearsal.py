@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError, RunError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.datasets.survey import survey

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.evaluation.claims import COLUMNS
 from minddiff_utils.reporting.report import (
     FigureItem,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.alignment import Keeper

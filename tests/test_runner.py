@@ -8,8 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from minddiff_utils.core.config import load_profile, notebook_path
 from minddiff_utils.core.errors import ConfigError, RunError
+from minddiff_utils.core.places import notebook_path
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, records, runner
 

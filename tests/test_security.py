@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import nbformat
 import pytest
 
-from minddiff_utils.core.config import project_root
+from minddiff_utils.core.places import project_root
 from minddiff_utils.models import PINNED
 
 ROOT = project_root()

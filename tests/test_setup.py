@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from minddiff_utils.core import entry
-from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.places import project_root
 
 #: Stands in for Python: makes environments that hold itself, and writes down what
 #: it is told. `python -m pip` fails as long as a file `no pip` lies beside the clone.

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.evaluation.claims import CLAIMS, COLUMNS
 from minddiff_utils.pipeline.graph import GRAPH, make_plan

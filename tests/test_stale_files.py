@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minddiff_utils.core import provenance
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.fetch.files import wanted
 from minddiff_utils.pipeline import graph, records

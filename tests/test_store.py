@@ -15,9 +15,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from minddiff_utils.core import locks, provenance, store
-from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import ConfigError, StoreError
 from minddiff_utils.core.locks import alone, locked, sweep
+from minddiff_utils.core.places import project_root
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.core.signature import WATERMARK
 from tests import faults

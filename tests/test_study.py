@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.images import to_torch, to_uint8
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import AREAS
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start

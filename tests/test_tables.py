@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 
 from minddiff_utils.core.conditions import factorial
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation.summaries import summarise

@@ -14,8 +14,8 @@ import nbformat
 import psutil
 import pytest
 
-from minddiff_utils.core.config import load_profile
 from minddiff_utils.core.errors import RunError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, runner, warm_kernels
 

@@ -9,7 +9,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from minddiff_utils.core.config import Profile, load_profile, project_root
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation import ablation, reconstruction, rivals
 from minddiff_utils.generation.diffusion import make_schedule
 from minddiff_utils.models import Backbone, tiny_backbone

@@ -32,7 +32,7 @@ import open_clip.model as open_clip_model  # noqa: E402
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from minddiff_utils.core.config import project_root  # noqa: E402
+from minddiff_utils.core.places import project_root  # noqa: E402
 from minddiff_utils.insilico import scenes  # noqa: E402
 from minddiff_utils.insilico.backgrounds import BACKGROUNDS  # noqa: E402
 

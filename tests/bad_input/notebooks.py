@@ -1,6 +1,6 @@
 """What a notebook's file may have wrong; `test_runner` tries the parameters cell."""
 
-from minddiff_utils.core.config import load_profile
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.graph import make_plan
 

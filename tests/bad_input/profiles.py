@@ -2,7 +2,7 @@
 
 import pytest
 
-from minddiff_utils.core import config
+from minddiff_utils.core import profile_files
 
 from .case import Case
 from .world import (
@@ -22,8 +22,8 @@ PATH = "notebooks/profiles/smoke.yaml"
 
 def load(world: World) -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "project_root", lambda: world.root)
-        return config.load_profile("smoke")
+        patch.setattr(profile_files, "project_root", lambda: world.root)
+        return profile_files.load_profile("smoke")
 
 
 def _case(found: str, remedy: str, damage: Damage, names: str = "") -> Case:

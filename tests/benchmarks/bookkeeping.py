@@ -137,7 +137,8 @@ def seconds_of_records(folder: Path) -> float:
 
 def measure(profile_name: str, subjects: list[int], folder: Path) -> dict[str, Any]:
     """Run all notebooks in `folder`; return seconds by notebook, and the share."""
-    from minddiff_utils.core.config import load_profile, project_root
+    from minddiff_utils.core.places import project_root
+    from minddiff_utils.core.profile_files import load_profile
     from minddiff_utils.core.run import Tree
     from minddiff_utils.pipeline.graph import make_plan
 

@@ -36,8 +36,9 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from minddiff_utils.core.config import Profile, load_profile
+from minddiff_utils.core.config import Profile
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation.alignment import Keeper, Latent, align, preset, surrogate
 from minddiff_utils.generation.critic import StructuralTarget
 from minddiff_utils.generation.diffusion import (

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import ConfigError, MindDiffError
+from minddiff_utils.core.places import project_root
 
 __all__ = ["check_extra", "check_place", "guarded", "say", "without_switches"]
 

@@ -21,6 +21,7 @@ __all__ = [
     "check_exists",
     "check_finite",
     "check_shape",
+    "in_a_line",
     "read_trouble",
     "system_words",
     "writing",
@@ -201,3 +202,9 @@ def _dangling(path: Path) -> str:
     target = str(path.readlink())
     annex = "get it (`git annex get`)" if ".git/annex" in target else "mend the link"
     return f"is a link to nothing ({target}): {annex}, or mount the disk it points to"
+
+
+def in_a_line(text: str, most: int = 200) -> str:
+    """Return what a user gave so that it fits into a sentence: no line break, short."""
+    shown = text if text.isprintable() else ascii(text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"

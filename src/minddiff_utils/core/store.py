@@ -24,9 +24,9 @@ import pandas as pd
 from PIL import Image
 
 from minddiff_utils.core import provenance, table_text
-from minddiff_utils.core.config import read_environment
 from minddiff_utils.core.errors import StoreError, read_trouble, writing
 from minddiff_utils.core.locks import unfinished
+from minddiff_utils.core.places import read_environment
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks
 from minddiff_utils.core.signature import sign

@@ -140,7 +140,10 @@ _MODELS = (load_backbone, rng.torch_stream)
 #: Hand on what a recipe states by its value, and keep the files.
 _CARRIES = tuple(
     f"minddiff_utils.core.{name}"
-    for name in ("config", "errors", "locks", "provenance", "reach", "run", "store")
+    for name in (
+        *("config", "errors", "locks", "places", "profile_files", "profile_parts"),
+        *("provenance", "reach", "run", "signature", "store", "syntax"),
+    )
 )
 
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import DataError, check_exists
+from minddiff_utils.core.places import project_root
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rng import stream
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.config import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_exists, check_shape
 from minddiff_utils.core.reading import reading
 from minddiff_utils.insilico.folder import PARTS, TRUTH, written

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from minddiff_utils.core.config import project_root
 from minddiff_utils.core.errors import DataError, check_exists
+from minddiff_utils.core.places import project_root
 from minddiff_utils.core.rng import derive_seed, stream
 from minddiff_utils.insilico.backgrounds import BACKGROUNDS, paint_background
 

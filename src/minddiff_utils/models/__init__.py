@@ -15,8 +15,9 @@ where the real ones come from; `demo`, `sd14` and `tiny` are the three kinds of 
 from dataclasses import replace
 from pathlib import Path
 
-from minddiff_utils.core.config import ModelConfig, project_root
+from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import check_choice
+from minddiff_utils.core.places import project_root
 from minddiff_utils.models.core import Backbone
 from minddiff_utils.models.demo import load_demo
 from minddiff_utils.models.eye import PLAIN, Judge, load_eye

@@ -20,8 +20,8 @@ from typing import Any
 import dask
 import distributed
 
-from minddiff_utils.core.config import parse_yaml
 from minddiff_utils.core.errors import ConfigError, RunError, check_choice
+from minddiff_utils.core.profile_files import parse_yaml
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.surroundings import interrupts_held, settled, visible_gpus
 from minddiff_utils.pipeline.graph import Job, Plan

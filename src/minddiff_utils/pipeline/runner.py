@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import nbformat
 
-from minddiff_utils.core.config import notebook_path
 from minddiff_utils.core.errors import RunError, system_words
 from minddiff_utils.core.locks import alone, sweep
+from minddiff_utils.core.places import notebook_path
 from minddiff_utils.core.run import Tree
 from minddiff_utils.core.surroundings import (
     ended_if_cut_off,

@@ -19,9 +19,9 @@ from typing import Any
 
 from minddiff_utils import __version__
 from minddiff_utils.core import provenance
-from minddiff_utils.core.config import notebook_path
 from minddiff_utils.core.errors import MindDiffError
 from minddiff_utils.core.locks import locked
+from minddiff_utils.core.places import notebook_path
 from minddiff_utils.core.run import Tree
 from minddiff_utils.core.surroundings import own_variables
 from minddiff_utils.pipeline.graph import Job, Plan

@@ -6,7 +6,7 @@ together for one subject, `leak_check` makes sure that the test set stays unseen
 `repeats` reads single trials to look at.
 """
 
-from minddiff_utils.core.config import AREAS
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.datasets.leaks import check_leaks
 from minddiff_utils.preprocessing.leak_check import find_leaks
 from minddiff_utils.preprocessing.responses import (

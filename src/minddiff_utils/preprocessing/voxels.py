@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.config import AREAS, LVC
+from minddiff_utils.core.areas import AREAS, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES, assign_areas
 from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1

@@ -17,13 +17,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from minddiff_utils.core.config import Profile, Stage2Config, project_root
+from minddiff_utils.core.config import Profile, Stage2Config
 from minddiff_utils.core.errors import (
     ConfigError,
     DataError,
     check_choice,
     check_exists,
 )
+from minddiff_utils.core.places import project_root
 from minddiff_utils.core.reading import reading
 from minddiff_utils.generation.alignment import AlignmentSettings, surrogate
 from minddiff_utils.generation.diffusion import Memory, Schedule, make_schedule

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from minddiff_utils.core.config import read_environment
 from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.places import read_environment
 
 __all__ = [
     "State",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.config import AREAS
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import check_shape
 
 __all__ = ["AREA_LABELS", "NO_AREA", "ROI_NAMES", "assign_areas"]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.config import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd.facts import FACTS, SEEN, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import N_SHARED, N_TRIALS, check_trials

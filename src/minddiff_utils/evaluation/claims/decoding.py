@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.config import HVC, LVC
+from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation.claims.evidence import (
     ALPHA,

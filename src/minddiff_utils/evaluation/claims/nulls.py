@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.core.config import HVC
+from minddiff_utils.core.areas import HVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.evaluation.claims.decoding import K_PAPER, lowest_layer

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minddiff_utils.core.config import read_environment
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.places import read_environment
 from minddiff_utils.generation.alignment.engine import anchor, make_engine, surrogate
 from minddiff_utils.generation.alignment.progress import Progress
 from minddiff_utils.generation.alignment.settings import (

@@ -19,7 +19,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minddiff_utils.core.config import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 
 __all__ = [

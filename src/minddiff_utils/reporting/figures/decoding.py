@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from minddiff_utils.core.config import LVC
+from minddiff_utils.core.areas import LVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures.canvas import (
     GRAY,

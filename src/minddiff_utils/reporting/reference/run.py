@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.core.config import READS, Profile
+from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.core.profile_parts import READS
 from minddiff_utils.core.reading import reading
 
 __all__ = ["read_manifest"]

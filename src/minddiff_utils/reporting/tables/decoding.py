@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.config import AREAS
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures.canvas import check_table, feature_order
 from minddiff_utils.reporting.tables.rows import INTERVAL, blank, records

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
-from minddiff_utils.core.config import AREAS, Profile
+from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.config import Profile
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.surroundings import (

@@ -16,8 +16,9 @@ from typing import Any
 import psutil
 import torch
 
-from minddiff_utils.core.config import Profile, load_profile
+from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, RunError
+from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.nsd.facts import FACTS
 from minddiff_utils.studies.rehearsal.enlarge import Size
