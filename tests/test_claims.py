@@ -16,8 +16,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import claims
-from minddiff_utils.evaluation.claims import CLAIMS, Evidence, Outcome
-from minddiff_utils.evaluation.claims import decoding as decoding_rules
+from minddiff_utils.evaluation.claims import CLAIMS, Evidence, Outcome, decoding_rules
 from minddiff_utils.evaluation.claims import nulls as null_makers
 from minddiff_utils.evaluation.summaries import paired_table, summarise
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from minddiff_utils import evaluation, features
+from minddiff_utils import features
 from minddiff_utils.core import store
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, fix_threads, start
-from minddiff_utils.evaluation import scoring
+from minddiff_utils.evaluation import subject_scores
 from minddiff_utils.evaluation.metrics import architectures, networks
 from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS
 from minddiff_utils.generation import ablation, reconstruction, rivals
@@ -229,9 +229,9 @@ def test_the_scoring_of_notebook_05_looks_on_the_models_device(
     backbone: Backbone,
 ) -> None:
     images = photographs()
-    assert evaluation.embed_with(backbone, 2)(images).shape == (2, 512)
-    assert evaluation.embed_with(real_judge(), 2)(images).shape == (2, 1024)
-    assert scoring._round_trip(backbone, 2)(images).shape == images.shape
+    assert subject_scores.embed_with(backbone, 2)(images).shape == (2, 512)
+    assert subject_scores.embed_with(real_judge(), 2)(images).shape == (2, 1024)
+    assert subject_scores._round_trip(backbone, 2)(images).shape == images.shape
 
 
 def test_the_networks_of_the_metrics_look_on_the_models_device(
@@ -271,7 +271,7 @@ def test_what_looks_at_the_images_goes_to_the_profile_s_device(
 
     on_gpu = start("smoke", subject=1, overrides={"models.device": "cuda"})
     for module, look in (
-        (scoring, lambda: scoring.load_models(on_gpu)),
+        (subject_scores, lambda: subject_scores.load_models(on_gpu)),
         (study, lambda: study.run_subject(on_gpu, "confirmation", print)),
     ):
         monkeypatch.setattr(module, "load_backbone", lambda *_: None)

@@ -21,6 +21,8 @@ from minddiff_utils.core.conditions import CONTRASTS
 from minddiff_utils.core.errors import MindDiffError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.evaluation import claims, metrics, pictures, subject_scores
+from minddiff_utils.evaluation.completeness import Completeness
 from minddiff_utils.evaluation.metrics import METRICS, frechet_distance
 from minddiff_utils.models import Judge
 
@@ -77,10 +79,10 @@ class MirroredBackbone:
 
 BACKBONE: Any = MirroredBackbone()
 EYE: Any = Eye()
-MODELS = evaluation.Models(BACKBONE, Judge("made up", EYE))
+MODELS = subject_scores.Models(BACKBONE, Judge("made up", EYE))
 
 
-def _load(_: Run) -> evaluation.Models:
+def _load(_: Run) -> subject_scores.Models:
     return MODELS
 
 
@@ -153,7 +155,7 @@ def _sentence(error: pytest.ExceptionInfo[MindDiffError]) -> str:
 
 
 def test_stimuli_are_matched_by_image_number_not_by_row(run: Run) -> None:
-    stimuli = evaluation.read_stimuli(run, 1)
+    stimuli = pictures.read_stimuli(run, 1)
     assert stimuli.truth.nsd_id.tolist() == [81, 7, 5]
     np.testing.assert_array_equal(stimuli.truth.images, _seen(DECODED[:N]))
     np.testing.assert_array_equal(stimuli.retrieved, _seen(NEAREST[:N]))
@@ -174,7 +176,7 @@ def test_artefacts_that_do_not_belong_together_are_refused_in_one_sentence(
 ) -> None:
     store.write_arrays(run.tree.derived(1) / name, arrays, run=run)
     with pytest.raises(StoreError) as error:
-        evaluation.read_stimuli(run, 1)
+        pictures.read_stimuli(run, 1)
     assert "do not belong together" in _sentence(error)
 
 
@@ -200,7 +202,7 @@ def _values(table: pd.DataFrame, method: str, metric: str) -> npt.NDArray[Any]:
 def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
     run: Run,
 ) -> None:
-    scores, _ = evaluation.score_subject(run, 2, MODELS)
+    scores, _ = subject_scores.score_subject(run, 2, MODELS)
     seen, made = _seen(DECODED[:N]), _images(2, "stage2", n=N)
     correlations = [
         np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(made, seen, strict=True)
@@ -216,7 +218,7 @@ def test_scores_are_those_of_each_method_s_images_with_the_seen_ones(
 def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
     run: Run,
 ) -> None:
-    scores, _ = evaluation.score_subject(run, 1, MODELS)
+    scores, _ = subject_scores.score_subject(run, 1, MODELS)
     seen = _seen(DECODED[:N])
     # an autoencoder that loses nothing scores 1, to float64 rounding
     found = _values(scores.table, "autoencoder", "pcc")
@@ -232,7 +234,7 @@ def test_methods_made_on_the_spot_are_retrieval_mean_and_round_trip(
 def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
     run: Run,
 ) -> None:
-    scores, _ = evaluation.score_subject(run, 1, MODELS)
+    scores, _ = subject_scores.score_subject(run, 1, MODELS)
     made = {*GENERATED, "retrieval", "random_train", "mean_image", "pixel_ridge"}
     made |= {"autoencoder"}
     assert set(scores.table["method"]) == made
@@ -240,7 +242,7 @@ def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
 
 
 def test_the_judge_sees_all_test_images_in_batches(run: Run) -> None:
-    _, reference = evaluation.score_subject(run, 1, MODELS)
+    _, reference = subject_scores.score_subject(run, 1, MODELS)
     expected = _images("seen")[[1, 3, 5, 6]].mean(axis=(1, 2)) / 127.5
     # float32 means
     np.testing.assert_allclose(reference["fid_judge"], expected, rtol=1e-5)
@@ -252,7 +254,7 @@ def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
     table, frechet = evaluation.score_subjects(run, (1, 2), load=_load)
     assert set(table["subject"].astype(str)) == {"1", "2"}
     assert set(frechet["subject"]) == {"1", "2", "all"}
-    scores, reference = evaluation.score_subject(run, 2, MODELS)
+    scores, reference = subject_scores.score_subject(run, 2, MODELS)
     row = frechet[(frechet["subject"] == "2") & (frechet["method"] == "stage1")]
     expected = frechet_distance(scores.embeddings["stage1"], reference["fid_judge"])
     assert row["value"].item() == expected
@@ -267,7 +269,7 @@ def test_subjects_scored_at_once_have_the_scores_of_one_process(
     overrides = {**SMALL, "models.backbone": "tiny"}
     tiny = start("smoke", overrides=overrides)
     together = evaluation.score_subjects(tiny, (1, 2))
-    alone = evaluation.score_subjects(tiny, (1, 2), load=evaluation.load_models)
+    alone = evaluation.score_subjects(tiny, (1, 2), load=subject_scores.load_models)
     for first, second in zip(together, alone, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)
 
@@ -290,14 +292,14 @@ def test_images_of_a_run_of_another_size_are_refused_in_one_sentence(
     run: Run, begin: Callable[..., Run], n: int
 ) -> None:
     with pytest.raises(StoreError) as error:
-        evaluation.score_subject(begin(data__n_reconstruct=n), 1, MODELS)
+        subject_scores.score_subject(begin(data__n_reconstruct=n), 1, MODELS)
     assert "stage1.csv tells of 3 images" in _sentence(error)
 
 
 def test_a_lost_image_is_refused(run: Run) -> None:
     (run.tree.stage_dir(1, "stage1") / "7.png").unlink()
     with pytest.raises(StoreError, match="holds 2 of 3 images"):
-        evaluation.score_subject(run, 1, MODELS)
+        subject_scores.score_subject(run, 1, MODELS)
 
 
 # --- intervals ----------------------------------------------------------------------
@@ -385,7 +387,7 @@ def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
             store.write_table(path, table, run=run)
     names = ("comparison", "paired", "contrasts", "scores")
     given = {name: pd.DataFrame({"id": [k]}) for k, name in enumerate(names)}
-    evidence = evaluation.make_evidence(run, given)
+    evidence = claims.collect_evidence(run, given)
     for name, table in given.items():
         assert evidence.table(name) is table
     for name in ("accuracy", "k_selection", "weights"):
@@ -399,7 +401,7 @@ def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
     for subject in (1, 2):
         path = real.tree.derived(subject) / "responses.h5.manifest.json"
         path.write_text(path.read_text().replace('"in silico"', '"measured"'))
-    assert not evaluation.make_evidence(real, given).in_silico
+    assert not claims.collect_evidence(real, given).in_silico
 
 
 def test_costs_and_times_are_those_of_the_files(run: Run) -> None:
@@ -437,11 +439,11 @@ def test_floors_are_the_rows_that_know_nothing_and_the_category_s_expectation() 
 
 def test_every_score_comes_with_its_definition() -> None:
     table = pd.DataFrame({"metric": ["pcc", "ssim_2d"], "value": [0.1, 0.2]})
-    settings = evaluation.with_settings(table)["settings"]
+    settings = metrics.with_settings(table)["settings"]
     assert settings.tolist() == [METRICS[m].settings for m in ("pcc", "ssim_2d")]
     assert settings.str.len().min() > 0
     no_metric = pd.DataFrame({"claim": ["C1"]})
-    assert evaluation.with_settings(no_metric) is no_metric
+    assert metrics.with_settings(no_metric) is no_metric
 
 
 def test_the_category_s_expectation_follows_the_captions(run: Run) -> None:
@@ -466,9 +468,9 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
 ) -> None:
     for subject in (1, 2):
         _finish(run, subject)
-    assert evaluation.take_stock(run).complete == (1, 2)
+    assert evaluation.check_completeness(run).complete == (1, 2)
     store.discard(run.tree.derived(2) / "stage2.csv")
-    stock = evaluation.take_stock(run)
+    stock = evaluation.check_completeness(run)
     assert stock.complete == (1,)
     state = stock.table().set_index("subject")["state"]
     assert state["1"] == "complete"
@@ -483,12 +485,12 @@ def test_the_stock_tells_how_many_images_of_how_many_were_reconstructed(
 ) -> None:
     for subject in (1, 2):
         _finish(run, subject)
-    stock = evaluation.take_stock(run)
+    stock = evaluation.check_completeness(run)
     table = stock.table().set_index("subject")
     assert table["n_reconstructed"].tolist() == [N, N]
     assert table["n_test"].tolist() == [len(DECODED)] * 2
     assert stock.image_words() == f"{N} of {len(DECODED)} test images"
-    other = evaluation.Stock({1: (982, 1000), 4: (907, 907)}, {3: "why"})
+    other = Completeness({1: (982, 1000), 4: (907, 907)}, {3: "why"})
     assert other.image_words() == (
         "subject 1: 982 of 1000, subject 4: 907 of 907 test images"
     )
@@ -499,7 +501,7 @@ def test_a_run_without_a_finished_subject_is_refused_in_one_sentence(
     run: Run,
 ) -> None:
     with pytest.raises(StoreError) as error:
-        evaluation.take_stock(run)
+        evaluation.check_completeness(run)
     assert "accuracy.csv does not exist" in _sentence(error)
 
 

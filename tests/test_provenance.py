@@ -54,10 +54,10 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         ),
         *(
             (f"evaluation/claims/{part}.py", "Decide", "05 06")
-            for part in ("quality", "decoding")
+            for part in ("reconstruction_rules", "decoding_rules")
         ),
         ("evaluation/claims/nulls.py", "Return", "05 06"),
-        ("evaluation/claims/sanity.py", "Return", "05 06"),
+        ("evaluation/claims/sanity_checks.py", "Return", "05 06"),
         ("reporting/tables/comparison.py", "Return", "05 06"),
         # a figure: who draws it, and the report, which shows it
         ("reporting/figures/preparation.py", "def fig_roi_counts(", "01 06"),

@@ -642,7 +642,7 @@ def test_an_edit_of_the_guided_sampler_makes_stage_2_again_and_nothing_else(
     "name",
     [
         *("core/store.py", "core/run.py", "core/locks.py", "core/provenance.py"),
-        "evaluation/claims/quality.py",
+        "evaluation/claims/reconstruction_rules.py",
     ],
 )
 def test_words_outside_the_images_makers_make_no_batch_again(

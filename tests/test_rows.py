@@ -21,7 +21,8 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks, take
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.leaks import leak_report
-from minddiff_utils.evaluation import baselines, metrics, read_stimuli
+from minddiff_utils.evaluation import baselines, metrics
+from minddiff_utils.evaluation.pictures import read_stimuli
 from minddiff_utils.generation import rivals
 from minddiff_utils.models import tiny_backbone
 from minddiff_utils.preprocessing import prepare_stimuli

@@ -4,6 +4,7 @@ import numpy as np
 
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
+from minddiff_utils.evaluation import pictures
 from minddiff_utils.reporting import summary
 
 from .case import Act, Case
@@ -47,14 +48,14 @@ def reconstruct(world: World) -> None:
     world.play("03", last=5)
 
 
-def take_stock(world: World) -> object:
+def check_completeness(world: World) -> object:
     """Return the finished subjects, as notebook 05 begins."""
-    return evaluation.take_stock(world.start(None))
+    return evaluation.check_completeness(world.start(None))
 
 
 def see(world: World) -> object:
     """Read the images of notebook 05."""
-    return evaluation.read_stimuli(world.start(None), 1)
+    return pictures.read_stimuli(world.start(None), 1)
 
 
 def show(world: World) -> object:
@@ -118,7 +119,7 @@ CASES = {
     "a figure with a flipped bit": _changed(
         report, f"{FIGURES}/gallery.png", a_flipped_bit
     ),
-    "a table with a flipped bit": _changed(take_stock, STAGE1, a_flipped_bit),
+    "a table with a flipped bit": _changed(check_completeness, STAGE1, a_flipped_bit),
     "a ledger edited by hand": _changed(CLAIMS, LEDGER, words("holds", "HOLDS")),
     "another image in its place": _changed(show, IMAGE, png((64, 64, 3))),
     # responses.h5 and stimuli.h5
@@ -185,22 +186,22 @@ CASES = {
     ),
     # what evaluation reads
     "stage 1's table gone": _case(
-        take_stock, STAGE1, gone, "does not exist", "run the notebook"
+        check_completeness, STAGE1, gone, "does not exist", "run the notebook"
     ),
-    "stage 1's table empty": _case(take_stock, STAGE1, holds(""), "is empty"),
-    "stage 1's table not UTF-8": _case(take_stock, STAGE1, holds(b"a\n\xff\n")),
+    "stage 1's table empty": _case(check_completeness, STAGE1, holds(""), "is empty"),
+    "stage 1's table not UTF-8": _case(check_completeness, STAGE1, holds(b"a\n\xff\n")),
     "stage 1's table without methods": _case(
-        take_stock, STAGE1, without("method"), "lacks the column method"
+        check_completeness, STAGE1, without("method"), "lacks the column method"
     ),
     "stage 1's table of other images": _case(
-        take_stock,
+        check_completeness,
         STAGE1,
         as_table(lambda t: t.assign(nsd_id=1)),
         "other ones",
         "run notebooks 03 and 04",
     ),
     "accuracy gone": _case(
-        take_stock,
+        check_completeness,
         f"{DERIVED}/accuracy.csv",
         gone,
         "does not exist",

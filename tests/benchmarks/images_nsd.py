@@ -165,18 +165,19 @@ def encode(root: Path) -> None:
 def score(root: Path) -> None:
     """Do what notebook 05 does with the images."""
     from minddiff_utils.core.rows import in_blocks
-    from minddiff_utils.evaluation import read_stimuli, scoring
+    from minddiff_utils.evaluation import subject_scores
     from minddiff_utils.evaluation.baselines import read_condition
     from minddiff_utils.evaluation.metrics import (
         ConditionImages,
-        conditions,
         score_methods,
+        scores,
     )
+    from minddiff_utils.evaluation.pictures import read_stimuli
 
     run = run_of(root)
     stimuli = read_stimuli(run, 1)
     backbone: Any = SimpleNamespace(at_once=_as_given)
-    made = scoring._made_here(run, 1, stimuli, backbone)
+    made = subject_scores._made_here(run, 1, stimuli, backbone)
     truth = stimuli.truth
 
     def compared() -> Iterator[ConditionImages]:
@@ -197,7 +198,7 @@ def score(root: Path) -> None:
 
         return embed
 
-    vars(conditions)["_PIXEL_SCORES"] = {"pcc": conditions._PIXEL_SCORES["pcc"]}
+    vars(scores)["_PIXEL_SCORES"] = {"pcc": scores._PIXEL_SCORES["pcc"]}
     embedders = {name: look(width) for name, width in WIDTHS.items()}
     score_methods(1, compared(), truth, embedders)
     embedders["clip_judge"](stimuli.test)

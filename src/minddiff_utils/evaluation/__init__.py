@@ -3,8 +3,10 @@
 Reads what notebooks 01 to 04 wrote for each subject and hands it to `metrics`,
 `summaries` and `claims`, which know nothing of files.
 
-`pictures` reads images, `stock` says which subjects are finished and gathers their
-tables, `scoring` scores every method, `evidence` is what the claims are decided on.
+`pictures` reads images, `completeness` says which subjects are finished,
+`subject_tables` gathers their tables, `subject_scores` scores every method,
+`summaries` has means and differences with intervals, `floors` what knowing nothing
+scores, `claims` the ledger.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for, as
 its networks take seconds.

@@ -1,30 +1,8 @@
-from .evidence import (
-    category_floor,
-    floor_table,
-    make_evidence,
-    with_settings,
-)
-from .pictures import (
-    Stimuli,
-    gallery,
-    read_stimuli,
-    subject_galleries,
-    wanted_ids,
-)
-from .scoring import (
-    Models,
-    embed_with,
-    load_models,
-    score_subject,
-    score_subjects,
-)
-from .stock import (
-    Stock,
-    gather,
-    gather_costs,
-    notebook_seconds,
-    take_stock,
-)
+from .completeness import check_completeness
+from .floors import category_floor, floor_table
+from .pictures import gallery, subject_galleries
+from .subject_scores import score_subjects
+from .subject_tables import gather, gather_costs, notebook_seconds
 from .summaries import (
     compare_methods,
     contrast_table,
@@ -33,27 +11,17 @@ from .summaries import (
 )
 
 __all__ = [
-    "Models",
-    "Stimuli",
-    "Stock",
     "category_floor",
+    "check_completeness",
     "compare_methods",
     "contrast_table",
-    "embed_with",
     "floor_table",
     "gallery",
     "gather",
     "gather_costs",
-    "load_models",
-    "make_evidence",
     "notebook_seconds",
     "paired_table",
-    "read_stimuli",
     "resampling",
-    "score_subject",
     "score_subjects",
     "subject_galleries",
-    "take_stock",
-    "wanted_ids",
-    "with_settings",
 ]

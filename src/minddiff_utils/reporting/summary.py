@@ -16,7 +16,7 @@ from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.run import Run
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.evaluation import gallery, take_stock
+from minddiff_utils.evaluation import check_completeness, gallery
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.reporting.cortex import CorticalData, flat_maps, inflated_maps
 from minddiff_utils.reporting.figures import FlatMap, InflatedMap, MethodPanels
@@ -444,8 +444,8 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
     StoreError
         A figure or table of the run is missing.
     """
-    profile, stock = run.profile, take_stock(run)
-    subjects = stock.complete
+    profile, completeness = run.profile, check_completeness(run)
+    subjects = completeness.complete
     lead = (
         "From responses of visual cortex three features of the seen image are decoded:"
         " c (semantics), z (detail) and Z_CLIP (structure). Stage 1 makes an image from"
@@ -455,7 +455,7 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
     facts = {
         "profile": f"{profile.name}, digest {profile.digest}",
         "subjects": ", ".join(map(str, subjects)),
-        "images per subject": stock.image_words(),
+        "images per subject": completeness.image_words(),
         "seed": str(profile.seed),
         "code": provenance.code_digest(),
     }

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.evaluation.claims import decoding, nulls, quality
+from minddiff_utils.evaluation.claims import (
+    decoding_rules,
+    nulls,
+    reconstruction_rules,
+)
 from minddiff_utils.evaluation.claims.evidence import (
     CANNOT,
     HOLDS,
@@ -15,7 +19,11 @@ from minddiff_utils.evaluation.claims.evidence import (
     Outcome,
     decide,
 )
-from minddiff_utils.evaluation.claims.quality import FACTORIAL, SINGLE_STEPS, Pair
+from minddiff_utils.evaluation.claims.reconstruction_rules import (
+    FACTORIAL,
+    SINGLE_STEPS,
+    Pair,
+)
 
 __all__ = [
     "CLAIMS",
@@ -66,7 +74,7 @@ def _methods(*pairs: Pair) -> tuple[str, ...]:
 
 
 def _ablations(evidence: Evidence) -> tuple[Pair, ...]:
-    return tuple(quality.ablation_pairs(evidence).values())
+    return tuple(reconstruction_rules.ablation_pairs(evidence).values())
 
 
 def _number(claim: str, name: str, metric: str, value: float, null: str) -> Claim:
@@ -79,7 +87,7 @@ def _number(claim: str, name: str, metric: str, value: float, null: str) -> Clai
         direction="the paper's number lies in our interval",
         null=null,
         profiles=_REAL,
-        evaluate=quality.paper_number(metric, value),
+        evaluate=reconstruction_rules.paper_number(metric, value),
         make_null=nulls.at_floor(metric),
         make_effect=nulls.number_effect(metric, value),
     )
@@ -107,7 +115,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="higher in semantics and in structure",
         null="equal scores: the systems' images exchanged at random",
         profiles=_DIRECTION,
-        evaluate=quality.other_systems,
+        evaluate=reconstruction_rules.other_systems,
         make_null=nulls.pair_null(lambda _: _TAKAGI),
         make_effect=nulls.pair_effect(lambda _: _TAKAGI),
     ),
@@ -120,7 +128,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="higher in structure, not lower in semantics by a tenth of the lead",
         null="stage 2 minus stage 1 is 0: the two exchanged at random",
         profiles=_DIRECTION,
-        evaluate=quality.stage2_gain,
+        evaluate=reconstruction_rules.stage2_gain,
         make_null=nulls.pair_null(lambda _: _GAIN),
         make_effect=nulls.gain_effect(lambda _: _GAIN),
     ),
@@ -133,7 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="lower without it, for each of the three",
         null="removing a feature changes its metric by 0: with and without exchanged",
         profiles=_DIRECTION,
-        evaluate=quality.each_feature,
+        evaluate=reconstruction_rules.each_feature,
         make_null=nulls.pair_null(_ablations),
         make_effect=nulls.pair_effect(_ablations),
     ),
@@ -146,7 +154,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="higher than the floor in every subject",
         null="a subject's scores equal the shuffled-pair floor",
         profiles=_DIRECTION,
-        evaluate=quality.every_subject,
+        evaluate=reconstruction_rules.every_subject,
         make_null=nulls.at_floor("clip_judge", "pcc"),
         make_effect=nulls.floor_effect("clip_judge", "pcc"),
     ),
@@ -161,7 +169,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="accuracy falls and information rises with k; 25 as good as the best",
         null="accuracy and information do not depend on k: k in random order",
         profiles=_DIRECTION,
-        evaluate=decoding.selection,
+        evaluate=decoding_rules.selection,
         make_null=nulls.shuffle_k,
         make_effect=nulls.plant_k,
     ),
@@ -176,7 +184,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="c above 1, z and the lowest CLIP layer below 1",
         null="weights do not depend on the area: areas' names permuted",
         profiles=_DIRECTION,
-        evaluate=decoding.interpretable,
+        evaluate=decoding_rules.interpretable,
         make_null=nulls.shuffle_areas,
         make_effect=nulls.plant_weights,
     ),
@@ -191,7 +199,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="higher than chance, and subjects in the same order",
         null="accuracy equals that of permuted test images; subjects in any order",
         profiles=_DIRECTION,
-        evaluate=decoding.decodable,
+        evaluate=decoding_rules.decodable,
         make_null=nulls.shuffle_decoding,
         make_effect=nulls.plant_decoding,
     ),
@@ -206,7 +214,7 @@ CLAIMS: tuple[Claim, ...] = (
         direction="without c lower in CLIP, without z lower in SSIM",
         null="the scores do not tell the two failures apart: the two exchanged",
         profiles=_DIRECTION,
-        evaluate=quality.failure_signatures,
+        evaluate=reconstruction_rules.failure_signatures,
         make_null=nulls.pair_null(lambda _: _SIGNATURES),
         make_effect=nulls.pair_effect(lambda _: _SIGNATURES),
     ),

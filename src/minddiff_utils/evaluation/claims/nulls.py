@@ -13,9 +13,9 @@ import pandas as pd
 from minddiff_utils.core.areas import HVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.resampling import Resampling
-from minddiff_utils.evaluation.claims.decoding import K_PAPER, lowest_layer
+from minddiff_utils.evaluation.claims.decoding_rules import K_PAPER, lowest_layer
 from minddiff_utils.evaluation.claims.evidence import Evidence
-from minddiff_utils.evaluation.claims.quality import Pair
+from minddiff_utils.evaluation.claims.reconstruction_rules import Pair
 from minddiff_utils.evaluation.summaries import paired_table, summarise
 
 __all__ = [

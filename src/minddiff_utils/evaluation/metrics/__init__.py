@@ -8,20 +8,13 @@ them, `architectures` builds them, `networks` makes images into features. Not he
 intervals and tests.
 """
 
-from minddiff_utils.evaluation.metrics.conditions import (
-    ConditionImages,
-    SubjectScores,
-    frechet_table,
-    score_condition,
-    score_methods,
-    shuffled_floor,
-)
 from minddiff_utils.evaluation.metrics.definitions import (
     METRICS,
     Metric,
     Rule,
     definitions,
     metrics_of,
+    with_settings,
 )
 from minddiff_utils.evaluation.metrics.embeddings import (
     category_only_two_way,
@@ -38,6 +31,14 @@ from minddiff_utils.evaluation.metrics.pixels import (
     ssim_2d_425,
     ssim_percolumn_legacy,
     ssim_percolumn_legacy_425,
+)
+from minddiff_utils.evaluation.metrics.scores import (
+    ConditionImages,
+    SubjectScores,
+    frechet_table,
+    score_condition,
+    score_methods,
+    shuffled_floor,
 )
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "ssim_percolumn_legacy_425",
     "two_way_by_reconstruction",
     "two_way_by_truth",
+    "with_settings",
 ]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from minddiff_utils.core.errors import check_choice
 
-__all__ = ["METRICS", "Metric", "Rule", "definitions", "metrics_of"]
+__all__ = ["METRICS", "Metric", "Rule", "definitions", "metrics_of", "with_settings"]
 
 #: How a metric follows from pixels or from a network's embeddings.
 Rule = Literal[
@@ -379,3 +379,14 @@ def _state(
     if metric.on_request and name not in extra:
         return f"Not scored: slow, so that {name} must be asked for by name."
     return "scored"
+
+
+def with_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of scores with each metric's definition in its last column.
+
+    A table that has it, or no column `metric`, is returned as it is.
+    """
+    if "metric" not in table or "settings" in table:
+        return table
+    words = {name: metric.settings for name, metric in METRICS.items()}
+    return table.assign(settings=table["metric"].map(words))

@@ -16,8 +16,8 @@ from minddiff_utils.core import store
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.resampling import Resampling, crossed_bootstrap_interval
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation import embed_with
 from minddiff_utils.evaluation.metrics import score_condition
+from minddiff_utils.evaluation.subject_scores import embed_with
 from minddiff_utils.evaluation.summaries import non_inferiority
 from minddiff_utils.generation import reconstruction
 from minddiff_utils.generation.critic import (

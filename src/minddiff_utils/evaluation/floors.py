@@ -1,52 +1,15 @@
-"""What the claims are decided on, and what knowing nothing scores."""
-
-from collections.abc import Mapping, Sequence
+"""What reconstructions score that know nothing of the image."""
 
 import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import floors
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.claims import Evidence
 from minddiff_utils.evaluation.metrics import METRICS, category_only_two_way
 from minddiff_utils.evaluation.pictures import rows_of, wanted_ids
-from minddiff_utils.evaluation.stock import gather
 from minddiff_utils.preprocessing import categories_in_captions
 
-__all__ = [
-    "category_floor",
-    "floor_table",
-    "make_evidence",
-    "with_settings",
-]
-
-
-def make_evidence(
-    run: Run,
-    made: Mapping[str, pd.DataFrame],
-    *,
-    subjects: Sequence[int] | None = None,
-) -> Evidence:
-    """Return everything that the claims are decided on.
-
-    Parameters
-    ----------
-    made : mapping of DataFrame
-        What notebook 05 made: `comparison`, `paired`, `contrasts`, `scores` and, where
-        k was varied, `k_quality`.
-    subjects : sequence of int, optional
-        Default all of the profile.
-    """
-    stage2 = gather(run, "stage2.csv", subjects)
-    tables = {
-        **made,
-        "accuracy": gather(run, "accuracy.csv", subjects),
-        "k_selection": gather(run, "k_selection.csv", subjects),
-        "weights": gather(run, "weights.csv", subjects),
-        "stage2": stage2[stage2["method"] == "stage2"],
-    }
-    in_silico = run.origin != "measured"
-    return Evidence(tables, in_silico=in_silico, profile=run.profile.name)
+__all__ = ["category_floor", "floor_table"]
 
 
 def category_floor(run: Run, subject: int) -> float:
@@ -100,14 +63,3 @@ def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame
             rows.append({"metric": metric, "floor": words, "value": category_floor})
     table = pd.DataFrame(rows, columns=["metric", "floor", *_INTERVAL])
     return table.astype({"n": "Int64"})
-
-
-def with_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of scores with each metric's definition in its last column.
-
-    A table that has it, or no column `metric`, is returned as it is.
-    """
-    if "metric" not in table or "settings" in table:
-        return table
-    words = {name: metric.settings for name, metric in METRICS.items()}
-    return table.assign(settings=table["metric"].map(words))

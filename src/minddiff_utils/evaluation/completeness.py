@@ -1,12 +1,7 @@
-"""Which subjects are finished, and the tables that they left.
+"""Which subjects are finished, and why the others are not."""
 
-Place in the flow: layer 9, part of `evaluation`.
-"""
-
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +12,10 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.pictures import wanted_ids
 
-__all__ = [
-    "Stock",
-    "check_complete",
-    "gather",
-    "gather_costs",
-    "notebook_seconds",
-    "take_stock",
-]
+__all__ = ["Completeness", "check_completeness", "check_images"]
 
 
-def check_complete(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
+def check_images(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
     """Refuse images of some shards, or of a run for other images."""
     for stage in ("stage1", "stage2"):
         path = run.tree.derived(subject) / f"{stage}.csv"
@@ -42,7 +30,7 @@ def check_complete(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> Non
 
 
 @dataclass(frozen=True)
-class Stock:
+class Completeness:
     """Subjects whose notebooks are done, and why the others are missing.
 
     Attributes
@@ -94,7 +82,7 @@ _NEEDED = (
 )
 
 
-def take_stock(run: Run) -> Stock:
+def check_completeness(run: Run) -> Completeness:
     """Tell finished subjects from missing and half-finished ones.
 
     Raises
@@ -114,62 +102,11 @@ def take_stock(run: Run) -> Stock:
                     " this subject."
                 )
             wanted = wanted_ids(run, subject)
-            check_complete(run, subject, wanted)
+            check_images(run, subject, wanted)
             test = store.read_arrays(folder / "decoded.h5", ["nsd_id"])["nsd_id"]
             n_images[subject] = (len(wanted), len(test))
         except StoreError as error:
             missing[subject] = str(error)
     if not n_images:
         raise StoreError(next(iter(missing.values())))
-    return Stock(n_images, missing)
-
-
-def gather(run: Run, name: str, subjects: Sequence[int] | None = None) -> pd.DataFrame:
-    """Return a table that each subject has, with the column `subject` in front.
-
-    `subjects`: default all of the profile.
-    """
-    tables = []
-    for subject in run.profile.subjects if subjects is None else subjects:
-        table = store.read_table(run.tree.derived(subject) / name)
-        table = table.drop(columns="subject", errors="ignore")
-        table.insert(0, "subject", str(subject))
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def gather_costs(run: Run, subjects: Sequence[int] | None = None) -> pd.DataFrame:
-    """Return what each image cost under each method: U-Net evaluations and gradients.
-
-    Stage 1 has no gradients; its column is NaN.
-    """
-    columns = ["subject", "method", "nsd_id", "n_unet_evaluations", "n_unet_gradients"]
-    parts = [gather(run, f"{stage}.csv", subjects) for stage in ("stage1", "stage2")]
-    return pd.concat([part.reindex(columns=columns) for part in parts])
-
-
-def notebook_seconds(run: Run) -> pd.DataFrame:
-    """Return the wall time of every notebook that the runner has recorded.
-
-    Columns notebook (without subject and shard) and seconds; empty where the notebooks
-    were run by hand.
-
-    Raises
-    ------
-    StoreError
-        A record is damaged.
-    """
-    rows = []
-    for path in sorted(run.tree.notebooks.glob("*.run.json")):
-        stem = path.name.removesuffix(".run.json").partition("_subj")[0]
-        rows.append((stem, _seconds(path)))
-    return pd.DataFrame(rows, columns=["notebook", "seconds"])
-
-
-def _seconds(path: Path) -> float:
-    try:
-        return float(json.loads(store.read_bytes(path))["seconds"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(
-            f"{path} is damaged and tells no seconds: move it away and run again."
-        ) from error
+    return Completeness(n_images, missing)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from minddiff_utils.core.conditions import by_name
-from minddiff_utils.evaluation.claims.decoding import all_areas
+from minddiff_utils.evaluation.claims.decoding_rules import all_areas
 from minddiff_utils.evaluation.claims.evidence import (
     ALPHA,
     HOLDS,
@@ -13,7 +13,7 @@ from minddiff_utils.evaluation.claims.evidence import (
     find,
     signed,
 )
-from minddiff_utils.evaluation.claims.quality import stage2_gain
+from minddiff_utils.evaluation.claims.reconstruction_rules import stage2_gain
 
 __all__ = ["sanity_table"]
 

@@ -23,6 +23,7 @@ from minddiff_utils.evaluation.baselines import (
     mean_image,
     repeat_image,
 )
+from minddiff_utils.evaluation.completeness import check_images
 from minddiff_utils.evaluation.metrics import (
     METRICS,
     SubjectScores,
@@ -31,7 +32,6 @@ from minddiff_utils.evaluation.metrics import (
 )
 from minddiff_utils.evaluation.metrics.networks import load_perception
 from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
-from minddiff_utils.evaluation.stock import check_complete
 from minddiff_utils.generation.rivals import read_pixel_ridge
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
@@ -117,7 +117,7 @@ def score_subject(
         A shard of notebook 03 or 04 is missing, or they ran for other images.
     """
     stimuli = read_stimuli(run, subject)
-    check_complete(run, subject, stimuli.truth.nsd_id)
+    check_images(run, subject, stimuli.truth.nsd_id)
     size = run.profile.models.batch_size
     embedders = {
         "clip_judge": embed_with(models.judge, size),
