@@ -10,7 +10,7 @@ import pytest
 from minddiff_utils.core import conditions, store
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.decoding.retrieval import Standardised, retrieval_nearest
+from minddiff_utils.decoding.retrieval import nearest_rows
 from minddiff_utils.evaluation import baselines
 from minddiff_utils.evaluation.metrics import ConditionImages
 
@@ -27,84 +27,50 @@ def _images(rng: np.random.Generator, n: int = 3, side: int = 12) -> Images:
 
 def _feature(
     rng: np.random.Generator, rows: list[int], *, noise: float, n_features: int = 60
-) -> Standardised:
-    """Return training features and predictions that are noisy copies of `rows`."""
-    mean, scale = rng.normal(size=n_features), rng.uniform(0.1, 9, n_features)
-    training = mean + scale * rng.normal(size=(40, n_features))
-    noisy = noise * scale * rng.normal(size=(len(rows), n_features))
-    return Standardised(training[rows] + noisy, training, mean, scale)
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return noisy copies of `rows`, and the training features of which they are."""
+    training = rng.normal(size=(40, n_features))
+    return training[rows] + noise * rng.normal(size=(len(rows), n_features)), training
 
 
-def test_retrieval_finds_the_planted_neighbour(rng: np.random.Generator) -> None:
+def _nearest(**pairs: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> list[int]:
+    decoded, training = ({n: pair[k] for n, pair in pairs.items()} for k in (0, 1))
+    return nearest_rows(decoded, training).tolist()
+
+
+def test_retrieval_finds_the_planted_neighbour_and_of_equal_ones_the_first(
+    rng: np.random.Generator,
+) -> None:
     rows = [31, 4, 4, 17]
-    features = {name: _feature(rng, rows, noise=0.5) for name in ("c", "z", "clip/1")}
-    assert retrieval_nearest(features).tolist() == rows
+    pairs = {name: _feature(rng, rows, noise=0.5) for name in ("c", "z")}
+    assert _nearest(**pairs) == rows
+    for _, training in pairs.values():
+        training[2] = training[4]
+    assert _nearest(**pairs) == [31, 2, 2, 17]
 
 
-def test_similarity_is_numpy_s_correlation_of_standardised_features(
+def test_retrieval_takes_the_mean_correlation_and_counts_each_feature_once(
     rng: np.random.Generator,
 ) -> None:
-    feature = _feature(rng, [3, 8], noise=3.0)
-    predicted, training = (
-        (rows - feature.mean) / feature.scale
-        for rows in (feature.predicted, feature.training)
-    )
-    expected = np.corrcoef(predicted, training)[:2, 2:]
-    # two orders of summation in float64
-    np.testing.assert_allclose(feature.similarity(), expected, atol=1e-12)
-
-
-def test_retrieval_takes_the_mean_correlation_over_features(
-    rng: np.random.Generator,
-) -> None:
-    features = {name: _feature(rng, [3, 8], noise=3.0) for name in ("c", "z")}
-    total = features["c"].similarity() + features["z"].similarity()
-    found = retrieval_nearest(features)
-    assert found.tolist() == total.argmax(axis=1).tolist()
-
-
-def test_each_feature_counts_once_whatever_its_length(rng: np.random.Generator) -> None:
+    pairs = {name: _feature(rng, [3, 8], noise=3.0) for name in ("c", "z")}
+    r = sum(np.corrcoef(*pair)[:2, 2:] for pair in pairs.values())
+    assert _nearest(**pairs) == np.argmax(r, axis=1).tolist()
     short = _feature(rng, [5], noise=0.0, n_features=20)
     long = _feature(rng, [9], noise=3.0, n_features=4000)
-    assert retrieval_nearest({"c": short, "z": long}).tolist() == [5]
-
-
-def test_features_without_variance_are_left_out(rng: np.random.Generator) -> None:
-    clean = _feature(rng, [5, 6], noise=0.5)
-    width = 7
-    constant = Standardised(
-        np.hstack([clean.predicted, np.full((2, width), 1e6)]),
-        np.hstack([clean.training, np.zeros((40, width))]),
-        np.append(clean.mean, np.zeros(width)),
-        np.append(clean.scale, np.zeros(width)),
-    )
-    np.testing.assert_allclose(constant.similarity(), clean.similarity())
-
-
-def test_a_tie_goes_to_the_first_training_image(rng: np.random.Generator) -> None:
-    found = _feature(rng, [5], noise=0.1)
-    training = found.training.copy()
-    training[2] = training[5]
-    tied = Standardised(found.predicted, training, found.mean, found.scale)
-    assert retrieval_nearest({"c": tied}).tolist() == [2]
+    assert _nearest(c=short, z=long) == [5]
 
 
 def test_features_that_cannot_be_compared_are_refused(rng: np.random.Generator) -> None:
-    good = _feature(rng, [5, 6], noise=0.5)
+    predicted, training = _feature(rng, [5, 6], noise=0.5)
     with pytest.raises(DataError, match="at least one decoded feature"):
-        retrieval_nearest({})
-    flat = Standardised(good.mean[None], good.training, good.mean, good.scale)
-    with pytest.raises(DataError, match="does not vary"):
-        retrieval_nearest({"c": flat})
-    dead = Standardised(good.predicted, good.training, good.mean, 0 * good.scale)
-    with pytest.raises(DataError, match="no variance in training"):
-        retrieval_nearest({"c": dead})
-    narrow = Standardised(good.predicted, good.training[:, 1:], good.mean, good.scale)
-    with pytest.raises(DataError, match="training features has shape"):
-        retrieval_nearest({"c": narrow})
-    fewer = _feature(rng, [5], noise=0.5)
-    with pytest.raises(DataError, match="similarity of test and training"):
-        retrieval_nearest({"c": good, "z": fewer})
+        _nearest()
+    for flat in (np.ones((1, 60)), np.zeros((1, 0))):
+        with pytest.raises(DataError, match="does not vary"):
+            _nearest(c=(flat, training[:, : flat.shape[1]]))
+    with pytest.raises(DataError, match="training c has shape"):
+        _nearest(c=(predicted, training[:, 1:]))
+    with pytest.raises(DataError, match="similarity by z"):
+        _nearest(c=(predicted, training), z=(predicted[:1], training))
 
 
 # --- simple images ------------------------------------------------------------------

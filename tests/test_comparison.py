@@ -7,18 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-import torch
-from sklearn.base import BaseEstimator
 
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.decoding import (
-    DenseRidge,
+    BandedRidge,
+    RidgeGCV,
+    VoxelData,
     VoxelSelectedRidge,
     comparison,
-    feature_correlation,
 )
-from minddiff_utils.decoding.readout import VoxelData
+from minddiff_utils.decoding._linear_decoder import LinearDecoder
+from minddiff_utils.decoding.scores import feature_correlation
 from minddiff_utils.reporting import figures
 
 Array = npt.NDArray[Any]
@@ -122,26 +121,22 @@ def test_the_interval_has_the_confidence_asked_for(rng: np.random.Generator) -> 
 # --- side by side ---------------------------------------------------------------------
 
 
-def test_targets_are_drawn_from_those_that_vary(rng: np.random.Generator) -> None:
-    Y = rng.standard_normal((10, 8)).astype(np.float32)
-    Y[:, [1, 5]] = 3.0
-    draw = comparison.some_targets({"c": Y}, 4, rng=rng)["c"]
-    assert len(draw) == 4
-    assert (np.diff(draw) > 0).all()
-    assert not {1, 5} & set(draw.tolist())
-    assert len(comparison.some_targets({"c": Y}, 99, rng=rng)["c"]) == 6
-
-
 def test_every_decoder_is_scored_on_every_feature(rng: np.random.Generator) -> None:
     X, features = world(rng)
-    config = load_profile("smoke").decoding
+    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
+    paper = {name: VoxelSelectedRidge(0.15, 5) for name in features}
+    grid: dict[str, Any] = {"alphas": (0.15, 100.0), "factors": (1.0, 3.0)}
+    banded = BandedRidge(BANDS, comparison.coarse_penalties(X[:90]), 4, 2)
+    decoders: dict[str, dict[str, LinearDecoder]] = {
+        "paper": dict(paper),
+        "tuned": comparison.tuned(paper, X[:90], train, n_folds=2, **grid),
+        "dense": {name: RidgeGCV() for name in features},
+        "banded": dict.fromkeys(features, banded),
+    }
     data = voxel_data(X, 90)
-    train = {name: Y[:90] for name, Y in features.items()}
-    test = {name: Y[90:] for name, Y in features.items()}
-    rivals = comparison.all_decoders(data.X_train, train, config, bands=BANDS)
-    table = comparison.compare_decoders(data, train, test, rivals, rng=rng, **OPTIONS)
+    table = comparison.compare_decoders(decoders, data, train, test, rng=rng, **OPTIONS)
     assert table.groupby("decoder", sort=False)["feature"].apply(list).to_dict() == {
-        name: ["c", "z"] for name in rivals
+        name: ["c", "z"] for name in decoders
     }
     assert table["r_mean"].between(0.5, 1).all()  # a world that can be decoded
     assert (table["r_low"] <= table["r_high"]).all()
@@ -151,12 +146,12 @@ def test_every_decoder_is_scored_on_every_feature(rng: np.random.Generator) -> N
     assert table["r_ceiling"].between(0, 1).all()
 
 
-def rivals_of(features: dict[str, Array]) -> dict[str, dict[str, BaseEstimator]]:
+def rivals_of(features: dict[str, Array]) -> dict[str, dict[str, LinearDecoder]]:
     """Return decoders that are equal for all features, and two that are not."""
-    own: list[BaseEstimator] = [VoxelSelectedRidge(1.0, 5), DenseRidge()]
+    own: list[LinearDecoder] = [VoxelSelectedRidge(1.0, 5), RidgeGCV()]
     return {
-        "dense": {name: DenseRidge() for name in features},
-        "bands": {name: DenseRidge(bands=BANDS) for name in features},
+        "dense": {name: RidgeGCV() for name in features},
+        "bands": {name: RidgeGCV(bands=BANDS) for name in features},
         "paper": {name: VoxelSelectedRidge(1.0, 9) for name in features},
         "mixed": dict(zip(features, own, strict=True)),
     }
@@ -171,12 +166,12 @@ def test_features_side_by_side_score_as_each_alone(
     train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
     holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
 
-    def score(given: dict[str, dict[str, BaseEstimator]]) -> pd.DataFrame:
+    def score(given: dict[str, dict[str, LinearDecoder]]) -> pd.DataFrame:
         options = {"rng": np.random.default_rng(5), **OPTIONS}
         if trained_on == CONDITIONS:
-            return comparison.compare_on_holdout(X, features, given, holdout, **options)
+            return comparison.compare_on_holdout(given, X, features, holdout, **options)
         data = voxel_data(X, 90)
-        table = comparison.compare_decoders(data, train, test, given, **options)
+        table = comparison.compare_decoders(given, data, train, test, **options)
         return table.assign(trained_on="test")
 
     together = score(rivals)
@@ -191,101 +186,38 @@ def test_features_side_by_side_score_as_each_alone(
     assert together["trained_on"].tolist() == trained_on * 8
 
 
-def test_equal_decoders_share_one_eigendecomposition(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    eigh, sizes = torch.linalg.eigh, []
-
-    def counted(A: torch.Tensor) -> Any:
-        sizes.append(len(A))
-        return eigh(A)
-
-    monkeypatch.setattr(torch.linalg, "eigh", counted)
-    X, features = world(rng)
-    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
-    ridge: dict[str, dict[str, BaseEstimator]] = {
-        "dense": {name: DenseRidge() for name in features}
-    }
-    data = voxel_data(X, 90)
-    comparison.compare_decoders(data, train, test, ridge, rng=rng, **OPTIONS)
-    assert sizes == [30]
-    holdout = comparison.Holdout(("a",), np.arange(20), np.arange(20, 40), ROWS)
-    comparison.compare_on_holdout(X, features, ridge, holdout, rng=rng, **OPTIONS)
-    assert sizes == [30, 20, 20]
-
-
-def test_tables_have_intervals_of_the_confidence_asked_for() -> None:
-    X, features = world(np.random.default_rng(2))
-    ridge: dict[str, dict[str, BaseEstimator]] = {"dense": {"c": DenseRidge()}}
-    train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
-    holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
-    widths: dict[float, list[float]] = {}
-    for level in (0.5, 0.95):
-        options: dict[str, Any] = {"n_bootstrap": 200, "confidence": level}
-        for table in (
-            comparison.compare_decoders(
-                voxel_data(X, 90),
-                train,
-                test,
-                ridge,
-                rng=np.random.default_rng(1),
-                **options,
-            ),
-            comparison.compare_on_holdout(
-                X, features, ridge, holdout, rng=np.random.default_rng(1), **options
-            ),
-        ):
-            assert (table["confidence"] == level).all()
-            widths.setdefault(level, []).extend(table["r_high"] - table["r_low"])
-    assert (np.array(widths[0.95]) > 2 * np.array(widths[0.5])).all()
-
-
 def test_figures_tell_the_confidence_of_the_tables(rng: np.random.Generator) -> None:
     X, features = world(rng)
-    ridge: dict[str, dict[str, BaseEstimator]] = {"dense": {"c": DenseRidge()}}
+    ridge: dict[str, dict[str, LinearDecoder]] = {"dense": {"c": RidgeGCV()}}
     train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
     options: dict[str, Any] = {"n_bootstrap": 20, "confidence": 0.8, "rng": rng}
-    compared = comparison.compare_decoders(
-        voxel_data(X, 90), train, test, ridge, **options
-    )
+    data = voxel_data(X, 90)
+    compared = comparison.compare_decoders(ridge, data, train, test, **options)
     holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
-    unseen = comparison.compare_on_holdout(X, features, ridge, holdout, **options)
+    unseen = comparison.compare_on_holdout(ridge, X, features, holdout, **options)
     for draw, table in (
         (figures.fig_decoders, compared),
         (figures.fig_holdout, unseen),
     ):
-        figure = draw(table, label="made-up data")
+        figure = draw(table)
         words = " ".join(t.get_text() for t in figure.findobj(mpl.text.Text))
         assert "80 % interval" in " ".join(words.split())
         two = pd.concat([table, table.assign(decoder="other", confidence=0.9)])
         with pytest.raises(DataError, match=r"confidences 0\.8, 0\.9"):
-            draw(two, label="made-up data")
+            draw(two)
 
 
-def test_the_same_training_images_choose_the_same_decoders_and_fit_none(
-    rng: np.random.Generator,
-) -> None:
-    X, features = world(rng)
-    config = load_profile("smoke").decoding
-    train = {name: Y[:90] for name, Y in features.items()}
-    rivals = comparison.all_decoders(X[:90], train, config, bands=BANDS)
-    again = comparison.all_decoders(X[:90].copy(), train, config, bands=BANDS)
-    for name, by_feature in rivals.items():
-        for feature, estimator in by_feature.items():
-            same = again[name][feature].get_params()
-            for key, value in estimator.get_params().items():
-                np.testing.assert_array_equal(same[key], value)
-            assert not hasattr(estimator, "n_features_in_")  # not fitted yet
-
-
-def test_tuning_prefers_a_strong_penalty_where_noise_rules() -> None:
+def test_tuning_prefers_a_strong_penalty_where_noise_rules_and_fits_nothing() -> None:
     rng = np.random.default_rng(2)
     X = rng.standard_normal((80, 30)).astype(np.float32)
     Y = (X[:, :3].sum(1, keepdims=True) + 6 * rng.standard_normal((80, 5))).astype("f4")
-    config = load_profile("smoke").decoding
-    rivals = comparison.all_decoders(X, {"c": Y}, config, bands=BANDS)
-    assert rivals["voxel-selected, tuned"]["c"].get_params()["alpha"] > 0.15
-    assert rivals["voxel-selected (paper)"]["c"].get_params()["alpha"] == 0.15
+    grid: dict[str, Any] = {"alphas": (0.15, 100.0, 1000.0), "factors": (1.0, 3.0)}
+    paper = {"c": VoxelSelectedRidge(0.15, 30)}
+    one = comparison.tuned(paper, X, {"c": Y}, n_folds=2, **grid)["c"]
+    again = comparison.tuned(paper, X.copy(), {"c": Y}, n_folds=2, **grid)["c"]
+    assert one.get_params() == again.get_params()
+    assert one.get_params()["alpha"] > 0.15
+    assert not hasattr(one, "n_features_in_")
 
 
 # --- categories -----------------------------------------------------------------------
@@ -311,6 +243,17 @@ def test_no_training_image_of_the_hold_out_shows_a_held_out_category(
     assert not set(held.same) & set(held.held_out)
 
 
+def test_images_of_both_kinds_or_without_a_label_are_in_no_part() -> None:
+    labels = [frozenset(one) for one in 5 * ("d", "c", "dc", "", "wd", "co", "w", "o")]
+    for seed in range(9):
+        rng = np.random.default_rng(seed)
+        held = comparison.split_by_category(labels, share=0.5, rng=rng)
+        chosen = set(held.categories)
+        rows = [row for row, one in enumerate(labels) if one and not one & chosen]
+        assert held.other.tolist() == rows
+        assert all(labels[row] and labels[row] <= chosen for row in held.held_out)
+
+
 def test_too_few_categories_are_refused(rng: np.random.Generator) -> None:
     with pytest.raises(DataError, match="cannot be held out"):
         comparison.split_by_category([frozenset({"a"})] * 5, share=0.3, rng=rng)
@@ -327,12 +270,12 @@ def test_what_only_a_category_s_own_images_teach_is_lost_without_them() -> None:
     X = member @ rng.standard_normal((9, 30)) * 2 + rng.standard_normal((400, 30))
     Y = {"c": (member @ rng.standard_normal((9, 12))).astype(np.float32)}
     holdout = comparison.split_by_category(labels, share=1 / 3, rng=rng)
-    rivals: dict[str, dict[str, BaseEstimator]] = {
-        "dense": {"c": DenseRidge()},
+    rivals: dict[str, dict[str, LinearDecoder]] = {
+        "dense": {"c": RidgeGCV()},
         "paper": {"c": VoxelSelectedRidge(1.0, 10)},
     }
     table = comparison.compare_on_holdout(
-        X.astype(np.float32), Y, rivals, holdout, rng=rng, **OPTIONS
+        rivals, X.astype(np.float32), Y, holdout, rng=rng, **OPTIONS
     ).set_index(["decoder", "trained_on"])
     for name in rivals:
         same = table.loc[(name, "same categories"), "r_mean"]
@@ -340,3 +283,25 @@ def test_what_only_a_category_s_own_images_teach_is_lost_without_them() -> None:
         assert same > other + 0.2
     assert (table["n_train"] == len(holdout.other)).all()
     assert (table["n_images"] == len(holdout.held_out)).all()
+
+
+def test_conclusions_name_the_best_decoder_and_what_is_lost() -> None:
+    row = {"feature": "c", "r_low": 0.0, "r_high": 0.0}
+    compared = pd.DataFrame(
+        [
+            {**row, "decoder": "paper", "r_mean": 0.3, "r_low": 0.2, "r_high": 0.4},
+            {**row, "decoder": "dense", "r_mean": 0.5, "r_low": 0.45, "r_high": 0.6},
+            {**row, "decoder": "bands", "r_mean": 0.48, "r_low": 0.4, "r_high": 0.5},
+        ]
+    )
+    unseen = pd.DataFrame(
+        [
+            {"decoder": "dense", "feature": "c", "trained_on": condition, "r_mean": r}
+            for condition, r in zip(CONDITIONS, (0.6, 0.35), strict=True)
+        ]
+    )
+    first, second = comparison.conclusions(compared, unseen)
+    assert first == (
+        "c: dense reads most (r 0.50); intervals that reach its own: bands"
+    )
+    assert second == "dense: change of r on categories never seen: c -0.25"

@@ -250,7 +250,7 @@ def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
         ("stage2.preset", "guided", ["04_stage2"]),
         ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
         ("subjects", [1, 2], ["00_insilico_nsd", "A3_engines"]),
-        ("evaluation.n_bootstrap", 7, ["02_decoding", "A3_engines"]),
+        ("evaluation.n_bootstrap", 7, ["A2_decoders", "A3_engines"]),
         ("study.margin_ssim", 0.5, ["A3_engines"]),
         ("seed", 1, list(READS)),
     ],

@@ -90,7 +90,7 @@ def test_the_notebooks_accept_it_and_the_first_is_not_run(tmp_path: Path) -> Non
     found = package.rehearse({}, tmp_path)
     plan = make_plan(found.profile, found.tree, found.overrides, first="01")
     numbers = [job.notebook[:2] for job in plan.jobs]
-    assert numbers == ["01", "02", "03", "04", "A3", "05", "06"]
+    assert numbers == ["01", "02", "A2", "03", "04", "A3", "05", "06"]
     json.dumps(found.overrides)  # they go to a notebook as its parameters
 
 
@@ -427,7 +427,7 @@ def test_steps_are_read_off_the_executed_notebooks(tmp_path: Path) -> None:
         nbformat.v4.new_code_cell("b", metadata={"papermill": {"duration": 3.0}}),
         nbformat.v4.new_markdown_cell("## 2. Decoders"),
         nbformat.v4.new_code_cell(
-            "r = readout.fit_readout(x)", metadata={"papermill": {"duration": 4.0}}
+            "r = fit(x)", metadata={"papermill": {"duration": 4.0}}
         ),
     ]
     name = "02_decoding_subj01"

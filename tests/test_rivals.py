@@ -9,12 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import DecodingConfig
-from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.images import resize
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run
-from minddiff_utils.decoding.readout import FeatureReadout, VoxelData, fit_readout
 from minddiff_utils.generation import rivals
 from minddiff_utils.generation.diffusion import DiffusionSettings
 from minddiff_utils.generation.reconstruction import DecodedFeatures, stage1_images
@@ -24,92 +22,10 @@ from tests.test_reconstruction import IDS, LAYERS, Start, read, start
 
 __all__ = ["read", "start"]  # fixtures of the conditions these are compared with
 
-CONFIG = DecodingConfig(n_feat_c=6, n_feat_z=6, n_feat_clip=6, n_folds=2)
-N_TRAIN, N_TEST, N_VOXELS = 120, 30, 12
-LOWER = np.arange(N_VOXELS) < 6
-
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return tiny_backbone()
-
-
-@pytest.fixture(scope="module")
-def planted() -> tuple[VoxelData, dict[str, Any], dict[str, Any]]:
-    """Give voxels whose lower half carries z and pixels, the higher half c."""
-    rng = stream(0, "tests", "rivals")
-    n = N_TRAIN + N_TEST
-    X = rng.normal(size=(n, N_VOXELS)).astype(np.float32)
-    noise = {name: 0.1 * rng.normal(size=(n, 4)) for name in ("c", "z", "pixels")}
-    Y = {
-        "c": (X[:, 6:10] + noise["c"] + 3).astype(np.float32),
-        "z": (2 * X[:, :4] + noise["z"]).astype(np.float32),
-        "pixels": (X[:, 1:5] + noise["pixels"]).astype(np.float32),
-    }
-    repeats = np.full(N_TEST, 3)
-    ncsnr = np.ones(N_VOXELS, np.float32)
-    data = VoxelData(X[:N_TRAIN], X[N_TRAIN:], ncsnr, repeats)
-    parts = ({k: v[:N_TRAIN] for k, v in Y.items()}, slice(N_TRAIN, None))
-    return data, parts[0], {k: v[parts[1]] for k, v in Y.items()}
-
-
-def _readouts(data: VoxelData, Y_train: dict[str, Any]) -> dict[str, FeatureReadout]:
-    both = {name: Y_train[name] for name in ("c", "z")}
-    return fit_readout(data.X_train, both, CONFIG, decoder="dense")
-
-
-def _decode(
-    data: VoxelData, Y_train: dict[str, Any], lower: npt.NDArray[np.bool_] = LOWER
-) -> dict[str, Any]:
-    found = _readouts(data, Y_train)
-    rng = stream(0, "tests", "permuted")
-    return rivals.decode_rivals(data, Y_train, found, CONFIG, lower=lower, rng=rng)
-
-
-def _r(Y: npt.NDArray[Any], Y_hat: npt.NDArray[Any]) -> float:
-    return float(
-        np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(Y.T, Y_hat.T, strict=True)])
-    )
-
-
-def test_takagi_reads_z_from_lower_and_c_from_higher_areas_only(
-    planted: tuple[VoxelData, dict[str, Any], dict[str, Any]],
-) -> None:
-    data, Y_train, Y_test = planted
-    right, wrong = _decode(data, Y_train), _decode(data, Y_train, ~LOWER)
-    for name in ("c", "z"):
-        assert _r(Y_test[name], right[f"takagi/{name}"]) > 0.9
-        # n = 30 test images: chance r has a standard error of 0.18 per target
-        assert abs(_r(Y_test[name], wrong[f"takagi/{name}"])) < 0.4
-        # the re-implementation reads all areas, wherever the border is
-        assert _r(Y_test[name], wrong[f"takagi_minddiffuser/{name}"]) > 0.9
-    assert _r(Y_test["pixels"], right["pixel_ridge"]) > 0.9
-
-
-def test_predictions_come_back_in_the_feature_s_units(
-    planted: tuple[VoxelData, dict[str, Any], dict[str, Any]],
-) -> None:
-    data, Y_train, Y_test = planted
-    found = _decode(data, Y_train)
-    # the planted mean is 3 and the noise 0.1; 30 images
-    np.testing.assert_allclose(found["takagi/c"].mean(), Y_test["c"].mean(), atol=0.1)
-
-
-def test_permuted_voxels_lose_the_meaning_and_keep_the_scale(
-    planted: tuple[VoxelData, dict[str, Any], dict[str, Any]],
-) -> None:
-    data, Y_train, Y_test = planted
-    found = _decode(data, Y_train)["permuted_voxels/z"]
-    assert _r(Y_test["z"], found) < 0.6  # by luck some voxels may keep their place
-    assert 0.5 < found.std() / Y_test["z"].std() < 2
-
-
-def test_takagi_without_one_group_of_areas_is_refused(
-    planted: tuple[VoxelData, dict[str, Any], dict[str, Any]],
-) -> None:
-    data, Y_train, _ = planted
-    with pytest.raises(DataError, match="one group is empty"):
-        _decode(data, Y_train, np.ones(N_VOXELS, bool))
 
 
 # --- files --------------------------------------------------------------------------
@@ -163,14 +79,6 @@ def test_rivals_of_other_images_are_refused(start: Start, backbone: Backbone) ->
     path = _path(start(), _stored(backbone))
     with pytest.raises(StoreError, match="not of the images"):
         rivals.read_rivals(path, IDS[1:3], 16)
-
-
-def test_small_pixels_of_a_flat_image_are_its_colour() -> None:
-    image = np.broadcast_to(np.uint8([51, 102, 255]), (2, 16, 16, 3))
-    found = rivals.small_pixels(np.ascontiguousarray(image), 4)
-    assert found.shape == (2, 48)
-    # three quotients of 255, exact in float32 to rounding
-    np.testing.assert_allclose(found[0, :3], [0.2, 0.4, 1.0], atol=1e-6)
 
 
 # --- images -------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks, take
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.leaks import leak_report
+from minddiff_utils.decoding import other_systems
 from minddiff_utils.evaluation import baselines, metrics
 from minddiff_utils.evaluation.pictures import read_stimuli
-from minddiff_utils.generation import rivals
 from minddiff_utils.models import tiny_backbone
 from minddiff_utils.preprocessing import prepare_stimuli
 
@@ -161,7 +161,7 @@ def test_features_are_those_of_held_images_to_the_bit(counted: Counted) -> None:
 
 
 def test_small_pixels_and_the_mean_image_go_block_by_block(counted: Counted) -> None:
-    for make in (lambda x: rivals.small_pixels(x, 4), baselines.mean_image):
+    for make in (lambda x: other_systems.small_pixels(x, 4), baselines.mean_image):
         np.testing.assert_array_equal(make(counted.rows()), make(counted.images))
     assert counted.most == BLOCK
     mean = counted.images.mean(axis=0, dtype=np.float64)

@@ -99,9 +99,12 @@ def test_each_job_needs_what_its_own_subject_did_before(folder: Path) -> None:
         "01_data_prep_subj01",
         "02_decoding_subj01",
     )
+    assert jobs["A2_decoders_subj01"].needs == jobs["03_stage1_subj01"].needs
     assert jobs["A3_engines"].needs[-1] == "04_stage2_subj01"
     assert "A3_engines" not in jobs["05_evaluation"].needs  # no result depends on it
-    assert {"A3_engines", "05_evaluation"} <= set(jobs["06_figures"].needs)
+    assert {"A2_decoders_subj01", "A3_engines", "05_evaluation"} <= set(
+        jobs["06_figures"].needs
+    )
 
 
 def test_only_and_from_choose_notebooks_and_unknown_numbers_are_refused(

@@ -13,7 +13,8 @@ from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.fetch.files import wanted
 from minddiff_utils.pipeline import graph, records
 
-ALL = "01 02 03 04 05 06 A3"
+ALL = "01 02 03 04 05 06 A2 A3"
+BY_SUBJECT = ("01_data_prep", "02_decoding", "A2_decoders", "03_stage1", "04_stage2")
 OVER = {"subjects": [1, 2], "data.sessions": 2}
 CAPTIONS = "nsddata_stimuli/stimuli/nsd/annotations/captions_train2017.json"
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -27,8 +28,8 @@ WANTED = sorted(
     | {CAPTIONS}
 )
 WEIGHTS = {
-    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 A3",
-    "sd14/clip/open_clip_config.json": "02 03 04 05 06 A3",
+    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 A2 A3",
+    "sd14/clip/open_clip_config.json": "02 03 04 05 06 A2 A3",
     "sd14/judge/open_clip_model.safetensors": "05 06",
     "perception/alexnet_imagenet1k_v1.safetensors": "05 06",
 }
@@ -157,10 +158,7 @@ def test_one_subject_s_files_leave_the_others_alone(nsd: Path) -> None:
     _put(nsd / BETAS / "betas_session01.hdf5", "others")
     after = _jobs(nsd, models)
     same = {name for name in before if before[name].key == after[name].key}
-    assert same == {
-        f"{stem}_subj02"
-        for stem in ("01_data_prep", "02_decoding", "03_stage1", "04_stage2")
-    }
+    assert same == {f"{stem}_subj02" for stem in BY_SUBJECT}
 
 
 def test_a_moved_tree_is_the_same_and_another_one_is_not(nsd: Path) -> None:

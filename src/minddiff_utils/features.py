@@ -3,7 +3,7 @@
 c says what is there (tokens of the captions), z how it looks (latents), Z_CLIP how it
 is laid out (early layers of CLIP). This module turns images and captions into the
 matrices (n_images, n_features) that the decoders learn; it knows no brain, scales
-nothing and fits nothing. Place in the flow: layer 6, called by notebook 02.
+nothing and fits nothing.
 
 Results do not depend on the batch size but for the last digits of float32: matrix
 products of other shapes add in another order.
@@ -162,15 +162,15 @@ def _in_batches(
     check_shape(images.shape, (None, size, size, 3), "Images")
     if len(images) == 0:
         raise DataError("There is no image to encode: pass one at least.")
-    found: dict[str, Matrix] = {}
+    features: dict[str, Matrix] = {}
     for batch, pixels in in_blocks(images, backbone.at_once(batch_size)):
         x = to_torch(pixels)
         for name, values in encode(x.to(backbone.device, backbone.dtype)).items():
             rows = _to_rows(values, name)
-            if name not in found:
-                found[name] = np.empty((len(images), rows.shape[1]), np.float32)
-            found[name][batch] = rows
-    return found
+            if name not in features:
+                features[name] = np.empty((len(images), rows.shape[1]), np.float32)
+            features[name][batch] = rows
+    return features
 
 
 @torch.no_grad()
@@ -239,14 +239,14 @@ def structural_features(
     widths = backbone.layer_widths
 
     def encode(x: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = backbone.clip_layers(x, ascending)
-        for layer, values in found.items():
-            wanted = (len(x), widths[layer - 1])
-            check_shape(tuple(values.shape), wanted, f"CLIP layer {layer}")
-        return {f"clip/{layer}": values for layer, values in found.items()}
+        outputs = backbone.clip_layers(x, ascending)
+        for layer, values in outputs.items():
+            shape = (len(x), widths[layer - 1])
+            check_shape(tuple(values.shape), shape, f"CLIP layer {layer}")
+        return {f"clip/{layer}": values for layer, values in outputs.items()}
 
-    found = _in_batches(backbone, images_u8, encode, batch_size)
-    return {layer: found[f"clip/{layer}"] for layer in ascending}
+    features = _in_batches(backbone, images_u8, encode, batch_size)
+    return {layer: features[f"clip/{layer}"] for layer in ascending}
 
 
 def extract_features(

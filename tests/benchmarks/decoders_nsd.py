@@ -3,7 +3,7 @@
     python tests/benchmarks/decoders_nsd.py --reference PYTHON --out FILE.json
 
 Simulates responses (8,859 x 11,694, correlated voxels) and 84,736 targets (c, z, six
-CLIP layers), which are streamed from HDF5. Every part runs in a process of its own, so
+CLIP layers). Every part runs in a process of its own, so
 that its peak memory is its own. FastL2LiR is timed on a few targets of each feature and
 extrapolated: fixed cost and cost per target come from two numbers of targets. PYTHON is
 an interpreter with fastl2lir 0.11 and numpy below 2.4; without it that part is not run.
@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from minddiff_utils.core.rng import stream
-from minddiff_utils.decoding import DenseRidge, SideBySide, VoxelSelectedRidge
-from minddiff_utils.decoding.planning import Sizes, expected_iterations
-from minddiff_utils.decoding.voxel_selected import fit_together
+from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
+from minddiff_utils.decoding._solvers import expected_iterations
 
 N_TRAIN, N_TEST, N_VOXELS, N_HIDDEN, ALPHA = 8859, 982, 11694, 300, 0.15
 #: Targets and voxels per target of each feature, as in the released code.
@@ -114,14 +113,15 @@ def run_voxel_selected(
     """Fit features with the paper's decoder and predict the test images."""
     torch.set_num_threads(threads)
     X, X_test = np.load(folder / "X.npy"), np.load(folder / "X_test.npy")
-    options = {"dtype": "float32", "n_threads": threads}
     decoders = [
-        VoxelSelectedRidge(ALPHA, round(FEATURES[name][1] * scale), **options)
+        VoxelSelectedRidge(ALPHA, round(FEATURES[name][1] * scale), "float32")
         for name in names
     ]
-    began = time.perf_counter()
     with h5py.File(folder / "targets.h5") as file:
-        fit_together(decoders, X, [file[name] for name in names])
+        targets = [file[name][:] for name in names]
+    began = time.perf_counter()
+    for decoder, Y in zip(decoders, targets, strict=True):
+        decoder.fit(X, Y)
     fitted = time.perf_counter() - began
     for name, decoder in zip(names, decoders, strict=True):
         Y_hat = decoder.predict(X_test)
@@ -134,7 +134,7 @@ def run_voxel_selected(
         "solvers": [decoder.solver_ for decoder in decoders],
         "residual_max": max(float(d.residual_.max()) for d in decoders),
         "operations": sum(operations(d, X.shape) for d in decoders)
-        + len(X) * X.shape[1] ** 2,
+        + len(names) * len(X) * X.shape[1] ** 2,
         "peak_bytes": peak_bytes(),
     }
 
@@ -145,7 +145,7 @@ def operations(decoder: VoxelSelectedRidge, shape: tuple[int, int]) -> float:
     each = n_feat**3 / 3 + 4 * n_feat**2
     if decoder.solver_ == "cg":
         tol = 2e-6  # the decoder's own default in float32
-        iterations = expected_iterations(Sizes(*shape, n_targets, n_feat), tol)
+        iterations = expected_iterations(shape[0], n_feat, tol)
         each = iterations * 2 * shape[1] ** 2
     return n_targets * (each + 2 * shape[0] * shape[1])
 
@@ -154,18 +154,14 @@ def run_dense(folder: Path, threads: int) -> dict:
     """Fit all features at once with the dense ridge and predict the test images."""
     torch.set_num_threads(threads)
     X, X_test = np.load(folder / "X.npy"), np.load(folder / "X_test.npy")
+    with h5py.File(folder / "targets.h5") as file:
+        Y = np.concatenate([file[name][:] for name in FEATURES], axis=1)
     began = time.perf_counter()
-    with (
-        h5py.File(folder / "targets.h5") as file,
-        h5py.File(folder / "dense.h5", "w") as out,
-    ):
-        joined = SideBySide({name: file[name] for name in FEATURES})
-        made = out.create_dataset("Y_hat", (len(X_test), joined.shape[1]), "f4")
-        decoder = DenseRidge()
-        decoder.fit_predict(X, joined, X_test, predictions_out=made)
+    decoder = RidgeGCV()
+    Y_hat = decoder.fit_predict(X, Y, X_test)
     return {
         "seconds": time.perf_counter() - began,
-        "n_targets": joined.shape[1],
+        "n_targets": Y_hat.shape[1],
         "alpha_median": float(np.median(decoder.alpha_)),
         "peak_bytes": peak_bytes(),
     }

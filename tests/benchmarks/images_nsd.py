@@ -146,7 +146,7 @@ def encode(root: Path) -> None:
 
     from minddiff_utils import features
     from minddiff_utils.core import store
-    from minddiff_utils.generation import rivals
+    from minddiff_utils.decoding import other_systems
 
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     images = store.read_rows(run.tree.derived(1) / "stimuli.h5", "images")
@@ -159,7 +159,7 @@ def encode(root: Path) -> None:
         encode_images=lambda x: x.mean(dim=(2, 3), keepdim=True),
     )
     features.detail_features(backbone, images, batch_size=64)
-    rivals.small_pixels(images, run.profile.rivals.pixel_size)
+    other_systems.small_pixels(images, run.profile.rivals.pixel_size)
 
 
 def score(root: Path) -> None:

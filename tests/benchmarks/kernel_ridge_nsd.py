@@ -1,13 +1,12 @@
-"""Dense ridge of one NSD subject, part by part: seconds, memory, share of GEMM peak.
+"""Ridge of one NSD subject, part by part: seconds, memory, share of GEMM peak.
 
     python tests/benchmarks/kernel_ridge_nsd.py --threads 2 --out /tmp/kernel_ridge.json
 
-Simulates 8,859 x 11,694 correlated voxels in two bands and 85,000 targets, which are
-streamed from HDF5 in a temporary folder (3 GB; 7 GB with --weights), and decodes 982
-test images: once with all voxels alike, once with bands; --weights also writes the
-weights to HDF5, as a third run. Every run has a process of its own. --scale 0.1 shrinks
-all sizes. `decoders_nsd.py` compares decoders with each other and with FastL2LiR; this
-script says where the time of this one goes.
+Simulates 8,859 x 11,694 correlated voxels in two bands and 85,000 targets (3 GB in a
+temporary folder) and decodes 982 test images: once with all voxels alike, once with
+bands; --weights also keeps the weights (4 GB), as a third run. Every run has a process
+of its own. --scale 0.1 shrinks all sizes. `decoders_nsd.py` compares decoders with each
+other and with FastL2LiR; this script says where the time of this one goes.
 """
 
 import argparse
@@ -26,17 +25,17 @@ import torch
 from decoders_nsd import gemm_peak, peak_bytes
 
 from minddiff_utils.core.rng import stream
-from minddiff_utils.decoding import DenseRidge, feature_correlation, kernel_ridge
+from minddiff_utils.decoding import RidgeGCV, ridge
+from minddiff_utils.decoding.scores import feature_correlation
 
 N_TRAIN, N_TEST, N_VOXELS, N_TARGETS, N_HIDDEN = 8859, 982, 11694, 85_000, 300
 #: Share of voxels in the first band (early areas), whose noise is lower.
 FIRST_BAND = 0.45
-#: Functions of `kernel_ridge` that are timed; what is left is writing and Python.
+#: Functions of `ridge` that are timed; what is left is writing and Python.
 PARTS = {
-    "centred_design": "centre",
-    "gram_matrices": "kernels",
-    "eigenbasis_of": "eigenbases",
-    "centred_targets": "read targets",
+    "centred_responses": "centre",
+    "eigenbases": "kernels and eigenbases",
+    "centred_targets": "centre targets",
     "choose_penalties": "project and choose",
     "times_coefficients": "predictions and weights",
 }
@@ -81,7 +80,7 @@ def count_time(owner: Any, name: str, seconds: dict[str, float], part: str) -> N
     setattr(owner, name, outer)
 
 
-def operations(decoder: DenseRidge, shape: dict[str, int]) -> dict[str, float]:
+def operations(decoder: RidgeGCV, shape: dict[str, int]) -> dict[str, float]:
     """Return the floating-point operations of the products in each part.
 
     That of eigh (about 4/3 n^3 to tridiagonal form and 2 to 4 n^3 for the vectors) is
@@ -89,10 +88,11 @@ def operations(decoder: DenseRidge, shape: dict[str, int]) -> dict[str, float]:
     """
     n, p, t = shape["n_images"], shape["n_voxels"], shape["n_targets"]
     small, n_test = min(n, p), shape["n_test"]
-    n_ratios, n_alphas = len(decoder.ratios_), len(decoder.alphas_)
+    n_ratios = 1 if decoder.bands is None else len(ridge.band_shares(2))
+    n_alphas = len(decoder.alphas_)
     kept = p if hasattr(decoder, "weights_") else 0
     return {
-        "kernels": 2 * small * n * p,
+        "kernels and eigenbases": 2 * small * n * p,
         "project and choose": n_ratios * 2 * small * t * (n + n_alphas),
         "predictions and weights": 2 * small * t * (n_test + kept),
     }
@@ -102,27 +102,26 @@ def run(path: Path, kind: str, threads: int) -> dict[str, Any]:
     """Fit and predict once; `kind` is plain, bands or weights."""
     peak, seconds = gemm_peak(threads)["float32"], {}
     for name, part in PARTS.items():
-        count_time(kernel_ridge, name, seconds, part)
+        count_time(ridge, name, seconds, part)
     count_time(torch.linalg, "eigh", seconds, "eigh (in eigenbases)")
-    with h5py.File(path) as file, h5py.File(path.with_name("out.h5"), "w") as out:
-        X, X_test = file["X"][:], file["X_test"][:]
-        n_targets = file["Y"].shape[1]
-        Y_hat = out.create_dataset("Y_hat", (len(X_test), n_targets), "f4")
-        W = None
-        if kind == "weights":
-            W = out.create_dataset("W", (n_targets, X.shape[1]), "f4")
-        decoder = DenseRidge(bands=file["bands"][:] if kind == "bands" else None)
-        began = time.perf_counter()
-        decoder.fit_predict(X, file["Y"], X_test, weights_out=W, predictions_out=Y_hat)
-        total, memory = time.perf_counter() - began, peak_bytes()
-        sample = slice(0, min(2048, n_targets))
-        r = feature_correlation(file["Y_test"][:, sample], Y_hat[:, sample])
-        shape = {"n_images": len(X), "n_voxels": X.shape[1], "n_test": len(X_test)}
-        counted = operations(decoder, shape | {"n_targets": n_targets})
+    with h5py.File(path) as file:
+        X, X_test, Y, bands = (file[n][:] for n in ("X", "X_test", "Y", "bands"))
+        sample = slice(0, min(2048, Y.shape[1]))
+        Y_test = file["Y_test"][:, sample]
+    decoder = RidgeGCV(bands=bands if kind == "bands" else None)
+    began = time.perf_counter()
+    if kind == "weights":
+        Y_hat = decoder.fit(X, Y).predict(X_test)
+    else:
+        Y_hat = decoder.fit_predict(X, Y, X_test)
+    total, memory = time.perf_counter() - began, peak_bytes()
+    r = feature_correlation(Y_test, Y_hat[:, sample])
+    shape = {"n_images": len(X), "n_voxels": X.shape[1], "n_test": len(X_test)}
+    counted = operations(decoder, shape | {"n_targets": Y.shape[1]})
     seconds["write and the rest"] = total - sum(seconds[p] for p in PARTS.values())
     return {
         **shape,
-        "n_targets": n_targets,
+        "n_targets": Y.shape[1],
         "threads": threads,
         "seconds": total,
         "seconds_by_part": seconds,
@@ -141,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="of every size")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--weights", action="store_true", help="also write weights")
+    parser.add_argument("--weights", action="store_true", help="also keep weights")
     parser.add_argument("--out", type=Path, help="where the figures go, as JSON")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)

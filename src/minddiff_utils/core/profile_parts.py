@@ -17,8 +17,9 @@ READS: Mapping[str, tuple[str, ...]] = {
     "01_data_prep": ("simulation", "data", "models", "features"),
     "02_decoding": (
         *("simulation", "data", "models", "features"),
-        *("decoding", "decoder", "evaluation", "rivals"),
+        *("decoding", "decoder", "rivals"),
     ),
+    "A2_decoders": ("features", "decoding", "evaluation"),
     "03_stage1": (
         *("simulation", "data", "models", "features"),
         *("stage1", "rivals", "ablation"),

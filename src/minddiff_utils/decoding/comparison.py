@@ -1,9 +1,4 @@
-"""Which decoder to trust: all side by side, and on categories never trained on.
-
-Does a sparse choice of voxels per target read more than a dense ridge, and do
-predictions collapse onto few directions? Not here: the decoders, and the features that
-go on to stages 1 and 2 (`readout`).
-"""
+"""Decoders side by side on the same targets, and on categories never trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,42 +7,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator
 
-from minddiff_utils.core.config import DecodingConfig
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
 from minddiff_utils.core.resampling import Interval
-from minddiff_utils.decoding import (
-    BandedRidge,
-    DenseRidge,
-    ScaledTargets,
-    SomeImages,
-    TargetScaling,
-    TargetSource,
-    VoxelSelectedRidge,
-    category_holdout,
-    choose_each_by_correlation,
-    contiguous_folds,
-    default_alphas,
+from minddiff_utils.decoding._eigenbasis import default_alphas
+from minddiff_utils.decoding._grouped import fit_features
+from minddiff_utils.decoding._linear_decoder import LinearDecoder
+from minddiff_utils.decoding.cross_validation import choose_decoders, contiguous_folds
+from minddiff_utils.decoding.fitting import VoxelData
+from minddiff_utils.decoding.scores import (
     effective_rank,
     feature_correlation,
-    fit_features,
-    noise_ceiling_r,
+    noise_ceiling,
 )
-from minddiff_utils.decoding.readout import VoxelData, make_decoder
+from minddiff_utils.decoding.voxel_selection import VoxelSelectedRidge
 
 __all__ = [
     "Holdout",
-    "all_decoders",
     "bootstrap_mean_r",
+    "coarse_penalties",
     "compare_decoders",
     "compare_on_holdout",
-    "some_targets",
+    "conclusions",
     "split_by_category",
+    "tuned",
 ]
 
 Matrix = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Contenders = Mapping[str, Mapping[str, LinearDecoder]]
 
 
 # --- intervals ------------------------------------------------------------------------
@@ -124,92 +112,47 @@ def _weighted_mean_r(
 # --- side by side ---------------------------------------------------------------------
 
 
-def some_targets(
-    features: Mapping[str, Matrix], n: int, *, rng: np.random.Generator
-) -> dict[str, Rows]:
-    """Return up to `n` targets of each feature that vary, drawn at random, ascending.
+def coarse_penalties(X: Matrix) -> npt.NDArray[np.float64]:
+    """Return one penalty per decade for responses X (n_images, n_voxels).
 
-    Parameters
-    ----------
-    features : mapping of (n_images, n_targets)
-        Training targets by name.
-    n : int
-        Targets per feature.
-    rng : Generator
-        Draws them.
+    For the random search, which is dear and whose shares scale them.
     """
-    chosen = {}
-    for name, Y in features.items():
-        varying = np.flatnonzero(TargetScaling.fit(Y).varies)
-        chosen[name] = np.sort(rng.permutation(varying)[:n])
-    return chosen
-
-
-#: Penalties from which the voxel-selected ridge may choose, and factors on n_feat.
-_ALPHAS = (0.15, 10.0, 100.0, 1000.0)
-_FACTORS = (1.0, 3.0)
-
-
-def all_decoders(
-    X_train: Matrix,
-    Y_train: Mapping[str, Matrix],
-    config: DecodingConfig,
-    *,
-    bands: npt.NDArray[np.integer[Any]],
-) -> dict[str, dict[str, BaseEstimator]]:
-    """Return every decoder that is compared, by name and feature, not fitted.
-
-    The paper's own; the same selection with alpha and n_feat chosen for each feature by
-    cross-validation; ridge on all voxels with a penalty for each target; the same with
-    the balance of two voxel groups chosen too, among four ratios; and banded ridge by
-    random search (himalaya).
-
-    Parameters
-    ----------
-    X_train, Y_train : (n_images, n_voxels), mapping of (n_images, n_targets)
-        Training images of one subject: all choices are made on them.
-    config : DecodingConfig
-        alpha, n_feat and folds.
-    bands : (n_voxels,) int
-        Group of each voxel, such as LVC and HVC.
-    """
-    paper = {name: make_decoder(name, config, "voxel_selected") for name in Y_train}
-    banded = BandedRidge(
-        bands, alphas=_coarse(X_train), n_samples=4, n_folds=config.n_folds
-    )
-    return {
-        "voxel-selected (paper)": paper,
-        "voxel-selected, tuned": _tuned(X_train, Y_train, paper, config.n_folds),
-        "dense": {name: DenseRidge() for name in Y_train},
-        "dense, two bands": {name: DenseRidge(bands=bands) for name in Y_train},
-        "banded (himalaya)": dict.fromkeys(Y_train, banded),
-    }
-
-
-def _coarse(X: Matrix) -> npt.NDArray[np.float64]:
-    """Return one penalty per decade: the random search is dear, and shares scale it."""
     trace = float(np.square(X - X.mean(axis=0), dtype=np.float64).sum())
     return default_alphas(trace, X.shape)[::4]
 
 
-def _tuned(
+def tuned(
+    decoders: Mapping[str, VoxelSelectedRidge],
     X: Matrix,
     Y: Mapping[str, Matrix],
-    paper: Mapping[str, BaseEstimator],
+    *,
+    alphas: Sequence[float],
+    factors: Sequence[float],
     n_folds: int,
-) -> dict[str, BaseEstimator]:
-    """Return the voxel-selected ridge with each feature's best alpha and n_feat."""
-    n_feat = {name: paper[name].get_params()["n_feat"] for name in Y}
-    candidates: dict[str, dict[str, BaseEstimator]] = {
-        f"alpha {alpha:g}, {factor:g} n_feat": {
-            name: VoxelSelectedRidge(alpha=alpha, n_feat=round(factor * n_feat[name]))
-            for name in Y
+) -> dict[str, LinearDecoder]:
+    """Return the voxel-selected ridge with each feature's best alpha and n_voxels.
+
+    Parameters
+    ----------
+    decoders : mapping of VoxelSelectedRidge
+        Their `n_voxels` times each of `factors` is tried.
+    X, Y : (n_images, n_voxels), mapping of (n_images, n_targets)
+        Training images of one subject: the choice is made on them.
+    alphas, factors : sequence of float
+        The grid.
+    n_folds : int
+        Folds of the cross-validation.
+    """
+    candidates: dict[str, dict[str, LinearDecoder]] = {
+        f"alpha {alpha:g}, {factor:g} n_voxels": {
+            name: VoxelSelectedRidge(alpha, round(factor * decoder.n_voxels))
+            for name, decoder in decoders.items()
         }
-        for alpha in _ALPHAS
-        for factor in _FACTORS
+        for alpha in alphas
+        for factor in factors
     }
     folds = contiguous_folds(len(X), n_folds)
-    tables = choose_each_by_correlation(X, Y, candidates=candidates, folds=folds)
+    tables = choose_decoders(candidates, X, Y, folds)
     return {
         name: candidates[str(table["candidate"].iloc[0])][name]
         for name, table in tables.items()
@@ -247,20 +190,11 @@ class _Intervals:
         }
 
 
-def _fitted(
-    X: Matrix, Y: Mapping[str, TargetSource], decoders: Mapping[str, BaseEstimator]
-) -> tuple[dict[str, TargetScaling], dict[str, BaseEstimator]]:
-    """Return the scaling and the fitted decoder of each feature that has a decoder."""
-    scalings = {name: TargetScaling.fit(Y[name]) for name in decoders}
-    scaled = {name: ScaledTargets(Y[name], scalings[name]) for name in decoders}
-    return scalings, fit_features(X, scaled, decoders)
-
-
 def compare_decoders(
+    contenders: Contenders,
     data: VoxelData,
     Y_train: Mapping[str, Matrix],
     Y_test: Mapping[str, Matrix],
-    decoders: Mapping[str, Mapping[str, BaseEstimator]],
     *,
     n_bootstrap: int,
     confidence: float,
@@ -270,13 +204,13 @@ def compare_decoders(
 
     Parameters
     ----------
+    contenders : mapping of mapping of estimators
+        Decoder's name to feature to an unfitted estimator; all choices that it makes
+        it makes on training images.
     data : VoxelData
         Responses of one subject.
     Y_train, Y_test : mapping of (n_images, n_targets)
         Features by name.
-    decoders : mapping of mapping of estimators
-        Decoder's name to feature to an unfitted estimator; all choices that it makes
-        it makes on training images.
     n_bootstrap : int
         Resamples of test images behind each interval.
     confidence : float
@@ -292,16 +226,14 @@ def compare_decoders(
     """
     rows = []
     intervals = _Intervals(n_bootstrap, confidence, int(rng.integers(2**63)))
-    for name, by_feature in decoders.items():
-        scalings, fitted = _fitted(data.X_train, Y_train, by_feature)
-        for feature, own in fitted.items():
-            Y_hat = own.predict(data.X_test).astype(np.float32)
-            ceiling = noise_ceiling_r(own, Y_hat, data.ncsnr, data.n_repeats_test)
-            score = intervals.score(scalings[feature].apply(Y_test[feature]), Y_hat)
-            rows.append(
-                {"decoder": name, "feature": feature, **score}
-                | {"r_ceiling": float(np.nanmean(ceiling))}
-            )
+    for name, decoders in contenders.items():
+        fitted = fit_features(decoders, data.X_train, Y_train)
+        for feature, (decoder, scaling) in fitted.items():
+            Y_hat = decoder.predict(data.X_test).astype(np.float32)
+            ceiling = noise_ceiling(decoder, Y_hat, data.ncsnr, data.n_repeats_test)
+            row = intervals.score(scaling.apply(Y_test[feature]), Y_hat)
+            row["r_ceiling"] = float(np.nanmean(ceiling))
+            rows.append({"decoder": name, "feature": feature, **row})
     return pd.DataFrame(rows)
 
 
@@ -334,13 +266,15 @@ def split_by_category(
 ) -> Holdout:
     """Hold out a share of the categories, all their images with them.
 
-    Half of the images of held-out categories are scored. The other half goes into the
+    An image is held out if all its categories are held-out ones, trained on if none is,
+    and dropped if it mixes both or shows none: an image without labels may show
+    anything. Half of the held-out images are scored. The other half goes into the
     training rows of the control condition, which are as many as those of the hold-out.
 
     Parameters
     ----------
     labels : sequence of sets of str
-        Categories of each training image; images without any are left out.
+        Categories of each training image.
     share : float
         Of the categories, in (0, 1).
     rng : Generator
@@ -359,7 +293,8 @@ def split_by_category(
             " category must be held out and one must stay."
         )
     chosen = tuple(sorted(rng.permutation(known)[:n_held].tolist()))
-    other, held = category_holdout(labels, chosen)
+    held = np.flatnonzero([bool(one) and one <= set(chosen) for one in labels])
+    other = np.flatnonzero([bool(one) and not one & set(chosen) for one in labels])
     order = rng.permutation(held)
     scored, kept = np.sort(order[: len(order) // 2]), order[len(order) // 2 :]
     if len(scored) < 2 or len(other) < 2:
@@ -369,13 +304,13 @@ def split_by_category(
         )
     rest = rng.permutation(other)[: max(0, len(other) - len(kept))]
     same = np.sort(np.concatenate([kept, rest]))[: len(other)]
-    return Holdout(chosen, np.sort(other), same, scored)
+    return Holdout(chosen, other, same, scored)
 
 
 def compare_on_holdout(
+    contenders: Contenders,
     X: Matrix,
     Y: Mapping[str, Matrix],
-    decoders: Mapping[str, Mapping[str, BaseEstimator]],
     holdout: Holdout,
     *,
     n_bootstrap: int,
@@ -386,10 +321,10 @@ def compare_on_holdout(
 
     Parameters
     ----------
+    contenders : mapping of mapping of estimators
+        As in `compare_decoders`.
     X, Y : (n_images, n_voxels), mapping of (n_images, n_targets)
         Training images of one subject; test images take no part.
-    decoders : mapping of mapping of estimators
-        As in `compare_decoders`.
     holdout : Holdout
         From `split_by_category`, on the same rows.
     n_bootstrap : int
@@ -409,18 +344,41 @@ def compare_on_holdout(
         check_shape(targets.shape, (len(X), None), f"Y of {feature}")
     rows = []
     intervals = _Intervals(n_bootstrap, confidence, int(rng.integers(2**63)))
-    conditions = {"same categories": holdout.same, "other categories": holdout.other}
-    held_out = holdout.held_out
-    for name, by_feature in decoders.items():
-        found: dict[str, list[dict[str, Any]]] = {feature: [] for feature in by_feature}
-        for condition, train in conditions.items():
-            own = {feature: SomeImages(Y[feature], train) for feature in by_feature}
-            scalings, fitted = _fitted(X[train], own, by_feature)
-            n = {"n_train": len(train), "n_categories": len(holdout.categories)}
-            for feature, rows_of in found.items():
-                Y_hat = fitted[feature].predict(X[held_out]).astype(np.float32)
-                truth = scalings[feature].apply(Y[feature][held_out])
-                row = {"decoder": name, "feature": feature, "trained_on": condition}
-                rows_of.append(row | intervals.score(truth, Y_hat) | n)
-        rows += [row for rows_of in found.values() for row in rows_of]
+    train = {"same categories": holdout.same, "other categories": holdout.other}
+    scored = holdout.held_out
+    for name, decoders in contenders.items():
+        fits = {key: fit_features(decoders, X, Y, part) for key, part in train.items()}
+        for feature in decoders:
+            for condition, fitted in fits.items():
+                decoder, scaling = fitted[feature]
+                Y_hat = decoder.predict(X[scored]).astype(np.float32)
+                row = intervals.score(scaling.apply(Y[feature][scored]), Y_hat)
+                row["n_train"] = len(train[condition])
+                row["n_categories"] = len(holdout.categories)
+                names = {"decoder": name, "feature": feature, "trained_on": condition}
+                rows.append(names | row)
     return pd.DataFrame(rows)
+
+
+def conclusions(compared: pd.DataFrame, unseen: pd.DataFrame) -> list[str]:
+    """Return sentences on the tables of `compare_decoders` and `compare_on_holdout`.
+
+    For each feature the decoder with the highest accuracy, those whose intervals reach
+    its own, and what each decoder loses on categories that it never saw.
+    """
+    lines = []
+    for feature, rows in compared.groupby("feature", sort=False):
+        best, *others = rows.sort_values("r_mean", ascending=False).to_dict("records")
+        level = [row["decoder"] for row in others if row["r_high"] >= best["r_low"]]
+        lines.append(
+            f"{feature}: {best['decoder']} reads most (r {best['r_mean']:.2f}); "
+            f"intervals that reach its own: {', '.join(level) or 'none'}"
+        )
+    for decoder, rows in unseen.groupby("decoder", sort=False):
+        r = rows.pivot_table("r_mean", "feature", "trained_on", sort=False)
+        change = r["other categories"] - r["same categories"]
+        losses = ", ".join(
+            f"{feature} {value:+.2f}" for feature, value in change.items()
+        )
+        lines.append(f"{decoder}: change of r on categories never seen: {losses}")
+    return lines

@@ -1,49 +1,30 @@
-"""How well a decoder's predictions do: correlation, null, ceiling, the accuracy row.
+"""How well predictions do: correlation, null, noise ceiling, effective rank."""
 
-Place in the flow: layer 7; it knows decoders by what they share (`LinearDecoder`) only.
-"""
-
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
-from minddiff_utils.decoding.targets import blocks
+from minddiff_utils.decoding._linear_decoder import LinearDecoder
+from minddiff_utils.decoding.targets import blocks, target_blocks
 
 __all__ = [
-    "Accuracy",
-    "LinearDecoder",
+    "accuracy",
+    "effective_rank",
     "feature_correlation",
     "nanmean",
-    "noise_ceiling_r",
+    "noise_ceiling",
     "permutation_null",
-    "score_decoder",
+    "variance_spectrum",
 ]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 
-#: Elements of one block of targets by voxels or images (64 MB of float64).
-_BLOCK_ELEMENTS = 8_000_000
-
-
-class LinearDecoder(Protocol):
-    """What every fitted decoder can say, whatever it was fitted by."""
-
-    n_features_in_: int
-
-    def predict(self, X: Floats) -> Floats:
-        """Return the predictions (n_images, n_targets) for responses X."""
-
-    def voxel_weight(self) -> Doubles:
-        """Return the mean over targets of the absolute weight, (n_voxels,)."""
-
-    def noise_gain(self, voxel_noise: Doubles) -> Doubles:
-        """Return the variance that independent voxel noise adds, (n_targets,)."""
+#: Targets whose covariance is added at once (64 MB of float64 for 1,000 images).
+_SPECTRUM_TARGETS = 8192
 
 
 def nanmean(values: Floats) -> float:
@@ -71,10 +52,6 @@ def _unit_columns(Y: Floats) -> Doubles:
     return centred
 
 
-def _targetblocks(Y: Floats) -> Iterator[slice]:
-    return blocks(Y.shape[1], max(1, _BLOCK_ELEMENTS // len(Y)))
-
-
 def feature_correlation(Y_true: Floats, Y_hat: Floats) -> Doubles:
     """Return the signed Pearson r of each target over images.
 
@@ -95,7 +72,7 @@ def feature_correlation(Y_true: Floats, Y_hat: Floats) -> Doubles:
     """
     _check_pair(Y_true, Y_hat)
     r = np.empty(Y_true.shape[1])
-    for block in _targetblocks(Y_true):
+    for block in target_blocks(*Y_true.shape):
         product = _unit_columns(Y_true[:, block]) * _unit_columns(Y_hat[:, block])
         r[block] = product.sum(axis=0)
     return r
@@ -138,7 +115,7 @@ def permutation_null(
     n_images = len(Y_true)
     kernel = np.zeros((n_images, n_images))
     n_used = 0
-    for block in _targetblocks(Y_true):
+    for block in target_blocks(*Y_true.shape):
         U, V = _unit_columns(Y_true[:, block]), _unit_columns(Y_hat[:, block])
         used = np.isfinite(U[0]) & np.isfinite(V[0])
         kernel += U[:, used] @ V[:, used].T
@@ -152,7 +129,7 @@ def permutation_null(
     return np.asarray(kernel[order, images].sum(axis=1) / n_used)
 
 
-def noise_ceiling_r(
+def noise_ceiling(
     decoder: LinearDecoder, Y_hat_std: Floats, ncsnr: Floats, n_repeats: Ints
 ) -> Doubles:
     """Return the highest correlation that voxel noise allows this decoder per target.
@@ -204,57 +181,36 @@ def noise_ceiling_r(
     return np.asarray(np.sqrt(np.maximum(reliability, 0)))
 
 
-# --- one row of the accuracy table ----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How well one feature is decoded; the columns of the accuracy table.
-
-    Attributes
-    ----------
-    r_mean, r_median : float
-        Over the targets that vary, of the signed correlation over test images.
-    r_null_mean, r_null_high : float
-        Mean and 97.5 % quantile of the mean correlation with permuted images.
-    p_permutation : float
-        (1 + #{null >= r_mean}) / (1 + n_permutations), one-sided, never 0.
-    r_ceiling : float
-        Mean of the noise ceilings; NaN where there is none.
-    n_images, n_targets : int
-        Test images, and targets with a correlation.
-    """
-
-    r_mean: float
-    r_median: float
-    r_null_mean: float
-    r_null_high: float
-    p_permutation: float
-    r_ceiling: float
-    n_images: int
-    n_targets: int
-
-
-def score_decoder(
+def accuracy(
     Y_true: Floats,
     Y_hat: Floats,
-    ceiling_r: Floats,
+    ceiling: Floats,
     *,
     n_permutations: int,
     rng: np.random.Generator,
 ) -> dict[str, float | int]:
-    """Return the `Accuracy` of decoded features as a row: name to value.
+    """Return how well one feature is decoded, as a row of the accuracy table.
 
     Parameters
     ----------
     Y_true, Y_hat : (n_images, n_targets)
         True and decoded features of the test images, each in any linear scale.
-    ceiling_r : (n_targets,)
-        From `noise_ceiling_r`.
+    ceiling : (n_targets,)
+        From `noise_ceiling`.
     n_permutations : int
         Permutations of the test images.
     rng : Generator
         Draws them.
+
+    Returns
+    -------
+    dict
+        r_mean, r_median: over the targets that vary, of the signed correlation over
+        test images. r_null_mean, r_null_high: mean and 97.5 % quantile of the mean
+        correlation with permuted images. p_permutation: (1 + #{null >= r_mean}) / (1 +
+        n_permutations), one-sided, never 0. r_ceiling: mean of the noise ceilings, NaN
+        where there is none. n_images, n_targets: test images, and targets with a
+        correlation.
 
     Raises
     ------
@@ -265,20 +221,104 @@ def score_decoder(
     ----------
     Phipson and Smyth (2010), Permutation p-values should never be zero.
     """
-    check_shape(ceiling_r.shape, Y_true.shape[1:], "ceiling_r")
+    check_shape(ceiling.shape, Y_true.shape[1:], "ceiling")
     null = permutation_null(Y_true, Y_hat, n_permutations=n_permutations, rng=rng)
     r = feature_correlation(Y_true, Y_hat)
     r = r[np.isfinite(r)]
     observed = float(r.mean())
     reached = np.count_nonzero(null >= observed - 1e-12)  # a tie broken by rounding
-    accuracy = Accuracy(
-        r_mean=observed,
-        r_median=float(np.median(r)),
-        r_null_mean=float(null.mean()),
-        r_null_high=float(np.quantile(null, 0.975)),
-        p_permutation=float((1 + reached) / (1 + n_permutations)),
-        r_ceiling=nanmean(ceiling_r),
-        n_images=len(Y_true),
-        n_targets=len(r),
-    )
-    return asdict(accuracy)
+    return {
+        "r_mean": observed,
+        "r_median": float(np.median(r)),
+        "r_null_mean": float(null.mean()),
+        "r_null_high": float(np.quantile(null, 0.975)),
+        "p_permutation": float((1 + reached) / (1 + n_permutations)),
+        "r_ceiling": nanmean(ceiling),
+        "n_images": len(Y_true),
+        "n_targets": len(r),
+    }
+
+
+# --- directions ---------------------------------------------------------------------
+
+
+def variance_spectrum(Y: Floats) -> Doubles:
+    """Return the eigenvalues of the covariance of Y over images, descending.
+
+    Parameters
+    ----------
+    Y : (n_images, n_targets)
+        Features, in any units that suit their comparison.
+
+    Returns
+    -------
+    (min(n_images, n_targets),) float64
+        Non-negative; their sum is the total variance (divisor n_images - 1). With
+        fewer images than targets they come from the products between images.
+
+    Raises
+    ------
+    DataError
+        Fewer than 2 images, no target, NaN or infinite values, or nothing varies.
+    """
+    check_shape(Y.shape, (None, None), "Y")
+    n_images, n_targets = Y.shape
+    if n_images < 2 or n_targets < 1:
+        raise DataError(
+            f"Y is {Y.shape}, but a spectrum needs 2 images and 1 target or more."
+        )
+    check_finite(bool(np.isfinite(Y).all()), "Y")
+    if not np.any(np.ptp(Y, axis=0) > 0):
+        raise DataError("No target varies over the images: there is nothing to rank.")
+    if n_targets < n_images:
+        centred = _centred(Y)
+        product = centred.T @ centred
+    else:
+        product = np.zeros((n_images, n_images))
+        for block in blocks(n_targets, _SPECTRUM_TARGETS):
+            centred = _centred(Y[:, block])
+            product += centred @ centred.T
+    values = np.linalg.eigvalsh(product)[::-1] / (n_images - 1)
+    return np.asarray(np.maximum(values, 0))  # rounding may leave -1e-17
+
+
+def _centred(Y: Floats) -> Doubles:
+    centred = Y.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    centred[:, np.ptp(Y, axis=0) == 0] = 0
+    return centred
+
+
+def effective_rank(Y: Floats) -> float:
+    """Return along how many directions features vary: the participation ratio.
+
+    (sum v)^2 / sum v^2 of the covariance eigenvalues v; k for k equal directions.
+    Predictions that vary along fewer directions than the truth cannot tell apart what
+    the missing directions tell apart (arXiv 2509.15832); noise in predictions raises
+    the rank, so read it beside the correlation.
+
+    Parameters
+    ----------
+    Y : (n_images, n_targets)
+        At most n_images - 1 directions can be seen, and the rank depends on the
+        targets' units: compare only features of the same images in the same units.
+
+    Returns
+    -------
+    float
+        At least 1, at most min(n_images - 1, n_targets).
+
+    Raises
+    ------
+    DataError
+        As `variance_spectrum`.
+
+    Examples
+    --------
+    >>> Y = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> round(effective_rank(Y), 6)
+    2.0
+    """
+    spectrum = variance_spectrum(Y)
+    share = spectrum / spectrum.sum()
+    return float(1 / np.sum(share**2))

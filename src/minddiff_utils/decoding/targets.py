@@ -1,50 +1,28 @@
-"""The targets of a decoder: their scaling, and how they are cut into blocks.
+"""The targets of a decoder: their scaling, and how they are read block by block."""
 
-Place in the flow: layer 7, the lowest module of `decoders`.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
 
-__all__ = [
-    "ScaledTargets",
-    "SideBySide",
-    "SomeImages",
-    "TargetScaling",
-    "TargetSource",
-    "blocks",
-    "read_targets",
-]
+__all__ = ["StandardisedTargets", "TargetScaling", "blocks"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
+Rows = slice | npt.NDArray[np.integer[Any]]
 
-#: Bytes that BLAS, LAPACK and the heap hold beside what is counted; rounded up.
-LIBRARY_BYTES = 24_000_000
+#: All images.
+_EVERY = slice(None)
 #: A target varies if its SD exceeds this times the root mean square of all targets.
 _MIN_RELATIVE_SD = 1e-6
-#: Elements of one block of targets that is read (64 MB of float64).
+#: Elements of one block of targets (64 MB of float64).
 _BLOCK_ELEMENTS = 8_000_000
-
-
-class TargetSource(Protocol):
-    """Targets that are read by blocks: an array, a tensor, an HDF5 data set, ..."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (n_images, n_targets)."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """Return the columns `[:, start:stop]`."""
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
@@ -56,24 +34,9 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _as_array(values: Any) -> Floats:
-    """Return what a source gave as an array; a torch tensor may be on any device."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    return np.asarray(values)
-
-
-def read_targets(source: TargetSource, block: slice, name: str = "Y") -> Floats:
-    """Return the targets `block` of `source` as an array (n_images, len(block)).
-
-    Raises
-    ------
-    DataError
-        They hold NaN or infinite values.
-    """
-    array = _as_array(source[:, block])
-    check_finite(bool(np.isfinite(array).all()), name)
-    return array
+def target_blocks(n_images: int, n_targets: int) -> Iterator[slice]:
+    """Return blocks of targets that take 64 MB of float64 over `n_images`."""
+    return blocks(n_targets, max(1, _BLOCK_ELEMENTS // n_images))
 
 
 @dataclass(frozen=True)
@@ -98,41 +61,29 @@ class TargetScaling:
     varies: Mask
 
     @classmethod
-    def fit(cls, Y_train: TargetSource) -> Self:
-        """Return the scaling of training targets (n_images, n_targets).
-
-        They are read block by block, so that they may be an HDF5 data set.
+    def fit(cls, Y: Floats, rows: Rows = _EVERY) -> Self:
+        """Return the scaling of the targets Y (n_images, n_targets) over some rows.
 
         Raises
         ------
         DataError
             No image, or NaN or infinite values.
         """
-        shape = tuple(Y_train.shape)
-        check_shape(shape, (None, None), "Y_train")
-        n_images, n_targets = shape
+        check_shape(Y.shape, (None, None), "Y_train")
+        n_images, n_targets = len(Y[:, :1][rows]), Y.shape[1]
         if n_images * n_targets == 0:
-            raise DataError(f"Y_train is empty {shape}: pass images, targets.")
+            raise DataError(f"Y_train is empty {Y.shape}: pass images, targets.")
         mean, spread = np.empty(n_targets), np.empty(n_targets)
         differs = np.empty(n_targets, bool)
-        for block in blocks(n_targets, max(1, _BLOCK_ELEMENTS // n_images)):
-            values = read_targets(Y_train, block, "Y_train")
+        for block in target_blocks(n_images, n_targets):
+            values = Y[:, block][rows]
+            check_finite(bool(np.isfinite(values).all()), "Y_train")
             mean[block] = values.mean(axis=0, dtype=np.float64)
             spread[block] = values.std(axis=0, dtype=np.float64)
             differs[block] = np.ptp(values, axis=0) > 0
         typical = np.sqrt(np.mean(mean**2 + spread**2))
         varies = (spread > _MIN_RELATIVE_SD * typical) & differs
         return cls(mean, np.where(varies, spread, 1.0), varies)
-
-    @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
-        """Return the scaling of targets side by side, each part's as it was fitted."""
-        every = list(parts)
-        return cls(
-            np.concatenate([part.mean for part in every]),
-            np.concatenate([part.scale for part in every]),
-            np.concatenate([part.varies for part in every]),
-        )
 
     def __getitem__(self, block: slice) -> Self:
         """Return the scaling of some targets."""
@@ -153,137 +104,72 @@ class TargetScaling:
 
 
 @dataclass(frozen=True)
-class ScaledTargets:
-    """Standardised targets that are computed when they are read.
+class StandardisedTargets:
+    """Several features side by side, each standardised when a block of it is read.
 
-    `ScaledTargets(file["c"], scaling)` goes where a decoder's `fit` takes Y: no more
-    than a block of the data set is ever in memory.
+    It goes where a decoder's `fit` takes Y: the 85,000 targets of a subject of NSD are
+    never copied as a whole.
 
     Attributes
     ----------
-    source : TargetSource
-        Targets in their own units, (n_images, n_targets).
-    scaling : TargetScaling
-        Of all of them.
+    features : mapping of str to (n_images, n_targets)
+        They follow each other in this order.
+    rows : slice or (n_rows,) int
+        The images that are read; the scalings are theirs.
 
     Raises
     ------
     DataError
-        Another number of targets than the scaling has.
-    """
-
-    source: TargetSource
-    scaling: TargetScaling
-
-    def __post_init__(self) -> None:
-        expected = (None, len(self.scaling.mean))
-        check_shape(tuple(self.source.shape), expected, "The source of targets")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (n_images, n_targets)."""
-        return tuple(self.source.shape)
-
-    def __getitem__(self, key: tuple[slice, slice], /) -> Floats:
-        """Return `[rows, columns]` standardised; both are slices."""
-        rows, columns = key
-        return self.scaling[columns].apply(_as_array(self.source[rows, columns]))
-
-
-@dataclass(frozen=True)
-class SomeImages:
-    """Some images of a source of targets, taken when they are read.
-
-    Attributes
-    ----------
-    source : TargetSource
-        Targets of all images, (n_images, n_targets).
-    rows : (n_some,) int
-        Which images, in which order.
-    """
-
-    source: TargetSource
-    rows: Ints
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (n_some, n_targets)."""
-        return (len(self.rows), *self.source.shape[1:])
-
-    def __getitem__(self, key: tuple[slice, slice], /) -> Floats:
-        """Return `[rows, columns]`; both are slices."""
-        rows, columns = key
-        return _as_array(self.source[:, columns])[self.rows[rows]]
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """Several sources of targets of the same images, read as one, never held as one.
-
-    Attributes
-    ----------
-    parts : mapping of str to TargetSource
-        Targets (n_images, n_targets) by name; they follow each other in this order.
-
-    Raises
-    ------
-    DataError
-        There is no part, or the parts differ in their images.
+        The features differ in their images.
 
     Examples
     --------
-    >>> joined = SideBySide({"c": np.zeros((4, 2)), "z": np.ones((4, 3))})
+    >>> two = {"c": np.eye(2), "z": np.ones((2, 3))}
+    >>> joined = StandardisedTargets(two)
     >>> joined.shape, joined.columns["z"]
-    ((4, 5), slice(2, 5, None))
-    >>> joined[:1, 1:4]
-    array([[0., 1., 1.]])
+    ((2, 5), slice(2, 5, None))
+    >>> joined[:, 1:3]
+    array([[-1.,  0.],
+           [ 1.,  0.]])
     """
 
-    parts: Mapping[str, TargetSource]
+    features: Mapping[str, Floats]
+    rows: Rows = field(default_factory=lambda: _EVERY)
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise DataError(
-                "There are no targets to put side by side: name at least 1."
-            )
-        n_images = next(iter(self.parts.values())).shape[0]
-        for name, part in self.parts.items():
-            check_shape(tuple(part.shape), (n_images, None), f"Targets {name}")
+        for name, Y in self.features.items():
+            check_shape(Y.shape, (self._n_images, None), f"Targets {name}")
+
+    @property
+    def _n_images(self) -> int:
+        return len(next(iter(self.features.values())))
+
+    @cached_property
+    def scalings(self) -> dict[str, TargetScaling]:
+        """Return each feature's scaling: what varies is judged within a feature."""
+        return {n: TargetScaling.fit(Y, self.rows) for n, Y in self.features.items()}
 
     @cached_property
     def columns(self) -> dict[str, slice]:
-        """Return which columns each part has, by name."""
-        stops = np.cumsum([part.shape[1] for part in self.parts.values()]).tolist()
+        """Return which columns each feature has."""
+        stops = np.cumsum([Y.shape[1] for Y in self.features.values()]).tolist()
         starts = [0, *stops[:-1]]
-        return dict(zip(self.parts, map(slice, starts, stops), strict=True))
+        return dict(zip(self.features, map(slice, starts, stops), strict=True))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (n_images, n_targets of all parts)."""
-        n_targets = sum(part.shape[1] for part in self.parts.values())
-        return (next(iter(self.parts.values())).shape[0], n_targets)
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Return (n_rows, n_targets of all features)."""
+        n_rows = len(np.arange(self._n_images)[self.rows])
+        return n_rows, sum(Y.shape[1] for Y in self.features.values())
 
-    def __getitem__(self, key: tuple[slice, slice], /) -> Floats:
-        """Return `[rows, columns]`, both slices; columns are neighbours.
-
-        Only the parts that have some of the columns are read, and only those columns.
-
-        Raises
-        ------
-        DataError
-            The columns have a step, or there are none.
-        """
-        rows, wanted = key
-        start, stop, step = wanted.indices(self.shape[1])
-        if step != 1 or start >= stop:
-            raise DataError(
-                f"Targets side by side were asked for {wanted}, but one or more"
-                f" neighbouring columns of {self.shape[1]} are read at once."
-            )
-        found = []
-        for name, own in self.columns.items():
-            first, last = max(start, own.start), min(stop, own.stop)
+    def __getitem__(self, key: tuple[slice, slice]) -> Floats:
+        """Return `[:, start:stop]` of the standardised targets."""
+        start, stop, _ = key[1].indices(self.shape[1])
+        parts = []
+        for name, columns in self.columns.items():
+            first, last = max(start, columns.start), min(stop, columns.stop)
             if first < last:
-                block = slice(first - own.start, last - own.start)
-                found.append(_as_array(self.parts[name][rows, block]))
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+                block = slice(first - columns.start, last - columns.start)
+                values = self.features[name][:, block][self.rows]
+                parts.append(self.scalings[name][block].apply(values))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -18,7 +18,7 @@ import torch
 
 from minddiff_utils.core.conditions import ablation_conditions
 from minddiff_utils.core.run import Run
-from minddiff_utils.decoding import select_best
+from minddiff_utils.decoding.feature_selection import select_best
 from minddiff_utils.generation.diffusion import DiffusionSettings
 from minddiff_utils.generation.reconstruction import (
     Aligned,

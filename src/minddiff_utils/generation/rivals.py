@@ -24,17 +24,10 @@ import torch
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import Condition, by_name
-from minddiff_utils.core.config import DecodingConfig, Profile
-from minddiff_utils.core.errors import DataError, StoreError, check_shape
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.images import resize, to_torch
-from minddiff_utils.core.rows import Rows, in_blocks
 from minddiff_utils.core.run import Run
-from minddiff_utils.decoding.readout import (
-    FeatureReadout,
-    VoxelData,
-    fit_readout,
-    predict,
-)
 from minddiff_utils.generation.diffusion import DiffusionSettings
 from minddiff_utils.generation.reconstruction import (
     Aligned,
@@ -50,105 +43,14 @@ from minddiff_utils.models import Backbone
 __all__ = [
     "Rivals",
     "brain_diffuser_style",
-    "decode_rivals",
     "read_pixel_ridge",
     "read_rivals",
     "rival_images",
-    "small_pixels",
 ]
 
 Matrix = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 Images = npt.NDArray[np.uint8]
 Rivals = Mapping[str, npt.NDArray[Any]]
-
-
-# --- decoding (notebook 02) -----------------------------------------------------------
-
-
-def small_pixels(images: Images | Rows, size: int) -> Matrix:
-    """Return images resized to `size` px and flattened, (n, size * size * 3) float32.
-
-    Values 0 to 1: what ridge reads directly from voxels.
-    """
-    small = np.empty((len(images), size, size, 3), np.uint8)
-    for rows, block in in_blocks(images):
-        small[rows] = resize(block, size)
-    return small.reshape(len(images), -1).astype(np.float32) / np.float32(255)
-
-
-def decode_rivals(
-    data: VoxelData,
-    Y_train: Mapping[str, Matrix],
-    readouts: Mapping[str, FeatureReadout],
-    config: DecodingConfig,
-    *,
-    lower: Mask,
-    rng: np.random.Generator,
-) -> dict[str, Matrix]:
-    """Decode from voxels what the compared systems start from.
-
-    `takagi`: z from the lower areas alone, c from the higher ones, dense ridge.
-    `takagi_minddiffuser`, as MindDiffuser's authors re-implemented it: both from all
-    areas by their own voxel-selected ridge. `permuted_voxels`: the profile's decoders
-    on test responses whose voxels have changed places, a floor that keeps the scale of
-    responses but not their meaning. `pixel_ridge`: pixels, dense ridge.
-
-    Parameters
-    ----------
-    data : VoxelData
-    Y_train : mapping of (n_train, n_targets) float32
-        `c`, `z` and `pixels`, the last from `small_pixels`.
-    readouts : mapping of FeatureReadout
-        The profile's own, of `c` and `z`.
-    config : DecodingConfig
-    lower : (n_voxels,) bool
-        Voxels of the low-level areas; the others are the high-level ones.
-    rng : numpy Generator
-        Of the permutation.
-
-    Returns
-    -------
-    dict of (n_test, n_targets) float32
-        In the features' units, by `system/feature`, and `pixel_ridge`.
-    """
-    check_shape(lower.shape, (data.X_train.shape[1],), "the mask of lower areas")
-    if lower.all() or not lower.any():
-        raise DataError(
-            "Takagi's decoders need voxels of low-level and of high-level areas, but"
-            " one group is empty: check the areas in responses.h5."
-        )
-    both = {name: Y_train[name] for name in ("c", "z")}
-    own = {name: readouts[name] for name in both}
-    found = {
-        "takagi/c": _read(data.voxels(~lower), {"c": both["c"]}, config)["c"],
-        "takagi/z": _read(data.voxels(lower), {"z": both["z"]}, config)["z"],
-        "pixel_ridge": _read(data, {"p": Y_train["pixels"]}, config)["p"],
-    }
-    again = fit_readout(data.X_train, both, config, decoder="voxel_selected")
-    moved = data.X_test[:, rng.permutation(data.X_test.shape[1])]
-    for name, read, X in (
-        ("takagi_minddiffuser", again, data.X_test),
-        ("permuted_voxels", own, moved),
-    ):
-        found |= {f"{name}/{k}": values for k, values in _in_units(read, X).items()}
-    return found
-
-
-def _read(
-    data: VoxelData, Y_train: Mapping[str, Matrix], config: DecodingConfig
-) -> dict[str, Matrix]:
-    readouts = fit_readout(data.X_train, Y_train, config, decoder="dense")
-    return _in_units(readouts, data.X_test)
-
-
-def _in_units(
-    readouts: Mapping[str, FeatureReadout], X_test: Matrix
-) -> dict[str, Matrix]:
-    return {
-        name: readouts[name].scaling.invert(values).astype(np.float32)
-        for name, values in predict(readouts, X_test).items()
-    }
 
 
 def read_rivals(

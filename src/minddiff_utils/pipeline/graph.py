@@ -53,6 +53,7 @@ GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
     Notebook("02_decoding", per_subject=True),
+    Notebook("A2_decoders", per_subject=True),
     Notebook("03_stage1", per_subject=True, per_shard=True),
     Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("A3_engines", per_subject=False, shows_study=True),

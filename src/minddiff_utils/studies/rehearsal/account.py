@@ -51,6 +51,7 @@ Growth = Literal["images seen", "images reconstructed", "once", "preset", "fits"
 GROWTH: Mapping[str, Growth] = {
     "01_data_prep": "images seen",
     "02_decoding": "images seen",
+    "A2_decoders": "images seen",
     "03_stage1": "images reconstructed",
     "04_stage2": "preset",
     "05_evaluation": "images reconstructed",
@@ -60,7 +61,7 @@ GROWTH: Mapping[str, Growth] = {
 _GENERATING = ("03_stage1", "04_stage2")
 #: The notebook of the fits, and what the cells call that fit all targets or sets of
 #: areas.
-_FITTING = ("02_decoding", ("readout.fit_readout(", "readout.accuracy_by_area_set("))
+_FITTING = ("02_decoding", ("cross_validate(", " fit("))
 _FITS = "02_decoding, fits at the real size"
 #: Values of one image by the networks of the field that give many: AlexNet's layers 2
 #: and 5 at 256 and at 224 px, Inception, and both CLIPs.

@@ -29,10 +29,7 @@ from minddiff_utils.core.surroundings import (
     peak_bytes,
     settled,
 )
-from minddiff_utils.decoding import DenseRidge, VoxelSelectedRidge
-from minddiff_utils.decoding.planning import Sizes, choose_solver, device_rates
-from minddiff_utils.decoding.readout import make_decoder
-from minddiff_utils.decoding.voxel_selected import fit_together
+from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.studies.storage import (
     area_voxels,
     images_seen,
@@ -43,12 +40,8 @@ from minddiff_utils.studies.storage import (
 __all__ = ["FitTimes", "n_train", "time_fits", "whole_seconds"]
 
 Matrix = npt.NDArray[np.float32]
-#: Kinds of targets, and a feature of each.
-_FEATURES = {"c": "c", "z": "z", "clip": "clip/1"}
 #: Targets of each kind that are fitted: some ten seconds of each.
 _SAMPLE = {"c": 1024, "z": 256, "clip": 2048}
-#: Relative residual that the voxel-selected decoder reaches in float32.
-_TOL = 2e-6
 
 
 @dataclass(frozen=True)
@@ -162,50 +155,31 @@ def _measure(
     profile: Profile, size: tuple[int, int], sample: dict[str, int]
 ) -> FitTimes:
     X, Y = _problem(stream(profile.seed, "rehearsal", "fits"), size, sample)
+    config = profile.decoding
     torch.set_num_threads(1)  # for the life of the process
     with threadpool_limits(1):
-        if profile.decoder == "dense":
-            fixed, per_target = _time_dense(X, Y)
+        if profile.decoder == "dense":  # a target of each kind costs the same
+            fixed, each = _time(RidgeGCV(), X, np.hstack(list(Y.values())))
+            per_target = dict.fromkeys(Y, each)
         else:
-            fixed, per_target = _time_selected(profile, X, Y)
+            times = {}
+            for kind, targets in Y.items():
+                n_voxels = getattr(config, f"n_feat_{kind}")
+                decoder = VoxelSelectedRidge(config.alpha, n_voxels, config.dtype)
+                times[kind] = _time(decoder, X, targets)
+            fixed = max(first for first, _ in times.values())
+            per_target = {kind: each for kind, (_, each) in times.items()}
     return FitTimes(profile.decoder, *size, fixed, per_target, peak_bytes() / 1e9)
 
 
-def _time_dense(X: Matrix, Y: Mapping[str, Matrix]) -> tuple[float, dict[str, float]]:
-    """Fit all targets at once; one of each kind costs the same."""
-    targets = _Watched(np.hstack(list(Y.values())))
-    began = time.process_time()
-    DenseRidge().fit(X, targets)
+def _time(
+    decoder: RidgeGCV | VoxelSelectedRidge, X: Matrix, Y: Matrix
+) -> tuple[float, float]:
+    """Return the seconds before the first target, and those of each target."""
+    targets, began = _Watched(Y), time.process_time()
+    decoder.fit(X, targets)
     first, end = targets.first or began, time.process_time()
-    each = (end - first) / targets.shape[1]
-    return first - began, dict.fromkeys(Y, each)
-
-
-def _time_selected(
-    profile: Profile, X: Matrix, Y: Mapping[str, Matrix]
-) -> tuple[float, dict[str, float]]:
-    """Fit one kind after the other on common normal equations."""
-    counts, decoders = target_counts(profile), []
-    for kind in Y:
-        decoder = make_decoder(_FEATURES[kind], profile.decoding, "voxel_selected")
-        if not isinstance(decoder, VoxelSelectedRidge):
-            raise TypeError("make_decoder gave another decoder than it was asked for")
-        n_images, n_voxels = X.shape
-        sizes = Sizes(n_images, n_voxels, counts[kind], min(decoder.n_feat, n_voxels))
-        rates = device_rates("cpu")
-        # as for all targets: fewer might get another solver
-        solver = choose_solver(sizes, rates, _TOL, profile.decoding.dtype)
-        decoders.append(decoder.set_params(solver=solver))
-    targets = {kind: _Watched(values) for kind, values in Y.items()}
-    began = time.process_time()
-    fit_together(decoders, X, list(targets.values()))
-    reads = [t.first or began for t in targets.values()] + [time.process_time()]
-    spans = np.diff(reads)
-    each = {
-        kind: float(span) / Y[kind].shape[1]
-        for kind, span in zip(Y, spans, strict=True)
-    }
-    return reads[0] - began, each
+    return first - began, (end - first) / Y.shape[1]
 
 
 def _problem(

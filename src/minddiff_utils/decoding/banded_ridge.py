@@ -1,12 +1,7 @@
-"""Banded ridge over voxel groups, its scales searched at random by himalaya.
+"""Banded ridge over voxel groups, its scales searched at random by himalaya."""
 
-`BandedRidge` is the wide search that `DenseRidge(bands=...)` replaces by a few ratios:
-dearer per target, for questions about the bands themselves. Place in the flow: layer 7.
-"""
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +18,13 @@ from minddiff_utils.core.errors import (
     DataError,
     check_choice,
     check_finite,
-    check_shape,
 )
-from minddiff_utils.decoding.all_voxels import AllVoxelDecoder, Precision
-from minddiff_utils.decoding.eigenbasis import (
+from minddiff_utils.decoding._eigenbasis import (
     band_columns,
     check_alphas,
     default_alphas,
 )
+from minddiff_utils.decoding._linear_decoder import LinearDecoder, Targets, check_fit
 
 __all__ = ["BandedRidge"]
 
@@ -39,54 +33,40 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 
 
-@contextmanager
-def _numpy_backend() -> Iterator[None]:
-    """Give himalaya its numpy backend, and after that the one it had."""
-    before = get_backend().name
-    set_backend("numpy")
-    try:
-        yield
-    finally:
-        set_backend(before)
-
-
-class BandedRidge(AllVoxelDecoder):
+class BandedRidge(LinearDecoder):
     """Ridge regression with a penalty for each voxel group and target.
 
-    The linear kernel of each band is divided by its trace and multiplied by that of all
-    voxels; a random search over the shares of the bands (himalaya, Dirichlet samples,
-    the first one equal shares) and the penalties maximises each target's
-    cross-validated fit on folds of neighbouring training images. Penalties mean the
-    same as in `DenseRidge`, and one band is plain ridge. The intercept is not
-    penalised and is fitted anew in each fold.
-
-    All kernels, targets and weights are held in memory.
+    The wide search that `RidgeGCV(bands=...)` replaces by a few ratios: dearer per
+    target, for questions about the bands themselves. The linear kernel of each band is
+    divided by its trace and multiplied by that of all voxels; a random search over the
+    shares of the bands (himalaya, Dirichlet samples, the first one equal shares) and
+    the penalties maximises each target's cross-validated fit on folds of neighbouring
+    training images. Penalties mean the same as in `RidgeGCV`, and one band is plain
+    ridge. The intercept is not penalised and is fitted anew in each fold.
 
     Parameters
     ----------
     bands : (n_voxels,) int, optional
         Label of each voxel's group; None puts all into one.
-    dtype : {"float32", "float64"}
-        Of the computation.
     alphas : sequence of float, optional
-        Penalties, above 0. Default: 4 per decade from 1e-3 to 1e5 times the mean
-        eigenvalue.
+        Penalties, above 0. Default: as `RidgeGCV`.
     n_samples : int
         Shares of bands that are tried, at least 1.
     n_folds : int
         Folds of the cross-validation, at least 2.
     seed : int
         Of the search; the same seed gives the same decoder.
-    chunk_targets : int, optional
-        Targets predicted at once, to bound the memory of the search.
+    dtype : {"float32", "float64"}
+        Of the computation.
 
     Attributes
     ----------
     weights_ : (n_targets, n_voxels)
         In `dtype`.
-    intercept_ : (n_targets,) float64
-    alpha_ : (n_targets,) float64
-        Chosen penalties.
+    intercept_, alpha_ : (n_targets,) float64
+        Intercepts and chosen penalties.
+    alphas_ : (n_alphas,) float64
+        What the penalties were chosen from.
     band_scales_ : (n_targets, n_bands) float64
         Chosen share of each band in the trace of the kernel; rows sum to 1.
     criterion_ : (n_targets,) float64
@@ -107,25 +87,31 @@ class BandedRidge(AllVoxelDecoder):
     (2, 2)
     """
 
+    band_scales_: Doubles
+    criterion_: Doubles
+
+    _PER_TARGET: ClassVar = (
+        *("weights", "intercept", "alpha", "band_scales", "criterion"),
+    )
+
     def __init__(
         self,
         bands: Ints | None = None,
-        dtype: Precision = "float32",
         alphas: Sequence[float] | Doubles | None = None,
         n_samples: int = 20,
         n_folds: int = 5,
         seed: int = 0,
-        chunk_targets: int | None = None,
+        dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
-        super().__init__(bands, dtype)
+        self.bands = bands
         self.alphas = alphas
         self.n_samples = n_samples
         self.n_folds = n_folds
         self.seed = seed
-        self.chunk_targets = chunk_targets
+        self.dtype = dtype
 
-    def fit(self, X: Floats, Y: Floats) -> Self:
-        """Fit all targets.
+    def fit(self, X: Floats, Y: Targets) -> Self:
+        """Fit all targets; they and all kernels are held in memory.
 
         Parameters
         ----------
@@ -141,6 +127,9 @@ class BandedRidge(AllVoxelDecoder):
         DataError
             Shapes do not fit, NaN or infinite values, or no voxel of a band varies.
         """
+        check_fit(X, Y)
+        # targets lie one after the other, whatever the caller's order: the same sums
+        Y = np.asfortranarray(Y[:, 0 : Y.shape[1]])
         self._check(X, Y)
         labels, band = band_columns(self.bands, X.shape[1])
         mean = X.mean(axis=0, dtype=np.float64)
@@ -155,11 +144,13 @@ class BandedRidge(AllVoxelDecoder):
                 f"{len(X)} training images: leave the band out or check the responses."
             )
         square = trace.sum() / trace
-        own = [centred[:, band == position] for position in range(len(labels))]
-        kernels = np.stack(
-            [(V @ V.T) * f for V, f in zip(own, square.astype(self.dtype), strict=True)]
-        )
-        model = self._search(kernels, Y.astype(self.dtype), float(trace.sum()), X.shape)
+        parts = [centred[:, band == position] for position in range(len(labels))]
+        factors = square.astype(self.dtype)
+        kernels = np.stack([(V @ V.T) * f for V, f in zip(parts, factors, strict=True)])
+        default = default_alphas(float(trace.sum()), X.shape)
+        grid = default if self.alphas is None else self.alphas
+        self.alphas_ = np.unique(np.asarray(grid, np.float64))
+        model = self._search(kernels, Y.astype(self.dtype))
         self._keep(model, centred, band, square, mean)
         # himalaya's intercept stands for a constant target only up to rounding
         still = np.ptp(Y, axis=0) == 0
@@ -169,15 +160,10 @@ class BandedRidge(AllVoxelDecoder):
     def _check(self, X: Floats, Y: Floats) -> None:
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_alphas(self.alphas)
-        check_choice(self.dtype, ("float32", "float64"), "dtype")
-        for name, least in (("n_samples", 1), ("chunk_targets", 1), ("seed", 0)):
+        for name, least in (("n_samples", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value < least:
                 raise ConfigError(f"{name} is {value}, but must be at least {least}.")
-        check_shape(X.shape, (None, None), "X")
-        check_shape(Y.shape, (len(X), None), "Y")
-        if X.shape[1] == 0 or Y.shape[1] == 0:
-            raise DataError(f"X {X.shape} and Y {Y.shape} hold nothing to fit.")
         if not 2 <= self.n_folds <= len(X) // 2:
             raise ConfigError(
                 f"n_folds is {self.n_folds}, but must be between 2 and half of the "
@@ -186,28 +172,28 @@ class BandedRidge(AllVoxelDecoder):
         check_finite(bool(np.isfinite(X).all()), "X")
         check_finite(bool(np.isfinite(Y).all()), "Y")
 
-    def _search(
-        self, kernels: Floats, Y: Floats, trace: float, shape: tuple[int, ...]
-    ) -> Any:
+    def _search(self, kernels: Floats, Y: Floats) -> Any:
         """Return himalaya's fitted model."""
-        grid = default_alphas(trace, shape) if self.alphas is None else self.alphas
-        options = {
-            "n_iter": int(self.n_samples),
-            "alphas": np.unique(np.asarray(grid, np.float64)).astype(self.dtype),
-            "n_targets_batch": self.chunk_targets,
-            "progress_bar": False,
-        }
         model = MultipleKernelRidgeCV(
             kernels="precomputed",
             solver="random_search",
-            solver_params=options,
+            solver_params={
+                "n_iter": int(self.n_samples),
+                "alphas": self.alphas_.astype(self.dtype),
+                "progress_bar": False,
+            },
             fit_intercept=True,
             cv=int(self.n_folds),
             random_state=int(self.seed),
         )
-        # a sampled share may underflow to 0, whose logarithm himalaya takes
-        with _numpy_backend(), np.errstate(divide="ignore"):
-            return model.fit(kernels, Y)
+        before = get_backend().name
+        set_backend("numpy")
+        try:
+            # a sampled share may underflow to 0, whose logarithm himalaya takes
+            with np.errstate(divide="ignore"):
+                return model.fit(kernels, Y)
+        finally:
+            set_backend(before)
 
     def _keep(
         self, model: Any, centred: Floats, band: Ints, square: Doubles, mean: Doubles
@@ -219,10 +205,10 @@ class BandedRidge(AllVoxelDecoder):
         dual = np.asarray(model.dual_coef_)  # (n_images, n_targets)
         self.weights_ = np.ascontiguousarray(dual.T @ centred)
         for position, factor in enumerate(square):
-            own = np.ix_(
+            part = np.ix_(
                 np.arange(len(self.weights_)), np.flatnonzero(band == position)
             )
-            self.weights_[own] *= (scales[position] * factor)[:, None]
+            self.weights_[part] *= (scales[position] * factor)[:, None]
         self.intercept_ = np.asarray(model.intercept_, np.float64)
         self.intercept_ = self.intercept_ - self.weights_ @ mean
         self.criterion_ = -np.max(np.asarray(model.cv_scores_, np.float64), axis=0)

@@ -1,8 +1,4 @@
-"""What all targets of a voxel-selected ridge share: voxels, their Gram, the selection.
-
-It reads responses and chooses voxels; it solves nothing. Place in the flow: layer 7,
-between `targets` and the solvers.
-"""
+"""The normal equations of responses, and the voxels that each target selects."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +12,7 @@ from torch import Tensor
 from minddiff_utils.core.errors import DataError, check_finite
 from minddiff_utils.decoding.targets import blocks
 
-__all__ = ["Design", "make_design", "select_voxels"]
+__all__ = ["NormalEquations", "normal_equations", "select_voxels"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
@@ -38,8 +34,8 @@ _READ_ELEMENTS = 500_000
 
 
 @dataclass(frozen=True)
-class Design:
-    """The normal equations of standardised voxels, the penalised intercept eliminated.
+class NormalEquations:
+    """Those of standardised voxels, the penalised intercept eliminated.
 
     With A = [X, 1], (A'A + alpha I) [w; b] = A'y has the last row
     b = shrink (mean(y) - m'w), m the voxel means. Put into the others it leaves, for
@@ -49,8 +45,6 @@ class Design:
 
     Attributes
     ----------
-    n_voxels : int
-        Voxels of the responses.
     columns : (n_usable,) int
         Usable voxels, ascending.
     mean, scale : (n_usable,) float64
@@ -63,7 +57,6 @@ class Design:
         shrink = n_images / (n_images + alpha), what the penalty leaves of a mean.
     """
 
-    n_voxels: int
     columns: Ints
     mean: Doubles
     scale: Doubles
@@ -130,8 +123,10 @@ def _fill_gram(
         pass
 
 
-def make_design(X: Floats, alpha: float, like: Tensor, run: Map = map) -> Design:
-    """Return the design of training responses.
+def normal_equations(
+    X: Floats, alpha: float, like: Tensor, run: Map = map
+) -> NormalEquations:
+    """Return the normal equations of training responses.
 
     Parameters
     ----------
@@ -156,7 +151,7 @@ def make_design(X: Floats, alpha: float, like: Tensor, run: Map = map) -> Design
     offset = np.sqrt(alpha * shrink) * mean / scale
     ridge = torch.from_numpy(alpha / scale**2).to(Z.device)
     _fill_gram(gram, Z, torch.from_numpy(offset).to(Z.device), ridge, run)
-    return Design(X.shape[1], columns, mean, scale, Z, gram, alpha, shrink)
+    return NormalEquations(columns, mean, scale, Z, gram, alpha, shrink)
 
 
 def _exact_scores(Z: Tensor, y: Tensor, columns: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Exact solvers of one small ridge system per target, and the threads they run on.
+"""Exact solvers of one ridge system for each target, and when to take another.
 
-Each system is a subset of rows and columns of one Gram matrix. Place in the flow:
-layer 7, below `voxel_selected`; the iterative solver is `masked_cg`.
+The system of a target is a subset of the rows and columns of one Gram matrix. Here each
+is gathered and factorised; `_conjugate_gradients` goes over all targets at once.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torch import Tensor
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.decoding.targets import blocks
 
-__all__ = ["solve_batched", "solve_common", "solve_subsets", "threads"]
+__all__ = ["choose_solver", "solve_common", "solve_subsets", "threads"]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
@@ -29,8 +30,31 @@ Ints = npt.NDArray[np.integer[Any]]
 _GATHER_ROWS = 32
 #: At most this many refinement steps; each gains the digits of the factor's dtype.
 _MAX_REFINEMENTS = 3
-#: Elements of one batch of gathered systems (64 MB of float32).
-BATCH_ELEMENTS = 16_000_000
+
+
+def expected_iterations(n_images: int, n_selected: int, tol: float) -> float:
+    """Return the iterations that conjugate gradients are expected to take.
+
+    After deflation the voxels are noise, whose Gram matrix has its eigenvalues between
+    n_images (1 -+ sqrt(q))^2 with q = n_selected / n_images (Marchenko and Pastur,
+    1967), so that each iteration gains a factor of sqrt(q).
+    """
+    q = min(n_selected / n_images, 0.99)
+    return math.log(2 / tol) / -math.log(math.sqrt(q)) + 1
+
+
+def choose_solver(n_images: int, n_voxels: int, n_selected: int, tol: float) -> str:
+    """Return "cholesky" or "cg", whichever takes fewer operations for a target.
+
+    A factorisation runs at half the speed of a large product at best, so that its
+    operations count twice. Sizes alone decide, never a clock or the processor: the same
+    profile is solved alike everywhere. Where all targets share all voxels, one
+    factorisation serves them.
+    """
+    if n_selected == n_voxels:
+        return "cholesky"
+    gradients = expected_iterations(n_images, n_selected, tol) * 2 * n_voxels**2
+    return "cg" if gradients < 2 * n_selected**3 / 3 else "cholesky"
 
 
 @contextmanager
@@ -119,25 +143,6 @@ def solve_common(gram: Tensor, right: Tensor, tol: float) -> tuple[Tensor, Tenso
         _raise_singular()
     solution, residual = _refined(gram, factor, right, tol)
     return solution, _relative(residual, right)
-
-
-def solve_batched(
-    gram: Tensor, chosen: Tensor, right: Tensor, tol: float
-) -> tuple[Tensor, Tensor]:
-    """Solve as `solve_subsets`, many systems at once, on any device."""
-    n_targets, n = right.shape
-    solution = torch.empty_like(right)
-    reached = torch.empty(n_targets, dtype=torch.float64, device=right.device)
-    for part in blocks(n_targets, max(1, BATCH_ELEMENTS // n**2)):
-        rows = chosen[part]
-        matrix = gram[rows[:, :, None], rows[:, None, :]]  # (batch, n, n)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if bool(failed.any()):
-            _raise_singular()
-        found, residual = _refined(matrix, factor, right[part, None], tol)
-        solution[part] = found[:, 0]
-        reached[part] = _relative(residual[:, 0], right[part])
-    return solution, reached
 
 
 class _System:

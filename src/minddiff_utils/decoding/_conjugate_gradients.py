@@ -1,8 +1,7 @@
 """Conjugate gradients over all targets of a block at once, each on its own voxels.
 
 The systems differ by which rows and columns of one Gram matrix they keep, so a 0/1 mask
-per target and one matrix product serve all of them. Place in the flow: layer 7, below
-`voxel_selected`; the exact solvers are in `solvers`.
+per target and one matrix product serve all of them.
 
 Notation: gram = A; deflation A = V diag(values) V' + diag(d) + remainder; M the mask;
 x, r, p, z = solution, residual, direction, preconditioned residual of the textbook.

@@ -1,49 +1,38 @@
 """The eigenbasis of the responses, and the penalty of each target in it.
 
 One decomposition serves all targets and all penalties: in its basis ridge is a scaling,
-and the errors of generalised cross-validation and of leave-one-out have closed forms.
-`bands` are groups of voxels whose balance is chosen too. Place in the flow: below
-`kernel_ridge`.
+and the error of generalised cross-validation has a closed form. Bands are groups of
+voxels whose balance is chosen too.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
-from minddiff_utils.decoding.targets import TargetSource, blocks, read_targets
+from minddiff_utils.decoding.targets import blocks
 
 __all__ = [
-    "CRITERIA",
-    "STRIP",
     "Basis",
-    "Choice",
-    "Chosen",
-    "Design",
-    "Doubles",
-    "Floats",
-    "Ints",
     "band_columns",
-    "centred_design",
+    "centred_responses",
     "centred_targets",
     "check_alphas",
     "choose_penalties",
     "default_alphas",
-    "eigenbasis_of",
-    "gram_matrices",
+    "eigenbases",
     "times_coefficients",
 ]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
-Choice = Literal["gcv", "loo"]
 #: Voxels or images that are gathered, checked or converted at once.
-STRIP = 512
+_STRIP = 512
 #: Default penalties, in units of the mean eigenvalue: 4 per decade, 1e-3 to 1e5.
 _GRID = 10.0 ** (np.arange(-12, 21) / 4)
 
@@ -68,9 +57,12 @@ def default_alphas(trace: float, shape: tuple[int, ...]) -> Doubles:
     return np.asarray(_GRID * (trace / min(shape[0] - 1, shape[1])))
 
 
+# --- responses ----------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class Design:
-    """What all targets share: centred responses and the Gram matrices they give."""
+class Responses:
+    """Centred responses and their bands."""
 
     X: torch.Tensor  # (n_images, n_voxels), centred
     mean: Doubles  # (n_voxels,)
@@ -81,6 +73,75 @@ class Design:
     def is_wide(self) -> bool:
         """Return whether the kernel over images is smaller than that over voxels."""
         return self.X.shape[0] <= self.X.shape[1]
+
+
+def band_columns(bands: Ints | None, n_voxels: int) -> tuple[Ints, Ints]:
+    """Return the sorted labels of the bands and each voxel's position among them.
+
+    None puts all voxels into one band; DataError if there is not one label per voxel.
+
+    >>> band_columns(np.array([7, 2, 7]), 3)
+    (array([2, 7]), array([1, 0, 1]))
+    """
+    if bands is None:
+        return np.zeros(1, np.int64), np.zeros(n_voxels, np.int64)
+    check_shape(np.shape(bands), (n_voxels,), "bands")
+    labels, position = np.unique(np.asarray(bands), return_inverse=True)
+    return labels, position
+
+
+def centred_responses(
+    X: Floats, labels: Ints, band: Ints, dtype: torch.dtype
+) -> Responses:
+    """Return the responses X (n_images, n_voxels), centred, with their bands.
+
+    Constant voxels are exactly 0.
+
+    Raises
+    ------
+    DataError
+        X is not finite, or no voxel of a band varies.
+    """
+    check_finite(bool(np.isfinite(X).all()), "X")
+    mean = X.mean(axis=0, dtype=np.float64)
+    constant = X.max(axis=0) == X.min(axis=0)
+    mean[constant] = X[0, constant]  # a rounded mean would leave a residue
+    centred = torch.empty(X.shape, dtype=dtype)
+    power = np.zeros(X.shape[1])
+    for rows in blocks(len(X), _STRIP):
+        centred[rows] = torch.from_numpy(X[rows] - mean)
+        power += centred[rows].double().square().sum(0).numpy()
+    trace: Doubles = np.bincount(band, power, len(labels)).astype(np.float64)
+    if not trace.min() > 0:
+        which = "" if len(labels) == 1 else f" of band {labels[np.argmin(trace)]}"
+        raise DataError(
+            f"No voxel{which} varies over the {len(X)} training images: leave the band "
+            "out or check the responses."
+        )
+    return Responses(centred, mean, band, trace)
+
+
+def _gram_matrices(responses: Responses) -> list[torch.Tensor]:
+    """Return the kernel over images of each band, or one Gram matrix over voxels."""
+    X = responses.X
+    size = min(X.shape)
+    if not responses.is_wide:
+        gram = X.new_zeros((size, size))
+        for rows in blocks(len(X), _STRIP):
+            gram.addmm_(X[rows].T, X[rows])
+        return [gram]
+    kernels = []
+    for position in range(len(responses.trace)):
+        kernel = X.new_zeros((size, size))
+        columns = torch.from_numpy(np.flatnonzero(responses.band == position))
+        for part in blocks(len(columns), _STRIP):
+            strip = X[:, columns[part]]
+            kernel.addmm_(strip, strip.T)
+        kernels.append(kernel)
+    return kernels
+
+
+# --- bases --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -96,133 +157,40 @@ class Basis:
     test: torch.Tensor  # `right` times the centred test responses, (rank, n_test)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The chosen solution of a block of targets."""
+def eigenbases(
+    responses: Responses, shares: Doubles, X_test: torch.Tensor, *, with_right: bool
+) -> list[Basis]:
+    """Return the eigenbasis under each ratio of bands, `shares` (n_ratios, n_bands).
 
-    ratio: torch.Tensor  # (n_block,) int64
-    alpha: torch.Tensor  # (n_block,) float64
-    error: torch.Tensor  # (n_block,) float64, the criterion
-    coefficient: torch.Tensor  # (largest rank, n_block), of the rows of `right`
-
-
-def _centred(
-    X: Floats, dtype: torch.dtype, device: torch.device
-) -> tuple[torch.Tensor, Doubles]:
-    """Return X minus its voxel means, and the means; constant voxels are exactly 0."""
-    for rows in blocks(len(X), STRIP):
-        check_finite(bool(np.isfinite(X[rows]).all()), "X")
-    mean = X.mean(axis=0, dtype=np.float64)
-    constant = X.max(axis=0) == X.min(axis=0)
-    mean[constant] = X[0, constant]  # a rounded mean would leave a residue
-    centred = torch.empty(X.shape, dtype=dtype, device=device)
-    for rows in blocks(len(X), STRIP):
-        centred[rows] = torch.from_numpy(X[rows] - mean).to(device)
-    return centred, mean
-
-
-def band_columns(bands: Ints | None, n_voxels: int) -> tuple[Ints, Ints]:
-    """Return the sorted labels of the bands and each voxel's position among them.
-
-    Parameters
-    ----------
-    bands : (n_voxels,) int, optional
-        A label per voxel; None puts all voxels into one band.
-    n_voxels : int
-
-    Raises
-    ------
-    DataError
-        Not one label per voxel.
-
-    Examples
-    --------
-    >>> band_columns(np.array([7, 2, 7]), 3)
-    (array([2, 7]), array([1, 0, 1]))
+    The trace of the whole stays what it is, so that penalties mean the same under every
+    ratio.
     """
-    if bands is None:
-        return np.zeros(1, np.int64), np.zeros(n_voxels, np.int64)
-    check_shape(np.shape(bands), (n_voxels,), "bands")
-    labels, position = np.unique(np.asarray(bands), return_inverse=True)
-    return labels, position
-
-
-def centred_design(
-    X: Floats, bands: Ints | None, dtype: torch.dtype, device: torch.device
-) -> Design:
-    """Return the responses X (n_images, n_voxels), centred, with their bands.
-
-    Raises
-    ------
-    DataError
-        X is not finite, or no voxel of a band varies.
-    """
-    labels, band = band_columns(bands, X.shape[1])
-    centred, mean = _centred(X, dtype, device)
-    power = np.zeros(X.shape[1])
-    for rows in blocks(len(X), STRIP):
-        power += centred[rows].double().square().sum(0).cpu().numpy()
-    trace: Doubles = np.bincount(band, power, len(labels)).astype(np.float64)
-    if not trace.min() > 0:
-        which = "" if bands is None else f" of band {labels[np.argmin(trace)]}"
-        raise DataError(
-            f"No voxel{which} varies over the {len(X)} training images: leave the band "
-            "out or check the responses."
-        )
-    return Design(centred, mean, band, trace)
-
-
-def gram_matrices(design: Design) -> list[torch.Tensor]:
-    """Return the kernel over images of each band, or one Gram matrix over voxels."""
-    X = design.X
-    size = min(X.shape)
-    if not design.is_wide:
-        gram = X.new_zeros((size, size))
-        for rows in blocks(len(X), STRIP):
-            gram.addmm_(X[rows].T, X[rows])
-        return [gram]
-    kernels = []
-    for position in range(len(design.trace)):
-        kernel = X.new_zeros((size, size))
-        columns = torch.from_numpy(np.flatnonzero(design.band == position))
-        columns = columns.to(X.device)
-        for part in blocks(len(columns), STRIP):
-            strip = X[:, columns[part]]
-            kernel.addmm_(strip, strip.T)
-        kernels.append(kernel)
-    return kernels
-
-
-def _balanced(design: Design, share: Doubles) -> Doubles:
-    """Return by what the square of each band is multiplied to own its trace share.
-
-    The trace of the whole stays what it is, so that penalties mean the same under
-    every ratio.
-    """
-    return np.asarray(share * design.trace.sum() / design.trace)
+    grams = _gram_matrices(responses)
+    trace = responses.trace
+    squares = shares * trace.sum() / trace  # by what each band's square is multiplied
+    return [_eigenbasis(responses, grams, s, X_test, with_right) for s in squares]
 
 
 def _combined(
-    design: Design, grams: list[torch.Tensor], square: Doubles
+    responses: Responses, grams: list[torch.Tensor], square: Doubles
 ) -> torch.Tensor:
     """Return the Gram matrix of the responses with each band scaled."""
-    if design.is_wide:
+    if responses.is_wide:
         total: torch.Tensor = grams[0] * square[0]
         for gram, factor in zip(grams[1:], square[1:], strict=True):
             total.add_(gram, alpha=float(factor))
         return total
-    scale: torch.Tensor = design.X.new_tensor(np.sqrt(square)[design.band])
+    scale: torch.Tensor = responses.X.new_tensor(np.sqrt(square)[responses.band])
     scaled = grams[0] * scale
     scaled *= scale[:, None]
     return scaled
 
 
-def eigenbasis_of(
-    design: Design,
+def _eigenbasis(
+    responses: Responses,
     grams: list[torch.Tensor],
-    share: Doubles,
+    square: Doubles,
     X_test: torch.Tensor,
-    *,
     with_right: bool,
 ) -> Basis:
     """Return the eigenbasis under one ratio.
@@ -231,15 +199,15 @@ def eigenbasis_of(
        and one for the mean.
     2. The other side's vectors by one product.
     """
-    X, square = design.X, _balanced(design, share)
-    voxel_square = X.new_tensor(square[design.band])
-    values, vectors = torch.linalg.eigh(_combined(design, grams, square))
+    X = responses.X
+    voxel_square = X.new_tensor(square[responses.band])
+    values, vectors = torch.linalg.eigh(_combined(responses, grams, square))
     limit = torch.finfo(X.dtype).eps * float(values[-1])
     rank = min(int((values > limit).sum()), len(X) - 1)
     values, vectors = values[len(values) - rank :].double(), vectors[:, -rank:]
     root = values.sqrt().to(X.dtype)
     right = X.new_empty((rank, 0))
-    if design.is_wide:
+    if responses.is_wide:
         left = vectors
         if with_right:
             right = ((left / root).T @ X).mul_(voxel_square)
@@ -252,10 +220,28 @@ def eigenbasis_of(
     return Basis(left, values, right, test)
 
 
-def _outside(basis: Basis, Y: torch.Tensor, T: torch.Tensor) -> torch.Tensor | None:
-    """Return what of centred Y no voxel pattern reaches, None if all is reached."""
-    n_images, rank = basis.left.shape
-    return None if rank == n_images - 1 else Y - basis.left @ T
+# --- targets ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The chosen solution of a block of targets."""
+
+    ratio: torch.Tensor  # (n_block,) int64
+    alpha: torch.Tensor  # (n_block,) float64
+    error: torch.Tensor  # (n_block,) float64, the criterion
+    coefficient: torch.Tensor  # (largest rank, n_block), of the rows of `right`
+
+
+def centred_targets(Y: Floats, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return targets minus their means, and the means in float64.
+
+    A constant target becomes exactly 0, and its mean is exactly the constant.
+    """
+    check_finite(bool(np.isfinite(Y).all()), "Y")
+    y = torch.from_numpy(np.asarray(Y, dtype=np.float64))
+    mean = torch.where(y.amax(0) == y.amin(0), y[0], y.mean(0))
+    return (y - mean).to(dtype), mean
 
 
 def _gcv(
@@ -269,45 +255,15 @@ def _gcv(
     n_images, rank = basis.left.shape
     kept = alphas[:, None] / (basis.values + alphas[:, None])  # (n_alphas, rank)
     residual = kept.square() @ T.double().square()
-    outside = _outside(basis, Y, T)
-    if outside is not None:
+    if rank < n_images - 1:  # what no pattern of voxels reaches
+        outside = Y - basis.left @ T
         residual += outside.square().sum(0, dtype=torch.float64)
     freedom = (n_images - 1 - rank) + kept.sum(1, keepdim=True)
     return n_images * residual / freedom.square()
 
 
-def _loo(
-    basis: Basis, alphas: torch.Tensor, Y: torch.Tensor, T: torch.Tensor
-) -> torch.Tensor:
-    """Return the mean squared leave-one-out error, (n_alphas, n_block), float64.
-
-    e_i = (y_i - yhat_i) / (1 - H_ii), with the mean in H, so that the intercept is
-    fitted without image i too.
-    """
-    U = basis.left
-    strips = list(blocks(len(U), STRIP))
-    outside = _outside(basis, Y, T)
-    mean_only = torch.zeros(len(U), dtype=U.dtype, device=U.device)
-    if outside is not None:  # else 1 - 1/n - sum_j U_ij^2 is 0
-        for rows in strips:
-            mean_only[rows] = 1 - 1 / len(U) - U[rows].square().sum(1)
-    error = T.new_empty((len(alphas), T.shape[1]), dtype=torch.float64)
-    for row, alpha in enumerate(alphas):
-        kept = (alpha / (basis.values + alpha)).to(U.dtype)
-        residual = U @ (kept[:, None] * T)
-        if outside is not None:
-            residual += outside
-        free = torch.cat([U[rows].square() @ kept for rows in strips])
-        residual /= (free + mean_only.clamp(min=0))[:, None]
-        error[row] = residual.square_().mean(0, dtype=torch.float64)
-    return error
-
-
-CRITERIA = {"gcv": _gcv, "loo": _loo}
-
-
 def choose_penalties(
-    bases: Sequence[Basis], alphas: torch.Tensor, Y: torch.Tensor, choice: Choice
+    bases: Sequence[Basis], alphas: torch.Tensor, Y: torch.Tensor
 ) -> Chosen:
     """Return the best penalty and ratio of each target; ties go to the first of each.
 
@@ -315,34 +271,20 @@ def choose_penalties(
     """
     n_block = Y.shape[1]
     rank = max(len(basis.values) for basis in bases)
-    ratio = torch.zeros(n_block, dtype=torch.int64, device=Y.device)
+    ratio = torch.zeros(n_block, dtype=torch.int64)
     alpha = alphas.new_full((n_block,), float(alphas[0]))
     error = alphas.new_full((n_block,), float("inf"))
     coefficient = Y.new_zeros((rank, n_block))
     for number, basis in enumerate(bases):
         T = basis.left.T @ Y  # (rank, n_block)
-        least, where = CRITERIA[choice](basis, alphas, Y, T).min(0)
+        least, where = _gcv(basis, alphas, Y, T).min(0)
         better = least < error
-        own = alphas[where[better]]
-        shrink = basis.values.sqrt()[:, None] / (basis.values[:, None] + own)
+        best = alphas[where[better]]
+        shrink = basis.values.sqrt()[:, None] / (basis.values[:, None] + best)
         coefficient[:, better] = 0
         coefficient[: len(T), better] = T[:, better] * shrink.to(T.dtype)
-        ratio[better], alpha[better], error[better] = number, own, least[better]
+        ratio[better], alpha[better], error[better] = number, best, least[better]
     return Chosen(ratio, alpha, error, coefficient)
-
-
-def centred_targets(
-    Y: TargetSource, part: slice, like: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a block of targets minus their means, and the means in float64.
-
-    A constant target becomes exactly 0, and its mean is exactly the constant.
-    """
-    block = np.asarray(read_targets(Y, part), dtype=np.float64)
-    y = torch.from_numpy(block).to(like.device)
-    mean = y.mean(0)
-    mean = torch.where(y.amax(0) == y.amin(0), y[0], mean)
-    return (y - mean).to(like.dtype), mean
 
 
 def times_coefficients(factors: Sequence[torch.Tensor], chosen: Chosen) -> torch.Tensor:
@@ -353,8 +295,8 @@ def times_coefficients(factors: Sequence[torch.Tensor], chosen: Chosen) -> torch
     n_block = len(chosen.ratio)
     result = factors[0].new_empty((n_block, factors[0].shape[1]))
     for number, factor in enumerate(factors):
-        own = torch.nonzero(chosen.ratio == number)[:, 0]
-        if len(own) == n_block:
+        targets = torch.nonzero(chosen.ratio == number)[:, 0]
+        if len(targets) == n_block:
             return chosen.coefficient[: len(factor)].T @ factor
-        result[own] = chosen.coefficient[: len(factor), own].T @ factor
+        result[targets] = chosen.coefficient[: len(factor), targets].T @ factor
     return result
