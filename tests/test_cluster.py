@@ -5,7 +5,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 
@@ -14,10 +13,8 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, records, runner, worker
 from minddiff_utils.pipeline.cluster import Queue, dask_workers, read_queue
+from tests.small_notebooks import write_notebooks
 
-PARAMETERS = (
-    'profile: str = "smoke"\nsubject: int = 1\nshard: str = "0/1"\noverrides: dict = {}'
-)
 #: The first time the notebook waits for its end, which the test brings about.
 WAITS_ONCE = """
 import os, time
@@ -36,16 +33,10 @@ store.write_text(run.tree.root / "made" / f"{run.shard[0]}.txt", "done", run=run
 """
 
 
-def _plan(root: Path, *cells: str, n_shards: int = 1) -> graph.Plan:
-    """Return the plan of one notebook of these cells, as 03_stage1."""
+def _plan(root: Path, cell: str, n_shards: int = 1) -> graph.Plan:
+    """Return the plan of one notebook of this cell, as 03_stage1."""
     source = root / "notebooks"
-    source.mkdir(parents=True)
-    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    for entry in graph.GRAPH:
-        made = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
-        made.cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, *cells)]
-        made.cells[0].metadata["tags"] = ["parameters"]
-        nbformat.write(made, source / f"{entry.stem}.ipynb")
+    write_notebooks(source, lambda _: cell)
     profile = load_profile("smoke", {"models.batch_size": 2})
     tree = Tree(root, "smoke", root / "nsd")
     given = {"models.batch_size": 2}
@@ -90,7 +81,7 @@ def test_workers_of_dask_leave_the_files_and_records_of_local_processes(
 
 @pytest.mark.timeout(900)
 def test_a_job_whose_worker_is_killed_is_done_by_another(tmp_path: Path) -> None:
-    plan = _plan(tmp_path, WAITS_ONCE, WRITES)
+    plan = _plan(tmp_path, WAITS_ONCE + WRITES)
     killer = threading.Thread(target=_kill_worker, args=(tmp_path / "marker",))
     killer.start()
     said = _run(plan, dask_workers)

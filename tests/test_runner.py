@@ -9,12 +9,11 @@ import nbformat
 import pytest
 
 from minddiff_utils.core.errors import ConfigError, RunError
-from minddiff_utils.core.places import notebook_path
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, records, runner
+from tests.small_notebooks import PARAMETERS, notebook, write_notebooks
 
-PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 WRITES = (
     "from minddiff_utils import start\n"
     "from minddiff_utils.core import store\n"
@@ -23,30 +22,16 @@ WRITES = (
 )
 
 
-def notebook(*cells: str, tagged: int = 1) -> nbformat.NotebookNode:
-    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    made = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
-    made.cells = [nbformat.v4.new_code_cell(c) for c in cells]
-    for cell in made.cells[:tagged]:
-        cell.metadata["tags"] = ["parameters"]
-    return made
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A main line whose notebooks each write one small artefact."""
     source = tmp_path / "notebooks"
-    source.mkdir()
-    for entry in graph.GRAPH:
-        subject = "\nsubject: int = 1" if entry.per_subject else ""
-        subject += '\nshard: str = "0/1"' if entry.per_shard else ""
-        body = WRITES if entry.per_subject else WRITES.replace("subject", "profile")
-        made = notebook(
-            PARAMETERS + subject, body.replace("{", f"{{'{entry.stem}'}}{{")
-        )
-        path = notebook_path(entry.stem, source)
-        path.parent.mkdir(exist_ok=True)
-        nbformat.write(made, path)
+
+    def body(entry: graph.Notebook) -> str:
+        own = WRITES if entry.per_subject else WRITES.replace("subject", "profile")
+        return own.replace("{", f"{{'{entry.stem}'}}{{")
+
+    write_notebooks(source, body)
     return source
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minddiff_utils.core.places import notebook_path
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.evaluation.claims import CLAIMS, COLUMNS
@@ -127,8 +128,7 @@ def test_batches_of_one_notebook_outlive_another(smoke: Smoke) -> None:
 def _with_every_cell_twice(folder: Path) -> None:
     """Write the notebooks with each code cell but the parameters followed by itself."""
     for notebook in GRAPH:
-        name = f"{notebook.stem}.ipynb"
-        page = nbformat.read(faults.REPOSITORY / "notebooks" / name, as_version=4)
+        page = nbformat.read(notebook_path(notebook.stem), as_version=4)
         cells = []
         for cell in page.cells:
             cells.append(cell)
@@ -136,7 +136,9 @@ def _with_every_cell_twice(folder: Path) -> None:
             if cell.cell_type == "code" and "parameters" not in tags:
                 cells.append(nbformat.v4.new_code_cell(cell.source))
         page.cells = cells
-        nbformat.write(page, folder / name)
+        path = notebook_path(notebook.stem, folder)
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(page, path)
 
 
 @pytest.mark.timeout(LIMIT_S)

@@ -10,7 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NoReturn
 
-import nbformat
 import psutil
 import pytest
 
@@ -18,8 +17,8 @@ from minddiff_utils.core.errors import RunError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline import graph, runner, warm_kernels
+from tests.small_notebooks import write_notebooks
 
-PARAMETERS = 'profile: str = "smoke"\noverrides: dict = {}'
 PARENT = (
     "import os\nfrom pathlib import Path\n"
     'root = Path(os.environ["MINDDIFF_ROOT"])\n'
@@ -31,16 +30,7 @@ PARENT = (
 def plan(tmp_path: Path) -> graph.Plan:
     """Return the plan of one small notebook that tells its process and its parent."""
     source = tmp_path / "notebooks"
-    source.mkdir()
-    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    made = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
-    made.cells = [nbformat.v4.new_code_cell(c) for c in (PARAMETERS, PARENT)]
-    made.cells[0].metadata["tags"] = ["parameters"]
-    for entry in graph.GRAPH:
-        more = "\nsubject: int = 1" if entry.per_subject else ""
-        more += '\nshard: str = "0/1"' if entry.per_shard else ""
-        made.cells[0].source = PARAMETERS + more
-        nbformat.write(made, source / f"{entry.stem}.ipynb")
+    write_notebooks(source, lambda _: PARENT)
     tree = Tree(tmp_path, "smoke", tmp_path / "nsd")
     profile = load_profile("smoke")
     return graph.make_plan(profile, tree, {}, only=("00",), source=source)
