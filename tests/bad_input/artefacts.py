@@ -40,7 +40,7 @@ RECORD = f"{FIGURES}/notebooks/03_stage1_subj01.run.json"
 
 def decode(world: World) -> None:
     """Notebook 02, up to the voxels."""
-    world.play("02", last=3)
+    world.play("02", last=4)
 
 
 def reconstruct(world: World) -> None:
