@@ -12,14 +12,8 @@ import pytest
 
 from minddiff_utils.core.areas import AREAS, HVC
 from minddiff_utils.core.rng import stream
-from minddiff_utils.evaluation.claims import (
-    CLAIMS,
-    Claim,
-    Evidence,
-    Outcome,
-    evaluate_claims,
-    vacuity_table,
-)
+from minddiff_utils.evaluation.claims import CLAIMS, evaluate_claims, vacuity_table
+from minddiff_utils.evaluation.claims.evidence import Claim, Evidence, Outcome
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.cluster import dask_workers
 
@@ -109,7 +103,7 @@ def _write_ledger(root: Path, claims: Sequence[Claim]) -> Path:
     """Write what notebook 05 writes; return the table of nulls."""
     folder = root / "figures" / "demo"
     (folder / "tables").mkdir(parents=True)
-    evidence = Evidence({"weights": _weights()}, in_silico=True)
+    evidence = Evidence({"weights": _weights()}, in_silico=True, profile="demo")
     ledger = evaluate_claims(evidence, label="in silico")
     ledger.to_csv(folder / "claims.csv", index=False)
     path = folder / "tables" / "claims_null.csv"

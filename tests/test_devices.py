@@ -249,9 +249,9 @@ def test_the_networks_of_the_metrics_look_on_the_models_device(
     monkeypatch.setattr(networks, "check_weights", lambda *_: None)
     (tmp_path / "perception").mkdir()
     for embedder in EMBEDDERS.values():
-        path = tmp_path / "perception" / f"{embedder.weights}.safetensors"
+        path = tmp_path / "perception" / f"{embedder.weights.file}.safetensors"
         path.touch()
-    seen = networks.load_perception(tmp_path, device="meta")
+    seen = networks.load_networks(tmp_path, device="meta")
     with Elsewhere() as mode:
         for name, look in seen.embedders.items():
             if EMBEDDERS[name].network != "lite0":

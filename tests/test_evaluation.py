@@ -23,7 +23,8 @@ from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.evaluation import claims, metrics, pictures, subject_scores
 from minddiff_utils.evaluation.completeness import Completeness
-from minddiff_utils.evaluation.metrics import METRICS, frechet_distance
+from minddiff_utils.evaluation.metrics import METRICS
+from minddiff_utils.evaluation.metrics.embeddings import frechet_distance
 from minddiff_utils.models import Judge
 
 Images = npt.NDArray[np.uint8]
@@ -238,7 +239,7 @@ def test_a_method_that_was_not_run_has_no_row_and_the_others_have(
     made = {*GENERATED, "retrieval", "random_train", "mean_image", "pixel_ridge"}
     made |= {"autoencoder"}
     assert set(scores.table["method"]) == made
-    assert "stage2_paper" not in scores.embeddings
+    assert "stage2_paper" not in scores.sets["fid_judge"]
 
 
 def test_the_judge_sees_all_test_images_in_batches(run: Run) -> None:
@@ -256,7 +257,9 @@ def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
     assert set(frechet["subject"]) == {"1", "2", "all"}
     scores, reference = subject_scores.score_subject(run, 2, MODELS)
     row = frechet[(frechet["subject"] == "2") & (frechet["method"] == "stage1")]
-    expected = frechet_distance(scores.embeddings["stage1"], reference["fid_judge"])
+    expected = frechet_distance(
+        scores.sets["fid_judge"]["stage1"], reference["fid_judge"]
+    )
     assert row["value"].item() == expected
     both = frechet[(frechet["subject"] == "all") & (frechet["method"] == "stage1")]
     assert both["n"].item() == 2 * N

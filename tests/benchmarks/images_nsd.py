@@ -198,7 +198,7 @@ def score(root: Path) -> None:
 
         return embed
 
-    vars(scores)["_PIXEL_SCORES"] = {"pcc": scores._PIXEL_SCORES["pcc"]}
+    vars(scores)["PIXEL_SCORES"] = {"pcc": scores.PIXEL_SCORES["pcc"]}
     embedders = {name: look(width) for name, width in WIDTHS.items()}
     score_methods(1, compared(), truth, embedders)
     embedders["clip_judge"](stimuli.test)

@@ -5,7 +5,8 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import floors
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.metrics import METRICS, category_only_two_way
+from minddiff_utils.evaluation.metrics import METRICS
+from minddiff_utils.evaluation.metrics.embeddings import category_only_two_way
 from minddiff_utils.evaluation.pictures import rows_of, wanted_ids
 from minddiff_utils.preprocessing import categories_in_captions
 

@@ -30,7 +30,7 @@ from minddiff_utils.evaluation.metrics import (
     frechet_table,
     score_methods,
 )
-from minddiff_utils.evaluation.metrics.networks import load_perception
+from minddiff_utils.evaluation.metrics.networks import load_networks
 from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
 from minddiff_utils.generation.rivals import read_pixel_ridge
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
@@ -74,13 +74,13 @@ class Models:
     ----------
     backbone : Backbone
     judge : Judge
-    perception : mapping of callables
-        Further networks by name, from `perception.load_perception`.
+    networks : mapping of callables
+        Further networks by name, from `load_networks`.
     """
 
     backbone: Backbone
     judge: Judge
-    perception: Embedders = field(default_factory=dict)
+    networks: Embedders = field(default_factory=dict)
 
 
 def load_models(run: Run) -> Models:
@@ -95,7 +95,7 @@ def load_models(run: Run) -> Models:
     return Models(
         load_backbone(models, run.tree.models),
         load_judge(run.tree.models, kind=models.backbone, device=models.device),
-        load_perception(run.tree.models, device=models.device).embedders,
+        load_networks(run.tree.models, device=models.device).embedders,
     )
 
 
@@ -122,7 +122,7 @@ def score_subject(
     embedders = {
         "clip_judge": embed_with(models.judge, size),
         "clip_method": embed_with(models.backbone, size),
-        **models.perception,
+        **models.networks,
     }
     compared = conditions(
         run.tree,

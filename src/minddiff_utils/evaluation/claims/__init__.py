@@ -11,18 +11,11 @@ all; `sanity_checks` is the sceptic's table. Not here: making the tables (`summa
 """
 
 from minddiff_utils.evaluation.claims.collect import collect_evidence
-from minddiff_utils.evaluation.claims.evidence import (
-    CANNOT,
-    FAILS,
-    HOLDS,
-    Claim,
-    Evidence,
-    Outcome,
-)
+from minddiff_utils.evaluation.claims.evidence import CANNOT, FAILS, HOLDS
 from minddiff_utils.evaluation.claims.ledger import (
     CLAIMS,
     COLUMNS,
-    claim_table,
+    conclusions,
     evaluate_claims,
     vacuity_lines,
     vacuity_table,
@@ -35,11 +28,8 @@ __all__ = [
     "COLUMNS",
     "FAILS",
     "HOLDS",
-    "Claim",
-    "Evidence",
-    "Outcome",
-    "claim_table",
     "collect_evidence",
+    "conclusions",
     "evaluate_claims",
     "sanity_table",
     "vacuity_lines",

@@ -7,7 +7,6 @@ splits of the areas.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -112,7 +111,7 @@ def selection(evidence: Evidence) -> Outcome:
         return cannot("a subject has no curve with a number for every k")
     falls, rises, p, p_opposite = trends
     balanced, start, balance = _balance(evidence.table("k_quality"))
-    said = (
+    words = (
         f"as k grows, accuracy falls in {int((falls > 0).sum())} of {len(falls)} curves"
         f" and information rises in {int((rises > 0).sum())} (orders of k, largest of "
         f"the subjects: {p_words(p)}); {balance}"
@@ -121,7 +120,7 @@ def selection(evidence: Evidence) -> Outcome:
     if p > ALPHA:
         start = refused(shown=p_opposite <= ALPHA)
     value, n = float(-falls.mean()), len(falls)
-    return Outcome(state, f"{start}{said}", value, n=n, floor=0.0, ceiling=-1.0)
+    return Outcome(state, f"{start}{words}", value, n=n, floor=0.0, ceiling=-1.0)
 
 
 def _trends(table: pd.DataFrame) -> tuple[Floats, Floats, float, float] | None:
@@ -129,24 +128,22 @@ def _trends(table: pd.DataFrame) -> tuple[Floats, Floats, float, float] | None:
 
     The last number is the largest p of the opposite trend.
     """
-    columns = ("r_selected_mean", "variance_kept")
-    rho: tuple[list[Floats], list[Floats]] = ([], [])
+    columns = {"r_selected_mean": -1.0, "variance_kept": 1.0}
+    rho: dict[str, list[Floats]] = {column: [] for column in columns}
     p, opposite = [], []
     for _, own in table.groupby(table["subject"].astype(str)):
-        curves = [
-            own.pivot(index="k_percent", columns="layer", values=c) for c in columns
-        ]
-        whole = (curves[0].notna() & curves[1].notna()).all()
+        curves = own.pivot(index="k_percent", columns="layer", values=list(columns))
+        whole = curves.notna().all().groupby(level="layer").all()
         if not whole.any():
             return None
-        k = curves[0].index.to_list()
-        for sign, curve, found in zip((-1.0, 1.0), curves, rho, strict=True):
-            values = sign * curve.loc[:, whole].to_numpy()
+        k = curves.index.to_list()
+        for column, sign in columns.items():
+            values = sign * curves[column].loc[:, whole].to_numpy()
             trend, p_trend = _rank_trend(k, values)
-            found.append(trend)
+            rho[column].append(trend)
             p.append(p_trend)
             opposite.append(_rank_trend(k, -values)[1])
-    falls, rises = (np.concatenate(found) for found in rho)
+    falls, rises = (np.concatenate(curves) for curves in rho.values())
     return falls, rises, max(p), max(opposite)
 
 
@@ -170,15 +167,15 @@ def _balance(table: pd.DataFrame) -> tuple[str, str, str]:
             worse.append(SHORT[str(metric)])
     if not best_k:
         return CANNOT, "", f"{unknown}: no final quality with an interval"
-    said = ", ".join(dict.fromkeys(best_k))
+    best_words = ", ".join(dict.fromkeys(best_k))
     if worse:
         names = ", ".join(dict.fromkeys(worse))
-        why = f"k = 25 lies below the interval of the best k in {names} ({said})"
+        why = f"k = 25 lies below the interval of the best k in {names} ({best_words})"
         return FAILS, "the trend is seen, the balance is not: ", why
     if not matters:
-        why = f"no k is certainly worse than another, 25 included ({said})"
+        why = f"no k is certainly worse than another, 25 included ({best_words})"
         return FAILS, "not shown, the trend is seen, the balance is open: ", why
-    return HOLDS, "", f"k = 25 lies within the interval of the best k ({said})"
+    return HOLDS, "", f"k = 25 lies within the interval of the best k ({best_words})"
 
 
 # --- C9: where the weights are ------------------------------------------------------
@@ -186,8 +183,8 @@ def _balance(table: pd.DataFrame) -> tuple[str, str, str]:
 
 def lowest_layer(table: pd.DataFrame) -> str | None:
     """Return the feature `clip/<layer>` of the lowest layer, if there is one."""
-    found = [str(f) for f in set(table["feature"]) if str(f).startswith("clip/")]
-    return min(found, key=lambda name: int(name.split("/")[1]), default=None)
+    layers = [str(f) for f in set(table["feature"]) if str(f).startswith("clip/")]
+    return min(layers, key=lambda name: int(name.split("/")[1]), default=None)
 
 
 def _log_ratios(table: pd.DataFrame, features: Sequence[str]) -> Floats:
@@ -199,22 +196,21 @@ def _log_ratios(table: pd.DataFrame, features: Sequence[str]) -> Floats:
     own = table[table["area"].isin((*LVC, *HVC)) & table["feature"].isin(features)]
     keys = [own["feature"], own["subject"].astype(str), own["area"]]
     wide = [own.groupby(keys)[c].sum().unstack() for c in ("weight", "n_voxels")]
-    weight, count = (part.fillna(0.0).to_numpy(dtype=np.float64) for part in wide)
-    areas = [str(a) for a in wide[0].columns]
+    weight, count = (
+        part.fillna(0.0).reindex(list(features), level=0).to_numpy(np.float64)
+        for part in wide
+    )
+    areas = list(wide[0].columns)
     real = tuple(k for k, area in enumerate(areas) if area in HVC)
     splits = list(itertools.combinations(range(len(areas)), len(real)))
     splits.sort(key=lambda split: split != real)  # the real one first
-    high = np.zeros((len(splits), len(areas)))
-    for row, split in enumerate(splits):
-        high[row, list(split)] = 1.0
+    high = np.array([np.isin(np.arange(len(areas)), split) for split in splits], float)
     total = weight * count
     with np.errstate(divide="ignore", invalid="ignore"):
         above = (total @ high.T) / (count @ high.T)
         under = (total @ (1 - high).T) / (count @ (1 - high).T)
-        ratio = np.log(above / under)
-    order = [list(wide[0].index.get_level_values(0)).index(f) for f in features]
-    n_subjects = len(ratio) // len(features)
-    return np.stack([ratio[k : k + n_subjects] for k in order])
+        ratios = np.log(above / under)
+    return np.reshape(ratios, (len(features), -1, len(splits)))
 
 
 def interpretable(evidence: Evidence) -> Outcome:
@@ -231,8 +227,8 @@ def interpretable(evidence: Evidence) -> Outcome:
         return cannot("no table of voxel weights of CLIP layers in this run")
     missing = cannot("weights of c, z or the lowest CLIP layer are missing")
     features = ("c", "z", low)
-    found = [set(table.loc[table["feature"] == f, "subject"]) for f in features]
-    if not found[0] or any(own != found[0] for own in found):
+    subjects = [set(table.loc[table["feature"] == f, "subject"]) for f in features]
+    if not subjects[0] or any(own != subjects[0] for own in subjects):
         return missing
     ratios = _log_ratios(table, features)
     real = ratios[..., 0]
@@ -244,16 +240,16 @@ def interpretable(evidence: Evidence) -> Outcome:
     opposite = float(np.mean(~(apart > apart[0] + 1e-12)))
     leans = (real[0] > 0) & (real[1] < 0) & (real[2] < 0)
     means = dict(zip(features, np.exp(real).mean(axis=1), strict=True))
-    said = ", ".join(f"{f} {value:.2f}" for f, value in means.items())
-    holds = bool(leans.all()) and p <= ALPHA
-    said = (
-        f"{'' if holds else refused(shown=opposite <= ALPHA)}weight of a high-level "
-        f"over a low-level voxel: {said}; c above 1 and the others below 1 in "
-        f"{int(leans.sum())} of {count_words(len(leans), 'subject')}; c apart from the "
-        f"others among all splits of the areas: {p_words(p)}"
+    state = HOLDS if leans.all() and p <= ALPHA else FAILS
+    start = "" if state == HOLDS else refused(shown=opposite <= ALPHA)
+    words = (
+        f"{start}weight of a high-level over a low-level voxel: "
+        f"{', '.join(f'{f} {value:.2f}' for f, value in means.items())}; c above 1 and"
+        f" the others below 1 in {int(leans.sum())} of"
+        f" {count_words(len(leans), 'subject')}; c apart from the others among all"
+        f" splits of the areas: {p_words(p)}"
     )
-    state = HOLDS if holds else FAILS
-    return Outcome(state, said, float(means["c"]), n=len(leans), floor=1.0)
+    return Outcome(state, words, float(means["c"]), n=len(leans), floor=1.0)
 
 
 # --- C10: above chance, and quality follows -----------------------------------------
@@ -284,18 +280,18 @@ def decodable(evidence: Evidence) -> Outcome:
         f"{int(passed.sum())} of {len(accuracy)} pairs of feature and subject decode "
         "above chance"
     )
-    found = Outcome(
-        FAILS,
-        f"{refused(shown=False)}{first}",
+    state, start, words = FAILS, refused(shown=False), first
+    if passed.all():
+        state, start, second = _quality_follows(accuracy, evidence.table("comparison"))
+        words = f"{first}; {second}"
+    return Outcome(
+        state,
+        f"{start}{words}",
         float(accuracy["r_mean"].mean()),
         n=int(accuracy["subject"].nunique()),
         floor=float(accuracy["r_null_mean"].mean()),
         ceiling=float(accuracy["r_ceiling"].mean()),
     )
-    if not passed.all():
-        return found
-    state, start, second = _quality_follows(accuracy, evidence.table("comparison"))
-    return replace(found, state=state, words=f"{start}{first}; {second}")
 
 
 def _quality_follows(
@@ -319,10 +315,10 @@ def _quality_follows(
         return CANNOT, "", few
     x, y = [float(mean[s]) for s in quality], np.array([list(quality.values())]).T
     rho, p = _rank_trend(x, y)
-    said = (
+    words = (
         f"rank correlation with judge CLIP over {n} subjects {rho[0]:+.2f} "
         f"({p_words(p)})"
     )
     if p <= ALPHA:
-        return HOLDS, "", said
-    return FAILS, refused(shown=_rank_trend(x, -y)[1] <= ALPHA), said
+        return HOLDS, "", words
+    return FAILS, refused(shown=_rank_trend(x, -y)[1] <= ALPHA), words

@@ -1,12 +1,14 @@
 """What a claim is, what it is decided on, and the words of its verdict.
 
 `Evidence` holds the tables of a run, a `Claim` the rule and the null that must fail it,
-an `Outcome` what the rule found. Not here: any rule.
+an `Outcome` what the rule found; a `Pair` is what most rules compare. Not here: any
+rule.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,20 +20,23 @@ __all__ = [
     "CANNOT",
     "FAILS",
     "HOLDS",
+    "IN_SILICO",
     "SHORT",
     "Claim",
+    "Contrast",
     "Evidence",
     "Outcome",
-    "above",
-    "below",
+    "Pair",
     "cannot",
     "count_words",
     "decide",
     "find",
     "find_contrast",
+    "find_contrasts",
     "on_difference",
     "p_words",
     "refused",
+    "side_of",
     "signed",
 ]
 
@@ -63,12 +68,12 @@ class Evidence:
     in_silico : bool
         Whether the subjects are simulated.
     profile : str
-        Name of the profile; empty: demo in silico, nsd otherwise.
+        Name of the profile.
     """
 
     tables: Mapping[str, pd.DataFrame]
     in_silico: bool
-    profile: str = ""
+    profile: str
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table, empty where the run did not make it."""
@@ -77,11 +82,6 @@ class Evidence:
     def with_tables(self, **tables: pd.DataFrame) -> "Evidence":
         """Return the evidence with some tables replaced."""
         return replace(self, tables={**self.tables, **tables})
-
-    @property
-    def source(self) -> str:
-        """The profile that the evidence comes from."""
-        return self.profile or ("demo" if self.in_silico else "nsd")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,9 @@ class Outcome:
         return f"{self.state}{IN_SILICO if in_silico else ''}: {self.words}"
 
 
+Maker = Callable[[Evidence, np.random.Generator], Evidence]
+
+
 @dataclass(frozen=True)
 class Claim:
     """One claim of the paper as data: what it says, and what decides it.
@@ -110,86 +113,109 @@ class Claim:
     ----------
     claim, statement : str
         Id and words.
-    paper_value : float
-        The paper's number, NaN where it gives none.
-    metrics : tuple of str
-        What is measured.
-    methods : tuple of str
-        Methods whose images are scored for it; empty where no image is.
-    direction : str
-        What must be seen for the claim to hold.
     null : str
         What must fail the same check.
-    profiles : tuple of str
-        Profiles that can speak to it; any other "cannot be said here".
     evaluate : callable
         The rule: evidence to outcome.
     make_null, make_effect : callable
         Evidence and generator to evidence of the same shape, in which the null is true
         by construction, or in which the effect is planted and large.
+    metrics : tuple of str
+        What is measured.
+    methods : tuple of str
+        Methods whose images are scored for it; empty where no image is.
+    paper_value : float
+        The paper's number, NaN where it gives none.
+    profiles : tuple of str
+        Profiles that can speak to it; any other "cannot be said here".
     """
 
     claim: str
     statement: str
-    paper_value: float
-    metrics: tuple[str, ...]
-    methods: tuple[str, ...]
-    direction: str
     null: str
-    profiles: tuple[str, ...]
     evaluate: Callable[[Evidence], Outcome]
-    make_null: Callable[[Evidence, np.random.Generator], Evidence]
-    make_effect: Callable[[Evidence, np.random.Generator], Evidence]
+    make_null: Maker
+    make_effect: Maker
+    metrics: tuple[str, ...] = tuple(SHORT)
+    methods: tuple[str, ...] = ()
+    paper_value: float = _NAN
+    profiles: tuple[str, ...] = ("demo", "nsd")
 
 
 def decide(claim: Claim, evidence: Evidence) -> Outcome:
     """Return what the claim's rule finds, as far as the profile can speak to it."""
-    found = claim.evaluate(evidence)
-    if found.state == CANNOT or evidence.source in claim.profiles:
-        return found
+    outcome = claim.evaluate(evidence)
+    if outcome.state == CANNOT or evidence.profile in claim.profiles:
+        return outcome
     able = " and ".join(claim.profiles)
-    words = f"profile {evidence.source} tests the code, only {able} can tell"
-    return replace(found, state=CANNOT, words=f"{words}; {found.words}")
+    words = f"profile {evidence.profile} tests the code, only {able} can tell"
+    return replace(outcome, state=CANNOT, words=f"{words}; {outcome.words}")
 
 
 # --- rows of tables -----------------------------------------------------------------
 
 
-def find(table: pd.DataFrame, **wanted: str) -> pd.Series | None:
+def find(table: pd.DataFrame, **values: str) -> pd.Series | None:
     """Return the only row with these values, or None."""
     if table.empty:
         return None
     keep = pd.Series(data=True, index=table.index)
-    for column, value in wanted.items():
+    for column, value in values.items():
         keep &= table[column].astype(str) == value
-    found = table[keep]
-    if len(found) > 1:
+    rows = table[keep]
+    if len(rows) > 1:
         raise DataError(
-            f"A table of results holds {wanted} twice: run notebook 05 again."
+            f"A table of results holds {values} twice: run notebook 05 again."
         )
-    return None if found.empty else found.iloc[0]
+    return None if rows.empty else rows.iloc[0]
+
+
+def side_of(row: pd.Series, bound: float) -> int:
+    """Return 1 or -1 where the whole interval is above or below `bound`, else 0."""
+    return int(float(row["ci_low"]) > bound) - int(float(row["ci_high"]) < bound)
+
+
+class Pair(NamedTuple):
+    """Two methods and a metric in which the first must be higher (sign 1) or lower."""
+
+    method: str
+    reference: str
+    metric: str
+    sign: int = 1
+
+
+class Contrast(NamedTuple):
+    """A pair's difference over all subjects, and what its interval shows.
+
+    `shown`: 1 as the pair says, -1 the opposite, 0 neither.
+    """
+
+    metric: str
+    row: pd.Series
+    shown: int
 
 
 def find_contrast(
     evidence: Evidence, method: str, reference: str, metric: str
 ) -> pd.Series | None:
     """Return the pooled row of `method` minus `reference`, or None."""
-    wanted = {"contrast": f"{method} - {reference}", "metric": metric}
+    values = {"contrast": f"{method} - {reference}", "metric": metric}
     for name in ("paired", "contrasts"):
-        row = find(evidence.table(name), subject="all", **wanted)
+        row = find(evidence.table(name), subject="all", **values)
         if row is not None:
             return row
     return None
 
 
-def above(row: pd.Series, bound: float) -> bool:
-    """Return whether the whole interval is above `bound`; False where it is NaN."""
-    return bool(float(row["ci_low"]) > bound)
-
-
-def below(row: pd.Series, bound: float) -> bool:
-    """Return whether the whole interval is below `bound`; False where it is NaN."""
-    return bool(float(row["ci_high"]) < bound)
+def find_contrasts(evidence: Evidence, pairs: Iterable[Pair]) -> list[Contrast]:
+    """Return the contrasts of the pairs, none at all where one of them is missing."""
+    contrasts = []
+    for pair in pairs:
+        row = find_contrast(evidence, *pair[:3])
+        if row is None:
+            return []
+        contrasts.append(Contrast(pair.metric, row, pair.sign * side_of(row, 0.0)))
+    return contrasts
 
 
 # --- words --------------------------------------------------------------------------
@@ -232,7 +258,7 @@ def signed(row: pd.Series) -> str:
     """Return a paired difference with its interval and the subjects that agree."""
     value, low, high = (float(row[k]) for k in ("value", "ci_low", "ci_high"))
     positive, n = int(row["n_subjects_positive"]), int(row["n"])
-    said = f"{value:+.3f}"
+    words = f"{value:+.3f}"
     if not math.isnan(low):  # one subject with one image has no interval
-        said += f" [{low:+.3f}, {high:+.3f}]"
-    return f"{said} (positive in {positive}/{n} subjects)"
+        words += f" [{low:+.3f}, {high:+.3f}]"
+    return f"{words} (positive in {positive}/{n} subjects)"

@@ -5,24 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.evaluation.claims import (
-    decoding_rules,
-    nulls,
-    reconstruction_rules,
-)
+from minddiff_utils.evaluation.claims import decoding_rules, nulls
+from minddiff_utils.evaluation.claims import reconstruction_rules as rules
 from minddiff_utils.evaluation.claims.evidence import (
     CANNOT,
+    FAILS,
     HOLDS,
-    SHORT,
+    IN_SILICO,
     Claim,
     Evidence,
     Outcome,
-    decide,
-)
-from minddiff_utils.evaluation.claims.reconstruction_rules import (
-    FACTORIAL,
-    SINGLE_STEPS,
     Pair,
+    decide,
 )
 
 __all__ = [
@@ -30,7 +24,7 @@ __all__ = [
     "COLUMNS",
     "MAX_HELD",
     "N_DRAWS",
-    "claim_table",
+    "conclusions",
     "evaluate_claims",
     "vacuity_lines",
     "vacuity_table",
@@ -57,39 +51,27 @@ N_DRAWS = 20
 #: that ignores its evidence holds on all.
 MAX_HELD = 0.20
 
-_NAN = float("nan")
-_REAL, _DIRECTION = ("nsd",), ("demo", "nsd")
-_THREE = tuple(SHORT)
-
-_TAKAGI = tuple(Pair("stage2", "takagi", metric) for metric in _THREE)
-_GAIN = tuple(Pair("stage2", "stage1", metric) for metric in _THREE)
-_SIGNATURES = (
-    Pair("c_only", "z_only", "clip_judge"),
-    Pair("c_only", "z_only", "ssim_2d", -1),
-)
-
 
 def _methods(*pairs: Pair) -> tuple[str, ...]:
     return tuple(dict.fromkeys(method for pair in pairs for method in pair[:2]))
 
 
 def _ablations(evidence: Evidence) -> tuple[Pair, ...]:
-    return tuple(reconstruction_rules.ablation_pairs(evidence).values())
+    return tuple(rules.ablation_pairs(evidence).values())
 
 
 def _number(claim: str, name: str, metric: str, value: float, null: str) -> Claim:
     return Claim(
-        claim=claim,
-        statement=f"subject 1: {name}",
-        paper_value=value,
-        metrics=(metric,),
-        methods=("stage2",),
-        direction="the paper's number lies in our interval",
+        claim,
+        f"subject 1: {name}",
         null=null,
-        profiles=_REAL,
-        evaluate=reconstruction_rules.paper_number(metric, value),
+        evaluate=rules.paper_number(metric, value),
         make_null=nulls.at_floor(metric),
         make_effect=nulls.number_effect(metric, value),
+        metrics=(metric,),
+        methods=("stage2",),
+        paper_value=value,
+        profiles=("nsd",),
     )
 
 
@@ -98,150 +80,83 @@ CLAIMS: tuple[Claim, ...] = (
     _number("C1", "CLIP similarity", "clip_judge", 0.765, "similarity to other images"),
     _number("C2", "SSIM", "ssim_2d", 0.354, "SSIM with other images"),
     _number(
-        "C3",
-        "PCC (pixel correlation)",
-        "pcc",
-        0.278,
-        "correlation with other images",
+        "C3", "PCC (pixel correlation)", "pcc", 0.278, "correlation with other images"
     ),
     Claim(
-        claim="C4",
-        statement=(
-            "better than Takagi & Nishimoto (2023); Ozcelik et al. (2022) not run"
-        ),
-        paper_value=_NAN,
-        metrics=_THREE,
-        methods=_methods(*_TAKAGI),
-        direction="higher in semantics and in structure",
+        "C4",
+        "better than Takagi & Nishimoto (2023); Ozcelik et al. (2022) not run",
         null="equal scores: the systems' images exchanged at random",
-        profiles=_DIRECTION,
-        evaluate=reconstruction_rules.other_systems,
-        make_null=nulls.pair_null(lambda _: _TAKAGI),
-        make_effect=nulls.pair_effect(lambda _: _TAKAGI),
+        evaluate=rules.other_systems,
+        make_null=nulls.pair_null(lambda _: rules.TAKAGI),
+        make_effect=nulls.pair_effect(lambda _: rules.TAKAGI),
+        methods=_methods(*rules.TAKAGI),
     ),
     Claim(
-        claim="C5",
-        statement="stage 2 improves structure over stage 1 without losing semantics",
-        paper_value=_NAN,
-        metrics=_THREE,
-        methods=_methods(*_GAIN),
-        direction="higher in structure, not lower in semantics by a tenth of the lead",
+        "C5",
+        "stage 2 improves structure over stage 1 without losing semantics",
         null="stage 2 minus stage 1 is 0: the two exchanged at random",
-        profiles=_DIRECTION,
-        evaluate=reconstruction_rules.stage2_gain,
-        make_null=nulls.pair_null(lambda _: _GAIN),
-        make_effect=nulls.gain_effect(lambda _: _GAIN),
+        evaluate=rules.stage2_gain,
+        make_null=nulls.pair_null(lambda _: rules.GAIN),
+        make_effect=nulls.gain_effect(lambda _: rules.GAIN),
+        methods=_methods(*rules.GAIN),
     ),
     Claim(
-        claim="C6",
-        statement="each of c, z, Z_CLIP contributes: removing one lowers its metric",
-        paper_value=_NAN,
-        metrics=_THREE,
-        methods=_methods(*FACTORIAL.values(), *SINGLE_STEPS.values()),
-        direction="lower without it, for each of the three",
+        "C6",
+        "each of c, z, Z_CLIP contributes: removing one lowers its metric",
         null="removing a feature changes its metric by 0: with and without exchanged",
-        profiles=_DIRECTION,
-        evaluate=reconstruction_rules.each_feature,
+        evaluate=rules.each_feature,
         make_null=nulls.pair_null(_ablations),
         make_effect=nulls.pair_effect(_ablations),
+        methods=_methods(*rules.FACTORIAL.values(), *rules.SINGLE_STEPS.values()),
     ),
     Claim(
-        claim="C7",
-        statement="works for subjects 1, 2, 5, 7 without any change per subject",
-        paper_value=_NAN,
-        metrics=("clip_judge", "pcc"),
-        methods=("stage2",),
-        direction="higher than the floor in every subject",
+        "C7",
+        "works for subjects 1, 2, 5, 7 without any change per subject",
         null="a subject's scores equal the shuffled-pair floor",
-        profiles=_DIRECTION,
-        evaluate=reconstruction_rules.every_subject,
+        evaluate=rules.every_subject,
         make_null=nulls.at_floor("clip_judge", "pcc"),
         make_effect=nulls.floor_effect("clip_judge", "pcc"),
+        metrics=("clip_judge", "pcc"),
+        methods=("stage2",),
     ),
     Claim(
-        claim="C8",
-        statement=(
-            "smaller k: higher decoding accuracy, less information; k = 25 balances"
-        ),
-        paper_value=_NAN,
-        metrics=("r_selected_mean", "variance_kept"),
-        methods=(),
-        direction="accuracy falls and information rises with k; 25 as good as the best",
+        "C8",
+        "smaller k: higher decoding accuracy, less information; k = 25 balances",
         null="accuracy and information do not depend on k: k in random order",
-        profiles=_DIRECTION,
         evaluate=decoding_rules.selection,
         make_null=nulls.shuffle_k,
         make_effect=nulls.plant_k,
+        metrics=("r_selected_mean", "variance_kept"),
     ),
     Claim(
-        claim="C9",
-        statement=(
-            "c leans on high-level areas; low CLIP layers and z lean on early areas"
-        ),
-        paper_value=_NAN,
-        metrics=("weight",),
-        methods=(),
-        direction="c above 1, z and the lowest CLIP layer below 1",
+        "C9",
+        "c leans on high-level areas; low CLIP layers and z lean on early areas",
         null="weights do not depend on the area: areas' names permuted",
-        profiles=_DIRECTION,
         evaluate=decoding_rules.interpretable,
         make_null=nulls.shuffle_areas,
         make_effect=nulls.plant_weights,
+        metrics=("weight",),
     ),
     Claim(
-        claim="C10",
-        statement=(
-            "c, z, Z_CLIP decode above chance, and quality follows across subjects"
-        ),
-        paper_value=_NAN,
-        metrics=("r_mean", "clip_judge"),
-        methods=(),
-        direction="higher than chance, and subjects in the same order",
+        "C10",
+        "c, z, Z_CLIP decode above chance, and quality follows across subjects",
         null="accuracy equals that of permuted test images; subjects in any order",
-        profiles=_DIRECTION,
         evaluate=decoding_rules.decodable,
         make_null=nulls.shuffle_decoding,
         make_effect=nulls.plant_decoding,
+        metrics=("r_mean", "clip_judge"),
     ),
     Claim(
-        claim="C11",
-        statement=(
-            "low CLIP with high SSIM: semantic misalignment; the reverse: distortion"
-        ),
-        paper_value=_NAN,
-        metrics=("clip_judge", "ssim_2d"),
-        methods=_methods(*_SIGNATURES),
-        direction="without c lower in CLIP, without z lower in SSIM",
+        "C11",
+        "low CLIP with high SSIM: semantic misalignment; the reverse: distortion",
         null="the scores do not tell the two failures apart: the two exchanged",
-        profiles=_DIRECTION,
-        evaluate=reconstruction_rules.failure_signatures,
-        make_null=nulls.pair_null(lambda _: _SIGNATURES),
-        make_effect=nulls.pair_effect(lambda _: _SIGNATURES),
+        evaluate=rules.failure_signatures,
+        make_null=nulls.pair_null(lambda _: rules.SIGNATURES),
+        make_effect=nulls.pair_effect(lambda _: rules.SIGNATURES),
+        metrics=("clip_judge", "ssim_2d"),
+        methods=_methods(*rules.SIGNATURES),
     ),
 )
-
-
-def claim_table(claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """Return what was fixed before the numbers, one row per claim.
-
-    Returns
-    -------
-    DataFrame
-        Columns claim, statement, paper_value, metrics, direction, null, profiles.
-    """
-    rows = [
-        {
-            "claim": claim.claim,
-            "statement": claim.statement,
-            "paper_value": claim.paper_value,
-            "metrics": ", ".join(SHORT.get(m, m) for m in claim.metrics),
-            "direction": claim.direction,
-            "null": claim.null,
-            "profiles": ", ".join(claim.profiles),
-        }
-        for claim in claims
-    ]
-    return pd.DataFrame(rows)
 
 
 def evaluate_claims(evidence: Evidence, *, label: str) -> pd.DataFrame:
@@ -262,12 +177,32 @@ def evaluate_claims(evidence: Evidence, *, label: str) -> pd.DataFrame:
     """
     rows = []
     for claim in CLAIMS:
-        found = decide(claim, evidence)
-        verdict = found.verdict(in_silico=evidence.in_silico)
-        numbers = (found.value, found.ci_low, found.ci_high, found.n)
-        ends = (found.floor, found.ceiling, verdict, label)
+        outcome = decide(claim, evidence)
+        verdict = outcome.verdict(in_silico=evidence.in_silico)
+        numbers = (outcome.value, outcome.ci_low, outcome.ci_high, outcome.n)
+        ends = (outcome.floor, outcome.ceiling, verdict, label)
         rows.append((claim.claim, claim.statement, claim.paper_value, *numbers, *ends))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def conclusions(ledger: pd.DataFrame) -> list[str]:
+    """Return what to conclude from a ledger: a count, then a sentence for each row.
+
+    Each sentence begins with the id of its row in `claims.csv`, where the whole verdict
+    stands, and holds the claim, its state and the first reason for it.
+    """
+    parts = ledger["verdict"].str.partition(": ")
+    states = parts[0].str.removesuffix(IN_SILICO)
+    counts = [f"{s} {int((states == s).sum())}" for s in (HOLDS, FAILS, CANNOT)]
+    mark = IN_SILICO if parts[0].str.endswith(IN_SILICO).any() else ""
+    reasons = parts[2].str.partition(";")[0]
+    sentences = zip(
+        *(ledger["claim"], ledger["statement"], states, reasons), strict=True
+    )
+    return [
+        f"Of {len(ledger)} claims: {', '.join(counts)}{mark}.",
+        *(f"{k} {state} ({what}): {why}." for k, what, state, why in sentences),
+    ]
 
 
 # --- can the checks fail? -------------------------------------------------------------
@@ -337,14 +272,11 @@ def _draw(
 
 def vacuity_lines(table: pd.DataFrame) -> list[str]:
     """Return one sentence per vacuous claim of a `vacuity_table`."""
-    found = table[table["vacuous"] == "yes"]
-    return [_vacuous_words(row) for _, row in found.iterrows()]
-
-
-def _vacuous_words(row: pd.Series) -> str:
-    held, drawn = int(row["n_held"]), int(row["n_draws"])
-    if held > MAX_HELD * drawn:
-        why = f"its rule holds on {held} of {drawn} draws of its null ({row['null']})"
-    else:
+    lines = []
+    for row in table[table["vacuous"] == "yes"].to_dict("records"):
         why = "its rule does not hold where the effect was planted"
-    return f"{row['claim']} is vacuous: {why}"
+        if row["n_held"] > MAX_HELD * row["n_draws"]:
+            share = f"{row['n_held']} of {row['n_draws']} draws"
+            why = f"its rule holds on {share} of its null ({row['null']})"
+        lines.append(f"{row['claim']} is vacuous: {why}")
+    return lines

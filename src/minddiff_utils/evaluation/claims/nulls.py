@@ -14,8 +14,7 @@ from minddiff_utils.core.areas import HVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.evaluation.claims.decoding_rules import K_PAPER, lowest_layer
-from minddiff_utils.evaluation.claims.evidence import Evidence
-from minddiff_utils.evaluation.claims.reconstruction_rules import Pair
+from minddiff_utils.evaluation.claims.evidence import Evidence, Maker, Pair
 from minddiff_utils.evaluation.summaries import paired_table, summarise
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "shuffle_k",
 ]
 
-Maker = Callable[[Evidence, np.random.Generator], Evidence]
 Pairs = Callable[[Evidence], Sequence[Pair]]
 
 #: Draws of each interval: fewer than in earnest, since every claim needs twenty nulls.
@@ -124,27 +122,26 @@ def _compared(
     return evidence.with_tables(paired=pd.DataFrame(), contrasts=contrasts)
 
 
-def _levels(scores: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    return summarise(scores, resampling=_resampling(rng), ceilings={})
+def _exchanging(pairs_of: Pairs, effect_sd: float) -> Maker:
+    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
+        pairs = pairs_of(evidence)
+        methods = list(dict.fromkeys(m for pair in pairs for m in pair[:2]))
+        scores = evidence.table("scores")
+        measured = scores["metric"].isin({pair.metric for pair in pairs})
+        scores = exchanged(scores[measured], methods, rng)
+        spread = scores.groupby("metric")["value"].std()
+        signs = {(p.method, p.metric): p.sign for p in pairs} if effect_sd else {}
+        for (method, metric), sign in signs.items():
+            row = (scores["method"] == method) & (scores["metric"] == metric)
+            scores.loc[row, "value"] += sign * effect_sd * float(spread[metric])
+        return _compared(evidence, scores, pairs, rng)
 
-
-def _shuffled_pairs(
-    evidence: Evidence, pairs: Sequence[Pair], rng: np.random.Generator
-) -> pd.DataFrame:
-    methods = list(dict.fromkeys(m for pair in pairs for m in pair[:2]))
-    scores = evidence.table("scores")
-    scores = scores[scores["metric"].isin({pair.metric for pair in pairs})]
-    return exchanged(scores, methods, rng)
+    return make
 
 
 def pair_null(pairs_of: Pairs) -> Maker:
     """Return a maker: the compared methods are exchanged at random, image by image."""
-
-    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
-        pairs = pairs_of(evidence)
-        return _compared(evidence, _shuffled_pairs(evidence, pairs, rng), pairs, rng)
-
-    return make
+    return _exchanging(pairs_of, 0.0)
 
 
 def pair_effect(pairs_of: Pairs) -> Maker:
@@ -152,18 +149,7 @@ def pair_effect(pairs_of: Pairs) -> Maker:
 
     By four standard deviations of the metric; lowered where the pair's sign is -1.
     """
-
-    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
-        pairs = pairs_of(evidence)
-        scores = _shuffled_pairs(evidence, pairs, rng)
-        spread = scores.groupby("metric")["value"].std()
-        signs = {(p.method, p.metric): p.sign for p in pairs}
-        for (method, metric), sign in signs.items():
-            row = (scores["method"] == method) & (scores["metric"] == metric)
-            scores.loc[row, "value"] += sign * EFFECT_SD * float(spread[metric])
-        return _compared(evidence, scores, pairs, rng)
-
-    return make
+    return _exchanging(pairs_of, EFFECT_SD)
 
 
 def gain_effect(pairs_of: Pairs) -> Maker:
@@ -187,8 +173,8 @@ def _beside_floor(
 ) -> pd.DataFrame:
     """Return stage 2's scores moved to their floor, with their own scatter."""
     scores = evidence.table("scores")
-    wanted = (scores["method"] == _STAGE2) & scores["metric"].isin(metrics)
-    own = scores[wanted].copy()
+    used = (scores["method"] == _STAGE2) & scores["metric"].isin(metrics)
+    own = scores[used].copy()
     lead = own["value"] - own["floor"]
     lead -= lead.groupby([own["subject"], own["metric"]]).transform("mean")
     images, row = np.unique(own["nsd_id"], return_inverse=True)
@@ -197,39 +183,40 @@ def _beside_floor(
     return own
 
 
+def _lifted(
+    metrics: Sequence[str], lift: Callable[[pd.DataFrame], pd.Series | float]
+) -> Maker:
+    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
+        own = _beside_floor(evidence, metrics, rng)
+        own["value"] += lift(own)
+        levels = summarise(own, resampling=_resampling(rng), ceilings={})
+        return evidence.with_tables(comparison=levels)
+
+    return make
+
+
 def at_floor(*metrics: str) -> Maker:
     """Return a maker: stage 2 scores what it scores against other images.
 
     Each image keeps its distance from the mean lead over the floor, its sign is random.
     """
-
-    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
-        own = _beside_floor(evidence, metrics, rng)
-        return evidence.with_tables(comparison=_levels(own, rng))
-
-    return make
+    return _lifted(metrics, lambda _: 0.0)
 
 
 def floor_effect(*metrics: str) -> Maker:
     """Return a maker: as `at_floor`, then four standard deviations higher."""
-
-    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
-        own = _beside_floor(evidence, metrics, rng)
-        own["value"] += EFFECT_SD * own.groupby("metric")["value"].transform("std")
-        return evidence.with_tables(comparison=_levels(own, rng))
-
-    return make
+    return _lifted(
+        metrics,
+        lambda own: EFFECT_SD * own.groupby("metric")["value"].transform("std"),
+    )
 
 
 def number_effect(metric: str, paper_value: float) -> Maker:
     """Return a maker: stage 2's scores moved, each subject's mean to a number."""
-
-    def make(evidence: Evidence, rng: np.random.Generator) -> Evidence:
-        own = _beside_floor(evidence, [metric], rng)
-        own["value"] += paper_value - own.groupby("subject")["value"].transform("mean")
-        return evidence.with_tables(comparison=_levels(own, rng))
-
-    return make
+    return _lifted(
+        [metric],
+        lambda own: paper_value - own.groupby("subject")["value"].transform("mean"),
+    )
 
 
 # --- decoding -------------------------------------------------------------------------
@@ -308,8 +295,8 @@ def shuffle_decoding(evidence: Evidence, rng: np.random.Generator) -> Evidence:
 def plant_decoding(evidence: Evidence, _rng: np.random.Generator) -> Evidence:
     """Return accuracies above their null that rank subjects as quality does."""
     accuracy, comparison = evidence.table("accuracy"), evidence.table("comparison")
-    wanted = (comparison["method"] == _STAGE2) & (comparison["metric"] == "clip_judge")
-    own = comparison[wanted & (comparison["subject"].astype(str) != "all")]
+    judged = (comparison["method"] == _STAGE2) & (comparison["metric"] == "clip_judge")
+    own = comparison[judged & (comparison["subject"].astype(str) != "all")]
     rank = own["value"].rank(method="first").set_axis(own["subject"].astype(str))
     lead = 0.1 * accuracy["subject"].astype(str).map(rank)
     r = accuracy["r_null_mean"] + lead

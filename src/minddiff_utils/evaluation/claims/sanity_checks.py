@@ -9,8 +9,10 @@ from minddiff_utils.evaluation.claims.evidence import (
     HOLDS,
     Evidence,
     Outcome,
-    above,
+    Pair,
     find,
+    find_contrasts,
+    side_of,
     signed,
 )
 from minddiff_utils.evaluation.claims.reconstruction_rules import stage2_gain
@@ -25,73 +27,61 @@ def _check_accuracy(evidence: Evidence) -> list[Check]:
     checks: list[Check] = []
     if accuracy.empty:
         return checks
+    expected = f"above the permutation null, p <= {ALPHA} in every subject"
     for feature, own in accuracy.groupby("feature", sort=False):
         p = float(own["p_permutation"].max())
         r, null = float(own["r_mean"].mean()), float(own["r_null_mean"].mean())
-        said = f"r = {r:.3f}, null {null:.3f}, largest p {p:.3g} of {len(own)} subjects"
-        wanted = f"above the permutation null, p <= {ALPHA} in every subject"
+        seen = f"r = {r:.3f}, null {null:.3f}, largest p {p:.3g} of {len(own)} subjects"
         passed = bool(p <= ALPHA and (own["r_mean"] > own["r_null_mean"]).all())
-        checks.append((f"decoding accuracy of {feature}", wanted, said, passed))
+        checks.append((f"decoding accuracy of {feature}", expected, seen, passed))
     return checks
 
 
-def _ordered() -> list[tuple[str, str]]:
-    """Return the contrasts that must be above 0: true features, and one's own brain."""
-    stages = {"stage 1": by_name()["stage1"], "stage 2": by_name()["stage2"]}
-    return [
-        *[
-            (f"recovery ceiling, {words}", f"{row.ceiling} - {row.name}")
-            for words, row in stages.items()
-        ],
-        *[
-            (f"shuffled brain, {words}", f"{row.name} - {row.floor}")
-            for words, row in stages.items()
-        ],
-    ]
-
-
 def _check_order(evidence: Evidence) -> list[Check]:
+    """Check what must be above 0: true features, and one's own brain."""
+    stages = {"stage 1": by_name()["stage1"], "stage 2": by_name()["stage2"]}
+    ordered = {
+        **{
+            f"recovery ceiling, {k}": (row.ceiling, row.name)
+            for k, row in stages.items()
+        },
+        **{f"shuffled brain, {k}": (row.name, row.floor) for k, row in stages.items()},
+    }
     checks: list[Check] = []
-    for name, contrast in _ordered():
+    for name, (better, worse) in ordered.items():
         for metric in ("clip_judge", "pcc"):
-            wanted = f"{contrast} > 0, interval without 0"
-            row = find(
-                evidence.table("contrasts"),
-                subject="all",
-                contrast=contrast,
-                metric=metric,
-            )
-            said = "missing" if row is None else signed(row)
-            passed = row is not None and above(row, 0.0)
-            checks.append((f"{name}, {metric}", wanted, said, passed))
+            key = {"contrast": f"{better} - {worse}", "metric": metric}
+            row = find(evidence.table("contrasts"), subject="all", **key)
+            expected = f"{better} - {worse} > 0, interval without 0"
+            seen = "missing" if row is None else signed(row)
+            passed = row is not None and side_of(row, 0.0) > 0
+            checks.append((f"{name}, {metric}", expected, seen, passed))
     return checks
 
 
 def _check_stage2(evidence: Evidence, n_equal: int, n_compared: int) -> list[Check]:
     equal = bool(n_compared) and n_equal == n_compared
-    said = f"{n_equal} of {n_compared} images equal"
-    wanted = "the same bytes for every image compared"
-    checks = [("stage 2 with zero iterations is stage 1", wanted, said, equal)]
+    seen = f"{n_equal} of {n_compared} images equal"
+    expected = "the same bytes for every image compared"
+    checks = [("stage 2 with zero iterations is stage 1", expected, seen, equal)]
     table = evidence.table("stage2")
-    if table.empty:
-        return [*checks, ("structural loss falls", "every image", "missing", False)]
-    falls = table["loss_best"] < table["loss_first"]
-    drop = float((1.0 - table["loss_best"] / table["loss_first"]).mean())
-    said = f"{int(falls.sum())} of {len(table)} images, mean fall {100 * drop:.1f} %"
-    return [
-        *checks,
-        ("structural loss falls", "every image", said, bool(falls.all())),
-    ]
+    seen, falls = "missing", pd.Series([False])
+    if not table.empty:
+        falls = table["loss_best"] < table["loss_first"]
+        drop = float((1.0 - table["loss_best"] / table["loss_first"]).mean())
+        counted = f"{int(falls.sum())} of {len(table)} images"
+        seen = f"{counted}, mean fall {100 * drop:.1f} %"
+    return [*checks, ("structural loss falls", "every image", seen, bool(falls.all()))]
 
 
 def _check_gain(evidence: Evidence) -> Check:
     outcome = stage2_gain(evidence)
     passed = outcome.state == HOLDS
-    said = f"{outcome.state}: {outcome.words}"
+    seen = f"{outcome.state}: {outcome.words}"
     if not passed:
-        said = f"{said}; {_why(evidence, outcome)}"
-    wanted = "PCC and SSIM rise, CLIP similarity is kept (paired intervals)"
-    return ("stage 2 improves on stage 1", wanted, said, passed)
+        seen = f"{seen}; {_why(evidence, outcome)}"
+    expected = "PCC and SSIM rise, CLIP similarity is kept (paired intervals)"
+    return ("stage 2 improves on stage 1", expected, seen, passed)
 
 
 def _why(evidence: Evidence, outcome: Outcome) -> str:
@@ -103,17 +93,14 @@ def _why(evidence: Evidence, outcome: Outcome) -> str:
             "structure does rise; the interval of judge CLIP reaches beyond the allowed"
             " loss, and more images would narrow it"
         )
-    wanted = {"subject": "all", "contrast": "stage2_true - true_features"}
-    rows = [
-        find(evidence.table("contrasts"), metric=metric, **wanted)
-        for metric in ("pcc", "ssim_2d")
-    ]
-    if any(row is None for row in rows):
+    pairs = [Pair("stage2_true", "true_features", m) for m in ("pcc", "ssim_2d")]
+    contrasts = find_contrasts(evidence, pairs)
+    if not contrasts:
         return "why is open: stage 2 from true features was not run"
-    said = ", ".join(signed(row) for row in rows if row is not None)
-    if all(row is not None and above(row, 0.0) for row in rows):
-        return f"true features do gain (PCC, SSIM {said}): decoding of Z_CLIP limits it"
-    return f"true features gain no more (PCC, SSIM {said}): alignment itself limits it"
+    seen = ", ".join(signed(contrast.row) for contrast in contrasts)
+    if all(contrast.shown > 0 for contrast in contrasts):
+        return f"true features do gain (PCC, SSIM {seen}): decoding of Z_CLIP limits it"
+    return f"true features gain no more (PCC, SSIM {seen}): alignment itself limits it"
 
 
 def sanity_table(evidence: Evidence, *, n_equal: int, n_compared: int) -> pd.DataFrame:

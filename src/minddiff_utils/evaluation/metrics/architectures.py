@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from minddiff_utils.core.errors import ModelError, check_choice
 from minddiff_utils.core.reading import reading
-from minddiff_utils.evaluation.metrics.embedders import LABELS, Embedder
+from minddiff_utils.evaluation.metrics.embedders import Embedder, Weights
 from minddiff_utils.models import load_torchvision
 
 load_torchvision()
@@ -131,7 +131,7 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def check_weights(path: Path, network: str) -> None:
+def check_weights(path: Path, weights: Weights) -> None:
     """Compare the header of a file of weights with the architecture, reading no weight.
 
     Raises
@@ -147,18 +147,18 @@ def check_weights(path: Path, network: str) -> None:
         reading(path, ModelError, found=no_file, remedy=convert),
         safe_open(path, framework="pt") as file,
     ):
-        found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118  (no dict)
-    expected, label = state_shapes(network), LABELS[network]
+        stored = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118  (no dict)
+    expected, label = state_shapes(weights.network), weights.label
     remedy = "write the published state dict there with its keys unchanged"
-    missing = [k for k in expected if k not in found and not _is_counter(k)]
-    unknown = [k for k in found if k not in expected]
+    missing = [k for k in expected if k not in stored and not _is_counter(k)]
+    unknown = [k for k in stored if k not in expected]
     for word, keys in (("lacks", missing), ("holds unknown", unknown)):
         if keys:
             raise ModelError(
                 f"{path} {word} {len(keys)} weights of {label}, the first"
                 f" {keys[0]}: {remedy}."
             )
-    for key, shape in found.items():
+    for key, shape in stored.items():
         if shape != expected[key]:
             raise ModelError(
                 f"{path} holds {key} of shape {shape}, but {label} has"

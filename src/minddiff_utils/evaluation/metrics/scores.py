@@ -4,15 +4,16 @@ Embedders are functions from images to embeddings by name; which metrics follow 
 each is written in `definitions.METRICS`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_choice
-from minddiff_utils.core.rows import Images, Rows, take
+from minddiff_utils.core.rows import Images, take
 from minddiff_utils.evaluation.metrics.definitions import METRICS, metrics_of
 from minddiff_utils.evaluation.metrics.embeddings import (
     cosine_similarity,
@@ -21,14 +22,7 @@ from minddiff_utils.evaluation.metrics.embeddings import (
     pairwise_correlation,
     share_beaten,
 )
-from minddiff_utils.evaluation.metrics.pixels import (
-    pcc_425,
-    pixel_correlation,
-    ssim_2d,
-    ssim_2d_425,
-    ssim_percolumn_legacy,
-    ssim_percolumn_legacy_425,
-)
+from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
 
 __all__ = [
     "ConditionImages",
@@ -36,14 +30,15 @@ __all__ = [
     "frechet_table",
     "score_condition",
     "score_methods",
-    "shuffled_floor",
 ]
 
 Floats = npt.NDArray[np.float64]
 Embedding = npt.NDArray[np.floating]
 Embedders = Mapping[str, Callable[[Images], Embedding]]
-_PixelScore = Callable[[Images, Images], Floats]
-_PairScore = Callable[[Embedding, Embedding], Floats]
+#: Scores of corresponding rows, of images or of embeddings.
+_PairScore = Callable[[Any, Any], Floats]
+#: A metric, how it scores, and the rows of reconstructions and truths.
+_Pair = tuple[str, _PairScore, Any, Any]
 
 #: Other truths that each reconstruction is compared with for the floor.
 _N_SHIFTS = 5
@@ -52,14 +47,6 @@ _SLOW = {name for name, metric in METRICS.items() if metric.on_request}
 _SLOW |= {"ssim_percolumn_legacy"}
 #: What unrelated images score in two-way identification, by construction.
 _TWO_WAY_FLOOR = 0.5
-_PIXEL_SCORES: Mapping[str, _PixelScore] = {
-    "ssim_2d": ssim_2d,
-    "ssim_percolumn_legacy": ssim_percolumn_legacy,
-    "pcc": pixel_correlation,
-    "pcc_425": pcc_425,
-    "ssim_2d_425": ssim_2d_425,
-    "ssim_percolumn_legacy_425": ssim_percolumn_legacy_425,
-}
 #: Rules that compare row by row; the others need the whole set.
 _PAIR_RULES: Mapping[str, _PairScore] = {
     "cosine": cosine_similarity,
@@ -84,31 +71,50 @@ class SubjectScores:
     ----------
     table : DataFrame
         Columns subject, method, nsd_id, metric, value, floor.
-    embeddings : mapping of float64 (n, n_features)
-        The judge's embeddings by method.
     sets : mapping of mapping of float64 (n, n_features)
         By metric (`fid_judge`, `fid_inception`), then by method: what `frechet_table`
         takes.
     """
 
     table: pd.DataFrame
-    embeddings: Mapping[str, Floats] = field(default_factory=dict)
-    sets: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    sets: Mapping[str, Mapping[str, Floats]]
 
 
 # --- scores of one condition --------------------------------------------------------
 
 
-def _pixel_scores(extra: Collection[str]) -> dict[str, _PixelScore]:
+def _pixel_metrics(extra: Collection[str]) -> list[str]:
     """Return the pixel metrics to score: all that are quick, and those asked for."""
-    slow = [name for name in _PIXEL_SCORES if METRICS[name].on_request]
+    slow = [name for name in PIXEL_SCORES if METRICS[name].on_request]
     for name in extra:
         check_choice(name, slow, "a metric on request")
-    return {
-        name: score
-        for name, score in _PIXEL_SCORES.items()
-        if name not in slow or name in extra
-    }
+    return [name for name in PIXEL_SCORES if name not in slow or name in extra]
+
+
+def _pixel_pairs(
+    images: Images, truth: Images, extra: Collection[str]
+) -> Iterator[_Pair]:
+    for name in _pixel_metrics(extra):
+        yield name, PIXEL_SCORES[name], images, truth
+
+
+def _embedding_pairs(
+    network: str, rows: Embedding, truth: Embedding
+) -> Iterator[_Pair]:
+    for name, metric in metrics_of(network).items():
+        if metric.rule in _PAIR_RULES:
+            yield name, _PAIR_RULES[metric.rule], rows, truth
+
+
+def _two_way(network: str, rows: Embedding, truth: Embedding) -> dict[str, Floats]:
+    """Return the identification scores of a network, none of one image."""
+    rules = {name: metric.rule for name, metric in metrics_of(network).items()}
+    two_way = {name: rule for name, rule in rules.items() if rule.startswith("two_way")}
+    if not two_way or len(rows) < 2:
+        return {}
+    similarity = pairwise_correlation(truth, rows)  # once for both, it costs most
+    sides = {"two_way_by_reconstruction": similarity, "two_way_by_truth": similarity.T}
+    return {name: share_beaten(sides[rule]) for name, rule in two_way.items()}
 
 
 def score_condition(
@@ -141,99 +147,30 @@ def score_condition(
     ConfigError
         No metric uses an embedder of that name, or `extra` names another metric.
     """
-    pixels = _pixel_scores(extra)
-    scores = {name: score(images, truth) for name, score in pixels.items()}
-    return scores | _all_embedding_scores(embeddings, truth_embeddings)
-
-
-def _all_embedding_scores(
-    embeddings: Mapping[str, Embedding], truth_embeddings: Mapping[str, Embedding]
-) -> dict[str, Floats]:
-    scores: dict[str, Floats] = {}
+    pairs = list(_pixel_pairs(images, truth, extra))
+    identified: dict[str, Floats] = {}
     for network, rows in embeddings.items():
-        scores |= _embedding_scores(network, rows, truth_embeddings[network])
-    return scores
+        pairs += _embedding_pairs(network, rows, truth_embeddings[network])
+        identified |= _two_way(network, rows, truth_embeddings[network])
+    return {name: score(rows, other) for name, score, rows, other in pairs} | identified
 
 
-def _embedding_scores(
-    network: str, rows: Embedding, truth: Embedding
-) -> dict[str, Floats]:
-    rules = {name: metric.rule for name, metric in metrics_of(network).items()}
-    scores = {
-        name: _PAIR_RULES[rule](rows, truth)
-        for name, rule in rules.items()
-        if rule in _PAIR_RULES
-    }
-    two_way = {name: rule for name, rule in rules.items() if rule.startswith("two_way")}
-    if two_way and len(rows) > 1:
-        similarity = pairwise_correlation(truth, rows)  # once, it costs most
-        for name, rule in two_way.items():
-            by_truth = rule == "two_way_by_truth"
-            scores[name] = share_beaten(similarity.T if by_truth else similarity)
-    return scores
-
-
-def shuffled_floor(
-    images: Images,
-    truth: Images,
-    embeddings: Mapping[str, Embedding],
-    truth_embeddings: Mapping[str, Embedding],
-    *,
-    extra: Collection[str] = (),
-) -> dict[str, Floats]:
-    """Return the scores of the same reconstructions against other true images.
+def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
+    """Return each metric's scores and those against other true images.
 
     Reconstruction i meets the truths i+1 .. i+5 (cyclic, fewer where n <= 5; by slow
-    metrics i+1 alone), so no image meets its own; the floor of two-way identification
-    is 0.5 by construction.
-    For distances the "floor" is what unrelated images have, a value to stay below.
-
-    Parameters
-    ----------
-    images, truth, embeddings, truth_embeddings, extra
-        As for `score_condition`.
-
-    Returns
-    -------
-    dict of float64 (n,)
-        By metric name: mean over the other truths; NaN where n < 2.
+    metrics i+1 alone), so that no image meets its own; the floor is the mean over them,
+    NaN where n < 2. For distances it is what unrelated images have, to stay below.
     """
-    floors = {
-        name: _mean_over_others(
-            score, images, truth, n_shifts=1 if name in _SLOW else _N_SHIFTS
-        )
-        for name, score in _pixel_scores(extra).items()
-    }
-    return floors | _embedding_floors(embeddings, truth_embeddings)
-
-
-def _embedding_floors(
-    embeddings: Mapping[str, Embedding], truth_embeddings: Mapping[str, Embedding]
-) -> dict[str, Floats]:
-    floors: dict[str, Floats] = {}
-    for network, rows in embeddings.items():
-        other = truth_embeddings[network]
-        for name, metric in metrics_of(network).items():
-            if metric.rule in _PAIR_RULES:
-                rule = _PAIR_RULES[metric.rule]
-                floors[name] = _mean_over_others(rule, rows, other)
-            elif metric.rule != "frechet":
-                floors[name] = np.full(len(rows), _TWO_WAY_FLOOR)
-    return floors
-
-
-def _mean_over_others(
-    score: Callable[..., Floats],
-    rows: npt.NDArray[np.generic] | Rows,
-    truth: npt.NDArray[np.generic] | Rows,
-    *,
-    n_shifts: int = _N_SHIFTS,
-) -> Floats:
-    n = len(rows)
-    shifts = range(1, min(n - 1, n_shifts) + 1)
-    others = (np.roll(np.arange(n), shift) for shift in shifts)
-    rounds = [score(rows, take(truth, other)) for other in others]
-    return np.mean(rounds, axis=0) if rounds else np.full(n, np.nan)
+    scored = {}
+    for name, score, rows, other in pairs:
+        n, n_shifts = len(rows), 1 if name in _SLOW else _N_SHIFTS
+        shifts = range(1, min(n - 1, n_shifts) + 1)
+        moved = (take(other, np.roll(np.arange(n), shift)) for shift in shifts)
+        floors = [score(rows, truths) for truths in moved]
+        floor = np.mean(floors, axis=0) if floors else np.full(n, np.nan)
+        scored[name] = score(rows, other), floor
+    return scored
 
 
 # --- all conditions of a subject ----------------------------------------------------
@@ -259,14 +196,14 @@ def score_methods(
         The true images; unread ones are never held all at once.
     embedders : mapping of callables
         Images -> embedding, by name: `clip_judge` at least, `clip_method`, and those of
-        `perception.load_perception`.
+        `networks.load_networks`.
     extra : collection of str
         Metrics on request, such as `pcc_425`.
 
     Returns
     -------
     SubjectScores
-        The table, the judge's embeddings by method, and those of set-wise distances.
+        The table, and the embeddings of set-wise distances by method.
 
     Raises
     ------
@@ -288,27 +225,24 @@ def score_methods(
     for condition in conditions:
         rows = _rows(condition, position)
         pairs = condition.images, take(truth.images, rows)
-        scores = score_condition(*pairs, {}, {}, extra=extra)
-        floors = shuffled_floor(*pairs, {}, {}, extra=extra)
+        scored = _with_floors(_pixel_pairs(*pairs, extra))
         for network, embed in embedders.items():  # one at a time: AlexNet's are large
-            found = embed(condition.images)
-            looked = {network: found}, {network: known[network][rows]}
-            scores |= _all_embedding_scores(*looked)
-            floors |= _embedding_floors(*looked)
+            seen, true = embed(condition.images), known[network][rows]
+            scored |= _with_floors(_embedding_pairs(network, seen, true))
+            for name, values in _two_way(network, seen, true).items():
+                scored[name] = values, np.full(len(values), _TWO_WAY_FLOOR)
             for metric in (m for m, name in set_wise.items() if name == network):
-                sets[metric][condition.method] = np.asarray(found, dtype=np.float64)
-            del found, looked  # before the next one's are made
+                sets[metric][condition.method] = np.asarray(seen, dtype=np.float64)
+            del seen, true  # before the next one's are made
         frames += [
-            _frame(subject, condition, name, values, floors[name])
-            for name, values in scores.items()
+            _frame(subject, condition, name, *both) for name, both in scored.items()
         ]
         del condition, pairs  # before the next one's images are read
     if not frames:
         raise DataError(
             f"Subject {subject} has no images to score: run notebooks 03 and 04 first."
         )
-    table = pd.concat(frames, ignore_index=True)
-    return SubjectScores(table, sets["fid_judge"], sets)
+    return SubjectScores(pd.concat(frames, ignore_index=True), sets)
 
 
 def _frechet_metrics(embedders: Embedders) -> dict[str, str]:
@@ -380,21 +314,14 @@ def frechet_table(
     """
     known = [name for name, m in METRICS.items() if m.rule == "frechet"]
     check_choice(metric, known, "a set-wise metric")
-    methods = list(dict.fromkeys(m for found in subjects.values() for m in found))
-    pooled = {
-        method: np.concatenate([s[method] for s in subjects.values() if method in s])
-        for method in methods
-    }
+    pooled: dict[str, list[Embedding]] = {}
+    for method, features in (item for own in subjects.values() for item in own.items()):
+        pooled.setdefault(method, []).append(features)
+    everyone = {method: np.concatenate(parts) for method, parts in pooled.items()}
     rows = [
-        (
-            subject,
-            method,
-            metric,
-            frechet_distance(features, references[subject]),
-            len(features),
-        )
-        for subject, found in {**subjects, "all": pooled}.items()
-        for method, features in found.items()
-        if len(features) > 1
+        (subject, method, metric, frechet_distance(x, references[subject]), len(x))
+        for subject, own in {**subjects, "all": everyone}.items()
+        for method, x in own.items()
+        if len(x) > 1
     ]
     return pd.DataFrame(rows, columns=["subject", "method", "metric", "value", "n"])

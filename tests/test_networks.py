@@ -17,10 +17,10 @@ from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.evaluation import metrics
 from minddiff_utils.evaluation.metrics import architectures, networks
 from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS, LITE0
-from minddiff_utils.evaluation.metrics.networks import load_perception, prepare
-from minddiff_utils.insilico.efficientnet_lite import load_network
+from minddiff_utils.evaluation.metrics.networks import load_networks, prepare
+from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 
-# after perception, which makes the import possible
+# after the networks, which makes the import possible
 from torchvision import models as tv  # isort: skip
 from torchvision import transforms as T  # isort: skip
 
@@ -99,7 +99,7 @@ def test_alexnet_s_layers_are_torchvision_s(
 ) -> None:
     network, folder = alexnet
     names = ["alexnet2", "alexnet5", "alexnet2_bd", "alexnet5_bd"]
-    found = load_perception(folder, only=names)
+    found = load_networks(folder, only=names)
     assert not found.absent
     images = _images(rng, 3)
     for name, layer, side in (
@@ -132,10 +132,10 @@ def test_pooled_features_are_those_of_torchvision_s_avgpool(
     name: str, n_features: int, head: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     embedder = EMBEDDERS[name]
-    network = _random(BUILDERS[embedder.weights])
-    _save(tmp_path, embedder.weights, _state(network, drop=head))
+    network = _random(BUILDERS[embedder.weights.file])
+    _save(tmp_path, embedder.weights.file, _state(network, drop=head))
     images = _images(rng, 1)
-    rows = load_perception(tmp_path, only=[name]).embedders[name](images)
+    rows = load_networks(tmp_path, only=[name]).embedders[name](images)
     with torch.no_grad():
         expected = _pooled(network, prepare(images, embedder)).numpy()
     assert rows.shape == expected.shape == (1, n_features)
@@ -174,7 +174,7 @@ def test_results_do_not_depend_on_the_batch(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    see = load_perception(alexnet[1], only=["alexnet5"]).embedders["alexnet5"]
+    see = load_networks(alexnet[1], only=["alexnet5"]).embedders["alexnet5"]
     images = _images(rng, 5)
     whole = see(images)
     monkeypatch.setattr(networks, "_BATCH", 2)
@@ -194,7 +194,7 @@ def test_a_network_is_built_at_its_first_call_and_weights_are_shared(
         return load(path, embedder, device)
 
     monkeypatch.setattr(networks, "load_part", counted)
-    found = load_perception(tmp_path, only=["effnet_b1_v1", "effnet_b1_bd"])
+    found = load_networks(tmp_path, only=["effnet_b1_v1", "effnet_b1_bd"])
     assert built == []
     images = _images(rng, 1)
     for name in ("effnet_b1_v1", "effnet_b1_v1", "effnet_b1_bd"):
@@ -208,14 +208,14 @@ def test_a_network_is_built_at_its_first_call_and_weights_are_shared(
 def test_a_missing_file_makes_its_networks_absent_with_a_sentence(
     tmp_path: Path,
 ) -> None:
-    found = load_perception(tmp_path)
+    found = load_networks(tmp_path)
     assert set(found.embedders) == set(LITE0)
     assert set(found.absent) == set(EMBEDDERS) - set(LITE0)
     for name, sentence in found.absent.items():
-        assert f"{EMBEDDERS[name].weights}.safetensors is missing" in sentence
+        assert f"{EMBEDDERS[name].weights.file}.safetensors is missing" in sentence
         assert f"{tmp_path.name}/perception;" in sentence
         assert str(tmp_path.parent) not in sentence  # tables do not name the machine
-        assert EMBEDDERS[name].url in sentence
+        assert EMBEDDERS[name].weights.url in sentence
     states = metrics.definitions(found.absent).set_index("metric")["state"]
     assert states["fid_inception"] == found.absent["inception_fid"]
 
@@ -224,7 +224,7 @@ def test_lite0_is_absent_without_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "find_spec", lambda _name: None)
-    found = load_perception(tmp_path, only=list(LITE0))
+    found = load_networks(tmp_path, only=list(LITE0))
     assert not found.embedders
     assert "install requirements.lock" in found.absent["lite0_late"]
 
@@ -248,8 +248,8 @@ def test_weights_that_do_not_fit_are_refused_when_loading(
     spoil(state)
     _save(tmp_path, file, state)
     with pytest.raises(ModelError, match=message):
-        load_perception(tmp_path, only=["effnet_b1_v1"])
-    load_perception(tmp_path, only=["swav"])  # does not look at other files
+        load_networks(tmp_path, only=["effnet_b1_v1"])
+    load_networks(tmp_path, only=["swav"])  # does not look at other files
 
 
 def test_a_pickle_under_the_name_of_safetensors_is_refused(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_pickle_under_the_name_of_safetensors_is_refused(tmp_path: Path) -> No
     path.parent.mkdir()
     path.write_bytes(pickle.dumps({"conv1.weight": [0.0]}))
     with pytest.raises(ModelError, match=r"not a safetensors file.*renamed \.pth"):
-        load_perception(tmp_path, only=["swav"])
+        load_networks(tmp_path, only=["swav"])
 
 
 def test_integer_weights_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -265,7 +265,7 @@ def test_integer_weights_are_refused(tmp_path: Path, rng: np.random.Generator) -
     state = _state(BUILDERS[file]())
     state["features.0.0.weight"] = state["features.0.0.weight"].to(torch.int8)
     _save(tmp_path, file, state)
-    see = load_perception(tmp_path, only=[name]).embedders[name]
+    see = load_networks(tmp_path, only=[name]).embedders[name]
     with pytest.raises(ModelError, match=r"as torch\.int8, but floating point"):
         see(_images(rng))
 
@@ -281,7 +281,7 @@ def test_half_precision_and_missing_counters_are_read(
     for part, state in (("with", whole), ("without", kept)):
         (tmp_path / part).mkdir()
         _save(tmp_path / part, file, state)
-        found = load_perception(tmp_path / part, only=[name])
+        found = load_networks(tmp_path / part, only=[name])
         rows.append(found.embedders[name](images))
     assert rows[0].dtype == np.float32
     np.testing.assert_array_equal(*rows)
@@ -289,10 +289,10 @@ def test_half_precision_and_missing_counters_are_read(
 
 def test_unknown_names_and_missing_gpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'alexnet9', but must be one of"):
-        load_perception(tmp_path, only=["alexnet9"])
+        load_networks(tmp_path, only=["alexnet9"])
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="torch sees no GPU"):
-            load_perception(tmp_path, device="cuda")
+            load_networks(tmp_path, device="cuda")
 
 
 # --- images to network input ----------------------------------------------------------
@@ -318,8 +318,8 @@ def test_images_reach_networks_as_torchvision_s_transforms_show_them(
         x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         if name != "inception_fid":
             x = T.Resize((256, 256), interpolation=_SMOOTH, antialias=True)(x)
-        x = T.Resize(embedder.size, interpolation=_SMOOTH, antialias=True)(x)
-    expected = T.Normalize(*_MEANS[embedder.normalisation])(x)
+        x = T.Resize(embedder.sizes[-1], interpolation=_SMOOTH, antialias=True)(x)
+    expected = T.Normalize(*_MEANS[embedder.weights.normalisation])(x)
     found = prepare(images, embedder)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # float32
 
@@ -341,7 +341,7 @@ def test_images_of_another_kind_are_refused(
     tmp_path: Path,
     rng: np.random.Generator,
 ) -> None:
-    see = load_perception(tmp_path).embedders.get(
+    see = load_networks(tmp_path).embedders.get(
         name, lambda images: prepare(images, EMBEDDERS[name])
     )
     spoiled = spoil(_images(rng))
@@ -355,11 +355,12 @@ def test_images_of_another_kind_are_refused(
 def test_lite0_s_depths_are_those_of_its_forward_pass(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
+    assert EMBEDDERS["lite0_late"].sizes == (INPUT_SIZE,)
     images = _images(rng, 20, 64)  # more than a batch
-    found = load_perception(tmp_path, only=list(LITE0)).embedders
+    found = load_networks(tmp_path, only=list(LITE0)).embedders
     with torch.no_grad():
         depths = load_network()(prepare(images, EMBEDDERS["lite0_late"]))
-    for name, (depth, _) in LITE0.items():
+    for name, depth in LITE0.items():
         rows = found[name](images)
         expected = depths[depth].flatten(1).numpy()
         assert rows.dtype == np.float32
@@ -370,7 +371,7 @@ def test_lite0_s_depths_are_those_of_its_forward_pass(
 def test_lite0_looks_once_at_the_same_images_and_again_at_others(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = load_perception(tmp_path).embedders
+    found = load_networks(tmp_path).embedders
     passes: list[int] = []
     see = networks._LiteLook._see
 
@@ -387,23 +388,3 @@ def test_lite0_looks_once_at_the_same_images_and_again_at_others(
     images[0, 0, 0] ^= 1
     found["lite0_early"](images)
     assert passes == [2, 2]
-
-
-# --- what is said of them -------------------------------------------------------------
-
-
-def test_the_table_of_metrics_says_what_the_networks_do() -> None:
-    networks = {m.network for m in metrics.METRICS.values() if m.network}
-    assert networks == {*EMBEDDERS, "clip_judge", "clip_method"}
-    for name, metric in metrics.METRICS.items():
-        if metric.network in EMBEDDERS:
-            embedder = EMBEDDERS[metric.network]
-            assert metric.settings == embedder.settings, name
-            if metric.rule != "two_way_by_truth":  # Takagi's rule, MindEye's settings
-                assert metric.used_by == embedder.used_by, name
-
-
-def test_only_lite0_is_marked_as_part_of_the_simulated_brain() -> None:
-    for metric in metrics.METRICS.values():
-        marked = "simulated brain" in metric.judge_role
-        assert marked == (metric.network in LITE0)
