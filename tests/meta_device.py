@@ -22,15 +22,14 @@ from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
 from minddiff_utils.models import (
     Backbone,
     Judge,
-    core,
-    eye,
+    backbone,
+    clip,
     libraries,
-    placement,
-    sd14,
+    precision,
+    stable_diffusion,
 )
-from minddiff_utils.models.text import TransformersText
-from minddiff_utils.studies.rehearsal import models as rehearsal_models
-from tests.benchmarks import sd14_configs
+from minddiff_utils.models import random as random_models
+from minddiff_utils.models.text_encoder import TransformersText
 
 __all__ = ["META", "Elsewhere", "real_backbone", "real_judge"]
 
@@ -178,39 +177,39 @@ def real_backbone(dtype: torch.dtype, folder: Path) -> Backbone:
 
     A tokenizer is written to `folder`.
     """
-    rehearsal_models._write_tokenizer(folder)
+    random_models._write_tokenizer(folder)
     with torch.device("meta"):
-        vae = libraries.Autoencoder(**sd14_configs.VAE)
-        unet = libraries.UNet(**sd14_configs.UNET)
-        model = libraries.CLIPTextModel(libraries.CLIPTextConfig(**sd14_configs.TEXT))
-    seeing = real_eye("ViT-B-32-quickgelu")
+        vae = libraries.Autoencoder(**random_models.VAE)
+        unet = libraries.UNet(**random_models.UNET)
+        model = libraries.CLIPTextModel(libraries.CLIPTextConfig(**random_models.TEXT))
+    seeing = real_clip("ViT-B-32-quickgelu")
     kind = torch.float32
     reading = TransformersText(
-        placement.freeze(model, META, kind),
-        sd14._read_tokenizer(folder),
-        sd14.SD14_TOKENS,
+        precision.freeze(model, META, kind),
+        stable_diffusion._read_tokenizer(folder),
+        stable_diffusion.SD14_TOKENS,
         768,
     )
-    return core.assemble(
+    return backbone.assemble(
         "sd14",
-        placement.freeze(vae, META, kind),
-        placement.freeze(unet, META, dtype),
-        sd14_configs.SCHEDULER,
+        precision.freeze(vae, META, kind),
+        precision.freeze(unet, META, dtype),
+        random_models.SCHEDULER,
         reading,
         seeing,
     )
 
 
-def real_eye(name: str) -> eye.Eye:
+def real_clip(name: str) -> clip.ClipEncoder:
     import open_clip  # after the package, which makes torchvision importable
 
     with torch.device("meta"):
-        clip = eye.build_clip(open_clip.get_model_config(name))
+        model = clip.build_clip(open_clip.get_model_config(name))
     words = open_clip.SimpleTokenizer(context_length=77)
-    frozen = placement.freeze(clip, META, torch.float32)
-    return eye.Eye(frozen, words, 224, CLIP_MEAN, CLIP_STD)
+    frozen = precision.freeze(model, META, torch.float32)
+    return clip.ClipEncoder(frozen, words, 224, CLIP_MEAN, CLIP_STD)
 
 
 def real_judge() -> Judge:
     """Return ViT-H/14 on `meta`."""
-    return eye.Judge("sd14 judge", real_eye("ViT-H-14"))
+    return clip.Judge("sd14 judge", real_clip("ViT-H-14"))

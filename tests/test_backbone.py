@@ -25,28 +25,25 @@ from open_clip.tokenizer import default_bpe
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from minddiff_utils import models as package
 from minddiff_utils.core.config import ModelConfig, Profile
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.models import (
-    PINNED,
     Backbone,
-    core,
-    download_command,
-    eye,
+    downloads,
     libraries,
     load_backbone,
     load_judge,
-    placement,
-    sd14,
-    text,
+    precision,
     tiny_backbone,
 )
-from minddiff_utils.models import hub as hub_files
-from tests.benchmarks import sd14_configs
+from minddiff_utils.models.clip import build_clip
+from minddiff_utils.models.downloads import PINNED, download_command
+from minddiff_utils.models.stable_diffusion import SD14_TOKENS
+from minddiff_utils.models.weights import sha256
+from tests.meta_device import real_backbone
 
 SHORT = "A red bus in the street, isn't it?"
 LONG = "a man in a blue coat rides his small horse along the long beach at dawn in rain"
@@ -208,8 +205,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         vae = libraries.Autoencoder(**VAE).eval()
         unet = libraries.UNet(**UNET).eval()
         model = libraries.CLIPTextModel(libraries.CLIPTextConfig(**TEXT)).eval()
-        clip = eye.build_clip(CLIP).eval()
-        judge = eye.build_clip(CLIP).eval()
+        clip = build_clip(CLIP).eval()
+        judge = build_clip(CLIP).eval()
     write_vae(folder / "vae", vae)
     unet.save_pretrained(folder / "unet", safe_serialization=True)
     write_text(folder / "text_encoder", model)
@@ -295,9 +292,9 @@ def test_the_u_net_is_the_saved_one(hub: Hub, loaded: Backbone) -> None:
     latents = torch.randn(2, 4, 8, 8, generator=generator)
     c = torch.randn(2, 15, 32, generator=generator)
     found = loaded.unet(latents, 400, c)
-    wanted = hub.unet(latents, torch.tensor(400), c).sample
+    expected = hub.unet(latents, torch.tensor(400), c).sample
     # its channels lie last, so that float32 sums go in another order: seen 8e-7
-    torch.testing.assert_close(found, wanted, rtol=0, atol=5e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
 
 
 def test_the_sampler_is_ddim_on_the_saved_schedule_and_clips_nothing(
@@ -336,8 +333,9 @@ def test_c_is_the_text_encoders_answer_to_openais_tokens(
     c = backbone.encode_text([SHORT, LONG, ""])
     assert c.shape == (3, n_tokens, 32)
     assert (backbone.n_tokens, backbone.text_dim) == (n_tokens, 32)
-    wanted = hub.text(own_ids([SHORT, LONG, ""], n_tokens)).last_hidden_state
-    torch.testing.assert_close(c, wanted)
+    expected = hub.text(own_ids([SHORT, LONG, ""], n_tokens)).last_hidden_state
+    torch.testing.assert_close(c, expected)
+    torch.testing.assert_close(backbone.null_text(), expected[2:])
 
 
 def test_a_cut_caption_keeps_its_end_mark(loaded: Backbone) -> None:
@@ -358,13 +356,6 @@ def test_fifteen_tokens_are_the_first_of_77_unless_the_caption_is_cut(
     assert (few[1, 14] - many[1, 14]).abs().max() > 0.01  # the end mark, and a word
 
 
-def test_null_text_is_the_empty_caption(hub: Hub, loaded: Backbone) -> None:
-    ids = torch.tensor([[START, *[END] * 14]])
-    with torch.no_grad():
-        wanted = hub.text(ids).last_hidden_state
-    torch.testing.assert_close(loaded.null_text(), wanted)
-
-
 def test_cut_captions_are_counted_and_said_once(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -382,11 +373,8 @@ def test_cut_captions_are_counted_and_said_once(
         backbone.encode_text([LONG])
     assert len(caplog.messages) == 1
     assert "3 of 5 captions were longer than 15 tokens" in caplog.messages[0]
-
-
-def test_the_small_models_count_cut_captions_too() -> None:
-    backbone = tiny_backbone()  # eight tokens, two of them marks
-    assert backbone.count_cut(["a cat", "a b c d e f", "a b c d e f g"]) == 1
+    small = tiny_backbone()  # eight tokens, two of them marks
+    assert small.count_cut(["a cat", "a b c d e f", "a b c d e f g"]) == 1
 
 
 # --- CLIP -----------------------------------------------------------------------------
@@ -433,9 +421,9 @@ def test_imagenets_normalisation_is_the_published_codes_and_not_the_default(
     small = torch.nn.functional.interpolate(
         pictures, (32, 32), mode="bicubic", antialias=True
     )
-    wanted = hub.clip.encode_image(((small + 1) / 2 - mean) / std, normalize=True)
+    expected = hub.clip.encode_image(((small + 1) / 2 - mean) / std, normalize=True)
     found = released.clip_image_embed(pictures)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert (found - loaded.clip_image_embed(pictures)).abs().max() > 1e-3
     # latents have nothing to do with it
     torch.testing.assert_close(
@@ -443,19 +431,13 @@ def test_imagenets_normalisation_is_the_published_codes_and_not_the_default(
     )
 
 
-def test_a_clip_without_preprocessing_gets_clips_own_constants(copy: Path) -> None:
-    rewrite(copy / "clip" / "open_clip_config.json", json.dumps({"model_cfg": CLIP}))
-    found = load_backbone(config(), copy.parent)._eye
-    assert (found.mean, found.std) == (CLIP_MEAN, CLIP_STD)
-
-
 @torch.no_grad()
 def test_the_demo_models_obey_the_normalisation_too(pictures: torch.Tensor) -> None:
     root = project_root() / "data" / "models"
     own = load_backbone(ModelConfig(backbone="demo"), root)
     other = load_backbone(ModelConfig(backbone="demo", normalisation="imagenet"), root)
-    assert own._eye.mean == (0.5, 0.5, 0.5)
-    assert other._eye.mean == (0.485, 0.456, 0.406)
+    assert own._clip.mean == (0.5, 0.5, 0.5)
+    assert other._clip.mean == (0.485, 0.456, 0.406)
     assert (own.clip_image_embed(pictures) - other.clip_image_embed(pictures)).any()
 
 
@@ -464,8 +446,10 @@ def test_a_clip_config_without_quick_gelu_is_said(
 ) -> None:
     plain = {key: value for key, value in CLIP.items() if key != "quick_gelu"}
     rewrite(copy / "clip" / "open_clip_config.json", json.dumps({"model_cfg": plain}))
-    load_backbone(config(), copy.parent)
+    found = load_backbone(config(), copy.parent)._clip
     assert any("quick_gelu" in message for message in caplog.messages)
+    # without its own mean and SD it gets CLIP's
+    assert (found.mean, found.std) == (CLIP_MEAN, CLIP_STD)
 
 
 def test_the_judge_is_another_open_clip_model(
@@ -475,11 +459,11 @@ def test_the_judge_is_another_open_clip_model(
     found = judge.image_embed(pictures)
     with torch.no_grad():
         other = loaded.clip_image_embed(pictures)
-    assert judge._eye.mean == CLIP_MEAN
+    assert judge._clip.mean == CLIP_MEAN
     assert (found - other).abs().max() > 0.01
     torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
     elsewhere = load_judge(hub.root, kind="sd14", device="meta")
-    assert {p.device.type for p in elsewhere._eye.clip.parameters()} == {"meta"}
+    assert {p.device.type for p in elsewhere._clip.model.parameters()} == {"meta"}
 
 
 # --- files ----------------------------------------------------------------------------
@@ -574,26 +558,24 @@ def test_models_that_do_not_belong_together_are_refused(copy: Path) -> None:
     assert "takes 9 channels and gives 4, but its latents have 4" in sentence
 
 
+def test_a_tokenizer_of_another_vocabulary_or_length_is_refused(copy: Path) -> None:
+    vocabulary = json.loads((copy / "tokenizer" / "vocab.json").read_text())
+    rewrite(
+        copy / "tokenizer" / "vocab.json",
+        json.dumps(vocabulary | {"newword</w>": 49408}),
+    )
+    assert "tokenizer knows 49409 tokens" in refusal(copy)
+    shutil.rmtree(copy / "text_encoder")
+    short = libraries.CLIPTextConfig(**{**TEXT, "max_position_embeddings": 20})
+    write_text(copy / "text_encoder", libraries.CLIPTextModel(short))
+    sentence = refusal(copy, n_tokens=77)
+    assert "n_tokens is 77, but this text encoder has 20 positions" in sentence
+
+
 def with_unet(copy: Path, **fields: Any) -> str:
     shutil.rmtree(copy / "unet")
     libraries.UNet(**{**UNET, **fields}).save_pretrained(copy / "unet")
     return refusal(copy)
-
-
-def test_a_tokenizer_of_another_vocabulary_is_refused(copy: Path) -> None:
-    vocabulary = json.loads((copy / "tokenizer" / "vocab.json").read_text())
-    vocabulary["newword</w>"] = len(vocabulary)
-    rewrite(copy / "tokenizer" / "vocab.json", json.dumps(vocabulary))
-    assert "tokenizer knows 49409 tokens" in refusal(copy)
-
-
-def test_more_tokens_than_positions_are_refused(copy: Path) -> None:
-    shutil.rmtree(copy / "text_encoder")
-    short = libraries.CLIPTextConfig(**{**TEXT, "max_position_embeddings": 20})
-    write_text(copy / "text_encoder", libraries.CLIPTextModel(short))
-    assert "n_tokens is 77, but this text encoder has 20 positions" in refusal(
-        copy, n_tokens=77
-    )
 
 
 def test_a_folder_of_models_may_be_named_in_the_profile(
@@ -618,7 +600,7 @@ def test_digests_are_checked_where_listed_and_said_to_lack_where_not(
     assert "has no SHA256SUMS" in said
     assert f"is not {PINNED[1].revision} of timm/" in said  # a tiny random model
     names = sorted(p.relative_to(copy) for p in copy.rglob("*.safetensors"))
-    lines = [f"{package.weights.sha256(copy / name)}  {name}" for name in names]
+    lines = [f"{sha256(copy / name)}  {name}" for name in names]
     (copy / "SHA256SUMS").write_text("\n".join(lines) + "\n")
     caplog.clear()
     load_backbone(config(), copy.parent)
@@ -656,13 +638,13 @@ def test_half_precision_is_the_u_nets_alone(
     half = load_backbone(config(dtype=name), hub.root)
     kinds = {part: next(getattr(half, part).parameters()).dtype for part in PARTS}
     assert kinds == {"_vae": torch.float32, "_unet": getattr(torch, name)}
-    assert next(half._eye.clip.parameters()).dtype == torch.float32
+    assert next(half._clip.model.parameters()).dtype == torch.float32
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     c = half.encode_text([SHORT])
-    found, wanted = half.unet(latents, 300, c), loaded.unet(latents, 300, c)
+    found, expected = half.unet(latents, 300, c), loaded.unet(latents, 300, c)
     assert found.dtype == torch.float32
     # 8 or 11 bits of each number, through about thirty layers
-    assert (found - wanted).abs().max() < digits * wanted.abs().max()
+    assert (found - expected).abs().max() < digits * expected.abs().max()
 
 
 PARTS = ("_vae", "_unet")
@@ -674,13 +656,13 @@ def test_a_precision_that_torch_cannot_compute_in_is_refused(
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
 
-    monkeypatch.setattr(placement.functional, "conv2d", refuse)
+    monkeypatch.setattr(precision.functional, "conv2d", refuse)
     sentence = refusal(hub.folder, dtype="float16")
     assert (
         "models.dtype is 'float16', but torch cannot compute in it on cpu" in sentence
     )
     assert "set models.dtype to float32" in sentence
-    assert placement.place(config()) == (torch.device("cpu"), torch.float32)
+    assert precision.place(config()) == (torch.device("cpu"), torch.float32)
 
 
 def test_a_gpu_that_is_not_there_is_refused(
@@ -718,35 +700,8 @@ def test_the_real_u_net_lies_in_memory_as_convolutions_read_it(
 
 
 @pytest.fixture(scope="module")
-def real() -> Backbone:
-    model_config = open_clip.get_model_config("ViT-B-32-quickgelu")
-    with torch.device("meta"):
-        vae = libraries.Autoencoder(**sd14_configs.VAE)
-        unet = libraries.UNet(**sd14_configs.UNET)
-        model = libraries.CLIPTextModel(libraries.CLIPTextConfig(**sd14_configs.TEXT))
-        clip = eye.build_clip(model_config)
-    meta = torch.device("meta")
-    frozen = [
-        placement.freeze(m, meta, torch.float32) for m in (vae, unet, model, clip)
-    ]
-    words = open_clip.SimpleTokenizer(context_length=77)
-    seeing = eye.Eye(frozen[3], words, 224, CLIP_MEAN, CLIP_STD)
-    reading = StandIn(frozen[2])
-    return core.assemble("sd14", frozen[0], frozen[1], SCHEDULER, reading, seeing)
-
-
-@dataclass(frozen=True)
-class StandIn:
-    """The real text encoder, without a tokenizer, whose files are not at hand."""
-
-    model: Any
-    n_tokens: int = 77
-    width: int = 768
-
-    def __call__(self, captions: Any) -> torch.Tensor:
-        ids = torch.zeros(len(captions), self.n_tokens, dtype=torch.long, device="meta")
-        sequence: torch.Tensor = self.model(ids).last_hidden_state
-        return sequence
+def real(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return real_backbone(torch.float32, tmp_path_factory.mktemp("words"))
 
 
 @torch.no_grad()
@@ -758,9 +713,8 @@ def test_the_real_models_have_the_papers_shapes(real: Backbone) -> None:
     assert z.shape == (2, 4, 64, 64)
     assert real.decode_latents(z).shape == images.shape
     c = real.encode_text(["", ""])
-    assert c.shape == (2, 77, 768)
+    assert c.shape == (2, 15, 768)  # MindDiffuser's 15 tokens
     assert real.unet(z, 500, c).shape == z.shape
-    assert real.unet(z, 500, c[:, :15]).shape == z.shape  # MindDiffuser's 15 tokens
     layers = real.clip_layers(images, range(1, 7))
     # 50 tokens of width 768 in each of blocks 1 to 6 of 12
     assert {layer: tuple(v.shape) for layer, v in layers.items()} == {
@@ -777,7 +731,7 @@ def test_the_real_models_have_the_published_numbers_of_weights(real: Backbone) -
         "unet": real._unet,
         "vae": real._vae,
         "text": real._text.model,  # type: ignore[attr-defined]
-        "clip": real._eye.clip,
+        "clip": real._clip.model,
     }
     assert {k: sum(p.numel() for p in m.parameters()) for k, m in models.items()} == {
         "unet": 859_520_964,
@@ -834,23 +788,16 @@ def test_new_fields_leave_the_digest_of_existing_profiles_alone() -> None:
 
 
 def test_a_number_of_tokens_is_stable_diffusions_alone() -> None:
+    assert ModelConfig(backbone="sd14").n_tokens == SD14_TOKENS
     with pytest.raises(ConfigError, match="n_tokens"):
         load_profile("demo", {"models.n_tokens": 77})
     with pytest.raises(ConfigError, match="n_tokens"):
         load_profile("nsd", {"models.n_tokens": 20})
 
 
-def test_one_name_leads_to_every_kind_of_models() -> None:
-    assert set(package.__all__) >= {"Backbone", "load_backbone", "tiny_backbone"}
-    assert all(hasattr(package, name) for name in package.__all__)
-    assert ModelConfig(backbone="sd14").n_tokens == package.SD14_TOKENS
-    assert sd14.load_sd14.__module__ == "minddiff_utils.models.sd14"
-    assert text.WordTokenizer is package.WordTokenizer
-
-
 def test_the_hub_module_prints_a_command_per_repository(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    hub_files.main(["a folder"])
+    downloads.main(["a folder"])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [download_command(pin, Path("a folder")) for pin in PINNED]

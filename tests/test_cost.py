@@ -61,7 +61,7 @@ class Meter:
 
     def __init__(self, backbone: Backbone) -> None:
         self.seen: Counter[str] = Counter()
-        block = backbone._eye.clip.visual.transformer.resblocks[0].mlp
+        block = backbone._clip.model.visual.transformer.resblocks[0].mlp
         parts = {"unet": backbone._unet, "decode": backbone._vae.decoder, "clip": block}
         for name, part in parts.items():
             part.register_forward_pre_hook(self._forwards(name))

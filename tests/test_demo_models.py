@@ -12,7 +12,8 @@ import pytest
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.models import check_digests, load_backbone, load_judge
+from minddiff_utils.models import load_backbone, load_judge
+from minddiff_utils.models.weights import check_digests
 
 MODELS = project_root() / "data" / "models"
 N_SCENES = 120

@@ -119,7 +119,7 @@ def photographs(n: int = 2) -> Any:
 def test_a_tensor_of_the_cpu_that_meets_a_network_is_refused(
     backbone: Backbone,
 ) -> None:
-    vision = backbone._eye.clip.visual
+    vision = backbone._clip.model.visual
     with Elsewhere(), torch.no_grad():
         with pytest.raises(AssertionError, match="two devices"):
             vision(torch.zeros(1, 3, 224, 224))

@@ -76,38 +76,35 @@ def test_c_is_the_mean_of_the_captions_token_sequences(backbone: Backbone) -> No
         )
 
 
-def test_each_distinct_caption_is_encoded_once(backbone: Backbone) -> None:
-    watched = Watched(backbone._text)
-    own = replace(backbone, _text=watched)
-    features.semantic_features(own, CAPTIONS, batch_size=2)
-    assert sorted(watched.seen) == sorted(set(CAPTIONS.ravel().tolist()))
-
-
-def test_captions_may_be_python_objects_as_the_store_gives_them(
+def test_each_distinct_caption_is_encoded_once_as_text_or_as_object(
     backbone: Backbone,
 ) -> None:
-    text = features.semantic_features(backbone, CAPTIONS, batch_size=4)
-    objects = features.semantic_features(
-        backbone, CAPTIONS.astype(object), batch_size=4
-    )
+    watched = Watched(backbone._text)
+    own = replace(backbone, _text=watched)
+    text = features.semantic_features(own, CAPTIONS, batch_size=2)
+    assert sorted(watched.seen) == sorted(set(CAPTIONS.ravel().tolist()))
+    objects = features.semantic_features(own, CAPTIONS.astype(object), batch_size=2)
     np.testing.assert_array_equal(text, objects)
 
 
-@pytest.mark.parametrize("shape", [(0, 2), (3, 0)])
-def test_an_empty_caption_set_is_refused(
-    backbone: Backbone, shape: tuple[int, int]
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        (np.empty((0, 2), "U9"), "Captions are empty"),
+        (np.empty((3, 0), "U9"), "Captions are empty"),
+        *(
+            (
+                np.array([["a", "b"], ["c", blank]], object),
+                "image 1 is blank or no text",
+            )
+            for blank in ("", "  ", None, 3.5)
+        ),
+    ],
+)
+def test_captions_that_say_nothing_are_refused(
+    backbone: Backbone, captions: Any, message: str
 ) -> None:
-    with pytest.raises(DataError, match="Captions are empty"):
-        features.semantic_features(backbone, np.empty(shape, "U9"), batch_size=2)
-
-
-@pytest.mark.parametrize("caption", ["", "  ", None, 3.5])
-def test_a_blank_caption_or_no_text_is_refused(
-    backbone: Backbone, caption: object
-) -> None:
-    captions = CAPTIONS.astype(object)
-    captions[2, 1] = caption
-    with pytest.raises(DataError, match="A caption of image 2 is blank or no text"):
+    with pytest.raises(DataError, match=message):
         features.semantic_features(backbone, captions, batch_size=2)
 
 
@@ -139,6 +136,8 @@ def test_z_clip_has_the_layers_asked_for_in_ascending_order(
     with torch.no_grad():
         direct = backbone.clip_layers(to_torch(images), (1, 2))
     assert list(clip) == [1, 2]
+    with pytest.raises(ModelError, match="blocks 1 to"):
+        features.structural_features(backbone, images, (1, 99), batch_size=2)
     for layer, values in clip.items():
         assert values.dtype == np.float32
         assert values.shape == (5, backbone.layer_widths[layer - 1])
@@ -163,13 +162,6 @@ def test_images_of_the_wrong_kind_are_refused(
         features.structural_features(backbone, spoiled(images), LAYERS, batch_size=2)
 
 
-def test_a_layer_that_does_not_exist_is_refused(
-    backbone: Backbone, images: npt.NDArray[np.uint8]
-) -> None:
-    with pytest.raises(ModelError, match="blocks 1 to"):
-        features.structural_features(backbone, images, (1, 99), batch_size=2)
-
-
 # --- all three ----------------------------------------------------------------------
 
 
@@ -185,18 +177,12 @@ def test_features_do_not_depend_on_the_batch_size(
         np.testing.assert_allclose(values, other.by_name()[name], atol=1e-5)
 
 
-def test_features_are_named_in_order(
-    backbone: Backbone, images: npt.NDArray[np.uint8]
-) -> None:
-    found = features.extract_features(backbone, images, CAPTIONS, LAYERS, batch_size=3)
-    assert list(found.by_name()) == ["c", "z", "clip/1", "clip/2"]
-    assert found.by_name()["clip/2"] is found.clip[2]
-
-
-def test_layer_10_comes_after_layer_9() -> None:
+def test_features_are_named_in_the_order_of_layers() -> None:
     one = np.zeros((1, 1), np.float32)
     found = features.Features(one, one, {10: one, 9: one})
     assert list(found.by_name()) == ["c", "z", "clip/9", "clip/10"]
+    with pytest.raises(DataError, match="Feature clip/3 has shape"):
+        features.Features(one, one, {3: one[:0]})
 
 
 @pytest.mark.parametrize(
@@ -210,22 +196,11 @@ def test_rows_takes_the_same_images_of_every_feature(index: Any) -> None:
     assert some.clip[3].ravel().tolist() == [100, 200]
 
 
-def test_features_of_different_images_are_refused() -> None:
-    rows = np.zeros((5, 1), np.float32)
-    with pytest.raises(DataError, match="Feature clip/3 has shape"):
-        features.Features(rows, rows, {3: rows[1:]})
-
-
-def test_captions_of_other_images_are_refused(
+def test_captions_of_other_images_and_impossible_batches_are_refused(
     backbone: Backbone, images: npt.NDArray[np.uint8]
 ) -> None:
     with pytest.raises(DataError, match="Captions has shape"):
         features.extract_features(backbone, images[1:], CAPTIONS, LAYERS, batch_size=2)
-
-
-def test_an_impossible_batch_size_is_refused(
-    backbone: Backbone, images: npt.NDArray[np.uint8]
-) -> None:
     with pytest.raises(ConfigError, match="batch_size is 0"):
         features.semantic_features(backbone, CAPTIONS, batch_size=0)
     with pytest.raises(ConfigError, match="batch_size is 0"):

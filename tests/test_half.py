@@ -35,7 +35,7 @@ from minddiff_utils.generation.diffusion import (
 )
 from minddiff_utils.generation.guidance import GuidanceSettings, _estimate, _Pull
 from minddiff_utils.generation.reconstruction import DecodedFeatures, diffusion_settings
-from minddiff_utils.models import Backbone, half, load_backbone, tiny_backbone
+from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
 from minddiff_utils.studies import study
 from minddiff_utils.studies.study import images as study_images
@@ -146,7 +146,7 @@ def test_a_gradient_out_of_range_is_tried_again_at_another_scale(
 ) -> None:
     x = torch.full((2, 3), 1e-6).requires_grad_()
     gradient = torch.tensor([[3.0, -1.0, 2.0], [3e9, -1e9, 2e9]])
-    half.from_float32(_steep(power), x).backward(gradient)
+    precision.from_float32(_steep(power), x).backward(gradient)
     # powers of 2 alone; at the edge of the range a number has 8 bits, not 11
     torch.testing.assert_close(x.grad, gradient * 2.0 ** (4 * power), rtol=1e-2, atol=0)
     assert not caplog.messages
@@ -160,7 +160,7 @@ def test_a_gradient_that_no_scale_can_save_is_said(
     network: Callable[[Tensor], Tensor], word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     x = torch.zeros(2, 3).requires_grad_()
-    half.from_float32(network, x).sum().backward()
+    precision.from_float32(network, x).sum().backward()
     (said,) = caplog.messages
     assert f"2 of 2 images {word} in float16" in said
     assert "set models.dtype to float32" in said
@@ -169,7 +169,7 @@ def test_a_gradient_that_no_scale_can_save_is_said(
 def test_an_image_without_a_number_takes_no_other_s_gradient_away() -> None:
     x = torch.ones(2, 3).requires_grad_()
     gradient = torch.tensor([[torch.nan] * 3, [2.0**30] * 3])
-    half.from_float32(lambda x: x.half().float() * 2, x).backward(gradient)
+    precision.from_float32(lambda x: x.half().float() * 2, x).backward(gradient)
     assert x.grad is not None
     assert x.grad[1].tolist() == [2.0**31] * 3
 

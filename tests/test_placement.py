@@ -9,7 +9,7 @@ import torch
 
 from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import ModelError
-from minddiff_utils.models import eye, load_backbone, load_judge, placement
+from minddiff_utils.models import clip, load_backbone, load_judge, precision
 
 Flags = Callable[[], tuple[bool, bool]]
 
@@ -18,7 +18,7 @@ Flags = Callable[[], tuple[bool, bool]]
 def tf32() -> Iterator[Flags]:
     """Give a function that returns whether products and convolutions may take TF32."""
     parts = torch.backends.cuda.matmul, torch.backends.cudnn
-    with placement.full_float32():
+    with precision.full_float32():
         yield lambda: (parts[0].allow_tf32, parts[1].allow_tf32)
 
 
@@ -30,23 +30,23 @@ def test_only_beside_a_half_precise_u_net_products_may_be_as_coarse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(placement, "_try_precision", lambda *_: None)
-    placement.place(ModelConfig(backbone="sd14", device="cuda", dtype=dtype))
+    monkeypatch.setattr(precision, "_try_precision", lambda *_: None)
+    precision.place(ModelConfig(backbone="sd14", device="cuda", dtype=dtype))
     assert tf32() == (allowed, allowed)
 
 
 def test_what_scores_keeps_all_digits(
     tf32: Flags, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    placement._allow_tf32(allowed=True)
+    precision._allow_tf32(allowed=True)
     seen = []
 
     def embed(*_: object) -> torch.Tensor:
         seen.append(tf32())
         return torch.zeros(1, 2)
 
-    monkeypatch.setattr(eye.Eye, "image_embed", embed)
-    monkeypatch.setattr(eye.Eye, "text_embed", embed)
+    monkeypatch.setattr(clip.ClipEncoder, "image_embed", embed)
+    monkeypatch.setattr(clip.ClipEncoder, "text_embed", embed)
     judge = load_judge(kind="tiny")
     judge.image_embed(torch.zeros(1, 3, 64, 64))
     judge.text_embed([""])

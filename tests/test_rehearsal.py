@@ -16,6 +16,7 @@ from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.datasets.survey import survey
 from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
+from minddiff_utils.models import random as models
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.graph import make_plan
 from minddiff_utils.preprocessing import prepare_responses
@@ -26,7 +27,6 @@ from minddiff_utils.studies.rehearsal import (
     account,
     enlarge,
     fits,
-    models,
     rates,
     settings,
 )

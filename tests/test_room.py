@@ -25,7 +25,7 @@ from minddiff_utils.generation.reconstruction import (
     Stage2Settings,
     stage2,
 )
-from minddiff_utils.models import Backbone, placement, tiny_backbone
+from minddiff_utils.models import Backbone, precision, tiny_backbone
 
 GB = 10**9
 N = 5
@@ -151,8 +151,8 @@ def test_what_torch_holds_unused_counts_as_free(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * GB, 80 * GB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 7 * GB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 4 * GB)
-    assert placement.free_bytes(torch.device("cuda")) == 13 * GB
-    assert placement.free_bytes(torch.device("cpu")) == float("inf")
+    assert precision.free_bytes(torch.device("cuda")) == 13 * GB
+    assert precision.free_bytes(torch.device("cpu")) == float("inf")
 
 
 # --- images do not depend on it -------------------------------------------------------

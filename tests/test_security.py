@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from minddiff_utils.core.places import project_root
-from minddiff_utils.models import PINNED
+from minddiff_utils.models.downloads import PINNED
 
 ROOT = project_root()
 DOCUMENTS = [

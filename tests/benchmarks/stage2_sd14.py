@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sd14_configs import SCHEDULER, UNET, VAE
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -48,14 +47,11 @@ from minddiff_utils.generation.diffusion import (
 )
 from minddiff_utils.generation.guidance import guidance_preset, guide
 from minddiff_utils.generation.reconstruction import Footprint, diffusion_settings
-from minddiff_utils.models import (
-    SD14_TOKENS,
-    Backbone,
-    core,
-    eye,
-    libraries,
-    placement,
-)
+from minddiff_utils.models import Backbone, libraries, precision
+from minddiff_utils.models.backbone import assemble
+from minddiff_utils.models.clip import ClipEncoder, build_clip
+from minddiff_utils.models.random import SCHEDULER, UNET, VAE
+from minddiff_utils.models.stable_diffusion import SD14_TOKENS
 from minddiff_utils.studies import cost
 
 CLIP = "ViT-B-32-quickgelu"  # OpenAI's, in open_clip's list of configs
@@ -92,18 +88,18 @@ def build(args: argparse.Namespace) -> Backbone:
     config = get_model_config(CLIP)
     with torch.random.fork_rng(devices=[]), kind:
         torch.manual_seed(args.seed)
-        vae = placement.freeze(libraries.Autoencoder(**VAE), kind, torch.float32)
-        clip = eye.build_clip({**config, "quick_gelu": True})
-        clip = placement.freeze(clip, kind, torch.float32)
-        unet = placement.freeze(libraries.UNet(**UNET), kind, DTYPES[args.dtype])
+        vae = precision.freeze(libraries.Autoencoder(**VAE), kind, torch.float32)
+        model = build_clip({**config, "quick_gelu": True})
+        clip = precision.freeze(model, kind, torch.float32)
+        unet = precision.freeze(libraries.UNet(**UNET), kind, DTYPES[args.dtype])
     context, size = (
         config["text_cfg"]["context_length"],
         config["vision_cfg"]["image_size"],
     )
     words = libraries.SimpleTokenizer(context_length=context)
-    vision = eye.Eye(clip, words, size, CLIP_MEAN, CLIP_STD)
+    vision = ClipEncoder(clip, words, size, CLIP_MEAN, CLIP_STD)
     text = StandIn(device=kind.type)
-    return core.assemble("sd14", vae, unet, SCHEDULER, text, vision)
+    return assemble("sd14", vae, unet, SCHEDULER, text, vision)
 
 
 def problem(backbone: Backbone, args: argparse.Namespace) -> tuple[Latent, list]:
@@ -182,7 +178,7 @@ class Saved:
     """Bytes that autograd keeps inside the block; shared storages count once."""
 
     def __init__(self, backbone: Backbone) -> None:
-        parts = (backbone._unet, backbone._vae, backbone._eye.clip)
+        parts = (backbone._unet, backbone._vae, backbone._clip.model)
         self.weights = {
             p.untyped_storage().data_ptr() for part in parts for p in part.parameters()
         }
@@ -316,7 +312,7 @@ def run_operations(args: argparse.Namespace) -> dict[str, float]:
     # evaluation again, as on a GPU; those of the device meta would not
     with FakeTensorMode(allow_non_fake_inputs=True):
         count_units(backbone, args, found)
-    parts = {"unet": backbone._unet, "vae": backbone._vae, "clip": backbone._eye.clip}
+    parts = {"unet": backbone._unet, "vae": backbone._vae, "clip": backbone._clip.model}
     for label, part in parts.items():
         found[f"{label}_weights"] = sum(p.numel() for p in part.parameters())
     return found

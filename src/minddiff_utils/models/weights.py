@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.reading import reading
-from minddiff_utils.models.hub import download_command, pinned_file
+from minddiff_utils.models.downloads import download_command, pinned_file
 from minddiff_utils.models.libraries import Scheduler, load_file
 
 __all__ = [

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.run import Run
+from minddiff_utils.models.random import write_models
 from minddiff_utils.studies.rehearsal.account import (
     Record,
     extrapolate,
@@ -31,7 +32,6 @@ from minddiff_utils.studies.rehearsal.account import (
     whole_peaks,
 )
 from minddiff_utils.studies.rehearsal.fits import FitTimes, time_fits
-from minddiff_utils.studies.rehearsal.models import write_models
 from minddiff_utils.studies.rehearsal.rates import measure_rates
 from minddiff_utils.studies.rehearsal.settings import (
     NAME,

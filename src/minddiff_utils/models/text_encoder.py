@@ -9,6 +9,7 @@ is causal; a longer one does not. The empty caption is a start mark and end mark
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core.errors import ModelError
-from minddiff_utils.models.libraries import CLIP, CLIPTextModel
 from minddiff_utils.models.weights import read_json
 
 __all__ = [
@@ -40,44 +40,37 @@ class Tokenizer(Protocol):
         ...
 
 
-class TextEncoder(Protocol):
-    """Makes c (n, n_tokens, width) of n captions."""
+@dataclass(frozen=True)
+class TextEncoder(ABC):
+    """Makes c (n, n_tokens, width) of n captions; says once that captions are cut."""
 
-    @property
-    def n_tokens(self) -> int:
-        """Return the length of a sequence."""
-        ...
+    model: Any
+    tokenizer: Any
+    n_tokens: int
+    width: int
+    _told: list[bool] = field(default_factory=list, repr=False, compare=False)
 
-    @property
-    def width(self) -> int:
-        """Return the length of a token's vector."""
-        ...
+    @abstractmethod
+    def count_cut(self, captions: Sequence[str]) -> int:
+        """Return how many of `captions` are longer than a sequence, marks included."""
+
+    @abstractmethod
+    def _encode(self, captions: Sequence[str]) -> Tensor:
+        """Return c of `captions`."""
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Return c of `captions`."""
-        ...
-
-    def count_cut(self, captions: Sequence[str]) -> int:
-        """Return how many of `captions` are longer than a sequence."""
-        ...
-
-
-class _Notice:
-    """Says once, of one encoder, that captions are cut."""
-
-    def __init__(self) -> None:
-        self._said = False
-
-    def note(self, n_cut: int, n_captions: int, n_tokens: int) -> None:
-        if n_cut and not self._said:
-            self._said = True
+        """Return c (n, n_tokens, width) of n captions."""
+        n_cut = 0 if self._told else self.count_cut(captions)
+        if n_cut:
+            self._told.append(True)
             LOG.warning(
                 "%d of %d captions were longer than %d tokens: the rest of each is cut"
                 " off (said once; later ones are cut in silence)",
                 n_cut,
-                n_captions,
-                n_tokens,
+                len(captions),
+                self.n_tokens,
             )
+        return self._encode(captions)
 
 
 # --- words to token ids -------------------------------------------------------------
@@ -148,23 +141,15 @@ def _words(caption: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class OpenClipText:
+class OpenClipText(TextEncoder):
     """Token sequence of an open_clip text tower, after its last layer norm."""
 
-    clip: CLIP
-    tokenizer: WordTokenizer
-    n_tokens: int
-    width: int
-    _notice: _Notice = field(default_factory=_Notice, repr=False, compare=False)
-
     def count_cut(self, captions: Sequence[str]) -> int:
-        """Return how many of `captions` are longer than a sequence."""
-        return self.tokenizer.count_cut(captions)
+        """Return how many of `captions` are longer than a sequence, marks included."""
+        return int(self.tokenizer.count_cut(captions))
 
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Return c (n, n_tokens, width)."""
-        self._notice.note(self.count_cut(captions), len(captions), self.n_tokens)
-        clip = self.clip
+    def _encode(self, captions: Sequence[str]) -> Tensor:
+        clip = self.model
         ids = self.tokenizer(captions).to(clip.positional_embedding.device)
         x = clip.token_embedding(ids) + clip.positional_embedding
         x = clip.transformer(x, attn_mask=clip.attn_mask)
@@ -173,14 +158,11 @@ class OpenClipText:
 
 
 @dataclass(frozen=True)
-class TransformersText:
-    """Last hidden state of a transformers CLIP text model (Stable Diffusion's c)."""
+class TransformersText(TextEncoder):
+    """Last hidden state of a transformers CLIP text model (Stable Diffusion's c).
 
-    model: CLIPTextModel
-    tokenizer: Any
-    n_tokens: int
-    width: int
-    _notice: _Notice = field(default_factory=_Notice, repr=False, compare=False)
+    Padding is seen, as in Stable Diffusion.
+    """
 
     def __post_init__(self) -> None:
         config = self.model.config
@@ -200,9 +182,7 @@ class TransformersText:
         ids = self.tokenizer(list(captions), verbose=False).input_ids
         return sum(len(row) > self.n_tokens for row in ids)
 
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Return c (n, n_tokens, width); padding is seen, as in Stable Diffusion."""
-        self._notice.note(self.count_cut(captions), len(captions), self.n_tokens)
+    def _encode(self, captions: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(
             list(captions),
             padding="max_length",

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core.errors import ModelError, check_choice
-from minddiff_utils.models.eye import Eye
-from minddiff_utils.models.half import from_float32
+from minddiff_utils.models.clip import ClipEncoder
 from minddiff_utils.models.libraries import SOLVERS, Scheduler
-from minddiff_utils.models.placement import free_bytes
-from minddiff_utils.models.text import OpenClipText, TextEncoder, WordTokenizer
+from minddiff_utils.models.precision import free_bytes, from_float32
+from minddiff_utils.models.text_encoder import OpenClipText, TextEncoder, WordTokenizer
 
 __all__ = ["Backbone", "assemble", "own_text"]
 
@@ -60,7 +59,7 @@ class Backbone:
     _unet: Any = field(repr=False)
     _scheduler_config: Mapping[str, Any] = field(repr=False)
     _text: TextEncoder = field(repr=False)
-    _eye: Eye = field(repr=False)
+    _clip: ClipEncoder = field(repr=False)
 
     @property
     def precision(self) -> torch.dtype:
@@ -150,20 +149,20 @@ class Backbone:
                 f"CLIP layers {tuple(layers)} were asked for, but {self.name} has"
                 f" blocks 1 to {n_blocks}: change features.clip_layers."
             )
-        return self._eye.layers(x, layers)
+        return self._clip.layers(x, layers)
 
     def clip_image_embed(self, x: Tensor) -> Tensor:
         """Return CLIP's image embedding (n, e), unit norm; differentiable."""
-        return self._eye.image_embed(x)
+        return self._clip.image_embed(x)
 
     def clip_text_embed(self, captions: Sequence[str]) -> Tensor:
         """Return CLIP's text embedding (n, e), unit norm."""
-        return self._eye.text_embed(captions)
+        return self._clip.text_embed(captions)
 
     def unet(self, latents: Tensor, t: int | Tensor, c: Tensor) -> Tensor:
         """Return the U-Net's prediction (n, C, h, w) at training timestep `t`.
 
-        In float16 its gradients are scaled image by image (`backbone.half`).
+        In float16 its gradients are scaled image by image (`precision`).
         """
         precision, time = self.precision, torch.as_tensor(t, device=self.device)
 
@@ -216,7 +215,7 @@ def assemble(
     unet: Any,
     scheduler: Mapping[str, Any],
     text: TextEncoder,
-    eye: Eye,
+    clip: ClipEncoder,
 ) -> Backbone:
     """Return the models as a `Backbone`; sizes are read off their configs.
 
@@ -225,7 +224,7 @@ def assemble(
     ModelError
         The models do not belong together.
     """
-    vision = eye.clip.visual
+    vision = clip.model.visual
     n_blocks = len(vision.transformer.resblocks)
     n_features = vision.positional_embedding.numel()  # n_vision_tokens * width
     halvings = len(vae.config.block_out_channels) - 1
@@ -256,13 +255,13 @@ def assemble(
         _unet=unet,
         _scheduler_config=dict(scheduler),
         _text=text,
-        _eye=eye,
+        _clip=clip,
     )
 
 
-def own_text(eye: Eye) -> OpenClipText:
-    """Return the text tower of the CLIP that `eye` looks through."""
-    if not isinstance(eye.tokenizer, WordTokenizer):
+def own_text(clip: ClipEncoder) -> OpenClipText:
+    """Return the text tower of a CLIP."""
+    if not isinstance(clip.tokenizer, WordTokenizer):
         raise ModelError("The demo CLIP has no vocabulary.json: restore its folder.")
-    n_tokens, width = eye.clip.positional_embedding.shape
-    return OpenClipText(eye.clip, eye.tokenizer, int(n_tokens), int(width))
+    n_tokens, width = clip.model.positional_embedding.shape
+    return OpenClipText(clip.model, clip.tokenizer, int(n_tokens), int(width))

@@ -14,9 +14,9 @@ import torch
 from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
-from minddiff_utils.models.core import Backbone, assemble
-from minddiff_utils.models.eye import Eye, Scale, load_eye
-from minddiff_utils.models.hub import PINNED
+from minddiff_utils.models.backbone import Backbone, assemble
+from minddiff_utils.models.clip import ClipEncoder, Scale, load_clip
+from minddiff_utils.models.downloads import PINNED
 from minddiff_utils.models.libraries import (
     Autoencoder,
     CLIPTextConfig,
@@ -24,8 +24,8 @@ from minddiff_utils.models.libraries import (
     CLIPTokenizer,
     UNet,
 )
-from minddiff_utils.models.placement import freeze, place
-from minddiff_utils.models.text import TransformersText
+from minddiff_utils.models.precision import freeze, place
+from minddiff_utils.models.text_encoder import TransformersText
 from minddiff_utils.models.weights import (
     DIFFUSERS_WEIGHTS,
     OPEN_CLIP_WEIGHTS,
@@ -151,7 +151,7 @@ def _read_tokenizer(folder: Path) -> Any:
 # --- CLIP -----------------------------------------------------------------------------
 
 
-def _read_clip(folder: Path, device: torch.device, config: ModelConfig) -> Eye:
+def _read_clip(folder: Path, device: torch.device, config: ModelConfig) -> ClipEncoder:
     model_config = read_json(folder / "open_clip_config.json").get("model_cfg", {})
     if not model_config.get("quick_gelu", False):
         LOG.warning(
@@ -159,6 +159,6 @@ def _read_clip(folder: Path, device: torch.device, config: ModelConfig) -> Eye:
             " OpenAI's, which MindDiffuser uses",
             folder / "open_clip_config.json",
         )
-    return load_eye(
+    return load_clip(
         folder, device, default=CLIP_SCALE, normalisation=config.normalisation
     )

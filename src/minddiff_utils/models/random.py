@@ -1,10 +1,12 @@
-"""Randomly initialised models in the layout that `backbone` reads, for a rehearsal.
+"""Random models of the same classes and layout: for tests, and for a rehearsal.
 
-`full` has the architectures of Stable Diffusion v1-4, CLIP ViT-B/32 and the judge
-ViT-H/14: seconds and memory do not depend on what the weights are. `thin` has narrow
-copies of the U-Net, the autoencoder and the judge, which a processor can run; the
-features keep their sizes (15 tokens of 768, latents of 4 x 64 x 64, six CLIP blocks of
-50 tokens of 768), so that the decoders do the real work. No hub is asked.
+`tiny` ones are made in memory, a few thousand weights. The others are written in the
+layout that `load_backbone` reads. `full` has the architectures of Stable Diffusion
+v1-4, CLIP ViT-B/32 and the judge ViT-H/14: seconds and memory do not depend on what the
+weights are. `thin` has narrow copies of the U-Net, the autoencoder and the judge, which
+a processor can run; the features keep their sizes (15 tokens of 768, latents of 4 x 64
+x 64, six CLIP blocks of 50 tokens of 768), so that the decoders do the real work. No
+hub is asked.
 """
 
 import gzip
@@ -18,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from minddiff_utils.models.eye import build_clip
+from minddiff_utils.models.backbone import Backbone, assemble, own_text
+from minddiff_utils.models.clip import PLAIN, ClipEncoder, Judge, build_clip
 from minddiff_utils.models.libraries import (
     Autoencoder,
     CLIPTextConfig,
@@ -26,6 +29,8 @@ from minddiff_utils.models.libraries import (
     SimpleTokenizer,
     UNet,
 )
+from minddiff_utils.models.precision import freeze
+from minddiff_utils.models.text_encoder import WordTokenizer
 from minddiff_utils.models.weights import (
     DIFFUSERS_WEIGHTS,
     OPEN_CLIP_WEIGHTS,
@@ -33,7 +38,7 @@ from minddiff_utils.models.weights import (
     sha256,
 )
 
-__all__ = ["Kind", "weight_bytes", "write_models"]
+__all__ = ["Kind", "tiny_backbone", "tiny_judge", "weight_bytes", "write_models"]
 
 Kind = Literal["full", "thin"]
 Config = Mapping[str, Any]
@@ -97,7 +102,96 @@ _THIN_VAE: Config = {
     "block_out_channels": [8, 8, 16, 16],
     "norm_num_groups": 4,
 }
-_EYE, _JUDGE = "ViT-B-32-quickgelu", {"full": "ViT-H-14", "thin": "ViT-B-32"}
+_CLIP, _JUDGE = "ViT-B-32-quickgelu", {"full": "ViT-H-14", "thin": "ViT-B-32"}
+
+_TINY_WORDS = (
+    *("a", "the", "of", "on", "in", "at", "with", "photo", "small", "large", "red"),
+    *("person", "dog", "cat", "bird", "car", "bus", "boat", "chair", "clock", "street"),
+)
+_TINY_TOKENS = ("<pad>", "<bos>", "<unk>", *_TINY_WORDS, "<eos>")
+_TINY_CLIP: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 64,
+        "patch_size": 16,
+        "width": 16,
+        "layers": 6,
+        "head_width": 8,
+    },
+    "text_cfg": {
+        "context_length": 8,
+        "vocab_size": len(_TINY_TOKENS),
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+    },
+}
+_TINY_VAE: dict[str, Any] = {
+    "latent_channels": 4,
+    "sample_size": 64,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "block_out_channels": [4, 4, 4, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "mid_block_add_attention": False,
+    "latents_mean": [0.0] * 4,
+    "latents_std": [0.25] * 4,
+}
+_TINY_UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 16,
+    "block_out_channels": [8, 16],
+    "attention_head_dim": 2,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+}
+
+
+def _tiny_clip(dtype: torch.dtype) -> ClipEncoder:
+    words = len(_TINY_TOKENS)
+    context = int(_TINY_CLIP["text_cfg"]["context_length"])
+    clip = freeze(build_clip(_TINY_CLIP), torch.device("cpu"), dtype)
+    tokenizer = WordTokenizer(_TINY_TOKENS, 0, 1, words - 1, 2, context)
+    return ClipEncoder(clip, tokenizer, 64, *PLAIN)
+
+
+def tiny_backbone(
+    seed: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    prediction_type: str = "v_prediction",
+) -> Backbone:
+    """Return random models of the same classes, a few thousand weights, in memory.
+
+    The weights follow from `seed`; the caller's random state is left as it was. On the
+    CPU; for tests and for trying code out, its images mean nothing.
+
+    >>> tiny_backbone().image_size
+    64
+    """
+    device = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = freeze(Autoencoder(**_TINY_VAE), device, dtype)
+        unet = freeze(UNet(**_TINY_UNET), device, dtype)
+        clip = _tiny_clip(dtype)
+    scheduler = {**SCHEDULER, "prediction_type": prediction_type}
+    return assemble("tiny", vae, unet, scheduler, own_text(clip), clip)
+
+
+def tiny_judge(seed: int = 1) -> Judge:
+    """Return a judge with random weights from `seed`, for tests."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Judge("tiny judge", _tiny_clip(torch.float32))
+
+
+# --- of the real sizes ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -107,19 +201,19 @@ class _Plan:
     unet: Config
     vae: Config
     text: Config
-    eye: Config
+    clip: Config
     judge: Config
 
 
 def _plan(kind: Kind) -> _Plan:
     from open_clip import get_model_config  # after the package, see `backbone`
 
-    eye = {**get_model_config(_EYE), "quick_gelu": True}
+    clip = {**get_model_config(_CLIP), "quick_gelu": True}
     judge = get_model_config(_JUDGE[kind])
     if kind == "full":
-        return _Plan(UNET, VAE, TEXT, eye, judge)
+        return _Plan(UNET, VAE, TEXT, clip, judge)
     unet, vae = {**UNET, **_THIN_UNET}, {**VAE, **_THIN_VAE}
-    return _Plan(unet, vae, TEXT, eye, judge)
+    return _Plan(unet, vae, TEXT, clip, judge)
 
 
 def weight_bytes(kind: Kind) -> int:
@@ -142,7 +236,7 @@ def _build(plan: _Plan) -> dict[str, Any]:
         f"text_encoder/{TEXT_WEIGHTS}": lambda: CLIPTextModel(
             CLIPTextConfig(**plan.text)
         ),
-        f"clip/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.eye),
+        f"clip/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.clip),
         f"judge/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.judge),
     }
 
@@ -188,7 +282,7 @@ def _write_configs(home: Path, plan: _Plan) -> None:
         ("vae/config.json", plan.vae),
         ("text_encoder/config.json", plan.text),
         ("scheduler/scheduler_config.json", SCHEDULER),
-        ("clip/open_clip_config.json", {"model_cfg": plan.eye}),
+        ("clip/open_clip_config.json", {"model_cfg": plan.clip}),
         ("judge/open_clip_config.json", {"model_cfg": plan.judge}),
     ):
         _write_json(home / name, config)

@@ -1,4 +1,4 @@
-"""CLIP's image side: embeddings, and the outputs of its blocks' MLPs."""
+"""CLIP: embeddings of images and text, and the outputs of its image blocks' MLPs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from minddiff_utils.core.images import clip_normalise, resize_tensor
 from minddiff_utils.models.libraries import CLIP, SimpleTokenizer
-from minddiff_utils.models.placement import freeze, full_float32
-from minddiff_utils.models.text import Tokenizer, WordTokenizer
+from minddiff_utils.models.precision import freeze, full_float32
+from minddiff_utils.models.text_encoder import Tokenizer, WordTokenizer
 from minddiff_utils.models.weights import (
     OPEN_CLIP_WEIGHTS,
     building,
@@ -19,7 +19,15 @@ from minddiff_utils.models.weights import (
     read_json,
 )
 
-__all__ = ["IMAGENET", "PLAIN", "Eye", "Judge", "Scale", "build_clip", "load_eye"]
+__all__ = [
+    "IMAGENET",
+    "PLAIN",
+    "ClipEncoder",
+    "Judge",
+    "Scale",
+    "build_clip",
+    "load_clip",
+]
 
 Colour = tuple[float, float, float]
 #: Channel mean and SD in [0, 1].
@@ -32,13 +40,13 @@ IMAGENET: Scale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
-class Eye:
+class ClipEncoder:
     """CLIP with its own image size and normalisation; takes images in [-1, 1].
 
     Images may come from another device or in another precision: they are moved.
     """
 
-    clip: CLIP
+    model: CLIP
     tokenizer: Tokenizer
     size: int
     mean: tuple[float, float, float]
@@ -46,24 +54,24 @@ class Eye:
 
     def prepare(self, x: Tensor) -> Tensor:
         """Return images (n, 3, S, S) at CLIP's size and on its scale."""
-        own = self.clip.positional_embedding
-        x = x.to(own.device, own.dtype)
+        like = self.model.positional_embedding
+        x = x.to(like.device, like.dtype)
         return clip_normalise(resize_tensor(x, self.size), self.mean, self.std)
 
     def image_embed(self, x: Tensor) -> Tensor:
         """Return (n, e) of unit norm."""
-        embedding: Tensor = self.clip.encode_image(self.prepare(x), normalize=True)
+        embedding: Tensor = self.model.encode_image(self.prepare(x), normalize=True)
         return embedding
 
     def text_embed(self, captions: Sequence[str]) -> Tensor:
         """Return (n, e) of unit norm."""
-        ids = self.tokenizer(captions).to(self.clip.positional_embedding.device)
-        embedding: Tensor = self.clip.encode_text(ids, normalize=True)
+        ids = self.tokenizer(captions).to(self.model.positional_embedding.device)
+        embedding: Tensor = self.model.encode_text(ids, normalize=True)
         return embedding
 
     def layers(self, x: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """Return the MLP outputs of the blocks `layers`, from 1, flattened."""
-        tower = self.clip.visual
+        tower = self.model.visual
         hidden = tower._embeds(self.prepare(x))  # (n, n_vision_tokens, width)
         outputs: dict[int, Tensor] = {}
         for number, block in enumerate(tower.transformer.resblocks, start=1):
@@ -88,19 +96,19 @@ class Judge:
     """
 
     name: str
-    _eye: Eye = field(repr=False)
+    _clip: ClipEncoder = field(repr=False)
 
     @torch.no_grad()
     def image_embed(self, x: Tensor) -> Tensor:
         """Embed images (n, 3, S, S) in [-1, 1]; returns (n, e) of unit norm."""
         with full_float32():
-            return self._eye.image_embed(x.clamp(-1, 1))
+            return self._clip.image_embed(x.clamp(-1, 1))
 
     @torch.no_grad()
     def text_embed(self, captions: Sequence[str]) -> Tensor:
         """Embed captions; returns (n, e) of unit norm."""
         with full_float32():
-            return self._eye.text_embed(captions)
+            return self._clip.text_embed(captions)
 
 
 # --- reading it -----------------------------------------------------------------------
@@ -124,13 +132,13 @@ def _scale(preprocess: Mapping[str, Any], default: Scale) -> Scale:
     return (red, green, blue), (of_red, of_green, of_blue)
 
 
-def load_eye(
+def load_clip(
     folder: Path,
     device: torch.device,
     *,
     default: Scale = PLAIN,
     normalisation: Literal["clip", "imagenet"] = "clip",
-) -> Eye:
+) -> ClipEncoder:
     """Read an open_clip model from `folder`, in float32.
 
     Parameters
@@ -149,11 +157,11 @@ def load_eye(
     config = read_json(path)
     with building(path):
         model_config = config["model_cfg"]
-        clip = build_clip(model_config)
+        model = build_clip(model_config)
         context = int(model_config["text_cfg"]["context_length"])
         size = int(model_config["vision_cfg"]["image_size"])
         scale = _scale(config.get("preprocess_cfg", {}), default)
-    load_weights(clip, folder / OPEN_CLIP_WEIGHTS)
+    load_weights(model, folder / OPEN_CLIP_WEIGHTS)
     words = folder / "vocabulary.json"
     tokenizer: Tokenizer = (
         WordTokenizer.from_file(words, context)
@@ -161,4 +169,4 @@ def load_eye(
         else SimpleTokenizer(context_length=context)
     )
     mean, std = IMAGENET if normalisation == "imagenet" else scale
-    return Eye(freeze(clip, device, torch.float32), tokenizer, size, mean, std)
+    return ClipEncoder(freeze(model, device, torch.float32), tokenizer, size, mean, std)
