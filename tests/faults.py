@@ -37,7 +37,7 @@ from minddiff_utils.core.provenance import digest_file
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUN = [sys.executable, "-m", "minddiff_utils.pipeline.cli", "run", "--profile", "smoke"]
 #: Folders of copies and records, which hold times, and of memory.
-_NOT_RESULTS = ("notebooks", "batches")
+_NOT_RESULTS = ("notebooks", "batches", "checkpoints")
 #: A page and a table that hold seconds.
 _WITH_TIMES = ("report.html", "seconds.csv", "seconds.md", "seconds.tex")
 
@@ -83,7 +83,7 @@ def batches(root: Path) -> dict[str, tuple[str, int]]:
     A name begins with the notebook whose images they are.
     """
     found = {}
-    for path in (root / "data" / "smoke" / "derived").glob("*/batches/*.h5"):
+    for path in (root / "data" / "smoke" / "derived").glob("*/checkpoints/*.h5"):
         if not store.is_intact(path):
             continue
         with h5py.File(path, locking=False) as file:

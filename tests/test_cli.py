@@ -253,7 +253,7 @@ def test_more_jobs_than_gpus_are_refused_before_any_runs(
 
 
 @pytest.mark.parametrize(
-    "module", ["pipeline.cli", "evaluation.claims", "evaluation.baselines"]
+    "module", ["pipeline.cli", "evaluation.claims", "evaluation.images"]
 )
 def test_what_a_command_reads_results_with_loads_no_networks(module: str) -> None:
     """Seconds, and whatever lies on a user's path under their names."""

@@ -6,20 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 import minddiff_utils
-from minddiff_utils.core import conditions, store
+from minddiff_utils.core import conditions
 from minddiff_utils.core.conditions import TABLE, Condition
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.core.run import start
-from minddiff_utils.evaluation import baselines, compare_methods, floor_table
-from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
+from minddiff_utils.evaluation import compare_methods, floor_table, gallery
+from minddiff_utils.evaluation.images import condition_images, read_stimuli
+from minddiff_utils.evaluation.metrics import score_methods
 from minddiff_utils.evaluation.summaries import resampling
+from minddiff_utils.generation import write_results
+from minddiff_utils.models import Backbone
 from minddiff_utils.reporting import summary, tables
 from minddiff_utils.studies.storage import kept
 from minddiff_utils.studies.workload import workloads
+from tests.small_subject import Start, backbone, made, start, write_files
+
+__all__ = ["backbone", "start"]  # fixtures
 
 NAMES = {row.name for row in TABLE}
 SOURCES = Path(minddiff_utils.__file__).parent
@@ -104,48 +108,42 @@ def test_no_other_module_lists_conditions() -> None:
 
 # --- a new row is one edit ------------------------------------------------------------
 
-IDS = np.array([900, 12, 345])
 NEW = Condition(
     "stage2_new",
     "a new engine",
     "method",
     c="decoded",
-    z="decoded",
+    z="true",
     clip="decoded",
     engine="guided",
     ceiling="stage2_true",
     short="new",
 )
-FLOOR = Condition("gray", "gray: floor", "floor", short="a gray image")
+FLOOR = Condition("blur", "blur: floor", "floor", engine="mean", short="a blur")
 
 
 @pytest.fixture
 def longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add a generated row and a floor to the table."""
+    """Add a row with a generator and a floor to the table, and nothing elsewhere."""
     monkeypatch.setattr(conditions, "TABLE", (*TABLE, NEW, FLOOR))
 
 
-def _images(rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    return rng.integers(0, 256, (len(IDS), 12, 12, 3), dtype=np.uint8)
-
-
 @pytest.mark.usefixtures("longer")
-def test_a_new_row_is_scored_and_stands_in_the_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
+    start: Start, backbone: Backbone
 ) -> None:
-    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    run = start("smoke", subject=1)
-    truth = ConditionImages("truth", IDS, _images(rng))
-    generated = [row.name for row in conditions.compared() if row.engine]
-    for name in generated:
-        for nsd_id, image in zip(IDS, _images(rng), strict=True):
-            path = run.tree.stage_dir(1, name) / f"{nsd_id}.png"
-            store.write_png(path, image, run=run)
-    made = {"gray": np.full_like(truth.images, 128)}
-    compared = baselines.conditions(run.tree, 1, truth, made)
+    few = {"data__n_reconstruct": 3, "ablation__n_images": 1}
+    run = start(**few, stage2__n_images_controls=None)
+    features = write_files(run, backbone)
+    # as the one cell of notebooks 03 and 04 does
+    for stage in (1, 2):
+        rows = conditions.generated(run.profile, stage)
+        write_results(run, backbone, features, made(features, *rows))
+    truth = read_stimuli(run, 1).truth
+    compared = condition_images(run, 1, truth)
     look = {"clip_judge": lambda images: np.asarray(images).reshape(len(images), -1)}
     scores = score_methods(1, compared, truth, look).table
-    assert {"stage2_new", "gray"} <= set(scores["method"])
+    assert {"stage2_new", "blur"} <= set(scores["method"])
     comparison = compare_methods(scores, resampling(run))
     words = conditions.compared_words(300)
     table = tables.comparison_table(
@@ -160,16 +158,12 @@ def test_a_new_row_is_scored_and_stands_in_the_tables(
     assert np.isfinite(row["value"])
     assert row["ceiling"] == pytest.approx(best["value"].iloc[0])
     assert words["stage2_new"] == "a new engine"
-    floors = floor_table(comparison, 0.5)
-    assert "a gray image" in set(floors["floor"])
-
-
-@pytest.mark.usefixtures("longer")
-def test_a_new_row_is_in_the_gallery_and_a_floor_is_not() -> None:
-    rows = summary.system_rows()
-    assert list(rows)[1:5] == ["stage2", "stage2_guided", "stage2_new", "stage1"]
-    assert rows["stage2_new"] == "new"
-    assert "gray" not in rows
+    assert "a blur" in set(floor_table(comparison, 0.5)["floor"])
+    shown = summary.system_rows()
+    assert list(shown)[1:5] == ["stage2", "stage2_guided", "stage2_new", "stage1"]
+    assert "blur" not in shown
+    images = gallery(run, 1, shown, n=2)
+    assert images["new"].shape == (2, 64, 64, 3)
 
 
 def test_a_new_row_takes_disk_and_computing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +172,7 @@ def test_a_new_row_takes_disk_and_computing(monkeypatch: pytest.MonkeyPatch) -> 
     n_all = len([row for row in conditions.compared() if row.engine]) - 1  # not paper
     monkeypatch.setattr(conditions, "TABLE", (*TABLE, NEW, FLOOR))
     after, more = kept(profile).parts, workloads(profile, 10)
-    assert after["images"] / before["images"] == pytest.approx((n_all + 1) / n_all)
+    assert after["images"] / before["images"] == pytest.approx((n_all + 2) / n_all)
     assert after["trajectories"] > before["trajectories"]
     (new,) = [one for one in more if one.name not in {own.name for own in work}]
     (guided,) = [one for one in work if one.name == "stage2_guided"]

@@ -57,7 +57,7 @@ def _sentence(overrides: dict, name: str = "demo") -> str:
         ({"stage2.n_iter": True}, "is True, but must be a valid integer", ""),
         (
             {"stage2.preset": "quick"},
-            "is 'quick', but must be 'paper', 'released', 'fast', 'guided' or",
+            "is 'quick', but must be 'paper', 'released', 'fast' or 'guided'",
             "",
         ),
         ({"stage2": 3}, "is 3, but must be a group of keys", ""),
@@ -113,7 +113,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             "preset: fast",
             "preset: quick",
-            "must be 'paper', 'released', 'fast', 'guided' or 'combined'",
+            "must be 'paper', 'released', 'fast' or 'guided'",
         ),
         ("seed: 2308\n", "", "seed is missing"),
         ("sessions: 6, n_val", "n_val", "data.sessions is missing"),

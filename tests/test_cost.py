@@ -16,22 +16,19 @@ from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation.alignment import (
     AlignmentResult,
-    AlignmentSettings,
     Latent,
     align,
     surrogate,
 )
-from minddiff_utils.generation.alignment import preset as alignment_preset
-from minddiff_utils.generation.critic import StructuralTarget
-from minddiff_utils.generation.diffusion import Memory, draw_noise, make_schedule
-from minddiff_utils.generation.guidance import (
+from minddiff_utils.generation.device_memory import Footprint
+from minddiff_utils.generation.guided_sampling import guide
+from minddiff_utils.generation.presets import (
+    AlignmentSettings,
     GuidanceSettings,
-    align_and_guide,
-    combined_preset,
-    guidance_preset,
-    guide,
+    engine_settings,
 )
-from minddiff_utils.generation.reconstruction import Footprint, diffusion_settings
+from minddiff_utils.generation.sampler import Memory, draw_noise, make_schedule
+from minddiff_utils.generation.structural_loss import StructuralTarget
 from minddiff_utils.models import Backbone, tiny_backbone
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.studies import cost, storage
@@ -109,12 +106,10 @@ def _run(
     update = {"preset": preset, "n_iter": 3}
     config = profile.stage2.model_copy(update=update)
     latent, target, generators = _inputs(backbone, (1, 2))
-    inputs = (backbone, latent, target, diffusion_settings(profile.stage1))
-    if preset == "guided":
-        return guide(*inputs, guidance_preset(config, memory=memory))
-    if preset == "combined":
-        return align_and_guide(*inputs, combined_preset(config, memory=memory))
-    settings = alignment_preset(config, memory=memory)
+    inputs = (backbone, latent, target, profile.stage1)
+    settings = replace(engine_settings(config), memory=memory)
+    if isinstance(settings, GuidanceSettings):
+        return guide(*inputs, settings)
     return align(*inputs, settings, generators=generators)
 
 
@@ -148,7 +143,7 @@ def test_guidance_through_the_unet_counts_its_gradients() -> None:
     profile, backbone = _small(), tiny_backbone()
     settings = GuidanceSettings(form="unet", last=0.5)
     latent, target, _ = _inputs(backbone, (1,))
-    diffusion = diffusion_settings(profile.stage1)
+    diffusion = profile.stage1
     meter = Meter(backbone)
     guide(backbone, latent, target, diffusion, settings)
     work = cost.guidance_work(make_schedule(backbone, diffusion), settings)
@@ -168,7 +163,7 @@ def test_guidance_through_the_unet_counts_its_gradients() -> None:
 def test_counts_hold_at_the_edges_of_the_settings(changes: dict[str, Any]) -> None:
     profile, backbone = _small(), tiny_backbone()
     settings = replace(AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.1), **changes)
-    diffusion = diffusion_settings(profile.stage1)
+    diffusion = profile.stage1
     latent, target, _ = _inputs(backbone, (1,))
     meter = Meter(backbone)
     align(backbone, latent, target, diffusion, settings)
@@ -362,9 +357,9 @@ def test_plan_prints_a_row_per_preset_and_says_what_was_not_measured(
     monkeypatch.setattr(cost, "project_root", lambda: tmp_path)  # no rates there
     lines = _said(capsys, "--profile", "nsd")
     assert "subjects 1, 2, 5, 7 · 982 images of each" in lines[0]
-    assert [line.split()[0] for line in lines[2:7]] == list(PRESETS)
-    assert all(line.endswith("not measured") for line in lines[2:7])
-    assert any("Nobody has measured a cuda device" in line for line in lines[6:])
+    assert [line.split()[0] for line in lines[2:6]] == list(PRESETS)
+    assert all(line.endswith("not measured") for line in lines[2:6])
+    assert any("Nobody has measured a cuda device" in line for line in lines[5:])
 
 
 def test_plan_with_rates_names_their_file_and_shares_hours_out(
@@ -387,8 +382,8 @@ def test_plan_with_a_speed_labels_its_hours_an_estimate(
 ) -> None:
     lines = _said(capsys, "--profile", "nsd", "--tflops", "250")
     label = "estimate from operation counts at 250 TFLOP/s"
-    assert all(line.endswith(label) for line in lines[2:7])
-    assert any("nothing was measured" in line for line in lines[6:])
+    assert all(line.endswith(label) for line in lines[2:6])
+    assert any("nothing was measured" in line for line in lines[5:])
 
 
 def test_plan_with_two_speeds_takes_longer_for_what_computes_in_float32(
@@ -400,7 +395,7 @@ def test_plan_with_two_speeds_takes_longer_for_what_computes_in_float32(
     slow = _said(capsys, *one, "--tflops-float32", "60")
     assert slow[2].endswith("at 250 TFLOP/s, 60 in float32")
     assert not any("--tflops-float32" in line for line in slow)
-    for before, after in zip(fast[2:7], slow[2:7], strict=True):
+    for before, after in zip(fast[2:6], slow[2:6], strict=True):
         assert float(after.split()[5]) > float(before.split()[5])  # seconds
 
 
@@ -409,7 +404,7 @@ def test_plan_of_a_u_net_in_float32_has_one_speed(
 ) -> None:
     whole = ("--profile", "nsd", "--set", "models.dtype=float32")
     rows = [
-        _said(capsys, *whole, *speed)[2:7]
+        _said(capsys, *whole, *speed)[2:6]
         for speed in (("--tflops-float32", "60"), ("--tflops", "60"))
     ]
     assert rows[0] == rows[1]
@@ -420,8 +415,8 @@ def test_plan_of_other_models_gives_counts_alone(
     capsys: pytest.CaptureFixture,
 ) -> None:
     lines = _said(capsys, "--profile", "smoke", "--tflops", "1")
-    assert all(line.endswith("none for these models") for line in lines[2:7])
-    assert any("not for demo" in line for line in lines[6:])
+    assert all(line.endswith("none for these models") for line in lines[2:6])
+    assert any("not for demo" in line for line in lines[5:])
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ import torch
 
 from minddiff_utils import features
 from minddiff_utils.core import store
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, fix_threads, start
 from minddiff_utils.evaluation import subject_scores
 from minddiff_utils.evaluation.metrics import architectures, networks
 from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS
-from minddiff_utils.generation import ablation, reconstruction, rivals
-from minddiff_utils.generation.reconstruction import DecodedFeatures
+from minddiff_utils.generation.decoded_features import DecodedFeatures, read_decoded
+from minddiff_utils.generation.generate import align_batch
+from minddiff_utils.generation.presets import engine_settings
 from minddiff_utils.models import Backbone
 from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.studies import study
@@ -31,6 +33,7 @@ from minddiff_utils.studies.study import arms as study_arms
 from minddiff_utils.studies.study import images as study_images
 from minddiff_utils.studies.study import scores as study_scores
 from tests.meta_device import META, Elsewhere, real_backbone, real_judge
+from tests.small_subject import given, made
 
 LAYERS = (1, 2)
 IDS = np.array([907, 12])
@@ -46,7 +49,6 @@ SHORT: dict[str, Any] = {
     "stage2.n_iter": 1,
     "stage2.n_iter_fast": 1,
     "stage2.n_iter_paper": 1,
-    "stage2.n_iter_combined": 1,
     "stage2.n_steps_fast": 1,
     "stage2.n_trajectory": 1,
     "stage2.layers_fast": LAYERS,
@@ -77,9 +79,13 @@ def elsewhere(backbone: Backbone) -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Run:
+    """Give a run of the preset that the test asks for."""
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    return start("smoke", subject=1, overrides=SHORT)
+    preset = {"stage2.preset": getattr(request, "param", "fast")}
+    return start("smoke", subject=1, overrides=SHORT | preset)
 
 
 @pytest.fixture
@@ -103,9 +109,7 @@ def decoded(run: Run, backbone: Backbone, elsewhere: Elsewhere) -> DecodedFeatur
     folder = run.tree.derived(1)
     for name in ("decoded.h5", "decoded_validation.h5"):
         store.write_arrays(folder / name, arrays, run=run)
-    return reconstruction.read_decoded(
-        folder / "decoded.h5", backbone, LAYERS, n=2, source="decoded"
-    )
+    return read_decoded(folder / "decoded.h5", backbone, LAYERS, n=2, source="decoded")
 
 
 def photographs(n: int = 2) -> Any:
@@ -171,21 +175,19 @@ def test_every_door_of_the_models_takes_what_the_cpu_holds(backbone: Backbone) -
 def test_stage_1_and_its_parts_run_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
-    for parts in ({}, {"use_z": False}, {"use_c": False}):
-        made = reconstruction.stage1_images(run, backbone, decoded, **parts)
-        assert made.images.shape == (2, 512, 512, 3)
-    made = ablation.cells_without_clip(run, backbone, decoded)
-    assert set(made) == {"none", "z_null"}
+    features, rows = given(run, backbone, decoded), by_name()
+    for name in ("stage1", "c_only", "z_only", "none", "z_null", "autoencoder"):
+        (found,) = made(features, rows[name]).values()
+        assert found.images.shape == (2, 512, 512, 3)
 
 
-@pytest.mark.parametrize("name", ["paper", "released", "fast", "guided", "combined"])
+@pytest.mark.parametrize("run", ["paper", "released", "fast", "guided"], indirect=True)
 def test_stage_2_runs_on_the_models_device(
-    run: Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
+    run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
-    config = run.profile.stage2.model_copy(update={"preset": name})
-    aligned = reconstruction.align_images(run, backbone, decoded, config)
-    assert aligned.made.images.shape == (2, 512, 512, 3)
-    assert aligned.stacked("losses").dtype == np.float32
+    (found,) = made(given(run, backbone, decoded), by_name()["stage2"]).values()
+    assert found.images.shape == (2, 512, 512, 3)
+    assert found.stacked("losses").dtype == np.float32
 
 
 @pytest.mark.parametrize("backbone", ["float16"], indirect=True)
@@ -194,10 +196,10 @@ def test_a_gradient_that_computes_twice_stays_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
 ) -> None:
     config = run.profile.stage2.model_copy(update={"preset": name})
-    settings = reconstruction.stage2_settings(config)
+    settings = engine_settings(config)
     models = run.profile.models.model_copy(update={"memory": "checkpoint"})
     run = replace(run, profile=run.profile.model_copy(update={"models": models}))
-    result = reconstruction.align_batch(run, backbone, decoded, settings)
+    result = align_batch(run, backbone, decoded, settings)
     assert (result.images.device, result.images.dtype) == (META, torch.float32)
     assert result.n_unet_gradients.sum() > 0
 
@@ -206,18 +208,19 @@ def test_the_images_of_other_systems_are_made_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
     rng = stream(0, "tests", "rivals")
-    found: dict[str, Any] = {"pixel_ridge": photographs()}
+    systems = {"nsd_id": IDS, "pixel_ridge": rng.random((2, 3 * 8 * 8))}
     for system in ("takagi", "takagi_minddiffuser", "permuted_voxels"):
         for name, like in (("c", decoded.c), ("z", decoded.z)):
             values = rng.normal(size=(2, like[0].numel()))
-            found[f"{system}/{name}"] = values.astype(np.float32)
-    sampler = reconstruction.diffusion_settings(run.profile.stage1)
-    made = rivals.rival_images(run, backbone, decoded, found, sampler)
-    assert len(made) == 3
-    style = rivals.brain_diffuser_style(run, backbone, decoded, found, sampler)
-    assert style.made.images.shape == (2, 512, 512, 3)
-    r_cv = {k: rng.random(backbone.layer_widths[k - 1]) for k in LAYERS}
-    few = ablation.with_k(decoded, r_cv, 25.0)
+            systems[f"{system}/{name}"] = values.astype(np.float32)
+    r_cv = {f"clip/{k}/r_cv": rng.random(backbone.layer_widths[k - 1]) for k in LAYERS}
+    for name, arrays in (("decoded_rivals", systems), ("decoders", r_cv)):
+        store.write_arrays(run.tree.derived(1) / f"{name}.h5", arrays, run=run)
+    features, rows = given(run, backbone, decoded), by_name()
+    wanted = [row for row in rows.values() if row.c == "own" or row.z == "pixels"]
+    for found in made(features, *wanted).values():
+        assert found.images.shape == (2, 512, 512, 3)
+    few = features.of_condition(replace(rows["stage2_guided"], k_percent=25.0))
     assert few.target.selected[1].device == META
 
 
@@ -231,7 +234,6 @@ def test_the_scoring_of_notebook_05_looks_on_the_models_device(
     images = photographs()
     assert subject_scores.embed_with(backbone, 2)(images).shape == (2, 512)
     assert subject_scores.embed_with(real_judge(), 2)(images).shape == (2, 1024)
-    assert subject_scores._round_trip(backbone, 2)(images).shape == images.shape
 
 
 def test_the_networks_of_the_metrics_look_on_the_models_device(

@@ -15,30 +15,33 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import ModelConfig
+from minddiff_utils.core.conditions import by_name
+from minddiff_utils.core.config import ModelConfig, Stage1Config
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run
-from minddiff_utils.evaluation import baselines, pictures
+from minddiff_utils.evaluation import images as evaluation_images
 from minddiff_utils.evaluation.metrics import ConditionImages
-from minddiff_utils.generation import reconstruction
-from minddiff_utils.generation.alignment import AlignmentSettings, Latent
-from minddiff_utils.generation.alignment.engine import make_engine
-from minddiff_utils.generation.alignment.progress import Variables
-from minddiff_utils.generation.critic import StructuralTarget, layer_weights
-from minddiff_utils.generation.diffusion import (
-    DiffusionSettings,
+from minddiff_utils.generation import write_results, zero_iterations_equal
+from minddiff_utils.generation.alignment import Latent
+from minddiff_utils.generation.alignment_state import Variables, make_objective
+from minddiff_utils.generation.decoded_features import DecodedFeatures
+from minddiff_utils.generation.guided_sampling import _Pull
+from minddiff_utils.generation.presets import AlignmentSettings, GuidanceSettings
+from minddiff_utils.generation.sampler import (
+    _predict,
+    clean_and_noise,
     draw_noise,
     make_schedule,
 )
-from minddiff_utils.generation.guidance import GuidanceSettings, _estimate, _Pull
-from minddiff_utils.generation.reconstruction import DecodedFeatures, diffusion_settings
+from minddiff_utils.generation.structural_loss import StructuralTarget, layer_weights
 from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
 from minddiff_utils.studies import study
 from minddiff_utils.studies.study import images as study_images
+from tests.small_subject import given, made
 
 N = 2
 FACTORS = (1e-4, 1e4)
@@ -53,9 +56,9 @@ def pair() -> dict[str, Backbone]:
 
 
 @pytest.fixture(scope="module")
-def sampler() -> DiffusionSettings:
+def sampler() -> Stage1Config:
     # half of the demo's steps: float16 is slow on a CPU
-    return replace(diffusion_settings(load_profile("demo").stage1), decode_steps=4)
+    return load_profile("demo").stage1.model_copy(update={"decode_steps": 4})
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +82,13 @@ def _aligned(
     backbone: Backbone,
     start: Any,
     sampler: Any,
-    critic: Any,
+    kind: Any,
     factor: float,
     memory: Any,
 ) -> dict[str, Tensor]:
     latent, target = start
-    settings = AlignmentSettings(
-        n_iter=1, lr_z=0.1, lr_c=0.1, critic=critic, memory=memory
-    )
-    engine = make_engine(backbone, target, sampler, settings)
+    settings = AlignmentSettings(n_iter=1, lr_z=0.1, lr_c=0.1, loss=kind, memory=memory)
+    engine = make_objective(backbone, target, sampler, settings)
     weights = {k: factor * w for k, w in engine.weights.items()}
     engine = replace(engine, weights=weights)
     moving = Variables(latent, settings)
@@ -99,13 +100,13 @@ def _aligned(
     return {name: g / factor for name, g in found.items() if g is not None}
 
 
-@pytest.mark.parametrize("critic", ["paper", "balanced"])
+@pytest.mark.parametrize("kind", ["paper", "balanced"])
 def test_the_gradients_of_algorithm_1_keep_their_direction_in_float16(
-    pair: dict[str, Backbone], start: Any, sampler: DiffusionSettings, critic: Any
+    pair: dict[str, Backbone], start: Any, sampler: Stage1Config, kind: Any
 ) -> None:
-    wanted = _aligned(pair["float32"], start, sampler, critic, 1.0, "store")
+    wanted = _aligned(pair["float32"], start, sampler, kind, 1.0, "store")
     for factor in FACTORS:
-        found = _aligned(pair["float16"], start, sampler, critic, factor, "store")
+        found = _aligned(pair["float16"], start, sampler, kind, factor, "store")
         for name in ("z", "c"):
             cosine = _cosine(found[name], wanted[name])
             assert cosine.min() > 0.99, (name, factor, cosine)
@@ -117,9 +118,9 @@ def test_the_gradients_of_algorithm_1_keep_their_direction_in_float16(
 
 
 def test_a_gradient_that_computes_twice_is_the_same_in_float16(
-    pair: dict[str, Backbone], start: Any, sampler: DiffusionSettings
+    pair: dict[str, Backbone], start: Any, sampler: Stage1Config
 ) -> None:
-    few = replace(sampler, decode_steps=1)
+    few = sampler.model_copy(update={"decode_steps": 1})
     found = [
         _aligned(pair["float16"], start, few, "paper", 1e4, memory)
         for memory in ("store", "checkpoint")
@@ -174,9 +175,9 @@ def test_an_image_without_a_number_takes_no_other_s_gradient_away() -> None:
     assert x.grad[1].tolist() == [2.0**31] * 3
 
 
-@pytest.mark.parametrize("critic", ["paper", "balanced"])
+@pytest.mark.parametrize("kind", ["paper", "balanced"])
 def test_the_pull_of_guidance_keeps_its_direction_in_float16(
-    pair: dict[str, Backbone], start: Any, sampler: DiffusionSettings, critic: Any
+    pair: dict[str, Backbone], start: Any, sampler: Stage1Config, kind: Any
 ) -> None:
     latent, target = start
     step = 1
@@ -184,15 +185,16 @@ def test_the_pull_of_guidance_keeps_its_direction_in_float16(
     def pulled(name: str, factor: float) -> Tensor:
         backbone = pair[name]
         schedule = make_schedule(backbone, sampler)
-        weights = {k: factor * w for k, w in layer_weights(target, critic).items()}
-        settings = GuidanceSettings(form="unet", critic=critic)
+        weights = {k: factor * w for k, w in layer_weights(target, kind).items()}
+        settings = GuidanceSettings(form="unet", loss=kind)
         missed = torch.zeros(N, dtype=torch.int64)
-        pull = _Pull(backbone, target, weights, settings, missed)
+        pull = _Pull(backbone, schedule, target, weights, settings, missed)
         a = schedule.abar[step]
         x = (a**0.5 * latent.z + (1 - a) ** 0.5 * latent.noise).requires_grad_()
-        clean, _ = _estimate(pull, schedule, latent, step, x)
-        value, _ = pull.loss(clean)
-        found = pull.direction(value, x)
+        null = backbone.null_text()
+        out = _predict(backbone, schedule, null, x, step, latent.c)
+        clean, _ = clean_and_noise(schedule, step, x, out)
+        found = pull._direction(pull._see(clean), x)
         assert not missed.any()
         return found
 
@@ -210,9 +212,13 @@ IDS = np.array([907, 12, 88])
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Run:
+    """Give a run in half precision, of the preset that the test asks for."""
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     small = {
+        "stage2.preset": getattr(request, "param", "fast"),
         "subjects": (1,),
         "models.backbone": "tiny",
         "models.dtype": "float16",
@@ -224,7 +230,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "stage2.n_iter": 1,
         "stage2.n_iter_fast": 1,
         "stage2.n_iter_paper": 1,
-        "stage2.n_iter_combined": 1,
         "stage2.n_steps_fast": 1,
         "stage2.layers_fast": LAYERS,
         "stage2.form_guided": "unet",
@@ -272,48 +277,44 @@ def test_an_image_without_a_number_is_named_in_stage_1_and_the_others_go_on(
     store.write_png(stale, np.zeros((64, 64, 3), np.uint8), run=run)
     for said in (1, 0):  # the second time all is read, and known without being said
         caplog.clear()
-        made = reconstruction.stage1_images(run, weak, decoded)
-        assert made.is_finished.tolist() == [True, False, True]
+        features = given(run, weak, decoded)
+        images = made(features, by_name()["stage1"])
+        assert images["stage1"].finished.tolist() == [True, False, True]
         assert len(caplog.messages) == said
         assert all("image 12: " in m and "models.dtype" in m for m in caplog.messages)
-    reconstruction.write_images(run, {"stage1": made}, inputs=[])
-    reconstruction.finish_stage1(run, {"stage1": made}, IDS, inputs=[])
+    write_results(run, weak, features, images)
     folder = run.tree.stage_dir(1, "stage1")
     assert sorted(p.name for p in folder.glob("*.png")) == ["88.png", "907.png"]
-    assert baselines.unfinished(run.tree.derived(1)) == {12: ["stage1"]}
+    assert evaluation_images.unfinished(run.tree.derived(1)) == {12: ["stage1"]}
     # the table is known to lack it, another is missing
-    found = baselines.read_condition(folder, "stage1", IDS)
+    found = evaluation_images.read_condition(folder, "stage1", IDS)
     assert found is not None
     assert found.nsd_id.tolist() == [907, 88]
     (folder / "88.png").unlink()
     with pytest.raises(StoreError, match="holds 1 of 3 images"):
-        baselines.read_condition(folder, "stage1", IDS)
+        evaluation_images.read_condition(folder, "stage1", IDS)
 
 
-@pytest.mark.parametrize("name", ["paper", "released", "fast", "guided", "combined"])
+@pytest.mark.parametrize("run", ["paper", "released", "fast", "guided"], indirect=True)
 def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
     run: Run,
     weak: Backbone,
     decoded: DecodedFeatures,
-    name: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = run.profile.stage2.model_copy(update={"preset": name})
-    aligned = reconstruction.align_images(run, weak, decoded, config)
-    assert aligned.made.is_finished.tolist() == [True, False, True]
+    features, rows = given(run, weak, decoded), by_name()
+    write_results(run, weak, features, made(features, rows["stage1"]))
+    aligned = made(features, rows["stage2"])
+    assert aligned["stage2"].finished.tolist() == [True, False, True]
     assert any("image 12: the U-Net in float16" in m for m in caplog.messages)
     assert not any("image 907" in m or "image 88" in m for m in caplog.messages)
-    table = reconstruction.stage2_table(run.profile, {"stage2": aligned})
+    table = write_results(run, weak, features, aligned).tables["stage2.csv"]
     assert table["finished"].tolist() == [True, False, True]
     assert table["loss_best"].isna().tolist() == [False, True, False]
-    reconstruction.trajectory_arrays({"stage2": aligned})
     # without its neighbour an image is the same
-    alone = reconstruction.align_images(run, weak, decoded.rows([2]), config)
-    np.testing.assert_array_equal(alone.made.images[0], aligned.made.images[2])
-    folder = run.tree.stage_dir(1, "stage1")
-    made = reconstruction.stage1_images(run, weak, decoded)
-    reconstruction.write_images(run, {"stage1": made}, inputs=[])
-    still = reconstruction.zero_iterations_equal(run, weak, decoded, config, folder)
+    alone = made(given(run, weak, decoded.rows([2])), rows["stage2"])["stage2"]
+    np.testing.assert_array_equal(alone.images[0], aligned["stage2"].images[2])
+    still = zero_iterations_equal(run, weak, features)
     assert still["nsd_id"].tolist() == [907]
     assert still["equal"].all()
 
@@ -327,9 +328,9 @@ def test_an_image_without_a_number_is_left_out_of_an_arm_and_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     arms = {arm.name: arm for arm in study.confirmation_arms(run.profile)}
-    made = study_images.make(run, weak, decoded, arms[name])
-    assert made["nsd_id"].tolist() == [907, 88]
-    assert {len(values) for values in made.values()} == {2}
+    found = study_images.make(run, weak, decoded, arms[name])
+    assert found["nsd_id"].tolist() == [907, 88]
+    assert {len(values) for values in found.values()} == {2}
     assert any("image 12: the U-Net in float16" in m for m in caplog.messages)
 
 
@@ -338,7 +339,7 @@ def test_a_number_that_float32_loses_is_an_error(
 ) -> None:
     weak._unet.float()
     with pytest.raises(DataError, match="NaN"):
-        reconstruction.stage1_images(run, weak, decoded)
+        made(given(run, weak, decoded), by_name()["stage1"])
 
 
 def test_a_run_without_some_images_ends_by_naming_them(
@@ -362,6 +363,6 @@ def test_a_run_without_some_images_ends_by_naming_them(
 
 def test_a_gallery_keeps_every_image_in_its_place() -> None:
     images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1)
-    made = ConditionImages("stage1", np.array([907, 88]), images)
-    found = pictures._in_place(made, np.array([907, 12, 88, 5]))
+    some = ConditionImages("stage1", np.array([907, 88]), images)
+    found = evaluation_images._in_place(some, np.array([907, 12, 88, 5]))
     assert found.ravel().tolist() == [0, 255, 1]

@@ -78,9 +78,10 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         ("decoding/_solvers.py", "def ", "02 A2 03 04 A3 05 06"),
         ("decoding/voxel_selection.py", "def fit(", "02 A2 03 04 A3 05 06"),
         ("decoding/comparison.py", "Return", "A2 06"),
-        ("generation/diffusion.py", "def sample(", "03 04 A3 05 06"),
-        ("generation/guidance.py", "def guide(", "04 A3 05 06"),
-        ("generation/alignment/engine.py", "def make_engine(", "04 A3 05 06"),
+        # 03 runs again, but its images are read from their checkpoints
+        ("generation/sampler.py", "def sample(", "03 04 A3 05 06"),
+        ("generation/guided_sampling.py", "def guide(", "03 04 A3 05 06"),
+        ("generation/alignment_state.py", "def make_objective(", "03 04 A3 05 06"),
         ("evaluation/metrics/pixels.py", "def ", "05 06"),
         ("reporting/cortex.py", "def flat_maps(", "06"),
         # what no notebook reaches

@@ -21,9 +21,10 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks, take
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.leaks import leak_report
-from minddiff_utils.decoding import other_systems
-from minddiff_utils.evaluation import baselines, metrics
-from minddiff_utils.evaluation.pictures import read_stimuli
+from minddiff_utils.decoding.other_systems import small_pixels
+from minddiff_utils.evaluation import metrics
+from minddiff_utils.evaluation.images import read_stimuli
+from minddiff_utils.generation.baselines import mean_image
 from minddiff_utils.models import tiny_backbone
 from minddiff_utils.preprocessing import prepare_stimuli
 
@@ -161,22 +162,24 @@ def test_features_are_those_of_held_images_to_the_bit(counted: Counted) -> None:
 
 
 def test_small_pixels_and_the_mean_image_go_block_by_block(counted: Counted) -> None:
-    for make in (lambda x: other_systems.small_pixels(x, 4), baselines.mean_image):
+    for make in (lambda x: small_pixels(x, 4), mean_image):
         np.testing.assert_array_equal(make(counted.rows()), make(counted.images))
     assert counted.most == BLOCK
     mean = counted.images.mean(axis=0, dtype=np.float64)
     np.testing.assert_array_equal(
-        baselines.mean_image(counted.images), np.rint(mean).astype(np.uint8)
+        mean_image(counted.images), np.rint(mean).astype(np.uint8)
     )
+
+
+def _colour(images: Any) -> np.ndarray:
+    blocks = [block for _, block in in_blocks(images, 8)]
+    return np.concatenate([block.mean(axis=(1, 2)) for block in blocks])
 
 
 def test_true_images_are_scored_without_being_held(counted: Counted) -> None:
     images = np.roll(counted.images, 1, axis=0)
 
-    def colour(shown: np.ndarray) -> np.ndarray:
-        return shown.mean(axis=(1, 2))
-
-    embedders = {"clip_judge": baselines.in_batches(colour, 8)}
+    embedders = {"clip_judge": _colour}
     ids = np.arange(N)
     made = metrics.ConditionImages("stage1", ids, images)
     some = metrics.ConditionImages("stage2", ids[5:20], images[5:20])
@@ -203,10 +206,7 @@ def test_one_method_s_images_are_gone_before_the_next_one_s_are_read(
             yield metrics.ConditionImages(name, ids, images)
             del images
 
-    def colour(seen: np.ndarray) -> np.ndarray:
-        return seen.mean(axis=(1, 2))
-
-    embedders = {"clip_judge": baselines.in_batches(colour, 8)}
+    embedders = {"clip_judge": _colour}
     truth = metrics.ConditionImages("truth", ids, counted.rows())
     metrics.score_methods(1, compared(), truth, embedders)
     assert len(shown) == 3
@@ -261,8 +261,7 @@ def test_evaluation_reads_no_image_before_it_scores(
     stimuli = read_stimuli(run, 1)
     assert counted.n_read == 0
     np.testing.assert_array_equal(stimuli.truth.images[:], counted.images[-n:])
-    np.testing.assert_array_equal(stimuli.retrieved[:], counted.images[:n])
-    assert len(stimuli.train) == N - n
+    np.testing.assert_array_equal(stimuli.test[:], counted.images[-n:])
 
 
 def test_the_benchmark_of_memory_runs_on_a_small_file(tmp_path: Path) -> None:

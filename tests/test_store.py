@@ -199,40 +199,21 @@ def test_only_a_whole_run_writes_the_figure_of_all_images(run: Run) -> None:
     assert sharded("1/2").whole().figure_stem("f") == run.tree.figures / "f_subj01"
 
 
-def test_parts_come_back_in_order_once_all_are_there(run: Run) -> None:
-    path = run.tree.derived(1) / "t.csv"
-    source = run.tree.root / "in.txt"
-    source.write_text("1")
-    for index in (2, 0, 1):
-        part = sharded(f"{index}/3")
-        assert store.read_parts(path, run=part, inputs=[source]) is None
-        store.write_part(path, {"x": np.array([index])}, run=part, inputs=[source])
-    found = store.read_parts(path, run=sharded("0/3"), inputs=[source])
-    assert found is not None
-    assert [int(part["x"][0]) for part in found] == [0, 1, 2]
-    # another number of shards, changed inputs, another profile: not those parts
-    assert store.read_parts(path, run=sharded("0/2"), inputs=[source]) is None
-    other = sharded("0/3", seed=1)
-    assert store.read_parts(path, run=other, inputs=[source]) is None
-    source.write_text("2")
-    assert store.read_parts(path, run=sharded("0/3"), inputs=[source]) is None
-
-
 def test_a_missing_shard_is_named_by_whoever_reads(run: Run) -> None:
     path = run.tree.derived(1) / "stage1.csv"
     for index in (0, 2):
         part = sharded(f"{index}/4")
-        store.write_part(path, {"x": np.array([index])}, run=part, inputs=[])
+        store.mark_part(path, run=part, inputs=[])
     with pytest.raises(StoreError) as error:
         store.read_table(path)
     assert "stage1.csv is not complete, shard 1/4, 3/4 is missing" in str(error.value)
     assert 'shard = "1/4", or minddiff run with --shards 4' in str(error.value)
 
 
-def test_parts_that_nobody_put_together_are_not_read_either(run: Run) -> None:
+def test_shards_that_nobody_put_together_are_not_read_either(run: Run) -> None:
     path = run.tree.derived(1) / "trajectories.h5"
     for shard in ("0/2", "1/2"):
-        store.write_part(path, {"x": np.zeros(1)}, run=sharded(shard), inputs=[])
+        store.mark_part(path, run=sharded(shard), inputs=[])
     with pytest.raises(StoreError, match=r'not complete.* with shard = "0/2"'):
         store.read_arrays(path)
 
@@ -243,7 +224,7 @@ def test_what_another_profile_made_is_discarded_with_its_twins_and_parts(
     path = run.tree.derived(1) / "stage1.csv"
     table = pd.DataFrame({"x": [1]})
     store.write_table(path, table, run=sharded("0/1"))
-    store.write_part(path, {"x": np.zeros(1)}, run=sharded("0/2"), inputs=[])
+    store.mark_part(path, run=sharded("0/2"), inputs=[])
     files = {p.name for p in path.parent.rglob("*") if p.is_file()}
     assert len(files) == 8  # csv, md, tex, part; each with a manifest
     store.discard_stale(path, run=sharded("1/2"), inputs=[])

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from minddiff_utils.core import store
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.profile_files import load_profile
@@ -19,9 +20,8 @@ from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run
 from minddiff_utils.evaluation import resampling
-from minddiff_utils.generation import reconstruction
-from minddiff_utils.generation.alignment import AlignmentSettings
-from minddiff_utils.generation.guidance import GuidanceSettings
+from minddiff_utils.generation.decoded_features import read_decoded
+from minddiff_utils.generation.presets import AlignmentSettings, GuidanceSettings
 from minddiff_utils.models import Backbone, tiny_backbone
 from minddiff_utils.pipeline import cli
 from minddiff_utils.reporting import figures
@@ -29,6 +29,7 @@ from minddiff_utils.studies import study
 from minddiff_utils.studies.study import arms as study_arms
 from minddiff_utils.studies.study import images as study_images
 from minddiff_utils.studies.study import scores as study_scores
+from tests.small_subject import given, made
 
 IDS = np.array([907, 12, 3456])
 LAYERS = (1, 2)
@@ -128,7 +129,7 @@ def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
 
 
 def _few(_profile: Any) -> tuple[study.Arm, ...]:
-    fast = AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.0, critic="balanced")
+    fast = AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.0, loss="balanced")
     return (
         study.Arm("none", "stage 1", None),
         study.Arm("best_of_n", "draws", None, layers=(1,), n_draws=3),
@@ -146,7 +147,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @wraps(study_images.make)  # else it would be other code
-def _never(**_: object) -> None:
+def _never(*_: object, **__: object) -> None:
     msg = "was made again"
     raise AssertionError(msg)
 
@@ -187,7 +188,7 @@ def test_an_edit_of_an_engine_makes_the_arms_again_and_other_words_do_not(
     monkeypatch.setattr(study_images, "make", _never)
     edited("studies/study/scores.py", "Return", "Give")
     study.run_subject(start(), "confirmation", lambda _: None)
-    edited("generation/guidance.py", "def guide(", "def guide(  # another way")
+    edited("generation/guided_sampling.py", "def guide(", "def guide(  # another way")
     with pytest.raises(AssertionError, match="made again"):
         study.run_subject(start(), "confirmation", lambda _: None)
 
@@ -207,16 +208,14 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
 ) -> None:
     run, backbone = start(), tiny_backbone()
     path = run.tree.derived(1) / "decoded.h5"
-    features = reconstruction.read_decoded(
-        path, backbone, LAYERS, n=2, source="decoded"
-    )
-    stage1 = reconstruction.stage1_images(run, backbone, features)
+    features = read_decoded(path, backbone, LAYERS, n=2, source="decoded")
+    stage1 = made(given(run, backbone, features), by_name()["stage1"])["stage1"]
     losses = []
     for n_draws in (1, 2, 5):
-        made = study_images.best_of(run, backbone, features, n_draws)
+        images = study_images.best_of(run, backbone, features, n_draws)["images"]
         if n_draws == 1:
-            np.testing.assert_array_equal(to_uint8(made["images"]), stage1.images)
-        x = to_torch(to_uint8(made["images"]))
+            np.testing.assert_array_equal(to_uint8(images), stage1.images)
+        x = to_torch(to_uint8(images))
         loss = study_images.balanced_loss(backbone, x, features.target)
         losses.append(loss.numpy())
     assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits
@@ -226,9 +225,7 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
 def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:
     run, backbone = start(), tiny_backbone()
     path = run.tree.derived(1) / "decoded.h5"
-    target = reconstruction.read_decoded(
-        path, backbone, LAYERS, n=2, source="true"
-    ).target
+    target = read_decoded(path, backbone, LAYERS, n=2, source="true").target
     other = study_scores.unselected(target)
     assert other is not None
     for k in LAYERS:

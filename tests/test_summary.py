@@ -160,20 +160,11 @@ def _leave_subject(run: Run, subject: int) -> None:
     folder = run.tree.derived(subject)
     images = np.stack([_image(k) for k in range(3)])
     captions = np.array([["a cat"], ["a dog"], ["a cat"]])
-    rivals = {
-        f"{system}/{feature}": np.zeros((2, 1), np.float32)
-        for system in ("takagi", "takagi_minddiffuser", "permuted_voxels")
-        for feature in ("c", "z")
-    }
     files: dict[str, dict[str, Any]] = {
         "stimuli.h5": {"images": images, "nsd_id": IDS, "captions": captions},
         "responses.h5": {"split": SPLIT},
         "decoded.h5": {"nsd_id": IDS[1:], "retrieval_nsd_id": IDS[[0, 0]]},
-        "decoded_rivals.h5": {
-            **rivals,
-            "nsd_id": IDS[1:],
-            "pixel_ridge": np.full((2, 48), 0.5, np.float32),
-        },
+        "decoded_rivals.h5": {"nsd_id": IDS[1:]},
         "trajectories.h5": {"x": np.zeros(1)},
     }
     for name, arrays in files.items():
@@ -183,11 +174,7 @@ def _leave_subject(run: Run, subject: int) -> None:
     for stage in ("stage1", "stage2"):
         table = pd.DataFrame({"method": [stage] * 2, "nsd_id": IDS[1:]})
         store.write_table(folder / f"{stage}.csv", table, run=run)
-    made = [
-        m
-        for m in summary.system_rows()
-        if m not in ("truth", "retrieval", "pixel_ridge")
-    ]
+    made = [m for m in summary.system_rows() if m != "truth"]
     for k, method in enumerate(made):
         for row, nsd_id in enumerate(IDS[1:]):
             path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"

@@ -1,120 +1,43 @@
-"""What a plan sums is what the cells of the notebooks run, with engines that count."""
+"""What a plan sums is what the notebooks' loop over the table runs, counted."""
 
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 
-from minddiff_utils.core.config import Profile
-from minddiff_utils.core.places import project_root
+from minddiff_utils.core.conditions import generated
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.generation import ablation, reconstruction, rivals
-from minddiff_utils.generation.diffusion import make_schedule
-from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.models import Backbone
 from minddiff_utils.studies import workload
-from minddiff_utils.studies.cost import settings_work
+from tests.small_subject import Start, backbone, made, start, write_files
 
-Seen = list[tuple[int, int, int]]
-
-
-class _Rows:
-    """Features of so many images, whatever is done with them."""
-
-    def __init__(self, n: int) -> None:
-        self.nsd_id = np.arange(n)
-        self.target = SimpleNamespace(layers=(1,), selected={})
-
-    def rows(self, index: Any) -> "_Rows":
-        return _Rows(len(list(index)))
-
-    def same(self, *_: object) -> "_Rows":
-        return self
-
-    without_c = without_z = same
+__all__ = ["backbone", "start"]  # fixtures
 
 
-def _cell(stem: str, words: str) -> str:
-    path = project_root() / "notebooks" / f"{stem}.ipynb"
-    cells = nbformat.read(path, as_version=4).cells
-    (found,) = [c.source for c in cells if c.cell_type == "code" and words in c.source]
-    return found
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """Put engines in place that note images, evaluations and gradients of each."""
-    noted: Seen = []
-
-    def stage1(
-        run: Any, backbone: Backbone, features: _Rows, use_z: Any = True, **more: Any
-    ) -> None:
-        settings = None
-        if more.get("use_c", True):
-            settings = more.get("diffusion")
-            settings = settings or reconstruction.diffusion_settings(run.profile.stage1)
-            settings = settings if use_z else reconstruction.from_noise(settings)
-        n = 0
-        if settings is not None:
-            n = make_schedule(backbone, settings).n_unet_evaluations
-        noted.append((len(features.nsd_id), n, 0))
-
-    def stage2(
-        run: Any, backbone: Backbone, features: _Rows, config: Any, **more: Any
-    ) -> Any:
-        plain = reconstruction.diffusion_settings(run.profile.stage1)
-        sampler = more.get("diffusion") or plain
-        settings = reconstruction.stage2_settings(config)
-        work = settings_work(make_schedule(backbone, sampler), settings).total
-        own = (work.unet_forwards, work.unet_backwards)
-        noted.append((len(features.nsd_id), *own))
-        return SimpleNamespace(made=None)
-
-    for module in (reconstruction, ablation, rivals):
-        for name, engine in (("stage1_images", stage1), ("align_images", stage2)):
-            monkeypatch.setattr(module, name, engine, raising=False)
-    nothing: Callable[..., Any] = lambda *_, **__: {}  # noqa: E731
-    for name in ("begin_stage", "write_images"):
-        monkeypatch.setattr(reconstruction, name, nothing)
-    monkeypatch.setattr(rivals, "read_rivals", nothing)
-    monkeypatch.setattr(rivals, "_with", lambda decoded, *_: decoded)
-    monkeypatch.setattr(rivals, "replace", lambda own, **_: own)
-    monkeypatch.setattr(rivals, "_encode", nothing)
-    monkeypatch.setattr(rivals, "read_rivals", lambda *_: {"pixel_ridge": None})
-    monkeypatch.setattr(ablation, "with_k", lambda features, *_: features)
-    return noted
-
-
-@pytest.mark.parametrize("name", ["smoke", "demo", "nsd"])
-def test_a_plan_sums_what_the_notebooks_cells_run(name: str, seen: Seen) -> None:
-    profile: Profile = load_profile(name)
-    n = profile.data.n_reconstruct or 982
-    given = {
-        **{"run": SimpleNamespace(profile=profile), "backbone": tiny_backbone()},
-        **{"ablation": ablation, "reconstruction": reconstruction, "rivals": rivals},
-        **{"decoded": _Rows(n), "true": _Rows(n), "shuffled": _Rows(n), "n": n},
-        **{"path": Path("a"), "rivals_path": Path("b"), "derived": Path("c")},
-        **{"paths": [Path("a")] * 3, "layers": (), "stage2": profile.stage2},
-        "settings": reconstruction.diffusion_settings(profile.stage1),
-        "store": SimpleNamespace(read_arrays=lambda *_: {}),
-    }
-    for stem, words in (
-        ("03_stage1", '"z_only": reconstruction.stage1_images'),
-        ("03_stage1", "ablation.cells_without_clip"),
-        ("04_stage2", '"stage2_combined": reconstruction.align_images'),
-        ("04_stage2", "ablation.ablation_images"),
-    ):
-        exec(_cell(stem, words), given)
-    planned = workload.workloads(profile, n)
-    found = sorted(seen)
-    expected = sorted(
-        (one.n_images, one.work.total.unet_forwards, one.work.total.unet_backwards)
-        for one in planned
-    )
-    assert found == expected
+@pytest.mark.parametrize("preset", ["fast", "guided", "paper"])
+def test_a_plan_sums_what_the_notebooks_run(
+    start: Start, backbone: Backbone, preset: str, count_passes: Any
+) -> None:
+    n, few = 5, {"stage2__n_images_controls": 2, "ablation__n_images": 2}
+    features = write_files(start(stage2__preset=preset, **few), backbone)
+    profile = features.run.profile
+    planned = {one.name: one for one in workload.workloads(profile, n)}
+    passes = count_passes(backbone)
+    rows = [*generated(profile, 1), *generated(profile, 2)]
+    assert set(planned) == {row.name for row in rows if not row.is_baseline}
+    for row in rows:
+        before = (passes.forward, passes.backward)
+        found = made(features, row)[row.name]
+        run = (passes.forward - before[0], passes.backward - before[1])
+        if row.is_baseline:
+            assert run == (0, 0)
+            continue
+        one = planned[row.name]
+        assert len(found.nsd_id) == one.n_images, row.name
+        total = one.work.total
+        each = np.array([total.unet_forwards, total.unet_backwards])
+        # images that two conditions share are made once
+        assert run in {tuple(one.n_images * each), (0, 0)}, row.name
 
 
 def test_a_plan_of_nsd_spends_most_on_one_algorithm_1() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
-from minddiff_utils.evaluation import pictures
+from minddiff_utils.evaluation.images import read_stimuli
 from minddiff_utils.reporting import summary
 
 from .case import Act, Case
@@ -44,8 +44,8 @@ def decode(world: World) -> None:
 
 
 def reconstruct(world: World) -> None:
-    """Notebook 03, up to the reading of the rivals' features."""
-    world.play("03", last=5)
+    """Notebook 03, up to the images of all conditions."""
+    world.play("03", last=4)
 
 
 def check_completeness(world: World) -> object:
@@ -55,7 +55,7 @@ def check_completeness(world: World) -> object:
 
 def see(world: World) -> object:
     """Read the images of notebook 05."""
-    return pictures.read_stimuli(world.start(None), 1)
+    return read_stimuli(world.start(None), 1)
 
 
 def show(world: World) -> object:
@@ -218,7 +218,7 @@ CASES = {
         "run notebooks 01 and 02",
     ),
     "decoded without neighbours": _case(
-        see, DECODED, h5("retrieval_nsd_id", None), "lacks retrieval_nsd_id"
+        reconstruct, DECODED, h5("retrieval_nsd_id", None), "lacks retrieval_nsd_id"
     ),
     "captions of other images": _case(
         floor,

@@ -46,7 +46,6 @@ SMALL: Mapping[str, Any] = {
     "stage1.decode_steps": 2,
     "stage2.n_iter": 1,
     "stage2.n_iter_paper": 1,
-    "stage2.n_iter_combined": 1,
     "stage2.n_images_paper": 1,
     "stage2.n_candidates": 1,
     "stage2.n_steps_fast": 1,

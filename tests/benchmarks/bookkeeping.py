@@ -27,7 +27,7 @@ BOOKS = (
     ("core.provenance", "", ("digest_file", "digest_json", "digest_paths")),
     ("core.provenance", "", ("describe", "input_digest", "read_manifest")),
     ("core.store", "", ("_write", "is_intact")),
-    ("generation.batches", "Recipe", ("facts", "path")),
+    ("generation.generate", "", ("checkpoint_of",)),
 )
 #: Tells the process that runs a notebook where to write what it found.
 FOUND = "MINDDIFF_BOOKKEEPING"

@@ -146,7 +146,7 @@ def encode(root: Path) -> None:
 
     from minddiff_utils import features
     from minddiff_utils.core import store
-    from minddiff_utils.decoding import other_systems
+    from minddiff_utils.decoding.other_systems import small_pixels
 
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     images = store.read_rows(run.tree.derived(1) / "stimuli.h5", "images")
@@ -159,35 +159,30 @@ def encode(root: Path) -> None:
         encode_images=lambda x: x.mean(dim=(2, 3), keepdim=True),
     )
     features.detail_features(backbone, images, batch_size=64)
-    other_systems.small_pixels(images, run.profile.rivals.pixel_size)
+    small_pixels(images, run.profile.rivals.pixel_size)
 
 
 def score(root: Path) -> None:
     """Do what notebook 05 does with the images."""
     from minddiff_utils.core.rows import in_blocks
-    from minddiff_utils.evaluation import subject_scores
-    from minddiff_utils.evaluation.baselines import read_condition
+    from minddiff_utils.evaluation.images import read_condition, read_stimuli
     from minddiff_utils.evaluation.metrics import (
         ConditionImages,
         score_methods,
         scores,
     )
-    from minddiff_utils.evaluation.pictures import read_stimuli
 
     run = run_of(root)
     stimuli = read_stimuli(run, 1)
-    backbone: Any = SimpleNamespace(at_once=_as_given)
-    made = subject_scores._made_here(run, 1, stimuli, backbone)
     truth = stimuli.truth
 
     def compared() -> Iterator[ConditionImages]:
         folder = run.tree.stage_dir(1, "stage1")
-        stage1 = read_condition(folder, "stage1", truth.nsd_id)
-        assert stage1 is not None
-        yield stage1
-        del stage1
-        for name in ("mean_image", "pixel_ridge"):
-            yield ConditionImages(name, truth.nsd_id, made[name][:])
+        for _ in range(3):
+            stage1 = read_condition(folder, "stage1", truth.nsd_id)
+            assert stage1 is not None
+            yield stage1
+            del stage1
 
     def look(width: int) -> Any:
         def embed(images: Any) -> npt.NDArray[np.float32]:

@@ -35,18 +35,16 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from minddiff_utils.core.config import Profile
+from minddiff_utils.core.config import Profile, Stage1Config
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.generation.alignment import Keeper, Latent, align, preset, surrogate
-from minddiff_utils.generation.critic import StructuralTarget
-from minddiff_utils.generation.diffusion import (
-    DiffusionSettings,
-    draw_noise,
-    make_schedule,
-)
-from minddiff_utils.generation.guidance import guidance_preset, guide
-from minddiff_utils.generation.reconstruction import Footprint, diffusion_settings
+from minddiff_utils.generation import alignment
+from minddiff_utils.generation.alignment import Latent, align, surrogate
+from minddiff_utils.generation.device_memory import Footprint
+from minddiff_utils.generation.guided_sampling import guide
+from minddiff_utils.generation.presets import engine_settings
+from minddiff_utils.generation.sampler import draw_noise, make_schedule
+from minddiff_utils.generation.structural_loss import StructuralTarget
 from minddiff_utils.models import Backbone, libraries, precision
 from minddiff_utils.models.backbone import assemble
 from minddiff_utils.models.clip import ClipEncoder, build_clip
@@ -340,42 +338,45 @@ class CutOffError(Exception):
     """The iterations to be timed are done."""
 
 
-def short_settings(profile: Profile, args: argparse.Namespace) -> DiffusionSettings:
+def short_settings(profile: Profile, args: argparse.Namespace) -> Stage1Config:
     """Return the profile's sampler with at most `--steps` steps."""
-    settings = diffusion_settings(profile.stage1)
+    settings = profile.stage1
     if args.steps == 0:
         return settings
     steps = min(args.steps, settings.decode_steps)
-    return replace(settings, decode_steps=steps)
+    return settings.model_copy(update={"decode_steps": steps})
 
 
 def time_alignment(
     backbone: Backbone,
     args: argparse.Namespace,
     config: Any,
-    diffusion: DiffusionSettings,
+    diffusion: Stage1Config,
     layers: tuple[int, ...],
 ) -> dict[str, Any]:
     """Run `align` up to its first iterations; return seconds and counts."""
     marks: dict[str, float] = {}
     latent, generators = problem(backbone, args)
     target = random_target(backbone, args, layers)
-    settings = preset(config, memory=args.memory)
+    settings: Any = replace(engine_settings(config), memory=args.memory)
 
-    def load() -> None:
-        marks["loop"] = now(args)
+    class Timed:
+        """Marks the beginning of the loop, and its first state."""
 
-    def save(state: Mapping[str, Any]) -> None:
-        if state["diverged"].any():
-            sys.exit("a loss lost its number, so that not all images were computed")
-        marks["end"] = now(args)
-        raise CutOffError
+        def read(self) -> None:
+            marks["loop"] = now(args)
+
+        def write(self, state: Mapping[str, Any]) -> None:
+            if state["diverged"].any():
+                sys.exit("a loss lost its number, so that not all images were computed")
+            marks["end"] = now(args)
+            raise CutOffError
 
     marks["start"] = now(args)
-    keeper = Keeper(load, save, args.iterations)
+    vars(alignment)["KEEP_EVERY"] = args.iterations
     try:
         inputs = (backbone, latent, target, diffusion, settings)
-        align(*inputs, generators=generators, keeper=keeper)
+        align(*inputs, generators=generators, state=Timed())
     except CutOffError:
         pass
     full = make_schedule(backbone, diffusion)
@@ -395,13 +396,13 @@ def time_guidance(
     backbone: Backbone,
     args: argparse.Namespace,
     config: Any,
-    diffusion: DiffusionSettings,
+    diffusion: Stage1Config,
     layers: tuple[int, ...],
 ) -> dict[str, Any]:
     """Run `guide`; return seconds and counts."""
     latent, _ = problem(backbone, args)
     target = random_target(backbone, args, layers)
-    settings = guidance_preset(config, memory=args.memory)
+    settings: Any = replace(engine_settings(config), memory=args.memory)
     began = now(args)
     result = guide(backbone, latent, target, diffusion, settings)
     seconds = now(args) - began

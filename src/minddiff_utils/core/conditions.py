@@ -3,14 +3,14 @@
 A condition is one way to make an image for each image that was seen: a stage, an
 engine, another system, a floor, a ceiling, a cell of the ablation. Baselines, ablation,
 compared systems, floors, ceilings, contrasts, galleries, plans of compute and disk ask
-this table, so that a new row is described once; the images of a generated one need a
-cell in notebook 03 or 04, too. Not here: how an engine works (`generation`) and what
-the images score (`evaluation`).
+this table, and notebooks 03 and 04 make the images of each row that has an engine: a
+new row is one edit, here. Not here: how an engine works (`generation`) and what the
+images score (`evaluation`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from minddiff_utils.core.config import Profile, Stage2Config
 
@@ -29,9 +29,11 @@ __all__ = [
     "factorial",
     "floors",
     "gallery_words",
+    "generated",
     "iteration_name",
     "k_name",
     "layers_name",
+    "n_images_of",
     "not_run",
 ]
 
@@ -39,8 +41,11 @@ __all__ = [
 #: for this row alone (`decoded_rivals.h5`); pixels read from the brain; None: left out.
 Source = Literal["decoded", "true", "shuffled", "own", "pixels"] | None
 #: What makes the images: z through the autoencoder; the sampler of stage 1; an engine
-#: of stage 2 (that of the profile's preset, or a fixed one). None: no generator.
-Engine = Literal["autoencoder", "sampler", "preset", "guided", "combined", "paper"]
+#: of stage 2 (that of the profile's preset, or a fixed one); or a baseline without a
+#: generator: the mean training image, one at random, the nearest one, the pixels read
+#: from the brain. None: it has no images.
+_Baseline = Literal["mean", "random", "nearest", "pixels"]
+Engine = Literal["autoencoder", "sampler", "preset", "guided", "paper"] | _Baseline
 #: How many images of a subject are made: all, or the first ones by a profile's field.
 Count = Literal["all", "controls", "paper", "ablation"]
 Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling"]
@@ -61,15 +66,13 @@ class Condition:
     c, z, clip : str or None
         Where each feature comes from.
     engine : str or None
-        What makes its images; None: no generator, notebook 05 makes them.
+        What makes its images; None: there are none.
     n_images : {"all", "controls", "paper", "ablation"}
         "ablation": a row of the ablation's table alone.
     strength : {"takagi", "brain_diffuser"} or None
         Share of the noise steps that is its own; None: the level of stage 1.
-    ceiling : str or None
-        The row with the true features in place of the decoded ones.
-    floor : str or None
-        The row from another image's brain.
+    ceiling, floor : str or None
+        The row from the true features, and that from another image's brain.
     is_cell : bool
         Whether it is one of the eight cells of the factorial of c, z and Z_CLIP.
     short : str
@@ -78,8 +81,8 @@ class Condition:
     why_not_run : str
         Why it has no images; empty: it is run.
     layers, k_percent, n_iter : optional
-        What a step of the ablation's ladders changes: CLIP blocks in the loss, the
-        share of features kept, iterations of the loop.
+        What is changed of the engine, as in a step of the ablation's ladders: CLIP
+        blocks in the loss, the share of features kept, iterations of the loop.
     """
 
     name: str
@@ -96,9 +99,28 @@ class Condition:
     is_cell: bool = False
     short: str = ""
     why_not_run: str = ""
-    layers: tuple[int, ...] | None = None
+    layers: tuple[int, ...] | Literal["highest"] | None = None
     k_percent: float | None = None
     n_iter: int | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Return whether its images need no generator."""
+        return self.engine in get_args(_Baseline)
+
+    @property
+    def stage(self) -> Literal[1, 2]:
+        """Return the stage that makes it: notebook 03 or 04."""
+        return 2 if self.engine in ("preset", "guided", "paper") else 1
+
+
+#: Of a cell of the factorial that no other table has.
+_CELL: dict[str, Any] = {"n_images": "ablation", "is_cell": True}
+
+
+def _made(engine: Engine, source: Source, *names: str) -> dict[str, Any]:
+    """Return an engine, and where the features called `names` come from."""
+    return {"engine": engine, **dict.fromkeys(names, source)}
 
 
 #: Every condition, in the order of the tables.
@@ -107,9 +129,7 @@ TABLE: tuple[Condition, ...] = (
         "stage1",
         "stage 1: decoded c and z",
         "method",
-        c="decoded",
-        z="decoded",
-        engine="sampler",
+        **_made("sampler", "decoded", "c", "z"),
         ceiling="true_features",
         floor="shuffled",
         is_cell=True,
@@ -119,10 +139,7 @@ TABLE: tuple[Condition, ...] = (
         "stage2",
         "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
         "method",
-        c="decoded",
-        z="decoded",
-        clip="decoded",
-        engine="preset",
+        **_made("preset", "decoded", "c", "z", "clip"),
         ceiling="stage2_true",
         floor="stage2_shuffled",
         short="MindDiffuser",
@@ -131,33 +148,16 @@ TABLE: tuple[Condition, ...] = (
         "stage2_guided",
         "sampling steered by Z_CLIP (not Algorithm 1)",
         "method",
-        c="decoded",
-        z="decoded",
-        clip="decoded",
-        engine="guided",
+        **_made("guided", "decoded", "c", "z", "clip"),
         ceiling="stage2_true",
         is_cell=True,
         short="guided sampling",
     ),
     Condition(
-        "stage2_combined",
-        "a short stage 2, then steered sampling (not Algorithm 1)",
-        "method",
-        c="decoded",
-        z="decoded",
-        clip="decoded",
-        engine="combined",
-        n_images="controls",
-        ceiling="stage2_true",
-    ),
-    Condition(
         "stage2_paper",
         "stage 2 by Algorithm 1, first images only",
         "method",
-        c="decoded",
-        z="decoded",
-        clip="decoded",
-        engine="paper",
+        **_made("paper", "decoded", "c", "z", "clip"),
         n_images="paper",
         ceiling="stage2_true",
     ),
@@ -165,16 +165,14 @@ TABLE: tuple[Condition, ...] = (
         "z_only",
         "decoded z through the autoencoder, no c",
         "part",
-        z="decoded",
-        engine="autoencoder",
+        **_made("autoencoder", "decoded", "z"),
         ceiling="true_features",
     ),
     Condition(
         "c_only",
         "decoded c from noise, no z",
         "part",
-        c="decoded",
-        engine="sampler",
+        **_made("sampler", "decoded", "c"),
         ceiling="true_features",
         is_cell=True,
     ),
@@ -182,9 +180,7 @@ TABLE: tuple[Condition, ...] = (
         "takagi",
         "Takagi & Nishimoto: z from early, c from higher areas, no stage 2",
         "system",
-        c="own",
-        z="own",
-        engine="sampler",
+        **_made("sampler", "own", "c", "z"),
         strength="takagi",
         ceiling="true_features",
         short="Takagi & Nishimoto",
@@ -193,9 +189,7 @@ TABLE: tuple[Condition, ...] = (
         "takagi_minddiffuser",
         "Takagi as MindDiffuser re-implemented it: all areas",
         "system",
-        c="own",
-        z="own",
-        engine="sampler",
+        **_made("sampler", "own", "c", "z"),
         ceiling="true_features",
         short="the same, as re-implemented",
     ),
@@ -205,52 +199,51 @@ TABLE: tuple[Condition, ...] = (
         "system",
         c="decoded",
         z="pixels",
-        clip="decoded",
-        engine="guided",
+        **_made("guided", "decoded", "clip"),
         strength="brain_diffuser",
+        layers="highest",
         short="Brain-Diffuser's style",
     ),
     Condition(
         "pixel_ridge",
         "ridge from voxels to pixels",
         "baseline",
+        engine="pixels",
         short="ridge to pixels",
     ),
     Condition(
         "retrieval",
         "nearest training image by decoded features",
         "baseline",
+        engine="nearest",
         short="retrieval",
     ),
     Condition(
         "random_train",
         "a training image at random: floor",
         "floor",
+        engine="random",
         short="a training image at random",
     ),
     Condition(
         "mean_image",
         "mean training image, the same for every brain",
         "floor",
+        engine="mean",
         short="the mean training image",
     ),
     Condition(
         "true_features",
         "true c and z: recovery ceiling of stage 1",
         "ceiling",
-        c="true",
-        z="true",
-        engine="sampler",
+        **_made("sampler", "true", "c", "z"),
         ceiling="autoencoder",
     ),
     Condition(
         "stage2_true",
         "true c, z and Z_CLIP: recovery ceiling of stage 2",
         "ceiling",
-        c="true",
-        z="true",
-        clip="true",
-        engine="preset",
+        **_made("preset", "true", "c", "z", "clip"),
         n_images="controls",
         ceiling="autoencoder",
     ),
@@ -258,9 +251,7 @@ TABLE: tuple[Condition, ...] = (
         "shuffled",
         "stage 1 from another image's brain: floor",
         "floor",
-        c="shuffled",
-        z="shuffled",
-        engine="sampler",
+        **_made("sampler", "shuffled", "c", "z"),
         ceiling="true_features",
         short="stage 1 from another image's brain",
     ),
@@ -268,10 +259,7 @@ TABLE: tuple[Condition, ...] = (
         "stage2_shuffled",
         "stage 2 from another image's brain: floor",
         "floor",
-        c="shuffled",
-        z="shuffled",
-        clip="shuffled",
-        engine="preset",
+        **_made("preset", "shuffled", "c", "z", "clip"),
         n_images="controls",
         ceiling="stage2_true",
         short="stage 2 from another image's brain",
@@ -280,13 +268,16 @@ TABLE: tuple[Condition, ...] = (
         "permuted_voxels",
         "stage 1 from responses with permuted voxels: floor",
         "floor",
-        c="own",
-        z="own",
-        engine="sampler",
+        **_made("sampler", "own", "c", "z"),
         ceiling="true_features",
         short="stage 1 from responses with permuted voxels",
     ),
-    Condition("autoencoder", "true image through the autoencoder and back", "ceiling"),
+    Condition(
+        "autoencoder",
+        "true image through the autoencoder and back",
+        "ceiling",
+        **_made("autoencoder", "true", "z"),
+    ),
     Condition(
         "ic_gan",
         "Ozcelik et al. 2022: instance-conditioned GAN",
@@ -301,46 +292,35 @@ TABLE: tuple[Condition, ...] = (
         "no feature: the generator alone",
         "part",
         engine="sampler",
-        n_images="ablation",
-        is_cell=True,
+        **_CELL,
     ),
     Condition(
         "z_null",
         "decoded z, denoised under the empty caption",
         "part",
-        z="decoded",
-        engine="sampler",
-        n_images="ablation",
-        is_cell=True,
+        **_made("sampler", "decoded", "z"),
+        **_CELL,
     ),
     Condition(
         "clip_only",
         "decoded Z_CLIP alone, guided from noise",
         "part",
-        clip="decoded",
-        engine="guided",
-        n_images="ablation",
-        is_cell=True,
+        **_made("guided", "decoded", "clip"),
+        **_CELL,
     ),
     Condition(
         "c_clip",
         "decoded c and Z_CLIP, guided from noise",
         "part",
-        c="decoded",
-        clip="decoded",
-        engine="guided",
-        n_images="ablation",
-        is_cell=True,
+        **_made("guided", "decoded", "c", "clip"),
+        **_CELL,
     ),
     Condition(
         "z_clip",
         "decoded z and Z_CLIP, guided under the empty caption",
         "part",
-        z="decoded",
-        clip="decoded",
-        engine="guided",
-        n_images="ablation",
-        is_cell=True,
+        **_made("guided", "decoded", "z", "clip"),
+        **_CELL,
     ),
 )
 
@@ -457,29 +437,17 @@ def factorial() -> dict[str, tuple[bool, bool, bool]]:
 
 
 def layers_name(layers: Sequence[int]) -> str:
-    """Return the condition's name for some CLIP blocks.
-
-    >>> layers_name((1, 2))
-    'guided_layers_1_2'
-    """
+    """Return the condition's name for some CLIP blocks: guided_layers_1_2."""
     return "guided_layers_" + "_".join(map(str, layers))
 
 
 def iteration_name(n_iter: int) -> str:
-    """Return the condition's name for a number of iterations.
-
-    >>> iteration_name(4)
-    'stage2_iter_4'
-    """
+    """Return the condition's name for a number of iterations: stage2_iter_4."""
     return f"stage2_iter_{n_iter}"
 
 
 def k_name(k_percent: float) -> str:
-    """Return the condition's name for some k.
-
-    >>> k_name(5.0), k_name(12.5)
-    ('guided_k5', 'guided_k12.5')
-    """
+    """Return the condition's name for some k: guided_k5, guided_k12.5."""
     return f"guided_k{k_percent:g}"
 
 
@@ -491,16 +459,8 @@ def ablation_conditions(profile: Profile) -> list[Condition]:
 
 def _ladders(profile: Profile) -> Iterator[Condition]:
     """Yield what the profile varies beside the factorial: blocks, k, iterations."""
-    guided = Condition(
-        name="",
-        label="",
-        kind="part",
-        c="decoded",
-        z="decoded",
-        clip="decoded",
-        engine="guided",
-        n_images="ablation",
-    )
+    three = _made("guided", "decoded", "c", "z", "clip")
+    guided = Condition("", "", "part", **three, n_images="ablation")
     for layers in profile.ablation.layers:
         words = f"guided, CLIP blocks {', '.join(map(str, layers))}"
         yield replace(guided, name=layers_name(layers), label=words, layers=layers)
@@ -516,3 +476,23 @@ def _ladders(profile: Profile) -> Iterator[Condition]:
 def conditions_of(profile: Profile) -> list[Condition]:
     """Return every condition of a run: those compared, then those of the ablation."""
     return [*compared(), *ablation_conditions(profile)]
+
+
+# --- how many images, and where they are made -----------------------------------------
+
+
+def generated(profile: Profile, stage: Literal[1, 2]) -> list[Condition]:
+    """Return the conditions whose images notebook 03 or 04 makes, in order."""
+    rows = [row for row in conditions_of(profile) if row.engine]
+    return [row for row in rows if row.stage == stage]
+
+
+def n_images_of(row: Condition, profile: Profile, n: int) -> int:
+    """Return how many of `n` images to reconstruct a condition has."""
+    if row.n_images == "controls":
+        return min(n, profile.stage2.n_images_controls or n)
+    if row.n_images == "paper":
+        return min(n, profile.stage2.n_images_paper)
+    if row.n_images == "ablation":
+        return min(n, profile.ablation.n_images)
+    return n

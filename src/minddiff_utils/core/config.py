@@ -240,8 +240,8 @@ class Stage1Config(_Frozen):
 class Stage2Config(_Frozen):
     """Structural alignment (Algorithm 1)."""
 
-    # guided and combined: not Algorithm 1 alone (`guidance`)
-    preset: Literal["paper", "released", "fast", "guided", "combined"] = "fast"
+    # guided: not Algorithm 1 (`guided_sampling`)
+    preset: Literal["paper", "released", "fast", "guided"] = "fast"
     n_iter: Annotated[int, Field(ge=0)] = 300
     lr_z: Annotated[float, Field(ge=0)] = 0.01
     lr_c: Annotated[float, Field(ge=0)] = 0.01
@@ -251,7 +251,7 @@ class Stage2Config(_Frozen):
     layers_fast: tuple[int, ...] = (1, 2)  # CLIP blocks in the fast preset's loss
     guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
     guided_share_fast: Share = 1.0  # of the surrogate's steps, noisiest first
-    solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"] = "ddim"
+    solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_2s"] = "ddim"
     # fast stops an image below this times the discrepancy level; 0: never
     stop_level: Annotated[float, Field(ge=0)] = 0.0
     # iterates whose images the complete sampler makes; the best one is returned
@@ -261,11 +261,9 @@ class Stage2Config(_Frozen):
     strength_guided: Annotated[float, Field(ge=0)] = 0.1
     n_inner_guided: PositiveInt = 1
     range_guided: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
-    n_iter_combined: PositiveInt = 6  # steps of the loop before the guided sampling
-    strength_combined: Annotated[float, Field(ge=0)] = 0.4
     step_paper: Annotated[float, Field(gt=0)] = 0.01  # Algorithm 1's eta
     n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
-    # first images that combined, true features and another brain get; null: all
+    # first images that true features and another brain get; null: all
     n_images_controls: PositiveInt | None = None
     n_iter_paper: Annotated[int, Field(ge=0)] = 300
     n_trajectory: PositiveInt = 8  # images kept per trajectory
@@ -373,7 +371,7 @@ class Profile(_Frozen):
         """
         chosen = self.decoding.decoder
         if chosen == "by_preset":
-            ours = self.stage2.preset in ("fast", "guided", "combined")
+            ours = self.stage2.preset in ("fast", "guided")
             return "dense" if ours else "voxel_selected"
         return chosen
 

@@ -1,9 +1,9 @@
 """The only writer: atomic files with a manifest beside each, verified when read.
 
 Every artefact is written beside its place and renamed, so that nothing half-written is
-ever found; its manifest (`NAME.manifest.json`) says what made it. A shard writes its
-share of an artefact into the folder `parts` beside it, and the last shard puts all
-shares together. Notebooks read and write only through here.
+ever found; its manifest (`NAME.manifest.json`) says what made it. A shard that has done
+its share of an artefact leaves a mark in the folder `parts` beside it, and the last one
+writes the artefact. Notebooks read and write only through here.
 """
 
 import json
@@ -41,17 +41,16 @@ __all__ = [
     "discard_stale",
     "is_current",
     "is_intact",
+    "mark_part",
     "part_path",
     "read_arrays",
     "read_attrs",
     "read_bytes",
-    "read_parts",
     "read_png",
     "read_rows",
     "read_table",
     "write_arrays",
     "write_figure",
-    "write_part",
     "write_png",
     "write_table",
     "write_text",
@@ -313,8 +312,8 @@ def part_path(path: Path, shard: tuple[int, int], suffix: str = "") -> Path:
 
 
 def _parts_of(path: Path) -> list[Path]:
-    """Return the shares of `path` that shards have written, the newest last."""
-    found = (path.parent / "parts").glob(f"{path.name}.*-of-*.h5")
+    """Return the marks of shards that have done their share of `path`, newest last."""
+    found = (path.parent / "parts").glob(f"{path.name}.*-of-*.done")
     return sorted(found, key=lambda part: part.stat().st_mtime_ns)
 
 
@@ -327,32 +326,15 @@ def discard(path: Path) -> None:
 
 
 def discard_stale(path: Path, *, run: "Run", inputs: Sequence[Path]) -> None:
-    """Delete `path` and shards' shares of it unless made by this code from these."""
+    """Delete `path` and shards' marks beside it unless made by this code from these."""
     for artefact in (path, *_parts_of(path)):
         if not is_current(artefact, run=run, inputs=inputs):
             discard(artefact)
 
 
-def write_part(
-    path: Path, arrays: Mapping[str, Array], *, run: "Run", inputs: Sequence[Path]
-) -> None:
-    """Write this shard's share of the artefact `path`."""
-    part = part_path(path, run.shard, ".h5")
-    write_arrays(part, arrays, run=run, inputs=inputs)
-
-
-def read_parts(
-    path: Path, *, run: "Run", inputs: Sequence[Path]
-) -> list[dict[str, Array]] | None:
-    """Return all shards' shares of `path` in order, None while one is missing.
-
-    A share that other code, another profile or other inputs made is missing, too.
-    """
-    count = run.shard[1]
-    parts = [part_path(path, (index, count), ".h5") for index in range(count)]
-    if not all(is_current(part, run=run, inputs=inputs) for part in parts):
-        return None
-    return [read_arrays(part) for part in parts]
+def mark_part(path: Path, *, run: "Run", inputs: Sequence[Path]) -> None:
+    """Say that this shard has done its share of the artefact `path`."""
+    write_text(part_path(path, run.shard, ".done"), "", run=run, inputs=inputs)
 
 
 # --- reading ----------------------------------------------------------------------

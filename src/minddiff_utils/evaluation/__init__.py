@@ -3,7 +3,7 @@
 Reads what notebooks 01 to 04 wrote for each subject and hands it to `metrics`,
 `summaries` and `claims`, which know nothing of files.
 
-`pictures` reads images, `completeness` says which subjects are finished,
+`images` reads images, `completeness` says which subjects are finished,
 `subject_tables` gathers their tables, `subject_scores` scores every method,
 `summaries` has means and differences with intervals, `floors` what knowing nothing
 scores, `claims` the ledger.

@@ -1,6 +1,6 @@
 from .completeness import check_completeness
 from .floors import category_floor, floor_table
-from .pictures import gallery, subject_galleries
+from .images import gallery, subject_galleries
 from .subject_scores import score_subjects
 from .subject_tables import gather, gather_costs, notebook_seconds
 from .summaries import (

@@ -10,7 +10,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.pictures import wanted_ids
+from minddiff_utils.evaluation.images import wanted_ids
 
 __all__ = ["Completeness", "check_completeness", "check_images"]
 

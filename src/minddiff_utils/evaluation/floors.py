@@ -5,9 +5,9 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import floors
 from minddiff_utils.core.run import Run
+from minddiff_utils.evaluation.images import rows_of, wanted_ids
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.evaluation.metrics.embeddings import category_only_two_way
-from minddiff_utils.evaluation.pictures import rows_of, wanted_ids
 from minddiff_utils.preprocessing import categories_in_captions
 
 __all__ = ["category_floor", "floor_table"]

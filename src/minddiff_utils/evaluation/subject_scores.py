@@ -12,18 +12,16 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from minddiff_utils.core.conditions import ablation_conditions
-from minddiff_utils.core.images import to_torch, to_uint8
+from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.locks import end_with_parent
-from minddiff_utils.core.rows import Rows, take
+from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
-from minddiff_utils.evaluation.baselines import (
-    conditions,
-    in_batches,
-    mean_image,
-    repeat_image,
-)
 from minddiff_utils.evaluation.completeness import check_images
+from minddiff_utils.evaluation.images import (
+    condition_images,
+    read_stimuli,
+    test_ids,
+)
 from minddiff_utils.evaluation.metrics import (
     METRICS,
     SubjectScores,
@@ -31,8 +29,6 @@ from minddiff_utils.evaluation.metrics import (
     score_methods,
 )
 from minddiff_utils.evaluation.metrics.networks import load_networks
-from minddiff_utils.evaluation.pictures import Stimuli, read_stimuli, test_ids
-from minddiff_utils.generation.rivals import read_pixel_ridge
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
@@ -54,16 +50,10 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
     def embed(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return look(to_torch(images)).float().cpu().numpy()
 
-    return in_batches(embed, batch_size)
+    def embed_all(images: Images) -> npt.NDArray[np.float32]:
+        return np.concatenate([embed(x) for _, x in in_blocks(images, batch_size)])
 
-
-def _round_trip(backbone: Backbone, batch_size: int) -> Any:
-    @torch.no_grad()
-    def apply(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        x = to_torch(images).to(backbone.device)
-        return to_uint8(backbone.decode_latents(backbone.encode_images(x)))
-
-    return in_batches(apply, backbone.at_once(batch_size))
+    return embed_all
 
 
 @dataclass(frozen=True)
@@ -124,45 +114,11 @@ def score_subject(
         "clip_method": embed_with(models.backbone, size),
         **models.networks,
     }
-    compared = conditions(
-        run.tree,
-        subject,
-        stimuli.truth,
-        _made_here(run, subject, stimuli, models.backbone),
-        ablations=[row.name for row in ablation_conditions(run.profile)],
-    )
-    extra = run.profile.evaluation.extra_metrics
-    truth = stimuli.truth
+    extra, truth = run.profile.evaluation.extra_metrics, stimuli.truth
+    compared = condition_images(run, subject, truth)
     scores = score_methods(subject, compared, truth, embedders, extra=extra)
     networks = {metric: METRICS[metric].network or "" for metric in scores.sets}
     return scores, {m: embedders[net](stimuli.test) for m, net in networks.items()}
-
-
-def _made_here(
-    run: Run, subject: int, stimuli: Stimuli, backbone: Backbone
-) -> dict[str, Rows]:
-    """Return the images of the methods that need no generator, made when read."""
-    truth, size = stimuli.truth, run.profile.models.batch_size
-    path = run.tree.derived(subject) / "decoded_rivals.h5"
-    shape, through = truth.images.shape, _round_trip(backbone, size)
-
-    def mean(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        return repeat_image(mean_image(stimuli.train), len(rows))
-
-    def ridge(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return read_pixel_ridge(path, truth.nsd_id, shape[1], rows)
-
-    def round_trip(rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.asarray(through(take(truth.images, rows)))
-
-    def rows(read: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]) -> Rows:
-        return Rows(read, shape, truth.images.dtype)
-
-    made = {"retrieval": stimuli.retrieved, "random_train": stimuli.drawn}
-    made["mean_image"] = rows(mean)
-    made["pixel_ridge"] = rows(ridge)
-    made["autoencoder"] = rows(round_trip)
-    return made
 
 
 _Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]

@@ -186,8 +186,8 @@ class Backbone:
 
         Parameters
         ----------
-        name : {"dpmpp_2m", "dpmpp_3m", "dpmpp_2s"}
-            DPM-Solver++: multistep of order 2 or 3, singlestep of order 2.
+        name : {"dpmpp_2m", "dpmpp_2s"}
+            DPM-Solver++ of order 2, multistep or singlestep.
         timesteps : sequence of int
             Where it calls the U-Net, noisiest first.
         """

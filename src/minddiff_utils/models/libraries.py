@@ -96,6 +96,5 @@ Scheduler: Any = DDIMScheduler
 #: Solvers by name, with their order.
 SOLVERS: dict[str, tuple[Any, int]] = {
     "dpmpp_2m": (DPMSolverMultistepScheduler, 2),
-    "dpmpp_3m": (DPMSolverMultistepScheduler, 3),
     "dpmpp_2s": (DPMSolverSinglestepScheduler, 2),
 }

@@ -103,7 +103,7 @@ def _say_states(plan: Plan, *, force: bool, done: str) -> None:
 
 def _name_unfinished(profile: Profile, tree: Tree) -> None:
     """Raise DataError where half precision left images out; say which, what to do."""
-    from minddiff_utils.evaluation.baselines import (
+    from minddiff_utils.evaluation.images import (
         unfinished,  # loads the metrics, seconds
     )
 

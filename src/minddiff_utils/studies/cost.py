@@ -26,21 +26,21 @@ from minddiff_utils.core.errors import (
 )
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.reading import reading
-from minddiff_utils.generation.alignment import AlignmentSettings, surrogate
-from minddiff_utils.generation.diffusion import Memory, Schedule, make_schedule
-from minddiff_utils.generation.guidance import GuidanceSettings
-from minddiff_utils.generation.reconstruction import (
+from minddiff_utils.generation.alignment import surrogate
+from minddiff_utils.generation.device_memory import (
     Footprint,
-    Stage2Settings,
     counted_footprint,
     default_memory,
-    diffusion_settings,
     held_by,
     image_bytes,
-    paper_config,
-    stage2_settings,
-    with_memory,
 )
+from minddiff_utils.generation.presets import (
+    AlignmentSettings,
+    EngineSettings,
+    GuidanceSettings,
+    engine_settings,
+)
+from minddiff_utils.generation.sampler import Memory, Schedule, make_schedule
 from minddiff_utils.models import tiny_backbone
 
 __all__ = [
@@ -67,7 +67,7 @@ __all__ = [
     "wall_hours",
 ]
 
-Preset = Literal["paper", "released", "fast", "guided", "combined"]
+Preset = Literal["paper", "released", "fast", "guided"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Kind = Literal["cpu", "cuda"]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -222,7 +222,7 @@ class Work:
 
 def iteration_counts(short: Schedule) -> Counts:
     """Return what one gradient step through the schedule costs one image."""
-    return Counts(short.n_unet_evaluations, short.n_unet_gradients, 1, 1, 1, 1)
+    return Counts(short.n_unet_evaluations, short.n_unet_evaluations, 1, 1, 1, 1)
 
 
 def _finish_counts(full: Schedule) -> Counts:
@@ -254,7 +254,7 @@ def alignment_work(
 
 
 def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
-    """Return what `guidance.guide` costs one image."""
+    """Return what `guided_sampling.guide` costs one image."""
     pulls = settings.pulls(len(schedule.timesteps))
     n_pulled = sum(pulls)
     through = settings.form == "unet"
@@ -285,29 +285,23 @@ def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) 
     on its length alone.
     """
     check_choice(preset, PRESETS, "preset")
-    diffusion = diffusion_settings(profile.stage1)
-    full = make_schedule(tiny_backbone(), diffusion)
+    full = make_schedule(tiny_backbone(), profile.stage1)
     config = _stage2_config(profile.stage2, preset)
-    settings = stage2_settings(config)
+    settings = engine_settings(config)
     memory = memory or default_memory(settings, profile.models)
-    return settings_work(full, with_memory(settings, memory))
+    return settings_work(full, replace(settings, memory=memory))
 
 
-def settings_work(full: Schedule, settings: Stage2Settings) -> Work:
+def settings_work(full: Schedule, settings: EngineSettings) -> Work:
     """Return what one image costs under the settings of any engine."""
     if isinstance(settings, GuidanceSettings):
         return guidance_work(full, settings)
-    if isinstance(settings, AlignmentSettings):
-        return alignment_work(full, surrogate(full, settings), settings)
-    steered = guidance_work(full, settings.guidance)
-    loop = settings_work(full, settings.alignment)
-    held = held_by(settings, full, loop.memory)
-    return replace(loop, finishing=loop.finishing + steered.total, held=held)
+    return alignment_work(full, surrogate(full, settings), settings)
 
 
 def _stage2_config(config: Stage2Config, preset: Preset) -> Stage2Config:
     if preset == "paper" and config.preset != "paper":
-        return paper_config(config)
+        config = config.model_copy(update={"n_iter": config.n_iter_paper})
     return config.model_copy(update={"preset": preset})
 
 
@@ -449,7 +443,7 @@ def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction
     Parameters
     ----------
     profile : Profile
-    preset : {"paper", "released", "fast", "guided", "combined"}
+    preset : {"paper", "released", "fast", "guided"}
     rates : Rates or None
         In the U-Net's precision, see `find_rates`; None where nobody measured them.
     """

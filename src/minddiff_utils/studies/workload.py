@@ -6,19 +6,13 @@ itself takes fewer, and images that two conditions share are made once. The chec
 no iteration changes nothing, on one batch, is left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from minddiff_utils.core.conditions import Condition, conditions_of
-from minddiff_utils.core.config import Profile, Stage2Config
-from minddiff_utils.generation.diffusion import DiffusionSettings, make_schedule
-from minddiff_utils.generation.reconstruction import (
-    config_of,
-    default_memory,
-    diffusion_settings,
-    sampler_of,
-    stage2_settings,
-    with_memory,
-)
+from minddiff_utils.core.conditions import Condition, conditions_of, n_images_of
+from minddiff_utils.core.config import Profile, Stage1Config, Stage2Config
+from minddiff_utils.generation.device_memory import default_memory
+from minddiff_utils.generation.presets import config_of, engine_settings, sampler_of
+from minddiff_utils.generation.sampler import make_schedule
 from minddiff_utils.models import tiny_backbone
 from minddiff_utils.studies.cost import Counts, Work, settings_work
 
@@ -42,26 +36,14 @@ class Workload:
 def workloads(profile: Profile, n_images: int) -> list[Workload]:
     """Return what notebooks 03 and 04 make for `n_images` of one subject."""
     return [
-        Workload(row.name, _n_images(row, profile, n_images), _work(row, profile))
+        Workload(row.name, n_images_of(row, profile, n_images), _work(row, profile))
         for row in conditions_of(profile)
-        if row.engine
+        if row.engine and not row.is_baseline
     ]
 
 
-def _n_images(row: Condition, profile: Profile, n: int) -> int:
-    stage2 = profile.stage2
-    most = {
-        "all": n,
-        "controls": stage2.n_images_controls or n,
-        "paper": stage2.n_images_paper,
-        "ablation": profile.ablation.n_images,
-    }
-    return min(n, most[row.n_images])
-
-
 def _work(row: Condition, profile: Profile) -> Work:
-    sampler = diffusion_settings(profile.stage1)
-    sampler = sampler_of(row, sampler, profile.rivals)
+    sampler = sampler_of(row, profile)
     if row.engine == "autoencoder":
         return _sampled(None)
     if row.engine == "sampler":
@@ -69,7 +51,7 @@ def _work(row: Condition, profile: Profile) -> Work:
     return _aligned(profile, config_of(row, profile.stage2), sampler)
 
 
-def _sampled(settings: DiffusionSettings | None) -> Work:
+def _sampled(settings: Stage1Config | None) -> Work:
     """Return a stage 1 of one image; None: z through the autoencoder alone."""
     n = 0
     if settings is not None:
@@ -77,10 +59,8 @@ def _sampled(settings: DiffusionSettings | None) -> Work:
     return Work(Counts(), Counts(unet_forwards=n, decode_forwards=1), "store", 0)
 
 
-def _aligned(
-    profile: Profile, config: Stage2Config, sampler: DiffusionSettings
-) -> Work:
-    settings = stage2_settings(config)
+def _aligned(profile: Profile, config: Stage2Config, sampler: Stage1Config) -> Work:
+    settings = engine_settings(config)
     memory = default_memory(settings, profile.models)
     schedule = make_schedule(tiny_backbone(), sampler)
-    return settings_work(schedule, with_memory(settings, memory))
+    return settings_work(schedule, replace(settings, memory=memory))

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.surroundings import ended_if_cut_off, interrupts_held, settled
-from minddiff_utils.generation.reconstruction import (
+from minddiff_utils.generation.device_memory import (
     Footprint,
     counted_footprint,
     image_bytes,

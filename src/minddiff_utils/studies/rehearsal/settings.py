@@ -149,7 +149,6 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
         "stage2.n_iter": 2,
         "stage2.n_iter_fast": 2,
         "stage2.n_iter_paper": 2,
-        "stage2.n_iter_combined": 1,
         "stage2.n_candidates": 1,
         "stage2.n_candidates_fast": 1,
         "stage2.n_images_paper": 1,

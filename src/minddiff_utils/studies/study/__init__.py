@@ -5,8 +5,8 @@ engines on validation images, which no decoder was fitted to; settings are chose
 The confirmation runs every arm, with the settings of the profile, on test images, and
 holds ours against Algorithm 1 by margins that the profile states. Work is
 kept arm by arm, so that a study that was cut off goes on where it was. Not here: the
-engines (`alignment`, `guidance`) and single scores (`metrics`). Place in the flow:
-layer 9, command `minddiff study`; appendix notebook A3 shows what it found.
+engines (`alignment`, `guided_sampling`) and single scores (`metrics`). Command
+`minddiff study`; appendix notebook A3 shows what it found.
 
 `arms` says what is compared, `images` makes and keeps it, `scores` measures it; here
 all of them are run, subject by subject.

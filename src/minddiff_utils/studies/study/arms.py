@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from minddiff_utils.core.config import Profile
-from minddiff_utils.generation.alignment import AlignmentSettings, preset
-from minddiff_utils.generation.guidance import (
-    CombinedSettings,
+from minddiff_utils.generation.decoded_features import Source
+from minddiff_utils.generation.presets import (
+    AlignmentSettings,
+    EngineSettings,
     GuidanceSettings,
-    combined_preset,
-    guidance_preset,
+    engine_settings,
 )
-from minddiff_utils.generation.reconstruction import Source, Stage2Settings
 from minddiff_utils.studies.cost import preset_work
 
 __all__ = ["SHOWN", "Arm", "Part", "arms_of", "confirmation_arms", "pilot_arms"]
@@ -31,7 +30,6 @@ SHOWN: Mapping[str, str] = {
     "released": "released code",
     "fast": "fast",
     "guided": "guided",
-    "combined": "combined",
 }
 
 
@@ -43,7 +41,7 @@ class Arm:
     ----------
     name, words : str
         Its name in tables, and what it is.
-    settings : AlignmentSettings, GuidanceSettings, CombinedSettings or None
+    settings : AlignmentSettings, GuidanceSettings or None
         The engine's; None means stage 1 alone.
     source : {"decoded", "true", "shuffled"}
         Where its features come from.
@@ -55,26 +53,25 @@ class Arm:
 
     name: str
     words: str
-    settings: Stage2Settings | None
+    settings: EngineSettings | None
     source: Source = "decoded"
     layers: tuple[int, ...] | None = None
     n_draws: int = 1
 
 
-def _presets(profile: Profile) -> dict[str, Stage2Settings]:
+def _presets(profile: Profile) -> dict[str, EngineSettings]:
     config, study = profile.stage2, profile.study
 
-    def of(name: str, n_iter: int, **more: Any) -> AlignmentSettings:
+    def of(name: str, n_iter: int, **more: Any) -> EngineSettings:
         update = {"preset": name, "n_iter": n_iter, **more}
-        return preset(config.model_copy(update=update))
+        return engine_settings(config.model_copy(update=update))
 
     return {
         "paper": of("paper", study.n_iter_paper),
         "paper_tuned": of("paper", study.n_iter_paper, step_paper=study.step_tuned),
         "released": of("released", study.n_iter_paper),
         "fast": of("fast", config.n_iter),
-        "guided": guidance_preset(config),
-        "combined": combined_preset(config),
+        "guided": of("guided", config.n_iter),
     }
 
 
@@ -85,7 +82,7 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
     `fast` pay for, and keeps the one that `fast` would keep.
     """
     found, ours = _presets(profile), profile.stage2.layers_fast
-    fast, guided, both = (found[name] for name in ("fast", "guided", "combined"))
+    fast, guided = found["fast"], found["guided"]
     assert isinstance(fast, AlignmentSettings)
     z_only = replace(fast, lr_c=0.0)
     cost = preset_work(profile, "fast", "store").total.unet_forwards
@@ -106,9 +103,6 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
         Arm("guided", "guided sampling", guided, layers=ours),
         Arm("guided_shuffled", "guided, another brain", guided, "shuffled", ours),
         Arm("guided_true", "guided, true features", guided, "true", ours),
-        Arm("combined", "short fast loop, then guided", both, layers=ours),
-        Arm("combined_shuffled", "combined, another brain", both, "shuffled", ours),
-        Arm("combined_true", "combined, true features", both, "true", ours),
     )
 
 
@@ -170,7 +164,6 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
             for n, change in pull.items()
         ],
         Arm("guided, all blocks", "guided, all blocks", steer),
-        *_combinations(base, steer, ours),
         *[
             Arm(
                 f"paper, step {eta:g}",
@@ -189,20 +182,6 @@ def _distinct(arms: Iterable[Arm]) -> tuple[Arm, ...]:
     for arm in arms:
         known.setdefault(repr(replace(arm, name="", words="")), arm)
     return tuple(known.values())
-
-
-def _combinations(
-    base: AlignmentSettings, steer: GuidanceSettings, layers: tuple[int, ...]
-) -> list[Arm]:
-    """Return short loops of `base` followed by guidance at several strengths."""
-    arms = []
-    for n_iter in (base.n_iter // 3, base.n_iter // 2):
-        short = replace(base, n_iter=n_iter, n_candidates=1)
-        for factor in (1, 2):
-            pull = replace(steer, strength=factor * steer.strength)
-            name = f"combined, {n_iter} steps, strength {pull.strength:g}"
-            arms.append(Arm(name, name, CombinedSettings(short, pull), layers=layers))
-    return arms
 
 
 def arms_of(profile: Profile, part: Part) -> tuple[Arm, ...]:

@@ -5,6 +5,7 @@ Place in the flow: between `arms` and `scores`.
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,21 @@ from torch import Tensor
 
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.run import Run
-from minddiff_utils.generation import reconstruction
-from minddiff_utils.generation.alignment import (
-    AlignmentResult,
-    Keeper,
+from minddiff_utils.generation.alignment import AlignmentResult
+from minddiff_utils.generation.checkpoints import checkpoint_of, subject_of
+from minddiff_utils.generation.decoded_features import DecodedFeatures, read_decoded
+from minddiff_utils.generation.generate import (
+    States,
+    align_batch,
+    finished_images,
+    noise_generators,
 )
-from minddiff_utils.generation.batches import Recipe, finished_images, made_once
-from minddiff_utils.generation.critic import (
+from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
+from minddiff_utils.generation.structural_loss import (
     StructuralTarget,
     layer_weights,
     structural_loss,
 )
-from minddiff_utils.generation.diffusion import draw_noise, make_schedule, sample
-from minddiff_utils.generation.reconstruction import DecodedFeatures
 from minddiff_utils.models import Backbone
 from minddiff_utils.studies.study.arms import Arm, Part
 
@@ -48,7 +51,7 @@ _DECODED = {"pilot": "decoded_validation.h5", "confirmation": "decoded.h5"}
 
 def decoder_path(run: Run, part: Part) -> Path:
     """Return the file of decoded features that a part of the study starts from."""
-    return run.tree.derived(reconstruction.subject_of(run)) / _DECODED[part]
+    return run.tree.derived(subject_of(run)) / _DECODED[part]
 
 
 def make(
@@ -57,11 +60,11 @@ def make(
     features: DecodedFeatures,
     arm: Arm,
     *,
-    keeper: Keeper | None = None,
+    states: States | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return images and cost of one arm for one batch; `keeper` as in `align_batch`.
+    """Return images and cost of one arm for one batch; `states` as in `align_batch`.
 
-    Images without a number (`batches.finished_images`) are left out.
+    Images without a number (`generate.finished_images`) are left out.
     """
     began = time.perf_counter()
     if arm.layers is not None:
@@ -69,9 +72,7 @@ def make(
     if arm.settings is None:
         made = best_of(run, backbone, features, arm.n_draws)
     else:
-        result = reconstruction.align_batch(
-            run, backbone, features, arm.settings, keeper=keeper
-        )
+        result = align_batch(run, backbone, features, arm.settings, states=states)
         made = _arrays_of(result)
     n, x = len(features.nsd_id), made.pop("images")
     seconds = np.full(n, (time.perf_counter() - began) / n)
@@ -97,10 +98,8 @@ def best_of(
 
     The draws go on in each image's own stream: more of them change no earlier one.
     """
-    schedule = make_schedule(
-        backbone, reconstruction.diffusion_settings(run.profile.stage1)
-    )
-    generators = reconstruction.noise_generators(run, features.nsd_id.tolist())
+    schedule = make_schedule(backbone, run.profile.stage1)
+    generators = noise_generators(run, features.nsd_id.tolist())
     best: Tensor | None = None
     lowest = torch.full((len(features.nsd_id),), torch.inf)
     for _ in range(n_draws):
@@ -138,17 +137,21 @@ def images_of(
     """Return what an arm made, batch by batch, from an earlier run's file if whole."""
     n = n_images_of(run.profile, part)
     layers = run.profile.features.clip_layers
-    features = reconstruction.read_decoded(
+    features = read_decoded(
         decoder_path(run, part), backbone, layers, n=n, source=arm.source
     )
-    words = [repr(arm), repr(reconstruction.diffusion_settings(run.profile.stage1))]
+    words = f"{arm!r} {run.profile.stage1!r}"
     parts = []
     for rows in run.batches(len(features.nsd_id)):
         own = features.rows(rows)
-        ids = tuple(own.nsd_id.tolist())
-        recipe = Recipe(ids, " ".join(words), own.tensors, make)
-        given = {"run": run, "backbone": backbone, "features": own, "arm": arm}
-        parts.append(made_once(run, recipe, **given, keeper=recipe.keeper(run)))
+        checkpoint = checkpoint_of(
+            run, own.nsd_id.tolist(), make, settings=words, tensors=own.tensors
+        )
+        parts.append(
+            checkpoint.made_once(
+                partial(make, run, backbone, own, arm, states=checkpoint)
+            )
+        )
     made = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
     lost = sorted({*features.nsd_id.tolist()} - {*made["nsd_id"].tolist()})
     if lost:

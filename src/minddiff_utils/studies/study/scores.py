@@ -19,9 +19,10 @@ from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.metrics import score_condition
 from minddiff_utils.evaluation.subject_scores import embed_with
 from minddiff_utils.evaluation.summaries import non_inferiority
-from minddiff_utils.generation import reconstruction
-from minddiff_utils.generation.critic import (
-    Critic,
+from minddiff_utils.generation.checkpoints import subject_of
+from minddiff_utils.generation.decoded_features import read_decoded
+from minddiff_utils.generation.structural_loss import (
+    Loss,
     StructuralTarget,
     layer_weights,
     structural_loss,
@@ -73,7 +74,7 @@ def _structure(
     x = to_torch(images).to(backbone.device, backbone.dtype)
     with torch.no_grad():
         seen = backbone.clip_layers(x, decoded.layers)
-        losses: dict[str, tuple[StructuralTarget, Critic]] = {
+        losses: dict[str, tuple[StructuralTarget, Loss]] = {
             "structural_loss": (decoded, "balanced"),
             "paper_loss": (decoded, "paper"),
         }
@@ -81,11 +82,11 @@ def _structure(
         if other is not None:
             losses["heldout_loss"] = (other, "balanced")
         return {
-            name: structural_loss(seen, target, layer_weights(target, critic))
+            name: structural_loss(seen, target, layer_weights(target, loss))
             .double()
             .cpu()
             .numpy()
-            for name, (target, critic) in losses.items()
+            for name, (target, loss) in losses.items()
         }
 
 
@@ -100,10 +101,10 @@ def score_arms(
     n, layers = n_images_of(run.profile, part), run.profile.features.clip_layers
     path = decoder_path(run, part)
     decoded, true = (
-        reconstruction.read_decoded(path, backbone, layers, n=n, source=source).target
+        read_decoded(path, backbone, layers, n=n, source=source).target
         for source in ("decoded", "true")
     )
-    subject = reconstruction.subject_of(run)
+    subject = subject_of(run)
     stimuli = run.tree.derived(subject) / "stimuli.h5"
     seen = store.read_rows(stimuli, "images")
     nsd_id = store.read_arrays(stimuli, ["nsd_id"])["nsd_id"]
@@ -194,7 +195,7 @@ def confirm(
     margins: Mapping[str, float],
     *,
     resampling: Resampling,
-    rivals: Sequence[str] = ("fast", "guided", "combined"),
+    rivals: Sequence[str] = ("fast", "guided"),
     references: Iterable[str] = ("paper", "paper_tuned", "released", "none"),
 ) -> pd.DataFrame:
     """Return whether the rivals are no worse than each reference, endpoint by endpoint.

@@ -1,74 +1,136 @@
 """Stage 2: gradient steps on z and c until the image shows the decoded structure.
 
-Latent → generator → encoder → critic: the latent (z, c, noise) becomes an image through
+Latent → generator → encoder → loss: the latent (z, c, noise) becomes an image through
 the sampler of stage 1 and the autoencoder, the image becomes CLIP features, and the
-critic (`critic`) compares them with the features decoded from the brain; the gradient
+structural loss compares them with the features decoded from the brain; the gradient
 goes all the way back. Images share a batch, never a number: each has its own loss, its
-own noise, its own stop and its own best iterate. It reads no files. Place in the flow:
-layer 8, after stage 1. The other engine, which steers the sampling itself, is
-`guidance`.
+own noise, its own stop and its own best iterate. It reads no files. The other engine,
+which steers the sampling itself, is `guided_sampling`; the settings are in `presets`.
 
-Three presets. `paper` is Algorithm 1: plain gradient steps on z and c through the
-complete sampler. `released` is what the published code does: Adam on z alone, decaying,
-with fresh noise in every iteration and layer weights. `fast` is ours: the loop of
-Algorithm 1 through a short surrogate of the sampler, Adam, an anchor on c, a stop, and
-the final image always by the complete sampler.
-
-`settings` says how, `engine` is the graph from latent to loss, `progress` what a run
-remembers; the loop is here.
-
-Notation: z, c, ε as in `diffusion`; η = step size.
+Notation: z, c, ε as in `sampler`; η = step size.
 """
 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.places import read_environment
-from minddiff_utils.generation.alignment.engine import anchor, make_engine, surrogate
-from minddiff_utils.generation.alignment.progress import Progress
-from minddiff_utils.generation.alignment.settings import (
-    AlignmentResult,
-    AlignmentSettings,
-    Keeper,
+from minddiff_utils.generation.alignment_state import (
     Latent,
-    preset,
+    Progress,
+    State,
+    anchor,
+    make_objective,
+    surrogate,
 )
-from minddiff_utils.generation.critic import StructuralTarget, discrepancy
-from minddiff_utils.generation.diffusion import DiffusionSettings, draw_noise
+from minddiff_utils.generation.presets import AlignmentSettings
+from minddiff_utils.generation.sampler import draw_noise
+from minddiff_utils.generation.structural_loss import StructuralTarget, discrepancy
 from minddiff_utils.models import Backbone
 
 __all__ = [
     "AlignmentResult",
-    "AlignmentSettings",
-    "Keeper",
     "Latent",
+    "StateStore",
     "align",
     "joined",
-    "preset",
     "surrogate",
 ]
 
 LOG = logging.getLogger(__name__)
+#: Iterations between two states that are kept; a state of the demo takes 10 ms.
+KEEP_EVERY = 25
+
+
+class StateStore(Protocol):
+    """Where the state of a run is kept, so that it can go on where it was cut off."""
+
+    def read(self) -> State | None:
+        """Return the last state written, None where there is none."""
+
+    def write(self, state: State) -> None:
+        """Keep a state, arrays by name, in the place of the one before."""
+
+
+@dataclass(frozen=True)
+class AlignmentResult:
+    """What stage 2 found, for n images.
+
+    Attributes
+    ----------
+    images : Tensor
+        Chosen images (n, 3, S, S) in [-1, 1], by the complete sampler.
+    losses : ndarray
+        Structural loss that the optimiser saw, (n, n_iter + 1); through the surrogate
+        sampler where there is one; NaN after an image's last step.
+    candidates : tuple of int
+        Iterations whose images the complete sampler made; 0 is stage 1. An image that
+        has stopped shows its last iterate at the later ones.
+    candidate_losses : ndarray
+        Structural loss of those images, clipped to [-1, 1], (n, number of candidates).
+    best_iteration : ndarray
+        The chosen candidate of each image: that of the lowest loss, the earlier one on
+        a tie; one without a number (the steps diverged) is never chosen over one with.
+    stopped : ndarray
+        Steps that each image took, (n,); below n_iter where it stopped by itself.
+    diverged : ndarray
+        Whether its loss lost its number, which ended its steps, bool (n,).
+    trajectory : Tensor
+        Images along the way, as the optimiser saw them, (n, n_trajectory, 3, S, S).
+    trajectory_iterations : tuple of int
+        Their iterations.
+    z, c : Tensor
+        Latents and text of the chosen iterate.
+    seconds : ndarray
+        Wall time at the end of each iteration, for the whole batch, (n_iter + 1,).
+    n_unet_evaluations : ndarray
+        U-Net forward passes of each image, optimisation and candidates together, (n,).
+    n_unet_gradients : ndarray
+        U-Net backward passes of each image, (n,).
+    """
+
+    images: Tensor
+    losses: npt.NDArray[np.float32]
+    candidates: tuple[int, ...]
+    candidate_losses: npt.NDArray[np.float32]
+    best_iteration: npt.NDArray[np.int64]
+    stopped: npt.NDArray[np.int64]
+    diverged: npt.NDArray[np.bool_]
+    trajectory: Tensor
+    trajectory_iterations: tuple[int, ...]
+    z: Tensor
+    c: Tensor
+    seconds: npt.NDArray[np.float64]
+    n_unet_evaluations: npt.NDArray[np.int64]
+    n_unet_gradients: npt.NDArray[np.int64]
+
+
+#: Arrays of `AlignmentResult` with a row per image.
+PER_IMAGE = (
+    *("losses", "candidate_losses", "best_iteration", "stopped", "diverged"),
+    *("n_unet_evaluations", "n_unet_gradients"),
+)
 
 
 def align(
     backbone: Backbone,
     latent: Latent,
     target: StructuralTarget,
-    diffusion: DiffusionSettings,
+    diffusion: Stage1Config,
     settings: AlignmentSettings,
     *,
     generators: Sequence[torch.Generator] = (),
-    keeper: Keeper | None = None,
+    state: StateStore | None = None,
 ) -> AlignmentResult:
     """Align n images with their decoded structure.
 
@@ -81,15 +143,15 @@ def align(
         What stage 1 started from; zero iterations give stage 1's images to the byte.
     target : StructuralTarget
         Decoded CLIP features.
-    diffusion : DiffusionSettings
+    diffusion : Stage1Config
         Stage 1's complete sampler.
     settings : AlignmentSettings
         From `preset`.
     generators : sequence of torch.Generator
         One per image, after its first noise was drawn; only for fresh noise.
-    keeper : Keeper, optional
-        Keeps the state every so often, and gives back the one to go on from. The rest
-        of the run is the same, to the byte.
+    state : StateStore, optional
+        Keeps the state every `KEEP_EVERY` iterations, and gives back the one to go on
+        from. The rest of the run is the same, to the byte.
 
     Raises
     ------
@@ -107,7 +169,7 @@ def align(
     the lowest structural loss of the complete sampler's image among iteration 0 and
     `n_candidates` evenly spaced iterations.
     """
-    engine = make_engine(backbone, target, diffusion, settings)
+    objective = make_objective(backbone, target, diffusion, settings)
     if target.n_images != len(latent.z):
         raise DataError(
             f"There are {len(latent.z)} latents but targets of {target.n_images}"
@@ -120,11 +182,11 @@ def align(
         )
     names = latent.names or range(len(latent.z))
     check_shape((len(names),), (len(latent.z),), "names")
-    progress = Progress(engine, latent)
-    state = keeper.load() if keeper is not None else None
-    if state is not None:
-        progress.restore(state, generators)
-    _optimise(progress, generators, names, keeper)
+    progress = Progress(objective, latent)
+    kept = state.read() if state is not None else None
+    if kept is not None:
+        progress.restore(kept, generators)
+    _optimise(progress, generators, names, state)
     return _result(progress)
 
 
@@ -132,32 +194,26 @@ def joined(parts: Sequence[AlignmentResult]) -> AlignmentResult:
     """Return the results of several calls under the same settings as one."""
     if len(parts) == 1:
         return parts[0]
-    tensors = ("images", "trajectory", "z", "c")
-    arrays = (
-        *("losses", "candidate_losses", "best_iteration", "stopped", "diverged"),
-        *("n_unet_evaluations", "n_unet_gradients"),
-    )
-    found: dict[str, Any] = {
-        name: torch.cat([getattr(part, name) for part in parts]) for name in tensors
-    }
-    found |= {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays
-    }
-    seconds = np.sum([part.seconds for part in parts], axis=0)
-    return replace(parts[0], seconds=seconds, **found)
+    fields: dict[str, Any] = {}
+    for name in ("images", "trajectory", "z", "c"):
+        fields[name] = torch.cat([getattr(part, name) for part in parts])
+    for name in PER_IMAGE:
+        fields[name] = np.concatenate([getattr(part, name) for part in parts])
+    fields["seconds"] = np.sum([part.seconds for part in parts], axis=0)
+    return replace(parts[0], **fields)
 
 
 def _optimise(
     run: Progress,
     generators: Sequence[torch.Generator],
     names: Sequence[object],
-    keeper: Keeper | None,
+    state: StateStore | None,
 ) -> None:
     """Take all steps that are left."""
-    settings, began = run.engine.settings, time.perf_counter()
+    settings, began = run.objective.settings, time.perf_counter()
     level = None
     if settings.stop_level > 0:
-        level = settings.stop_level * discrepancy(run.engine.target, settings.critic)
+        level = settings.stop_level * discrepancy(run.objective.target, settings.loss)
     spent = float(run.seconds[run.iteration - 1]) if run.iteration else 0.0
     label = f"stage 2, images {names[0]} to {names[-1]}"
     steps = range(run.iteration, settings.n_iter + 1)
@@ -166,8 +222,8 @@ def _optimise(
     bar = tqdm(steps, desc=label, leave=False, mininterval=2.0, disable=is_kept)
     for iteration in bar:
         run.iteration = iteration
-        if keeper is not None and iteration % keeper.every == 0 and iteration:
-            keeper.save(run.state(generators))
+        if state is not None and iteration % KEEP_EVERY == 0 and iteration:
+            state.write(run.state(generators))
         # 1. candidates come from the complete sampler, under the noise of stage 1
         if iteration in run.candidates[1:]:
             run.consider()
@@ -185,19 +241,22 @@ def _iterate(
     level: Tensor | None,
 ) -> None:
     """Look at the present iterates and take a step from them."""
-    settings, last = run.engine.settings, run.iteration == run.engine.settings.n_iter
+    settings, last = (
+        run.objective.settings,
+        run.iteration == run.objective.settings.n_iter,
+    )
     noise = run.start.noise
     if settings.noise == "fresh" and run.iteration > 0:
-        noise = draw_noise(run.engine.backbone, generators)
+        noise = draw_noise(run.objective.backbone, generators)
     rows = run.rows
     if not len(rows):
         return
-    # 2. latent → generator → encoder → critic
+    # 2. latent → generator → encoder → loss
     with torch.set_grad_enabled(not last):
         part = run.latent(rows)
         now = Latent(part.z, part.c, noise[rows])
-        images = run.engine.imagine(now)
-        loss = run.engine.loss_of(images, rows)
+        images = run.objective.imagine(now)
+        loss = run.objective.loss_of(images, rows)
         objective = loss + settings.anchor_c * anchor(now.c, run.start.c[rows])
     run.see(rows, images, loss)
     for row in rows[~run.active[rows]].tolist():
@@ -217,9 +276,9 @@ def _iterate(
 
 
 def _result(run: Progress) -> AlignmentResult:
-    full, short = run.engine.full, run.engine.short
+    full, short = run.objective.full, run.objective.short
     looking = run.looks * short.n_unet_evaluations
-    gradients = run.steps * short.n_unet_gradients
+    gradients = run.steps * short.n_unet_evaluations
     evaluations = looking + run.finishes * full.n_unet_evaluations
     return AlignmentResult(
         images=run.best.images,

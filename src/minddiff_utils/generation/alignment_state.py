@@ -1,25 +1,145 @@
-"""What a run of stage 2 remembers: variables, losses, best iterates, who has stopped.
+"""What the loop of stage 2 goes through, and what it remembers.
 
-Place in the flow: above `engine`, below the loop.
+The graph from latent to loss; the variables, losses and best iterates of a run, and who
+has stopped. All of it can be put away as arrays and taken up again.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.errors import (
-    ModelError,
+from minddiff_utils.core.config import Stage1Config
+from minddiff_utils.core.errors import ConfigError, ModelError
+from minddiff_utils.generation.presets import AlignmentSettings
+from minddiff_utils.generation.sampler import (
+    Schedule,
+    img2img,
+    make_schedule,
+    sample,
+    thin,
 )
-from minddiff_utils.generation.alignment.engine import Engine
-from minddiff_utils.generation.alignment.settings import (
-    AlignmentSettings,
-    Latent,
-    State,
+from minddiff_utils.generation.structural_loss import (
+    StructuralTarget,
+    layer_weights,
+    structural_loss,
 )
+from minddiff_utils.models import Backbone
 
-__all__ = ["Best", "Progress", "Variables"]
+__all__ = [
+    "Latent",
+    "Objective",
+    "Progress",
+    "State",
+    "anchor",
+    "make_objective",
+    "surrogate",
+]
+
+State = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What the generator starts from, for n images.
+
+    Attributes
+    ----------
+    z : Tensor
+        Standardised latents (n, C, h, w).
+    c : Tensor
+        Text sequences (n, n_tokens, d).
+    noise : Tensor
+        ε, (n, C, h, w).
+    names : sequence
+        What to call the images in messages and in the progress bar; default: rows.
+    """
+
+    z: Tensor
+    c: Tensor
+    noise: Tensor
+    names: Sequence[object] = ()
+
+
+def anchor(c: Tensor, c_start: Tensor) -> Tensor:
+    """Return c's mean squared displacement relative to its mean square, (n,).
+
+    One scale per image: a scale per token would be zero at constant tokens.
+    """
+    size = (c_start**2).mean((1, 2)).clamp_min(1e-12)
+    return ((c - c_start) ** 2).mean((1, 2)) / size
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Latent → generator → encoder → loss, as one graph."""
+
+    backbone: Backbone
+    full: Schedule
+    short: Schedule
+    target: StructuralTarget
+    weights: Mapping[int, Tensor]
+    settings: AlignmentSettings
+
+    def loss_of(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return the loss of the images of some rows of the batch."""
+        features = self.backbone.clip_layers(images, self.target.layers)
+        target = self.target.rows(rows)
+        weights = {layer: w[rows] for layer, w in self.weights.items()}
+        return structural_loss(features, target, weights)
+
+    def imagine(self, latent: Latent) -> Tensor:
+        """Return images that carry the gradient, by the optimiser's sampler."""
+        memory = self.settings.memory
+        parts = (latent.z, latent.c, latent.noise)
+        latents = img2img(self.backbone, *parts, self.short, memory=memory)
+        return self.backbone.decode_latents(latents)
+
+    def finish(self, latent: Latent, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the complete sampler's images and their losses, no gradient."""
+        images = sample(self.backbone, latent.z, latent.c, latent.noise, self.full)
+        with torch.no_grad():
+            return images, self.loss_of(images, rows)
+
+
+def surrogate(full: Schedule, settings: AlignmentSettings) -> Schedule:
+    """Return the sampler that is optimised through, of the complete one `full`."""
+    n_steps, scale = settings.n_steps, settings.guidance_scale
+    return thin(
+        full,
+        len(full.timesteps) if n_steps is None else n_steps,
+        full.guidance[0] if scale is None else scale,
+        solver=settings.solver,
+        guided_share=settings.guided_share,
+    )
+
+
+def make_objective(
+    backbone: Backbone,
+    target: StructuralTarget,
+    diffusion: Stage1Config,
+    settings: AlignmentSettings,
+) -> Objective:
+    """Return the graph of one call of `align`.
+
+    Raises
+    ------
+    ConfigError
+        c is to move, but the sampler does not read it.
+    """
+    full = make_schedule(backbone, diffusion)
+    short = surrogate(full, settings)
+    if settings.lr_c > 0 and not short.reads_text:
+        raise ConfigError(
+            "With a guidance_scale of 0 the U-Net does not read c, so c cannot be"
+            " optimised: raise the guidance or set lr_c to 0."
+        )
+    weights = layer_weights(target, settings.loss)
+    return Objective(backbone, full, short, target, weights, settings)
 
 
 def _spread(n_iter: int, n: int) -> tuple[int, ...]:
@@ -40,17 +160,7 @@ class Best:
         self, iteration: int, images: Tensor, loss: Tensor, latent: Latent
     ) -> None:
         """Take what is better than before."""
-        self._take(loss < self.loss, iteration, images, loss, latent)  # never NaN
-
-    def replace(
-        self, iteration: int, images: Tensor, loss: Tensor, latent: Latent
-    ) -> None:
-        """Take whatever has a number."""
-        self._take(loss.isfinite(), iteration, images, loss, latent)
-
-    def _take(
-        self, rows: Tensor, iteration: int, images: Tensor, loss: Tensor, latent: Latent
-    ) -> None:
+        rows = loss < self.loss  # never NaN
         self.images[rows] = images[rows]
         self.loss[rows] = loss[rows]
         self.z[rows] = latent.z.detach()[rows]
@@ -142,9 +252,9 @@ class Progress:
         *("moved", "diverged", "stopped", "finishes", "looks", "steps"),
     )
 
-    def __init__(self, engine: Engine, start: Latent) -> None:
-        settings, n, device = engine.settings, len(start.z), start.z.device
-        self.engine, self.start = engine, start
+    def __init__(self, objective: Objective, start: Latent) -> None:
+        settings, n, device = objective.settings, len(start.z), start.z.device
+        self.objective, self.start = objective, start
         self.variables = Variables(start, settings)
         self.candidates = _spread(settings.n_iter, settings.n_candidates + 1)
         self.shown = _spread(settings.n_iter, settings.n_trajectory)
@@ -158,7 +268,7 @@ class Progress:
         self.finishes = torch.ones(n, dtype=torch.int64)
         self.looks, self.steps = torch.zeros(2, n, dtype=torch.int64).unbind()
         self.seconds = torch.zeros(settings.n_iter + 1, dtype=torch.float64)
-        images, loss = engine.finish(start, torch.arange(n, device=device))
+        images, loss = objective.finish(start, torch.arange(n, device=device))
         self.best = Best(images, loss, start)
         self.candidate_losses[:, 0] = loss
         self.last = images.clone()  # of each image, by the optimiser's sampler
@@ -180,14 +290,12 @@ class Progress:
         self.candidate_losses[:, column] = self.candidate_losses[:, column - 1]
         rows = self.moved.nonzero()[:, 0]
         if len(rows):
-            found, loss = self.engine.finish(self.latent(rows), rows)
+            found, loss = self.objective.finish(self.latent(rows), rows)
             images = self.best.images.clone()
             losses = torch.full_like(self.best.loss, torch.nan)
             images[rows], losses[rows] = found, loss
             now = Latent(self.variables.z, self.variables.c, self.start.noise)
-            last = self.engine.settings.choose == "last"
-            take = self.best.replace if last else self.best.consider
-            take(self.iteration, images, losses, now)
+            self.best.consider(self.iteration, images, losses, now)
             self.moved[rows] = False
             rows = rows.cpu()
             self.candidate_losses[rows, column] = loss.float().cpu()

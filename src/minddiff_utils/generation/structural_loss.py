@@ -1,15 +1,15 @@
-"""The critic of stage 2: how far an image's CLIP features are from the decoded ones.
+"""The structural loss: how far an image's CLIP features are from the decoded ones.
 
 The paper's sum of squared errors, the released code's weighted and masked form, and a
 balanced one; and the level that even the true image would reach. It knows no sampler
-and no optimiser. Place in the flow: layer 7, used by both engines of stage 2.
+and no optimiser.
 
 Notation: Z = decoded CLIP features, m = mask of selected features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from torch import Tensor
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
 
 __all__ = [
-    "CRITICS",
-    "Critic",
+    "Loss",
     "StructuralTarget",
     "discrepancy",
     "layer_weights",
@@ -28,8 +27,8 @@ __all__ = [
 #: Weights of blocks 1 to 6 in the released code (`Reconstruction.py`, MSE_CLIP_mask).
 RELEASED_LAYER_WEIGHTS = (1.5, 1.2, 1.0, 1.0, 1.0, 1.0)
 
-Critic = Literal["paper", "released", "balanced"]
-CRITICS: tuple[Critic, ...] = get_args(Critic)
+#: How the blocks of CLIP are weighed, see `layer_weights`.
+Loss = Literal["paper", "released", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,25 @@ class StructuralTarget:
         """Return the number of images."""
         return len(self.features[self.layers[0]])
 
-    def rows(self, rows: Tensor) -> "StructuralTarget":
+    def rows(self, rows: Tensor | list[int]) -> "StructuralTarget":
         """Return the target of some of the images."""
         features = {layer: values[rows] for layer, values in self.features.items()}
         return replace(self, features=features)
+
+    @property
+    def _parts(self) -> tuple[Mapping[int, Tensor], ...]:
+        return (self.features, self.selected, self.scale, self.residual)
+
+    def of_layers(self, layers: Sequence[int]) -> "StructuralTarget":
+        """Return the target of some of the layers."""
+        parts = ({k: part[k] for k in layers if k in part} for part in self._parts)
+        return StructuralTarget(*parts)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all that a loss can depend on."""
+        layers = self.layers
+        return tuple(part[k] for part in self._parts for k in layers if k in part)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -110,7 +124,7 @@ class StructuralTarget:
         return tuple(sorted(self.features))
 
 
-def layer_weights(target: StructuralTarget, critic: Critic) -> dict[int, Tensor]:
+def layer_weights(target: StructuralTarget, kind: Loss) -> dict[int, Tensor]:
     """Return each layer's weight per image, (n,), on the sum of squared errors.
 
     paper : 1.
@@ -136,9 +150,9 @@ def layer_weights(target: StructuralTarget, critic: Critic) -> dict[int, Tensor]
     inverse_sum = torch.stack([1 / norm for norm in norms.values()]).sum(0)
     for order, layer in enumerate(target.layers):
         features, mask = target.features[layer], target.selected[layer]
-        if critic == "paper":
+        if kind == "paper":
             weights[layer] = features.new_ones(n)
-        elif critic == "released":
+        elif kind == "released":
             extra = (*RELEASED_LAYER_WEIGHTS, *[1.0] * order)[order]
             weights[layer] = extra / norms[layer] / inverse_sum / features.shape[1]
         else:
@@ -185,10 +199,10 @@ def structural_loss(
     return total
 
 
-def discrepancy(target: StructuralTarget, critic: Critic) -> Tensor:
+def discrepancy(target: StructuralTarget, kind: Loss) -> Tensor:
     """Return the loss that the seen image itself is expected to have, per image, (n,).
 
-    The decoder's out-of-fold errors on training images, weighted as the critic weighs
+    The decoder's out-of-fold errors on training images, weighted as the loss weighs
     them: below it, an image fits what the decoder got wrong.
 
     Raises
@@ -205,7 +219,7 @@ def discrepancy(target: StructuralTarget, critic: Critic) -> Tensor:
             "decoded.h5 does not hold the decoder's out-of-fold errors, which the stop"
             " at the discrepancy level needs: run notebook 02 again."
         )
-    weights = layer_weights(target, critic)
+    weights = layer_weights(target, kind)
     total = torch.zeros_like(weights[target.layers[0]])
     for layer in target.layers:
         errors = target.residual[layer][target.selected[layer]].to(total)

@@ -4,8 +4,7 @@ The sampler's gradient reaches z and c, its noise is an argument, and the level 
 noising and the first denoising step may differ, as they do in MindDiffuser's released
 code (index 37, 35 steps). DDIM without added noise, the paper's, is written out; other
 solvers are diffusers' own, by name. Where the settings agree the sampler equals
-diffusers' image-to-image pipeline. It knows nothing of brains or losses. Place in the
-flow: layer 7, between decoding and alignment.
+diffusers' image-to-image pipeline. It knows nothing of brains or losses.
 
 Notation: z = decoded latent, c = decoded text, x_t = noised latent, ε = noise, ᾱ_t =
 cumulative product of the noise schedule, w = guidance scale.
@@ -14,12 +13,13 @@ cumulative product of the noise schedule, w = guidance scale.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
+from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import (
     ConfigError,
     ModelError,
@@ -30,74 +30,24 @@ from minddiff_utils.models import Backbone
 
 __all__ = [
     "SOLVERS",
-    "DiffusionSettings",
     "Memory",
     "Schedule",
     "Solver",
+    "Steering",
     "clean_and_noise",
     "draw_noise",
     "img2img",
     "make_schedule",
-    "predict_at",
-    "renoise",
     "sample",
     "thin",
 ]
 
 #: How intermediate values are kept for the gradient: all of them, or x_t only.
 Memory = Literal["store", "checkpoint"]
-#: DDIM (Song et al. 2021), and DPM-Solver++ (Lu et al. 2022): multistep of order 2 and
-#: 3, singlestep of order 2. All take one guided prediction per step.
-Solver = Literal["ddim", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s"]
+#: DDIM (Song et al. 2021), and DPM-Solver++ of order 2 (Lu et al. 2022), multistep and
+#: singlestep. All take one guided prediction per step.
+Solver = Literal["ddim", "dpmpp_2m", "dpmpp_2s"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
-
-
-@dataclass(frozen=True)
-class DiffusionSettings:
-    """The numbers of stage 1.
-
-    Attributes
-    ----------
-    n_steps : int
-        Length of the DDIM grid.
-    encode_index : int
-        Grid index (0 is the cleanest) of the level to which z is noised.
-    decode_steps : int
-        Denoising steps taken, from grid index `decode_steps - 1` down. The two agree
-        when `encode_index == decode_steps - 1`; 37 and 35 of the released code do not
-        (the U-Net is told a lower noise level than there is).
-    guidance_scale : float
-        w of classifier-free guidance; 1 means none, and half the cost.
-
-    References
-    ----------
-    MindDiffuser Algorithm 1; `Reconstruction.py` of the released code (c9773ac): 50,
-    37, 35 and 5.0.
-    """
-
-    n_steps: int
-    encode_index: int
-    decode_steps: int
-    guidance_scale: float
-
-    def __post_init__(self) -> None:
-        if self.n_steps < 1:
-            raise ConfigError(f"n_steps is {self.n_steps}, but must be at least 1.")
-        if not 0 <= self.encode_index < self.n_steps:
-            raise ConfigError(
-                f"encode_index is {self.encode_index}, but a grid of {self.n_steps}"
-                f" steps has indices 0 to {self.n_steps - 1}: choose one of them."
-            )
-        if not 1 <= self.decode_steps <= self.n_steps:
-            raise ConfigError(
-                f"decode_steps is {self.decode_steps}, but must be 1 to n_steps ="
-                f" {self.n_steps}."
-            )
-        if not self.guidance_scale >= 0:  # NaN fails too
-            raise ConfigError(
-                f"guidance_scale is {self.guidance_scale}, but must be 0 or above: 1"
-                " means no guidance."
-            )
 
 
 @dataclass(frozen=True)
@@ -130,13 +80,11 @@ class Schedule:
 
     @property
     def n_unet_evaluations(self) -> int:
-        """Return the U-Net forward passes per image; a guided step takes two."""
-        return sum(map(_n_branches, self.guidance))
+        """Return the U-Net forward passes per image; a guided step takes two.
 
-    @property
-    def n_unet_gradients(self) -> int:
-        """Return the U-Net backward passes per image when the sample is optimised."""
-        return self.n_unet_evaluations
+        As many backward passes are taken where the sample is optimised.
+        """
+        return sum(1 if w in (0, 1) else 2 for w in self.guidance)
 
     @property
     def reads_text(self) -> bool:
@@ -144,12 +92,12 @@ class Schedule:
         return any(self.guidance)
 
 
-def _n_branches(w: float) -> int:
-    return 1 if w in (0, 1) else 2
-
-
-def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
+def make_schedule(backbone: Backbone, settings: Stage1Config) -> Schedule:
     """Return the levels of `settings` on the backbone's own noise schedule.
+
+    z is noised to grid index `encode_index` (0 is the cleanest) and denoised from index
+    `decode_steps - 1` down. The two agree when `encode_index == decode_steps - 1`; 37
+    and 35 of the released code do not: the U-Net is told a lower level than there is.
 
     Raises
     ------
@@ -157,6 +105,11 @@ def make_schedule(backbone: Backbone, settings: DiffusionSettings) -> Schedule:
         The grid has more steps than the noise schedule has levels.
     ModelError
         The scheduler predicts or clips in a way this sampler does not.
+
+    References
+    ----------
+    MindDiffuser Algorithm 1; `Reconstruction.py` of the released code (c9773ac): 50
+    steps, 37, 35 and guidance 5.0.
     """
     scheduler = _scheduler(backbone, settings.n_steps)
     config: Any = scheduler.config
@@ -265,7 +218,7 @@ def draw_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> Ten
     return noise.to(backbone.device, backbone.dtype)
 
 
-def predict_at(
+def _predict(
     backbone: Backbone,
     schedule: Schedule,
     null: Tensor,
@@ -299,7 +252,7 @@ def clean_and_noise(
     return clean, a**0.5 * out + (1 - a) ** 0.5 * x
 
 
-def renoise(schedule: Schedule, step: int, clean: Tensor, noise: Tensor) -> Tensor:
+def _renoise(schedule: Schedule, step: int, clean: Tensor, noise: Tensor) -> Tensor:
     """Return the clean latent under the noise of the next level (η = 0)."""
     a_next = schedule.abar_next[step]
     following: Tensor = a_next**0.5 * clean + (1 - a_next) ** 0.5 * noise
@@ -325,7 +278,17 @@ def _solver(backbone: Backbone, schedule: Schedule) -> _Advance:
 
 def _ddim_step(schedule: Schedule, out: Tensor, step: int, x: Tensor) -> Tensor:
     """Take one DDIM step with η = 0 (Song et al. 2021, equation 12)."""
-    return renoise(schedule, step, *clean_and_noise(schedule, step, x, out))
+    return _renoise(schedule, step, *clean_and_noise(schedule, step, x, out))
+
+
+class Steering(Protocol):
+    """What changes the clean latent that each step implies."""
+
+    def enter(self, step: int, x: Tensor) -> Tensor:
+        """Return x as the step starts from it, such as a leaf of a graph."""
+
+    def steer(self, step: int, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the clean latent and the noise to go on with."""
 
 
 def img2img(
@@ -336,6 +299,7 @@ def img2img(
     schedule: Schedule,
     *,
     memory: Memory = "store",
+    steering: Steering | None = None,
 ) -> Tensor:
     """Return denoised latents (n, C, h, w); gradients reach z, c and the noise.
 
@@ -350,6 +314,8 @@ def img2img(
     memory : {"store", "checkpoint"}
         Whether the U-Net's values in each step are stored for the gradient, or only its
         inputs, at the price of a second forward pass. The gradients are the same.
+    steering : Steering, optional
+        Changes what each step of DDIM goes on with.
 
     Raises
     ------
@@ -367,15 +333,21 @@ def img2img(
     # 1. noise z to the stage-1 level: x = sqrt(ᾱ) z + sqrt(1 - ᾱ) ε
     a = schedule.encode_abar
     x: Tensor = a**0.5 * z + (1 - a) ** 0.5 * noise
-    predict = partial(predict_at, backbone, schedule, backbone.null_text())
+    predict = partial(_predict, backbone, schedule, backbone.null_text())
     advance = _solver(backbone, schedule)
     # 2. denoise under c; solvers remember, so only the U-Net is computed twice
     for step in range(len(schedule.timesteps)):
-        if memory == "checkpoint" and torch.is_grad_enabled():
+        if steering is not None:
+            x = steering.enter(step, x)
+        keeps_graph = torch.is_grad_enabled() and (x.requires_grad or c.requires_grad)
+        if memory == "checkpoint" and keeps_graph:
             out = torch_checkpoint(predict, x, step, c, use_reentrant=False)
         else:
             out = predict(x, step, c)
-        x = advance(out, step, x)
+        if steering is None:
+            x = advance(out, step, x)
+        else:
+            x = _renoise(schedule, step, *steering.steer(step, x, out))
     return x
 
 

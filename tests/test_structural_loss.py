@@ -1,4 +1,4 @@
-"""The critics of stage 2: their formulas by hand, and what they refuse."""
+"""The structural loss: its three forms by hand, and what they refuse."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.generation.critic import (
+from minddiff_utils.generation.structural_loss import (
     StructuralTarget,
     discrepancy,
     layer_weights,
@@ -50,18 +50,18 @@ def _with_residual() -> StructuralTarget:
     return replace(_hand_target(), residual=_torch(RESIDUAL_HAND))
 
 
-def _hand_loss(critic: Any) -> npt.NDArray[np.float32]:
+def _hand_loss(kind: Any) -> npt.NDArray[np.float32]:
     target = _hand_target()
-    weights = layer_weights(target, critic)
+    weights = layer_weights(target, kind)
     return structural_loss(_torch(SEEN_HAND), target, weights).numpy()
 
 
-def test_paper_critic_is_the_sum_of_squared_errors_of_selected_features() -> None:
+def test_paper_loss_is_the_sum_of_squared_errors_of_selected_features() -> None:
     # image 0: 1² + 0.5² and 2² + 0²; image 1: 0² + 3² and 0.5² + 1²
     np.testing.assert_allclose(_hand_loss("paper"), [5.25, 10.25], rtol=1e-6)
 
 
-def test_released_critic_equals_the_published_formula() -> None:
+def test_released_loss_equals_the_published_formula() -> None:
     expected = []
     for row in range(2):
         norms = np.array(
@@ -77,7 +77,7 @@ def test_released_critic_equals_the_published_formula() -> None:
     np.testing.assert_allclose(_hand_loss("released"), expected, rtol=1e-6)  # float32
 
 
-def test_released_critic_weighs_six_layers_as_published() -> None:
+def test_released_loss_weighs_six_layers_as_published() -> None:
     n = 6
     one = {k: torch.ones(1, 4) for k in range(1, n + 1)}
     mask = {k: torch.ones(4, dtype=torch.bool) for k in one}
@@ -88,13 +88,13 @@ def test_released_critic_weighs_six_layers_as_published() -> None:
     np.testing.assert_allclose(found, [1.5, 1.2, 1, 1, 1, 1], rtol=1e-6)
 
 
-def test_balanced_critic_weighs_by_the_training_variance() -> None:
+def test_balanced_loss_weighs_by_the_training_variance() -> None:
     # layer 1: variance 1 + 4; layer 2: 0.25 + 0.25; two layers
     expected = [(1.25 / 5 + 4 / 0.5) / 2, (9 / 5 + 1.25 / 0.5) / 2]
     np.testing.assert_allclose(_hand_loss("balanced"), expected, rtol=1e-6)
 
 
-def test_guessing_the_mean_costs_about_one_under_the_balanced_critic() -> None:
+def test_guessing_the_mean_costs_about_one_under_the_balanced_loss() -> None:
     rng = torch.Generator().manual_seed(3)
     scale = {k: 0.1 + torch.rand(50, generator=rng) for k in (1, 2)}
     features = {k: torch.randn((4000, 50), generator=rng) * scale[k] for k in (1, 2)}
@@ -106,16 +106,16 @@ def test_guessing_the_mean_costs_about_one_under_the_balanced_critic() -> None:
     assert float(loss.mean()) == pytest.approx(1.0, abs=0.03)
 
 
-@pytest.mark.parametrize("critic", ["paper", "released", "balanced"])
-def test_unselected_features_change_neither_loss_nor_gradient(critic: Any) -> None:
+@pytest.mark.parametrize("kind", ["paper", "released", "balanced"])
+def test_unselected_features_change_neither_loss_nor_gradient(kind: Any) -> None:
     target = _hand_target()
     changed = {k: v.clone() for k, v in target.features.items()}
     seen = {k: v.requires_grad_() for k, v in _torch(SEEN_HAND).items()}
     for k in changed:
         changed[k][:, ~target.selected[k]] = torch.nan
     spoiled = replace(target, features=changed)
-    first = structural_loss(seen, target, layer_weights(target, critic))
-    second = structural_loss(seen, spoiled, layer_weights(spoiled, critic))
+    first = structural_loss(seen, target, layer_weights(target, kind))
+    second = structural_loss(seen, spoiled, layer_weights(spoiled, kind))
     assert torch.equal(first, second)
     second.sum().backward()
     for k, image in seen.items():
@@ -148,14 +148,14 @@ def test_the_balanced_discrepancy_is_the_mean_share_of_unexplained_variance() ->
     np.testing.assert_allclose(found, [(2 / 5 + 1 / 0.5) / 2] * 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("critic", ["paper", "released", "balanced"])
+@pytest.mark.parametrize("kind", ["paper", "released", "balanced"])
 def test_an_image_that_is_off_by_the_decoder_s_errors_has_the_discrepancy_as_its_loss(
-    critic: Any,
+    kind: Any,
 ) -> None:
     target = _with_residual()
     seen = {k: z + target.residual[k].sqrt() for k, z in target.features.items()}
-    loss = structural_loss(seen, target, layer_weights(target, critic))
-    found = discrepancy(target, critic)
+    loss = structural_loss(seen, target, layer_weights(target, kind))
+    found = discrepancy(target, kind)
     torch.testing.assert_close(found, loss, rtol=1e-5, atol=0)  # roots, squared again
 
 
@@ -167,8 +167,8 @@ def test_a_discrepancy_without_residuals_says_what_to_do() -> None:
 # --- some of the images ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("critic", ["paper", "released", "balanced"])
-def test_rows_keep_each_image_s_target_loss_and_level(critic: Any) -> None:
+@pytest.mark.parametrize("kind", ["paper", "released", "balanced"])
+def test_rows_keep_each_image_s_target_loss_and_level(kind: Any) -> None:
     target, order = _with_residual(), torch.tensor([1, 0, 1])
     some = target.rows(order)
     assert (target.n_images, some.n_images) == (2, 3)
@@ -177,11 +177,11 @@ def test_rows_keep_each_image_s_target_loss_and_level(critic: Any) -> None:
         assert torch.equal(some.selected[k], target.selected[k])
         assert torch.equal(some.scale[k], target.scale[k])
     seen = _torch(SEEN_HAND)
-    loss = structural_loss(seen, target, layer_weights(target, critic))
+    loss = structural_loss(seen, target, layer_weights(target, kind))
     seen = {k: v[order] for k, v in seen.items()}
-    found = structural_loss(seen, some, layer_weights(some, critic))
+    found = structural_loss(seen, some, layer_weights(some, kind))
     assert torch.equal(found, loss[order])
-    assert torch.equal(discrepancy(some, critic), discrepancy(target, critic)[order])
+    assert torch.equal(discrepancy(some, kind), discrepancy(target, kind)[order])
 
 
 # --- refusals -------------------------------------------------------------------------

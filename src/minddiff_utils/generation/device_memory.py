@@ -3,22 +3,20 @@
 Both follow from the free memory of the device and from what one image holds for its
 gradient: counted for Stable Diffusion, nothing worth counting for the small models. A
 CPU takes whole batches and stores. Images do not depend on either beyond rounding. Not
-here: what a run costs (`cost`). Place in the flow: part of `reconstruction`, below
-`stage1` and `stage2`.
+here: what a run costs (`cost`).
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Annotated
 
 from pydantic import Field
 
 from minddiff_utils.core.config import ModelConfig
-from minddiff_utils.generation.alignment import AlignmentSettings, surrogate
-from minddiff_utils.generation.diffusion import Memory, Schedule
-from minddiff_utils.generation.guidance import GuidanceSettings
-from minddiff_utils.generation.reconstruction.settings import Stage2Settings
+from minddiff_utils.generation.alignment import surrogate
+from minddiff_utils.generation.presets import EngineSettings, GuidanceSettings
+from minddiff_utils.generation.sampler import Memory, Schedule
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -29,7 +27,6 @@ __all__ = [
     "held_by",
     "image_bytes",
     "room_for",
-    "with_memory",
 ]
 
 LOG = logging.getLogger(__name__)
@@ -93,32 +90,18 @@ def image_bytes(footprint: Footprint, held: int, memory: Memory) -> float:
     return max(held * footprint.unet_gradient, decode)
 
 
-def held_by(settings: Stage2Settings, full: Schedule, memory: Memory) -> int:
+def held_by(settings: EngineSettings, full: Schedule, memory: Memory) -> int:
     """Return the U-Net samples of one image whose values are held at once."""
     branches = full.n_unet_evaluations // len(full.timesteps)
     if isinstance(settings, GuidanceSettings):
         return branches if settings.form == "unet" else 0
-    if isinstance(settings, AlignmentSettings):
-        short = surrogate(full, settings)
-        most = 1 if all(w in (0, 1) for w in short.guidance) else 2
-        gradients = short.n_unet_gradients
-        return gradients if memory == "store" else min(gradients, most)
-    parts = (settings.alignment, settings.guidance)
-    return max(held_by(part, full, memory) for part in parts)
+    short = surrogate(full, settings)
+    gradients = short.n_unet_evaluations
+    most = 1 if all(w in (0, 1) for w in short.guidance) else 2
+    return gradients if memory == "store" else min(gradients, most)
 
 
-def with_memory(settings: Stage2Settings, memory: Memory) -> Stage2Settings:
-    """Return the settings of an engine that keeps values so for the gradient."""
-    if isinstance(settings, AlignmentSettings | GuidanceSettings):
-        return replace(settings, memory=memory)
-    return replace(
-        settings,
-        alignment=replace(settings.alignment, memory=memory),
-        guidance=replace(settings.guidance, memory=memory),
-    )
-
-
-def default_memory(settings: Stage2Settings, models: ModelConfig) -> Memory:
+def default_memory(settings: EngineSettings, models: ModelConfig) -> Memory:
     """Return the memory mode that fits where one image fits: what a plan counts with.
 
     `guided` has one U-Net call per gradient, so that a checkpoint would save nothing.
@@ -136,7 +119,7 @@ class Room:
     Attributes
     ----------
     memory : {"store", "checkpoint"}
-        As in `diffusion.img2img`.
+        As in `sampler.img2img`.
     n_images : int
         At once.
     """
@@ -147,7 +130,7 @@ class Room:
 
 def room_for(
     backbone: Backbone,
-    settings: Stage2Settings,
+    settings: EngineSettings,
     full: Schedule,
     models: ModelConfig,
     most: int,

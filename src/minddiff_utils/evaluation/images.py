@@ -1,0 +1,265 @@
+"""The images of a subject that evaluation reads: true ones, and every condition's.
+
+All are files: what was seen is in `stimuli.h5`, the images of each condition in the
+folder that notebook 03 or 04 wrote. Not here: what each condition is
+(`core.conditions`), scores.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core import store
+from minddiff_utils.core.conditions import by_name, conditions_of
+from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core.rows import Rows
+from minddiff_utils.core.run import Run
+from minddiff_utils.evaluation.metrics import ConditionImages
+
+__all__ = [
+    "Stimuli",
+    "condition_images",
+    "gallery",
+    "read_condition",
+    "read_stimuli",
+    "rows_of",
+    "subject_galleries",
+    "test_ids",
+    "unfinished",
+    "wanted_ids",
+]
+
+Images = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.int64]
+
+
+# --- what was seen --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """The true images of one subject, unread.
+
+    Attributes
+    ----------
+    truth : ConditionImages
+        The images to reconstruct.
+    test : Rows of uint8 (n_test, S, S, 3)
+        All test images, the reference of set-wise distances.
+    """
+
+    truth: ConditionImages
+    test: Rows
+
+
+def read_stimuli(run: Run, subject: int) -> Stimuli:
+    """Return the true images of one subject.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or two of them do not belong together.
+    """
+    folder = run.tree.derived(subject)
+    nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
+    images = store.read_rows(folder / "stimuli.h5", "images")
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    if not len(split) == len(images) == len(nsd_id):
+        raise _strangers(folder)
+    wanted = wanted_ids(run, subject)
+    truth = images.of(rows_of(folder, wanted, nsd_id))
+    return Stimuli(ConditionImages("truth", wanted, truth), images.of(split == "test"))
+
+
+def rows_of(folder: Path, wanted: Ids, nsd_id: Ids) -> list[int]:
+    """Return the rows of the images `wanted` among `nsd_id`.
+
+    Raises
+    ------
+    StoreError
+        One of them is not there; the sentence names `folder`, which both are from.
+    """
+    row = {int(i): k for k, i in enumerate(nsd_id)}
+    try:
+        return [row[int(i)] for i in wanted]
+    except KeyError as error:
+        raise _strangers(folder) from error
+
+
+def _strangers(folder: Path) -> StoreError:
+    return StoreError(
+        f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together; run"
+        " notebooks 01 and 02 of this subject again."
+    )
+
+
+def test_ids(run: Run, subject: int) -> Ids:
+    """Return the images of the subject's test set, as rows of `Stimuli.test`."""
+    folder = run.tree.derived(subject)
+    nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    return np.asarray(nsd_id[split == "test"], np.int64)
+
+
+def wanted_ids(run: Run, subject: int) -> Ids:
+    """Return the images to reconstruct, (n,), in order."""
+    path = run.tree.derived(subject) / "decoded.h5"
+    found = store.read_arrays(path, ["nsd_id"])["nsd_id"]
+    return found[: run.profile.data.n_reconstruct]
+
+
+# --- what was made --------------------------------------------------------------------
+
+
+def read_condition(
+    folder: Path, method: str, nsd_id: Sequence[int] | Ids
+) -> ConditionImages | None:
+    """Return the images of a condition, or None where it has none.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds one `<nsd_id>.png` per image.
+    method : str
+        Name of the row.
+    nsd_id : int (n,)
+        The images wanted, in this order.
+
+    Raises
+    ------
+    StoreError
+        Some images are missing of a condition that is made for all of them, and its
+        table does not call them unfinished; or the images differ in size.
+    """
+    wanted = [int(i) for i in nsd_id]
+    found = [i for i in wanted if (folder / f"{i}.png").is_file()]
+    condition = by_name().get(method)  # None: a step of the ablation
+    partial = condition is None or condition.n_images != "all"
+    known = len(found) == len(wanted) or partial
+    if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
+        raise StoreError(
+            f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
+            "and 04 for all shards of this subject first."
+        )
+    if not found:
+        return None
+    shape = store.read_png(folder / f"{found[0]}.png").shape
+    images = np.empty((len(found), *shape), np.uint8)  # never held twice
+    for row, number in enumerate(found):
+        image = store.read_png(folder / f"{number}.png")
+        if image.shape != shape:
+            raise StoreError(
+                f"{folder} holds images of different sizes: move it away and run"
+                " notebooks 03 and 04 again."
+            )
+        images[row] = image
+    return ConditionImages(method, np.array(found, dtype=np.int64), images)
+
+
+def unfinished(folder: Path) -> dict[int, list[str]]:
+    """Return the images that half precision could not make, with their methods.
+
+    Parameters
+    ----------
+    folder : Path
+        A subject's, with what notebooks 03 and 04 have written so far.
+    """
+    found: dict[int, list[str]] = {}
+    for name in ("stage1.csv", "stage2.csv"):
+        if (folder / name).is_file():
+            table = store.read_table(folder / name)
+            if "finished" in table:  # not in one of an earlier version
+                lost = table[~table["finished"]]
+                for image, method in zip(lost["nsd_id"], lost["method"], strict=True):
+                    found.setdefault(int(image), []).append(str(method))
+    return found
+
+
+def _lost(folder: Path, method: str) -> list[int]:
+    return [i for i, methods in unfinished(folder).items() if method in methods]
+
+
+def condition_images(
+    run: Run, subject: int, truth: ConditionImages
+) -> Iterator[ConditionImages]:
+    """Yield every condition of a subject that has images, in the order of the tables.
+
+    Those of the ablation come last, with their own images.
+
+    Raises
+    ------
+    StoreError
+        As `read_condition`.
+    """
+    for row in conditions_of(run.profile):
+        folder = run.tree.stage_dir(subject, row.name)
+        found = read_condition(folder, row.name, truth.nsd_id) if row.engine else None
+        if found is not None:
+            yield found
+        del found  # before the next one's images are read
+
+
+# --- galleries ------------------------------------------------------------------------
+
+
+def gallery(
+    run: Run,
+    subject: int,
+    methods: Mapping[str, str],
+    *,
+    n: int,
+    picked: Sequence[int] | None = None,
+) -> dict[str, Images]:
+    """Return the first `n` images of the run's shard, or those `picked`, by method.
+
+    Parameters
+    ----------
+    methods : mapping of str to str
+        Condition, or `truth`, to the words of its row, in order; conditions without
+        images are left out.
+    picked : sequence of int, optional
+        Image ids, in the order shown.
+    """
+    truth = read_stimuli(run, subject).truth
+    chosen = [row for batch in run.batches(len(truth.nsd_id)) for row in batch][:n]
+    if picked is not None:
+        folder = run.tree.derived(subject)
+        chosen = rows_of(folder, np.array(picked), truth.nsd_id)
+    rows: dict[str, Images] = {}
+    for method, words in methods.items():
+        if method == "truth":
+            rows[words] = np.asarray(truth.images[chosen])
+            continue
+        folder, ids = run.tree.stage_dir(subject, method), truth.nsd_id[chosen]
+        made = read_condition(folder, method, ids)
+        if made is not None:
+            rows[words] = _in_place(made, ids)
+    return rows
+
+
+def _in_place(made: ConditionImages, nsd_id: Ids) -> Images:
+    """Return the images up to the last there is; an unfinished one between is white."""
+    images = np.asarray(made.images[:])
+    place = np.flatnonzero(np.isin(nsd_id, made.nsd_id))
+    filled = np.full((place[-1] + 1, *images.shape[1:]), 255, np.uint8)
+    filled[place] = images
+    return filled
+
+
+def subject_galleries(
+    run: Run,
+    subjects: Sequence[int],
+    method: str,
+    *,
+    n: int,
+    picked: Sequence[int] | None = None,
+) -> dict[str, Images]:
+    """Return the seen images and one method's images of every subject."""
+    rows = gallery(run, subjects[0], {"truth": "seen image"}, n=n, picked=picked)
+    for subject in subjects:
+        words = {method: f"subject {subject}"}
+        rows |= gallery(run, subject, words, n=n, picked=picked)
+    return rows

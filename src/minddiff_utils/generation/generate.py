@@ -1,0 +1,378 @@
+"""The images of any generated condition, batch by batch.
+
+One loop for every row of the table of conditions: z through the autoencoder, the
+sampler of stage 1, an engine of stage 2, or a baseline without a generator. Each
+image's noise comes from a stream named by subject and image, so that no image depends
+on order or shard. Not here: the sampler (`sampler`), the engines (`alignment`,
+`guided_sampling`), and what is written of the images (`results`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from minddiff_utils.core.conditions import Condition
+from minddiff_utils.core.config import Stage1Config
+from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.images import to_uint8
+from minddiff_utils.core.run import Run
+from minddiff_utils.generation.alignment import (
+    PER_IMAGE,
+    AlignmentResult,
+    Latent,
+    StateStore,
+    align,
+    joined,
+)
+from minddiff_utils.generation.baselines import baseline_images
+from minddiff_utils.generation.checkpoints import Arrays, Checkpoint, checkpoint_of
+from minddiff_utils.generation.decoded_features import DecodedFeatures, SubjectFeatures
+from minddiff_utils.generation.device_memory import room_for
+from minddiff_utils.generation.guided_sampling import guide
+from minddiff_utils.generation.presets import (
+    EngineSettings,
+    GuidanceSettings,
+    config_of,
+    engine_settings,
+    sampler_of,
+)
+from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
+from minddiff_utils.models import Backbone
+
+__all__ = [
+    "Generated",
+    "States",
+    "align_batch",
+    "finished_images",
+    "generate",
+    "is_generated",
+    "noise_generators",
+]
+
+LOG = logging.getLogger(__name__)
+
+Images = npt.NDArray[np.uint8]
+Ids = Sequence[int]
+
+
+class States(Protocol):
+    """Gives the place for the state of some images, while they are made."""
+
+    def state_of(self, nsd_id: Ids, /) -> StateStore:
+        """Return where the state of these images is kept."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images of one condition and how they were made.
+
+    Attributes
+    ----------
+    condition : Condition
+    nsd_id : (n,) int64
+        The images of the run's shard.
+    images : uint8 (n, S, S, 3)
+    finished : bool (n,)
+        Which of them are images, from `finished_images`.
+    sampler : Stage1Config or None
+        The sampler that made them; None where there was no diffusion.
+    n_unet_evaluations : int
+        U-Net forward passes per image of stage 1.
+    batches : tuple of mappings
+        What stage 2 kept of each batch, without the images, see `_kept`.
+    """
+
+    condition: Condition
+    nsd_id: npt.NDArray[np.int64]
+    images: Images
+    finished: npt.NDArray[np.bool_]
+    sampler: Stage1Config | None = None
+    n_unet_evaluations: int = 0
+    batches: tuple[Arrays, ...] = field(default=(), repr=False)
+
+    def stacked(self, name: str) -> npt.NDArray[np.generic]:
+        """Return what stage 2 kept of all batches, stacked over images."""
+        return np.concatenate([batch[name] for batch in self.batches])
+
+
+def noise_generators(run: Run, nsd_id: Ids) -> list[torch.Generator]:
+    """Return one stream of noise per image, named by subject and image."""
+    return [run.torch_stream("noise", run.subject or 0, int(i)) for i in nsd_id]
+
+
+def finished_images(
+    backbone: Backbone, x: torch.Tensor, names: Ids
+) -> tuple[Images, npt.NDArray[np.bool_]]:
+    """Return images as uint8 (n, S, S, 3), and which of them are finished, bool (n,).
+
+    A U-Net in half precision can leave the range of its numbers. An image without a
+    number is then named, with what to do; it is grey and counts as unfinished, and the
+    others go on.
+
+    Raises
+    ------
+    DataError
+        An image has no number although the U-Net computes in float32.
+    """
+    finite = x.isfinite().flatten(1).all(1)
+    if backbone.precision == torch.float32 or bool(finite.all()):
+        return to_uint8(x), np.ones(len(x), bool)
+    kind = str(backbone.precision).removeprefix("torch.")
+    for row in (~finite).nonzero()[:, 0].tolist():
+        LOG.warning(
+            "image %s: the U-Net in %s gave no number, so there is no image; the others"
+            " go on; to have it, set models.dtype to float32 and run again",
+            *(names[row], kind),
+        )
+    images = to_uint8(torch.where(finite[:, None, None, None], x, 0.0))
+    return images, finite.cpu().numpy()
+
+
+# --- the loop -------------------------------------------------------------------------
+
+
+def generate(
+    run: Run,
+    backbone: Backbone,
+    features: SubjectFeatures,
+    condition: Condition,
+    *,
+    n_batches: int | None = None,
+) -> Generated:
+    """Return the images of a condition, of the run's shard, batch by batch.
+
+    A batch that is done is read from its checkpoint; one that was cut off goes on from
+    the last state that it kept.
+
+    Parameters
+    ----------
+    run : Run
+        Of a subject.
+    backbone : Backbone
+    features : SubjectFeatures
+        Of the same subject.
+    condition : Condition
+        A row of the table with an engine.
+    n_batches : int, optional
+        The shard's first; default: all.
+
+    Raises
+    ------
+    ModelError
+        The device's memory ran out.
+    """
+    if condition.is_baseline:
+        every = baseline_images(features, str(condition.engine))
+        rows = [k for batch in run.batches(len(every))[:n_batches] for k in batch]
+        ids = features.nsd_id[rows]
+        return Generated(condition, ids, every[rows], np.ones(len(ids), bool))
+    plan = _plan(run, backbone, features, condition)[:n_batches]
+    found = [checkpoint.made_once(make) for checkpoint, make in plan]
+    size = backbone.image_size
+    images = [np.empty((0, size, size, 3), np.uint8), *(b["images"] for b in found)]
+    finished = [np.empty(0, bool), *(batch["finished"] for batch in found)]
+    sampler, cost = None, 0
+    if condition.engine != "autoencoder":
+        sampler = sampler_of(condition, run.profile)
+        cost = make_schedule(backbone, sampler).n_unet_evaluations
+    return Generated(
+        condition,
+        np.array([i for made, _ in plan for i in made.nsd_id], np.int64),
+        np.concatenate(images),
+        np.concatenate(finished),
+        sampler,
+        cost,
+        # the images are held once: those of a thousand at 512 px take a gigabyte
+        tuple({k: v for k, v in batch.items() if k != "images"} for batch in found),
+    )
+
+
+def is_generated(
+    run: Run, backbone: Backbone, features: SubjectFeatures, condition: Condition
+) -> bool:
+    """Return whether all batches of a condition are done, of the run's shard."""
+    if condition.is_baseline:
+        return True
+    plan = _plan(run, backbone, features, condition)
+    return all(checkpoint.is_there for checkpoint, _ in plan)
+
+
+_Plan = list[tuple[Checkpoint, Callable[[], Arrays]]]
+
+
+def _plan(
+    run: Run, backbone: Backbone, features: SubjectFeatures, condition: Condition
+) -> _Plan:
+    """Return each batch's checkpoint, and what makes the batch."""
+    inputs = features.of_condition(condition)
+    plan: _Plan = []
+    for rows in run.batches(len(inputs.nsd_id)):
+        own = inputs.rows(rows)
+        make, settings, tensors = _batch_maker(run, own, condition, rows)
+        checkpoint = checkpoint_of(
+            run, _ids(own), make, settings=repr(settings), tensors=tensors
+        )
+        given = (run, backbone, own, checkpoint)
+        plan.append((checkpoint, partial(make, *given, *settings)))
+    return plan
+
+
+def _batch_maker(
+    run: Run, features: DecodedFeatures, condition: Condition, rows: Sequence[int]
+) -> tuple[Callable[..., Arrays], tuple[Any, ...], tuple[torch.Tensor, ...]]:
+    """Return what makes a batch, its settings, and the tensors that it reads."""
+    if condition.engine == "autoencoder":
+        return _decode, (), (features.z,)
+    sampler = sampler_of(condition, run.profile)
+    if condition.engine == "sampler":
+        return _sample, (sampler,), (features.z, features.c)
+    config = config_of(condition, run.profile.stage2)
+    n_shown = sum(row < config.n_images_trajectory for row in rows)
+    return _align, (engine_settings(config), sampler, n_shown), features.tensors
+
+
+def _ids(features: DecodedFeatures) -> list[int]:
+    ids: list[int] = features.nsd_id.tolist()
+    return ids
+
+
+# --- a batch --------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _decode(
+    _run: Run, backbone: Backbone, features: DecodedFeatures, _state: object
+) -> Arrays:
+    """Return z through the autoencoder."""
+    parts = torch.split(features.z, backbone.at_once(len(features.nsd_id)))
+    images = np.concatenate([to_uint8(backbone.decode_latents(z)) for z in parts])
+    return {"images": images, "finished": np.ones(len(images), bool)}
+
+
+def _sample(
+    run: Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    _state: object,
+    sampler: Stage1Config,
+) -> Arrays:
+    """Return stage 1: z noised to its level and denoised under c."""
+    schedule = make_schedule(backbone, sampler)
+    found = []
+    for part in features.parts(backbone.at_once(len(features.nsd_id))):
+        noise = draw_noise(backbone, noise_generators(run, _ids(part)))
+        x = sample(backbone, part.z, part.c, noise, schedule)
+        found.append(finished_images(backbone, x, _ids(part)))
+    images, finished = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return {"images": images, "finished": finished}
+
+
+def _align(
+    run: Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    states: States,
+    settings: EngineSettings,
+    sampler: Stage1Config,
+    n_shown: int,
+) -> Arrays:
+    """Return stage 2, with the frames of the first `n_shown` images."""
+    result = align_batch(
+        run, backbone, features, settings, sampler=sampler, states=states
+    )
+    return _kept(backbone, result, _ids(features), n_shown)
+
+
+def _kept(
+    backbone: Backbone, result: AlignmentResult, names: Ids, n_shown: int
+) -> Arrays:
+    """Return what is kept of a batch as plain arrays, images as uint8.
+
+    Frames (n_shown, n_frames, S, S, 3) are those of the first images alone: those of a
+    thousand at 512 px would fill a workstation's memory.
+    """
+    images, finished = finished_images(backbone, result.images, names)
+    frames = result.trajectory[:n_shown]  # (n_shown, n_frames, 3, S, S)
+    if not finished.all():
+        frames = frames.nan_to_num(nan=0.0)
+    flat = to_uint8(frames.reshape(-1, *frames.shape[2:]))
+    return {
+        "images": images,
+        "finished": finished,
+        **{name: getattr(result, name) for name in PER_IMAGE},
+        "candidates": np.array(result.candidates, np.int64),
+        "frames": flat.reshape(*frames.shape[:2], *flat.shape[1:]),
+        "iterations": np.array(result.trajectory_iterations, np.int64),
+    }
+
+
+def align_batch(
+    run: Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: EngineSettings,
+    *,
+    sampler: Stage1Config | None = None,
+    states: States | None = None,
+) -> AlignmentResult:
+    """Align the images of one batch by whichever engine the settings belong to.
+
+    They start from the noise of stage 1. As many images go through at once as the
+    device has room for.
+
+    Parameters
+    ----------
+    sampler : Stage1Config, optional
+        Default: the profile's.
+    states : States, optional
+        Such as the batch's checkpoint: with it a batch of `alignment` that was cut off
+        goes on from the last state.
+
+    Raises
+    ------
+    ModelError
+        The device's memory ran out.
+    """
+    sampler = sampler or run.profile.stage1
+    full = make_schedule(backbone, sampler)
+    n, models = len(features.nsd_id), run.profile.models
+    room = room_for(backbone, settings, full, models, n)
+    settings = replace(settings, memory=room.memory)
+    try:
+        found = [
+            _aligned(run, backbone, part, settings, sampler, states)
+            for part in features.parts(room.n_images)
+        ]
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The GPU's memory ran out at {room.n_images} images at once and memory"
+            f" {room.memory!r}: set models.n_at_once to less, or models.memory to"
+            " checkpoint, or end other work on that GPU."
+        ) from error
+    return joined(found)
+
+
+def _aligned(
+    run: Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    settings: EngineSettings,
+    sampler: Stage1Config,
+    states: States | None,
+) -> AlignmentResult:
+    """Align images that go through at once."""
+    names = _ids(features)
+    generators = noise_generators(run, names)
+    noise = draw_noise(backbone, generators)
+    latent = Latent(features.z, features.c, noise, names)
+    inputs = (backbone, latent, features.target, sampler)
+    if isinstance(settings, GuidanceSettings):
+        return guide(*inputs, settings)
+    state = states.state_of(names) if states is not None else None
+    return align(*inputs, settings, generators=generators, state=state)
