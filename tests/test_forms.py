@@ -14,11 +14,15 @@ import pytest
 
 from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.datasets import fetch
+from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd import betas as nsd_betas
-from minddiff_utils.datasets.nsd.forms import find
+from minddiff_utils.datasets.nsd.layout import (
+    as_present,
+    find,
+    inventory,
+    not_otherwise,
+)
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.datasets.survey import survey
 from minddiff_utils.preprocessing import prepare_responses
 
 from .test_nsd import BETAS, FUNC, N_SESSIONS, STIMULI, Truth, written
@@ -96,7 +100,7 @@ FORMS: dict[str, Callable[[Path], None]] = {
 
 def unusable(tree: NsdTree) -> list[str]:
     """Return what `check` finds that a run would stumble over."""
-    seen = survey(
+    seen = check_folder(
         tree.root, subjects=[2], sessions=[1, 2], betas_version=tree.betas_version
     )
     bad = ("missing", "damaged", "unreadable")
@@ -137,7 +141,7 @@ def test_a_damaged_hdf5_gives_way_to_a_whole_nii_and_says_so(
     assert "betas_session01.hdf5 is truncated" in caplog.text
     assert "betas_session01.nii.gz is read in its place" in caplog.text
     (broken.root / "IN_SILICO.txt").touch()
-    seen = survey(
+    seen = check_folder(
         broken.root, subjects=[2], sessions=[1], betas_version=broken.betas_version
     )
     (odd,) = (f for f in seen.findings if f.path == path)
@@ -158,7 +162,7 @@ def test_mgh_stands_for_mgz(broken: NsdTree) -> None:
 
 
 def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
-    files = fetch.wanted([2], [1, 2])
+    files = inventory({2: (1, 2)})
     for name in (
         f"{FUNC}/brainmask.nii",
         f"{FUNC}/roi/lh.Kastner2015.nii.gz",
@@ -171,8 +175,8 @@ def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    left = fetch.not_otherwise(fetch.as_present(files, tmp_path), tmp_path)
-    gone = {f.key for f in files} - {f.key for f in left}
+    left = not_otherwise(as_present(files, tmp_path), tmp_path)
+    gone = {f.path for f in files} - {f.path for f in left}
     assert gone == {
         f"{FUNC}/brainmask.nii.gz",
         f"{FUNC}/roi/Kastner2015.nii.gz",

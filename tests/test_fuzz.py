@@ -281,8 +281,7 @@ def test_a_damaged_manifest_never_stops_a_reader(run: Run) -> None:
 def nsd(tmp_path: Path, rng: np.random.Generator) -> NsdTree:
     """Give a folder with one session of betas and a few stimuli, as NSD stores them."""
     tree = NsdTree(tmp_path / "nsd")
-    betas = tree.betas_folder(SUBJECT) / "betas_session01.hdf5"
-    stimuli = tree.stimuli_folder() / "nsd_stimuli.hdf5"
+    betas, stimuli = tree.betas_file(SUBJECT, 1), tree.file("stimuli")
     for path in (betas, stimuli):
         path.parent.mkdir(parents=True)
     with h5py.File(betas, "w") as file:
@@ -298,11 +297,11 @@ def _nsd_readers(nsd: NsdTree) -> dict[str, tuple[Path, Read]]:
     mask = np.ones(GRID, bool)
     return {
         "betas": (
-            nsd.betas_folder(SUBJECT) / "betas_session01.hdf5",
+            nsd.betas_file(SUBJECT, 1),
             lambda _: nsd.betas(SUBJECT, 1, mask),
         ),
         "stimuli": (
-            nsd.stimuli_folder() / "nsd_stimuli.hdf5",
+            nsd.file("stimuli"),
             lambda _: nsd.stimuli(np.arange(9)),
         ),
     }
@@ -346,29 +345,28 @@ def _changes(data: bytes, seed: int) -> Iterator[tuple[int, bytes]]:
 def volumes(tmp_path: Path) -> dict[str, tuple[Path, Callable[[], Any], int]]:
     """Give a small file of each format, what reads it, and the bytes of its header."""
     tree = NsdTree(tmp_path / "nsd")
-    func, betas = tree.func_folder(SUBJECT), tree.betas_folder(SUBJECT)
-    surf = tree.freesurfer_folder(SUBJECT, "surf")
-    transforms = tree.subject_folder(SUBJECT) / "transforms"
-    for folder in (func / "roi", betas, surf, transforms):
+    mask, ncsnr = tree.file("brainmask", SUBJECT), tree.file("ncsnr", SUBJECT)
+    roi = tree.file("roi", SUBJECT, name="prf-visualrois")
+    surf = tree.file("surface", SUBJECT, h="lh", surface="white").parent
+    mgz = tree.file("transform", SUBJECT, h="lh", depth="layerB2")
+    for folder in (roi.parent, ncsnr.parent, surf, mgz.parent):
         folder.mkdir(parents=True)
     affine = np.diag([1.8, 1.8, 1.8, 1])
     labels = (np.arange(60).reshape(GRID) % 9 - 1).astype(np.float64)
     files = {
-        func / "brainmask.nii.gz": (labels > 2).astype(np.int16),
-        func / "roi" / "prf-visualrois.nii.gz": np.clip(labels, -1, 7),
-        betas / "ncsnr.nii.gz": np.abs(labels).astype(np.float32) / 9,
+        mask: (labels > 2).astype(np.int16),
+        roi: np.clip(labels, -1, 7),
+        ncsnr: np.abs(labels).astype(np.float32) / 9,
     }
     for path, data in files.items():
         image = nib.Nifti1Image(data, affine)
         image.header.set_slope_inter(1, 0)
         nib.save(image, path)
-    mgz = transforms / "lh.func1pt8-to-layerB2.mgz"
     points = np.arange(36, dtype=np.float32).reshape(12, 1, 1, 3)
     nib.save(nib.MGHImage(points, affine), mgz)
     closed = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
     nib.freesurfer.write_geometry(surf / "lh.white", np.eye(4, 3), closed)
     nib.freesurfer.write_morph_data(surf / "lh.sulc", np.arange(40))
-    mask, roi, ncsnr = files
     n = _bytes_of(surf / "lh.white").index(b"\n\n") + 10
     return {
         "mask": (mask, lambda: tree.brainmask(SUBJECT), 352),
@@ -421,7 +419,7 @@ def test_a_changed_byte_of_a_matlab_file_never_ends_the_process(
 ) -> None:
     """Those that end SciPy's reader by a signal are among them."""
     tree = NsdTree(tmp_path / "nsd")
-    path = tree.experiment_file("nsd_expdesign.mat")
+    path = tree.file("design")
     path.parent.mkdir(parents=True)
     order = np.arange(30_000, dtype=np.uint16)[None] % 10_000 + 1
     savemat(path, {"masterordering": order})

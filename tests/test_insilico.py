@@ -35,6 +35,7 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.config import DataConfig, SimulationConfig
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.places import project_root
+from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import (
     efficientnet_lite,
@@ -221,8 +222,14 @@ def test_mgh_header_is_that_of_an_nsd_file(root: Path) -> None:
 
 
 def test_reader_finds_nothing_wrong(root: Path, seen: Path) -> None:
-    assert NsdTree(root).problems(SUBJECT, 2) == []
-    assert NsdTree(seen).problems(1, 1) == []
+    for folder, subject, sessions in ((root, SUBJECT, (1, 2)), (seen, 1, (1,))):
+        report = check_folder(
+            folder,
+            subjects=(subject,),
+            sessions=sessions,
+            betas_version=NsdTree.betas_version,
+        )
+        assert {finding.state for finding in report.findings} == {"ok"}
 
 
 def test_design_table_and_behaviour_name_the_same_images(root: Path) -> None:

@@ -22,12 +22,9 @@ from scipy.io import loadmat, savemat
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.datasets.nsd.reader import (
-    NsdTree,
-    check_trials,
-    to_percent,
-    voxel_indices,
-)
+from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.datasets.nsd.experiment import to_percent
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 
 GRID = (5, 4, 3)
@@ -251,7 +248,7 @@ def test_both_containers_give_the_voxels_that_were_written(
 ) -> None:
     mask = rng.random(GRID) < 0.4
     for session in (1, 2):
-        stored = [tree.betas(2, session, mask, c) for c in ("hdf5", "nii.gz", "auto")]
+        stored = [tree.betas(2, session, mask, c) for c in ("hdf5", "nii.gz", None)]
         expected = written.betas[session - 1][mask].T
         for betas in stored:
             assert betas.dtype == np.int16
@@ -411,11 +408,6 @@ def test_ncsnr_keeps_nan_and_refuses_negative_values(broken: NsdTree) -> None:
         broken.ncsnr(2)
 
 
-def test_affine_is_centred_on_the_volume(tree: NsdTree) -> None:
-    centre = tree.affine(2) @ [*((n - 1) / 2 for n in GRID), 1]
-    np.testing.assert_allclose(centre[:3], 0, atol=1e-5)  # float32 header
-
-
 # --- stimuli ------------------------------------------------------------------------
 
 
@@ -521,17 +513,6 @@ def test_a_damaged_file_is_named(broken: NsdTree, name: str) -> None:
     with pytest.raises(DataError) as raised:
         FILES[name](broken)
     assert name in str(raised.value)
-
-
-def test_problems_lists_each_problem_once_and_none_of_a_sound_tree(
-    broken: NsdTree,
-) -> None:
-    assert broken.problems(2, N_SESSIONS) == []
-    (broken.root / FUNC / "brainmask.nii.gz").unlink()
-    found = broken.problems(2, 3)
-    assert len(found) == 2
-    assert "session 3" in found[0]
-    assert "brainmask" in found[1]
 
 
 # --- into preparation ---------------------------------------------------------------

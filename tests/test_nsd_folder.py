@@ -6,18 +6,16 @@ random percepts; it lies in a path with spaces.
 
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.config import DataConfig, SimulationConfig
+from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.insilico import image_features, nsd_writer
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (
     Responses,
@@ -26,41 +24,23 @@ from minddiff_utils.preprocessing import (
     prepare_responses,
     prepare_stimuli,
 )
+from tests import tiny_nsd
 
 SUBJECTS = (4, 8)
 DATA = DataConfig(sessions=2, n_validation=50, n_reconstruct=2)
 CHECK = ["--profile", "smoke", "--set", "data.sessions=2", "--subjects", "4,8"]
 
 
-def noise(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
-    """Give noise for images and random percepts, which is fast."""
-    draws = [np.random.default_rng(i) for i in nsd_ids]
-
-    def drawn(*shape: int) -> npt.NDArray[np.float32]:
-        return np.stack([d.standard_normal(shape, np.float32) for d in draws])
-
-    side = (image_size, image_size, 3)
-    pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
-    return nsd_writer.Glance(
-        tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the folder; nobody changes it."""
     root = tmp_path_factory.mktemp("folder") / "all of NSD" / "as it comes"
-    settings = SimulationConfig(n_sessions=2, n_test_images=30, image_size=8)
-    nsd_writer.simulate(root, settings, SUBJECTS, 2308, n_workers=1, source=noise)
-    return root
+    return tiny_nsd.simulate(root, SUBJECTS)
 
 
 def copy(whole: Path, tmp_path: Path) -> Path:
     """Give a copy of links, in which a test may delete files."""
-    root = tmp_path / "a copy of it"
-    shutil.copytree(whole, root, copy_function=lambda a, b: Path(b).hardlink_to(a))
-    return root
+    return tiny_nsd.copy_of(whole, tmp_path / "a copy of it")
 
 
 def delete(root: Path, pattern: str) -> None:
@@ -169,8 +149,8 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
     with pytest.raises(DataError, match=r"nsdgeneral not found at .*nsdgeneral\.nii"):
         prepare_responses(tree, 8, data)
     whole_tree, sessions = NsdTree(whole), (1, 2)
-    more = set(whole_tree.inputs(8, sessions, "nsdgeneral"))
-    more -= set(whole_tree.inputs(8, sessions))
+    more = set(whole_tree.inputs("01", [8], sessions, "nsdgeneral"))
+    more -= set(whole_tree.inputs("01", [8], sessions))
     assert {path.name for path in more} == {"nsdgeneral.nii.gz"}
 
 
@@ -185,7 +165,6 @@ def read_all(tree: NsdTree, subject: int) -> Responses:
     for hemisphere in ("lh", "rh"):
         tree.transform(subject, hemisphere)
         tree.surface(subject, hemisphere)
-    tree.affine(subject)
     return ready
 
 

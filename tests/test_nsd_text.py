@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from minddiff_utils.datasets.nsd.text import is_caption, read_captions, read_labels
+from minddiff_utils.datasets.nsd.areas import read_labels
+from minddiff_utils.datasets.nsd.experiment import captions_by_image, is_caption
 
 
 def note(number: Any, caption: Any = "a cat", image: Any = 5) -> dict[str, Any]:
@@ -14,7 +15,7 @@ def note(number: Any, caption: Any = "a cat", image: Any = 5) -> dict[str, Any]:
 
 def read(*notes: Any) -> dict[int, list[str]]:
     """Read annotations as they come from a file."""
-    return read_captions(json.loads(json.dumps({"annotations": list(notes)})))
+    return captions_by_image(json.loads(json.dumps({"annotations": list(notes)})))
 
 
 # --- captions -----------------------------------------------------------------------
@@ -94,7 +95,7 @@ def test_what_is_wrong_with_an_annotation_is_said(wrong: Any, words: str) -> Non
 @pytest.mark.parametrize("raw", [5, None, [], "text", {}, {"annotations": {}}])
 def test_a_file_without_annotations_is_said(raw: Any) -> None:
     with pytest.raises(ValueError, match="no list of annotations"):
-        read_captions(raw)
+        captions_by_image(raw)
 
 
 # --- labels -------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 
 from minddiff_utils.core import provenance, surroundings
 from minddiff_utils.core.signature import sign
-from minddiff_utils.datasets.fetch import bucket
+from minddiff_utils.datasets import bucket
 from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.reporting import figures
 from tests.hostile import give_settings

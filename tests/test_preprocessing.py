@@ -14,9 +14,10 @@ from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets.leaks import leak_report
-from minddiff_utils.datasets.nsd.areas import assign_areas
-from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
-from minddiff_utils.datasets.nsd.reader import ROI_LABELS, Design, NsdTree, Trials
+from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
+from minddiff_utils.datasets.nsd.experiment import Design, Trials
+from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import (
     area_table,
     count_areas,

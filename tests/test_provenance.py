@@ -88,7 +88,7 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         ("pipeline/commands.py", "Run", ""),
         ("pipeline/graph.py", "Return", ""),
         ("studies/cost_report.py", "Return", ""),
-        ("datasets/fetch/plan.py", "Return", ""),
+        ("datasets/download.py", "Return", ""),
         ("studies/study/images.py", "Return", ""),
         ("studies/rehearsal/tree.py", "Return", ""),
     ],

@@ -51,19 +51,14 @@ def save_volume(path: Path, data: Any) -> None:
 
 def write_nsd(tree: NsdTree) -> dict[str, tuple[Path, Read]]:
     """Write a small file of each kind; return it with what reads it."""
-    func, betas = tree.func_folder(1), tree.betas_folder(1)
-    behaviour = tree.subject_folder(1) / "behav" / "responses.tsv"
-    table, design = (
-        tree.experiment_file(f"nsd_{n}")
-        for n in ("stim_info_merged.csv", "expdesign.mat")
-    )
-    notes = tree.stimuli_folder() / "annotations" / "captions_val2017.json"
-    stimuli = tree.stimuli_folder() / "nsd_stimuli.hdf5"
-    surf = tree.freesurfer_folder(1, "surf")
-    ctab = tree.freesurfer_folder(1, "label") / "prf-visualrois.mgz.ctab"
-    mgz = tree.subject_folder(1) / "transforms" / "lh.func1pt8-to-layerB2.mgz"
-    mask = func / "brainmask.nii.gz"
-    files = (behaviour, table, notes, surf / "x", ctab, mgz, mask, betas / "x")
+    behaviour, mask = tree.file("responses", 1), tree.file("brainmask", 1)
+    table, design, stimuli = map(tree.file, ("table", "design", "stimuli"))
+    notes = tree.file("captions", split="val2017")
+    surf = tree.file("surface", 1, h="lh", surface="white").parent
+    ctab = tree.file("labels", 1, name="prf-visualrois")
+    mgz = tree.file("transform", 1, h="lh", depth="layerB2")
+    hdf5, nii = (tree.betas_file(1, 1, form) for form in ("hdf5", "nii.gz"))
+    files = (behaviour, table, notes, surf / "x", ctab, mgz, mask, hdf5)
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
     behaviour.write_text("SESSION\t73KID\t10KID\n1\t2\t3\n")
@@ -79,14 +74,13 @@ def write_nsd(tree: NsdTree) -> dict[str, tuple[Path, Read]]:
     )
     nib.freesurfer.write_morph_data(surf / "lh.sulc", np.arange(4))
     (surf / "lh.full.flat.patch.3d").write_bytes(b"\xff\xff\xff\xff\0\0\0\0")
-    save_volume(betas / "betas_session01.nii.gz", np.ones((*GRID, 750), np.int16))
-    with h5py.File(betas / "betas_session01.hdf5", "w") as file:
+    save_volume(nii, np.ones((*GRID, 750), np.int16))
+    with h5py.File(hdf5, "w") as file:
         data = np.ones((750, *GRID[::-1]), np.int16)
         file.create_dataset("betas", data=data, chunks=(750, 1, 1, 1))
     with h5py.File(stimuli, "w") as file:
         file["imgBrick"] = np.zeros((2, 4, 4, 3), np.uint8)
     inside = ones > 0
-    hdf5, nii = (betas / f"betas_session01.{end}" for end in ("hdf5", "nii.gz"))
     patch = surf / "lh.full.flat.patch.3d"
     return {
         "design": (design, tree.design),
@@ -97,7 +91,6 @@ def write_nsd(tree: NsdTree) -> dict[str, tuple[Path, Read]]:
         "hdf5": (hdf5, lambda: tree.betas(1, 1, inside, "hdf5")),
         "nii": (nii, lambda: tree.betas(1, 1, inside, "nii.gz")),
         "mask": (mask, lambda: tree.brainmask(1)),
-        "affine": (mask, lambda: tree.affine(1)),
         "colours": (ctab, lambda: tree.roi_labels(1, "prf-visualrois")),
         "transform": (mgz, lambda: tree.transform(1, "lh")),
         "surface": (surf / "lh.white", lambda: tree.surface(1, "lh", "white")),

@@ -12,9 +12,9 @@ import torch
 
 from minddiff_utils.core.errors import ConfigError, DataError, RunError
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
+from minddiff_utils.datasets import check_folder
+from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.datasets.survey import survey
 from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
 from minddiff_utils.models import random as models
 from minddiff_utils.pipeline.cli import main
@@ -197,7 +197,7 @@ def test_written_data_are_a_whole_subject_of_those_sizes(
     assert responses.betas.shape[1] + left_out == 2000
     assert tree.brainmask(1).shape == SMALL.grid
     assert tree.brainmask(1).sum() == 60_000
-    path = tree.betas_folder(1) / "betas_session01.hdf5"
+    path = tree.betas_file(1, 1, "hdf5")
     with h5py.File(path) as file:
         assert file["betas"].shape == (750, *SMALL.grid[::-1])
         assert file["betas"].chunks == (750, 1, 1, 1)
@@ -208,7 +208,7 @@ def test_written_data_are_a_whole_subject_of_those_sizes(
 def test_the_stimuli_have_nsds_shape_and_take_no_room_where_nothing_is_shown(
     small: package.Rehearsal,
 ) -> None:
-    path = NsdTree(small.tree.nsd).stimuli_folder() / "nsd_stimuli.hdf5"
+    path = NsdTree(small.tree.nsd).file("stimuli")
     with h5py.File(path) as file:
         assert file["imgBrick"].shape == (73_000, 32, 32, 3)
         assert file["imgBrick"].id.get_num_chunks() == 250
@@ -224,7 +224,7 @@ def test_enlarged_voxels_keep_their_areas_signal(small: package.Rehearsal) -> No
 
 
 def test_minddiff_check_finds_nothing_damaged(small: package.Rehearsal) -> None:
-    found = survey(
+    found = check_folder(
         small.tree.nsd,
         subjects=(1,),
         sessions=[1],

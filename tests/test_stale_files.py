@@ -10,7 +10,7 @@ import pytest
 from minddiff_utils.core import provenance
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
-from minddiff_utils.datasets.fetch.files import wanted
+from minddiff_utils.datasets.nsd.layout import inventory
 from minddiff_utils.pipeline import graph, records
 
 ALL = "01 02 03 04 05 06 A2 A3"
@@ -19,13 +19,9 @@ OVER = {"subjects": [1, 2], "data.sessions": 2}
 CAPTIONS = "nsddata_stimuli/stimuli/nsd/annotations/captions_train2017.json"
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 WANTED = sorted(
-    {
-        want.destination.as_posix()
-        for form in ("hdf5", "nii.gz")
-        for want in wanted((1,), (1, 2), form=form)
-        if "nsdgeneral" not in want.key and "fsaverage/" not in want.key
-    }
-    | {CAPTIONS}
+    file.path
+    for file in inventory({1: (1, 2)}, forms=("hdf5", "nii.gz"))
+    if "nsdgeneral" not in file.path
 )
 WEIGHTS = {
     "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 A2 A3",
@@ -72,7 +68,8 @@ def stale(nsd: Path) -> Stale:
 
 
 def _reader(name: str) -> str:
-    return "06" if "/surf/" in name or "/transforms/" in name else ALL
+    is_drawn = "/surf/" in name or "/transforms/" in name
+    return "06" if is_drawn else ALL
 
 
 @pytest.mark.parametrize("name", WANTED)

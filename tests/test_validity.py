@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.datasets.nsd.reader import Trials
+from minddiff_utils.datasets.nsd.experiment import Trials
 from minddiff_utils.datasets.validity import (
     check_ncsnr,
     fault,

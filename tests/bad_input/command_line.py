@@ -112,10 +112,10 @@ CASES = {
     "a link to no NSD folder": Case(
         (*NSD, f"{{root}}/{MARK}"), "a link to nothing", "mend", MARK, a_dangling_link
     ),
-    "a file to be surveyed": Case(
+    "a file to be checked": Case(
         ("check", f"{{root}}/{MARK}"), "is no folder", "give the path", MARK
     ),
-    "a loop to be surveyed": Case(
+    "a loop to be checked": Case(
         ("check", f"{{root}}/{MARK}"), "cannot be read", "mend the link", MARK, a_loop
     ),
     # minddiff plan

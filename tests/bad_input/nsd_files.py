@@ -1,4 +1,4 @@
-"""What NSD's files may have wrong, met by notebook 01; `test_survey` tries the survey.
+"""What NSD's files may have wrong, met by notebook 01; `test_check` tries the check.
 
 Each is a file of an in-silico folder of NSD's own layout.
 """

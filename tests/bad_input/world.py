@@ -26,8 +26,9 @@ from minddiff_utils.core import store
 from minddiff_utils.core.config import SimulationConfig
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.insilico import image_features, nsd_writer
+from minddiff_utils.insilico import nsd_writer
 from minddiff_utils.reporting import figures
+from tests.tiny_nsd import noise
 
 PROFILE = "smoke"
 #: As small as the notebooks go.
@@ -124,7 +125,7 @@ def build(root: Path) -> World:
     """Write the run; MINDDIFF_ROOT must be `root`, and figures left out."""
     world = World(root)
     settings = SimulationConfig(n_sessions=1, n_test_images=20, image_size=8)
-    nsd_writer.simulate(world.nsd, settings, (1,), 2308, n_workers=1, source=speckle)
+    nsd_writer.simulate(world.nsd, settings, (1,), 2308, n_workers=1, source=noise)
     for session in world.nsd.rglob("betas_session01.nii.gz"):
         session.unlink()  # so that nothing stands in for the hdf5
     for notebook in ("01", "02", "03", "04"):
@@ -140,21 +141,6 @@ def build(root: Path) -> World:
 
 def _symlink(source: str, target: str) -> None:
     Path(target).symlink_to(source)
-
-
-def speckle(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
-    """Give noise for images and random percepts: fast."""
-    draws = [np.random.default_rng(i) for i in nsd_ids]
-
-    def drawn(*shape: int) -> npt.NDArray[np.float32]:
-        return np.stack([d.standard_normal(shape, np.float32) for d in draws])
-
-    side = (image_size, image_size, 3)
-    pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
-    return nsd_writer.Glance(
-        tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
-    )
 
 
 def _write_tables(world: World) -> None:

@@ -32,8 +32,8 @@ import numpy.typing as npt
 
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.surroundings import peak_bytes
-from minddiff_utils.datasets.nsd.facts import FACTS, SUBJECT1
-from minddiff_utils.datasets.nsd.reader import N_TRIALS, NsdTree
+from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS, SUBJECT1
+from minddiff_utils.datasets.nsd.reader import NsdTree
 
 SUBJECT, SESSION, BLOCK = 1, 1, 8 << 20
 AIMS = {"ratio": 0.5, "peak_gb": 3.0}
@@ -146,8 +146,7 @@ def main() -> None:
     grid = FACTS[SUBJECT].grid
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         root = Path(folder) / "nsd"
-        betas = NsdTree(root).betas_folder(SUBJECT)
-        path = betas / f"betas_session{SESSION:02d}.hdf5"
+        path = NsdTree(root).betas_file(SUBJECT, SESSION)
         write_session(path, grid)
         areas, every = Path(folder) / "areas.npy", Path(folder) / "every.npy"
         np.save(areas, shell_mask(grid, SUBJECT1["11 areas"]))

@@ -10,7 +10,7 @@ from functools import partial
 
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.entry import check_extra, say
-from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.errors import ConfigError, DataError, check_choice
 from minddiff_utils.core.places import place, project_root, read_environment
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree, expected_origin, start
@@ -132,7 +132,7 @@ def _check_first(profile: Profile, tree: Tree, todo: Sequence[Job]) -> None:
     ours = simulated and expected_origin(profile, tree) == "in silico"
     if "01" not in stems or "00" in stems or ours:
         return
-    from minddiff_utils.datasets.survey import before_run  # loads the readers, a second
+    from minddiff_utils.datasets.check import before_run  # loads the readers, a second
 
     who = {job.subject for job in todo if job.notebook[:2] == "01"}
     subjects = [subject for subject in profile.subjects if subject in who]
@@ -216,49 +216,51 @@ def compare_runs(args: argparse.Namespace) -> None:
 def fetch_data(args: argparse.Namespace) -> None:
     """Download the files of NSD that a run needs."""
     check_extra("download", "boto3", "minddiff fetch")
-    from minddiff_utils.datasets import fetch  # loads boto3, a second
+    # load boto3, a second
+    from minddiff_utils.datasets import bucket, coco_captions, download
+    from minddiff_utils.datasets.nsd import layout
 
     if args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
     profile = load_profile(args.profile, overrides_of(args))
     data, root = profile.data, place(args.path, "PATH")
-    files = fetch.wanted(
-        profile.subjects,
-        data.session_numbers,
-        data.betas_version,
-        form=args.form or "hdf5",
-    )
+    check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
+    sessions = layout.published_sessions(profile.subjects, data.session_numbers)
+    forms: tuple[layout.Container] = (args.form or "hdf5",)
+    files = layout.inventory(sessions, data.betas_version, forms)
+    files = tuple(file for file in files if file.kind != "captions")
     if args.form is None:
-        files = fetch.as_present(files, root)
-    files = fetch.not_otherwise(files, root)
+        files = layout.as_present(files, root)
+    files = layout.not_otherwise(files, root)
     if not args.dry_run:
-        fetch.confirm_agreement(input, agreed=args.agreement_signed)
-    client = fetch.make_client(args.endpoint or None, n_workers=args.jobs)
-    plan = fetch.plan_fetch(client, files, root)
-    archive = replace(fetch.ARCHIVE, url=args.captions_from or fetch.ARCHIVE.url)
-    words = fetch.captions_words(root, archive)
-    for line in (*fetch.listing(plan), *([words] if words else [])):
+        bucket.confirm_agreement(input, agreed=args.agreement_signed)
+    client = bucket.make_client(args.endpoint or None, n_workers=args.jobs)
+    plan = download.plan_download(client, files, root)
+    archive = coco_captions.ARCHIVE
+    archive = replace(archive, url=args.captions_from or archive.url)
+    words = coco_captions.captions_words(root, archive)
+    for line in (*download.listing(plan), *([words] if words else [])):
         say(line)
     plan.check_space()
     if args.dry_run:
         return
-    with fetch.progress_bar(plan) as tell:
-        done = fetch.fetch(plan, n_workers=args.jobs, on_progress=tell)
+    with download.progress_bar(plan) as tell:
+        done = download.download(plan, n_workers=args.jobs, on_progress=tell)
     for line in (
         *done.problems,
         *(f"known by size alone: {k}" for k in done.size_only),
     ):
         say(line)
-    fetch.fetch_captions(root, archive)
+    coco_captions.fetch_captions(root, archive)
     done.check()
 
 
 def check_data(args: argparse.Namespace) -> None:
     """Say what a folder of NSD holds, lacks, and what in it is damaged."""
-    from minddiff_utils.datasets.survey import survey  # loads the readers, a second
+    from minddiff_utils.datasets import check_folder  # loads the readers, a second
 
     profile = load_profile(args.profile, overrides_of(args))
-    found = survey(
+    found = check_folder(
         place(args.path, "PATH"),
         subjects=profile.subjects,
         sessions=profile.data.session_numbers,

@@ -306,11 +306,11 @@ def _files(
         return found
     data, nsd = profile.data, NsdTree(tree.nsd, profile.data.betas_version)
     if number == "01" and subject is not None:
-        read = nsd.inputs(subject, data.session_numbers, data.voxels)
+        read = nsd.inputs(number, [subject], data.session_numbers, data.voxels)
         found |= provenance.stamps(read, tree.nsd)
     if number == "06":
-        for each in profile.subjects:
-            found |= provenance.stamps(nsd.map_inputs(each), tree.nsd)
+        read = nsd.inputs(number, profile.subjects, data.session_numbers)
+        found |= provenance.stamps(read, tree.nsd)
     return found
 
 

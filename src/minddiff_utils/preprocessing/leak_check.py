@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.rows import Images
 from minddiff_utils.datasets.leaks import leak_report
-from minddiff_utils.datasets.nsd.facts import MARK
-from minddiff_utils.datasets.nsd.reader import N_SHARED, NsdTree
+from minddiff_utils.datasets.nsd.layout import N_SHARED
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.responses import Responses
 
 __all__ = ["find_leaks"]

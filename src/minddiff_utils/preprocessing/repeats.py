@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.datasets.nsd.reader import NsdTree, Trials, to_percent
+from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import zscore_sessions
 

@@ -17,14 +17,10 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.datasets.nsd.areas import ROI_NAMES
-from minddiff_utils.datasets.nsd.reader import (
-    N_SHARED,
-    N_TRIALS,
-    NsdTree,
-    Trials,
-    to_percent,
-    voxel_indices,
-)
+from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
+from minddiff_utils.datasets.nsd.layout import N_SHARED, N_TRIALS
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.validity import (
     Held,
     check_ncsnr,

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.datasets.nsd.reader import N_SHARED
+from minddiff_utils.datasets.nsd.layout import N_SHARED
 
 __all__ = ["check_splits", "split_images"]
 

@@ -19,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Hemisphere
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.reporting.figures import FlatMap, InflatedMap, Mesh
 
 __all__ = [
-    "DEPTHS",
-    "HEMISPHERES",
     "CorticalData",
     "average_over_subjects",
     "crop",
@@ -43,11 +42,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[np.int64]
-Hemisphere = Literal["lh", "rh"]
 
-HEMISPHERES: tuple[Hemisphere, Hemisphere] = ("lh", "rh")
-#: NSD's surfaces at 25, 50 and 75 % of the cortical depth.
-DEPTHS = ("layerB1", "layerB2", "layerB3")
 #: Cortex shown around the vertices with data, and between the hemispheres, mm.
 _MARGIN_MM = 12.0
 #: A face of a flat map with an edge longer than this many median ones bridges a cut.

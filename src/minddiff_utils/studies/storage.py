@@ -6,12 +6,11 @@ files themselves (`fetch` asks the bucket for exact sizes).
 """
 
 from dataclasses import dataclass
-from math import prod
 
 from minddiff_utils.core.conditions import Condition, compared
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError
-from minddiff_utils.datasets.nsd.facts import FACTS, SEEN, SUBJECT1
+from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, SUBJECT1, inventory
 
 __all__ = [
     "Space",
@@ -27,10 +26,6 @@ __all__ = [
     "to_download",
 ]
 
-#: Bytes of an hdf5 session per index of the volume: 750 trials in int16, and chunks.
-_PER_INDEX = 750 * 2 + 64
-#: Stimuli of all subjects, and COCO's captions, bytes.
-_STIMULI, _CAPTIONS = 39.6e9, 0.25e9
 #: Values of one image under Stable Diffusion v1-4 and ViT-B/32.
 _TEXT_WIDTH, _LATENT, _CLIP_LAYER = 768, 4 * 64 * 64, 50 * 768
 #: Bytes of a PNG per byte of its pixels, photographs.
@@ -72,17 +67,18 @@ def to_download(profile: Profile) -> Space:
     NSD Data Manual (grids); sizes of public copies agree within 1 %.
     """
     _check(profile)
-    betas = sum(session_count(profile, s) * session_bytes(s) for s in profile.subjects)
-    return Space({"betas": betas, "stimuli": _STIMULI, "captions": _CAPTIONS})
+    sessions = {s: range(1, session_count(profile, s) + 1) for s in profile.subjects}
+    parts = dict.fromkeys(("betas", "stimuli", "captions"), 0.0)
+    for file in inventory(sessions, profile.data.betas_version):
+        if file.n_bytes:
+            parts[file.kind] += file.n_bytes
+    return Space(parts)
 
 
-def session_bytes(subject: int) -> int:
-    """Return the bytes of one session's betas as hdf5.
-
-    >>> session_bytes(1) / 1e9
-    1.093536288
-    """
-    return prod(FACTS[subject].grid) * _PER_INDEX
+def session_bytes(subject: int) -> float:
+    """Return the bytes of one session's betas as hdf5."""
+    files = inventory({subject: (1,)})
+    return sum(file.n_bytes for file in files if file.kind == "betas")
 
 
 def area_voxels(subject: int) -> float:

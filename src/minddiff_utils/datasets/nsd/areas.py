@@ -1,4 +1,4 @@
-"""From the labels of NSD's two atlases to the visual areas of the paper.
+"""From the labels of NSD's regions to the visual areas of the paper.
 
 References
 ----------
@@ -13,7 +13,15 @@ import numpy.typing as npt
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import check_shape
 
-__all__ = ["AREA_LABELS", "NO_AREA", "ROI_NAMES", "assign_areas"]
+__all__ = [
+    "AREA_LABELS",
+    "NEEDED_LABELS",
+    "NO_AREA",
+    "ROI_LABELS",
+    "ROI_NAMES",
+    "assign_areas",
+    "read_labels",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -32,21 +40,55 @@ AREA_LABELS = {
     "MST": ("TO2",),
     "IPS": ("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5"),
 }
+_PRF = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
+_WANG = ("VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1", "V3B", "V3A")
+_IPS = ("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5")
+#: Label names in order of value 1..N, used where the folder holds no colour table.
+ROI_LABELS = {
+    "prf-visualrois": _PRF,
+    "Kastner2015": (*_PRF, *_WANG, *_IPS, "SPL1", "FEF"),
+    "nsdgeneral": ("nsdgeneral",),
+}
+#: Labels without which voxels of the eleven areas would be lost.
+NEEDED_LABELS = {"prf-visualrois": _PRF, "Kastner2015": (*_PRF, *_WANG, *_IPS)}
 #: A voxel of nsdgeneral that lies in none of the areas.
 NO_AREA = "none"
 #: What an index in `roi` means.
 ROI_NAMES = (*AREAS, NO_AREA)
 
 
-def _area_lookup(labels: Mapping[str, int]) -> dict[int, int]:
-    wanted = {name: k for k, area in enumerate(AREAS) for name in AREA_LABELS[area]}
-    return {value: wanted[name] for name, value in labels.items() if name in wanted}
+def read_labels(text: str) -> dict[str, int]:
+    r"""Return label name -> value of a colour table; 0, the background, is left out.
+
+    Tables carry trailing blanks and tabs, colours, comments, and may end anywhere.
+
+    Raises
+    ------
+    ValueError
+        A line begins with no number, or a name or a value stands twice.
+
+    Examples
+    --------
+    >>> read_labels("# Wang 2015\n0 Unknown\t\n1 V1v 255 0 0 0\n")
+    {'V1v': 1}
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    rows = [line for line in lines if not line[0].startswith("#")]
+    labels: dict[str, int] = {}
+    for value, name in ((int(row[0]), row[1]) for row in rows if len(row) > 1):
+        if value <= 0 or labels.get(name) == value:
+            continue
+        if name in labels or value in labels.values():
+            raise ValueError(f"the line {value} {name} gives a name or value again")
+        labels[name] = value
+    return labels
 
 
 def _map_labels(volume: IntArray, labels: Mapping[str, int]) -> IntArray:
     areas = np.full(volume.shape, -1, np.int64)
-    for value, area in _area_lookup(labels).items():
-        areas[volume == value] = area
+    for number, area in enumerate(AREAS):
+        values = [labels[name] for name in AREA_LABELS[area] if name in labels]
+        areas[np.isin(volume, values)] = number
     return areas
 
 

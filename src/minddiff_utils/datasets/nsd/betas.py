@@ -18,9 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_shape
-from minddiff_utils.datasets.nsd.facts import N_TRIALS
-from minddiff_utils.datasets.nsd.files import dataset, guard, open_hdf5, wrong
-from minddiff_utils.datasets.nsd.formats import load_image
+from minddiff_utils.datasets.nsd.formats import (
+    dataset,
+    guard,
+    load_image,
+    open_hdf5,
+    wrong,
+)
+from minddiff_utils.datasets.nsd.layout import N_TRIALS
 
 __all__ = ["read_betas_hdf5", "read_betas_nii", "voxel_indices"]
 

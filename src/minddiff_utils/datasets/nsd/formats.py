@@ -1,8 +1,10 @@
-"""Formats whose libraries take damage for numbers, or end the process at it.
+"""Single files of NSD, opened: whatever is wrong with one is said in one sentence.
 
-A changed byte in a header gives the same result or an error here, never other numbers,
-and never a signal. Place in the flow: below `nsd`; whoever calls turns the errors into
-a sentence (`nsd_files.guard`).
+Here are also the formats whose libraries take damage for numbers, or end the process at
+it: a changed byte in a header gives the same result or an error here, never other
+numbers, and never a signal. Nothing here knows where a file lies or what its numbers
+mean. What to do about a file follows the data: an in-silico folder is simulated again,
+NSD's own is compared with what NSD publishes.
 """
 
 import math
@@ -10,11 +12,13 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +26,35 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 from scipy.io import loadmat
 
-__all__ = ["load_image", "read_array", "read_mat", "read_mesh", "read_per_vertex"]
+from minddiff_utils.core.errors import DataError, check_exists
+from minddiff_utils.core.provenance import MARK
+from minddiff_utils.core.reading import reading, stand_in
+from minddiff_utils.datasets.nsd.layout import PARTS
+
+__all__ = [
+    "again",
+    "dataset",
+    "first_volume",
+    "guard",
+    "load_image",
+    "open_hdf5",
+    "read_array",
+    "read_mat",
+    "read_mesh",
+    "read_patch",
+    "read_per_vertex",
+    "read_volume",
+    "source",
+    "to_labels",
+    "wrong",
+]
+
+#: Off a whole number; 26 labels in steps of 1 / 255 of their range are 0.05 off.
+_ROUNDING = 0.1
+#: No vertex and no label has a number beyond it.
+_FARTHEST = 2**31
+_SIMULATE = "make one with `minddiff simulate`"
+
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
 _COMPRESSED = 15  # a MATLAB element that zlib packed, with a checksum
@@ -43,6 +75,116 @@ sys.stdout.buffer.write(buffer.getvalue())
 """
 
 
+# --- what to do -----------------------------------------------------------------------
+
+
+def _root(path: Path) -> Path | None:
+    """Return the folder that holds NSD's folders and, in one of them, `path`."""
+    return next((p.parent for p in path.parents if p.name in PARTS), None)
+
+
+def is_marked(path: Path) -> bool:
+    """Return whether `path` lies in a folder that a simulation marked as its own."""
+    root = _root(path)
+    return root is not None and _seen((root / MARK).is_file)
+
+
+def _seen(test: Callable[[], bool]) -> bool:
+    """Return what `test` of a path says, False where nobody may look."""
+    try:
+        return test()
+    except OSError:
+        return False
+
+
+def source(path: Path) -> str:
+    """Return where a file that is not there comes from."""
+    root, name = _root(path), "name the right folder (--nsd-root)"
+    if root is None or is_marked(path):
+        return f"{name}, or {_SIMULATE}"
+    if not _seen(root.is_dir):
+        return f"{name}, download NSD with `minddiff fetch`, or {_SIMULATE}"
+    if path.suffix == ".json":
+        return f"unpack COCO's annotations_trainval2017.zip there, or {name}"
+    return f"download it from NSD (`minddiff fetch`), or {name}"
+
+
+def again(path: Path) -> str:
+    """Return what to do about a file whose bytes are damaged."""
+    if is_marked(path):
+        return "simulate the folder again (`minddiff simulate`)"
+    owner = "COCO's" if path.suffix == ".json" else "NSD's"
+    return (
+        f"compare its size and checksum with {owner} own file, and download it again"
+        " beside this one if they differ"
+    )
+
+
+@contextmanager
+def guard(path: Path, what: str) -> Iterator[None]:
+    """Turn a missing or unreadable file into one sentence."""
+    check_exists(path, what, source(path))
+    found = "is truncated or not in NSD's format"
+    with reading(path, DataError, found=found, remedy=again(path), what=what):
+        yield
+
+
+def wrong(path: Path, found: str, expected: str) -> DataError:
+    """Return the error of a file that can be read and holds something else."""
+    remedy = "replace it by NSD's own file"
+    if is_marked(path):
+        remedy = again(path)
+    other, fetch = stand_in(path)
+    if other:
+        return DataError(f"{path} {other}: {fetch or remedy}.")
+    return DataError(f"{path} holds {found}, but {expected} is expected: {remedy}.")
+
+
+# --- opening --------------------------------------------------------------------------
+
+
+def first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
+    """Return the first volume that can be read, and its file."""
+    for path in paths:
+        with suppress(DataError), guard(path, "Volume"):
+            return path, load_image(path)
+    return None
+
+
+def read_volume(path: Path, what: str) -> npt.NDArray[Any]:
+    """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
+    with guard(path, what):
+        return read_array(path)
+
+
+def to_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
+    """Return values as whole numbers: a volume resaved as floats or scaled is rounded.
+
+    Fractions beyond what eight bits leave of two dozen labels are refused.
+    """
+    if not np.isfinite(values).all():
+        raise wrong(path, "NaN or infinite values", "labels")
+    labels = np.rint(values)
+    off = (np.abs(values - labels) > _ROUNDING) | (np.abs(labels) > _FARTHEST)
+    if off.any():
+        found = f"the value {float(values[off].ravel()[0]):.6g}"
+        raise wrong(path, found, "a whole number, neither resampled nor averaged,")
+    return np.asarray(labels, np.int64)
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; whoever else has it open does not matter."""
+    return h5py.File(path, "r", locking=False)
+
+
+def dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """Return the dataset `name` of an open file."""
+    if name not in file or not isinstance(file[name], h5py.Dataset):
+        held = ", ".join(map(str, file)) or "nothing"
+        raise wrong(path, f"{held}", f"a dataset named {name!r}")
+    return file[name]
+
+
 # --- MATLAB ---------------------------------------------------------------------------
 
 
@@ -50,13 +192,13 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     """Return those variables `names` that a MATLAB file (up to version 7) holds.
 
     SciPy's reader may end the process at one changed byte, without a word. Where every
-    variable is compressed, zlib's checksums have proved the bytes; any other file is
+    variable is compressed, the checksums of zlib verify the bytes; any other file is
     read in a process of its own.
     """
     data = path.read_bytes()
     if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise ValueError("MATLAB's version 7.3: save it in MATLAB with -v7")
-    if _is_proven(data):
+    if _is_verified(data):
         found = loadmat(BytesIO(data), variable_names=list(names))
         return {name: np.asarray(found[name]) for name in names if name in found}
     command = [sys.executable, "-c", _APART, str(path.absolute()), *names]
@@ -69,7 +211,7 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         return {name: file[name] for name in file.files}
 
 
-def _is_proven(data: bytes) -> bool:
+def _is_verified(data: bytes) -> bool:
     """Return whether all of a MATLAB file is compressed; raise where a sum is wrong."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None or 0 in data[:4]:
@@ -174,3 +316,21 @@ def read_per_vertex(path: Path) -> npt.NDArray[np.float32]:
     if n_values != 1 or len(data) != 15 + 4 * n_vertices:
         raise ValueError(f"{len(data)} bytes for {n_vertices} vertices")
     return np.asarray(_FREESURFER.read_morph_data(path), np.float32)
+
+
+def read_patch(
+    path: Path,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return vertices (n,), 0-based, and positions (n, 3) of a FreeSurfer flat patch.
+
+    -1, n, then per vertex its 1-based index (negative at the border) and three floats,
+    big endian.
+    """
+    data = path.read_bytes()
+    magic, n_vertices = np.frombuffer(data, ">i4", 2).tolist()
+    if magic != -1 or len(data) != 8 + 16 * n_vertices:
+        raise ValueError("its size does not fit its header")
+    kind = np.dtype([("index", ">i4"), ("xyz", ">f4", 3)])
+    records = np.frombuffer(data, kind, n_vertices, offset=8)
+    index = np.abs(records["index"]).astype(np.int64) - 1
+    return index, records["xyz"].astype(np.float64)

@@ -20,8 +20,7 @@ from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.reading import reading
-from minddiff_utils.datasets.nsd.facts import FACTS
-from minddiff_utils.datasets.nsd.reader import N_TRIALS
+from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS
 from minddiff_utils.studies.rehearsal.fits import FitTimes, n_train, whole_seconds
 from minddiff_utils.studies.storage import (
     area_voxels,

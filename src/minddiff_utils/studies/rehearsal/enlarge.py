@@ -9,6 +9,7 @@ captions, behaviour) stays; the surfaces stay those of fsaverage5, 10,242 vertic
 """
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy.typing as npt
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.nsd.areas import assign_areas
-from minddiff_utils.datasets.nsd.reader import N_TRIALS, NO_DATA, NsdTree
+from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO_DATA
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
 
 __all__ = ["Scale", "Size", "enlarge", "find_scale"]
@@ -142,18 +144,16 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
     surplus = _surplus(large, size.n_voxels, seed)
     mask = _brain(scale.volume(small_mask, outside=False), size.n_brain)
     sessions = [tree.betas(subject, s, small_mask) for s in range(1, n_sessions + 1)]
-    for folder in (tree.func_folder(subject), tree.betas_folder(subject)):
+    brainmask = tree.file("brainmask", subject)
+    for folder in (brainmask.parent, tree.betas_folder(subject)):
         for path in sorted(folder.rglob("*.nii.gz")):
             _rewrite(path, scale, surplus)
-    file_formats.write_nifti(
-        tree.func_folder(subject) / "brainmask.nii.gz", mask.astype(np.int16), step=1
-    )
+    file_formats.write_nifti(brainmask, mask.astype(np.int16), step=1)
     for number, betas in enumerate(sessions, start=1):
-        path = tree.betas_folder(subject) / f"betas_session{number:02d}.hdf5"
+        path = tree.betas_file(subject, number, "hdf5")
         _write_betas(path, betas, _columns(scale, small_mask), mask, (seed, number))
-    transforms = tree.subject_folder(subject) / "transforms"
-    for path in sorted(transforms.glob("*.func1pt8-to-layerB*.mgz")):
-        _rewrite_coordinates(path, scale)
+    for h, depth in product(HEMISPHERES, DEPTHS):
+        _rewrite_coordinates(tree.file("transform", subject, h=h, depth=depth), scale)
     return int((large & ~surplus).sum())
 
 

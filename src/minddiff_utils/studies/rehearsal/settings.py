@@ -20,7 +20,7 @@ from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
-from minddiff_utils.datasets.nsd.facts import FACTS
+from minddiff_utils.datasets.nsd.layout import FACTS
 from minddiff_utils.models.random import Kind, weight_bytes
 from minddiff_utils.studies.rehearsal.enlarge import Size
 from minddiff_utils.studies.storage import area_voxels, feature_values, session_bytes

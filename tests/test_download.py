@@ -6,6 +6,7 @@ stands between it and the client, cuts answers off and changes them.
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Barrier, Lock, Thread
 from types import SimpleNamespace
 from typing import Any
@@ -27,24 +28,22 @@ from moto.server import ThreadedMotoServer
 from tqdm import tqdm
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
-from minddiff_utils.datasets.fetch import (
-    BUCKET,
-    FetchPlan,
+from minddiff_utils.datasets import download, part_files
+from minddiff_utils.datasets.bucket import BUCKET, confirm_agreement, make_client
+from minddiff_utils.datasets.download import (
+    DownloadPlan,
     Outcome,
-    Wanted,
-    as_present,
-    confirm_agreement,
-    disk,
-    fetch,
     listing,
-    make_client,
-    plan_fetch,
+    plan_download,
     progress_bar,
-    proof,
-    transfer,
-    wanted,
 )
-from minddiff_utils.datasets.nsd import files as nsd_files
+from minddiff_utils.datasets.nsd import formats, layout
+from minddiff_utils.datasets.nsd.layout import (
+    NsdFile,
+    as_present,
+    inventory,
+    published_sessions,
+)
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
 
@@ -127,11 +126,11 @@ class Bucket:
         self.owner.put_object(Bucket=BUCKET, Key=key, Body=data, ACL="public-read")
         self.files[key] = data
 
-    def plan(self) -> FetchPlan:
-        return plan_fetch(self.client, [want(key) for key in self.files], self.root)
+    def plan(self) -> DownloadPlan:
+        return plan_download(self.client, [want(key) for key in self.files], self.root)
 
     def fetch(self, n_workers: int = 1) -> Outcome:
-        return fetch(self.plan(), n_workers=n_workers)
+        return download.download(self.plan(), n_workers=n_workers)
 
     def path(self, key: str) -> Path:
         return self.root / key
@@ -150,8 +149,14 @@ class Screen(StringIO):
         return True
 
 
-def want(key: str, *, optional: bool = False) -> Wanted:
-    return Wanted(key, PurePosixPath(key), "a test", optional)
+def want(path: str, *, optional: bool = False) -> NsdFile:
+    return NsdFile("any", path, "a test", optional=optional)
+
+
+def needed(*sessions: int) -> list[NsdFile]:
+    """Return the files that a run of subject 1 cannot do without."""
+    files = inventory({1: sessions})
+    return [f for f in files if not f.optional and f.kind != "captions"]
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +183,8 @@ def bucket(
 ) -> Iterator[Bucket]:
     """Give an empty bucket and a relay before it; nothing waits, pieces are small."""
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path / "project"))  # keeps the ETags
-    monkeypatch.setattr(transfer, "CHUNK", PIECE)
-    monkeypatch.setattr(proof, "CHUNK", PIECE)
-    monkeypatch.setattr(transfer, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(download, "_CHUNK", PIECE)
+    monkeypatch.setattr(download, "_FIRST_WAIT", 0.0)
     port, owner = server
     relay = Relay(port)
     thread = Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.01})
@@ -203,7 +207,7 @@ def random_bytes(rng: np.random.Generator, n: int = SIZE) -> bytes:
 # --- what a run reads ---------------------------------------------------------------
 
 
-def test_every_path_that_nsd_reads_is_wanted(
+def test_the_inventory_is_what_the_reader_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: set[str] = set()
@@ -212,63 +216,61 @@ def test_every_path_that_nsd_reads_is_wanted(
         asked.add(path.relative_to(tmp_path).as_posix())
         raise DataError(what)
 
-    monkeypatch.setattr(nsd_files, "check_exists", note)
+    monkeypatch.setattr(formats, "check_exists", note)
     tree, mask = NsdTree(tmp_path), np.ones((2, 2, 2), bool)
-    reads: list[Callable[[], object]] = [
-        tree.design,
-        tree.stim_info,
-        lambda: tree.stimuli(np.array([0])),
-        lambda: tree.responses(2),
-        lambda: tree.betas(2, 1, mask, "hdf5"),
-        lambda: tree.betas(2, 3, mask, "hdf5"),
-        lambda: tree.brainmask(2),
-        lambda: tree.ncsnr(2),
-    ]
-    for name in ("Kastner2015", "prf-visualrois", "nsdgeneral"):
-        reads.append(lambda name=name: tree.roi(2, name))
-    for h in ("lh", "rh"):
-        reads.append(lambda h=h: tree.from_fsaverage(2, h))
-        for depth in ("layerB1", "layerB2", "layerB3"):
-            reads.append(lambda h=h, d=depth: tree.transform(2, h, d))
-        for who in (2, "fsaverage"):
-            reads.append(lambda h=h, who=who: tree.flat_patch(who, h))
-            reads.append(lambda h=h, who=who: tree.surface_values(who, h))
-            for kind in ("white", "inflated"):
-                reads.append(lambda h=h, who=who, k=kind: tree.surface(who, h, k))
-    for read in reads:
+    one: dict[str, Callable[..., object]] = {
+        "design": tree.design,
+        "table": tree.stim_info,
+        "stimuli": lambda: tree.stimuli(np.array([0])),
+        "captions": lambda split: tree.captions_of(split),
+        "responses": lambda: tree.responses(2),
+        "brainmask": lambda: tree.brainmask(2),
+        "roi": lambda name: tree.roi(2, name),
+        "ncsnr": lambda: tree.ncsnr(2),
+        "betas": lambda session, form: tree.betas(2, session, mask, form),
+        "transform": lambda h, depth: tree.transform(2, h, depth),
+        "to_fsaverage": lambda h: tree.from_fsaverage(2, h),
+    }
+    shape = {"full.flat.patch.3d": tree.flat_patch, "sulc": tree.surface_values}
+    files = [f for f in inventory({2: (1, 3)}) if f.kind != "labels"]
+    for file in files:
+        read = partial(one[file.kind], **file.names) if file.kind in one else None
+        if read is None:
+            open_surface = shape.get(file.names["surface"], tree.surface)
+            more = (file.names["surface"],) if open_surface == tree.surface else ()
+            read = partial(open_surface, file.subject, file.names["h"], *more)
         with pytest.raises(DataError):
             read()
-    files = wanted([2], [1, 2, 3])
-    assert {f.destination.as_posix() for f in files if "ctab" not in f.key} == asked | {
-        "nsddata_betas/ppdata/subj02/func1pt8mm/betas_fithrf_GLMdenoise_RR/"
-        "betas_session02.hdf5"
+    assert {file.path for file in files} == asked
+    assert all(file.reason for file in files)
+
+
+def test_a_path_of_nsd_stands_in_the_inventory_alone() -> None:
+    """The in-silico writer has paths of its own, so that it can test the reader."""
+    paths = re.compile(
+        r"expdesign\.mat|stim_info|stimuli\.hdf5|captions_\{|responses\.tsv"
+        r"|brainmask\.nii|ncsnr\.nii\.gz\"|betas_session\{|\.ctab|func1pt8|ppdata|mgz"
+    )
+    package = Path(layout.__file__).parents[2]
+    holders = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "insilico" not in path.parts and paths.search(path.read_text())
     }
-    assert all(f.key == f.destination.as_posix() and f.reason for f in files)
+    assert holders == {"datasets/nsd/layout.py"}
 
 
-def test_nii_betas_take_the_place_of_hdf5(tmp_path: Path) -> None:
-    hdf5 = {f.key for f in wanted([1], [1, 2])}
-    nii = {f.key for f in wanted([1], [1, 2], form="nii.gz")}
-    swapped = {
-        key.replace(".hdf5", ".nii.gz") if "betas_session" in key else key
-        for key in hdf5
-    }
-    assert nii == swapped
-
-
-def test_only_the_sessions_asked_for_are_fetched() -> None:
-    keys = [f.key for f in wanted([1], [2, 5])]
-    betas = [key[-7:-5] for key in keys if "betas_session" in key]
-    assert betas == ["02", "05"]
-
-
-def test_subjects_are_fetched_once_and_share_the_experiment() -> None:
-    keys = [f.key for f in wanted([1, 2, 1], [1, 2, 3, 4])]
-    assert len(keys) == len(set(keys))
-    own = [key for key in keys if "subj01" in key]
-    assert [key.replace("subj01", "subj02") for key in own] == [
-        key for key in keys if "subj02" in key
+def test_files_are_listed_once_and_subjects_share_the_experiment() -> None:
+    paths = [f.path for f in inventory({1: (2, 5), 2: (2, 5)})]
+    assert len(paths) == len(set(paths))
+    own = [path for path in paths if "subj01" in path]
+    assert [path.replace("subj01", "subj02") for path in own] == [
+        path for path in paths if "subj02" in path
     ]
+    assert [path[-7:-5] for path in own if "betas_session" in path] == ["02", "05"]
+    packed = {f.path for f in inventory({1: (2, 5)}, forms=("nii.gz",))}
+    swapped = {re.sub(r"(session..)\.hdf5", r"\1.nii.gz", p) for p in paths}
+    assert packed == {p for p in swapped if "subj02" not in p}
 
 
 @pytest.mark.parametrize(
@@ -277,12 +279,11 @@ def test_subjects_are_fetched_once_and_share_the_experiment() -> None:
         (([3], [37]), "NSD has 1 to 32"),
         (([1], [0, 1]), "NSD has 1 to 40"),
         (([9], [1]), "subject is 9"),
-        (([1], [1], "../../secret"), "betas_version"),
     ],
 )
 def test_what_nsd_lacks_is_refused(arguments: tuple[Any, ...], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        wanted(*arguments)
+        published_sessions(*arguments)
 
 
 # --- fetching -----------------------------------------------------------------------
@@ -291,20 +292,20 @@ def test_what_nsd_lacks_is_refused(arguments: tuple[Any, ...], says: str) -> Non
 def test_a_run_s_files_are_fetched_byte_for_byte_and_only_once(
     bucket: Bucket, rng: np.random.Generator
 ) -> None:
-    for file in wanted([1], [1, 2])[:12]:
-        bucket.put(file.key, random_bytes(rng, int(rng.integers(1, 5000))))
+    for file in needed(1, 2):
+        bucket.put(file.path, random_bytes(rng, int(rng.integers(1, 5000))))
     bucket.put("nsddata/empty.txt", b"")
     plan, told = bucket.plan(), list[int]()
     total = sum(map(len, bucket.files.values()))
-    assert plan.n_left == plan.n_bytes == total
-    outcome = fetch(plan, n_workers=4, on_progress=told.append)
-    assert outcome == Outcome(13, 0, (), ())
+    assert plan.n_left == total
+    outcome = download.download(plan, n_workers=4, on_progress=told.append)
+    assert outcome == Outcome(10, 0, (), ())
     outcome.check()
     bucket.check()
     assert sum(told) == total
     n_gets = len(bucket.relay.gets())
     assert bucket.plan().n_left == 0
-    assert bucket.fetch() == Outcome(0, 13, (), ())
+    assert bucket.fetch() == Outcome(0, 10, (), ())
     assert len(bucket.relay.gets()) == n_gets
 
 
@@ -326,7 +327,7 @@ def test_a_broken_connection_costs_only_what_was_not_received(
     bucket.put("betas.hdf5", random_bytes(rng))
     bucket.relay.cuts = [20 * PIECE + 100, 3 * PIECE]
     told = list[int]()
-    fetch(bucket.plan(), on_progress=told.append).check()
+    download.download(bucket.plan(), on_progress=told.append).check()
     bucket.check()
     starts = [start for start, _ in bucket.relay.gets()]
     first = 20 * PIECE + 100
@@ -338,7 +339,7 @@ def test_a_broken_connection_costs_only_what_was_not_received(
 def test_a_second_run_goes_on_where_the_first_was_given_up(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_N_TRIES", 2)
+    monkeypatch.setattr(download, "_N_TRIES", 2)
     bucket.put("betas.hdf5", random_bytes(rng))
     bucket.put("other.hdf5", random_bytes(rng, 10))
     bucket.relay.cuts = [10 * PIECE, 10 * PIECE]
@@ -350,9 +351,9 @@ def test_a_second_run_goes_on_where_the_first_was_given_up(
     assert not bucket.path("betas.hdf5").exists()
     plan, shown = bucket.plan(), Screen()
     assert plan.n_left == SIZE - 20 * PIECE
-    monkeypatch.setattr(transfer, "tqdm", partial(tqdm, file=shown))
+    monkeypatch.setattr(download, "tqdm", partial(tqdm, file=shown))
     with progress_bar(plan) as tell:
-        assert fetch(plan, on_progress=tell) == Outcome(1, 1, (), ())
+        assert download.download(plan, on_progress=tell) == Outcome(1, 1, (), ())
     assert shown.getvalue().split("\r")[1].startswith("NSD:  32%")  # 20 of 62.5 kB
     assert shown.getvalue().split("\r")[-1].startswith("NSD: 100%")
     bucket.check()
@@ -362,8 +363,8 @@ def test_a_second_run_goes_on_where_the_first_was_given_up(
 def test_parts_are_no_sessions_for_the_reader(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_N_TRIES", 1)
-    first, second = (f.key for f in wanted([1], [1, 2]) if "betas_session" in f.key)
+    monkeypatch.setattr(download, "_N_TRIES", 1)
+    first, second = (f.path for f in needed(1, 2) if f.kind == "betas")
     bucket.put(first, random_bytes(rng))
     bucket.put(second, random_bytes(rng))
     bucket.relay.cuts = [SIZE, 5 * PIECE]
@@ -374,7 +375,7 @@ def test_parts_are_no_sessions_for_the_reader(
 def test_an_object_that_changes_between_runs_starts_anew(
     bucket: Bucket, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "_N_TRIES", 1)
+    monkeypatch.setattr(download, "_N_TRIES", 1)
     bucket.put("betas.hdf5", random_bytes(rng))
     bucket.relay.cuts = [10 * PIECE]
     assert bucket.fetch().problems
@@ -396,7 +397,7 @@ def test_an_object_that_changes_under_way_starts_anew(
         if len(told) == 5:  # after 5 of the first 10 pieces
             bucket.put("betas.hdf5", random_bytes(rng, SIZE + 7))
 
-    fetch(plan, on_progress=tell).check()
+    download.download(plan, on_progress=tell).check()
     bucket.check()
     assert sum(told) == SIZE + 7
     assert min(told) == -10 * PIECE  # thrown away
@@ -412,7 +413,7 @@ def test_a_mirror_without_ranges_sends_the_whole_again(
     bucket.put("betas.hdf5", random_bytes(rng))
     bucket.relay.cuts = [10 * PIECE]
     told = list[int]()
-    fetch(bucket.plan(), on_progress=told.append).check()
+    download.download(bucket.plan(), on_progress=told.append).check()
     bucket.check()
     assert bucket.relay.gets() == [("None", 10 * PIECE), ("None", SIZE)]
     assert sum(told) == SIZE
@@ -436,7 +437,7 @@ def test_a_file_put_there_by_other_means_is_checked_not_fetched(
     bucket.root.mkdir()
     bucket.path("good.hdf5").write_bytes(bucket.files["good.hdf5"])
     bucket.path("bad.hdf5").write_bytes(bytes(SIZE))
-    assert [item.state for item in bucket.plan().items] == ["unproven"] * 2
+    assert [item.state for item in bucket.plan().items] == ["unverified"] * 2
     assert bucket.fetch() == Outcome(1, 1, (), ())
     bucket.check()
     assert [n for _, n in bucket.relay.gets()] == [SIZE]
@@ -447,7 +448,7 @@ def test_files_are_fetched_at_once(bucket: Bucket, rng: np.random.Generator) -> 
         bucket.put(f"betas_{k}.hdf5", random_bytes(rng))
     plan = bucket.plan()
     bucket.relay.barrier = Barrier(3)  # opens only if three requests meet
-    assert fetch(plan, n_workers=3).n_fetched == 3
+    assert download.download(plan, n_workers=3).n_fetched == 3
     bucket.check()
 
 
@@ -500,10 +501,10 @@ def test_a_missing_object_is_named_and_the_others_come(
 ) -> None:
     bucket.put("there.mat", random_bytes(rng, 100))
     files = [want("gone.mat"), want("there.mat"), want("spare.mgz", optional=True)]
-    plan = plan_fetch(bucket.client, files, bucket.root)
+    plan = plan_download(bucket.client, files, bucket.root)
     assert [text.split()[0] for text in plan.problems] == ["gone.mat"]
     assert [text.split()[0] for text in plan.notices] == ["spare.mgz"]
-    outcome = fetch(plan)
+    outcome = download.download(plan)
     assert outcome.n_fetched == 1
     assert outcome.problems == plan.problems
     bucket.check()
@@ -524,9 +525,8 @@ def test_too_small_a_disk_is_said_before_anything_is_written(
 
 @pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "a\\..\\out", "."])
 def test_a_place_outside_the_root_is_refused(bucket: Bucket, place: str) -> None:
-    file = Wanted("key", PurePosixPath(place), "a test")
     with pytest.raises(DataError, match="outside of"):
-        plan_fetch(bucket.client, [file], bucket.root)
+        plan_download(bucket.client, [want(place)], bucket.root)
 
 
 def test_a_folder_of_the_root_may_be_a_link_to_another_disk(
@@ -547,7 +547,7 @@ def test_a_bucket_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
 
     bucket.client.meta.events.register("before-send", refuse)
     with pytest.raises(DataError, match="does not answer about a") as caught:
-        plan_fetch(bucket.client, [want("a.mat")], bucket.root)
+        plan_download(bucket.client, [want("a.mat")], bucket.root)
     assert "\n" not in str(caught.value)
 
 
@@ -603,7 +603,7 @@ def test_part_sizes_are_guessed_where_the_bucket_tells_none(
 ) -> None:
     put_in_parts(bucket, "usual.hdf5", random_bytes(rng), 16 * PIECE, monkeypatch)
     put_in_parts(bucket, "odd.hdf5", random_bytes(rng), 10_000, monkeypatch)
-    monkeypatch.setattr(proof, "_MIB", PIECE)  # "MiB" of 1 kB: usual sizes in reach
+    monkeypatch.setattr(download, "_MIB", PIECE)  # "MiB" of 1 kB: usual sizes in reach
     bucket.relay.changes["HEAD"] = without_part_sizes
     outcome = bucket.fetch()
     assert outcome == Outcome(2, 0, ("odd.hdf5",), ())
@@ -665,9 +665,8 @@ def _command(bucket: Bucket, *more: str) -> int:
 def test_the_command_lists_first_and_then_brings_every_needed_file(
     bucket: Bucket, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for file in wanted((1,), (1,)):
-        if not file.optional:
-            bucket.put(file.key, random_bytes(rng, 50))
+    for file in needed(1):
+        bucket.put(file.path, random_bytes(rng, 50))
     assert _command(bucket, "--dry-run") == 0
     assert not bucket.root.exists()
     said = capsys.readouterr().out
@@ -684,9 +683,8 @@ def test_the_command_lists_first_and_then_brings_every_needed_file(
 def test_a_failed_answer_of_coco_is_said_after_nsds_files_came(
     bucket: Bucket, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for file in wanted((1,), (1,)):
-        if not file.optional:
-            bucket.put(file.key, random_bytes(rng, 50))
+    for file in needed(1):
+        bucket.put(file.path, random_bytes(rng, 50))
     nobody = ["--captions-from", "http://127.0.0.1:9/annotations_trainval2017.zip"]
     assert _command(bucket, "--agreement-signed", *nobody) == 1
     said = capsys.readouterr().err
@@ -697,20 +695,20 @@ def test_a_failed_answer_of_coco_is_said_after_nsds_files_came(
 def test_sessions_that_are_there_as_nii_gz_are_not_wanted_as_hdf5(
     bucket: Bucket, rng: np.random.Generator
 ) -> None:
-    files = [f for f in wanted((1,), (1, 2)) if "betas_session" in f.key]
-    first = Path(str(files[0].destination).replace(".hdf5", ".nii.gz"))
+    files = [f for f in needed(1, 2) if f.kind == "betas"]
+    first = Path(files[0].path.replace(".hdf5", ".nii.gz"))
     (bucket.root / first).parent.mkdir(parents=True)
     (bucket.root / first).write_bytes(b"there")
     chosen = as_present(files, bucket.root)
-    assert [Path(f.key).name for f in chosen] == [
+    assert [Path(f.path).name for f in chosen] == [
         "betas_session01.nii.gz",
         "betas_session02.hdf5",
     ]
-    bucket.put(chosen[0].key, b"there")
-    bucket.put(chosen[1].key, random_bytes(rng))
-    plan = plan_fetch(bucket.client, chosen, bucket.root)
+    bucket.put(chosen[0].path, b"there")
+    bucket.put(chosen[1].path, random_bytes(rng))
+    plan = plan_download(bucket.client, chosen, bucket.root)
     assert plan.n_left == SIZE
-    (bucket.root / files[0].destination).write_bytes(b"both")
+    (bucket.root / files[0].path).write_bytes(b"both")
     assert as_present(files, bucket.root)[0] == files[0]
 
 
@@ -737,8 +735,8 @@ def _disks(monkeypatch: pytest.MonkeyPatch, other: Path, free: dict[str, int]) -
         name = "other" if is_other(Path(path)) else "root"
         return usage("/")._replace(free=free[name])
 
-    monkeypatch.setattr(disk.Path, "stat", stated)
-    monkeypatch.setattr(disk.shutil, "disk_usage", used)
+    monkeypatch.setattr(part_files.Path, "stat", stated)
+    monkeypatch.setattr(part_files.shutil, "disk_usage", used)
 
 
 @pytest.mark.parametrize(
@@ -785,7 +783,7 @@ def test_a_link_to_nothing_or_to_a_disk_that_takes_no_writing_is_said(
     with pytest.raises(StoreError, match="nsddata is a link to nothing"):
         bucket.fetch()
     (tmp_path / "absent").mkdir()
-    monkeypatch.setattr(disk.os, "access", lambda *_: False)
+    monkeypatch.setattr(part_files.os, "access", lambda *_: False)
     with pytest.raises(StoreError, match="nsddata cannot be written"):
         bucket.fetch()
     assert not [p for p in tmp_path.rglob("*.part")]
@@ -810,7 +808,7 @@ def test_nothing_of_ours_is_left_among_the_data_and_the_records_may_be_lost(
     assert [p.name for p in bucket.root.rglob("*")] == ["a.mat"]
     assert bucket.plan().items[0].state == "complete"
     shutil.rmtree(tmp_path / "project")
-    assert bucket.plan().items[0].state == "unproven"
+    assert bucket.plan().items[0].state == "unverified"
     bucket.fetch().check()
     assert bucket.plan().items[0].state == "complete"
     assert len(bucket.relay.gets()) == 1  # compared, not fetched again

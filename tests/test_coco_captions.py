@@ -1,4 +1,4 @@
-"""COCO's captions come from its own archive, proven, or are named with their place."""
+"""COCO's captions come from its own archive, verified, or are named."""
 
 import errno
 import hashlib
@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
-from minddiff_utils.datasets.fetch import (
+from minddiff_utils.datasets import coco_captions
+from minddiff_utils.datasets.coco_captions import (
     ARCHIVE,
     Archive,
-    captions,
     captions_missing,
     captions_words,
     fetch_captions,
@@ -165,7 +165,7 @@ def test_a_disk_that_is_or_becomes_full_is_said(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(captions.shutil, "copyfileobj", full)
+        patch.setattr(coco_captions.shutil, "copyfileobj", full)
         with pytest.raises(DataError, match="No space left"):
             fetch_captions(tmp_path, coco.archive())
     assert left(tmp_path) == []

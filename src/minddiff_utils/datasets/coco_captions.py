@@ -1,7 +1,6 @@
-"""COCO's captions, which NSD's bucket does not hold: one archive, of which two members.
+"""COCO's captions, which NSD's bucket does not hold: two members of one archive.
 
-The archive is known by size and digest, so that it may come over any line. Place in the
-flow: part of `fetch`, after NSD's own files.
+The archive is known by size and digest, so that it may come over any line.
 """
 
 import hashlib
@@ -16,13 +15,14 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.datasets.fetch.disk import check_rooms, in_units
-from minddiff_utils.datasets.nsd.facts import MARK
-from minddiff_utils.datasets.nsd.forms import find, is_there
+from minddiff_utils.core.provenance import MARK
+from minddiff_utils.datasets.nsd.layout import find, inventory, is_there
+from minddiff_utils.datasets.part_files import check_space, in_units
 
 __all__ = ["ARCHIVE", "Archive", "captions_missing", "captions_words", "fetch_captions"]
 
-_NAMES = ("captions_train2017.json", "captions_val2017.json")
+#: Where the two files lie below NSD's root.
+_PATHS = tuple(Path(f.path) for f in inventory({}) if f.kind == "captions")
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
 
@@ -45,13 +45,9 @@ ARCHIVE = Archive(
 )
 
 
-def _folder(root: Path) -> Path:
-    return root / "nsddata_stimuli" / "stimuli" / "nsd" / "annotations"
-
-
 def captions_missing(root: Path) -> tuple[str, ...]:
     """Return the names of the two files of captions that are not there."""
-    return tuple(n for n in _NAMES if not is_there(find(_folder(root) / n)))
+    return tuple(p.name for p in _PATHS if not is_there(find(root / p)))
 
 
 def captions_words(root: Path, archive: Archive = ARCHIVE) -> str:
@@ -86,7 +82,7 @@ def fetch_captions(
     StoreError
         It does not fit the disk.
     """
-    missing, folder = captions_missing(root), _folder(root)
+    missing, folder = captions_missing(root), root / _PATHS[0].parent
     if not missing:
         return ()
     if not archive.url.startswith(("http://", "https://")):
@@ -100,7 +96,7 @@ def fetch_captions(
             " mixed with them: name another folder for NSD."
         )
     packed = folder / ".annotations_trainval2017.zip.part"
-    check_rooms({packed: 2 * archive.size})  # the members unpack to less than it
+    check_space({packed: 2 * archive.size})  # the members unpack to less than it
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _download(archive, packed, on_progress)
@@ -161,5 +157,5 @@ def _failed(root: Path, words: str, archive: Archive) -> DataError:
     return DataError(
         f"COCO's captions could not be fetched from {archive.url} ({words}): run again"
         f" later, or unpack {names} of annotations_trainval2017.zip"
-        f" (https://cocodataset.org/#download) into {_folder(root)}."
+        f" (https://cocodataset.org/#download) into {root / _PATHS[0].parent}."
     )

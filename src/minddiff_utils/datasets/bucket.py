@@ -1,11 +1,9 @@
-"""NSD's public bucket: its agreement, its client, and what its errors mean.
-
-Place in the flow: part of `fetch`.
-"""
+"""NSD's public bucket: its agreement, its client, and what its errors mean."""
 
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -26,18 +24,15 @@ from minddiff_utils.core.surroundings import only, own_variables
 __all__ = [
     "BUCKET",
     "N_HEADS",
-    "QUESTION",
-    "TROUBLE",
     "confirm_agreement",
-    "http_status",
     "make_client",
     "may_pass",
+    "status_of",
     "words_of",
 ]
 
-BUCKET = "natural-scenes-dataset"
-REGION = "us-east-2"
-QUESTION = (
+BUCKET, _REGION = "natural-scenes-dataset", "us-east-2"
+_QUESTION = (
     "NSD may be used by those who have signed its data access agreement: research and\n"
     "education only, nothing passed on, nobody identified, Allen et al. 2022 cited.\n"
     "  Dataset    https://naturalscenesdataset.org\n"
@@ -46,7 +41,14 @@ QUESTION = (
     "Have you signed NSD's data access agreement? [yes/no] "
 )
 N_HEADS = 8  # questions about sizes at once
-TROUBLE = (BotoCoreError, ClientError, HTTPError, OSError)
+#: Errors of a connection, after which the same request may succeed.
+_PASSING = (
+    NoConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    HTTPError,
+    ConnectionError,
+)
 
 
 def confirm_agreement(ask: Callable[[str], str], *, agreed: bool) -> None:
@@ -68,10 +70,9 @@ def confirm_agreement(ask: Callable[[str], str], *, agreed: bool) -> None:
             " read and sign it (https://naturalscenesdataset.org), then say so with"
             " --agreement-signed."
         )
-    try:
-        answer = ask(QUESTION)
-    except EOFError:
-        answer = ""
+    answer = ""
+    with suppress(EOFError):
+        answer = ask(_QUESTION)
     if answer.strip().lower() not in ("yes", "y"):
         raise ConfigError(
             "Nothing was fetched, since NSD's data access agreement is not signed:"
@@ -92,12 +93,12 @@ def make_client(endpoint: str | None = None, *, n_workers: int = 4) -> Any:
     """
     config = Config(
         signature_version=UNSIGNED,
-        region_name=REGION,
+        region_name=_REGION,
         connect_timeout=20,
         read_timeout=60,
         retries={"max_attempts": 4, "mode": "standard"},
         max_pool_connections=max(n_workers, N_HEADS),
-        # we check whole files ourselves; a range has no checksum
+        # we verify whole files ourselves; a range has no checksum
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint else "auto"},
@@ -130,7 +131,7 @@ def words_of(error: Exception) -> str:
     return " ".join(str(text).split()) or type(error).__name__
 
 
-def http_status(error: Exception) -> int:
+def status_of(error: Exception) -> int:
     """Return the HTTP status of the bucket's answer, 0 where there was none."""
     if not isinstance(error, ClientError):
         return 0
@@ -139,7 +140,5 @@ def http_status(error: Exception) -> int:
 
 def may_pass(error: Exception) -> bool:
     """Return whether the same request may succeed a little later."""
-    if isinstance(error, ClientError):
-        return http_status(error) >= 500 or http_status(error) in (408, 429)
-    passing = (NoConnectionError, HTTPClientError, IncompleteReadError)
-    return isinstance(error, (*passing, HTTPError, ConnectionError))
+    status = status_of(error)
+    return isinstance(error, _PASSING) or status >= 500 or status in (408, 429)

@@ -1,0 +1,390 @@
+"""What an NSD folder holds, what it lacks and what is damaged: `minddiff check`.
+
+Each file of the inventory is opened and compared (`check_files`, `check_betas`),
+cheaply: headers, shapes, types, lengths, and the whole of what is small; `deep` reads
+the betas and the images seen as well. Nothing raises on a damaged file: it becomes a
+finding with one sentence. In a folder that no simulation marked as its own, the
+constants that NSD publishes must hold, too. Writes nothing, prepares nothing.
+
+References
+----------
+Allen, E. J. et al. (2022). A massive 7T fMRI dataset to bridge cognitive neuroscience
+and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.config import DataConfig
+from minddiff_utils.core.errors import DataError, check_choice, check_exists
+from minddiff_utils.core.reading import reading
+from minddiff_utils.datasets.check_betas import check_betas
+from minddiff_utils.datasets.check_files import (
+    Scope,
+    check_file,
+    check_session_counts,
+)
+from minddiff_utils.datasets.findings import (
+    Count,
+    Finding,
+    Report,
+    differs,
+    look,
+    sentences,
+    spoilt,
+)
+from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
+from minddiff_utils.datasets.nsd.areas import assign_areas
+from minddiff_utils.datasets.nsd.layout import (
+    FACTS,
+    N_SESSIONS,
+    N_SHARED,
+    N_TRIALS,
+    PARTS,
+    SEEN,
+    SUBJECT1,
+    NsdFile,
+    inventory,
+)
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+
+__all__ = ["before_run", "check_folder"]
+
+IntArray = npt.NDArray[np.int64]
+Grid = tuple[int, ...]
+#: A volume of one subject by its name, None where it is not sound.
+Volumes = dict[str, npt.NDArray[Any] | None]
+#: Split of COCO -> cocoId -> captions.
+Captions = Mapping[str, Mapping[int, Sequence[str]]]
+
+_VOLUMES = ("brain mask", "Kastner2015", "prf-visualrois", "nsdgeneral", "ncsnr")
+_THREE_TIMES = "images with 3 trials"
+_COMPARE_REGIONS = "compare region files and colour tables with NSD's own"
+
+
+def check_folder(
+    root: Path,
+    *,
+    subjects: Sequence[int],
+    sessions: Sequence[int],
+    betas_version: str,
+    deep: bool = False,
+) -> Report:
+    """Look at every file that a run on `root` would read.
+
+    Parameters
+    ----------
+    root : Path
+        Folder in NSD's layout, real or in silico; only read.
+    subjects : sequence of int
+        1..8.
+    sessions : sequence of int
+        Ascending, from 1: these must be there; others that are there are looked at.
+    betas_version : str
+        Folder of the betas, such as "betas_fithrf_GLMdenoise_RR".
+    deep : bool
+        Read betas and images seen as well: minutes to hours on the real data.
+
+    Raises
+    ------
+    ConfigError
+        A subject or a session that NSD does not have.
+    DataError
+        `root` is no folder, or holds none of NSD's folders.
+    """
+    tree = NsdTree(root, betas_version)
+    return _check(Scope(tree, tuple(sessions), deep), subjects)
+
+
+def before_run(
+    root: Path, subjects: Sequence[int], data: DataConfig, n_captions: int
+) -> tuple[list[str], list[str]]:
+    """Look, within seconds, at what notebook 01 is about to read of some subjects.
+
+    The findings of `check_folder`, without what the run does not read: sessions that
+    are not asked for, and the constants that NSD publishes.
+
+    Returns
+    -------
+    list of str
+        A sentence, with its remedy, for each thing that the run would stumble over.
+    list of str
+        The same for optional things: surfaces, transforms, behaviour.
+
+    Raises
+    ------
+    DataError
+        As `check_folder`.
+    """
+    tree = NsdTree(root, data.betas_version)
+    asked = Scope(
+        tree,
+        data.session_numbers,
+        before_run=True,
+        voxels=data.voxels,
+        n_captions=n_captions,
+    )
+    findings = _check(asked, subjects).findings
+    needed = [f for f in findings if f.is_unusable and not f.optional]
+    return sentences(needed), sentences([f for f in findings if f.optional])
+
+
+def _check(scope: Scope, subjects: Sequence[int]) -> Report:
+    for subject in subjects:
+        check_choice(subject, range(1, 9), "subject")
+    for session in scope.sessions:
+        check_choice(session, range(1, N_SESSIONS + 1), "sessions")
+    _check_root(scope.tree.root)
+    sessions = {subject: scope.asked(subject) for subject in subjects}
+    files = inventory(sessions, scope.tree.betas_version)
+    findings = _look_at_shared_files(scope, files, sessions)
+    counts = list[Count]()
+    for subject in subjects:
+        found, counted = _look_at_subject(
+            scope, subject, [file for file in files if file.subject == subject]
+        )
+        findings += found
+        counts += counted
+    root, is_real = scope.tree.root, scope.tree.is_real
+    return Report(root, is_real, scope.sessions, tuple(findings), tuple(counts))
+
+
+def _check_root(root: Path) -> None:
+    check_exists(root, "The NSD folder", "give its path")
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder: give the path of the NSD folder.")
+    with reading(root, DataError, remedy="give the path of the NSD folder"):
+        is_nsd = any((root / part).is_dir() for part in PARTS)
+    if not is_nsd:
+        raise DataError(
+            f"{root} holds none of {', '.join(PARTS)}: give the path of the folder "
+            "that contains them."
+        )
+
+
+def _look_at_shared_files(
+    scope: Scope, files: Sequence[NsdFile], sessions: Mapping[int, Sequence[int]]
+) -> list[Finding]:
+    """Return findings on what all subjects share."""
+    findings = []
+    for file in (file for file in files if not isinstance(file.subject, int)):
+        seen = None
+        if file.kind == "stimuli":
+            each = [scope.seen(subject, asked) for subject, asked in sessions.items()]
+            seen = np.unique(np.concatenate(each))
+        findings.append(check_file(scope, file, seen))
+        if file.kind == "design" and scope.design is not None:
+            findings.append(check_session_counts(scope, scope.design))
+    return findings
+
+
+# --- one subject ----------------------------------------------------------------------
+
+
+def _look_at_subject(
+    scope: Scope, subject: int, files: Sequence[NsdFile]
+) -> tuple[list[Finding], list[Count]]:
+    """Look at everything of one subject, and count trials, images and voxels."""
+    findings = dict[str, Finding]()
+    for file in (file for file in files if file.kind != "betas"):
+        table = findings.get(f"labels of {file.names.get('name')}")
+        if file.kind == "roi" and table is not None and table.is_unusable:
+            continue  # nothing tells what the numbers mean
+        finding = check_file(scope, file)
+        findings[finding.item] = finding
+    volumes, grid = _compare_volumes(scope, subject, findings)
+    areas = _areas(scope, subject, findings, volumes)
+    inside = None if areas is None else areas >= 0
+    betas, sound = check_betas(scope, subject, grid, inside)
+    counts = _counts(scope, subject, volumes, areas, sound)
+    # lacking sessions have findings of their own
+    there = [n for n in scope.asked(subject) if not sound or n <= max(sound)]
+    agreements = _agreements(scope, subject, findings["responses"], there)
+    return [*findings.values(), *betas, *agreements, *_unlike(counts)], counts
+
+
+def _compare_volumes(
+    scope: Scope, subject: int, findings: dict[str, Finding]
+) -> tuple[Volumes, Grid | None]:
+    """Return the sound volumes, and their grid; those that do not lie on it are not."""
+    volumes = {name: scope.values.get((subject, name)) for name in _VOLUMES}
+    shapes = Counter(v.shape for v in volumes.values() if v is not None)
+    grid: Grid | None = shapes.most_common(1)[0][0] if shapes else None
+    if scope.published:
+        grid = FACTS[subject].grid
+    for name, values in volumes.items():
+        if values is not None and values.shape != grid:
+            error = differs(f"shape {values.shape}", grid)
+            findings[name], volumes[name] = spoilt(findings[name], error), None
+    return volumes, grid
+
+
+def _areas(
+    scope: Scope, subject: int, findings: dict[str, Finding], volumes: Volumes
+) -> IntArray | None:
+    """Return the areas, None where they are not known; blame what makes them useless.
+
+    Nothing could be decoded without a voxel, or with a noise ceiling of 0.
+    """
+    kastner, prf = volumes["Kastner2015"], volumes["prf-visualrois"]
+    if kastner is None or prf is None:
+        return None
+    labels = [
+        scope.tree.roi_labels(subject, n) for n in ("Kastner2015", "prf-visualrois")
+    ]
+    areas = assign_areas(kastner, labels[0], prf, labels[1])
+    inside, ncsnr = areas >= 0, volumes["ncsnr"]
+    if not inside.any():
+        error = DataError("no voxel in any of the areas.")
+        findings["Kastner2015"] = spoilt(findings["Kastner2015"], error)
+        return None
+    if ncsnr is not None and not (ncsnr[inside] > 0).any():
+        error = DataError("no voxel of the areas above 0.")
+        findings["ncsnr"] = spoilt(findings["ncsnr"], error)
+    return areas
+
+
+# --- what several files must say alike ------------------------------------------------
+
+
+def _agreements(
+    scope: Scope, subject: int, behaviour: Finding, sessions: Sequence[int]
+) -> list[Finding]:
+    """Return findings on what several files must say alike, where they are sound."""
+    table = scope.values.get((None, "stimulus table"))
+    if scope.design is None or table is None:
+        return []
+    n_sessions, findings = max(sessions, default=0), list[Finding]()
+    if not behaviour.is_unusable:
+        text = "the same in design, stimulus table and responses"
+        item = Finding(subject, "image of every trial", None, text, scope.remedy())
+        findings += look(item, _match_trials, scope, subject, n_sessions)[:1]
+    seen, captions = table.iloc[scope.seen(subject, sessions)], _captions(scope, table)
+    text = "no picture in both"
+    item = Finding(subject, "test and training images", None, text, scope.remedy())
+    findings += look(item, _match_splits, scope, seen, captions)[:1]
+    if captions is not None:
+        text, remedy = f"{scope.n_captions} or more for each", scope.remedy("captions")
+        item = Finding(subject, "captions of images seen", None, text, remedy)
+        findings += look(item, _match_captions, scope, seen, captions)[:1]
+    return findings
+
+
+def _captions(scope: Scope, table: pd.DataFrame) -> Captions | None:
+    """Return the captions by cocoId for each split, None unless all are sound."""
+    splits = sorted(map(str, table["cocoSplit"].unique()))
+    known = {name: scope.values.get((None, f"captions {name}")) for name in splits}
+    sound = {name: captions for name, captions in known.items() if captions is not None}
+    return sound if len(sound) == len(splits) else None
+
+
+def _match_trials(scope: Scope, subject: int, n_sessions: int) -> tuple[None, str]:
+    check_trials(scope.tree, subject, n_sessions)
+    return None, f"{n_sessions * N_TRIALS} trials agree"
+
+
+def _match_splits(
+    scope: Scope, seen: pd.DataFrame, captions: Captions | None
+) -> tuple[None, str]:
+    """Look for pictures that test and training share, by COCO's id and by captions."""
+    shared = () if scope.design is None else scope.design.images[0, :N_SHARED]
+    test = np.isin(seen["nsdId"], shared)
+    keys: dict[str, list[Hashable]] = {"cocoId": seen["cocoId"].tolist()}
+    if scope.tree.is_real and captions is not None:
+        images = zip(seen["cocoSplit"], seen["cocoId"], strict=True)
+        texts = [captions[split].get(int(c), []) for split, c in images]
+        keys["set of captions"] = caption_keys(texts)
+    for name, rows in keys.items():
+        if pairs := pairs_across(rows, test, ~test):
+            ids = leaking_words(seen["nsdId"].to_numpy(), pairs)
+            raise differs(f"{len(pairs)} of one {name} in both (nsdId {ids})", "none")
+    return None, f"{int(test.sum())} test and {int((~test).sum())} other images"
+
+
+def _match_captions(
+    scope: Scope, seen: pd.DataFrame, captions: Captions
+) -> tuple[None, str]:
+    n, images = scope.n_captions, zip(seen["cocoSplit"], seen["cocoId"], strict=True)
+    few = [c for split, c in images if len(captions[split].get(int(c), ())) < n]
+    if few:
+        raise differs(f"{len(few)} images have fewer, such as cocoId {few[0]}", "none")
+    return None, f"{len(seen)} images have them"
+
+
+# --- counts ---------------------------------------------------------------------------
+
+
+def _counts(
+    scope: Scope,
+    subject: int,
+    volumes: Volumes,
+    areas: IntArray | None,
+    sound: set[int],
+) -> list[Count]:
+    """Return what the files hold: trials and images of sound sessions, and voxels."""
+    asked = scope.asked(subject)
+    sessions = [n for n in asked if n in sound]
+    numbers = {"sessions": len(sessions), "trials": N_TRIALS * len(sessions)}
+    expected = {"sessions": len(asked), "trials": N_TRIALS * len(asked)}
+    if scope.design is not None:
+        numbers |= _image_counts(scope.design.of(sessions))
+    if areas is not None:
+        n_voxels = np.bincount(areas[areas >= 0], minlength=len(AREAS)).tolist()
+        numbers |= zip(AREAS, n_voxels, strict=True)
+        for name, members in (("LVC", LVC), ("HVC", HVC), ("11 areas", AREAS)):
+            numbers[name] = sum(numbers[area] for area in members)
+    for name in ("brain mask", "prf-visualrois", "nsdgeneral"):
+        if (volume := volumes[name]) is not None:
+            numbers[name] = int((volume > 0).sum())
+    if scope.published:
+        whole = sessions == list(range(1, len(asked) + 1))
+        expected |= _published(subject, len(asked) if whole else 0)
+    return [Count(subject, name, n, expected.get(name)) for name, n in numbers.items()]
+
+
+def _image_counts(image_10k: IntArray) -> dict[str, int]:
+    image, n_repeats = np.unique(image_10k, return_counts=True)
+    n_shared = int((image < N_SHARED).sum())
+    counts = {"distinct images": len(image), "shared images": n_shared}
+    counts["other images"] = len(image) - n_shared
+    names = ("images with 1 trial", "images with 2 trials", _THREE_TIMES)
+    return counts | {
+        name: int((n_repeats == n).sum()) for n, name in enumerate(names, start=1)
+    }
+
+
+def _published(subject: int, n_sessions: int) -> dict[str, int]:
+    """Return the counts that NSD or MindDiffuser state of a real subject."""
+    facts = FACTS[subject]
+    known = {"nsdgeneral": facts.n_nsdgeneral, "brain mask": facts.n_brain}
+    known |= SUBJECT1 if subject == 1 else {}
+    names = ("distinct images", "shared images", "other images", _THREE_TIMES)
+    seen = SEEN.get(n_sessions, (None,) * 4)
+    return known | {k: n for k, n in zip(names, seen, strict=True) if n is not None}
+
+
+def _unlike(counts: Sequence[Count]) -> list[Finding]:
+    """Return a warning for each count that is not the published one, or an empty area.
+
+    Lacking sessions and trials have findings of their own.
+    """
+    findings = []
+    for c in counts:
+        if c.quantity in AREAS and c.n == 0:
+            name, remedy = f"voxels of {c.quantity}", _COMPARE_REGIONS
+            item = Finding(c.subject, name, None, "one at least", remedy)
+            findings.append(replace(item, state="unexpected", found="none"))
+        has_own = c.quantity in ("sessions", "trials")
+        if c.expected not in (None, c.n) and not has_own:
+            name, remedy = f"count of {c.quantity}", "compare the release of your files"
+            item = Finding(c.subject, name, None, f"{c.expected}", remedy)
+            findings.append(replace(item, state="unexpected", found=f"{c.n}"))
+    return findings

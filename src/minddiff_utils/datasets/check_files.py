@@ -1,0 +1,403 @@
+"""How one file of NSD is checked: what should be in it, and what is.
+
+Whatever goes wrong becomes a finding; what a sound file holds is kept in the `Scope`,
+for the files that must fit it. Betas are in `check_betas`.
+"""
+
+import gzip
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.config import FeatureConfig
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.datasets.findings import UNREAD, Finding, differs, look
+from minddiff_utils.datasets.nsd.experiment import Design
+from minddiff_utils.datasets.nsd.formats import load_image, open_hdf5, read_mat
+from minddiff_utils.datasets.nsd.layout import (
+    FACTS,
+    FIRST_SHARED,
+    HEMISPHERES,
+    IMAGE_SIZE,
+    N_FSAVERAGE,
+    N_IMAGES,
+    N_SESSIONS,
+    N_SHARED,
+    N_TRIALS,
+    SHARED_ENDS,
+    VOXEL_MM,
+    Anatomy,
+    NsdFile,
+    sides_of,
+)
+from minddiff_utils.datasets.nsd.reader import NsdTree, VoxelSet
+
+__all__ = ["Scope", "check_file", "check_nii", "check_session_counts"]
+
+IntArray = npt.NDArray[np.int64]
+
+_BATCH = 64  # images read at once
+_BLOCK = 1 << 20  # bytes unpacked at once
+#: What files are called that have another name than their kind or their path.
+_LABELS = {
+    "design": "experimental design",
+    "table": "stimulus table",
+    "captions": "captions {split}",
+    "labels": "labels of {name}",
+    "roi": "{name}",
+    "brainmask": "brain mask",
+}
+#: What should be in a file; {n}, {grid} and {images} where it is known.
+_EXPECTED = {
+    "design": "masterordering 1 x 30000, subjectim 8 x 10000, sharedix 1 x 1000",
+    "table": f"{N_IMAGES} rows, {N_SHARED} of them shared",
+    "stimuli": "uint8, {images} x 3",
+    "captions": "annotations with id, image_id and caption",
+    "responses": "a row per trial",
+    "labels": "a number and a name per line",
+    "brainmask": "{grid}, with 0 and 1",
+    "roi": "{grid}, with -1, 0 and labels",
+    "ncsnr": "{grid}, with floats, above 0 in the areas",
+    "surface": "a surface of {n} vertices",
+    "transform": "a coordinate for each of {n} vertices",
+    "to_fsaverage": "a vertex for each of {group} vertices of fsaverage",
+}
+
+
+@dataclass
+class Scope:
+    """What is asked of which folder, and what its sound files hold.
+
+    Attributes
+    ----------
+    sessions : tuple of int
+        Ascending, from 1.
+    before_run : bool
+        Look at what a run reads alone, whether or not NSD publishes other numbers.
+    values : dict
+        (subject, item of its finding) -> what a file holds; None where it is not sound.
+    n_vertices : dict
+        (anatomy, hemisphere) -> vertices, where they are known.
+    """
+
+    tree: NsdTree
+    sessions: tuple[int, ...]
+    deep: bool = False
+    before_run: bool = False
+    voxels: VoxelSet = "areas"
+    n_captions: int = FeatureConfig().n_captions
+    values: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    n_vertices: dict[tuple[object, object], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take the vertices that NSD publishes, where they must hold."""
+        if self.published:
+            for side, h in enumerate(HEMISPHERES):
+                self.n_vertices["fsaverage", h] = N_FSAVERAGE
+                for subject, facts in FACTS.items():
+                    self.n_vertices[subject, h] = facts.n_vertices[side]
+
+    @property
+    def published(self) -> bool:
+        """Return whether the constants that NSD publishes must hold."""
+        return self.tree.is_real and not self.before_run
+
+    def n_sessions(self, subject: int) -> int:
+        """Return the last session that `subject` can have."""
+        return FACTS[subject].n_sessions if self.tree.is_real else N_SESSIONS
+
+    def asked(self, subject: int) -> tuple[int, ...]:
+        """Return those of the sessions asked for that `subject` has, or should have."""
+        try:
+            return self.tree.sessions_of(subject, self.sessions)
+        except DataError:
+            return ()
+
+    @property
+    def design(self) -> Design | None:
+        """Return the experiment's design, None where it is not sound."""
+        return self.values.get((None, "experimental design"))
+
+    def seen(self, subject: int, sessions: Sequence[int]) -> IntArray:
+        """Return the distinct `nsd_id` seen in sessions; none without a design."""
+        if self.design is None:
+            return np.zeros(0, np.int64)
+        return np.unique(self.design.images[subject - 1, self.design.of(sessions)])
+
+    def remedy(self, kind: str = "") -> str:
+        """Return where a lacking file comes from."""
+        if not self.tree.is_real:
+            return "simulate the folder"
+        coco = "unpack COCO's annotations_trainval2017.zip"
+        return coco if kind == "captions" else "download it from NSD"
+
+
+def check_file(scope: Scope, file: NsdFile, images: IntArray | None = None) -> Finding:
+    """Look at a file, and keep in `scope.values` what it holds if all is well.
+
+    `images` are those, by `nsd_id`, that must be among the stimuli.
+    """
+    path = sides_of(scope.tree.root / file.path)[0]
+    label = _LABELS.get(file.kind, file.kind).format(**file.names)
+    subject = file.subject
+    if file.notebook == "06":
+        label = path.name
+    if subject == "fsaverage":
+        subject, label = None, f"fsaverage {label}"
+    images = np.zeros(0, np.int64) if images is None else images
+    expected = _expected(scope, file, images)
+    optional = file.optional and label != scope.voxels
+    if file.kind == "labels" and path.exists():
+        optional = False  # a run reads it where it is
+    about = (subject, label, path, expected, scope.remedy(file.kind), optional)
+    finding, value = look(Finding(*about), _read, scope, file, path, images)
+    scope.values[subject, label] = value
+    return finding
+
+
+def _expected(scope: Scope, file: NsdFile, images: IntArray) -> str:
+    """Return what should be in a file, in words."""
+    grid, h = "the grid of the others", file.names.get("h")
+    if scope.published and isinstance(file.subject, int):
+        grid = " x ".join(map(str, FACTS[file.subject].grid))
+    least = images[-1] + 1 if len(images) else N_IMAGES
+    shape = f"{N_IMAGES} x {IMAGE_SIZE} x {IMAGE_SIZE}"
+    return _EXPECTED[file.kind].format(
+        grid=grid,
+        n=scope.n_vertices.get((file.subject, h), "its"),
+        group=scope.n_vertices.get(("fsaverage", h), "its"),
+        images=shape if scope.published else f"at least {least} x n x n",
+    )
+
+
+def _read(scope: Scope, file: NsdFile, path: Path, images: IntArray) -> tuple[Any, str]:
+    """Return what a file holds, and what was seen of it."""
+    kind, subject, tree = file.kind, file.subject, scope.tree
+    match kind:
+        case "design":
+            return _read_design(scope)
+        case "table":
+            return _read_table(scope)
+        case "stimuli":
+            return _read_stimuli(scope, path, images)
+        case "captions":
+            known = tree.captions_of(file.names["split"])
+            n = sum(map(len, known.values()))
+            if not n:
+                raise differs("no caption", "at least one")
+            return known, f"{n} captions of {len(known)} images"
+        case "responses":
+            table = tree.responses(_number(subject))
+            return table, f"{len(table)} trials"
+        case "labels":
+            labels = tree.roi_labels(_number(subject), file.names["name"])
+            return labels, f"{len(labels)} labels"
+        case "brainmask" | "roi" | "ncsnr":
+            return _read_volume(scope, file, path)
+        case _:
+            return _read_surface(scope, file)
+
+
+def _number(subject: Anatomy | None) -> int:
+    """Return the number of a subject."""
+    if not isinstance(subject, int):
+        raise TypeError(f"{subject} is no subject")
+    return subject
+
+
+# --- the experiment -------------------------------------------------------------------
+
+
+def _read_design(scope: Scope) -> tuple[Design, str]:
+    design = scope.tree.design()
+    shared = design.images[0, :N_SHARED] + 1
+    ends = (int(shared.min()), int(shared.max()))
+    if scope.published and ends != SHARED_ENDS:
+        raise differs(f"shared images {ends[0]} to {ends[1]}", SHARED_ENDS)
+    return design, f"{len(design.order)} trials, shared images {ends[0]} to {ends[1]}"
+
+
+def check_session_counts(scope: Scope, design: Design) -> Finding:
+    """Return whether what the design says of itself is true; a run needs none of it."""
+    path, names = scope.tree.file("design"), ("basiccnt", "stimpattern")
+    text = "basiccnt 3 x 40 and stimpattern 40 x 12 x 75, as masterordering has it"
+    name, remedy = "design, session by session", scope.remedy()
+    item = Finding(None, name, path, text, remedy, optional=True)
+
+    def compare() -> tuple[None, str]:
+        raw = read_mat(path, names)
+        if lacking := [name for name in names if name not in raw]:
+            return None, f"no {' and no '.join(lacking)}"
+        check_shape(raw["basiccnt"].shape, (3, N_SESSIONS), "basiccnt")
+        check_shape(raw["stimpattern"].shape, (N_SESSIONS, 12, 75), "stimpattern")
+        for session in range(N_SESSIONS):
+            times = np.unique(design.of([session + 1]), return_counts=True)[1]
+            for n in (1, 2, 3):
+                stated, true = int(raw["basiccnt"][n - 1, session]), (times == n).sum()
+                if stated != true:
+                    raise differs(
+                        f"basiccnt has {stated} images with {n} trials in session"
+                        f" {session + 1}",
+                        f"{true}, as in masterordering,",
+                    )
+        if not (raw["stimpattern"].sum(axis=(1, 2)) == N_TRIALS).all():
+            raise differs(
+                "stimpattern has other sessions", f"{N_TRIALS} trials in each"
+            )
+        return None, "in agreement"
+
+    finding, _ = look(item, compare)
+    if finding.found.startswith("no "):
+        return replace(finding, state="optional missing", remedy=remedy)
+    return finding
+
+
+def _read_table(scope: Scope) -> tuple[Any, str]:
+    table = scope.tree.stim_info("cocoId", "cocoSplit", "shared1000")
+    n_shared = int(table["shared1000"].astype(bool).sum())
+    if n_shared != N_SHARED:
+        raise differs(f"{n_shared} shared images", N_SHARED)
+    row, coco_id = FIRST_SHARED
+    if scope.published and int(table["cocoId"].iloc[row]) != coco_id:
+        raise differs(f"cocoId {table['cocoId'].iloc[row]} in row {row}", coco_id)
+    return table, f"{len(table)} rows, {n_shared} shared"
+
+
+def _read_stimuli(scope: Scope, path: Path, images: IntArray) -> tuple[None, str]:
+    tree = scope.tree
+    tree.stimuli(images[:0])  # the reader's own checks, and no image
+    with open_hdf5(path) as file:
+        shape = file["imgBrick"].shape
+    real = (N_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3)
+    if scope.published:
+        check_shape(shape, real, "imgBrick")
+    tree.stimuli(images[-1:])  # the last one seen is within the file
+    found = f"uint8, {' x '.join(map(str, shape))}"
+    if not scope.deep:
+        return None, f"{found}; {UNREAD}"
+    blank = 0
+    for first in range(0, len(images), _BATCH):
+        pixels = tree.stimuli(images[first : first + _BATCH])
+        blank += int((~pixels.any(axis=(1, 2, 3))).sum())
+    if blank:
+        raise differs(f"{blank} images seen by a subject are black", "none")
+    return None, f"{found}; {len(images)} images seen were read"
+
+
+# --- volumes --------------------------------------------------------------------------
+
+
+def _read_volume(
+    scope: Scope, file: NsdFile, path: Path
+) -> tuple[npt.NDArray[Any], str]:
+    """Return a volume as the reader gives it; these are small and read whole."""
+    values: npt.NDArray[Any]
+    subject, tree = _number(file.subject), scope.tree
+    image = check_nii(path, to_the_end=True)
+    if file.kind == "brainmask":
+        values = tree.brainmask(subject)
+        _check_affine(scope, image)
+    elif file.kind == "ncsnr":
+        if image.get_data_dtype().kind != "f":
+            raise differs(f"{image.get_data_dtype()} values", "float32")
+        values = tree.ncsnr(subject)
+    else:
+        values = tree.roi(subject, file.names["name"])
+    n = int((values > 0).sum())
+    if not n:
+        raise differs("no voxel above 0", "some")
+    shape = " x ".join(map(str, values.shape))
+    return values, f"{image.get_data_dtype()}, {shape}, {n} voxels above 0"
+
+
+def _check_affine(scope: Scope, image: Any) -> None:
+    """Raise DataError unless NSD's voxels are 1.8 mm and centred on the origin."""
+    if not scope.published:
+        return
+    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * VOXEL_MM for n in image.shape[:3]]
+    if not np.allclose(image.affine, affine, atol=1e-3):  # float32 in the header
+        raise differs("another affine", "1.8 mm voxels centred on the origin")
+
+
+def check_nii(path: Path, *, to_the_end: bool) -> Any:
+    """Return the image of a .nii.gz file whose length fits its header.
+
+    gzip's last four bytes hold the length (modulo 2^32) of what was packed, so a file
+    cut short is known without unpacking it. A file packed in several parts looks the
+    same, so where the length does not fit, the file is read to the end after all. Only
+    that also finds damage in the middle, by gzip's checksum.
+    """
+    image: Any = load_image(path)
+    if path.suffix.lower() == ".nii":
+        return image  # its length fits, or it were not loaded
+    dtype = image.get_data_dtype()
+    expected = image.dataobj.offset + int(np.prod(image.shape)) * dtype.itemsize
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        stated = struct.unpack("<I", file.read(4))[0]
+    if not to_the_end and stated == expected % 2**32:
+        return image
+    n_bytes, blank = 0, True
+    with gzip.open(path) as unpacked:
+        while block := unpacked.read(_BLOCK):
+            start = max(image.dataobj.offset - n_bytes, 0)
+            blank &= not np.frombuffer(block, np.uint8)[start:].any()
+            n_bytes += len(block)
+    if n_bytes < expected:
+        raise differs(f"{n_bytes} bytes when unpacked", expected)
+    if blank:
+        raise differs("nothing but zeros", "values")
+    return image
+
+
+# --- surfaces -------------------------------------------------------------------------
+
+
+def _read_surface(scope: Scope, file: NsdFile) -> tuple[None, str]:
+    """Compare a surface or a transform with the vertices known; learn them from it."""
+    tree, who, names = scope.tree, file.subject or "fsaverage", file.names
+    h, kind = names["h"], names.get("surface", "")
+    known = scope.n_vertices.get((who, h))
+    if file.kind == "transform":
+        values = tree.transform(_number(who), h, names["depth"])
+        n_known = int(np.isfinite(values).all(axis=1).sum())
+        _check_vertices(len(values), known)
+        if not n_known:
+            raise differs("no vertex with a coordinate", "a map into the volume")
+        return None, f"{len(values)} vertices, {n_known} with a coordinate"
+    if file.kind == "to_fsaverage":
+        index = tree.from_fsaverage(_number(who), h)
+        _check_vertices(len(index), scope.n_vertices.get(("fsaverage", h)))
+        _check_index(index, known)
+        return None, f"{len(index)} vertices of fsaverage"
+    if kind == "full.flat.patch.3d":  # a part of the surface
+        index = tree.flat_patch(who, h)[0]
+        _check_index(index, known)
+        return None, f"{len(index)} vertices lie flat"
+    if kind == "sulc":
+        n = len(tree.surface_values(who, h))
+    else:
+        vertices, faces = tree.surface(who, h, kind)
+        n = len(vertices)
+        _check_index(faces, n)
+    _check_vertices(n, known)
+    scope.n_vertices[who, h] = n
+    return None, f"{n} vertices"
+
+
+def _check_vertices(n: int, expected: int | None) -> None:
+    if expected is not None and n != expected:
+        raise differs(f"{n} vertices", expected)
+
+
+def _check_index(index: IntArray, n: int | None) -> None:
+    if not index.size:
+        raise differs("no vertex", "a surface")
+    if n is not None and not 0 <= index.min() <= index.max() < n:
+        raise differs(f"vertices {index.min()} to {index.max()}", f"0 to {n - 1}")

@@ -1,0 +1,258 @@
+"""What a check of a folder found: findings, counts, and how they are printed."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.reading import in_words
+from minddiff_utils.datasets.nsd.formats import again
+from minddiff_utils.datasets.nsd.layout import find
+
+__all__ = [
+    "UNREAD",
+    "Count",
+    "Finding",
+    "Report",
+    "differs",
+    "look",
+    "sentences",
+    "spoilt",
+]
+
+T = TypeVar("T")
+State = Literal[
+    "ok", "missing", "damaged", "unreadable", "unexpected", "optional missing"
+]
+_STATES: tuple[State, ...] = State.__args__  # type: ignore[attr-defined]
+_UNUSABLE = ("missing", "damaged", "unreadable")
+#: Said of files whose contents were not read.
+UNREAD = "contents not read"
+#: How the item of a missing session begins.
+_SESSION = "betas session "
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found out about one file, or about several that must agree.
+
+    Attributes
+    ----------
+    subject : int or None
+        None for what all subjects share.
+    item : str
+        What it is, such as "betas session 03 hdf5".
+    path : Path or None
+        The file; None where several files must agree.
+    expected, found, remedy : str
+        What should be there, what is, and what to do; `remedy` says where it comes
+        from as long as nothing is found.
+    optional : bool
+        Whether a run goes on without it.
+    state : str
+        "ok"; "missing", "damaged" or "unreadable" (the system lets nobody read it, it
+        may be whole), which a run would stumble over; "optional missing", without
+        which it goes on; "unexpected", not what NSD publishes.
+    """
+
+    subject: int | None
+    item: str
+    path: Path | None
+    expected: str
+    remedy: str = ""
+    optional: bool = False
+    state: State = "ok"
+    found: str = ""
+
+    @property
+    def is_unusable(self) -> bool:
+        """Return whether it cannot be used."""
+        return self.state in _UNUSABLE
+
+    @property
+    def owner(self) -> str:
+        """Return whose it is."""
+        return "all subjects" if self.subject is None else f"subject {self.subject}"
+
+    @property
+    def sentence(self) -> str:
+        """Return the finding as one sentence."""
+        where = "" if self.path is None else f" at {self.path}"
+        found = self.found
+        if "expected" not in found:  # some errors say already what is
+            found += f"; expected {self.expected}"
+        end = f": {self.remedy}." if self.remedy else "."
+        return f"{self.state}: {self.owner}, {self.item}{where}: {found}{end}"
+
+
+# --- one file -------------------------------------------------------------------------
+
+
+def look(
+    item: Finding, read: Callable[..., tuple[T, str]], *args: Any
+) -> tuple[Finding, T | None]:
+    """Return the finding about `item`, and what `read` got from it if all is well.
+
+    `read` returns a value and what it saw, or raises whatever damaged files make the
+    libraries raise.
+    """
+    if item.path is not None:
+        item = replace(item, path=find(item.path))
+    try:
+        if item.path is not None and not item.path.exists():
+            state: State = "optional missing" if item.optional else "missing"
+            found = "a link to nothing" if item.path.is_symlink() else "not there"
+            return replace(item, state=state, found=found), None
+        value, found = read(*args)
+    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything)
+        return spoilt(item, error), None
+    return replace(item, found=found, remedy=""), value
+
+
+def spoilt(item: Finding, error: Exception) -> Finding:
+    """Return the finding for an error; what it says of path and remedy has a column.
+
+    The remedy of `item` is kept where the error has none, and no file to blame.
+    """
+    text, remedy = " ".join(str(error).split()) or type(error).__name__, item.remedy
+    if item.path is not None:
+        remedy = again(item.path)
+        if not isinstance(error, DataError):
+            text = in_words(item.path, error, "cannot be understood", remedy)
+        text = text.replace(f" at {item.path}", "")
+        text = text.replace(str(item.path), item.path.name)
+    found, _, last = text.rstrip(".").rpartition(": ")
+    state: State = "unreadable" if "cannot be read (" in found else "damaged"
+    found, remedy = (found, last) if found else (last, remedy)
+    return replace(item, state=state, found=found, remedy=remedy)
+
+
+def differs(found: object, expected: object) -> DataError:
+    """Return the error that says what is there and what should be."""
+    return DataError(f"{found}, but {expected} is expected.")
+
+
+# --- a folder -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of one subject and, where it is known, what it should be."""
+
+    subject: int
+    quantity: str
+    n: int
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_folder` found.
+
+    Attributes
+    ----------
+    root : Path
+        The folder.
+    is_real : bool
+        False if a simulation marked the folder as its own.
+    sessions : tuple of int
+        The sessions of each subject that were asked for, from 1.
+    findings : tuple of Finding
+        One for each file, and one for each agreement between files.
+    counts : tuple of Count
+        Trials, images and voxels of each subject.
+    """
+
+    root: Path
+    is_real: bool
+    sessions: tuple[int, ...]
+    findings: tuple[Finding, ...]
+    counts: tuple[Count, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """Return 1 if a file cannot be used, else 0; the rest are warnings."""
+        return int(any(finding.is_unusable for finding in self.findings))
+
+    @property
+    def verdict(self) -> str:
+        """Return how many findings are in which state."""
+        states = Counter(f.state for f in self.findings)
+        named = [f"{states[state]} {state}" for state in _STATES if states[state]]
+        unread = sum(UNREAD in f.found for f in self.findings)
+        more = f" ({unread} only by header and length)" if unread else ""
+        return f"{len(self.findings)} findings: {', '.join(named)}{more}."
+
+    def lines(self) -> list[str]:
+        """Return what to print: states, what is wrong, counts, and the verdict.
+
+        Paths are relative to the folder, which the first line names.
+        """
+        kind = (
+            "taken for NSD itself: nothing marks it as in silico"
+            if self.is_real
+            else "in silico"
+        )
+        first = self.sessions == tuple(range(1, len(self.sessions) + 1))
+        numbers = ", ".join(map(str, self.sessions))
+        asked = (
+            f"first {len(self.sessions)} sessions" if first else f"sessions {numbers}"
+        )
+        wrong = [text.replace(f"{self.root}/", "") for text in sentences(self.findings)]
+        return [
+            f"{self.root} ({kind}), {asked}",
+            "",
+            *_states(self.findings),
+            "",
+            *wrong,
+            *([""] if wrong else []),
+            *_numbers(self.counts),
+            self.verdict,
+        ]
+
+
+def sentences(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence for each finding not all right, the many alike in one."""
+    lines, sessions, optional = [], dict[str, list[Finding]](), dict[str, list[str]]()
+    for finding in findings:
+        if finding.state == "missing" and finding.item.startswith(_SESSION):
+            sessions.setdefault(finding.owner, []).append(finding)
+        elif finding.state == "optional missing":
+            optional.setdefault(finding.owner, []).append(finding.item)
+        elif finding.state != "ok":
+            lines.append(finding.sentence)
+    for missing in sessions.values():
+        numbers = ", ".join(f.item.removeprefix(_SESSION) for f in missing)
+        lines.append(replace(missing[0], item=f"{_SESSION}{numbers}").sentence)
+    for owner, items in optional.items():
+        lines.append(f"optional missing: {owner}: {', '.join(items)}.")
+    return lines
+
+
+def _states(findings: Sequence[Finding]) -> list[str]:
+    """Return how many findings of each owner are in which state."""
+    owners, states = [f.owner for f in findings], [f.state for f in findings]
+    table = pd.crosstab(pd.Series(owners), pd.Series(states))
+    return _aligned(table.reindex(columns=[s for s in _STATES if s in table]))
+
+
+def _numbers(counts: Sequence[Count]) -> list[str]:
+    """Return the counts, a column per subject, the expected number where it differs."""
+    cells: dict[str, dict[str, str]] = {}
+    for count in counts:
+        is_other = count.expected not in (None, count.n)
+        text = f"{count.n:,}" + (f" (not {count.expected:,})" if is_other else "")
+        cells.setdefault(f"subject {count.subject}", {})[count.quantity] = text
+    return [*_aligned(pd.DataFrame(cells).fillna("—")), ""] if cells else []
+
+
+def _aligned(table: pd.DataFrame) -> list[str]:
+    """Return a table as lines, its row names to the left."""
+    names = [str(name) for name in table.index]
+    width = max(map(len, names))
+    table = table.set_axis([name.ljust(width) for name in names])
+    return str(table.rename_axis(index=None, columns=None).to_string()).splitlines()
