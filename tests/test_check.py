@@ -185,11 +185,6 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
         matlab("subjectim", lambda v: v - 1),
         "subjectim",
     ),
-    "design with other counts": (
-        f"{EXPERIMENT}/nsd_expdesign.mat",
-        matlab("basiccnt", lambda v: v[::-1]),
-        "basiccnt has",
-    ),
     "stimuli cut short": (f"{STIMULI}/nsd_stimuli.hdf5", halve, "truncated file"),
     "too few stimuli": (
         f"{STIMULI}/nsd_stimuli.hdf5",

@@ -30,7 +30,6 @@ from minddiff_utils.datasets.check_betas import check_betas
 from minddiff_utils.datasets.check_files import (
     Scope,
     check_file,
-    check_session_counts,
 )
 from minddiff_utils.datasets.findings import (
     Count,
@@ -42,18 +41,8 @@ from minddiff_utils.datasets.findings import (
     spoilt,
 )
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
+from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.areas import assign_areas
-from minddiff_utils.datasets.nsd.layout import (
-    FACTS,
-    N_SESSIONS,
-    N_SHARED,
-    N_TRIALS,
-    PARTS,
-    SEEN,
-    SUBJECT1,
-    NsdFile,
-    inventory,
-)
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 
 __all__ = ["before_run", "check_folder"]
@@ -141,10 +130,10 @@ def _check(scope: Scope, subjects: Sequence[int]) -> Report:
     for subject in subjects:
         check_choice(subject, range(1, 9), "subject")
     for session in scope.sessions:
-        check_choice(session, range(1, N_SESSIONS + 1), "sessions")
+        check_choice(session, range(1, layout.N_SESSIONS + 1), "sessions")
     _check_root(scope.tree.root)
     sessions = {subject: scope.asked(subject) for subject in subjects}
-    files = inventory(sessions, scope.tree.betas_version)
+    files = layout.inventory(sessions, scope.tree.betas_version)
     findings = _look_at_shared_files(scope, files, sessions)
     counts = list[Count]()
     for subject in subjects:
@@ -162,16 +151,16 @@ def _check_root(root: Path) -> None:
     if not root.is_dir():
         raise DataError(f"{root} is no folder: give the path of the NSD folder.")
     with reading(root, DataError, remedy="give the path of the NSD folder"):
-        is_nsd = any((root / part).is_dir() for part in PARTS)
+        is_nsd = any((root / part).is_dir() for part in layout.PARTS)
     if not is_nsd:
         raise DataError(
-            f"{root} holds none of {', '.join(PARTS)}: give the path of the folder "
-            "that contains them."
+            f"{root} holds none of {', '.join(layout.PARTS)}: give the path of the"
+            " folder that contains them."
         )
 
 
 def _look_at_shared_files(
-    scope: Scope, files: Sequence[NsdFile], sessions: Mapping[int, Sequence[int]]
+    scope: Scope, files: Sequence[layout.NsdFile], sessions: Mapping[int, Sequence[int]]
 ) -> list[Finding]:
     """Return findings on what all subjects share."""
     findings = []
@@ -181,8 +170,6 @@ def _look_at_shared_files(
             each = [scope.seen(subject, asked) for subject, asked in sessions.items()]
             seen = np.unique(np.concatenate(each))
         findings.append(check_file(scope, file, seen))
-        if file.kind == "design" and scope.design is not None:
-            findings.append(check_session_counts(scope, scope.design))
     return findings
 
 
@@ -190,7 +177,7 @@ def _look_at_shared_files(
 
 
 def _look_at_subject(
-    scope: Scope, subject: int, files: Sequence[NsdFile]
+    scope: Scope, subject: int, files: Sequence[layout.NsdFile]
 ) -> tuple[list[Finding], list[Count]]:
     """Look at everything of one subject, and count trials, images and voxels."""
     findings = dict[str, Finding]()
@@ -219,7 +206,7 @@ def _compare_volumes(
     shapes = Counter(v.shape for v in volumes.values() if v is not None)
     grid: Grid | None = shapes.most_common(1)[0][0] if shapes else None
     if scope.published:
-        grid = FACTS[subject].grid
+        grid = layout.FACTS[subject].grid
     for name, values in volumes.items():
         if values is not None and values.shape != grid:
             error = differs(f"shape {values.shape}", grid)
@@ -288,14 +275,14 @@ def _captions(scope: Scope, table: pd.DataFrame) -> Captions | None:
 
 def _match_trials(scope: Scope, subject: int, n_sessions: int) -> tuple[None, str]:
     check_trials(scope.tree, subject, n_sessions)
-    return None, f"{n_sessions * N_TRIALS} trials agree"
+    return None, f"{n_sessions * layout.N_TRIALS} trials agree"
 
 
 def _match_splits(
     scope: Scope, seen: pd.DataFrame, captions: Captions | None
 ) -> tuple[None, str]:
     """Look for pictures that test and training share, by COCO's id and by captions."""
-    shared = () if scope.design is None else scope.design.images[0, :N_SHARED]
+    shared = () if scope.design is None else scope.design.images[0, : layout.N_SHARED]
     test = np.isin(seen["nsdId"], shared)
     keys: dict[str, list[Hashable]] = {"cocoId": seen["cocoId"].tolist()}
     if scope.tree.is_real and captions is not None:
@@ -332,8 +319,8 @@ def _counts(
     """Return what the files hold: trials and images of sound sessions, and voxels."""
     asked = scope.asked(subject)
     sessions = [n for n in asked if n in sound]
-    numbers = {"sessions": len(sessions), "trials": N_TRIALS * len(sessions)}
-    expected = {"sessions": len(asked), "trials": N_TRIALS * len(asked)}
+    numbers = {"sessions": len(sessions), "trials": layout.N_TRIALS * len(sessions)}
+    expected = {"sessions": len(asked), "trials": layout.N_TRIALS * len(asked)}
     if scope.design is not None:
         numbers |= _image_counts(scope.design.of(sessions))
     if areas is not None:
@@ -352,7 +339,7 @@ def _counts(
 
 def _image_counts(image_10k: IntArray) -> dict[str, int]:
     image, n_repeats = np.unique(image_10k, return_counts=True)
-    n_shared = int((image < N_SHARED).sum())
+    n_shared = int((image < layout.N_SHARED).sum())
     counts = {"distinct images": len(image), "shared images": n_shared}
     counts["other images"] = len(image) - n_shared
     names = ("images with 1 trial", "images with 2 trials", _THREE_TIMES)
@@ -363,11 +350,11 @@ def _image_counts(image_10k: IntArray) -> dict[str, int]:
 
 def _published(subject: int, n_sessions: int) -> dict[str, int]:
     """Return the counts that NSD or MindDiffuser state of a real subject."""
-    facts = FACTS[subject]
+    facts = layout.FACTS[subject]
     known = {"nsdgeneral": facts.n_nsdgeneral, "brain mask": facts.n_brain}
-    known |= SUBJECT1 if subject == 1 else {}
+    known |= layout.SUBJECT1 if subject == 1 else {}
     names = ("distinct images", "shared images", "other images", _THREE_TIMES)
-    seen = SEEN.get(n_sessions, (None,) * 4)
+    seen = layout.SEEN.get(n_sessions, (None,) * 4)
     return known | {k: n for k, n in zip(names, seen, strict=True) if n is not None}
 
 

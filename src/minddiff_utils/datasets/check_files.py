@@ -7,7 +7,7 @@ for the files that must fit it. Betas are in `check_betas`.
 import gzip
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,12 @@ import numpy.typing as npt
 from minddiff_utils.core.config import FeatureConfig
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.datasets.findings import UNREAD, Finding, differs, look
+from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.experiment import Design
-from minddiff_utils.datasets.nsd.formats import load_image, open_hdf5, read_mat
-from minddiff_utils.datasets.nsd.layout import (
-    FACTS,
-    FIRST_SHARED,
-    HEMISPHERES,
-    IMAGE_SIZE,
-    N_FSAVERAGE,
-    N_IMAGES,
-    N_SESSIONS,
-    N_SHARED,
-    N_TRIALS,
-    SHARED_ENDS,
-    VOXEL_MM,
-    Anatomy,
-    NsdFile,
-    sides_of,
-)
+from minddiff_utils.datasets.nsd.formats import load_image, open_hdf5
 from minddiff_utils.datasets.nsd.reader import NsdTree, VoxelSet
 
-__all__ = ["Scope", "check_file", "check_nii", "check_session_counts"]
+__all__ = ["Scope", "check_file", "check_nii"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -55,7 +40,7 @@ _LABELS = {
 #: What should be in a file; {n}, {grid} and {images} where it is known.
 _EXPECTED = {
     "design": "masterordering 1 x 30000, subjectim 8 x 10000, sharedix 1 x 1000",
-    "table": f"{N_IMAGES} rows, {N_SHARED} of them shared",
+    "table": f"{layout.N_IMAGES} rows, {layout.N_SHARED} of them shared",
     "stimuli": "uint8, {images} x 3",
     "captions": "annotations with id, image_id and caption",
     "responses": "a row per trial",
@@ -97,9 +82,9 @@ class Scope:
     def __post_init__(self) -> None:
         """Take the vertices that NSD publishes, where they must hold."""
         if self.published:
-            for side, h in enumerate(HEMISPHERES):
-                self.n_vertices["fsaverage", h] = N_FSAVERAGE
-                for subject, facts in FACTS.items():
+            for side, h in enumerate(layout.HEMISPHERES):
+                self.n_vertices["fsaverage", h] = layout.N_FSAVERAGE
+                for subject, facts in layout.FACTS.items():
                     self.n_vertices[subject, h] = facts.n_vertices[side]
 
     @property
@@ -109,7 +94,9 @@ class Scope:
 
     def n_sessions(self, subject: int) -> int:
         """Return the last session that `subject` can have."""
-        return FACTS[subject].n_sessions if self.tree.is_real else N_SESSIONS
+        return (
+            layout.FACTS[subject].n_sessions if self.tree.is_real else layout.N_SESSIONS
+        )
 
     def asked(self, subject: int) -> tuple[int, ...]:
         """Return those of the sessions asked for that `subject` has, or should have."""
@@ -137,16 +124,18 @@ class Scope:
         return coco if kind == "captions" else "download it from NSD"
 
 
-def check_file(scope: Scope, file: NsdFile, images: IntArray | None = None) -> Finding:
+def check_file(
+    scope: Scope, file: layout.NsdFile, images: IntArray | None = None
+) -> Finding:
     """Look at a file, and keep in `scope.values` what it holds if all is well.
 
     `images` are those, by `nsd_id`, that must be among the stimuli.
     """
-    path = sides_of(scope.tree.root / file.path)[0]
+    path = layout.sides_of(scope.tree.root / file.path)[0]
     label = _LABELS.get(file.kind, file.kind).format(**file.names)
     subject = file.subject
     if file.notebook == "06":
-        label = path.name
+        label = Path(file.path).name
     if subject == "fsaverage":
         subject, label = None, f"fsaverage {label}"
     images = np.zeros(0, np.int64) if images is None else images
@@ -160,13 +149,13 @@ def check_file(scope: Scope, file: NsdFile, images: IntArray | None = None) -> F
     return finding
 
 
-def _expected(scope: Scope, file: NsdFile, images: IntArray) -> str:
+def _expected(scope: Scope, file: layout.NsdFile, images: IntArray) -> str:
     """Return what should be in a file, in words."""
     grid, h = "the grid of the others", file.names.get("h")
     if scope.published and isinstance(file.subject, int):
-        grid = " x ".join(map(str, FACTS[file.subject].grid))
-    least = images[-1] + 1 if len(images) else N_IMAGES
-    shape = f"{N_IMAGES} x {IMAGE_SIZE} x {IMAGE_SIZE}"
+        grid = " x ".join(map(str, layout.FACTS[file.subject].grid))
+    least = images[-1] + 1 if len(images) else layout.N_IMAGES
+    shape = " x ".join(map(str, (layout.N_IMAGES, *[layout.IMAGE_SIZE] * 2)))
     return _EXPECTED[file.kind].format(
         grid=grid,
         n=scope.n_vertices.get((file.subject, h), "its"),
@@ -175,10 +164,13 @@ def _expected(scope: Scope, file: NsdFile, images: IntArray) -> str:
     )
 
 
-def _read(scope: Scope, file: NsdFile, path: Path, images: IntArray) -> tuple[Any, str]:
+def _read(
+    scope: Scope, file: layout.NsdFile, path: Path, images: IntArray
+) -> tuple[Any, str]:
     """Return what a file holds, and what was seen of it."""
-    kind, subject, tree = file.kind, file.subject, scope.tree
-    match kind:
+    subject: Any = file.subject
+    tree = scope.tree
+    match file.kind:
         case "design":
             return _read_design(scope)
         case "table":
@@ -192,10 +184,10 @@ def _read(scope: Scope, file: NsdFile, path: Path, images: IntArray) -> tuple[An
                 raise differs("no caption", "at least one")
             return known, f"{n} captions of {len(known)} images"
         case "responses":
-            table = tree.responses(_number(subject))
+            table = tree.responses(subject)
             return table, f"{len(table)} trials"
         case "labels":
-            labels = tree.roi_labels(_number(subject), file.names["name"])
+            labels = tree.roi_labels(subject, file.names["name"])
             return labels, f"{len(labels)} labels"
         case "brainmask" | "roi" | "ncsnr":
             return _read_volume(scope, file, path)
@@ -203,66 +195,24 @@ def _read(scope: Scope, file: NsdFile, path: Path, images: IntArray) -> tuple[An
             return _read_surface(scope, file)
 
 
-def _number(subject: Anatomy | None) -> int:
-    """Return the number of a subject."""
-    if not isinstance(subject, int):
-        raise TypeError(f"{subject} is no subject")
-    return subject
-
-
 # --- the experiment -------------------------------------------------------------------
 
 
 def _read_design(scope: Scope) -> tuple[Design, str]:
     design = scope.tree.design()
-    shared = design.images[0, :N_SHARED] + 1
+    shared = design.images[0, : layout.N_SHARED] + 1
     ends = (int(shared.min()), int(shared.max()))
-    if scope.published and ends != SHARED_ENDS:
-        raise differs(f"shared images {ends[0]} to {ends[1]}", SHARED_ENDS)
+    if scope.published and ends != layout.SHARED_ENDS:
+        raise differs(f"shared images {ends[0]} to {ends[1]}", layout.SHARED_ENDS)
     return design, f"{len(design.order)} trials, shared images {ends[0]} to {ends[1]}"
-
-
-def check_session_counts(scope: Scope, design: Design) -> Finding:
-    """Return whether what the design says of itself is true; a run needs none of it."""
-    path, names = scope.tree.file("design"), ("basiccnt", "stimpattern")
-    text = "basiccnt 3 x 40 and stimpattern 40 x 12 x 75, as masterordering has it"
-    name, remedy = "design, session by session", scope.remedy()
-    item = Finding(None, name, path, text, remedy, optional=True)
-
-    def compare() -> tuple[None, str]:
-        raw = read_mat(path, names)
-        if lacking := [name for name in names if name not in raw]:
-            return None, f"no {' and no '.join(lacking)}"
-        check_shape(raw["basiccnt"].shape, (3, N_SESSIONS), "basiccnt")
-        check_shape(raw["stimpattern"].shape, (N_SESSIONS, 12, 75), "stimpattern")
-        for session in range(N_SESSIONS):
-            times = np.unique(design.of([session + 1]), return_counts=True)[1]
-            for n in (1, 2, 3):
-                stated, true = int(raw["basiccnt"][n - 1, session]), (times == n).sum()
-                if stated != true:
-                    raise differs(
-                        f"basiccnt has {stated} images with {n} trials in session"
-                        f" {session + 1}",
-                        f"{true}, as in masterordering,",
-                    )
-        if not (raw["stimpattern"].sum(axis=(1, 2)) == N_TRIALS).all():
-            raise differs(
-                "stimpattern has other sessions", f"{N_TRIALS} trials in each"
-            )
-        return None, "in agreement"
-
-    finding, _ = look(item, compare)
-    if finding.found.startswith("no "):
-        return replace(finding, state="optional missing", remedy=remedy)
-    return finding
 
 
 def _read_table(scope: Scope) -> tuple[Any, str]:
     table = scope.tree.stim_info("cocoId", "cocoSplit", "shared1000")
     n_shared = int(table["shared1000"].astype(bool).sum())
-    if n_shared != N_SHARED:
-        raise differs(f"{n_shared} shared images", N_SHARED)
-    row, coco_id = FIRST_SHARED
+    if n_shared != layout.N_SHARED:
+        raise differs(f"{n_shared} shared images", layout.N_SHARED)
+    row, coco_id = layout.FIRST_SHARED
     if scope.published and int(table["cocoId"].iloc[row]) != coco_id:
         raise differs(f"cocoId {table['cocoId'].iloc[row]} in row {row}", coco_id)
     return table, f"{len(table)} rows, {n_shared} shared"
@@ -273,7 +223,7 @@ def _read_stimuli(scope: Scope, path: Path, images: IntArray) -> tuple[None, str
     tree.stimuli(images[:0])  # the reader's own checks, and no image
     with open_hdf5(path) as file:
         shape = file["imgBrick"].shape
-    real = (N_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3)
+    real = (layout.N_IMAGES, layout.IMAGE_SIZE, layout.IMAGE_SIZE, 3)
     if scope.published:
         check_shape(shape, real, "imgBrick")
     tree.stimuli(images[-1:])  # the last one seen is within the file
@@ -293,11 +243,12 @@ def _read_stimuli(scope: Scope, path: Path, images: IntArray) -> tuple[None, str
 
 
 def _read_volume(
-    scope: Scope, file: NsdFile, path: Path
+    scope: Scope, file: layout.NsdFile, path: Path
 ) -> tuple[npt.NDArray[Any], str]:
     """Return a volume as the reader gives it; these are small and read whole."""
     values: npt.NDArray[Any]
-    subject, tree = _number(file.subject), scope.tree
+    subject: Any = file.subject
+    tree = scope.tree
     image = check_nii(path, to_the_end=True)
     if file.kind == "brainmask":
         values = tree.brainmask(subject)
@@ -319,8 +270,8 @@ def _check_affine(scope: Scope, image: Any) -> None:
     """Raise DataError unless NSD's voxels are 1.8 mm and centred on the origin."""
     if not scope.published:
         return
-    affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * VOXEL_MM for n in image.shape[:3]]
+    affine = np.diag([layout.VOXEL_MM, layout.VOXEL_MM, layout.VOXEL_MM, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * layout.VOXEL_MM for n in image.shape[:3]]
     if not np.allclose(image.affine, affine, atol=1e-3):  # float32 in the header
         raise differs("another affine", "1.8 mm voxels centred on the origin")
 
@@ -359,20 +310,21 @@ def check_nii(path: Path, *, to_the_end: bool) -> Any:
 # --- surfaces -------------------------------------------------------------------------
 
 
-def _read_surface(scope: Scope, file: NsdFile) -> tuple[None, str]:
+def _read_surface(scope: Scope, file: layout.NsdFile) -> tuple[None, str]:
     """Compare a surface or a transform with the vertices known; learn them from it."""
-    tree, who, names = scope.tree, file.subject or "fsaverage", file.names
+    who: Any = file.subject
+    tree, names = scope.tree, file.names
     h, kind = names["h"], names.get("surface", "")
     known = scope.n_vertices.get((who, h))
     if file.kind == "transform":
-        values = tree.transform(_number(who), h, names["depth"])
+        values = tree.transform(who, h, names["depth"])
         n_known = int(np.isfinite(values).all(axis=1).sum())
         _check_vertices(len(values), known)
         if not n_known:
             raise differs("no vertex with a coordinate", "a map into the volume")
         return None, f"{len(values)} vertices, {n_known} with a coordinate"
     if file.kind == "to_fsaverage":
-        index = tree.from_fsaverage(_number(who), h)
+        index = tree.from_fsaverage(who, h)
         _check_vertices(len(index), scope.n_vertices.get(("fsaverage", h)))
         _check_index(index, known)
         return None, f"{len(index)} vertices of fsaverage"

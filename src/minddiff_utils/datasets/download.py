@@ -28,26 +28,8 @@ from urllib3.exceptions import HTTPError
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
 from minddiff_utils.core.locks import locked
 from minddiff_utils.core.provenance import MARK
-from minddiff_utils.datasets.bucket import (
-    BUCKET,
-    N_HEADS,
-    may_pass,
-    status_of,
-    words_of,
-)
+from minddiff_utils.datasets import bucket, part_files
 from minddiff_utils.datasets.nsd.layout import NsdFile
-from minddiff_utils.datasets.part_files import (
-    State,
-    check_space,
-    discard,
-    free_bytes,
-    in_units,
-    on_disk,
-    part_of,
-    place_of,
-    put_in_place,
-    write_record,
-)
 
 __all__ = [
     "DownloadPlan",
@@ -80,7 +62,7 @@ class Item:
     size: int
     etag: str  # without quotes
     is_digest: bool  # False under keys that make an ETag something else than MD5
-    state: State
+    state: part_files.State
     n_begun: int  # bytes of an earlier try that count
 
     @property
@@ -116,7 +98,8 @@ class DownloadPlan:
     def check_space(self) -> None:
         """Raise StoreError unless what is left fits the disks that it goes to."""
         left = [item for item in self.items if item.n_left]
-        check_space({place_of(self.root, i.file.path): i.n_left for i in left})
+        places = {part_files.place_of(self.root, i.file.path): i.n_left for i in left}
+        part_files.check_space(places)
 
 
 def plan_download(client: Any, files: Sequence[NsdFile], root: Path) -> DownloadPlan:
@@ -136,8 +119,8 @@ def plan_download(client: Any, files: Sequence[NsdFile], root: Path) -> Download
             f"{root} holds in-silico data ({MARK}), and real files must not be mixed"
             " with them: name another folder for NSD."
         )
-    places = [place_of(root, file.path) for file in files]
-    with ThreadPoolExecutor(N_HEADS) as pool:
+    places = [part_files.place_of(root, file.path) for file in files]
+    with ThreadPoolExecutor(bucket.N_HEADS) as pool:
         answers = list(pool.map(lambda *a: _ask(client, *a), files, places))
     refused = [
         (f, a) for f, a in zip(files, answers, strict=True) if isinstance(a, str)
@@ -153,42 +136,43 @@ def _ask(client: Any, file: NsdFile, path: Path) -> Item | str:
     try:
         return _ask_bucket(client, file, path)
     except (ClientError, BotoCoreError) as error:
-        if status_of(error) not in (403, 404):
+        if bucket.status_of(error) not in (403, 404):
             raise DataError(
-                f"The bucket {BUCKET} does not answer about {file.path}"
-                f" ({words_of(error)}): check the connection, then run again."
+                f"The bucket {bucket.BUCKET} does not answer about {file.path}"
+                f" ({bucket.words_of(error)}): check the connection, then run again."
             ) from error
-        missing = status_of(error) == 404
+        missing = bucket.status_of(error) == 404
         words = "is missing" if missing else "is not open to the public"
         less = " (a run can do without it)" if file.optional else ""
         return (
-            f"{file.path} {words} in the bucket {BUCKET}{less}: check its name in"
-            " NSD's manual, or put the file into place by hand."
+            f"{file.path} {words} in the bucket {bucket.BUCKET}{less}: check its name"
+            " in NSD's manual, or put the file into place by hand."
         )
 
 
 def _ask_bucket(client: Any, file: NsdFile, path: Path) -> Item:
     """Return a file as the bucket states it; errors of the client go through."""
-    head = client.head_object(Bucket=BUCKET, Key=file.path)
+    head = client.head_object(Bucket=bucket.BUCKET, Key=file.path)
     etag, size = str(head["ETag"]).strip('"'), int(head["ContentLength"])
     keyed = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
     is_digest = not keyed and "SSECustomerAlgorithm" not in head
-    return Item(file, size, etag, is_digest, *on_disk(path, size, etag))
+    return Item(file, size, etag, is_digest, *part_files.on_disk(path, size, etag))
 
 
 def listing(plan: DownloadPlan) -> list[str]:
     """Return the plan as lines of text, the totals last."""
     words = {"unverified": "unchecked", "absent": "to fetch"}
     lines = [
-        f"{in_units(item.size):>8}  {words.get(item.state, item.state):<9} "
+        f"{part_files.in_units(item.size):>8}  {words.get(item.state, item.state):<9} "
         f" {item.file.path}  ({item.file.reason})"
         for item in plan.items
     ]
     n_complete = sum(item.n_left == 0 for item in plan.items)
+    n_bytes, n_free = sum(i.size for i in plan.items), part_files.free_bytes(plan.root)
+    size, left, free = map(part_files.in_units, (n_bytes, plan.n_left, n_free))
     total = (
-        f"{len(plan.items)} files, {in_units(sum(item.size for item in plan.items))};"
-        f" {n_complete} are there, {in_units(plan.n_left)} to download to {plan.root};"
-        f" {in_units(free_bytes(plan.root))} free."
+        f"{len(plan.items)} files, {size}; {n_complete} are there, {left} to download"
+        f" to {plan.root}; {free} free."
     )
     return [*lines, *plan.notices, *plan.problems, total]
 
@@ -280,8 +264,8 @@ def _alone(root: Path) -> Iterator[None]:
             stack.enter_context(locked(root))
         except OSError as error:
             raise StoreError(
-                f"{root} cannot be written ({words_of(error)}): mend permissions there,"
-                " or name another folder."
+                f"{root} cannot be written ({bucket.words_of(error)}): mend permissions"
+                " there, or name another folder."
             ) from error
         try:
             yield
@@ -329,45 +313,46 @@ class _Download:
         except _ChangedError:
             problem = "its object changes while it is downloaded"
         except (BotoCoreError, ClientError, HTTPError, OSError) as error:
-            problem = words_of(error)
+            problem = bucket.words_of(error)
         words = (
             f"{key} was not fetched ({problem}): run again to go on where it stopped."
         )
         return _Done(key, problem=words)
 
     def _fetch(self, item: Item) -> _Done:
-        key, path = item.file.path, place_of(self.plan.root, item.file.path)
-        state, _ = on_disk(path, item.size, item.etag)  # another process may have been
+        key, path = item.file.path, part_files.place_of(self.plan.root, item.file.path)
+        # another process may have been by
+        state, _ = part_files.on_disk(path, item.size, item.etag)
         if state == "complete":
             return _Done(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         if state == "unverified" and (match := self._verify(item, path)) != "other":
-            write_record(path, item.etag)
-            discard(part_of(path))
+            part_files.write_record(path, item.etag)
+            part_files.discard(part_files.part_of(path))
             return _Done(key, by_size_only=match == "size only")
         try:
             self._complete(item, path)
         except _ChangedError:  # once more, as it is now
-            self.tell(-discard(part_of(path)))
+            self.tell(-part_files.discard(part_files.part_of(path)))
             item = _ask_bucket(self.plan.client, item.file, path)
             self._complete(item, path)
-        match = self._verify(item, part_of(path))
+        match = self._verify(item, part_files.part_of(path))
         if match == "other":
-            self.tell(-discard(part_of(path)))
+            self.tell(-part_files.discard(part_files.part_of(path)))
             raise DataError(
                 f"{key} came with other bytes than its ETag {item.etag} stands for and"
                 " was thrown away: run again, and if it stays so, tell whoever runs the"
                 " bucket."
             )
-        put_in_place(path, item.etag)
+        part_files.put_in_place(path, item.etag)
         return _Done(key, is_new=True, by_size_only=match == "size only")
 
     def _complete(self, item: Item, path: Path) -> None:
         """Bring the part of `path` to its full size, from where it stands."""
-        part = part_of(path)
-        if on_disk(path, item.size, item.etag)[0] != "begun":
-            discard(part)
-            write_record(part, item.etag)
+        part = part_files.part_of(path)
+        if part_files.on_disk(path, item.size, item.etag)[0] != "begun":
+            part_files.discard(part)
+            part_files.write_record(part, item.etag)
             part.touch()
         n_tries = 0
         while (have := part.stat().st_size) < item.size:
@@ -376,16 +361,16 @@ class _Download:
             except (ClientError, BotoCoreError, HTTPError, ConnectionError) as error:
                 n_new = part.stat().st_size - have
                 n_tries = 1 if n_new >= _WORTHWHILE else n_tries + 1
-                if status_of(error) in (404, 412):
+                if bucket.status_of(error) in (404, 412):
                     raise _ChangedError from error
-                if not may_pass(error) or n_tries == _N_TRIES:
+                if not bucket.may_pass(error) or n_tries == _N_TRIES:
                     raise
                 self.stop.wait(min(_FIRST_WAIT * 2 ** (n_tries - 1), _LONGEST_WAIT))
 
     def _append(self, item: Item, part: Path, have: int) -> None:
         """Append the object's bytes from `have` on to the part."""
         answer = self.plan.client.get_object(
-            Bucket=BUCKET,
+            Bucket=bucket.BUCKET,
             Key=item.file.path,
             Range=f"bytes={have}-",
             IfMatch=f'"{item.etag}"',
@@ -428,10 +413,10 @@ class _Download:
         """Return the size of the object's parts, None where it is not stated."""
         try:
             head = self.plan.client.head_object(
-                Bucket=BUCKET, Key=item.file.path, PartNumber=1
+                Bucket=bucket.BUCKET, Key=item.file.path, PartNumber=1
             )
         except ClientError as error:
-            if may_pass(error):
+            if bucket.may_pass(error):
                 raise
             return None  # a mirror that does not know parts
         size = int(head["ContentLength"])

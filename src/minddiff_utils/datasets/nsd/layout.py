@@ -24,6 +24,7 @@ from minddiff_utils.core.errors import ConfigError, check_choice
 
 __all__ = [
     "BETAS_VERSIONS",
+    "CONTAINERS",
     "DEPTHS",
     "FACTS",
     "FILES",
@@ -63,6 +64,7 @@ Hemisphere = Literal["lh", "rh"]
 Anatomy = int | Literal["fsaverage"]
 #: Both hold the same numbers; hdf5 is read faster, nii.gz is half as large.
 Container = Literal["hdf5", "nii.gz"]
+CONTAINERS: tuple[Container, ...] = ("hdf5", "nii.gz")
 
 # --- what NSD publishes of itself -----------------------------------------------------
 

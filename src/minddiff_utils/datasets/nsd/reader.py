@@ -26,46 +26,9 @@ from minddiff_utils.core.errors import (
     read_trouble,
 )
 from minddiff_utils.core.provenance import MARK, origin_of
+from minddiff_utils.datasets.nsd import experiment, formats, layout
 from minddiff_utils.datasets.nsd.areas import NEEDED_LABELS, ROI_LABELS, read_labels
 from minddiff_utils.datasets.nsd.betas import read_betas_hdf5, read_betas_nii
-from minddiff_utils.datasets.nsd.experiment import (
-    Design,
-    Trials,
-    read_captions,
-    read_design,
-    read_responses,
-    read_stimuli,
-    read_table,
-)
-from minddiff_utils.datasets.nsd.formats import (
-    first_volume,
-    guard,
-    load_image,
-    read_mesh,
-    read_patch,
-    read_per_vertex,
-    read_volume,
-    source,
-    to_labels,
-    wrong,
-)
-from minddiff_utils.datasets.nsd.layout import (
-    BETAS_VERSIONS,
-    FACTS,
-    N_SESSIONS,
-    N_TRIALS,
-    NO_DATA,
-    PARTS,
-    Anatomy,
-    Container,
-    Hemisphere,
-    find,
-    inventory,
-    is_there,
-    path_of,
-    session_of,
-    sides_of,
-)
 from minddiff_utils.datasets.nsd.space import check_axes, check_same_space
 
 __all__ = ["NsdTree", "VoxelSet", "check_trials"]
@@ -85,24 +48,24 @@ class NsdTree:
     """NSD's folder at `root` (or an in-silico one of the same layout), read-only."""
 
     root: Path
-    betas_version: str = BETAS_VERSIONS[0]
+    betas_version: str = layout.BETAS_VERSIONS[0]
 
     # Files
 
     def file(
-        self, kind: str, subject: Anatomy | None = None, **names: str | int
+        self, kind: str, subject: layout.Anatomy | None = None, **names: str | int
     ) -> Path:
         """Return the file of the inventory, in whatever form it is there.
 
         The path as NSD publishes it where it is not; `kind` and `names` as in
         `layout.FILES`.
         """
-        path = path_of(kind, subject, version=self.betas_version, **names)
-        return find(self.root / path)
+        path = layout.path_of(kind, subject, version=self.betas_version, **names)
+        return layout.find(self.root / path)
 
     def betas_folder(self, subject: int) -> Path:
         """Return the folder of a subject's betas."""
-        path = path_of("ncsnr", subject, version=self.betas_version)
+        path = layout.path_of("ncsnr", subject, version=self.betas_version)
         return (self.root / path).parent
 
     def inputs(
@@ -126,39 +89,39 @@ class NsdTree:
         """
         asked = dict.fromkeys(subjects, sessions)
         paths = {self.root / MARK}
-        for file in inventory(asked, self.betas_version, forms=("hdf5", "nii.gz")):
+        for file in layout.inventory(asked, self.betas_version, layout.CONTAINERS):
             is_general = file.names.get("name") == "nsdgeneral"
             if file.notebook == notebook and (voxels == "nsdgeneral" or not is_general):
-                paths |= set(sides_of(self.root / file.path))
-        return tuple(sorted(path for path in paths if is_there(path)))
+                paths |= set(layout.sides_of(self.root / file.path))
+        return tuple(sorted(path for path in paths if layout.is_there(path)))
 
     def files(self) -> tuple[Path, ...]:
         """Return every file of the tree, sorted."""
-        paths = (p for name in PARTS for p in (self.root / name).rglob("*"))
+        paths = (p for name in layout.PARTS for p in (self.root / name).rglob("*"))
         return tuple(sorted(p for p in paths if p.is_file()))
 
     # Experiment
 
-    def design(self) -> Design:
+    def design(self) -> experiment.Design:
         """Return the experiment's design with 0-based indices."""
-        return read_design(self.file("design"))
+        return experiment.read_design(self.file("design"))
 
-    def trials(self, subject: int, n_sessions: int) -> Trials:
+    def trials(self, subject: int, n_sessions: int) -> experiment.Trials:
         """Return what `subject` saw in the first `n_sessions` sessions."""
         check_choice(subject, range(1, 9), "subject")
-        check_choice(n_sessions, range(1, N_SESSIONS + 1), "n_sessions")
+        check_choice(n_sessions, range(1, layout.N_SESSIONS + 1), "n_sessions")
         design = self.design()
-        order = design.order[: n_sessions * N_TRIALS]
-        session = np.repeat(np.arange(1, n_sessions + 1), N_TRIALS)
-        return Trials(session, order, design.images[subject - 1, order])
+        order = design.order[: n_sessions * layout.N_TRIALS]
+        session = np.repeat(np.arange(1, n_sessions + 1), layout.N_TRIALS)
+        return experiment.Trials(session, order, design.images[subject - 1, order])
 
     def stim_info(self, *columns: str) -> pd.DataFrame:
         """Return the table of the 73,000 stimuli, which has the `columns` at least."""
-        return read_table(self.file("table"), columns)
+        return experiment.read_table(self.file("table"), columns)
 
     def stimuli(self, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images `nsd_id`, (n, 425, 425, 3) uint8, in the order asked."""
-        return read_stimuli(self.file("stimuli"), nsd_id)
+        return experiment.read_stimuli(self.file("stimuli"), nsd_id)
 
     def captions(self, nsd_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
         """Return the first `n_captions` COCO captions of each image, (n, n_captions).
@@ -187,11 +150,11 @@ class NsdTree:
 
     def captions_of(self, split: str) -> dict[int, list[str]]:
         """Return the captions of COCO's `split` by cocoId, ordered by their ids."""
-        return read_captions(self.file("captions", split=split))
+        return experiment.read_captions(self.file("captions", split=split))
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
-        return read_responses(self.file("responses", subject))
+        return experiment.read_responses(self.file("responses", subject))
 
     # Volumes
 
@@ -199,7 +162,7 @@ class NsdTree:
         """Return the sessions whose betas are present, in either container."""
         folder = self.betas_folder(subject)
         try:
-            held = set(map(session_of, find(folder).iterdir()))
+            held = set(map(layout.session_of, layout.find(folder).iterdir()))
         except (FileNotFoundError, NotADirectoryError):
             return ()
         except OSError as error:
@@ -222,10 +185,10 @@ class NsdTree:
         DataError
             The subject has none of them.
         """
-        most = FACTS[subject].n_sessions
+        most = layout.FACTS[subject].n_sessions
         if not self.is_real:
             last = max(self.sessions(subject), default=0)
-            most = last if last and asked[-1] == N_SESSIONS else max(most, last)
+            most = last if last and asked[-1] == layout.N_SESSIONS else max(most, last)
         found = tuple(session for session in asked if session <= most)
         if not found:
             raise DataError(
@@ -241,17 +204,21 @@ class NsdTree:
         if missing:
             listed = ", ".join(map(str, missing))
             folder = self.betas_folder(subject)
-            most = FACTS[subject].n_sessions
+            most = layout.FACTS[subject].n_sessions
             known = f" (NSD has {most} of this subject)" if missing[-1] > most else ""
             raise DataError(
                 f"Subject {subject} lacks the betas of session {listed} in "
                 f"{folder}{known}: "
-                f"{source(folder)}, or lower "
+                f"{formats.source(folder)}, or lower "
                 "data.sessions."
             )
 
     def betas(
-        self, subject: int, session: int, mask: Mask, form: Container | None = None
+        self,
+        subject: int,
+        session: int,
+        mask: Mask,
+        form: layout.Container | None = None,
     ) -> npt.NDArray[np.int16]:
         """Return one session's stored betas at `mask`, (750, n_voxels) int16.
 
@@ -271,32 +238,32 @@ class NsdTree:
             return (read_betas_hdf5 if is_hdf5 else read_betas_nii)(path, mask)
         except DataError as error:
             other = self.betas_file(subject, session, "nii.gz")
-            if form is not None or path == other or not is_there(other):
+            if form is not None or path == other or not layout.is_there(other):
                 raise
             logger.warning("%s %s is read in its place", error, other.name)
         return self.betas(subject, session, mask, "nii.gz")
 
     def betas_file(
-        self, subject: int, session: int, form: Container | None = None
+        self, subject: int, session: int, form: layout.Container | None = None
     ) -> Path:
         """Return the file that `betas` reads."""
         hdf5, packed = (
             self.file("betas", subject, session=session, form=each)
-            for each in ("hdf5", "nii.gz")
+            for each in layout.CONTAINERS
         )
         if form is None:
-            return packed if is_there(packed) > is_there(hdf5) else hdf5
+            return packed if layout.is_there(packed) > layout.is_there(hdf5) else hdf5
         return packed if form == "nii.gz" else hdf5
 
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
         path = self.file("brainmask", subject)
-        values = read_volume(path, "Brain mask")
+        values = formats.read_volume(path, "Brain mask")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Brain mask {path}")
-        labels = to_labels(values, path)
+        labels = formats.to_labels(values, path)
         if not 0 <= labels.min() <= labels.max() == 1:
-            raise wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
+            raise formats.wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
         return np.asarray(labels > 0)
 
     def check_space(self, subject: int, path: Path) -> None:
@@ -310,30 +277,32 @@ class NsdTree:
             self.file("brainmask", subject),
             self.file("roi", subject, name="Kastner2015"),
         )
-        beside = first_volume(other for other in known if other != path)
+        beside = formats.first_volume(other for other in known if other != path)
         if beside is None:
             return
         if path.suffix.lower() == ".hdf5":
             check_axes(*beside, path)
             return
-        with guard(path, "Volume"):
-            image = load_image(path)
+        with formats.guard(path, "Volume"):
+            image = formats.load_image(path)
         check_same_space(path, image, *beside)
 
     def has_ncsnr(self, subject: int) -> bool:
         """Return whether there is a file of ncsnr, which trials can stand in for."""
-        return is_there(self.file("ncsnr", subject))
+        return layout.is_there(self.file("ncsnr", subject))
 
     def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
         path = self.file("ncsnr", subject)
-        values = read_volume(path, "Noise-ceiling SNR")
+        values = formats.read_volume(path, "Noise-ceiling SNR")
         if values.dtype.kind != "f":
-            raise wrong(path, f"{values.dtype} values", "float32")
+            raise formats.wrong(path, f"{values.dtype} values", "float32")
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
         if (values < 0).any() or np.isinf(values).any():
-            raise wrong(path, "negative or infinite values", "a signal-to-noise ratio")
+            raise formats.wrong(
+                path, "negative or infinite values", "a signal-to-noise ratio"
+            )
         return values.astype(np.float32)
 
     def roi(self, subject: int, name: str) -> IntArray:
@@ -345,19 +314,21 @@ class NsdTree:
             The file is missing or damaged, or a value is no label.
         """
         halves: list[IntArray] = []
-        for path in sides_of(self.file("roi", subject, name=name)):
-            values = read_volume(path, f"Region volume {name}")
+        for path in layout.sides_of(self.file("roi", subject, name=name)):
+            values = formats.read_volume(path, f"Region volume {name}")
             self.check_space(subject, path)
             shape = halves[0].shape if halves else (None, None, None)
             check_shape(values.shape, shape, f"Region volume {path}")
-            halves.append(to_labels(values, path))
+            halves.append(formats.to_labels(values, path))
         labels: IntArray = np.maximum.reduce(halves)  # -1 in the other hemisphere
         allowed = {-1, 0, *self.roi_labels(subject, name).values()}
         odd = set(np.unique(labels).tolist()) - allowed
         if odd:
             table = self.file("labels", subject, name=name)
             known = f" of {table.name}" if table.exists() else ""
-            raise wrong(path, f"the value {min(odd)}", f"-1, 0 or a label{known}")
+            raise formats.wrong(
+                path, f"the value {min(odd)}", f"-1, 0 or a label{known}"
+            )
         return labels
 
     def roi_labels(self, subject: int, name: str) -> dict[str, int]:
@@ -369,72 +340,75 @@ class NsdTree:
             The table is damaged, or lacks labels that the areas are made of.
         """
         path = self.file("labels", subject, name=name)
-        if not is_there(path) and name in ROI_LABELS:
+        if not layout.is_there(path) and name in ROI_LABELS:
             return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
-        with guard(path, f"Colour table of {name}"):
+        with formats.guard(path, f"Colour table of {name}"):
             labels = read_labels(path.read_text("utf-8-sig"))
         lacking = [n for n in NEEDED_LABELS.get(name, ()) if n not in labels]
         if lacking:
             held = ", ".join(labels)[:200] or "no label at all"
             expected = f"a label {', '.join(lacking)}"
-            raise wrong(path, held, f"{expected}, spelled so,")
+            raise formats.wrong(path, held, f"{expected}, spelled so,")
         return labels
 
     # Surfaces
 
     def transform(
-        self, subject: int, hemisphere: Hemisphere, surface: str = "layerB2"
+        self, subject: int, hemisphere: layout.Hemisphere, surface: str = "layerB2"
     ) -> npt.NDArray[np.float64]:
         """Return the functional-volume coordinate of each vertex, (n_vertices, 3).
 
         0-based voxel-centre indices in array order; NaN where NSD has no data (9999).
         """
         path = self.file("transform", subject, h=hemisphere, depth=surface)
-        values = read_volume(path, "Surface transform").astype(np.float64)
+        values = formats.read_volume(path, "Surface transform").astype(np.float64)
         check_shape(values.shape, (None, 1, 1, 3), f"Surface transform {path}")
         values = values.reshape(-1, 3)
-        values[(values == NO_DATA).any(axis=1)] = np.nan
+        values[(values == layout.NO_DATA).any(axis=1)] = np.nan
         return values - 1.0  # 1-based in the file
 
-    def from_fsaverage(self, subject: int, hemisphere: Hemisphere) -> IntArray:
+    def from_fsaverage(self, subject: int, hemisphere: layout.Hemisphere) -> IntArray:
         """Return the subject's vertex nearest to each fsaverage vertex, 0-based.
 
         `values[from_fsaverage]` brings a map of the subject to the group surface.
         """
         path = self.file("to_fsaverage", subject, h=hemisphere)
-        values = read_volume(path, "Surface transform")
+        values = formats.read_volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
-        index = to_labels(values, path).ravel() - 1
+        index = formats.to_labels(values, path).ravel() - 1
         if index.min() < 0:
-            raise wrong(path, "an index below 1", "1-based vertices")
+            raise formats.wrong(path, "an index below 1", "1-based vertices")
         return index
 
     def surface(
-        self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "inflated"
+        self,
+        subject: layout.Anatomy,
+        hemisphere: layout.Hemisphere,
+        kind: str = "inflated",
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
-        with guard(path, "Surface"):
-            return read_mesh(path)
+        with formats.guard(path, "Surface"):
+            return formats.read_mesh(path)
 
     def flat_patch(
-        self, subject: Anatomy, hemisphere: Hemisphere
+        self, subject: layout.Anatomy, hemisphere: layout.Hemisphere
     ) -> tuple[IntArray, npt.NDArray[np.float64]]:
         """Return the flat map's vertices (n,), 0-based, and positions (n, 3), mm.
 
         Vertices of the medial wall and along the cuts are not in it.
         """
         path = self.file("surface", subject, h=hemisphere, surface="full.flat.patch.3d")
-        with guard(path, "Flat map"):
-            return read_patch(path)
+        with formats.guard(path, "Flat map"):
+            return formats.read_patch(path)
 
     def surface_values(
-        self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "sulc"
+        self, subject: layout.Anatomy, hemisphere: layout.Hemisphere, kind: str = "sulc"
     ) -> npt.NDArray[np.float32]:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
-        with guard(path, "Surface values"):
-            return read_per_vertex(path)
+        with formats.guard(path, "Surface values"):
+            return formats.read_per_vertex(path)
 
 
 def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
@@ -449,14 +423,14 @@ def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
     planned = tree.stim_info(*columns)[columns].to_numpy(np.int64)
     numbers = planned[trials.nsd_id]  # (n_trials, 3)
     expected = np.arange(1, len(trials.nsd_id) + 1)[:, None]
-    wrong = np.flatnonzero(~(numbers == expected).any(axis=1))
-    if len(wrong):
+    differ = np.flatnonzero(~(numbers == expected).any(axis=1))
+    if len(differ):
         raise DataError(
-            f"Subject {subject}, trial {wrong[0] + 1}: the stimulus table does not "
-            f"list nsdId {trials.nsd_id[wrong[0]]} there, as nsd_expdesign.mat does "
-            f"({len(wrong)} trials differ): use the two files of one release."
+            f"Subject {subject}, trial {differ[0] + 1}: the stimulus table does not "
+            f"list nsdId {trials.nsd_id[differ[0]]} there, as nsd_expdesign.mat does "
+            f"({len(differ)} trials differ): use the two files of one release."
         )
-    if not is_there(tree.file("responses", subject)):
+    if not layout.is_there(tree.file("responses", subject)):
         return
     behaviour = tree.responses(subject)
     behaviour = behaviour[behaviour["SESSION"] <= n_sessions]
