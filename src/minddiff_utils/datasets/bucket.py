@@ -24,6 +24,7 @@ from minddiff_utils.core.surroundings import only, own_variables
 __all__ = [
     "BUCKET",
     "N_HEADS",
+    "REGION",
     "confirm_agreement",
     "make_client",
     "may_pass",
@@ -31,7 +32,7 @@ __all__ = [
     "words_of",
 ]
 
-BUCKET, _REGION = "natural-scenes-dataset", "us-east-2"
+BUCKET, REGION = "natural-scenes-dataset", "us-east-2"
 _QUESTION = (
     "NSD may be used by those who have signed its data access agreement: research and\n"
     "education only, nothing passed on, nobody identified, Allen et al. 2022 cited.\n"
@@ -93,7 +94,7 @@ def make_client(endpoint: str | None = None, *, n_workers: int = 4) -> Any:
     """
     config = Config(
         signature_version=UNSIGNED,
-        region_name=_REGION,
+        region_name=REGION,
         connect_timeout=20,
         read_timeout=60,
         retries={"max_attempts": 4, "mode": "standard"},
