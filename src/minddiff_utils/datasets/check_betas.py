@@ -107,10 +107,10 @@ def _look_at_files(
     files, seen = list[tuple[int, Finding]](), dict[str, str]()
     most = volumes.scope.n_sessions(volumes.subject)
     for path in paths:
-        number, form = session_of(path) or (0, "")
-        is_betas = path.name.lower().startswith("betas_session")
-        if not is_betas or (volumes.scope.before_run and number not in asked):
+        known = session_of(path)
+        if known is None or (volumes.scope.before_run and known[0] not in asked):
             continue
+        number, form = known
         name = f"betas session {number:02d} {form}"
         item = Finding(volumes.subject, name, path, f"a session from 1 to {most}")
         if not form:

@@ -295,13 +295,16 @@ _UNPACKED = ("annotations", "annotations_trainval2017/annotations")
 
 
 def session_of(path: Path) -> tuple[int, str] | None:
-    """Return the session whose betas a file holds, and how, by its name; None for none.
+    """Return the session whose betas a file holds, and how, by its name.
+
+    None for other files, and (0, "") for what stands among the betas with another end.
 
     >>> session_of(Path("betas_session07.HDF5"))
     (7, 'hdf5')
     """
-    name = _BETAS_NAME.fullmatch(path.name)
-    return (int(name[1]), name[2].lower()) if name else None
+    if name := _BETAS_NAME.fullmatch(path.name):
+        return int(name[1]), name[2].lower()
+    return (0, "") if path.name.lower().startswith("betas_session") else None
 
 
 def is_there(path: Path) -> bool:

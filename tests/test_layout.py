@@ -1,9 +1,12 @@
-"""Files in the forms in which people have them are read, checked and not fetched."""
+"""NSD's files in one list; in other forms they are read, checked and not fetched."""
 
+import ast
 import gzip
+import re
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ import numpy as np
 import pytest
 
 from minddiff_utils.core.config import DataConfig
-from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd import betas as nsd_betas
+from minddiff_utils.datasets.nsd import formats, layout
 from minddiff_utils.datasets.nsd.layout import (
     as_present,
     find,
     inventory,
     not_otherwise,
+    published_sessions,
 )
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.preprocessing import prepare_responses
@@ -184,6 +189,93 @@ def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
         f"{BETAS}/betas_session02.hdf5",
         f"{BETAS}/ncsnr.nii.gz",
     }
+
+
+# --- what a run reads ---------------------------------------------------------------
+
+
+def test_the_inventory_is_what_the_reader_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+
+    def note(path: Path, what: str, remedy: str) -> None:
+        asked.add(path.relative_to(tmp_path).as_posix())
+        raise DataError(what)
+
+    monkeypatch.setattr(formats, "check_exists", note)
+    tree, mask = NsdTree(tmp_path), np.ones((2, 2, 2), bool)
+    one: dict[str, Callable[..., object]] = {
+        "design": tree.design,
+        "table": tree.stim_info,
+        "stimuli": lambda: tree.stimuli(np.array([0])),
+        "captions": lambda split: tree.captions_of(split),
+        "responses": lambda: tree.responses(2),
+        "brainmask": lambda: tree.brainmask(2),
+        "roi": lambda name: tree.roi(2, name),
+        "ncsnr": lambda: tree.ncsnr(2),
+        "betas": lambda session, form: tree.betas(2, session, mask, form),
+        "transform": lambda h, depth: tree.transform(2, h, depth),
+        "to_fsaverage": lambda h: tree.from_fsaverage(2, h),
+    }
+    shape = {"full.flat.patch.3d": tree.flat_patch, "sulc": tree.surface_values}
+    files = [f for f in inventory({2: (1, 3)}) if f.kind != "labels"]
+    for file in files:
+        read = partial(one[file.kind], **file.names) if file.kind in one else None
+        if read is None:
+            open_surface = shape.get(file.names["surface"], tree.surface)
+            more = (file.names["surface"],) if open_surface == tree.surface else ()
+            read = partial(open_surface, file.subject, file.names["h"], *more)
+        with pytest.raises(DataError):
+            read()
+    assert {file.path for file in files} == asked
+    assert all(file.reason for file in files)
+
+
+_PATH = re.compile(
+    r"nsddata[/_]|expdesign|stim_info|nsd_stimuli|captions_[tv{]|responses\.tsv"
+    r"|brainmask\.|ncsnr\.|betas_session|\.ctab|func1pt8|ppdata|\.mgz"
+)
+
+
+def test_a_path_of_nsd_stands_in_the_inventory_alone() -> None:
+    """The in-silico writer has paths of its own, so that it can test the reader."""
+    package = Path(layout.__file__).parents[2]
+    holders = set()
+    for path in package.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        texts = [n.value for n in nodes if isinstance(n, ast.Constant)]
+        words = [t for t in texts if isinstance(t, str) and not re.search(r"\s", t)]
+        if any(map(_PATH.search, words)):
+            holders.add(path.relative_to(package).as_posix())
+    others = {name for name in holders if not name.startswith("insilico/")}
+    assert others == {"datasets/nsd/layout.py"}
+
+
+def test_files_are_listed_once_and_subjects_share_the_experiment() -> None:
+    paths = [f.path for f in inventory({1: (2, 5), 2: (2, 5)})]
+    assert len(paths) == len(set(paths))
+    own = [path for path in paths if "subj01" in path]
+    assert [path.replace("subj01", "subj02") for path in own] == [
+        path for path in paths if "subj02" in path
+    ]
+    assert [path[-7:-5] for path in own if "betas_session" in path] == ["02", "05"]
+    packed = {f.path for f in inventory({1: (2, 5)}, forms=("nii.gz",))}
+    swapped = {re.sub(r"(session..)\.hdf5", r"\1.nii.gz", p) for p in paths}
+    assert packed == {p for p in swapped if "subj02" not in p}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (([3], [37]), "NSD has 1 to 32"),
+        (([1], [0, 1]), "NSD has 1 to 40"),
+        (([9], [1]), "subject is 9"),
+    ],
+)
+def test_what_nsd_lacks_is_refused(arguments: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        published_sessions(*arguments)
 
 
 # --- a slow disk --------------------------------------------------------------------
