@@ -309,16 +309,13 @@ def test_a_slow_disk_is_read_in_the_order_of_the_file(
     with h5py.File(path, "w") as file:
         file.create_dataset("betas", data=stored, chunks=(750, 1, 1, 1))
     slow = Slow(path, wait=0.03)
-    opened = nsd_betas._Blocks(path)
-    read_block, n_blocks = type(opened)._block, list[int]()
+    read_block, blocks = nsd_betas._Blocks._read_block, list[int]()
 
     def count(self: Any, number: int) -> bytes:
-        if number not in self._held:
-            n_blocks.append(number)
+        blocks.append(number)
         return read_block(self, number)
 
-    opened.close()
-    monkeypatch.setattr(type(opened), "_block", count)
+    monkeypatch.setattr(nsd_betas._Blocks, "_read_block", count)
     monkeypatch.setattr(nsd_betas, "open_hdf5", lambda _: h5py.File(slow, "r"))
     monkeypatch.setattr(nsd_betas, "_BLOCK", 1 << 16)
     monkeypatch.setattr(nsd_betas, "_N_BLOCKS", 4)
@@ -327,7 +324,7 @@ def test_a_slow_disk_is_read_in_the_order_of_the_file(
     np.testing.assert_array_equal(found, stored.transpose(3, 2, 1, 0)[mask].T)
     slow._file.close()
     assert slow.n_reads < 100  # of 504 voxels
-    assert 0 < len(n_blocks) < 4 * path.stat().st_size / (1 << 16)
+    assert 0 < len(blocks) < 4 * path.stat().st_size / (1 << 16)
 
 
 def test_a_fast_disk_is_read_voxel_by_voxel(

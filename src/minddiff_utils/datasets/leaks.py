@@ -66,8 +66,8 @@ def caption_keys(captions: Iterable[Sequence[str]]) -> list[Hashable]:
     >>> caption_keys([["a", "b"], ["b", "a"], ["a", "a"], []])
     [('a', 'b'), ('a', 'b'), 2, 3]
     """
-    sets = [tuple(sorted(set(map(str, said)))) for said in captions]
-    return [said if len(said) > 1 else row for row, said in enumerate(sets)]
+    sets = [tuple(sorted(set(map(str, texts)))) for texts in captions]
+    return [texts if len(texts) > 1 else row for row, texts in enumerate(sets)]
 
 
 def leaking_words(nsd_id: IntArray, pairs: Sequence[Sequence[int]]) -> str:
@@ -171,14 +171,14 @@ def check_leaks(leaks: pd.DataFrame, policy: Literal["refuse", "report"]) -> Non
     failed = leaks[~leaks["passed"]]
     if policy == "report" or failed.empty:
         return
-    said = "; ".join(
+    words = "; ".join(
         f"{n} {check} (nsd_id {ids})"
         for n, check, ids in failed[["found", "check", "nsd_id"]].itertuples(
             index=False
         )
     )
     raise DataError(
-        f"Test images reach the training set: {said}: compare nsd_expdesign.mat, "
+        f"Test images reach the training set: {words}: compare nsd_expdesign.mat, "
         "nsd_stim_info_merged.csv and nsd_stimuli.hdf5 with NSD's own, or set "
         "data.leaks to report to go on all the same."
     )

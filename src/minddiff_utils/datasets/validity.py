@@ -168,11 +168,11 @@ def strange_sessions(
     product = (filled[first] * filled[second]).sum(axis=1)
     r = product / np.maximum(norm[first] * norm[second], 1e-9)
     numbers = np.unique(session)
-    own = [(session[first] == n) | (session[second] == n) for n in numbers]
-    if len(numbers) < 3 or min(int(pairs.sum()) for pairs in own) < 2:
+    involved = [(session[first] == n) | (session[second] == n) for n in numbers]
+    if len(numbers) < 3 or min(int(pairs.sum()) for pairs in involved) < 2:
         return None
-    mean = np.array([r[pairs].mean() for pairs in own])
-    error = np.array([r[pairs].std() / np.sqrt(pairs.sum()) for pairs in own])
+    mean = np.array([r[pairs].mean() for pairs in involved])
+    error = np.array([r[pairs].std() / np.sqrt(pairs.sum()) for pairs in involved])
     best = float(mean.max())
     strange = (mean < _STRANGE * best) & (mean < _CHANCE * error)
     if not strange.any() or best < _CLEAR * error[strange].max():

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.rows import Images
 from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.datasets.nsd.layout import N_SHARED
@@ -31,5 +30,5 @@ def find_leaks(
     """
     shared_id = tree.design().images[subject - 1, :N_SHARED]
     coco_id = tree.stim_info("cocoId")["cocoId"].to_numpy()[responses.nsd_id]
-    said = None if (tree.root / MARK).is_file() else captions.tolist()
-    return leak_report(responses, images, shared_id, coco_id, said)
+    texts = captions.tolist() if tree.is_real else None
+    return leak_report(responses, images, shared_id, coco_id, texts)

@@ -69,9 +69,9 @@ def read_repeats(
         raise DataError(f"The voxels {list(voxels)} are not all different.")
     numbers = tree.sessions_of(subject, data.session_numbers)
     trials = tree.trials(subject, numbers[-1]).of(numbers)
-    shown = _first_repeated(trials, n_images)  # (n_images, n_repeats) rows of trials
-    sessions = np.unique(trials.session[shown])
-    own = trials.of(sessions.tolist())
+    rows = _first_repeated(trials, n_images)  # (n_images, n_repeats) rows of trials
+    sessions = np.unique(trials.session[rows])
+    read = trials.of(sessions.tolist())
     place = tuple(responses.voxel_ijk[list(voxels)].T)
     mask = np.zeros(tree.roi(subject, "Kastner2015").shape, bool)
     mask[place] = True
@@ -81,11 +81,11 @@ def read_repeats(
     )
     percent, empty = to_percent(raw[:, column]), (raw == 0).all(axis=1)
     train = responses.nsd_id[responses.split == "train"]
-    fits = np.isin(own.nsd_id, train) | (data.zscore_on == "all")
-    z = zscore_sessions(percent, own.session, fits & ~empty)
+    fits = np.isin(read.nsd_id, train) | (data.zscore_on == "all")
+    z = zscore_sessions(percent, read.session, fits & ~empty)
     z[empty] = np.nan
-    row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `own`
-    return Repeats(trials.nsd_id[shown[:, 0]], z[row[shown]])
+    row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `read`
+    return Repeats(trials.nsd_id[rows[:, 0]], z[row[rows]])
 
 
 def _first_repeated(trials: Trials, n_images: int) -> IntArray:
@@ -95,5 +95,5 @@ def _first_repeated(trials: Trials, n_images: int) -> IntArray:
         trials.nsd_id[rows], return_inverse=True, return_counts=True
     )
     by_image = [rows[row == k] for k in np.flatnonzero(counts == counts.max())]
-    soonest = sorted(by_image, key=lambda own: int(own[-1]))[:n_images]
-    return np.array(sorted(soonest, key=lambda own: int(trials.nsd_id[own[0]])))
+    soonest = sorted(by_image, key=lambda image: int(image[-1]))[:n_images]
+    return np.array(sorted(soonest, key=lambda image: int(trials.nsd_id[image[0]])))

@@ -160,8 +160,8 @@ def _read_trials(
     held, seen = [], dict[str, int]()
     for n_read, session in enumerate(sessions, start=1):
         raw = tree.betas(subject, session, mask)
-        found = where_held(raw)
-        wrong = fault(raw, found)
+        where = where_held(raw)
+        wrong = fault(raw, where)
         other = seen.setdefault(digest_betas(raw), session)
         if not wrong and other != session:
             wrong = f"the numbers of session {other} once more"
@@ -172,7 +172,7 @@ def _read_trials(
                 "(data.only_sessions)."
             )
         betas[(n_read - 1) * N_TRIALS : n_read * N_TRIALS] = raw
-        held.append(found)
+        held.append(where)
         words = "subject %d: session %d read (%d of %d)"
         logger.info(words, subject, session, n_read, len(sessions))
     return betas, held
@@ -234,8 +234,8 @@ def _prepare_trials(
     for block in _blocks(raw.shape[1]):
         empty = np.zeros((len(raw), block.stop - block.start), bool)
         empty[~whole] = True
-        for own, session in zip(rows, held, strict=True):
-            empty[np.ix_(own, ~session.voxels[block])] = True
+        for trial_rows, session in zip(rows, held, strict=True):
+            empty[np.ix_(trial_rows, ~session.voxels[block])] = True
         percent = to_percent(raw[:, block])
         z = zscore_sessions(percent, trials.session, fit_rows & whole)
         z[empty] = np.nan
@@ -247,22 +247,22 @@ def _prepare_trials(
         repeats.append(averaged.n_valid[averaged.image < N_SHARED])
         ncsnr.append(ncsnr_of_trials(z_all, trials.image_10k))  # NSD scales on all
         keep.append(valid)
-        found = raw[:, block][:, valid]
-        n_limits += int(((found == _INT16.min) | (found == _INT16.max)).sum())
+        kept = raw[:, block][:, valid]
+        n_limits += int(((kept == _INT16.min) | (kept == _INT16.max)).sum())
         n_filled += averaged.n_filled
         n_invalid += sum(
-            int(np.isnan(z[own][:, valid]).all(axis=0).sum()) for own in rows
+            int(np.isnan(z[row][:, valid]).all(axis=0).sum()) for row in rows
         )
-    kept = np.concatenate(keep)
+    every_kept = np.concatenate(keep)
     counts = {
-        "voxels left out: no valid session": int((~kept).sum()),
+        "voxels left out: no valid session": int((~every_kept).sum()),
         "voxel-sessions left out: no data": n_invalid,
         "trials left out: no data": int((~whole).sum()),
         "values filled with 0: no valid repeat": n_filled,
         "trial values at the int16 limits": n_limits,
     }
     return _Prepared(
-        np.hstack(betas), np.hstack(repeats), np.concatenate(ncsnr), kept, counts
+        np.hstack(betas), np.hstack(repeats), np.concatenate(ncsnr), every_kept, counts
     )
 
 
@@ -338,17 +338,18 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
         snr[mask][keep], prepared.ncsnr, numbers, f"ncsnr.nii.gz of subject {subject}"
     )
     ncsnr, n_unknown = _complete_ncsnr(snr[mask][keep], prepared.ncsnr)
-    responses = Responses(
+    split = split_images(image, data.n_validation, data.validation_fold)
+    nsd_id = tree.design().images[subject - 1, image]
+    check_splits(nsd_id, split)
+    return Responses(
         betas=prepared.betas,
-        nsd_id=tree.design().images[subject - 1, image],
+        nsd_id=nsd_id,
         n_repeats=n_repeats,
         n_valid_test=prepared.n_valid_test,
-        split=split_images(image, data.n_validation, data.validation_fold),
+        split=split,
         voxel_ijk=voxel_indices(mask)[keep],
         roi=areas[mask][keep].astype(np.int32),
         ncsnr=ncsnr,
         ncsnr_recomputed=prepared.ncsnr,
         counts=prepared.counts | {"voxels without ncsnr in the file": n_unknown},
     )
-    check_splits(responses.nsd_id, responses.split)
-    return responses

@@ -2,13 +2,11 @@
 
 A disk that takes long for each read (a mounted bucket) is noticed at the first voxels,
 and the file is then read in large blocks, in its own order, in bounded memory.
-
-Place in the flow: below `nsd`, part of layer 4.
 """
 
 import logging
 import time
-from collections import OrderedDict
+from functools import lru_cache
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -96,9 +94,9 @@ class _Blocks(RawIOBase):
     """A file read in large blocks, the last of which are held."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+        self._file = path.open("rb")
         self._size, self._place = path.stat().st_size, 0
-        self._held: OrderedDict[int, bytes] = OrderedDict()
+        self._block = lru_cache(_N_BLOCKS)(self._read_block)
 
     def readable(self) -> bool:
         return True
@@ -125,18 +123,9 @@ class _Blocks(RawIOBase):
             n_read, self._place = n_read + len(part), self._place + len(part)
         return n_read
 
-    def _block(self, number: int) -> bytes:
-        if number not in self._held:
-            self._file.seek(number * _BLOCK)
-            parts, wanted = [], _BLOCK
-            while wanted and (part := self._file.read(wanted)):
-                parts.append(part)
-                wanted -= len(part)
-            self._held[number] = b"".join(parts)
-            if len(self._held) > _N_BLOCKS:
-                self._held.popitem(last=False)
-        self._held.move_to_end(number)
-        return self._held[number]
+    def _read_block(self, number: int) -> bytes:
+        self._file.seek(number * _BLOCK)
+        return self._file.read(_BLOCK)
 
     def close(self) -> None:
         self._file.close()

@@ -199,8 +199,8 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise ValueError("MATLAB's version 7.3: save it in MATLAB with -v7")
     if _is_verified(data):
-        found = loadmat(BytesIO(data), variable_names=list(names))
-        return {name: np.asarray(found[name]) for name in names if name in found}
+        stored = loadmat(BytesIO(data), variable_names=list(names))
+        return {name: np.asarray(stored[name]) for name in names if name in stored}
     command = [sys.executable, "-c", _APART, str(path.absolute()), *names]
     done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
     if done.returncode < 0:

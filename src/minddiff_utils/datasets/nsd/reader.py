@@ -189,14 +189,14 @@ class NsdTree:
         if not self.is_real:
             last = max(self.sessions(subject), default=0)
             most = last if last and asked[-1] == layout.N_SESSIONS else max(most, last)
-        found = tuple(session for session in asked if session <= most)
-        if not found:
+        sessions = tuple(session for session in asked if session <= most)
+        if not sessions:
             raise DataError(
                 f"Subject {subject} has {most} sessions, but of these none is asked for"
                 f" ({', '.join(map(str, asked))}): change data.only_sessions, or leave"
                 " the subject out."
             )
-        return found
+        return sessions
 
     def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
         """Raise DataError unless `sessions` (1-based numbers) are all present."""

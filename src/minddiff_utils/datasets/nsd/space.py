@@ -2,8 +2,7 @@
 
 NSD's betas, regions and ncsnr are read voxel by voxel, by index. A volume that some
 program has resaved in another orientation has other voxels at the same indices, often
-with the same shape; only the affines of the headers tell. Place in the flow: below
-`nsd`.
+with the same shape; only the affines of the headers tell.
 """
 
 from pathlib import Path
@@ -75,11 +74,11 @@ def check_same_space(path: Path, image: Any, other: Path, beside: Any) -> None:
     shape = image.shape[:3]
     if shape != beside.shape[:3]:  # said where they are read
         return
-    own, its = _affine(path, image), _affine(other, beside)
-    if _distance(own, its, shape) > _ROUNDING:
+    one, two = _affine(path, image), _affine(other, beside)
+    if _distance(one, two, shape) > _ROUNDING:
         raise DataError(
-            f"{path} and {other} lie in different spaces ({_words(own)}, but "
-            f"{_words(its)}), while one is expected: {_REMEDY}."
+            f"{path} and {other} lie in different spaces ({_words(one)}, but "
+            f"{_words(two)}), while one is expected: {_REMEDY}."
         )
 
 
