@@ -1,4 +1,4 @@
-"""The survey finds every damage, blames the damaged file alone, and counts rightly.
+"""The check finds every damage, blames the damaged file alone, and counts rightly.
 
 Most tests damage one file of a tiny in-silico folder. The real constants are tried on a
 folder of NSD's real sizes without NSD's data: its big files hold next to no chunk.
@@ -22,7 +22,7 @@ from scipy.io import loadmat, savemat
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.findings import Finding, Report
-from minddiff_utils.datasets.nsd.layout import FACTS, SEEN
+from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, NsdFile, inventory
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.pipeline.cli import main
@@ -75,14 +75,6 @@ def replace(path: Path, data: bytes) -> None:
 
 def halve(path: Path) -> None:
     replace(path, path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    replace(path, b"")
-
-
-def garble(path: Path) -> None:
-    replace(path, b"\x1f\x8b" + b"not what it says " * 20)
 
 
 def hdf5(name: str, shape: tuple[int, ...], dtype: str) -> Callable[[Path], None]:
@@ -179,7 +171,6 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "regions with no label": (KASTNER, volume(lambda d: d + 90.5), "is expected"),
     "no brain": (f"{FUNC}/brainmask.nii.gz", volume(lambda d: d * 0), "zeros"),
     "colour table of pictures": (CTAB, text("1 V1v", "one V1v"), "invalid literal"),
-    "design cut short": (f"{EXPERIMENT}/nsd_expdesign.mat", halve, "truncated or not"),
     "design of 0-based images": (
         f"{EXPERIMENT}/nsd_expdesign.mat",
         matlab("subjectim", lambda v: v - 1),
@@ -232,36 +223,22 @@ def test_a_damaged_file_is_the_only_one_blamed(root: Path, name: str) -> None:
     assert found.exit_code == (0 if gives_way else 1)
 
 
-REQUIRED = {
-    f"{EXPERIMENT}/nsd_expdesign.mat",
-    f"{EXPERIMENT}/nsd_stim_info_merged.csv",
-    f"{STIMULI}/nsd_stimuli.hdf5",
-    CAPTIONS,
-    KASTNER,
-    f"{FUNC}/roi/prf-visualrois.nii.gz",
-    f"{FUNC}/brainmask.nii.gz",
-}
-OPTIONAL = {
-    f"{BETAS}/ncsnr.nii.gz",
-    f"{FUNC}/roi/nsdgeneral.nii.gz",
-    RESPONSES,
-    f"{SURF}/lh.inflated",
-    f"{TRANSFORMS}/rh.func1pt8-to-layerB3.mgz",
-    "nsddata/freesurfer/fsaverage/surf/lh.sulc",
-}
+#: One file of each kind, and of each that may lack or not.
+EACH = {(f.kind, f.optional): f for f in inventory({SUBJECT: ()})}
 
 
-@pytest.mark.parametrize("name", sorted(REQUIRED | OPTIONAL))
+@pytest.mark.parametrize("file", EACH.values(), ids=lambda file: file.path)
 def test_a_missing_file_is_named_and_only_a_required_one_fails(
-    root: Path, name: str
+    root: Path, file: NsdFile
 ) -> None:
-    for form in (root / name).parent.glob(f"*{(root / name).name}"):
+    path = root / file.path
+    for form in path.parent.glob(f"*{path.name}"):
         form.unlink()  # the hemispheres would stand in
     found = look(root)
     (finding,) = wrong(found)
-    state = "missing" if name in REQUIRED else "optional missing"
-    assert (finding.state, finding.path) == (state, root / name)
-    assert found.exit_code == int(name in REQUIRED)
+    state = "optional missing" if file.optional else "missing"
+    assert (finding.state, finding.path) == (state, path)
+    assert found.exit_code == int(not file.optional)
 
 
 def test_a_link_to_nothing_is_missing(root: Path) -> None:
@@ -596,9 +573,8 @@ def save(path: Path, n_voxels: int, dtype: type, n_labels: int = 1) -> None:
     nib.save(nib.Nifti1Image(data, affine), path)
 
 
-def look_at_real(root: Path, n_sessions: int = 1) -> Report:
-    sessions = range(1, n_sessions + 1)
-    return check_folder(root, subjects=(1,), sessions=sessions, betas_version=VERSION)
+def look_at_real(root: Path) -> Report:
+    return check_folder(root, subjects=(1,), sessions=[1], betas_version=VERSION)
 
 
 def test_a_folder_of_the_real_sizes_is_all_right(real_size: Path) -> None:

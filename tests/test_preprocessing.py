@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,40 +54,9 @@ def labels(name: str) -> dict[str, int]:
     st.sets(st.integers(1000, 9999), min_size=2, max_size=60),
     st.data(),
 )
-def test_no_image_is_in_two_splits_and_only_shared_images_test(
-    shared: set[int], other: set[int], data: st.DataObject
-) -> None:
-    n_validation = data.draw(st.integers(0, len(other) - 1))
-    images = np.array(sorted(shared | other))
-    split = split_images(images, n_validation)
-    parts = {name: set(images[split == name].tolist()) for name in np.unique(split)}
-    assert sum(map(len, parts.values())) == len(images)
-    assert parts["test"] == shared
-    validation = parts.get("validation", set())
-    assert len(validation) == n_validation
-    assert all(v > t for v in validation for t in parts["train"])
-    check_splits(images, split)
-
-
-def test_an_image_on_both_sides_is_caught() -> None:
-    with pytest.raises(DataError, match=r"nsd_id 4 stands 2 times \(test, train\)"):
-        check_splits(np.array([3, 4, 4]), np.array(["train", "train", "test"]))
-
-
 def test_a_split_of_another_name_is_caught() -> None:
     with pytest.raises(DataError, match="'dev' is not"):
         check_splits(np.array([3]), np.array(["dev"]))
-
-
-@pytest.mark.parametrize(
-    ("images", "n_validation"),
-    [([1, 2, 1000], 1), ([1000, 1001, 1002], 1), ([1, 2, 3], 0)],
-)
-def test_a_split_without_train_or_test_images_is_refused(
-    images: list[int], n_validation: int
-) -> None:
-    with pytest.raises(DataError, match="cannot give a test"):
-        split_images(np.array(images), n_validation)
 
 
 def test_images_out_of_order_are_refused() -> None:
@@ -274,11 +242,6 @@ def test_averaging_equals_a_loop_over_images(seed: int, n_trials: int) -> None:
     assert found.n_filled == n_filled
 
 
-def test_averaging_refuses_infinity() -> None:
-    with pytest.raises(DataError, match="NaN or infinite"):
-        average_repeats(np.full((2, 1), np.inf, np.float32), np.array([1, 1]))
-
-
 # --- reliability --------------------------------------------------------------------
 
 
@@ -380,15 +343,6 @@ def test_voxels_outside_the_areas_are_counted_apart() -> None:
     sets = table.groupby("area_set")["n_voxels"].sum()
     assert sets.to_dict() == {"LVC": 1, "HVC": 1, "none": 2}
     assert table["area"].tolist() == [*AREAS, "none"]
-
-
-def test_areas_are_counted_with_lvc_and_hvc() -> None:
-    roi = np.array([0, 0, 4, 5, 10], np.int32)
-    table = count_areas(roi, 7)
-    sets = table.groupby("area_set")["n_voxels"].sum()
-    assert sets.to_dict() == {"LVC": 3, "HVC": 2}
-    assert table["area"].tolist() == list(AREAS)
-    assert (table["subject"] == 7).all()
 
 
 # --- one subject --------------------------------------------------------------------
@@ -548,16 +502,6 @@ def test_the_leak_report_finds_what_is_planted(rng: np.random.Generator) -> None
     split[50] = "train"  # a shared image in training
     report = leak_report(replace(ready, split=split), images, shared)
     assert report["passed"].tolist() == [True, True, False, False]
-
-
-def test_the_summary_counts_images_and_voxels() -> None:
-    table = prepare_responses(MemoryTree(), 1, DATA).summary()
-    counts = pd.Series(table["n"].to_numpy(), table["quantity"]).to_dict()
-    assert counts["test images"] == 100
-    assert counts["validation images"] == 40
-    assert counts["train images"] == 360
-    assert counts["test images with 3 trials"] == 100
-    assert counts["voxels"] == 12
 
 
 # --- single trials ------------------------------------------------------------------
