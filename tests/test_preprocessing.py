@@ -22,7 +22,6 @@ from minddiff_utils.preprocessing import (
     count_areas,
     prepare_responses,
     responses,
-    split_images,
 )
 from minddiff_utils.preprocessing.noise_ceiling import (
     ncsnr_of_trials,
@@ -30,7 +29,7 @@ from minddiff_utils.preprocessing.noise_ceiling import (
     noise_ceiling_r,
 )
 from minddiff_utils.preprocessing.repeats import read_repeats
-from minddiff_utils.preprocessing.splits import check_splits
+from minddiff_utils.preprocessing.splits import check_splits, split_images
 from minddiff_utils.preprocessing.stimuli import COCO_CATEGORIES, categories_in_captions
 from minddiff_utils.preprocessing.trials import (
     average_repeats,

@@ -29,8 +29,7 @@ from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.preprocessing import split_images
-from minddiff_utils.preprocessing.splits import check_splits
+from minddiff_utils.preprocessing.splits import check_splits, split_images
 from minddiff_utils.preprocessing.trials import average_repeats
 
 IntArray = npt.NDArray[np.int64]

@@ -9,12 +9,12 @@ together for one subject, `leak_check` makes sure that the test set stays unseen
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.datasets.leaks import check_leaks
 from minddiff_utils.preprocessing.leak_check import find_leaks
+from minddiff_utils.preprocessing.repeats import read_repeats
 from minddiff_utils.preprocessing.responses import (
     Responses,
     area_table,
     prepare_responses,
 )
-from minddiff_utils.preprocessing.splits import split_images
 from minddiff_utils.preprocessing.stimuli import (
     categories_in_captions,
     prepare_stimuli,
@@ -31,5 +31,5 @@ __all__ = [
     "find_leaks",
     "prepare_responses",
     "prepare_stimuli",
-    "split_images",
+    "read_repeats",
 ]
