@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import pandas as pd
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 State = Literal[
     "ok", "missing", "damaged", "unreadable", "unexpected", "optional missing"
 ]
-_STATES: tuple[State, ...] = State.__args__  # type: ignore[attr-defined]
+_STATES: tuple[State, ...] = get_args(State)
 _UNUSABLE = ("missing", "damaged", "unreadable")
 #: Said of files whose contents were not read.
 UNREAD = "contents not read"
@@ -237,7 +237,7 @@ def _states(findings: Sequence[Finding]) -> list[str]:
     """Return how many findings of each owner are in which state."""
     owners, states = [f.owner for f in findings], [f.state for f in findings]
     table = pd.crosstab(pd.Series(owners), pd.Series(states))
-    return _aligned(table.reindex(columns=[s for s in _STATES if s in table]))
+    return _printed(table.reindex(columns=[s for s in _STATES if s in table]))
 
 
 def _numbers(counts: Sequence[Count]) -> list[str]:
@@ -247,12 +247,8 @@ def _numbers(counts: Sequence[Count]) -> list[str]:
         is_other = count.expected not in (None, count.n)
         text = f"{count.n:,}" + (f" (not {count.expected:,})" if is_other else "")
         cells.setdefault(f"subject {count.subject}", {})[count.quantity] = text
-    return [*_aligned(pd.DataFrame(cells).fillna("—")), ""] if cells else []
+    return [*_printed(pd.DataFrame(cells).fillna("—")), ""] if cells else []
 
 
-def _aligned(table: pd.DataFrame) -> list[str]:
-    """Return a table as lines, its row names to the left."""
-    names = [str(name) for name in table.index]
-    width = max(map(len, names))
-    table = table.set_axis([name.ljust(width) for name in names])
+def _printed(table: pd.DataFrame) -> list[str]:
     return str(table.rename_axis(index=None, columns=None).to_string()).splitlines()
