@@ -404,10 +404,13 @@ class _Download:
         if not item.is_digest or len(digest) != 32 or (count and not count.isdecimal()):
             return "size only"
         stated = self._stated_part_size(item, int(count)) if count else item.size
-        sizes = [stated] if stated else _likely_part_sizes(item.size, int(count or 1))
+        if stated is None:
+            sizes = _likely_part_sizes(item.size, int(count))
+        else:
+            sizes = [stated]
         if any(self._etag(path, size, count) == item.etag for size in sizes):
             return "same"
-        return "other" if stated else "size only"
+        return "size only" if stated is None else "other"
 
     def _stated_part_size(self, item: Item, n_parts: int) -> int | None:
         """Return the size of the object's parts, None where it is not stated."""
