@@ -9,10 +9,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import StringIO
 from pathlib import Path
 from threading import Lock, Thread
 from types import SimpleNamespace
@@ -24,7 +22,6 @@ import numpy as np
 import pytest
 from botocore.exceptions import ConnectionError as NoConnectionError
 from moto.server import ThreadedMotoServer
-from tqdm import tqdm
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
 from minddiff_utils.datasets import download, part_files
@@ -133,13 +130,6 @@ class Bucket:
         assert not [p for p in self.root.rglob(".*") if p.is_file()]
 
 
-class Screen(StringIO):
-    """What a progress bar is shown on."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 def want(path: str, *, optional: bool = False) -> NsdFile:
     return NsdFile("any", path, "a test", optional=optional)
 
@@ -243,13 +233,10 @@ def test_a_second_run_goes_on_where_the_first_was_given_up(
     with pytest.raises(DataError, match="1 files are missing"):
         outcome.check()
     assert not bucket.path("betas.hdf5").exists()
-    plan, shown = bucket.plan(), Screen()
+    plan = bucket.plan()
     assert plan.n_left == SIZE - 20 * PIECE
-    monkeypatch.setattr(download, "tqdm", partial(tqdm, file=shown))
     with progress_bar(plan) as tell:
         assert download.download(plan, on_progress=tell) == Outcome(1, 1, (), ())
-    assert shown.getvalue().split("\r")[1].startswith("NSD:  32%")  # 20 of 62.5 kB
-    assert shown.getvalue().split("\r")[-1].startswith("NSD: 100%")
     bucket.check()
     assert bucket.relay.gets()[-1] == (f"bytes={20 * PIECE}-", SIZE - 20 * PIECE)
 
@@ -373,19 +360,6 @@ def test_a_missing_object_is_named_and_the_others_come(bucket: Bucket) -> None:
     assert outcome.n_fetched == 1
     assert outcome.problems == plan.problems
     bucket.check()
-
-
-def test_too_small_a_disk_is_said_before_anything_is_written(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket.put("betas.hdf5")
-    usage = shutil.disk_usage(bucket.root.parent)._replace(free=SIZE - 1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(StoreError, match=r"64\.00 kB are to be .* but 64\.00 kB are"):
-        bucket.fetch()
-    assert not bucket.root.exists()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=SIZE))
-    bucket.fetch().check()
 
 
 @pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "a\\..\\out", "."])

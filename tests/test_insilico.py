@@ -383,11 +383,6 @@ def test_colour_tables_give_nsds_names_in_order(root: Path) -> None:
     assert any(line != line.rstrip() for line in table.splitlines())  # as the real ones
 
 
-def test_a_label_may_be_absent_in_one_subject(anatomy: Anatomy) -> None:
-    assert 25 not in anatomy.rois["Kastner2015"]
-    assert 25 in make_anatomy(2, seed=SEED).rois["Kastner2015"]
-
-
 def test_every_area_has_voxels_and_subjects_differ_in_number(anatomy: Anatomy) -> None:
     numbers = []
     for subject in (1, 2, 5, 7):
@@ -622,31 +617,6 @@ def test_early_voxels_respond_to_what_is_in_their_receptive_field(
     np.testing.assert_array_equal(np.sign(signal[0, inside]), expected)
 
 
-def test_receptive_fields_are_gaussians_without_subnormal_tails() -> None:
-    # subnormal numbers would make the product with them twenty times as slow
-    rng = np.random.default_rng(1)
-    x, y = rng.uniform(-4, 4, (2, 50)).astype(np.float32)
-    sigma = np.geomspace(0.25, 4, 50).astype(np.float32)
-    weights = voxel_model._field_weights(x, y, sigma, 16)
-    at = (np.arange(16) + 0.5) / 16 * 8.4 - 4.2
-    squared = (at - x[:, None, None]) ** 2 + (-at[:, None] - y[:, None, None]) ** 2
-    expected = np.exp(-squared.astype(float) / (2 * sigma[:, None, None] ** 2))
-    expected /= expected.sum(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(weights, expected.reshape(50, -1), rtol=0, atol=1e-6)
-    assert (weights == 0).any()
-    for values in (weights, image_features._gabor_bank()):
-        assert values[values > 0].min() >= np.finfo(np.float32).tiny
-
-
-def test_pooling_takes_the_mean_of_square_tiles(rng: np.random.Generator) -> None:
-    maps = rng.random((2, 64, 64), np.float32)
-    pooled = image_features._pooled(maps)
-    for row, column in ((0, 0), (3, 15), (15, 7)):
-        tile = maps[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-        expected = tile.reshape(2, 16).astype(float).mean(axis=1)
-        np.testing.assert_allclose(pooled[:, row, column], expected, rtol=1e-6)
-
-
 def test_gabor_energy_follows_orientation_and_frequency() -> None:
     across = np.arange(64) / 64 * voxel_model.FIELD_DEG
     found = []
@@ -749,16 +719,6 @@ def test_same_settings_give_the_same_bytes_with_any_number_of_workers(
     found, expected = digests(tmp_path / "nsd"), digests(seen)
     assert "truth/subj01.npz" in found
     assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("n_scenes", "n_cores", "expected"), [(250, 8, 1), (5820, 2, 2), (1000, 64, 2)]
-)
-def test_no_more_processes_start_than_there_is_work_for(
-    monkeypatch: pytest.MonkeyPatch, n_scenes: int, n_cores: int, expected: int
-) -> None:
-    monkeypatch.setattr(nsd_writer, "_n_cores", lambda: n_cores)
-    assert nsd_writer._n_useful(n_scenes) == expected
 
 
 def test_unchanged_settings_are_skipped_at_once(root: Path) -> None:
@@ -916,11 +876,6 @@ def test_a_folder_that_no_simulation_wrote_is_never_replaced(tmp_path: Path) -> 
     assert digests(path).keys() == {"nsddata/precious"}
 
 
-def test_a_profile_of_real_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no simulation"):
-        nsd_writer.simulate(tmp_path / "nsd", None, (1,), 1)
-
-
 def test_notes_beside_the_layout_do_not_make_a_folder_stale(root: Path) -> None:
     (root / "notes.csv").write_text("file\n")
     found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
@@ -929,11 +884,6 @@ def test_notes_beside_the_layout_do_not_make_a_folder_stale(root: Path) -> None:
 
 
 # --- truth and tables ---------------------------------------------------------------
-
-
-def test_truth_of_a_subject_that_was_not_simulated_is_refused(root: Path) -> None:
-    with pytest.raises(DataError, match="simulate this subject first"):
-        ground_truth.read_truth(root, 3)
 
 
 def test_recovery_refuses_voxels_of_another_folder(root: Path) -> None:
