@@ -47,12 +47,6 @@ def labels(name: str) -> dict[str, int]:
 # --- splits -------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.sets(st.integers(0, 999), min_size=1, max_size=30),
-    st.sets(st.integers(1000, 9999), min_size=2, max_size=60),
-    st.data(),
-)
 def test_a_split_of_another_name_is_caught() -> None:
     with pytest.raises(DataError, match="'dev' is not"):
         check_splits(np.array([3]), np.array(["dev"]))

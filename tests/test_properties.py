@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from scipy.io import savemat
 
-from minddiff_utils.core import config
+from minddiff_utils.core import profile_files
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile_files import load_profile
@@ -360,7 +360,7 @@ def own_profile(
     def read(text: str) -> Profile:
         (folder / "demo.yaml").write_text(text, encoding="utf-8")
         with monkeypatch.context() as patch:
-            patch.setattr(config, "project_root", lambda: tmp_path)
+            patch.setattr(profile_files, "project_root", lambda: tmp_path)
             return load_profile("demo")
 
     return read

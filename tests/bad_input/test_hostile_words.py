@@ -84,7 +84,7 @@ def test_captions_of_a_hostile_folder_are_stored_and_drawn_as_they_are(
     said = " ".join(stored["captions"].ravel().tolist())
     assert all(words in said for words in HOSTILE)
     # matplotlib would read $...$ as mathematics, and fail at what is none
-    figure = fig_scenes(stored["images"][:8], [*HOSTILE, "$x"], label="smoke")
+    figure = fig_scenes(stored["images"][:8], [*HOSTILE, "$x"])
     figure.canvas.draw()
     assert world.start().tree.derived(1) == world.derived
 

@@ -103,7 +103,7 @@ def images_seen(sessions: int) -> tuple[int, int]:
 def images_of(profile: Profile, subject: int) -> tuple[int, int]:
     """Return the images that a real subject saw, and how many are reconstructed.
 
-    >>> from minddiff_utils.core.config import load_profile
+    >>> from minddiff_utils.core.profile_files import load_profile
     >>> images_of(load_profile("nsd"), 1), images_of(load_profile("nsd"), 4)
     ((9841, 982), (9209, 907))
     """
@@ -115,7 +115,7 @@ def images_of(profile: Profile, subject: int) -> tuple[int, int]:
 def n_reconstructed(profile: Profile, subject: int) -> int:
     """Return the images of a real or simulated subject that are reconstructed.
 
-    >>> from minddiff_utils.core.config import load_profile
+    >>> from minddiff_utils.core.profile_files import load_profile
     >>> n_reconstructed(load_profile("demo"), 1)
     12
     """

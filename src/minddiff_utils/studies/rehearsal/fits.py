@@ -77,7 +77,7 @@ class FitTimes:
 def n_train(profile: Profile) -> int:
     """Return the training images of the subject who has most.
 
-    >>> from minddiff_utils.core.config import load_profile
+    >>> from minddiff_utils.core.profile_files import load_profile
     >>> n_train(load_profile("nsd"))
     8000
     """
