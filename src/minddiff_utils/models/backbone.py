@@ -64,8 +64,8 @@ class Backbone:
     @property
     def precision(self) -> torch.dtype:
         """Return what the U-Net computes in."""
-        found: torch.dtype = self._unet.dtype
-        return found
+        precision: torch.dtype = self._unet.dtype
+        return precision
 
     @property
     def unet_item_bytes(self) -> int:
@@ -168,8 +168,8 @@ class Backbone:
 
         def predict(latents: Tensor, c: Tensor) -> Tensor:
             out = self._unet(latents.to(precision), time, c.to(precision))
-            found: Tensor = out.sample.to(latents.dtype)
-            return found
+            noise: Tensor = out.sample.to(latents.dtype)
+            return noise
 
         if precision == torch.float16:
             return from_float32(predict, latents, c)

@@ -193,9 +193,9 @@ class _Scaled(torch.autograd.Function):
         """Return the gradients of the inputs; the graph is let go."""
         out, leaves = ctx.graph
         ctx.graph = None
-        wanted = [x for x in leaves if x.requires_grad]
-        found = iter(_pulled_back(out, wanted, gradients[0]))
-        return None, *(next(found) if x.requires_grad else None for x in leaves)
+        inputs = [x for x in leaves if x.requires_grad]
+        pulled = iter(_pulled_back(out, inputs, gradients[0]))
+        return None, *(next(pulled) if x.requires_grad else None for x in leaves)
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -203,22 +203,22 @@ def _per_row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _pulled_back(
-    out: Tensor, wanted: Sequence[Tensor], gradient: Tensor
+    out: Tensor, inputs: Sequence[Tensor], gradient: Tensor
 ) -> list[Tensor]:
-    """Return the gradients of `wanted` from that of `out`, at each row's own scale."""
+    """Return the gradients of `inputs` from that of `out`, at each row's own scale."""
     largest = gradient.abs().flatten(1).amax(1)
     asked = (largest > 0) & largest.isfinite()
     # a power of 2: to multiply and to divide by it is exact
     power = torch.where(asked, largest, 1.0).log2().ceil().clamp(-100, 100)
-    shift, whole = torch.zeros_like(power), [x.new_zeros(x.shape) for x in wanted]
+    shift, whole = torch.zeros_like(power), [x.new_zeros(x.shape) for x in inputs]
     for left in reversed(range(_TRIES)):
         scale = torch.exp2(shift - power)
         scaled = gradient * _per_row(scale, gradient)
         again = left > 0
-        found = torch.autograd.grad(out, wanted, scaled, retain_graph=again)
-        size = torch.stack([g.abs().flatten(1).amax(1) for g in found])
+        scaled_back = torch.autograd.grad(out, inputs, scaled, retain_graph=again)
+        size = torch.stack([g.abs().flatten(1).amax(1) for g in scaled_back])
         finite, small = size.isfinite().all(0), (size < _NORMAL).any(0)
-        for kept, g in zip(whole, found, strict=True):
+        for kept, g in zip(whole, scaled_back, strict=True):
             # what has no number yet takes whatever there is
             take = finite | ~kept.flatten(1).any(1)
             kept.copy_(torch.where(_per_row(take, g), g / _per_row(scale, g), kept))

@@ -307,5 +307,5 @@ def _write_tokenizer(folder: Path) -> None:
     (folder / "merges.txt").write_text(lines, encoding="utf-8")
     marks = {"bos_token": begin, "eos_token": end, "pad_token": end, "unk_token": end}
     _write_json(folder / "special_tokens_map.json", marks)
-    own = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}
-    _write_json(folder / "tokenizer_config.json", {**own, **marks})
+    settings = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer"}
+    _write_json(folder / "tokenizer_config.json", {**settings, **marks})

@@ -115,13 +115,13 @@ def _read_schedule(folder: Path) -> dict[str, Any]:
 
 
 def _read_text(folder: Path, device: torch.device, n_tokens: int) -> TransformersText:
-    own = folder / "text_encoder"
-    path = own / "config.json"
+    home = folder / "text_encoder"
+    path = home / "config.json"
     fields = read_json(path)
     with building(path):
         config = CLIPTextConfig.from_dict(fields)
         text = CLIPTextModel(config)
-    load_weights(text, own / TEXT_WEIGHTS, _rename_text)
+    load_weights(text, home / TEXT_WEIGHTS, _rename_text)
     return TransformersText(
         freeze(text, device, torch.float32),
         _read_tokenizer(folder / "tokenizer"),

@@ -117,10 +117,10 @@ def check_digests(folder: Path) -> None:
         listed.add(path)
         if not path.is_file():
             raise ModelError(f"{path} is named in {sums.name} but missing: restore it.")
-        found = sha256(path)
-        if found != digest:
+        actual = sha256(path)
+        if actual != digest:
             raise ModelError(
-                f"{path} has SHA-256 {found[:12]}…, but {sums.name} says"
+                f"{path} has SHA-256 {actual[:12]}…, but {sums.name} says"
                 f" {digest[:12]}…: the file is damaged or was changed; restore it."
             )
     strangers = sorted(set(folder.rglob("*.safetensors")) - listed)
@@ -147,12 +147,12 @@ def _listed(sums: Path) -> list[tuple[str, str]]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        found = _SUM.fullmatch(text)
-        if not found:
+        sum_ = _SUM.fullmatch(text)
+        if not sum_:
             raise ModelError(
                 f"{sums}, line {number}, is not a digest and a path: restore it."
             )
-        digest, name = found["digest"] or found["tag"], found["name"] or found["tagged"]
+        digest, name = sum_["digest"] or sum_["tag"], sum_["name"] or sum_["tagged"]
         pairs.append((digest.lower(), name))
     return pairs
 
