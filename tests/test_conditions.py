@@ -18,7 +18,7 @@ from minddiff_utils.evaluation.metrics import score_methods
 from minddiff_utils.evaluation.summaries import resampling
 from minddiff_utils.generation import write_results
 from minddiff_utils.models import Backbone
-from minddiff_utils.reporting import summary, tables
+from minddiff_utils.reporting import galleries, tables
 from minddiff_utils.studies.storage import kept
 from minddiff_utils.studies.workload import workloads
 from tests.small_subject import Start, backbone, made, start, write_files
@@ -70,11 +70,11 @@ def test_the_pairs_of_a_feature_differ_in_that_feature_alone() -> None:
 
 
 def test_galleries_and_floors_have_their_rows_in_order() -> None:
-    assert list(summary.system_rows()) == [
+    assert list(galleries.system_rows()) == [
         *("truth", "stage2", "stage2_guided", "stage1", "takagi"),
         *("takagi_minddiffuser", "brain_diffuser_style", "pixel_ridge", "retrieval"),
     ]
-    assert list(summary.ablation_rows().values()) == [
+    assert list(galleries.ablation_rows().values()) == [
         *("seen image", "c, z and Z_CLIP", "c and z", "c and Z_CLIP", "z and Z_CLIP"),
         *("c", "z", "Z_CLIP", "nothing"),
     ]
@@ -159,7 +159,7 @@ def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
     assert row["ceiling"] == pytest.approx(best["value"].iloc[0])
     assert words["stage2_new"] == "a new engine"
     assert "a blur" in set(floor_table(comparison, 0.5)["floor"])
-    shown = summary.system_rows()
+    shown = galleries.system_rows()
     assert list(shown)[1:5] == ["stage2", "stage2_guided", "stage2_new", "stage1"]
     assert "blur" not in shown
     images = gallery(run, 1, shown, n=2)

@@ -104,7 +104,7 @@ from concurrent.futures import ProcessPoolExecutor
 import psutil
 from minddiff_utils.pipeline import warm_kernels
 def look():
-    loaded = "minddiff_utils.reporting.summary" in sys.modules
+    loaded = "minddiff_utils.reporting.report_contents" in sys.modules
     return loaded, psutil.Process(os.getppid()).num_threads()
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, warm_kernels.job_context(3)) as pool:

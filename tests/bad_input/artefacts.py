@@ -5,7 +5,7 @@ import numpy as np
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
 from minddiff_utils.evaluation.images import read_stimuli
-from minddiff_utils.reporting import summary
+from minddiff_utils.reporting import galleries, report_contents, surface_maps
 
 from .case import Act, Case
 from .world import (
@@ -78,21 +78,23 @@ def floor(world: World) -> object:
 
 
 def weigh(world: World) -> object:
-    return summary.weight_maps(world.start(None), 1)
+    return surface_maps.weight_maps(world.start(None), 1)
 
 
 def panels(world: World) -> object:
-    return summary.method_panels(world.start(None), 1)
+    return galleries.method_panels(world.start(None), 1)
 
 
 def report(world: World) -> object:
     """Make the page, as notebook 06 ends."""
-    return summary.build_report(world.start(None), summary.CorticalMaps(1))
+    return report_contents.build_report(world.start(None), surface_maps.CorticalMaps(1))
 
 
 def pick(world: World) -> object:
     run = world.start(None)
-    return summary.pick_for_gallery(1, store.read_table(run.tree.tables / "scores.csv"))
+    return galleries.pick_for_gallery(
+        1, store.read_table(run.tree.tables / "scores.csv")
+    )
 
 
 def _case(

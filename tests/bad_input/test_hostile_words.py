@@ -14,7 +14,7 @@ import pandas as pd
 
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
-from minddiff_utils.reporting import summary
+from minddiff_utils.reporting import report_contents, surface_maps
 from minddiff_utils.reporting.figures.preparation import fig_scenes
 
 from .world import FIGURES, Copy, World
@@ -93,9 +93,13 @@ def test_a_report_of_hostile_tables_and_names_has_nothing_that_runs(
     copy: Copy,
 ) -> None:
     world = copy(("data/smoke/derived", "figures"))
-    plain = _Page(summary.build_report(world.start(None), summary.CorticalMaps(1)))
+    plain = _Page(
+        report_contents.build_report(world.start(None), surface_maps.CorticalMaps(1))
+    )
     _write_tables(world)
-    page = _Page(summary.build_report(world.start(None), summary.CorticalMaps(1)))
+    page = _Page(
+        report_contents.build_report(world.start(None), surface_maps.CorticalMaps(1))
+    )
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
     names = {name for _, attributes in page.tags for name in attributes}
     assert names <= {name for _, attributes in plain.tags for name in attributes}

@@ -136,7 +136,7 @@ def code_digest(notebook: str = "", *, drawing: bool = True) -> str:
     package = _package()
     path = notebook_path(notebook)
     if not (notebook and path.is_file()):
-        return digest_paths(sorted(package.folder.rglob("*.py")), package.folder)
+        return digest_paths(package.files, package.folder)
     without = () if drawing else _DRAWING
     reached = package.reached(_cells(path), without=without)
     return digest_json(dict(package.text(reached)))

@@ -36,6 +36,8 @@ _DEFINES = (
 )
 #: How a package's stub imports from the modules of the package.
 _RELATIVE = re.compile(r"^from \.([\w.]+) import", re.MULTILINE)
+#: Suffixes of files that code of the same folder fills in: templates.
+_TEMPLATES = (".html", ".css")
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,17 @@ class Package:
             found.append(".".join((self.name, *parts)).removesuffix(".__init__"))
         return tuple(found)
 
+    def templates(self, folder: Path) -> Iterator[Path]:
+        """Give the templates in a folder of the package, in order."""
+        yield from sorted(f for f in folder.iterdir() if f.suffix in _TEMPLATES)
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the package that something depends on, in order."""
+        modules = sorted(self.folder.rglob("*.py"))
+        folders = sorted({path.parent for path in modules})
+        return (*modules, *(t for folder in folders for t in self.templates(folder)))
+
     def reached(
         self,
         code: str = "",
@@ -155,11 +168,19 @@ class Package:
         """Give each module that `reached` holds, in order, with its source that counts.
 
         Definitions that are not reached do not count; where they stand, their names do.
+        Templates count with every module of their folder.
         """
+        folders = set()
         for name in sorted(reached.names):
-            module = self.module(name)
-            if module is not None:
+            module, path = self.module(name), self.path(name)
+            if module is not None and path is not None:
                 yield name, module.text(reached.names[name])
+                folders.add(path.parent)
+        for template in (
+            t for folder in sorted(folders) for t in self.templates(folder)
+        ):
+            name = template.relative_to(self.folder).as_posix()
+            yield name, template.read_text(encoding="utf-8")
 
 
 class _Search:

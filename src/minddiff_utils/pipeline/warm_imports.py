@@ -20,9 +20,8 @@ _MODULES = (
     "ipykernel.kernelapp",
     "papermill",
     "minddiff_utils.decoding.comparison",
-    "minddiff_utils.reporting.cortex",
     "minddiff_utils.studies.study",
-    "minddiff_utils.reporting.summary",
+    "minddiff_utils.reporting.report_contents",
 )
 #: Seconds between two looks at who the parent is.
 _INTERVAL = 0.2

@@ -1,10 +1,6 @@
-"""What all figures share: page, style, words and checks of what they are given.
+"""What all figures share: the page, its style, panels, intervals, keys and checks."""
 
-Not here: any figure. Place in the flow: used by the other modules of `figures`.
-"""
-
-import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
@@ -18,9 +14,11 @@ import seaborn as sns
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
 
 __all__ = [
     "GRAY",
@@ -29,31 +27,28 @@ __all__ = [
     "PALETTE",
     "WIDTH",
     "Grid",
-    "Page",
     "area_colours",
-    "area_order",
     "check_images",
     "check_table",
-    "counted",
     "draw_images",
-    "feature_order",
-    "feature_words",
+    "draw_interval",
+    "draw_keys",
+    "images_per_subject",
     "new_figure",
+    "panels",
     "pooled_rows",
+    "records",
     "sample_size",
-    "span",
     "styled",
-    "subject_order",
-    "wrap",
 ]
 
+Floats = npt.NDArray[np.floating[Any]]
 Images = npt.NDArray[np.uint8]
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Width of a page of text, inches.
 WIDTH = 7.2
-#: What is written across figures of the profile `smoke`.
 #: Colours that are told apart with any colour vision (seaborn's "colorblind").
 PALETTE: tuple[Any, ...] = tuple(sns.color_palette("colorblind"))
 GRAY = "0.45"
@@ -108,22 +103,6 @@ class _Drawing(Figure):
         return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class Page:
-    """The frame of a figure.
-
-    Attributes
-    ----------
-    title : str
-        What the figure shows.
-    note : str
-        What is counted and which interval is drawn.
-    """
-
-    title: str
-    note: str
-
-
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Return `draw` in the style of all figures, leaving matplotlib as it was."""
 
@@ -135,103 +114,74 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-def new_figure(page: Page, height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure with title and note; `run.show` adds the profile's label.
+# --- the page -------------------------------------------------------------------------
+
+
+def new_figure(title: str, note: str, height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure with title and note; `run.show` adds the label.
 
     Parameters
     ----------
-    page : Page
-        The frame.
+    title, note : str
+        What the figure shows; what is counted and which interval is drawn.
     height, width : float
         Inches.
     """
     figure = _Drawing(figsize=(width, height), layout="constrained")
-    title = wrap(page.title, width * 12)
-    figure.suptitle(title, x=0.01, ha="left", size=10, weight="bold")
-    foot = wrap(page.note, width * 20)
+    figure.suptitle(wrap(title, width * 12), x=0.01, ha="left", size=10, weight="bold")
+    foot = wrap(note, width * 20)
     figure.supxlabel(foot, x=0.01, ha="left", size=6.5, color=GRAY)
     return figure
 
 
-def wrap(text: str, width: float) -> str:
-    r"""Return `text` in lines of at most `width` characters.
+def panels(figure: Figure, n: int, n_columns: int, **options: Any) -> list[Axes]:
+    """Return `n` axes in rows of `n_columns`; places that are left over stay empty."""
+    n_rows = -(-n // n_columns)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False, **options).ravel()
+    for axes in grid[n:]:
+        axes.set_axis_off()
+    return list(grid[:n])
 
-    >>> wrap("stage 1 from another brain", 12)
-    'stage 1 from\nanother\nbrain'
+
+def draw_keys(
+    axes: Axes, keys: Mapping[str, Mapping[str, Any]], **options: Any
+) -> None:
+    """Draw a legend of lines and markers: words -> their look."""
+    handles = [Line2D([], [], label=words, **look) for words, look in keys.items()]
+    axes.legend(handles=handles, **options)
+
+
+def draw_interval(
+    axes: Axes,
+    place: float,
+    numbers: Sequence[float],
+    *,
+    upright: bool = False,
+    width: float = 1.5,
+    **look: Any,
+) -> None:
+    """Draw a dot with its interval as a line; without interval, the dot alone.
+
+    Parameters
+    ----------
+    place : float
+        Where it stands on the other axis.
+    numbers : (value, low, high)
+    upright : bool
+        Whether the numbers count along y.
+    width : float
+        Of the line.
+    **look
+        Of the dot; the line has its colour.
     """
-    return textwrap.fill(text, max(int(width), 1), break_long_words=False)
+    value, low, high = map(float, numbers)
 
+    def draw(along: Any, across: Any, **look: Any) -> None:
+        axes.plot(*((across, along) if upright else (along, across)), **look)
 
-# --- words --------------------------------------------------------------------------
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "image"), counted(2, "image")
-    ('1 image', '2 images')
-    """
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def span(numbers: Collection[float]) -> str:
-    """Return a count, or the range of several.
-
-    >>> span([4, 4]), span([2, 20])
-    ('4', '2 to 20')
-    """
-    low, high = int(min(numbers)), int(max(numbers))
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def feature_words(feature: str) -> str:
-    """Return a feature's name as shown.
-
-    >>> feature_words("c"), feature_words("clip/3")
-    ('c (semantic)', 'Z_CLIP, layer 3')
-    """
-    known = {"c": "c (semantic)", "z": "z (detail)"}
-    if feature.startswith("clip/"):
-        return f"Z_CLIP, layer {feature.removeprefix('clip/')}"
-    return known.get(feature, feature)
-
-
-def _feature_rank(feature: str) -> tuple[int, int, str]:
-    if feature.startswith("clip/") and feature.removeprefix("clip/").isdigit():
-        return 2, int(feature.removeprefix("clip/")), feature
-    return {"c": 0, "z": 1}.get(feature, 3), 0, feature
-
-
-def feature_order(features: Collection[str]) -> list[str]:
-    """Return features as c, z, CLIP layers by number, then others.
-
-    >>> feature_order({"clip/10", "clip/2", "z", "c"})
-    ['c', 'z', 'clip/2', 'clip/10']
-    """
-    return sorted(set(map(str, features)), key=_feature_rank)
-
-
-def subject_order(subjects: Collection[object]) -> list[str]:
-    """Return subjects by number, "all" last.
-
-    >>> subject_order(["all", 10, 2])
-    ['2', '10', 'all']
-    """
-
-    def rank(name: str) -> tuple[int, int, str]:
-        return (2, 0, name) if name == "all" else (not name.isdigit(), len(name), name)
-
-    return sorted(set(map(str, subjects)), key=rank)
-
-
-def area_order(areas: Collection[str]) -> list[str]:
-    """Return areas from early to late, unknown ones last.
-
-    >>> area_order({"LO", "V1", "hV4"})
-    ['V1', 'hV4', 'LO']
-    """
-    known = [area for area in (*LVC, *HVC) if area in areas]
-    return known + [str(a) for a in dict.fromkeys(areas) if a not in AREAS]
+    if np.isfinite(low) and np.isfinite(high):
+        draw([low, high], [place, place], color=look["color"], linewidth=width)
+    draw(value, place, **{"marker": "o", "markersize": 5, "linestyle": ""} | look)
 
 
 def area_colours(areas: Sequence[str]) -> list[Any]:
@@ -240,7 +190,7 @@ def area_colours(areas: Sequence[str]) -> list[Any]:
     return [groups.get(area, GRAY) for area in areas]
 
 
-# --- checks -------------------------------------------------------------------------
+# --- what a figure is given -----------------------------------------------------------
 
 
 def check_table(table: pd.DataFrame, columns: Collection[str], what: str) -> None:
@@ -264,6 +214,22 @@ def check_images(images: npt.NDArray[Any], what: str) -> None:
         )
 
 
+def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return the rows of a table as mappings."""
+    return table.to_dict("records")
+
+
+def _single(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of single subjects."""
+    return table[table["subject"].astype(str) != "all"]
+
+
+def images_per_subject(table: pd.DataFrame) -> str:
+    """Return the words for the n of rows of subjects, with a semicolon; "" for none."""
+    single = _single(table)
+    return f"n = {span(single['n'])} images per subject; " if len(single) else ""
+
+
 def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
     """Return the rows over all subjects, or of the only one, and whose they are.
 
@@ -272,14 +238,14 @@ def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
     DataError
         There are several subjects and no rows "all".
     """
-    subjects = subject_order(table["subject"].astype(str).tolist())
+    subjects = subject_order(table["subject"])
     chosen = "all" if "all" in subjects else subjects[0]
     if chosen != "all" and len(subjects) > 1:
         raise DataError(
             f"{what} has subjects {', '.join(subjects)} but no rows 'all': "
             "pool them first, or pass one subject."
         )
-    n_subjects = len([s for s in subjects if s != "all"])
+    n_subjects = len(set(subjects) - {"all"})
     whose = f"subject {chosen}"
     if chosen == "all":
         whose = counted(n_subjects, "subject") if n_subjects else "all subjects"
@@ -290,7 +256,8 @@ def sample_size(table: pd.DataFrame, rows: pd.DataFrame, whose: str) -> str:
     """Return the words for the n of `pooled_rows`: subjects, and images of each."""
     if whose.startswith("subject "):
         return f"{whose}, n = {span(rows['n'])} images"
-    single = table[(table["subject"].astype(str) != "all") & (table["n"] > 0)]
+    single = _single(table)
+    single = single[single["n"] > 0]
     images = f", {span(single['n'])} images each" if len(single) else ""
     return f"n = {span(rows['n'])} subjects{images}"
 
@@ -306,15 +273,12 @@ class Grid:
     ----------
     rows : sequence of uint8 (n, height, width, 3)
         Pictures of each row; a shorter row leaves its last cells blank.
-    names, notes : sequence of str
-        Words at the left of each row, and smaller ones below them.
-    columns : sequence of str
-        Words above the columns; none for no words.
+    names, columns : sequence of str
+        Words at the left of each row, and above the columns; no columns: no words.
     """
 
     rows: Sequence[Images]
     names: Sequence[str]
-    notes: Sequence[str]
     columns: Sequence[str]
 
     @property
@@ -322,31 +286,22 @@ class Grid:
         """Return the length of the longest row."""
         return max(len(row) for row in self.rows)
 
-    def cell(self, width: float = WIDTH, words: float = 1.35) -> float:
-        """Return the side of a cell, inches, on a page with a column of words."""
-        return min((width - words) / self.n_columns, 1.1)
-
+    @property
     def height(self) -> float:
         """Return the height that the grid needs with title and foot, inches."""
-        return self.cell() * len(self.rows) + 1.0
+        cell = min((WIDTH - 1.35) / self.n_columns, 1.1)  # beside a column of words
+        return cell * len(self.rows) + 1.0
 
 
 def draw_images(axes: Axes, grid: Grid) -> None:
     """Draw `grid` into `axes`, one unit per cell, so that all pictures align."""
     gap = 0.03
-    for r, row in enumerate(grid.rows):
+    beside: dict[str, Any] = {"ha": "right", "va": "center", "clip_on": False}
+    for r, (row, name) in enumerate(zip(grid.rows, grid.names, strict=True)):
         for k, image in enumerate(row):
             extent = (k + gap, k + 1 - gap, r + 1 - gap, r + gap)
             axes.imshow(image, extent=extent, aspect="equal")
-        note = grid.notes[r] if grid.notes else ""
-        name = wrap(grid.names[r], 20)
-        beside: dict[str, Any] = {"ha": "right", "clip_on": False}
-        axes.text(
-            -0.08, r + 0.5, name, va="bottom" if note else "center", size=8, **beside
-        )
-        if note:
-            words = wrap(note, 27)
-            axes.text(-0.08, r + 0.54, words, va="top", size=6, color=GRAY, **beside)
+        axes.text(-0.08, r + 0.5, wrap(name, 20), size=8, **beside)
     for k, title in enumerate(grid.columns):
         words = wrap(title, 16)
         axes.text(k + 0.5, -0.06, words, ha="center", va="bottom", size=7.5)

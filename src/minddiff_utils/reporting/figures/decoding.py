@@ -1,18 +1,13 @@
-"""Figures of notebook 02: how well features are read from voxels, and from where.
+"""Figures of notebook 02: what is decoded, how well, from where, by which decoder."""
 
-Drawing only. Place in the flow: called by notebooks 02, 05 and 06.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from minddiff_utils.core.areas import LVC
 from minddiff_utils.core.errors import DataError
@@ -21,44 +16,59 @@ from minddiff_utils.reporting.figures.canvas import (
     HIGH,
     LOW,
     PALETTE,
-    Page,
-    area_order,
+    Floats,
     check_table,
+    draw_interval,
+    draw_keys,
+    new_figure,
+    panels,
+    records,
+    styled,
+)
+from minddiff_utils.reporting.wording import (
+    area_order,
     counted,
     feature_order,
     feature_words,
-    new_figure,
     span,
-    styled,
     wrap,
 )
 
 __all__ = [
+    "draw_feature_axis",
     "fig_accuracy",
     "fig_accuracy_histograms",
-    "fig_k_selection",
+    "fig_decoders",
+    "fig_holdout",
     "fig_predictions",
     "fig_weights_by_area",
+    "n_subjects_in",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-
 _SETS = {"all": ("all areas", GRAY), "LVC": ("LVC", LOW), "HVC": ("HVC", HIGH)}
+_CEILING: dict[str, Any] = {"color": "0.2", "marker": "D", "markersize": 4}
+_CEILING["markerfacecolor"] = "w"
 _ACCURACY = (
-    "feature",
-    "area_set",
-    "r_mean",
-    "r_null_high",
-    "r_null_mean",
-    "r_ceiling",
-    "p_permutation",
-    "n_images",
-    "n_targets",
+    *("feature", "area_set", "r_mean", "r_null_high", "r_null_mean", "r_ceiling"),
+    *("p_permutation", "n_images", "n_targets"),
 )
 
 
-def _n_subjects(table: pd.DataFrame) -> int:
+def n_subjects_in(table: pd.DataFrame) -> int:
+    """Return the number of subjects; a table without such a column is of one."""
     return int(table["subject"].nunique()) if "subject" in table else 1
+
+
+def draw_feature_axis(
+    axes: Axes, features: Iterable[str], margin: float = 0.08
+) -> None:
+    """Name the features below, and draw a line at 0."""
+    names = [wrap(feature_words(f), 9) for f in features]
+    axes.set_xticks(range(len(names)), names)
+    axes.axhline(0, color="0.3", linewidth=0.7)
+    axes.grid(axis="y")
+    axes.margins(y=margin)
+    axes.set_xlabel("feature")
 
 
 # --- accuracy -----------------------------------------------------------------------
@@ -76,10 +86,10 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
         subject.
     """
     check_table(accuracy, _ACCURACY, "The table of accuracies")
-    features = feature_order(accuracy["feature"].tolist())
-    found = list(dict.fromkeys(accuracy["area_set"].astype(str)))
-    sets = sorted(found, key=lambda name: [*_SETS, name].index(name))
-    n_subjects = _n_subjects(accuracy)
+    features = feature_order(accuracy["feature"])
+    names = list(dict.fromkeys(accuracy["area_set"].astype(str)))
+    names.sort(key=[*_SETS, *names].index)
+    n_subjects = n_subjects_in(accuracy)
     dots = ", dots: subjects" if n_subjects > 1 else ""
     note = (
         f"n = {span(accuracy['n_images'])} test images, {span(accuracy['n_targets'])} "
@@ -87,65 +97,47 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
         f"{dots}; no interval. Black line: 97.5 % of r with permuted images; diamond: "
         "mean noise ceiling; *: p <= 0.05 in every subject (permutation)"
     )
-    page = Page("Decoding accuracy against chance and ceiling", note)
-    figure = new_figure(page, 3.4)
+    figure = new_figure("Decoding accuracy against chance and ceiling", note, 3.4)
     axes = figure.subplots()
-    width = 0.8 / len(sets)
-    for s, name in enumerate(sets):
-        offset = (s - (len(sets) - 1) / 2) * width
-        own = accuracy[accuracy["area_set"].astype(str) == name]
-        _accuracy_bars(axes, own, features, offset, width)
-    axes.set_xticks(range(len(features)), [wrap(feature_words(f), 9) for f in features])
-    axes.axhline(0, color="0.3", linewidth=0.7)
-    axes.grid(axis="y")
-    axes.margins(y=0.1)
-    axes.set(xlabel="feature", ylabel="correlation r, true and decoded")
-    axes.legend(
-        handles=_accuracy_keys(sets), loc="lower left", ncols=5, bbox_to_anchor=(0, 1)
+    width = 0.8 / len(names)
+    by_bar = dict(
+        list(accuracy.astype({"area_set": str}).groupby(["area_set", "feature"]))
     )
+    for (s, name), (place, feature) in product(enumerate(names), enumerate(features)):
+        if (name, feature) in by_bar:
+            x = place + (s - (len(names) - 1) / 2) * width
+            _accuracy_bar(axes, by_bar[name, feature], x, width, _set(name)[1])
+    draw_feature_axis(axes, features, margin=0.1)
+    axes.set_ylabel("correlation r, true and decoded")
+    bar: dict[str, Any] = {"marker": "s", "markersize": 7, "linestyle": ""}
+    keys = {_set(name)[0]: {"color": _set(name)[1], **bar} for name in names}
+    keys["null, 97.5 %"] = {"color": "black"}
+    keys["ceiling"] = {"linestyle": "", **_CEILING}
+    draw_keys(axes, keys, loc="lower left", ncols=5, bbox_to_anchor=(0, 1))
     return figure
 
 
-def _colour(area_set: str) -> Any:
-    return _SETS.get(area_set, (area_set, PALETTE[2]))[1]
+def _set(name: str) -> tuple[str, Any]:
+    """Return words and colour of a set of areas."""
+    return _SETS.get(name, (name, PALETTE[2]))
 
 
-def _accuracy_keys(sets: list[str]) -> list[Line2D]:
-    bar: dict[str, Any] = {"marker": "s", "markersize": 7, "linestyle": ""}
-    keys = [
-        Line2D([], [], color=_colour(n), label=_SETS.get(n, (n,))[0], **bar)
-        for n in sets
-    ]
-    ceiling: dict[str, Any] = {"marker": "D", "markersize": 4, "markerfacecolor": "w"}
-    return [
-        *keys,
-        Line2D([], [], color="black", label="null, 97.5 %"),
-        Line2D([], [], color="0.2", linestyle="", label="ceiling", **ceiling),
-    ]
-
-
-def _accuracy_bars(
-    axes: Axes, own: pd.DataFrame, features: list[str], offset: float, width: float
+def _accuracy_bar(
+    axes: Axes, rows: pd.DataFrame, x: float, width: float, colour: Any
 ) -> None:
-    for place, feature in enumerate(features):
-        rows = own[own["feature"].astype(str) == feature]
-        if rows.empty:
-            continue
-        x, r = place + offset, float(rows["r_mean"].mean())
-        axes.bar(x, r, width * 0.92, color=_colour(str(rows["area_set"].iloc[0])))
-        null = float(rows["r_null_high"].max())
-        half = width * 0.46
-        axes.plot([x - half, x + half], [null, null], color="black", linewidth=1.3)
-        ceiling = float(rows["r_ceiling"].mean())
-        marker: dict[str, Any] = {"markerfacecolor": "w", "color": "0.2"}
-        axes.plot(x, ceiling, marker="D", markersize=4, **marker)  # NaN: no mark
+    """Draw one feature and area set; `rows`: one per subject."""
+    r, null = float(rows["r_mean"].mean()), float(rows["r_null_high"].max())
+    axes.bar(x, r, width * 0.92, color=colour)
+    half = width * 0.46
+    axes.plot([x - half, x + half], [null, null], color="black", linewidth=1.3)
+    axes.plot(x, float(rows["r_ceiling"].mean()), **_CEILING)  # NaN: no mark
+    if len(rows) > 1:
+        dots = np.linspace(-0.25, 0.25, len(rows)) * width + x
+        axes.scatter(dots, rows["r_mean"], s=7, color="white", edgecolor="black")
+    if (rows["p_permutation"] <= 0.05).all():
         top = max(r, null, float(rows["r_mean"].max()))
-        if len(rows) > 1:
-            dots = np.linspace(-0.25, 0.25, len(rows)) * width + x
-            axes.scatter(dots, rows["r_mean"], s=7, color="white", edgecolor="black")
-        if (rows["p_permutation"] <= 0.05).all():
-            above: dict[str, Any] = {"xytext": (0, 0), "textcoords": "offset points"}
-            axes.annotate("*", (x, top), ha="center", va="bottom", **above)
+        above: dict[str, Any] = {"xytext": (0, 0), "textcoords": "offset points"}
+        axes.annotate("*", (x, top), ha="center", va="bottom", **above)
 
 
 @styled
@@ -166,31 +158,34 @@ def fig_accuracy_histograms(
     """
     if not r_by_feature:
         raise DataError("No accuracies given: decode at least one feature.")
-    features = feature_order(list(r_by_feature))
-    n_columns = min(4, len(features))
-    n_rows = -(-len(features) // n_columns)
-    finite = {f: r_by_feature[f][np.isfinite(r_by_feature[f])] for f in features}
+    features = feature_order(r_by_feature)
+    n, n_columns = len(features), min(4, len(r_by_feature))
     note = (
         "Unit: targets, n in each panel, no interval. Blue: accuracy; gray outline: "
         "floor, test images permuted; orange outline: noise ceiling. Lines: the medians"
     )
-    page = Page("Decoding accuracy of single targets", note)
-    figure = new_figure(page, 0.9 + 1.5 * n_rows)
-    grid = figure.subplots(n_rows, n_columns, sharex=True, squeeze=False).ravel()
-    bounds = {
-        f: [values[f][np.isfinite(values[f])] for values in (floors, ceilings)]
+    height = 0.9 + 1.5 * -(-n // n_columns)
+    figure = new_figure("Decoding accuracy of single targets", note, height)
+    grid = panels(figure, n, n_columns, sharex=True)
+    known = {
+        f: [r[f][np.isfinite(r[f])] for r in (floors, ceilings, r_by_feature)]
         for f in features
     }
-    every = np.concatenate([*finite.values(), *(r for b in bounds.values() for r in b)])
-    low, high = (every.min(), every.max()) if len(every) else (0.0, 0.0)
-    bins = np.linspace(min(float(low), -0.05), max(float(high), 0.05), 41)
-    for axes, feature in zip(grid, features, strict=False):
-        for r, colour in zip(bounds[feature], ("0.45", PALETTE[1]), strict=True):
-            _outline(axes, r, bins, colour)
-        _histogram(axes, finite[feature], bins, feature)
-    for axes in grid[len(features) :]:
-        axes.set_axis_off()
-    for axes in grid[max(0, len(features) - n_columns) : len(features)]:
+    every = np.concatenate([r for three in known.values() for r in three])
+    bins = np.linspace(every.min(initial=-0.05), every.max(initial=0.05), 41)
+    for axes, feature in zip(grid, features, strict=True):
+        floor, ceiling, r = known[feature]
+        _draw_outline(axes, floor, bins, "0.45")
+        _draw_outline(axes, ceiling, bins, PALETTE[1])
+        share: Any = np.full(len(r), 1 / max(len(r), 1))
+        axes.hist(r, bins, weights=share, color=PALETTE[0], alpha=0.6)  # type: ignore[arg-type]
+        words = f"{feature_words(feature)}\nn = {len(r):,}"
+        if len(r):
+            median = float(np.median(r))
+            axes.axvline(median, color="black", linewidth=1.3)
+            words += f", median {median:.3f}"
+        axes.set_title(words, size=7.5)
+    for axes in grid[-n_columns:]:
         axes.set_xlabel("correlation r")
         axes.tick_params(labelbottom=True)
     for axes in grid[::n_columns]:
@@ -198,169 +193,17 @@ def fig_accuracy_histograms(
     return figure
 
 
-def _outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
+def _draw_outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
     """Draw a floor or a ceiling: the outline of its histogram, and its median."""
-    if not len(r):
-        return
-    share = np.full(len(r), 1 / len(r))
-    style: Any = {"histtype": "step", "linewidth": 0.9}
-    axes.hist(r, bins, weights=share, color=colour, **style)  # type: ignore[arg-type]
-    axes.axvline(float(np.median(r)), color=colour, linewidth=0.9, linestyle="--")
-
-
-def _histogram(axes: Axes, r: Floats, bins: Floats, feature: str) -> None:
-    share = np.full(len(r), 1 / max(len(r), 1))
-    axes.hist(r, bins, weights=share, color=PALETTE[0], alpha=0.6)  # type: ignore[arg-type]
-    said = f"{feature_words(feature)}\nn = {len(r):,}"
     if len(r):
-        median = float(np.median(r))
-        axes.axvline(median, color="black", linewidth=1.3)
-        said += f", median {median:.3f}"
-    axes.set_title(said, size=7.5)
-
-
-# --- selection of targets -----------------------------------------------------------
+        look: dict[str, Any] = {"color": colour, "linewidth": 0.9}
+        share: Any = np.full(len(r), 1 / len(r))
+        axes.hist(r, bins, weights=share, histtype="step", **look)  # type: ignore[arg-type]
+        axes.axvline(float(np.median(r)), linestyle="--", **look)
 
 
 @styled
-def fig_k_selection(
-    k_table: pd.DataFrame, *, k_chosen: float | None
-) -> Figure:
-    """Draw accuracy and share of variance against the share of targets kept.
-
-    Parameters
-    ----------
-    k_table : DataFrame
-        Columns layer, k_percent, r_selected_mean, r_cv_selected_mean, variance_kept,
-        identification and, for several subjects, subject; lines are means over
-        subjects.
-    k_chosen : float or None
-        The k in use, percent; None where cross-validation chose one for each layer.
-    """
-    values = ["r_selected_mean", "r_cv_selected_mean", "variance_kept"]
-    values.append("identification")
-    check_table(k_table, ("layer", "k_percent", *values), "The table of k")
-    mean = k_table.groupby(["layer", "k_percent"])[values].mean().reset_index()
-    layers = sorted(mean["layer"].unique())
-    n_subjects = _n_subjects(k_table)
-    used = "a k for each layer" if k_chosen is None else "dotted"
-    note = (
-        f"n = {counted(n_subjects, 'subject')}, {counted(len(layers), 'CLIP layer')}; "
-        "mean over the targets kept and over subjects, no interval. Targets are ranked "
-        "on training images only; identification: pairs of held-out training images, "
-        f"chance .5. In use: {used}"
-    )
-    title = "What is gained and lost when only the k % best targets are kept"
-    page = Page(title, note)
-    figure = new_figure(page, 3.1)
-    panels = figure.subplots(1, 3)
-    colours = sns.color_palette("viridis", len(layers))
-    for layer, colour in zip(layers, colours, strict=True):
-        own = mean[mean["layer"] == layer].sort_values("k_percent")
-        _k_lines(panels, own, {"color": colour, "marker": "o", "markersize": 3})
-    _k_axes(panels, k_chosen)
-    panels[1].legend(title="CLIP layer", ncols=2, loc="upper left", title_fontsize=7)
-    return figure
-
-
-def _k_lines(panels: Sequence[Axes], own: pd.DataFrame, line: dict[str, Any]) -> None:
-    k = own["k_percent"]
-    accuracy, variance, identification = panels
-    accuracy.plot(k, own["r_selected_mean"], **line)
-    accuracy.plot(k, own["r_cv_selected_mean"], **line | {"ls": "--", "marker": ""})
-    layer = f"{own['layer'].iloc[0]}"
-    variance.plot(k, 100 * own["variance_kept"], label=layer, **line)
-    identification.plot(k, own["identification"], **line)
-
-
-def _k_axes(panels: Sequence[Axes], k_chosen: float | None) -> None:
-    accuracy, variance, identification = panels
-    for axes in panels:
-        if k_chosen is not None:
-            axes.axvline(k_chosen, color="black", linestyle=":", linewidth=1)
-        axes.grid(axis="y")
-        axes.set_xlabel("targets kept, k (%)")
-    accuracy.set(ylabel="mean correlation r", title="accuracy of the targets kept")
-    styles = [("test images", "-"), ("cross-validated, training", "--")]
-    keys = [Line2D([], [], color="0.3", ls=ls, label=name) for name, ls in styles]
-    accuracy.legend(handles=keys, loc="best")
-    variance.set(ylabel="share of training variance (%)", title="information kept")
-    variance.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
-    if k_chosen is not None:
-        words = {"xytext": (3, 0), "textcoords": "offset points"}
-        variance.annotate(f"k = {k_chosen:g} %", (k_chosen, 2), **words)  # type: ignore[arg-type]
-    ylabel = "pairwise identification (share)"
-    identification.set(ylabel=ylabel, title="what training images prefer")
-
-
-# --- where the information is -------------------------------------------------------
-
-
-def _relative_weights(weights: pd.DataFrame) -> pd.DataFrame:
-    """Return features x areas: mean |w| over the mean of all the feature's voxels."""
-    table = weights.assign(total=weights["weight"] * weights["n_voxels"])
-    table["subject"] = table.get("subject", "1")
-    whole = table.groupby(["subject", "feature"])[["total", "n_voxels"]].transform(
-        "sum"
-    )
-    mean = whole["total"] / whole["n_voxels"]
-    inside = (table["n_voxels"] > 0) & (mean > 0)
-    table["relative"] = (table["weight"] / mean).where(inside)
-    features = feature_order(table["feature"].tolist())
-    areas = area_order(table["area"].astype(str).tolist())
-    wide = table.pivot_table("relative", "feature", "area", "mean", dropna=False)
-    return wide.reindex(index=features, columns=areas)
-
-
-@styled
-def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
-    """Draw how strongly each area's voxels weigh in the decoders, as a heat map.
-
-    Parameters
-    ----------
-    weights : DataFrame
-        Columns feature, area, weight (mean |w| over the area's voxels), n_voxels and,
-        for several subjects, subject (averaged).
-    """
-    check_table(weights, ("feature", "area", "weight", "n_voxels"), "Voxel weights")
-    shown = _relative_weights(weights)
-    finite = shown.to_numpy()[np.isfinite(shown.to_numpy())]
-    if not len(finite):
-        raise DataError(
-            "All voxel weights are 0 or without voxels: fit decoders first."
-        )
-    reach = max(float(np.abs(finite - 1).max()), 0.05)
-    voxels = weights.drop_duplicates([c for c in ("subject", "area") if c in weights])
-    note = (
-        f"n = {int(voxels['n_voxels'].sum()):,} voxels, "
-        f"{counted(_n_subjects(weights), 'subject')}, mean over subjects, no interval; "
-        "1: the mean over all voxels of that feature; –: no voxel in that area. Line: "
-        "low-level areas at its left, high-level at its right"
-    )
-    page = Page("Which areas the decoders draw on", note)
-    figure = new_figure(page, 1.3 + 0.34 * len(shown))
-    axes = figure.subplots()
-    axes.set_facecolor("0.93")
-    limits: dict[str, Any] = {"vmin": 1 - reach, "vmax": 1 + reach}
-    heat = axes.imshow(shown.to_numpy(), cmap="PuOr_r", aspect="auto", **limits)
-    figure.colorbar(heat, ax=axes, pad=0.02).set_label("mean |w|, relative")
-    for (row, column), value in np.ndenumerate(shown.to_numpy()):
-        words = f"{value:.2f}" if np.isfinite(value) else "–"
-        dark = abs(value - 1) > 0.7 * reach  # NaN: black on gray
-        ink = "white" if dark else "black"
-        axes.text(column, row, words, size=7, color=ink, ha="center", va="center")
-    n_low = len([area for area in shown.columns if area in LVC])
-    axes.axvline(n_low - 0.5, color="black", linewidth=1.2)
-    axes.set_xticks(range(shown.shape[1]), shown.columns)
-    axes.set_yticks(range(len(shown)), [feature_words(f) for f in shown.index])
-    axes.set_xlabel("visual area, from early to late")
-    return figure
-
-
-@styled
-def fig_predictions(
-    pairs: Mapping[str, tuple[Floats, Floats]]
-) -> Figure:
+def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """Draw the predictions of single targets against the truth, a panel per target.
 
     Parameters
@@ -377,12 +220,233 @@ def fig_predictions(
         f"n = {counted(n_images, 'test image')}; line: prediction = truth; no interval,"
         " all images are shown"
     )
-    page = Page("Single targets, image by image", note)
-    figure = new_figure(page, 3.4)
-    grid = figure.subplots(1, len(pairs), sharex=True, sharey=True, squeeze=False)
-    for axes, (name, (truth, predicted)) in zip(grid[0], pairs.items(), strict=True):
+    figure = new_figure("Single targets, image by image", note, 3.4)
+    grid = panels(figure, len(pairs), len(pairs), sharex=True, sharey=True)
+    for axes, (name, (truth, predicted)) in zip(grid, pairs.items(), strict=True):
         axes.axline((0, 0), slope=1, color=GRAY, linewidth=0.9)
         axes.scatter(truth, predicted, s=12, color=PALETTE[0], alpha=0.7, linewidths=0)
         axes.set(xlabel="true (SD of training images)", title=name)
-    grid[0, 0].set_ylabel("decoded")
+    grid[0].set_ylabel("decoded")
+    return figure
+
+
+# --- where the information is -------------------------------------------------------
+
+
+def _relative_weights(weights: pd.DataFrame) -> pd.DataFrame:
+    """Return features x areas: mean |w| over the mean of all the feature's voxels."""
+    table = weights.assign(
+        total=weights["weight"] * weights["n_voxels"],
+        subject=weights.get("subject", "1"),
+    )
+    sums = table.groupby(["subject", "feature"])[["total", "n_voxels"]].transform("sum")
+    mean = sums["total"] / sums["n_voxels"]
+    inside = (table["n_voxels"] > 0) & (mean > 0)
+    table["relative"] = (table["weight"] / mean).where(inside)
+    wide = table.pivot_table("relative", "feature", "area", "mean", dropna=False)
+    return wide.reindex(
+        index=feature_order(table["feature"]), columns=area_order(table["area"])
+    )
+
+
+@styled
+def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
+    """Draw how strongly each area's voxels weigh in the decoders, as a heat map.
+
+    Parameters
+    ----------
+    weights : DataFrame
+        Columns feature, area, weight (mean |w| over the area's voxels), n_voxels and,
+        for several subjects, subject (averaged).
+    """
+    check_table(weights, ("feature", "area", "weight", "n_voxels"), "Voxel weights")
+    table = _relative_weights(weights)
+    values = table.to_numpy()
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        raise DataError(
+            "All voxel weights are 0 or without voxels: fit decoders first."
+        )
+    reach = max(float(np.abs(finite - 1).max()), 0.05)
+    voxels = weights.drop_duplicates([c for c in ("subject", "area") if c in weights])
+    note = (
+        f"n = {int(voxels['n_voxels'].sum()):,} voxels, "
+        f"{counted(n_subjects_in(weights), 'subject')}, mean over subjects, no "
+        "interval; 1: the mean over all voxels of that feature; –: no voxel in that "
+        "area. Line: low-level areas at its left, high-level at its right"
+    )
+    height = 1.3 + 0.34 * len(table)
+    figure = new_figure("Which areas the decoders draw on", note, height)
+    axes = figure.subplots()
+    axes.set_facecolor("0.93")
+    limits: dict[str, Any] = {"vmin": 1 - reach, "vmax": 1 + reach}
+    heat = axes.imshow(values, cmap="PuOr_r", aspect="auto", **limits)
+    figure.colorbar(heat, ax=axes, pad=0.02).set_label("mean |w|, relative")
+    for (row, column), value in np.ndenumerate(values):
+        words = f"{value:.2f}" if np.isfinite(value) else "–"
+        ink = "white" if abs(value - 1) > 0.7 * reach else "black"  # NaN: black on gray
+        axes.text(column, row, words, size=7, color=ink, ha="center", va="center")
+    n_low = len([area for area in table.columns if area in LVC])
+    axes.axvline(n_low - 0.5, color="black", linewidth=1.2)
+    axes.set_xticks(range(table.shape[1]), table.columns)
+    axes.set_yticks(range(len(table)), [feature_words(f) for f in table.index])
+    axes.set_xlabel("visual area, from early to late")
+    return figure
+
+
+# --- which decoder ------------------------------------------------------------------
+
+_BOTH = (
+    *("decoder", "feature", "r_mean", "r_low", "r_high", "confidence", "rank_share"),
+    "n_images",
+)
+#: Decoders that keep their colour from figure to figure; others take what is left.
+_ORDER = ("voxel-selected (paper)", "voxel-selected, tuned", "dense")
+
+
+def _colours(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the colour of each decoder, in the order of the table."""
+    names = list(dict.fromkeys(table["decoder"].astype(str)))
+    if len(names) > len(PALETTE):
+        raise DataError(
+            f"{len(names)} decoders cannot be told apart by {len(PALETTE)} colours:"
+            " draw fewer at a time."
+        )
+    known = [*_ORDER, *[name for name in names if name not in _ORDER]]
+    return {name: PALETTE[known.index(name) % len(PALETTE)] for name in names}
+
+
+def _interval(table: pd.DataFrame) -> str:
+    """Return what the intervals of the table are."""
+    levels = table["confidence"].unique()
+    if len(levels) > 1:
+        raise DataError(
+            f"The intervals have the confidences {', '.join(map(str, levels))}, but one"
+            " figure tells one: draw them apart."
+        )
+    return f"{100 * levels[0]:.3g} % interval (bootstrap of images)"
+
+
+def _places(table: pd.DataFrame, width: float) -> list[tuple[float, dict[Any, Any]]]:
+    """Return the rows feature by feature, decoders side by side, and where they stand.
+
+    `width`: what the decoders of a feature take of the distance between features.
+    """
+    features = feature_order(table["feature"])
+    names = list(dict.fromkeys(table["decoder"].astype(str)))
+    by_name: dict[tuple[str, str], list[dict[Any, Any]]] = {}
+    for row in records(table):
+        by_name.setdefault((str(row["feature"]), str(row["decoder"])), []).append(row)
+    return [
+        (place + (i - (len(names) - 1) / 2) * width / len(names), row)
+        for place, feature in enumerate(features)
+        for i, name in enumerate(names)
+        for row in by_name.get((feature, name), [])
+    ]
+
+
+def _finish(
+    left: Axes, right: Axes, table: pd.DataFrame, keys: Mapping[str, dict[str, Any]]
+) -> None:
+    """Name the axes of accuracy and rank, and what the colours mean."""
+    for axes in (left, right):
+        draw_feature_axis(axes, feature_order(table["feature"]))
+    left.set_ylabel("correlation r, true and decoded")
+    right.set_ylabel("effective rank, truth = 1")
+    right.set_ylim(bottom=0)
+    draw_keys(left, keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+
+@styled
+def fig_decoders(table: pd.DataFrame) -> Figure:
+    """Draw each decoder's accuracy and the rank of its predictions, by feature.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns decoder, feature, r_mean with r_low and r_high (its interval of this
+        confidence), r_ceiling, rank_share (effective rank of the predictions over that
+        of the truth), n_images, n_targets.
+
+    Raises
+    ------
+    DataError
+        Columns or rows are missing, several subjects or confidences, or more decoders
+        than colours.
+    """
+    needed = (*_BOTH, "r_ceiling", "n_targets")
+    check_table(table, needed, "The comparison of decoders")
+    colours = _colours(table)
+    if table.duplicated(["decoder", "feature"]).any():
+        raise DataError(
+            "The comparison of decoders has several rows for a decoder and feature:"
+            " pass the table of one subject."
+        )
+    note = (
+        f"n = {span(table['n_images'])} test images, {span(table['n_targets'])} "
+        "targets, 1 subject. Left: signed r, mean over targets; line: "
+        f"{_interval(table)}; diamond: mean noise ceiling of that decoder. Right: "
+        "effective rank (participation ratio) of the predictions over that of the true "
+        "features of the same images; 1: as many directions as the truth; no interval"
+    )
+    title = "Which decoder reads more, and does it collapse?"
+    figure = new_figure(title, note, 3.5)
+    left, right = figure.subplots(1, 2, width_ratios=(4, 3))
+    for x, row in _places(table, 0.82):
+        colour = colours[str(row["decoder"])]
+        left.bar(x, row["r_mean"], 0.75 / len(colours), color=colour)
+        left.plot([x, x], [row["r_low"], row["r_high"]], color="black", linewidth=0.9)
+        if np.isfinite(row["r_ceiling"]):
+            small = _CEILING | {"markersize": 3.5, "linestyle": ""}
+            left.plot(x, row["r_ceiling"], **small)
+        right.plot(x, row["rank_share"], "o", color=colour, markersize=4)
+    keys: dict[str, dict[str, Any]] = {
+        name: {"color": colour, "marker": "s", "markersize": 6, "linestyle": ""}
+        for name, colour in colours.items()
+    }
+    keys["ceiling"] = {"linestyle": "", **_CEILING}
+    _finish(left, right, table, keys)
+    right.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
+    return figure
+
+
+@styled
+def fig_holdout(table: pd.DataFrame) -> Figure:
+    """Draw accuracy and rank on categories that were trained on, and that were not.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns decoder, feature, trained_on ("same categories" or "other categories"),
+        r_mean, r_low, r_high, confidence, rank_share, n_train, n_images, n_categories.
+
+    Raises
+    ------
+    DataError
+        Columns or rows are missing, several confidences, or more decoders than colours.
+    """
+    needed = (*_BOTH, "trained_on", "n_train", "n_categories")
+    check_table(table, needed, "The hold-out of categories")
+    colours = _colours(table)
+    note = (
+        f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "
+        f"held-out categories; {span(table['n_train'])} training images under both "
+        "conditions; 1 subject. Filled: trained on other images of these categories; "
+        "open: on other categories only. Left: signed r, mean over targets; line: "
+        f"{_interval(table)}. Right: effective rank over that of the truth; no interval"
+    )
+    figure = new_figure("Categories that no training image shows", note, 3.3)
+    left, right = figure.subplots(1, 2)
+    for place, row in _places(table, 0.8):
+        seen = row["trained_on"] == "same categories"
+        x, colour = place + (-0.03 if seen else 0.03), colours[str(row["decoder"])]
+        look = {"color": colour, "markerfacecolor": colour if seen else "w"}
+        numbers = (row["r_mean"], row["r_low"], row["r_high"])
+        draw_interval(left, x, numbers, upright=True, width=0.9, **look)
+        right.plot(x, row["rank_share"], "o", markersize=5, **look)
+    keys: dict[str, dict[str, Any]] = {
+        name: {"color": colour, "marker": "o", "markersize": 6, "linestyle": ""}
+        for name, colour in colours.items()
+    }
+    _finish(left, right, table, keys)
     return figure

@@ -1,7 +1,4 @@
-"""Figures of notebook 05: methods and subjects compared, with intervals.
-
-Drawing only. Place in the flow: called by notebooks 05 and 06.
-"""
+"""Figures of notebook 05: methods, subjects and features compared, with intervals."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,61 +8,46 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures.canvas import (
     GRAY,
     PALETTE,
-    Page,
+    WIDTH,
     check_table,
-    counted,
+    draw_interval,
+    draw_keys,
+    images_per_subject,
     new_figure,
+    panels,
     pooled_rows,
+    records,
     sample_size,
-    span,
     styled,
-    subject_order,
-    wrap,
 )
+from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
 
 __all__ = [
+    "fig_ablation",
     "fig_comparison",
     "fig_paired",
     "fig_quality_vs_accuracy",
     "fig_subjects",
 ]
 
-_SCORES = ("subject", "method", "metric", "value", "ci_low", "ci_high", "n")
-_PAIRED = ("subject", "contrast", "metric", "value", "ci_low", "ci_high", "n")
-_BOTH = {"stage1": ("stage 1", PALETTE[0]), "stage2": ("stage 2", PALETTE[1])}
+_NUMBERS = ["value", "ci_low", "ci_high"]
+_SCORES = ("subject", "method", "metric", *_NUMBERS, "n")
+_STAGES = {"stage1": ("stage 1", PALETTE[0]), "stage2": ("stage 2", PALETTE[1])}
 
 
 def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
-    found = [name for name in metrics if (table["metric"] == name).any()]
-    if not found:
+    names = [name for name in metrics if (table["metric"] == name).any()]
+    if not names:
         raise DataError(
             f"The table holds none of the metrics {', '.join(metrics)}: "
             "name metrics that were scored."
         )
-    return found
-
-
-def _interval(axes: Axes, row: pd.Series, place: float, **style: Any) -> None:
-    """Draw a dot with its horizontal interval; without interval, the dot alone."""
-    value = float(row["value"])
-    low, high = float(row["ci_low"]), float(row["ci_high"])
-    if np.isfinite(low) and np.isfinite(high):
-        axes.plot([low, high], [place, place], color=style["color"], linewidth=1.5)
-    axes.plot(value, place, linestyle="", markersize=5, **{"marker": "o"} | style)
-
-
-def _panels(figure: Figure, n: int, n_columns: int) -> list[Axes]:
-    n_rows = -(-n // n_columns)
-    grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).ravel()
-    for axes in grid[n:]:
-        axes.set_axis_off()
-    return list(grid[:n])
+    return names
 
 
 # --- methods ------------------------------------------------------------------------
@@ -73,9 +55,7 @@ def _panels(figure: Figure, n: int, n_columns: int) -> list[Axes]:
 
 @styled
 def fig_comparison(
-    table: pd.DataFrame,
-    metrics: Mapping[str, str],
-    methods: Mapping[str, str],
+    table: pd.DataFrame, metrics: Mapping[str, str], methods: Mapping[str, str]
 ) -> Figure:
     """Draw every method's score, with interval, floor and ceiling, by metric.
 
@@ -93,44 +73,40 @@ def fig_comparison(
     names = [m for m in methods if (rows["method"] == m).any()]
     if not names:
         raise DataError(f"The table holds none of the methods {', '.join(methods)}.")
-    n_columns = min(3, len(metric_names))
-    n_rows = -(-len(metric_names) // n_columns)
     note = (
         f"{sample_size(table, rows, whose)}. Dot and line: mean and "
         "bootstrap interval; triangle: floor, shuffled pairs; diamond: ceiling, the "
         "same with true features"
     )
-    page = Page("Reconstruction quality by method", note)
-    figure = new_figure(page, 1.0 + n_rows * (0.55 + 0.3 * len(names)))
-    for axes, metric in zip(
-        _panels(figure, len(metric_names), n_columns), metric_names, strict=True
-    ):
-        own = rows[rows["metric"] == metric]
-        _draw_methods(axes, own, names)
+    n_columns = min(3, len(metric_names))
+    height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
+    figure = new_figure("Reconstruction quality by method", note, height)
+    grid = panels(figure, len(metric_names), n_columns, sharey=True)
+    for axes, metric in zip(grid, metric_names, strict=True):
+        own = rows[(rows["metric"] == metric) & rows["method"].isin(names)]
+        for row in records(own):
+            _draw_method(axes, row, names.index(row["method"]))
+        axes.grid(axis="x")
+        axes.set_ylim(-0.6, len(names) - 0.4)
         axes.set_yticks(range(len(names)), [wrap(methods[m], 30) for m in names])
         axes.set_title(wrap(metrics[metric], 27), size=8)
         axes.set_xlabel("score")
-    figure.axes[0].invert_yaxis()
+    grid[0].invert_yaxis()
     return figure
 
 
-def _draw_methods(axes: Axes, own: pd.DataFrame, names: Sequence[str]) -> None:
-    for place, name in enumerate(names):
-        for _, row in own[own["method"] == name].iterrows():
-            colour = _BOTH.get(name, (name, GRAY))[1]
-            edge: dict[str, Any] = {"linestyle": "", "markersize": 4, "zorder": 2}
-            axes.plot(row["floor"], place, marker="^", color="0.6", **edge)
-            mark = {"marker": "D", "color": "0.4", "markerfacecolor": "white"}
-            axes.plot(row["ceiling"], place, **mark | edge)
-            _interval(axes, row, place, color=colour, zorder=3)
-    axes.grid(axis="x")
-    axes.set_ylim(-0.6, len(names) - 0.4)
+def _draw_method(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
+    mark: dict[str, Any] = {"linestyle": "", "markersize": 4, "zorder": 2}
+    axes.plot(row["floor"], place, marker="^", color="0.6", **mark)
+    mark |= {"marker": "D", "color": "0.4", "markerfacecolor": "white"}
+    axes.plot(row["ceiling"], place, **mark)
+    _, colour = _STAGES.get(row["method"], ("", GRAY))
+    numbers = [row[name] for name in _NUMBERS]
+    draw_interval(axes, place, numbers, color=colour, zorder=3)
 
 
 @styled
-def fig_paired(
-    paired: pd.DataFrame, metrics: Mapping[str, str]
-) -> Figure:
+def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """Draw paired differences by subject and over all: a forest plot.
 
     Parameters
@@ -140,73 +116,62 @@ def fig_paired(
     metrics : mapping of str to str
         Name -> words, in the order shown.
     """
-    check_table(paired, (*_PAIRED, "p_permutation"), "The table of differences")
+    needed = ("subject", "contrast", "metric", *_NUMBERS, "n", "p_permutation")
+    check_table(paired, needed, "The table of differences")
     names = _metrics_in(paired, metrics)
-    contrasts = list(dict.fromkeys(paired["contrast"].astype(str)))
     lines = [
         (contrast, subject)
-        for contrast in contrasts
-        for subject in subject_order(
-            paired.loc[paired["contrast"] == contrast, "subject"].tolist()
-        )
+        for contrast, block in paired.groupby("contrast", sort=False)
+        for subject in subject_order(block["subject"])
     ]
-    single = paired[paired["subject"].astype(str) != "all"]
-    n = f"n = {span(single['n'])} images per subject; " if len(single) else ""
     note = (
-        f"{n}dot and line: mean difference and bootstrap interval, for 'all' over "
+        f"{images_per_subject(paired)}dot and line: mean difference and bootstrap "
+        "interval, for 'all' over "
         "subjects and images; filled: p <= 0.05 (paired permutation), open: above"
     )
-    what = _in_words(contrasts[0]) if len(contrasts) == 1 else "paired differences"
-    figure = new_figure(
-        Page(f"Same images, two methods: {what}", note), 1.2 + 0.24 * len(lines)
-    )
-    several = len(contrasts) > 1
-    for axes, metric in zip(
-        _panels(figure, len(names), len(names)), names, strict=True
-    ):
-        _forest(axes, paired[paired["metric"] == metric], lines)
-        words = [f"{c}: {s}" if several else _whose(s) for c, s in lines]
-        axes.set_yticks(range(len(lines)), words)
+    if paired["contrast"].nunique() == 1:
+        said = [_whose(subject) for _, subject in lines]
+        # "stage2 - stage1": "stage 2 minus stage 1"
+        what = re.sub(r"stage(\d)", r"stage \1", str(lines[0][0]))
+        what = what.replace(" - ", " minus ")
+    else:
+        said, what = [f"{c}: {s}" for c, s in lines], "paired differences"
+    title = f"Same images, two methods: {what}"
+    figure = new_figure(title, note, 1.2 + 0.24 * len(lines))
+    grid = panels(figure, len(names), len(names), sharey=True)
+    for axes, metric in zip(grid, names, strict=True):
+        axes.axvline(0, color="0.3", linewidth=0.8)
+        for row in records(paired[paired["metric"] == metric]):
+            subject = str(row["subject"])
+            _draw_difference(axes, row, lines.index((row["contrast"], subject)))
+        axes.grid(axis="x")
+        axes.set_ylim(-0.6, len(lines) - 0.4)
+        axes.set_yticks(range(len(lines)), said)
         axes.set_title(wrap(metrics[metric], 60 / len(names) + 6), size=8)
         axes.set_xlabel("difference")
-    figure.axes[0].invert_yaxis()
+    grid[0].invert_yaxis()
     return figure
-
-
-def _in_words(contrast: str) -> str:
-    """Return "stage 2 minus stage 1" for "stage2 - stage1"."""
-    return re.sub(r"stage(\d)", r"stage \1", contrast).replace(" - ", " minus ")
 
 
 def _whose(subject: str) -> str:
     return "all subjects" if subject == "all" else f"subject {subject}"
 
 
-def _forest(axes: Axes, own: pd.DataFrame, lines: Sequence[tuple[str, str]]) -> None:
-    axes.axvline(0, color="0.3", linewidth=0.8)
-    for place, (contrast, subject) in enumerate(lines):
-        same = (own["contrast"] == contrast) & (own["subject"].astype(str) == subject)
-        for _, row in own[same].iterrows():
-            pooled = subject == "all"
-            colour = "black" if pooled else PALETTE[0]
-            filled = float(row["p_permutation"]) <= 0.05
-            face = colour if filled else "white"
-            marker = "D" if pooled else "o"
-            style = {"color": colour, "marker": marker, "markerfacecolor": face}
-            _interval(axes, row, place, zorder=3, **style)
-        if subject == "all":
-            axes.axhspan(place - 0.45, place + 0.45, color="0.95", zorder=0)
-    axes.grid(axis="x")
-    axes.set_ylim(-0.6, len(lines) - 0.4)
+def _draw_difference(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
+    look = {"color": PALETTE[0], "marker": "o"}
+    if str(row["subject"]) == "all":
+        look = {"color": "black", "marker": "D"}
+        axes.axhspan(place - 0.45, place + 0.45, color="0.95", zorder=0)
+    is_small = float(row["p_permutation"]) <= 0.05
+    look["markerfacecolor"] = look["color"] if is_small else "white"
+    draw_interval(axes, place, [row[name] for name in _NUMBERS], zorder=3, **look)
 
 
 # --- subjects -----------------------------------------------------------------------
 
 
 @styled
-def fig_subjects(
-    table: pd.DataFrame, metrics: Mapping[str, str]
-) -> Figure:
+def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """Draw stage 1 and stage 2 of every subject with intervals, by metric.
 
     Parameters
@@ -218,48 +183,39 @@ def fig_subjects(
         Name -> words, in the order shown.
     """
     check_table(table, (*_SCORES, "floor"), "The table of scores")
-    rows = table[table["method"].isin(list(_BOTH))]
+    rows = table[table["method"].isin([*_STAGES])]
     names = _metrics_in(rows, metrics)
-    subjects = subject_order(rows["subject"].tolist())
-    single = rows[rows["subject"].astype(str) != "all"]
-    n = f"n = {span(single['n'])} images per subject; " if len(single) else ""
+    subjects = subject_order(rows["subject"])
     note = (
-        f"{n}dot and line: mean and bootstrap interval, for 'all' over subjects and "
-        "images; dash: floor, shuffled pairs"
+        f"{images_per_subject(rows)}dot and line: mean and bootstrap interval, for "
+        "'all' over subjects and images; dash: floor, shuffled pairs"
     )
-    page = Page("Stage 1 and stage 2 in every subject", note)
-    figure = new_figure(page, 3.0)
-    grid = figure.subplots(1, len(names), squeeze=False)[0]
+    figure = new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
+    grid = panels(figure, len(names), len(names))
     for axes, metric in zip(grid, names, strict=True):
-        _draw_subjects(axes, rows[rows["metric"] == metric], subjects)
+        own = rows[rows["metric"] == metric]
+        for row in records(own.sort_values("method", kind="stable")):
+            first = row["method"] == "stage1"
+            x = subjects.index(str(row["subject"])) + (-0.14 if first else 0.14)
+            look = {"color": _STAGES[row["method"]][1], "linestyle": "-"}
+            numbers = [row[name] for name in _NUMBERS]
+            draw_interval(axes, x, numbers, upright=True, **look)
+            axes.plot(x, row["floor"], marker="_", markersize=9, color="0.5")
+        if "all" in subjects and len(subjects) > 1:
+            ends = (len(subjects) - 1.5, len(subjects) - 0.5)
+            axes.axvspan(*ends, color="0.95", zorder=0)
+        axes.set_xlim(-0.5, len(subjects) - 0.5)
+        axes.grid(axis="y")
         axes.set_xticks(range(len(subjects)), subjects)
         axes.set(xlabel="subject", ylabel="score")
         axes.set_title(wrap(metrics[metric], 84 / len(names)), size=8)
-    keys = [
-        Line2D([], [], color=colour, marker="o", label=words)
-        for words, colour in _BOTH.values()
-    ]
-    grid[-1].legend(handles=keys, loc="upper left", bbox_to_anchor=(1, 1))
+    keys = {words: {"color": c, "marker": "o"} for words, c in _STAGES.values()}
+    draw_keys(grid[-1], keys, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def _draw_subjects(axes: Axes, own: pd.DataFrame, subjects: Sequence[str]) -> None:
-    for (method, (_, colour)), shift in zip(_BOTH.items(), (-0.14, 0.14), strict=True):
-        for _, row in own[own["method"] == method].iterrows():
-            x = subjects.index(str(row["subject"])) + shift
-            axes.plot([x, x], [row["ci_low"], row["ci_high"]], color=colour, lw=1.5)
-            axes.plot(x, row["value"], marker="o", markersize=5, color=colour)
-            axes.plot(x, row["floor"], marker="_", markersize=9, color="0.5")
-    if "all" in subjects and len(subjects) > 1:
-        axes.axvspan(len(subjects) - 1.5, len(subjects) - 0.5, color="0.95", zorder=0)
-    axes.set_xlim(-0.5, len(subjects) - 0.5)
-    axes.grid(axis="y")
-
-
 @styled
-def fig_quality_vs_accuracy(
-    accuracy: pd.DataFrame, table: pd.DataFrame
-) -> Figure:
+def fig_quality_vs_accuracy(accuracy: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Draw each subject's reconstruction quality against its decoding accuracy.
 
     Parameters
@@ -283,14 +239,14 @@ def fig_quality_vs_accuracy(
         f"r over {counted(accuracy['feature'].nunique(), 'feature')}; line: bootstrap "
         "interval over images; no line is fitted to so few subjects"
     )
-    page = Page("Does quality follow decoding accuracy?", note)
-    figure = new_figure(page, 3.6, 4.4)
+    title = "Does quality follow decoding accuracy?"
+    figure = new_figure(title, note, 3.6, 4.4)
     axes = figure.subplots()
-    for k, (_, row) in enumerate(rows.iterrows()):
-        x, colour = float(mean[str(row["subject"])]), PALETTE[k % len(PALETTE)]
-        axes.plot([x, x], [row["ci_low"], row["ci_high"]], color=colour)
-        words = f"subject {row['subject']}"
-        axes.plot(x, row["value"], marker="o", ls="", color=colour, label=words)
+    for k, row in enumerate(records(rows)):
+        x, numbers = float(mean[str(row["subject"])]), [row[name] for name in _NUMBERS]
+        look: dict[str, Any] = {"color": PALETTE[k % len(PALETTE)], "markersize": 6}
+        look["label"] = f"subject {row['subject']}"
+        draw_interval(axes, x, numbers, upright=True, width=1.2, **look)
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
     axes.legend(ncols=4, frameon=False, handletextpad=0.1, columnspacing=0.8, **place)
     axes.grid()
@@ -298,3 +254,106 @@ def fig_quality_vs_accuracy(
     axes.set(xlabel="decoding accuracy, mean correlation r")
     axes.set_ylabel("stage 2, CLIP similarity (judge)")
     return figure
+
+
+# --- what each feature is worth -----------------------------------------------------
+
+
+@styled
+def fig_ablation(
+    table: pd.DataFrame, features: Sequence[str], metrics: Mapping[str, str]
+) -> Figure:
+    """Draw every combination of features as a row of dots, and its scores beside it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The factorial of T2: columns subject, method, metric, value, ci_low, ci_high, n,
+        floor and one per feature with 1 or 0; the rows "all", or of the only subject.
+        A combination without a value keeps its row, with the words "not run".
+    features : sequence of str
+        Columns of the features, in the order shown.
+    metrics : mapping of str to str
+        Name -> words, in the order shown.
+
+    Raises
+    ------
+    DataError
+        A column, a metric or every score is missing, or one combination has two names.
+    """
+    needed = ("subject", "method", "metric", *_NUMBERS, "n", "floor", *features)
+    check_table(table, needed, "The table of the ablation")
+    rows, whose = pooled_rows(table, "The table of the ablation")
+    cells = _ordered_cells(rows, list(features))
+    scored = rows[rows["value"].astype(float).notna() & rows["metric"].isin(metrics)]
+    check_table(scored, (), f"The ablation's scores by {', '.join(metrics)}")
+    last = features[-1]
+    note = (
+        f"{sample_size(table, scored, whose)}, the same images in every row. "
+        "Filled: the feature is there. Dot and line: mean and bootstrap interval; "
+        f"triangle: floor, shuffled pairs. Blue: without {last}, orange: with it"
+    )
+    title = (
+        f"What {', '.join(features[:-1])} and {last} are worth, in every combination"
+    )
+    figure = new_figure(title, note, 1.7 + 0.27 * len(cells))
+    dots = 0.36 * len(features)
+    widths = [dots, *[(WIDTH - dots) / len(metrics)] * len(metrics)]
+    panels = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
+    for axes in panels:
+        for place in range(len(cells)):
+            band = "0.96" if place % 2 else "white"
+            axes.axhspan(place - 0.5, place + 0.5, color=band, zorder=0)
+    _draw_presence(panels[0], cells)
+    for axes, (metric, words) in zip(panels[1:], metrics.items(), strict=True):
+        own = rows[rows["metric"] == metric].set_index("method")
+        _draw_scores(axes, own.reindex(cells.index), cells[last])
+        axes.set_title(wrap(words, 84 / len(metrics)), size=8)
+        axes.set_xlabel("score")
+    return figure
+
+
+def _ordered_cells(rows: pd.DataFrame, features: list[str]) -> pd.DataFrame:
+    """Return methods x features, few features first, then in the features' order."""
+    cells = rows.drop_duplicates("method").set_index("method")[features].astype(int)
+    if cells.duplicated().any():
+        raise DataError(
+            "Two methods have the same features: pass the rows of the factorial alone."
+        )
+    order = cells.assign(total=cells.sum(axis=1))
+    down = [True, *[False] * len(features)]
+    order = order.sort_values(["total", *features], ascending=down, kind="stable")
+    return order[features]
+
+
+def _draw_presence(axes: Axes, cells: pd.DataFrame) -> None:
+    n, n_features = cells.shape
+    for place, flags in enumerate(cells.to_numpy()):
+        for k, flag in enumerate(flags):
+            face, edge = ("0.1", "0.1") if flag else ("white", "0.6")
+            axes.plot(k, place, "o", ms=7, mfc=face, mec=edge, mew=0.9, zorder=3)
+        on = np.flatnonzero(flags)
+        if len(on) > 1:
+            axes.plot([on[0], on[-1]], [place, place], color="0.1", lw=1.5, zorder=2)
+    axes.set_xticks(range(n_features), cells.columns)
+    axes.set_yticks([])
+    axes.set(xlim=(-0.6, n_features - 0.4), ylim=(n - 0.5, -0.5))
+    axes.set_xlabel("feature used")
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _draw_scores(axes: Axes, own: pd.DataFrame, flags: pd.Series) -> None:
+    """Draw one metric's scores; `flags`: whether the last feature is there."""
+    at: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+    for place, (row, flag) in enumerate(zip(records(own), flags, strict=True)):
+        if not np.isfinite(float(row["value"])):
+            axes.text(0.03, place, "not run", va="center", size=7, color=GRAY, **at)
+            continue
+        look: dict[str, Any] = {"color": PALETTE[int(flag)], "zorder": 3}
+        draw_interval(
+            axes, place, [row[n] for n in _NUMBERS], width=1.6, markersize=5.5, **look
+        )
+        axes.plot(row["floor"], place, "^", ms=4, color="0.55", zorder=2)
+    axes.grid(axis="x")
+    axes.margins(x=0.08)

@@ -1,14 +1,13 @@
 """Failure signatures: where an image's meaning and its structure are recovered apart.
 
-Drawing only; which images are extreme is decided before, by a rule (`tables`). Place in
-the flow: called by notebook 06.
+Which images are extreme is decided before, by a rule (`galleries`).
 """
 
 from collections.abc import Mapping
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,19 +17,17 @@ from minddiff_utils.reporting.figures.canvas import (
     GRAY,
     PALETTE,
     Grid,
-    Page,
+    Images,
     check_images,
     check_table,
-    counted,
     draw_images,
     new_figure,
     styled,
-    wrap,
 )
+from minddiff_utils.reporting.wording import counted, wrap
 
 __all__ = ["fig_failures"]
 
-Images = npt.NDArray[np.uint8]
 #: Seen and reconstructed image, uint8 (height, width, 3) each.
 Pair = tuple[Images, Images]
 
@@ -71,63 +68,51 @@ def fig_failures(
     """
     needed = ("subject", "method", "nsd_id", *metrics, "signature", "place")
     check_table(points, needed, "The table of failures")
-    _check_points(points, metrics)
-    letters = _letters(points)
-    absent = sorted(set(letters) - set(images))
+    if len(metrics) != 2:
+        raise DataError(f"metrics names {len(metrics)} metrics, but two are compared.")
+    subject, method = _only(points, "subject"), _only(points, "method")
+    marked = {
+        signature: points[points["signature"] == signature].sort_values("place")
+        for signature in _LOOK
+    }
+    ids = [int(i) for rows in marked.values() for i in rows["nsd_id"]]
+    letters = {i: ascii_lowercase[k % 26] for k, i in enumerate(ids)}
+    absent = sorted(set(ids) - set(images))
     if absent:
         raise DataError(
             f"The images {', '.join(map(str, absent))} are marked but not given: pass "
             "the seen and the reconstructed image of each."
         )
-    structural, semantic = metrics
-    subject, method = points["subject"].iloc[0], points["method"].iloc[0]
     note = (
         f"n = {counted(len(points), 'image')} of subject {subject}, {method}; single "
         "images with their id, no interval; made: the reconstruction. Dashed: medians. "
         f"{rule}"
     )
-    page = Page(
-        "Failure signatures: meaning without structure, and reverse", note
-    )
-    figure = new_figure(page, 4.5)
-    ratio: dict[str, Any] = {"width_ratios": [1.0, 1.05]}
-    grid = figure.add_gridspec(2, 2, **ratio)
+    title = "Failure signatures: meaning without structure, and reverse"
+    figure = new_figure(title, note, 4.5)
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.0, 1.05])
     _draw_scatter(figure.add_subplot(grid[:, 0]), points, metrics, letters)
     n_columns = max(1, int(points["place"].max()))
-    short = {"low semantic": semantic, "low structural": structural}
-    for k, signature in enumerate(_LOOK):
+    structural, semantic = (
+        words.partition(",")[0].partition(" (")[0] for words in metrics.values()
+    )
+    both = ((semantic, structural), (structural, semantic))
+    for k, ((low, high), (signature, rows)) in enumerate(
+        zip(both, marked.items(), strict=True)
+    ):
         axes = figure.add_subplot(grid[k, 1])
-        other = structural if short[signature] == semantic else semantic
-        title = (
-            f"low {_short(metrics[short[signature]])}, high {_short(metrics[other])}"
-        )
-        axes.set_title(title, size=8.5, color=_ink(signature), weight="bold", pad=14)
-        own = points[points["signature"] == signature].sort_values("place")
-        _draw_pairs(axes, own["nsd_id"].tolist(), images, letters, n_columns)
+        words: dict[str, Any] = {"color": _ink(signature), "weight": "bold"}
+        axes.set_title(f"low {low}, high {high}", size=8.5, pad=14, **words)
+        _draw_pairs(axes, rows["nsd_id"].tolist(), images, letters, n_columns)
     return figure
 
 
-def _check_points(points: pd.DataFrame, metrics: Mapping[str, str]) -> None:
-    if len(metrics) != 2:
-        raise DataError(f"metrics names {len(metrics)} metrics, but two are compared.")
-    if points["subject"].nunique() > 1 or points["method"].nunique() > 1:
+def _only(points: pd.DataFrame, column: str) -> Any:
+    if points[column].nunique() > 1:
         raise DataError(
             "The points are of several subjects or methods: pass one of each."
         )
-
-
-def _letters(points: pd.DataFrame) -> dict[int, str]:
-    """Return a letter for each marked image: signature by signature, by place."""
-    marked = [
-        int(i)
-        for signature in _LOOK
-        for i in points[points["signature"] == signature].sort_values("place")["nsd_id"]
-    ]
-    return {i: "abcdefghijklmnopqrstuvwxyz"[k % 26] for k, i in enumerate(marked)}
-
-
-def _short(words: str) -> str:
-    return words.partition(",")[0].partition(" (")[0]
+    return points[column].iloc[0]
 
 
 def _ink(signature: str) -> Any:
@@ -141,20 +126,20 @@ def _draw_scatter(
     metrics: Mapping[str, str],
     letters: Mapping[int, str],
 ) -> None:
-    structural, semantic = metrics
+    x, y = metrics
     plain = points[points["signature"] == ""]
-    axes.scatter(plain[structural], plain[semantic], s=12, color=GRAY, alpha=0.6, lw=0)
+    axes.scatter(plain[x], plain[y], s=12, color=GRAY, alpha=0.6, lw=0)
     for signature, (colour, marker) in _LOOK.items():
         own = points[points["signature"] == signature]
         look: dict[str, Any] = {"color": colour, "marker": marker, "edgecolor": "k"}
-        axes.scatter(own[structural], own[semantic], s=30, lw=0.6, **look)
-    medians = points[[structural, semantic]].median()
-    axes.axvline(medians[structural], color="0.3", ls="--", lw=0.8, zorder=1)
-    axes.axhline(medians[semantic], color="0.3", ls="--", lw=0.8, zorder=1)
+        axes.scatter(own[x], own[y], s=30, lw=0.6, **look)
+    medians = points[[x, y]].median()
+    axes.axvline(medians[x], color="0.3", ls="--", lw=0.8, zorder=1)
+    axes.axhline(medians[y], color="0.3", ls="--", lw=0.8, zorder=1)
     _draw_letters(axes, points[points["signature"] != ""], medians, letters)
     axes.margins(0.09)
-    axes.set_xlabel(wrap(metrics[structural], 40))
-    axes.set_ylabel(wrap(metrics[semantic], 46))
+    axes.set_xlabel(wrap(metrics[x], 40))
+    axes.set_ylabel(wrap(metrics[y], 46))
     axes.grid()
 
 
@@ -177,6 +162,8 @@ def _draw_letters(
     xy = marked[list(medians.index)].to_numpy(dtype=np.float64)
     # about the panel's size in points of type; the layout is not known yet
     scale = _PANEL / np.maximum(np.ptp(xy, axis=0), 1e-12)
+    look: Any = {"textcoords": "offset points", "size": 8.5, "weight": "bold"}
+    look |= {"ha": "center", "va": "center"}
     taken, lines = list(scale * xy), scale * medians.to_numpy(dtype=np.float64)
     for place, (at, i, signature) in enumerate(
         zip(xy, marked["nsd_id"], marked["signature"], strict=True)
@@ -190,12 +177,8 @@ def _draw_letters(
             letters[int(i)],
             (float(at[0]), float(at[1])),
             xytext=tuple(_SIDES[best]),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            size=8.5,
-            weight="bold",
             color=_ink(signature),
+            **look,
         )
 
 
@@ -214,5 +197,5 @@ def _draw_pairs(
     for row in rows:
         check_images(row, "Images of failures")
     titles = [f"{letters[i]}: {i}" for i in nsd_ids]
-    draw_images(axes, Grid(rows, ["seen", "made"], (), titles))
+    draw_images(axes, Grid(rows, ["seen", "made"], titles))
     axes.set_xlim(0, n_columns)  # the same size of picture in both panels

@@ -1,15 +1,15 @@
 """Cortical maps: values of vertices on flat and inflated surfaces, drawn in 2-D.
 
-Drawing only: `cortex` brings voxel values to vertices. Place in the flow: called by
-notebook 06.
+`surface_maps` brings voxel values to vertices.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -24,16 +24,15 @@ from scipy.sparse.csgraph import connected_components
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.reporting.figures.canvas import (
     WIDTH,
-    Page,
-    feature_order,
-    feature_words,
+    Floats,
     new_figure,
+    panels,
     styled,
 )
+from minddiff_utils.reporting.wording import feature_order, feature_words
 
 __all__ = ["FlatMap", "InflatedMap", "Mesh", "fig_flat_maps", "fig_inflated"]
 
-Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
 #: What the maps of this project show unless said otherwise.
@@ -135,12 +134,8 @@ def _check_mesh(n: int, faces: Ints, values: Floats, sulc: Floats | None) -> Non
 
 def _face_values(values: Floats, faces: Ints) -> Floats:
     """Return the mean of each face's vertices that have data, NaN below two of them."""
-    corners = values[faces]
-    known = np.isfinite(corners)
-    n = known.sum(axis=1)
-    mean = np.where(known, corners, 0).sum(axis=1) / np.maximum(n, 1)
-    found: Floats = np.where(n >= 2, mean, np.nan)
-    return found
+    corners = pd.DataFrame(values[faces])
+    return corners.mean(axis=1).where(corners.notna().sum(axis=1) >= 2).to_numpy()
 
 
 def _gray(sulc: Floats | None, faces: Ints) -> Floats:
@@ -228,9 +223,7 @@ def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
 
 
 @styled
-def fig_flat_maps(
-    maps: Mapping[str, FlatMap], *, unit: str = UNIT
-) -> Figure:
+def fig_flat_maps(maps: Mapping[str, FlatMap], *, unit: str = UNIT) -> Figure:
     """Draw one flat map per feature, each with its own colour scale.
 
     Parameters
@@ -238,33 +231,35 @@ def fig_flat_maps(
     maps : mapping of str to FlatMap
         By feature.
     unit : str
-        The profile's words; what the values are.
+        What the values are.
     """
     if not maps:
-        raise DataError("No flat maps given: make at least one with `cortex`.")
-    names = feature_order(list(maps))
+        raise DataError("No flat maps given: make at least one with `surface_maps`.")
+    names = feature_order(maps)
     sizes = [np.ptp(maps[name].xy, axis=0) for name in names]
     aspect = float(np.median([size[0] / max(size[1], 1e-9) for size in sizes]))
     n_columns = min(len(names), 2 if aspect < 3 else 1)
-    n_rows = -(-len(names) // n_columns)
-    n = sum(int(np.isfinite(maps[name].values).sum()) for name in names) / len(names)
     note = (
-        f"n = {n:,.0f} vertices with data; left hemisphere left, right hemisphere "
-        "right; gray: no data, darker in sulci; white: borders of the areas; colours "
-        "span 2 to 98 % of each feature's values; no interval"
+        f"{_n_vertices(maps[name].values for name in names)}; left hemisphere left, "
+        "right hemisphere right; gray: no data, darker in sulci; white: borders of the "
+        "areas; colours span 2 to 98 % of each feature's values; no interval"
     )
     panel = (WIDTH / n_columns - 0.9) / aspect
-    height = 1.0 + n_rows * (min(panel, 3.2) + 0.3)
-    figure = new_figure(Page("Values on the flattened cortex", note), height)
-    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes, name in zip(grid, names, strict=False):
+    height = 1.0 + -(-len(names) // n_columns) * (min(panel, 3.2) + 0.3)
+    figure = new_figure("Values on the flattened cortex", note, height)
+    grid = panels(figure, len(names), n_columns)
+    for axes, name in zip(grid, names, strict=True):
         scale = _scale(maps[name].values, name)
         _draw_flat(axes, maps[name], scale)
         axes.set_title(feature_words(name))
         _colour_bar(figure, axes, scale, unit, 0.6)
-    for axes in grid[len(names) :]:
-        axes.set_axis_off()
     return figure
+
+
+def _n_vertices(values: Iterable[Floats]) -> str:
+    """Return how many vertices of a map have data, the mean over features."""
+    n = np.mean([np.isfinite(v).sum() for v in values])
+    return f"n = {n:,.0f} vertices with data"
 
 
 # --- inflated -----------------------------------------------------------------------
@@ -331,9 +326,7 @@ def _draw_inflated(axes: Axes, shown: InflatedMap, scale: Normalize) -> None:
 
 
 @styled
-def fig_inflated(
-    maps: Mapping[str, InflatedMap], *, unit: str = UNIT
-) -> Figure:
+def fig_inflated(maps: Mapping[str, InflatedMap], *, unit: str = UNIT) -> Figure:
     """Draw each feature on both inflated hemispheres from three sides.
 
     Parameters
@@ -341,21 +334,23 @@ def fig_inflated(
     maps : mapping of str to InflatedMap
         By feature.
     unit : str
-        The profile's words; what the values are.
+        What the values are.
     """
     if not maps:
-        raise DataError("No inflated maps given: make at least one with `cortex`.")
-    names = feature_order(list(maps))
+        raise DataError(
+            "No inflated maps given: make at least one with `surface_maps`."
+        )
+    names = feature_order(maps)
     both = [np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names]
-    n = sum(int(np.isfinite(values).sum()) for values in both) / len(both)
     note = (
-        f"n = {n:,.0f} vertices with data; L, R: hemispheres; gray: no data, darker in "
+        f"{_n_vertices(both)}; L, R: hemispheres; gray: no data, darker in "
         "sulci; colours span 2 to 98 % of each feature's values; no interval"
     )
-    page = Page("Values on the inflated cortex", note)
-    figure = new_figure(page, 0.9 + 1.35 * len(names))
-    grid = figure.subplots(len(names), 1, squeeze=False)[:, 0]
-    for axes, name, values in zip(grid, names, both, strict=True):
+    height = 0.9 + 1.35 * len(names)
+    figure = new_figure("Values on the inflated cortex", note, height)
+    for axes, name, values in zip(
+        panels(figure, len(names), 1), names, both, strict=True
+    ):
         scale = _scale(values, name)
         _draw_inflated(axes, maps[name], scale)
         axes.set_title(feature_words(name))

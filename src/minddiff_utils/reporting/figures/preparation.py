@@ -1,7 +1,4 @@
-"""Figures of notebook 01: areas, repeats, reliability, pictures; 00's ground truth.
-
-Drawing only.
-"""
+"""Figures of notebook 01: areas, repeats, reliability, images; 00's ground truth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,18 +15,16 @@ from minddiff_utils.reporting.figures.canvas import (
     HIGH,
     LOW,
     PALETTE,
+    Floats,
     Images,
-    Page,
     area_colours,
-    area_order,
     check_images,
     check_table,
-    counted,
     new_figure,
+    panels,
     styled,
-    subject_order,
-    wrap,
 )
+from minddiff_utils.reporting.wording import area_order, counted, subject_order, wrap
 
 __all__ = [
     "fig_ncsnr_recovery",
@@ -39,16 +34,12 @@ __all__ = [
     "fig_scenes",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-
 
 def _name_groups(axes: Axes) -> None:
     """Say what the two colours of the areas mean."""
-    handles = [
-        Patch(color=LOW, label="low-level (LVC)"),
-        Patch(color=HIGH, label="high-level (HVC)"),
-    ]
-    axes.legend(handles=handles, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
+    groups = {"low-level (LVC)": LOW, "high-level (HVC)": HIGH}
+    keys = [Patch(color=colour, label=words) for words, colour in groups.items()]
+    axes.legend(handles=keys, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
 
 
 @styled
@@ -60,31 +51,31 @@ def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     counts : DataFrame
         Columns subject, area, area_set (LVC or HVC), n_voxels.
     """
-    check_table(
-        counts, ("subject", "area", "area_set", "n_voxels"), "The table of areas"
+    needed = ("subject", "area", "area_set", "n_voxels")
+    check_table(counts, needed, "The table of areas")
+    subjects, areas = subject_order(counts["subject"]), area_order(counts["area"])
+    note = (
+        f"n = {int(counts['n_voxels'].sum()):,} voxels of "
+        f"{counted(len(subjects), 'subject')}; a count, no interval"
     )
-    subjects = subject_order(counts["subject"].tolist())
-    areas = area_order(counts["area"].tolist())
-    total = int(counts["n_voxels"].sum())
-    note = f"n = {total:,} voxels of {counted(len(subjects), 'subject')}; a count, no "
-    page = Page("Voxels in each visual area", note + "interval")
-    figure = new_figure(page, 1.0 + 1.6 * len(subjects))
-    grid = figure.subplots(len(subjects), 1, sharex=True, sharey=True, squeeze=False)
-    for axes, subject in zip(grid[:, 0], subjects, strict=True):
+    height = 1.0 + 1.6 * len(subjects)
+    figure = new_figure("Voxels in each visual area", note, height)
+    grid = panels(figure, len(subjects), 1, sharex=True, sharey=True)
+    for axes, subject in zip(grid, subjects, strict=True):
         own = counts[counts["subject"].astype(str) == subject]
         n_voxels = own.set_index("area")["n_voxels"].reindex(areas).fillna(0)
         bars = axes.bar(areas, n_voxels, color=area_colours(areas), width=0.75)
         axes.bar_label(bars, fmt="{:,.0f}", size=7, padding=1)
         axes.set(ylabel="voxels", title=f"subject {subject}")
         axes.margins(y=0.18)
-    _name_groups(grid[0, 0])
-    grid[-1, 0].set_xlabel("visual area, from early to late")
+    _name_groups(grid[0])
+    grid[-1].set_xlabel("visual area, from early to late")
     return figure
 
 
 @styled
 def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
-    """Draw single trials of the same images, a panel per voxel; `figure.axes` has them.
+    """Draw single trials of the same images, a panel per voxel.
 
     Parameters
     ----------
@@ -102,21 +93,17 @@ def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
         f"n = {counted(n_images, 'test image')}, {counted(n_repeats, 'trial')} of each;"
         " dots: trials, lines: their mean; no interval, all trials are shown"
     )
-    figure = new_figure(
-        Page("The same image again", note), 0.9 + 1.6 * len(repeats)
-    )
-    grid = figure.subplots(len(repeats), 1, sharex=True, sharey=True, squeeze=False)
-    for axes, (name, values) in zip(grid[:, 0], repeats.items(), strict=True):
-        x = np.arange(1, n_images + 1)
+    figure = new_figure("The same image again", note, 0.9 + 1.6 * len(repeats))
+    grid = panels(figure, len(repeats), 1, sharex=True, sharey=True)
+    x = np.arange(1, n_images + 1)
+    for axes, (name, values) in zip(grid, repeats.items(), strict=True):
         for trials in values.T:
             axes.scatter(x, trials, s=12, color=PALETTE[0], alpha=0.7, linewidths=0)
-        known = np.isfinite(values)
-        total = np.where(known, values, 0).sum(1)
-        mean = total / np.where(known.any(1), known.sum(1), np.nan)
+        mean = pd.DataFrame(values).mean(axis=1)  # of the trials that hold data
         axes.hlines(mean, x - 0.32, x + 0.32, color="black", linewidth=1.4)
         axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
         axes.set(ylabel="response (z)", title=name)
-    grid[-1, 0].set(xlabel="test image", xticks=np.arange(1, n_images + 1))
+    grid[-1].set(xlabel="test image", xticks=x)
     return figure
 
 
@@ -143,7 +130,7 @@ def fig_reliability(
         name: noise_ceiling_r[known & (roi == index)]
         for index, name in enumerate(area_names)
     }
-    areas = [a for a in area_order(list(area_names)) if len(by_area[a])]
+    areas = [a for a in area_order(area_names) if len(by_area[a])]
     if not areas:
         raise DataError("No voxel has a noise ceiling: check ncsnr of this subject.")
     note = (
@@ -151,10 +138,12 @@ def fig_reliability(
         "outline: density of voxels, box: quartiles, line: median; no interval, as "
         "these are voxels and not a sample mean"
     )
-    figure = new_figure(Page("Noise ceiling by visual area", note), 3.0)
+    figure = new_figure("Noise ceiling by visual area", note, 3.0)
     axes = figure.subplots()
-    for place, area in enumerate(areas):
-        _violin(axes, place, by_area[area], area_colours([area])[0])
+    for place, (area, colour) in enumerate(
+        zip(areas, area_colours(areas), strict=True)
+    ):
+        _violin(axes, place, by_area[area], colour)
     names = [f"{area}\n{len(by_area[area]):,}" for area in areas]
     axes.set_xticks(range(len(areas)), names)
     axes.grid(axis="y")
@@ -169,18 +158,11 @@ def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
         parts = axes.violinplot(values, [place], widths=0.85, showextrema=False)
         for body in parts["bodies"]:  # type: ignore[attr-defined]
             body.set(facecolor=colour, alpha=0.35, edgecolor=colour)
-    box = {"color": colour, "linewidth": 1.2}
-    axes.boxplot(
-        values,
-        positions=[place],
-        widths=0.16,
-        showfliers=False,
-        boxprops=box,
-        whiskerprops=box,
-        showcaps=False,
-        medianprops={"color": "black", "linewidth": 1.4},
-        manage_ticks=False,
-    )
+    line = {"color": colour, "linewidth": 1.2}
+    median = {"color": "black", "linewidth": 1.4}
+    look: dict[str, Any] = {"boxprops": line, "whiskerprops": line}
+    look |= {"medianprops": median, "showfliers": False, "showcaps": False}
+    axes.boxplot(values, positions=[place], widths=0.16, manage_ticks=False, **look)
 
 
 @styled
@@ -196,15 +178,15 @@ def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     """
     check_images(images, "Scenes")
     check_shape((len(captions),), (len(images),), "captions")
-    n_columns = min(4, len(images))
-    n_rows = -(-len(images) // n_columns)
-    size = f"{images.shape[2]} x {images.shape[1]} px"
-    note = f"n = {counted(len(images), 'image')}, {size}; the first caption of each"
-    figure = new_figure(Page("Images and captions", note), 0.7 + 2.2 * n_rows)
-    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes in grid[len(images) :]:
-        axes.set_axis_off()
-    for axes, image, caption in zip(grid, images, captions, strict=False):
+    n, height, width, _ = images.shape
+    n_columns = min(4, n)
+    note = (
+        f"n = {counted(n, 'image')}, {width} x {height} px; the first caption of each"
+    )
+    figure = new_figure("Images and captions", note, 0.7 + 2.2 * -(-n // n_columns))
+    for axes, image, caption in zip(
+        panels(figure, n, n_columns), images, captions, strict=True
+    ):
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -230,23 +212,21 @@ def fig_ncsnr_recovery(
     known = np.isfinite(error) & np.isfinite(standard_error)
     if not known.any():
         raise DataError("No voxel has both ncsnr values: check the simulated folder.")
-    x, y, error = planted[known], recomputed[known], error[known]
-    within = np.abs(error) <= 2 * standard_error[known]
+    x, y = planted[known], recomputed[known]
+    within = np.abs(error[known]) <= 2 * standard_error[known]
     note = (
         f"n = {int(known.sum()):,} voxels; {100 * within.mean():.1f} % lie within 2 "
         "standard errors of the line (about 95 % if the estimate is right)"
     )
-    figure = new_figure(Page("The planted ncsnr is found again", note), 3.9, 4.2)
+    figure = new_figure("The planted ncsnr is found again", note, 3.9, 4.2)
     axes = figure.subplots()
     top = float(max(x.max(), y.max(), 1e-6)) * 1.05
     axes.plot([0, top], [0, top], color="black", linewidth=0.9, label="equal", zorder=3)
-    dots: dict[str, Any] = {"s": 5, "linewidths": 0, "rasterized": True}
-    axes.scatter(
-        x[within], y[within], color=PALETTE[0], alpha=0.35, label="within 2 SE", **dots
-    )
-    axes.scatter(
-        x[~within], y[~within], color=PALETTE[3], alpha=0.8, label="outside", **dots
-    )
+    for inside, look in (
+        (within, {"color": PALETTE[0], "alpha": 0.35, "label": "within 2 SE"}),
+        (~within, {"color": PALETTE[3], "alpha": 0.8, "label": "outside"}),
+    ):
+        axes.scatter(x[inside], y[inside], s=5, linewidths=0, rasterized=True, **look)
     axes.set(xlabel="ncsnr planted", ylabel="ncsnr recomputed from trials")
     axes.set(xlim=(0, top), ylim=(min(0.0, float(y.min())), top), aspect="equal")
     axes.legend(loc="upper left", markerscale=2.5)

@@ -1,9 +1,7 @@
-"""Figures of notebooks 03 and 04: galleries, losses and trajectories.
-
-Drawing only. Place in the flow: called by notebooks 03 to 06 and by appendix A1.
-"""
+"""Figures of notebooks 03, 04 and 06: images, losses, and the method on one page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,24 +9,25 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.reporting.figures.canvas import (
     GRAY,
     PALETTE,
+    Floats,
     Grid,
     Images,
-    Page,
     check_images,
-    counted,
     draw_images,
     new_figure,
     styled,
 )
+from minddiff_utils.reporting.wording import counted
 
-__all__ = ["fig_gallery", "fig_losses", "fig_trajectory"]
+__all__ = ["MethodPanels", "fig_gallery", "fig_losses", "fig_method", "fig_trajectory"]
 
-Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
 
 
 @styled
@@ -36,8 +35,7 @@ def fig_gallery(
     rows: Mapping[str, Images],
     *,
     title: str,
-    row_notes: Mapping[str, str] | None = None,
-    column_titles: Sequence[str] | None = None,
+    column_titles: Sequence[str] = (),
     rule: str = "",
 ) -> Figure:
     """Draw images in a grid: a row per method, a column per image.
@@ -48,9 +46,7 @@ def fig_gallery(
         Method -> images, usually the seen ones first; a method with fewer images
         leaves its last cells blank.
     title : str
-        The profile's words; what the gallery shows.
-    row_notes : mapping of str to str, optional
-        Small words below the name of a row.
+        What the gallery shows.
     column_titles : sequence of str, optional
         Words above the columns.
     rule : str, optional
@@ -65,51 +61,23 @@ def fig_gallery(
         raise DataError("The gallery has no rows: pass at least one method's images.")
     for name, images in rows.items():
         check_images(images, f"Images of {name!r}")
-    notes = row_notes or {}
-    unknown = ", ".join(sorted(set(notes) - set(rows)))
-    if unknown:
-        raise DataError(f"row_notes name {unknown}, which is no row of the gallery.")
-    grid = Grid(
-        rows=list(rows.values()),
-        names=list(rows),
-        notes=[notes.get(name, "") for name in rows],
-        columns=list(column_titles or ()),
-    )
-    if column_titles is not None:
+    grid = Grid(list(rows.values()), list(rows), column_titles)
+    if column_titles:
         check_shape((len(column_titles),), (grid.n_columns,), "column_titles")
     note = (
         f"n = {counted(grid.n_columns, 'image')}, {counted(len(rows), 'row')}; "
         "single images, no interval"
     )
     note += f". {rule}" if rule else ""
-    figure = new_figure(Page(title, note), grid.height())
+    figure = new_figure(title, note, grid.height)
     draw_images(figure.subplots(), grid)
     return figure
-
-
-def _relative(losses: Floats, first: Floats) -> Floats:
-    """Return losses over each image's first one; NaN where that is not above 0.
-
-    An image that has stopped keeps its last loss.
-    """
-    usable = np.where(first > 0, first, np.nan)
-    relative = pd.DataFrame(losses / usable[:, None]).ffill(axis="columns")
-    return np.asarray(relative)
-
-
-def _mean_or_nan(values: Floats) -> Floats:
-    """Return the mean over images of the finite values; NaN where there is none."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0).sum(axis=0)
-    n = known.sum(axis=0)
-    mean: Floats = np.where(n > 0, total / np.maximum(n, 1), np.nan)
-    return mean
 
 
 @styled
 def fig_losses(
     losses: Floats,
-    best_iteration: npt.NDArray[np.integer[Any]],
+    best_iteration: Ints,
     candidates: Sequence[int],
     candidate_losses: Floats,
 ) -> Figure:
@@ -135,16 +103,23 @@ def fig_losses(
         "interval. Loss of iteration 0 is 1; an image that has stopped keeps its last. "
         "Right: images of the complete sampler, filled where it is the one chosen"
     )
-    page = Page("Structural loss during alignment (stage 2)", note)
-    figure = new_figure(page, 3.1)
+    title = "Structural loss during alignment (stage 2)"
+    figure = new_figure(title, note, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
-    relative = _relative(losses, losses[:, 0])
-    left.plot(np.arange(n_steps), relative.T, color=GRAY, linewidth=0.5, alpha=0.5)
-    thick = {"color": PALETTE[0], "lw": 2.2, "marker": "" if n_steps > 1 else "o"}
-    left.plot(np.arange(n_steps), _mean_or_nan(relative), **thick)
+    relative = _relative(losses)
+    marker = "" if n_steps > 1 else "o"
+    _draw_losses(left, range(n_steps), relative, PALETTE[0], marker=marker)
     left.set(title="as the optimiser saw it", ylabel="loss, relative to iteration 0")
-    shown = _relative(candidate_losses, candidate_losses[:, 0])
-    _draw_candidates(right, shown, candidates, best_iteration)
+    relative = _relative(candidate_losses)
+    _draw_losses(right, candidates, relative, PALETTE[1])
+    for k, iteration in enumerate(candidates):
+        chosen, y = best_iteration == iteration, relative[:, k]
+        x = np.full(n_images, iteration)
+        right.scatter(x, y, s=12, facecolor="white", edgecolor="0.4", zorder=3)
+        right.scatter(x[chosen], y[chosen], s=14, color=PALETTE[1], zorder=4)
+        at: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top"}
+        right.annotate(f"{int(chosen.sum())}", (iteration, 1), size=7, **at)
+    right.set_xticks(candidates)
     right.set_title("complete sampler (numbers: images that chose it)")
     right.margins(y=0.12)
     for axes in (left, right):
@@ -154,34 +129,26 @@ def fig_losses(
     return figure
 
 
-def _draw_candidates(
-    axes: Axes,
-    shown: Floats,
-    candidates: Sequence[int],
-    best_iteration: npt.NDArray[np.integer[Any]],
+def _relative(losses: Floats) -> Floats:
+    """Return losses over each image's first one; NaN where that is not above 0.
+
+    An image that has stopped keeps its last loss.
+    """
+    first = np.where(losses[:, 0] > 0, losses[:, 0], np.nan)
+    return pd.DataFrame(losses / first[:, None]).ffill(axis="columns").to_numpy()
+
+
+def _draw_losses(
+    axes: Axes, x: Sequence[int], relative: Floats, colour: Any, marker: str = ""
 ) -> None:
-    axes.plot(candidates, shown.T, color=GRAY, linewidth=0.5, alpha=0.5)
-    axes.plot(candidates, _mean_or_nan(shown), color=PALETTE[1], linewidth=2.2)
-    for k, iteration in enumerate(candidates):
-        chosen = best_iteration == iteration
-        x = np.full(len(shown), iteration)
-        axes.scatter(x, shown[:, k], s=12, facecolor="white", edgecolor="0.4", zorder=3)
-        axes.scatter(x[chosen], shown[chosen, k], s=14, color=PALETTE[1], zorder=4)
-        axes.annotate(
-            f"{int(chosen.sum())}",
-            (iteration, 1),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="top",
-            size=7,
-        )
-    axes.set_xticks(candidates)
+    """Draw each image's losses thin, and their mean over images thick."""
+    axes.plot(x, relative.T, color=GRAY, linewidth=0.5, alpha=0.5)
+    mean = pd.DataFrame(relative).mean()  # of the losses that are known
+    axes.plot(x, mean, color=colour, linewidth=2.2, marker=marker)
 
 
 @styled
-def fig_trajectory(
-    images: Images, iterations: Sequence[int], truth: Images
-) -> Figure:
+def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> Figure:
     """Draw images along stage 2, a row per image, with the seen image at the end.
 
     Parameters
@@ -197,21 +164,158 @@ def fig_trajectory(
     check_images(truth, "Seen images")
     for steps in images:
         check_images(steps, "Images along the way")
-    titles = [f"iteration {k}" for k in iterations]
-    n_images, n_columns = len(images), len(titles) + 1
+    check_shape(truth.shape[1:], images.shape[2:], "A seen image")
+    n_images, n_columns = len(images), len(iterations) + 1
     note = (
         f"n = {counted(n_images, 'image')}; as the optimiser's sampler makes them; "
         "last column: the image the subject saw"
     )
-    page = Page("What alignment changes, step by step (stage 2)", note)
-    figure = new_figure(page, min(6.6 / n_columns, 1.1) * n_images + 1.2)
-    columns = [*titles, "seen image"]
-    rows = [_with_truth(row, seen) for row, seen in zip(images, truth, strict=True)]
+    title = "What alignment changes, step by step (stage 2)"
+    height = min(6.6 / n_columns, 1.1) * n_images + 1.2
+    figure = new_figure(title, note, height)
     names = [f"{k + 1}" for k in range(n_images)]
-    draw_images(figure.subplots(), Grid(rows, names, (), columns))
+    columns = [*(f"iteration {k}" for k in iterations), "seen image"]
+    rows = np.concatenate([images, truth[:, None]], axis=1)
+    draw_images(figure.subplots(), Grid([*rows], names, columns))
     return figure
 
 
-def _with_truth(steps: Images, seen: Images) -> Images:
-    check_shape(seen.shape, steps.shape[1:], "A seen image")
-    return np.concatenate([steps, seen[None]])
+# --- the method on one page ---------------------------------------------------------
+
+#: Size of the overview, inches.
+_SIZE = (7.2, 4.3)
+_SIDE = 1.0  # side of a picture, inches
+#: Centres of the panels, inches from the lower left.
+_PLACES = {
+    "seen": (0.75, 2.6),
+    "responses": (2.15, 2.6),
+    "c_alone": (3.75, 3.2),
+    "z_alone": (3.75, 1.96),
+    "sampled": (5.25, 2.6),
+    "aligned": (6.55, 2.6),
+    "losses": (5.25, 1.15),
+}
+
+
+@dataclass(frozen=True)
+class MethodPanels:
+    """One test image on its way through the method.
+
+    Attributes
+    ----------
+    seen, z_alone, c_alone, sampled, aligned : uint8 (height, width, 3)
+        What the subject saw; decoded z through the autoencoder; decoded c from noise;
+        both; after alignment.
+    responses : (n_voxels,)
+        The subject's standardised responses to the image.
+    losses : (n_iter + 1,)
+        Structural loss along the alignment.
+    """
+
+    seen: Images
+    z_alone: Images
+    c_alone: Images
+    sampled: Images
+    aligned: Images
+    responses: Floats
+    losses: Floats
+
+    def __post_init__(self) -> None:
+        for name in ("seen", "z_alone", "c_alone", "sampled", "aligned"):
+            check_images(getattr(self, name)[None], f"The image {name!r}")
+        check_shape(self.responses.shape, (None,), "responses")
+        check_shape(self.losses.shape, (None,), "losses")
+        if not (self.responses.size and self.losses.size):
+            raise DataError("responses and losses must not be empty: pass one image's.")
+
+
+def _panel(figure: Figure, name: str, words: str, size: float = _SIDE) -> Axes:
+    """Return empty axes around the place `name` with `words` above."""
+    (width, height), (x, y) = _SIZE, _PLACES[name]
+    box = ((x - size / 2) / width, (y - size / 2) / height)
+    axes = figure.add_axes((*box, size / width, size / height))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(words, size=7.5, loc="center", pad=3)
+    return axes
+
+
+def _draw_responses(axes: Axes, responses: Floats) -> None:
+    """Draw all voxels as a square of pixels, in the order of the volume."""
+    side = int(np.ceil(np.sqrt(responses.size)))
+    pixels = np.full(side * side, np.nan)
+    pixels[: responses.size] = responses
+    axes.imshow(pixels.reshape(side, side), cmap="PuOr_r", vmin=-2.5, vmax=2.5)
+    axes.set_xlabel(f"{responses.size:,} voxels\n(z-scores, −2.5 to 2.5)", size=6.5)
+
+
+def _draw_curve(axes: Axes, losses: Floats) -> None:
+    relative = losses / losses[0]
+    axes.plot(np.arange(losses.size), relative, color=PALETTE[0])
+    axes.spines[["left", "bottom"]].set_visible(True)
+    axes.set_xticks([0, losses.size - 1])
+    axes.tick_params(labelsize=6, length=2)
+    levels = sorted({1.0, round(float(np.nanmin(relative)), 2)})
+    axes.set_yticks(levels, [f"{level:g}" for level in levels])
+    axes.set_xlabel("iteration", size=6.5, labelpad=-4)
+
+
+_STRAIGHT = "arc3,rad=0"
+_CORNER = "angle,angleA=90,angleB=0,rad=6"
+#: From, to (inches), colour, way.
+_ARROWS: tuple[tuple[tuple[float, float], tuple[float, float], Any, str], ...] = (
+    ((1.28, 2.6), (1.62, 2.6), "0.2", _STRAIGHT),
+    ((2.7, 2.75), (3.22, 3.15), PALETTE[1], _STRAIGHT),
+    ((2.7, 2.45), (3.22, 2.05), PALETTE[0], _STRAIGHT),
+    ((2.15, 1.72), (4.5, 1.15), PALETTE[2], _CORNER),
+    ((4.28, 3.15), (4.72, 2.8), PALETTE[1], _STRAIGHT),
+    ((4.28, 2.05), (4.72, 2.4), PALETTE[0], _STRAIGHT),
+    ((5.78, 2.6), (6.02, 2.6), "0.2", _STRAIGHT),
+    ((5.75, 1.15), (6.55, 2.06), PALETTE[2], "angle,angleA=0,angleB=90,rad=6"),
+)
+_WORDS = (
+    (1.45, 2.68, "fMRI", "0.2"),
+    (2.9, 3.05, "c", PALETTE[1]),
+    (2.9, 2.08, "z", PALETTE[0]),
+    (3.3, 1.22, "Z_CLIP", PALETTE[2]),
+)
+
+
+@styled
+def fig_method(panels: MethodPanels) -> Figure:
+    """Draw the method as a path from the seen image to its reconstruction.
+
+    Parameters
+    ----------
+    panels : MethodPanels
+        Images and numbers of one test image.
+    """
+    note = (
+        "n = 1 test image, all pictures and numbers from this run; c: decoded text "
+        "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; no interval"
+    )
+    width, height = _SIZE
+    title = "From responses to a picture: two stages"
+    figure = new_figure(title, note, height, width)
+    figure.set_layout_engine("none")  # every panel has its place
+    for name, words in (
+        ("seen", "seen image"),
+        ("c_alone", "c alone (from noise)"),
+        ("z_alone", "z alone (autoencoder)"),
+        ("sampled", "stage 1\nc and z"),
+        ("aligned", "stage 2\naligned"),
+    ):
+        _panel(figure, name, words).imshow(getattr(panels, name))
+    _draw_responses(_panel(figure, "responses", "response"), panels.responses)
+    losses = _panel(figure, "losses", "structural loss, relative", 0.9)
+    _draw_curve(losses, panels.losses)
+    for start, end, colour, way in _ARROWS:
+        ends = [(x / width, y / height) for x, y in (start, end)]
+        arrow = FancyArrowPatch(*ends, transform=figure.transFigure, fill=True)
+        arrow.set(arrowstyle="-|>", connectionstyle=way, mutation_scale=9)
+        arrow.set(color=colour, linewidth=1.3)
+        figure.add_artist(arrow)
+    for x, y, words, colour in _WORDS:
+        text = figure.text(x / width, y / height, words, ha="center", color=colour)
+        text.set(size=8.5, weight="bold" if colour != "0.2" else "normal")
+    return figure

@@ -1,7 +1,4 @@
-"""Figures of the study of stage 2: quality against cost, and who is no worse than whom.
-
-Drawing only. Place in the flow: called by appendix notebook A3.
-"""
+"""Figures of the study of stage 2: quality against cost, and who is no worse."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +12,15 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures.canvas import (
     GRAY,
     PALETTE,
-    Page,
     check_table,
-    counted,
+    draw_interval,
+    images_per_subject,
     new_figure,
-    span,
+    panels,
+    records,
     styled,
-    subject_order,
 )
+from minddiff_utils.reporting.wording import counted, span, subject_order
 
 __all__ = ["fig_no_worse", "fig_pareto"]
 
@@ -32,37 +30,22 @@ _WORDS = {
     "pcc": "pixel correlation (PCC)",
     "clip_judge": "CLIP similarity (judge)",
 }
-_POINTS = ("method", "metric", "value", "low", "high", "cost", "n", "n_subjects")
-_VERDICTS = (
-    *("subject", "method", "reference", "metric", "value", "low", "high"),
-    *("margin", "verdict", "n"),
-)
+_NUMBERS = ("value", "low", "high")
 _MARKS = {"no worse": "o", "not shown": "D", "worse": "X"}
+#: The eighth colour is gray, which is for controls.
+_COLOURS = (*PALETTE[:7], *PALETTE[8:])
 
 
 def _metrics(table: pd.DataFrame) -> list[str]:
-    found = [name for name in _WORDS if name in set(table["metric"])]
-    if not found:
+    names = [name for name in _WORDS if name in set(table["metric"])]
+    if not names:
         raise DataError("The study's table has none of the endpoints: run it again.")
-    return found
-
-
-#: The eighth colour is gray, which is for controls.
-_OWN = (*PALETTE[:7], *PALETTE[8:])
-
-
-def _colours(names: list[str], shown: Mapping[str, str]) -> dict[str, Any]:
-    """Return a colour per named method; the others are gray."""
-    own = [name for name in names if name in shown]
-    return {name: _OWN[k % len(_OWN)] for k, name in enumerate(own)}
+    return names
 
 
 @styled
 def fig_pareto(
-    points: pd.DataFrame,
-    shown: Mapping[str, str],
-    *,
-    confidence: float,
+    points: pd.DataFrame, shown: Mapping[str, str], *, confidence: float
 ) -> Figure:
     """Draw every endpoint against the U-Net evaluations of an image.
 
@@ -80,7 +63,8 @@ def fig_pareto(
     DataError
         A column or every endpoint is missing, or there is no row.
     """
-    check_table(points, _POINTS, "The table of quality and cost")
+    needed = ("method", "metric", *_NUMBERS, "cost", "n", "n_subjects")
+    check_table(points, needed, "The table of quality and cost")
     metrics = _metrics(points)
     subjects = counted(int(points["n_subjects"].max()), "subject")
     note = (
@@ -88,19 +72,16 @@ def fig_pareto(
         "bootstrap interval over subjects and images. A guided step counts two "
         "evaluations; gradients are not counted. Gray: controls"
     )
-    page = Page("Quality against cost in stage 2", note)
-    figure = new_figure(page, 5.4)
-    grid = figure.subplots(2, 2, sharex=True).ravel()
-    names = list(dict.fromkeys(points["method"].astype(str)))
-    colours = _colours(names, shown)
-    for axes, metric in zip(grid, metrics, strict=False):
-        own = points[points["metric"] == metric]
-        _draw_points(axes, own, shown, colours)
+    figure = new_figure("Quality against cost in stage 2", note, 5.4)
+    grid = panels(figure, len(metrics), 2, sharex=True)
+    named = [name for name in dict.fromkeys(points["method"]) if name in shown]
+    colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(named)}
+    for axes, metric in zip(grid, metrics, strict=True):
+        for row in records(points[points["metric"] == metric]):
+            _draw_point(axes, row, shown, colours)
         better = "lower" if metric == "structural_loss" else "higher"
         axes.set(title=f"{_WORDS[metric]} ({better} is better)", xscale="log")
         axes.grid(axis="both")
-    for axes in grid[len(metrics) :]:
-        axes.remove()
     for axes in grid[-2:]:
         axes.set_xlabel("U-Net evaluations per image")
     handles, words = grid[0].get_legend_handles_labels()
@@ -108,32 +89,20 @@ def fig_pareto(
     return figure
 
 
-def _draw_points(
+def _draw_point(
     axes: Axes,
-    own: pd.DataFrame,
+    row: Mapping[Any, Any],
     shown: Mapping[str, str],
     colours: Mapping[str, Any],
 ) -> None:
-    for row in _records(own):
-        name, value = str(row["method"]), float(row["value"])
-        known = name in shown
-        bars = np.array([[value - float(row["low"])], [float(row["high"]) - value]])
-        axes.errorbar(
-            [float(row["cost"])],
-            [value],
-            yerr=np.maximum(np.nan_to_num(bars), 0),
-            color=colours.get(name, GRAY),
-            marker="o" if known else ".",
-            markersize=6 if known else 4,
-            linestyle="",
-            elinewidth=1,
-            label=shown.get(name),
-            zorder=3 if known else 2,
-        )
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    name, value = row["method"], float(row["value"])
+    bars = np.array([[value - float(row["low"])], [float(row["high"]) - value]])
+    look: dict[str, Any] = {"marker": ".", "markersize": 4, "color": GRAY, "zorder": 2}
+    if name in shown:
+        look = {"marker": "o", "markersize": 6, "color": colours[name], "zorder": 3}
+    look |= {"linestyle": "", "elinewidth": 1, "label": shown.get(name)}
+    yerr = np.maximum(np.nan_to_num(bars), 0)
+    axes.errorbar([float(row["cost"])], [value], yerr=yerr, **look)
 
 
 @styled
@@ -162,46 +131,49 @@ def fig_no_worse(
     DataError
         A column or the reference is missing.
     """
-    check_table(verdicts, _VERDICTS, "The table of verdicts")
+    needed = (
+        "subject",
+        "method",
+        "reference",
+        "metric",
+        *_NUMBERS,
+        "margin",
+        "verdict",
+    )
+    check_table(verdicts, (*needed, "n"), "The table of verdicts")
     own = verdicts[verdicts["reference"] == reference]
-    check_table(own, _VERDICTS, f"The table of verdicts against {reference}")
+    check_table(own, (), f"The table of verdicts against {reference}")
     metrics, methods = _metrics(own), list(dict.fromkeys(own["method"].astype(str)))
-    subjects = subject_order(own["subject"].astype(str).tolist())
-    n = own.loc[own["subject"] != "all", "n"]
+    lines = [(m, s) for m in methods for s in subject_order(own["subject"])]
     note = (
-        f"n = {span(n)} images per subject; intervals from the {confidence:.0%} "
+        f"{images_per_subject(own)}intervals from the {confidence:.0%} "
         "one-sided lower to the upper bound; dashed: margin. Circle: no worse, "
         "diamond: not shown, cross: worse"
     )
     title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
-    page = Page(title, note)
-    figure = new_figure(page, 1.4 + 0.24 * len(subjects) * len(methods))
-    grid = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
+    figure = new_figure(title, note, 1.4 + 0.24 * len(lines))
+    grid = panels(figure, len(metrics), len(metrics), sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
-        _draw_differences(axes, own[own["metric"] == metric], methods, subjects)
+        rows = own[own["metric"] == metric]
+        axes.axvline(0, color="0.3", linewidth=0.7)
+        margin = -float(rows["margin"].iloc[0])
+        axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
+        for row in records(rows):
+            method, numbers = str(row["method"]), [row[name] for name in _NUMBERS]
+            place = lines.index((method, str(row["subject"])))
+            look: dict[str, Any] = {
+                "marker": _MARKS[str(row["verdict"])],
+                "linestyle": "-",
+            }
+            look["color"] = PALETTE[methods.index(method)]
+            draw_interval(axes, place, numbers, width=1.4, **look)
+        axes.grid(axis="x")
         axes.set(title=_WORDS[metric], xlabel="difference")
-    grid[0].set_yticks(
-        range(len(subjects) * len(methods)),
-        [
-            f"{shown.get(m, m)}, {'all' if s == 'all' else f'subject {s}'}"
-            for m in methods
-            for s in subjects
-        ],
-    )
+    names = [f"{shown.get(m, m)}, {_whose(subject)}" for m, subject in lines]
+    grid[0].set_yticks(range(len(lines)), names)
     grid[0].invert_yaxis()
     return figure
 
 
-def _draw_differences(
-    axes: Axes, own: pd.DataFrame, methods: list[str], subjects: list[str]
-) -> None:
-    axes.axvline(0, color="0.3", linewidth=0.7)
-    axes.axvline(-float(own["margin"].iloc[0]), color="0.3", lw=0.7, linestyle="--")
-    for row in _records(own):
-        k = methods.index(str(row["method"]))
-        place = k * len(subjects) + subjects.index(str(row["subject"]))
-        ends = [float(row["low"]), float(row["high"])]
-        axes.plot(ends, [place, place], color=PALETTE[k], linewidth=1.4)
-        mark = {"color": PALETTE[k], "marker": _MARKS[str(row["verdict"])]}
-        axes.plot([float(row["value"])], [place], markersize=5, **mark)
-    axes.grid(axis="x")
+def _whose(subject: str) -> str:
+    return "all" if subject == "all" else f"subject {subject}"

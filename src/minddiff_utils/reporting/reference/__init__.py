@@ -5,8 +5,6 @@
 whether it is identical, within rounding or different.
 """
 
-from minddiff_utils.reporting.reference.about import LIMIT, About, read_about
-from minddiff_utils.reporting.reference.comparing import Comparison, compare
-from minddiff_utils.reporting.reference.writing import write_reference
+import lazy_loader
 
-__all__ = ["LIMIT", "About", "Comparison", "compare", "read_about", "write_reference"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

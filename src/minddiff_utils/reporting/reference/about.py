@@ -1,19 +1,20 @@
-"""`ABOUT.json`: what made a reference, and the digest of each of its files."""
+"""What made a reference (`ABOUT.json`), and what made a run (its ledger's manifest)."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.core.errors import DataError, StoreError
-from minddiff_utils.core.provenance import digest_file
+from minddiff_utils.core.config import Profile
+from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.core.profile_parts import READS
+from minddiff_utils.core.provenance import digest_file, manifest_path
 from minddiff_utils.core.reading import reading
 
-__all__ = ["LIMIT", "NAME", "About", "described", "files_below", "read_about"]
+__all__ = ["LEDGER", "LIMIT", "NAME", "About", "read_about", "read_run"]
 
-NAME = "ABOUT.json"
+NAME, LEDGER = "ABOUT.json", "claims.csv"
 #: Bytes that a reference may take in the clone.
 LIMIT = 6_000_000
 _RESTORE = "restore it with git checkout -- figures/reference"
@@ -56,20 +57,6 @@ class About:
         )
 
 
-def described(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """Return bytes and SHA-256 of each of `files`, by name."""
-    return {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in sorted(files.items())
-    }
-
-
-def files_below(folder: Path) -> set[str]:
-    """Return the names below `folder` of its files, `ABOUT.json` aside."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in found} - {NAME}
-
-
 def read_about(folder: Path) -> About:
     """Return what made the reference in `folder`, once each file has its digest.
 
@@ -88,15 +75,47 @@ def read_about(folder: Path) -> About:
         )
     with reading(path, StoreError, found="describes no reference", remedy=_RESTORE):
         about = About(**json.loads(path.read_text(encoding="utf-8")))
-        stated = {name: facts["sha256"] for name, facts in about.files.items()}
-    for name in sorted(files_below(folder) | stated.keys()):
-        file = folder / name
-        if name not in stated:
+        stated = {folder / name: f["sha256"] for name, f in about.files.items()}
+    present = {file for file in folder.rglob("*") if file.is_file()} - {path}
+    for file in sorted(present | stated.keys()):
+        if file not in stated:
             raise StoreError(f"{file} is not part of the reference: move it away.")
-        if not file.is_file():
+        if file not in present:
             raise StoreError(f"{file} is missing: {_RESTORE}.")
         with reading(file, StoreError, remedy=_RESTORE):
-            is_same = digest_file(file) == stated[name]
+            is_same = digest_file(file) == stated[file]
         if not is_same:
             raise StoreError(f"{file} is not the file that {NAME} states: {_RESTORE}.")
     return about
+
+
+def read_run(run: Path, profile: Profile) -> dict[str, Any]:
+    """Return the manifest of the ledger of a finished run in the folder `run`.
+
+    Raises
+    ------
+    DataError
+        There is no ledger: the run is not finished.
+    ConfigError
+        The run was made with other settings than `profile` has.
+    StoreError
+        The manifest is damaged.
+    """
+    path = manifest_path(run / LEDGER)
+    if not (path.is_file() and (run / LEDGER).is_file()):
+        raise DataError(
+            f"{run} holds no finished run of profile {profile.name}: run minddiff run"
+            f" --profile {profile.name} first."
+        )
+    facts = ("profile", "code", "commit", "machine", "versions")
+    with reading(path, StoreError, remedy="move it away and run again"):
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        made_with = {key: manifest[key] for key in facts}["profile"]
+    known = {profile.digest, *(profile.part_digest(notebook) for notebook in READS)}
+    if made_with not in known:
+        raise ConfigError(
+            f"{run} was made with other settings than profile {profile.name} has now:"
+            " give the --set, --subjects and --models of that run here too, or run"
+            " again without them."
+        )
+    return manifest

@@ -1,30 +1,41 @@
-"""How a finished run differs from the reference, claim by claim and table by table."""
+"""How a finished run differs from the reference: claim by claim, table by table.
 
-import csv
-from collections.abc import Mapping, Sequence
+Tables print numbers with six significant digits, sentences with as many decimals as
+they show. Two numbers are within rounding where they differ by at most one unit of the
+last digit that is printed: of the sixth significant one in a cell that is a number,
+of the last decimal in a sentence. Whole numbers in a sentence are counts and must be
+equal.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import StringIO
+from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import pandas as pd
 
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.store import read_bytes
-from minddiff_utils.reporting.reference.about import About, read_about
-from minddiff_utils.reporting.reference.cells import (
-    Kind,
-    compare_cells,
-    relative,
-    worst,
-)
-from minddiff_utils.reporting.reference.run import read_manifest
+from minddiff_utils.reporting.reference.about import LEDGER, About, read_about, read_run
 
-__all__ = ["Comparison", "Part", "compare"]
+__all__ = ["Comparison", "Part", "compare", "compare_cells"]
 
-#: Columns that are measured anew in each run.
-_MEASURED = ("seconds",)
-_LEDGER = "claims.csv"
+Kind = Literal["identical", "within rounding", "different"]
+_KINDS: tuple[Kind, ...] = ("identical", "within rounding", "different")
+_DIGITS = 6
+#: What floating point makes of zero.
+_ZERO = 1e-12
+#: So that one unit itself counts, whatever binary floating point makes of it.
+_SLACK = 1 + 1e-6
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+#: A column that is measured anew in each run.
+_MEASURED = "seconds"
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,10 @@ class Part:
     words: str = ""
     is_changed_verdict: bool = False
 
-    def line(self) -> str:
-        """Return one line of the comparison."""
-        return f"{self.name}: {self.kind}" + (f", {self.words}" if self.words else "")
+    def line(self, width: int = 0) -> str:
+        """Return one line of the comparison, its name on `width` characters."""
+        words = f", {self.words}" if self.words else ""
+        return f"{self.name + ':':<{width + 1}} {self.kind}{words}"
 
 
 @dataclass(frozen=True)
@@ -50,35 +62,26 @@ class Comparison:
     tables: tuple[Part, ...]
 
     def lines(self) -> list[str]:
-        """Return all that is to be said, line by line."""
+        """Return the whole comparison, line by line."""
         parts = (*self.claims, *self.tables)
         width = max(len(part.name) for part in parts)
-        aligned = (
-            part.line().replace(":", ":" + " " * (width - len(part.name)), 1)
-            for part in parts
-        )
-        return [*self.notes, *aligned]
+        return [*self.notes, *(part.line(width) for part in parts)]
 
     def difference(self) -> str:
         """Return one sentence on what differs beyond rounding; empty if nothing."""
-        changed = [c.name for c in self.claims if c.is_changed_verdict]
-        claims = [c.name for c in self.claims if c.kind == "different"]
-        tables = [t.name for t in self.tables if t.kind == "different"]
-        if not claims and not tables:
+        parts = []
+        for what, whole in (("claims", self.claims), ("tables", self.tables)):
+            names = [part.name for part in whole if part.kind == "different"]
+            if names:
+                parts.append(
+                    f"{len(names)} of {len(whole)} {what} ({', '.join(names)})"
+                )
+        if not parts:
             return ""
-        parts = [
-            f"{len(found)} of {len(whole)} {what} ({', '.join(found)})"
-            for found, whole, what in (
-                (claims, self.claims, "claims"),
-                (tables, self.tables, "tables"),
-            )
-            if found
-        ]
-        verdicts = (
-            f"the verdict changes on {', '.join(changed)}"
-            if changed
-            else "no verdict changes"
-        )
+        changed = [part.name for part in self.claims if part.is_changed_verdict]
+        verdicts = "no verdict changes"
+        if changed:
+            verdicts = f"the verdict changes on {', '.join(changed)}"
         return (
             f"This run differs from the reference beyond rounding in"
             f" {' and '.join(parts)}; {verdicts}."
@@ -108,7 +111,7 @@ def compare(run: Path, reference: Path, *, profile: Profile) -> Comparison:
     """
     about = read_about(reference)
     _check_profile(about, profile)
-    manifest = read_manifest(run, profile)
+    manifest = read_run(run, profile)
     version = manifest["versions"].get("minddiff-utils")
     if version != about.version:
         raise ConfigError(
@@ -116,14 +119,11 @@ def compare(run: Path, reference: Path, *, profile: Profile) -> Comparison:
             f" {version}: check out that version, or run again with this one's code,"
             " then compare."
         )
-    names = sorted(
-        name
-        for name in about.files
-        if name.startswith("tables/") and name.endswith(".csv")
-    )
+    here, there = (_cells(folder / LEDGER) for folder in (run, reference))
+    names = sorted(name for name in about.files if re.match(r"tables/.*\.csv$", name))
     return Comparison(
-        notes=_notes(about, manifest, run),
-        claims=_claims(_rows(run / _LEDGER), _rows(reference / _LEDGER)),
+        notes=tuple(_notes(about, manifest, run)),
+        claims=_claims(here, there),
         tables=tuple(_table(run / name, reference / name) for name in names),
     )
 
@@ -135,31 +135,31 @@ def _check_profile(about: About, profile: Profile) -> None:
             f" that with minddiff compare --profile {about.profile}."
         )
     if about.digest != profile.digest:
-        now = profile.model_dump(mode="json")
-        names = ", ".join(_differing(now, about.settings)) or "the profile's fields"
+        now = _fields(profile.model_dump(mode="json"))
+        then = _fields(about.settings)
+        other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
         raise ConfigError(
-            f"The reference was made with other settings ({names}): compare a run of"
+            f"The reference was made with other settings"
+            f" ({', '.join(other) or 'the profile'}): compare a run of"
             f" profile {about.profile} as it is in the clone."
         )
 
 
-def _differing(
-    here: Mapping[str, Any], there: Mapping[str, Any], above: str = ""
-) -> list[str]:
-    """Return the names of the fields that differ, as `--set` takes them."""
-    found = []
-    for key in here.keys() | there.keys():
-        a, b = here.get(key), there.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += _differing(a, b, f"{above}{key}.")
-        elif a != b:
-            found.append(f"{above}{key}")
-    return sorted(found)
+def _fields(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return nested settings by the names that `--set` takes."""
+    fields: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{above}{key}"
+        fields |= (
+            _fields(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        )
+    return fields
 
 
-def _notes(about: About, manifest: Mapping[str, Any], run: Path) -> tuple[str, ...]:
-    """Return what made the two, and what differs in it."""
-    notes = [f"Reference: {about.words()}", f"Compared with it: {run}"]
+def _notes(about: About, manifest: Mapping[str, Any], run: Path) -> Iterable[str]:
+    """Give what made the two, and what differs in it."""
+    yield f"Reference: {about.words()}"
+    yield f"Compared with it: {run}"
     versions = manifest["versions"]
     other = [
         f"{name} {versions.get(name, 'absent')} (reference {there})"
@@ -167,45 +167,45 @@ def _notes(about: About, manifest: Mapping[str, Any], run: Path) -> tuple[str, .
         if versions.get(name) != there
     ]
     if other:
-        notes.append(f"Other libraries: {', '.join(other)}")
+        yield f"Other libraries: {', '.join(other)}"
     if manifest["code"] != about.code:
-        notes.append(f"Other code than the reference's (commit {about.commit})")
-    made = {
-        f"tables/{path.name.removesuffix('.manifest.json')}"
-        for path in (run / "tables").glob("*.csv.manifest.json")
-    }
-    more = sorted(made - about.files.keys())
-    if more:
-        notes.append(f"Not in the reference: {', '.join(more)}")
+        yield f"Other code than the reference's (commit {about.commit})"
+    made = (run / "tables").glob("*.csv.manifest.json")
+    names = {f"tables/{path.name.removesuffix('.manifest.json')}" for path in made}
+    if more := sorted(names - about.files.keys()):
+        yield f"Not in the reference: {', '.join(more)}"
     if processor_name() != about.machine["processor"]:
-        notes.append(f"Another processor: {processor_name()}")
-    return tuple(notes)
+        yield f"Another processor: {processor_name()}"
 
 
-# --- tables -------------------------------------------------------------------------
+# --- claims and tables ----------------------------------------------------------------
 
 
-def _rows(path: Path) -> list[list[str]]:
-    """Return the cells of a table as they are printed, its header first."""
-    return list(csv.reader(StringIO(read_bytes(path).decode())))
+def _cells(path: Path) -> pd.DataFrame:
+    """Return the cells of a table as they are printed."""
+    text = BytesIO(read_bytes(path))
+    return pd.read_csv(text, dtype=str, keep_default_na=False)
 
 
-def _claims(here: list[list[str]], there: list[list[str]]) -> tuple[Part, ...]:
+def _claims(here: pd.DataFrame, there: pd.DataFrame) -> tuple[Part, ...]:
     """Compare two ledgers, claim by claim."""
-    own = {row[0]: dict(zip(here[0], row, strict=True)) for row in here[1:]}
-    known = {row[0]: dict(zip(there[0], row, strict=True)) for row in there[1:]}
+    ours, theirs = (
+        {row["claim"]: row for row in ledger.to_dict("records")}
+        for ledger in (here, there)
+    )
     parts = []
-    for name in dict.fromkeys((*known, *own)):
-        if name not in own or name not in known:
-            where = "this run" if name not in own else "the reference"
+    for name in dict.fromkeys((*theirs, *ours)):
+        if name in ours and name in theirs:
+            parts.append(_claim(name, ours[name], theirs[name]))
+        else:
+            where = "the reference" if name in ours else "this run"
             parts.append(Part(name, "different", f"not in {where}", True))
-            continue
-        parts.append(_claim(name, own[name], known[name]))
     return tuple(parts)
 
 
-def _claim(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> Part:
-    before, now = _verdict(there), _verdict(here)
+def _claim(name: str, here: Mapping[Any, str], there: Mapping[Any, str]) -> Part:
+    # the verdict without the numbers that follow it
+    now, before = (row["verdict"].partition(":")[0] for row in (here, there))
     if before != now:
         words = f"the verdict changes from '{before}' to '{now}'"
         return Part(name, "different", words, True)
@@ -213,52 +213,94 @@ def _claim(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> Part
         column: compare_cells(here.get(column, ""), there.get(column, ""))
         for column in dict.fromkeys((*there, *here))
     }
-    differing = [column for column, kind in kinds.items() if kind == "different"]
-    words = f"the verdict stays '{now}'; other: {', '.join(differing)}"
-    return Part(name, worst(list(kinds.values())), words if differing else "")
-
-
-def _verdict(row: Mapping[str, str]) -> str:
-    """Return the verdict without the numbers that follow it."""
-    return row["verdict"].partition(":")[0]
+    other = [str(column) for column, kind in kinds.items() if kind == "different"]
+    words = f"the verdict stays '{now}'; other: {', '.join(other)}" if other else ""
+    return Part(name, _worst(kinds.values()), words)
 
 
 def _table(here: Path, there: Path) -> Part:
     """Compare the table of a run with that of the reference."""
+    name = here.stem
     if not here.is_file():
-        return Part(here.stem, "different", "not in this run")
-    own, known = _rows(here), _rows(there)
-    if own[:1] != known[:1]:
-        return Part(here.stem, "different", "it has other columns")
-    if len(own) != len(known):
-        words = f"{len(own) - 1} rows, {len(known) - 1} in the reference"
-        return Part(here.stem, "different", words)
-    header = known[0] if known else []
-    columns = [k for k, name in enumerate(header) if name not in _MEASURED]
-    left_out = [name for name in header if name in _MEASURED]
-    cells = [
-        (row, column, own[row][column], known[row][column])
-        for row in range(1, len(known))
-        for column in columns
+        return Part(name, "different", "not in this run")
+    ours, theirs = _cells(here), _cells(there)
+    if list(ours) != list(theirs):
+        return Part(name, "different", "it has other columns")
+    if len(ours) != len(theirs):
+        n_rows = f"{len(ours)} rows, {len(theirs)} in the reference"
+        return Part(name, "different", n_rows)
+    words = [f"{_MEASURED} measured and not compared"] if _MEASURED in ours else []
+    ours, theirs = (t.drop(columns=_MEASURED, errors="ignore") for t in (ours, theirs))
+    kinds = [
+        compare_cells(a, b)
+        for a, b in zip(ours.to_numpy().flat, theirs.to_numpy().flat, strict=True)
     ]
-    return _judged(here.stem, header, known, cells, left_out)
-
-
-def _judged(
-    name: str,
-    header: Sequence[str],
-    known: Sequence[Sequence[str]],
-    cells: Sequence[tuple[int, int, str, str]],
-    left_out: Sequence[str],
-) -> Part:
-    kinds = [compare_cells(here, there) for *_, here, there in cells]
-    differing = [c for c, kind in zip(cells, kinds, strict=True) if kind == "different"]
-    words = [f"{', '.join(left_out)} measured and not compared"] if left_out else []
-    if differing:
-        row, column, here, there = max(differing, key=lambda c: relative(*c[2:]))
-        who = " ".join(known[row][:3])
+    other = [place for place, kind in enumerate(kinds) if kind == "different"]
+    if other:
         words.append(
-            f"{len(differing)} of {len(cells)} cells, most of all {header[column]} in"
-            f" row {row} ({who}): {here or 'nothing'}, reference {there or 'nothing'}"
+            f"{len(other)} of {len(kinds)} cells, {_largest(ours, theirs, other)}"
         )
-    return Part(name, worst(kinds), "; ".join(words))
+    return Part(name, _worst(kinds), "; ".join(words))
+
+
+def _largest(ours: pd.DataFrame, theirs: pd.DataFrame, places: list[int]) -> str:
+    """Return in words which of the cells at `places` differs most."""
+
+    def size(place: int) -> float:
+        a, b = (_as_number(t.to_numpy().flat[place]) for t in (ours, theirs))
+        if a is None or b is None or a == b:
+            return 0.0
+        return abs(a - b) / max(abs(a), abs(b))
+
+    row, column = divmod(max(places, key=size), ours.shape[1])
+    here, there = (str(t.iloc[row, column]) or "nothing" for t in (ours, theirs))
+    return (
+        f"most of all {ours.columns[column]} in row {row + 1}"
+        f" ({' '.join(theirs.iloc[row, :3].tolist())}): {here}, reference {there}"
+    )
+
+
+# --- cells ----------------------------------------------------------------------------
+
+
+def _worst(kinds: Iterable[Kind]) -> Kind:
+    """Return the kind that says most; identical where there is none."""
+    return max(kinds, key=_KINDS.index, default="identical")
+
+
+def compare_cells(here: str, there: str) -> Kind:
+    """Return how two cells of a table agree.
+
+    >>> compare_cells("0.123457", "0.123456")
+    'within rounding'
+    >>> compare_cells("holds: +0.075, 3 of 4", "holds: +0.076, 4 of 4")
+    'different'
+    """
+    if here == there:
+        return "identical"
+    a, b = _as_number(here), _as_number(there)
+    if a is not None and b is not None:
+        size = max(abs(a), abs(b), _ZERO)
+        unit = 10.0 ** (math.floor(math.log10(size)) - _DIGITS + 1)
+        is_close = size <= _ZERO or abs(a - b) <= max(unit * _SLACK, _ZERO)
+        return "within rounding" if is_close else "different"
+    if _NUMBER.sub("#", here) != _NUMBER.sub("#", there):
+        return "different"
+    pairs = zip(_NUMBER.findall(here), _NUMBER.findall(there), strict=True)
+    return _worst(_compare_in_text(Decimal(x), Decimal(y)) for x, y in pairs)
+
+
+def _as_number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _compare_in_text(a: Decimal, b: Decimal) -> Kind:
+    if a == b:
+        return "identical"
+    last = max(int(a.as_tuple().exponent), int(b.as_tuple().exponent))
+    is_close = last < 0 and abs(a - b) <= Decimal(1).scaleb(last)
+    return "within rounding" if is_close else "different"

@@ -1,16 +1,26 @@
 """A finished run copied into the clone: what a reviewer reads before running anything.
 
 The ledger and the tables are copied byte by byte, as they are compared; figures, the
-report and one subject's executed notebooks are made light.
+report and one subject's executed notebooks are made light. What names this machine is
+taken out or refused.
 """
 
+import base64
+import getpass
+import hashlib
+import json
 import os
 import re
+import socket
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from minddiff_utils import __version__
 from minddiff_utils.core import provenance
@@ -19,24 +29,31 @@ from minddiff_utils.core.errors import StoreError, system_words
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.store import read_bytes, read_table
-from minddiff_utils.reporting.reference import lighter
 from minddiff_utils.reporting.reference.about import (
+    LEDGER,
     LIMIT,
     NAME,
     About,
-    described,
     read_about,
+    read_run,
 )
-from minddiff_utils.reporting.reference.run import read_manifest
 
 __all__ = ["write_reference"]
+
+Files = dict[str, bytes]
 
 #: Widths of images in pixels; the first at which all fits is taken.
 _WIDTHS = (1000, 900, 800, 700, 600, 500)
 #: A table in Markdown above this is not read by anybody as text.
 _MOST_MARKDOWN = 30_000
-_OF_SUBJECT = re.compile(r"_subj(\d\d)$")
 _TEXT = (".csv", ".md", ".html", ".ipynb", ".json")
+_OF_SUBJECT = re.compile(r"_subj(\d\d)$")
+_EMBEDDED = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
+_LINK = re.compile(r'<a href="((?:notebooks|tables)/[^"#]+)">(.*?)</a>')
+#: As long as no word is: images in a notebook or a page.
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]{200,}")
+#: An absolute path of two parts or more; no address, no closing tag.
+_PATH = r"(?<![\w.~*<:/+-])/[A-Za-z][\w.-]*/[\w.-]+|\b[A-Z]:\\+\w+"
 
 
 def write_reference(
@@ -75,11 +92,13 @@ def write_reference(
         `target` holds something else.
     """
     _check_target(target)
-    manifest = read_manifest(run, profile)
-    _check_versions(manifest)
-    tables = _tables(run)
+    manifest = read_run(run, profile)
+    _check_versions(manifest["versions"])
+    tables = dict(_tables(run))
     for width in _WIDTHS:
-        files = {**tables, **_drawn(run, profile, notebooks, width, tables)}
+        files = tables | dict(_figures(run, profile, width))
+        files |= _notebooks(run, notebooks, width)
+        files["report.html"] = _report(run, profile, width, files)
         about = _about(run, profile, manifest, width, files)
         files[NAME] = about.text().encode()
         if sum(map(len, files.values())) <= limit:
@@ -88,7 +107,7 @@ def write_reference(
         raise StoreError(_too_large(files, limit))
     for name, data in files.items():
         if name.endswith(_TEXT):
-            lighter.check_private(name, data.decode())
+            _check_private(name, data.decode())
     _replace(target, files)
     return about
 
@@ -103,8 +122,8 @@ def _check_target(target: Path) -> None:
         raise StoreError(f"{target} is no reference: move it away or name another.")
 
 
-def _check_versions(manifest: Mapping[str, Any]) -> None:
-    made, here = manifest["versions"], provenance.versions()
+def _check_versions(made: Mapping[str, str]) -> None:
+    here = provenance.versions()
     other = [
         f"{name} {made.get(name)}, here {here.get(name)}"
         for name in sorted(made.keys() | here.keys())
@@ -118,62 +137,11 @@ def _check_versions(manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _tables(run: Path) -> dict[str, bytes]:
-    """Return the ledger and the tables that the run wrote, and Markdown where light."""
-    found = {}
-    for path in (run / "claims.csv", *sorted((run / "tables").glob("*.csv"))):
-        if not path.with_name(f"{path.name}.manifest.json").is_file():
-            continue  # a user's own
-        for file in (path, path.with_suffix(".md")):
-            light = file == path or _is_light(file)
-            if light:
-                found[file.relative_to(run).as_posix()] = read_bytes(file)
-    return found
-
-
-def _is_light(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size <= _MOST_MARKDOWN
-
-
-def _drawn(
-    run: Path,
-    profile: Profile,
-    notebooks: Sequence[str],
-    width: int,
-    tables: Mapping[str, bytes],
-) -> dict[str, bytes]:
-    """Return figures, notebooks and report with images of `width` pixels at most."""
-    root = run.parents[1]
-    places = {root: ".", project_root(): ".", Path.home(): "~"}
-    found = {}
-    for path in sorted(run.glob("*.png")):
-        subject = _OF_SUBJECT.search(path.stem)
-        ours = path.with_name(f"{path.name}.manifest.json").is_file()
-        if ours and (subject is None or int(subject[1]) == profile.subjects[0]):
-            found[f"{path.stem}.webp"] = lighter.light_figure(read_bytes(path), width)
-    for name in notebooks:
-        path = run / "notebooks" / f"{name}.ipynb"
-        text = lighter.light_notebook(read_bytes(path).decode(), width)
-        found[f"notebooks/{path.name}"] = lighter.scrub(text, places).encode()
-    note = (
-        f"The reference of version {__version__}: images are smaller than in a report"
-        f" of your own, and executed notebooks are those of subject"
-        f" {profile.subjects[0]} alone."
-    )
-    html = read_bytes(run / "report.html").decode()
-    page = lighter.light_report(html, width, {*tables, *found}, note)
-    found["report.html"] = lighter.scrub(page, places).encode()
-    return found
-
-
 def _about(
-    run: Path,
-    profile: Profile,
-    manifest: Mapping[str, Any],
-    width: int,
-    files: Mapping[str, bytes],
+    run: Path, profile: Profile, manifest: Mapping[str, Any], width: int, files: Files
 ) -> About:
-    labels = read_table(run / "claims.csv", ["profile"])["profile"].unique()
+    labels = read_table(run / LEDGER, ["profile"])["profile"].unique()
+    machine = {"system": manifest["machine"], "processor": processor_name()}
     return About(
         version=__version__,
         code=manifest["code"],
@@ -182,19 +150,18 @@ def _about(
         digest=profile.digest,
         label=", ".join(map(str, labels)),
         settings=profile.model_dump(mode="json"),
-        machine={
-            "system": manifest["machine"],
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-        },
+        machine=machine | {"cores": os.cpu_count()},
         versions=manifest["versions"],
         notebooks_of_subject=profile.subjects[0],
         widest_image=width,
-        files=described(files),
+        files={
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in sorted(files.items())
+        },
     )
 
 
-def _too_large(files: Mapping[str, bytes], limit: int) -> str:
+def _too_large(files: Files, limit: int) -> str:
     parts: Counter[str] = Counter()
     for name, data in files.items():
         kind = "figures" if name.endswith(".webp") else name.partition("/")[0]
@@ -207,7 +174,7 @@ def _too_large(files: Mapping[str, bytes], limit: int) -> str:
     )
 
 
-def _replace(target: Path, files: Mapping[str, bytes]) -> None:
+def _replace(target: Path, files: Files) -> None:
     """Write `files` beside `target`, then put them in its place."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -226,3 +193,141 @@ def _replace(target: Path, files: Mapping[str, bytes]) -> None:
             f"{target} could not be written ({system_words(error)}): free space or mend"
             " permissions there, then run the same command again."
         ) from error
+
+
+# --- the parts ------------------------------------------------------------------------
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether the run wrote a file, not a user."""
+    return provenance.manifest_path(path).is_file()
+
+
+def _tables(run: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the ledger and the tables that the run wrote, and Markdown where light."""
+    for path in filter(_is_ours, (run / LEDGER, *(run / "tables").glob("*.csv"))):
+        yield path.relative_to(run).as_posix(), read_bytes(path)
+        twin = path.with_suffix(".md")
+        if twin.is_file() and twin.stat().st_size <= _MOST_MARKDOWN:
+            yield twin.relative_to(run).as_posix(), read_bytes(twin)
+
+
+def _figures(run: Path, profile: Profile, width: int) -> Iterator[tuple[str, bytes]]:
+    """Give the run's figures as WebP; of those by subject the first one's."""
+    for path in filter(_is_ours, run.glob("*.png")):
+        subject = _OF_SUBJECT.search(path.stem)
+        if subject is None or int(subject[1]) == profile.subjects[0]:
+            yield f"{path.stem}.webp", _webp(read_bytes(path), width)
+
+
+def _notebooks(run: Path, names: Sequence[str], width: int) -> Files:
+    """Return executed notebooks with light images, without times and paths of them."""
+    files = {}
+    for name in (f"notebooks/{name}.ipynb" for name in names):
+        notebook = json.loads(read_bytes(run / name).decode())
+        notebook["metadata"].pop("papermill", None)
+        for cell in notebook["cells"]:
+            tags = cell["metadata"].get("tags")
+            cell["metadata"] = {"tags": tags} if tags else {}
+            for output in cell.get("outputs", []):
+                _lighten(output.get("data", {}), width)
+        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        files[name] = _without_places(text, run).encode()
+    return files
+
+
+def _report(run: Path, profile: Profile, width: int, files: Collection[str]) -> bytes:
+    """Return the report with light images, a note in its head, and no dead links."""
+    note = (
+        f"The reference of version {__version__}: images are smaller than in a report"
+        f" of your own, and executed notebooks are those of subject"
+        f" {profile.subjects[0]} alone."
+    )
+
+    def image(found: re.Match[str]) -> str:
+        data = _webp(base64.b64decode(found[1]), width)
+        return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+    def link(found: re.Match[str]) -> str:
+        return found[0] if found[1] in files else found[2]
+
+    html = read_bytes(run / "report.html").decode()
+    page = _LINK.sub(link, _EMBEDDED.sub(image, html))
+    page = page.replace("</h1>", f"</h1>\n<p>{note}</p>", 1)
+    return _without_places(page, run).encode()
+
+
+def _webp(png: bytes, width: int) -> bytes:
+    return _encoded(_narrowed(png, width), "WEBP", quality=75, method=6)
+
+
+def _lighten(bundle: dict[str, Any], width: int) -> None:
+    """Replace a PNG by the lighter of a JPEG and a PNG of few colours."""
+    png = bundle.pop("image/png", None)
+    if png is None:
+        return
+    image = _narrowed(base64.b64decode("".join(png)), width)
+    few = image.quantize(64, dither=Image.Dither.NONE)
+    forms = {
+        "image/png": _encoded(few, "PNG", optimize=True),
+        "image/jpeg": _encoded(image, "JPEG", quality=80, optimize=True),
+    }
+    kind = min(forms, key=lambda kind: len(forms[kind]))
+    bundle[kind] = base64.b64encode(forms[kind]).decode()
+
+
+def _narrowed(png: bytes, width: int) -> Image.Image:
+    with Image.open(BytesIO(png)) as opened:
+        image = opened.convert("RGB")
+    if image.width <= width:
+        return image
+    height = max(1, round(image.height * width / image.width))
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+# --- what is private ------------------------------------------------------------------
+
+
+def _without_places(text: str, run: Path) -> str:
+    """Return `text` with project and home replaced by a word, the longest first."""
+    places = {run.parents[1]: ".", project_root(): ".", Path.home(): "~"}
+    names = {
+        str(form): word
+        for place, word in places.items()
+        for form in (place.absolute(), place.resolve())
+        if len(form.parts) > 1  # the root of all files is in every path
+    }
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"{re.escape(name)}(?![\w-])", names[name], text)
+    return text
+
+
+def _check_private(name: str, text: str) -> None:
+    """Raise StoreError if a file names a folder, a user or a host of this machine."""
+    plain = _BASE64.sub("", text)
+    for pattern in (_PATH, *_own_names()):
+        found = re.search(pattern, plain)
+        if found:
+            raise StoreError(
+                f"{name} would tell {found[0]!r} of this machine to everybody: have the"
+                " notebook that writes it name what lies inside the project alone, and"
+                " run it again."
+            )
+
+
+def _own_names() -> Iterator[str]:
+    """Give what finds this user and host; a host named like a word, beside an @."""
+    host = re.escape(socket.gethostname().partition(".")[0])
+    if host:
+        yield rf"@{host}\b"
+        if re.search(r"[\d-]", host):
+            yield rf"\b{host}\b"
+    with suppress(OSError, KeyError, ImportError):  # a user without a name
+        user = re.escape(getpass.getuser())
+        yield rf"\b{user}@|~{user}\b"

@@ -1,269 +1,237 @@
-"""The report's HTML as a Jinja template; `render_report` fills it.
+"""The report's page, its words and its verdicts; `page.html` lays it out."""
 
-A picture is a link to itself: followed by click or Enter it becomes the page's
-`:target`, which the style shows large; "Close" is a link to the picture's frame, so
-that the reader comes back to where they were. Place in the flow: layer 9, part of
-`report`.
-"""
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
 
-from minddiff_utils.reporting.report.style import STYLE
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-__all__ = ["PAGE"]
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.reporting.report.items import Section, TableItem, png_size
+from minddiff_utils.reporting.wording import cell_text, is_bool
 
-_MACROS = """
-{%- macro show(picture) -%}
-<a class="pic" id="{{ picture.id }}" href="#{{ picture.id }}" title="Show large">
-{%- if picture.small %}<img class="small"{% else %}<img{% endif %}
- width="{{ picture.width }}" height="{{ picture.height }}" alt="{{ picture.alt }}"
- src="data:image/png;base64,{{ picture.data }}"></a>
-{%- endmacro -%}
+__all__ = ["banner", "render_report", "verdict_class"]
 
-{%- macro show_table(table) -%}
-{% if table.folded %}
-<p class="caption" id="{{ table.id }}"><strong>{{ table.name }}.</strong>
- {{ table.caption }} ({{ label }})</p>
-<details><summary>Show all {{ table.rows | length }} rows of {{ table.name }}</summary>
-{% endif %}
-<div class="scroll" role="region" tabindex="0" aria-labelledby="{{ table.id }}">
-<table{% if table.ledger %} class="ledger"{% endif %}
-{%- if table.folded %} aria-labelledby="{{ table.id }}"{% endif %}>
-{% if not table.folded %}
-<caption id="{{ table.id }}"><strong>{{ table.name }}.</strong>
- {{ table.caption }} ({{ label }})</caption>
-{% endif %}
-<thead><tr>
-{% for column, numeric in table.columns %}
-<th scope="col"{% if numeric %} class="number"{% endif %}>{{ column }}</th>
-{% endfor %}
-</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr{% if table.ledger %} id="{{ table.id }}-r{{ loop.index }}"{% endif %}>
-{% for cell in row %}
-{% set head = table.ledger and loop.first %}
-<{% if head %}th scope="row"{% else %}td{% endif %} data-column="{{ cell.column }}"
-{%- if cell.css %} class="{{ cell.css }}"{% endif %}>
-{%- if cell.glyph %}<span class="glyph" aria-hidden="true">{{ cell.glyph }} </span>
-{%- endif -%}
-{%- if cell.lead %}<strong>{{ cell.lead }}</strong>{% endif %}{{ cell.text }}
-{%- if head %}</th>{% else %}</td>{% endif %}
-
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% if table.folded %}
-</details>
-{% endif %}
-{%- endmacro -%}
-
-{%- macro show_choices(gallery) -%}
-<div class="choices">
-{% if gallery.methods | length > 1 %}
-<fieldset><legend>Rows to compare with “{{ gallery.methods[0] }}”</legend>
-{% for method in gallery.methods %}
-{% if not loop.first %}
-<label><input type="checkbox" class="pick{{ loop.index0 }}" checked>
- {{ method }}</label>
-{% endif %}
-{% endfor %}
-</fieldset>
-{% endif %}
-<fieldset><legend>View</legend>
-<label><input type="radio" name="{{ gallery.id }}-view" class="overview" checked>
- one image per column</label>
-<label><input type="radio" name="{{ gallery.id }}-view">
- side by side, one image per line</label>
-</fieldset>
-<p>Choose a picture to see it large beside “{{ gallery.methods[0] }}”. Close, or your
- browser's Back, brings you here again.</p>
-</div>
-{%- endmacro -%}
-
-{%- macro show_step(images, place, k, words) -%}
-{% if 0 <= place < images | length %}
-<a class="{{ words | lower }}" href="#{{ images[place].pictures[k].id }}"
- aria-label="{{ words }} image"><span>{{ words }}</span></a>
-{% endif %}
-{%- endmacro -%}
-
-{%- macro show_image(gallery, i) -%}
-{% set image = gallery.images[i] %}
-<li class="column zoom">
-<p class="words">{{ image.words }}</p>
-{% for picture in image.pictures %}
-<div class="cell m{{ loop.index0 }}" id="{{ picture.id }}-at">
-{{ show(picture) }}
-<p class="method" aria-hidden="true">{{ gallery.methods[loop.index0] }}</p>
-<p class="tools">
-{{ show_step(gallery.images, i - 1, loop.index0, "Previous") -}}
-{{ show_step(gallery.images, i + 1, loop.index0, "Next") -}}
-<a class="close" href="#{{ picture.id }}-at"><span>Close</span></a>
-</p>
-</div>
-{% endfor %}
-</li>
-{%- endmacro -%}
-
-{%- macro show_gallery(gallery) -%}
-<div class="gallery" role="group" aria-labelledby="{{ gallery.id }}"
- style="--methods: {{ gallery.methods | length }}">
-<h3 id="{{ gallery.id }}">{{ gallery.name }}</h3>
-<p class="caption">{{ gallery.caption }}</p>
-{{ show_choices(gallery) }}
-<div class="scroll">
-<ul class="grid">
-<li class="labels" aria-hidden="true">
-{% for method in gallery.methods %}
-<span class="m{{ loop.index0 }}">{{ method }}</span>
-{% endfor %}
-</li>
-{% for image in gallery.images %}
-{{ show_image(gallery, loop.index0) }}
-{% endfor %}
-</ul>
-</div>
-<p class="caption"><strong>How these images were chosen.</strong> {{ gallery.rule }}
- ({{ label }})</p>
-</div>
-{%- endmacro -%}
-
-{%- macro show_figure(figure) -%}
-<figure class="zoom" id="{{ figure.picture.id }}-at"
- style="--natural: {{ figure.picture.width }}px">
-{{ show(figure.picture) }}
-<p class="tools">
-<a class="close" href="#{{ figure.picture.id }}-at"><span>Close</span></a></p>
-<figcaption><strong>{{ figure.name }}.</strong> {{ figure.caption }}</figcaption>
-</figure>
-{%- endmacro -%}
-
-{%- macro show_verdicts(groups) -%}
-<section class="verdicts" aria-labelledby="verdicts">
-<h2 id="verdicts">The claims, by verdict</h2>
-<ul class="groups">
-{% for group in groups %}
-<li{% if group.css %} class="{{ group.css }}"{% endif %}>
-<p><span class="count">{{ group.claims | length }}</span>
- <span class="glyph" aria-hidden="true">{{ group.glyph }}</span>
- <strong>{{ group.words }}</strong>
- {%- if group.in_silico %} <span class="mark">in silico</span>{% endif %}</p>
-<ul>
-{% for anchor, claim, statement in group.claims %}
-<li><a href="#{{ anchor }}">{{ claim }}</a> <span>{{ statement }}</span></li>
-{% endfor %}
-</ul>
-</li>
-{% endfor %}
-</ul>
-</section>
-{%- endmacro -%}
-
-{%- macro show_section(section, number) -%}
-<section id="{{ section.id }}" aria-labelledby="{{ section.id }}-title">
-<h2 id="{{ section.id }}-title">{{ number }}. {{ section.title }}</h2>
-{% for paragraph in section.paragraphs %}
-<p>{{ paragraph }}</p>
-{% endfor %}
-{% if section.definitions %}
-<dl>
-{% for name, value in section.definitions %}
-<dt>{{ name }}</dt><dd>{{ value }}</dd>
-{% endfor %}
-</dl>
-{% endif %}
-{% for table in section.tables %}
-{{ show_table(table) }}
-{% endfor %}
-{% for gallery in section.galleries %}
-{{ show_gallery(gallery) }}
-{% endfor %}
-{% for figure in section.figures %}
-{{ show_figure(figure) }}
-{% endfor %}
-{% if section.links %}
-<h3>Files</h3>
-<ul class="links">
-{% for text, href in section.links %}
-<li><a href="{{ href }}">{{ text }}</a></li>
-{% endfor %}
-</ul>
-{% endif %}
-<p class="up"><a href="#contents">Back to the contents</a></p>
-</section>
-{%- endmacro -%}
-"""
-
-_HEAD = (
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>"""
-    + STYLE
-    + """
-{% for k in range(n_methods) %}
-.m{{ k }} { grid-row: {{ k + 2 }}; }
-{% if k %}
-.gallery:has(.pick{{ k }}:not(:checked)) .m{{ k }} { display: none; }
-{% endif %}
-{% endfor %}
-</style>
-</head>
-"""
+#: First words of a verdict -> its class; the longer ones first.
+_VERDICTS = (
+    ("cannot be said here", "open"),
+    ("not comparable", "apart"),
+    ("not supported", "against"),
+    ("not tested", "open"),
+    ("supported", "for"),
+    ("agrees", "for"),
+    ("differs", "against"),
+    ("holds", "for"),
+    ("fails", "against"),
 )
+#: Class of a verdict -> the sign before it, so that colour is never alone; in the order
+#: in which the classes are counted.
+_GLYPHS = {"for": "✓", "against": "✗", "open": "?", "apart": "≠", "": ""}
 
-_BODY = """<body>
-<a class="skip" href="#main">Skip to the main content</a>
-<header>
-<h1>{{ title }}</h1>
-<p class="label">{{ label }}</p>
-<div class="banner" role="note">
-<p><strong>{{ banner_title }}.</strong></p>
-<p>{{ banner_text }}</p>
-</div>
-</header>
-<nav id="contents" aria-label="Contents">
-<details><summary>Contents</summary>
-<ol>
-{% for section in sections %}
-<li><a href="#{{ section.id }}">{{ section.title }}</a></li>
-{% endfor %}
-</ol>
-</details>
-</nav>
-<main id="main" tabindex="-1">
-{% if verdicts %}
-{{ show_verdicts(verdicts) }}
-{% endif %}
-{% for paragraph in lead %}
-<p>{{ paragraph }}</p>
-{% endfor %}
-{% for section in sections %}
-{{ show_section(section, loop.index) }}
-{% endfor %}
-</main>
-<footer>
-{% if facts %}
-<h2>What made this page</h2>
-<dl>
-{% for name, value in facts %}
-<dt>{{ name }}</dt><dd>{{ value }}</dd>
-{% endfor %}
-</dl>
-{% endif %}
-<p>{{ label }}</p>
-</footer>
-</body>
-</html>
-"""
 
-#: The template. It needs title, label, lead, banner_title, banner_text, verdicts,
-#: sections, facts and n_methods, the largest number of rows of a gallery.
-PAGE = _MACROS + _HEAD + _BODY
+def banner(label: str) -> tuple[str, str]:
+    """Return heading and text that say what kind of data the label names.
+
+    >>> banner("profile nsd")[0]
+    'Measured responses'
+    """
+    if "measured and in-silico" in label.lower():
+        return "Measured responses, and in silico: simulated ones", (
+            "Some of the subjects were scanned, the others are in silico: a computer "
+            "program made up their brain responses to drawn scenes. Numbers over all "
+            "subjects mix the two: they must not be compared with the paper's, and say "
+            "nothing about real brains."
+        )
+    if "in-silico" not in label.lower():
+        return "Measured responses", (
+            "The responses come from the folder of the Natural Scenes Dataset that "
+            "this run was given. Sizes, models and presets are those of the profile; "
+            "where they differ from the paper's, so may the numbers."
+        )
+    text = (
+        "No person was scanned for this page. The subjects are in silico: a computer "
+        "program made up their brain responses to drawn scenes, and generative models "
+        "turned those into pictures. The numbers test that the pipeline works and in "
+        "which direction its parts act. They are never the paper's numbers, must not "
+        "be compared with them, and say nothing about real brains."
+    )
+    if "smoke" in label.lower():
+        text += " This is moreover the smoke profile: a run so small that its numbers "
+        text += "mean nothing at all."
+    return "In silico: simulated brains, not measured ones", text
+
+
+# --- tables ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cell:
+    column: str
+    text: str
+    css: str = ""
+    lead: str = ""  # shown bold: a verdict's first words
+    glyph: str = ""
+
+
+def _cell(column: str, value: object) -> _Cell:
+    text, name = cell_text(value), column.replace("_", " ")
+    if column == "verdict":
+        kind = verdict_class(text)
+        lead, colon, rest = text.partition(":")
+        css = f"verdict {kind}".strip()
+        return _Cell(name, rest, css, lead + colon, _GLYPHS[kind])
+    if is_bool(value):
+        return _Cell(name, "", "verdict for" if value else "verdict against", text)
+    return _Cell(name, text, "number" if isinstance(value, Real) else "")
+
+
+def _cells(table: pd.DataFrame) -> Iterator[list[_Cell]]:
+    columns = [str(c) for c in table.columns]
+    for row in table.itertuples(index=False, name=None):
+        yield [_cell(c, v) for c, v in zip(columns, row, strict=True)]
+
+
+def _headings(table: pd.DataFrame) -> list[tuple[str, bool]]:
+    """Return each column's name and whether it holds numbers."""
+    kinds = (table[name].dtype.kind for name in table)
+    return [
+        (str(name).replace("_", " "), kind in "iuf")
+        for name, kind in zip(table, kinds, strict=True)
+    ]
+
+
+# --- verdicts -------------------------------------------------------------------------
+
+
+def _first_words(verdict: str) -> tuple[str, str]:
+    """Return a verdict's first words and their class."""
+    words = verdict.strip().lower()
+    known = (pair for pair in _VERDICTS if words.startswith(pair[0]))
+    return next(known, (words.partition(":")[0], ""))
+
+
+def verdict_class(verdict: str) -> str:
+    """Return the class of a verdict in words, empty where it is none.
+
+    >>> verdict_class("fails: no gain"), verdict_class("holds (in silico): gain")
+    ('against', 'for')
+    """
+    return _first_words(verdict)[1]
+
+
+def _verdicts(
+    ledger: TableItem, sections: Sequence[Section]
+) -> list[dict[str, object]]:
+    """Return the claims by the first words of their verdicts, with their rows' anchors.
+
+    The classes come in the order for, against, open, apart, none; within a class the
+    words come in the order of the ledger.
+    """
+    missing = {"claim", "verdict"} - set(ledger.table.columns)
+    if missing:
+        raise DataError(
+            f"The ledger of claims has no column {sorted(missing)[0]!r}: pass the table"
+            " of claims.csv."
+        )
+    places = [
+        f"t{number}-{i}"
+        for number, section in enumerate(sections, 1)
+        for i, item in enumerate(section.tables, 1)
+        if item is ledger
+    ]
+    if not places:
+        raise DataError(
+            f"The ledger {ledger.name!r} is in no section, so its rows cannot be linked"
+            " to: pass the TableItem that a section holds."
+        )
+    groups: dict[tuple[str, str, bool], list[tuple[str, str, str]]] = {}
+    for k, row in enumerate(ledger.table.to_dict("records"), 1):
+        verdict = cell_text(row["verdict"])
+        lead = verdict.partition(":")[0].lower().replace("-", " ")
+        claim = (f"{places[0]}-r{k}", cell_text(row["claim"]))
+        key = (*_first_words(verdict), "in silico" in lead)
+        groups.setdefault(key, []).append((*claim, cell_text(row.get("statement", ""))))
+    order = list(_GLYPHS)
+    return [
+        {"words": words, "css": css, "glyph": _GLYPHS[css], "in_silico": marked}
+        | {"claims": groups[words, css, marked]}
+        for words, css, marked in sorted(groups, key=lambda key: order.index(key[1]))
+    ]
+
+
+# --- the page -------------------------------------------------------------------------
+
+
+def _base64(png: bytes) -> str:
+    return base64.b64encode(png).decode("ascii")
+
+
+def render_report(
+    title: str,
+    label: str,
+    lead: str,
+    sections: Sequence[Section],
+    *,
+    facts: Mapping[str, str] | None = None,
+    ledger: TableItem | None = None,
+) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Parameters
+    ----------
+    title, label : str
+        Title; the profile's words.
+    lead : str
+        What the page shows, in paragraphs with an empty line between.
+    sections : sequence of Section
+        In the order shown.
+    facts : mapping of str to str, optional
+        What made the page, such as digest, seed and versions; shown at its end.
+    ledger : TableItem, optional
+        The ledger of claims that one of the sections holds, with columns `claim`,
+        `verdict` and, where there are any, `statement`. Its verdicts are counted at
+        the top of the page, each claim with a link to its row.
+
+    Returns
+    -------
+    str
+        The same arguments give the same text; nothing on the page is loaded from
+        elsewhere.
+
+    Raises
+    ------
+    DataError
+        There are no sections; or the ledger is in none of them or lacks a column.
+    """
+    if not sections:
+        raise DataError("The report has no sections: pass at least one.")
+    heading, text = banner(label)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    for function in (_base64, _cells, _headings, png_size):
+        environment.globals[function.__name__.removeprefix("_")] = function
+    galleries = (item for section in sections for item in section.galleries)
+    values = {
+        "title": title,
+        "label": label,
+        "lead": [" ".join(p.split()) for p in lead.split("\n\n") if p.strip()],
+        "banner_title": heading,
+        "banner_text": text,
+        "verdicts": [] if ledger is None else _verdicts(ledger, sections),
+        "sections": sections,
+        "facts": list((facts or {}).items()),
+        "n_methods": max((len(item.rows) for item in galleries), default=0),
+    }
+    # macros of the page read the label, so it is there for all of them
+    return environment.get_template("page.html", globals={"label": label}).render(
+        values
+    )

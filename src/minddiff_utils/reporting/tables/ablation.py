@@ -29,17 +29,12 @@ from minddiff_utils.reporting.tables.rows import (
     summary_rows,
 )
 
-__all__ = [
-    "FEATURES",
-    "ablation_table",
-    "ladders",
-    "main_effects",
-    "quality_by_k",
-]
+__all__ = ["FEATURES", "ablation_table", "ladders", "main_effects", "quality_by_k"]
 
 #: The features that the factorial turns on and off, in the order of its flags.
 FEATURES = ("c", "z", "Z_CLIP")
 _EFFECT = "main effect"
+_IMAGE = ["subject", "metric", "nsd_id"]
 
 
 def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
@@ -53,21 +48,20 @@ def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str
         Methods that are another one by construction, for `with_aliases`: the profile's
         own blocks and k are `stage2_guided`, and no iteration is stage 1.
     """
-    wanted, stage2 = profile.ablation, profile.stage2
-    blocks = {*wanted.layers, stage2.layers_fast}
-    k_own = profile.decoding.k_percent  # None: another one for each layer
-    grid = {*wanted.k_grid, *([] if k_own is None else [k_own])}
+    varied, layers = profile.ablation, profile.stage2.layers_fast
+    k = profile.decoding.k_percent  # None: another one for each layer
+    blocks = sorted({*varied.layers, layers}, key=lambda b: (len(b), b))
+    iterations = (0, *sorted(varied.iterations))
     methods = {
-        "layers": tuple(map(layers_name, sorted(blocks, key=lambda b: (len(b), b)))),
-        "iterations": tuple(map(iteration_name, (0, *sorted(wanted.iterations)))),
-        "k": tuple(map(k_name, sorted(grid))),
+        "layers": tuple(map(layers_name, blocks)),
+        "iterations": (*map(iteration_name, iterations), "stage2"),
+        "k": tuple(map(k_name, sorted({*varied.k_grid, *([] if k is None else [k])}))),
     }
-    methods["iterations"] += ("stage2",)
     same_as = {iteration_name(0): "stage1"}
-    if stage2.layers_fast not in wanted.layers:
-        same_as[layers_name(stage2.layers_fast)] = "stage2_guided"
-    if k_own is not None and k_own not in wanted.k_grid:
-        same_as[k_name(k_own)] = "stage2_guided"
+    if layers not in varied.layers:
+        same_as[layers_name(layers)] = "stage2_guided"
+    if k is not None and k not in varied.k_grid:
+        same_as[k_name(k)] = "stage2_guided"
     return methods, same_as
 
 
@@ -107,27 +101,25 @@ def main_effects(scores: pd.DataFrame, *, resampling: Resampling) -> pd.DataFram
 
 def _effect(kept: pd.DataFrame, k: int, resampling: Resampling) -> pd.DataFrame:
     """Return the paired table of the feature with number `k`."""
-    feature = FEATURES[k]
-    present, absent = f"with {feature}", f"without {feature}"
+    present, absent = f"with {FEATURES[k]}", f"without {FEATURES[k]}"
     side = {m: present if flags[k] else absent for m, flags in factorial().items()}
-    image = ["subject", "metric", "nsd_id"]
     halves = kept.assign(method=kept["method"].map(side))
-    halves = halves.groupby([*image, "method"], sort=False)[["value", "floor"]].mean()
+    halves = halves.groupby([*_IMAGE, "method"], sort=False)[["value", "floor"]].mean()
     wide = halves.unstack("method")
-    gains, floors = (  # (metric, image) x who
+    gains, floors = (  # (metric, image) x subject
         (wide[kind, present] - wide[kind, absent]).unstack("subject")
         for kind in ("value", "floor")
     )
-    table = paired_table(halves.reset_index(), present, absent, resampling=resampling)
     # an image alone has no other to be paired with, so no floor
     common = gains.dropna().index
     by_subject = floors.groupby("metric").mean()
     by_subject["all"] = floors.loc[common].mean(axis=1).groupby("metric").mean()
     n_images = gains.groupby("metric").count()
     n_images["all"] = gains.loc[common].groupby("metric").size()
+    table = paired_table(halves.reset_index(), present, absent, resampling=resampling)
     cells = list(zip(table["metric"], table["subject"], strict=True))
     return table.assign(
-        method=feature,
+        method=FEATURES[k],
         floor=[by_subject.loc[cell] for cell in cells],
         n_images=[int(n_images.loc[cell]) for cell in cells],
     )
@@ -173,26 +165,25 @@ def ablation_table(
         A column or a metric is missing, no condition was scored, or as
         `shared_images`.
     """
-    check_table(scores, SCORES, "The table of scores")
-    check_metrics(scores, settings)
+    scores = _of_metrics(scores, settings)
     groups = {"factorial": tuple(factorial()), **ladders}
-    conditions = [m for group in groups.values() for m in group]
-    scores = scores[scores["metric"].isin(settings)]
-    present = [m for m in conditions if (scores["method"] == m).any()]
+    scored = set(scores["method"])
+    present = [m for group in groups.values() for m in group if m in scored]
     if not present:
         raise DataError("The scores hold no condition of the ablation: run it first.")
     kept = shared_images(scores, present)
     summary = _summarise_kept(kept, scores, resampling)
     shown = [*map(str, subjects), "all"]
-    tables = []
+    tables = {}
     for group, methods in groups.items():
         reasons = {m: why for m, why in not_run.items() if m in methods}
-        own = summary_rows(summary, shown, subjects, methods, settings, reasons)
-        tables.append(own.assign(group=group))
+        rows = summary_rows(summary, shown, subjects, methods, settings, reasons)
+        tables[group] = rows
         if group == "factorial":
-            effects = _effect_rows(kept, shown, settings, resampling)
-            tables.append(effects.assign(status=_effect_status(effects, subjects)))
-    table = pd.concat(tables, ignore_index=True)
+            effects, lacking = _effect_rows(kept, len(subjects), resampling)
+            tables[_EFFECT] = complete(effects, shown, FEATURES, settings, lacking)
+    table = pd.concat(tables, names=["group"]).reset_index("group")
+    table = table.reset_index(drop=True)
     in_cell = table["group"] == "factorial"
     for k, feature in enumerate(FEATURES):
         flags = {method: int(flags[k]) for method, flags in factorial().items()}
@@ -202,9 +193,16 @@ def ablation_table(
     return table[[*order, "status", "settings"]]
 
 
+def _of_metrics(scores: pd.DataFrame, settings: Mapping[str, str]) -> pd.DataFrame:
+    """Return the scores by the metrics that are defined, or raise DataError."""
+    check_table(scores, SCORES, "The table of scores")
+    check_metrics(scores, settings)
+    return scores[scores["metric"].isin(settings)]
+
+
 def _n_images(table: pd.DataFrame, kept: pd.DataFrame) -> pd.Series:
     """Return the images behind each row; behind "all" those that all subjects share."""
-    one = kept.drop_duplicates(["subject", "metric", "nsd_id"])
+    one = kept.drop_duplicates(_IMAGE)
     seen = one.groupby(["metric", "nsd_id"]).size().unstack("metric")
     shared = (seen == one["subject"].nunique()).sum()
     images = table["metric"].map(shared).where(table["subject"] == "all", table["n"])
@@ -215,45 +213,27 @@ def _summarise_kept(
     kept: pd.DataFrame, scores: pd.DataFrame, resampling: Resampling
 ) -> pd.DataFrame:
     """Summarise the kept scores, with the ceilings' scores on the same images."""
-    wanted = {best for m, best in ceilings().items() if m in set(kept["method"])}
-    best = scores[scores["method"].isin(wanted - set(kept["method"]))]
+    known = set(kept["method"])
+    wanted = {best for m, best in ceilings().items() if m in known} - known
+    best = scores[scores["method"].isin(wanted)]
     best = best.assign(subject=best["subject"].astype(str))
     both = pd.concat([kept, best], ignore_index=True) if len(best) else kept
     return summarise(both, resampling=resampling, ceilings=ceilings())
 
 
 def _effect_rows(
-    kept: pd.DataFrame,
-    shown: Sequence[str],
-    settings: Mapping[str, str],
-    resampling: Resampling,
-) -> pd.DataFrame:
-    """Return the main effects as rows of T2, or why there are none."""
-    absent = [cell for cell in factorial() if cell not in set(kept["method"])]
+    kept: pd.DataFrame, n_subjects: int, resampling: Resampling
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the main effects with their status, or by feature why there are none."""
     columns = [*SUMMARY, "p_permutation", "p_holm", "status"]
+    absent = [cell for cell in factorial() if cell not in set(kept["method"])]
     if absent:
         reason = f"a main effect needs all eight cells, {', '.join(absent)} not run"
-        reasons = dict.fromkeys(FEATURES, reason)
-        nothing = pd.DataFrame(columns=[*SUMMARY, "status"])
-        table = complete(nothing, shown, FEATURES, settings, reasons)
-    else:
-        effects = main_effects(kept, resampling=resampling).assign(status="")
-        table = complete(effects, shown, FEATURES, settings, {})
-        tests = ["p_permutation", "p_holm"]
-        key = ["subject", "method", "metric"]
-        table = table.merge(effects[[*key, *tests]], on=key, how="left")
-    table = table.reindex(columns=columns)
-    return table.assign(group=_EFFECT, settings=table["metric"].map(settings))
-
-
-def _effect_status(effects: pd.DataFrame, subjects: Sequence[int]) -> list[str]:
-    """Return the status of main effects, with the subjects that "all" leaves out."""
-    return [
-        f"{row['n']} of {len(subjects)} subjects"
-        if row["subject"] == "all" and 0 < row["n"] < len(subjects)
-        else str(row["status"])
-        for row in effects.to_dict("records")
-    ]
+        return pd.DataFrame(columns=columns), dict.fromkeys(FEATURES, reason)
+    effects = main_effects(kept, resampling=resampling)
+    few = (effects["subject"] == "all") & (effects["n"] < n_subjects)
+    words = effects["n"].astype(str) + f" of {n_subjects} subjects"
+    return effects.assign(status=words.where(few, ""))[columns], {}
 
 
 def quality_by_k(
@@ -279,12 +259,13 @@ def quality_by_k(
     DataError
         No k was scored, or as `shared_images`.
     """
-    check_table(scores, SCORES, "The table of scores")
-    check_metrics(scores, settings)
-    scores = scores[scores["metric"].isin(settings)]
+    scores = _of_metrics(scores, settings)
     prefix = k_name(0).removesuffix("0")
-    named = [m for m in dict.fromkeys(scores["method"]) if str(m).startswith(prefix)]
-    k_of = {method: float(method.removeprefix(prefix)) for method in named}
+    k_of = {
+        method: float(method.removeprefix(prefix))
+        for method in dict.fromkeys(map(str, scores["method"]))
+        if method.startswith(prefix)
+    }
     if not k_of:
         raise DataError(
             f"The scores hold no method {prefix}…: run the ablation of k (profile's "

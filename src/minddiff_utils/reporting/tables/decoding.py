@@ -1,7 +1,4 @@
-"""Table T4: decoding accuracy by feature and area; and the weights of areas.
-
-Place in the flow: layer 9, part of `tables`.
-"""
+"""Table T4: decoding accuracy by feature and area; T5: what an image costs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,17 +10,25 @@ from scipy import stats
 
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import check_table, feature_order
-from minddiff_utils.reporting.tables.rows import INTERVAL, blank, records
+from minddiff_utils.core.resampling import Resampling, bootstrap_interval
+from minddiff_utils.reporting.figures.canvas import check_table
+from minddiff_utils.reporting.tables.rows import INTERVAL
+from minddiff_utils.reporting.wording import feature_order
 
-__all__ = [
-    "AREA_SETS",
-    "accuracy_table",
-    "weights_by_area",
-]
+__all__ = ["AREA_SETS", "accuracy_table", "cost_table", "weights_by_area"]
 
 #: The rows of T4 for each feature.
 AREA_SETS = ("all", "LVC", "HVC", *AREAS)
+#: Columns of notebook 02's accuracies -> those of the tables.
+_NAMES = {
+    **{"r_mean": "value", "r_null_mean": "floor", "r_ceiling": "ceiling"},
+    **{"n_images": "n", "n_targets": "n_targets", "p_permutation": "p_permutation"},
+}
+_COUNTS = {
+    "n_unet_evaluations": "passes of one sample through the U-Net, per image",
+    "n_unet_gradients": "of these, passes with a gradient, per image",
+}
+_SECONDS = "wall time of one run of the notebook"
 
 
 def accuracy_table(
@@ -56,61 +61,57 @@ def accuracy_table(
     DataError
         A column is missing, a row is there twice, or there is no row.
     """
-    key = ["subject", "feature", "area_set"]
-    numbers = ["r_mean", "r_null_mean", "r_ceiling", "p_permutation"]
-    needed = [*key, *numbers, "n_images", "n_targets"]
-    check_table(accuracy, needed, "The table of accuracies")
-    table = accuracy[needed].assign(subject=accuracy["subject"].astype(str))
+    key = ["feature", "area_set", "subject"]
+    check_table(accuracy, (*key, *_NAMES), "The table of accuracies")
+    names = [*map(str, subjects)]
+    table = accuracy[[*key, *_NAMES]].rename(columns=_NAMES)
+    table = table.assign(subject=table["subject"].astype(str), status="")
     if table.duplicated(key).any():
         raise DataError(
             "A feature is scored twice for one subject and area set: pass each once."
         )
-    names = {"r_mean": "value", "r_null_mean": "floor", "r_ceiling": "ceiling"}
-    table = table.rename(columns={**names, "n_images": "n"})
-    table = table.assign(ci_low=np.nan, ci_high=np.nan, status="")
-    rows = {tuple(r[k] for k in key): r for r in records(table)}
-    listed = []
-    for feature in feature_order(table["feature"].tolist()):
-        for area_set in AREA_SETS:
-            cells = {str(s): rows.get((str(s), feature, area_set)) for s in subjects}
-            known = [cell for cell in cells.values() if cell]
-            cells["all"] = _mean_accuracy(known, len(subjects), confidence)
-            names = {"feature": feature, "area_set": area_set}
-            listed += [
-                {**(cell or blank("missing")), **names, "subject": subject}
-                for subject, cell in cells.items()
-            ]
-    columns = [*key, *INTERVAL, "n", "n_targets", "floor", "ceiling"]
-    found = pd.DataFrame(listed)[[*columns, "p_permutation", "status"]]
-    found["n_targets"] = found["n_targets"].astype("Int64")
-    settings = "signed Pearson r over test images, mean over the targets in use"
-    return found.assign(settings=settings)
+    pooled = _over_subjects(table[table["subject"].isin(names)], len(names), confidence)
+    features = feature_order(table["feature"].tolist())
+    every = pd.MultiIndex.from_product(
+        [features, AREA_SETS, [*names, "all"]], names=key
+    )
+    rows = pd.concat([table, pooled]).set_index(key).reindex(every).reset_index()
+    columns = ["subject", *key[:2], *INTERVAL, "n", "n_targets", "floor", "ceiling"]
+    return rows[[*columns, "p_permutation", "status"]].assign(
+        n=rows["n"].fillna(0).astype(int),
+        n_targets=rows["n_targets"].astype("Int64"),
+        status=rows["status"].fillna("missing"),
+        settings="signed Pearson r over test images, mean over the targets in use",
+    )
 
 
-def _mean_accuracy(
-    rows: Sequence[Mapping[str, Any]], n_wanted: int, confidence: float
-) -> dict[str, Any] | None:
-    """Return the row over subjects, None where there is none of them."""
-    if not rows:
-        return None
-    table = pd.DataFrame(rows)
-    r, n = table["value"].to_numpy(dtype=np.float64), len(table)
-    half = np.nan
-    if n > 1:
-        t = stats.t.ppf((1 + confidence) / 2, n - 1)
-        half = float(t * r.std(ddof=1) / np.sqrt(n))
-    mean = float(r.mean())
-    return {
-        "value": mean,
-        "ci_low": mean - half,
-        "ci_high": mean + half,
-        "n": n,
-        "n_targets": int(table["n_targets"].max()),
-        "floor": float(table["floor"].mean()),
-        "ceiling": float(table["ceiling"].mean()),
-        "p_permutation": float(table["p_permutation"].max()),
-        "status": "" if n == n_wanted else f"{n} of {n_wanted} subjects",
-    }
+def _over_subjects(
+    table: pd.DataFrame, n_subjects: int, confidence: float
+) -> pd.DataFrame:
+    """Return the rows "all": means over subjects with Student's interval."""
+
+    def mean(r: pd.Series) -> float:
+        return float(r.mean(skipna=False))  # an unknown subject is no zero
+
+    def sd(r: pd.Series) -> float:
+        return float(r.std(skipna=False))
+
+    rows = table.groupby(["feature", "area_set"]).agg(
+        value=("value", mean),
+        sd=("value", sd),
+        n=("value", "size"),
+        n_targets=("n_targets", "max"),
+        floor=("floor", "mean"),
+        ceiling=("ceiling", "mean"),
+        p_permutation=("p_permutation", "max"),
+    )
+    t = stats.t.ppf((1 + confidence) / 2, rows["n"] - 1)  # NaN for a single subject
+    half = t * rows["sd"] / np.sqrt(rows["n"])
+    words = [
+        f"{n} of {n_subjects} subjects" if n < n_subjects else "" for n in rows["n"]
+    ]
+    bounds = {"ci_low": rows["value"] - half, "ci_high": rows["value"] + half}
+    return rows.assign(**bounds, status=words, subject="all").reset_index()
 
 
 def weights_by_area(
@@ -141,3 +142,85 @@ def weights_by_area(
             mean = float(inside.mean()) if len(inside) else 0.0
             rows.append((feature, str(area), mean, len(inside)))
     return pd.DataFrame(rows, columns=["feature", "area", "weight", "n_voxels"])
+
+
+# --- T5 -------------------------------------------------------------------------------
+
+
+def cost_table(
+    costs: pd.DataFrame,
+    seconds: pd.DataFrame,
+    *,
+    resampling: Resampling,
+    reference: Mapping[str, float],
+) -> pd.DataFrame:
+    """Return table T5: what an image costs under each method, and each notebook's time.
+
+    Parameters
+    ----------
+    costs : DataFrame
+        Columns subject, method, nsd_id, n_unet_evaluations, n_unet_gradients; the rows
+        of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such column,
+        count as none: it forms no gradient.
+    seconds : DataFrame
+        Columns notebook, seconds; one row per run (subject, shard). It may be empty.
+    resampling : Resampling
+        Draws, confidence and streams of the intervals over images, or runs.
+    reference : mapping of float
+        What an image costs under Algorithm 1, by count: costs are compared with it.
+
+    Returns
+    -------
+    DataFrame
+        Columns method (or notebook), metric, value (mean), ci_low, ci_high, n (images,
+        or runs), total, relative (to the reference's; NaN where that is 0), floor and
+        ceiling (NaN: a cost has none), status, settings.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there are no costs, or an image is there twice.
+    """
+    image = ["subject", "method", "nsd_id"]
+    check_table(costs, (*image, *_COUNTS), "The table of costs")
+    if costs.duplicated(image).any():
+        raise DataError("An image of one method is there twice: pass each cost once.")
+    filled = costs.assign(n_unet_gradients=costs["n_unet_gradients"].fillna(0))
+    filled = filled.sort_values(["subject", "nsd_id"], kind="stable")
+    measured = [
+        (str(method), metric, filled.loc[filled["method"] == method, metric], words)
+        for metric, words in _COUNTS.items()
+        for method in dict.fromkeys(costs["method"])
+    ]
+    if len(seconds):
+        check_table(seconds, ("notebook", "seconds"), "The table of times")
+        times = seconds.groupby("notebook", sort=True)["seconds"]
+        measured += [(str(name), "seconds", own, _SECONDS) for name, own in times]
+    return pd.DataFrame(
+        _cost_row(name, metric, values.dropna().to_numpy(), resampling, reference)
+        | {"status": "", "settings": words}
+        for name, metric, values, words in measured
+    )
+
+
+def _cost_row(
+    name: str,
+    metric: str,
+    values: npt.NDArray[Any],
+    resampling: Resampling,
+    reference: Mapping[str, float],
+) -> dict[str, Any]:
+    interval = bootstrap_interval(
+        values,
+        rng=resampling.stream("cost", name, metric),
+        n_bootstrap=resampling.n_bootstrap,
+        confidence=resampling.confidence,
+    )
+    unit = reference.get(metric, 0)
+    return {
+        **{"method": name, "metric": metric, "value": interval.value},
+        **{"ci_low": interval.low, "ci_high": interval.high, "n": interval.n},
+        "total": float(values.sum()),
+        "relative": interval.value / unit if unit > 0 else np.nan,
+        **{"floor": np.nan, "ceiling": np.nan},
+    }

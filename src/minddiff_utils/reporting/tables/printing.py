@@ -1,22 +1,19 @@
-"""Long tables in columns, for Markdown and LaTeX.
-
-Place in the flow: layer 9, part of `tables`.
-"""
+"""Long tables in columns, for Markdown and LaTeX."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.reporting.figures.canvas import check_table, span
-from minddiff_utils.reporting.tables.rows import INTERVAL, Row, records
+from minddiff_utils.reporting.figures.canvas import check_table
+from minddiff_utils.reporting.tables.rows import INTERVAL
+from minddiff_utils.reporting.wording import span
 
-__all__ = [
-    "bounded_cell",
-    "count_cell",
-    "for_print",
-    "interval_cell",
-]
+__all__ = ["bounded_cell", "count_cell", "for_print", "interval_cell"]
+
+#: A row of a table, by column.
+Row = Mapping[Any, Any]
 
 
 def interval_cell(row: Row) -> str:
@@ -43,12 +40,9 @@ def bounded_cell(row: Row) -> str:
     >>> bounded_cell(known | {"ceiling": float("nan")})
     '0.500 [0.40, 0.60] (floor 0.01)'
     """
-    said = [
-        f"{name} {float(row[name]):.2f}"
-        for name in ("floor", "ceiling")
-        if np.isfinite(float(row[name]))
-    ]
-    return interval_cell(row) + (f" ({', '.join(said)})" if said else "")
+    bounds = {name: float(row[name]) for name in ("floor", "ceiling")}
+    known = [f"{name} {v:.2f}" for name, v in bounds.items() if np.isfinite(v)]
+    return interval_cell(row) + (f" ({', '.join(known)})" if known else "")
 
 
 def count_cell(row: Row) -> str:
@@ -70,7 +64,7 @@ def for_print(
     across: str = "metric",
     cell: Callable[[Row], str] = interval_cell,
 ) -> pd.DataFrame:
-    """Return a long table of this module in columns, its cells as text.
+    """Return a long table of this package in columns, its cells as text.
 
     Parameters
     ----------
@@ -99,41 +93,35 @@ def for_print(
     """
     needed = (*rows, across, *INTERVAL, "n", "status", "settings")
     check_table(table, needed, "The table to print")
-    own = table[table[across].isin(words)]
-    check_table(own, (), f"The table to print, for {', '.join(words)},")
+    kept = table[table[across].isin(words)]
+    check_table(kept, (), f"The table to print, for {', '.join(words)},")
+    counts = [c for c in ("n", "n_images") if c in kept]
     printed = []
-    for names, block in own.groupby(list(rows), sort=False, dropna=False):
-        by_heading = {row[across]: row for row in records(block)}
-        line = dict(zip(rows, map(_name, names), strict=True))
-        for value, heading in words.items():
-            found = by_heading.get(value)
-            line[heading] = _cell(found, cell) if found else "–"
+    for names, block in kept.groupby(list(rows), sort=False, dropna=False):
         scored = block[np.isfinite(block["value"].astype(float))]
-        counts = [c for c in ("n", "n_images") if c in block]
-        line |= {c: span((scored if len(scored) else block)[c]) for c in counts}
-        line["note"] = "; ".join(dict.fromkeys(s for s in scored["status"] if s))
-        printed.append(line)
-    printed.append(_settings_line(own, words, rows, across))
-    found_table = pd.DataFrame(printed)
-    if not found_table["note"].any():
-        found_table = found_table.drop(columns="note")
-    return found_table
+        counted = scored if len(scored) else block
+        texts = {
+            row[across]: cell(row)
+            if np.isfinite(float(row["value"]))
+            else row["status"]
+            for row in block.to_dict("records")
+        }
+        printed.append(
+            dict(zip(rows, map(_name, names), strict=True))
+            | {heading: str(texts.get(key, "–")) for key, heading in words.items()}
+            | {c: span(counted[c]) for c in counts}
+            | {"note": "; ".join(dict.fromkeys(s for s in scored["status"] if s))}
+        )
+    defined = kept.astype({"settings": str}).groupby(across)["settings"].unique()
+    last = {heading: "; ".join(defined.get(key, [])) for key, heading in words.items()}
+    printed.append(
+        dict.fromkeys((*rows, *counts, "note"), "")
+        | {rows[0]: "settings"}
+        | {heading: text or "–" for heading, text in last.items()}
+    )
+    columns = pd.DataFrame(printed)
+    return columns if columns["note"].any() else columns.drop(columns="note")
 
 
 def _name(value: object) -> str:
     return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]
-
-
-def _cell(row: Row, cell: Callable[[Row], str]) -> str:
-    return cell(row) if np.isfinite(float(row["value"])) else str(row["status"])
-
-
-def _settings_line(
-    own: pd.DataFrame, words: Mapping[str, str], rows: Sequence[str], across: str
-) -> dict[str, str]:
-    line = dict.fromkeys(rows, "") | {rows[0]: "settings"}
-    for value, heading in words.items():
-        said = own.loc[own[across] == value, "settings"].unique()
-        line[heading] = "; ".join(map(str, said)) or "–"
-    counts = {c: "" for c in ("n", "n_images") if c in own}
-    return line | counts | {"note": ""}

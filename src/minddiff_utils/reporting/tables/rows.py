@@ -1,13 +1,11 @@
-"""Rows that every table shares: the same images for all, and what is not there.
+"""Rows that every table shares, and tables T1 and T3, which are nothing but these rows.
 
-A subject without scores is a row "missing", a method that was not run a row with the
-reason. Place in the flow: layer 9, part of `tables`.
+All methods are compared on the same images. A subject without scores is a row
+"missing", a method that was not run a row with the reason.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError
@@ -15,27 +13,22 @@ from minddiff_utils.reporting.figures.canvas import check_table
 
 __all__ = [
     "INTERVAL",
-    "NUMBERS",
     "SCORES",
     "SUMMARY",
-    "Row",
-    "blank",
     "check_metrics",
+    "comparison_table",
     "complete",
-    "coverage",
-    "records",
     "shared_images",
+    "subjects_table",
     "summary_rows",
     "with_aliases",
 ]
 
-Row = Mapping[str, Any]
-
 #: Columns of scores, one row per image; and of their summaries.
 SCORES = ("subject", "method", "nsd_id", "metric", "value", "floor")
 INTERVAL = ("value", "ci_low", "ci_high")
-NUMBERS = (*INTERVAL, "n", "floor", "ceiling")
-SUMMARY = ("subject", "method", "metric", *NUMBERS)
+_KEY = ["subject", "method", "metric"]
+SUMMARY = (*_KEY, *INTERVAL, "n", "floor", "ceiling")
 
 
 def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFrame:
@@ -87,78 +80,29 @@ def shared_images(scores: pd.DataFrame, methods: Collection[str]) -> pd.DataFram
         A method has no scores, an image is scored twice, or no image is shared.
     """
     check_table(scores, SCORES, "The table of scores")
-    wanted = list(dict.fromkeys(methods))
-    own = scores[scores["method"].isin(wanted)]
-    own = own.assign(subject=own["subject"].astype(str))
-    absent = sorted(set(wanted) - set(own["method"]))
+    names = list(dict.fromkeys(methods))
+    kept = scores[scores["method"].isin(names)]
+    kept = kept.assign(subject=kept["subject"].astype(str))
+    absent = sorted(set(names) - set(kept["method"]))
     if absent:
         raise DataError(
             f"The scores hold no {', '.join(absent)}, so no images can be shared with "
             "it: run the notebook that makes it, or leave it out."
         )
     image = ["subject", "metric", "nsd_id"]
-    if own.duplicated([*image, "method"]).any():
+    if kept.duplicated([*image, "method"]).any():
         raise DataError(
             "An image is scored twice for one subject, method and metric: pass each "
             "score once."
         )
-    n_methods = own.groupby(image)["method"].transform("count")
-    shared = own[n_methods == len(wanted)]
+    n_methods = kept.groupby(image)["method"].transform("count")
+    shared = kept[n_methods == len(names)]
     if shared.empty:
         raise DataError(
-            f"{', '.join(wanted)} share no image: run the notebooks that make them for "
+            f"{', '.join(names)} share no image: run the notebooks that make them for "
             "the same images."
         )
     return shared.reset_index(drop=True)
-
-
-def blank(status: str, **keys: object) -> dict[str, object]:
-    """Return a row without numbers that says why."""
-    return {**keys, **dict.fromkeys(NUMBERS, np.nan), "n": 0, "status": status}
-
-
-def coverage(table: pd.DataFrame, subjects: Sequence[int]) -> list[str]:
-    """Return of each row which images and subjects it leaves out, "" for none."""
-    single = table[table["subject"] != "all"]
-    n_by_method = single.groupby(["method", "metric"])["n"].max().to_dict()
-    n_most = int(single["n"].max()) if len(single) else 0
-    words = []
-    for row in table.to_dict("records"):
-        pooled = row["subject"] == "all"
-        n = n_by_method.get((row["method"], row["metric"]), n_most)
-        n_images = int(n if pooled else row["n"])
-        said = [f"{n_images} of {n_most} images"] if n_images < n_most else []
-        if pooled and row["n"] < len(subjects):
-            said.append(f"{row['n']} of {len(subjects)} subjects")
-        words.append("; ".join(said))
-    return words
-
-
-def complete(
-    table: pd.DataFrame,
-    subjects: Sequence[str],
-    methods: Sequence[str],
-    settings: Mapping[str, str],
-    not_run: Mapping[str, str],
-) -> pd.DataFrame:
-    """Return one row per subject, method and metric, in this order."""
-    found = {(r["subject"], r["method"], r["metric"]): r for r in records(table)}
-    scored = set(table["method"])
-    rows = []
-    for subject in subjects:
-        for method in methods:
-            reason = not_run.get(method, "no scores of it")
-            status = "missing" if method in scored else f"not run: {reason}"
-            for metric in settings:
-                key = (subject, method, metric)
-                names = dict(zip(("subject", "method", "metric"), key, strict=True))
-                rows.append(found.get(key) or blank(status, **names))
-    return pd.DataFrame(rows, columns=[*SUMMARY, "status"])
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows as dicts."""
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def check_metrics(table: pd.DataFrame, settings: Mapping[str, str]) -> None:
@@ -172,12 +116,49 @@ def check_metrics(table: pd.DataFrame, settings: Mapping[str, str]) -> None:
         )
 
 
-def _check_not_run(scored: Collection[str], not_run: Mapping[str, str]) -> None:
-    both = sorted(set(scored) & set(not_run))
-    if both:
-        raise DataError(
-            f"{', '.join(both)} has scores but is also said not to be run: remove one."
-        )
+def _coverage(table: pd.DataFrame, n_subjects: int) -> list[str]:
+    """Return of each row which images and subjects it leaves out, "" for none."""
+    single = table[table["subject"] != "all"]
+    n_by_method = single.groupby(["method", "metric"])["n"].max().to_dict()
+    n_most = int(single["n"].max()) if len(single) else 0
+    words = []
+    for subject, method, metric, n in table[[*_KEY, "n"]].itertuples(index=False):
+        pooled = subject == "all"
+        n_images = int(n_by_method.get((method, metric), n_most)) if pooled else n
+        parts = [f"{n_images} of {n_most} images"] if n_images < n_most else []
+        if pooled and n < n_subjects:
+            parts.append(f"{n} of {n_subjects} subjects")
+        words.append("; ".join(parts))
+    return words
+
+
+def complete(
+    table: pd.DataFrame,
+    subjects: Sequence[str],
+    methods: Sequence[str],
+    settings: Mapping[str, str],
+    not_run: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return one row per subject, method and metric, in this order, with `settings`.
+
+    A row that `table` lacks holds NaN, n = 0 and, as its status, why.
+    """
+    scored = set(table["method"])
+    reasons = {
+        name: "missing"
+        if name in scored
+        else f"not run: {not_run.get(name, 'no scores of it')}"
+        for name in methods
+    }
+    every = pd.MultiIndex.from_product([subjects, methods, settings], names=_KEY)
+    rows = table.set_index(_KEY).reindex(every).reset_index()
+    return rows.assign(
+        n=rows["n"].fillna(0).astype(int),
+        status=rows["status"].where(
+            rows["status"].notna(), rows["method"].map(reasons)
+        ),
+        settings=rows["metric"].map(settings),
+    )
 
 
 def summary_rows(
@@ -193,10 +174,74 @@ def summary_rows(
     if not subjects:
         raise ConfigError("subjects is empty: pass the profile's list of subjects.")
     check_metrics(summary, settings)
-    _check_not_run(summary["method"], not_run)
-    table = summary.assign(subject=summary["subject"].astype(str))
+    both = sorted(set(summary["method"]) & set(not_run))
+    if both:
+        raise DataError(
+            f"{', '.join(both)} has scores but is also said not to be run: remove one."
+        )
+    table = summary[[*SUMMARY]].assign(subject=summary["subject"].astype(str))
     table = table[table["method"].isin(methods) & table["metric"].isin(settings)]
-    table = table.assign(status=coverage(table, subjects))
+    table = table.assign(status=_coverage(table, len(subjects)))
     names = list(dict.fromkeys([*methods, *not_run]))
-    table = complete(table, shown, names, settings, not_run)
-    return table.assign(settings=table["metric"].map(settings))
+    return complete(table, shown, names, settings, not_run)
+
+
+# --- T1 and T3 ------------------------------------------------------------------------
+
+
+def comparison_table(
+    comparison: pd.DataFrame,
+    *,
+    subjects: Sequence[int],
+    methods: Sequence[str],
+    settings: Mapping[str, str],
+    not_run: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return table T1: every method in the first subject and over all of them.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        From `summaries.summarise`: subject (and "all"), method, metric, value, ci_low,
+        ci_high, n, floor, ceiling.
+    subjects : sequence of int
+        The profile's; the first one is shown.
+    methods : sequence of str
+        In the order shown.
+    settings : mapping of str to str
+        Metric -> its definition; these metrics are shown.
+    not_run : mapping of str to str
+        Method -> why there are no scores; each gets its rows.
+
+    Returns
+    -------
+    DataFrame
+        Columns subject, method, metric, value, ci_low, ci_high, n, floor, ceiling,
+        status, settings. `status` is empty where the row covers everything, names the
+        images or subjects it covers where others cover more ("2 of 100 images"), or
+        says "missing" or "not run" beside NaN.
+
+    Raises
+    ------
+    ConfigError
+        No subjects.
+    DataError
+        A column or a metric is missing, or a method in `not_run` has scores.
+    """
+    shown = [str(s) for s in subjects[:1]] + ["all"]
+    return summary_rows(comparison, shown, subjects, methods, settings, not_run)
+
+
+def subjects_table(
+    comparison: pd.DataFrame,
+    *,
+    subjects: Sequence[int],
+    methods: Sequence[str],
+    settings: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return table T3: some methods in every subject of the profile, and over all.
+
+    Parameters, columns and errors are those of `comparison_table`.
+    """
+    shown = [*map(str, subjects), "all"]
+    return summary_rows(comparison, shown, subjects, methods, settings, {})

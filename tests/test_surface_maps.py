@@ -9,9 +9,9 @@ import pytest
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.reporting import cortex
-from minddiff_utils.reporting.cortex import CorticalData
+from minddiff_utils.reporting import surface_maps
 from minddiff_utils.reporting.figures import FlatMap
+from minddiff_utils.reporting.surface_maps import CorticalData
 
 Floats = npt.NDArray[np.float64]
 #: A 4 x 4 x 4 volume whose value tells the voxel: 100 i + 10 j + k.
@@ -74,36 +74,36 @@ def tree(tmp_path: Path) -> NsdTree:
 
 def test_a_vertex_lies_in_the_voxel_with_the_nearest_centre() -> None:
     points = np.array([[1.49, 2.0, 3.0], [0.51, 2.49, 2.51], [0.5, 0, 0]])
-    rows = cortex.vertex_rows(points, IJK)
+    rows = surface_maps.vertex_rows(points, IJK)
     np.testing.assert_array_equal(IJK[rows], [[1, 2, 3], [1, 2, 3], [1, 0, 0]])
 
 
 def test_the_volume_s_first_and_last_planes_are_reached() -> None:
     points = np.array([[-0.49, 0, 0], [3.49, 3, 3], [-0.51, 0, 0], [3.51, 3, 3]])
-    rows = cortex.vertex_rows(points, IJK)
+    rows = surface_maps.vertex_rows(points, IJK)
     assert (rows >= 0).tolist() == [True, True, False, False]
 
 
 def test_a_vertex_outside_the_voxels_in_use_or_without_data_has_no_row() -> None:
     only = IJK[(IJK == [1, 1, 1]).all(axis=1)]
     points = np.array([[1, 1, 1], [1, 1, 2], [np.nan] * 3, [-5, 1, 1], [900, 1, 1]])
-    assert cortex.vertex_rows(points, only).tolist() == [0, -1, -1, -1, -1]
+    assert surface_maps.vertex_rows(points, only).tolist() == [0, -1, -1, -1, -1]
 
 
 def test_rows_follow_the_order_of_the_voxels_given(rng: np.random.Generator) -> None:
     order = rng.permutation(len(IJK))
-    rows = cortex.vertex_rows(IJK[order].astype(float), IJK[order])
+    rows = surface_maps.vertex_rows(IJK[order].astype(float), IJK[order])
     np.testing.assert_array_equal(rows, np.arange(len(IJK)))
 
 
 def test_a_voxel_named_twice_is_refused() -> None:
     with pytest.raises(DataError, match="twice"):
-        cortex.vertex_rows(np.zeros((1, 3)), np.array([[1, 1, 1], [1, 1, 1]]))
+        surface_maps.vertex_rows(np.zeros((1, 3)), np.array([[1, 1, 1], [1, 1, 1]]))
 
 
 def test_values_are_averaged_over_the_depths_that_have_one() -> None:
     rows = np.array([[0, 0, -1, 2], [1, -1, -1, -1], [2, 1, -1, -1]])
-    found = cortex.vertex_values(rows, np.array([1.0, 2.0, np.nan]))
+    found = surface_maps.vertex_values(rows, np.array([1.0, 2.0, np.nan]))
     np.testing.assert_array_equal(found, [1.5, 1.5, np.nan, np.nan])
 
 
@@ -111,18 +111,7 @@ def test_a_vertex_takes_the_area_of_most_depths() -> None:
     roi = np.array([0, 1, 2])
     rows = np.array([[0, 0, 0, -1, 2], [0, 1, 1, -1, -1], [1, 2, -1, -1, 0]])
     # majority; three ways and two ways: the middle depth; none; a tie: lower index
-    assert cortex.vertex_areas(rows, roi, 3).tolist() == [0, 1, 1, -1, 0]
-
-
-def test_the_mean_over_subjects_needs_enough_of_them() -> None:
-    values = np.array([[1.0, 1.0, np.nan], [3.0, np.nan, np.nan]])
-    mean = cortex.average_over_subjects(values, min_subjects=2)
-    np.testing.assert_array_equal(mean, [2.0, np.nan, np.nan])
-
-
-def test_a_map_to_fsaverage_of_another_subject_is_refused() -> None:
-    with pytest.raises(DataError, match="same subject"):
-        cortex.to_fsaverage(np.zeros(3), np.array([0, 3]))
+    assert surface_maps.vertex_areas(rows, roi, 3).tolist() == [0, 1, 1, -1, 0]
 
 
 # --- flat geometry --------------------------------------------------------------------
@@ -143,7 +132,7 @@ def test_cropping_keeps_the_wanted_vertices_and_12_mm_around() -> None:
     strip = _strip(40, 1.0)
     wanted = np.zeros(80, bool)
     wanted[20] = True
-    part = cortex.crop(strip, wanted)
+    part = surface_maps.crop(strip, wanted)
     assert part.xy[:, 0].min() == 8
     assert part.xy[:, 0].max() == 32
     assert set(part.values) == {*range(8, 33), *range(48, 73)}
@@ -156,13 +145,13 @@ def test_cropping_keeps_the_wanted_vertices_and_12_mm_around() -> None:
 def test_faces_that_bridge_a_cut_are_left_out() -> None:
     strip = _strip(10, 1.0)
     moved = strip.xy + np.where(np.arange(20) % 10 >= 5, 50.0, 0.0)[:, None] * [1, 0]
-    cut = cortex._without_cuts(FlatMap(moved, strip.faces, strip.values))
+    cut = surface_maps.without_cuts(FlatMap(moved, strip.faces, strip.values))
     assert len(cut.faces) == len(strip.faces) - 2
 
 
 def test_the_left_hemisphere_stands_left_of_the_right_one() -> None:
     left, right = _strip(5, 1.0), _strip(7, 1.0)
-    both = cortex.side_by_side(left, right)
+    both = surface_maps.side_by_side(left, right)
     assert both.xy[:10, 0].max() < 0 < both.xy[10:, 0].min()
     np.testing.assert_array_equal(both.values[both.faces], np.concatenate(
         [left.values[left.faces], right.values[right.faces]]
@@ -173,7 +162,7 @@ def test_the_left_hemisphere_stands_left_of_the_right_one() -> None:
 
 
 def test_flat_maps_read_the_right_voxels_from_1_based_files(tree: NsdTree) -> None:
-    flat = cortex.flat_maps(tree, 1, _data())["c"]
+    flat = surface_maps.flat_maps(tree, 1, _data())["c"]
     # k = 1, 2, 3 at the three depths: mean 2; coordinates read as 0-based would give
     # (222 + 223) / 2 in the first vertex, the third depth lying outside
     expected = [112.0, 122.0, 212.0, 222.0]
@@ -187,13 +176,13 @@ def test_flat_maps_read_the_right_voxels_from_1_based_files(tree: NsdTree) -> No
 
 def test_only_the_voxels_given_show_on_the_map(tree: NsdTree) -> None:
     keep = (IJK[:, 0] == 1) & (IJK[:, 2] >= 2)
-    flat = cortex.flat_maps(tree, 1, _data(keep))["c"]
+    flat = surface_maps.flat_maps(tree, 1, _data(keep))["c"]
     # k = 2 and 3 are left: mean 2.5
     np.testing.assert_array_equal(flat.values[:4], [112.5, 122.5, np.nan, np.nan])
 
 
 def test_inflated_maps_carry_values_and_geometry_of_both_sides(tree: NsdTree) -> None:
-    shown = cortex.inflated_maps(tree, 1, _data())["c"]
+    shown = surface_maps.inflated_maps(tree, 1, _data())["c"]
     for mesh in (shown.lh, shown.rh):
         assert mesh.values.tolist() == [112.0, 122.0, 212.0, 222.0]
         np.testing.assert_array_equal(mesh.faces, FACES)
@@ -201,19 +190,10 @@ def test_inflated_maps_carry_values_and_geometry_of_both_sides(tree: NsdTree) ->
         np.testing.assert_allclose(mesh.vertices, CORNERS * 10, rtol=1e-6)
 
 
-def test_group_maps_bring_subjects_to_fsaverage_and_average(tree: NsdTree) -> None:
-    data = {1: _data(), 2: _data(scale=3)}
-    mean = cortex.group_inflated_maps(tree, data)["c"].lh
-    assert mean.values.tolist() == [444.0, 424.0, 244.0, 224.0]
-    flat = cortex.group_flat_maps(tree, data)["c"]
-    assert flat.areas is not None
-    assert flat.areas[:4].tolist() == [1, 1, 0, 0]
-
-
 def test_voxels_of_another_place_are_refused_in_one_sentence(tree: NsdTree) -> None:
     far = CorticalData(IJK + 50, np.zeros(64, int), ("V1",), {"c": VALUES})
     with pytest.raises(DataError, match="same subject"):
-        cortex.flat_maps(tree, 1, far)
+        surface_maps.flat_maps(tree, 1, far)
 
 
 def test_a_region_without_a_name_is_refused() -> None:

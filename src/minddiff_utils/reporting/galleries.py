@@ -1,24 +1,73 @@
-"""Which images a gallery shows: by a stated rule, never by hand.
-
-Place in the flow: layer 9, part of `tables`.
-"""
+"""Which images are shown, by a stated rule and never by hand, and in which rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import ConfigError, DataError, check_finite
+from minddiff_utils.core import store
+from minddiff_utils.core.conditions import factorial, gallery_words
+from minddiff_utils.core.errors import (
+    ConfigError,
+    DataError,
+    StoreError,
+    check_finite,
+)
+from minddiff_utils.core.run import Run
+from minddiff_utils.evaluation import gallery
+from minddiff_utils.evaluation.metrics import METRICS
+from minddiff_utils.reporting.figures import MethodPanels
 from minddiff_utils.reporting.figures.canvas import check_table
+from minddiff_utils.reporting.tables import FEATURES
 from minddiff_utils.reporting.tables.rows import check_metrics
 
 __all__ = [
     "Picks",
+    "ablation_rows",
     "failure_rule",
     "failure_table",
+    "marked_pairs",
+    "method_panels",
+    "own_scores",
+    "pick_for_gallery",
     "pick_images",
+    "system_rows",
 ]
+
+Images = npt.NDArray[np.uint8]
+
+#: Images that the galleries always show: the first of the test set.
+_N_FIXED = 4
+#: Images of the galleries.
+_N_SHOWN = 9
+
+
+# --- the rows -------------------------------------------------------------------------
+
+
+def system_rows() -> dict[str, str]:
+    """Return the rows of the comparison gallery (F2): condition -> words."""
+    return {"truth": "seen image", **gallery_words()}
+
+
+def ablation_rows() -> dict[str, str]:
+    """Return the rows of the ablation gallery (F4), from all features to none.
+
+    >>> list(ablation_rows().values())[-2:]
+    ['Z_CLIP', 'nothing']
+    """
+    cells = sorted(factorial().items(), key=lambda cell: (sum(cell[1]), cell[1]))
+    rows = {"truth": "seen image"}
+    for name, flags in reversed(cells):
+        there = [feature for feature, has in zip(FEATURES, flags, strict=True) if has]
+        first, last = ", ".join(there[:-1]), "".join(there[-1:])
+        rows[name] = " and ".join(filter(None, (first, last))) or "nothing"
+    return rows
+
+
+# --- the images of a gallery ----------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,7 +108,7 @@ def pick_images(
     scores : DataFrame
         Columns nsd_id, value: one metric of one method of one subject.
     n : int
-        Images wanted; with fewer images all of them are shown.
+        Number of images; with fewer images all of them are shown.
     words : str
         What the score is, for the caption.
     fixed : sequence of int
@@ -80,7 +129,12 @@ def pick_images(
             "and each quantile between 0 and 1."
         )
     check_table(scores, ("nsd_id", "value"), "The scores to pick images by")
-    _check_once(scores)
+    if scores["nsd_id"].duplicated().any():
+        raise DataError(
+            "An image is there twice: pass one metric of one method and one subject."
+        )
+    values = scores["value"].to_numpy(dtype=np.float64)
+    check_finite(bool(np.isfinite(values).all()), "The scores to pick images by")
     ranked = scores.sort_values(["value", "nsd_id"])["nsd_id"].astype(int).tolist()
     first = [int(i) for i in dict.fromkeys(fixed) if int(i) in ranked][:n]
     taken: dict[int, float] = {}
@@ -90,40 +144,62 @@ def pick_images(
             taken[min(free, key=lambda r: abs(r - q * (len(ranked) - 1)))] = q
     chosen = sorted(taken)
     titles = [f"fixed: {i}" for i in first] + [f"{100 * taken[r]:g} %" for r in chosen]
-    shown = sorted(taken.values())
-    rule = _pick_rule(words, len(ranked), fixed, first, shown)
+    absent = [int(i) for i in dict.fromkeys(fixed) if int(i) not in first]
+    levels = ", ".join(f"{100 * q:g}" for q in sorted(taken.values()))
+    parts = {
+        f"fixed ids {_listed(first)}": first,
+        f"fixed ids {_listed(absent)} have no score or no place here": absent,
+        f"quantiles of the score: {levels} % of {words}, among {len(ranked)} images, "
+        "ties by id": taken,
+    }
+    rule = "Picked by rule: " + "; ".join(part for part, has in parts.items() if has)
     return Picks((*first, *(ranked[r] for r in chosen)), tuple(titles), rule)
 
 
-def _check_once(scores: pd.DataFrame) -> None:
-    if scores["nsd_id"].duplicated().any():
-        raise DataError(
-            "An image is there twice: pass one metric of one method and one subject."
-        )
-    values = scores["value"].to_numpy(dtype=np.float64)
-    check_finite(bool(np.isfinite(values).all()), "The scores to pick images by")
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
-def _pick_rule(
-    words: str,
-    n_images: int,
-    fixed: Sequence[int],
-    first: Sequence[int],
-    quantiles: Sequence[float],
-) -> str:
-    parts = []
-    if first:
-        parts.append(f"fixed ids {', '.join(map(str, first))}")
-    absent = [str(i) for i in dict.fromkeys(fixed) if int(i) not in first]
-    if absent:
-        parts.append(f"fixed ids {', '.join(absent)} have no score or no place here")
-    if quantiles:
-        levels = ", ".join(f"{100 * q:g}" for q in quantiles)
-        parts.append(
-            f"quantiles of the score: {levels} % of {words}, among {n_images} images, "
-            "ties by id"
+def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
+    """Return the rows of one method of one subject.
+
+    Raises
+    ------
+    StoreError
+        `scores` lacks a column.
+    """
+    missing = sorted({"subject", "method", "metric", "nsd_id", "value"} - {*scores})
+    if missing:
+        raise StoreError(
+            f"The scores have no column {missing[0]}: delete scores.csv in the run's"
+            " tables and run notebook 05 again."
         )
-    return "Picked by rule: " + "; ".join(parts)
+    mine = scores["subject"].astype(str) == str(subject)
+    return scores[mine & (scores["method"] == method)]
+
+
+def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
+    """Pick the images of the galleries: the first ones, then quantiles of stage 2.
+
+    Only images that every subject saw and has a reconstruction of: subjects who came to
+    fewer sessions lack some.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05.
+    """
+    own = own_scores(scores, subject, "stage2")
+    own = own[own["metric"] == "clip_judge"]
+    scored = scores[["subject", "nsd_id"]].drop_duplicates()["nsd_id"].value_counts()
+    shared = scored.index[scored == scores["subject"].nunique()]
+    own = own[own["nsd_id"].isin(shared)]
+    words = f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
+    fixed = [int(i) for i in own["nsd_id"][:_N_FIXED]]
+    return pick_images(own, _N_SHOWN, words=words, fixed=fixed)
+
+
+# --- failures -------------------------------------------------------------------------
 
 
 def failure_rule(n: int) -> str:
@@ -185,10 +261,9 @@ def failure_table(
     table = wide.reset_index()[["nsd_id", semantic, structural]]
     table.columns.name = None
     table = table.assign(signature="", place=0)
-    for low, high, name in (
-        (semantic, structural, "low semantic"),
-        (structural, semantic, "low structural"),
-    ):
+    both = {"low semantic": (semantic, structural)}
+    both["low structural"] = (structural, semantic)
+    for name, (low, high) in both.items():
         marked = _extremes(table, low, high, n)
         table.loc[marked, "signature"] = name
         table.loc[marked, "place"] = range(1, len(marked) + 1)
@@ -204,3 +279,48 @@ def _extremes(table: pd.DataFrame, low: str, high: str, n: int) -> list[int]:
     order = table.assign(product=product)[inside]
     order = order.sort_values(["product", "nsd_id"], ascending=[False, True])
     return [int(i) for i in order.index[:n]]
+
+
+# --- images of a run ------------------------------------------------------------------
+
+
+def marked_pairs(
+    run: Run, subject: int, points: pd.DataFrame
+) -> dict[int, tuple[Images, Images]]:
+    """Return seen image and reconstruction of the images marked as failures.
+
+    `points`: from `failure_table`.
+    """
+    marked = points.loc[points["place"] > 0, "nsd_id"].astype(int).tolist()
+    if not marked:
+        return {}
+    names = {"truth": "seen", str(points["method"].iloc[0]): "made"}
+    rows = gallery(run, subject, names, n=len(marked), picked=marked)
+    return dict(zip(marked, zip(rows["seen"], rows["made"], strict=True), strict=True))
+
+
+def method_panels(run: Run, subject: int) -> MethodPanels:
+    """Return the pictures and curves of a subject's first test image.
+
+    Raises
+    ------
+    StoreError
+        An image or an array of the subject is missing.
+    """
+    folder = run.tree.derived(subject)
+
+    def first(name: str) -> Images:
+        (image,) = gallery(run, subject, {name: name}, n=1)[name]
+        return np.asarray(image)
+
+    stored = store.read_arrays(folder / "responses.h5", ["betas", "split"])
+    paths = store.read_arrays(folder / "trajectories.h5", ["stage2/losses"])
+    return MethodPanels(
+        seen=first("truth"),
+        z_alone=first("z_only"),
+        c_alone=first("c_only"),
+        sampled=first("stage1"),
+        aligned=first("stage2"),
+        responses=stored["betas"][stored["split"] == "test"][0],
+        losses=paths["stage2/losses"][0],
+    )

@@ -13,7 +13,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.reporting import summary
+from minddiff_utils.reporting import galleries, report_contents, surface_maps
 
 IDS = np.array([40, 7, 300])
 SPLIT = ["train", "test", "test"]
@@ -72,7 +72,7 @@ def subject_folder(run: Run) -> Path:
 
 
 def test_panels_are_the_first_test_image_s_own(run: Run, subject_folder: Path) -> None:
-    panels = summary.method_panels(run, 1)
+    panels = galleries.method_panels(run, 1)
     np.testing.assert_array_equal(panels.seen, _image(1))
     shown = (panels.z_alone, panels.c_alone, panels.sampled, panels.aligned)
     for k, image in enumerate(shown):  # in the order of METHODS
@@ -81,26 +81,25 @@ def test_panels_are_the_first_test_image_s_own(run: Run, subject_folder: Path) -
     assert panels.losses.tolist() == [5, 4]
 
 
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("stage2/7.png", "holds 0 of 1 images"),
+        ("trajectories.h5", r"trajectories\.h5 does not exist"),
+    ],
+)
 def test_panels_of_a_stage_that_was_not_run_are_refused(
-    run: Run, subject_folder: Path
+    run: Run, subject_folder: Path, lost: str, words: str
 ) -> None:
-    (run.tree.stage_dir(1, "stage2") / "7.png").unlink()
-    with pytest.raises(StoreError, match="holds 0 of 1 images"):
-        summary.method_panels(run, 1)
-
-
-def test_panels_without_trajectories_are_refused(
-    run: Run, subject_folder: Path
-) -> None:
-    (subject_folder / "trajectories.h5").unlink()
-    with pytest.raises(StoreError, match=r"trajectories\.h5 does not exist"):
-        summary.method_panels(run, 1)
+    (subject_folder / lost).unlink()
+    with pytest.raises(StoreError, match=words):
+        galleries.method_panels(run, 1)
 
 
 def test_weights_are_relative_to_their_mean_over_voxels(
     run: Run, subject_folder: Path
 ) -> None:
-    maps = summary.weight_maps(run, 1)
+    maps = surface_maps.weight_maps(run, 1)
     found = {words: values.tolist() for words, values in maps.values.items()}
     assert found == {
         "c": [0.5, 1.0, 1.5, 1.0],
@@ -110,14 +109,8 @@ def test_weights_are_relative_to_their_mean_over_voxels(
     assert maps.area_names == AREAS
     assert maps.roi.tolist() == [0, 1, 1, 10]
     assert maps.voxel_ijk.tolist() == np.arange(12).reshape(4, 3).tolist()
-
-
-def test_the_lowest_layer_is_that_of_the_profile(
-    run: Run, subject_folder: Path
-) -> None:
-    overrides = {**OVERRIDES, "features.clip_layers": (2, 3)}
-    other = start("smoke", overrides=overrides)
-    lowest = summary.weight_maps(other, 1).values["lowest CLIP layer"]
+    other = start("smoke", overrides={**OVERRIDES, "features.clip_layers": (2, 3)})
+    lowest = surface_maps.weight_maps(other, 1).values["lowest CLIP layer"]
     np.testing.assert_allclose(lowest, np.arange(4) / 1.5, rtol=1e-15)  # one division
 
 
@@ -127,18 +120,14 @@ def test_weights_that_are_all_zero_are_refused_in_one_sentence(
     path = subject_folder / "decoders.h5"
     weights = store.read_arrays(path) | {"z/voxel_weight": np.zeros(4)}
     store.write_arrays(path, weights, run=run)
-    with pytest.raises(StoreError) as error:
-        summary.weight_maps(run, 1)
-    text = str(error.value)
-    assert "the weights of z are all zero" in text
-    assert text.endswith(".")
-    assert "\n" not in text
+    with pytest.raises(StoreError, match=r"^.*the weights of z are all zero.*\.$"):
+        surface_maps.weight_maps(run, 1)
 
 
 # --- the report ---------------------------------------------------------------------
 
 #: Notebook 06 has drawn the first subject's cortex.
-MAPS = summary.CorticalMaps(5)
+MAPS = surface_maps.CorticalMaps(5)
 FIGURES = (
     *("method", "gallery", "gallery_subjects", "comparison", "stage2_gain"),
     *("subjects", "quality_vs_accuracy", "failures", "ablation", "gallery_ablation"),
@@ -151,6 +140,8 @@ FIGURES = (
 )
 TABLES = ("sanity", "claims_null", "subjects", "floors", "paired", "frechet", "metrics")
 PRINTED = ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding", "T5_cost")
+#: In the gallery of two images.
+N_PICTURES = 2 * len(galleries.system_rows())
 #: What notebooks 02 to 04 leave and the report only asks for.
 LEFT = ("accuracy", "k_selection", "weights", "zero_iterations")
 
@@ -174,7 +165,7 @@ def _leave_subject(run: Run, subject: int) -> None:
     for stage in ("stage1", "stage2"):
         table = pd.DataFrame({"method": [stage] * 2, "nsd_id": IDS[1:]})
         store.write_table(folder / f"{stage}.csv", table, run=run)
-    made = [m for m in summary.system_rows() if m != "truth"]
+    made = [m for m in galleries.system_rows() if m != "truth"]
     for k, method in enumerate(made):
         for row, nsd_id in enumerate(IDS[1:]):
             path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"
@@ -212,12 +203,14 @@ def finished(run: Run) -> Run:
     return run
 
 
-def test_the_report_shows_every_figure_once_and_every_table(
+def test_the_report_shows_this_run_s_figures_tables_and_notebooks_once(
     finished: Run,
 ) -> None:
-    page = summary.build_report(finished, MAPS)
-    pictures = len(summary.system_rows()) * 2
-    assert page.count("data:image/png;base64,") == len(FIGURES) + pictures
+    finished.tree.notebooks.mkdir(parents=True)
+    (finished.tree.notebooks / "05_evaluation.ipynb").write_text("{}")
+    page = report_contents.build_report(finished, MAPS)
+    assert page == report_contents.build_report(finished, MAPS)
+    assert page.count("data:image/png;base64,") == len(FIGURES) + N_PICTURES
     for name in TABLES:
         assert f"{name} of one" in page
     for name in PRINTED:  # as printed, not in long form
@@ -225,67 +218,54 @@ def test_the_report_shows_every_figure_once_and_every_table(
         assert f"{name} of one" not in page
     assert "a statement" in page
     assert "word of the profile column" not in page
-
-
-def test_the_report_begins_with_the_claims_and_links_the_notebooks(
-    finished: Run,
-) -> None:
-    finished.tree.notebooks.mkdir(parents=True)
-    (finished.tree.notebooks / "05_evaluation.ipynb").write_text("{}")
-    page = summary.build_report(finished, MAPS)
     assert page.index("The claims of the paper, here") < page.index("Scores")
-    for name in ("05_evaluation.ipynb", "06_figures.ipynb"):
-        assert f'href="notebooks/{name}"' in page
-    assert 'href="tables/T1_comparison.csv"' in page
-
-
-def test_a_missing_subject_is_said_and_the_report_is_of_the_others(
-    finished: Run,
-) -> None:
-    store.discard(finished.tree.derived(1) / "stage2.csv")
-    page = summary.build_report(finished, MAPS)
-    assert "<dd>5</dd>" in page
-
-
-def test_the_report_says_which_run_made_it(finished: Run) -> None:
-    page = summary.build_report(finished, MAPS)
-    profile = finished.profile
+    names = ("notebooks/05_evaluation", "notebooks/06_figures")
+    for link in (*(f"{n}.ipynb" for n in names), "tables/T1_comparison.csv"):
+        assert f'href="{link}"' in page
     assert finished.label in page
-    assert f"smoke, digest {profile.digest}" in page
+    assert f"smoke, digest {finished.profile.digest}" in page
     assert "preset fast, 3 iterations" in page
     assert "<dd>5, 1</dd>" in page
     assert "subject 5" in page  # captions speak of the first subject
     assert "{subject" not in page
 
 
-def test_without_surfaces_a_note_takes_the_place_of_the_maps(
+def test_a_missing_subject_is_said_and_the_report_is_of_the_others(
     finished: Run,
 ) -> None:
+    store.discard(finished.tree.derived(1) / "stage2.csv")
+    assert "<dd>5</dd>" in report_contents.build_report(finished, MAPS)
+
+
+def test_without_surfaces_a_note_takes_the_place_of_the_maps(finished: Run) -> None:
+    maps = surface_maps.CorticalMaps(1, note="Subject 5 is not shown.")
+    page = report_contents.build_report(finished, maps)
+    assert "Decoder weights on the flattened cortex, subject 1." in page
+    assert "Subject 5 is not shown." in page
     for name in ("cortex_flat", "cortex_inflated"):
         store.write_figure(finished.tree.figures / name, None, run=finished)
-    maps = summary.CorticalMaps(None, note="Subject 5 has no surfaces.")
-    page = summary.build_report(finished, maps)
+    maps = surface_maps.CorticalMaps(None, note="Subject 5 has no surfaces.")
+    page = report_contents.build_report(finished, maps)
     assert "Subject 5 has no surfaces." in page
     assert "On the cortex" in page
     assert "on the flattened cortex" not in page
-    pictures = len(summary.system_rows()) * 2 + len(FIGURES) - 2
-    assert page.count("data:image/png;base64,") == pictures
+    assert page.count("data:image/png;base64,") == N_PICTURES + len(FIGURES) - 2
 
 
-def test_maps_of_another_subject_are_said_to_be_that_subject_s(
-    finished: Run,
-) -> None:
-    maps = summary.CorticalMaps(1, note="Subject 5 is not shown.")
-    page = summary.build_report(finished, maps)
-    assert "Decoder weights on the flattened cortex, subject 1." in page
-    assert "Subject 5 is not shown." in page
-
-
-class _NoSurfaces:
-    """An NSD folder in which some subjects have no surfaces."""
-
-    def __init__(self, *lacking: int) -> None:
-        self.lacking = lacking
+def test_conclusions_are_the_rows_of_the_claims_that_figures_bear_on() -> None:
+    rows = [
+        ("C1", "one", 0.5, 0.4, 0.6, 6, "holds: said at length"),
+        ("C2", "two", np.nan, np.nan, np.nan, 0, "cannot be said here: why"),
+        ("C3", "three", -0.25, np.nan, np.nan, 1, "fails: it does"),
+    ]
+    names = ["claim", "statement", "our_value", "ci_low", "ci_high", "n", "verdict"]
+    ledger = pd.DataFrame(rows, columns=names)
+    assert report_contents.conclusions(
+        ledger, {"C3": "Figure 1", "C2": "Figure 2"}
+    ) == [
+        "C2 (Figure 2), two: no number; cannot be said here (report.html#t1-1-r2)",
+        "C3 (Figure 1), three: -0.250, n = 1; fails (report.html#t1-1-r3)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -297,27 +277,22 @@ def test_the_first_subject_with_surfaces_is_shown_on_the_cortex(
     lacking: tuple[int, ...],
     shown: int | None,
 ) -> None:
-    def drawn(tree: _NoSurfaces, subject: int, _: object) -> dict[str, object]:
-        if subject in tree.lacking:
+    def drawn(_tree: Any, subject: int, _data: Any) -> dict[str, object]:
+        if subject in lacking:
             raise DataError(f"Surface not found at lh.white of {subject}.")
         return {"c": object()}
 
-    monkeypatch.setattr(summary, "weight_maps", lambda *_: None)
-    monkeypatch.setattr(summary, "flat_maps", drawn)
-    monkeypatch.setattr(summary, "inflated_maps", drawn)
-    tree: Any = _NoSurfaces(*lacking)
-    maps = summary.cortical_maps(run, tree, (5, 1))
+    tree: Any = None
+    monkeypatch.setattr(surface_maps, "weight_maps", lambda *_: None)
+    monkeypatch.setattr(surface_maps, "flat_maps", drawn)
+    monkeypatch.setattr(surface_maps, "inflated_maps", drawn)
+    maps = surface_maps.cortical_maps(run, tree, (5, 1))
     assert maps.subject == shown
     assert bool(maps.flat) == bool(maps.inflated) == (shown is not None)
     before = () if shown == 5 else lacking
     for subject in before:
         assert f"lh.white of {subject}" in maps.note
     assert bool(maps.note) == bool(before)
-
-
-def test_the_same_run_gives_the_same_page(finished: Run) -> None:
-    pages = [summary.build_report(finished, MAPS) for _ in range(2)]
-    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize(
@@ -332,34 +307,25 @@ def test_the_same_run_gives_the_same_page(finished: Run) -> None:
 def test_a_report_of_less_than_all_is_refused_by_name(finished: Run, lost: str) -> None:
     (finished.tree.figures / lost).unlink()
     with pytest.raises(StoreError) as error:
-        summary.build_report(finished, MAPS)
+        report_contents.build_report(finished, MAPS)
     assert f"{lost} does not exist" in str(error.value)
 
 
 # --- which images are shown -----------------------------------------------------------
 
 
-def test_galleries_show_the_first_images_and_then_quantiles() -> None:
-    ids = list(range(100, 120))
-    rows = [("5", "stage2", i, "clip_judge", (i * 7) % 20 / 20) for i in ids]
-    rows += [("5", "stage1", i, "clip_judge", 0.0) for i in ids]
+def test_galleries_show_the_first_images_that_all_saw_and_then_quantiles() -> None:
+    value = {i: (i * 7) % 20 / 20 for i in range(100, 120)}
+    rows = [("5", "stage2", i, "clip_judge", v) for i, v in value.items()]
+    rows += [("5", "stage1", i, "clip_judge", 0.0) for i in value]
     columns = ["subject", "method", "nsd_id", "metric", "value"]
-    picks = summary.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
+    picks = galleries.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
     assert picks.nsd_id[:4] == (100, 101, 102, 103)
     assert len(set(picks.nsd_id)) == 9
-    value = {i: (i * 7) % 20 for i in ids}
     rest = [value[i] for i in picks.nsd_id[4:]]
     assert rest == sorted(rest)
-
-
-def test_galleries_show_only_images_that_every_subject_saw() -> None:
-    rows = [
-        (subject, "stage2", i, "clip_judge", i / 200)
-        for subject, ids in (("5", range(100, 120)), ("3", range(101, 119, 2)))
-        for i in ids
-    ]
-    columns = ["subject", "method", "nsd_id", "metric", "value"]
-    picks = summary.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
+    rows += [("3", "stage2", i, "clip_judge", 0.5) for i in range(101, 119, 2)]
+    picks = galleries.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
     assert picks.nsd_id[:4] == (101, 103, 105, 107)
     assert all(i % 2 for i in picks.nsd_id)
 
@@ -370,9 +336,9 @@ def test_marked_failures_come_with_the_seen_and_the_made_image(
     points = pd.DataFrame(
         {"method": "stage2", "nsd_id": IDS[1:], "place": [0, 1], "subject": "5"}
     )
-    found = summary.marked_pairs(finished, 5, points)
+    found = galleries.marked_pairs(finished, 5, points)
     assert list(found) == [300]
     seen, made = found[300]
     np.testing.assert_array_equal(seen, _image(2))
     np.testing.assert_array_equal(made, _image(101))  # stage 2 comes first
-    assert summary.marked_pairs(finished, 5, points.assign(place=0)) == {}
+    assert galleries.marked_pairs(finished, 5, points.assign(place=0)) == {}

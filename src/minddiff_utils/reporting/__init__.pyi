@@ -1,0 +1,26 @@
+from .galleries import (
+    ablation_rows,
+    failure_rule,
+    failure_table,
+    marked_pairs,
+    method_panels,
+    own_scores,
+    pick_for_gallery,
+    system_rows,
+)
+from .report_contents import build_report, conclusions
+from .surface_maps import cortical_maps
+
+__all__ = [
+    "ablation_rows",
+    "build_report",
+    "conclusions",
+    "cortical_maps",
+    "failure_rule",
+    "failure_table",
+    "marked_pairs",
+    "method_panels",
+    "own_scores",
+    "pick_for_gallery",
+    "system_rows",
+]

@@ -1,0 +1,81 @@
+from .decoding import (
+    fig_accuracy,
+    fig_accuracy_histograms,
+    fig_decoders,
+    fig_holdout,
+    fig_predictions,
+    fig_weights_by_area,
+)
+from .evaluation import (
+    fig_ablation,
+    fig_comparison,
+    fig_paired,
+    fig_quality_vs_accuracy,
+    fig_subjects,
+)
+from .failures import (
+    fig_failures,
+)
+from .maps import (
+    FlatMap,
+    InflatedMap,
+    Mesh,
+    fig_flat_maps,
+    fig_inflated,
+)
+from .preparation import (
+    fig_ncsnr_recovery,
+    fig_reliability,
+    fig_repeats,
+    fig_roi_counts,
+    fig_scenes,
+)
+from .reconstruction import (
+    MethodPanels,
+    fig_gallery,
+    fig_losses,
+    fig_method,
+    fig_trajectory,
+)
+from .selection import (
+    fig_k_quality,
+    fig_k_selection,
+)
+from .study import (
+    fig_no_worse,
+    fig_pareto,
+)
+
+__all__ = [
+    "FlatMap",
+    "InflatedMap",
+    "Mesh",
+    "MethodPanels",
+    "fig_ablation",
+    "fig_accuracy",
+    "fig_accuracy_histograms",
+    "fig_comparison",
+    "fig_decoders",
+    "fig_failures",
+    "fig_flat_maps",
+    "fig_gallery",
+    "fig_holdout",
+    "fig_inflated",
+    "fig_k_quality",
+    "fig_k_selection",
+    "fig_losses",
+    "fig_method",
+    "fig_ncsnr_recovery",
+    "fig_no_worse",
+    "fig_paired",
+    "fig_pareto",
+    "fig_predictions",
+    "fig_quality_vs_accuracy",
+    "fig_reliability",
+    "fig_repeats",
+    "fig_roi_counts",
+    "fig_scenes",
+    "fig_subjects",
+    "fig_trajectory",
+    "fig_weights_by_area",
+]

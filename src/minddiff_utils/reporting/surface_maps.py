@@ -1,0 +1,392 @@
+"""From voxels to the cortical surface: what the maps of notebook 06 show.
+
+Each vertex takes the values of the voxels it lies in at three cortical depths,
+averaged; nothing is interpolated or smoothed, and a vertex outside the voxels in use
+has no value. Not here: drawing (`figures.maps`), file formats (`datasets.nsd`).
+
+References
+----------
+Allen, E. J. et al. (2022). A massive 7T fMRI dataset to bridge cognitive neuroscience
+and artificial intelligence. Nature Neuroscience 25, 116-126 (three cortical depths).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import DataError, StoreError, check_shape
+from minddiff_utils.core.run import Run
+from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Hemisphere
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.reporting.figures import FlatMap, InflatedMap, Mesh
+
+__all__ = [
+    "CorticalData",
+    "CorticalMaps",
+    "cortical_maps",
+    "crop",
+    "flat_maps",
+    "inflated_maps",
+    "side_by_side",
+    "vertex_areas",
+    "vertex_rows",
+    "vertex_values",
+    "weight_maps",
+    "without_cuts",
+]
+
+Floats = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer[Any]]
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+#: Cortex shown around the vertices with data, and between the hemispheres, mm.
+_MARGIN_MM = 12.0
+#: A face of a flat map with an edge longer than this many median ones bridges a cut.
+_STRETCH = 8.0
+
+
+@dataclass(frozen=True)
+class CorticalData:
+    """Values of one subject's voxels.
+
+    Attributes
+    ----------
+    voxel_ijk : int (n_voxels, 3)
+        0-based indices in the functional volume.
+    roi : int (n_voxels,)
+        Index into `area_names`.
+    area_names : tuple of str
+        Areas.
+    values : mapping of (n_voxels,)
+        Values by feature; NaN for none.
+    """
+
+    voxel_ijk: Ints
+    roi: Ints
+    area_names: tuple[str, ...]
+    values: Mapping[str, Floats]
+
+    def __post_init__(self) -> None:
+        check_shape(self.voxel_ijk.shape, (None, 3), "voxel_ijk")
+        n_voxels = len(self.voxel_ijk)
+        check_shape(self.roi.shape, (n_voxels,), "roi")
+        for name, values in self.values.items():
+            check_shape(values.shape, (n_voxels,), f"values of {name!r}")
+        if not n_voxels or not self.values:
+            raise DataError("A map needs voxels and values: pass at least one feature.")
+        if self.roi.min() < 0 or self.roi.max() >= len(self.area_names):
+            raise DataError(
+                f"roi spans {self.roi.min()}..{self.roi.max()}, but there are "
+                f"{len(self.area_names)} area names: pass the names roi counts."
+            )
+
+
+# --- vertices -------------------------------------------------------------------------
+
+
+def vertex_rows(coordinates: Floats, voxel_ijk: Ints) -> Rows:
+    """Return the voxel in which each vertex lies, as a row of `voxel_ijk`.
+
+    Parameters
+    ----------
+    coordinates : (..., 3)
+        0-based voxel-centre coordinates of the vertices; NaN where there are no data.
+    voxel_ijk : int (n_voxels, 3)
+        0-based indices of the voxels in use, each once, none negative.
+
+    Returns
+    -------
+    int64 (...)
+        Row of the nearest voxel, -1 where it is not in use or there are no data.
+
+    Raises
+    ------
+    DataError
+        A voxel is named twice or has a negative index.
+
+    Examples
+    --------
+    >>> points = np.array([[1.4, 0, 0], [1.6, 0, 0]])
+    >>> vertex_rows(points, np.array([[1, 0, 0]])).tolist()
+    [0, -1]
+    """
+    check_shape(coordinates.shape[-1:], (3,), "the last axis of coordinates")
+    if voxel_ijk.min() < 0:
+        raise DataError("voxel_ijk holds negative indices: pass 0-based ones.")
+    shape = tuple(int(n) for n in voxel_ijk.max(axis=0) + 1)
+    lookup = np.full(shape, -1, np.int64)
+    lookup[tuple(voxel_ijk.T)] = np.arange(len(voxel_ijk))
+    if np.count_nonzero(lookup >= 0) != len(voxel_ijk):
+        raise DataError("voxel_ijk names a voxel twice: pass each voxel once.")
+    rows = np.full(coordinates.shape[:-1], -1, np.int64)
+    # a voxel reaches half an index to each side of its centre
+    with np.errstate(invalid="ignore"):
+        inside = ((coordinates >= -0.5) & (coordinates < np.array(shape) - 0.5)).all(-1)
+    nearest = np.floor(coordinates[inside] + 0.5).astype(np.int64)
+    rows[inside] = lookup[tuple(nearest.T)]
+    return rows
+
+
+def vertex_values(rows: Rows, values: Floats) -> Doubles:
+    """Return the mean over depths of the voxel values of each vertex.
+
+    Parameters
+    ----------
+    rows : int (n_depths, n_vertices)
+        From `vertex_rows`.
+    values : (n_voxels,)
+        Values; NaN is left out.
+
+    Returns
+    -------
+    float64 (n_vertices,)
+        NaN where no depth has a value.
+    """
+    sampled = np.where(rows >= 0, np.asarray(values, np.float64)[rows], np.nan)
+    mean: Doubles = pd.DataFrame(sampled).mean().to_numpy()
+    return mean
+
+
+def vertex_areas(rows: Rows, roi: Ints, n_areas: int) -> Rows:
+    """Return the area that most depths of each vertex lie in.
+
+    Parameters
+    ----------
+    rows : int (n_depths, n_vertices)
+        From `vertex_rows`.
+    roi : int (n_voxels,)
+        Area of each voxel, 0..n_areas - 1.
+    n_areas : int
+        Number of areas.
+
+    Returns
+    -------
+    int64 (n_vertices,)
+        -1 where no depth lies in a voxel in use. On a tie the middle depth decides if
+        it has a vote, otherwise the lower index.
+    """
+    n_depths, n_vertices = rows.shape
+    votes = np.zeros((n_vertices, n_areas))
+    for depth, row in enumerate(rows):
+        (voter,) = np.nonzero(row >= 0)
+        weight = 1.5 if depth == n_depths // 2 else 1.0  # breaks ties, wins none alone
+        votes[voter, roi[row[voter]]] += weight
+    winner = votes.argmax(axis=1).astype(np.int64)
+    return np.where(votes.max(axis=1) > 0, winner, -1)
+
+
+def _sample(
+    tree: NsdTree, subject: int, hemisphere: Hemisphere, data: CorticalData
+) -> tuple[dict[str, Doubles], Rows]:
+    """Return values by feature and area of a hemisphere's vertices, over the depths."""
+    coordinates = np.stack([tree.transform(subject, hemisphere, d) for d in DEPTHS])
+    rows = vertex_rows(coordinates, data.voxel_ijk)  # (n_depths, n_vertices)
+    values = {name: vertex_values(rows, v) for name, v in data.values.items()}
+    return values, vertex_areas(rows, data.roi, len(data.area_names))
+
+
+# --- flat maps ------------------------------------------------------------------------
+
+
+def crop(flat: FlatMap, wanted: Mask) -> FlatMap:
+    """Return the part of a flat map around the vertices `wanted`, with a margin.
+
+    Raises
+    ------
+    DataError
+        No vertex is wanted.
+    """
+    if not wanted.any():
+        raise DataError(
+            "No vertex of the flat map lies in a voxel in use: check that voxel_ijk "
+            "and the surface transforms belong to the same subject."
+        )
+    low = flat.xy[wanted].min(axis=0) - _MARGIN_MM
+    high = flat.xy[wanted].max(axis=0) + _MARGIN_MM
+    return _subset(flat, ((flat.xy >= low) & (flat.xy <= high)).all(axis=1))
+
+
+def _subset(flat: FlatMap, keep: Mask) -> FlatMap:
+    """Return the vertices `keep` and the faces that have all three of them."""
+    renumber = np.cumsum(keep) - 1
+    return replace(
+        flat,
+        xy=flat.xy[keep],
+        faces=renumber[flat.faces[keep[flat.faces].all(axis=1)]],
+        values=flat.values[keep],
+        sulc=None if flat.sulc is None else flat.sulc[keep],
+        areas=None if flat.areas is None else flat.areas[keep],
+    )
+
+
+def without_cuts(flat: FlatMap) -> FlatMap:
+    """Return the map without faces that bridge a cut: they are stretched far."""
+    corners = flat.xy[flat.faces]  # (n_faces, 3, 2)
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
+    whole = edges <= _STRETCH * np.median(edges) if len(edges) else edges > 0
+    return replace(flat, faces=flat.faces[whole])
+
+
+def side_by_side(left: FlatMap, right: FlatMap) -> FlatMap:
+    """Return both hemispheres in one plane, left at x < 0, right at x > 0."""
+    half = _MARGIN_MM / 2
+    middle = [(m.xy[:, 1].min() + m.xy[:, 1].max()) / 2 for m in (left, right)]
+    moved = [
+        left.xy - np.array([left.xy[:, 0].max() + half, middle[0]]),
+        right.xy - np.array([right.xy[:, 0].min() - half, middle[1]]),
+    ]
+
+    def both(one: Any, other: Any) -> Any:
+        return None if one is None or other is None else np.concatenate([one, other])
+
+    return FlatMap(
+        xy=np.concatenate(moved),
+        faces=np.concatenate([left.faces, right.faces + len(left.xy)]),
+        values=np.concatenate([left.values, right.values]),
+        sulc=both(left.sulc, right.sulc),
+        areas=both(left.areas, right.areas),
+        area_names=left.area_names,
+    )
+
+
+def flat_maps(tree: NsdTree, subject: int, data: CorticalData) -> dict[str, FlatMap]:
+    """Return a flat map per feature on the subject's own surface, of visual cortex.
+
+    Parameters
+    ----------
+    tree : NsdTree
+        NSD's folder.
+    subject : int
+        1..8.
+    data : CorticalData
+        The subject's voxels and values.
+
+    Raises
+    ------
+    DataError
+        A file is missing or damaged, or no vertex lies in a voxel in use.
+    """
+    left, right = (_flat_side(tree, subject, h, data) for h in HEMISPHERES)
+    return {name: side_by_side(left[name], right[name]) for name in data.values}
+
+
+def _flat_side(
+    tree: NsdTree, subject: int, hemisphere: Hemisphere, data: CorticalData
+) -> dict[str, FlatMap]:
+    values, areas = _sample(tree, subject, hemisphere, data)
+    index, xyz = tree.flat_patch(subject, hemisphere)
+    faces = tree.surface(subject, hemisphere, "white")[1]
+    sulc = tree.surface_values(subject, hemisphere, "sulc")
+    check_shape(sulc.shape, areas.shape, f"Sulcal depth of {hemisphere}")
+    xy = np.full((len(areas), 2), np.nan)
+    xy[index] = xyz[:, :2]
+    on_map = np.isfinite(xy).all(axis=1)
+    maps = {}
+    for name in values:
+        whole = FlatMap(xy, faces, values[name], sulc, areas, data.area_names)
+        patch = without_cuts(_subset(whole, on_map))
+        maps[name] = crop(patch, areas[on_map] >= 0)
+    return maps
+
+
+def inflated_maps(
+    tree: NsdTree, subject: int, data: CorticalData
+) -> dict[str, InflatedMap]:
+    """Return an inflated map per feature on the subject's own surface.
+
+    Parameters
+    ----------
+    tree, subject, data
+        As in `flat_maps`.
+    """
+    sides = []
+    for h in HEMISPHERES:
+        surface = tree.surface(subject, h, "inflated")
+        sulc = tree.surface_values(subject, h, "sulc")
+        values, _ = _sample(tree, subject, h, data)
+        sides.append({name: Mesh(*surface, v, sulc) for name, v in values.items()})
+    left, right = sides
+    return {name: InflatedMap(left[name], right[name]) for name in data.values}
+
+
+# --- maps of a run --------------------------------------------------------------------
+
+
+def weight_maps(run: Run, subject: int) -> CorticalData:
+    """Return each voxel's weight over the mean: c, z and the lowest CLIP layer.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or a feature's weights are all zero.
+    """
+    folder = run.tree.derived(subject)
+    lowest = f"clip/{run.profile.features.clip_layers[0]}"
+    names = {"c": "c", "z": "z", "lowest CLIP layer": lowest}
+    path = folder / "decoders.h5"
+    weights = store.read_arrays(path, [f"{n}/voxel_weight" for n in names.values()])
+    values = {}
+    for words, name in names.items():
+        weight = weights[f"{name}/voxel_weight"]
+        if not np.any(weight):
+            raise StoreError(
+                f"{path}: the weights of {words} are all zero, so no"
+                " voxel's share can be shown: run notebook 02 again with a lower"
+                " decoding.alpha."
+            )
+        values[words] = weight / np.mean(weight)
+    wanted = ["voxel_ijk", "roi", "roi_names"]
+    voxels = store.read_arrays(folder / "responses.h5", wanted)
+    areas = tuple(map(str, voxels["roi_names"]))
+    return CorticalData(voxels["voxel_ijk"], voxels["roi"], areas, values)
+
+
+@dataclass(frozen=True)
+class CorticalMaps:
+    """Decoder weights on a subject's cortex, or a note that says why there are none.
+
+    Attributes
+    ----------
+    subject : int or None
+        Whose cortex; None where no subject has all surfaces and transforms.
+    flat, inflated : mapping
+        By feature; empty without a subject.
+    note : str
+        Which subjects have no maps, and why; empty where the first one has them.
+    """
+
+    subject: int | None
+    flat: Mapping[str, FlatMap] = field(default_factory=dict)
+    inflated: Mapping[str, InflatedMap] = field(default_factory=dict)
+    note: str = ""
+
+
+def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalMaps:
+    """Return the maps of the first subject whose surfaces can be read.
+
+    Surfaces and transforms are optional files of NSD: without them there is a note.
+
+    Raises
+    ------
+    StoreError
+        As `weight_maps`.
+    """
+    reasons = []
+    for subject in subjects:
+        data = weight_maps(run, subject)
+        try:
+            flat = flat_maps(tree, subject, data)
+            inflated = inflated_maps(tree, subject, data)
+        except DataError as error:
+            reasons.append(f"Subject {subject} is not shown on the cortex: {error}")
+        else:
+            return CorticalMaps(subject, flat, inflated, " ".join(reasons))
+    note = f"{' '.join(reasons)} Surfaces are optional, all else is here without them."
+    return CorticalMaps(None, note=note)

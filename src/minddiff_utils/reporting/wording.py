@@ -1,0 +1,128 @@
+"""Labels and number formats: how figures, tables and the report say a thing."""
+
+import math
+import textwrap
+from collections.abc import Collection, Iterable
+from numbers import Integral, Real
+
+import pandas as pd
+
+from minddiff_utils.core.areas import AREAS, HVC, LVC
+
+__all__ = [
+    "area_order",
+    "cell_text",
+    "counted",
+    "feature_order",
+    "feature_words",
+    "is_bool",
+    "span",
+    "subject_order",
+    "wrap",
+]
+
+
+def wrap(text: str, width: float) -> str:
+    r"""Return `text` in lines of at most `width` characters.
+
+    >>> wrap("stage 1 from another brain", 12)
+    'stage 1 from\nanother\nbrain'
+    """
+    return textwrap.fill(text, max(int(width), 1), break_long_words=False)
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "image"), counted(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def span(numbers: Collection[float]) -> str:
+    """Return a count, or the range of several.
+
+    >>> span([4, 4]), span([2, 20])
+    ('4', '2 to 20')
+    """
+    low, high = int(min(numbers)), int(max(numbers))
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def feature_words(feature: str) -> str:
+    """Return a feature's name as shown.
+
+    >>> feature_words("c"), feature_words("clip/3")
+    ('c (semantic)', 'Z_CLIP, layer 3')
+    """
+    known = {"c": "c (semantic)", "z": "z (detail)"}
+    if feature.startswith("clip/"):
+        return f"Z_CLIP, layer {feature.removeprefix('clip/')}"
+    return known.get(feature, feature)
+
+
+def feature_order(features: Iterable[object]) -> list[str]:
+    """Return features as c, z, CLIP layers by number, then others.
+
+    >>> feature_order({"clip/10", "clip/2", "z", "c"})
+    ['c', 'z', 'clip/2', 'clip/10']
+    """
+
+    def rank(feature: str) -> tuple[int, int, str]:
+        layer = feature.removeprefix("clip/")
+        if layer != feature and layer.isdigit():
+            return 2, int(layer), feature
+        return {"c": 0, "z": 1}.get(feature, 3), 0, feature
+
+    return sorted(set(map(str, features)), key=rank)
+
+
+def subject_order(subjects: Iterable[object]) -> list[str]:
+    """Return subjects by number, "all" last.
+
+    >>> subject_order(["all", 10, 2])
+    ['2', '10', 'all']
+    """
+
+    def rank(name: str) -> tuple[int, int, str]:
+        return (2, 0, name) if name == "all" else (not name.isdigit(), len(name), name)
+
+    return sorted(set(map(str, subjects)), key=rank)
+
+
+def area_order(areas: Iterable[object]) -> list[str]:
+    """Return areas from early to late, unknown ones last.
+
+    >>> area_order({"LO", "V1", "hV4"})
+    ['V1', 'hV4', 'LO']
+    """
+    names = dict.fromkeys(map(str, areas))
+    known = [area for area in (*LVC, *HVC) if area in names]
+    return known + [name for name in names if name not in AREAS]
+
+
+def cell_text(value: object) -> str:
+    """Return a cell of the report: 3 digits, truth in words, nothing as a dash.
+
+    >>> cell_text(0.12345), cell_text(0.00001234), cell_text(True), cell_text(1500)
+    ('0.123', '1.23e-05', 'yes', '1500')
+    """
+    if value is None or value is pd.NA or value is pd.NaT:
+        return "–"
+    if is_bool(value):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return str(int(value))
+    if not isinstance(value, Real):
+        return str(value)
+    number = float(value)
+    if math.isnan(number):
+        return "–"
+    small = number != 0 and abs(number) < 0.001
+    return f"{number:.2e}" if small or abs(number) >= 1e6 else f"{number:.3f}"
+
+
+def is_bool(value: object) -> bool:
+    """Return whether a value is a truth value of Python or numpy."""
+    return type(value).__name__ in {"bool", "bool_"}
