@@ -1,6 +1,6 @@
 """Figures of notebook 02: what is decoded, how well, from where, by which decoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -11,20 +11,8 @@ from matplotlib.figure import Figure
 
 from minddiff_utils.core.areas import LVC
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import (
-    GRAY,
-    HIGH,
-    LOW,
-    PALETTE,
-    Floats,
-    check_table,
-    draw_interval,
-    draw_keys,
-    new_figure,
-    panels,
-    records,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import GRAY, HIGH, LOW, PALETTE, Floats
 from minddiff_utils.reporting.wording import (
     area_order,
     counted,
@@ -74,7 +62,7 @@ def draw_feature_axis(
 # --- accuracy -----------------------------------------------------------------------
 
 
-@styled
+@canvas.styled
 def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     """Draw decoding accuracy by feature and area set, with null level and ceiling.
 
@@ -85,7 +73,7 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
         r_ceiling, p_permutation, n_images, n_targets and, for several subjects,
         subject.
     """
-    check_table(accuracy, _ACCURACY, "The table of accuracies")
+    canvas.check_table(accuracy, _ACCURACY, "The table of accuracies")
     features = feature_order(accuracy["feature"])
     names = list(dict.fromkeys(accuracy["area_set"].astype(str)))
     names.sort(key=[*_SETS, *names].index)
@@ -97,7 +85,9 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
         f"{dots}; no interval. Black line: 97.5 % of r with permuted images; diamond: "
         "mean noise ceiling; *: p <= 0.05 in every subject (permutation)"
     )
-    figure = new_figure("Decoding accuracy against chance and ceiling", note, 3.4)
+    figure = canvas.new_figure(
+        "Decoding accuracy against chance and ceiling", note, 3.4
+    )
     axes = figure.subplots()
     width = 0.8 / len(names)
     by_bar = dict(
@@ -113,7 +103,7 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     keys = {_set(name)[0]: {"color": _set(name)[1], **bar} for name in names}
     keys["null, 97.5 %"] = {"color": "black"}
     keys["ceiling"] = {"linestyle": "", **_CEILING}
-    draw_keys(axes, keys, loc="lower left", ncols=5, bbox_to_anchor=(0, 1))
+    canvas.draw_keys(axes, keys, loc="lower left", ncols=5, bbox_to_anchor=(0, 1))
     return figure
 
 
@@ -140,7 +130,7 @@ def _accuracy_bar(
         axes.annotate("*", (x, top), ha="center", va="bottom", **above)
 
 
-@styled
+@canvas.styled
 def fig_accuracy_histograms(
     r_by_feature: Mapping[str, Floats],
     *,
@@ -165,8 +155,8 @@ def fig_accuracy_histograms(
         "floor, test images permuted; orange outline: noise ceiling. Lines: the medians"
     )
     height = 0.9 + 1.5 * -(-n // n_columns)
-    figure = new_figure("Decoding accuracy of single targets", note, height)
-    grid = panels(figure, n, n_columns, sharex=True)
+    figure = canvas.new_figure("Decoding accuracy of single targets", note, height)
+    grid = canvas.panels(figure, n, n_columns, sharex=True)
     known = {
         f: [r[f][np.isfinite(r[f])] for r in (floors, ceilings, r_by_feature)]
         for f in features
@@ -202,7 +192,7 @@ def _draw_outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
         axes.axvline(float(np.median(r)), linestyle="--", **look)
 
 
-@styled
+@canvas.styled
 def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """Draw the predictions of single targets against the truth, a panel per target.
 
@@ -220,8 +210,8 @@ def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
         f"n = {counted(n_images, 'test image')}; line: prediction = truth; no interval,"
         " all images are shown"
     )
-    figure = new_figure("Single targets, image by image", note, 3.4)
-    grid = panels(figure, len(pairs), len(pairs), sharex=True, sharey=True)
+    figure = canvas.new_figure("Single targets, image by image", note, 3.4)
+    grid = canvas.panels(figure, len(pairs), len(pairs), sharex=True, sharey=True)
     for axes, (name, (truth, predicted)) in zip(grid, pairs.items(), strict=True):
         axes.axline((0, 0), slope=1, color=GRAY, linewidth=0.9)
         axes.scatter(truth, predicted, s=12, color=PALETTE[0], alpha=0.7, linewidths=0)
@@ -249,7 +239,7 @@ def _relative_weights(weights: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-@styled
+@canvas.styled
 def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     """Draw how strongly each area's voxels weigh in the decoders, as a heat map.
 
@@ -259,7 +249,9 @@ def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
         Columns feature, area, weight (mean |w| over the area's voxels), n_voxels and,
         for several subjects, subject (averaged).
     """
-    check_table(weights, ("feature", "area", "weight", "n_voxels"), "Voxel weights")
+    canvas.check_table(
+        weights, ("feature", "area", "weight", "n_voxels"), "Voxel weights"
+    )
     table = _relative_weights(weights)
     values = table.to_numpy()
     finite = values[np.isfinite(values)]
@@ -276,7 +268,7 @@ def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
         "area. Line: low-level areas at its left, high-level at its right"
     )
     height = 1.3 + 0.34 * len(table)
-    figure = new_figure("Which areas the decoders draw on", note, height)
+    figure = canvas.new_figure("Which areas the decoders draw on", note, height)
     axes = figure.subplots()
     axes.set_facecolor("0.93")
     limits: dict[str, Any] = {"vmin": 1 - reach, "vmax": 1 + reach}
@@ -296,10 +288,8 @@ def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
 
 # --- which decoder ------------------------------------------------------------------
 
-_BOTH = (
-    *("decoder", "feature", "r_mean", "r_low", "r_high", "confidence", "rank_share"),
-    "n_images",
-)
+_R = ("r_mean", "r_low", "r_high")
+_BOTH = ("decoder", "feature", *_R, "confidence", "rank_share", "n_images")
 #: Decoders that keep their colour from figure to figure; others take what is left.
 _ORDER = ("voxel-selected (paper)", "voxel-selected, tuned", "dense")
 
@@ -327,37 +317,43 @@ def _interval(table: pd.DataFrame) -> str:
     return f"{100 * levels[0]:.3g} % interval (bootstrap of images)"
 
 
-def _places(table: pd.DataFrame, width: float) -> list[tuple[float, dict[Any, Any]]]:
-    """Return the rows feature by feature, decoders side by side, and where they stand.
+def _places(
+    table: pd.DataFrame, width: float
+) -> Iterator[tuple[float, Any, dict[Any, Any]]]:
+    """Give place, colour and numbers of each row: decoders side by side, by feature.
 
     `width`: what the decoders of a feature take of the distance between features.
     """
-    features = feature_order(table["feature"])
-    names = list(dict.fromkeys(table["decoder"].astype(str)))
-    by_name: dict[tuple[str, str], list[dict[Any, Any]]] = {}
-    for row in records(table):
-        by_name.setdefault((str(row["feature"]), str(row["decoder"])), []).append(row)
-    return [
-        (place + (i - (len(names) - 1) / 2) * width / len(names), row)
-        for place, feature in enumerate(features)
-        for i, name in enumerate(names)
-        for row in by_name.get((feature, name), [])
+    features, colours = feature_order(table["feature"]), _colours(table)
+    names = list(colours)
+    rows = [
+        (features.index(str(row["feature"])), names.index(str(row["decoder"])), row)
+        for row in canvas.records(table)
     ]
+    for place, i, row in sorted(rows, key=lambda row: row[:2]):
+        x = place + (i - (len(names) - 1) / 2) * width / len(names)
+        yield x, colours[names[i]], row
 
 
 def _finish(
-    left: Axes, right: Axes, table: pd.DataFrame, keys: Mapping[str, dict[str, Any]]
+    left: Axes, right: Axes, table: pd.DataFrame, marker: str, **more: Any
 ) -> None:
-    """Name the axes of accuracy and rank, and what the colours mean."""
+    """Name the axes of accuracy and rank, and what the colours mean.
+
+    `more`: further keys of the legend, with their look.
+    """
     for axes in (left, right):
         draw_feature_axis(axes, feature_order(table["feature"]))
     left.set_ylabel("correlation r, true and decoded")
     right.set_ylabel("effective rank, truth = 1")
     right.set_ylim(bottom=0)
-    draw_keys(left, keys, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    dot: dict[str, Any] = {"marker": marker, "markersize": 6, "linestyle": ""}
+    keys = {name: {"color": c, **dot} for name, c in _colours(table).items()}
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+    canvas.draw_keys(left, keys | more, ncols=2, **place)
 
 
-@styled
+@canvas.styled
 def fig_decoders(table: pd.DataFrame) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
 
@@ -375,8 +371,8 @@ def fig_decoders(table: pd.DataFrame) -> Figure:
         than colours.
     """
     needed = (*_BOTH, "r_ceiling", "n_targets")
-    check_table(table, needed, "The comparison of decoders")
-    colours = _colours(table)
+    canvas.check_table(table, needed, "The comparison of decoders")
+    n_decoders = len(_colours(table))
     if table.duplicated(["decoder", "feature"]).any():
         raise DataError(
             "The comparison of decoders has several rows for a decoder and feature:"
@@ -390,27 +386,21 @@ def fig_decoders(table: pd.DataFrame) -> Figure:
         "features of the same images; 1: as many directions as the truth; no interval"
     )
     title = "Which decoder reads more, and does it collapse?"
-    figure = new_figure(title, note, 3.5)
+    figure = canvas.new_figure(title, note, 3.5)
     left, right = figure.subplots(1, 2, width_ratios=(4, 3))
-    for x, row in _places(table, 0.82):
-        colour = colours[str(row["decoder"])]
-        left.bar(x, row["r_mean"], 0.75 / len(colours), color=colour)
+    ceiling = _CEILING | {"linestyle": ""}
+    for x, colour, row in _places(table, 0.82):
+        left.bar(x, row["r_mean"], 0.75 / n_decoders, color=colour)
         left.plot([x, x], [row["r_low"], row["r_high"]], color="black", linewidth=0.9)
         if np.isfinite(row["r_ceiling"]):
-            small = _CEILING | {"markersize": 3.5, "linestyle": ""}
-            left.plot(x, row["r_ceiling"], **small)
+            left.plot(x, row["r_ceiling"], **ceiling | {"markersize": 3.5})
         right.plot(x, row["rank_share"], "o", color=colour, markersize=4)
-    keys: dict[str, dict[str, Any]] = {
-        name: {"color": colour, "marker": "s", "markersize": 6, "linestyle": ""}
-        for name, colour in colours.items()
-    }
-    keys["ceiling"] = {"linestyle": "", **_CEILING}
-    _finish(left, right, table, keys)
+    _finish(left, right, table, "s", ceiling=ceiling)
     right.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
     return figure
 
 
-@styled
+@canvas.styled
 def fig_holdout(table: pd.DataFrame) -> Figure:
     """Draw accuracy and rank on categories that were trained on, and that were not.
 
@@ -426,8 +416,7 @@ def fig_holdout(table: pd.DataFrame) -> Figure:
         Columns or rows are missing, several confidences, or more decoders than colours.
     """
     needed = (*_BOTH, "trained_on", "n_train", "n_categories")
-    check_table(table, needed, "The hold-out of categories")
-    colours = _colours(table)
+    canvas.check_table(table, needed, "The hold-out of categories")
     note = (
         f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "
         f"held-out categories; {span(table['n_train'])} training images under both "
@@ -435,18 +424,13 @@ def fig_holdout(table: pd.DataFrame) -> Figure:
         "open: on other categories only. Left: signed r, mean over targets; line: "
         f"{_interval(table)}. Right: effective rank over that of the truth; no interval"
     )
-    figure = new_figure("Categories that no training image shows", note, 3.3)
+    figure = canvas.new_figure("Categories that no training image shows", note, 3.3)
     left, right = figure.subplots(1, 2)
-    for place, row in _places(table, 0.8):
+    for place, colour, row in _places(table, 0.8):
         seen = row["trained_on"] == "same categories"
-        x, colour = place + (-0.03 if seen else 0.03), colours[str(row["decoder"])]
         look = {"color": colour, "markerfacecolor": colour if seen else "w"}
-        numbers = (row["r_mean"], row["r_low"], row["r_high"])
-        draw_interval(left, x, numbers, upright=True, width=0.9, **look)
+        x, numbers = place + (-0.03 if seen else 0.03), [row[name] for name in _R]
+        canvas.draw_interval(left, x, numbers, upright=True, width=0.9, **look)
         right.plot(x, row["rank_share"], "o", markersize=5, **look)
-    keys: dict[str, dict[str, Any]] = {
-        name: {"color": colour, "marker": "o", "markersize": 6, "linestyle": ""}
-        for name, colour in colours.items()
-    }
-    _finish(left, right, table, keys)
+    _finish(left, right, table, "o")
     return figure

@@ -10,21 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import (
-    GRAY,
-    PALETTE,
-    WIDTH,
-    check_table,
-    draw_interval,
-    draw_keys,
-    images_per_subject,
-    new_figure,
-    panels,
-    pooled_rows,
-    records,
-    sample_size,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH
 from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
 
 __all__ = [
@@ -53,7 +40,7 @@ def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
 # --- methods ------------------------------------------------------------------------
 
 
-@styled
+@canvas.styled
 def fig_comparison(
     table: pd.DataFrame, metrics: Mapping[str, str], methods: Mapping[str, str]
 ) -> Figure:
@@ -67,24 +54,24 @@ def fig_comparison(
     metrics, methods : mapping of str to str
         Name -> words, in the order shown.
     """
-    check_table(table, (*_SCORES, "floor", "ceiling"), "The table of scores")
-    rows, whose = pooled_rows(table, "The table of scores")
+    canvas.check_table(table, (*_SCORES, "floor", "ceiling"), "The table of scores")
+    rows, whose = canvas.pooled_rows(table, "The table of scores")
     metric_names = _metrics_in(rows, metrics)
     names = [m for m in methods if (rows["method"] == m).any()]
     if not names:
         raise DataError(f"The table holds none of the methods {', '.join(methods)}.")
     note = (
-        f"{sample_size(table, rows, whose)}. Dot and line: mean and "
+        f"{canvas.sample_size(table, rows, whose)}. Dot and line: mean and "
         "bootstrap interval; triangle: floor, shuffled pairs; diamond: ceiling, the "
         "same with true features"
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
-    figure = new_figure("Reconstruction quality by method", note, height)
-    grid = panels(figure, len(metric_names), n_columns, sharey=True)
+    figure = canvas.new_figure("Reconstruction quality by method", note, height)
+    grid = canvas.panels(figure, len(metric_names), n_columns, sharey=True)
     for axes, metric in zip(grid, metric_names, strict=True):
         own = rows[(rows["metric"] == metric) & rows["method"].isin(names)]
-        for row in records(own):
+        for row in canvas.records(own):
             _draw_method(axes, row, names.index(row["method"]))
         axes.grid(axis="x")
         axes.set_ylim(-0.6, len(names) - 0.4)
@@ -102,10 +89,10 @@ def _draw_method(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
     axes.plot(row["ceiling"], place, **mark)
     _, colour = _STAGES.get(row["method"], ("", GRAY))
     numbers = [row[name] for name in _NUMBERS]
-    draw_interval(axes, place, numbers, color=colour, zorder=3)
+    canvas.draw_interval(axes, place, numbers, color=colour, zorder=3)
 
 
-@styled
+@canvas.styled
 def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """Draw paired differences by subject and over all: a forest plot.
 
@@ -117,7 +104,7 @@ def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         Name -> words, in the order shown.
     """
     needed = ("subject", "contrast", "metric", *_NUMBERS, "n", "p_permutation")
-    check_table(paired, needed, "The table of differences")
+    canvas.check_table(paired, needed, "The table of differences")
     names = _metrics_in(paired, metrics)
     lines = [
         (contrast, subject)
@@ -125,9 +112,9 @@ def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         for subject in subject_order(block["subject"])
     ]
     note = (
-        f"{images_per_subject(paired)}dot and line: mean difference and bootstrap "
-        "interval, for 'all' over "
-        "subjects and images; filled: p <= 0.05 (paired permutation), open: above"
+        f"{canvas.images_per_subject(paired)}dot and line: mean difference and "
+        "bootstrap interval, for 'all' over subjects and images; filled: p <= 0.05 "
+        "(paired permutation), open: above"
     )
     if paired["contrast"].nunique() == 1:
         said = [_whose(subject) for _, subject in lines]
@@ -137,11 +124,11 @@ def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     else:
         said, what = [f"{c}: {s}" for c, s in lines], "paired differences"
     title = f"Same images, two methods: {what}"
-    figure = new_figure(title, note, 1.2 + 0.24 * len(lines))
-    grid = panels(figure, len(names), len(names), sharey=True)
+    figure = canvas.new_figure(title, note, 1.2 + 0.24 * len(lines))
+    grid = canvas.panels(figure, len(names), len(names), sharey=True)
     for axes, metric in zip(grid, names, strict=True):
         axes.axvline(0, color="0.3", linewidth=0.8)
-        for row in records(paired[paired["metric"] == metric]):
+        for row in canvas.records(paired[paired["metric"] == metric]):
             subject = str(row["subject"])
             _draw_difference(axes, row, lines.index((row["contrast"], subject)))
         axes.grid(axis="x")
@@ -164,13 +151,15 @@ def _draw_difference(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
         axes.axhspan(place - 0.45, place + 0.45, color="0.95", zorder=0)
     is_small = float(row["p_permutation"]) <= 0.05
     look["markerfacecolor"] = look["color"] if is_small else "white"
-    draw_interval(axes, place, [row[name] for name in _NUMBERS], zorder=3, **look)
+    canvas.draw_interval(
+        axes, place, [row[name] for name in _NUMBERS], zorder=3, **look
+    )
 
 
 # --- subjects -----------------------------------------------------------------------
 
 
-@styled
+@canvas.styled
 def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """Draw stage 1 and stage 2 of every subject with intervals, by metric.
 
@@ -182,24 +171,24 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     metrics : mapping of str to str
         Name -> words, in the order shown.
     """
-    check_table(table, (*_SCORES, "floor"), "The table of scores")
+    canvas.check_table(table, (*_SCORES, "floor"), "The table of scores")
     rows = table[table["method"].isin([*_STAGES])]
     names = _metrics_in(rows, metrics)
     subjects = subject_order(rows["subject"])
     note = (
-        f"{images_per_subject(rows)}dot and line: mean and bootstrap interval, for "
-        "'all' over subjects and images; dash: floor, shuffled pairs"
+        f"{canvas.images_per_subject(rows)}dot and line: mean and bootstrap interval, "
+        "for 'all' over subjects and images; dash: floor, shuffled pairs"
     )
-    figure = new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
-    grid = panels(figure, len(names), len(names))
+    figure = canvas.new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
+    grid = canvas.panels(figure, len(names), len(names))
     for axes, metric in zip(grid, names, strict=True):
         own = rows[rows["metric"] == metric]
-        for row in records(own.sort_values("method", kind="stable")):
+        for row in canvas.records(own.sort_values("method", kind="stable")):
             first = row["method"] == "stage1"
             x = subjects.index(str(row["subject"])) + (-0.14 if first else 0.14)
             look = {"color": _STAGES[row["method"]][1], "linestyle": "-"}
             numbers = [row[name] for name in _NUMBERS]
-            draw_interval(axes, x, numbers, upright=True, **look)
+            canvas.draw_interval(axes, x, numbers, upright=True, **look)
             axes.plot(x, row["floor"], marker="_", markersize=9, color="0.5")
         if "all" in subjects and len(subjects) > 1:
             ends = (len(subjects) - 1.5, len(subjects) - 0.5)
@@ -210,11 +199,11 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         axes.set(xlabel="subject", ylabel="score")
         axes.set_title(wrap(metrics[metric], 84 / len(names)), size=8)
     keys = {words: {"color": c, "marker": "o"} for words, c in _STAGES.values()}
-    draw_keys(grid[-1], keys, loc="upper left", bbox_to_anchor=(1, 1))
+    canvas.draw_keys(grid[-1], keys, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-@styled
+@canvas.styled
 def fig_quality_vs_accuracy(accuracy: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Draw each subject's reconstruction quality against its decoding accuracy.
 
@@ -226,27 +215,29 @@ def fig_quality_vs_accuracy(accuracy: pd.DataFrame, table: pd.DataFrame) -> Figu
         Columns subject, method, metric, value, ci_low, ci_high, n; stage 2's
         similarity to the seen image in the judge's CLIP is drawn.
     """
-    check_table(accuracy, ("subject", "feature", "r_mean"), "The table of accuracies")
-    check_table(table, _SCORES, "The table of scores")
+    canvas.check_table(
+        accuracy, ("subject", "feature", "r_mean"), "The table of accuracies"
+    )
+    canvas.check_table(table, _SCORES, "The table of scores")
     if "area_set" in accuracy and (accuracy["area_set"] == "all").any():
         accuracy = accuracy[accuracy["area_set"] == "all"]
     mean = accuracy.groupby(accuracy["subject"].astype(str))["r_mean"].mean()
     rows = table[(table["method"] == "stage2") & (table["metric"] == "clip_judge")]
     rows = rows[rows["subject"].astype(str).isin(mean.index)]
-    check_table(rows, _SCORES, "Stage 2's judge CLIP of these subjects")
+    canvas.check_table(rows, _SCORES, "Stage 2's judge CLIP of these subjects")
     note = (
         f"n = {counted(len(rows), 'subject')}, {span(rows['n'])} images each; x: mean "
         f"r over {counted(accuracy['feature'].nunique(), 'feature')}; line: bootstrap "
         "interval over images; no line is fitted to so few subjects"
     )
     title = "Does quality follow decoding accuracy?"
-    figure = new_figure(title, note, 3.6, 4.4)
+    figure = canvas.new_figure(title, note, 3.6, 4.4)
     axes = figure.subplots()
-    for k, row in enumerate(records(rows)):
+    for k, row in enumerate(canvas.records(rows)):
         x, numbers = float(mean[str(row["subject"])]), [row[name] for name in _NUMBERS]
         look: dict[str, Any] = {"color": PALETTE[k % len(PALETTE)], "markersize": 6}
         look["label"] = f"subject {row['subject']}"
-        draw_interval(axes, x, numbers, upright=True, width=1.2, **look)
+        canvas.draw_interval(axes, x, numbers, upright=True, width=1.2, **look)
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
     axes.legend(ncols=4, frameon=False, handletextpad=0.1, columnspacing=0.8, **place)
     axes.grid()
@@ -259,7 +250,7 @@ def fig_quality_vs_accuracy(accuracy: pd.DataFrame, table: pd.DataFrame) -> Figu
 # --- what each feature is worth -----------------------------------------------------
 
 
-@styled
+@canvas.styled
 def fig_ablation(
     table: pd.DataFrame, features: Sequence[str], metrics: Mapping[str, str]
 ) -> Figure:
@@ -282,21 +273,21 @@ def fig_ablation(
         A column, a metric or every score is missing, or one combination has two names.
     """
     needed = ("subject", "method", "metric", *_NUMBERS, "n", "floor", *features)
-    check_table(table, needed, "The table of the ablation")
-    rows, whose = pooled_rows(table, "The table of the ablation")
+    canvas.check_table(table, needed, "The table of the ablation")
+    rows, whose = canvas.pooled_rows(table, "The table of the ablation")
     cells = _ordered_cells(rows, list(features))
     scored = rows[rows["value"].astype(float).notna() & rows["metric"].isin(metrics)]
-    check_table(scored, (), f"The ablation's scores by {', '.join(metrics)}")
+    canvas.check_table(scored, (), f"The ablation's scores by {', '.join(metrics)}")
     last = features[-1]
     note = (
-        f"{sample_size(table, scored, whose)}, the same images in every row. "
+        f"{canvas.sample_size(table, scored, whose)}, the same images in every row. "
         "Filled: the feature is there. Dot and line: mean and bootstrap interval; "
         f"triangle: floor, shuffled pairs. Blue: without {last}, orange: with it"
     )
     title = (
         f"What {', '.join(features[:-1])} and {last} are worth, in every combination"
     )
-    figure = new_figure(title, note, 1.7 + 0.27 * len(cells))
+    figure = canvas.new_figure(title, note, 1.7 + 0.27 * len(cells))
     dots = 0.36 * len(features)
     widths = [dots, *[(WIDTH - dots) / len(metrics)] * len(metrics)]
     panels = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
@@ -346,12 +337,12 @@ def _draw_presence(axes: Axes, cells: pd.DataFrame) -> None:
 def _draw_scores(axes: Axes, own: pd.DataFrame, flags: pd.Series) -> None:
     """Draw one metric's scores; `flags`: whether the last feature is there."""
     at: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-    for place, (row, flag) in enumerate(zip(records(own), flags, strict=True)):
+    for place, (row, flag) in enumerate(zip(canvas.records(own), flags, strict=True)):
         if not np.isfinite(float(row["value"])):
             axes.text(0.03, place, "not run", va="center", size=7, color=GRAY, **at)
             continue
         look: dict[str, Any] = {"color": PALETTE[int(flag)], "zorder": 3}
-        draw_interval(
+        canvas.draw_interval(
             axes, place, [row[n] for n in _NUMBERS], width=1.6, markersize=5.5, **look
         )
         axes.plot(row["floor"], place, "^", ms=4, color="0.55", zorder=2)

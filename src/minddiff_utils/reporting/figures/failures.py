@@ -13,17 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import (
-    GRAY,
-    PALETTE,
-    Grid,
-    Images,
-    check_images,
-    check_table,
-    draw_images,
-    new_figure,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Images
 from minddiff_utils.reporting.wording import counted, wrap
 
 __all__ = ["fig_failures"]
@@ -38,7 +29,7 @@ _LOOK = {
 }
 
 
-@styled
+@canvas.styled
 def fig_failures(
     points: pd.DataFrame,
     images: Mapping[int, Pair],
@@ -67,7 +58,7 @@ def fig_failures(
         methods, or a marked image is not given.
     """
     needed = ("subject", "method", "nsd_id", *metrics, "signature", "place")
-    check_table(points, needed, "The table of failures")
+    canvas.check_table(points, needed, "The table of failures")
     if len(metrics) != 2:
         raise DataError(f"metrics names {len(metrics)} metrics, but two are compared.")
     subject, method = _only(points, "subject"), _only(points, "method")
@@ -89,7 +80,7 @@ def fig_failures(
         f"{rule}"
     )
     title = "Failure signatures: meaning without structure, and reverse"
-    figure = new_figure(title, note, 4.5)
+    figure = canvas.new_figure(title, note, 4.5)
     grid = figure.add_gridspec(2, 2, width_ratios=[1.0, 1.05])
     _draw_scatter(figure.add_subplot(grid[:, 0]), points, metrics, letters)
     n_columns = max(1, int(points["place"].max()))
@@ -195,7 +186,7 @@ def _draw_pairs(
         return
     rows = [np.stack([images[i][side] for i in nsd_ids]) for side in (0, 1)]
     for row in rows:
-        check_images(row, "Images of failures")
+        canvas.check_images(row, "Images of failures")
     titles = [f"{letters[i]}: {i}" for i in nsd_ids]
-    draw_images(axes, Grid(rows, ["seen", "made"], titles))
+    canvas.draw_images(axes, canvas.Grid(rows, ["seen", "made"], titles))
     axes.set_xlim(0, n_columns)  # the same size of picture in both panels

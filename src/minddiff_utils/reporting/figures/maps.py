@@ -22,13 +22,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.reporting.figures.canvas import (
-    WIDTH,
-    Floats,
-    new_figure,
-    panels,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import WIDTH, Floats
 from minddiff_utils.reporting.wording import feature_order, feature_words
 
 __all__ = ["FlatMap", "InflatedMap", "Mesh", "fig_flat_maps", "fig_inflated"]
@@ -222,7 +217,7 @@ def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
     axes.set_axis_off()
 
 
-@styled
+@canvas.styled
 def fig_flat_maps(maps: Mapping[str, FlatMap], *, unit: str = UNIT) -> Figure:
     """Draw one flat map per feature, each with its own colour scale.
 
@@ -246,8 +241,8 @@ def fig_flat_maps(maps: Mapping[str, FlatMap], *, unit: str = UNIT) -> Figure:
     )
     panel = (WIDTH / n_columns - 0.9) / aspect
     height = 1.0 + -(-len(names) // n_columns) * (min(panel, 3.2) + 0.3)
-    figure = new_figure("Values on the flattened cortex", note, height)
-    grid = panels(figure, len(names), n_columns)
+    figure = canvas.new_figure("Values on the flattened cortex", note, height)
+    grid = canvas.panels(figure, len(names), n_columns)
     for axes, name in zip(grid, names, strict=True):
         scale = _scale(maps[name].values, name)
         _draw_flat(axes, maps[name], scale)
@@ -325,7 +320,7 @@ def _draw_inflated(axes: Axes, shown: InflatedMap, scale: Normalize) -> None:
     axes.set_axis_off()
 
 
-@styled
+@canvas.styled
 def fig_inflated(maps: Mapping[str, InflatedMap], *, unit: str = UNIT) -> Figure:
     """Draw each feature on both inflated hemispheres from three sides.
 
@@ -347,9 +342,9 @@ def fig_inflated(maps: Mapping[str, InflatedMap], *, unit: str = UNIT) -> Figure
         "sulci; colours span 2 to 98 % of each feature's values; no interval"
     )
     height = 0.9 + 1.35 * len(names)
-    figure = new_figure("Values on the inflated cortex", note, height)
+    figure = canvas.new_figure("Values on the inflated cortex", note, height)
     for axes, name, values in zip(
-        panels(figure, len(names), 1), names, both, strict=True
+        canvas.panels(figure, len(names), 1), names, both, strict=True
     ):
         scale = _scale(values, name)
         _draw_inflated(axes, maps[name], scale)

@@ -11,19 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.reporting.figures.canvas import (
-    HIGH,
-    LOW,
-    PALETTE,
-    Floats,
-    Images,
-    area_colours,
-    check_images,
-    check_table,
-    new_figure,
-    panels,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import HIGH, LOW, PALETTE, Floats, Images
 from minddiff_utils.reporting.wording import area_order, counted, subject_order, wrap
 
 __all__ = [
@@ -42,7 +31,7 @@ def _name_groups(axes: Axes) -> None:
     axes.legend(handles=keys, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
 
 
-@styled
+@canvas.styled
 def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     """Draw the number of voxels of each visual area, a panel per subject.
 
@@ -52,19 +41,19 @@ def fig_roi_counts(counts: pd.DataFrame) -> Figure:
         Columns subject, area, area_set (LVC or HVC), n_voxels.
     """
     needed = ("subject", "area", "area_set", "n_voxels")
-    check_table(counts, needed, "The table of areas")
+    canvas.check_table(counts, needed, "The table of areas")
     subjects, areas = subject_order(counts["subject"]), area_order(counts["area"])
     note = (
         f"n = {int(counts['n_voxels'].sum()):,} voxels of "
         f"{counted(len(subjects), 'subject')}; a count, no interval"
     )
     height = 1.0 + 1.6 * len(subjects)
-    figure = new_figure("Voxels in each visual area", note, height)
-    grid = panels(figure, len(subjects), 1, sharex=True, sharey=True)
+    figure = canvas.new_figure("Voxels in each visual area", note, height)
+    grid = canvas.panels(figure, len(subjects), 1, sharex=True, sharey=True)
     for axes, subject in zip(grid, subjects, strict=True):
         own = counts[counts["subject"].astype(str) == subject]
         n_voxels = own.set_index("area")["n_voxels"].reindex(areas).fillna(0)
-        bars = axes.bar(areas, n_voxels, color=area_colours(areas), width=0.75)
+        bars = axes.bar(areas, n_voxels, color=canvas.area_colours(areas), width=0.75)
         axes.bar_label(bars, fmt="{:,.0f}", size=7, padding=1)
         axes.set(ylabel="voxels", title=f"subject {subject}")
         axes.margins(y=0.18)
@@ -73,7 +62,7 @@ def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
+@canvas.styled
 def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
     """Draw single trials of the same images, a panel per voxel.
 
@@ -93,8 +82,8 @@ def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
         f"n = {counted(n_images, 'test image')}, {counted(n_repeats, 'trial')} of each;"
         " dots: trials, lines: their mean; no interval, all trials are shown"
     )
-    figure = new_figure("The same image again", note, 0.9 + 1.6 * len(repeats))
-    grid = panels(figure, len(repeats), 1, sharex=True, sharey=True)
+    figure = canvas.new_figure("The same image again", note, 0.9 + 1.6 * len(repeats))
+    grid = canvas.panels(figure, len(repeats), 1, sharex=True, sharey=True)
     x = np.arange(1, n_images + 1)
     for axes, (name, values) in zip(grid, repeats.items(), strict=True):
         for trials in values.T:
@@ -107,7 +96,7 @@ def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
     return figure
 
 
-@styled
+@canvas.styled
 def fig_reliability(
     noise_ceiling_r: Floats,
     roi: npt.NDArray[np.integer[Any]],
@@ -138,10 +127,10 @@ def fig_reliability(
         "outline: density of voxels, box: quartiles, line: median; no interval, as "
         "these are voxels and not a sample mean"
     )
-    figure = new_figure("Noise ceiling by visual area", note, 3.0)
+    figure = canvas.new_figure("Noise ceiling by visual area", note, 3.0)
     axes = figure.subplots()
     for place, (area, colour) in enumerate(
-        zip(areas, area_colours(areas), strict=True)
+        zip(areas, canvas.area_colours(areas), strict=True)
     ):
         _violin(axes, place, by_area[area], colour)
     names = [f"{area}\n{len(by_area[area]):,}" for area in areas]
@@ -165,7 +154,7 @@ def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
     axes.boxplot(values, positions=[place], widths=0.16, manage_ticks=False, **look)
 
 
-@styled
+@canvas.styled
 def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     """Draw images with their captions.
 
@@ -176,16 +165,18 @@ def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     captions : sequence of str
         One per image.
     """
-    check_images(images, "Scenes")
+    canvas.check_images(images, "Scenes")
     check_shape((len(captions),), (len(images),), "captions")
     n, height, width, _ = images.shape
     n_columns = min(4, n)
     note = (
         f"n = {counted(n, 'image')}, {width} x {height} px; the first caption of each"
     )
-    figure = new_figure("Images and captions", note, 0.7 + 2.2 * -(-n // n_columns))
+    figure = canvas.new_figure(
+        "Images and captions", note, 0.7 + 2.2 * -(-n // n_columns)
+    )
     for axes, image, caption in zip(
-        panels(figure, n, n_columns), images, captions, strict=True
+        canvas.panels(figure, n, n_columns), images, captions, strict=True
     ):
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
@@ -194,7 +185,7 @@ def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     return figure
 
 
-@styled
+@canvas.styled
 def fig_ncsnr_recovery(
     planted: Floats, recomputed: Floats, standard_error: Floats
 ) -> Figure:
@@ -218,7 +209,7 @@ def fig_ncsnr_recovery(
         f"n = {int(known.sum()):,} voxels; {100 * within.mean():.1f} % lie within 2 "
         "standard errors of the line (about 95 % if the estimate is right)"
     )
-    figure = new_figure("The planted ncsnr is found again", note, 3.9, 4.2)
+    figure = canvas.new_figure("The planted ncsnr is found again", note, 3.9, 4.2)
     axes = figure.subplots()
     top = float(max(x.max(), y.max(), 1e-6)) * 1.05
     axes.plot([0, top], [0, top], color="black", linewidth=0.9, label="equal", zorder=3)

@@ -12,17 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.reporting.figures.canvas import (
-    GRAY,
-    PALETTE,
-    Floats,
-    Grid,
-    Images,
-    check_images,
-    draw_images,
-    new_figure,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Floats, Images
 from minddiff_utils.reporting.wording import counted
 
 __all__ = ["MethodPanels", "fig_gallery", "fig_losses", "fig_method", "fig_trajectory"]
@@ -30,7 +21,7 @@ __all__ = ["MethodPanels", "fig_gallery", "fig_losses", "fig_method", "fig_traje
 Ints = npt.NDArray[np.integer[Any]]
 
 
-@styled
+@canvas.styled
 def fig_gallery(
     rows: Mapping[str, Images],
     *,
@@ -60,8 +51,8 @@ def fig_gallery(
     if not rows:
         raise DataError("The gallery has no rows: pass at least one method's images.")
     for name, images in rows.items():
-        check_images(images, f"Images of {name!r}")
-    grid = Grid(list(rows.values()), list(rows), column_titles)
+        canvas.check_images(images, f"Images of {name!r}")
+    grid = canvas.Grid(list(rows.values()), list(rows), column_titles)
     if column_titles:
         check_shape((len(column_titles),), (grid.n_columns,), "column_titles")
     note = (
@@ -69,12 +60,12 @@ def fig_gallery(
         "single images, no interval"
     )
     note += f". {rule}" if rule else ""
-    figure = new_figure(title, note, grid.height)
-    draw_images(figure.subplots(), grid)
+    figure = canvas.new_figure(title, note, grid.height)
+    canvas.draw_images(figure.subplots(), grid)
     return figure
 
 
-@styled
+@canvas.styled
 def fig_losses(
     losses: Floats,
     best_iteration: Ints,
@@ -104,7 +95,7 @@ def fig_losses(
         "Right: images of the complete sampler, filled where it is the one chosen"
     )
     title = "Structural loss during alignment (stage 2)"
-    figure = new_figure(title, note, 3.1)
+    figure = canvas.new_figure(title, note, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
     relative = _relative(losses)
     marker = "" if n_steps > 1 else "o"
@@ -147,7 +138,7 @@ def _draw_losses(
     axes.plot(x, mean, color=colour, linewidth=2.2, marker=marker)
 
 
-@styled
+@canvas.styled
 def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> Figure:
     """Draw images along stage 2, a row per image, with the seen image at the end.
 
@@ -161,9 +152,9 @@ def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> 
         Seen images.
     """
     check_shape(images.shape, (len(truth), len(iterations), None, None, 3), "images")
-    check_images(truth, "Seen images")
+    canvas.check_images(truth, "Seen images")
     for steps in images:
-        check_images(steps, "Images along the way")
+        canvas.check_images(steps, "Images along the way")
     check_shape(truth.shape[1:], images.shape[2:], "A seen image")
     n_images, n_columns = len(images), len(iterations) + 1
     note = (
@@ -172,11 +163,11 @@ def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> 
     )
     title = "What alignment changes, step by step (stage 2)"
     height = min(6.6 / n_columns, 1.1) * n_images + 1.2
-    figure = new_figure(title, note, height)
+    figure = canvas.new_figure(title, note, height)
     names = [f"{k + 1}" for k in range(n_images)]
     columns = [*(f"iteration {k}" for k in iterations), "seen image"]
     rows = np.concatenate([images, truth[:, None]], axis=1)
-    draw_images(figure.subplots(), Grid([*rows], names, columns))
+    canvas.draw_images(figure.subplots(), canvas.Grid([*rows], names, columns))
     return figure
 
 
@@ -222,7 +213,7 @@ class MethodPanels:
 
     def __post_init__(self) -> None:
         for name in ("seen", "z_alone", "c_alone", "sampled", "aligned"):
-            check_images(getattr(self, name)[None], f"The image {name!r}")
+            canvas.check_images(getattr(self, name)[None], f"The image {name!r}")
         check_shape(self.responses.shape, (None,), "responses")
         check_shape(self.losses.shape, (None,), "losses")
         if not (self.responses.size and self.losses.size):
@@ -281,7 +272,7 @@ _WORDS = (
 )
 
 
-@styled
+@canvas.styled
 def fig_method(panels: MethodPanels) -> Figure:
     """Draw the method as a path from the seen image to its reconstruction.
 
@@ -296,7 +287,7 @@ def fig_method(panels: MethodPanels) -> Figure:
     )
     width, height = _SIZE
     title = "From responses to a picture: two stages"
-    figure = new_figure(title, note, height, width)
+    figure = canvas.new_figure(title, note, height, width)
     figure.set_layout_engine("none")  # every panel has its place
     for name, words in (
         ("seen", "seen image"),

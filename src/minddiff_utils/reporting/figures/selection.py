@@ -9,14 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import (
-    PALETTE,
-    check_table,
-    draw_keys,
-    new_figure,
-    pooled_rows,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import PALETTE
 from minddiff_utils.reporting.figures.decoding import n_subjects_in
 from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
 
@@ -39,7 +33,7 @@ def _finish(
     panels[1].plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
 
 
-@styled
+@canvas.styled
 def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     """Draw accuracy and share of variance against the share of targets kept.
 
@@ -54,7 +48,7 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     """
     values = ["r_selected_mean", "r_cv_selected_mean", "variance_kept"]
     values.append("identification")
-    check_table(k_table, ("layer", "k_percent", *values), "The table of k")
+    canvas.check_table(k_table, ("layer", "k_percent", *values), "The table of k")
     mean = k_table.groupby(["layer", "k_percent"])[values].mean().reset_index()
     layers = sorted(mean["layer"].unique())
     used = "a k for each layer" if k_chosen is None else "dotted"
@@ -66,7 +60,7 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
         f"chance .5. In use: {used}"
     )
     title = "What is gained and lost when only the k % best targets are kept"
-    figure = new_figure(title, note, 3.1)
+    figure = canvas.new_figure(title, note, 3.1)
     accuracy, variance, identification = panels = figure.subplots(1, 3)
     colours = sns.color_palette("viridis", len(layers))
     for layer, colour in zip(layers, colours, strict=True):
@@ -81,7 +75,7 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     accuracy.set_title("accuracy of the targets kept")
     styles = {"test images": "-", "cross-validated, training": "--"}
     keys = {words: {"color": "0.3", "ls": ls} for words, ls in styles.items()}
-    draw_keys(accuracy, keys, loc="best")
+    canvas.draw_keys(accuracy, keys, loc="best")
     if k_chosen is not None:
         right: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points"}
         variance.annotate(f"k = {k_chosen:g} %", (k_chosen, 2), **right)
@@ -91,7 +85,7 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     return figure
 
 
-@styled
+@canvas.styled
 def fig_k_quality(
     k_table: pd.DataFrame, quality: pd.DataFrame, words: str, *, k_chosen: float | None
 ) -> Figure:
@@ -116,12 +110,12 @@ def fig_k_quality(
         A column or a row is missing, or `quality` holds a k twice for one subject.
     """
     columns = ("subject", "layer", "k_percent", "r_selected_mean", "variance_kept")
-    check_table(k_table, columns, "The table of k")
+    canvas.check_table(k_table, columns, "The table of k")
     needed = ("subject", "k_percent", "value", "ci_low", "ci_high", "n")
-    check_table(quality, needed, "The quality by k")
+    canvas.check_table(quality, needed, "The quality by k")
     if quality.duplicated(["subject", "k_percent"]).any():
         raise DataError("The quality by k has a k twice: pass one metric's rows.")
-    pooled, _ = pooled_rows(quality, "The quality by k")
+    pooled, _ = canvas.pooled_rows(quality, "The quality by k")
     pooled = pooled.sort_values("k_percent")
     single = quality[quality["subject"].astype(str) != "all"]
     subjects = subject_order(k_table["subject"])
@@ -137,7 +131,7 @@ def fig_k_quality(
     title = (
         "Selecting k % of the CLIP features: accuracy, information and final quality"
     )
-    figure = new_figure(title, note, 3.3)
+    figure = canvas.new_figure(title, note, 3.3)
     accuracy, variance, final = panels = figure.subplots(1, 3)
     look = {
         subject: {
@@ -173,5 +167,5 @@ def fig_k_quality(
     accuracy.set_title("accuracy of those kept")
     final.set(ylabel=wrap(words, 34), title="final quality")
     keys: dict[str, Any] = {f"subject {s}": look[s] for s in subjects if s != "all"}
-    draw_keys(variance, keys | {"mean": bold}, loc="upper left")
+    canvas.draw_keys(variance, keys | {"mean": bold}, loc="upper left")
     return figure

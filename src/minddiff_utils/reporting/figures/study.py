@@ -9,17 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import (
-    GRAY,
-    PALETTE,
-    check_table,
-    draw_interval,
-    images_per_subject,
-    new_figure,
-    panels,
-    records,
-    styled,
-)
+from minddiff_utils.reporting.figures import canvas
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
 from minddiff_utils.reporting.wording import counted, span, subject_order
 
 __all__ = ["fig_no_worse", "fig_pareto"]
@@ -43,7 +34,7 @@ def _metrics(table: pd.DataFrame) -> list[str]:
     return names
 
 
-@styled
+@canvas.styled
 def fig_pareto(
     points: pd.DataFrame, shown: Mapping[str, str], *, confidence: float
 ) -> Figure:
@@ -64,7 +55,7 @@ def fig_pareto(
         A column or every endpoint is missing, or there is no row.
     """
     needed = ("method", "metric", *_NUMBERS, "cost", "n", "n_subjects")
-    check_table(points, needed, "The table of quality and cost")
+    canvas.check_table(points, needed, "The table of quality and cost")
     metrics = _metrics(points)
     subjects = counted(int(points["n_subjects"].max()), "subject")
     note = (
@@ -72,12 +63,12 @@ def fig_pareto(
         "bootstrap interval over subjects and images. A guided step counts two "
         "evaluations; gradients are not counted. Gray: controls"
     )
-    figure = new_figure("Quality against cost in stage 2", note, 5.4)
-    grid = panels(figure, len(metrics), 2, sharex=True)
+    figure = canvas.new_figure("Quality against cost in stage 2", note, 5.4)
+    grid = canvas.panels(figure, len(metrics), 2, sharex=True)
     named = [name for name in dict.fromkeys(points["method"]) if name in shown]
     colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(named)}
     for axes, metric in zip(grid, metrics, strict=True):
-        for row in records(points[points["metric"] == metric]):
+        for row in canvas.records(points[points["metric"] == metric]):
             _draw_point(axes, row, shown, colours)
         better = "lower" if metric == "structural_loss" else "higher"
         axes.set(title=f"{_WORDS[metric]} ({better} is better)", xscale="log")
@@ -105,7 +96,7 @@ def _draw_point(
     axes.errorbar([float(row["cost"])], [value], yerr=yerr, **look)
 
 
-@styled
+@canvas.styled
 def fig_no_worse(
     verdicts: pd.DataFrame,
     shown: Mapping[str, str],
@@ -140,25 +131,25 @@ def fig_no_worse(
         "margin",
         "verdict",
     )
-    check_table(verdicts, (*needed, "n"), "The table of verdicts")
+    canvas.check_table(verdicts, (*needed, "n"), "The table of verdicts")
     own = verdicts[verdicts["reference"] == reference]
-    check_table(own, (), f"The table of verdicts against {reference}")
+    canvas.check_table(own, (), f"The table of verdicts against {reference}")
     metrics, methods = _metrics(own), list(dict.fromkeys(own["method"].astype(str)))
     lines = [(m, s) for m in methods for s in subject_order(own["subject"])]
     note = (
-        f"{images_per_subject(own)}intervals from the {confidence:.0%} "
+        f"{canvas.images_per_subject(own)}intervals from the {confidence:.0%} "
         "one-sided lower to the upper bound; dashed: margin. Circle: no worse, "
         "diamond: not shown, cross: worse"
     )
     title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
-    figure = new_figure(title, note, 1.4 + 0.24 * len(lines))
-    grid = panels(figure, len(metrics), len(metrics), sharey=True)
+    figure = canvas.new_figure(title, note, 1.4 + 0.24 * len(lines))
+    grid = canvas.panels(figure, len(metrics), len(metrics), sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
         rows = own[own["metric"] == metric]
         axes.axvline(0, color="0.3", linewidth=0.7)
         margin = -float(rows["margin"].iloc[0])
         axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
-        for row in records(rows):
+        for row in canvas.records(rows):
             method, numbers = str(row["method"]), [row[name] for name in _NUMBERS]
             place = lines.index((method, str(row["subject"])))
             look: dict[str, Any] = {
@@ -166,7 +157,7 @@ def fig_no_worse(
                 "linestyle": "-",
             }
             look["color"] = PALETTE[methods.index(method)]
-            draw_interval(axes, place, numbers, width=1.4, **look)
+            canvas.draw_interval(axes, place, numbers, width=1.4, **look)
         axes.grid(axis="x")
         axes.set(title=_WORDS[metric], xlabel="difference")
     names = [f"{shown.get(m, m)}, {_whose(subject)}" for m, subject in lines]
