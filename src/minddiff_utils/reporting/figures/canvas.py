@@ -38,6 +38,7 @@ __all__ = [
     "panels",
     "pooled_rows",
     "records",
+    "rows_by_metric",
     "sample_size",
     "styled",
 ]
@@ -141,6 +142,38 @@ def panels(figure: Figure, n: int, n_columns: int, **options: Any) -> list[Axes]
     for axes in grid[n:]:
         axes.set_axis_off()
     return list(grid[:n])
+
+
+def rows_by_metric(
+    page: tuple[str, str, float],
+    rows: Sequence[str],
+    titles: Sequence[str],
+    xlabel: str,
+    n_columns: int,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel per metric, all with the same named rows.
+
+    Parameters
+    ----------
+    page : (title, note, height)
+        As in `new_figure`.
+    rows, titles : sequence of str
+        Words at the left of each row, from the top; words above each panel.
+    xlabel : str
+        What the numbers are.
+    n_columns : int
+        Panels side by side.
+    """
+    figure = new_figure(*page)
+    grid = panels(figure, len(titles), n_columns, sharey=True)
+    for axes, words in zip(grid, titles, strict=True):
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_title(words, size=8)
+        axes.set_xlabel(xlabel)
+        axes.grid(axis="x")
+    grid[0].invert_yaxis()
+    return figure, grid
 
 
 def draw_keys(

@@ -67,18 +67,14 @@ def fig_comparison(
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
-    figure = canvas.new_figure("Reconstruction quality by method", note, height)
-    grid = canvas.panels(figure, len(metric_names), n_columns, sharey=True)
+    page = ("Reconstruction quality by method", note, height)
+    words = [wrap(methods[m], 30) for m in names]
+    titles = [wrap(metrics[metric], 27) for metric in metric_names]
+    figure, grid = canvas.rows_by_metric(page, words, titles, "score", n_columns)
     for axes, metric in zip(grid, metric_names, strict=True):
         own = rows[(rows["metric"] == metric) & rows["method"].isin(names)]
         for row in canvas.records(own):
             _draw_method(axes, row, names.index(row["method"]))
-        axes.grid(axis="x")
-        axes.set_ylim(-0.6, len(names) - 0.4)
-        axes.set_yticks(range(len(names)), [wrap(methods[m], 30) for m in names])
-        axes.set_title(wrap(metrics[metric], 27), size=8)
-        axes.set_xlabel("score")
-    grid[0].invert_yaxis()
     return figure
 
 
@@ -117,26 +113,21 @@ def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         "(paired permutation), open: above"
     )
     if paired["contrast"].nunique() == 1:
-        said = [_whose(subject) for _, subject in lines]
+        words = [_whose(subject) for _, subject in lines]
         # "stage2 - stage1": "stage 2 minus stage 1"
         what = re.sub(r"stage(\d)", r"stage \1", str(lines[0][0]))
         what = what.replace(" - ", " minus ")
     else:
-        said, what = [f"{c}: {s}" for c, s in lines], "paired differences"
-    title = f"Same images, two methods: {what}"
-    figure = canvas.new_figure(title, note, 1.2 + 0.24 * len(lines))
-    grid = canvas.panels(figure, len(names), len(names), sharey=True)
+        words, what = [f"{c}: {s}" for c, s in lines], "paired differences"
+    page = (f"Same images, two methods: {what}", note, 1.2 + 0.24 * len(lines))
+    n = len(names)
+    titles = [wrap(metrics[metric], 60 / n + 6) for metric in names]
+    figure, grid = canvas.rows_by_metric(page, words, titles, "difference", n)
     for axes, metric in zip(grid, names, strict=True):
         axes.axvline(0, color="0.3", linewidth=0.8)
         for row in canvas.records(paired[paired["metric"] == metric]):
-            subject = str(row["subject"])
-            _draw_difference(axes, row, lines.index((row["contrast"], subject)))
-        axes.grid(axis="x")
-        axes.set_ylim(-0.6, len(lines) - 0.4)
-        axes.set_yticks(range(len(lines)), said)
-        axes.set_title(wrap(metrics[metric], 60 / len(names) + 6), size=8)
-        axes.set_xlabel("difference")
-    grid[0].invert_yaxis()
+            line = (row["contrast"], str(row["subject"]))
+            _draw_difference(axes, row, lines.index(line))
     return figure
 
 

@@ -142,8 +142,10 @@ def fig_no_worse(
         "diamond: not shown, cross: worse"
     )
     title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
-    figure = canvas.new_figure(title, note, 1.4 + 0.24 * len(lines))
-    grid = canvas.panels(figure, len(metrics), len(metrics), sharey=True)
+    page = (title, note, 1.4 + 0.24 * len(lines))
+    words = [f"{shown.get(m, m)}, {_whose(subject)}" for m, subject in lines]
+    titles, n = [_WORDS[metric] for metric in metrics], len(metrics)
+    figure, grid = canvas.rows_by_metric(page, words, titles, "difference", n)
     for axes, metric in zip(grid, metrics, strict=True):
         rows = own[own["metric"] == metric]
         axes.axvline(0, color="0.3", linewidth=0.7)
@@ -151,18 +153,10 @@ def fig_no_worse(
         axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
         for row in canvas.records(rows):
             method, numbers = str(row["method"]), [row[name] for name in _NUMBERS]
-            place = lines.index((method, str(row["subject"])))
-            look: dict[str, Any] = {
-                "marker": _MARKS[str(row["verdict"])],
-                "linestyle": "-",
-            }
+            look: dict[str, Any] = {"marker": _MARKS[str(row["verdict"])]}
             look["color"] = PALETTE[methods.index(method)]
+            place = lines.index((method, str(row["subject"])))
             canvas.draw_interval(axes, place, numbers, width=1.4, **look)
-        axes.grid(axis="x")
-        axes.set(title=_WORDS[metric], xlabel="difference")
-    names = [f"{shown.get(m, m)}, {_whose(subject)}" for m, subject in lines]
-    grid[0].set_yticks(range(len(lines)), names)
-    grid[0].invert_yaxis()
     return figure
 
 
