@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,6 @@ from PIL import Image
 
 from minddiff_utils import __version__
 from minddiff_utils.core import provenance, store
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile_files import load_profile
@@ -27,6 +27,7 @@ from minddiff_utils.reporting import reference
 from minddiff_utils.reporting.reference.comparing import compare_cells
 
 NOTEBOOKS = ("05_evaluation",)
+PROFILE = load_profile("smoke")
 SHIPPED = project_root() / "figures" / "reference"
 #: A folder of nobody's machine, joined so that this file does not name it.
 ELSEWHERE = "/".join(("", "home", "somebody", "clone"))
@@ -43,36 +44,17 @@ def png(width: int = 1600) -> bytes:
 
 def executed(text: str, where: Path) -> str:
     """Return a notebook as papermill leaves it, with `text` and an image as outputs."""
+    v4 = nbformat.v4
+    picture = {"image/png": base64.b64encode(png()).decode()}
     outputs = [
-        {"output_type": "stream", "name": "stdout", "text": [text]},
-        {
-            "output_type": "display_data",
-            "metadata": {},
-            "data": {"image/png": base64.b64encode(png()).decode()},
-        },
+        v4.new_output("stream", text=text),
+        v4.new_output("display_data", picture),
     ]
-    cell = {
-        "cell_type": "code",
-        "id": "one",
-        "execution_count": 1,
-        "metadata": {"tags": ["parameters"], "papermill": {"duration": 1.0}},
-        "source": ["print(1)"],
-        "outputs": outputs,
-    }
-    metadata = {
-        "language_info": {"name": "python"},
-        "papermill": {"output_path": str(where), "start_time": "2026-11-29"},
-    }
-    notebook = {"cells": [cell], "metadata": metadata, "nbformat": 4}
-    return json.dumps({**notebook, "nbformat_minor": 5})
-
-
-def ledger(verdicts: Mapping[str, str]) -> pd.DataFrame:
-    rows = [
-        {"claim": claim, "our_value": 0.5, "verdict": verdict, "profile": "made up"}
-        for claim, verdict in verdicts.items()
-    ]
-    return pd.DataFrame(rows)
+    tags = {"tags": ["parameters"], "papermill": {"duration": 1.0}}
+    cell = v4.new_code_cell("print(1)", outputs=outputs, metadata=tags)
+    metadata = {"language_info": {"name": "python"}}
+    metadata["papermill"] = {"output_path": str(where), "start_time": "2026-11-29"}
+    return str(nbformat.writes(v4.new_notebook(cells=[cell], metadata=metadata)))
 
 
 VERDICTS = {
@@ -94,7 +76,9 @@ def make_run(
         patch.setenv("MINDDIFF_ROOT", str(root))
         run = start("smoke", notebook="05_evaluation")
         folder, tables = run.tree.figures, run.tree.tables
-        store.write_table(folder / "claims.csv", ledger(verdicts), run=run)
+        claims = pd.DataFrame(verdicts.items(), columns=["claim", "verdict"])
+        claims = claims.assign(our_value=0.5, profile="made up")
+        store.write_table(folder / "claims.csv", claims, run=run)
         scores = pd.DataFrame(
             {"subject": [1, 1], "method": ["stage1", "stage2"], "pcc": [value, 0.7]}
         )
@@ -118,9 +102,10 @@ def make_run(
     return folder
 
 
-@pytest.fixture(scope="module")
-def profile() -> Profile:
-    return load_profile("smoke")
+def write(run: Path, target: Path, **more: int) -> reference.About:
+    return reference.write_reference(
+        run, target, profile=PROFILE, notebooks=NOTEBOOKS, **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +114,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kept(
-    tmp_path_factory: pytest.TempPathFactory, sound: Path, profile: Profile
-) -> Path:
+def kept(tmp_path_factory: pytest.TempPathFactory, sound: Path) -> Path:
     """Return a reference that no test changes."""
     target = tmp_path_factory.mktemp("kept") / "reference"
-    reference.write_reference(sound, target, profile=profile, notebooks=NOTEBOOKS)
+    write(sound, target)
     return target
 
 
@@ -149,9 +132,7 @@ def kinds(parts: tuple[Any, ...]) -> dict[str, str]:
 
 
 @pytest.fixture
-def compare(
-    tmp_path: Path, kept: Path, profile: Profile
-) -> Callable[..., reference.Comparison]:
+def compare(tmp_path: Path, kept: Path) -> Callable[..., reference.Comparison]:
     """Return what compares a new run with the reference, `edit` changing it before."""
 
     def compared(
@@ -159,7 +140,7 @@ def compare(
     ) -> reference.Comparison:
         run = make_run(tmp_path / "run", **changes)
         edit(run)
-        return reference.compare(run, kept, profile=profile)
+        return reference.compare(run, kept, profile=PROFILE)
 
     return compared
 
@@ -175,9 +156,9 @@ def verdicts(claim: str, old: str, new: str) -> dict[str, str]:
 
 
 def test_the_run_that_a_reference_was_made_from_is_identical(
-    sound: Path, kept: Path, profile: Profile
+    sound: Path, kept: Path
 ) -> None:
-    found = reference.compare(sound, kept, profile=profile)
+    found = reference.compare(sound, kept, profile=PROFILE)
     assert kinds(found.claims) == dict.fromkeys(("C1", "C2"), "identical")
     assert kinds(found.tables) == dict.fromkeys(("scores", "seconds"), "identical")
     assert found.difference() == ""
@@ -337,10 +318,10 @@ def test_another_profile_and_other_settings_are_refused_and_named(
 
 
 def test_without_a_reference_it_is_said_where_to_take_it(
-    tmp_path: Path, sound: Path, profile: Profile
+    tmp_path: Path, sound: Path
 ) -> None:
     with pytest.raises(DataError, match=r"holds no reference .* take it from"):
-        reference.compare(sound, tmp_path, profile=profile)
+        reference.compare(sound, tmp_path, profile=PROFILE)
 
 
 def spoil(path: Path) -> None:
@@ -363,11 +344,10 @@ def test_a_damaged_reference_is_named(
     words: str,
     ours: Path,
     sound: Path,
-    profile: Profile,
 ) -> None:
     damage(ours / name)
     with pytest.raises(StoreError, match=words):
-        reference.compare(sound, ours, profile=profile)
+        reference.compare(sound, ours, profile=PROFILE)
 
 
 # --- writing ------------------------------------------------------------------------
@@ -387,11 +367,11 @@ def test_a_reference_holds_the_first_subject_and_the_tables_as_they_are(
 T = ("tables/scores", "tables/seconds")
 
 
-def test_a_reference_says_what_made_it(kept: Path, profile: Profile) -> None:
+def test_a_reference_says_what_made_it(kept: Path) -> None:
     about = json.loads((kept / "ABOUT.json").read_text(encoding="utf-8"))
     assert about["version"] == __version__
-    assert (about["profile"], about["digest"]) == ("smoke", profile.digest)
-    assert about["settings"] == profile.model_dump(mode="json")
+    assert (about["profile"], about["digest"]) == ("smoke", PROFILE.digest)
+    assert about["settings"] == PROFILE.model_dump(mode="json")
     assert set(about["machine"]) == {"system", "processor", "cores"}
     assert {"python", "torch", "numpy"} <= set(about["versions"])
     for name, facts in about["files"].items():
@@ -423,35 +403,28 @@ def test_the_report_of_a_reference_says_so_and_has_no_dead_links(kept: Path) -> 
 
 
 def test_wider_images_give_way_to_the_limit_and_then_it_is_refused(
-    tmp_path: Path, sound: Path, profile: Profile
+    tmp_path: Path, sound: Path
 ) -> None:
-    def write(name: str, limit: int) -> reference.About:
-        return reference.write_reference(
-            sound, tmp_path / name, profile=profile, notebooks=NOTEBOOKS, limit=limit
-        )
-
     def total(name: str) -> int:
         files = (path for path in (tmp_path / name).rglob("*") if path.is_file())
         return sum(path.stat().st_size for path in files)
 
-    whole = write("whole", reference.LIMIT)
-    smaller = write("smaller", total("whole") - 1)
+    whole = write(sound, tmp_path / "whole")
+    smaller = write(sound, tmp_path / "smaller", limit=total("whole") - 1)
     assert smaller.widest_image < whole.widest_image == 1000
     assert total("smaller") < total("whole")
     with pytest.raises(StoreError, match=r"would take 0\.\d\d MB .* may take 0\.00"):
-        write("tiny", 1000)
+        write(sound, tmp_path / "tiny", limit=1000)
     assert not (tmp_path / "tiny").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "smaller"}
 
 
-def test_no_path_of_the_machine_stays_in_a_notebook(
-    tmp_path: Path, profile: Profile
-) -> None:
+def test_no_path_of_the_machine_stays_in_a_notebook(tmp_path: Path) -> None:
     root, public = tmp_path / "root", "see https://a.org/b/c, <b>1</b>, PCC/SSIM/x"
     shown = f"{root}/figures/gain.png and {project_root()}/data/models {public}"
     run = make_run(root, printed=shown)
     target = tmp_path / "reference"
-    reference.write_reference(run, target, profile=profile, notebooks=NOTEBOOKS)
+    write(run, target)
     text = (target / "notebooks" / "05_evaluation.ipynb").read_text(encoding="utf-8")
     notebook = json.loads(text)
     (cell,) = notebook["cells"]
@@ -472,46 +445,40 @@ def test_no_path_of_the_machine_stays_in_a_notebook(
     ],
 )
 def test_what_names_this_machine_is_refused(
-    private: str, tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
+    private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "node-17.cluster")
     monkeypatch.setattr("getpass.getuser", lambda: "somebody")
     run, target = make_run(tmp_path / "root", printed=private), tmp_path / "new"
     with pytest.raises(StoreError, match=r"05_evaluation.ipynb would tell .* run it"):
-        reference.write_reference(run, target, profile=profile, notebooks=NOTEBOOKS)
+        write(run, target)
     assert not target.exists()
 
 
-def test_a_run_of_other_versions_makes_no_reference(
-    tmp_path: Path, profile: Profile
-) -> None:
+def test_a_run_of_other_versions_makes_no_reference(tmp_path: Path) -> None:
     run = make_run(tmp_path / "root")
     edit_manifest(run, versions={**provenance.versions(), "torch": "1.0"})
     with pytest.raises(StoreError, match=r"torch 1\.0, here .* run it again here"):
-        reference.write_reference(
-            run, tmp_path / "new", profile=profile, notebooks=NOTEBOOKS
-        )
+        write(run, tmp_path / "new")
 
 
-def test_a_second_writing_replaces_the_first(
-    tmp_path: Path, ours: Path, profile: Profile
-) -> None:
+def test_a_second_writing_replaces_the_first(tmp_path: Path, ours: Path) -> None:
     run = make_run(tmp_path / "root", value=0.5)
-    reference.write_reference(run, ours, profile=profile, notebooks=NOTEBOOKS)
-    assert reference.compare(run, ours, profile=profile).difference() == ""
+    write(run, ours)
+    assert reference.compare(run, ours, profile=PROFILE).difference() == ""
     assert {path.name for path in tmp_path.iterdir()} == {"reference", "root"}
 
 
 @pytest.mark.parametrize("name", ["reference/mine.txt", "other/mine.txt", "other"])
 def test_nothing_of_a_users_is_replaced(
-    name: str, tmp_path: Path, ours: Path, sound: Path, profile: Profile
+    name: str, tmp_path: Path, ours: Path, sound: Path
 ) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine", encoding="utf-8")
     target = tmp_path / Path(name).parts[0]
     with pytest.raises(StoreError, match="move it away"):
-        reference.write_reference(sound, target, profile=profile, notebooks=NOTEBOOKS)
+        write(sound, target)
     assert path.read_text(encoding="utf-8") == "mine"
 
 

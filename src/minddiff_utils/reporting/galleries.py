@@ -189,14 +189,14 @@ def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
     scores : DataFrame
         `tables/scores.csv` of notebook 05.
     """
-    own = own_scores(scores, subject, "stage2")
-    own = own[own["metric"] == "clip_judge"]
+    judged = own_scores(scores, subject, "stage2")
+    judged = judged[judged["metric"] == "clip_judge"]
     scored = scores[["subject", "nsd_id"]].drop_duplicates()["nsd_id"].value_counts()
     shared = scored.index[scored == scores["subject"].nunique()]
-    own = own[own["nsd_id"].isin(shared)]
+    judged = judged[judged["nsd_id"].isin(shared)]
     words = f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
-    fixed = [int(i) for i in own["nsd_id"][:_N_FIXED]]
-    return pick_images(own, _N_SHOWN, words=words, fixed=fixed)
+    fixed = [int(i) for i in judged["nsd_id"][:_N_FIXED]]
+    return pick_images(judged, _N_SHOWN, words=words, fixed=fixed)
 
 
 # --- failures -------------------------------------------------------------------------
@@ -252,18 +252,18 @@ def failure_table(
             "The scores are of several subjects or methods: pass one of each."
         )
     check_metrics(scores, dict.fromkeys((semantic, structural), ""))
-    own = scores[scores["metric"].isin([semantic, structural])]
-    if own.duplicated(["nsd_id", "metric"]).any():
+    both = scores[scores["metric"].isin([semantic, structural])]
+    if both.duplicated(["nsd_id", "metric"]).any():
         raise DataError("An image is scored twice for one metric: pass each once.")
-    wide = own.pivot(index="nsd_id", columns="metric", values="value").sort_index()
+    wide = both.pivot(index="nsd_id", columns="metric", values="value").sort_index()
     finite = np.isfinite(wide.to_numpy(dtype=np.float64))
     check_finite(bool(finite.all()), "The scores of an image, or one that is lacking,")
     table = wide.reset_index()[["nsd_id", semantic, structural]]
     table.columns.name = None
     table = table.assign(signature="", place=0)
-    both = {"low semantic": (semantic, structural)}
-    both["low structural"] = (structural, semantic)
-    for name, (low, high) in both.items():
+    signatures = {"low semantic": (semantic, structural)}
+    signatures["low structural"] = (structural, semantic)
+    for name, (low, high) in signatures.items():
         marked = _extremes(table, low, high, n)
         table.loc[marked, "signature"] = name
         table.loc[marked, "place"] = range(1, len(marked) + 1)

@@ -195,21 +195,21 @@ def _sample(
 # --- flat maps ------------------------------------------------------------------------
 
 
-def crop(flat: FlatMap, wanted: Mask) -> FlatMap:
-    """Return the part of a flat map around the vertices `wanted`, with a margin.
+def crop(flat: FlatMap, inside: Mask) -> FlatMap:
+    """Return the part of a flat map around the vertices `inside`, with a margin.
 
     Raises
     ------
     DataError
-        No vertex is wanted.
+        No vertex is inside.
     """
-    if not wanted.any():
+    if not inside.any():
         raise DataError(
             "No vertex of the flat map lies in a voxel in use: check that voxel_ijk "
             "and the surface transforms belong to the same subject."
         )
-    low = flat.xy[wanted].min(axis=0) - _MARGIN_MM
-    high = flat.xy[wanted].max(axis=0) + _MARGIN_MM
+    low = flat.xy[inside].min(axis=0) - _MARGIN_MM
+    high = flat.xy[inside].max(axis=0) + _MARGIN_MM
     return _subset(flat, ((flat.xy >= low) & (flat.xy <= high)).all(axis=1))
 
 
@@ -342,8 +342,8 @@ def weight_maps(run: Run, subject: int) -> CorticalData:
                 " decoding.alpha."
             )
         values[words] = weight / np.mean(weight)
-    wanted = ["voxel_ijk", "roi", "roi_names"]
-    voxels = store.read_arrays(folder / "responses.h5", wanted)
+    arrays = ["voxel_ijk", "roi", "roi_names"]
+    voxels = store.read_arrays(folder / "responses.h5", arrays)
     areas = tuple(map(str, voxels["roi_names"]))
     return CorticalData(voxels["voxel_ijk"], voxels["roi"], areas, values)
 

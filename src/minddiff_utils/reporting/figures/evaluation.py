@@ -72,8 +72,8 @@ def fig_comparison(
     titles = [wrap(metrics[metric], 27) for metric in metric_names]
     figure, grid = canvas.rows_by_metric(page, words, titles, "score", n_columns)
     for axes, metric in zip(grid, metric_names, strict=True):
-        own = rows[(rows["metric"] == metric) & rows["method"].isin(names)]
-        for row in canvas.records(own):
+        scored = rows[(rows["metric"] == metric) & rows["method"].isin(names)]
+        for row in canvas.records(scored):
             _draw_method(axes, row, names.index(row["method"]))
     return figure
 
@@ -173,8 +173,8 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     figure = canvas.new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
     grid = canvas.panels(figure, len(names), len(names))
     for axes, metric in zip(grid, names, strict=True):
-        own = rows[rows["metric"] == metric]
-        for row in canvas.records(own.sort_values("method", kind="stable")):
+        scored = rows[rows["metric"] == metric]
+        for row in canvas.records(scored.sort_values("method", kind="stable")):
             first = row["method"] == "stage1"
             x = subjects.index(str(row["subject"])) + (-0.14 if first else 0.14)
             look = {"color": _STAGES[row["method"]][1], "linestyle": "-"}
@@ -288,8 +288,8 @@ def fig_ablation(
             axes.axhspan(place - 0.5, place + 0.5, color=band, zorder=0)
     _draw_presence(panels[0], cells)
     for axes, (metric, words) in zip(panels[1:], metrics.items(), strict=True):
-        own = rows[rows["metric"] == metric].set_index("method")
-        _draw_scores(axes, own.reindex(cells.index), cells[last])
+        by_method = rows[rows["metric"] == metric].set_index("method")
+        _draw_scores(axes, by_method.reindex(cells.index), cells[last])
         axes.set_title(wrap(words, 84 / len(metrics)), size=8)
         axes.set_xlabel("score")
     return figure
@@ -325,10 +325,12 @@ def _draw_presence(axes: Axes, cells: pd.DataFrame) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _draw_scores(axes: Axes, own: pd.DataFrame, flags: pd.Series) -> None:
+def _draw_scores(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
     """Draw one metric's scores; `flags`: whether the last feature is there."""
     at: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-    for place, (row, flag) in enumerate(zip(canvas.records(own), flags, strict=True)):
+    for place, (row, flag) in enumerate(
+        zip(canvas.records(scores), flags, strict=True)
+    ):
         if not np.isfinite(float(row["value"])):
             axes.text(0.03, place, "not run", va="center", size=7, color=GRAY, **at)
             continue

@@ -121,9 +121,9 @@ def _draw_scatter(
     plain = points[points["signature"] == ""]
     axes.scatter(plain[x], plain[y], s=12, color=GRAY, alpha=0.6, lw=0)
     for signature, (colour, marker) in _LOOK.items():
-        own = points[points["signature"] == signature]
+        marked = points[points["signature"] == signature]
         look: dict[str, Any] = {"color": colour, "marker": marker, "edgecolor": "k"}
-        axes.scatter(own[x], own[y], s=30, lw=0.6, **look)
+        axes.scatter(marked[x], marked[y], s=30, lw=0.6, **look)
     medians = points[[x, y]].median()
     axes.axvline(medians[x], color="0.3", ls="--", lw=0.8, zorder=1)
     axes.axhline(medians[y], color="0.3", ls="--", lw=0.8, zorder=1)

@@ -196,15 +196,15 @@ def _pieces(flat: FlatMap, areas: Ints) -> Iterator[tuple[str, Floats]]:
 
 def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
     x, y = flat.xy.T
-    shown = _face_values(flat.values, flat.faces)
-    known = np.isfinite(shown)
+    means = _face_values(flat.values, flat.faces)
+    known = np.isfinite(means)
     options: dict[str, Any] = {"rasterized": True, "edgecolors": "none"}
     base = Triangulation(x, y, flat.faces)
     gray = _gray(flat.sulc, flat.faces)
     axes.tripcolor(base, facecolors=gray, cmap="gray", vmin=0, vmax=1, **options)
     if known.any():
         data = Triangulation(x, y, flat.faces[known])
-        axes.tripcolor(data, facecolors=shown[known], cmap=_CMAP, norm=scale, **options)
+        axes.tripcolor(data, facecolors=means[known], cmap=_CMAP, norm=scale, **options)
     if flat.areas is not None:
         lines = LineCollection(list(_borders(flat, flat.areas)), colors="white", lw=0.7)
         axes.add_collection(lines)
@@ -283,11 +283,11 @@ def _project(
     return corners[order] @ plane, colours * light
 
 
-def _views(shown: InflatedMap) -> Iterator[tuple[str, Mesh, Floats, Floats]]:
+def _views(both: InflatedMap) -> Iterator[tuple[str, Mesh, Floats, Floats]]:
     """Yield words, mesh, direction and up: left outside to right outside."""
     for side, mesh, names in (
-        ("left", shown.lh, ("lateral", "medial", "ventral")),
-        ("right", shown.rh, ("ventral", "medial", "lateral")),
+        ("left", both.lh, ("lateral", "medial", "ventral")),
+        ("right", both.rh, ("ventral", "medial", "lateral")),
     ):
         for name in names:
             direction, up = map(np.array, _VIEWS[name])
@@ -296,9 +296,9 @@ def _views(shown: InflatedMap) -> Iterator[tuple[str, Mesh, Floats, Floats]]:
             yield f"{side[0].upper()} {name}", mesh, direction, up
 
 
-def _draw_inflated(axes: Axes, shown: InflatedMap, scale: Normalize) -> None:
+def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
     left, bottom, top = 0.0, np.inf, -np.inf
-    for words, mesh, direction, up in _views(shown):
+    for words, mesh, direction, up in _views(both):
         triangles, colours = _project(mesh, direction, up, scale)
         if not len(triangles):
             continue

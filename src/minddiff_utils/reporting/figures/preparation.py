@@ -51,8 +51,8 @@ def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     figure = canvas.new_figure("Voxels in each visual area", note, height)
     grid = canvas.panels(figure, len(subjects), 1, sharex=True, sharey=True)
     for axes, subject in zip(grid, subjects, strict=True):
-        own = counts[counts["subject"].astype(str) == subject]
-        n_voxels = own.set_index("area")["n_voxels"].reindex(areas).fillna(0)
+        areas_of = counts[counts["subject"].astype(str) == subject]
+        n_voxels = areas_of.set_index("area")["n_voxels"].reindex(areas).fillna(0)
         bars = axes.bar(areas, n_voxels, color=canvas.area_colours(areas), width=0.75)
         axes.bar_label(bars, fmt="{:,.0f}", size=7, padding=1)
         axes.set(ylabel="voxels", title=f"subject {subject}")

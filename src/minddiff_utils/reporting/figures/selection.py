@@ -64,13 +64,13 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     accuracy, variance, identification = panels = figure.subplots(1, 3)
     colours = sns.color_palette("viridis", len(layers))
     for layer, colour in zip(layers, colours, strict=True):
-        own = mean[mean["layer"] == layer].sort_values("k_percent")
-        k, line = own["k_percent"], {"color": colour, "marker": "o", "markersize": 3}
+        curve = mean[mean["layer"] == layer].sort_values("k_percent")
+        k, line = curve["k_percent"], {"color": colour, "marker": "o", "markersize": 3}
         dashed: Any = line | {"ls": "--", "marker": ""}
-        accuracy.plot(k, own["r_selected_mean"], **line)
-        accuracy.plot(k, own["r_cv_selected_mean"], **dashed)
-        variance.plot(k, 100 * own["variance_kept"], label=f"{layer}", **line)
-        identification.plot(k, own["identification"], **line)
+        accuracy.plot(k, curve["r_selected_mean"], **line)
+        accuracy.plot(k, curve["r_cv_selected_mean"], **dashed)
+        variance.plot(k, 100 * curve["variance_kept"], label=f"{layer}", **line)
+        identification.plot(k, curve["identification"], **line)
     _finish(panels, "targets", k_chosen, "training variance")
     accuracy.set_title("accuracy of the targets kept")
     styles = {"test images": "-", "cross-validated, training": "--"}
@@ -151,8 +151,8 @@ def fig_k_quality(
         (variance, decoding, "variance_kept"),
         (final, single, "value"),
     ):
-        for subject, own in rows.groupby(rows["subject"].astype(str), sort=False):
-            line = own.sort_values("k_percent")
+        for subject, curve in rows.groupby(rows["subject"].astype(str), sort=False):
+            line = curve.sort_values("k_percent")
             style: Any = look.get(str(subject), look["other"])
             axes.plot(line["k_percent"], line[name], **style)
         middle = rows.groupby("k_percent")[name].mean()

@@ -132,12 +132,12 @@ def fig_no_worse(
         "verdict",
     )
     canvas.check_table(verdicts, (*needed, "n"), "The table of verdicts")
-    own = verdicts[verdicts["reference"] == reference]
-    canvas.check_table(own, (), f"The table of verdicts against {reference}")
-    metrics, methods = _metrics(own), list(dict.fromkeys(own["method"].astype(str)))
-    lines = [(m, s) for m in methods for s in subject_order(own["subject"])]
+    rows = verdicts[verdicts["reference"] == reference]
+    canvas.check_table(rows, (), f"The table of verdicts against {reference}")
+    metrics, methods = _metrics(rows), list(dict.fromkeys(rows["method"].astype(str)))
+    lines = [(m, s) for m in methods for s in subject_order(rows["subject"])]
     note = (
-        f"{canvas.images_per_subject(own)}intervals from the {confidence:.0%} "
+        f"{canvas.images_per_subject(rows)}intervals from the {confidence:.0%} "
         "one-sided lower to the upper bound; dashed: margin. Circle: no worse, "
         "diamond: not shown, cross: worse"
     )
@@ -147,11 +147,11 @@ def fig_no_worse(
     titles, n = [_WORDS[metric] for metric in metrics], len(metrics)
     figure, grid = canvas.rows_by_metric(page, words, titles, "difference", n)
     for axes, metric in zip(grid, metrics, strict=True):
-        rows = own[own["metric"] == metric]
+        drawn = rows[rows["metric"] == metric]
         axes.axvline(0, color="0.3", linewidth=0.7)
-        margin = -float(rows["margin"].iloc[0])
+        margin = -float(drawn["margin"].iloc[0])
         axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
-        for row in canvas.records(rows):
+        for row in canvas.records(drawn):
             method, numbers = str(row["method"]), [row[name] for name in _NUMBERS]
             look: dict[str, Any] = {"marker": _MARKS[str(row["verdict"])]}
             look["color"] = PALETTE[methods.index(method)]

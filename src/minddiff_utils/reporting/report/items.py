@@ -1,7 +1,7 @@
 """What a section of the report may hold, checked when it is made.
 
 Pictures must be PNG, links must stay below the page's folder, and a gallery must say by
-which rule its images were chosen. Place in the flow: layer 9, part of `report`.
+which rule its images were chosen.
 """
 
 import struct

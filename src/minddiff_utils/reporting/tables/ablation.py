@@ -173,15 +173,15 @@ def ablation_table(
         raise DataError("The scores hold no condition of the ablation: run it first.")
     kept = shared_images(scores, present)
     summary = _summarise_kept(kept, scores, resampling)
-    shown = [*map(str, subjects), "all"]
+    who = [*map(str, subjects), "all"]
     tables = {}
     for group, methods in groups.items():
         reasons = {m: why for m, why in not_run.items() if m in methods}
-        rows = summary_rows(summary, shown, subjects, methods, settings, reasons)
+        rows = summary_rows(summary, who, subjects, methods, settings, reasons)
         tables[group] = rows
         if group == "factorial":
             effects, lacking = _effect_rows(kept, len(subjects), resampling)
-            tables[_EFFECT] = complete(effects, shown, FEATURES, settings, lacking)
+            tables[_EFFECT] = complete(effects, who, FEATURES, settings, lacking)
     table = pd.concat(tables, names=["group"]).reset_index("group")
     table = table.reset_index(drop=True)
     in_cell = table["group"] == "factorial"
@@ -214,8 +214,8 @@ def _summarise_kept(
 ) -> pd.DataFrame:
     """Summarise the kept scores, with the ceilings' scores on the same images."""
     known = set(kept["method"])
-    wanted = {best for m, best in ceilings().items() if m in known} - known
-    best = scores[scores["method"].isin(wanted)]
+    best_names = {best for m, best in ceilings().items() if m in known} - known
+    best = scores[scores["method"].isin(best_names)]
     best = best.assign(subject=best["subject"].astype(str))
     both = pd.concat([kept, best], ignore_index=True) if len(best) else kept
     return summarise(both, resampling=resampling, ceilings=ceilings())

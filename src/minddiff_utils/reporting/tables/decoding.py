@@ -195,7 +195,7 @@ def cost_table(
     if len(seconds):
         check_table(seconds, ("notebook", "seconds"), "The table of times")
         times = seconds.groupby("notebook", sort=True)["seconds"]
-        measured += [(str(name), "seconds", own, _SECONDS) for name, own in times]
+        measured += [(str(name), "seconds", runs, _SECONDS) for name, runs in times]
     return pd.DataFrame(
         _cost_row(name, metric, values.dropna().to_numpy(), resampling, reference)
         | {"status": "", "settings": words}

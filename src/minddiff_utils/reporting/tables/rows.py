@@ -163,13 +163,13 @@ def complete(
 
 def summary_rows(
     summary: pd.DataFrame,
-    shown: Sequence[str],
+    who: Sequence[str],
     subjects: Sequence[int],
     methods: Sequence[str],
     settings: Mapping[str, str],
     not_run: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Return a summary with a row for every subject, method and metric asked for."""
+    """Return a summary with a row for every method and metric, of `who` in turn."""
     check_table(summary, SUMMARY, "The table of summarised scores")
     if not subjects:
         raise ConfigError("subjects is empty: pass the profile's list of subjects.")
@@ -183,7 +183,7 @@ def summary_rows(
     table = table[table["method"].isin(methods) & table["metric"].isin(settings)]
     table = table.assign(status=_coverage(table, len(subjects)))
     names = list(dict.fromkeys([*methods, *not_run]))
-    return complete(table, shown, names, settings, not_run)
+    return complete(table, who, names, settings, not_run)
 
 
 # --- T1 and T3 ------------------------------------------------------------------------
@@ -228,8 +228,8 @@ def comparison_table(
     DataError
         A column or a metric is missing, or a method in `not_run` has scores.
     """
-    shown = [str(s) for s in subjects[:1]] + ["all"]
-    return summary_rows(comparison, shown, subjects, methods, settings, not_run)
+    who = [str(s) for s in subjects[:1]] + ["all"]
+    return summary_rows(comparison, who, subjects, methods, settings, not_run)
 
 
 def subjects_table(
@@ -243,5 +243,5 @@ def subjects_table(
 
     Parameters, columns and errors are those of `comparison_table`.
     """
-    shown = [*map(str, subjects), "all"]
-    return summary_rows(comparison, shown, subjects, methods, settings, {})
+    who = [*map(str, subjects), "all"]
+    return summary_rows(comparison, who, subjects, methods, settings, {})
