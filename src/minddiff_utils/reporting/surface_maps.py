@@ -12,7 +12,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126 (three cortical dep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
