@@ -325,31 +325,25 @@ def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed(
     means = scores.groupby("method")["value"].mean()
     expected = [means[a] - means[b] for a, b in CONTRASTS]
     assert pooled["value"].tolist() == expected  # eighths: exact in binary
-
-
-def test_contrasts_of_methods_that_were_not_run_are_left_out(run: Run) -> None:
-    scores = _scores()
-    scores = scores[scores["method"] != "takagi"]
-    table = evaluation.contrast_table(scores, evaluation.resampling(run))
-    left = [f"{a} - {b}" for a, b in CONTRASTS if "takagi" not in (a, b)]
-    assert list(dict.fromkeys(table["contrast"])) == left
+    # those of a method that was not run are left out
+    some = scores[scores["method"] != "takagi"]
+    table = evaluation.contrast_table(some, evaluation.resampling(run))
+    kept = [f"{a} - {b}" for a, b in CONTRASTS if "takagi" not in (a, b)]
+    assert list(dict.fromkeys(table["contrast"])) == kept
 
 
 # --- tables of all subjects ---------------------------------------------------------
 
 
 def test_a_gathered_table_names_its_subject_in_front(run: Run) -> None:
-    for subject in (1, 2):
+    paths = {s: run.tree.derived(s) / "t.csv" for s in (1, 2)}
+    for subject, path in paths.items():
         table = pd.DataFrame({"x": [subject * 10], "subject": ["wrong"]})
-        store.write_table(run.tree.derived(subject) / "t.csv", table, run=run)
+        store.write_table(path, table, run=run)
     table = evaluation.gather(run, "t.csv")
     assert list(table.columns) == ["subject", "x"]
-    assert table["subject"].tolist() == ["1", "2"]
-    assert table["x"].tolist() == [10, 20]
-
-
-def test_a_table_that_one_subject_lacks_is_refused(run: Run) -> None:
-    store.write_table(run.tree.derived(1) / "t.csv", pd.DataFrame({"x": [1]}), run=run)
+    assert table.to_numpy().tolist() == [["1", 10], ["2", 20]]
+    store.discard(paths[2])
     with pytest.raises(StoreError, match=r"subj02/t\.csv does not exist"):
         evaluation.gather(run, "t.csv")
 
@@ -443,43 +437,34 @@ def _finish(run: Run, subject: int) -> None:
 def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
     run: Run,
 ) -> None:
+    with pytest.raises(StoreError) as error:  # no subject is finished yet
+        evaluation.check_completeness(run)
+    assert "accuracy.csv does not exist" in _sentence(error)
     for subject in (1, 2):
         _finish(run, subject)
-    assert evaluation.check_completeness(run).complete == (1, 2)
+    completeness = evaluation.check_completeness(run)
+    assert completeness.complete == (1, 2)
+    table = completeness.table().set_index("subject")
+    assert table["n_reconstructed"].tolist() == [N, N]
+    assert table["n_test"].tolist() == [len(DECODED)] * 2
+    assert completeness.image_words() == f"{N} of {len(DECODED)} test images"
     store.discard(run.tree.derived(2) / "stage2.csv")
-    stock = evaluation.check_completeness(run)
-    assert stock.complete == (1,)
-    state = stock.table().set_index("subject")["state"]
+    completeness = evaluation.check_completeness(run)
+    assert completeness.complete == (1,)
+    state = completeness.table().set_index("subject")["state"]
     assert state["1"] == "complete"
     assert state["2"].startswith("missing: ")
     assert "stage2.csv does not exist" in state["2"]
-    table, _ = evaluation.score_subjects(run, stock.complete, load=_load)
+    table, _ = evaluation.score_subjects(run, completeness.complete, load=_load)
     assert set(table["subject"]) == {"1"}
 
 
-def test_the_stock_tells_how_many_images_of_how_many_were_reconstructed(
-    run: Run,
-) -> None:
-    for subject in (1, 2):
-        _finish(run, subject)
-    stock = evaluation.check_completeness(run)
-    table = stock.table().set_index("subject")
-    assert table["n_reconstructed"].tolist() == [N, N]
-    assert table["n_test"].tolist() == [len(DECODED)] * 2
-    assert stock.image_words() == f"{N} of {len(DECODED)} test images"
-    other = Completeness({1: (982, 1000), 4: (907, 907)}, {3: "why"})
-    assert other.image_words() == (
+def test_subjects_with_other_numbers_of_images_are_told_apart() -> None:
+    completeness = Completeness({1: (982, 1000), 4: (907, 907)}, {3: "why"})
+    assert completeness.image_words() == (
         "subject 1: 982 of 1000, subject 4: 907 of 907 test images"
     )
-    assert other.table()["n_test"].tolist() == [1000, 907, pd.NA]
-
-
-def test_a_run_without_a_finished_subject_is_refused_in_one_sentence(
-    run: Run,
-) -> None:
-    with pytest.raises(StoreError) as error:
-        evaluation.check_completeness(run)
-    assert "accuracy.csv does not exist" in _sentence(error)
+    assert completeness.table()["n_test"].tolist() == [1000, 907, pd.NA]
 
 
 # --- pictures -----------------------------------------------------------------------
