@@ -127,15 +127,24 @@ _Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
 def _score_each(
     run: Run, subjects: Sequence[int], load: Callable[[Run], Models]
 ) -> dict[int, _Scored]:
-    """Score some subjects in this process."""
     models = load(run)
     return {subject: score_subject(run, subject, models) for subject in subjects}
 
 
-def _score_in(run: Run, subjects: Sequence[int]) -> dict[int, _Scored]:
-    """Score some subjects in a process of their own."""
+def _begin_worker(run: Run) -> None:
+    end_with_parent()
     fix_threads(run)
-    return _score_each(run, subjects, load_models)
+
+
+def _score_at_once(
+    run: Run, subjects: Sequence[int], n_workers: int
+) -> dict[int, _Scored]:
+    """Score subjects in as many processes as given."""
+    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
+    with ProcessPoolExecutor(n_workers, context, _begin_worker, (run,)) as pool:
+        shares = [subjects[k::n_workers] for k in range(n_workers)]
+        tasks = [pool.submit(_score_each, run, s, load_models) for s in shares]
+        return {s: scored for task in tasks for s, scored in task.result().items()}
 
 
 def score_subjects(
@@ -168,19 +177,19 @@ def score_subjects(
     """
     n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
     if load or n_workers == 1 or run.profile.models.device != "cpu":
-        found = _score_each(run, subjects, load or load_models)
+        scored = _score_each(run, subjects, load or load_models)
     else:
-        found = _score_at_once(run, subjects, n_workers)
+        scored = _score_at_once(run, subjects, n_workers)
     ids = {subject: test_ids(run, subject) for subject in subjects}
+    tables = [scored[subject][0].table for subject in subjects]
     distances = [
         frechet_table(
-            {str(s): found[s][0].sets[metric] for s in subjects},
-            _references({s: found[s][1][metric] for s in subjects}, ids),
+            {str(s): scored[s][0].sets[metric] for s in subjects},
+            _references({s: scored[s][1][metric] for s in subjects}, ids),
             metric=metric,
         )
-        for metric in found[subjects[0]][1]
+        for metric in scored[subjects[0]][1]
     ]
-    tables = [found[s][0].table for s in subjects]
     return pd.concat(tables, ignore_index=True), pd.concat(distances, ignore_index=True)
 
 
@@ -197,15 +206,3 @@ def _references(
             rows.setdefault(nsd_id, row)
     own = {str(subject): features for subject, features in embedded.items()}
     return own | {"all": np.stack(list(rows.values()))}
-
-
-def _score_at_once(
-    run: Run, subjects: Sequence[int], n_workers: int
-) -> dict[int, _Scored]:
-    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
-    with ProcessPoolExecutor(
-        n_workers, mp_context=context, initializer=end_with_parent
-    ) as pool:
-        shares = [subjects[k::n_workers] for k in range(n_workers)]
-        tasks = [pool.submit(_score_in, run, share) for share in shares]
-        return {s: scored for task in tasks for s, scored in task.result().items()}
