@@ -16,8 +16,7 @@ from minddiff_utils.generation import SubjectFeatures, alignment, checkpoints
 from minddiff_utils.generation.checkpoints import checkpoint_of
 from minddiff_utils.generation.generate import Generated
 from minddiff_utils.models import Backbone
-from minddiff_utils.studies.study import arms as study_arms
-from minddiff_utils.studies.study import images as study_images
+from minddiff_utils.studies import stage2_arms
 from tests.small_subject import Start, backbone, made, n_calls, start, write_files
 
 __all__ = ["backbone", "n_calls", "start"]  # fixtures
@@ -147,8 +146,8 @@ def _make(start: Start, backbone: Backbone, *, order: str) -> None:
         stem = {"3": "03_stage1", "4": "04_stage2", "s": ""}[which]
         run = start(notebook=stem, data__n_reconstruct=3)
         if which == "s":
-            arm = study_arms.Arm("none", "stage 1 alone", None)
-            study_images.images_of(run, backbone, "confirmation", arm)
+            arm = stage2_arms.Arm("none", "stage 1 alone", None)
+            stage2_arms.images_of(run, backbone, "confirmation", arm)
         else:
             name = "stage1" if which == "3" else "stage2"
             made(SubjectFeatures(run, backbone), ROWS[name])

@@ -19,8 +19,8 @@ from minddiff_utils.evaluation.summaries import resampling
 from minddiff_utils.generation import write_results
 from minddiff_utils.models import Backbone
 from minddiff_utils.reporting import galleries, tables
+from minddiff_utils.studies.cost import workloads
 from minddiff_utils.studies.storage import kept
-from minddiff_utils.studies.workload import workloads
 from tests.small_subject import Start, backbone, made, start, write_files
 
 __all__ = ["backbone", "start"]  # fixtures

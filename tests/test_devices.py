@@ -28,10 +28,8 @@ from minddiff_utils.generation.generate import align_batch
 from minddiff_utils.generation.presets import engine_settings
 from minddiff_utils.models import Backbone
 from minddiff_utils.pipeline import warm_kernels
-from minddiff_utils.studies import study
-from minddiff_utils.studies.study import arms as study_arms
-from minddiff_utils.studies.study import images as study_images
-from minddiff_utils.studies.study import scores as study_scores
+from minddiff_utils.studies import stage2_arms
+from minddiff_utils.studies import stage2_engines as study
 from tests.meta_device import META, Elsewhere, real_backbone, real_judge
 from tests.small_subject import given, made
 
@@ -291,15 +289,15 @@ def test_the_arms_of_the_study_are_made_and_scored_on_the_models_device(
     folder = run.tree.derived(1)
     stimuli = {"images": photographs(), "nsd_id": IDS}
     store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
-    arms = {arm.name: arm for arm in study_arms.confirmation_arms(run.profile)}
+    arms = {arm.name: arm for arm in stage2_arms.confirmation_arms(run.profile)}
     best = replace(arms["best_of_n"], n_draws=2)
     made = {
-        arm.name: study_images.make(run, backbone, decoded, arm)
+        arm.name: stage2_arms.make(run, backbone, decoded, arm)
         for arm in (arms["none"], best)
     }
-    parts: tuple[study.Part, ...] = ("pilot", "confirmation")
+    parts: tuple[stage2_arms.Part, ...] = ("pilot", "confirmation")
     for part in parts:
-        scores = study_scores.score_arms(run, backbone, real_judge(), part, made)
+        scores = study._score_arms(run, backbone, real_judge(), part, made)
         assert set(scores["method"]) == set(made)
         assert {"structural_loss", "clip_judge"} <= set(scores["metric"])
 

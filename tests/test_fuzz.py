@@ -443,7 +443,7 @@ def test_a_changed_byte_of_a_matlab_file_never_ends_the_process(
 
 
 def test_damaged_rates_are_read_or_refused(tmp_path: Path) -> None:
-    from minddiff_utils.studies.cost import read_rates
+    from minddiff_utils.studies.unit_rates import read_rates
 
     path = tmp_path / "rates.json"
     shipped = project_root() / "data" / "cost" / "cpu_float32.json"

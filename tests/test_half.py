@@ -39,8 +39,7 @@ from minddiff_utils.generation.sampler import (
 from minddiff_utils.generation.structural_loss import StructuralTarget, layer_weights
 from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
-from minddiff_utils.studies import study
-from minddiff_utils.studies.study import images as study_images
+from minddiff_utils.studies import stage2_arms
 from tests.small_subject import given, made
 
 N = 2
@@ -327,8 +326,8 @@ def test_an_image_without_a_number_is_left_out_of_an_arm_and_named(
     name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    arms = {arm.name: arm for arm in study.confirmation_arms(run.profile)}
-    found = study_images.make(run, weak, decoded, arms[name])
+    arms = {arm.name: arm for arm in stage2_arms.confirmation_arms(run.profile)}
+    found = stage2_arms.make(run, weak, decoded, arms[name])
     assert found["nsd_id"].tolist() == [907, 88]
     assert {len(values) for values in found.values()} == {2}
     assert any("image 12: the U-Net in float16" in m for m in caplog.messages)

@@ -27,7 +27,7 @@ from minddiff_utils.core.errors import MindDiffError, read_trouble
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.models import weights
-from minddiff_utils.studies import cost
+from minddiff_utils.studies import unit_rates
 
 GRID = (5, 4, 3)
 NUMBERS = (
@@ -125,7 +125,7 @@ def write_others(root: Path, run: Run) -> dict[str, tuple[Path, Read]]:
         "png": (png, lambda: store.read_png(png)),
         "picture": (picture, lambda: images.read_png(picture)),
         "json": (fields, lambda: weights.read_json(fields)),
-        "rates": (rates, lambda: cost.read_rates(rates)),
+        "rates": (rates, lambda: unit_rates.read_rates(rates)),
     }
 
 

@@ -1,7 +1,7 @@
 """A rehearsal has NSD's sizes, stays apart, and extrapolates by stated rules."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -16,32 +16,27 @@ from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
-from minddiff_utils.models import random as models
+from minddiff_utils.models import random as random_models
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.graph import make_plan
 from minddiff_utils.preprocessing import prepare_responses
 from minddiff_utils.reporting.report import banner
-from minddiff_utils.studies import rehearsal as package
-from minddiff_utils.studies.cost import read_rates
-from minddiff_utils.studies.rehearsal import (
-    account,
-    enlarge,
-    fits,
-    rates,
-    settings,
-)
-from minddiff_utils.studies.rehearsal import tree as written
+from minddiff_utils.studies import decoder_fits, unit_rates
+from minddiff_utils.studies import nsd_rehearsal as rehearsal
+from minddiff_utils.studies import rehearsal_data as data
+from minddiff_utils.studies import timing_report as report
+from minddiff_utils.studies.decoder_fits import FitTimes
 from minddiff_utils.studies.storage import session_bytes
 
 #: Sizes of the tests: NSD's grid of subject 1 at 0.6 of each side.
-SMALL = enlarge.Size((48, 62, 50), 2000, 60_000)
+SMALL = data.Size((48, 62, 50), 2000, 60_000)
 
 
 # --- what is run ----------------------------------------------------------------------
 
 
 def test_what_decides_memory_and_speed_keeps_nsds_size(tmp_path: Path) -> None:
-    found = package.rehearse({}, tmp_path)
+    found = rehearsal.rehearse({}, tmp_path)
     profile, real = found.profile, load_profile("nsd")
     assert found.size.grid == FACTS[1].grid
     assert found.size.n_voxels == SUBJECT1["11 areas"]
@@ -55,7 +50,7 @@ def test_what_decides_memory_and_speed_keeps_nsds_size(tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_rehearsal_lies_where_results_lie(tmp_path: Path) -> None:
-    found = package.rehearse({}, tmp_path)
+    found = rehearsal.rehearse({}, tmp_path)
     for place in (found.tree.nsd, found.tree.figures, found.tree.derived(1)):
         assert place.is_relative_to(tmp_path / "data" / "nsd-rehearsal")
     assert found.tree.models.is_relative_to(found.home)
@@ -63,7 +58,7 @@ def test_nothing_of_a_rehearsal_lies_where_results_lie(tmp_path: Path) -> None:
 
 
 def test_every_figure_says_that_it_is_of_a_rehearsal(tmp_path: Path) -> None:
-    label = package.rehearse({}, tmp_path).profile.label()
+    label = rehearsal.rehearse({}, tmp_path).profile.label()
     assert label == "rehearsal of profile nsd: in-silico subjects, random models"
     assert load_profile("nsd").label() == "profile nsd"
     assert banner(label)[0].startswith("In silico")
@@ -71,7 +66,7 @@ def test_every_figure_says_that_it_is_of_a_rehearsal(tmp_path: Path) -> None:
 
 def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
     theirs = {"data.sessions": 2, "decoding.alpha": 0.5, "subjects": [5, 7]}
-    found = package.rehearse(theirs, tmp_path)
+    found = rehearsal.rehearse(theirs, tmp_path)
     assert found.subject == 5
     assert found.real.subjects == (5, 7)
     assert found.profile.decoding.alpha == 0.5
@@ -82,12 +77,12 @@ def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
 
 def test_a_group_that_the_user_sets_is_theirs(tmp_path: Path) -> None:
     theirs = {"n_steps": 8, "encode_index": 5, "decode_steps": 6}
-    found = package.rehearse({"stage1": theirs, "models.device": "cpu"}, tmp_path)
+    found = rehearsal.rehearse({"stage1": theirs, "models.device": "cpu"}, tmp_path)
     assert found.profile.stage1.model_dump(include=set(theirs)) == theirs
 
 
 def test_the_notebooks_accept_it_and_the_first_is_not_run(tmp_path: Path) -> None:
-    found = package.rehearse({}, tmp_path)
+    found = rehearsal.rehearse({}, tmp_path)
     plan = make_plan(found.profile, found.tree, found.overrides, first="01")
     numbers = [job.notebook[:2] for job in plan.jobs]
     assert numbers == ["01", "02", "A2", "03", "04", "A3", "05", "06"]
@@ -126,15 +121,15 @@ def test_a_full_disk_or_little_memory_is_said_before_anything_is_written(
     memory: float,
     words: str,
 ) -> None:
-    found = package.rehearse({"models.device": "cpu"}, tmp_path)
+    found = rehearsal.rehearse({"models.device": "cpu"}, tmp_path)
 
     class Amount:
         free, available = disk, memory
 
-    monkeypatch.setattr(settings.shutil, "disk_usage", lambda _: Amount)
-    monkeypatch.setattr(settings.psutil, "virtual_memory", lambda: Amount)
+    monkeypatch.setattr(rehearsal.shutil, "disk_usage", lambda _: Amount)
+    monkeypatch.setattr(rehearsal.psutil, "virtual_memory", lambda: Amount)
     with pytest.raises(RunError, match=words):
-        package.prepare(found, lambda _: None)
+        rehearsal.prepare(found, lambda _: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,8 +139,8 @@ def test_a_full_disk_or_little_memory_is_said_before_anything_is_written(
 def test_a_scale_gives_the_voxels_asked_for_and_loses_none() -> None:
     areas = np.zeros((10, 10, 10), bool)
     areas[0:4, 3:6, 2:8] = True  # 72 voxels, up to the border
-    size = enlarge.Size((20, 30, 25), 1000, 1)
-    scale = enlarge.find_scale(areas, size)
+    size = data.Size((20, 30, 25), 1000, 1)
+    scale = data.find_scale(areas, size)
     large = scale.volume(areas, outside=False)
     assert large.shape == size.grid
     assert 1000 <= large.sum() < 1150  # a voxel more per side at most
@@ -158,7 +153,7 @@ def test_a_scale_gives_the_voxels_asked_for_and_loses_none() -> None:
 
 
 def test_a_point_stays_in_the_voxel_that_it_was_in() -> None:
-    scale = enlarge.Scale(2.0, np.array([1.0, 0.0, -3.0]), (5, 5, 5), (12, 10, 8))
+    scale = data.Scale(2.0, np.array([1.0, 0.0, -3.0]), (5, 5, 5), (12, 10, 8))
     small = np.array([[0, 1, 2], [2, 3, 4]])
     large = np.rint(scale.coordinates(small + 0.2)).astype(int)
     source = scale.source()
@@ -169,24 +164,29 @@ def test_a_point_stays_in_the_voxel_that_it_was_in() -> None:
 def test_areas_that_do_not_fit_are_refused() -> None:
     areas = np.ones((4, 4, 4), bool)
     with pytest.raises(DataError, match="no room"):
-        enlarge.find_scale(areas, enlarge.Size((8, 8, 4), 512, 1))
+        data.find_scale(areas, data.Size((8, 8, 4), 512, 1))
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> package.Rehearsal:
+def small(tmp_path_factory: pytest.TempPathFactory) -> rehearsal.Rehearsal:
     """Return a rehearsal whose data are written, with volumes of SMALL's sizes."""
     root = tmp_path_factory.mktemp("a root with spaces")
-    found = package.rehearse({"models.device": "cpu"}, root)
+    found = rehearsal.rehearse({"models.device": "cpu"}, root)
     simulation = found.profile.simulation.model_copy(update={"image_size": 32})
     found = replace(
         found, profile=found.profile.model_copy(update={"simulation": simulation})
     )
-    assert not written.write_tree(found, size=SMALL)
+    assert not _write(found)
     return found
 
 
+def _write(found: rehearsal.Rehearsal, size: data.Size = SMALL) -> bool:
+    given = (found.tree.nsd, found.profile.simulation, 1, found.profile.seed, size)
+    return data.write_tree(*given)
+
+
 def test_written_data_are_a_whole_subject_of_those_sizes(
-    small: package.Rehearsal,
+    small: rehearsal.Rehearsal,
 ) -> None:
     tree = NsdTree(small.tree.nsd)
     check_trials(tree, 1, 1)
@@ -206,7 +206,7 @@ def test_written_data_are_a_whole_subject_of_those_sizes(
 
 
 def test_the_stimuli_have_nsds_shape_and_take_no_room_where_nothing_is_shown(
-    small: package.Rehearsal,
+    small: rehearsal.Rehearsal,
 ) -> None:
     path = NsdTree(small.tree.nsd).file("stimuli")
     with h5py.File(path) as file:
@@ -215,7 +215,9 @@ def test_the_stimuli_have_nsds_shape_and_take_no_room_where_nothing_is_shown(
     assert path.stat().st_size < 250 * 32 * 32 * 3 + 1e6
 
 
-def test_enlarged_voxels_keep_their_areas_signal(small: package.Rehearsal) -> None:
+def test_enlarged_voxels_keep_their_areas_signal(
+    small: rehearsal.Rehearsal,
+) -> None:
     """Recomputed from the enlarged trials, ncsnr follows the small voxels' own."""
     found = prepare_responses(NsdTree(small.tree.nsd), 1, small.profile.data)
     known = np.isfinite(found.ncsnr_recomputed) & np.isfinite(found.ncsnr)
@@ -223,7 +225,7 @@ def test_enlarged_voxels_keep_their_areas_signal(small: package.Rehearsal) -> No
     assert r > 0.8  # noise of each voxel's own lowers it
 
 
-def test_minddiff_check_finds_nothing_damaged(small: package.Rehearsal) -> None:
+def test_minddiff_check_finds_nothing_damaged(small: rehearsal.Rehearsal) -> None:
     found = check_folder(
         small.tree.nsd,
         subjects=(1,),
@@ -233,9 +235,9 @@ def test_minddiff_check_finds_nothing_damaged(small: package.Rehearsal) -> None:
     assert found.exit_code == 0, "\n".join(found.lines())
 
 
-def test_surfaces_point_into_the_enlarged_areas(small: package.Rehearsal) -> None:
+def test_surfaces_point_into_the_enlarged_areas(small: rehearsal.Rehearsal) -> None:
     tree = NsdTree(small.tree.nsd)
-    areas = enlarge._areas(tree, 1)
+    areas = data._areas(tree, 1)
     points = [tree.transform(1, side, "layerB2") for side in ("lh", "rh")]
     inside = np.rint(np.concatenate(points))
     inside = inside[np.isfinite(inside).all(axis=1)].astype(int)
@@ -246,10 +248,13 @@ def test_surfaces_point_into_the_enlarged_areas(small: package.Rehearsal) -> Non
     assert (hit & areas).sum() > 0.1 * areas.sum()
 
 
-def test_data_that_are_there_are_not_written_again(small: package.Rehearsal) -> None:
-    assert written.write_tree(small, size=SMALL)
+def test_data_that_are_there_are_not_written_again(
+    small: rehearsal.Rehearsal,
+) -> None:
+    assert _write(small)
+    facts = (small.profile.simulation, 1, small.profile.seed)
     other = replace(SMALL, n_brain=SMALL.n_brain + 1)
-    assert written._key(small, other) != written._key(small, SMALL)
+    assert data._key(*facts, other) != data._key(*facts, SMALL)
 
 
 # --- the models -----------------------------------------------------------------------
@@ -258,7 +263,7 @@ def test_data_that_are_there_are_not_written_again(small: package.Rehearsal) -> 
 def test_the_full_models_are_stable_diffusions() -> None:
     """The hub's files hold 859,520,964 and 83,653,863 weights of U-Net and VAE."""
     with torch.device("meta"):
-        made = models._build(models._plan("full"))
+        made = random_models._build(random_models._plan("full"))
         counts = {
             name.partition("/")[0]: sum(p.numel() for p in make().parameters())
             for name, make in made.items()
@@ -273,15 +278,15 @@ def test_the_full_models_are_stable_diffusions() -> None:
 def test_thin_models_load_by_the_same_code_and_give_features_of_nsds_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = models._plan("thin")
+    real = random_models._plan("thin")
     # one layer of text and judge alone: they are not what is tested
     text = {**real.text, "num_hidden_layers": 1}
     vision = {**real.judge["vision_cfg"], "layers": 1, "width": 64}
     judge = {**real.judge, "vision_cfg": vision}
     judge["text_cfg"] = {**judge["text_cfg"], "layers": 1, "width": 64, "heads": 1}
     plan = replace(real, text=text, judge=judge)
-    monkeypatch.setattr(models, "_plan", lambda _: plan)
-    models.write_models(tmp_path, "thin", 7)
+    monkeypatch.setattr(random_models, "_plan", lambda _: plan)
+    random_models.write_models(tmp_path, "thin", 7)
     config = load_profile(
         "nsd", {"models.device": "cpu", "models.dtype": "float32"}
     ).models
@@ -295,7 +300,7 @@ def test_thin_models_load_by_the_same_code_and_give_features_of_nsds_size(
         assert bool(torch.isfinite(backbone.unet(z, 500, backbone.null_text())).all())
     load_judge(tmp_path, kind="sd14")
     before = (tmp_path / "sd14" / "SHA256SUMS").stat().st_mtime_ns
-    models.write_models(tmp_path, "thin", 7)
+    random_models.write_models(tmp_path, "thin", 7)
     assert (tmp_path / "sd14" / "SHA256SUMS").stat().st_mtime_ns == before
 
 
@@ -304,12 +309,12 @@ def test_thin_models_load_by_the_same_code_and_give_features_of_nsds_size(
 
 def step(
     notebook: str, seconds: float, section: str = "", **own: object
-) -> account.Step:
-    grows = own.pop("grows", account.GROWTH[notebook])
-    return account.Step(notebook, section, grows, seconds)  # type: ignore[arg-type]
+) -> report.Step:
+    grows = own.pop("grows", report.GROWTH[notebook])
+    return report.Step(notebook, section, grows, seconds)  # type: ignore[arg-type]
 
 
-def record(**own: object) -> account.Record:
+def record(**own: object) -> report.Record:
     facts = {
         "date": "2026-01-01",
         "machine": "a machine",
@@ -331,12 +336,12 @@ def record(**own: object) -> account.Record:
         ),
         "fits": None,
     }
-    return account.Record(**{**facts, **own})  # type: ignore[arg-type]
+    return report.Record(**{**facts, **own})  # type: ignore[arg-type]
 
 
 def test_steps_grow_with_what_they_handle() -> None:
     """By hand: 9841 / 250 images and 982 / 4 reconstructions, of 4 subjects."""
-    hours = account.extrapolate(record(), load_profile("nsd"))
+    hours = report.extrapolate(record(), load_profile("nsd"))
     assert hours["01_data_prep"] == pytest.approx(4 * 9841 / 250 * 36 / 3600)
     assert hours["03_stage1"] == pytest.approx(4 * 982 / 4 * 8 / 3600)
     assert hours["05_evaluation"] == pytest.approx(4 * 982 / 4 * 12 / 3600)
@@ -345,7 +350,7 @@ def test_steps_grow_with_what_they_handle() -> None:
 
 
 def test_thin_models_tell_nothing_of_stages_1_and_2() -> None:
-    hours = account.extrapolate(record(kind="thin"), load_profile("nsd"))
+    hours = report.extrapolate(record(kind="thin"), load_profile("nsd"))
     assert hours["03_stage1"] is None
     assert hours["04_stage2"] is None
     assert hours["01_data_prep"] is not None
@@ -357,64 +362,64 @@ def test_fits_at_the_real_size_take_the_place_of_the_rehearsed_ones() -> None:
     And 13 sets of areas with 11.52 s of c and 38.4 s of a layer, z in two of them.
     """
     each = {"c": 1e-3, "z": 2e-3, "clip": 1e-3}
-    times = fits.FitTimes("voxel_selected", 8000, 11_694, 10.0, each, 2.5)
+    times = FitTimes("voxel_selected", 8000, 11_694, 10.0, each, 2.5)
     profile = load_profile("nsd", {"subjects": [1, 2]})
     whole = 30 + 11.52 + 32.768 + 230.4 + 3 * (10 + 230.4)
     whole += 13 * (11.52 + 38.4) + 2 * 32.768
-    assert fits.whole_seconds(times, profile) == pytest.approx(whole)
-    hours = account.extrapolate(record(fits=times), profile)
+    assert decoder_fits.whole_seconds(times, profile) == pytest.approx(whole)
+    hours = report.extrapolate(record(fits=times), profile)
     assert hours["02_decoding"] == pytest.approx(2 * 9841 / 250 * (100 - 40) / 3600)
-    assert hours[account._FITS] == pytest.approx(2 * whole / 3600)
+    assert hours[report._FITS] == pytest.approx(2 * whole / 3600)
 
 
 def test_a_dense_decoder_has_one_main_fit() -> None:
     each = dict.fromkeys(("c", "z", "clip"), 0.0)
-    times = fits.FitTimes("dense", 8000, 11_694, 10.0, each, 2.5)
+    times = FitTimes("dense", 8000, 11_694, 10.0, each, 2.5)
     profile = load_profile("nsd", {"decoding.n_folds": 2})
-    assert fits.whole_seconds(times, profile) == pytest.approx(10 + 2 * 10)
+    assert decoder_fits.whole_seconds(times, profile) == pytest.approx(10 + 2 * 10)
 
 
 def test_the_features_that_notebook_02_holds_are_counted() -> None:
     """By hand: 15 x 768 + 16,384 + 6 x 38,400 values of an image, float32."""
     values = 11_520 + 16_384 + 230_400
     expected = 4 * (2 * values * 9841 + 230_400 * 8000)
-    assert account.held_by_decoding(load_profile("nsd")) == expected
+    assert report.held_by_decoding(load_profile("nsd")) == expected
     dense = load_profile("nsd", {"decoding.decoder": "dense", "subjects": [1]})
     expected = 4 * values * (2 * 9841 + 11_694)
-    assert account.held_by_decoding(dense) == expected
+    assert report.held_by_decoding(dense) == expected
 
 
 def test_memory_is_stated_for_the_real_size_not_for_the_rehearsed_one() -> None:
     real = load_profile("nsd", {"subjects": [1]})
-    held = account.held_at_once(real)
-    assert held["02_decoding"] == account.held_by_decoding(real)
+    held = report.held_at_once(real)
+    assert held["02_decoding"] == report.held_by_decoding(real)
     assert held["01_data_prep"] == pytest.approx(
         11_694 * (2 * 37 * 750 + 8 * 9841), rel=1e-3
     )
     names = ("01_data_prep", "02_decoding", "03_stage1", "05_evaluation")
-    steps = tuple(account.Step(n, "", account.GROWTH[n], 1.0, 1.5) for n in names)
+    steps = tuple(report.Step(n, "", report.GROWTH[n], 1.0, 1.5) for n in names)
     found = record(n_images=500, n_reconstruct=10)
-    peaks = account.whole_peaks(replace(found, steps=steps), real)
+    peaks = report.whole_peaks(replace(found, steps=steps), real)
     assert peaks["03_stage1"] == 1.5  # does not grow
     share = {"01_data_prep": 500 / 9841, "02_decoding": 500 / 9841}
     for name, part in (share | {"05_evaluation": 10 / 982}).items():
         assert peaks[name] == pytest.approx(1.5 + held[name] / 1e9 * (1 - part))
-    shown = account.table(replace(found, steps=steps), real)
+    shown = report.table(replace(found, steps=steps), real)
     whole = shown.set_index("step")["whole_peak_gb"]
     assert whole["05_evaluation"] == peaks["05_evaluation"]
     same = replace(found, steps=steps, n_images=9841, n_reconstruct=982)
-    assert set(account.whole_peaks(same, real).values()) == {1.5}
+    assert set(report.whole_peaks(same, real).values()) == {1.5}
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     each = {"c": 1e-3, "z": 2e-3, "clip": 1e-3}
-    times = fits.FitTimes("voxel_selected", 8000, 11_694, 10.0, each, 2.5)
+    times = FitTimes("voxel_selected", 8000, 11_694, 10.0, each, 2.5)
     first, path = record(fits=times), tmp_path / "rehearsal.json"
     path.write_text(first.text())
-    assert account.read_record(path) == first
+    assert report.read_record(path) == first
     path.write_text("{}")
     with pytest.raises(DataError, match="rehearse again"):
-        account.read_record(path)
+        report.read_record(path)
 
 
 def test_steps_are_read_off_the_executed_notebooks(tmp_path: Path) -> None:
@@ -434,7 +439,7 @@ def test_steps_are_read_off_the_executed_notebooks(tmp_path: Path) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     facts = {"seconds": 12.5, "peak_mb": 3000, "artefacts": {"a": [10**9, 1]}}
     (tmp_path / f"{name}.run.json").write_text(json.dumps(facts))
-    whole, *sections = account.read_steps(tmp_path)
+    whole, *sections = report.read_steps(tmp_path)
     assert (whole.notebook, whole.seconds) == ("02_decoding", 12.5)
     assert (whole.peak_gb, whole.disk_gb) == (3.0, 1.0)
     assert [(s.section, s.seconds, s.grows_with) for s in sections] == [
@@ -451,7 +456,7 @@ def test_fits_are_timed_by_what_passes_before_and_after_the_first_read(
     """More targets take longer, a fit without targets does not."""
     profile = load_profile("nsd", {"decoding.decoder": decoder})
     sample = {"c": 8, "z": 8, "clip": 8}
-    times = fits._measure(profile, (120, 90), sample)
+    times = decoder_fits._measure(profile, (120, 90), sample)
     assert (times.n_train, times.n_voxels) == (120, 90)
     assert times.fixed > 0
     assert set(times.per_target) == {"c", "z", "clip"}
@@ -461,10 +466,10 @@ def test_fits_are_timed_by_what_passes_before_and_after_the_first_read(
 
 def test_rates_of_the_units_are_read_by_the_plan(tmp_path: Path) -> None:
     config = load_profile("nsd", {"models.device": "cpu", "models.dtype": "float32"})
-    found = rates.rates_of(tiny_backbone(), config.models, "a device")
+    found = unit_rates.rates_of(tiny_backbone(), config.models, "a device")
     path = tmp_path / "cpu_float32.json"
-    path.write_text(json.dumps(package.asdict(found)))
-    read = read_rates(path)
+    path.write_text(json.dumps(asdict(found)))
+    read = unit_rates.read_rates(path)
     assert read.seconds == found.seconds
     assert read.batch == config.models.batch_size
     assert read.source.startswith("measured on a device")
@@ -494,4 +499,4 @@ def test_a_full_record_of_another_backbone_is_not_asked_for(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(ConfigError, match="backbone"):
-        package.rehearse({"models.backbone": "demo"}, tmp_path)
+        rehearsal.rehearse({"models.backbone": "demo"}, tmp_path)

@@ -25,10 +25,9 @@ from minddiff_utils.generation.presets import AlignmentSettings, GuidanceSetting
 from minddiff_utils.models import Backbone, tiny_backbone
 from minddiff_utils.pipeline import cli
 from minddiff_utils.reporting import figures
-from minddiff_utils.studies import study
-from minddiff_utils.studies.study import arms as study_arms
-from minddiff_utils.studies.study import images as study_images
-from minddiff_utils.studies.study import scores as study_scores
+from minddiff_utils.studies import stage2_arms
+from minddiff_utils.studies import stage2_engines as study
+from minddiff_utils.studies.stage2_arms import ENGINES, Arm
 from tests.small_subject import given, made
 
 IDS = np.array([907, 12, 3456])
@@ -94,7 +93,7 @@ def _features(backbone: Backbone, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
-    arms = study.confirmation_arms(load_profile("demo"))
+    arms = stage2_arms.confirmation_arms(load_profile("demo"))
     names = [arm.name for arm in arms]
     assert len(names) == len(set(names))
     needed = {"none", "best_of_n", "paper", "released", "fast", "guided"}
@@ -111,7 +110,7 @@ def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
 
 def test_best_of_n_costs_about_as_much_as_fast() -> None:
     profile = load_profile("demo")
-    arms = {arm.name: arm for arm in study.confirmation_arms(profile)}
+    arms = {arm.name: arm for arm in stage2_arms.confirmation_arms(profile)}
     stage1 = 2 * profile.stage1.decode_steps
     # 18 looks through 4 steps, 2 of them guided; stage 1 and 2 candidates
     fast = 18 * (2 * 2 + 2) + 3 * stage1
@@ -119,7 +118,7 @@ def test_best_of_n_costs_about_as_much_as_fast() -> None:
 
 
 def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
-    arms = study.pilot_arms(load_profile("demo"))
+    arms = stage2_arms.pilot_arms(load_profile("demo"))
     assert len({arm.name for arm in arms}) == len(arms)
     settings = [(repr(arm.settings), arm.layers) for arm in arms]
     assert len(set(settings)) == len(arms)
@@ -128,25 +127,25 @@ def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
 # --- running ------------------------------------------------------------------------
 
 
-def _few(_profile: Any) -> tuple[study.Arm, ...]:
+def _few(_profile: Any) -> tuple[Arm, ...]:
     fast = AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.0, loss="balanced")
     return (
-        study.Arm("none", "stage 1", None),
-        study.Arm("best_of_n", "draws", None, layers=(1,), n_draws=3),
-        study.Arm("paper", "slow", replace(fast, n_iter=4)),
-        study.Arm("fast", "fast", fast, layers=(1,)),
-        study.Arm("fast_shuffled", "floor", fast, "shuffled", (1,)),
-        study.Arm("guided", "guided", GuidanceSettings(), layers=(1,)),
+        Arm("none", "stage 1", None),
+        Arm("best_of_n", "draws", None, layers=(1,), n_draws=3),
+        Arm("paper", "slow", replace(fast, n_iter=4)),
+        Arm("fast", "fast", fast, layers=(1,)),
+        Arm("fast_shuffled", "floor", fast, "shuffled", (1,)),
+        Arm("guided", "guided", GuidanceSettings(), layers=(1,)),
     )
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the confirmation to six small arms."""
-    monkeypatch.setattr(study_arms, "confirmation_arms", _few)
+    monkeypatch.setattr(stage2_arms, "confirmation_arms", _few)
 
 
-@wraps(study_images.make)  # else it would be other code
+@wraps(stage2_arms.make)  # else it would be other code
 def _never(*_: object, **__: object) -> None:
     msg = "was made again"
     raise AssertionError(msg)
@@ -171,36 +170,19 @@ def test_a_subject_s_arms_are_scored_on_all_images(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_finished_arms_are_read_and_give_the_same_scores(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = study.run_subject(start(), "confirmation", lambda _: None)
-    monkeypatch.setattr(study_images, "make", _never)
-    again = study.run_subject(start(), "confirmation", lambda _: None)
-    pd.testing.assert_frame_equal(first, again)
-
-
-@pytest.mark.usefixtures("few")
-def test_an_edit_of_an_engine_makes_the_arms_again_and_other_words_do_not(
+def test_arms_are_made_again_after_a_change_of_engine_or_profile_alone(
     start: Start, monkeypatch: pytest.MonkeyPatch, edited: Callable[..., None]
 ) -> None:
-    study.run_subject(start(), "confirmation", lambda _: None)
-    monkeypatch.setattr(study_images, "make", _never)
-    edited("studies/study/scores.py", "Return", "Give")
-    study.run_subject(start(), "confirmation", lambda _: None)
+    first = study.run_subject(start(), "confirmation", lambda _: None)
+    monkeypatch.setattr(stage2_arms, "make", _never)
+    edited("studies/stage2_engines.py", "Return", "Give")
+    again = study.run_subject(start(), "confirmation", lambda _: None)
+    pd.testing.assert_frame_equal(first, again)
+    with pytest.raises(AssertionError, match="made again"):
+        study.run_subject(start(seed=9), "confirmation", lambda _: None)
     edited("generation/guided_sampling.py", "def guide(", "def guide(  # another way")
     with pytest.raises(AssertionError, match="made again"):
         study.run_subject(start(), "confirmation", lambda _: None)
-
-
-@pytest.mark.usefixtures("few")
-def test_a_changed_profile_makes_the_arms_again(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study.run_subject(start(), "confirmation", lambda _: None)
-    monkeypatch.setattr(study_images, "make", _never)
-    with pytest.raises(AssertionError, match="made again"):
-        study.run_subject(start(seed=9), "confirmation", lambda _: None)
 
 
 def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
@@ -212,11 +194,11 @@ def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
     stage1 = made(given(run, backbone, features), by_name()["stage1"])["stage1"]
     losses = []
     for n_draws in (1, 2, 5):
-        images = study_images.best_of(run, backbone, features, n_draws)["images"]
+        images, _ = stage2_arms.best_of(run, backbone, features, n_draws)
         if n_draws == 1:
             np.testing.assert_array_equal(to_uint8(images), stage1.images)
         x = to_torch(to_uint8(images))
-        loss = study_images.balanced_loss(backbone, x, features.target)
+        loss = stage2_arms.balanced_loss(backbone, x, features.target)
         losses.append(loss.numpy())
     assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits
     assert (losses[2] <= losses[1] + 1e-3).all()
@@ -226,13 +208,13 @@ def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:
     run, backbone = start(), tiny_backbone()
     path = run.tree.derived(1) / "decoded.h5"
     target = read_decoded(path, backbone, LAYERS, n=2, source="true").target
-    other = study_scores.unselected(target)
+    other = study.unselected(target)
     assert other is not None
     for k in LAYERS:
         assert not (other.selected[k] & target.selected[k]).any()
         assert (other.selected[k] | target.selected[k]).all()
     every = {k: mask | True for k, mask in target.selected.items()}
-    assert study_scores.unselected(replace(target, selected=every)) is None
+    assert study.unselected(replace(target, selected=every)) is None
 
 
 def test_a_profile_without_a_study_says_so(start: Start) -> None:
@@ -244,69 +226,40 @@ def test_a_profile_without_a_study_says_so(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_tables_of_all_subjects_are_written_read_and_drawn(start: Start) -> None:
+def test_tables_of_all_subjects_are_written_read_told_and_drawn(start: Start) -> None:
     scores = pd.concat(
         [study.run_subject(start(s), "confirmation", lambda _: None) for s in (1, 2)],
         ignore_index=True,
     )
     run = start(None)
-    assert study.read(run) is None
-    rivals = {"rivals": ("fast", "guided"), "references": ("paper", "none")}
-    verdicts = study.confirm(
-        scores, run.profile.study.margins, resampling=resampling(run), **rivals
-    )
-    assert len(verdicts) == 2 * 2 * 4 * 3  # rivals, references, endpoints, subjects
-    costs = study.cost_table(scores).set_index("method")
-    assert costs.loc["paper", "share"] == 1
-    assert costs.loc["fast", "share"] < 1
-    points = study.pareto_table(scores, resampling(run))
-    assert len(points) == 6 * 4
-    assert set(points["n"]) == {6}
-    result = study.StudyResult(
-        None, points, study.cost_table(scores), verdicts, confidence=0.95
-    )
+    assert study.read_study(run) is None
+    compared = {"engines": ("fast", "guided"), "references": ("paper", "none")}
+    margins, draws = run.profile.study.margins, resampling(run)
+    verdicts = study.confirm(scores, margins, resampling=draws, **compared)
+    assert len(verdicts) == 2 * 2 * 4 * 3  # engines, references, endpoints, subjects
+    costs = study.cost_table(scores)
+    share = costs.set_index("method")["share"]
+    assert share["paper"] == 1 > share["fast"]
+    tables = {"scores": scores, "costs": costs, "verdicts": verdicts}
+    for name, table in tables.items():
+        store.write_table(run.tree.study / f"{name}.csv", table, run=run)
+    result = study.read_study(run)
+    assert result is not None
+    assert result.pilot is None  # a confirmation can do without
+    assert len(result.points) == 6 * 4
+    assert set(result.points["n"]) == {6}
+    assert set(result.points["n_subjects"]) == {2}
     lines = study.conclusions(result)
     assert len(lines) == 2 + 4  # engines against Algorithm 1, and endpoints
-    share = costs.loc["fast", "share"]
-    assert lines[0].startswith(f"fast against Algorithm 1, at {share:.1%} of its U-Net")
-    for endpoint in study.ENDPOINTS:
-        assert endpoint in lines[0]
-    figure = figures.fig_pareto(points, study.SHOWN, confidence=0.95)
+    fast = f"fast against Algorithm 1, at {share['fast']:.1%} of its U-Net evaluations:"
+    assert lines[0].startswith(fast)
+    assert all(endpoint in lines[0] for endpoint in study.ENDPOINTS)
+    figure = figures.fig_pareto(result.points, ENGINES, confidence=0.95)
     assert len(figure.axes) == 4
-    drawn = figures.fig_no_worse(
-        verdicts, study.SHOWN, reference="paper", confidence=0.95
-    )
-    assert len(drawn.axes) == 4
+    against = {"confidence": 0.95, "reference": "paper"}
+    assert len(figures.fig_no_worse(result.verdicts, ENGINES, **against).axes) == 4
     with pytest.raises(DataError, match="against nobody has no rows"):
-        figures.fig_no_worse(verdicts, {}, reference="nobody", confidence=0.95)
-
-
-@pytest.mark.usefixtures("few")
-def test_a_confirmation_without_a_pilot_can_be_read(start: Start) -> None:
-    scores = pd.concat(
-        [study.run_subject(start(s), "confirmation", lambda _: None) for s in (1, 2)],
-        ignore_index=True,
-    )
-    run = start(None)
-    folder = run.tree.study
-    tables = {
-        "scores.csv": scores,
-        "costs.csv": study.cost_table(scores),
-        "verdicts.csv": study.confirm(
-            scores,
-            run.profile.study.margins,
-            resampling=resampling(run),
-            rivals=("fast",),
-            references=("paper",),
-        ),
-    }
-    for name, table in tables.items():
-        store.write_table(folder / name, table, run=run)
-    found = study.read(run)
-    assert found is not None
-    assert found.pilot is None
-    assert set(found.points["n_subjects"]) == {2}
-    assert found.verdicts["method"].unique().tolist() == ["fast"]
+        figures.fig_no_worse(verdicts, {}, confidence=0.95, reference="nobody")
 
 
 def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> None:
@@ -340,7 +293,9 @@ def test_the_command_runs_the_pilot_of_every_subject(
     words = ["study", "--profile", "smoke", "--part", "pilot", "--jobs", "1"]
     assert cli.main([*words, *given]) == 0
     table = store.read_table(run.tree.study / "pilot.csv")
-    assert table["method"].tolist() == [a.name for a in study.pilot_arms(run.profile)]
+    assert table["method"].tolist() == [
+        a.name for a in stage2_arms.pilot_arms(run.profile)
+    ]
     assert "subject 2, fast" in capsys.readouterr().out
     text = json.loads((run.tree.study / "pilot.json").read_text(encoding="utf-8"))
     assert text["arms"]["none"]["settings"] is None

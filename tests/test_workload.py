@@ -8,7 +8,7 @@ import pytest
 from minddiff_utils.core.conditions import generated
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.models import Backbone
-from minddiff_utils.studies import workload
+from minddiff_utils.studies.cost import workloads
 from tests.small_subject import Start, backbone, made, start, write_files
 
 __all__ = ["backbone", "start"]  # fixtures
@@ -21,7 +21,7 @@ def test_a_plan_sums_what_the_notebooks_run(
     n, few = 5, {"stage2__n_images_controls": 2, "ablation__n_images": 2}
     features = write_files(start(stage2__preset=preset, **few), backbone)
     profile = features.run.profile
-    planned = {one.name: one for one in workload.workloads(profile, n)}
+    planned = {one.name: one for one in workloads(profile, n)}
     passes = count_passes(backbone)
     rows = [*generated(profile, 1), *generated(profile, 2)]
     assert set(planned) == {row.name for row in rows if not row.is_baseline}
@@ -34,7 +34,7 @@ def test_a_plan_sums_what_the_notebooks_run(
             continue
         one = planned[row.name]
         assert len(found.nsd_id) == one.n_images, row.name
-        total = one.work.total
+        total = one.work.counts
         each = np.array([total.unet_forwards, total.unet_backwards])
         # images that two conditions share are made once
         assert run in {tuple(one.n_images * each), (0, 0)}, row.name
@@ -42,7 +42,7 @@ def test_a_plan_sums_what_the_notebooks_run(
 
 def test_a_plan_of_nsd_spends_most_on_one_algorithm_1() -> None:
     profile = load_profile("nsd")
-    found = {one.name: one.counts for one in workload.workloads(profile, 982)}
+    found = {one.name: one.counts for one in workloads(profile, 982)}
     whole = sum(counts.unet_backwards for counts in found.values())
     # true and shuffled features on 30 images each, and shorter loops on 30
     assert whole < 1.2 * found["stage2"].unet_backwards

@@ -14,18 +14,21 @@ import site
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, TypeVar
 
 from minddiff_utils.core.errors import ConfigError, MindDiffError, RunError
+from minddiff_utils.core.locks import end_with_parent
 
 __all__ = [
     "DETERMINISTIC",
     "ended_if_cut_off",
     "environment",
+    "in_own_process",
     "interrupts_held",
     "only",
     "own_variables",
@@ -33,6 +36,8 @@ __all__ = [
     "settled",
     "visible_gpus",
 ]
+
+Result = TypeVar("Result")
 
 #: Environment variables that cuBLAS must have found at its start to repeat its sums.
 DETERMINISTIC: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -262,3 +267,16 @@ def peak_bytes(who: int = resource.RUSAGE_SELF) -> int:
     """
     held = resource.getrusage(who).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024
+
+
+def in_own_process(function: Callable[..., Result], *given: Any) -> Result:
+    """Return what a function of a module gives, run in a new process that ends then."""
+    context = multiprocessing.get_context("spawn")
+    with (
+        settled(),
+        ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool,
+        ended_if_cut_off(pool),
+    ):
+        with interrupts_held():
+            future = pool.submit(function, *given)
+        return future.result()

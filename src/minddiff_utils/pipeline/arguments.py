@@ -17,7 +17,7 @@ from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.runner import Executor, local_processes
 
 if TYPE_CHECKING:
-    from minddiff_utils.studies.cost import Rates
+    from minddiff_utils.studies.unit_rates import Rates
 
 __all__ = [
     "chosen_jobs",
@@ -111,7 +111,7 @@ def executor_of(args: argparse.Namespace, profile: Profile) -> Executor:
 
 def rates_of(args: argparse.Namespace, profile: Profile) -> "Rates | None":
     """Return the rates: of a file, of two speeds, or those that were measured."""
-    from minddiff_utils.studies import cost
+    from minddiff_utils.studies import unit_rates
 
     models = profile.models
     half, single = args.tflops, args.tflops_float32
@@ -120,7 +120,7 @@ def rates_of(args: argparse.Namespace, profile: Profile) -> "Rates | None":
             "--rates and --tflops both say how fast the device is: give one of them."
         )
     if args.rates:
-        return cost.read_rates(place(args.rates, "--rates"))
+        return unit_rates.read_rates(place(args.rates, "--rates"))
     if half is not None or single is not None:
         if models.dtype == "float32":
             half = half if single is None else single
@@ -130,16 +130,16 @@ def rates_of(args: argparse.Namespace, profile: Profile) -> "Rates | None":
                 f" U-Net computes in {models.dtype}: say with --tflops how fast."
             )
         single = half if single is None else single
-        return cost.estimated_rates(half, single, models.device, models.dtype)
+        return unit_rates.estimated_rates(half, single, models.device, models.dtype)
     kind = (models.backbone, models.device, models.dtype)
     # this machine's own come first
-    return cost.find_rates(rehearsed_folder() / "rates", *kind) or cost.find_rates(
-        None, *kind
-    )
+    return unit_rates.find_rates(
+        rehearsed_folder() / "rates", *kind
+    ) or unit_rates.find_rates(None, *kind)
 
 
 def rehearsed_folder() -> Path:
     """Return the folder in which a rehearsal says what it found."""
-    from minddiff_utils.studies.rehearsal import NAME
+    from minddiff_utils.studies.nsd_rehearsal import NAME
 
     return read_environment().root / "figures" / NAME

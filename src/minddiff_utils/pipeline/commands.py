@@ -69,7 +69,9 @@ def run_notebooks(args: argparse.Namespace) -> None:
 
 
 def _rehearse(args: argparse.Namespace) -> None:
-    from minddiff_utils.studies import rehearsal  # loads torch and diffusers, seconds
+    from minddiff_utils.studies import (
+        nsd_rehearsal as rehearsal,
+    )  # loads torch and diffusers, seconds
 
     if args.profile != "nsd":
         raise ConfigError(
@@ -295,13 +297,17 @@ def show_plan(args: argparse.Namespace) -> None:
 
 def run_study(args: argparse.Namespace) -> None:
     """Compare the engines of stage 2."""
-    from minddiff_utils.studies import study  # loads torch and diffusers, seconds
+    from minddiff_utils.studies import (
+        stage2_engines,
+    )  # loads torch and diffusers, seconds
 
     overrides = overrides_of(args)
     profile = load_profile(args.profile, overrides)
     n_jobs = n_jobs_of(args, profile)
     label = start(args.profile, overrides=overrides).label
     say(f"{label} · study of stage 2, {args.part}")
-    found = study.run_study(args.profile, overrides, args.part, n_jobs=n_jobs, say=say)
-    say(found.round(3).to_string(index=False))
+    table = stage2_engines.run_study(
+        args.profile, overrides, args.part, n_jobs=n_jobs, say=say
+    )
+    say(table.round(3).to_string(index=False))
     say(f"Notebook A3 shows it: minddiff run --profile {profile.name} --only A3")

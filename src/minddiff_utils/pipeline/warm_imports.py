@@ -20,7 +20,7 @@ _MODULES = (
     "ipykernel.kernelapp",
     "papermill",
     "minddiff_utils.decoding.comparison",
-    "minddiff_utils.studies.study",
+    "minddiff_utils.studies.stage2_engines",
     "minddiff_utils.reporting.report_contents",
 )
 #: Seconds between two looks at who the parent is.

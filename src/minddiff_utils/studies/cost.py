@@ -1,32 +1,31 @@
 """What stage 2 costs at full size, said before it runs: counts, hours, memory.
 
-Counts come from the objects that the run itself uses (`Schedule`, `AlignmentSettings`,
-`GuidanceSettings`); seconds and bytes of one unit come from a file that
-`tests/benchmarks/stage2_sd14.py` measured on a named device, or, where nobody measured
-one, from counts of operations at a speed that the user names, and then they say so. It
-runs no model and knows no image. Place in the flow: layer 9, above both engines of
-stage 2; `minddiff plan` prints it.
+Counts come from the engines themselves: each is run for one or two iterations on models
+that only count, and what an iteration adds is multiplied. Seconds and bytes of one unit
+come from a file that `tests/benchmarks/stage2_sd14.py` measured on a named device, or,
+where nobody measured one, from counts of operations at a speed that the user names, and
+then they say so. No model of the run is loaded, no image is made; `minddiff plan`
+prints it.
 
 Counted are the U-Net, the autoencoder's decoder and CLIP. Left out: the text encoder
 (0.3 % of one U-Net call), the optimiser's step, and writing files.
 """
 
-from dataclasses import astuple, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal, get_args
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import astuple, dataclass, field, fields, replace
+from functools import cache
+from io import StringIO
+from typing import Any, Literal, cast, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError
+import torch
+from torch import Tensor
 
-from minddiff_utils.core.config import Profile, Stage2Config
-from minddiff_utils.core.errors import (
-    ConfigError,
-    DataError,
-    check_choice,
-    check_exists,
-)
-from minddiff_utils.core.places import project_root
-from minddiff_utils.core.reading import reading
-from minddiff_utils.generation.alignment import surrogate
+from minddiff_utils.core.conditions import Condition, conditions_of, n_images_of
+from minddiff_utils.core.config import Profile, Stage1Config, Stage2Config
+from minddiff_utils.core.errors import check_choice
+from minddiff_utils.generation.alignment import Latent, align
 from minddiff_utils.generation.device_memory import (
     Footprint,
     counted_footprint,
@@ -34,125 +33,47 @@ from minddiff_utils.generation.device_memory import (
     held_by,
     image_bytes,
 )
+from minddiff_utils.generation.guided_sampling import guide
 from minddiff_utils.generation.presets import (
-    AlignmentSettings,
     EngineSettings,
     GuidanceSettings,
+    config_of,
     engine_settings,
+    sampler_of,
 )
-from minddiff_utils.generation.sampler import Memory, Schedule, make_schedule
-from minddiff_utils.models import tiny_backbone
+from minddiff_utils.generation.sampler import Memory, make_schedule, sample
+from minddiff_utils.generation.structural_loss import StructuralTarget
+from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.studies.unit_rates import (
+    ITEM_BYTES,
+    NOT_MEASURED,
+    OPERATIONS,
+    Rates,
+    Seconds,
+)
 
 __all__ = [
-    "OPERATIONS",
     "PRESETS",
     "Counts",
     "Prediction",
-    "Rates",
-    "Seconds",
     "Work",
-    "alignment_work",
-    "device_hours",
-    "estimated_rates",
-    "find_rates",
-    "guidance_work",
-    "iteration_counts",
+    "Workload",
     "operations",
     "peak_bytes",
     "predict",
     "preset_work",
-    "read_rates",
     "seconds",
     "settings_work",
-    "wall_hours",
+    "stage1_work",
+    "workloads",
 ]
 
 Preset = Literal["paper", "released", "fast", "guided"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-Kind = Literal["cpu", "cuda"]
-Precision = Literal["float32", "float16", "bfloat16"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Seconds of one sample through each unit.
-
-    Attributes
-    ----------
-    unet_forward : float
-        One U-Net evaluation; a guided step takes two.
-    unet_backward_stored : float
-        Its gradient for the inputs alone, with all values stored.
-    unet_backward_checkpointed : float
-        The same with the evaluation done again, as `memory="checkpoint"` does.
-    decode_forward, decode_backward : float
-        The autoencoder's decoder.
-    clip_forward, clip_backward : float
-        CLIP's image tower as far as block 6.
-    """
-
-    unet_forward: Positive
-    unet_backward_stored: Positive
-    unet_backward_checkpointed: Positive
-    decode_forward: Positive
-    decode_backward: Positive
-    clip_forward: Positive
-    clip_backward: Positive
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds and bytes of the units, for one device.
-
-    Attributes
-    ----------
-    backbone : str
-        Whose models: sd14.
-    device, torch : str
-        Name of the device; version of torch.
-    kind : {"cpu", "cuda"}
-        What a profile calls the device.
-    dtype : str
-        Of the U-Net; the decoder and CLIP compute in float32.
-    batch : int
-        Images at once when it was measured.
-    seconds : Seconds
-    bytes : Footprint
-    source : str
-        Where the numbers are from, in a few words.
-    """
-
-    backbone: str
-    device: str
-    kind: Kind
-    dtype: Precision
-    batch: Annotated[int, Field(gt=0)]
-    torch: str
-    seconds: Seconds
-    bytes: Footprint
-    source: str = ""
-
-
-# --- the models' own numbers ----------------------------------------------------------
-
-#: Operations of one sample through each unit of Stable Diffusion v1-4 and CLIP
-#: ViT-B/32, two per multiply-add: 64 x 64 latents, 15 tokens, gradients for z and c
-#: alone. Counted by `tests/benchmarks/stage2_sd14.py --part operations`.
-OPERATIONS = Seconds(
-    unet_forward=0.7980e12,
-    unet_backward_stored=0.9828e12,
-    unet_backward_checkpointed=0.7980e12 + 0.9828e12,
-    decode_forward=2.5145e12,
-    decode_backward=2.5661e12,
-    clip_forward=4.524e9,
-    clip_backward=4.593e9,
-)
 #: Weights of the text encoder, for which the benchmark has a stand-in.
 _TEXT_WEIGHTS = 123_060_480
-#: Stands for the device where the rates are estimated.
-_NOBODY = "none"
-_ITEM_BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 # --- counts ---------------------------------------------------------------------------
@@ -194,198 +115,180 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class _CountingModels(Backbone):
+    """Models that count what goes through them, and compute next to nothing.
+
+    Outputs depend on every input, so that gradients take the way that they take in a
+    run; noise schedule and solvers are those of the tiny models, as counts depend on
+    the length of the grid alone.
+    """
+
+    seen: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def make(cls) -> "_CountingModels":
+        tiny = tiny_backbone()
+        own = {f.name: getattr(tiny, f.name) for f in fields(tiny)}
+        own |= {"latent_shape": (1, 1, 1), "image_size": 1, "layer_widths": (3,)}
+        return cls(**own)
+
+    def unet(self, latents: Tensor, _t: int | Tensor, c: Tensor) -> Tensor:
+        text = c.mean((1, 2))[:, None, None, None]
+        return self._counted("unet", 0.1 * latents + 0.1 * text)
+
+    def decode_latents(self, z: Tensor) -> Tensor:
+        return self._counted("decode", z.expand(-1, 3, -1, -1))
+
+    def clip_layers(self, x: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        return dict.fromkeys(layers, self._counted("clip", x.flatten(1)))
+
+    def _counted(self, unit: str, out: Tensor) -> Tensor:
+        self.seen[f"{unit}_forwards"] += len(out)
+        if out.requires_grad:
+            name, hooked = f"{unit}_backwards", cast(Any, out)  # of no type in torch
+            hooked.register_hook(lambda g: self.seen.update({name: len(g)}))
+        return out
+
+
+@cache
+def _counts(settings: EngineSettings | None, diffusion: Stage1Config) -> Counts:
+    """Return what one image counts when an engine runs as it is; None: stage 1."""
+    models = _CountingModels.make()
+    latent = Latent(
+        z=torch.ones(1, *models.latent_shape),
+        c=torch.ones(1, models.n_tokens, models.text_dim),
+        noise=torch.ones(1, *models.latent_shape),
+    )
+    width = models.layer_widths[0]
+    ones = {1: torch.ones(width)}
+    target = StructuralTarget({1: torch.zeros(1, width)}, {1: ones[1] > 0}, ones, ones)
+    inputs = (models, latent, target, diffusion)
+    with redirect_stderr(StringIO()):  # no progress bars of what makes no image
+        if isinstance(settings, GuidanceSettings):
+            guide(*inputs, settings)
+        elif settings is not None:
+            align(*inputs, settings, generators=[torch.Generator()])
+        else:
+            schedule = make_schedule(models, diffusion)
+            sample(models, latent.z, latent.c, latent.noise, schedule)
+    return Counts(**models.seen)
+
+
+def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
+    """Return what one image counts under an engine, if it does not stop by itself.
+
+    Loops are run for 1 and 2 iterations, with 1 and 2 candidates: counts are linear in
+    both, and there is no candidate without an iteration of its own.
+    """
+    settings = replace(settings, memory="store")  # nothing is evaluated again
+    if isinstance(settings, GuidanceSettings):
+        return _counts(settings, diffusion)
+    loop = settings
+
+    def of(n_iter: int, n_candidates: int) -> Counts:
+        short = replace(loop, n_iter=n_iter, n_candidates=n_candidates, stop_level=0.0)
+        return _counts(short, diffusion)
+
+    if loop.n_iter <= 2:
+        return of(loop.n_iter, loop.n_candidates)
+    first, longer, more = of(1, 1), of(2, 1), of(2, 2)
+    n_candidates = min(loop.n_candidates, loop.n_iter)
+    iteration, candidate = longer + first * -1, more + longer * -1
+    return first + iteration * (loop.n_iter - 1) + candidate * (n_candidates - 1)
+
+
+@dataclass(frozen=True)
 class Work:
-    """What one image costs under a preset, at most: it may stop by itself.
+    """What one image costs, at most: it may stop by itself.
 
     Attributes
     ----------
-    optimising : Counts
-        Of the loop, or of the steered sampling.
-    finishing : Counts
-        Of the complete sampler's images.
+    counts : Counts
     memory : {"store", "checkpoint"}
         How values are kept for the gradient.
     held : int
         U-Net samples of one image whose values are held at once.
     """
 
-    optimising: Counts
-    finishing: Counts
-    memory: Memory
-    held: int
-
-    @property
-    def total(self) -> Counts:
-        """Return both parts together."""
-        return self.optimising + self.finishing
+    counts: Counts
+    memory: Memory = "store"
+    held: int = 0
 
 
-def iteration_counts(short: Schedule) -> Counts:
-    """Return what one gradient step through the schedule costs one image."""
-    return Counts(short.n_unet_evaluations, short.n_unet_evaluations, 1, 1, 1, 1)
+def stage1_work(diffusion: Stage1Config) -> Work:
+    """Return what one image of stage 1 costs."""
+    return Work(_counts(None, diffusion))
 
 
-def _finish_counts(full: Schedule) -> Counts:
-    return Counts(full.n_unet_evaluations, 0, 1, 0, 1, 0)
-
-
-def alignment_work(
-    full: Schedule, short: Schedule, settings: AlignmentSettings
-) -> Work:
-    """Return what `alignment.align` costs one image that does not stop by itself.
-
-    Parameters
-    ----------
-    full, short : Schedule
-        The complete sampler and the one to optimise through, see `surrogate`.
-    settings : AlignmentSettings
-    """
-    moves = settings.lr_z > 0 or settings.lr_c > 0
-    n_steps = settings.n_iter if moves else 0
-    step = iteration_counts(short)
-    look = replace(step, unet_backwards=0, decode_backwards=0, clip_backwards=0)
-    # every iteration looks at its image, the one after the last step too
-    optimising = step * n_steps + look * (settings.n_iter + 1 - n_steps)
-    # stage 1's image, and one for each candidate that has moved
-    n_finishes = 1 + min(settings.n_candidates, n_steps)
-    finishing = _finish_counts(full) * n_finishes
-    held = held_by(settings, full, settings.memory)
-    return Work(optimising, finishing, settings.memory, held)
-
-
-def guidance_work(schedule: Schedule, settings: GuidanceSettings) -> Work:
-    """Return what `guided_sampling.guide` costs one image."""
-    pulls = settings.pulls(len(schedule.timesteps))
-    n_pulled = sum(pulls)
-    through = settings.form == "unet"
-    n_grads = settings.n_inner * n_pulled
-    n_looks = n_grads + len(pulls) - n_pulled
-    branches = schedule.n_unet_evaluations // len(pulls)
-    steered = Counts(
-        unet_forwards=schedule.n_unet_evaluations,
-        unet_backwards=branches * n_pulled if through else 0,
-        decode_forwards=n_looks,
-        decode_backwards=n_grads,
-        clip_forwards=n_looks,
-        clip_backwards=n_grads,
-    )
-    # both final images: the guided one is only decoded, stage 1's is sampled too
-    finishing = _finish_counts(schedule) + Counts(decode_forwards=1, clip_forwards=1)
+def settings_work(diffusion: Stage1Config, settings: EngineSettings) -> Work:
+    """Return what one image costs under the settings of any engine."""
+    schedule = make_schedule(tiny_backbone(), diffusion)
     held = held_by(settings, schedule, settings.memory)
-    return Work(steered, finishing, settings.memory, held)
+    return Work(_engine_counts(settings, diffusion), settings.memory, held)
 
 
 def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) -> Work:
     """Return what one image costs under `preset` with the profile's numbers.
 
-    Without `memory` its values are kept as where there is room for one image.
-
-    `paper` takes `n_iter_paper` where the profile's own preset is another, as
-    notebook 04 does. The grid is laid on the tiny models' noise schedule: counts depend
-    on its length alone.
+    Without `memory` its values are kept as where there is room for one image. `paper`
+    takes `n_iter_paper` where the profile's own preset is another, as notebook 04 does.
     """
     check_choice(preset, PRESETS, "preset")
-    full = make_schedule(tiny_backbone(), profile.stage1)
-    config = _stage2_config(profile.stage2, preset)
+    config = profile.stage2.model_copy(update={"preset": preset})
+    if preset == "paper" and profile.stage2.preset != "paper":
+        config = config.model_copy(update={"n_iter": config.n_iter_paper})
+    return _config_work(profile, config, profile.stage1, memory)
+
+
+def _config_work(
+    profile: Profile,
+    config: Stage2Config,
+    diffusion: Stage1Config,
+    memory: Memory | None = None,
+) -> Work:
     settings = engine_settings(config)
     memory = memory or default_memory(settings, profile.models)
-    return settings_work(full, replace(settings, memory=memory))
+    return settings_work(diffusion, replace(settings, memory=memory))
 
 
-def settings_work(full: Schedule, settings: EngineSettings) -> Work:
-    """Return what one image costs under the settings of any engine."""
-    if isinstance(settings, GuidanceSettings):
-        return guidance_work(full, settings)
-    return alignment_work(full, surrogate(full, settings), settings)
+# --- what notebooks 03 and 04 run -----------------------------------------------------
 
 
-def _stage2_config(config: Stage2Config, preset: Preset) -> Stage2Config:
-    if preset == "paper" and config.preset != "paper":
-        config = config.model_copy(update={"n_iter": config.n_iter_paper})
-    return config.model_copy(update={"preset": preset})
+@dataclass(frozen=True)
+class Workload:
+    """One condition: on how many images of a subject, at what cost of each."""
+
+    name: str
+    n_images: int
+    work: Work
+
+    @property
+    def counts(self) -> Counts:
+        """Return the counts of all its images."""
+        return self.work.counts * self.n_images
 
 
-# --- rates ----------------------------------------------------------------------------
+def workloads(profile: Profile, n_images: int) -> list[Workload]:
+    """Return what notebooks 03 and 04 make for `n_images` of one subject, before it is.
 
-
-def read_rates(path: Path) -> Rates:
-    """Read the rates that the benchmark wrote to `path`.
-
-    Raises
-    ------
-    DataError
-        The file is missing, no JSON, or a number is missing or not above 0.
+    The same conditions on as many images with the same settings as in the notebooks,
+    which a test holds it to. Images that two conditions share are made once; the check
+    that no iteration changes nothing, on one batch, is left out.
     """
-    remedy = "write one with tests/benchmarks/stage2_sd14.py --out"
-    check_exists(path, "The file of rates", remedy)
-    with reading(path, DataError, found="is no file of rates", remedy=remedy):
-        content = path.read_bytes()
-    try:
-        found = TypeAdapter(Rates).validate_json(content, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "as a whole"
-        raise DataError(
-            f"{path} is no file of rates, {where}: {first['msg']}: {remedy}."
-        ) from error
-    source = f"measured on {found.device}, batches of {found.batch} ({path.name})"
-    return replace(found, source=source)
+    return [
+        Workload(row.name, n_images_of(row, profile, n_images), _work(row, profile))
+        for row in conditions_of(profile)
+        if row.engine and not row.is_baseline
+    ]
 
 
-def find_rates(
-    folder: Path | None, backbone: str, kind: str, dtype: str
-) -> Rates | None:
-    """Return the first rates in `folder` for such a device, None if there are none.
-
-    Parameters
-    ----------
-    folder : Path or None
-        With the benchmark's files; None means the repository's `data/cost`.
-    backbone, kind, dtype : str
-        As in a profile's `models`.
-    """
-    folder = folder or project_root() / "data" / "cost"
-    for path in sorted(folder.glob("*.json")):
-        rates = read_rates(path)
-        if (rates.backbone, rates.kind, rates.dtype) == (backbone, kind, dtype):
-            return rates
-    return None
-
-
-def estimated_rates(
-    unet_tflops: float, tflops_float32: float, kind: Kind, dtype: Precision
-) -> Rates:
-    """Return rates of Stable Diffusion v1-4 from operation counts at two speeds.
-
-    Nothing was measured.
-
-    Parameters
-    ----------
-    unet_tflops : float
-        Of the U-Net, in its precision `dtype`, TFLOP/s.
-    tflops_float32 : float
-        Of the autoencoder and CLIP, which compute in float32.
-    kind, dtype : str
-        As in a profile's `models`.
-
-    Raises
-    ------
-    ConfigError
-        A speed is no number above 0.
-    """
-    for speed in (unet_tflops, tflops_float32):
-        if not 0 < speed < float("inf"):
-            raise ConfigError(
-                f"The speed is {speed} TFLOP/s, but must be a finite number above 0."
-            )
-    speeds = {"unet": unet_tflops, "decode": tflops_float32, "clip": tflops_float32}
-    counted = vars(OPERATIONS).items()
-    each = Seconds(**{k: n / (speeds[k.split("_")[0]] * 1e12) for k, n in counted})
-    source = f"estimate from operation counts at {unet_tflops:g} TFLOP/s"
-    if tflops_float32 != unet_tflops:
-        source += f", {tflops_float32:g} in float32"
-    footprint = counted_footprint(_ITEM_BYTES[dtype])
-    return Rates("sd14", _NOBODY, kind, dtype, 1, "none", each, footprint, source)
+def _work(row: Condition, profile: Profile) -> Work:
+    if row.engine == "autoencoder":
+        return Work(Counts(decode_forwards=1))
+    diffusion = sampler_of(row, profile)
+    if row.engine == "sampler":
+        return stage1_work(diffusion)
+    return _config_work(profile, config_of(row, profile.stage2), diffusion)
 
 
 # --- predictions ----------------------------------------------------------------------
@@ -423,12 +326,12 @@ class Prediction:
 
 def operations(work: Work) -> float:
     """Return the operations of one image with Stable Diffusion's models, FLOP."""
-    return work.total.weigh(OPERATIONS, work.memory)
+    return work.counts.weigh(OPERATIONS, work.memory)
 
 
 def seconds(work: Work, rates: Rates) -> float:
     """Return the seconds of one image on one device."""
-    return work.total.weigh(rates.seconds, work.memory)
+    return work.counts.weigh(rates.seconds, work.memory)
 
 
 def peak_bytes(work: Work, footprint: Footprint, n_images: int) -> float:
@@ -451,31 +354,13 @@ def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction
     work = preset_work(profile, preset)
     if models.backbone != "sd14":
         return Prediction(preset, work, None, None, None, "none for these models", "")
-    item_bytes = _ITEM_BYTES[models.dtype]
+    item_bytes = ITEM_BYTES[models.dtype]
     footprint, peak_source = counted_footprint(item_bytes), "counted tensors"
     time, source = None, "not measured"
     if rates is not None:
         time, source = seconds(work, rates), rates.source
-    if rates is not None and rates.device != _NOBODY:
+    if rates is not None and rates.device != NOT_MEASURED:
         footprint, peak_source = rates.bytes, rates.source
     n_images = models.n_at_once or (1 if models.device == "cuda" else models.batch_size)
     peak = peak_bytes(work, footprint, n_images) + _TEXT_WEIGHTS * 4
     return Prediction(preset, work, operations(work), time, peak, source, peak_source)
-
-
-def device_hours(seconds_per_image: float, n_images: int, n_subjects: int) -> float:
-    """Return the hours of one device for all images of all subjects."""
-    return seconds_per_image * n_images * n_subjects / 3600
-
-
-def wall_hours(hours: float, n_devices: int) -> float:
-    """Return the hours on `n_devices` at once: images are independent.
-
-    Raises
-    ------
-    ConfigError
-        No device.
-    """
-    if n_devices < 1:
-        raise ConfigError(f"There are {n_devices} devices, but must be 1 or more.")
-    return hours / n_devices

@@ -1,6 +1,6 @@
 """What a plan of stage 2 costs, as lines to print: tables, and what they rest on.
 
-`cost`, `workload` and `storage` count; here their numbers become words. `minddiff plan`
+`cost` and `storage` count; here their numbers become words. `minddiff plan`
 prints them.
 """
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minddiff_utils.core.config import ModelConfig, Profile
-from minddiff_utils.studies import cost, rehearsal, storage, workload
-from minddiff_utils.studies.cost import Prediction, Rates
+from minddiff_utils.studies import cost, storage, timing_report
+from minddiff_utils.studies.cost import Prediction
+from minddiff_utils.studies.unit_rates import Rates
 
 __all__ = ["plan_lines"]
 
@@ -63,33 +64,26 @@ def _by_preset(
 ) -> list[str]:
     """Return the table of presets: `n_images` of one condition, all subjects."""
     wall = f"wall h, {n_devices} devices" if n_devices > 1 else "wall h"
-    counts = ("preset", "U-Net evaluations", "gradients", "decodes", "TFLOP")
+    first = ("preset", "U-Net evaluations", "gradients", "decodes", "TFLOP")
     rows: list[tuple[str, ...]] = [
-        (*counts, "s/image", "device h", wall, "peak GB", "rates")
+        (*first, "s/image", "device h", wall, "peak GB", "rates")
     ]
     for one in predictions:
-        hours = None
-        if one.seconds is not None:
-            hours = cost.device_hours(one.seconds, n_images, n_subjects=1)
-        at_once = None if hours is None else cost.wall_hours(hours, n_devices)
-        rows.append(_preset_row(one, hours, at_once))
+        counts, hours = one.work.counts, _per(one.seconds, 3600 / n_images)
+        # images are independent, so that devices share them out
+        measures = (
+            _per(one.operations, 1e12),
+            *(one.seconds, hours, _per(hours, n_devices)),
+            _per(one.peak_bytes, 1e9),
+        )
+        passes = (counts.unet_forwards, counts.unet_backwards, counts.decode_forwards)
+        cells = (*(f"{n:,}" for n in passes), *map(_number, measures))
+        rows.append((one.preset, *cells, one.source))
     return _aligned(rows)
 
 
-def _preset_row(
-    one: Prediction, hours: float | None, wall: float | None
-) -> tuple[str, ...]:
-    total = one.work.total
-    teraflop = None if one.operations is None else one.operations / 1e12
-    peak = None if one.peak_bytes is None else one.peak_bytes / 1e9
-    return (
-        one.preset,
-        f"{total.unet_forwards:,}",
-        f"{total.unet_backwards:,}",
-        f"{total.decode_forwards:,}",
-        *(_number(v) for v in (teraflop, one.seconds, hours, wall, peak)),
-        one.source,
-    )
+def _per(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
 
 
 def _by_condition(
@@ -101,7 +95,7 @@ def _by_condition(
         ("condition", "images", "U-Net evaluations", "gradients", "device h", "")
     ]
     whole, hours = cost.Counts(), 0.0
-    subjects = [workload.workloads(profile, n) for n in n_images]
+    subjects = [cost.workloads(profile, n) for n in n_images]
     for same in zip(*subjects, strict=True):
         one, own = same[0], None
         counts = sum((each.counts for each in same), cost.Counts())
@@ -214,7 +208,7 @@ def _space(profile: Profile) -> list[str]:
         parts = ", ".join(f"{k} {v / 1e9:,.1f}" for k, v in space.parts.items())
         lines.append(f"{words}: {space.total / 1e9:,.0f} GB ({parts}).")
     held = ", ".join(
-        f"{k} {v / 1e9:.1f} GB" for k, v in rehearsal.held_at_once(profile).items()
+        f"{k} {v / 1e9:.1f} GB" for k, v in timing_report.held_at_once(profile).items()
     )
     lines.append(f"Memory of one job beside its models, at the least: {held}.")
     return lines
@@ -229,4 +223,4 @@ def _rehearsed(path: Path, profile: Profile) -> list[str]:
             "Nobody has rehearsed it here: minddiff run --profile nsd --rehearse times"
             " every notebook on synthetic data of NSD's sizes."
         ]
-    return rehearsal.whole_run_words(rehearsal.read_record(path), profile)
+    return timing_report.whole_run_words(timing_report.read_record(path), profile)

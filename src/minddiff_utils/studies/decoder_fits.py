@@ -7,11 +7,9 @@ by block: what passes before the first read is the cost of a fit, the rest is th
 of the targets.
 """
 
-import multiprocessing
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.config import Profile
-from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rng import stream
-from minddiff_utils.core.surroundings import (
-    ended_if_cut_off,
-    interrupts_held,
-    peak_bytes,
-    settled,
-)
+from minddiff_utils.core.surroundings import in_own_process, peak_bytes
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.studies.storage import (
     area_voxels,
@@ -68,10 +60,6 @@ class FitTimes:
     fixed: float
     per_target: dict[str, float]
     peak_gb: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields."""
-        return asdict(self)
 
 
 def n_train(profile: Profile) -> int:
@@ -126,15 +114,7 @@ def time_fits(
     """
     size = size or (n_train(profile), round(area_voxels(subject)))
     sample = dict(sample or _SAMPLE)
-    context = multiprocessing.get_context("spawn")
-    with (
-        settled(),
-        ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool,
-        ended_if_cut_off(pool),
-    ):
-        with interrupts_held():
-            found = pool.submit(_measure, profile, size, sample)
-        return found.result()
+    return in_own_process(_measure, profile, size, sample)
 
 
 class _Watched:

@@ -1,14 +1,21 @@
-"""What a rehearsal runs: the profile nsd with less of it, in a folder of its own.
+"""The run on NSD rehearsed: synthetic data of its sizes, random models, a few images.
 
+`./run_all.sh --profile nsd --rehearse` runs every notebook as the real run would, in a
+folder of its own, and says what each step took and what the whole run would take. It is
+for whoever has the data or hopes for it: nothing of NSD is read, no weights are needed.
 Sizes that decide memory and speed stay NSD's: grid, voxels, trials, targets, image and
 feature sizes. Numbers of things that are alike are cut: one subject, one session, a few
-images, a few steps, and not more voxels per target than images. Where there is no GPU
-the models are thin, the sampler short, and voxels per target fewer still.
+images, a few steps, and not more voxels per target than images. On a GPU the models
+have the real architecture; without one, thin copies stand in for the U-Net, the
+autoencoder and the judge, the sampler is short and voxels per target are fewer still,
+so that stages 1 and 2 run for the form alone.
 """
 
+import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,19 +23,45 @@ from typing import Any
 import psutil
 import torch
 
+from minddiff_utils.core import store
 from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.core.run import Tree
+from minddiff_utils.core.run import Run, Tree
+from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
-from minddiff_utils.models.random import Kind, weight_bytes
-from minddiff_utils.studies.rehearsal.enlarge import Size
-from minddiff_utils.studies.storage import area_voxels, feature_values, session_bytes
+from minddiff_utils.models.random import Kind, weight_bytes, write_models
+from minddiff_utils.studies.decoder_fits import FitTimes, time_fits
+from minddiff_utils.studies.rehearsal_data import Size, write_tree
+from minddiff_utils.studies.storage import (
+    area_voxels,
+    feature_values,
+    n_reconstructed,
+    session_bytes,
+)
+from minddiff_utils.studies.timing_report import (
+    Record,
+    machine,
+    read_steps,
+    table,
+    whole_run_words,
+)
+from minddiff_utils.studies.unit_rates import measure_rates
 
-__all__ = ["NAME", "Rehearsal", "check_room", "rehearse"]
+__all__ = [
+    "NAME",
+    "Rehearsal",
+    "check_room",
+    "finish",
+    "fits_of",
+    "last_words",
+    "prepare",
+    "rehearse",
+]
 
 #: Name of the folders of a rehearsal, in `data` and in `figures`.
 NAME = "nsd-rehearsal"
+Say = Callable[[str], None]
 #: Per session of the in-silico design: 250 images, of which so many are for tests and
 #: for validation, the shares of NSD's 37 sessions.
 _TEST, _VALIDATION = 25, 22
@@ -210,3 +243,87 @@ def check_room(rehearsal: Rehearsal) -> None:
 def _existing(path: Path) -> Path:
     """Return the innermost folder of `path` that exists."""
     return path if path.is_dir() else _existing(path.parent)
+
+
+# --- before and after the notebooks ---------------------------------------------------
+
+
+def prepare(rehearsal: Rehearsal, say: Say) -> dict[str, float]:
+    """Write data and models unless they are there; return the seconds of each.
+
+    Raises
+    ------
+    RunError
+        Disk or memory will not do; nothing was written.
+    StoreError
+        The folder cannot be written.
+    """
+    check_room(rehearsal)
+    seconds = {}
+    tree, seed = rehearsal.tree, rehearsal.profile.seed
+    simulation: Any = rehearsal.profile.simulation
+    data = (tree.nsd, simulation, rehearsal.subject, seed, rehearsal.size)
+    models = (tree.models, rehearsal.kind, seed)
+    steps: dict[str, tuple[Callable[..., object], tuple[Any, ...]]] = {
+        "synthetic data": (write_tree, data),
+        "random models": (write_models, models),
+    }
+    for name, (write, given) in steps.items():
+        began = time.time()
+        write(*given)
+        seconds[name] = time.time() - began
+        say(f"{name}: there after {seconds[name]:.0f} s")
+    return seconds
+
+
+def finish(
+    rehearsal: Rehearsal, preparing: dict[str, float], fits: FitTimes | None
+) -> Record:
+    """Report what was run; write the table and the record; return the record.
+
+    On a GPU the units of stage 2 are timed first.
+    """
+    profile = rehearsal.profile
+    record = Record(
+        date=time.strftime("%Y-%m-%d"),
+        machine=machine(),
+        kind=rehearsal.kind,
+        subject=rehearsal.subject,
+        n_sessions=profile.data.last_session,
+        n_images=rehearsal.n_images,
+        n_reconstruct=n_reconstructed(profile, rehearsal.subject),
+        preparing=preparing,
+        steps=read_steps(rehearsal.tree.notebooks),
+        fits=fits,
+    )
+    run = Run(profile, rehearsal.tree, None, (0, 1))
+    folder = rehearsal.report
+    if profile.models.device == "cuda":
+        given = (profile.models, rehearsal.tree.models)
+        rates = asdict(in_own_process(measure_rates, *given))
+        path = folder / "rates" / f"cuda_{profile.models.dtype}.json"
+        store.write_text(path, json.dumps(rates, indent=1) + "\n", run=run)
+    found = table(record, rehearsal.real)
+    caption = f"Rehearsed on {record.machine}, {record.date}"
+    store.write_table(folder / "rehearsal.csv", found, run=run, caption=caption)
+    store.write_text(folder / "rehearsal.json", record.text(), run=run)
+    return record
+
+
+def fits_of(rehearsal: Rehearsal, say: Say) -> FitTimes:
+    """Time the decoders at the real size."""
+    say("decoders at the real size, a sample of targets: some minutes")
+    return time_fits(rehearsal.real, rehearsal.subject)
+
+
+def last_words(rehearsal: Rehearsal, record: Record) -> list[str]:
+    """Return what is left to say at the end of a rehearsal."""
+    lines = whole_run_words(record, rehearsal.real)
+    if rehearsal.kind == "thin":
+        lines.append(
+            "Without a GPU notebooks 03 on ran with thin models, for the form: their"
+            " times say nothing of Stable Diffusion's."
+        )
+    lines.append(f"Table: {rehearsal.report / 'rehearsal.csv'}")
+    lines.append(f"Delete the rehearsal's data, models and figures: {rehearsal.home}")
+    return lines

@@ -1,4 +1,4 @@
-"""An in-silico subject enlarged to the sizes of NSD's: grid, voxels, brain mask, betas.
+"""The synthetic data of a rehearsal: an in-silico subject enlarged to NSD's sizes.
 
 The in-silico subjects have coarse voxels and a small mask, so that the demo is quick.
 Here each of one subject's volumes is laid on NSD's own grid (nearest neighbour), such
@@ -8,7 +8,9 @@ came from, and noise of its own. What has NSD's sizes already (design, stimuli,
 captions, behaviour) stays; the surfaces stay those of fsaverage5, 10,242 vertices.
 """
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,18 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from minddiff_utils.core.config import SimulationConfig
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.nsd.areas import assign_areas
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO_DATA
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
+from minddiff_utils.insilico.folder import PARTS, find, renewing
+from minddiff_utils.insilico.nsd_writer import Glance, look, simulate
 
-__all__ = ["Scale", "Size", "enlarge", "find_scale"]
+__all__ = ["Scale", "Size", "enlarge", "find_scale", "write_tree"]
 
 Grid = tuple[int, int, int]
 Mask = npt.NDArray[np.bool_]
@@ -116,6 +122,59 @@ def find_scale(areas: Mask, size: Size) -> Scale:
             return scale
         factor *= 1.002
     raise DataError(f"No scale gives {size.n_voxels} voxels: this is a bug.")
+
+
+def write_tree(
+    folder: Path,
+    simulation: SimulationConfig,
+    subject: int,
+    seed: int,
+    size: Size,
+    source: Callable[..., Glance] = look,
+) -> bool:
+    """Write an enlarged NSD folder unless it is there; return whether it was.
+
+    Parameters
+    ----------
+    folder : Path
+        Becomes NSD's root; it is put in place whole.
+    simulation, subject, seed
+        As for `simulate`, of one subject.
+    size : Size
+    source : callable
+        Of the scenes, as in `simulate`.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be written, or holds files that no rehearsal wrote.
+    """
+    key = _key(simulation, subject, seed, size)
+    if find(folder, key) is not None:
+        return True
+    with renewing(folder) as renewal:
+        small = renewal.fresh / "small"
+        simulate(small, simulation, (subject,), seed, source=source)
+        enlarge(NsdTree(small), subject, simulation.n_sessions, size, seed)
+        for name in PARTS:  # the truth is of the small volumes
+            (small / name).rename(renewal.fresh / name)
+        shutil.rmtree(small)
+        renewal.publish(key, {})
+    return False
+
+
+def _key(simulation: SimulationConfig, subject: int, seed: int, size: Size) -> str:
+    """Return what the folder follows from."""
+    code = Path(__file__)
+    files = [*(code.parents[1] / "insilico").glob("*.py"), code]
+    facts = {
+        "simulation": simulation.model_dump(mode="json"),
+        "subject": subject,
+        "seed": seed,
+        "size": asdict(size),
+        "code": digest_paths(sorted(files), code.parents[1]),
+    }
+    return digest_json(facts)
 
 
 def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int) -> int:

@@ -3,7 +3,7 @@
 A step is a notebook or a section of one. Seconds and bytes grow with what the step
 handles: images seen, images reconstructed, or neither. Stage 2 grows with the preset,
 which `cost` counts; the fits of the decoders do not grow in proportion, and are timed
-apart (`fits`). The record is what `minddiff plan` reads.
+apart (`decoder_fits`). The record is what `minddiff plan` reads.
 """
 
 import json
@@ -21,7 +21,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.reading import reading
 from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS
-from minddiff_utils.studies.rehearsal.fits import FitTimes, n_train, whole_seconds
+from minddiff_utils.studies.decoder_fits import FitTimes, n_train, whole_seconds
 from minddiff_utils.studies.storage import (
     area_voxels,
     feature_values,
@@ -42,6 +42,7 @@ __all__ = [
     "read_steps",
     "table",
     "whole_peaks",
+    "whole_run_words",
 ]
 
 Growth = Literal["images seen", "images reconstructed", "once", "preset", "fits"]
@@ -122,7 +123,7 @@ class Record:
         """Return the record as JSON."""
         facts = {k: v for k, v in vars(self).items() if k not in ("steps", "fits")}
         facts["steps"] = [vars(step) for step in self.steps]
-        facts["fits"] = self.fits.as_json() if self.fits else None
+        facts["fits"] = vars(self.fits) if self.fits else None
         return json.dumps(facts, indent=1) + "\n"
 
 
@@ -326,3 +327,25 @@ def table(record: Record, profile: Profile) -> pd.DataFrame:
         rows.append((_FITS, size, *facts, fits.peak_gb))
     columns = ["step", "section", "grows_with", "seconds", "peak_gb", "disk_gb"]
     return pd.DataFrame(rows, columns=[*columns, "whole_hours", "whole_peak_gb"])
+
+
+def whole_run_words(record: Record, profile: Profile) -> list[str]:
+    """Return what the record says of the whole run under `profile`, as lines."""
+    hours = extrapolate(record, profile)
+    known = ", ".join(f"{k} {v:.2g} h" for k, v in hours.items() if v is not None)
+    unknown = ", ".join(k for k, v in hours.items() if v is None)
+    n = len(profile.subjects)
+    who = "1 subject" if n == 1 else f"{n} subjects"
+    lines = [
+        f"Rehearsed on {record.machine}, {record.date}, with {record.n_images} images"
+        f" of {record.n_sessions} session(s); for {who} one after the other: {known}."
+    ]
+    if unknown:
+        lines.append(
+            f"Not told by it: {unknown}; minddiff plan counts their hours by preset."
+        )
+    peaks = whole_peaks(record, profile)
+    if peaks:
+        each = ", ".join(f"{name} {gb:.1f} GB" for name, gb in peaks.items())
+        lines.append(f"Peak memory of one job at the real size: {each}.")
+    return lines
