@@ -30,12 +30,12 @@ from minddiff_utils.pipeline.runner import run_plan
 
 __all__ = [
     "check_data",
+    "compare_runs",
     "fetch_data",
     "run_notebooks",
     "run_study",
     "show_claims",
     "show_plan",
-    "simulate",
 ]
 
 
@@ -144,12 +144,6 @@ def _check_first(profile: Profile, tree: Tree, todo: Sequence[Job]) -> None:
         raise DataError("\n".join(["Nothing was run, as this is needed:", *needed]))
     for line in optional:
         say(f"{line} The run goes on without.")
-
-
-def simulate(args: argparse.Namespace) -> None:
-    """Write the in-silico NSD of a profile."""
-    args.only, args.first, args.shards, args.rehearse = "00", "", 1, False
-    run_notebooks(args)
 
 
 def show_claims(args: argparse.Namespace) -> None:
