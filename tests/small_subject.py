@@ -113,7 +113,7 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
     r_cv = {f"clip/{k}/r_cv": rng.uniform(size=widths[f"clip/{k}"]) for k in LAYERS}
     return {
         "decoded.h5": decoded,
-        "decoded_rivals.h5": systems | {"pixel_ridge": pixels},
+        "decoded_systems.h5": systems | {"pixel_ridge": pixels},
         "decoders.h5": r_cv,
         "stimuli.h5": {"nsd_id": ids, "images": images},
         "responses.h5": {"split": np.array(["train"] * len(TRAIN) + ["test"] * n)},

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from minddiff_utils import generation
 from minddiff_utils.core import rng
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation import alignment
 from minddiff_utils.generation.alignment import (

@@ -25,10 +25,10 @@ from open_clip.tokenizer import default_bpe
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from minddiff_utils.core.config import ModelConfig, Profile
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD, read_png, to_torch
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import ModelConfig, Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.models import (
     Backbone,

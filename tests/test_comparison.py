@@ -146,7 +146,7 @@ def test_every_decoder_is_scored_on_every_feature(rng: np.random.Generator) -> N
     assert table["r_ceiling"].between(0, 1).all()
 
 
-def rivals_of(features: dict[str, Array]) -> dict[str, dict[str, LinearDecoder]]:
+def decoders_of(features: dict[str, Array]) -> dict[str, dict[str, LinearDecoder]]:
     """Return decoders that are equal for all features, and two that are not."""
     own: list[LinearDecoder] = [VoxelSelectedRidge(1.0, 5), RidgeGCV()]
     return {
@@ -162,7 +162,7 @@ def test_features_side_by_side_score_as_each_alone(
     trained_on: list[str], rng: np.random.Generator
 ) -> None:
     X, features = world(rng)
-    rivals = rivals_of(features)
+    decoders = decoders_of(features)
     train, test = ({n: Y[part] for n, Y in features.items()} for part in HALVES)
     holdout = comparison.Holdout(("a",), np.arange(40), np.arange(20, 60), ROWS)
 
@@ -174,10 +174,10 @@ def test_features_side_by_side_score_as_each_alone(
         table = comparison.compare_decoders(given, data, train, test, **options)
         return table.assign(trained_on="test")
 
-    together = score(rivals)
+    together = score(decoders)
     apart = [
         score({name: {feature: one}})
-        for name, by_feature in rivals.items()
+        for name, by_feature in decoders.items()
         for feature, one in by_feature.items()
     ]
     # in the same order, and equal up to rounding in float32
@@ -270,14 +270,14 @@ def test_what_only_a_category_s_own_images_teach_is_lost_without_them() -> None:
     X = member @ rng.standard_normal((9, 30)) * 2 + rng.standard_normal((400, 30))
     Y = {"c": (member @ rng.standard_normal((9, 12))).astype(np.float32)}
     holdout = comparison.split_by_category(labels, share=1 / 3, rng=rng)
-    rivals: dict[str, dict[str, LinearDecoder]] = {
+    decoders: dict[str, dict[str, LinearDecoder]] = {
         "dense": {"c": RidgeGCV()},
         "paper": {"c": VoxelSelectedRidge(1.0, 10)},
     }
     table = comparison.compare_on_holdout(
-        rivals, X.astype(np.float32), Y, holdout, rng=rng, **OPTIONS
+        decoders, X.astype(np.float32), Y, holdout, rng=rng, **OPTIONS
     ).set_index(["decoder", "trained_on"])
-    for name in rivals:
+    for name in decoders:
         same = table.loc[(name, "same categories"), "r_mean"]
         other = table.loc[(name, "other categories"), "r_mean"]
         assert same > other + 0.2

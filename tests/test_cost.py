@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation.alignment import Latent, align
 from minddiff_utils.generation.device_memory import Footprint

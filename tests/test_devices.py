@@ -205,14 +205,14 @@ def test_a_gradient_that_computes_twice_stays_on_the_models_device(
 def test_the_images_of_other_systems_are_made_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
-    rng = stream(0, "tests", "rivals")
+    rng = stream(0, "tests", "systems")
     systems = {"nsd_id": IDS, "pixel_ridge": rng.random((2, 3 * 8 * 8))}
     for system in ("takagi", "takagi_minddiffuser", "permuted_voxels"):
         for name, like in (("c", decoded.c), ("z", decoded.z)):
             values = rng.normal(size=(2, like[0].numel()))
             systems[f"{system}/{name}"] = values.astype(np.float32)
     r_cv = {f"clip/{k}/r_cv": rng.random(backbone.layer_widths[k - 1]) for k in LAYERS}
-    for name, arrays in (("decoded_rivals", systems), ("decoders", r_cv)):
+    for name, arrays in (("decoded_systems", systems), ("decoders", r_cv)):
         store.write_arrays(run.tree.derived(1) / f"{name}.h5", arrays, run=run)
     features, rows = given(run, backbone, decoded), by_name()
     wanted = [row for row in rows.values() if row.c == "own" or row.z == "pixels"]

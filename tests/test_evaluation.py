@@ -114,7 +114,7 @@ def _write_subject(run: Run, subject: int) -> None:
     found = {"nsd_id": DECODED, "retrieval_nsd_id": NEAREST}
     store.write_arrays(folder / "stimuli.h5", shown, run=run)
     store.write_arrays(folder / "responses.h5", {"split": SPLIT}, run=run)
-    for name in ("decoded.h5", "decoded_rivals.h5"):
+    for name in ("decoded.h5", "decoded_systems.h5"):
         store.write_arrays(folder / name, found, run=run)
     for method in GENERATED:
         for nsd_id, image in zip(DECODED, _images(subject, method, n=N), strict=False):

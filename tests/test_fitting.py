@@ -406,7 +406,7 @@ LOWER = np.arange(12) < 6
 @pytest.fixture(scope="module")
 def planted() -> tuple[VoxelData, Arrays, Arrays]:
     """Give voxels whose lower half carries z and pixels, the higher half c."""
-    rng = stream(0, "tests", "rivals")
+    rng = stream(0, "tests", "systems")
     X = rng.normal(size=(150, 12)).astype(np.float32)
     noise = {name: 0.1 * rng.normal(size=(150, 4)) for name in ("c", "z", "pixels")}
     Y = {

@@ -9,9 +9,9 @@ import torch
 
 from minddiff_utils.core import conditions
 from minddiff_utils.core.conditions import Condition, by_name, conditions_of
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
 from minddiff_utils.core.images import resize, to_uint8
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.generation import SubjectFeatures
 from minddiff_utils.generation.alignment import Latent
@@ -210,7 +210,7 @@ def test_a_condition_s_features_come_from_where_its_row_says(
                 value, expected = value.features[2], expected.features[2]
             assert torch.equal(value, expected[:n])
         elif source == "own":
-            expected = stored["decoded_rivals.h5"][f"{row.name}/{name}"][:n]
+            expected = stored["decoded_systems.h5"][f"{row.name}/{name}"][:n]
             np.testing.assert_array_equal(value.flatten(1).numpy(), expected)
         elif name == "c":
             assert torch.equal(value, backbone.null_text().expand_as(value))
@@ -232,7 +232,7 @@ def test_a_new_row_may_mix_sources(start: Start, backbone: Backbone) -> None:
 
 def test_features_of_other_images_are_refused(start: Start, backbone: Backbone) -> None:
     other = {"nsd_id": IDS + 1}
-    features = write_files(start(), backbone, decoded_rivals=other)
+    features = write_files(start(), backbone, decoded_systems=other)
     with pytest.raises(StoreError, match="not of the images"):
         features.of_condition(ROWS["takagi"])
 
@@ -328,7 +328,7 @@ def test_a_system_with_our_features_and_sampler_is_our_stage_1(
 ) -> None:
     stored = files(backbone)["decoded.h5"]
     own = {f"takagi_minddiffuser/{k}": stored[f"{k}/decoded"] for k in ("c", "z")}
-    features = write_files(start(), backbone, decoded_rivals=own)
+    features = write_files(start(), backbone, decoded_systems=own)
     names = ("stage1", "takagi_minddiffuser", "takagi")
     ours, same, other = made(features, *map(ROWS.get, names)).values()
     np.testing.assert_array_equal(same.images, ours.images)
@@ -406,11 +406,11 @@ def test_brain_diffuser_s_start_is_the_image_read_from_voxels(
     features = write_files(start(), backbone)
     row, size = ROWS["brain_diffuser_style"], backbone.image_size
     pixels = features.pixel_ridge(size)
-    stored = files(backbone)["decoded_rivals.h5"]["pixel_ridge"]
+    stored = files(backbone)["decoded_systems.h5"]["pixel_ridge"]
     small = np.rint(255 * np.clip(stored, 0, 1)).astype(np.uint8).reshape(5, 8, 8, 3)
     np.testing.assert_array_equal(pixels, resize(small, size))
     other = write_files(
-        start(folder="other"), backbone, decoded_rivals={"pixel_ridge": 1 - stored}
+        start(folder="other"), backbone, decoded_systems={"pixel_ridge": 1 - stored}
     )
     first, second = _one(features, row), _one(other, row)
     assert not np.array_equal(first.images, second.images)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation import guided_sampling, sampler
 from minddiff_utils.generation.alignment import Latent

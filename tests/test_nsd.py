@@ -20,8 +20,8 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.betas import voxel_indices
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli

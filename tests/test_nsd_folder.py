@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.profile import ModelConfig
 from minddiff_utils.models import clip, load_backbone, load_judge, precision
 
 Flags = Callable[[], tuple[bool, bool]]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas

@@ -25,8 +25,8 @@ from pydantic.fields import FieldInfo
 from scipy.io import savemat
 
 from minddiff_utils.core import profile_files
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.preprocessing.splits import check_splits, split_images

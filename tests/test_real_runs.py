@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from minddiff_utils.core.config import SimulationConfig
+from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.insilico import nsd_writer
 from minddiff_utils.pipeline.cli import main
 from tests.bad_input.world import SMALL, speckle
@@ -34,7 +34,7 @@ TINY = SMALL | {
     "stage2.n_iter_fast": 1,
     "stage2.n_candidates_fast": 1,
     "stage2.n_images_controls": 1,
-    "rivals.pixel_size": 8,
+    "systems.pixel_size": 8,
 }
 
 

@@ -155,7 +155,7 @@ def _leave_subject(run: Run, subject: int) -> None:
         "stimuli.h5": {"images": images, "nsd_id": IDS, "captions": captions},
         "responses.h5": {"split": SPLIT},
         "decoded.h5": {"nsd_id": IDS[1:], "retrieval_nsd_id": IDS[[0, 0]]},
-        "decoded_rivals.h5": {"nsd_id": IDS[1:]},
+        "decoded_systems.h5": {"nsd_id": IDS[1:]},
         "trajectories.h5": {"x": np.zeros(1)},
     }
     for name, arrays in files.items():
@@ -319,15 +319,15 @@ def test_galleries_show_the_first_images_that_all_saw_and_then_quantiles() -> No
     rows = [("5", "stage2", i, "clip_judge", v) for i, v in value.items()]
     rows += [("5", "stage1", i, "clip_judge", 0.0) for i in value]
     columns = ["subject", "method", "nsd_id", "metric", "value"]
-    picks = galleries.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
-    assert picks.nsd_id[:4] == (100, 101, 102, 103)
-    assert len(set(picks.nsd_id)) == 9
-    rest = [value[i] for i in picks.nsd_id[4:]]
+    selection = galleries.select_for_gallery(5, pd.DataFrame(rows, columns=columns))
+    assert selection.nsd_id[:4] == (100, 101, 102, 103)
+    assert len(set(selection.nsd_id)) == 9
+    rest = [value[i] for i in selection.nsd_id[4:]]
     assert rest == sorted(rest)
     rows += [("3", "stage2", i, "clip_judge", 0.5) for i in range(101, 119, 2)]
-    picks = galleries.pick_for_gallery(5, pd.DataFrame(rows, columns=columns))
-    assert picks.nsd_id[:4] == (101, 103, 105, 107)
-    assert all(i % 2 for i in picks.nsd_id)
+    selection = galleries.select_for_gallery(5, pd.DataFrame(rows, columns=columns))
+    assert selection.nsd_id[:4] == (101, 103, 105, 107)
+    assert all(i % 2 for i in selection.nsd_id)
 
 
 def test_marked_failures_come_with_the_seen_and_the_made_image(

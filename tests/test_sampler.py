@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.generation import sampler
 from minddiff_utils.generation.sampler import (
     SOLVERS,

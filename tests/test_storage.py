@@ -2,8 +2,8 @@
 
 import pytest
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.studies.storage import kept, session_bytes, to_download

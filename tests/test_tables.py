@@ -414,30 +414,32 @@ def _ranked(n: int) -> pd.DataFrame:
 
 
 def test_picked_images_lie_at_the_quantiles_after_the_fixed_ones() -> None:
-    picks = galleries.pick_images(_ranked(21), 6, words="judge CLIP", fixed=(4, 999))
+    selection = galleries.select_images(
+        _ranked(21), 6, words="judge CLIP", fixed=(4, 999)
+    )
     # image 40 - 2 r has rank r of 0 to 20; quantiles are ranks 1, 5, 10, 15, 19
-    assert picks.nsd_id == (4, 38, 30, 20, 10, 2)
-    assert picks.titles == ("fixed: 4", "5 %", "25 %", "50 %", "75 %", "95 %")
-    assert "fixed ids 4; fixed ids 999 have no score" in picks.rule
-    assert "5, 25, 50, 75, 95 % of judge CLIP, among 21 images" in picks.rule
-    few = galleries.pick_images(_ranked(21), 3, words="score")
+    assert selection.nsd_id == (4, 38, 30, 20, 10, 2)
+    assert selection.titles == ("fixed: 4", "5 %", "25 %", "50 %", "75 %", "95 %")
+    assert "fixed ids 4; fixed ids 999 have no score" in selection.rule
+    assert "5, 25, 50, 75, 95 % of judge CLIP, among 21 images" in selection.rule
+    few = galleries.select_images(_ranked(21), 3, words="score")
     assert few.titles == ("5 %", "50 %", "95 %")
 
 
 def test_no_image_is_picked_twice_and_ties_are_ranked_by_id() -> None:
-    picks = galleries.pick_images(_ranked(3), 5, words="score", fixed=(2,))
-    assert sorted(picks.nsd_id) == [0, 2, 4]
-    assert len(picks.titles) == 3
+    selection = galleries.select_images(_ranked(3), 5, words="score", fixed=(2,))
+    assert sorted(selection.nsd_id) == [0, 2, 4]
+    assert len(selection.titles) == 3
     table = pd.DataFrame({"nsd_id": [9, 3, 7, 1, 5], "value": 0.5})
     for order in (table, table[::-1]):
-        assert galleries.pick_images(order, 1, words="score").nsd_id == (5,)
+        assert galleries.select_images(order, 1, words="score").nsd_id == (5,)
 
 
 def test_scores_of_two_metrics_or_of_no_image_are_refused() -> None:
     with pytest.raises(DataError, match="twice"):
-        galleries.pick_images(pd.concat([_ranked(5)] * 2), 2, words="score")
+        galleries.select_images(pd.concat([_ranked(5)] * 2), 2, words="score")
     with pytest.raises(ConfigError, match="n is 0"):
-        galleries.pick_images(_ranked(5), 0, words="score")
+        galleries.select_images(_ranked(5), 0, words="score")
 
 
 def _two_metrics(clip: Sequence[float], ssim: Sequence[float]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.config import SimulationConfig
+from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.insilico import image_features, nsd_writer
 
 __all__ = ["copy_of", "noise", "simulate"]

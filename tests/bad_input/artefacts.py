@@ -29,7 +29,7 @@ from .world import (
 DERIVED, FIGURES = "data/smoke/derived/subj01", "figures/smoke"
 TABLES = f"{FIGURES}/tables"
 RESPONSES, STIMULI = f"{DERIVED}/responses.h5", f"{DERIVED}/stimuli.h5"
-DECODED, RIVALS = f"{DERIVED}/decoded.h5", f"{DERIVED}/decoded_rivals.h5"
+DECODED, SYSTEMS = f"{DERIVED}/decoded.h5", f"{DERIVED}/decoded_systems.h5"
 DECODERS, STAGE1 = f"{DERIVED}/decoders.h5", f"{DERIVED}/stage1.csv"
 LEDGER, NULLS = f"{FIGURES}/claims.csv", f"{TABLES}/claims_null.csv"
 CLAIMS = ("claims", "--profile", "smoke")
@@ -92,7 +92,7 @@ def report(world: World) -> object:
 
 def pick(world: World) -> object:
     run = world.start(None)
-    return galleries.pick_for_gallery(
+    return galleries.select_for_gallery(
         1, store.read_table(run.tree.tables / "scores.csv")
     )
 
@@ -176,12 +176,12 @@ CASES = {
         "shape (",
         "run notebook 02 again",
     ),
-    "rivals without pixels": _case(
-        reconstruct, RIVALS, h5("pixel_ridge", None), "lacks pixel_ridge"
+    "other systems without pixels": _case(
+        reconstruct, SYSTEMS, h5("pixel_ridge", None), "lacks pixel_ridge"
     ),
-    "rivals of other images": _case(
+    "other systems of other images": _case(
         reconstruct,
-        RIVALS,
+        SYSTEMS,
         h5("nsd_id", lambda v: v[::-1]),
         "not of the images to reconstruct",
         "run notebook 02",

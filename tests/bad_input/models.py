@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from minddiff_utils.core.config import ModelConfig
+from minddiff_utils.core.profile import ModelConfig
 from minddiff_utils.core.provenance import digest_file
 from minddiff_utils.models import load_backbone, load_judge
 

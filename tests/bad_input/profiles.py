@@ -1,4 +1,4 @@
-"""What a profile's file may have wrong, beside what `test_config` tries."""
+"""What a profile's file may have wrong, beside what `test_profile_files` tries."""
 
 import pytest
 

@@ -23,8 +23,8 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import SimulationConfig
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.insilico import nsd_writer
 from minddiff_utils.reporting import figures

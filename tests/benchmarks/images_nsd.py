@@ -122,14 +122,14 @@ def write_others(run: Any, ids: npt.NDArray[np.int64], split: Any) -> None:
     found = {"nsd_id": test, "retrieval_nsd_id": nearest}
     store.write_arrays(folder / "decoded.h5", found, run=run)
     widths = {"c": 15 * 768, "z": 4 * 64 * 64}
-    rivals = {
+    systems = {
         f"{system}/{name}": np.zeros((len(test), width), np.float32)
         for system in ("takagi", "takagi_minddiffuser", "permuted_voxels")
         for name, width in widths.items()
     }
     pixels = rng.random((len(test), 32 * 32 * 3), np.float32)
-    rivals |= {"nsd_id": test, "pixel_ridge": pixels}
-    store.write_arrays(folder / "decoded_rivals.h5", rivals, run=run)
+    systems |= {"nsd_id": test, "pixel_ridge": pixels}
+    store.write_arrays(folder / "decoded_systems.h5", systems, run=run)
     images = store.read_rows(folder / "stimuli.h5", "images")
     for number, image in zip(test.tolist(), images, strict=False):
         path = run.tree.stage_dir(1, "stage1") / f"{number}.png"
@@ -159,7 +159,7 @@ def encode(root: Path) -> None:
         encode_images=lambda x: x.mean(dim=(2, 3), keepdim=True),
     )
     features.detail_features(backbone, images, batch_size=64)
-    small_pixels(images, run.profile.rivals.pixel_size)
+    small_pixels(images, run.profile.systems.pixel_size)
 
 
 def score(root: Path) -> None:

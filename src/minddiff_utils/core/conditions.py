@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from minddiff_utils.core.config import Profile, Stage2Config
+from minddiff_utils.core.profile import Profile, Stage2Config
 
 __all__ = [
     "CONTRASTS",
@@ -37,8 +37,9 @@ __all__ = [
     "not_run",
 ]
 
-#: Where a feature comes from: the brain; the seen image; another image's brain; decoded
-#: for this row alone (`decoded_rivals.h5`); pixels read from the brain; None: left out.
+#: Where a feature comes from: the brain; the seen image; another image's brain; the
+#: brain, but for this row alone (`decoded_systems.h5`); pixels read from the brain;
+#: None: left out.
 Source = Literal["decoded", "true", "shuffled", "own", "pixels"] | None
 #: What makes the images: z through the autoencoder; the sampler of stage 1; an engine
 #: of stage 2 (that of the profile's preset, or a fixed one); or a baseline without a

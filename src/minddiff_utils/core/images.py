@@ -2,7 +2,7 @@
 
 On disk and between notebooks an image is uint8 RGB, (n, size, size, 3); inside networks
 it is float32 in [-1, 1], (n, 3, size, size). Every change of size or range is here and
-nowhere else. Place in the flow: layer 4, used by preparation, models and metrics.
+nowhere else.
 """
 
 from collections.abc import Sequence

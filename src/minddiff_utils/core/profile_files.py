@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, in_a_line
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 
 if TYPE_CHECKING:

@@ -17,16 +17,16 @@ READS: Mapping[str, tuple[str, ...]] = {
     "01_data_prep": ("simulation", "data", "models", "features"),
     "02_decoding": (
         *("simulation", "data", "models", "features"),
-        *("decoding", "decoder", "rivals"),
+        *("decoding", "decoder", "systems"),
     ),
     "A2_decoders": ("features", "decoding", "evaluation"),
     "03_stage1": (
         *("simulation", "data", "models", "features"),
-        *("stage1", "rivals", "ablation"),
+        *("stage1", "systems", "ablation"),
     ),
     "04_stage2": (
         *("simulation", "data", "models", "features"),
-        *("stage1", "stage2", "rivals", "ablation"),
+        *("stage1", "stage2", "systems", "ablation"),
     ),
     "A3_engines": ("subjects", "study", "evaluation"),
 }

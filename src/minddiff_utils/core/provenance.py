@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.core.config import Origin
 from minddiff_utils.core.places import notebook_path, project_root
+from minddiff_utils.core.profile import Origin
 from minddiff_utils.core.reach import Package
 
 __all__ = [

@@ -2,8 +2,7 @@
 
 Only what the libraries say of a file's own bytes is damage; what the system says (a
 lock, a permission, a disk, memory) is said as such, and nobody is told to replace a
-file that may be whole. Place in the flow: layer 0, above `errors`; every reader of the
-package goes through it.
+file that may be whole. Every reader of the package goes through here.
 """
 
 from collections.abc import Iterator

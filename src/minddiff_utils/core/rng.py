@@ -1,7 +1,7 @@
 """Named random streams: every random number is drawn from a stream with a name.
 
 A stream depends on the seed and its names alone, never on the order of calls, on the
-shard or on global state. Place in the flow: layer 1.
+shard or on global state.
 """
 
 import hashlib

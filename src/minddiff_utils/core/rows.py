@@ -3,7 +3,7 @@
 The images of one subject of NSD take 5 GB as they are shown and 8 GB at the generator's
 size. Whatever looks at all of them does it block by block, and this is what it is
 handed in the place of an array. It knows no file and no image; who makes one says how
-rows are read. Place in the flow: layer 2, below `store`.
+rows are read.
 """
 
 from collections.abc import Callable, Iterator

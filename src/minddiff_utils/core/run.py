@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from minddiff_utils.core import provenance, rng, store
-from minddiff_utils.core.config import Origin, Profile
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.places import read_environment, shipped_models
+from minddiff_utils.core.profile import Origin, Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.profile_parts import READS, ProfileView
 from minddiff_utils.core.surroundings import DETERMINISTIC

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError, check_choice, check_exists
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.reading import reading
 from minddiff_utils.datasets.check_betas import check_betas
 from minddiff_utils.datasets.check_files import (

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.config import FeatureConfig
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.profile import FeatureConfig
 from minddiff_utils.datasets.findings import UNREAD, Finding, differs, look
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.experiment import Design

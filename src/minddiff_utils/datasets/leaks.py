@@ -2,7 +2,7 @@
 
 Ids, pictures, COCO's ids and captions are compared between the splits: one picture can
 stand under two ids. Likeness is no leak, and not looked for.
-`preprocessing.leak_check` gathers what is compared; `survey` compares what files say.
+`preprocessing.leak_check` gathers what is compared; `check` compares what files say.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 An interrupted copy or a sparse file has holes, and HDF5 reads a hole as zeros without a
 word. NSD itself stores zeros where a voxel left the imaged slab, in few voxels of the
 areas; so a little is left out and counted, and more is refused. Reads and writes no
-file. `preprocessing.responses` uses it on whole sessions, `survey` on samples of them.
+file. `preprocessing.responses` uses it on whole sessions, `check` on samples of them.
 """
 
 from collections.abc import Sequence

@@ -73,7 +73,7 @@ class Completeness:
 #: What notebooks 02 to 04 leave of each subject and later notebooks read.
 _NEEDED = (
     "decoded.h5",
-    "decoded_rivals.h5",
+    "decoded_systems.h5",
     "accuracy.csv",
     "k_selection.csv",
     "weights.csv",

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.places import read_environment
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.generation.alignment_state import (
     Latent,
     Progress,

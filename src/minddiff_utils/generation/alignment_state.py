@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import ConfigError, ModelError
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.generation.presets import AlignmentSettings
 from minddiff_utils.generation.sampler import (
     Schedule,

@@ -36,7 +36,7 @@ _MODELS = (load_backbone, rng.torch_stream)
 _CARRIES = tuple(
     f"minddiff_utils.core.{name}"
     for name in (
-        *("conditions", "config", "errors", "locks", "places", "profile_files"),
+        *("conditions", "profile", "errors", "locks", "places", "profile_files"),
         *("profile_parts", "provenance", "reach", "run", "signature", "store"),
         "syntax",
     )

@@ -194,7 +194,7 @@ class SubjectFeatures:
         StoreError
             The file is missing, or is of other images.
         """
-        path, n = self.path("decoded_rivals.h5"), len(self.nsd_id)
+        path, n = self.path("decoded_systems.h5"), len(self.nsd_id)
         stored = store.read_arrays(path, ["nsd_id", name])
         if not np.array_equal(stored["nsd_id"][:n], self.nsd_id):
             raise StoreError(

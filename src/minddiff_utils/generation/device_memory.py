@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from minddiff_utils.core.config import ModelConfig
+from minddiff_utils.core.profile import ModelConfig
 from minddiff_utils.generation.alignment import surrogate
 from minddiff_utils.generation.presets import EngineSettings, GuidanceSettings
 from minddiff_utils.generation.sampler import Memory, Schedule

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 
 from minddiff_utils.core.conditions import Condition
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.images import to_uint8
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.run import Run
 from minddiff_utils.generation.alignment import (
     PER_IMAGE,

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import DataError, ModelError
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.generation.alignment import AlignmentResult, Latent
 from minddiff_utils.generation.presets import GuidanceSettings
 from minddiff_utils.generation.sampler import (

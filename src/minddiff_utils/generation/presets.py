@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from minddiff_utils.core.conditions import Condition
-from minddiff_utils.core.config import Profile, Stage1Config, Stage2Config
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.profile import Profile, Stage1Config, Stage2Config
 from minddiff_utils.generation.sampler import Memory, Solver
 from minddiff_utils.generation.structural_loss import Loss
 
@@ -243,7 +243,7 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
     """Return a condition's sampler: stage 1's, or that from its own level of noise."""
-    sampler, systems = profile.stage1, profile.rivals
+    sampler, systems = profile.stage1, profile.systems
     if row.z is None:
         return from_noise(sampler)
     if row.strength == "takagi":

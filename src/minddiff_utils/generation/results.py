@@ -31,8 +31,8 @@ Made = Mapping[str, Generated]
 _TABLES = {1: ("stage1.csv",), 2: ("stage2.csv", "zero_iterations.csv")}
 _TRAJECTORIES = "trajectories.h5"
 _INPUTS = {
-    1: ("decoded.h5", "decoded_rivals.h5", "stimuli.h5", "responses.h5"),
-    2: ("decoded.h5", "decoded_rivals.h5", "decoders.h5"),
+    1: ("decoded.h5", "decoded_systems.h5", "stimuli.h5", "responses.h5"),
+    2: ("decoded.h5", "decoded_systems.h5", "decoders.h5"),
 }
 #: Columns of the two tables, and their types; Int64 can be missing.
 _IMAGE = {"method": "str", "nsd_id": "int64", "seed": "int64"}

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from minddiff_utils.core.config import Stage1Config
 from minddiff_utils.core.errors import (
     ConfigError,
     ModelError,
     check_choice,
     check_shape,
 )
+from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.models import Backbone
 
 __all__ = [

@@ -37,10 +37,10 @@ from PIL import Image
 from scipy.io import savemat
 from threadpoolctl import threadpool_limits
 
-from minddiff_utils.core.config import SimulationConfig
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.insilico import image_features, scenes
 from minddiff_utils.insilico.experiment_design import (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.config import SimulationConfig
+from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico import anatomy as anatomical
 from minddiff_utils.insilico import file_formats, voxel_model

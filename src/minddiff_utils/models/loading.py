@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import ModelConfig
 from minddiff_utils.models.backbone import Backbone, assemble, own_text
 from minddiff_utils.models.clip import PLAIN, Judge, load_clip
 from minddiff_utils.models.libraries import Autoencoder, UNet

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.profile import ModelConfig
 
 __all__ = [
     "compiled",

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
+from minddiff_utils.core.profile import ModelConfig
 from minddiff_utils.models.backbone import Backbone, assemble
 from minddiff_utils.models.clip import ClipEncoder, Scale, load_clip
 from minddiff_utils.models.downloads import PINNED

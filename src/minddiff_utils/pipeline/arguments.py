@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.entry import check_extra
 from minddiff_utils.core.errors import ConfigError, DataError, check_exists
 from minddiff_utils.core.places import place, read_environment
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import parse_yaml
 from minddiff_utils.core.run import Tree
 from minddiff_utils.pipeline.runner import Executor, local_processes

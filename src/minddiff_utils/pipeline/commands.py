@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.entry import check_extra, say
 from minddiff_utils.core.errors import ConfigError, DataError, check_choice
 from minddiff_utils.core.places import place, project_root, read_environment
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree, expected_origin, start
 from minddiff_utils.core.store import read_table

@@ -14,9 +14,9 @@ from typing import Any
 import nbformat
 
 from minddiff_utils.core import provenance
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, RunError
 from minddiff_utils.core.places import notebook_path, project_root
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
 from minddiff_utils.datasets.nsd.reader import NsdTree

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.responses import Responses

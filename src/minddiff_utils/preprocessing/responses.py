@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
-from minddiff_utils.core.config import DataConfig
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.areas import ROI_NAMES
 from minddiff_utils.datasets.nsd.betas import voxel_indices
 from minddiff_utils.datasets.nsd.experiment import Trials, to_percent

@@ -5,7 +5,7 @@ from .galleries import (
     marked_pairs,
     method_panels,
     own_scores,
-    pick_for_gallery,
+    select_for_gallery,
     system_rows,
 )
 from .report_contents import build_report, conclusions
@@ -21,6 +21,6 @@ __all__ = [
     "marked_pairs",
     "method_panels",
     "own_scores",
-    "pick_for_gallery",
+    "select_for_gallery",
     "system_rows",
 ]

@@ -24,15 +24,15 @@ from minddiff_utils.reporting.tables import FEATURES
 from minddiff_utils.reporting.tables.rows import check_metrics
 
 __all__ = [
-    "Picks",
+    "Selection",
     "ablation_rows",
     "failure_rule",
     "failure_table",
     "marked_pairs",
     "method_panels",
     "own_scores",
-    "pick_for_gallery",
-    "pick_images",
+    "select_for_gallery",
+    "select_images",
     "system_rows",
 ]
 
@@ -71,7 +71,7 @@ def ablation_rows() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Picks:
+class Selection:
     """Images of a gallery, and the rule that picked them.
 
     Attributes
@@ -89,14 +89,14 @@ class Picks:
     rule: str
 
 
-def pick_images(
+def select_images(
     scores: pd.DataFrame,
     n: int,
     *,
     words: str,
     fixed: Sequence[int] = (),
     quantiles: Sequence[float] = (0.5, 0.05, 0.95, 0.25, 0.75),
-) -> Picks:
+) -> Selection:
     """Pick images for a gallery: fixed ids, then quantiles of the score. Never by hand.
 
     At quantile q of N images the one with rank q (N - 1) is taken, ties in the score
@@ -153,7 +153,7 @@ def pick_images(
         "ties by id": taken,
     }
     rule = "Picked by rule: " + "; ".join(part for part, has in parts.items() if has)
-    return Picks((*first, *(ranked[r] for r in chosen)), tuple(titles), rule)
+    return Selection((*first, *(ranked[r] for r in chosen)), tuple(titles), rule)
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -178,7 +178,7 @@ def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
     return scores[mine & (scores["method"] == method)]
 
 
-def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
+def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
     """Pick the images of the galleries: the first ones, then quantiles of stage 2.
 
     Only images that every subject saw and has a reconstruction of: subjects who came to
@@ -196,7 +196,7 @@ def pick_for_gallery(subject: int, scores: pd.DataFrame) -> Picks:
     judged = judged[judged["nsd_id"].isin(shared)]
     words = f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
     fixed = [int(i) for i in judged["nsd_id"][:_N_FIXED]]
-    return pick_images(judged, _N_SHOWN, words=words, fixed=fixed)
+    return select_images(judged, _N_SHOWN, words=words, fixed=fixed)
 
 
 # --- failures -------------------------------------------------------------------------

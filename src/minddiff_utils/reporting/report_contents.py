@@ -14,7 +14,7 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation import check_completeness, gallery
-from minddiff_utils.reporting.galleries import pick_for_gallery, system_rows
+from minddiff_utils.reporting.galleries import select_for_gallery, system_rows
 from minddiff_utils.reporting.report import (
     FigureItem,
     GalleryItem,
@@ -171,16 +171,20 @@ def _ledger(run: Run) -> TableItem:
 
 def _gallery(run: Run, subject: int) -> GalleryItem:
     """Return the comparison gallery, picture by picture."""
-    picks = pick_for_gallery(subject, store.read_table(run.tree.tables / "scores.csv"))
-    ids = picks.nsd_id
+    selection = select_for_gallery(
+        subject, store.read_table(run.tree.tables / "scores.csv")
+    )
+    ids = selection.nsd_id
     rows = gallery(run, subject, system_rows(), n=len(ids), picked=ids)
     pictures = {
         words: [encode_png(one) for one in made] for words, made in rows.items()
     }
-    titles = (title.partition(":")[0] for title in picks.titles)  # "fixed: 12" has it
+    titles = (
+        title.partition(":")[0] for title in selection.titles
+    )  # "fixed: 12" has it
     columns = [f"{i} ({t})" for i, t in zip(ids, titles, strict=True)]
     caption = f"What subject {subject} saw, and what each system made of the responses."
-    return GalleryItem("systems", pictures, columns, caption, picks.rule)
+    return GalleryItem("systems", pictures, columns, caption, selection.rule)
 
 
 def _links(run: Run) -> list[LinkItem]:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core.conditions import Condition, conditions_of, n_images_of
-from minddiff_utils.core.config import Profile, Stage1Config, Stage2Config
 from minddiff_utils.core.errors import check_choice
+from minddiff_utils.core.profile import Profile, Stage1Config, Stage2Config
 from minddiff_utils.generation.alignment import Latent, align
 from minddiff_utils.generation.device_memory import (
     Footprint,

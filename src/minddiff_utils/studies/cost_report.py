@@ -7,7 +7,7 @@ prints them.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minddiff_utils.core.config import ModelConfig, Profile
+from minddiff_utils.core.profile import ModelConfig, Profile
 from minddiff_utils.studies import cost, storage, timing_report
 from minddiff_utils.studies.cost import Prediction
 from minddiff_utils.studies.unit_rates import Rates

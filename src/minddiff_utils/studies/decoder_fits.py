@@ -18,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.config import Profile
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.surroundings import in_own_process, peak_bytes
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge

@@ -24,8 +24,8 @@ import psutil
 import torch
 
 from minddiff_utils.core import store
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, RunError
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, Tree
 from minddiff_utils.core.surroundings import in_own_process

@@ -19,8 +19,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.config import SimulationConfig
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.nsd.areas import assign_areas

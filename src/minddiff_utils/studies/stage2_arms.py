@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.config import Profile
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.run import Run
 from minddiff_utils.generation.checkpoints import checkpoint_of, subject_of
 from minddiff_utils.generation.decoded_features import (

@@ -8,8 +8,8 @@ files themselves (`fetch` asks the bucket for exact sizes).
 from dataclasses import dataclass
 
 from minddiff_utils.core.conditions import Condition, compared
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, SUBJECT1, inventory
 
 __all__ = [

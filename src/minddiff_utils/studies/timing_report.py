@@ -16,9 +16,9 @@ import nbformat
 import pandas as pd
 import psutil
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.machine import processor_name
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS
 from minddiff_utils.studies.decoder_fits import FitTimes, n_train, whole_seconds

@@ -19,9 +19,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from minddiff_utils.core.config import ModelConfig
 from minddiff_utils.core.errors import ConfigError, DataError, check_exists
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import ModelConfig
 from minddiff_utils.core.reading import reading
 from minddiff_utils.generation.device_memory import (
     Footprint,

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_parts import READS
 from minddiff_utils.core.provenance import digest_file, manifest_path
 from minddiff_utils.core.reading import reading

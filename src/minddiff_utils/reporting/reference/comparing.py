@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.machine import processor_name
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.store import read_bytes
 from minddiff_utils.reporting.reference.about import LEDGER, About, read_about, read_run
 

@@ -24,10 +24,10 @@ from PIL import Image
 
 from minddiff_utils import __version__
 from minddiff_utils.core import provenance
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import StoreError, system_words
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.store import read_bytes, read_table
 from minddiff_utils.reporting.reference.about import (
     LEDGER,

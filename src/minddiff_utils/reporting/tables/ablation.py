@@ -15,8 +15,8 @@ from minddiff_utils.core.conditions import (
     k_name,
     layers_name,
 )
-from minddiff_utils.core.config import Profile
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.resampling import Resampling, holm
 from minddiff_utils.evaluation.summaries import paired_table, summarise
 from minddiff_utils.reporting.figures.canvas import check_table

@@ -7,8 +7,8 @@ import pytest
 
 from minddiff_utils.core import profile_files
 from minddiff_utils.core.areas import AREAS, HVC, LVC
-from minddiff_utils.core.config import Origin
 from minddiff_utils.core.errors import ConfigError
+from minddiff_utils.core.profile import Origin
 from minddiff_utils.core.profile_files import load_profile, parse_yaml
 from minddiff_utils.core.profile_parts import READS, ProfileView
 from minddiff_utils.pipeline.cli import main

@@ -33,11 +33,11 @@ __all__ = [
     "ModelConfig",
     "Origin",
     "Profile",
-    "RivalConfig",
     "SimulationConfig",
     "Stage1Config",
     "Stage2Config",
     "StudyConfig",
+    "SystemsConfig",
 ]
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -270,8 +270,8 @@ class Stage2Config(_Frozen):
     n_images_trajectory: PositiveInt = 16  # first images whose trajectory is kept
 
 
-class RivalConfig(_Frozen):
-    """The compared systems (`rivals`), as far as they are run here."""
+class SystemsConfig(_Frozen):
+    """The compared systems (`systems`), as far as they are run here."""
 
     strength_takagi: Fraction = 0.8  # share of the noise steps, published code
     strength_brain_diffuser: Fraction = 0.75  # image-to-image strength, published code
@@ -351,7 +351,7 @@ class Profile(_Frozen):
     stage1: Stage1Config
     stage2: Stage2Config
     evaluation: EvaluationConfig
-    rivals: RivalConfig = RivalConfig()
+    systems: SystemsConfig = SystemsConfig()
     ablation: AblationConfig = AblationConfig()
     study: StudyConfig = StudyConfig()
 
