@@ -14,7 +14,8 @@ import pytest
 from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.insilico import nsd_writer
 from minddiff_utils.pipeline.cli import main
-from tests.bad_input.world import SMALL, speckle
+from tests.bad_input.world import SMALL
+from tests.tiny_nsd import noise
 
 #: Subjects who came to all sessions, to fewer and to fewest, as in NSD (40, 32, 30).
 SESSIONS = {1: 3, 3: 2, 4: 1}
@@ -43,7 +44,7 @@ def a_folder(root: Path, sessions: dict[int, int]) -> Path:
     most = max(sessions.values())
     settings = SimulationConfig(n_sessions=most, n_test_images=8, image_size=8)
     nsd_writer.simulate(
-        root, settings, tuple(sessions), 2308, n_workers=1, source=speckle
+        root, settings, tuple(sessions), 2308, n_workers=1, source=noise
     )
     for subject, n in sessions.items():
         for path in root.rglob(f"subj{subject:02d}/**/betas_session*"):
