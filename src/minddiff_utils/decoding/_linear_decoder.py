@@ -1,6 +1,7 @@
 """What all fitted linear decoders share: predictions, voxel weights, what is saved."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -40,7 +41,7 @@ def check_fit(X: Floats, Y: Targets, *, n_images: int = 1) -> None:
         raise DataError(f"Ridge needs {n_images} training images or more.")
 
 
-class LinearDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class LinearDecoder(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """A linear decoder of many targets from the same voxels.
 
     The contract of all decoders here. `fit(X, Y)` learns from responses X (n_images,
@@ -69,9 +70,9 @@ class LinearDecoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     #: Fitted arrays that have a row for each target, without the underscore.
     _PER_TARGET: ClassVar[tuple[str, ...]] = ("weights", "intercept")
 
+    @abstractmethod
     def fit(self, X: Floats, Y: Targets) -> Self:
         """Fit all targets and return the decoder."""
-        raise NotImplementedError
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "weights_"):
