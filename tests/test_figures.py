@@ -31,7 +31,7 @@ from minddiff_utils.reporting.figures import (
     MethodPanels,
     maps,
 )
-from minddiff_utils.reporting.figures.canvas import PALETTE
+from minddiff_utils.reporting.figures.canvas import PALETTE, pooled_rows, sample_size
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"
@@ -277,6 +277,13 @@ def _dots(axes: Axes, marker: str = "o") -> list[tuple[float, float]]:
 
 
 # --- all figures ----------------------------------------------------------------------
+
+
+def test_one_subject_is_named_in_the_singular() -> None:
+    table = pd.DataFrame({"subject": ["1", "all"], "n": [4, 1]})
+    rows, whose = pooled_rows(table, "The table")
+    words = sample_size(table, rows, whose)
+    assert words == "n = 1 subject, 4 images each"
 
 
 def test_every_figure_of_the_package_is_tested_here() -> None:

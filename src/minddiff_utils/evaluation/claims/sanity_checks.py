@@ -10,6 +10,7 @@ from minddiff_utils.evaluation.claims.evidence import (
     Evidence,
     Outcome,
     Pair,
+    count_words,
     find,
     find_contrasts,
     side_of,
@@ -31,7 +32,8 @@ def _check_accuracy(evidence: Evidence) -> list[Check]:
     for feature, own in accuracy.groupby("feature", sort=False):
         p = float(own["p_permutation"].max())
         r, null = float(own["r_mean"].mean()), float(own["r_null_mean"].mean())
-        seen = f"r = {r:.3f}, null {null:.3f}, largest p {p:.3g} of {len(own)} subjects"
+        who = count_words(len(own), "subject")
+        seen = f"r = {r:.3f}, null {null:.3f}, largest p {p:.3g} of {who}"
         passed = bool(p <= ALPHA and (own["r_mean"] > own["r_null_mean"]).all())
         checks.append((f"decoding accuracy of {feature}", expected, seen, passed))
     return checks

@@ -292,7 +292,8 @@ def sample_size(table: pd.DataFrame, rows: pd.DataFrame, whose: str) -> str:
     single = _single(table)
     single = single[single["n"] > 0]
     images = f", {span(single['n'])} images each" if len(single) else ""
-    return f"n = {span(rows['n'])} subjects{images}"
+    n = span(rows["n"])
+    return f"n = {n} {'subject' if n == '1' else 'subjects'}{images}"
 
 
 # --- pictures -----------------------------------------------------------------------
