@@ -4,11 +4,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.types import Array
 from minddiff_utils.decoding import (
     BandedRidge,
     RidgeGCV,
@@ -20,7 +20,6 @@ from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.scores import feature_correlation
 from minddiff_utils.reporting import figures
 
-Array = npt.NDArray[Any]
 BANDS = np.arange(30) % 2
 OPTIONS: dict[str, Any] = {"n_bootstrap": 50, "confidence": 0.95}
 #: Training and test images of `world`, and those that a hold-out scores.

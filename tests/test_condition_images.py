@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name, conditions_of
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation.images import condition_images, read_condition
 from minddiff_utils.evaluation.metrics import ConditionImages
 
-Images = npt.NDArray[np.uint8]
 IDS = np.array([900, 12, 345])
 
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.types import Floats
 from minddiff_utils.decoding import (
     RidgeGCV,
     VoxelSelectedRidge,
@@ -21,8 +21,6 @@ from minddiff_utils.decoding.cross_validation import choose_decoders, pooled_cor
 from minddiff_utils.decoding.feature_selection import choose_k, k_curve, select_best
 from minddiff_utils.decoding.scores import feature_correlation
 from minddiff_utils.decoding.targets import TargetScaling
-
-Floats = npt.NDArray[np.float64]
 
 
 def world(

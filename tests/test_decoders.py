@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from sklearn.base import clone
 
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.types import Array
 from minddiff_utils.decoding import BandedRidge, RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.decoding._grouped import (
     fit_features,
@@ -18,7 +18,6 @@ from minddiff_utils.decoding._grouped import (
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.targets import StandardisedTargets, TargetScaling
 
-Array = npt.NDArray[Any]
 N, N_VOXELS, N_TARGETS = 60, 40, 7
 BANDS = np.arange(N_VOXELS) % 2
 DECODERS: dict[str, LinearDecoder] = {

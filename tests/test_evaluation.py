@@ -21,6 +21,7 @@ from minddiff_utils.core.conditions import CONTRASTS
 from minddiff_utils.core.errors import MindDiffError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import claims, metrics, subject_scores
 from minddiff_utils.evaluation.completeness import Completeness
 from minddiff_utils.evaluation.images import read_stimuli
@@ -28,7 +29,6 @@ from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.evaluation.metrics.embeddings import frechet_distance
 from minddiff_utils.models import Judge
 
-Images = npt.NDArray[np.uint8]
 #: The stimuli's rows; test images are those of `decoded.h5`, in its order.
 IDS = np.array([40, 7, 300, 12, 99, 81, 5])
 SPLIT = ["train", "test", "train", "test", "validation", "test", "test"]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 import scipy.linalg
@@ -16,6 +15,7 @@ from skimage.metrics import structural_similarity
 from torch.nn import functional
 
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.types import Floats, Images
 from minddiff_utils.evaluation import metrics
 from minddiff_utils.evaluation.metrics import METRICS, ConditionImages
 from minddiff_utils.evaluation.metrics.embeddings import (
@@ -28,8 +28,6 @@ from minddiff_utils.evaluation.metrics.embeddings import (
 )
 from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
 
-Images = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 SIZES = ("ssim_2d", "ssim_percolumn_legacy", "pcc")
 #: Two orders of summation in float64.
 FLOAT64 = 1e-10

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
+from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import metrics
 from minddiff_utils.evaluation.metrics import architectures, networks
 from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS, LITE0
@@ -24,7 +24,6 @@ from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 from torchvision import models as tv  # isort: skip
 from torchvision import transforms as T  # isort: skip
 
-Images = npt.NDArray[np.uint8]
 #: The same convolutions in another order of batches: float32.
 FLOAT32: dict[str, float] = {"rtol": 1e-4, "atol": 1e-5}
 

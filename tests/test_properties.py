@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 import yaml
@@ -28,11 +27,11 @@ from minddiff_utils.core import profile_files
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.preprocessing.splits import check_splits, split_images
 from minddiff_utils.preprocessing.trials import average_repeats
 
-IntArray = npt.NDArray[np.int64]
 EXPERIMENT = "nsddata/experiments/nsd"
 ANNOTATIONS = "nsddata_stimuli/stimuli/nsd/annotations"
 N_ORDER, N_SHARED, N_EACH, N_ALL = 30_000, 1_000, 10_000, 73_000

@@ -6,16 +6,15 @@ References are independent: normal equations, scikit-learn, himalaya, a hat matr
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from himalaya.backend import get_backend, set_backend
 from himalaya.kernel_ridge import MultipleKernelRidgeCV
 from sklearn.linear_model import Ridge
 
+from minddiff_utils.core.types import Array
 from minddiff_utils.decoding import BandedRidge, RidgeGCV, ridge
 from minddiff_utils.decoding._eigenbasis import default_alphas
 
-Array = npt.NDArray[Any]
 ALPHAS = np.logspace(-1, 4, 11)
 SHAPES = {"wide": (40, 70), "tall": (90, 30)}
 

@@ -1,12 +1,10 @@
 """Scores equal their definitions: correlation, null, ceiling, p-value, rank."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.types import Array
 from minddiff_utils.decoding import VoxelSelectedRidge, targets
 from minddiff_utils.decoding.scores import (
     accuracy,
@@ -16,9 +14,6 @@ from minddiff_utils.decoding.scores import (
     permutation_null,
     variance_spectrum,
 )
-
-Array = npt.NDArray[Any]
-
 
 # --- correlation and its null -------------------------------------------------------
 

@@ -13,7 +13,6 @@ from minddiff_utils.reporting import surface_maps
 from minddiff_utils.reporting.figures import FlatMap
 from minddiff_utils.reporting.surface_maps import CorticalData
 
-Floats = npt.NDArray[np.float64]
 #: A 4 x 4 x 4 volume whose value tells the voxel: 100 i + 10 j + k.
 IJK = np.argwhere(np.ones((4, 4, 4), bool))
 VALUES = IJK @ np.array([100.0, 10.0, 1.0])

@@ -1,21 +1,19 @@
 """The paper's decoder equals FastL2LiR; its fast solvers give the exact answer."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import Array
 from minddiff_utils.decoding import VoxelSelectedRidge, voxel_selection
 from minddiff_utils.decoding._conjugate_gradients import deflate, solve_masked
 from minddiff_utils.decoding._solvers import choose_solver, solve_subsets, threads
 
-Array = npt.NDArray[Any]
 # Both sides solve in float64; the condition numbers here are at most 1e4, so rounding
 # stays below 1e4 * 1e-16 of the largest weight (about 1), with a hundredfold margin.
 ATOL = 1e-10

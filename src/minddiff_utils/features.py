@@ -20,6 +20,7 @@ import torch
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.rows import Images, in_blocks
+from minddiff_utils.core.types import Matrix
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "structural_features",
 ]
 
-Matrix = npt.NDArray[np.float32]
 Captions = npt.NDArray[np.str_] | npt.NDArray[np.object_]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from minddiff_utils.core.errors import (
@@ -22,6 +21,7 @@ from minddiff_utils.core.errors import (
     check_shape,
 )
 from minddiff_utils.core.reading import reading
+from minddiff_utils.core.types import Images
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,6 @@ __all__ = [
     "to_uint8",
 ]
 
-Images = npt.NDArray[np.uint8]
 
 #: Channel mean and SD in [0, 1] of OpenAI's CLIP (Radford et al. 2021, released code).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.core.types import Floats
 
 __all__ = [
     "Interval",
@@ -25,7 +26,6 @@ __all__ = [
     "permutation_p",
 ]
 
-Floats = npt.NDArray[np.float64]
 Stream = Callable[..., np.random.Generator]
 
 #: Above this many units all sign flips are not enumerated.

@@ -30,6 +30,7 @@ from minddiff_utils.core.places import read_environment
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks
 from minddiff_utils.core.signature import sign
+from minddiff_utils.core.types import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +57,6 @@ __all__ = [
     "write_text",
 ]
 
-Array = npt.NDArray[Any]
 #: Of integers in HDF5; higher levels take longer and save little.
 _GZIP_LEVEL = 1
 

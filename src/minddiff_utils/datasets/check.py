@@ -26,6 +26,7 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_choice, check_exists
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.reading import reading
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.check_betas import check_betas
 from minddiff_utils.datasets.check_files import (
     Scope,
@@ -47,7 +48,6 @@ from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 
 __all__ = ["before_run", "check_folder"]
 
-IntArray = npt.NDArray[np.int64]
 Grid = tuple[int, ...]
 #: A volume of one subject by its name, None where it is not sound.
 Volumes = dict[str, npt.NDArray[Any] | None]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Mask
 from minddiff_utils.datasets.check_files import Scope, check_nii
 from minddiff_utils.datasets.findings import UNREAD, Finding, differs, look, spoilt
 from minddiff_utils.datasets.nsd.formats import open_hdf5
@@ -23,7 +24,6 @@ from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, wh
 
 __all__ = ["check_betas"]
 
-Mask = npt.NDArray[np.bool_]
 Grid = tuple[int, ...]
 
 #: Voxels of an hdf5 file, and trials of a nii.gz file, that are read as a sample.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import FeatureConfig
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.findings import UNREAD, Finding, differs, look
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.experiment import Design
@@ -24,7 +25,6 @@ from minddiff_utils.datasets.nsd.reader import NsdTree, VoxelSet
 
 __all__ = ["Scope", "check_file", "check_nii"]
 
-IntArray = npt.NDArray[np.int64]
 
 _BATCH = 64  # images read at once
 _BLOCK = 1 << 20  # bytes unpacked at once

@@ -15,6 +15,7 @@ import pandas as pd
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rows import Images, in_blocks
+from minddiff_utils.core.types import IntArray, Mask
 
 __all__ = [
     "Pictured",
@@ -25,8 +26,6 @@ __all__ = [
     "pairs_across",
 ]
 
-IntArray = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 #: Two rows that are one image.
 Pair = tuple[int, int]
 

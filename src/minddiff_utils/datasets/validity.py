@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import Floats, Ints, Mask
 
 __all__ = [
     "LEAST_AGREEMENT",
@@ -28,9 +29,6 @@ __all__ = [
 ]
 
 Betas = npt.NDArray[np.int16]
-Ints = npt.NDArray[np.integer[Any]]
-Floats = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.bool_]
 
 #: Share of a session's voxels, trials or values that may be empty or at the limits.
 MOST_EMPTY = 0.05

@@ -7,13 +7,12 @@ voxels whose balance is chosen too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding.targets import blocks
 
 __all__ = [
@@ -28,9 +27,6 @@ __all__ = [
     "times_coefficients",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 #: Voxels or images that are gathered, checked or converted at once.
 _STRIP = 512
 #: Default penalties, in units of the mean eigenvalue: 4 per decade, 1e-3 to 1e5.

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
+from minddiff_utils.core.types import Floats
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.targets import StandardisedTargets, TargetScaling
 
 __all__ = ["fit_features", "group_features", "predict_features"]
 
-Floats = npt.NDArray[np.floating[Any]]
 Rows = slice | npt.NDArray[np.integer[Any]]
 Decoder = TypeVar("Decoder", bound=LinearDecoder)
 

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
+from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.decoding.targets import blocks
 
 __all__ = ["LinearDecoder", "Targets", "check_fit"]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
 #: Weights that are held densely at once.
 _BLOCK_ELEMENTS = 4_194_304
 

@@ -2,21 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from minddiff_utils.core.errors import DataError, check_finite
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding.targets import blocks
 
 __all__ = ["NormalEquations", "normal_equations", "select_voxels"]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 Map = Callable[[Callable[[slice], object], Iterable[slice]], Iterable[object]]
 
 #: FastL2LiR 0.11 leaves out voxels whose training variance is below this.

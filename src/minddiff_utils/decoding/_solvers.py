@@ -11,20 +11,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.linalg.blas import get_blas_funcs
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding.targets import blocks
 
 __all__ = ["choose_solver", "solve_common", "solve_subsets", "threads"]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 
 #: Rows of the Gram matrix gathered at once: they stay in the second-level cache.
 _GATHER_ROWS = 32

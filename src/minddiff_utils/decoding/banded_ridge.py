@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from himalaya.backend import (  # type: ignore[import-untyped]
     get_backend,
     set_backend,
@@ -19,6 +18,7 @@ from minddiff_utils.core.errors import (
     check_choice,
     check_finite,
 )
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding._eigenbasis import (
     band_columns,
     check_alphas,
@@ -27,10 +27,6 @@ from minddiff_utils.decoding._eigenbasis import (
 from minddiff_utils.decoding._linear_decoder import LinearDecoder, Targets, check_fit
 
 __all__ = ["BandedRidge"]
-
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 
 
 class BandedRidge(LinearDecoder):

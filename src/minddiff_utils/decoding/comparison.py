@@ -10,6 +10,7 @@ import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
 from minddiff_utils.core.resampling import Interval
+from minddiff_utils.core.types import Matrix
 from minddiff_utils.decoding._eigenbasis import default_alphas
 from minddiff_utils.decoding._grouped import fit_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
@@ -33,7 +34,6 @@ __all__ = [
     "tuned",
 ]
 
-Matrix = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Contenders = Mapping[str, Mapping[str, LinearDecoder]]
 

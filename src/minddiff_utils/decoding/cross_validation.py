@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding._grouped import predict_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.scores import feature_correlation, nanmean
@@ -21,9 +22,6 @@ __all__ = [
     "pooled_correlation",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 Fold = tuple[Ints, Ints]
 
 

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
+from minddiff_utils.core.types import Floats, Mask
 from minddiff_utils.decoding.cross_validation import Fold, pooled_correlation
 from minddiff_utils.decoding.scores import nanmean
 from minddiff_utils.decoding.targets import TargetScaling, target_blocks
 
 __all__ = ["Selection", "choose_k", "k_curve", "select_best", "top_percent"]
-
-Floats = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.bool_]
 
 
 def _standardised_pair(Y_true: Floats, Y_hat: Floats) -> tuple[Floats, Floats, Mask]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Floats, Mask, Matrix
 from minddiff_utils.decoding._grouped import fit_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.feature_selection import Selection, k_curve
@@ -25,9 +26,6 @@ __all__ = [
     "score",
 ]
 
-Matrix = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.bool_]
 Features = Mapping[str, Matrix]
 
 

@@ -14,20 +14,16 @@ generative latent diffusion, Scientific Reports 13 (Brain-Diffuser).
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.images import resize
 from minddiff_utils.core.rows import Rows, in_blocks
+from minddiff_utils.core.types import Images, Mask, Matrix
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.fitting import FittedDecoders, VoxelData, fit
 from minddiff_utils.decoding.ridge import RidgeGCV
 
 __all__ = ["decode_systems", "small_pixels"]
-
-Matrix = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-Images = npt.NDArray[np.uint8]
 
 
 def small_pixels(images: Images | Rows, size: int) -> Matrix:

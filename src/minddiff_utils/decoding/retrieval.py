@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Floats
 
 __all__ = ["nearest_rows"]
-
-Floats = npt.NDArray[np.floating]
 
 
 def _unit_rows(Y: Floats) -> Floats:

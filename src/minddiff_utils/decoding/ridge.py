@@ -1,10 +1,9 @@
 """Ridge regression of every target on all voxels, from one eigendecomposition."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from minddiff_utils.core.errors import (
@@ -13,6 +12,7 @@ from minddiff_utils.core.errors import (
     check_finite,
     check_shape,
 )
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding._eigenbasis import (
     Basis,
     band_columns,
@@ -29,9 +29,6 @@ from minddiff_utils.decoding.targets import blocks
 
 __all__ = ["RidgeGCV"]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 
 #: Most targets solved at once; wider products are not faster on a CPU.
 _BLOCK = 1024

@@ -1,11 +1,9 @@
 """How well predictions do: correlation, null, noise ceiling, effective rank."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.targets import blocks, target_blocks
 
@@ -19,9 +17,6 @@ __all__ = [
     "variance_spectrum",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 
 #: Targets whose covariance is added at once (64 MB of float64 for 1,000 images).
 _SPECTRUM_TARGETS = 8192

@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
+from minddiff_utils.core.types import Doubles, Floats, Mask
 
 __all__ = ["StandardisedTargets", "TargetScaling", "blocks"]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 Rows = slice | npt.NDArray[np.integer[Any]]
 
 #: All images.

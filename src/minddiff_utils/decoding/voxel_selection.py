@@ -25,6 +25,7 @@ from minddiff_utils.core.errors import (
     check_finite,
     check_shape,
 )
+from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.decoding._conjugate_gradients import (
     Deflation,
     deflate,
@@ -46,8 +47,6 @@ from minddiff_utils.decoding.targets import blocks
 
 __all__ = ["VoxelSelectedRidge"]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
 
 #: Relative residual of the normal equations to reach.
 _TOLERANCE = {"float32": 2e-6, "float64": 1e-10}

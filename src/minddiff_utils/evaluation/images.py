@@ -17,6 +17,7 @@ from minddiff_utils.core.conditions import by_name, conditions_of
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation.metrics import ConditionImages
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "wanted_ids",
 ]
 
-Images = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.int64]
 
 

@@ -9,7 +9,6 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.conditions import CONTRASTS, ceilings
@@ -31,7 +30,6 @@ __all__ = [
     "summarise",
 ]
 
-Floats = npt.NDArray[np.float64]
 
 _INTERVAL = ["value", "ci_low", "ci_high"]
 

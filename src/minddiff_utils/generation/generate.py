@@ -22,6 +22,7 @@ from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.images import to_uint8
 from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Images
 from minddiff_utils.generation.alignment import (
     PER_IMAGE,
     AlignmentResult,
@@ -57,7 +58,6 @@ __all__ = [
 
 LOG = logging.getLogger(__name__)
 
-Images = npt.NDArray[np.uint8]
 Ids = Sequence[int]
 
 

@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
+from minddiff_utils.core.types import IntArray, Matrix
 
 __all__ = ["ncsnr_of_trials", "noise_ceiling", "noise_ceiling_r"]
-
-Matrix = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 def ncsnr_of_trials(z: Matrix, image: IntArray) -> Matrix:

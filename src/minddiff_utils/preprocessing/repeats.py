@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import zscore_sessions
 
 __all__ = ["Repeats", "read_repeats"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

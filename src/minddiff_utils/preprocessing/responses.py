@@ -16,6 +16,7 @@ import pandas as pd
 from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import DataConfig
+from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.nsd.areas import ROI_NAMES
 from minddiff_utils.datasets.nsd.betas import voxel_indices
 from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
@@ -38,9 +39,6 @@ __all__ = ["Responses", "area_table", "prepare_responses"]
 
 logger = logging.getLogger(__name__)
 
-Matrix = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 #: Voxels prepared at a time: bounds memory at the sizes of the real data.
 _BLOCK = 1024

@@ -4,11 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd.layout import N_SHARED
 
 __all__ = ["check_splits", "split_images"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 def split_images(

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from minddiff_utils.core.images import resize
 from minddiff_utils.core.rows import Rows
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["COCO_CATEGORIES", "categories_in_captions", "prepare_stimuli"]
 
-IntArray = npt.NDArray[np.int64]
 
 _COCO = (
     "person bicycle car motorcycle airplane bus train truck boat traffic_light "

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
+from minddiff_utils.core.types import IntArray, Mask, Matrix
 
 __all__ = [
     "Averaged",
@@ -24,10 +25,6 @@ __all__ = [
     "fit_scaling",
     "zscore_sessions",
 ]
-
-Matrix = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, LVC
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES, assign_areas
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -21,8 +22,6 @@ from minddiff_utils.datasets.nsd.reader import NsdTree
 __all__ = ["count_areas", "read_voxels"]
 
 logger = logging.getLogger(__name__)
-
-IntArray = npt.NDArray[np.int64]
 
 
 def read_voxels(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
@@ -16,6 +15,7 @@ from minddiff_utils.core.errors import (
     check_finite,
 )
 from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import gallery
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.reporting.figures import MethodPanels
@@ -36,7 +36,6 @@ __all__ = [
     "system_rows",
 ]
 
-Images = npt.NDArray[np.uint8]
 
 #: Images that the galleries always show: the first of the test set.
 _N_FIXED = 4

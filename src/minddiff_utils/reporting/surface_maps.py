@@ -21,6 +21,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import DataError, StoreError, check_shape
 from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Hemisphere
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.reporting.figures import FlatMap, InflatedMap, Mesh
@@ -40,11 +41,7 @@ __all__ = [
     "without_cuts",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 #: Cortex shown around the vertices with data, and between the hemispheres, mm.
 _MARGIN_MM = 12.0

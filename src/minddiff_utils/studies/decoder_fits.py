@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -21,6 +20,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.surroundings import in_own_process, peak_bytes
+from minddiff_utils.core.types import Matrix
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.studies.storage import (
     area_voxels,
@@ -31,7 +31,6 @@ from minddiff_utils.studies.storage import (
 
 __all__ = ["FitTimes", "n_train", "time_fits", "whole_seconds"]
 
-Matrix = npt.NDArray[np.float32]
 #: Targets of each kind that are fitted: some ten seconds of each.
 _SAMPLE = {"c": 1024, "z": 256, "clip": 2048}
 

@@ -23,6 +23,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.types import Mask
 from minddiff_utils.datasets.nsd.areas import assign_areas
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO_DATA
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -33,7 +34,6 @@ from minddiff_utils.insilico.nsd_writer import Glance, look, simulate
 __all__ = ["Scale", "Size", "enlarge", "find_scale", "write_tree"]
 
 Grid = tuple[int, int, int]
-Mask = npt.NDArray[np.bool_]
 #: SD of a voxel's own noise, and of a voxel outside the simulated brain, in units of
 #: the file (300 per percent of signal change).
 _OWN_NOISE, _OTHER_NOISE = 300.0, 600.0

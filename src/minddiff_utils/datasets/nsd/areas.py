@@ -8,10 +8,10 @@ Wang, L. et al. (2015). Cerebral Cortex 25, 3911-3931, the areas of Kastner2015.
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import check_shape
+from minddiff_utils.core.types import IntArray
 
 __all__ = [
     "AREA_LABELS",
@@ -23,7 +23,6 @@ __all__ = [
     "read_labels",
 ]
 
-IntArray = npt.NDArray[np.int64]
 
 #: Area -> labels of Kastner2015 and prf-visualrois (groups of MindDiffuser's masks;
 #: MT is TO1 and MST is TO2; SPL1 and FEF belong to no area).

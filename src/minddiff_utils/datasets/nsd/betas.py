@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_shape
+from minddiff_utils.core.types import Mask
 from minddiff_utils.datasets.nsd.formats import (
     dataset,
     guard,
@@ -29,7 +30,6 @@ __all__ = ["read_betas_hdf5", "read_betas_nii", "voxel_indices"]
 
 logger = logging.getLogger(__name__)
 
-Mask = npt.NDArray[np.bool_]
 Voxels = npt.NDArray[np.int32]
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.nsd.formats import (
     dataset,
     guard,
@@ -44,8 +45,6 @@ __all__ = [
     "to_percent",
 ]
 
-IntArray = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 #: int16 units per percent signal change in every beta file (NSD `export.m`).
 _BETA_SCALE = 300

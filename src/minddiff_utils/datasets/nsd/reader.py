@@ -26,6 +26,7 @@ from minddiff_utils.core.errors import (
     read_trouble,
 )
 from minddiff_utils.core.provenance import MARK, origin_of
+from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.nsd import experiment, formats, layout
 from minddiff_utils.datasets.nsd.areas import NEEDED_LABELS, ROI_LABELS, read_labels
 from minddiff_utils.datasets.nsd.betas import read_betas_hdf5, read_betas_nii
@@ -35,8 +36,6 @@ __all__ = ["NsdTree", "VoxelSet", "check_trials"]
 
 logger = logging.getLogger(__name__)
 
-IntArray = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 VoxelSet = Literal["areas", "nsdgeneral"]
 
 

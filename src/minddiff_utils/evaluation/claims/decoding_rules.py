@@ -15,6 +15,7 @@ import pandas as pd
 
 from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.types import Floats
 from minddiff_utils.evaluation.claims.evidence import (
     ALPHA,
     CANNOT,
@@ -39,7 +40,6 @@ __all__ = [
     "selection",
 ]
 
-Floats = npt.NDArray[np.float64]
 
 #: The paper's choice, in percent.
 K_PAPER = 25.0

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
+from minddiff_utils.core.types import Floats
 
 __all__ = [
     "category_only_two_way",
@@ -23,7 +24,6 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float64]
 Embedding = npt.NDArray[np.floating]
 
 #: Correlations that differ by less are a tie: embeddings are float32 (1e-7), and those

@@ -17,13 +17,13 @@ from skimage.metrics import structural_similarity
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.rows import Images
+from minddiff_utils.core.types import Floats
 
 __all__ = ["PIXEL_SCORES", "pixel_correlation", "ssim_2d", "ssim_percolumn_legacy"]
 
 _logger = logging.getLogger(__name__)
 
 Picture = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 #: Makes RGB floats of one uint8 image: in 0..1 for SSIM.
 _Convert = Callable[[Picture], Floats]
 

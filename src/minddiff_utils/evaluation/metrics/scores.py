@@ -14,6 +14,7 @@ import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.rows import Images, take
+from minddiff_utils.core.types import Floats
 from minddiff_utils.evaluation.metrics.definitions import METRICS, metrics_of
 from minddiff_utils.evaluation.metrics.embeddings import (
     cosine_similarity,
@@ -32,7 +33,6 @@ __all__ = [
     "score_methods",
 ]
 
-Floats = npt.NDArray[np.float64]
 Embedding = npt.NDArray[np.floating]
 Embedders = Mapping[str, Callable[[Images], Embedding]]
 #: Scores of corresponding rows, of images or of embeddings.

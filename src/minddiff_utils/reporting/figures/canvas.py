@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Images
 from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
 
 __all__ = [
@@ -43,8 +44,6 @@ __all__ = [
     "styled",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]
-Images = npt.NDArray[np.uint8]
 P = ParamSpec("P")
 R = TypeVar("R")
 

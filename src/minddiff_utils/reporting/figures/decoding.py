@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from minddiff_utils.core.areas import LVC
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import Floats
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, HIGH, LOW, PALETTE, Floats
+from minddiff_utils.reporting.figures.canvas import GRAY, HIGH, LOW, PALETTE
 from minddiff_utils.reporting.wording import (
     area_order,
     counted,

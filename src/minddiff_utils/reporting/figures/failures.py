@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import Images
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Images
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
 from minddiff_utils.reporting.wording import counted, wrap
 
 __all__ = ["fig_failures"]

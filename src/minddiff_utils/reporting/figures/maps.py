@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -22,13 +21,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Floats, Ints
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import WIDTH, Floats
+from minddiff_utils.reporting.figures.canvas import WIDTH
 from minddiff_utils.reporting.wording import feature_order, feature_words
 
 __all__ = ["FlatMap", "InflatedMap", "Mesh", "fig_flat_maps", "fig_inflated"]
 
-Ints = npt.NDArray[np.integer[Any]]
 
 #: What the maps of this project show unless said otherwise.
 UNIT = "mean |w| of the decoder"

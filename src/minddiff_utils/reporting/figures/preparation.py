@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Floats, Images
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import HIGH, LOW, PALETTE, Floats, Images
+from minddiff_utils.reporting.figures.canvas import HIGH, LOW, PALETTE
 from minddiff_utils.reporting.wording import area_order, counted, subject_order, wrap
 
 __all__ = [

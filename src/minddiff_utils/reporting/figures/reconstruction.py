@@ -5,20 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Floats, Images, Ints
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Floats, Images
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
 from minddiff_utils.reporting.wording import counted
 
 __all__ = ["MethodPanels", "fig_gallery", "fig_losses", "fig_method", "fig_trajectory"]
-
-Ints = npt.NDArray[np.integer[Any]]
 
 
 @canvas.styled
