@@ -21,8 +21,8 @@ from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, fix_threads, start
 from minddiff_utils.evaluation import subject_scores
-from minddiff_utils.evaluation.metrics import architectures, networks
-from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS
+from minddiff_utils.evaluation.metrics import networks
+from minddiff_utils.evaluation.metrics.registry import EMBEDDERS
 from minddiff_utils.generation.decoded_features import DecodedFeatures, read_decoded
 from minddiff_utils.generation.generate import align_batch
 from minddiff_utils.generation.presets import engine_settings
@@ -240,13 +240,13 @@ def test_the_networks_of_the_metrics_look_on_the_models_device(
     placed: list[torch.device] = []
 
     def part(_path: Path, embedder: Any, device: torch.device) -> Any:
-        whole = architectures._on_meta(embedder.network)
-        cut = architectures._ARCHITECTURES[embedder.network].cut(whole, embedder.layer)
+        whole = networks._on_meta(embedder.network)
+        cut = networks._ARCHITECTURES[embedder.network][1](whole, embedder.layer)
         placed.append(device)
         return cut[0].to(device).eval().requires_grad_(False)
 
-    monkeypatch.setattr(networks, "load_part", part)
-    monkeypatch.setattr(networks, "check_weights", lambda *_: None)
+    monkeypatch.setattr(networks, "_load_part", part)
+    monkeypatch.setattr(networks, "_check_weights", lambda *_: None)
     (tmp_path / "perception").mkdir()
     for embedder in EMBEDDERS.values():
         path = tmp_path / "perception" / f"{embedder.weights.file}.safetensors"

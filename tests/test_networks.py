@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import metrics
-from minddiff_utils.evaluation.metrics import architectures, networks
-from minddiff_utils.evaluation.metrics.embedders import EMBEDDERS, LITE0
+from minddiff_utils.evaluation.metrics import networks
 from minddiff_utils.evaluation.metrics.networks import load_networks, prepare
+from minddiff_utils.evaluation.metrics.registry import EMBEDDERS, LITE0
 from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 
 # after the networks, which makes the import possible
@@ -144,7 +144,7 @@ def test_pooled_features_are_those_of_torchvision_s_avgpool(
 
 
 def test_clip_s_keys_and_size_are_those_of_vit_l_14() -> None:
-    shapes = architectures.state_shapes("clip_l14")
+    shapes = networks.state_shapes("clip_l14")
     n_parameters = sum(int(np.prod(shape)) for shape in shapes.values())
     assert n_parameters == 427_616_513  # of OpenAI's ViT-L/14, both towers
     assert shapes["visual.proj"] == (1024, 768)
@@ -155,8 +155,8 @@ def test_clip_s_keys_and_size_are_those_of_vit_l_14() -> None:
 def test_clip_s_image_tower_has_quick_gelu_and_768_features(
     rng: np.random.Generator,
 ) -> None:
-    whole = architectures._on_meta("clip_l14")
-    tower, prefix = architectures._ARCHITECTURES["clip_l14"].cut(whole, "")
+    whole = networks._on_meta("clip_l14")
+    tower, prefix = networks._ARCHITECTURES["clip_l14"][1](whole, "")
     assert prefix == "visual."
     assert not list(tower.buffers())  # nothing that weights would leave on meta
     kinds = {type(module).__name__ for module in tower.modules()}
@@ -186,19 +186,19 @@ def test_a_network_is_built_at_its_first_call_and_weights_are_shared(
     network = _random(BUILDERS["efficientnet_b1_imagenet1k_v1"])
     _save(tmp_path, "efficientnet_b1_imagenet1k_v1", _state(network))
     built: list[str] = []
-    load = networks.load_part
+    load = networks._load_part
 
     def counted(path: Path, embedder: Any, device: Any) -> nn.Module:
-        built.append(embedder.name)
+        built.append(embedder.label)
         return load(path, embedder, device)
 
-    monkeypatch.setattr(networks, "load_part", counted)
+    monkeypatch.setattr(networks, "_load_part", counted)
     found = load_networks(tmp_path, only=["effnet_b1_v1", "effnet_b1_bd"])
     assert built == []
     images = _images(rng, 1)
     for name in ("effnet_b1_v1", "effnet_b1_v1", "effnet_b1_bd"):
         found.embedders[name](images)
-    assert built == ["effnet_b1_v1"]
+    assert built == ["EfficientNet-B1, weights V1"]
 
 
 # --- files that do not fit ------------------------------------------------------------
@@ -315,9 +315,10 @@ def test_images_reach_networks_as_torchvision_s_transforms_show_them(
         x = T.functional.to_tensor(picture)[None]
     else:  # MindEye: tensors, stored at 256 px
         x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        aa = name in ("inception_fid", "effnet_b1_v1")  # MindEye: torchvision 0.15
         if name != "inception_fid":
-            x = T.Resize((256, 256), interpolation=_SMOOTH, antialias=True)(x)
-        x = T.Resize(embedder.sizes[-1], interpolation=_SMOOTH, antialias=True)(x)
+            x = T.Resize((256, 256), interpolation=_SMOOTH, antialias=aa)(x)
+        x = T.Resize(embedder.sizes[-1], interpolation=_SMOOTH, antialias=aa)(x)
     expected = T.Normalize(*_MEANS[embedder.weights.normalisation])(x)
     found = prepare(images, embedder)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # float32

@@ -1,14 +1,13 @@
 """Named scores of reconstructed images: pure functions, one definition per name.
 
-Every variant that published code confuses has a name of its own here. `pixels` compares
-images, `embeddings` what networks make of them, `definitions` says what each metric is
-and who publishes it, `scores` scores all images of a subject. Networks come in as
-embeddings, so that the judge knows nothing of the method it judges: `embedders` lists
-them, `architectures` builds them, `networks` makes images into features. Not here:
-intervals and tests.
+Every variant that published code confuses has a name of its own here. `registry` is the
+one table of metrics and networks, `pixels` compares images, `embeddings` what networks
+make of them, `networks` makes images into features, `scores` scores all images of a
+subject. Networks come in as embeddings, so that the judge knows nothing of the method
+it judges. Not here: intervals and tests.
 """
 
-from minddiff_utils.evaluation.metrics.definitions import (
+from minddiff_utils.evaluation.metrics.registry import (
     METRICS,
     definitions,
     with_settings,

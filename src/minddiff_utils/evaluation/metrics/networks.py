@@ -1,16 +1,31 @@
 """The pretrained networks of the field's metrics, as functions from images to features.
 
-A network without its file of weights (`architectures` says which file that is) is
+Architectures are torchvision's and open_clip's, built empty, cut after the layer that
+is read and filled with weights from local safetensors. A network without its file is
 absent, with a sentence that says so. The metrics know these networks by name only.
+
+Files of weights, `<models>/perception/<file>.safetensors`:
+
+- torchvision's networks: the state dict of the published `.pth`, keys unchanged;
+- `clip_vit_l14_openai`: open_clip's state dict of the whole CLIP, both towers;
+- `swav_resnet50`: torchvision's ResNet-50 keys without `fc`, that is the published
+  checkpoint without the prefix `module.` and without `projection_head` and
+  `prototypes`.
+
+Counters of batch norms (`num_batches_tracked`) may be missing: nothing here reads them.
+A `.pth` becomes safetensors by `safetensors.torch.save_file(torch.load(path,
+weights_only=True), target)`; renaming it is not enough.
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +34,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from minddiff_utils.core.errors import DataError, check_choice, check_shape
+from minddiff_utils.core.errors import DataError, ModelError, check_choice, check_shape
 from minddiff_utils.core.images import resize
+from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rows import Images, in_blocks
-from minddiff_utils.evaluation.metrics.architectures import check_weights, load_part
-from minddiff_utils.evaluation.metrics.embedders import (
+from minddiff_utils.evaluation.metrics.registry import (
     EMBEDDERS,
     LITE0,
     NORMALISATIONS,
@@ -31,9 +46,16 @@ from minddiff_utils.evaluation.metrics.embedders import (
     Weights,
 )
 from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
-from minddiff_utils.models import find_device, full_float32
+from minddiff_utils.models import find_device, full_float32, load_torchvision
 
-__all__ = ["Networks", "load_networks", "prepare"]
+load_torchvision()
+
+import open_clip  # noqa: E402  (after the shim)
+from open_clip.model import CLIP  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from torchvision import models as torchvision_models  # noqa: E402
+
+__all__ = ["Networks", "load_networks", "prepare", "state_shapes"]
 
 Features = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8]
@@ -57,6 +79,148 @@ class Networks:
 
     embedders: Mapping[str, Callable[[Images], Features]]
     absent: Mapping[str, str]
+
+
+# --- architectures and their weights --------------------------------------------------
+
+
+def _build_clip() -> CLIP:
+    config = Path(open_clip.__file__).parent / "model_configs" / "ViT-L-14.json"
+    options = json.loads(config.read_text(encoding="utf-8"))
+    # OpenAI trained with the quick form of GELU, which the config leaves open
+    return CLIP(
+        options["embed_dim"],
+        options["vision_cfg"],
+        options["text_cfg"],
+        quick_gelu=True,
+    )
+
+
+def _build_resnet() -> nn.Module:
+    network: nn.Module = torchvision_models.resnet50()
+    network.fc = nn.Identity()  # SwAV has no classifier
+    return network
+
+
+def _cut_features(network: Any, layer: str) -> tuple[nn.Module, str]:
+    """Return the features up to `features[i]`, which `layer` starts with."""
+    index = int(layer.partition("[")[2].partition("]")[0])
+    part: nn.Module = network.features[: index + 1]
+    return part, "features."
+
+
+def _cut_head(network: Any, _layer: str) -> tuple[nn.Module, str]:
+    """Return the network up to its average pooling, whose output it flattens itself."""
+    for head in ("fc", "classifier"):
+        if hasattr(network, head):
+            setattr(network, head, nn.Identity())
+    if hasattr(network, "AuxLogits"):
+        network.AuxLogits = None  # a second head, for training only
+    return network, ""
+
+
+_Cut = Callable[[Any, str], tuple[nn.Module, str]]
+#: How a network is built, and how it is cut after the layer that is read: into the part
+#: that computes the layer and the prefix of its keys.
+_ARCHITECTURES: Mapping[str, tuple[Callable[[], nn.Module], _Cut]] = {
+    "alexnet": (torchvision_models.alexnet, _cut_features),
+    # transform_input: torchvision sets it with its weights, whose training had [-1, 1]
+    "inception": (
+        partial(
+            torchvision_models.inception_v3, init_weights=False, transform_input=True
+        ),
+        _cut_head,
+    ),
+    "clip_l14": (_build_clip, lambda network, _layer: (network.visual, "visual.")),
+    "efficientnet": (torchvision_models.efficientnet_b1, _cut_head),
+    "resnet50": (_build_resnet, _cut_head),
+}
+
+
+def _on_meta(network: str) -> nn.Module:
+    """Return the whole network without memory for its weights."""
+    with torch.device("meta"):
+        return _ARCHITECTURES[network][0]()
+
+
+def state_shapes(network: str) -> dict[str, tuple[int, ...]]:
+    """Return the keys that a file of weights must have, with their shapes.
+
+    Parameters
+    ----------
+    network : {"alexnet", "inception", "clip_l14", "efficientnet", "resnet50"}
+        Key of the architecture, `Embedder.network`.
+    """
+    check_choice(network, tuple(_ARCHITECTURES), "network")
+    return {k: tuple(v.shape) for k, v in _on_meta(network).state_dict().items()}
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
+
+
+def _check_weights(path: Path, weights: Weights) -> None:
+    """Compare the header of a file of weights with the architecture, reading no weight.
+
+    Raises
+    ------
+    ModelError
+        The file is no safetensors file, or a weight is missing, unknown or misshapen.
+    """
+    no_file = "is not a safetensors file"
+    convert = (
+        "convert the published weights with safetensors, a renamed .pth is refused"
+    )
+    with (
+        reading(path, ModelError, found=no_file, remedy=convert),
+        safe_open(path, framework="pt") as file,
+    ):
+        stored = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118  (no dict)
+    expected, label = state_shapes(weights.network), weights.label
+    remedy = "write the published state dict there with its keys unchanged"
+    missing = [k for k in expected if k not in stored and not _is_counter(k)]
+    unknown = [k for k in stored if k not in expected]
+    for word, keys in (("lacks", missing), ("holds unknown", unknown)):
+        if keys:
+            raise ModelError(
+                f"{path} {word} {len(keys)} weights of {label}, the first"
+                f" {keys[0]}: {remedy}."
+            )
+    for key, shape in stored.items():
+        if shape != expected[key]:
+            raise ModelError(
+                f"{path} holds {key} of shape {shape}, but {label} has"
+                f" {expected[key]}: {remedy}."
+            )
+
+
+def _read_tensors(path: Path, part: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Read the weights of `part` alone, as float32."""
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        stored = set(file.keys())
+        for key in part.state_dict():
+            if _is_counter(key):
+                tensors[key] = torch.zeros((), dtype=torch.long)
+                continue
+            if prefix + key not in stored:  # checked before, changed since
+                raise ModelError(f"{path} lost {prefix + key}: restore the file.")
+            value = file.get_tensor(prefix + key)
+            if not value.is_floating_point():
+                raise ModelError(
+                    f"{path} holds {prefix + key} as {value.dtype}, but floating point"
+                    " is expected: convert the published weights again."
+                )
+            tensors[key] = value.float()
+    return tensors
+
+
+def _load_part(path: Path, embedder: Embedder, device: torch.device) -> nn.Module:
+    """Build the network up to the embedder's layer, with weights, frozen."""
+    _build, cut = _ARCHITECTURES[embedder.network]
+    part, prefix = cut(_on_meta(embedder.network), embedder.layer)
+    part.load_state_dict(_read_tensors(path, part, prefix), assign=True)
+    return part.to(device).eval().requires_grad_(False)
 
 
 # --- images to network input ----------------------------------------------------------
@@ -88,8 +252,8 @@ def _resize_8bit(images: Pictures, size: int) -> Pictures:
 def prepare(images: Pictures, embedder: Embedder) -> Tensor:
     """Return images as the network sees them: resized, in [0, 1], standardised.
 
-    Bilinear resizing of float images has antialiasing, as in torchvision 0.17 and later
-    (before, tensors had none by default; between 256 and 224 px it matters little).
+    Floats are resized with antialiasing only where the embedder says so: the published
+    code ran under torchvision 0.15, which had none for tensors.
 
     Parameters
     ----------
@@ -114,10 +278,11 @@ def prepare(images: Pictures, embedder: Embedder) -> Tensor:
     elif embedder.interpolation == "bicubic_8bit":
         images = resize(images, embedder.sizes[-1])
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    smooth = embedder.interpolation != "bilinear_no_aa"
     for size in embedder.sizes:
         if x.shape[-1] != size:
             shape = (size, size)
-            x = functional.interpolate(x, size=shape, mode="bilinear", antialias=True)
+            x = functional.interpolate(x, size=shape, mode="bilinear", antialias=smooth)
     mean, std, _ = NORMALISATIONS[embedder.weights.normalisation]
     centre, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (mean, std))
     return ((x - centre) / scale).contiguous()
@@ -159,7 +324,7 @@ class _Look:
     def _part(self) -> nn.Module:
         key = self.path, self.embedder.layer
         if key not in self.parts:
-            self.parts[key] = load_part(self.path, self.embedder, self.device)
+            self.parts[key] = _load_part(self.path, self.embedder, self.device)
         return self.parts[key]
 
 
@@ -220,7 +385,7 @@ def load_networks(
     ----------
     models : Path
         Folder of models; weights are in its folder `perception` (layout: the text of
-        `architectures`).
+        this module).
     device : str
         cpu, or cuda.
     only : sequence of str, optional
@@ -258,7 +423,7 @@ def load_networks(
             embedders[name] = partial(lite, depth=LITE0[name])
         else:
             if path not in checked:
-                check_weights(path, weights)
+                _check_weights(path, weights)
                 checked.add(path)
             embedders[name] = _Look(embedder, path, where, parts)
     return Networks(MappingProxyType(embedders), MappingProxyType(absent))

@@ -1,7 +1,7 @@
 """Scores of pairs of images by their pixels: no network.
 
-Three functions, and `PIXEL_SCORES`, which has each at the size given and, under a name
-that ends in 425, at 425 px as in MindEye's evaluation.
+Three functions, and `PIXEL_SCORES`, which has each at the size given and along three
+published paths to 425 px (`registry.Metric.path`).
 """
 
 import logging
@@ -31,7 +31,7 @@ _Convert = Callable[[Picture], Floats]
 _SSIM_SIGMA = 1.5
 #: Side of that window in px: no image may be smaller.
 _SSIM_WINDOW = 11
-#: Sides in px of MindEye's evaluation: as images are stored, and as they are scored.
+#: Sides in px of published evaluations: as MindEye stores images, and as all score.
 _STORED, _SCORED = 256, 425
 
 
@@ -53,7 +53,7 @@ def _as_given(image: Picture) -> Floats:
     return image.astype(np.float64) / 255.0
 
 
-def _at_425(image: Picture) -> Floats:
+def _antialiased(image: Picture) -> Floats:
     """Return the image at 425 x 425 px, by way of 256 px, never rounded between.
 
     Pillow's bilinear kernel on floats, whose support grows with the reduction, is that
@@ -66,6 +66,28 @@ def _at_425(image: Picture) -> Floats:
             resized = resized.resize((side, side), Image.Resampling.BILINEAR)
         planes.append(np.asarray(resized, np.float64))
     return np.stack(planes, axis=-1)
+
+
+def _not_antialiased(image: Picture) -> Floats:
+    """Return the image at 425 x 425 px, by way of 256 px, from two neighbours each.
+
+    A reduction then drops pixels: torchvision's resizing of tensors up to 0.16.
+    """
+    resized = _as_given(image)
+    for side in (_STORED, _SCORED):
+        for axis in (0, 1):
+            n = resized.shape[axis]
+            at = np.clip((np.arange(side) + 0.5) * n / side - 0.5, 0, n - 1)
+            low = at.astype(int)
+            share = np.expand_dims(at - low, (2, 1 - axis))
+            high = resized.take(np.minimum(low + 1, n - 1), axis)
+            resized = resized.take(low, axis) * (1 - share) + high * share
+    return resized
+
+
+def _at_once(image: Picture) -> Floats:
+    """Return the image at 425 x 425 px, in 8 bits; one of that size is unchanged."""
+    return _as_given(np.asarray(Image.fromarray(image).resize((_SCORED, _SCORED))))
 
 
 def _ssim(
@@ -190,16 +212,25 @@ def _pearson(image_a: Picture, image_b: Picture, convert: _Convert) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-#: By metric. At 425 px images become 256 px, then 425 px, by bilinear interpolation
-#: with antialiasing and without rounding to 8 bits, as in MindEye's evaluation (its
-#: "PixCorr"). Brain-Diffuser resizes 8-bit images by Pillow's bicubic kernel, once.
+#: Suffix of a metric's name -> how images reach 425 px.
+_PATHS: Mapping[str, _Convert] = {
+    "_425": _antialiased,
+    "_425_no_aa": _not_antialiased,
+    "_425_only": _at_once,
+}
+_SCORES: Mapping[str, Callable[..., Floats]] = {
+    "ssim_2d": ssim_2d,
+    "ssim_percolumn_legacy": ssim_percolumn_legacy,
+    "pcc": pixel_correlation,
+}
+#: By metric.
 PIXEL_SCORES: Mapping[str, Callable[[Images, Images], Floats]] = MappingProxyType(
     {
-        "ssim_2d": ssim_2d,
-        "ssim_percolumn_legacy": ssim_percolumn_legacy,
-        "pcc": pixel_correlation,
-        "pcc_425": partial(pixel_correlation, convert=_at_425),
-        "ssim_2d_425": partial(ssim_2d, convert=_at_425),
-        "ssim_percolumn_legacy_425": partial(ssim_percolumn_legacy, convert=_at_425),
+        **_SCORES,
+        **{
+            name + suffix: partial(score, convert=convert)
+            for suffix, convert in _PATHS.items()
+            for name, score in _SCORES.items()
+        },
     }
 )

@@ -1,7 +1,7 @@
 """All scores of a subject's conditions, with their floors.
 
 Embedders are functions from images to embeddings by name; which metrics follow from
-each is written in `definitions.METRICS`.
+each is written in `registry.METRICS`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,7 +15,6 @@ import pandas as pd
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.rows import Images, take
 from minddiff_utils.core.types import Floats
-from minddiff_utils.evaluation.metrics.definitions import METRICS, metrics_of
 from minddiff_utils.evaluation.metrics.embeddings import (
     cosine_similarity,
     embedding_distance,
@@ -24,6 +23,7 @@ from minddiff_utils.evaluation.metrics.embeddings import (
     share_beaten,
 )
 from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
+from minddiff_utils.evaluation.metrics.registry import METRICS, metrics_of
 
 __all__ = [
     "ConditionImages",
