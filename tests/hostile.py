@@ -19,10 +19,6 @@ _CONFIG = (
     "c.InteractiveShell.ast_node_interactivity = 'none'\n"
 )
 _KERNEL = '{"argv": ["/bin/false"], "display_name": "Foreign", "language": "R"}'
-_AWS = (
-    "[default]\nregion = eu-west-1\nendpoint_url = http://elsewhere:9\n"
-    "s3 =\n  addressing_style = path\n  use_accelerate_endpoint = true\n"
-)
 
 
 def give_settings(place: Path) -> dict[str, str]:
@@ -36,8 +32,6 @@ def give_settings(place: Path) -> dict[str, str]:
         ".ipython/profile_default/ipython_kernel_config.py": _CONFIG,
         ".jupyter/jupyter_config.py": "raise SystemExit(3)\n",
         ".local/share/jupyter/kernels/python3/kernel.json": _KERNEL,
-        ".aws/config": _AWS,
-        ".aws/credentials": "[default]\naws_access_key_id = x\n",
         ".config/dask/dask.yaml": "distributed: {scheduler: {preload: [nowhere]}}\n",
         ".gitconfig": "[core]\n  abbrev = 7\n",
         "modules/sitecustomize.py": _MARK.format(name="site"),
@@ -87,14 +81,6 @@ def give_settings(place: Path) -> dict[str, str]:
         "DIFFUSERS_VERBOSITY": "debug",
         "DASK_CONFIG": f"{here}/.config/dask",
         "DASK_DISTRIBUTED__WORKER__PRELOAD": "nowhere",
-        "AWS_ENDPOINT_URL": "http://elsewhere:9",
-        "AWS_ENDPOINT_URL_S3": "http://elsewhere:9",
-        "AWS_PROFILE": "nobody",
-        "AWS_REGION": "eu-west-1",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_USE_DUALSTACK_ENDPOINT": "true",
-        "AWS_USE_FIPS_ENDPOINT": "true",
-        "AWS_MAX_ATTEMPTS": "no number",
         "GIT_DIR": here,
         "GIT_WORK_TREE": here,
     }

@@ -2,7 +2,7 @@
 # Every check of the project: environment if needed, style, layers, types, tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-LOCKS="requirements.lock requirements-cluster.lock requirements-download.lock requirements-tests.lock"
+LOCKS="requirements.lock requirements-cluster.lock requirements-tests.lock"
 . tests/setup.sh
 export OMP_NUM_THREADS=1
 ruff format --check .

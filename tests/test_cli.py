@@ -51,8 +51,6 @@ def test_wrong_use_gets_one_sentence_and_exit_code_one(
 @pytest.mark.parametrize(
     ("arguments", "package", "words"),
     [
-        (["fetch", "nsd"], "boto3", "minddiff fetch needs boto3"),
-        (["fetch", "nsd", "--dry-run"], "boto3", "minddiff fetch needs boto3"),
         (
             ["run", "--executor", "dask"],
             "distributed",

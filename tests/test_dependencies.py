@@ -23,13 +23,12 @@ ROOT = project_root()
 #: What the package imports for one command only: such a lock holds what a run lacks.
 EXTRAS = {
     "requirements-cluster.lock": {"dask", "dask-jobqueue", "distributed"},
-    "requirements-download.lock": {"boto3", "botocore"},
 }
 #: Started by a person or by a library's name, not imported.
 STARTED = {
     "requirements.lock": {"jupyterlab", "nbconvert"},
     "requirements-tests.lock": {
-        *("import-linter", "moto[s3,server]", "mypy", "nbstripout", "pandas-stubs"),
+        *("import-linter", "mypy", "nbstripout", "pandas-stubs"),
         *("pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist", "ruff"),
         "types-PyYAML",
     },
@@ -144,17 +143,14 @@ def test_all_locks_are_installed_for_the_tests_and_one_for_a_run() -> None:
 def test_a_run_imports_no_package_of_an_extra() -> None:
     packages = {package for name in EXTRAS for package in locked(name)}
     closed = [m for m, o in OWNERS.items() if {*map(canonicalize_name, o)} & packages]
-    assert {"boto3", "distributed"} <= set(closed)
+    assert {"dask", "distributed"} <= set(closed)
     ours, theirs = set(), set()
     for path in (ROOT / "src").rglob("*.py"):
         parts = path.relative_to(ROOT / "src").with_suffix("").parts
         ours.add(".".join(p for p in parts if p != "__init__"))
         if _owners(ast.parse(path.read_text(encoding="utf-8")).body) & packages:
             theirs.add(".".join(parts[:3]))  # a module of a room, or a folder there
-    assert theirs == {
-        "minddiff_utils.pipeline.cluster",
-        *(f"minddiff_utils.datasets.{name}" for name in ("bucket", "download")),
-    }
+    assert theirs == {"minddiff_utils.pipeline.cluster"}
     modules = sorted(
         name for name in ours if ".".join(name.split(".")[:3]) not in theirs
     )
@@ -166,7 +162,7 @@ def test_a_run_imports_no_package_of_an_extra() -> None:
 
 
 def test_a_run_needs_no_test_tool_and_no_linter() -> None:
-    tools = re.compile(r"pytest|mypy|ruff|hypothesis|moto|flask|import-linter|cov")
+    tools = re.compile(r"pytest|mypy|ruff|hypothesis|flask|import-linter|cov")
     assert [name for name in locked("requirements.lock") if tools.match(name)] == []
 
 

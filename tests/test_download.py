@@ -1,121 +1,171 @@
-"""What is fetched equals the bucket, cut off anywhere; what does not is refused.
+"""What is fetched equals the server's, cut off anywhere; what does not is refused.
 
-The bucket is a moto S3 server on loopback with random bytes under NSD's names. `Relay`
-stands between it and the client, cuts answers off and changes them.
+The server answers as S3 does for public objects (ranges, If-Match, sizes of parts), and
+as COCO's for an archive. It cuts answers off and changes them.
 """
 
+import errno
 import hashlib
+import io
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.client import HTTPConnection
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import boto3
-import moto.s3.models
 import numpy as np
 import pytest
-from botocore.exceptions import ConnectionError as NoConnectionError
-from moto.server import ThreadedMotoServer
+from urllib3.util import Retry
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
-from minddiff_utils.datasets import download, part_files
-from minddiff_utils.datasets.bucket import BUCKET, confirm_agreement, make_client
+from minddiff_utils.datasets import download, part_files, transfer
 from minddiff_utils.datasets.download import (
     DownloadPlan,
     Outcome,
+    confirm_agreement,
     plan_download,
     progress_bar,
 )
+from minddiff_utils.datasets.nsd import source
 from minddiff_utils.datasets.nsd.layout import NsdFile, inventory
+from minddiff_utils.datasets.transfer import Download
 from minddiff_utils.pipeline.cli import main
 
 SIZE = 64_000  # bytes of an object
 PIECE = 1024  # bytes read at once here
+NAMES = ("captions_train2017.json", "captions_val2017.json")
+ANNOTATIONS = "nsddata_stimuli/stimuli/nsd/annotations"
+MEMBERS = tuple(f"{ANNOTATIONS}/{name}" for name in NAMES)
 
 Headers = dict[str, str]
-Change = Callable[[int, Headers, bytes], tuple[int, Headers, bytes]]
+Answer = tuple[int, Headers, bytes]
+Change = Callable[[int, Headers, bytes], Answer]
 
 
-# --- the bucket, and what goes wrong on the way -------------------------------------
+# --- the server, and what goes wrong on the way -------------------------------------
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: "Relay"
+    server: "Server"
 
     def do_HEAD(self) -> None:
-        self.pass_on()
+        self.answer()
 
     def do_GET(self) -> None:
-        self.pass_on()
+        self.answer()
 
-    def pass_on(self) -> None:
-        relay, method = self.server, self.command
-        link = HTTPConnection("127.0.0.1", relay.target)
-        kept = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-        link.request(method, self.path, headers=kept)
-        answer = link.getresponse()
-        status, headers, body = answer.status, dict(answer.getheaders()), answer.read()
-        link.close()
-        change = relay.changes.get(method)
+    def answer(self) -> None:
+        server, method = self.server, self.command
+        status, headers, body = server.find(self.path, self.headers)
+        change = server.changes.get(method)
         if change is not None and status < 300:
             status, headers, body = change(status, headers, body)
-        with relay.lock:
-            cut = relay.cuts.pop(0) if method == "GET" and relay.cuts else len(body)
-            start = str(self.headers.get("Range"))
-            relay.seen.append((method, self.path, start, min(cut, len(body))))
+        headers = {"Content-Length": str(len(body))} | headers
+        with server.lock:
+            cut = server.cuts.pop(0) if method == "GET" and server.cuts else len(body)
+            server.seen.append((method, str(self.headers.get("Range")), cut))
+            server.passwords.append(self.headers.get("Authorization"))
         self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in ("connection", "transfer-encoding"):
-                self.send_header(name, value)
-        self.send_header("Connection", "close")
+        for name, value in (headers | {"Connection": "close"}).items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body[:cut])
+        if method == "GET":
+            self.wfile.write(body[:cut])
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-class Relay(ThreadingHTTPServer):
-    """Passes requests on to `target`; cuts bodies off after `cuts` bytes, in order."""
+class Server(ThreadingHTTPServer):
+    """Holds objects and one archive; cuts bodies off after `cuts` bytes, in order."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.target, self.lock = target, Lock()
+        self.lock = Lock()
+        self.objects: dict[str, tuple[bytes, str, int]] = {}  # bytes, ETag, part size
+        self.archive = pack()
         self.cuts: list[int] = []
         self.changes: dict[str, Change] = {}
-        self.seen: list[tuple[str, str, str, int]] = []
+        self.has_ranges = True
+        self.seen: list[tuple[str, str, int]] = []
+        self.passwords: list[str | None] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def find(self, address: str, asked: Any) -> Answer:
+        path, query = urlsplit(address).path, parse_qs(urlsplit(address).query)
+        key = unquote(path).removeprefix(f"/{source.BUCKET}/")
+        if key == "/coco.zip":
+            return self._part(self.archive, {}, asked)
+        if key not in self.objects:
+            return 404, {}, b""
+        data, etag, part_size = self.objects[key]
+        if asked.get("If-Match", f'"{etag}"') != f'"{etag}"':
+            return 412, {}, b""
+        headers = {"ETag": f'"{etag}"'}
+        if "partNumber" in query and part_size:
+            return 200, headers, data[:part_size]
+        return self._part(data, headers, asked)
+
+    def _part(self, data: bytes, headers: Headers, asked: Any) -> Answer:
+        start = asked.get("Range", "")
+        if not (start and self.has_ranges):
+            return 200, headers, data
+        first = int(start.removeprefix("bytes=").removesuffix("-"))
+        stated = f"bytes {first}-{len(data) - 1}/{len(data)}"
+        return 206, headers | {"Content-Range": stated}, data[first:]
 
     def gets(self) -> list[tuple[str, int]]:
         """Return range and bytes sent of each GET."""
-        return [(start, n) for method, _, start, n in self.seen if method == "GET"]
+        return [(start, n) for method, start, n in self.seen if method == "GET"]
+
+
+def pack(names: tuple[str, ...] = NAMES) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in (*names, "instances_val2017.json"):
+            file.writestr(f"annotations/{name}", f'{{"annotations": "{name}"}}' * 50)
+    return buffer.getvalue()
 
 
 @dataclass
 class Bucket:
-    """A bucket with an anonymous client by way of the relay, and a folder."""
+    """A server's bucket, and the folder that its files go to."""
 
-    owner: Any
-    client: Any
-    relay: Relay
+    server: Server
     root: Path
     rng: np.random.Generator
     files: dict[str, bytes] = field(default_factory=dict)
 
-    def put(self, key: str, size: int = SIZE) -> bytes:
-        data = self.rng.bytes(size)
-        self.owner.put_object(Bucket=BUCKET, Key=key, Body=data, ACL="public-read")
-        self.files[key] = data
+    def put(self, key: str, size: int = SIZE, part_size: int = 0) -> bytes:
+        data = self.files[key] = self.rng.bytes(size)
+        etag = hashlib.md5(data).hexdigest()
+        if part_size:  # by S3's published rule
+            parts = [data[at : at + part_size] for at in range(0, size, part_size)]
+            digests = b"".join(hashlib.md5(part).digest() for part in parts)
+            etag = f"{hashlib.md5(digests).hexdigest()}-{len(parts)}"
+        self.server.objects[key] = data, etag, part_size
         return data
 
+    def want(self, key: str, *, optional: bool = False) -> Download:
+        (wanted,) = source.downloads(
+            [NsdFile("any", key, "a test", optional=optional)],
+            self.root,
+            endpoint=self.server.address,
+        )
+        return wanted
+
     def plan(self) -> DownloadPlan:
-        return plan_download(self.client, [want(key) for key in self.files], self.root)
+        return plan_download([self.want(key) for key in self.files], self.root)
 
     def fetch(self, n_workers: int = 1) -> Outcome:
         return download.download(self.plan(), n_workers=n_workers)
@@ -130,58 +180,28 @@ class Bucket:
         assert not [p for p in self.root.rglob(".*") if p.is_file()]
 
 
-def want(path: str, *, optional: bool = False) -> NsdFile:
-    return NsdFile("any", path, "a test", optional=optional)
-
-
 def needed(*sessions: int) -> list[NsdFile]:
     """Return the files that a run of subject 1 cannot do without."""
     files = inventory({1: sessions})
     return [f for f in files if not f.optional and f.kind != "captions"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[int, Any]]:
-    """Give the port of an S3 server on loopback and a client that owns the bucket."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    port = server.get_host_and_port()[1]
-    secret = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
-    address = f"http://127.0.0.1:{port}"
-    owner = boto3.client("s3", "us-east-2", endpoint_url=address, **secret)
-    where: Any = {"LocationConstraint": "us-east-2"}
-    owner.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
-    yield port, owner
-    owner.close()
-    server.stop()
-    assert server._server is not None
-    server._server.server_close()
-
-
 @pytest.fixture
 def bucket(
-    server: tuple[int, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rng: np.random.Generator,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> Iterator[Bucket]:
-    """Give an empty bucket and a relay before it; nothing waits, pieces are small."""
-    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path / "project"))  # keeps the ETags
-    monkeypatch.setattr(download, "_CHUNK", PIECE)
-    monkeypatch.setattr(download, "_FIRST_WAIT", 0.0)
-    port, owner = server
-    relay = Relay(port)
-    thread = Thread(target=relay.serve_forever, kwargs={"poll_interval": 0.01})
+    """Give an empty bucket on loopback; nothing waits, pieces are small."""
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path / "project"))  # keeps records
+    monkeypatch.setattr(transfer, "_CHUNK", PIECE)
+    monkeypatch.setattr(transfer, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "_RETRIES", Retry(0))
+    server = Server()
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    client = make_client(f"http://127.0.0.1:{relay.server_port}")
-    given = Bucket(owner, client, relay, tmp_path / "nsd", rng)
-    yield given
-    relay.shutdown()
+    yield Bucket(server, tmp_path / "nsd", rng)
+    server.shutdown()
     thread.join()
-    relay.server_close()
-    client.close()
-    for key in given.files:
-        owner.delete_object(Bucket=BUCKET, Key=key)
+    server.server_close()
 
 
 # --- fetching -----------------------------------------------------------------------
@@ -201,32 +221,32 @@ def test_a_run_s_files_are_fetched_byte_for_byte_and_only_once(
     outcome.check()
     bucket.check()
     assert sum(told) == total
-    n_gets = len(bucket.relay.gets())
+    n_gets = len(bucket.server.gets())
     assert bucket.plan().n_left == 0
     assert bucket.fetch() == Outcome(0, 9, (), ())
-    assert len(bucket.relay.gets()) == n_gets
+    assert len(bucket.server.gets()) == n_gets
 
 
 def test_a_broken_connection_costs_only_what_was_not_received(bucket: Bucket) -> None:
     bucket.put("betas.hdf5")
-    bucket.relay.cuts = [20 * PIECE + 100, 3 * PIECE]
+    bucket.server.cuts = [20 * PIECE + 100, 3 * PIECE]
     told = list[int]()
     download.download(bucket.plan(), on_progress=told.append).check()
     bucket.check()
-    starts = [start for start, _ in bucket.relay.gets()]
     first = 20 * PIECE + 100
-    assert starts == ["bytes=0-", f"bytes={first}-", f"bytes={first + 3 * PIECE}-"]
-    assert sum(n for _, n in bucket.relay.gets()) == SIZE  # nothing came twice
+    starts = [0, first, first + 3 * PIECE]
+    assert [s for s, _ in bucket.server.gets()] == [f"bytes={n}-" for n in starts]
+    assert sum(n for _, n in bucket.server.gets()) == SIZE  # nothing came twice
     assert sum(told) == SIZE
 
 
 def test_a_second_run_goes_on_where_the_first_was_given_up(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_N_TRIES", 2)
+    monkeypatch.setattr(transfer, "_N_TRIES", 2)
     bucket.put("betas.hdf5")
     bucket.put("other.hdf5", 10)
-    bucket.relay.cuts = [10 * PIECE, 10 * PIECE]
+    bucket.server.cuts = [10 * PIECE, 10 * PIECE]
     outcome = bucket.fetch()
     assert [outcome.n_fetched, len(outcome.problems)] == [1, 1]
     assert outcome.problems[0].startswith("betas.hdf5 was not fetched")
@@ -238,26 +258,13 @@ def test_a_second_run_goes_on_where_the_first_was_given_up(
     with progress_bar(plan) as tell:
         assert download.download(plan, on_progress=tell) == Outcome(1, 1, (), ())
     bucket.check()
-    assert bucket.relay.gets()[-1] == (f"bytes={20 * PIECE}-", SIZE - 20 * PIECE)
-
-
-def test_an_object_that_changes_between_runs_starts_anew(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download, "_N_TRIES", 1)
-    bucket.put("betas.hdf5")
-    bucket.relay.cuts = [10 * PIECE]
-    assert bucket.fetch().problems
-    bucket.put("betas.hdf5")
-    bucket.fetch().check()
-    bucket.check()
-    assert bucket.relay.gets()[-1] == ("bytes=0-", SIZE)
+    assert bucket.server.gets()[-1] == (f"bytes={20 * PIECE}-", SIZE - 20 * PIECE)
 
 
 def test_an_object_that_changes_under_way_starts_anew(bucket: Bucket) -> None:
     bucket.put("betas.hdf5")
     plan, told = bucket.plan(), list[int]()
-    bucket.relay.cuts = [10 * PIECE]
+    bucket.server.cuts = [10 * PIECE]
 
     def tell(n: int) -> None:
         told.append(n)
@@ -270,28 +277,29 @@ def test_an_object_that_changes_under_way_starts_anew(bucket: Bucket) -> None:
     assert min(told) == -10 * PIECE  # thrown away
 
 
-def test_a_mirror_without_ranges_sends_the_whole_again(bucket: Bucket) -> None:
-    def forget(request: Any, **_: object) -> None:
-        request.headers.pop("Range", None)
-
-    bucket.client.meta.events.register("before-send.s3.GetObject", forget)
+@pytest.mark.parametrize("n_first", [10 * PIECE, SIZE], ids=["begun", "complete"])
+def test_an_object_that_changes_between_runs_is_fetched_again(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, n_first: int
+) -> None:
+    monkeypatch.setattr(transfer, "_N_TRIES", 1)
     bucket.put("betas.hdf5")
-    bucket.relay.cuts = [10 * PIECE]
+    bucket.server.cuts = [n_first]
+    bucket.fetch()
+    bucket.put("betas.hdf5")
+    assert bucket.fetch() == Outcome(1, 0, (), ())
+    bucket.check()
+    assert bucket.server.gets()[-1] == ("bytes=0-", SIZE)
+
+
+def test_a_mirror_without_ranges_sends_the_whole_again(bucket: Bucket) -> None:
+    bucket.server.has_ranges = False
+    bucket.put("betas.hdf5")
+    bucket.server.cuts = [10 * PIECE]
     told = list[int]()
     download.download(bucket.plan(), on_progress=told.append).check()
     bucket.check()
-    assert bucket.relay.gets() == [("None", 10 * PIECE), ("None", SIZE)]
+    assert [n for _, n in bucket.server.gets()] == [10 * PIECE, SIZE]
     assert sum(told) == SIZE
-
-
-def test_a_complete_file_is_fetched_again_when_the_bucket_s_changes(
-    bucket: Bucket,
-) -> None:
-    bucket.put("roi.nii.gz")
-    bucket.fetch().check()
-    bucket.put("roi.nii.gz")
-    assert bucket.fetch().n_fetched == 1
-    bucket.check()
 
 
 def test_a_file_put_there_by_other_means_is_checked_not_fetched(bucket: Bucket) -> None:
@@ -303,57 +311,87 @@ def test_a_file_put_there_by_other_means_is_checked_not_fetched(bucket: Bucket) 
     assert [item.state for item in bucket.plan().items] == ["unverified"] * 2
     assert bucket.fetch() == Outcome(1, 1, (), ())
     bucket.check()
-    assert [n for _, n in bucket.relay.gets()] == [SIZE]
+    assert [n for _, n in bucket.server.gets()] == [SIZE]
+
+
+def test_no_password_of_the_account_goes_out(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password mine\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    bucket.put("a.mat", 10)
+    bucket.fetch().check()
+    assert set(bucket.server.passwords) == {None}
 
 
 # --- what is refused ----------------------------------------------------------------
 
 
-def wrong_bytes(
-    status: int, headers: Headers, body: bytes
-) -> tuple[int, Headers, bytes]:
+def wrong_bytes(status: int, headers: Headers, body: bytes) -> Answer:
     return status, headers, bytes([body[0] ^ 1]) + body[1:]
 
 
-def shorter(status: int, headers: Headers, body: bytes) -> tuple[int, Headers, bytes]:
-    body = body[:-1]
-    return status, headers | {"Content-Length": str(len(body))}, body
+def shorter(status: int, headers: Headers, body: bytes) -> Answer:
+    return status, headers, body[:-1]
 
 
-def other_total(
-    status: int, headers: Headers, body: bytes
-) -> tuple[int, Headers, bytes]:
-    changed = {k: v for k, v in headers.items() if k.lower() != "content-range"}
-    return status, changed | {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE + 1}"}, body
+def other_total(status: int, headers: Headers, body: bytes) -> Answer:
+    stated = {"Content-Range": f"bytes 0-{len(body) - 1}/{len(body) + 1}"}
+    return status, headers | stated, body
+
+
+def a_page(status: int, headers: Headers, body: bytes) -> Answer:
+    return 200, {"ETag": headers.get("ETag", "")}, b"<html>Please log in</html>"
+
+
+def status(number: int) -> Change:
+    return lambda *_: (number, {}, b"")
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (wrong_bytes, "other bytes than its ETag"),
+        (wrong_bytes, "other bytes than its"),
         (shorter, "another size"),
         (other_total, "another size"),
+        (a_page, "another size"),
+        (status(403), "HTTP status 403"),
+        (status(503), "HTTP status 503"),
     ],
+    ids=["bytes", "shorter", "total", "page", "403", "503"],
 )
-def test_wrong_bytes_and_sizes_never_get_the_file_s_name(
-    bucket: Bucket, change: Change, says: str
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_wrong_answers_never_get_the_file_s_name(
+    bucket: Bucket, coco: source.Archive, change: Change, says: str, is_archive: bool
 ) -> None:
-    bucket.put("betas.hdf5")
-    bucket.relay.changes["GET"] = change
-    (problem,) = bucket.fetch().problems
-    assert problem.startswith("betas.hdf5")
+    def fetch() -> Outcome:
+        if not is_archive:
+            return bucket.fetch()
+        files = captions(bucket, coco)
+        return download.download(plan_download(files, bucket.root))
+
+    if not is_archive:
+        bucket.put("betas.hdf5")
+    bucket.server.changes["GET"] = change
+    (problem,) = fetch().problems
+    assert problem.startswith(f"{ANNOTATIONS}/" if is_archive else "betas.hdf5")
     assert says in problem
+    assert problem.endswith(".")
+    assert "\n" not in problem
     left = [p for p in bucket.root.rglob("*") if p.is_file() and p.stat().st_size]
     assert left == []
-    bucket.relay.changes.clear()
-    bucket.fetch().check()
+    bucket.server.changes.clear()
+    assert fetch() == Outcome(1, 0, (), ())
     bucket.check()
 
 
 def test_a_missing_object_is_named_and_the_others_come(bucket: Bucket) -> None:
     bucket.put("there.mat", 100)
-    files = [want("gone.mat"), want("there.mat"), want("spare.mgz", optional=True)]
-    plan = plan_download(bucket.client, files, bucket.root)
+    files = [bucket.want(key) for key in ("gone.mat", "there.mat")]
+    files.append(bucket.want("spare.mgz", optional=True))
+    plan = plan_download(files, bucket.root)
     assert [text.split()[0] for text in plan.problems] == ["gone.mat"]
     assert [text.split()[0] for text in plan.notices] == ["spare.mgz"]
     outcome = download.download(plan)
@@ -365,88 +403,129 @@ def test_a_missing_object_is_named_and_the_others_come(bucket: Bucket) -> None:
 @pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "a\\..\\out", "."])
 def test_a_place_outside_the_root_is_refused(bucket: Bucket, place: str) -> None:
     with pytest.raises(DataError, match="outside of"):
-        plan_download(bucket.client, [want(place)], bucket.root)
+        plan_download([bucket.want(place)], bucket.root)
 
 
-def test_a_folder_of_the_root_may_be_a_link_to_another_disk(
-    bucket: Bucket, tmp_path: Path
-) -> None:
-    data = bucket.put("nsddata/a.mat", 100)
-    (tmp_path / "elsewhere").mkdir()
-    bucket.root.mkdir()
-    bucket.path("nsddata").symlink_to(tmp_path / "elsewhere")
-    bucket.fetch().check()
-    assert (tmp_path / "elsewhere" / "a.mat").read_bytes() == data
-
-
-def test_a_bucket_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
-    def refuse(**_: object) -> None:
-        raise NoConnectionError(error="refused")
-
-    bucket.client.meta.events.register("before-send", refuse)
+def test_a_server_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
+    nobody = replace(bucket.want("a.mat"), url="http://127.0.0.1:9/a.mat")
     with pytest.raises(DataError, match="does not answer about a") as caught:
-        plan_download(bucket.client, [want("a.mat")], bucket.root)
+        plan_download([nobody], bucket.root)
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="give an address"):
-        make_client("no address")
+@pytest.mark.parametrize(
+    "url", ["", "ftp://host/a", "file:///etc/passwd", "no address"]
+)
+def test_an_address_that_is_none_of_the_web_is_refused(
+    bucket: Bucket, url: str
+) -> None:
+    with pytest.raises(ConfigError, match="is no address of the web: give one"):
+        plan_download([replace(bucket.want("a.mat"), url=url)], bucket.root)
 
 
 # --- objects uploaded in parts ------------------------------------------------------
 
 
-def put_in_parts(
-    bucket: Bucket, key: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """Upload bytes in parts of `size`; return their ETag by S3's published rule."""
-    data = bucket.rng.bytes(SIZE)
-    monkeypatch.setattr(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 1)
-    at: Any = {"Bucket": BUCKET, "Key": key}
-    begun = bucket.owner.create_multipart_upload(**at, ACL="public-read")
-    at["UploadId"] = begun["UploadId"]
-    parts, digests = [], b""
-    for number, start in enumerate(range(0, len(data), size), start=1):
-        part = data[start : start + size]
-        answer = bucket.owner.upload_part(**at, PartNumber=number, Body=part)
-        parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-        digests += hashlib.md5(part).digest()
-    bucket.owner.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
-    bucket.files[key] = data
-    return f"{hashlib.md5(digests).hexdigest()}-{len(parts)}"
-
-
-def test_an_object_of_parts_is_checked_by_its_parts(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    etag = put_in_parts(bucket, "b.hdf5", 10_000, monkeypatch)
-    assert bucket.plan().items[0].etag == etag
-    bucket.relay.changes["GET"] = wrong_bytes
+def test_an_object_of_parts_is_checked_by_its_parts(bucket: Bucket) -> None:
+    bucket.put("b.hdf5", part_size=10_000)
+    bucket.server.changes["GET"] = wrong_bytes
     assert "other bytes than its ETag" in bucket.fetch().problems[0]
-    bucket.relay.changes.clear()
+    bucket.server.changes.clear()
     assert bucket.fetch() == Outcome(1, 0, (), ())
     bucket.check()
 
 
-def without_part_sizes(
-    status: int, headers: Headers, body: bytes
-) -> tuple[int, Headers, bytes]:
-    """State the size of the whole for part 1, as mirrors do that know no parts."""
-    changed = {k: v for k, v in headers.items() if k.lower() != "content-length"}
-    return status, changed | {"Content-Length": str(SIZE)}, body
+def test_where_nobody_tells_the_size_of_parts_a_file_is_known_by_size_alone(
+    bucket: Bucket,
+) -> None:
+    data = bucket.put("odd.hdf5", part_size=10_000)
+    bucket.server.objects["odd.hdf5"] = data, bucket.server.objects["odd.hdf5"][1], 0
+    assert bucket.fetch() == Outcome(1, 0, ("odd.hdf5",), ())
+    bucket.check()
 
 
-def test_part_sizes_are_guessed_where_the_bucket_tells_none(
+# --- captions: members of an archive ------------------------------------------------
+
+
+@pytest.fixture
+def coco(bucket: Bucket) -> source.Archive:
+    """Give the server's archive as it would be published."""
+    data = bucket.server.archive
+    digest = hashlib.sha256(data).hexdigest()
+    return source.Archive(f"{bucket.server.address}/coco.zip", len(data), digest)
+
+
+def captions(bucket: Bucket, coco: source.Archive) -> tuple[Download, ...]:
+    files = [file for file in inventory({}) if file.kind == "captions"]
+    return source.downloads(files, bucket.root, archive=coco)
+
+
+def left(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+def test_the_archive_is_the_published_one() -> None:
+    """Size and SHA-256 as in the lists of several public projects."""
+    archive = source.ARCHIVE
+    assert (archive.size, archive.sha256[:8]) == (252_907_541, "113a836d")
+
+
+def test_two_captions_come_and_the_archive_goes(
+    bucket: Bucket, coco: source.Archive
+) -> None:
+    (wanted,) = captions(bucket, coco)
+    assert "CC BY 4.0" in wanted.reason
+    plan = plan_download([wanted], bucket.root)
+    assert download.download(plan) == Outcome(1, 0, (), ())
+    assert left(bucket.root) == list(NAMES)
+    assert bucket.path(MEMBERS[1]).read_text("utf-8").count(NAMES[1]) == 50
+    assert captions(bucket, coco) == ()
+
+
+def test_captions_that_are_there_are_left_as_they_are(
+    bucket: Bucket, coco: source.Archive
+) -> None:
+    own = bucket.path(MEMBERS[0])
+    own.parent.mkdir(parents=True)
+    own.write_text("mine", encoding="utf-8")
+    download.download(plan_download(captions(bucket, coco), bucket.root)).check()
+    assert own.read_text("utf-8") == "mine"
+    assert left(bucket.root) == list(NAMES)
+
+
+def test_an_archive_that_a_user_has_brought_is_unpacked_and_kept(
+    bucket: Bucket, coco: source.Archive
+) -> None:
+    own = bucket.path(f"{ANNOTATIONS}/annotations_trainval2017.zip")
+    own.parent.mkdir(parents=True)
+    own.write_bytes(bucket.server.archive)
+    for _ in range(2):  # the second time it is known already
+        download.download(plan_download(captions(bucket, coco), bucket.root)).check()
+        assert left(bucket.root) == [own.name, *NAMES]
+        bucket.path(MEMBERS[0]).unlink()
+    assert bucket.server.gets() == []
+
+
+def test_an_archive_without_the_files_or_a_full_disk_is_said(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_in_parts(bucket, "usual.hdf5", 16 * PIECE, monkeypatch)
-    put_in_parts(bucket, "odd.hdf5", 10_000, monkeypatch)
-    monkeypatch.setattr(download, "_MIB", PIECE)  # "MiB" of 1 kB: usual sizes in reach
-    bucket.relay.changes["HEAD"] = without_part_sizes
-    outcome = bucket.fetch()
-    assert outcome == Outcome(2, 0, ("odd.hdf5",), ())
-    bucket.check()
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = bucket.server.archive = pack(NAMES[:1])
+    digest = hashlib.sha256(data).hexdigest()
+    archive = source.Archive(f"{bucket.server.address}/coco.zip", len(data), digest)
+    (problem,) = download.download(
+        plan_download(captions(bucket, archive), bucket.root)
+    ).problems
+    for words in (NAMES[1], ANNOTATIONS, archive.url, "unpack"):
+        assert words in problem
+    assert left(bucket.root) == [NAMES[0]]  # it is whole
+    bucket.path(MEMBERS[0]).unlink()
+    monkeypatch.setattr(transfer.shutil, "copyfileobj", full)
+    plan = plan_download(captions(bucket, archive), bucket.root)
+    assert "No space left" in download.download(plan).problems[0]
+    assert left(bucket.root) == []
 
 
 # --- the agreement ------------------------------------------------------------------
@@ -464,10 +543,10 @@ def test_the_agreement_is_asked_once_and_only_yes_goes_on(
         return answer
 
     if answer == " Yes\n":
-        confirm_agreement(ask, agreed=False)
+        confirm_agreement(source.AGREEMENT, ask, agreed=False)
     else:
         with pytest.raises(ConfigError, match="is not signed"):
-            confirm_agreement(ask, agreed=False)
+            confirm_agreement(source.AGREEMENT, ask, agreed=False)
     (question,) = asked
     assert "signed NSD's data access agreement?" in question
     assert "https://naturalscenesdataset.org" in question
@@ -477,7 +556,7 @@ def test_without_a_terminal_only_the_flag_agrees(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    confirm_agreement(pytest.fail, agreed=True)
+    confirm_agreement(source.AGREEMENT, pytest.fail, agreed=True)
     assert _command(bucket) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -489,9 +568,8 @@ def test_without_a_terminal_only_the_flag_agrees(
 
 
 def _command(bucket: Bucket, *more: str) -> int:
-    port = bucket.relay.server_address[1]
     small = ["--subjects", "1", "--set", "data.sessions=1"]
-    address = ["--endpoint", f"http://127.0.0.1:{port}"]
+    address = ["--endpoint", bucket.server.address]
     return main(["fetch", str(bucket.root), *small, *address, *more])
 
 
@@ -505,23 +583,16 @@ def test_the_command_lists_first_and_then_brings_every_needed_file(
     said = capsys.readouterr().out
     assert "betas_session01.hdf5" in said
     assert "CC BY 4.0" in said  # the terms of the captions
-    folder = bucket.path("nsddata_stimuli/stimuli/nsd/annotations")
-    folder.mkdir(parents=True)
-    for split in ("train", "val"):  # else they would come from COCO
-        (folder / f"captions_{split}2017.json").write_text("{}", encoding="utf-8")
-    assert _command(bucket, "--agreement-signed") == 0
-    bucket.check()
-
-
-def test_a_failed_answer_of_coco_is_said_after_nsds_files_came(
-    bucket: Bucket, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for file in needed(1):
-        bucket.put(file.path, 50)
     nobody = ["--captions-from", "http://127.0.0.1:9/annotations_trainval2017.zip"]
     assert _command(bucket, "--agreement-signed", *nobody) == 1
-    said = capsys.readouterr().err
-    assert "captions_train2017.json and captions_val2017.json" in said
+    said = capsys.readouterr().out
+    assert "unpack captions_train2017.json and captions_val2017.json" in said
+    assert left(bucket.root / "nsddata_betas")
+    bucket.path(ANNOTATIONS).mkdir(parents=True, exist_ok=True)
+    for member in MEMBERS:
+        bucket.path(member).write_text("{}", encoding="utf-8")
+    assert _command(bucket, "--agreement-signed") == 0
+    shutil.rmtree(bucket.path(ANNOTATIONS))
     bucket.check()
 
 
@@ -575,12 +646,15 @@ def test_free_space_is_counted_on_each_disk(
     with monkeypatch.context() as patch:
         _disks(patch, tmp_path / "elsewhere", free)
         plan = bucket.plan()
-        if named is None:
-            plan.check_space()
+        if named is not None:
+            with pytest.raises(StoreError, match="are free there") as error:
+                plan.check_space()
+            assert f"/{named}, but" in str(error.value)
             return
-        with pytest.raises(StoreError, match="are free there") as error:
-            plan.check_space()
-    assert f"/{named}, but" in str(error.value)
+        plan.check_space()
+    bucket.fetch().check()
+    linked = (tmp_path / "elsewhere" / "a.hdf5").read_bytes()
+    assert linked == bucket.files["nsddata_betas/a.hdf5"]
 
 
 def test_a_link_to_nothing_or_to_a_disk_that_takes_no_writing_is_said(
@@ -620,4 +694,4 @@ def test_nothing_of_ours_is_left_among_the_data_and_the_records_may_be_lost(
     assert bucket.plan().items[0].state == "unverified"
     bucket.fetch().check()
     assert bucket.plan().items[0].state == "complete"
-    assert len(bucket.relay.gets()) == 1  # compared, not fetched again
+    assert len(bucket.server.gets()) == 1  # compared, not fetched again

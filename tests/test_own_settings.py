@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 
 from minddiff_utils.core import provenance, surroundings
 from minddiff_utils.core.signature import sign
-from minddiff_utils.datasets import bucket
 from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.reporting import figures
 from tests.hostile import give_settings
@@ -204,33 +202,6 @@ def test_a_temporary_folder_with_a_long_path_needs_no_socket(
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
     assert warm_kernels.job_context(9).get_start_method() == "spawn"
-
-
-# --- destinations ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings that lead to another store."""
-    for name, value in give_settings(tmp_path).items():
-        if name.startswith(("AWS_", "HOME")):
-            monkeypatch.setenv(name, value)
-    return
-
-
-@pytest.mark.usefixtures("account")
-def test_aws_settings_of_the_account_lead_nowhere_else() -> None:
-    client = bucket.make_client()
-    assert client.meta.region_name == bucket.REGION
-    assert client.meta.endpoint_url == f"https://s3.{bucket.REGION}.amazonaws.com"
-    assert bucket.make_client("http://mirror:1").meta.endpoint_url == "http://mirror:1"
-
-
-def test_a_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
-    client = bucket.make_client()
-    session = client._endpoint.http_session
-    assert session._proxy_config.proxy_url_for("https://s3") == "http://proxy:3128"
 
 
 def test_the_commit_is_that_of_the_project_whatever_git_is_told(

@@ -1,8 +1,8 @@
 """The files of NSD: read, checked and downloaded; what makes their values unusable.
 
 `nsd.layout` lists the files and `nsd.reader` reads them; `check` says what a folder
-holds, `download` (on `bucket` and `part_files`) and `coco_captions` bring what it
-lacks. `validity` and `leaks` compare numbers and images.
+holds, `download` (on `transfer` and `part_files`) brings what it lacks, from where
+`nsd.source` says. `validity` and `leaks` compare numbers and images.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

@@ -1,8 +1,8 @@
 """A downloaded file on disk: how much of it is there, and how it gets its name.
 
 Bytes are gathered in a hidden part beside the file, which takes the file's name at once
-when they are all there and verified. Records of ETags are kept in the project and not
-among the data; a file without one is compared with its ETag once more.
+when they are all there and verified. Records of checksums are kept in the project, not
+among the data; a file without one is compared once more.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ __all__ = [
     "discard",
     "free_bytes",
     "in_units",
+    "is_begun",
     "on_disk",
     "part_of",
     "place_of",
@@ -46,8 +47,8 @@ def place_of(root: Path, path: str) -> Path:
     odd = Path(path).is_absolute() or ".." in parts or not parts
     if odd or "\0" in path or "\\" in path:
         raise DataError(
-            f"{path!r} would be written outside of {root}: no file of NSD has such a"
-            " place."
+            f"{path!r} would be written outside of {root}: no file of a data"
+            " set has such a place."
         )
     return root.joinpath(*parts)
 
@@ -57,52 +58,56 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def on_disk(path: Path, size: int, etag: str) -> tuple[State, int]:
+def on_disk(path: Path, size: int, checksum: str) -> tuple[State, int]:
     """Return the state of a file and the bytes of its part that count."""
     if path.is_file() and path.stat().st_size == size:
         noted = _noted(path)
-        if noted == _stamp(path, etag):
+        if noted == _stamp(path, checksum):
             return "complete", 0
-        if noted is None or noted.partition(" ")[0] == etag:  # by other means, or since
+        if noted is None or noted.split()[0] == checksum:  # by other means, or since
             return "unverified", 0
     part = part_of(path)
-    if part.is_symlink() or not part.is_file() or _noted(part) != etag:
-        return "absent", 0
-    n_begun = part.stat().st_size
-    return ("begun", n_begun) if n_begun <= size else ("absent", 0)
+    begun = is_begun(part, size, checksum)
+    return ("begun", part.stat().st_size) if begun else ("absent", 0)
+
+
+def is_begun(part: Path, size: int, checksum: str) -> bool:
+    """Return whether a part is the beginning of the file that is stated."""
+    known = part.is_file() and not part.is_symlink() and _noted(part) == checksum
+    return known and part.stat().st_size <= size
 
 
 # --- records --------------------------------------------------------------------------
 
 
 def _record(path: Path) -> Path:
-    """Return the file that holds the ETag of `path`, named after where it lies."""
+    """Return the file that holds the checksum of `path`, named after where it lies."""
     place = os.fsencode(path.parent.resolve() / path.name)
     name = hashlib.sha256(place).hexdigest()[:32]
     return read_environment().root / "data" / ".fetched" / f"{name}.etag"
 
 
-def _stamp(path: Path, etag: str) -> str:
+def _stamp(path: Path, checksum: str) -> str:
     """Return what the record of `path` holds; a complete file's ends with its time."""
     is_part = path.name.endswith(".part")
-    return etag if is_part else f"{etag} {path.stat().st_mtime_ns}"
+    return checksum if is_part else f"{checksum} {path.stat().st_mtime_ns}"
 
 
 def _noted(path: Path) -> str | None:
-    """Return the ETag in the record of `path`, None where there is none."""
+    """Return the checksum in the record of `path`, None where there is none."""
     record = _record(path)
     if record.is_symlink() or not record.is_file():
         return None
     return record.read_text(encoding="utf-8", errors="replace").strip() or None
 
 
-def write_record(path: Path, etag: str) -> None:
-    """Note the ETag of `path`, at once or not at all; the data do without it."""
+def write_record(path: Path, checksum: str) -> None:
+    """Note the checksum of `path`, at once or not at all; the data do without it."""
     record = _record(path)
     fresh = record.with_name(f"{record.name}.{os.getpid()}.new")
     with suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(f"{_stamp(path, etag)}\n", encoding="utf-8")
+        fresh.write_text(f"{_stamp(path, checksum)}\n", encoding="utf-8")
         fresh.replace(record)
 
 
@@ -119,13 +124,13 @@ def discard(part: Path) -> int:
     return n_bytes
 
 
-def put_in_place(path: Path, etag: str) -> None:
+def put_in_place(path: Path, checksum: str) -> None:
     """Give the verified part its name; cut off anywhere, no record says too much."""
     part = part_of(path)
     _sync(part)
     _forget(path)
     part.replace(path)
-    write_record(path, etag)
+    write_record(path, checksum)
     _forget(part)
     _sync(path.parent)
 

@@ -5,10 +5,9 @@ A library that takes a second or more to load is loaded by the command that need
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
-from minddiff_utils.core.entry import check_extra, say
+from minddiff_utils.core.entry import say
 from minddiff_utils.core.errors import ConfigError, DataError, check_choice
 from minddiff_utils.core.places import place, project_root, read_environment
 from minddiff_utils.core.profile import Profile
@@ -211,10 +210,8 @@ def compare_runs(args: argparse.Namespace) -> None:
 
 def fetch_data(args: argparse.Namespace) -> None:
     """Download the files of NSD that a run needs."""
-    check_extra("download", "boto3", "minddiff fetch")
-    # load boto3, a second
-    from minddiff_utils.datasets import bucket, coco_captions, download
-    from minddiff_utils.datasets.nsd import layout
+    from minddiff_utils.datasets import download
+    from minddiff_utils.datasets.nsd import layout, source
 
     if args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
@@ -224,30 +221,25 @@ def fetch_data(args: argparse.Namespace) -> None:
     sessions = layout.published_sessions(profile.subjects, data.session_numbers)
     forms: tuple[layout.Container] = (args.form or "hdf5",)
     files = layout.inventory(sessions, data.betas_version, forms)
-    files = tuple(file for file in files if file.kind != "captions")
     if args.form is None:
         files = layout.as_present(files, root)
     files = layout.not_otherwise(files, root)
     if not args.dry_run:
-        bucket.confirm_agreement(input, agreed=args.agreement_signed)
-    client = bucket.make_client(args.endpoint or None, n_workers=args.jobs)
-    plan = download.plan_download(client, files, root)
-    archive = coco_captions.ARCHIVE
-    archive = replace(archive, url=args.captions_from or archive.url)
-    words = coco_captions.captions_words(root, archive)
-    for line in (*download.listing(plan), *([words] if words else [])):
+        download.confirm_agreement(
+            source.AGREEMENT, input, agreed=args.agreement_signed
+        )
+    mirrors = {"endpoint": args.endpoint, "captions_from": args.captions_from}
+    plan = download.plan_download(source.downloads(files, root, **mirrors), root)
+    for line in download.listing(plan):
         say(line)
     plan.check_space()
     if args.dry_run:
         return
     with download.progress_bar(plan) as tell:
         done = download.download(plan, n_workers=args.jobs, on_progress=tell)
-    for line in (
-        *done.problems,
-        *(f"known by size alone: {k}" for k in done.size_only),
-    ):
+    sizes = (f"known by size alone: {path}" for path in done.size_only)
+    for line in (*done.problems, *sizes):
         say(line)
-    coco_captions.fetch_captions(root, archive)
     done.check()
 
 
