@@ -234,6 +234,35 @@ def test_voxel_weight_and_noise_gain_equal_their_definitions(
     np.testing.assert_allclose(decoder.noise_gain(noise), W**2 @ noise, **CLOSE)
 
 
+def test_voxel_pattern_is_the_correlation_with_what_is_decoded(
+    decoder: LinearDecoder, data: tuple[Array, ...]
+) -> None:
+    X, Y, _ = data
+    X = X.copy()
+    X[:, 4] = 0.25  # says nothing
+    Y = np.column_stack([Y, np.full(len(Y), 3.0)])  # decoded as a constant
+    Y_hat = decoder.fit(X, Y).predict(X)[:, :-1]
+    r = [
+        [np.corrcoef(X[:, v], y)[0, 1] if np.ptp(X[:, v]) else 0.0 for y in Y_hat.T]
+        for v in range(N_VOXELS)
+    ]
+    pattern = decoder.voxel_pattern(X)
+    np.testing.assert_allclose(pattern, np.abs(r).mean(1), atol=1e-6)  # float32
+
+
+def test_a_voxel_that_cancels_noise_has_weight_and_no_pattern(
+    rng: np.random.Generator,
+) -> None:
+    # Haufe et al. (2014), section 2.1: x1 = s + d, x2 = d; the decoder is x1 - x2
+    signal, noise = rng.standard_normal((2, 4000))
+    X = np.stack([signal + noise, noise], axis=1)
+    decoder = RidgeGCV(dtype="float64").fit(X, signal[:, None])
+    weight, pattern = decoder.voxel_weight(), decoder.voxel_pattern(X)
+    assert weight[1] / weight[0] == pytest.approx(1, abs=0.01)
+    assert pattern[0] == pytest.approx(np.sqrt(0.5), abs=0.05)  # SE .016
+    assert pattern[1] < 0.06
+
+
 @pytest.mark.parametrize("kept", [slice(2, 5), np.arange(N_TARGETS) % 3 == 1])
 def test_part_of_a_decoder_keeps_nothing_of_the_other_targets(
     decoder: LinearDecoder, data: tuple[Array, ...], kept: Any

@@ -58,12 +58,13 @@ COUNTS = _frame(
     "subject area area_set n_voxels",
     [(1, a, "LVC" if a in LVC else "HVC", 10 * k + 5) for k, a in enumerate(AREAS)],
 )
+AREA_SETS = ("all_targets", "LVC", "HVC")
 ACCURACY = _frame(
     "subject feature area_set r_mean r_null_high r_null_mean r_ceiling p_permutation"
-    " n_images n_targets",
+    " r_null_within_high p_within n_images n_targets",
     [
-        (s, f, a, 0.1 + 0.1 * k, 0.02, 0.0, 0.7, 0.005, 20, 50)
-        for k, (s, f, a) in enumerate(product((1, 2), FEATURES, ("all", "LVC", "HVC")))
+        (s, f, a, 0.1 + 0.1 * k, 0.02, 0.0, 0.7, 0.005, 0.08, 0.02, 20, 50)
+        for k, (s, f, a) in enumerate(product((1, 2), FEATURES, AREA_SETS))
     ],
 )
 SCORES = _frame(
@@ -81,8 +82,12 @@ PAIRED = _frame(
     ],
 )
 WEIGHTS = _frame(
-    "feature area weight n_voxels",
-    [(f, a, 1.0 + k, 10) for f in FEATURES for k, a in enumerate(("V1", "LO"))],
+    "feature area weight n_voxels pattern few_voxels",
+    [
+        (f, a, 1.0 + k, 10 + 20 * k, 0.1, k == 0)
+        for f in FEATURES
+        for k, a in enumerate(("V1", "LO"))
+    ],
 )
 K_TABLE = _frame(
     "subject layer k_percent r_selected_mean r_cv_selected_mean variance_kept"
@@ -388,11 +393,22 @@ def test_a_caption_is_drawn_as_it_is_and_never_as_a_formula() -> None:
 def test_accuracy_bars_are_means_and_starred_only_if_every_subject_passes() -> None:
     table = ACCURACY.copy()
     table.loc[0, "p_permutation"] = 0.5  # subject 1, c, all areas
+    table.loc[1, "p_within"] = 0.5  # c, LVC
     axes = figures.fig_accuracy(table).axes[0]
-    means = table.groupby(["area_set", "feature"])["r_mean"].mean()
-    expected = [means[a, f] for a in ("all", "LVC", "HVC") for f in FEATURES]
+    means = table.groupby(["feature", "area_set"])["r_mean"].mean()
+    expected = [means[f, a] for f in FEATURES for a in AREA_SETS]
     np.testing.assert_allclose(_bars(axes), expected, rtol=1e-12)  # two code paths
-    assert len(axes.texts) == 9 - 1
+    assert [text.get_text() for text in axes.texts] == ["*", *["**"] * 7]
+
+
+def test_a_bar_alone_stands_on_the_tick_of_its_feature() -> None:
+    of_c = ACCURACY["feature"] == "c"
+    table = ACCURACY[of_c | (ACCURACY["area_set"] == "all_targets")]
+    axes = figures.fig_accuracy(table).axes[0]
+    middles = [p.get_x() + p.get_width() / 2 for p in axes.patches]
+    width = 0.8 / 3
+    expected = [-width, 0, width, *range(1, len(FEATURES))]
+    np.testing.assert_allclose(middles, expected, atol=1e-12)  # rounding
 
 
 def test_histograms_leave_out_targets_without_correlation() -> None:
@@ -458,15 +474,22 @@ def test_held_out_categories_are_open_points_beside_filled_ones() -> None:
 
 
 def test_weights_are_relative_to_the_mean_over_all_voxels_of_a_subject() -> None:
-    areas = ("V1", 1.0, 20), ("LO", 4.0, 10), ("MT", 0.0, 0)
-    one = _frame("feature area weight n_voxels", [("c", *area) for area in areas])
+    areas = (
+        *(("V1", 1.0, 20, 0.2, False), ("LO", 4.0, 10, 0.3, True)),
+        ("MT", 0.0, 0, 0.0, True),
+    )
+    columns = "feature area weight n_voxels pattern few_voxels"
+    one = _frame(columns, [("c", *area) for area in areas])
     two = pd.concat(
         [one.assign(subject=1), one.assign(subject=2, weight=7 * one.weight)]
     )
     for table in (one, two):
-        axes = figures.fig_weights_by_area(table).axes[0]
+        upper, lower, *_ = figures.fig_weights_by_area(table).axes
         # mean over voxels (20 * 1 + 10 * 4) / 30 = 2
-        assert [t.get_text() for t in axes.texts] == ["0.50", "2.00", "–"]
+        assert [t.get_text() for t in upper.texts] == ["0.50", "2.00", "–"]
+        assert [t.get_text() for t in lower.texts] == ["0.20", "0.30", "–"]
+        for axes in (upper, lower):  # of LO; MT has no voxel
+            assert [p.get_x() for p in axes.patches if p.get_hatch()] == [0.5]
 
 
 # --- images ---------------------------------------------------------------------------
@@ -524,8 +547,9 @@ def test_paired_differences_are_filled_where_p_is_small() -> None:
 
 def test_quality_pairs_accuracy_and_score_of_the_same_subject() -> None:
     shuffled = SCORES.sample(frac=1, random_state=1)
-    axes = figures.fig_quality_vs_accuracy(ACCURACY, shuffled).axes[0]
-    of_all = ACCURACY[ACCURACY["area_set"] == "all"]
+    table = ACCURACY.replace({"all_targets": "all"})
+    axes = figures.fig_quality_vs_accuracy(table, shuffled).axes[0]
+    of_all = table[table["area_set"] == "all"]
     mean = of_all.groupby("subject")["r_mean"].mean()
     rows = SCORES[(SCORES["method"] == "stage2") & (SCORES["metric"] == "clip_judge")]
     value = rows.set_index("subject")["value"]

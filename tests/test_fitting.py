@@ -27,7 +27,8 @@ from minddiff_utils.decoding import (
     top_percent,
 )
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
-from minddiff_utils.decoding.fitting import FittedDecoders
+from minddiff_utils.decoding.chance import ScoredImages
+from minddiff_utils.decoding.fitting import FittedDecoders, Scores
 from minddiff_utils.decoding.other_systems import decode_systems, small_pixels
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -88,9 +89,17 @@ def _fit(
     return fit({n: decoders[n] for n in Y}, data.X_train, Y, selections), data
 
 
+def _scores(fitted: FittedDecoders, data: VoxelData, features: Arrays) -> Scores:
+    c = features["c"]
+    images = ScoredImages.draw(
+        100 + TEST, c[TRAIN], c[TEST], n_permutations=20, rng=stream(0, "tests", "draw")
+    )
+    rng, Y_test = stream(0, "tests"), _rows(features, TEST)
+    return score(fitted, data, Y_test, images, n_permutations=20, rng=rng)
+
+
 def _score(fitted: FittedDecoders, data: VoxelData, features: Arrays) -> pd.DataFrame:
-    rng = stream(0, "tests")
-    return score(fitted, data, _rows(features, TEST), n_permutations=20, rng=rng)
+    return _scores(fitted, data, features).accuracy
 
 
 def _assert_same(first: Arrays, second: Arrays) -> None:
@@ -262,6 +271,11 @@ def test_the_table_scores_the_selected_targets_against_null_and_ceiling() -> Non
     table = _score(fitted, data, features)
     columns = ["feature", "area_set", "r_mean", "r_median", "r_null_mean"]
     columns += ["r_null_high", "p_permutation", "r_ceiling", "n_images", "n_targets"]
+    columns += ["r_null_within", "r_null_within_high", "p_within"]
+    both = ("by_decoded", "by_truth")
+    columns += [f"identify_pairwise_{name}" for name in both]
+    columns += [f"identify_top1_{n}{sd}" for n in both for sd in ("", "_sd")]
+    columns += ["identify_top1_chance", "identify_n", "identify_n_draws"]
     assert list(table.columns) == columns
     assert table["feature"].tolist() == list(WIDTHS)
     assert table["area_set"].unique().tolist() == ["all"]
@@ -275,6 +289,36 @@ def test_the_table_scores_the_selected_targets_against_null_and_ceiling() -> Non
         assert row.r_mean == pytest.approx(np.nanmean(r[name][one.selected]))
         ceiling = np.nanmean(ceilings[name][one.selected])
         assert row.r_ceiling == pytest.approx(ceiling, rel=1e-6)
+
+
+def test_each_image_has_the_r_of_its_standardised_selected_targets() -> None:
+    stored, features = _brain()
+    fitted, data = _fit(stored, features)
+    table = _scores(fitted, data, features).images
+    assert list(table.columns) == ["nsd_id", "feature", "area_set", "r"]
+    assert table["nsd_id"].tolist() == [*(100 + TEST)] * len(WIDTHS)
+    Y_hat = fitted.predict(data.X_test)
+    for name, rows in table.groupby("feature"):
+        Y_train = features[name][TRAIN].astype(float)
+        truth = (features[name][TEST] - Y_train.mean(0)) / np.where(
+            Y_train.std(0) > 0, Y_train.std(0), 1
+        )
+        keep = fitted[name].selected & (Y_train.std(0) > 0)
+        expected = [
+            np.corrcoef(t[keep], y[keep])[0, 1]
+            for t, y in zip(truth, Y_hat[name], strict=True)
+        ]
+        np.testing.assert_allclose(rows["r"], expected, atol=1e-5)  # float32
+
+
+def test_decoders_with_all_targets_are_scored_on_all_of_them() -> None:
+    stored, features = _brain()
+    fitted, data = _fit(stored, features)
+    kept = _score(fitted, data, features)
+    every = _score(fitted.with_all_targets(), data, features)
+    assert every["n_targets"].tolist() == [9, 8, 12, 16]
+    assert kept[:2].equals(every[:2])  # all of c and z are in use
+    assert fitted["clip/1"].selected.sum() == 3  # as before
 
 
 def test_an_area_set_knows_nothing_of_the_voxels_outside_it() -> None:

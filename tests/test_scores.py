@@ -146,12 +146,17 @@ def test_the_ceiling_refuses_impossible_noise(
 # --- one row of the table -----------------------------------------------------------
 
 
+def _alone(n_images: int) -> Array:
+    """Return the one order of images none of which is like another."""
+    return np.arange(n_images)[None]
+
+
 def test_a_good_decoder_has_the_smallest_p(rng: np.random.Generator) -> None:
     Y = rng.standard_normal((30, 6))
     Y_hat = Y + rng.standard_normal((30, 6))
     Y[:, 4] = 1.0
     ceiling = np.array([0.8, 0.9, np.nan, 0.7, 0.6, 0.5])
-    score = accuracy(Y, Y_hat, ceiling, n_permutations=99, rng=rng)
+    score = accuracy(Y, Y_hat, ceiling, within=_alone(30), n_permutations=99, rng=rng)
     r = feature_correlation(Y, Y_hat)
     assert score["r_mean"] == pytest.approx(np.nanmean(r))
     assert score["r_median"] == pytest.approx(np.nanmedian(r))
@@ -160,6 +165,9 @@ def test_a_good_decoder_has_the_smallest_p(rng: np.random.Generator) -> None:
     assert abs(score["r_null_mean"]) < 0.05  # SE .18 / sqrt(5 * 99) = .008
     assert 0 < score["r_null_high"] < score["r_mean"]
     assert (score["n_images"], score["n_targets"]) == (30, 5)
+    # alone in its cluster, no image can change places: nothing can be shown
+    assert score["r_null_within"] == pytest.approx(score["r_mean"])
+    assert score["p_within"] == 1
 
 
 def test_p_is_uniform_when_nothing_is_decoded(rng: np.random.Generator) -> None:
@@ -167,7 +175,7 @@ def test_p_is_uniform_when_nothing_is_decoded(rng: np.random.Generator) -> None:
     for _ in range(200):
         Y, Y_hat = rng.standard_normal((2, 12, 4))
         nan = np.full(4, np.nan)
-        score = accuracy(Y, Y_hat, nan, n_permutations=99, rng=rng)
+        score = accuracy(Y, Y_hat, nan, within=_alone(12), n_permutations=99, rng=rng)
         p.append(score["p_permutation"])
         assert np.isnan(score["r_ceiling"])
     # binomial, n = 200: SD .015 at .05 and .035 at .5; four times that
@@ -178,7 +186,7 @@ def test_p_is_uniform_when_nothing_is_decoded(rng: np.random.Generator) -> None:
 def test_p_counts_the_permutations_that_reach_the_observed_mean() -> None:
     Y = np.array([[1.0], [2.0]])  # two images: a permutation is identity or swap
     rng = np.random.default_rng(3)
-    score = accuracy(Y, Y, np.ones(1), n_permutations=50, rng=rng)
+    score = accuracy(Y, Y, np.ones(1), within=_alone(2), n_permutations=50, rng=rng)
     order = np.random.default_rng(3).permuted(np.tile([0, 1], (50, 1)), axis=1)
     identities = int(np.count_nonzero(order[:, 0] == 0))
     assert score["p_permutation"] == pytest.approx((1 + identities) / 51)

@@ -319,7 +319,7 @@ def test_accuracy_over_subjects_has_student_s_interval() -> None:
 def test_accuracy_reports_areas_and_subjects_that_are_lacking() -> None:
     table = tables.accuracy_table(_accuracy(), subjects=(1, 2, 5, 7), confidence=0.95)
     status = table.set_index(["subject", "feature", "area_set"])["status"]
-    assert len(table) == 5 * 3 * 14
+    assert len(table) == 5 * 3 * 15
     assert table["feature"].drop_duplicates().tolist() == ["c", "z", "clip/2"]
     for key in (("7", "c", "all"), ("1", "c", "V2"), ("all", "c", "V2")):
         assert status[key] == "missing"
@@ -331,12 +331,17 @@ def test_accuracy_reports_areas_and_subjects_that_are_lacking() -> None:
 
 
 def test_weights_by_area_are_means_over_the_area_s_voxels() -> None:
-    weight = {"c": np.array([1.0, 3.0, 5.0]), "z": np.array([0.0, 0.0, 2.0])}
-    table = tables.weights_by_area(weight, np.array([0, 0, 2]), ["V1", "V2", "V3"])
-    assert table.columns.tolist() == ["feature", "area", "weight", "n_voxels"]
+    weight = {"c": np.array([1.0, 3.0, *[5.0] * 20]), "z": np.zeros(22)}
+    pattern = {name: values / 10 for name, values in weight.items()}
+    roi = np.array([0, 0, *[2] * 20])
+    table = tables.weights_by_area(weight, pattern, roi, ["V1", "V2", "V3"])
+    columns = ["feature", "area", "weight", "n_voxels", "pattern", "few_voxels"]
+    assert table.columns.tolist() == columns
     c = table[table["feature"] == "c"]
     assert c["weight"].tolist() == [2.0, 0.0, 5.0]
-    assert c["n_voxels"].tolist() == [2, 0, 1]
+    assert c["pattern"].tolist() == [0.2, 0.0, 0.5]
+    assert c["n_voxels"].tolist() == [2, 0, 20]
+    assert c["few_voxels"].tolist() == [True, True, False]
 
 
 # --- T5 -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pandas as pd
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
 from minddiff_utils.core.types import Floats, Mask
 from minddiff_utils.decoding.cross_validation import Fold, pooled_correlation
+from minddiff_utils.decoding.identification import RowProducts, pairwise
 from minddiff_utils.decoding.scores import nanmean
 from minddiff_utils.decoding.targets import TargetScaling, target_blocks
 
@@ -25,47 +26,6 @@ def _standardised_pair(Y_true: Floats, Y_hat: Floats) -> tuple[Floats, Floats, M
         varies &= spread > 0
         pair.append((Y - Y.mean(axis=0)) / np.where(spread > 0, spread, 1))
     return pair[0], pair[1], varies
-
-
-class _RowProducts:
-    """Correlations of decoded with true images over targets that come in portions.
-
-    Sets of targets that grow with k share most of their products: each target enters
-    once. Sums are those of Pearson's r over the targets of a row.
-    """
-
-    def __init__(self, n_images: int) -> None:
-        self._n_targets = 0
-        self._cross = np.zeros((n_images, n_images))  # (decoded, true image)
-        self._sums = np.zeros((2, n_images))  # of true and decoded rows
-        self._squares = np.zeros((2, n_images))
-
-    def add(self, truth: Floats, decoded: Floats) -> None:
-        """Take more targets, (n_images, n_new)."""
-        self._n_targets += truth.shape[1]
-        self._cross += decoded @ truth.T
-        for row, Y in enumerate((truth, decoded)):
-            self._sums[row] += Y.sum(axis=1, dtype=np.float64)
-            self._squares[row] += np.einsum("ij,ij->i", Y, Y, dtype=np.float64)
-
-    def identified(self) -> float:
-        """Return how often an image is nearer to its own truth than to another's."""
-        n_images = len(self._cross)
-        if n_images < 2 or self._n_targets == 0:
-            raise DataError(
-                f"Identification needs 2 images or more and a target that varies, not"
-                f" {n_images} images and {self._n_targets} such targets."
-            )
-        true_sum, decoded_sum = self._sums / np.sqrt(self._n_targets)
-        norm = np.sqrt(np.clip(self._squares - [true_sum**2, decoded_sum**2], 0, None))
-        true_norm, decoded_norm = np.where(norm > 0, norm, 1)
-        covariance = self._cross - np.outer(decoded_sum, true_sum)
-        similarity = covariance / np.outer(decoded_norm, true_norm)
-        similarity = similarity.round(12)  # a tie stays one, whatever the rounding
-        to_itself = np.diag(similarity)[:, None]
-        less, same = similarity < to_itself, similarity == to_itself
-        wins = less.sum(axis=1) + (same.sum(axis=1) - 1) / 2
-        return float(wins.mean() / (n_images - 1))
 
 
 def choose_k(
@@ -111,14 +71,14 @@ def choose_k(
         others = [fold for other, fold in enumerate(folds) if other != row]
         ranking = pooled_correlation(Y, Y_hat, others, varies=can_vary)
         truth, decoded, varies = _standardised_pair(Y[held], Y_hat[held])
-        products = _RowProducts(len(held))
+        products = RowProducts(len(held))
         seen = np.zeros(len(varies), bool)
         for column, k_percent in enumerate(grid):
             best = select_best(ranking, k_percent)  # holds the ones of smaller k
             new = best & varies & ~seen
             seen |= best
             products.add(truth[:, new], decoded[:, new])
-            scores[row, column] = products.identified()
+            scores[row, column] = pairwise(products.similarity())
             n_selected[column] = best.sum()
     table = pd.DataFrame(
         {

@@ -1,8 +1,8 @@
 """The decoders of one subject: fitted, scored, and what is written of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,9 @@ from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Floats, Mask, Matrix
 from minddiff_utils.decoding._grouped import fit_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
+from minddiff_utils.decoding.chance import ScoredImages
 from minddiff_utils.decoding.feature_selection import Selection, k_curve
+from minddiff_utils.decoding.identification import identification, row_products
 from minddiff_utils.decoding.retrieval import nearest_rows
 from minddiff_utils.decoding.scores import accuracy, feature_correlation, noise_ceiling
 from minddiff_utils.decoding.targets import TargetScaling
@@ -20,6 +22,7 @@ from minddiff_utils.decoding.targets import TargetScaling
 __all__ = [
     "FittedDecoder",
     "FittedDecoders",
+    "Scores",
     "VoxelData",
     "correlations",
     "fit",
@@ -143,6 +146,13 @@ def fit(
 class FittedDecoders(dict[str, FittedDecoder]):
     """The fitted decoders of one subject, by feature."""
 
+    def with_all_targets(self) -> "FittedDecoders":
+        """Return the same decoders with no target left out."""
+        every = Selection.everything
+        return FittedDecoders(
+            {n: replace(f, selection=every(len(f.selected))) for n, f in self.items()}
+        )
+
     def only(self, names: Sequence[str]) -> "FittedDecoders":
         """Return those of some features."""
         return FittedDecoders({name: self[name] for name in names})
@@ -168,6 +178,13 @@ class FittedDecoders(dict[str, FittedDecoder]):
     def voxel_weights(self) -> dict[str, Floats]:
         """Return the mean absolute weight of each voxel by feature, (n_voxels,)."""
         return {name: f.decoder.voxel_weight() for name, f in self.items()}
+
+    def voxel_patterns(self, X: Matrix) -> dict[str, Floats]:
+        """Return each voxel's mean |r| with the decoded targets of each feature.
+
+        (n_voxels,), over the training responses X.
+        """
+        return {name: f.decoder.voxel_pattern(X) for name, f in self.items()}
 
     def penalties(self) -> pd.DataFrame:
         """Return the chosen penalties of each feature's targets that vary.
@@ -258,15 +275,38 @@ def correlations(Y: Features, Y_hat: Features) -> dict[str, Floats]:
     return {name: feature_correlation(Y[name], Y_hat[name]) for name in Y_hat}
 
 
+class Scores(NamedTuple):
+    """What the predictions of test images score, by feature.
+
+    Attributes
+    ----------
+    accuracy : DataFrame
+        Columns feature, area_set, and those of `scores.accuracy` and of
+        `identification.identification`.
+    images : DataFrame
+        A row for each image: nsd_id, feature, area_set, r (Pearson's, over targets,
+        between decoded and true feature, both standardised by training mean and SD).
+    """
+
+    accuracy: pd.DataFrame
+    images: pd.DataFrame
+
+    def joined(self, others: Sequence["Scores"]) -> "Scores":
+        """Return these and those of other area sets, one below the other."""
+        tables = zip(self, *others, strict=True)
+        return Scores(*(pd.concat(parts, ignore_index=True) for parts in tables))
+
+
 def score(
     fitted: FittedDecoders,
     data: VoxelData,
     Y_test: Features,
+    test_images: ScoredImages,
     *,
     n_permutations: int,
     rng: np.random.Generator,
     area_set: str = "all",
-) -> pd.DataFrame:
+) -> Scores:
     """Score the predictions of every feature's selected targets with null and ceiling.
 
     Parameters
@@ -276,19 +316,16 @@ def score(
         Its test responses are decoded.
     Y_test : mapping of (n_test, n_targets) float32
         True features of the test images.
+    test_images : ScoredImages
+        With what was drawn of them for conditional chance and retrieval.
     n_permutations : int
         Permutations of the test images, for the null.
     rng : Generator
         Draws them.
     area_set : str
-        What the voxels are called in the table.
-
-    Returns
-    -------
-    DataFrame
-        Columns feature, area_set, and those of `scores.accuracy`.
+        What the voxels are called in the tables.
     """
-    rows = []
+    rows, by_image = [], []
     Y_hat = fitted.predict(data.X_test)
     ceilings = fitted.ceilings(data, Y_hat)
     for name, one in fitted.items():
@@ -297,8 +334,15 @@ def score(
             Y_test[name][:, kept],
             Y_hat[name][:, kept],
             ceilings[name][kept],
+            within=test_images.within,
             n_permutations=n_permutations,
             rng=rng,
         )
-        rows.append({"feature": name, "area_set": area_set, **row})
-    return pd.DataFrame(rows)
+        truth = one.scaling.apply(Y_test[name])[:, kept]
+        similarity = row_products(truth, Y_hat[name][:, kept]).similarity()
+        row |= identification(similarity, test_images.candidates)
+        names = {"feature": name, "area_set": area_set}
+        rows.append({**names, **row})
+        r = np.diag(similarity)
+        by_image.append(pd.DataFrame({"nsd_id": test_images.nsd_id, **names, "r": r}))
+    return Scores(pd.DataFrame(rows), pd.concat(by_image, ignore_index=True))

@@ -103,10 +103,11 @@ def permutation_null(
         As `feature_correlation`, or no target varies.
     """
     _check_pair(Y_true, Y_hat)
-    if n_permutations < 1:
-        raise ConfigError(
-            f"n_permutations is {n_permutations}, but must be at least 1."
-        )
+    return _null(*_image_products(Y_true, Y_hat), n_permutations, rng)
+
+
+def _image_products(Y_true: Floats, Y_hat: Floats) -> tuple[Doubles, int]:
+    """Return U V', (true image, decoded image), and the targets that vary in both."""
     n_images = len(Y_true)
     kernel = np.zeros((n_images, n_images))
     n_used = 0
@@ -119,9 +120,24 @@ def permutation_null(
         raise DataError(
             "No target varies in both truth and prediction: nothing to test."
         )
-    images = np.arange(n_images)
-    order = rng.permuted(np.tile(images, (n_permutations, 1)), axis=1)
-    return np.asarray(kernel[order, images].sum(axis=1) / n_used)
+    return kernel, n_used
+
+
+def _null(
+    kernel: Doubles, n_used: int, n_permutations: int, rng: np.random.Generator
+) -> Doubles:
+    if n_permutations < 1:
+        raise ConfigError(
+            f"n_permutations is {n_permutations}, but must be at least 1."
+        )
+    every = np.tile(np.arange(len(kernel)), (n_permutations, 1))
+    return _mean_r(kernel, n_used, rng.permuted(every, axis=1))
+
+
+def _mean_r(kernel: Doubles, n_used: int, orders: Ints) -> Doubles:
+    """Return the mean correlation with the true images in each of some orders."""
+    images = np.arange(len(kernel))
+    return np.asarray(kernel[orders, images].sum(axis=1) / n_used)
 
 
 def noise_ceiling(
@@ -181,6 +197,7 @@ def accuracy(
     Y_hat: Floats,
     ceiling: Floats,
     *,
+    within: Ints,
     n_permutations: int,
     rng: np.random.Generator,
 ) -> dict[str, float | int]:
@@ -192,8 +209,11 @@ def accuracy(
         True and decoded features of the test images, each in any linear scale.
     ceiling : (n_targets,)
         From `noise_ceiling`.
+    within : (n_orders, n_images) int
+        Orders in which like images alone have changed places: the conditional chance
+        level (`chance.permutations_within`).
     n_permutations : int
-        Permutations of the test images.
+        Permutations of all test images.
     rng : Generator
         Draws them.
 
@@ -205,7 +225,9 @@ def accuracy(
         correlation with permuted images. p_permutation: (1 + #{null >= r_mean}) / (1 +
         n_permutations), one-sided, never 0. r_ceiling: mean of the noise ceilings, NaN
         where there is none. n_images, n_targets: test images, and targets with a
-        correlation.
+        correlation. r_null_within, r_null_within_high, p_within: as r_null_mean,
+        r_null_high and p_permutation, with the orders of `within`. A decoder that knows
+        nothing of an image but its cluster scores r_null_within itself.
 
     Raises
     ------
@@ -217,21 +239,32 @@ def accuracy(
     Phipson and Smyth (2010), Permutation p-values should never be zero.
     """
     check_shape(ceiling.shape, Y_true.shape[1:], "ceiling")
-    null = permutation_null(Y_true, Y_hat, n_permutations=n_permutations, rng=rng)
+    check_shape(within.shape, (None, len(Y_true)), "within")
+    _check_pair(Y_true, Y_hat)
+    products = _image_products(Y_true, Y_hat)
+    null = _null(*products, n_permutations, rng)
+    null_within = _mean_r(*products, within)
     r = feature_correlation(Y_true, Y_hat)
     r = r[np.isfinite(r)]
     observed = float(r.mean())
-    reached = np.count_nonzero(null >= observed - 1e-12)  # a tie broken by rounding
     return {
         "r_mean": observed,
         "r_median": float(np.median(r)),
         "r_null_mean": float(null.mean()),
         "r_null_high": float(np.quantile(null, 0.975)),
-        "p_permutation": float((1 + reached) / (1 + n_permutations)),
+        "p_permutation": _p(observed, null),
         "r_ceiling": nanmean(ceiling),
         "n_images": len(Y_true),
         "n_targets": len(r),
+        "r_null_within": float(null_within.mean()),
+        "r_null_within_high": float(np.quantile(null_within, 0.975)),
+        "p_within": _p(observed, null_within),
     }
+
+
+def _p(observed: float, null: Doubles) -> float:
+    reached = np.count_nonzero(null >= observed - 1e-12)  # a tie broken by rounding
+    return float((1 + reached) / (1 + len(null)))
 
 
 # --- directions ---------------------------------------------------------------------

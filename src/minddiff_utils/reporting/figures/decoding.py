@@ -34,12 +34,15 @@ __all__ = [
     "n_subjects_in",
 ]
 
-_SETS = {"all": ("all areas", GRAY), "LVC": ("LVC", LOW), "HVC": ("HVC", HIGH)}
+_SETS = {
+    **{"all": ("all areas, targets in use", "0.7"), "all_targets": ("all areas", GRAY)},
+    **{"LVC": ("LVC", LOW), "HVC": ("HVC", HIGH)},
+}
 _CEILING: dict[str, Any] = {"color": "0.2", "marker": "D", "markersize": 4}
 _CEILING["markerfacecolor"] = "w"
 _ACCURACY = (
     *("feature", "area_set", "r_mean", "r_null_high", "r_null_mean", "r_ceiling"),
-    *("p_permutation", "n_images", "n_targets"),
+    *("p_permutation", "r_null_within_high", "p_within", "n_images", "n_targets"),
 )
 
 
@@ -70,8 +73,9 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     Parameters
     ----------
     accuracy : DataFrame
-        Columns feature, area_set (all, LVC, HVC), r_mean, r_null_high, r_null_mean,
-        r_ceiling, p_permutation, n_images, n_targets and, for several subjects,
+        Columns feature, area_set (all_targets, LVC, HVC: each over the same targets of
+        a feature), r_mean, r_null_high, r_null_mean, r_ceiling, p_permutation,
+        r_null_within_high, p_within, n_images, n_targets and, for several subjects,
         subject.
     """
     canvas.check_table(accuracy, _ACCURACY, "The table of accuracies")
@@ -83,8 +87,10 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     note = (
         f"n = {span(accuracy['n_images'])} test images, {span(accuracy['n_targets'])} "
         f"targets, {counted(n_subjects, 'subject')}. Bar: signed r, mean over targets"
-        f"{dots}; no interval. Black line: 97.5 % of r with permuted images; diamond: "
-        "mean noise ceiling; *: p <= 0.05 in every subject (permutation)"
+        f"{dots}; no interval. Black line: 97.5 % of r with permuted images; dotted "
+        "line: with images permuted among like ones only (clusters of c); diamond: "
+        "mean noise ceiling; *: p <= 0.05 in every subject (permutation), **: among "
+        "like images too"
     )
     figure = canvas.new_figure(
         "Decoding accuracy against chance and ceiling", note, 3.4
@@ -94,17 +100,19 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     by_bar = dict(
         list(accuracy.astype({"area_set": str}).groupby(["area_set", "feature"]))
     )
-    for (s, name), (place, feature) in product(enumerate(names), enumerate(features)):
-        if (name, feature) in by_bar:
-            x = place + (s - (len(names) - 1) / 2) * width
+    for place, feature in enumerate(features):
+        there = [name for name in names if (name, feature) in by_bar]
+        for s, name in enumerate(there):
+            x = place + (s - (len(there) - 1) / 2) * width
             _accuracy_bar(axes, by_bar[name, feature], x, width, _set(name)[1])
     draw_feature_axis(axes, features, margin=0.1)
     axes.set_ylabel("correlation r, true and decoded")
     bar: dict[str, Any] = {"marker": "s", "markersize": 7, "linestyle": ""}
     keys = {_set(name)[0]: {"color": _set(name)[1], **bar} for name in names}
     keys["null, 97.5 %"] = {"color": "black"}
+    keys["null among like images"] = {"color": "black", "linestyle": ":"}
     keys["ceiling"] = {"linestyle": "", **_CEILING}
-    canvas.draw_keys(axes, keys, loc="lower left", ncols=5, bbox_to_anchor=(0, 1))
+    canvas.draw_keys(axes, keys, loc="lower left", ncols=6, bbox_to_anchor=(0, 1))
     return figure
 
 
@@ -117,18 +125,21 @@ def _accuracy_bar(
     axes: Axes, rows: pd.DataFrame, x: float, width: float, colour: Any
 ) -> None:
     """Draw one feature and area set; `rows`: one per subject."""
-    r, null = float(rows["r_mean"].mean()), float(rows["r_null_high"].max())
+    r = float(rows["r_mean"].mean())
+    null, within = (float(rows[f"r_null{k}_high"].max()) for k in ("", "_within"))
     axes.bar(x, r, width * 0.92, color=colour)
-    half = width * 0.46
-    axes.plot([x - half, x + half], [null, null], color="black", linewidth=1.3)
+    ends = [x - width * 0.46, x + width * 0.46]
+    axes.plot(ends, [null, null], color="black", linewidth=1.3)
+    axes.plot(ends, [within, within], color="black", linewidth=1.3, linestyle=":")
     axes.plot(x, float(rows["r_ceiling"].mean()), **_CEILING)  # NaN: no mark
     if len(rows) > 1:
         dots = np.linspace(-0.25, 0.25, len(rows)) * width + x
         axes.scatter(dots, rows["r_mean"], s=7, color="white", edgecolor="black")
     if (rows["p_permutation"] <= 0.05).all():
-        top = max(r, null, float(rows["r_mean"].max()))
+        top = max(r, null, within, float(rows["r_mean"].max()))
         above: dict[str, Any] = {"xytext": (0, 0), "textcoords": "offset points"}
-        axes.annotate("*", (x, top), ha="center", va="bottom", **above)
+        stars = "**" if (rows["p_within"] <= 0.05).all() else "*"
+        axes.annotate(stars, (x, top), ha="center", va="bottom", **above)
 
 
 @canvas.styled
@@ -224,67 +235,92 @@ def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 # --- where the information is -------------------------------------------------------
 
 
+def _by_area(weights: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return features x areas: means over subjects, NaN where there is no voxel."""
+    wide = (
+        weights.assign(value=weights[column].where(weights["n_voxels"] > 0))
+        .pivot_table("value", "feature", "area", "mean", dropna=False)
+        .reindex(index=feature_order(weights["feature"]))
+    )
+    return wide.reindex(columns=area_order(weights["area"]))
+
+
 def _relative_weights(weights: pd.DataFrame) -> pd.DataFrame:
-    """Return features x areas: mean |w| over the mean of all the feature's voxels."""
+    """Return the rows with `relative`: mean |w| over the mean of all voxels."""
     table = weights.assign(
         total=weights["weight"] * weights["n_voxels"],
         subject=weights.get("subject", "1"),
     )
     sums = table.groupby(["subject", "feature"])[["total", "n_voxels"]].transform("sum")
     mean = sums["total"] / sums["n_voxels"]
-    inside = (table["n_voxels"] > 0) & (mean > 0)
-    table["relative"] = (table["weight"] / mean).where(inside)
-    wide = table.pivot_table("relative", "feature", "area", "mean", dropna=False)
-    return wide.reindex(
-        index=feature_order(table["feature"]), columns=area_order(table["area"])
-    )
+    return table.assign(relative=(table["weight"] / mean).where(mean > 0))
 
 
 @canvas.styled
 def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
-    """Draw how strongly each area's voxels weigh in the decoders, as a heat map.
+    """Draw decoder weights and patterns of each area's voxels, as two heat maps.
 
     Parameters
     ----------
     weights : DataFrame
-        Columns feature, area, weight (mean |w| over the area's voxels), n_voxels and,
-        for several subjects, subject (averaged).
+        Columns feature, area, weight (mean |w| over the area's voxels), n_voxels,
+        pattern (mean |r| with what is decoded), few_voxels and, for several subjects,
+        subject (averaged). Areas of few voxels in any subject are hatched.
     """
-    canvas.check_table(
-        weights, ("feature", "area", "weight", "n_voxels"), "Voxel weights"
-    )
-    table = _relative_weights(weights)
+    needed = ("feature", "area", "weight", "n_voxels", "pattern", "few_voxels")
+    canvas.check_table(weights, needed, "Voxel weights")
+    table = _by_area(_relative_weights(weights), "relative")
     values = table.to_numpy()
-    finite = values[np.isfinite(values)]
-    if not len(finite):
+    if not np.isfinite(values).any():
         raise DataError(
             "All voxel weights are 0 or without voxels: fit decoders first."
         )
-    reach = max(float(np.abs(finite - 1).max()), 0.05)
     voxels = weights.drop_duplicates([c for c in ("subject", "area") if c in weights])
     note = (
         f"n = {int(voxels['n_voxels'].sum()):,} voxels, "
         f"{counted(n_subjects_in(weights), 'subject')}, mean over subjects, no "
-        "interval; 1: the mean over all voxels of that feature; –: no voxel in that "
-        "area. Line: low-level areas at its left, high-level at its right"
+        "interval. Weights: 1 is the mean over all voxels of that feature; patterns: "
+        "|r| of a voxel with the decoded target over training images, mean over "
+        "targets; –: no voxel in that area; hatched: fewer than 20 in a subject. "
+        "Line: low-level areas at its left, high-level at its right"
     )
-    height = 1.3 + 0.34 * len(table)
+    height = 2.0 + 0.6 * len(table)
     figure = canvas.new_figure("Which areas the decoders draw on", note, height)
-    axes = figure.subplots()
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    reach = max(float(np.nanmax(np.abs(values - 1))), 0.05)
+    limits: dict[str, Any] = {"vmin": 1 - reach, "vmax": 1 + reach, "cmap": "PuOr_r"}
+    heat = _heat_map(upper, table, **limits)
+    figure.colorbar(heat, ax=upper, pad=0.02).set_label("mean |w|, relative")
+    upper.set_title("weights: what the decoder makes use of")
+    heat = _heat_map(lower, _by_area(weights, "pattern"), cmap="Greens", vmin=0)
+    figure.colorbar(heat, ax=lower, pad=0.02).set_label("mean |r|")
+    lower.set_title("patterns: in which voxels the decoded target shows")
+    few = weights[weights["few_voxels"] & (weights["n_voxels"] > 0)]["area"]
+    look: dict[str, Any] = {"hatch": "//", "edgecolor": "0.6", "linewidth": 0}
+    for axes, area in product((upper, lower), dict.fromkeys(few)):
+        place = list(table.columns).index(area)
+        axes.axvspan(place - 0.5, place + 0.5, facecolor="none", **look)
+    lower.set_xlabel("visual area, from early to late")
+    return figure
+
+
+def _heat_map(axes: Axes, table: pd.DataFrame, **limits: Any) -> Any:
+    """Draw features x areas with a number in each cell; return the image."""
+    values = table.to_numpy()
     axes.set_facecolor("0.93")
-    limits: dict[str, Any] = {"vmin": 1 - reach, "vmax": 1 + reach}
-    heat = axes.imshow(values, cmap="PuOr_r", aspect="auto", **limits)
-    figure.colorbar(heat, ax=axes, pad=0.02).set_label("mean |w|, relative")
+    heat = axes.imshow(values, aspect="auto", **limits)
     for (row, column), value in np.ndenumerate(values):
         words = f"{value:.2f}" if np.isfinite(value) else "–"
-        ink = "white" if abs(value - 1) > 0.7 * reach else "black"  # NaN: black on gray
+        red, green, blue, _ = heat.to_rgba(value)
+        is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.45
+        ink = "white" if np.isfinite(value) and is_dark else "black"
         axes.text(column, row, words, size=7, color=ink, ha="center", va="center")
-    n_low = len([area for area in table.columns if area in LVC])
-    axes.axvline(n_low - 0.5, color="black", linewidth=1.2)
+    axes.axvline(
+        sum(area in LVC for area in table.columns) - 0.5, color="black", linewidth=1.2
+    )
     axes.set_xticks(range(table.shape[1]), table.columns)
     axes.set_yticks(range(len(table)), [feature_words(f) for f in table.index])
-    axes.set_xlabel("visual area, from early to late")
-    return figure
+    return heat
 
 
 # --- which decoder ------------------------------------------------------------------

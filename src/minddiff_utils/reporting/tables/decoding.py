@@ -18,12 +18,14 @@ from minddiff_utils.reporting.wording import feature_order
 __all__ = ["AREA_SETS", "accuracy_table", "cost_table", "weights_by_area"]
 
 #: The rows of T4 for each feature.
-AREA_SETS = ("all", "LVC", "HVC", *AREAS)
+AREA_SETS = ("all", "all_targets", "LVC", "HVC", *AREAS)
 #: Columns of notebook 02's accuracies -> those of the tables.
 _NAMES = {
     **{"r_mean": "value", "r_null_mean": "floor", "r_ceiling": "ceiling"},
     **{"n_images": "n", "n_targets": "n_targets", "p_permutation": "p_permutation"},
 }
+#: The mean of fewer voxels than these is that of single voxels.
+_FEW = 20
 _COUNTS = {
     "n_unet_evaluations": "passes of one sample through the U-Net, per image",
     "n_unet_gradients": "of these, passes with a gradient, per image",
@@ -81,7 +83,8 @@ def accuracy_table(
         n=rows["n"].fillna(0).astype(int),
         n_targets=rows["n_targets"].astype("Int64"),
         status=rows["status"].fillna("missing"),
-        settings="signed Pearson r over test images, mean over the targets in use",
+        settings="signed Pearson r over test images, mean over the targets in use; "
+        "all_targets and sets of areas: over every target",
     )
 
 
@@ -116,15 +119,21 @@ def _over_subjects(
 
 def weights_by_area(
     voxel_weight: Mapping[str, npt.NDArray[np.floating]],
+    voxel_pattern: Mapping[str, npt.NDArray[np.floating]],
     roi: npt.NDArray[np.integer],
     roi_names: Sequence[str],
 ) -> pd.DataFrame:
-    """Return the mean absolute decoder weight of each area's voxels.
+    """Return decoder weight and pattern of each area, means over its voxels.
+
+    Weights say which voxels the decoder makes use of, also to cancel noise; patterns
+    in which voxels that which is decoded shows. Neither is where the brain represents
+    it (`LinearDecoder.voxel_pattern`).
 
     Parameters
     ----------
-    voxel_weight : mapping of float (n_voxels,)
-        Mean |w| over targets, by feature (`c`, `z`, `clip/1`, ...).
+    voxel_weight, voxel_pattern : mapping of float (n_voxels,)
+        Mean |w|, and mean |r| with the decoded target, over targets, by feature (`c`,
+        `z`, `clip/1`, ...).
     roi : int (n_voxels,)
         Index into `roi_names`.
     roi_names : sequence of str
@@ -133,15 +142,19 @@ def weights_by_area(
     Returns
     -------
     DataFrame
-        Columns feature, area, weight, n_voxels; an area without voxels has weight 0.
+        Columns feature, area, weight, n_voxels, pattern, few_voxels (fewer than 20); an
+        area without voxels has weight and pattern 0.
     """
     rows = []
-    for feature, weight in voxel_weight.items():
+    for feature in voxel_weight:
+        both = voxel_weight[feature], voxel_pattern[feature]
         for index, area in enumerate(roi_names):
-            inside = np.asarray(weight)[np.asarray(roi) == index]
-            mean = float(inside.mean()) if len(inside) else 0.0
-            rows.append((feature, str(area), mean, len(inside)))
-    return pd.DataFrame(rows, columns=["feature", "area", "weight", "n_voxels"])
+            inside = np.asarray(roi) == index
+            n = int(inside.sum())
+            weight, pattern = (float(v[inside].mean()) if n else 0.0 for v in both)
+            rows.append((feature, str(area), weight, n, pattern, n < _FEW))
+    columns = ["feature", "area", "weight", "n_voxels", "pattern", "few_voxels"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 # --- T5 -------------------------------------------------------------------------------
