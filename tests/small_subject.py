@@ -32,9 +32,9 @@ SMALL = {
     "stage1.n_steps": 4,
     "stage1.encode_index": 2,
     "stage1.decode_steps": 3,
-    "stage2.n_iter": 2,
-    "stage2.n_steps_fast": 2,
-    "stage2.n_iter_paper": 1,
+    "stage2.fast.n_iter": 2,
+    "stage2.fast.n_steps": 2,
+    "stage2.paper.n_iter": 1,
     "subjects": (1, 2),
     "data.n_reconstruct": 5,
 }

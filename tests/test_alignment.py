@@ -18,7 +18,7 @@ from minddiff_utils import generation
 from minddiff_utils.core import rng
 from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.places import project_root
-from minddiff_utils.core.profile import Stage1Config
+from minddiff_utils.core.profile import Preset, Stage1Config
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation import alignment
 from minddiff_utils.generation.alignment import (
@@ -141,14 +141,13 @@ def test_the_inputs_are_left_as_they_were() -> None:
 # --- presets ------------------------------------------------------------------------
 
 
-def _preset(name: str, n_iter: int = 2) -> Any:
-    config = load_profile("smoke").stage2
-    return engine_settings(config.model_copy(update={"preset": name, "n_iter": n_iter}))
+def _preset(name: Preset, n_iter: int = 2) -> Any:
+    return engine_settings(load_profile("smoke").stage2.using(name, n_iter=n_iter))
 
 
 def test_presets_are_what_their_sources_say() -> None:
-    paper, released, fast = map(_preset, ("paper", "released", "fast"))
-    config = load_profile("smoke").stage2
+    paper, released, fast = _preset("paper"), _preset("released"), _preset("fast")
+    config = load_profile("smoke").stage2.fast
     assert (paper.optimiser, paper.lr_z, paper.lr_c) == ("gradient", 0.01, 0.01)
     assert (paper.loss, paper.noise, paper.n_steps) == ("paper", "fixed", None)
     assert (paper.lr_decay, paper.anchor_c) == (1.0, 0.0)
@@ -157,7 +156,7 @@ def test_presets_are_what_their_sources_say() -> None:
     assert (released.lr_decay, released.n_steps) == (0.999, None)
     assert (fast.optimiser, fast.lr_z, fast.lr_c) == ("adam", config.lr_z, config.lr_c)
     assert (fast.loss, fast.noise, fast.anchor_c) == ("balanced", "fixed", 3.0)
-    assert (fast.n_steps, fast.guidance_scale) == (config.n_steps_fast, 1.0)
+    assert (fast.n_steps, fast.guidance_scale) == (config.n_steps, 1.0)
 
 
 def _loss(

@@ -58,7 +58,11 @@ def _cut_off(
 
 
 #: Long enough that most is done before the cut.
-CUT = {"stage2__n_iter": 5, "stage2__lr_c": 0.02, "stage2__anchor_c": 1.0}
+CUT = {
+    "stage2__fast__n_iter": 5,
+    "stage2__fast__lr_c": 0.02,
+    "stage2__fast__anchor_c": 1.0,
+}
 CUT |= {"data__n_reconstruct": 3}
 
 
@@ -95,7 +99,7 @@ def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
     features = write_files(start(**CUT), backbone)
     others = [
         SubjectFeatures(start(**CUT, **change), backbone)
-        for change in ({"stage2__lr_z": 0.05}, {"stage1__guidance_scale": 2.0})
+        for change in ({"stage2__fast__lr_z": 0.05}, {"stage1__guidance_scale": 2.0})
     ]
     expected = [(_stage2(other).images, n_calls()) for other in others]
     shutil.rmtree(features.run.tree.derived(1) / "checkpoints")

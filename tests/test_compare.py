@@ -305,8 +305,8 @@ def test_a_run_of_another_kind_or_a_damaged_one_is_not_compared(
         ("demo", {}, "is of profile smoke, not demo: compare"),
         (
             "smoke",
-            {"stage2.n_iter": 3, "seed": 1},
-            r"other settings \(seed, stage2.n_iter\):",
+            {"stage2.fast.n_iter": 3, "seed": 1},
+            r"other settings \(seed, stage2.fast.n_iter\):",
         ),
     ],
 )

@@ -35,12 +35,11 @@ SMALL = {
     "stage1.n_steps": 5,
     "stage1.encode_index": 3,
     "stage1.decode_steps": 4,
-    "stage2.n_iter": 4,
-    "stage2.n_iter_paper": 4,
-    "stage2.n_steps_fast": 2,
-    "stage2.n_candidates": 3,
-    "stage2.n_inner_guided": 2,
-    "stage2.range_guided": [0.0, 0.5],
+    **{f"stage2.{loop}.n_iter": 4 for loop in ("paper", "released", "fast")},
+    **{f"stage2.{loop}.n_candidates": 3 for loop in ("paper", "released", "fast")},
+    "stage2.fast.n_steps": 2,
+    "stage2.guided.n_inner": 2,
+    "stage2.guided.range": [0.0, 0.5],
 }
 N = 2
 
@@ -116,7 +115,7 @@ def test_counts_are_those_a_hook_sees_in_a_real_run(
     preset: Preset, memory: Memory
 ) -> None:
     profile = _small()
-    config = profile.stage2.model_copy(update={"preset": preset})
+    config = profile.stage2.using(preset)
     result, seen = _metered(replace(engine_settings(config), memory=memory), profile)
     assert not result.diverged.any()
     work = cost.preset_work(profile, preset, memory)
@@ -151,20 +150,14 @@ def test_the_papers_evaluations_are_those_of_algorithm_1() -> None:
     work = cost.preset_work(profile, "paper", "checkpoint")
     # 35 guided steps are 70 evaluations: in 300 gradient steps, in the last look, and
     # in stage 1's image and the candidates.
-    n_images = 300 + 1 + 1 + profile.stage2.n_candidates
+    n_images = 300 + 1 + 1 + profile.stage2.paper.n_candidates
     assert work.counts.unet_forwards == 70 * n_images
     assert work.counts.unet_backwards == 70 * 300
 
 
-def test_paper_takes_its_own_iterations_where_the_profile_runs_another_preset() -> None:
-    profile = _small(**{"stage2.preset": "fast", "stage2.n_iter_paper": 5})
-    work = cost.preset_work(profile, "paper", "store")
-    assert work.counts.unet_backwards == 5 * 8
-
-
 def test_ours_keep_to_their_share_of_algorithm_1() -> None:
     for name in ("demo", "nsd"):
-        profile = load_profile(name, {"stage2.n_iter_paper": 300})
+        profile = load_profile(name)
         paper, fast, guided = (
             cost.preset_work(profile, preset).counts.unet_forwards
             for preset in ("paper", "fast", "guided")

@@ -44,13 +44,13 @@ SHORT: dict[str, Any] = {
     "stage1.n_steps": 2,
     "stage1.encode_index": 1,
     "stage1.decode_steps": 1,
-    "stage2.n_iter": 1,
-    "stage2.n_iter_fast": 1,
-    "stage2.n_iter_paper": 1,
-    "stage2.n_steps_fast": 1,
+    "stage2.released.n_iter": 1,
+    "stage2.fast.n_iter": 1,
+    "stage2.paper.n_iter": 1,
+    "stage2.fast.n_steps": 1,
     "stage2.n_trajectory": 1,
-    "stage2.layers_fast": LAYERS,
-    "stage2.form_guided": "unet",
+    "stage2.fast.layers": LAYERS,
+    "stage2.guided.form": "unet",
     "ablation.n_images": 2,
     "study.n_images": 2,
     "study.n_images_pilot": 2,
@@ -193,7 +193,7 @@ def test_stage_2_runs_on_the_models_device(
 def test_a_gradient_that_computes_twice_stays_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures, name: Any
 ) -> None:
-    config = run.profile.stage2.model_copy(update={"preset": name})
+    config = run.profile.stage2.using(name)
     settings = engine_settings(config)
     models = run.profile.models.model_copy(update={"memory": "checkpoint"})
     run = replace(run, profile=run.profile.model_copy(update={"models": models}))

@@ -48,7 +48,7 @@ ABLATION = {
     "ablation__layers": [[1]],
     "ablation__iterations": [2],
     "ablation__k_grid": [25.0, 100.0],
-    "stage2__strength_guided": 0.5,
+    "stage2__guided__strength": 0.5,
 }
 
 
@@ -359,7 +359,7 @@ def test_stage_2_keeps_shapes_and_moves_images(
 def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
     start: Start, backbone: Backbone
 ) -> None:
-    over = {"stage2__strength_guided": 0.7, "stage2__layers_fast": (2,)}
+    over = {"stage2__guided__strength": 0.7, "stage2__fast__layers": (2,)}
     run = start(stage2__preset="guided", models__batch_size=5, **over)
     features = write_files(run, backbone)
     found, own = _one(features, ROWS["stage2"]), features.of("decoded")
@@ -381,19 +381,19 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
 def test_presets_of_conditions(start: Start) -> None:
     profile = start(**ABLATION).profile
     paper = config_of(ROWS["stage2_paper"], profile.stage2)
-    assert (paper.preset, paper.n_iter) == ("paper", 1)
+    assert (paper.preset, paper.paper.n_iter) == ("paper", 1)
     assert layers_of(ROWS["stage2_paper"], profile) == LAYERS
     assert layers_of(ROWS["brain_diffuser_style"], profile) == (2,)
     rows = {row.name: row for row in conditions_of(profile)}
     assert layers_of(rows["guided_layers_1"], profile) == (1,)
     short = config_of(rows["stage2_iter_2"], profile.stage2)
-    assert (short.preset, short.n_iter, short.n_candidates) == ("fast", 2, 2)
+    assert (short.preset, short.fast.n_iter, short.fast.n_candidates) == ("fast", 2, 2)
 
 
 def test_more_iterations_are_the_same_loop_for_longer(
     start: Start, backbone: Backbone
 ) -> None:
-    features = write_files(start(**ABLATION, stage2__n_iter=2), backbone)
+    features = write_files(start(**ABLATION, stage2__fast__n_iter=2), backbone)
     rows = {row.name: row for row in conditions_of(features.run.profile)}
     short, whole = made(features, rows["stage2_iter_2"], rows["stage2"]).values()
     losses = [found.batches[0]["losses"] for found in (short, whole)]

@@ -143,16 +143,10 @@ def test_the_result_has_the_form_that_stage_2_has() -> None:
 
 
 def test_the_profile_s_part_becomes_the_settings() -> None:
-    config = load_profile("smoke").stage2
-    update = {
-        "preset": "guided",
-        "form_guided": "clean",
-        "strength_guided": 0.3,
-        "n_inner_guided": 2,
-        "range_guided": (0.2, 0.7),
-        "n_trajectory": 5,
-    }
-    found = engine_settings(config.model_copy(update=update))
+    config = load_profile("smoke", {"stage2.n_trajectory": 5}).stage2.using(
+        "guided", form="clean", strength=0.3, n_inner=2, range=(0.2, 0.7)
+    )
+    found = engine_settings(config)
     assert found == GuidanceSettings(
         form="clean",
         strength=0.3,

@@ -226,12 +226,12 @@ def run(
         "stage1.n_steps": 2,
         "stage1.encode_index": 1,
         "stage1.decode_steps": 1,
-        "stage2.n_iter": 1,
-        "stage2.n_iter_fast": 1,
-        "stage2.n_iter_paper": 1,
-        "stage2.n_steps_fast": 1,
-        "stage2.layers_fast": LAYERS,
-        "stage2.form_guided": "unet",
+        "stage2.released.n_iter": 1,
+        "stage2.fast.n_iter": 1,
+        "stage2.paper.n_iter": 1,
+        "stage2.fast.n_steps": 1,
+        "stage2.fast.layers": LAYERS,
+        "stage2.guided.form": "unet",
     }
     return start_run("smoke", subject=1, overrides=small)
 

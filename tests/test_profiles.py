@@ -74,16 +74,16 @@ def test_the_page_names_every_profile() -> None:
 @pytest.mark.parametrize("name", ["smoke", "demo", "nsd"])
 def test_few_iterations_of_algorithm_1_are_never_shown_as_the_whole(name: str) -> None:
     stage2 = load_profile(name).stage2
-    words = compared_words(stage2.n_iter_paper)["stage2_paper"]
-    cut_short = stage2.n_iter_paper < 300
-    assert cut_short == (f"{stage2.n_iter_paper} of the 300 iterations" in words)
+    words = compared_words(stage2.paper.n_iter)["stage2_paper"]
+    cut_short = stage2.paper.n_iter < 300
+    assert cut_short == (f"{stage2.paper.n_iter} of the 300 iterations" in words)
     if name != "smoke":  # which looks at nothing but whether everything runs
-        assert not (cut_short and stage2.n_images_paper)
+        assert not (cut_short and stage2.paper.n_images)
 
 
 def test_nsd_runs_algorithm_1_on_all_images_once_alone() -> None:
     profile = load_profile("nsd")
     stage2, n = profile.stage2, n_reconstructed(profile, 1)
-    again = 2 * (stage2.n_images_controls or n) + stage2.n_images_paper
+    again = 2 * (stage2.n_images_controls or n) + stage2.paper.n_images
     assert stage2.preset == "paper"
     assert again < n / 10

@@ -32,8 +32,8 @@ TINY = SMALL | {
     "decoding.n_feat_clip": 5,
     "decoding.n_folds": 2,
     "stage2.preset": "fast",
-    "stage2.n_iter_fast": 1,
-    "stage2.n_candidates_fast": 1,
+    "stage2.fast.n_iter": 1,
+    "stage2.fast.n_candidates": 1,
     "stage2.n_images_controls": 1,
     "systems.pixel_size": 8,
 }

@@ -18,7 +18,7 @@ from minddiff_utils.reporting import galleries, report_contents, surface_maps
 IDS = np.array([40, 7, 300])
 SPLIT = ["train", "test", "test"]
 METHODS = ("z_only", "c_only", "stage1", "stage2")
-OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.n_iter": 3}
+OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.fast.n_iter": 3}
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_trajectories_hold_losses_of_all_images_and_frames_of_the_first(
 def test_zero_iterations_give_the_files_of_stage_1(
     start: Start, backbone: Backbone, preset: str
 ) -> None:
-    run = start(stage2__preset=preset, stage2__strength_guided=2.0)
+    run = start(stage2__preset=preset, stage2__guided__strength=2.0)
     features = write_files(run, backbone)  # batches of two: the first is compared
     _write(run, backbone, FIRST)
 

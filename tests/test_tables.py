@@ -271,7 +271,7 @@ def test_ladders_hold_the_profile_s_own_setting_once() -> None:
         "ablation.layers": ((1, 2, 3), (1,)),
         "ablation.iterations": (8, 4),
         "ablation.k_grid": (100.0, 5.0),
-        "stage2.layers_fast": (1, 2),
+        "stage2.fast.layers": (1, 2),
         "decoding.k_percent": 25.0,
     }
     methods, same_as = tables.ladders(load_profile("smoke", overrides))

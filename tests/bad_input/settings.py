@@ -33,10 +33,10 @@ CASES = {
         names="data.sessions",
     ),
     "not a number": Case(
-        starts(overrides={"stage2.lr_z": float("nan")}),
+        starts(overrides={"stage2.fast.lr_z": float("nan")}),
         "must be a finite number",
         "mend the override",
-        names="stage2.lr_z",
+        names="stage2.fast.lr_z",
     ),
     "nothing for a group": Case(
         starts(overrides={"data": None}),

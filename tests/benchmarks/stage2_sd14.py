@@ -185,7 +185,7 @@ def run_preset(args: argparse.Namespace, name: str) -> dict[str, Any]:
     settings = replace(engine_settings(config), memory=args.memory)
     backbone = build(args)
     ours = name in ("fast", "guided")
-    layers = tuple(config.layers_fast) if ours else profile.features.clip_layers
+    layers = tuple(config.fast.layers) if ours else profile.features.clip_layers
     latent, target, generators = problem(backbone, args, layers)
     held = unit_rates.held_bytes(backbone.device)
 

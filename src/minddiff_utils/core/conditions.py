@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from minddiff_utils.core.profile import Profile, Stage2Config
+from minddiff_utils.core.profile import PaperConfig, Profile
 
 __all__ = [
     "CONTRASTS",
@@ -378,16 +378,16 @@ def compared() -> list[Condition]:
     return [r for r in TABLE if r.n_images != "ablation" and not r.why_not_run]
 
 
-def compared_words(n_iter_paper: int) -> dict[str, str]:
+def compared_words(n_iter: int) -> dict[str, str]:
     """Return the labels of the compared rows; Algorithm 1 cut short says so.
 
     >>> compared_words(2)["stage2_paper"]
     'stage 2 by 2 of the 300 iterations of Algorithm 1, first images only'
     """
-    whole = Stage2Config().n_iter_paper
+    whole = PaperConfig().n_iter
     words = {row.name: row.label for row in compared()}
-    if n_iter_paper < whole:
-        few = f"{n_iter_paper} of the {whole} iterations of Algorithm 1"
+    if n_iter < whole:
+        few = f"{n_iter} of the {whole} iterations of Algorithm 1"
         cut = [row.name for row in compared() if row.engine == "paper"]
         words |= dict.fromkeys(cut, f"stage 2 by {few}, first images only")
     return words
@@ -493,7 +493,7 @@ def n_images_of(row: Condition, profile: Profile, n: int) -> int:
     if row.n_images == "controls":
         return min(n, profile.stage2.n_images_controls or n)
     if row.n_images == "paper":
-        return min(n, profile.stage2.n_images_paper)
+        return min(n, profile.stage2.paper.n_images)
     if row.n_images == "ablation":
         return min(n, profile.ablation.n_images)
     return n

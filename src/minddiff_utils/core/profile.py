@@ -25,6 +25,7 @@ from minddiff_utils.core.places import place
 from minddiff_utils.core.profile_parts import READS, UNREAD
 
 __all__ = [
+    "MOVED_FIELDS",
     "AblationConfig",
     "DataConfig",
     "DecodingConfig",
@@ -32,6 +33,7 @@ __all__ = [
     "FeatureConfig",
     "ModelConfig",
     "Origin",
+    "Preset",
     "Profile",
     "SimulationConfig",
     "Stage1Config",
@@ -237,37 +239,82 @@ class Stage1Config(_Frozen):
         return self
 
 
-class Stage2Config(_Frozen):
-    """Structural alignment (Algorithm 1)."""
+class PaperConfig(_Frozen):
+    """Algorithm 1, as the paper has it."""
 
-    # guided: not Algorithm 1 (`guided_sampling`)
-    preset: Literal["paper", "released", "fast", "guided"] = "fast"
     n_iter: Annotated[int, Field(ge=0)] = 300
+    step: Annotated[float, Field(gt=0)] = 0.01  # its eta
+    # iterates whose images the complete sampler makes; the best one is returned
+    n_candidates: PositiveInt = 4
+    n_images: Annotated[int, Field(ge=0)] = 2  # where another preset is chosen
+
+
+class ReleasedConfig(_Frozen):
+    """The loop of the published code, whose step sizes are given."""
+
+    n_iter: Annotated[int, Field(ge=0)] = 300
+    n_candidates: PositiveInt = 4  # as of `paper`
+
+
+class FastConfig(_Frozen):
+    """Ours: the loop of Algorithm 1 through a short surrogate of the sampler."""
+
+    n_iter: Annotated[int, Field(ge=0)] = 300
+    n_candidates: PositiveInt = 4  # as of `paper`
     lr_z: Annotated[float, Field(ge=0)] = 0.01
     lr_c: Annotated[float, Field(ge=0)] = 0.01
     anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
-    n_iter_fast: PositiveInt | None = None  # of the preset fast; null: n_iter
-    n_steps_fast: PositiveInt = 6  # solver steps of the fast preset's surrogate
-    layers_fast: tuple[int, ...] = (1, 2)  # CLIP blocks in the fast preset's loss
-    guidance_scale_fast: Annotated[float, Field(ge=0)] = 1.0
-    guided_share_fast: Share = 1.0  # of the surrogate's steps, noisiest first
-    solver_fast: Literal["ddim", "dpmpp_2m", "dpmpp_2s"] = "ddim"
-    # fast stops an image below this times the discrepancy level; 0: never
+    n_steps: PositiveInt = 6  # solver steps of the surrogate
+    layers: tuple[int, ...] = (1, 2)  # CLIP blocks in the loss, that of `guided` too
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    guided_share: Share = 1.0  # of the surrogate's steps, noisiest first
+    solver: Literal["ddim", "dpmpp_2m", "dpmpp_2s"] = "ddim"
+    # stops an image below this times the discrepancy level; 0: never
     stop_level: Annotated[float, Field(ge=0)] = 0.0
-    # iterates whose images the complete sampler makes; the best one is returned
-    n_candidates: PositiveInt = 4
-    n_candidates_fast: PositiveInt | None = None  # of the preset fast; null: as above
-    form_guided: Literal["clean", "unet"] = "clean"
-    strength_guided: Annotated[float, Field(ge=0)] = 0.1
-    n_inner_guided: PositiveInt = 1
-    range_guided: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
-    step_paper: Annotated[float, Field(gt=0)] = 0.01  # Algorithm 1's eta
-    n_images_paper: Annotated[int, Field(ge=0)] = 2  # also run `paper` on these
+
+
+class GuidedConfig(_Frozen):
+    """Ours, not Algorithm 1: the sampling itself is steered (`guided_sampling`)."""
+
+    form: Literal["clean", "unet"] = "clean"
+    strength: Annotated[float, Field(ge=0)] = 0.1
+    n_inner: PositiveInt = 1
+    range: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
+
+
+#: Engines of stage 2, each with a section of its own.
+Preset = Literal["paper", "released", "fast", "guided"]
+
+
+class Stage2Config(_Frozen):
+    """Structural alignment: which engine, and the settings of each."""
+
+    preset: Preset = "fast"
+    paper: PaperConfig = PaperConfig()
+    released: ReleasedConfig = ReleasedConfig()
+    fast: FastConfig = FastConfig()
+    guided: GuidedConfig = GuidedConfig()
     # first images that true features and another brain get; null: all
     n_images_controls: PositiveInt | None = None
-    n_iter_paper: Annotated[int, Field(ge=0)] = 300
     n_trajectory: PositiveInt = 8  # images kept per trajectory
     n_images_trajectory: PositiveInt = 16  # first images whose trajectory is kept
+
+    def using(self, preset: Preset, **changes: Any) -> "Stage2Config":
+        """Return these settings with another engine, and changes to its section."""
+        section = getattr(self, preset).model_copy(update=changes)
+        return self.model_copy(update={"preset": preset, preset: section})
+
+
+#: Where fields of `stage2` are that had no section once.
+MOVED_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("n_iter", "n_candidates"), "{0} of the engine meant, as stage2.fast.{0}"
+    ),
+    **dict.fromkeys(("lr_z", "lr_c", "anchor_c", "stop_level"), "stage2.fast.{0}"),
+    **{f"{name}_fast": f"stage2.fast.{name}" for name in FastConfig.model_fields},
+    **{f"{name}_guided": f"stage2.guided.{name}" for name in GuidedConfig.model_fields},
+    **{f"{name}_paper": f"stage2.paper.{name}" for name in PaperConfig.model_fields},
+}
 
 
 class SystemsConfig(_Frozen):

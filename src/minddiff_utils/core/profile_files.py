@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from minddiff_utils.core.errors import ConfigError, in_a_line
 from minddiff_utils.core.places import project_root
-from minddiff_utils.core.profile import Profile
+from minddiff_utils.core.profile import MOVED_FIELDS, Profile
 from minddiff_utils.core.reading import reading
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
         if not all((*parents, leaf)):
             raise ConfigError(
                 f"The override {in_a_line(repr(dotted))} names no field: write it as"
-                " stage2.n_iter."
+                " stage2.fast.n_iter."
             )
         node = nested
         for parent in parents:
@@ -171,7 +171,7 @@ def _check_nodes(root: Any) -> None:
 
 
 def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
-    """Read the profile `name` and apply `overrides` (`{"stage2.n_iter": 5}`).
+    """Read the profile `name` and apply `overrides` (`{"stage2.fast.n_iter": 5}`).
 
     Raises
     ------
@@ -253,6 +253,9 @@ def _fault(error: "ErrorDetails") -> str:
     if kind == "missing":
         return "is missing, but has no default"
     if kind == "extra_forbidden":
+        *group, name = map(str, error["loc"])
+        if group == ["stage2"] and name in MOVED_FIELDS:
+            return f"has moved: it is {MOVED_FIELDS[name].format(name)} now"
         return f"is no key of a profile ({_known_keys(error['loc'][:-1])})"
     if kind == "value_error":
         return f"does not fit: {words.removeprefix('Value error, ')}"

@@ -83,7 +83,7 @@ class DecodedFeatures:
         strange = sorted(set(layers) - set(self.target.layers))
         if strange or not layers:
             raise ConfigError(
-                f"stage2.layers_fast is {tuple(layers)}, but the decoded layers are"
+                f"stage2.fast.layers is {tuple(layers)}, but the decoded layers are"
                 f" {self.target.layers}: choose among them, or change"
                 " features.clip_layers."
             )

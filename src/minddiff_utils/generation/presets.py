@@ -155,10 +155,8 @@ EngineSettings = AlignmentSettings | GuidanceSettings
 def engine_settings(config: Stage2Config) -> EngineSettings:
     """Return the settings of the engine that `config.preset` names.
 
-    `paper` and `released` keep their published step sizes whatever the profile says;
-    `lr_z`, `lr_c`, `anchor_c` and the fields of the surrogate belong to `fast`. The
-    paper does not say whether ε is drawn anew; `paper` keeps it, so that the losses of
-    two iterations can be compared.
+    `released` keeps its published step size. The paper does not say whether ε is drawn
+    anew; `paper` keeps it, so that the losses of two iterations can be compared.
 
     References
     ----------
@@ -166,21 +164,23 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
     `released`: `Reconstruction.py`, commit c9773ac (Adam 0.01, decay 0.999, z only).
     """
     if config.preset == "guided":
+        guided = config.guided
         return GuidanceSettings(
-            form=config.form_guided,
-            strength=config.strength_guided,
-            n_inner=config.n_inner_guided,
-            first=config.range_guided[0],
-            last=config.range_guided[1],
+            form=guided.form,
+            strength=guided.strength,
+            n_inner=guided.n_inner,
+            first=guided.range[0],
+            last=guided.range[1],
             n_trajectory=config.n_trajectory,
         )
+    section = config.paper if config.preset == "paper" else config.released
     common: dict[str, Any] = {
-        "n_iter": config.n_iter,
+        "n_iter": section.n_iter,
+        "n_candidates": section.n_candidates,
         "n_trajectory": config.n_trajectory,
-        "n_candidates": config.n_candidates,
     }
     if config.preset == "paper":
-        eta = config.step_paper
+        eta = config.paper.step
         return AlignmentSettings(lr_z=eta, lr_c=eta, optimiser="gradient", **common)
     if config.preset == "released":
         return AlignmentSettings(
@@ -191,21 +191,8 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
             noise="fresh",
             **common,
         )
-    if config.n_iter_fast is not None:
-        common["n_iter"] = config.n_iter_fast
-    common["n_candidates"] = config.n_candidates_fast or config.n_candidates
-    return AlignmentSettings(
-        lr_z=config.lr_z,
-        lr_c=config.lr_c,
-        loss="balanced",
-        anchor_c=config.anchor_c,
-        n_steps=config.n_steps_fast,
-        guidance_scale=config.guidance_scale_fast,
-        guided_share=config.guided_share_fast,
-        solver=config.solver_fast,
-        stop_level=config.stop_level,
-        **common,
-    )
+    fast = config.fast.model_dump(exclude={"layers"})
+    return AlignmentSettings(**fast, loss="balanced", n_trajectory=config.n_trajectory)
 
 
 # --- of one condition -----------------------------------------------------------------
@@ -217,17 +204,13 @@ def config_of(row: Condition, config: Stage2Config) -> Stage2Config:
     A row with its own number of iterations is a shorter loop, of which the last image
     counts; without any iteration the guided sampling has no strength.
     """
+    preset = row.engine if row.engine in ("paper", "guided") else config.preset
     change: dict[str, Any] = {}
-    if row.engine == "paper":
-        change = {"preset": "paper", "n_iter": config.n_iter_paper}
-    elif row.engine == "guided":
-        change = {"preset": "guided"}
-    if row.n_iter is not None:
-        change |= {"n_iter": row.n_iter, "n_iter_fast": None}
-        change |= {"n_candidates": 2, "n_candidates_fast": None}
-    if row.n_iter == 0:
-        change["strength_guided"] = 0.0
-    return config.model_copy(update=change)
+    if row.n_iter is not None and preset != "guided":
+        change = {"n_iter": row.n_iter, "n_candidates": 2}
+    elif row.n_iter == 0:
+        change = {"strength": 0.0}
+    return config.using(preset, **change)
 
 
 def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
@@ -238,7 +221,7 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
     if row.layers is not None:
         return row.layers
     preset = config_of(row, profile.stage2).preset
-    return profile.stage2.layers_fast if preset in ("fast", "guided") else decoded
+    return profile.stage2.fast.layers if preset in ("fast", "guided") else decoded
 
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:

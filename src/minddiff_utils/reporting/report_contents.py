@@ -202,6 +202,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     profile, evaluation = run.profile, run.profile.evaluation
     stage1, stage2, k = profile.stage1, profile.stage2, profile.decoding.k_percent
     chosen = "chosen for each layer by cross-validation" if k is None else f"{k:g} %"
+    n_iter = getattr(getattr(stage2, stage2.preset), "n_iter", stage2.fast.n_iter)
     return [
         ("decoder", f"{profile.decoder} ridge, k = {chosen}"),
         (
@@ -211,9 +212,9 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ),
         (
             "stage 2",
-            f"preset {stage2.preset}, {stage2.n_iter} iterations, CLIP blocks"
-            f" {', '.join(map(str, stage2.layers_fast))}, {stage2.n_steps_fast} solver"
-            f" steps ({stage2.solver_fast})",
+            f"preset {stage2.preset}, {n_iter} iterations, CLIP blocks"
+            f" {', '.join(map(str, stage2.fast.layers))}, {stage2.fast.n_steps} solver"
+            f" steps ({stage2.fast.solver})",
         ),
         (
             "statistics",

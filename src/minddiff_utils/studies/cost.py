@@ -17,14 +17,14 @@ from contextlib import redirect_stderr
 from dataclasses import astuple, dataclass, field, fields, replace
 from functools import cache
 from io import StringIO
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
 from minddiff_utils.core.conditions import Condition, conditions_of, n_images_of
 from minddiff_utils.core.errors import check_choice
-from minddiff_utils.core.profile import Profile, Stage1Config, Stage2Config
+from minddiff_utils.core.profile import Preset, Profile, Stage1Config, Stage2Config
 from minddiff_utils.generation.alignment import Latent, align
 from minddiff_utils.generation.device_memory import (
     Footprint,
@@ -68,7 +68,6 @@ __all__ = [
     "workloads",
 ]
 
-Preset = Literal["paper", "released", "fast", "guided"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 
@@ -230,13 +229,10 @@ def settings_work(diffusion: Stage1Config, settings: EngineSettings) -> Work:
 def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) -> Work:
     """Return what one image costs under `preset` with the profile's numbers.
 
-    Without `memory` its values are kept as where there is room for one image. `paper`
-    takes `n_iter_paper` where the profile's own preset is another, as notebook 04 does.
+    Without `memory` its values are kept as where there is room for one image.
     """
     check_choice(preset, PRESETS, "preset")
-    config = profile.stage2.model_copy(update={"preset": preset})
-    if preset == "paper" and profile.stage2.preset != "paper":
-        config = config.model_copy(update={"n_iter": config.n_iter_paper})
+    config = profile.stage2.using(preset)
     return _config_work(profile, config, profile.stage1, memory)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.profile import Profile
+from minddiff_utils.core.profile import Preset, Profile
 from minddiff_utils.core.run import Run
 from minddiff_utils.generation.checkpoints import checkpoint_of, subject_of
 from minddiff_utils.generation.decoded_features import (
@@ -106,16 +106,14 @@ def arms_of(profile: Profile, part: Part) -> tuple[Arm, ...]:
     return pilot_arms(profile) if part == "pilot" else confirmation_arms(profile)
 
 
-def _loop(profile: Profile, name: str, n_iter: int, **more: Any) -> AlignmentSettings:
-    update = {"preset": name, "n_iter": n_iter, **more}
-    settings = engine_settings(profile.stage2.model_copy(update=update))
+def _loop(profile: Profile, name: Preset, **changes: Any) -> AlignmentSettings:
+    settings = engine_settings(profile.stage2.using(name, **changes))
     assert isinstance(settings, AlignmentSettings)
     return settings
 
 
 def _guided(profile: Profile) -> GuidanceSettings:
-    config = profile.stage2.model_copy(update={"preset": "guided"})
-    settings = engine_settings(config)
+    settings = engine_settings(profile.stage2.using("guided"))
     assert isinstance(settings, GuidanceSettings)
     return settings
 
@@ -126,12 +124,12 @@ def confirmation_arms(profile: Profile) -> tuple[Arm, ...]:
     The best-of-N control draws as many images of stage 1 as the U-Net evaluations of
     `fast` pay for, and keeps the one that `fast` would keep.
     """
-    config, study, layers = profile.stage2, profile.study, profile.stage2.layers_fast
-    n_iter, tuned = study.n_iter_paper, {"step_paper": study.step_tuned}
-    paper = _loop(profile, "paper", n_iter)
-    paper_tuned = _loop(profile, "paper", n_iter, **tuned)
-    released = _loop(profile, "released", n_iter)
-    fast = _loop(profile, "fast", config.n_iter)
+    study, layers = profile.study, profile.stage2.fast.layers
+    n_iter = study.n_iter_paper
+    paper = _loop(profile, "paper", n_iter=n_iter)
+    paper_tuned = _loop(profile, "paper", n_iter=n_iter, step=study.step_tuned)
+    released = _loop(profile, "released", n_iter=n_iter)
+    fast = _loop(profile, "fast")
     cost = preset_work(profile, "fast").counts.unet_forwards
     stage1 = stage1_work(profile.stage1).counts.unet_forwards
     n_draws = max(2, round(cost / stage1))
@@ -167,10 +165,10 @@ def pilot_arms(profile: Profile) -> tuple[Arm, ...]:
     Algorithm 1 with several step sizes finds the one for `paper_tuned`. What repeats
     another arm under a new name is left out.
     """
-    layers = profile.stage2.layers_fast
-    fast = _loop(profile, "fast", profile.stage2.n_iter)
+    layers = profile.stage2.fast.layers
+    fast = _loop(profile, "fast")
     guided = _guided(profile)
-    paper = _loop(profile, "paper", profile.study.n_iter_pilot)
+    paper = _loop(profile, "paper", n_iter=profile.study.n_iter_pilot)
     w = profile.stage1.guidance_scale
     all_guided = {"guidance_scale": w, "guided_share": 1.0}
     loops: dict[str, dict[str, Any]] = {

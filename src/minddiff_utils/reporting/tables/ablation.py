@@ -48,7 +48,7 @@ def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str
         Methods that are another one by construction, for `with_aliases`: the profile's
         own blocks and k are `stage2_guided`, and no iteration is stage 1.
     """
-    varied, layers = profile.ablation, profile.stage2.layers_fast
+    varied, layers = profile.ablation, profile.stage2.fast.layers
     k = profile.decoding.k_percent  # None: another one for each layer
     blocks = sorted({*varied.layers, layers}, key=lambda b: (len(b), b))
     iterations = (0, *sorted(varied.iterations))
