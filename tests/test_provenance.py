@@ -107,7 +107,7 @@ def test_a_word_makes_stale_what_reaches_it_and_nothing_else(
 
 
 def test_the_face_of_the_package_leads_to_the_code_behind_it(package: Package) -> None:
-    names = package.reached("from minddiff_utils import start\nstart('smoke')").names
+    names = package.reached("from minddiff_utils import start\nstart('smoke')")
     assert names["minddiff_utils.core.run"] > {"start", "Run", "Tree", "fix_threads"}
     assert "load_profile" in names["minddiff_utils.core.profile_files"]
 
@@ -133,7 +133,7 @@ def test_any_edit_of_a_file_that_is_reached_makes_its_notebook_stale(
                 continue  # a template, which counts whole
             edited = f"{path.read_text(encoding='utf-8')}\n{more}\n"
             module = reach._parsed(name, edited)
-            assert module.text(reached.names[name]) != before[name], name
+            assert module.text(reached[name]) != before[name], name
 
 
 def test_without_a_notebook_all_code_counts() -> None:
@@ -222,8 +222,10 @@ FILES = {
     "lazy/__init__.py": "__getattr__ = attach(__name__)\n",
     "lazy/__init__.pyi": "from .far import asked as asked\n",
     "lazy/far.py": "def asked():\n    return 1\ndef other(): ...\n",
-    "shadow.py": "from minddiff_utils import late, prep\n"
-    "def f(late):\n    return [prep for prep in late]\n",
+    "shadow.py": "from minddiff_utils.late import call\n"
+    "def f(call):\n    return call\n",
+    "both.py": "def add(): ...\n"
+    "def f():\n    from minddiff_utils.deep import add\n    return add\n",
 }
 
 
@@ -274,7 +276,16 @@ def small(tmp_path: Path) -> Package:
             "from minddiff_utils.table import BY_NAME",
             {"table": {"BY_NAME", "take2"}, "late": {"helper"}},
         ),
-        ("from minddiff_utils.shadow import f", {"shadow": {"f"}}),
+        # a variable with a definition's name: too much rather than too little
+        (
+            "from minddiff_utils.shadow import f",
+            {"shadow": {"f"}, "late": {"call", "helper"}},
+        ),
+        # as well as an import of that name elsewhere in the module
+        (
+            "from minddiff_utils.both import add",
+            {"both": {"add"}, "deep.sums": {"add", "PI"}},
+        ),
         # what a package hands on only when it is asked for
         ("from minddiff_utils import lazy\nlazy.asked()", {"lazy.far": {"asked"}}),
         ("from minddiff_utils.lazy import asked", {"lazy.far": {"asked"}}),
@@ -289,7 +300,7 @@ def test_names_are_followed_to_their_definitions(
 ) -> None:
     found = {
         k.removeprefix("minddiff_utils."): v
-        for k, v in small.reached(code).names.items()
+        for k, v in small.reached(code).items()
         if v
     }
     if "table" in expected:  # what acts on import counts with the module
@@ -298,7 +309,7 @@ def test_names_are_followed_to_their_definitions(
 
 
 def test_a_name_made_at_run_time_reaches_the_whole_package(small: Package) -> None:
-    found = small.reached("from minddiff_utils import made\nmade.named('x')").names
+    found = small.reached("from minddiff_utils import made\nmade.named('x')")
     assert {f"minddiff_utils.{m}" for m in ("late", "prep", "deep.sums")} <= set(found)
 
 

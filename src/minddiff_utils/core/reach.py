@@ -4,36 +4,33 @@ A name is followed to the statement that defines it, through the packages that h
 on, and from there to all that this statement names: also in annotations, in imports
 within a function and as attributes of modules. A module that is used as a value, or
 whose attribute nobody defines, counts whole; so does the package where a module is
-imported by a name that is made while it runs. Nothing is imported or run here. What
-statements name is `syntax`'s; `provenance` makes digests.
+imported by a name that is made while it runs. Scopes are not told apart: a variable
+with the name of a definition counts as that, so that too much is reached rather than
+too little. Nothing is imported or run here; `provenance` makes digests.
 """
 
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from minddiff_utils.core.syntax import (
-    ALL,
-    OWN_SCOPE,
-    Chain,
-    Names,
-    Target,
-    bound_by,
-    imports_of,
-    modules_of,
-    names_of,
-)
+__all__ = ["Package"]
 
-__all__ = ["Package", "Reached"]
+#: In the place of a name: everything in the module.
+_ALL = "*"
+#: A name, and attributes of it.
+Chain = tuple[str, ...]
+#: A module, and a name in it with its attributes; empty for the module itself.
+Target = tuple[str, Chain]
 
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 #: Statements that do nothing but bind names.
-_DEFINES = (
-    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
-    *(ast.Assign, ast.AnnAssign, ast.AugAssign),
-)
+_DEFINES = (*_SCOPES[:3], ast.Assign, ast.AnnAssign, ast.AugAssign)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+#: Calls that import by a name made at run time.
+_DYNAMIC = {"import_module", "__import__"}
 #: How a package's stub imports from the modules of the package.
 _RELATIVE = re.compile(r"^from \.([\w.]+) import", re.MULTILINE)
 #: Suffixes of files that code of the same folder fills in: templates.
@@ -47,51 +44,32 @@ class _Module:
     name: str
     lines: Sequence[str]
     defined: Mapping[str, Sequence[ast.stmt]]
-    imported: Mapping[str, Target]
+    imported: Mapping[str, set[Target]]
     loaded: frozenset[str]
     acts: Sequence[ast.stmt]
-    _named: dict[int, "Names"] = field(default_factory=dict)
 
-    def names(self, statement: ast.stmt) -> "Names":
-        """Return what one of the module's statements names."""
-        if id(statement) not in self._named:
-            self._named[id(statement)] = names_of(statement)
-        return self._named[id(statement)]
+    @property
+    def targets(self) -> Iterator[Target]:
+        """Give all that the module imports."""
+        for several in self.imported.values():
+            yield from several
 
     def text(self, names: Iterable[str]) -> str:
         """Return the source without the definitions of any name but `names`.
 
         What stands between definitions stays, and so do their names.
         """
-        kept = set(names)
-        every = ALL in kept
-        lines = list(self.lines)
+        kept, lines = set(names), list(self.lines)
         for name, statements in self.defined.items():
-            if every or name in kept:
-                continue
             for statement in statements:
-                if not kept.isdisjoint(bound_by(statement)):
-                    continue  # it defines a name that is kept, too
-                first, last = _span(statement)
+                # a statement may define a name that is kept, too
+                if not kept.isdisjoint({_ALL, name} | _bound_by(statement)):
+                    continue
+                decorators = getattr(statement, "decorator_list", [])
+                first = min(s.lineno for s in (statement, *decorators)) - 1
+                last = statement.end_lineno or first
                 lines[first:last] = [name, *[""] * (last - first - 1)]
         return "\n".join(lines)
-
-
-@dataclass
-class Reached:
-    """What is reached: names by module.
-
-    Attributes
-    ----------
-    names : dict of set of str
-        Names that a module defines, by the module's name; "*" stands for all.
-    """
-
-    names: dict[str, set[str]] = field(default_factory=dict)
-
-    def has(self, module: str, name: str) -> bool:
-        """Return whether the definition of `name` in `module` is reached."""
-        return not self.names.get(module, set()).isdisjoint((name, ALL))
 
 
 class Package:
@@ -99,7 +77,7 @@ class Package:
 
     def __init__(self, folder: Path, name: str = "minddiff_utils") -> None:
         self.folder, self.name = folder, name
-        self.modules_of: dict[str, _Module | None] = {}
+        self._modules: dict[str, _Module | None] = {}
 
     def path(self, module: str) -> Path | None:
         """Return the file of one of the package's modules, None if it has no such."""
@@ -111,33 +89,26 @@ class Package:
 
     def module(self, name: str) -> _Module | None:
         """Return a module by its full name, None if it is not of this package."""
-        if name not in self.modules_of:
+        if name not in self._modules:
             path = self.path(name)
-            text = None if path is None else path.read_text(encoding="utf-8")
-            if path is not None and path.suffix == ".pyi" and text is not None:
+            text = "" if path is None else path.read_text(encoding="utf-8")
+            if path is not None and path.suffix == ".pyi":
                 text = _RELATIVE.sub(rf"from {name}.\1 import", text)
-            self.modules_of[name] = None if text is None else _parsed(name, text)
-        return self.modules_of[name]
+            self._modules[name] = None if path is None else _parsed(name, text)
+        return self._modules[name]
 
     @cached_property
     def all_modules(self) -> tuple[str, ...]:
         """The names of all modules."""
-        found = []
-        for path in sorted(self.folder.rglob("*.py")):
-            parts = path.relative_to(self.folder).with_suffix("").parts
-            found.append(".".join((self.name, *parts)).removesuffix(".__init__"))
-        return tuple(found)
-
-    def templates(self, folder: Path) -> Iterator[Path]:
-        """Give the templates in a folder of the package, in order."""
-        yield from sorted(f for f in folder.iterdir() if f.suffix in _TEMPLATES)
+        paths = sorted(p.relative_to(self.folder) for p in self.folder.rglob("*.py"))
+        names = (".".join((self.name, *p.with_suffix("").parts)) for p in paths)
+        return tuple(name.removesuffix(".__init__") for name in names)
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """All files of the package that something depends on, in order."""
         modules = sorted(self.folder.rglob("*.py"))
-        folders = sorted({path.parent for path in modules})
-        return (*modules, *(t for folder in folders for t in self.templates(folder)))
+        return (*modules, *_templates({path.parent for path in modules}))
 
     def reached(
         self,
@@ -145,7 +116,7 @@ class Package:
         *,
         roots: Iterable[tuple[str, str]] = (),
         without: Sequence[str] = (),
-    ) -> Reached:
+    ) -> dict[str, set[str]]:
         """Return all that `code`, or a definition in `roots`, reaches.
 
         Parameters
@@ -156,31 +127,43 @@ class Package:
             Definitions of this package.
         without : sequence of str
             Names of modules, or of packages, that are not followed.
-        """
-        found = _Search(self, tuple(without))
-        for module, name in roots:
-            found.add(module, (name,))
-        if code:
-            found.read(_parsed("", code))
-        return found.finish()
 
-    def text(self, reached: Reached) -> Iterator[tuple[str, str]]:
-        """Give each module that `reached` holds, in order, with its source that counts.
+        Returns
+        -------
+        dict of set of str
+            Names that a module defines, by the module's name; "*" stands for all.
+        """
+        search = _Search(self, tuple(without))
+        for module, name in roots:
+            search.add(module, (name,))
+        if code:
+            search.read(_parsed("", code))
+        return search.finish()
+
+    def text(self, reached: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+        """Give each module that is `reached`, in order, with its source that counts.
 
         Definitions that are not reached do not count; where they stand, their names do.
         Templates count with every module of their folder.
         """
         folders = set()
-        for name in sorted(reached.names):
+        for name in sorted(reached):
             module, path = self.module(name), self.path(name)
             if module is not None and path is not None:
-                yield name, module.text(reached.names[name])
+                yield name, module.text(reached[name])
                 folders.add(path.parent)
-        for template in (
-            t for folder in sorted(folders) for t in self.templates(folder)
-        ):
-            name = template.relative_to(self.folder).as_posix()
-            yield name, template.read_text(encoding="utf-8")
+        for path in _templates(folders):
+            name = path.relative_to(self.folder).as_posix()
+            yield name, path.read_text(encoding="utf-8")
+
+
+def _dotted(target: Target) -> str:
+    return ".".join((target[0], *target[1]))
+
+
+def _templates(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in sorted(folders):
+        yield from sorted(f for f in folder.iterdir() if f.suffix in _TEMPLATES)
 
 
 class _Search:
@@ -188,9 +171,10 @@ class _Search:
 
     def __init__(self, package: Package, without: tuple[str, ...]) -> None:
         self._package, self._without = package, without
-        self._reached = Reached()
+        self._names: dict[str, set[str]] = {}
         self._waiting: list[tuple[_Module, str]] = []
         self._loaded: set[str] = set()
+        self._asked: set[Target] = set()
 
     def read(self, module: _Module) -> None:
         """Follow every statement of code that is no module of the package."""
@@ -198,52 +182,47 @@ class _Search:
             self._load(name)
         statements = [s for several in module.defined.values() for s in several]
         self._follow(module, [*statements, *module.acts])
-        for name, target in module.imported.items():
-            is_module = self._package.module(_below(target)) is not None
-            if name == ALL or (target.name and not is_module):
-                self.add(target.module, target.chain)
+        for target in module.targets:
+            if target[1] and self._package.module(_dotted(target)) is None:
+                self.add(*target)
 
-    def finish(self) -> Reached:
+    def finish(self) -> dict[str, set[str]]:
         while self._waiting:
             module, name = self._waiting.pop()
-            if name != ALL:
+            if name != _ALL:
                 self._follow(module, module.defined[name])
                 continue
             for each in module.defined:
                 self.add(module.name, (each,))
-            for target in module.imported.values():
-                if target.module != self._package.name or target.name:
-                    self.add(target.module, target.chain)
-        return self._reached
+            for target in module.targets:
+                if target != (self._package.name, ()):
+                    self.add(*target)
+        return self._names
 
     def add(self, module: str, chain: Chain) -> None:
         """Follow attributes from a module to the definition of the last name."""
-        seen: set[tuple[str, Chain]] = set()
-        while (found := self._package.module(module)) and self._counts(module):
-            self._load(module)
-            if not chain or (module, chain) in seen:
-                return self._reach(found, ALL)
-            seen.add((module, chain))
-            head, rest = chain[0], chain[1:]
-            below = f"{module}.{head}"
-            target = found.imported.get(head)
-            if target is not None and _below(target) != below:
-                module, chain = target.module, (*target.chain, *rest)
-            elif head in found.defined:
-                return self._reach(found, head)
-            elif self._package.module(below):
-                module, chain = below, rest
-            else:  # made while it runs, or not there
-                return self._reach(found, ALL)
-        return None
+        found = self._package.module(module)
+        if found is None or (module, chain) in self._asked or not self._counts(module):
+            return
+        self._asked.add((module, chain))
+        self._load(module)
+        head, *rest = chain or (_ALL,)
+        below = f"{module}.{head}"
+        targets = [t for t in found.imported.get(head, ()) if _dotted(t) != below]
+        for source, inner in targets:
+            self.add(source, (*inner, *rest))
+        if head in found.defined:
+            self._reach(found, head)
+        elif self._package.module(below) and not targets:
+            self.add(below, tuple(rest))
+        elif not targets:  # all of it, or what is made while it runs
+            self._reach(found, _ALL)
 
     def _counts(self, module: str) -> bool:
-        return not any(
-            module == name or module.startswith(f"{name}.") for name in self._without
-        )
+        return not any(f"{module}.".startswith(f"{name}.") for name in self._without)
 
     def _reach(self, module: _Module, name: str) -> None:
-        names = self._reached.names.setdefault(module.name, set())
+        names = self._names.setdefault(module.name, set())
         if name not in names:
             names.add(name)
             self._waiting.append((module, name))
@@ -258,68 +237,60 @@ class _Search:
         for other in found.loaded:
             self._load(other)
         if found.acts:
-            self._reached.names.setdefault(name, set())
+            self._names.setdefault(name, set())
             self._follow(found, found.acts)
 
     def _follow(self, module: _Module, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:
-            names = module.names(statement)
-            for name in names.loaded:
+            chains, loaded = _names_of(statement)
+            for name in loaded:
                 self._load(name)
-            for target, chain in names.imported:
-                self.add(target.module, (*target.chain, *chain))
-            for head, *rest in names.chains:
-                if head in module.imported:
-                    target = module.imported[head]
-                    self.add(target.module, (*target.chain, *rest))
+            for head, *rest in chains:
+                for source, chain in module.imported.get(head, ()):
+                    self.add(source, (*chain, *rest))
                 if head in module.defined and module.name:
                     self.add(module.name, (head,))
-            if names.is_dynamic:
-                for name in self._package.all_modules:
-                    self.add(name, ())
+                if not _DYNAMIC.isdisjoint((head, *rest)):
+                    for name in self._package.all_modules:
+                        self.add(name, ())
 
 
 # --- reading code -------------------------------------------------------------------
 
 
-def _span(statement: ast.stmt) -> tuple[int, int]:
-    """Return the first line of a statement with its decorators, and the one after."""
-    decorators = getattr(statement, "decorator_list", [])
-    first = min(s.lineno for s in (statement, *decorators))
-    return first - 1, statement.end_lineno or first
-
-
 @lru_cache(maxsize=512)
 def _parsed(name: str, text: str) -> _Module:
     defined: dict[str, list[ast.stmt]] = {}
-    imported: dict[str, Target] = {}
+    imported: dict[str, set[Target]] = {}
     loaded: set[str] = set()
     acts = []
     for statement in ast.parse(text).body:
-        if _is_idle(statement):
+        for node in ast.walk(statement):
+            if isinstance(node, _IMPORTS):
+                for each, target in _imports_of(node):
+                    imported.setdefault(each, set()).add(target)
+        tested = _names_in_test(statement)
+        if tested == {"TYPE_CHECKING"} or _is_idle(statement, tested):
             continue
-        for_types = _names_in_test(statement) == {"TYPE_CHECKING"}
-        for node in [statement, *_inside(statement)]:
-            if isinstance(node, (ast.Import, ast.ImportFrom)):
-                imported |= imports_of(node)
-                loaded |= set() if for_types else modules_of(node)
-        if for_types or isinstance(statement, (ast.Import, ast.ImportFrom)):
+        imports = [n for n in _run_with(statement) if isinstance(n, _IMPORTS)]
+        loaded |= {module for node in imports for module in _modules_of(node)}
+        if isinstance(statement, _IMPORTS):
             continue
-        names = bound_by(statement) - imported.keys()
-        for each in sorted(names):  # in one order, as `text` writes the last of them
+        bound = _bound_by(statement)
+        for each in sorted(bound):  # in one order, as `text` writes the last of them
             defined.setdefault(each, []).append(statement)
-        if not names or not isinstance(statement, _DEFINES):
+        if not bound or not isinstance(statement, _DEFINES):
             acts.append(statement)
     return _Module(
         name, text.splitlines(), defined, imported, frozenset(loaded), tuple(acts)
     )
 
 
-def _is_idle(statement: ast.stmt) -> bool:
+def _is_idle(statement: ast.stmt, tested: set[str]) -> bool:
     """Return whether a statement does nothing where its module is imported."""
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)
-    return _names_in_test(statement) == {"__name__"}
+    return tested == {"__name__"}
 
 
 def _names_in_test(statement: ast.stmt) -> set[str]:
@@ -328,15 +299,72 @@ def _names_in_test(statement: ast.stmt) -> set[str]:
     return {n.id for n in ast.walk(statement.test) if isinstance(n, ast.Name)}
 
 
-def _inside(statement: ast.stmt) -> Iterator[ast.AST]:
-    """Give the nodes below a statement that run with it, not those of functions."""
-    waiting = [] if isinstance(statement, OWN_SCOPE) else [statement]
+def _run_with(statement: ast.AST) -> Iterator[ast.AST]:
+    """Give a statement and what is below it, without what functions hold."""
+    yield statement
+    if not isinstance(statement, _SCOPES):
+        for node in ast.iter_child_nodes(statement):
+            yield from _run_with(node)
+
+
+def _bound_by(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement binds; imports are told apart from these."""
+    bound = set()
+    for node in _run_with(statement):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            bound.add(node.id)
+        elif isinstance(node, _SCOPES[:3]):
+            bound.add(node.name)
+    return bound
+
+
+def _imports_of(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Target]]:
+    """Give what an import binds: each name, and what it stands for."""
+    for alias in node.names:
+        if isinstance(node, ast.ImportFrom):
+            yield alias.asname or alias.name, (node.module or "", (alias.name,))
+        else:
+            first = alias.name.partition(".")[0]
+            yield alias.asname or first, (alias.name if alias.asname else first, ())
+
+
+def _modules_of(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """Return the modules that an import loads, and names that may be such."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    module = node.module or ""
+    return {module, *(f"{module}.{alias.name}" for alias in node.names)}
+
+
+@lru_cache(maxsize=8192)
+def _names_of(statement: ast.stmt) -> tuple[set[Chain], set[str]]:
+    """Return the names that a statement reads, and the modules that it imports."""
+    chains: set[Chain] = set()
+    loaded: set[str] = set()
+    waiting: list[ast.AST] = [statement]
     while waiting:
-        for node in ast.iter_child_nodes(waiting.pop()):
-            yield node
-            if not isinstance(node, OWN_SCOPE) and isinstance(node, ast.stmt):
-                waiting.append(node)
+        node = waiting.pop()
+        if isinstance(node, _IMPORTS):
+            loaded |= _modules_of(node)
+        for kind in ("annotation", "returns"):
+            waiting += _unquoted(getattr(node, kind, None))
+        rest: list[str] = []
+        while isinstance(node, ast.Attribute):
+            rest.insert(0, node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            chains.add((node.id, *rest))
+        elif rest and not _DYNAMIC.isdisjoint(rest):
+            chains.add(("", *rest))
+        waiting += ast.iter_child_nodes(node)
+    return chains, loaded
 
 
-def _below(target: Target) -> str:
-    return f"{target.module}.{target.name}"
+def _unquoted(annotation: ast.AST | None) -> Iterator[ast.AST]:
+    """Give what stands in the quotes of an annotation, as code."""
+    for node in ast.walk(annotation) if annotation else ():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            try:
+                yield ast.parse(node.value, mode="eval").body
+            except SyntaxError:  # text, as in Literal
+                continue

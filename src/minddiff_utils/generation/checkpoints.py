@@ -38,7 +38,6 @@ _CARRIES = tuple(
     for name in (
         *("conditions", "profile", "errors", "locks", "places", "profile_files"),
         *("profile_parts", "provenance", "reach", "run", "signature", "store"),
-        "syntax",
     )
 )
 _FINISHED, _UNFINISHED = "checkpoints", "unfinished"
