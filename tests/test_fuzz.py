@@ -215,12 +215,11 @@ def _write_arrays(run: Run) -> Path:
         "nsd_id": np.arange(2000),
     }
     path = run.tree.root / "made.h5"
-    store.write_arrays(path, arrays, run=run, attrs={"n": 1, "words": "some"})
+    store.write_arrays(path, arrays, run=run)
     return path
 
 
 def _read_all(path: Path) -> None:
-    store.read_attrs(path)
     store.read_arrays(path)
 
 

@@ -119,7 +119,6 @@ def write_others(root: Path, run: Run) -> dict[str, tuple[Path, Read]]:
     np.savez(truth, a=np.arange(3))
     return {
         "arrays": (arrays, lambda: store.read_arrays(arrays)),
-        "attributes": (arrays, lambda: store.read_attrs(arrays)),
         "bytes": (table, lambda: store.read_bytes(table)),
         "csv": (table, lambda: store.read_table(table)),
         "png": (png, lambda: store.read_png(png)),

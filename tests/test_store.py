@@ -32,11 +32,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_arrays_and_strings_come_back_as_they_were(run: Run) -> None:
     path = run.tree.derived(1) / "a.h5"
     numbers = np.arange(3000, dtype=np.float32).reshape(50, 60)
-    store.write_arrays(path, {"x/y": numbers, "s": ["ä", "b"]}, run=run, attrs={"k": 2})
+    store.write_arrays(path, {"x/y": numbers, "s": ["ä", "b"]}, run=run)
     back = store.read_arrays(path)
     np.testing.assert_array_equal(back["x/y"], numbers)
     assert list(back["s"]) == ["ä", "b"]
-    assert store.read_attrs(path)["k"] == 2
 
 
 def test_the_same_arrays_give_the_same_bytes(run: Run) -> None:

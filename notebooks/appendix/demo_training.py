@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from minddiff_utils.core.places import project_root  # noqa: E402
 from minddiff_utils.insilico import scenes  # noqa: E402
 from minddiff_utils.insilico.backgrounds import BACKGROUNDS  # noqa: E402
+from minddiff_utils.models.random import SCHEDULER  # noqa: E402
 
 LOG = logging.getLogger("demo_training")
 WORK = project_root() / "data" / "training"
@@ -87,17 +88,7 @@ UNET_CONFIG = {
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
     "mid_block_type": "UNetMidBlock2DCrossAttn",
 }
-SCHEDULER_CONFIG = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "prediction_type": "v_prediction",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
+SCHEDULER_CONFIG = {**SCHEDULER, "prediction_type": "v_prediction"}
 
 
 def vocabulary() -> dict[str, object]:

@@ -89,21 +89,14 @@ class DataConfig(_Frozen):
     # first test images that stages 1 and 2 reconstruct, or as many as the subject saw;
     # null: all that the subject saw
     n_reconstruct: PositiveInt | None
-    # Those below are no part of the digest at their defaults (see ModelConfig).
     # of those sessions, the ones that are read; null: all
-    only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = Field(
-        default=None, exclude_if=lambda numbers: numbers is None
-    )
+    only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = None
     # which block of n_validation images validates, from the end; 1: as published
-    validation_fold: PositiveInt = Field(default=1, exclude_if=lambda fold: fold == 1)
+    validation_fold: PositiveInt = 1
     # the 11 areas, or all of NSD's hand-drawn visual region instead
-    voxels: Literal["areas", "nsdgeneral"] = Field(
-        default="areas", exclude_if=lambda name: name == "areas"
-    )
+    voxels: Literal["areas", "nsdgeneral"] = "areas"
     # what notebook 01 does where a test image is in the training set too
-    leaks: Literal["refuse", "report"] = Field(
-        default="refuse", exclude_if=lambda name: name == "refuse"
-    )
+    leaks: Literal["refuse", "report"] = "refuse"
 
     @model_validator(mode="after")
     def _sessions_fit(self) -> "DataConfig":
@@ -139,26 +132,20 @@ class ModelConfig(_Frozen):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     batch_size: PositiveInt = 8  # images kept and shared out together
     n_threads: PositiveInt = 1
-    # Those below are no part of the digest at their defaults, so that results made
-    # before there was a choice keep theirs.
     # tokens of c under sd14 (the others have their own); paper: not said; published
     # code: 15, `max_length` of its v1-inference.yaml; ours: 15; Stable Diffusion's: 77
-    n_tokens: Literal[15, 77] = Field(default=15, exclude_if=lambda n: n == 15)
+    n_tokens: Literal[15, 77] = 15
     # mean and SD on which CLIP sees images; paper: not said; published code:
     # ImageNet's; ours: those CLIP was trained with
-    normalisation: Literal["clip", "imagenet"] = Field(
-        default="clip", exclude_if=lambda name: name == "clip"
-    )
+    normalisation: Literal["clip", "imagenet"] = "clip"
     # the U-Net through torch.compile: faster on a GPU, after minutes of compiling
-    compile: bool = Field(default=False, exclude_if=lambda chosen: not chosen)
+    compile: bool = False
     # how stage 2 keeps values for its gradient; auto: by the device's free memory
-    memory: Literal["auto", "store", "checkpoint"] = Field(
-        default="auto", exclude_if=lambda chosen: chosen == "auto"
-    )
+    memory: Literal["auto", "store", "checkpoint"] = "auto"
     # images of a batch whose gradient is formed at once; null: by the free memory
-    n_at_once: PositiveInt | None = Field(default=None, exclude_if=lambda n: n is None)
+    n_at_once: PositiveInt | None = None
     # folder with a folder of models per backbone; null: data/models
-    path: str | None = Field(default=None, exclude_if=lambda path: path is None)
+    path: str | None = None
 
     @model_validator(mode="after")
     def _tokens_fit(self) -> "ModelConfig":

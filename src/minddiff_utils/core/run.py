@@ -56,6 +56,18 @@ class Tree:
         """Return the folder of one reconstruction condition of a subject."""
         return self.derived(subject) / stage
 
+    @classmethod
+    def of(cls, profile: Profile, nsd: Path | None = None) -> "Tree":
+        """Return where a run of `profile` reads and writes in this environment.
+
+        `nsd`: the folder of NSD, by default that of `MINDDIFF_NSD_ROOT` or the
+        profile's own.
+        """
+        here = read_environment()
+        nsd = nsd or here.nsd_root or here.root / "data" / profile.name / "nsd"
+        models = profile.models.folder(here.root)
+        return cls(here.root, profile.name, nsd.absolute(), models)
+
     @property
     def models(self) -> Path:
         """Return the folder of the shipped or downloaded model weights.
@@ -326,12 +338,9 @@ def start(
         raise ConfigError(
             f"subject {subject} is not in profile {profile!r}: use one of {known}."
         )
-    here = read_environment()
-    nsd = here.nsd_root or here.root / "data" / profile / "nsd"
     parsed = _parse_shard(shard)
     resolved.check_shards(parsed[1])
-    tree = Tree(here.root, profile, nsd, resolved.models.folder(here.root))
-    run = Run(resolved, tree, subject, parsed, notebook)
+    run = Run(resolved, Tree.of(resolved), subject, parsed, notebook)
     fix_threads(run)
     # a notebook's tables are read, sentences and all
     pd.set_option("display.max_colwidth", None)

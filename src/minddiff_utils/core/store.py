@@ -45,7 +45,6 @@ __all__ = [
     "mark_part",
     "part_path",
     "read_arrays",
-    "read_attrs",
     "read_bytes",
     "read_png",
     "read_rows",
@@ -163,10 +162,9 @@ def write_arrays(
     *,
     run: "Run",
     inputs: Sequence[Path] = (),
-    attrs: Mapping[str, str | int | float] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write named arrays (names may hold "/") and attributes to one HDF5 file.
+    """Write named arrays (names may hold "/") to one HDF5 file.
 
     With `facts` the file is a memory, not a result: its key holds these in the place of
     profile and code, and a run is complete without it.
@@ -182,8 +180,6 @@ def write_arrays(
         with h5py.File(part, "w", track_order=True) as file:
             for name, value in arrays.items():
                 _write_dataset(file, name, value)
-            for name, fact in (attrs or {}).items():
-                file.attrs[name] = fact
 
     _write(path, fill, run, inputs, began, facts)
 
@@ -458,12 +454,6 @@ def read_rows(path: Path, name: str) -> Rows:
     if not known:
         raise _lacks(path, [name])
     return Rows(read, shape, dtype)
-
-
-def read_attrs(path: Path) -> dict[str, Any]:
-    """Return the attributes of the HDF5 file at `path`."""
-    with _reading(path), h5py.File(path, "r", locking=False) as file:
-        return {str(k): v for k, v in file.attrs.items()}
 
 
 def read_bytes(path: Path) -> bytes:

@@ -109,7 +109,7 @@ _TINY_WORDS = (
     *("person", "dog", "cat", "bird", "car", "bus", "boat", "chair", "clock", "street"),
 )
 _TINY_TOKENS = ("<pad>", "<bos>", "<unk>", *_TINY_WORDS, "<eos>")
-_TINY_CLIP: dict[str, Any] = {
+TINY_CLIP: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {
         "image_size": 64,
@@ -126,7 +126,7 @@ _TINY_CLIP: dict[str, Any] = {
         "layers": 1,
     },
 }
-_TINY_VAE: dict[str, Any] = {
+TINY_VAE: dict[str, Any] = {
     "latent_channels": 4,
     "sample_size": 64,
     "layers_per_block": 1,
@@ -138,7 +138,7 @@ _TINY_VAE: dict[str, Any] = {
     "latents_mean": [0.0] * 4,
     "latents_std": [0.25] * 4,
 }
-_TINY_UNET: dict[str, Any] = {
+TINY_UNET: dict[str, Any] = {
     "sample_size": 8,
     "in_channels": 4,
     "out_channels": 4,
@@ -154,8 +154,8 @@ _TINY_UNET: dict[str, Any] = {
 
 def _tiny_clip(dtype: torch.dtype) -> ClipEncoder:
     words = len(_TINY_TOKENS)
-    context = int(_TINY_CLIP["text_cfg"]["context_length"])
-    clip = freeze(build_clip(_TINY_CLIP), torch.device("cpu"), dtype)
+    context = int(TINY_CLIP["text_cfg"]["context_length"])
+    clip = freeze(build_clip(TINY_CLIP), torch.device("cpu"), dtype)
     tokenizer = WordTokenizer(_TINY_TOKENS, 0, 1, words - 1, 2, context)
     return ClipEncoder(clip, tokenizer, 64, *PLAIN)
 
@@ -177,8 +177,8 @@ def tiny_backbone(
     device = torch.device("cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = freeze(Autoencoder(**_TINY_VAE), device, dtype)
-        unet = freeze(UNet(**_TINY_UNET), device, dtype)
+        vae = freeze(Autoencoder(**TINY_VAE), device, dtype)
+        unet = freeze(UNet(**TINY_UNET), device, dtype)
         clip = _tiny_clip(dtype)
     scheduler = {**SCHEDULER, "prediction_type": prediction_type}
     return assemble("tiny", vae, unet, scheduler, own_text(clip), clip)
@@ -286,7 +286,7 @@ def _write_configs(home: Path, plan: _Plan) -> None:
         ("judge/open_clip_config.json", {"model_cfg": plan.judge}),
     ):
         _write_json(home / name, config)
-    _write_tokenizer(home / "tokenizer")
+    write_tokenizer(home / "tokenizer")
 
 
 def _write_json(path: Path, content: Config) -> None:
@@ -294,7 +294,7 @@ def _write_json(path: Path, content: Config) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     """Write OpenAI's vocabulary, which open_clip ships, as Stable Diffusion has it."""
     from open_clip.tokenizer import default_bpe  # after the package, see `backbone`
 

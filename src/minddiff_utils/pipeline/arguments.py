@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minddiff_utils.studies.unit_rates import Rates
 
 __all__ = [
+    "check_counts",
     "chosen_jobs",
     "executor_of",
     "n_jobs_of",
@@ -56,8 +57,8 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def tree_of(args: argparse.Namespace, profile: Profile) -> Tree:
     """Return where the run reads and writes."""
-    here = read_environment()
-    nsd = place(args.nsd_root, "--nsd-root") if args.nsd_root else here.nsd_root
+    given = place(args.nsd_root, "--nsd-root") if args.nsd_root else None
+    nsd = given or read_environment().nsd_root
     if profile.simulation is None:
         if nsd is None:
             raise DataError(
@@ -67,9 +68,7 @@ def tree_of(args: argparse.Namespace, profile: Profile) -> Tree:
         check_exists(nsd, "The NSD folder", "give its path with --nsd-root")
         if not nsd.is_dir():
             raise DataError(f"{nsd} is no folder: give that of NSD with --nsd-root.")
-    default = here.root / "data" / profile.name / "nsd"
-    models = profile.models.folder(here.root)
-    return Tree(here.root, profile.name, (nsd or default).absolute(), models)
+    return Tree.of(profile, given)
 
 
 def chosen_jobs(args: argparse.Namespace) -> dict[str, Any]:
@@ -82,9 +81,16 @@ def n_jobs_of(args: argparse.Namespace, profile: Profile) -> int:
     """Return how many jobs run at once; a GPU has room for one."""
     if args.jobs is None:
         return 1 if profile.models.device == "cuda" else 2
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    check_counts(args, "jobs")
     return int(args.jobs)
+
+
+def check_counts(args: argparse.Namespace, *names: str) -> None:
+    """Raise ConfigError where an option that counts is below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is {value}, but must be 1 or more.")
 
 
 def executor_of(args: argparse.Namespace, profile: Profile) -> Executor:

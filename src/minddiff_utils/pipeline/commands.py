@@ -15,6 +15,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree, expected_origin, start
 from minddiff_utils.core.store import read_table
 from minddiff_utils.pipeline.arguments import (
+    check_counts,
     chosen_jobs,
     executor_of,
     n_jobs_of,
@@ -180,9 +181,8 @@ def compare_runs(args: argparse.Namespace) -> None:
     from minddiff_utils.reporting import reference  # loads pandas and Pillow
 
     overrides = overrides_of(args)
-    profile, here = load_profile(args.profile, overrides), read_environment()
-    nsd = here.nsd_root or here.root / "data" / profile.name / "nsd"
-    tree = Tree(here.root, profile.name, nsd, profile.models.folder(here.root))
+    profile = load_profile(args.profile, overrides)
+    tree = Tree.of(profile)
     shipped = project_root() / "figures" / "reference"
     target = place(args.reference, "--reference") if args.reference else shipped
     if not args.write_reference:
@@ -213,8 +213,7 @@ def fetch_data(args: argparse.Namespace) -> None:
     from minddiff_utils.datasets import download
     from minddiff_utils.datasets.nsd import layout, source
 
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs is {args.jobs}, but must be 1 or more.")
+    check_counts(args, "jobs")
     profile = load_profile(args.profile, overrides_of(args))
     data, root = profile.data, place(args.path, "PATH")
     check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
@@ -267,10 +266,7 @@ def show_plan(args: argparse.Namespace) -> None:
     from minddiff_utils.studies.cost_report import plan_lines
 
     profile = load_profile(args.profile, overrides_of(args))
-    if args.images is not None and args.images < 1:
-        raise ConfigError(f"--images is {args.images}, but must be 1 or more.")
-    if args.gpus < 1:
-        raise ConfigError(f"--gpus is {args.gpus}, but must be 1 or more.")
+    check_counts(args, "images", "gpus")
     for line in plan_lines(
         profile,
         rates_of(args, profile),

@@ -42,13 +42,9 @@ class Notebook:
     shows_study: bool = False
     shows_figures: bool = False  # of the notebooks before it
 
-    @property
-    def is_appendix(self) -> bool:
-        """Return whether no result depends on it, only what shows its figures."""
-        return self.stem.startswith("A")
 
-
-#: In the order in which they run; each needs all before it (of its own subject).
+#: In the order in which they run; each needs all before it (of its own subject), but
+#: no result depends on those of the appendix, only what shows their figures.
 GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
@@ -122,41 +118,32 @@ def read_parameters(path: Path) -> dict[str, Any]:
             f"{path.name} has {len(tagged)} cells tagged 'parameters', but must have "
             "exactly one: tag the cell that holds its parameters."
         )
-    return dict(_assigned(path, node) for node in _statements(path, tagged[0].source))
-
-
-def _statements(path: Path, source: str) -> list[ast.stmt]:
+    where = f"{path.name}, parameters cell, line"
+    found = {}
     try:
-        return ast.parse(source).body
+        for node in ast.parse(tagged[0].source).body:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+                raise RunError(
+                    f"{where} {node.lineno}: only NAME = literal is allowed there; move"
+                    " anything else to the next cell."
+                )
+            found[targets[0].id] = _literal(where, node)
     except SyntaxError as error:
         raise RunError(
-            f"{path.name}, parameters cell, line {error.lineno}: {error.msg}, but only "
-            "NAME = literal is allowed there: mend that line."
+            f"{where} {error.lineno}: {error.msg}, but only NAME = literal is allowed"
+            " there: mend that line."
         ) from error
+    return found
 
 
-def _assigned(path: Path, node: ast.stmt) -> tuple[str, Any]:
-    """Return the name and the literal of one statement `NAME = literal`."""
-    target: ast.expr | None = None
-    if isinstance(node, ast.AnnAssign):
-        target = node.target
-    if isinstance(node, ast.Assign) and len(node.targets) == 1:
-        target = node.targets[0]
-    if not isinstance(target, ast.Name):
-        raise RunError(
-            f"{path.name}, parameters cell, line {node.lineno}: only "
-            "NAME = literal is allowed there; move anything else to the next cell."
-        )
-    return target.id, _literal(path, node)
-
-
-def _literal(path: Path, node: ast.stmt) -> Any:
+def _literal(where: str, node: ast.stmt) -> Any:
     try:
         return ast.literal_eval(getattr(node, "value", ""))
     except (ValueError, TypeError) as error:
         raise RunError(
-            f"{path.name}, parameters cell, line {node.lineno}: the value must be a "
-            "literal, so that it can be replaced from outside."
+            f"{where} {node.lineno}: the value must be a literal, so that it can be"
+            " replaced from outside."
         ) from error
 
 
