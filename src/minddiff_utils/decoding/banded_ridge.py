@@ -1,6 +1,7 @@
 """Banded ridge over voxel groups, its scales searched at random by himalaya."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ from minddiff_utils.decoding._linear_decoder import LinearDecoder, Targets, chec
 __all__ = ["BandedRidge"]
 
 
+@dataclass(eq=False, repr=False)
 class BandedRidge(LinearDecoder):
     """Ridge regression with a penalty for each voxel group and target.
 
@@ -83,28 +85,16 @@ class BandedRidge(LinearDecoder):
     (2, 2)
     """
 
-    band_scales_: Doubles
-    criterion_: Doubles
+    bands: Ints | None = None
+    alphas: Sequence[float] | Doubles | None = None
+    n_samples: int = 20
+    n_folds: int = 5
+    seed: int = 0
+    dtype: Literal["float32", "float64"] = "float32"
 
     _PER_TARGET: ClassVar = (
         *("weights", "intercept", "alpha", "band_scales", "criterion"),
     )
-
-    def __init__(
-        self,
-        bands: Ints | None = None,
-        alphas: Sequence[float] | Doubles | None = None,
-        n_samples: int = 20,
-        n_folds: int = 5,
-        seed: int = 0,
-        dtype: Literal["float32", "float64"] = "float32",
-    ) -> None:
-        self.bands = bands
-        self.alphas = alphas
-        self.n_samples = n_samples
-        self.n_folds = n_folds
-        self.seed = seed
-        self.dtype = dtype
 
     def fit(self, X: Floats, Y: Targets) -> Self:
         """Fit all targets; they and all kernels are held in memory.

@@ -1,6 +1,7 @@
 """Ridge regression of every target on all voxels, from one eigendecomposition."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -52,6 +53,7 @@ def band_shares(n_bands: int) -> Doubles:
     return np.asarray(ratios / ratios.sum(axis=1, keepdims=True))
 
 
+@dataclass(eq=False, repr=False)
 class RidgeGCV(LinearDecoder):
     """Ridge regression on all voxels, the penalty of each target chosen by GCV.
 
@@ -109,22 +111,13 @@ class RidgeGCV(LinearDecoder):
     (4, 2)
     """
 
-    band_scales_: Doubles
-    criterion_: Doubles
+    alphas: Sequence[float] | Doubles | None = None
+    bands: Ints | None = None
+    dtype: Literal["float32", "float64"] = "float32"
 
     _PER_TARGET: ClassVar = (
         *("weights", "intercept", "alpha", "band_scales", "criterion"),
     )
-
-    def __init__(
-        self,
-        alphas: Sequence[float] | Doubles | None = None,
-        bands: Ints | None = None,
-        dtype: Literal["float32", "float64"] = "float32",
-    ) -> None:
-        self.alphas = alphas
-        self.bands = bands
-        self.dtype = dtype
 
     def fit(self, X: Floats, Y: Targets) -> Self:
         """Fit all targets.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.core.resampling import permutation_p
 from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.targets import blocks, target_blocks
@@ -252,19 +253,14 @@ def accuracy(
         "r_median": float(np.median(r)),
         "r_null_mean": float(null.mean()),
         "r_null_high": float(np.quantile(null, 0.975)),
-        "p_permutation": _p(observed, null),
+        "p_permutation": permutation_p(observed, null),
         "r_ceiling": nanmean(ceiling),
         "n_images": len(Y_true),
         "n_targets": len(r),
         "r_null_within": float(null_within.mean()),
         "r_null_within_high": float(np.quantile(null_within, 0.975)),
-        "p_within": _p(observed, null_within),
+        "p_within": permutation_p(observed, null_within),
     }
-
-
-def _p(observed: float, null: Doubles) -> float:
-    reached = np.count_nonzero(null >= observed - 1e-12)  # a tie broken by rounding
-    return float((1 + reached) / (1 + len(null)))
 
 
 # --- directions ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ and each target solves its own rows and columns of them (`_solvers`,
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -63,6 +64,7 @@ def _has_bfloat16() -> bool:
     )
 
 
+@dataclass(eq=False, repr=False)
 class VoxelSelectedRidge(LinearDecoder):
     """Ridge regression of each target on the voxels that correlate most with it.
 
@@ -118,23 +120,12 @@ class VoxelSelectedRidge(LinearDecoder):
     (4, 2)
     """
 
-    voxels_: npt.NDArray[np.int32]
-    residual_: Doubles
-    solver_: str
+    alpha: float = 0.15
+    n_voxels: int = 450
+    dtype: str = "float64"
+    solver: str = "auto"
 
     _PER_TARGET: ClassVar = ("voxels", "weights", "intercept", "residual")
-
-    def __init__(
-        self,
-        alpha: float = 0.15,
-        n_voxels: int = 450,
-        dtype: str = "float64",
-        solver: str = "auto",
-    ) -> None:
-        self.alpha = alpha
-        self.n_voxels = n_voxels
-        self.dtype = dtype
-        self.solver = solver
 
     @property
     def alphas_(self) -> Doubles:  # type: ignore[override]
