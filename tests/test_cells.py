@@ -5,15 +5,17 @@ import ast
 import nbformat
 import pytest
 
-from minddiff_utils.core import syntax
 from minddiff_utils.core.places import notebook_path
+from minddiff_utils.core.reach import bound_by
 from minddiff_utils.pipeline.graph import GRAPH
 
 
 def _written(statement: ast.stmt) -> set[str]:
     """Return the names that a statement binds, and those whose content it changes."""
-    found = syntax.bound_by(statement)
+    found = bound_by(statement)
     for node in ast.walk(statement):
+        if isinstance(node, ast.alias):
+            found.add(node.asname or node.name.partition(".")[0])
         if isinstance(node, (ast.Attribute, ast.Subscript)):
             inner: ast.expr = node
             while isinstance(inner, (ast.Attribute, ast.Subscript)):
@@ -25,7 +27,12 @@ def _written(statement: ast.stmt) -> set[str]:
 
 def _read_first(statement: ast.stmt) -> set[str]:
     """Return the names that a statement reads from what was there before it."""
-    reads = {head for head, *_ in syntax.names_of(statement).chains}
+    nodes = list(ast.walk(statement))
+    loops = [n.target for n in nodes if isinstance(n, ast.comprehension)]
+    own = {n.id for t in loops for n in ast.walk(t) if isinstance(n, ast.Name)}
+    own |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names = [n for n in nodes if isinstance(n, ast.Name)]
+    reads = {n.id for n in names if isinstance(n.ctx, ast.Load)} - own
     if isinstance(statement, ast.AugAssign):
         return reads | _written(statement)
     if isinstance(statement, (ast.For, ast.If, ast.With)):

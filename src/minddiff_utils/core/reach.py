@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-__all__ = ["Package"]
+__all__ = ["Package", "bound_by"]
 
 #: In the place of a name: everything in the module.
 _ALL = "*"
@@ -25,9 +25,12 @@ Chain = tuple[str, ...]
 #: A module, and a name in it with its attributes; empty for the module itself.
 Target = tuple[str, Chain]
 
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+#: What binds names for itself alone.
+_LOOPS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_SCOPES = (*_DEFINITIONS, ast.Lambda, *_LOOPS)
 #: Statements that do nothing but bind names.
-_DEFINES = (*_SCOPES[:3], ast.Assign, ast.AnnAssign, ast.AugAssign)
+_DEFINES = (*_DEFINITIONS, ast.Assign, ast.AnnAssign, ast.AugAssign)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 #: Calls that import by a name made at run time.
 _DYNAMIC = {"import_module", "__import__"}
@@ -63,7 +66,7 @@ class _Module:
         for name, statements in self.defined.items():
             for statement in statements:
                 # a statement may define a name that is kept, too
-                if not kept.isdisjoint({_ALL, name} | _bound_by(statement)):
+                if not kept.isdisjoint({_ALL, name} | bound_by(statement)):
                     continue
                 decorators = getattr(statement, "decorator_list", [])
                 first = min(s.lineno for s in (statement, *decorators)) - 1
@@ -276,7 +279,7 @@ def _parsed(name: str, text: str) -> _Module:
         loaded |= {module for node in imports for module in _modules_of(node)}
         if isinstance(statement, _IMPORTS):
             continue
-        bound = _bound_by(statement)
+        bound = bound_by(statement)
         for each in sorted(bound):  # in one order, as `text` writes the last of them
             defined.setdefault(each, []).append(statement)
         if not bound or not isinstance(statement, _DEFINES):
@@ -307,13 +310,13 @@ def _run_with(statement: ast.AST) -> Iterator[ast.AST]:
             yield from _run_with(node)
 
 
-def _bound_by(statement: ast.stmt) -> set[str]:
+def bound_by(statement: ast.stmt) -> set[str]:
     """Return the names that a statement binds; imports are told apart from these."""
     bound = set()
     for node in _run_with(statement):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             bound.add(node.id)
-        elif isinstance(node, _SCOPES[:3]):
+        elif isinstance(node, _DEFINITIONS):
             bound.add(node.name)
     return bound
 
