@@ -177,7 +177,7 @@ def real_backbone(dtype: torch.dtype, folder: Path) -> Backbone:
 
     A tokenizer is written to `folder`.
     """
-    random_models._write_tokenizer(folder)
+    random_models.write_tokenizer(folder)
     with torch.device("meta"):
         vae = libraries.Autoencoder(**random_models.VAE)
         unet = libraries.UNet(**random_models.UNET)

@@ -193,7 +193,7 @@ def fail_at_open(patch: pytest.MonkeyPatch, path: Path, number: int) -> None:
 READERS = (
     *("design", "table", "stimuli", "captions", "responses", "hdf5", "nii", "mask"),
     *("colours", "transform", "surface", "sulci", "patch", "arrays"),
-    *("attributes", "bytes", "csv", "png", "picture", "json", "rates"),
+    *("bytes", "csv", "png", "picture", "json", "rates"),
 )
 
 

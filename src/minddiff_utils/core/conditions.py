@@ -413,11 +413,11 @@ def gallery_words() -> dict[str, str]:
 
     MindDiffuser's come first, those with Z_CLIP above the stage that they start from.
     """
-    shown = [row for row in TABLE if row.short and row.kind != "floor"]
-    own = [row for row in shown if row.kind == "method"]
-    own.sort(key=lambda row: row.clip is None)
-    others = [row for row in shown if row.kind != "method"]
-    return {row.name: row.short for row in [*own, *others]}
+    rows = [row for row in TABLE if row.short and row.kind != "floor"]
+    methods = [row for row in rows if row.kind == "method"]
+    methods.sort(key=lambda row: row.clip is None)
+    others = [row for row in rows if row.kind != "method"]
+    return {row.name: row.short for row in [*methods, *others]}
 
 
 # --- the ablation ---------------------------------------------------------------------

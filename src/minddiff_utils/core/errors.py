@@ -83,8 +83,8 @@ def check_shape(
         e is None or s == e for s, e in zip(shape, expected, strict=True)
     )
     if not fits:
-        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
-        raise DataError(f"{name} has shape {shape}, but {wanted} is expected.")
+        sizes = ", ".join("any" if e is None else str(e) for e in expected)
+        raise DataError(f"{name} has shape {shape}, but ({sizes}) is expected.")
 
 
 def check_finite(is_finite: bool, name: str) -> None:

@@ -132,10 +132,10 @@ def _resampling(side: int, size: int) -> "torch.Tensor":
 
     # what becomes of each single pixel of a column; exact to the last digits of float64
     pixels = torch.eye(side, dtype=torch.float64, device="cpu")[None, None]
-    found: torch.Tensor = functional.interpolate(
+    matrix: torch.Tensor = functional.interpolate(
         pixels, (size, side), mode="bicubic", antialias=True, align_corners=False
     )
-    return found[0, 0]
+    return matrix[0, 0]
 
 
 def clip_normalise(

@@ -171,13 +171,13 @@ def digest_paths(paths: Iterable[Path], base: Path) -> str:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can move a number."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            known[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            known[name] = "absent"
+    return known
 
 
 @cache

@@ -50,10 +50,10 @@ class Rows:
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Read rows: one by its position, more by slice, mask or positions."""
-        wanted = np.arange(len(self))[key]
-        if wanted.ndim == 0:
-            return np.asarray(self.read(wanted[None])[0])
-        return self.read(wanted)
+        positions = np.arange(len(self))[key]
+        if positions.ndim == 0:
+            return np.asarray(self.read(positions[None])[0])
+        return self.read(positions)
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         for _, block in in_blocks(self):
@@ -67,7 +67,7 @@ class Rows:
         """Return some of the rows, unread, by slice, mask or positions."""
         chosen = np.arange(len(self))[key]
         shape = (len(chosen), *self.shape[1:])
-        return Rows(lambda wanted: self.read(chosen[wanted]), shape, self.dtype)
+        return Rows(lambda positions: self.read(chosen[positions]), shape, self.dtype)
 
 
 #: Images, uint8 (n, height, width, 3), held or unread.

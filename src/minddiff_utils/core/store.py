@@ -218,8 +218,8 @@ def _write_compressed(file: h5py.File, name: str, array: Array | Rows) -> None:
         for part in dataset.iter_chunks((rows, *map(slice, array.shape[1:]))):
             chunk = np.zeros(dataset.chunks, dataset.dtype)
             first = slice(part[0].start - rows.start, part[0].stop - rows.start)
-            found = block[(first, *part[1:])]
-            chunk[tuple(slice(n) for n in found.shape)] = found
+            values = block[(first, *part[1:])]
+            chunk[tuple(slice(n) for n in values.shape)] = values
             offset = tuple(axis.start for axis in part)
             dataset.id.write_direct_chunk(
                 offset, zlib.compress(chunk.tobytes(), _GZIP_LEVEL)
@@ -309,8 +309,8 @@ def part_path(path: Path, shard: tuple[int, int], suffix: str = "") -> Path:
 
 def _parts_of(path: Path) -> list[Path]:
     """Return the marks of shards that have done their share of `path`, newest last."""
-    found = (path.parent / "parts").glob(f"{path.name}.*-of-*.done")
-    return sorted(found, key=lambda part: part.stat().st_mtime_ns)
+    marks = (path.parent / "parts").glob(f"{path.name}.*-of-*.done")
+    return sorted(marks, key=lambda part: part.stat().st_mtime_ns)
 
 
 def discard(path: Path) -> None:
@@ -436,16 +436,16 @@ def read_rows(path: Path, name: str) -> Rows:
         read, should it be damaged by then.
     """
 
-    def read(wanted: npt.NDArray[np.int64]) -> Array:
-        found = np.empty((len(wanted), *shape[1:]), dtype)
+    def read(positions: npt.NDArray[np.int64]) -> Array:
+        rows = np.empty((len(positions), *shape[1:]), dtype)
         with (
             _reading(path, is_proven=True),
             h5py.File(path, "r", locking=False) as file,
         ):
             stored = file[name]
-            for row in np.argsort(wanted, kind="stable"):  # in the file's own order
-                stored.read_direct(found, int(wanted[row]), int(row))
-        return found
+            for row in np.argsort(positions, kind="stable"):  # in the file's own order
+                stored.read_direct(rows, int(positions[row]), int(row))
+        return rows
 
     with _reading(path), h5py.File(path, "r", locking=False) as file:
         known = isinstance(file.get(name), h5py.Dataset)

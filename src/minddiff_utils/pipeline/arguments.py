@@ -33,17 +33,17 @@ __all__ = [
 
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the profile that the arguments change, by dotted name."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals:
             raise ConfigError(
                 f"--set {item!r} must read KEY=VALUE, as stage2.fast.n_iter=5."
             )
-        found[key] = parse_yaml(value, f"The value of --set {item[:80]!r}")
+        fields[key] = parse_yaml(value, f"The value of --set {item[:80]!r}")
     if args.subjects:
         try:
-            found["subjects"] = [int(s) for s in args.subjects.split(",")]
+            fields["subjects"] = [int(s) for s in args.subjects.split(",")]
         except ValueError as error:
             raise ConfigError(
                 f"--subjects {args.subjects!r} must be numbers with commas, as 1,2."
@@ -51,8 +51,8 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.models:
         path = place(args.models, "--models")
         check_exists(path, "The models' folder", "give its path with --models")
-        found["models.path"] = str(path.resolve())
-    return found
+        fields["models.path"] = str(path.resolve())
+    return fields
 
 
 def tree_of(args: argparse.Namespace, profile: Profile) -> Tree:

@@ -273,10 +273,10 @@ class _DaskWorkers:
         key = f"{job.name}-{uuid.uuid4().hex}"
         self._names[key] = job.name
         order = order_of(job, self._plan)
-        found: Future[Result] = self._pool.submit(
+        future: Future[Result] = self._pool.submit(
             run_order, order, self._gpus, key=key, resources=self.resources or None
         )
-        return found
+        return future
 
     def explain(self, name: str, error: Exception, /) -> str:
         if isinstance(error, distributed.KilledWorker):

@@ -82,17 +82,17 @@ def _rehearse(args: argparse.Namespace) -> None:
             "--rehearse writes its own data and models, and runs here: leave"
             " --nsd-root, --models and --executor out."
         )
-    found = rehearsal.rehearse(overrides_of(args), read_environment().root)
+    trial = rehearsal.rehearse(overrides_of(args), read_environment().root)
     chosen = chosen_jobs(args) | {"first": max("01", args.first)}
-    plan = make_plan(found.profile, found.tree, found.overrides, **chosen)
-    say(f"{found.profile.label()} · subject {found.subject} · {found.kind} models")
+    plan = make_plan(trial.profile, trial.tree, trial.overrides, **chosen)
+    say(f"{trial.profile.label()} · subject {trial.subject} · {trial.kind} models")
     if args.dry_run:
         _say_states(plan, force=args.force, done="done")
         return
-    preparing = rehearsal.prepare(found, say)
+    preparing = rehearsal.prepare(trial, say)
     run_plan(plan, n_jobs=1, force=args.force, say=say)  # peaks are each one's own
-    record = rehearsal.finish(found, preparing, rehearsal.fits_of(found, say))
-    for line in rehearsal.last_words(found, record):
+    record = rehearsal.finish(trial, preparing, rehearsal.fits_of(trial, say))
+    for line in rehearsal.last_words(trial, record):
         say(line)
 
 

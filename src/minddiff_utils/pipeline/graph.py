@@ -119,7 +119,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
             "exactly one: tag the cell that holds its parameters."
         )
     where = f"{path.name}, parameters cell, line"
-    found = {}
+    values = {}
     try:
         for node in ast.parse(tagged[0].source).body:
             targets = getattr(node, "targets", [getattr(node, "target", None)])
@@ -128,13 +128,13 @@ def read_parameters(path: Path) -> dict[str, Any]:
                     f"{where} {node.lineno}: only NAME = literal is allowed there; move"
                     " anything else to the next cell."
                 )
-            found[targets[0].id] = _literal(where, node)
+            values[targets[0].id] = _literal(where, node)
     except SyntaxError as error:
         raise RunError(
             f"{where} {error.lineno}: {error.msg}, but only NAME = literal is allowed"
             " there: mend that line."
         ) from error
-    return found
+    return values
 
 
 def _literal(where: str, node: ast.stmt) -> Any:
@@ -287,18 +287,18 @@ def _files(
         files = network_files(tree.models, kind)
     if number == "05":
         files += judge_files(tree.models, kind)
-    found = provenance.stamps(files, tree.models)
+    stamps = provenance.stamps(files, tree.models)
     simulated = profile.simulation is not None
     if simulated and expected_origin(profile, tree) == "in silico":
-        return found
+        return stamps
     data, nsd = profile.data, NsdTree(tree.nsd, profile.data.betas_version)
     if number == "01" and subject is not None:
         read = nsd.inputs(number, [subject], data.session_numbers, data.voxels)
-        found |= provenance.stamps(read, tree.nsd)
+        stamps |= provenance.stamps(read, tree.nsd)
     if number == "06":
         read = nsd.inputs(number, profile.subjects, data.session_numbers)
-        found |= provenance.stamps(read, tree.nsd)
-    return found
+        stamps |= provenance.stamps(read, tree.nsd)
+    return stamps
 
 
 def _folder_digest(folder: Path) -> str:

@@ -97,15 +97,15 @@ def _changes(job: Job, old: object) -> str:
     """Return what has changed since: the job's own facts, else those before it."""
     if not isinstance(old, dict):
         return "its record is of an earlier version"
-    own = [f for f in job.facts if f != "before" and old.get(f) != job.facts[f]]
-    if "code" in own:
-        own.remove("drawing")  # which holds all code
-    if own:
-        told = [
+    changed = [f for f in job.facts if f != "before" and old.get(f) != job.facts[f]]
+    if "code" in changed:
+        changed.remove("drawing")  # which holds all code
+    if changed:
+        words = [
             _files_changed(job.facts[f], old.get(f)) if f == "files" else f"{f} changed"
-            for f in sorted(own, reverse=True)
+            for f in sorted(changed, reverse=True)
         ]
-        return ", ".join(told)
+        return ", ".join(words)
     before, was = job.facts.get("before", {}), old.get("before")
     was = was if isinstance(was, dict) else {}
     for name, key in before.items():  # in order: the first has changed by itself
@@ -216,12 +216,12 @@ def _before(job: Job, tree: Tree) -> dict[str, str]:
     A job that is run alone, while one before it is not up to date, has read what that
     one left: it must not pass for current once that one has been run again.
     """
-    found = {}
+    keys_run = {}
     for name, key in job.facts.get("before", {}).items():
         record = _read_record(tree.notebooks / f"{name}.run.json") or {}
         keys = [record.get("key", _NEVER), record.get("result", _NEVER)]
-        found[name] = key if key in keys else keys[0]
-    return found
+        keys_run[name] = key if key in keys else keys[0]
+    return keys_run
 
 
 def _inside(path: Path, root: Path) -> str:
