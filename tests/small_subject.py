@@ -25,6 +25,19 @@ Start = Callable[..., Run]
 IDS = np.array([907, 12, 3456, 88, 71999])
 TRAIN = np.array([5, 6, 7, 8])
 LAYERS = (1, 2)
+#: Of every engine the shortest loop there is.
+ONE_STEP = {
+    "subjects": (1,),
+    "models.batch_size": 2,
+    "features.clip_layers": LAYERS,
+    "stage1.n_steps": 2,
+    "stage1.encode_index": 1,
+    "stage1.decode_steps": 1,
+    **{f"stage2.{loop}.n_iter": 1 for loop in ("paper", "released", "fast")},
+    "stage2.fast.n_steps": 1,
+    "stage2.fast.layers": LAYERS,
+    "stage2.guided.form": "unet",
+}
 SMALL = {
     "models.backbone": "tiny",
     "models.batch_size": 2,

@@ -60,6 +60,7 @@ def _cut_off(
 #: Long enough that most is done before the cut.
 CUT = {
     "stage2__fast__n_iter": 5,
+    "stage2__released__n_iter": 5,
     "stage2__fast__lr_c": 0.02,
     "stage2__fast__anchor_c": 1.0,
 }

@@ -31,26 +31,13 @@ from minddiff_utils.pipeline import warm_kernels
 from minddiff_utils.studies import stage2_arms
 from minddiff_utils.studies import stage2_engines as study
 from tests.meta_device import META, Elsewhere, real_backbone, real_judge
-from tests.small_subject import given, made
+from tests.small_subject import LAYERS, ONE_STEP, given, made
 
-LAYERS = (1, 2)
 IDS = np.array([907, 12])
-#: One step, one iteration: what is asked is where tensors are, not what they hold.
-SHORT: dict[str, Any] = {
-    "subjects": (1,),
-    "models.batch_size": 2,
-    "features.clip_layers": LAYERS,
+#: What is asked is where tensors are, not what they hold.
+SHORT: dict[str, Any] = ONE_STEP | {
     "data.n_reconstruct": 2,
-    "stage1.n_steps": 2,
-    "stage1.encode_index": 1,
-    "stage1.decode_steps": 1,
-    "stage2.released.n_iter": 1,
-    "stage2.fast.n_iter": 1,
-    "stage2.paper.n_iter": 1,
-    "stage2.fast.n_steps": 1,
     "stage2.n_trajectory": 1,
-    "stage2.fast.layers": LAYERS,
-    "stage2.guided.form": "unet",
     "ablation.n_images": 2,
     "study.n_images": 2,
     "study.n_images_pilot": 2,

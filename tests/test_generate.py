@@ -343,9 +343,9 @@ def test_a_system_with_our_features_and_sampler_is_our_stage_1(
 def test_stage_2_keeps_shapes_and_moves_images(
     start: Start, backbone: Backbone, preset: str
 ) -> None:
-    features = write_files(
-        start(stage2__preset=preset, data__n_reconstruct=3), backbone
-    )
+    over = {} if preset == "guided" else {f"stage2__{preset}__n_iter": 2}
+    run = start(stage2__preset=preset, data__n_reconstruct=3, **over)
+    features = write_files(run, backbone)
     found = _one(features, ROWS["stage2"])
     assert found.images.shape == (3, 64, 64, 3)
     assert found.nsd_id.tolist() == IDS[:3].tolist()

@@ -40,7 +40,7 @@ from minddiff_utils.generation.structural_loss import StructuralTarget, layer_we
 from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
 from minddiff_utils.studies import stage2_arms
-from tests.small_subject import given, made
+from tests.small_subject import LAYERS, ONE_STEP, given, made
 
 N = 2
 FACTORS = (1e-4, 1e4)
@@ -206,7 +206,6 @@ def test_the_pull_of_guidance_keeps_its_direction_in_float16(
 # --- images that half precision cannot make -------------------------------------------
 
 
-LAYERS = (1, 2)
 IDS = np.array([907, 12, 88])
 
 
@@ -216,22 +215,10 @@ def run(
 ) -> Run:
     """Give a run in half precision, of the preset that the test asks for."""
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    small = {
+    small = ONE_STEP | {
         "stage2.preset": getattr(request, "param", "fast"),
-        "subjects": (1,),
         "models.backbone": "tiny",
         "models.dtype": "float16",
-        "models.batch_size": 2,
-        "features.clip_layers": LAYERS,
-        "stage1.n_steps": 2,
-        "stage1.encode_index": 1,
-        "stage1.decode_steps": 1,
-        "stage2.released.n_iter": 1,
-        "stage2.fast.n_iter": 1,
-        "stage2.paper.n_iter": 1,
-        "stage2.fast.n_steps": 1,
-        "stage2.fast.layers": LAYERS,
-        "stage2.guided.form": "unet",
     }
     return start_run("smoke", subject=1, overrides=small)
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 from minddiff_utils.core import provenance, table_text
 from minddiff_utils.core.errors import StoreError, read_trouble, writing
+from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.locks import unfinished
 from minddiff_utils.core.places import read_environment
 from minddiff_utils.core.reading import reading
@@ -265,9 +266,7 @@ def write_png(
             f"{path.name} must be a uint8 (height, width, 3) image, "
             f"not {image.dtype} {image.shape}."
         )
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    _write(path, lambda part: part.write_bytes(buffer.getvalue()), run, inputs)
+    _write(path, partial(Path.write_bytes, data=encode_png(image)), run, inputs)
 
 
 def write_figure(stem: Path, figure: "Figure | None", *, run: "Run") -> None:
@@ -287,15 +286,14 @@ def write_figure(stem: Path, figure: "Figure | None", *, run: "Run") -> None:
             continue
         buffer = BytesIO()
         figure.savefig(buffer, format=suffix[1:], dpi=150, metadata=facts)
-        data = buffer.getvalue()
-        _write(path, partial(Path.write_bytes, data=data), run, ())
+        _write(path, partial(Path.write_bytes, data=buffer.getvalue()), run, ())
 
 
 def write_text(
     path: Path, text: str, *, run: "Run", inputs: Sequence[Path] = ()
 ) -> None:
     """Write `text` as UTF-8."""
-    _write(path, lambda part: part.write_bytes(text.encode()), run, inputs)
+    _write(path, partial(Path.write_bytes, data=text.encode()), run, inputs)
 
 
 # --- shards -----------------------------------------------------------------------
