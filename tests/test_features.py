@@ -120,7 +120,7 @@ def test_c_that_is_not_finite_is_refused(backbone: Backbone) -> None:
 def test_z_is_the_flattened_latent(
     backbone: Backbone, images: npt.NDArray[np.uint8]
 ) -> None:
-    z = features.detail_features(backbone, images, batch_size=2)
+    z = features.image_features(backbone, images, [], batch_size=2)["z"]
     with torch.no_grad():
         latents = backbone.encode_images(to_torch(images))
     assert z.dtype == np.float32
@@ -132,13 +132,14 @@ def test_z_is_the_flattened_latent(
 def test_z_clip_has_the_layers_asked_for_in_ascending_order(
     backbone: Backbone, images: npt.NDArray[np.uint8]
 ) -> None:
-    clip = features.structural_features(backbone, images, (2, 1), batch_size=2)
+    found = features.image_features(backbone, images, (2, 1), batch_size=2)
     with torch.no_grad():
         direct = backbone.clip_layers(to_torch(images), (1, 2))
-    assert list(clip) == [1, 2]
+    assert list(found) == ["z", "clip/1", "clip/2"]
     with pytest.raises(ModelError, match="blocks 1 to"):
-        features.structural_features(backbone, images, (1, 99), batch_size=2)
-    for layer, values in clip.items():
+        features.image_features(backbone, images, (1, 99), batch_size=2)
+    for layer in (1, 2):
+        values = found[f"clip/{layer}"]
         assert values.dtype == np.float32
         assert values.shape == (5, backbone.layer_widths[layer - 1])
         # float32 of order 1, products of another shape
@@ -157,9 +158,7 @@ def test_images_of_the_wrong_kind_are_refused(
     backbone: Backbone, images: npt.NDArray[np.uint8], spoiled: Any, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        features.detail_features(backbone, spoiled(images), batch_size=2)
-    with pytest.raises(DataError, match=message):
-        features.structural_features(backbone, spoiled(images), LAYERS, batch_size=2)
+        features.image_features(backbone, spoiled(images), LAYERS, batch_size=2)
 
 
 # --- all three ----------------------------------------------------------------------
@@ -204,4 +203,4 @@ def test_captions_of_other_images_and_impossible_batches_are_refused(
     with pytest.raises(ConfigError, match="batch_size is 0"):
         features.semantic_features(backbone, CAPTIONS, batch_size=0)
     with pytest.raises(ConfigError, match="batch_size is 0"):
-        features.detail_features(backbone, images, batch_size=0)
+        features.image_features(backbone, images, LAYERS, batch_size=0)

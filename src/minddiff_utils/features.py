@@ -9,7 +9,7 @@ Results do not depend on the batch size but for the last digits of float32: matr
 products of other shapes add in another order.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,9 @@ from minddiff_utils.models import Backbone
 
 __all__ = [
     "Features",
-    "detail_features",
     "extract_features",
+    "image_features",
     "semantic_features",
-    "structural_features",
 ]
 
 Captions = npt.NDArray[np.str_] | npt.NDArray[np.object_]
@@ -150,74 +149,20 @@ def semantic_features(
 # --- z and Z_CLIP ---------------------------------------------------------------------
 
 
-def _in_batches(
-    backbone: Backbone,
-    images: Images,
-    encode: Callable[[torch.Tensor], dict[str, torch.Tensor]],
-    batch_size: int,
+@torch.no_grad()
+def image_features(
+    backbone: Backbone, images: Images, layers: Sequence[int], *, batch_size: int
 ) -> dict[str, Matrix]:
-    """Return `encode` of all images, by name; it sees `batch_size` images at a time."""
-    _check_batch_size(batch_size)
-    size = backbone.image_size
-    check_shape(images.shape, (None, size, size, 3), "Images")
-    if len(images) == 0:
-        raise DataError("There is no image to encode: pass one at least.")
-    features: dict[str, Matrix] = {}
-    for batch, pixels in in_blocks(images, backbone.at_once(batch_size)):
-        x = to_torch(pixels)
-        for name, values in encode(x.to(backbone.device, backbone.dtype)).items():
-            rows = _to_rows(values, name)
-            if name not in features:
-                features[name] = np.empty((len(images), rows.shape[1]), np.float32)
-            features[name][batch] = rows
-    return features
+    """Return z and Z_CLIP by name: the latents, and outputs of CLIP's vision blocks.
 
-
-@torch.no_grad()
-def detail_features(
-    backbone: Backbone, images_u8: Images, *, batch_size: int
-) -> Matrix:
-    """Return z: the standardised latents of the images.
+    Each image is read once.
 
     Parameters
     ----------
     backbone : Backbone
         Encodes the images.
-    images_u8 : (n_images, S, S, 3) uint8
+    images : (n_images, S, S, 3) uint8
         At the backbone's image size (`images.resize`); may be unread.
-    batch_size : int
-        Images encoded at once.
-
-    Returns
-    -------
-    (n_images, C * h * w) float32
-
-    Raises
-    ------
-    DataError
-        No image, wrong size or dtype, or z is not finite.
-    """
-
-    def encode(x: torch.Tensor) -> dict[str, torch.Tensor]:
-        z = backbone.encode_images(x)
-        check_shape(tuple(z.shape), (len(x), *backbone.latent_shape), "Latents")
-        return {"z": z}
-
-    return _in_batches(backbone, images_u8, encode, batch_size)["z"]
-
-
-@torch.no_grad()
-def structural_features(
-    backbone: Backbone, images_u8: Images, layers: Sequence[int], *, batch_size: int
-) -> dict[int, Matrix]:
-    """Return Z_CLIP: the outputs of CLIP's vision blocks `layers`.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Encodes the images.
-    images_u8 : (n_images, S, S, 3) uint8
-        At the backbone's image size.
     layers : sequence of int
         Blocks, from 1.
     batch_size : int
@@ -225,8 +170,8 @@ def structural_features(
 
     Returns
     -------
-    dict of int to (n_images, n_features) float32
-        By layer, ascending.
+    dict of (n_images, n_features) float32
+        z, then clip/1, ... in ascending order.
 
     Raises
     ------
@@ -235,18 +180,27 @@ def structural_features(
     DataError
         No image, wrong size or dtype, or a feature is not finite.
     """
-    ascending = sorted(set(layers))
-    widths = backbone.layer_widths
-
-    def encode(x: torch.Tensor) -> dict[str, torch.Tensor]:
-        outputs = backbone.clip_layers(x, ascending)
+    _check_batch_size(batch_size)
+    size, ascending = backbone.image_size, sorted(set(layers))
+    check_shape(images.shape, (None, size, size, 3), "Images")
+    if len(images) == 0:
+        raise DataError("There is no image to encode: pass one at least.")
+    features: dict[str, Matrix] = {}
+    for batch, pixels in in_blocks(images, backbone.at_once(batch_size)):
+        x = to_torch(pixels).to(backbone.device, backbone.dtype)
+        z = backbone.encode_images(x)
+        check_shape(tuple(z.shape), (len(x), *backbone.latent_shape), "Latents")
+        outputs = backbone.clip_layers(x, ascending) if ascending else {}
         for layer, values in outputs.items():
-            shape = (len(x), widths[layer - 1])
+            shape = (len(x), backbone.layer_widths[layer - 1])
             check_shape(tuple(values.shape), shape, f"CLIP layer {layer}")
-        return {f"clip/{layer}": values for layer, values in outputs.items()}
-
-    features = _in_batches(backbone, images_u8, encode, batch_size)
-    return {layer: features[f"clip/{layer}"] for layer in ascending}
+        named = {f"clip/{layer}": outputs[layer] for layer in ascending}
+        for name, values in {"z": z, **named}.items():
+            rows = _to_rows(values, name)
+            if name not in features:
+                features[name] = np.empty((len(images), rows.shape[1]), np.float32)
+            features[name][batch] = rows
+    return features
 
 
 def extract_features(
@@ -261,16 +215,10 @@ def extract_features(
 
     Parameters
     ----------
-    backbone : Backbone
-        Encodes images and captions.
-    images : (n_images, S, S, 3) uint8
-        At the backbone's image size.
+    backbone, images, layers, batch_size
+        As in `image_features`; captions, too, are encoded `batch_size` at once.
     captions : (n_images, n_captions) str
         Row by row as `images`.
-    layers : sequence of int
-        CLIP's vision blocks, from 1.
-    batch_size : int
-        Images or captions encoded at once.
 
     Raises
     ------
@@ -278,8 +226,7 @@ def extract_features(
         As the functions for each feature, or rows of captions do not match images.
     """
     check_shape(captions.shape, (len(images), None), "Captions")
-    return Features(
-        c=semantic_features(backbone, captions, batch_size=batch_size),
-        z=detail_features(backbone, images, batch_size=batch_size),
-        clip=structural_features(backbone, images, layers, batch_size=batch_size),
-    )
+    c = semantic_features(backbone, captions, batch_size=batch_size)
+    encoded = image_features(backbone, images, layers, batch_size=batch_size)
+    clip = {layer: encoded[f"clip/{layer}"] for layer in sorted(set(layers))}
+    return Features(c, encoded["z"], clip)

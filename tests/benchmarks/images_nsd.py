@@ -158,7 +158,7 @@ def encode(root: Path) -> None:
         at_once=_as_given,
         encode_images=lambda x: x.mean(dim=(2, 3), keepdim=True),
     )
-    features.detail_features(backbone, images, batch_size=64)
+    features.image_features(backbone, images, [], batch_size=64)
     small_pixels(images, run.profile.systems.pixel_size)
 
 
