@@ -11,7 +11,6 @@ products of other shapes add in another order.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ import torch
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.rows import Images, in_blocks
-from minddiff_utils.core.types import Matrix
+from minddiff_utils.core.types import Array, Matrix
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -60,7 +59,7 @@ class Features:
         layers = {f"clip/{layer}": self.clip[layer] for layer in sorted(self.clip)}
         return {"c": self.c, "z": self.z, **layers}
 
-    def rows(self, index: slice | npt.NDArray[Any] | Sequence[int]) -> "Features":
+    def rows(self, index: slice | Array | Sequence[int]) -> "Features":
         """Return the features of some images: rows by slice, mask or positions."""
         clip = {layer: values[index] for layer, values in self.clip.items()}
         return Features(self.c[index], self.z[index], clip)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.types import Floats, IntArray
 
 __all__ = [
     "Interval",
@@ -147,9 +147,7 @@ def crossed_bootstrap_interval(
     return Interval(float(sample.mean()), low, high, n_subjects)
 
 
-def _crossed_means(
-    sample: Floats, who: npt.NDArray[np.int64], what: npt.NDArray[np.int64]
-) -> Floats:
+def _crossed_means(sample: Floats, who: IntArray, what: IntArray) -> Floats:
     """Return the mean of each draw; counts instead of copies keep memory small."""
     n_draws, (n_subjects, n_images) = len(who), sample.shape
     weight_who = np.zeros((n_draws, n_subjects))

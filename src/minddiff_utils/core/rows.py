@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minddiff_utils.core.types import Array, IntArray
+
 __all__ = ["BLOCK", "Images", "Rows", "in_blocks", "take"]
 
 #: Rows read at once where all are gone through.
@@ -31,7 +33,7 @@ class Rows:
     dtype : dtype
     """
 
-    read: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
+    read: Callable[[IntArray], Array]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -48,14 +50,14 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+    def __getitem__(self, key: Any) -> Array:
         """Read rows: one by its position, more by slice, mask or positions."""
         positions = np.arange(len(self))[key]
         if positions.ndim == 0:
             return np.asarray(self.read(positions[None])[0])
         return self.read(positions)
 
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+    def __iter__(self) -> Iterator[Array]:
         for _, block in in_blocks(self):
             yield from block
 
@@ -79,9 +81,7 @@ def take(array: Any, key: Any) -> Any:
     return array.of(key) if isinstance(array, Rows) else array[key]
 
 
-def in_blocks(
-    array: Any, n_rows: int = BLOCK
-) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+def in_blocks(array: Any, n_rows: int = BLOCK) -> Iterator[tuple[slice, Array]]:
     """Yield an array's or `Rows`'s blocks of `n_rows` rows, with where each stands.
 
     >>> [(k.start, v.tolist()) for k, v in in_blocks(np.arange(3), 2)]

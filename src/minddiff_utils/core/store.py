@@ -31,7 +31,7 @@ from minddiff_utils.core.places import read_environment
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks
 from minddiff_utils.core.signature import sign
-from minddiff_utils.core.types import Array
+from minddiff_utils.core.types import Array, IntArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -434,7 +434,7 @@ def read_rows(path: Path, name: str) -> Rows:
         read, should it be damaged by then.
     """
 
-    def read(positions: npt.NDArray[np.int64]) -> Array:
+    def read(positions: IntArray) -> Array:
         rows = np.empty((len(positions), *shape[1:]), dtype)
         with (
             _reading(path, is_proven=True),

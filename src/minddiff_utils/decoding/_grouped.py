@@ -6,19 +6,17 @@ and told apart afterwards.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import clone
 
 from minddiff_utils.core.types import Floats
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
-from minddiff_utils.decoding.targets import StandardisedTargets, TargetScaling
+from minddiff_utils.decoding.targets import Rows, StandardisedTargets, TargetScaling
 
 __all__ = ["fit_features", "group_features", "predict_features"]
 
-Rows = slice | npt.NDArray[np.integer[Any]]
 Decoder = TypeVar("Decoder", bound=LinearDecoder)
 
 

@@ -3,14 +3,13 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
-from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.core.types import Array, Doubles, Floats, Mask
 from minddiff_utils.decoding.targets import blocks
 
 __all__ = ["LinearDecoder", "Targets", "check_fit"]
@@ -195,7 +194,7 @@ class LinearDecoder(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     # --- parts, and what is saved ---
 
-    def part(self, targets: slice | npt.NDArray[np.bool_]) -> Self:
+    def part(self, targets: slice | Mask) -> Self:
         """Return the fitted decoder of some targets; of a slice without a copy."""
         self._check_fitted()
         some = copy.copy(self)
@@ -203,13 +202,13 @@ class LinearDecoder(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             setattr(some, f"{name}_", getattr(self, f"{name}_")[targets])
         return some
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """Return what `from_arrays` needs; what targets have has a row for each."""
         self._check_fitted()
         return {name: getattr(self, f"{name}_") for name in self._PER_TARGET}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Return the fitted decoder that `arrays` came from, or some of its targets.
 
         Parameters that only matter to a fit are at their defaults.

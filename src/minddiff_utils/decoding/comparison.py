@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
 from minddiff_utils.core.resampling import Interval
-from minddiff_utils.core.types import Matrix
+from minddiff_utils.core.types import Doubles, IntArray, Matrix
 from minddiff_utils.decoding._eigenbasis import default_alphas
 from minddiff_utils.decoding._grouped import fit_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
@@ -34,7 +33,6 @@ __all__ = [
     "tuned",
 ]
 
-Rows = npt.NDArray[np.int64]
 Contenders = Mapping[str, Mapping[str, LinearDecoder]]
 
 
@@ -88,17 +86,17 @@ def bootstrap_mean_r(
     return Interval(float(r[keep].mean()), float(low), float(high), n)
 
 
-def _standard(Y: Matrix) -> npt.NDArray[np.float64]:
+def _standard(Y: Matrix) -> Doubles:
     centred = Y.astype(np.float64)
     centred -= centred.mean(axis=0)
     return np.asarray(centred / centred.std(axis=0))
 
 
 def _weighted_mean_r(
-    U: npt.NDArray[np.float64],
-    V: npt.NDArray[np.float64],
-    counts: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
+    U: Doubles,
+    V: Doubles,
+    counts: Doubles,
+) -> Doubles:
     """Return the mean r of each row of counts (n_bootstrap, n_images)."""
     n = counts.sum(axis=1, keepdims=True)
     mean_u, mean_v = counts @ U / n, counts @ V / n
@@ -112,7 +110,7 @@ def _weighted_mean_r(
 # --- side by side ---------------------------------------------------------------------
 
 
-def coarse_penalties(X: Matrix) -> npt.NDArray[np.float64]:
+def coarse_penalties(X: Matrix) -> Doubles:
     """Return one penalty per decade for responses X (n_images, n_voxels).
 
     For the random search, which is dear and whose shares scale them.
@@ -256,9 +254,9 @@ class Holdout:
     """
 
     categories: tuple[str, ...]
-    other: Rows
-    same: Rows
-    held_out: Rows
+    other: IntArray
+    same: IntArray
+    held_out: IntArray
 
 
 def split_by_category(

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
-from minddiff_utils.core.types import Doubles, Floats, Ints
+from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
 from minddiff_utils.decoding._grouped import predict_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.scores import feature_correlation, nanmean
@@ -107,7 +106,7 @@ def pooled_correlation(
     Y_hat: Floats,
     folds: Sequence[Fold],
     *,
-    varies: npt.NDArray[np.bool_] | None = None,
+    varies: Mask | None = None,
 ) -> Doubles:
     """Return each target's correlation with its predictions, pooled over folds.
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.core.types import Floats, Mask, Matrix
+from minddiff_utils.core.types import Array, Floats, IntArray, Ints, Mask, Matrix
 from minddiff_utils.decoding._grouped import fit_features
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.chance import ScoredImages
@@ -49,7 +48,7 @@ class VoxelData:
     X_train: Matrix
     X_test: Matrix
     ncsnr: Matrix
-    n_repeats_test: npt.NDArray[np.integer[Any]]
+    n_repeats_test: Ints
 
     def __post_init__(self) -> None:
         n_voxels = self.X_train.shape[1]
@@ -58,7 +57,7 @@ class VoxelData:
         check_shape(self.n_repeats_test.shape, (len(self.X_test),), "n_repeats_test")
 
     @classmethod
-    def from_responses(cls, stored: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_responses(cls, stored: Mapping[str, Array]) -> Self:
         """Cut the content of `responses.h5`; validation images are left out."""
         train, test = (stored["split"] == name for name in ("train", "test"))
         if not train.any() or not test.any():
@@ -228,13 +227,13 @@ class FittedDecoders(dict[str, FittedDecoder]):
                 tables.append(curve)
         return pd.concat(tables, ignore_index=True)
 
-    def nearest(self, Y_train: Features, Y_hat: Features) -> npt.NDArray[np.int64]:
+    def nearest(self, Y_train: Features, Y_hat: Features) -> IntArray:
         """Return the training row whose features are nearest to each prediction."""
         keep = {name: f.selected & f.scaling.varies for name, f in self.items()}
         training = {n: f.scaling.apply(Y_train[n])[:, keep[n]] for n, f in self.items()}
         return nearest_rows({n: Y_hat[n][:, keep[n]] for n in self}, training)
 
-    def decoded(self, Y: Features, Y_hat: Features) -> dict[str, npt.NDArray[Any]]:
+    def decoded(self, Y: Features, Y_hat: Features) -> dict[str, Array]:
         """Return the content of `decoded.h5`: per feature, in the feature's own units.
 
         Parameters
@@ -242,7 +241,7 @@ class FittedDecoders(dict[str, FittedDecoder]):
         Y, Y_hat : mapping of (n_images, n_targets)
             True features and standardised predictions of the same images.
         """
-        arrays: dict[str, npt.NDArray[Any]] = {}
+        arrays: dict[str, Array] = {}
         for name, fitted in self.items():
             scaling = fitted.scaling
             arrays |= {
@@ -256,11 +255,11 @@ class FittedDecoders(dict[str, FittedDecoder]):
                 arrays[f"{name}/residual"] = fitted.selection.residual
         return arrays
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """Return the content of `decoders.h5`: the weights of the selected targets."""
         return dict(self._arrays())
 
-    def _arrays(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    def _arrays(self) -> Iterator[tuple[str, Array]]:
         for name, fitted in self.items():
             selected = fitted.selected
             for key, values in fitted.decoder.part(selected).arrays().items():

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.types import Floats, IntArray
 
 __all__ = ["nearest_rows"]
 
@@ -26,7 +25,7 @@ def _unit_rows(Y: Floats) -> Floats:
 
 def nearest_rows(
     decoded: Mapping[str, Floats], training: Mapping[str, Floats]
-) -> npt.NDArray[np.int64]:
+) -> IntArray:
     """Return the row of the training image nearest to each test image's brain.
 
     Similarity is the mean over features (c, z, each CLIP layer) of Pearson's r between

@@ -3,17 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
-from minddiff_utils.core.types import Doubles, Floats, Mask
+from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
 
 __all__ = ["StandardisedTargets", "TargetScaling", "blocks"]
 
-Rows = slice | npt.NDArray[np.integer[Any]]
+Rows = slice | Ints
 
 #: All images.
 _EVERY = slice(None)

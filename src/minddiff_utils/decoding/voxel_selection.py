@@ -11,10 +11,9 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -26,7 +25,7 @@ from minddiff_utils.core.errors import (
     check_finite,
     check_shape,
 )
-from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.core.types import Array, Doubles, Floats
 from minddiff_utils.decoding._conjugate_gradients import (
     Deflation,
     deflate,
@@ -280,7 +279,7 @@ class VoxelSelectedRidge(LinearDecoder):
         weights = self.weights_[block].astype(np.float64)
         return np.asarray(np.sum(weights**2 * voxel_noise[self.voxels_[block]], axis=1))
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """Return what `from_arrays` needs; the arrays of targets have a row for each.
 
         In files the number of selected voxels is `n_feat`, as FastL2LiR has it, and
@@ -294,7 +293,7 @@ class VoxelSelectedRidge(LinearDecoder):
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
         """Return the fitted decoder that `arrays` came from, or some of its targets.
 
         Raises
