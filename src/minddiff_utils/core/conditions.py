@@ -340,17 +340,20 @@ ONE_STEP_EACH: Mapping[str, Pair] = {
     "Z_CLIP": ("stage2", "stage1"),
 }
 #: (condition, reference) of every contrast the claims and the sanity table read, in the
-#: order of `contrasts.csv`; stage 2 minus stage 1 has a table of its own beside them. A
-#: run makes those whose conditions it has.
+#: order of `contrasts.csv`. A run makes those whose conditions it has.
 CONTRASTS: tuple[Pair, ...] = (
+    ONE_STEP_EACH["Z_CLIP"],
     ONE_STEP_EACH["c"],
     ONE_STEP_EACH["z"],
     ("c_only", "z_only"),
     ("stage1", "shuffled"),
     ("stage1", "permuted_voxels"),
     ("stage1", "random_train"),
+    ("stage1", "mean_image"),
     ("stage1", "retrieval"),
+    ("stage2", "stage1_best"),
     ("stage2", "retrieval"),
+    ("stage2", "category_only"),
     ("stage2", "mean_image"),
     ("stage2", "pixel_ridge"),
     ("stage2", "takagi"),

@@ -1,48 +1,78 @@
-"""Tables of means with intervals, of paired differences, and of "no worse".
+"""Tables of means with intervals, and of paired differences.
 
-Pure functions of a table of scores, one row per image. Not here: what a score is
-(`metrics`), what is drawn and permuted (`core.resampling`).
+Pure functions of a table of scores, one row per image. Intervals are those of
+`core.inference`: these subjects, new images; rows of differences also give the one for
+new subjects. Not here: what a score is (`metrics`), what it means (`claims`).
 """
 
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import astuple, replace
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.core.conditions import CONTRASTS, ceilings
+from minddiff_utils.core.conditions import CONTRASTS, Pair, ceilings, floors
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.resampling import (
-    Resampling,
-    exact_sign_flip_test,
-    holm,
-    paired_permutation_test,
-)
-from minddiff_utils.core.run import Run
+from minddiff_utils.core.inference import Estimate, estimate
+from minddiff_utils.evaluation.metrics.definitions import METRICS
 
 __all__ = [
+    "ESTIMATE",
     "compare_methods",
+    "contrast",
+    "contrast_rows",
     "contrast_table",
-    "non_inferiority",
-    "paired_table",
-    "resampling",
+    "matrix",
     "summarise",
 ]
 
+#: Columns of an `Estimate` in every table, in its order.
+ESTIMATE = (
+    *("value", "ci_low", "ci_high", "smallest_effect"),
+    *("n_images", "n_subjects", "n_subjects_positive"),
+    *("subjects_low", "subjects_high"),
+)
+_MEAN = ["value", "ci_low", "ci_high", "n_images", "n_subjects"]
 
-_INTERVAL = ["value", "ci_low", "ci_high"]
+
+def matrix(scores: pd.DataFrame, method: str, metric: str) -> pd.DataFrame:
+    """Return a method's scores as subjects x images; NaN where one is missing.
+
+    Raises
+    ------
+    DataError
+        An image is scored twice for one subject.
+    """
+    rows = scores[(scores["method"] == method) & (scores["metric"] == metric)]
+    if rows.duplicated(["subject", "nsd_id"]).any():
+        raise DataError(
+            "An image is scored twice for one subject, method and metric: pass each"
+            " score once."
+        )
+    return rows.pivot(index="subject", columns="nsd_id", values="value")
 
 
-def resampling(run: Run) -> Resampling:
-    """Return the draws and streams of the profile."""
-    config = run.profile.evaluation
-    return Resampling(
-        stream=run.stream,
-        n_bootstrap=config.n_bootstrap,
-        n_permutations=config.n_permutations,
-        confidence=config.confidence,
-    )
+def _shared(wide: pd.DataFrame) -> pd.DataFrame:
+    """Return the images that every subject has, of subjects with any."""
+    shared = wide.dropna(how="all").dropna(axis=1)
+    if shared.empty:
+        raise DataError(
+            "No image is scored in every subject, so subjects cannot be averaged: "
+            "reconstruct the same test images for all subjects."
+        )
+    return shared
+
+
+def _estimates(
+    wide: pd.DataFrame, confidence: float
+) -> Iterator[tuple[str, Estimate, pd.DataFrame]]:
+    """Yield each subject's estimate and values, then "all" on the shared images."""
+    for subject in wide.index:
+        own = wide.loc[[subject]].dropna(axis=1)
+        if own.size:
+            yield str(subject), estimate(own, confidence=confidence), own
+    shared = _shared(wide)
+    yield "all", estimate(shared, confidence=confidence), shared
 
 
 # --- means --------------------------------------------------------------------------
@@ -51,260 +81,140 @@ def resampling(run: Run) -> Resampling:
 def summarise(
     scores: pd.DataFrame,
     *,
-    resampling: Resampling,
+    confidence: float = 0.95,
     ceilings: Mapping[str, str],
+    floors: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return mean, interval, floor and ceiling of each method and metric.
+    """Return mean, interval, chance levels and ceiling of each method and metric.
 
     Parameters
     ----------
     scores : DataFrame
         Columns subject, method, nsd_id, metric, value, floor; one row per image.
-    resampling : Resampling
-        Draws, confidence and streams; each cell has a stream of its own, so that
-        adding a method moves no other number.
+    confidence : float
     ceilings : mapping of str to str
-        Method -> the method whose score is its ceiling (same subject). One that was run
-        on the first images alone lends its lead over them (`_ceiling`).
+        Method -> the method whose score on the same images is its ceiling.
+    floors : collection of str
+        Methods that know nothing of the image.
 
     Returns
     -------
     DataFrame
-        Columns subject (or "all"), method, metric, value, ci_low, ci_high, n, floor,
-        ceiling. `n` counts images per subject, and subjects in the rows "all".
+        Columns subject (or "all"), method, metric, value, ci_low, ci_high, n_images,
+        n_subjects, floor (the row's images scored against other seen images), chance
+        (the highest of that and of the methods `floors` on the same images; of a
+        distance the lowest), chance_method (whose it is, "" for shuffled pairs) and
+        ceiling. A ceiling is NaN where it was not made for all images of the row.
     """
     rows: list[tuple[object, ...]] = []
-    for (method, metric), block in scores.groupby(["method", "metric"], sort=False):
-        ceiling = scores["method"] == ceilings.get(str(method))
-        best = scores[ceiling & (scores["metric"] == metric)]
-        for subject, values, used in _by_subject(block):
-            key = (subject, str(method), str(metric))
-            interval = resampling.interval(values.to_numpy(), *key)
-            ends = used["floor"].mean(), _ceiling(best, used)
-            rows.append((*key, *astuple(interval), *ends))
-    columns = ["subject", "method", "metric", *_INTERVAL, "n", "floor", "ceiling"]
-    return pd.DataFrame(rows, columns=columns)
+    for method, metric in scores[["method", "metric"]].drop_duplicates().to_numpy():
+        wide = matrix(scores, method, metric)
+        paired = matrix(
+            scores.assign(value=scores["floor"]), method, metric
+        )  # the same rows, scored against other seen images
+        others = {name: matrix(scores, name, metric) for name in floors}
+        top = matrix(scores, ceilings.get(method, ""), metric)
+        for subject, mean, used in _estimates(wide, confidence):
+            floor = _mean_on(used, paired)
+            knowing = {"": floor}
+            knowing |= {name: _mean_on(used, one) for name, one in others.items()}
+            name, chance = _highest(knowing, metric)
+            numbers = mean.value, mean.low, mean.high, mean.n_images, mean.n_subjects
+            ends = floor, chance, name, _mean_on(used, top)
+            rows.append((subject, method, metric, *numbers, *ends))
+    columns = ["subject", "method", "metric", *_MEAN]
+    ends = ["floor", "chance", "chance_method", "ceiling"]
+    return pd.DataFrame(rows, columns=columns + ends)
 
 
-def _by_subject(
-    scores: pd.DataFrame,
-) -> Iterator[tuple[str, pd.Series | pd.DataFrame, pd.DataFrame]]:
-    """Yield each subject's values by image, then subjects x images as "all".
-
-    The last item is the rows that were used: in "all" the images that every subject
-    has.
-    """
-    for subject, used in scores.groupby("subject", sort=False):
-        yield str(subject), used["value"], used
-    wide = _matrix(scores)
-    yield "all", wide, scores[scores["nsd_id"].isin(wide.columns)]
+def _mean_on(used: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Return the mean of `other` on the subjects and images of `used`, or NaN."""
+    same = other.reindex(index=used.index, columns=used.columns)
+    return float(same.to_numpy(np.float64).mean())  # NaN where one is missing
 
 
-def _matrix(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return subjects x images, with the images that every subject has."""
-    if scores.duplicated(["subject", "nsd_id"]).any():
-        raise DataError(
-            "An image is scored twice for one subject, method and metric: pass each"
-            " score once."
-        )
-    wide = scores.pivot(index="subject", columns="nsd_id", values="value")
-    shared = wide.dropna(axis=1)
-    if shared.empty:
-        raise DataError(
-            "No image is scored in every subject, so subjects cannot be pooled: "
-            "reconstruct the same test images for all subjects."
-        )
-    return shared
+def _highest(levels: Mapping[str, float], metric: str) -> tuple[str, float]:
+    """Return the chance level that is hardest to beat, and whose it is."""
+    known = {name: level for name, level in levels.items() if not np.isnan(level)}
+    if not known:
+        return "", np.nan
+    rises = metric not in METRICS or METRICS[metric].higher_is_better
+    name = (max if rises else min)(known, key=lambda key: known[key])
+    return name, known[name]
 
 
-def _ceiling(best: pd.DataFrame, used: pd.DataFrame) -> float:
-    """Return the mean of `used` plus the mean lead of `best` on the images of both.
-
-    Where `best` has all images of `used` that is the mean of `best`; where it has the
-    first ones only, an easy or hard choice of images does not pass for a lead.
-    """
-    both = used.merge(best, on=["subject", "nsd_id"], suffixes=("", "_best"))
-    if len(both) == len(used):
-        return float(both["value_best"].mean())
-    lead = (both["value_best"] - both["value"]).mean()  # NaN without an image of both
-    return float(used["value"].mean() + lead)
-
-
-def compare_methods(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
-    """Return mean, interval, floor and ceiling by subject, method and metric."""
-    return summarise(scores, resampling=draws, ceilings=ceilings())
+def compare_methods(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Return `summarise` with the ceilings and floors of the table of conditions."""
+    return summarise(
+        scores, confidence=confidence, ceilings=ceilings(), floors=floors()
+    )
 
 
 # --- paired differences -------------------------------------------------------------
 
 
-def paired_table(
-    scores: pd.DataFrame,
-    method: str,
-    reference: str,
-    *,
-    resampling: Resampling,
+def contrast(
+    scores: pd.DataFrame, method: str, reference: str, metric: str
 ) -> pd.DataFrame:
-    """Return `method` minus `reference` on the same images, with intervals and tests.
+    """Return `method` minus `reference`, subjects x images that both have.
+
+    NaN where a subject lacks an image; empty where they share none.
 
     Parameters
     ----------
     scores : DataFrame
         Columns subject, method, nsd_id, metric, value.
-    method, reference : str
-        The two methods; images that both have are compared.
-    resampling : Resampling
-        Draws, confidence and streams.
+    """
+    wide = matrix(scores, method, metric) - matrix(scores, reference, metric)
+    return wide.dropna(how="all").dropna(axis=1, how="all")
+
+
+def contrast_rows(
+    scores: pd.DataFrame, method: str, reference: str, *, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return `method` minus `reference` on the same images, by subject and over all.
 
     Returns
     -------
     DataFrame
-        Columns subject (or "all"), contrast, metric, value, ci_low, ci_high,
-        p_permutation, n, n_subjects_positive, p_subjects. Rows of a subject: the image
-        is the unit. Rows "all": the interval resamples subjects and images,
-        p_permutation flips images averaged over subjects, and p_subjects flips the
-        subjects' means (at least 2 / 2^n).
+        Columns subject (or "all"), method, reference, metric and those of `ESTIMATE`.
+        Rows "all" are over the images that every subject has.
 
     Raises
     ------
     DataError
         The two methods share no image.
     """
-    keys = ["subject", "nsd_id", "metric"]
-    first = scores[scores["method"] == method]
-    second = scores[scores["method"] == reference]
-    both = first.merge(second, on=keys, suffixes=("", "_reference"))
-    if both.empty:
+    rows = []
+    for metric in dict.fromkeys(scores.loc[scores["method"] == method, "metric"]):
+        wide = contrast(scores, method, reference, metric)
+        if wide.empty:
+            continue
+        for subject, result, _ in _estimates(wide, confidence):
+            rows.append((subject, method, reference, metric, *astuple(result)))
+    if not rows:
         raise DataError(
             f"{method} and {reference} share no image: run the notebooks that make "
             "them for the same images."
         )
-    both["value"] = both["value"] - both["value_reference"]
-    rows = [
-        _paired_row((subject, f"{method} - {reference}", str(metric)), d, resampling)
-        for metric, block in both.groupby("metric", sort=False)
-        for subject, d, _ in _by_subject(block)
-    ]
-    columns = ["subject", "contrast", "metric", *_INTERVAL, "p_permutation", "n"]
-    more = ["n_subjects_positive", "p_subjects"]
-    return pd.DataFrame(rows, columns=columns + more)
-
-
-def _paired_row(
-    key: tuple[str, str, str],
-    differences: pd.Series | pd.DataFrame,
-    resampling: Resampling,
-) -> tuple[object, ...]:
-    interval = resampling.interval(differences.to_numpy(), *key)
-    per_image, means = differences, pd.Series([differences.to_numpy().mean()])
-    p_subjects = np.nan
-    if isinstance(differences, pd.DataFrame):
-        per_image, means = differences.mean(axis=0), differences.mean(axis=1)
-        p_subjects = exact_sign_flip_test(means)
-    p = paired_permutation_test(
-        per_image,
-        rng=resampling.stream("flips", *key),
-        n_permutations=resampling.n_permutations,
+    return pd.DataFrame(
+        rows, columns=["subject", "method", "reference", "metric", *ESTIMATE]
     )
-    value, low, high, n = astuple(interval)
-    return (*key, value, low, high, p, n, int((means > 0).sum()), p_subjects)
 
 
-def contrast_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
-    """Return the paired differences that the claims read, one method minus another.
-
-    Contrasts of methods that were not run are left out. The column `p_holm` corrects
-    `p_permutation` for all contrasts of the same subject and metric.
-    """
-    there = set(scores["method"])
-    pairs = [
-        paired_table(scores, method, reference, resampling=draws)
-        for method, reference in CONTRASTS
-        if {method, reference} <= there
-    ]
-    table = pd.concat(pairs, ignore_index=True)
-    groups = table.groupby(["subject", "metric"])["p_permutation"]
-    return table.assign(p_holm=groups.transform(lambda p: holm(p.to_numpy())))
-
-
-# --- no worse -------------------------------------------------------------------------
-
-
-def non_inferiority(
+def contrast_table(
     scores: pd.DataFrame,
-    method: str,
-    reference: str,
-    margins: Mapping[str, float],
-    higher_is_better: Mapping[str, bool],
+    pairs: Iterable[Pair] = CONTRASTS,
     *,
-    resampling: Resampling,
+    confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Return whether `method` is no worse than `reference` by more than a margin.
-
-    A difference is counted so that above 0 means better. `low` is the lower end of a
-    one-sided interval; p is that of a sign-flip test of the difference plus the margin,
-    adjusted (Holm) over the endpoints of one subject. "no worse": p is at most one less
-    the confidence and `low` above minus the margin; "worse": `high`, the upper end,
-    is below 0 and `low` below minus the margin; else "not shown".
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value.
-    method, reference : str
-    margins : mapping of float
-        By metric, in its units, at least 0; these metrics are the endpoints.
-    higher_is_better : mapping of bool
-        By metric.
-    resampling : Resampling
-
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method, reference, metric, value, low, high, margin,
-        p_holm, verdict, n (images of a subject; subjects for "all").
-    """
-    known = scores[scores["metric"].isin(margins)]
-    better = known["metric"].map(higher_is_better).map({True: 1.0, False: -1.0})
-    signed = known.assign(value=known["value"] * better)
-    # the 1 - 2 tail interval has the one-sided bound at its lower end
-    one_sided = replace(resampling, confidence=2 * resampling.confidence - 1)
-    table = paired_table(signed, method, reference, resampling=one_sided)
-    margin = table["metric"].map(margins)
-    table = table.assign(method=method, reference=reference, margin=margin)
-    table["p"] = [
-        _one_sided_p(signed, row, resampling) for row in table.to_dict("records")
+    """Return `contrast_rows` of each pair whose methods were both run."""
+    there = set(scores["method"])
+    tables = [
+        contrast_rows(scores, *pair, confidence=confidence)
+        for pair in pairs
+        if there.issuperset(pair)
     ]
-    adjusted = table.groupby("subject", sort=False)["p"].transform(holm)
-    names = {"ci_low": "low", "ci_high": "high"}
-    table = table.assign(p_holm=adjusted).rename(columns=names)
-    table["verdict"] = [_verdict(row, resampling) for row in table.to_dict("records")]
-    columns = ["subject", "method", "reference", "metric", "value", "low", "high"]
-    return table[[*columns, "margin", "p_holm", "verdict", "n"]]
-
-
-def _one_sided_p(
-    signed: pd.DataFrame, row: Mapping[Hashable, Any], resampling: Resampling
-) -> float:
-    """Return the p of a difference at or below minus the margin."""
-    own = signed[signed["metric"] == row["metric"]]
-    if row["subject"] != "all":
-        own = own[own["subject"] == row["subject"]]
-    wide = own.pivot(index=["subject", "nsd_id"], columns="method", values="value")
-    pairs = (wide[row["method"]] - wide[row["reference"]]).dropna()
-    per_image = pairs.groupby("nsd_id").mean().to_numpy() + row["margin"]
-    names = [str(row[k]) for k in ("subject", "method", "reference", "metric")]
-    return paired_permutation_test(
-        per_image,
-        rng=resampling.stream("margin", *names),
-        n_permutations=resampling.n_permutations,
-        alternative="greater",
-    )
-
-
-def _verdict(row: Mapping[Hashable, Any], resampling: Resampling) -> str:
-    if row["low"] > -row["margin"] and row["p_holm"] <= 1 - resampling.confidence:
-        return "no worse"
-    if row["high"] < 0 and row["low"] < -row["margin"]:
-        return "worse"
-    return "not shown"
+    if not tables:
+        raise DataError("No two methods were run that are to be compared.")
+    return pd.concat(tables, ignore_index=True)

@@ -1,282 +1,254 @@
-"""The ledger: the paper's claims C1 to C11 as data, their verdicts, and their nulls."""
+"""The ledger: the paper's claims C1 to C11 as data, controls, and their verdicts."""
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.evaluation.claims import decoding_rules, nulls
-from minddiff_utils.evaluation.claims import reconstruction_rules as rules
+from minddiff_utils.core.run import Run
+from minddiff_utils.evaluation.claims import rules
 from minddiff_utils.evaluation.claims.evidence import (
-    CANNOT,
-    FAILS,
-    HOLDS,
-    IN_SILICO,
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_TESTABLE,
+    SUPPORTED,
     Claim,
+    Endpoint,
     Evidence,
-    Outcome,
-    Pair,
     decide,
+    engine_words,
 )
+from minddiff_utils.evaluation.subject_tables import gather
+from minddiff_utils.evaluation.summaries import ESTIMATE
 
 __all__ = [
     "CLAIMS",
     "COLUMNS",
-    "MAX_HELD",
-    "N_DRAWS",
+    "collect_evidence",
     "conclusions",
     "evaluate_claims",
-    "vacuity_lines",
-    "vacuity_table",
+    "verdicts",
 ]
 
-#: Columns of `claims.csv`.
+#: Columns of `claims.csv`, one row per endpoint of a claim.
 COLUMNS = (
-    "claim",
-    "statement",
-    "paper_value",
-    "our_value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "floor",
-    "ceiling",
-    "verdict",
-    "profile",
+    *("claim", "statement", "engine", "verdict", "reason"),
+    *("endpoint", "result", "unit", "scale"),
+    *ESTIMATE,
+    *("above", "below", "paper_value", "missing", "profile"),
 )
-#: Draws of evidence in which a claim's null is true.
-N_DRAWS = 20
-#: A check is vacuous where it holds on more than this share of them. A rule at level
-#: 0.05 holds on 1 of 20 on average, and on more than 4 with probability 0.003; a rule
-#: that ignores its evidence holds on all.
-MAX_HELD = 0.20
 
 
-def _methods(*pairs: Pair) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(method for pair in pairs for method in pair[:2]))
+def _preset(evidence: Evidence) -> str:
+    return engine_words(evidence.preset)
 
 
-def _ablations(evidence: Evidence) -> tuple[Pair, ...]:
-    return tuple(rules.ablation_pairs(evidence).values())
+def _ours(evidence: Evidence) -> str:
+    return engine_words(evidence.preset if evidence.preset in rules.OURS else "fast")
 
 
-def _number(claim: str, name: str, metric: str, value: float, null: str) -> Claim:
+def _fixed(engine: str) -> Claim:
+    words = {"paper": "C5a", "released": "C5b"}
+    return Claim(
+        words[engine],
+        "stage 2 improves structure over stage 1 without losing semantics",
+        rules.engine_gain(engine),
+        lambda _: engine_words(engine),
+    )
+
+
+def _number(claim: str, name: str, metric: str, value: float) -> Claim:
     return Claim(
         claim,
-        f"subject 1: {name}",
-        null=null,
-        evaluate=rules.paper_number(metric, value),
-        make_null=nulls.at_floor(metric),
-        make_effect=nulls.number_effect(metric, value),
-        metrics=(metric,),
-        methods=("stage2",),
+        f"subject 1: {name}, equal within {rules.MARGIN_NUMBER}",
+        rules.paper_number(metric, value),
+        _preset,
         paper_value=value,
         profiles=("nsd",),
     )
 
 
-#: The ledger, in the paper's order.
+#: The ledger: the paper's claims in its order, then controls that it does not have.
 CLAIMS: tuple[Claim, ...] = (
-    _number("C1", "CLIP similarity", "clip_judge", 0.765, "similarity to other images"),
-    _number("C2", "SSIM", "ssim_2d", 0.354, "SSIM with other images"),
-    _number(
-        "C3", "PCC (pixel correlation)", "pcc", 0.278, "correlation with other images"
-    ),
+    _number("C1", "CLIP similarity 0.765", "clip_method", 0.765),
+    _number("C2", "SSIM 0.354", "ssim_2d", 0.354),
+    _number("C3", "PCC (pixel correlation) 0.278", "pcc", 0.278),
     Claim(
         "C4",
         "better than Takagi & Nishimoto (2023); Ozcelik et al. (2022) not run",
-        null="equal scores: the systems' images exchanged at random",
-        evaluate=rules.other_systems,
-        make_null=nulls.pair_null(lambda _: rules.TAKAGI),
-        make_effect=nulls.pair_effect(lambda _: rules.TAKAGI),
-        methods=_methods(*rules.TAKAGI),
+        rules.other_systems,
+        _preset,
+    ),
+    _fixed("paper"),
+    _fixed("released"),
+    Claim(
+        "C5c",
+        "stage 2 improves structure over stage 1 without losing semantics",
+        rules.engine_gain("ours"),
+        _ours,
     ),
     Claim(
-        "C5",
-        "stage 2 improves structure over stage 1 without losing semantics",
-        null="stage 2 minus stage 1 is 0: the two exchanged at random",
-        evaluate=rules.stage2_gain,
-        make_null=nulls.pair_null(lambda _: rules.GAIN),
-        make_effect=nulls.gain_effect(lambda _: rules.GAIN),
-        methods=_methods(*rules.GAIN),
+        "C5d",
+        "stage 2 beats the best of N draws of stage 1 at equal cost",
+        rules.engine_gain("ours", "stage1_best"),
+        _ours,
     ),
     Claim(
         "C6",
         "each of c, z, Z_CLIP contributes: removing one lowers its metric",
-        null="removing a feature changes its metric by 0: with and without exchanged",
-        evaluate=rules.each_feature,
-        make_null=nulls.pair_null(_ablations),
-        make_effect=nulls.pair_effect(_ablations),
-        methods=_methods(*rules.FACTORIAL.values(), *rules.SINGLE_STEPS.values()),
+        rules.each_feature,
+        lambda _: engine_words("guided"),
     ),
     Claim(
         "C7",
-        "works for subjects 1, 2, 5, 7 without any change per subject",
-        null="a subject's scores equal the shuffled-pair floor",
-        evaluate=rules.every_subject,
-        make_null=nulls.at_floor("clip_judge", "pcc"),
-        make_effect=nulls.floor_effect("clip_judge", "pcc"),
-        metrics=("clip_judge", "pcc"),
-        methods=("stage2",),
+        "works for every subject without any change per subject",
+        rules.every_subject,
+        _preset,
     ),
     Claim(
         "C8",
-        "smaller k: higher decoding accuracy, less information; k = 25 balances",
-        null="accuracy and information do not depend on k: k in random order",
-        evaluate=decoding_rules.selection,
-        make_null=nulls.shuffle_k,
-        make_effect=nulls.plant_k,
-        metrics=("r_selected_mean", "variance_kept"),
+        "smaller k: higher decoding accuracy; quality is best at k = 25",
+        rules.balance_of_k,
+        lambda _: engine_words("guided"),
     ),
     Claim(
         "C9",
-        "c leans on high-level areas; low CLIP layers and z lean on early areas",
-        null="weights do not depend on the area: areas' names permuted",
-        evaluate=decoding_rules.interpretable,
-        make_null=nulls.shuffle_areas,
-        make_effect=nulls.plant_weights,
-        metrics=("weight",),
+        "c is read from high-level areas; low CLIP layers and z from early areas",
+        rules.where_read,
     ),
     Claim(
         "C10",
-        "c, z, Z_CLIP decode above chance, and quality follows across subjects",
-        null="accuracy equals that of permuted test images; subjects in any order",
-        evaluate=decoding_rules.decodable,
-        make_null=nulls.shuffle_decoding,
-        make_effect=nulls.plant_decoding,
-        metrics=("r_mean", "clip_judge"),
+        "c, z, Z_CLIP decode above chance, and quality follows accuracy",
+        rules.decodable,
+        _preset,
     ),
     Claim(
         "C11",
-        "low CLIP with high SSIM: semantic misalignment; the reverse: distortion",
-        null="the scores do not tell the two failures apart: the two exchanged",
-        evaluate=rules.failure_signatures,
-        make_null=nulls.pair_null(lambda _: rules.SIGNATURES),
-        make_effect=nulls.pair_effect(lambda _: rules.SIGNATURES),
-        metrics=("clip_judge", "ssim_2d"),
-        methods=_methods(*rules.SIGNATURES),
+        "low CLIP with high structure: semantics misread; the reverse: detail misread",
+        rules.signatures,
+        _preset,
+    ),
+    Claim(
+        "K1",
+        "control: above retrieval of a training image",
+        rules.above_reference("retrieval"),
+        _preset,
+    ),
+    Claim(
+        "K2",
+        "control: above the mean training image",
+        rules.above_reference("mean_image"),
+        _preset,
+    ),
+    Claim(
+        "K3",
+        "control: above what the category alone gives",
+        rules.above_reference("category_only"),
+        _preset,
     ),
 )
 
 
-def evaluate_claims(evidence: Evidence, *, label: str) -> pd.DataFrame:
-    """Return the ledger: one row per claim, verdict in words.
+def collect_evidence(
+    run: Run,
+    scores: pd.DataFrame,
+    *,
+    study: pd.DataFrame | None = None,
+    subjects: Sequence[int] | None = None,
+) -> Evidence:
+    """Return everything that the claims are decided on.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Image by image, of notebook 05.
+    study : DataFrame, optional
+        Scores of the study of stage 2 of this profile.
+    subjects : sequence of int, optional
+        The finished ones; default all of the profile.
+    """
+    done = run.profile.subjects if subjects is None else subjects
+    names = ("accuracy", "image_accuracy", "k_selection", "weights", "stage2")
+    tables = {name: gather(run, f"{name}.csv", done) for name in names}
+    tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
+    if study is not None:
+        tables["study"] = study.assign(subject=study["subject"].astype(str))
+    return Evidence(
+        tables,
+        in_silico=run.origin != "measured",
+        profile=run.profile.name,
+        preset=run.profile.stage2.preset,
+        backbone=run.profile.models.backbone,
+        missing=[s for s in run.profile.subjects if s not in done],
+        confidence=run.profile.evaluation.confidence,
+    )
+
+
+def evaluate_claims(
+    evidence: Evidence, *, label: str, claims: Sequence[Claim] = CLAIMS
+) -> pd.DataFrame:
+    """Return the ledger: one row per endpoint, the verdict of its claim beside it.
 
     Parameters
     ----------
     evidence : Evidence
-        Tables of the run; a missing one gives "cannot be said here".
+        Tables of the run; a missing one gives "not testable here".
     label : str
         The profile's words.
 
     Returns
     -------
     DataFrame
-        The columns of `COLUMNS`. A verdict begins with "holds", "fails" or "cannot be
-        said here", in silico followed by "(in silico, direction only)".
+        The columns of `COLUMNS`. `verdict` is "supported", "contradicted",
+        "inconclusive" or "not testable here"; `result` of an endpoint "shown",
+        "opposite" or "open". A claim without endpoints has one row without numbers.
     """
     rows = []
-    for claim in CLAIMS:
+    for claim in claims:
         outcome = decide(claim, evidence)
-        verdict = outcome.verdict(in_silico=evidence.in_silico)
-        numbers = (outcome.value, outcome.ci_low, outcome.ci_high, outcome.n)
-        ends = (outcome.floor, outcome.ceiling, verdict, label)
-        rows.append((claim.claim, claim.statement, claim.paper_value, *numbers, *ends))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        about = (claim.claim, claim.statement, claim.engine(evidence))
+        found = (outcome.verdict, outcome.reason)
+        for numbers in [_numbers(e) for e in outcome.endpoints] or [_NONE]:
+            rows.append((*about, *found, *numbers, claim.paper_value))
+    table = pd.DataFrame(rows, columns=list(COLUMNS[:-2]))
+    counts = ["n_images", "n_subjects", "n_subjects_positive"]
+    missing = ", ".join(f"subject {s}" for s in evidence.missing)
+    return table.astype(dict.fromkeys(counts, "Int64")).assign(
+        missing=missing, profile=label
+    )
+
+
+#: The row of a claim without endpoints.
+_NONE = (*("",) * 4, *(np.nan,) * (len(ESTIMATE) + 2))
+
+
+def _numbers(endpoint: Endpoint) -> tuple[object, ...]:
+    about = (endpoint.name, endpoint.result, endpoint.unit, endpoint.scale)
+    return (*about, *astuple(endpoint.result_of), endpoint.above, endpoint.below)
+
+
+def verdicts(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per claim: claim, statement, engine, verdict, reason."""
+    return ledger.drop_duplicates("claim")[
+        ["claim", "statement", "engine", "verdict", "reason"]
+    ].reset_index(drop=True)
 
 
 def conclusions(ledger: pd.DataFrame) -> list[str]:
-    """Return what to conclude from a ledger: a count, then a sentence for each row.
+    """Return what to conclude from a ledger: a count, then a sentence for each claim.
 
-    Each sentence begins with the id of its row in `claims.csv`, where the whole verdict
-    stands, and holds the claim, its state and the first reason for it.
+    Each sentence begins with the id of its rows in `claims.csv`.
     """
-    parts = ledger["verdict"].str.partition(": ")
-    states = parts[0].str.removesuffix(IN_SILICO)
-    counts = [f"{s} {int((states == s).sum())}" for s in (HOLDS, FAILS, CANNOT)]
-    mark = IN_SILICO if parts[0].str.endswith(IN_SILICO).any() else ""
-    reasons = parts[2].str.partition(";")[0]
-    sentences = zip(
-        *(ledger["claim"], ledger["statement"], states, reasons), strict=True
-    )
+    table = verdicts(ledger)
+    states = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE)
+    counts = [f"{s} {int((table['verdict'] == s).sum())}" for s in states]
+    label = ledger["profile"].iloc[0] if len(ledger) else ""
+    engines = [f" [{e}]" if e != "none" else "" for e in table["engine"]]
     return [
-        f"Of {len(ledger)} claims: {', '.join(counts)}{mark}.",
-        *(f"{k} {state} ({what}): {why}." for k, what, state, why in sentences),
+        f"Of {len(table)} rows: {', '.join(counts)} ({label}).",
+        *(
+            f"{row.claim} {row.verdict}: {row.statement}{engine}. {row.reason}."
+            for row, engine in zip(table.itertuples(), engines, strict=True)
+        ),
     ]
-
-
-# --- can the checks fail? -------------------------------------------------------------
-
-
-def vacuity_table(
-    evidence: Evidence,
-    *,
-    rng: np.random.Generator,
-    label: str,
-    claims: Sequence[Claim] = CLAIMS,
-) -> pd.DataFrame:
-    """Return whether each claim's rule refuses its null and accepts its effect.
-
-    The rule that decided the claim decides again on `N_DRAWS` draws of evidence of the
-    same shape in which the null is true, and on one draw with a planted effect. It is
-    vacuous where it holds on more than `MAX_HELD` of the nulls, or not on the effect.
-
-    Parameters
-    ----------
-    evidence : Evidence
-        With the table `scores`, which claims on images need.
-    rng : numpy Generator
-        Each claim gets a child of its own, in the order of `claims`.
-    label : str
-        The profile's words.
-    claims : sequence of Claim
-
-    Returns
-    -------
-    DataFrame
-        Columns claim, null, n_draws, n_held, vacuous, observed (the state of the
-        verdict) and profile. `vacuous` is yes, no, or "not run" with 0 draws: the run
-        says nothing on the claim, so that there is no check to doubt, or it kept no
-        scores from which a null could be made.
-    """
-    rows = []
-    for claim, own in zip(claims, rng.spawn(len(claims)), strict=True):
-        observed = decide(claim, evidence)
-        drawn = _draw(claim, evidence, observed, own)
-        rows.append((claim.claim, claim.null, *drawn, observed.state, label))
-    columns = ["claim", "null", "n_draws", "n_held", "vacuous", "observed", "profile"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _draw(
-    claim: Claim, evidence: Evidence, observed: Outcome, rng: np.random.Generator
-) -> tuple[int, int, str]:
-    """Return draws, draws that held, and the word."""
-    scores = evidence.table("scores")
-    if observed.state == CANNOT or (claim.methods and scores.empty):
-        return 0, 0, "not run"
-    if claim.methods:
-        used = scores["method"].isin(claim.methods) & scores["metric"].isin(
-            claim.metrics
-        )
-        own = scores[used].assign(subject=scores.loc[used, "subject"].astype(str))
-        evidence = evidence.with_tables(scores=own)
-    held = sum(
-        claim.evaluate(claim.make_null(evidence, rng)).state == HOLDS
-        for _ in range(N_DRAWS)
-    )
-    accepts = claim.evaluate(claim.make_effect(evidence, rng)).state == HOLDS
-    vacuous = held > MAX_HELD * N_DRAWS or not accepts
-    return N_DRAWS, held, "yes" if vacuous else "no"
-
-
-def vacuity_lines(table: pd.DataFrame) -> list[str]:
-    """Return one sentence per vacuous claim of a `vacuity_table`."""
-    lines = []
-    for row in table[table["vacuous"] == "yes"].to_dict("records"):
-        why = "its rule does not hold where the effect was planted"
-        if row["n_held"] > MAX_HELD * row["n_draws"]:
-            share = f"{row['n_held']} of {row['n_draws']} draws"
-            why = f"its rule holds on {share} of its null ({row['null']})"
-        lines.append(f"{row['claim']} is vacuous: {why}")
-    return lines

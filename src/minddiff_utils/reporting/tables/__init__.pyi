@@ -20,7 +20,6 @@ from .printing import (
 from .rows import (
     comparison_table,
     shared_images,
-    subjects_table,
     with_aliases,
 )
 
@@ -39,7 +38,6 @@ __all__ = [
     "main_effects",
     "quality_by_k",
     "shared_images",
-    "subjects_table",
     "weights_by_area",
     "with_aliases",
 ]

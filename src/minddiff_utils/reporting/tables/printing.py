@@ -19,17 +19,15 @@ Row = Mapping[Any, Any]
 def interval_cell(row: Row) -> str:
     """Return a number with its interval, as in "0.517 [0.49, 0.55]".
 
-    A row with p_holm is a difference: signs are shown, and p.
+    A row with a smallest effect is a difference: signs are shown.
 
     >>> interval_cell({"value": 0.5171, "ci_low": 0.4902, "ci_high": 0.5511})
     '0.517 [0.49, 0.55]'
     """
     value, low, high = (float(row[name]) for name in INTERVAL)
     known = np.isfinite(low) and np.isfinite(high)
-    p = float(row.get("p_holm", np.nan))
-    if np.isfinite(p):
-        bounds = f" [{low:+.3f}, {high:+.3f}]" if known else ""
-        return f"{value:+.3f}{bounds}, p = {p:.2g}"
+    if np.isfinite(float(row.get("smallest_effect", np.nan))):
+        return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
     return f"{value:.3f} [{low:.2f}, {high:.2f}]" if known else f"{value:.3f}"
 
 
@@ -82,7 +80,7 @@ def for_print(
     Returns
     -------
     DataFrame
-        `rows`, a column per heading, n (and n_images if there), and `note` where a
+        `rows`, a column per heading, n_images and n_subjects (or n), and `note` where a
         status was to be said. A cell without a number holds the status of its row, one
         without a row "–". The last row, "settings", defines each metric.
 
@@ -91,11 +89,11 @@ def for_print(
     DataError
         A column is missing, or no row has one of `words`.
     """
-    needed = (*rows, across, *INTERVAL, "n", "status", "settings")
+    needed = (*rows, across, *INTERVAL, "status", "settings")
     check_table(table, needed, "The table to print")
     kept = table[table[across].isin(words)]
     check_table(kept, (), f"The table to print, for {', '.join(words)},")
-    counts = [c for c in ("n", "n_images") if c in kept]
+    counts = [c for c in ("n", "n_images", "n_subjects") if c in kept]
     printed = []
     for names, block in kept.groupby(list(rows), sort=False, dropna=False):
         scored = block[np.isfinite(block["value"].astype(float))]

@@ -1,14 +1,14 @@
-"""Rows that every table shares, and tables T1 and T3, which are nothing but these rows.
+"""Rows that tables of scores share, and tables T1 and T3, which are these rows.
 
-All methods are compared on the same images. A subject without scores is a row
-"missing", a method that was not run a row with the reason.
+A subject without scores is a row "missing", a method that was not run a row with the
+reason; each row says over how many images and subjects it is.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
-from minddiff_utils.core.errors import ConfigError, DataError
+from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures.canvas import check_table
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     "comparison_table",
     "complete",
     "shared_images",
-    "subjects_table",
-    "summary_rows",
     "with_aliases",
 ]
 
@@ -28,7 +26,8 @@ __all__ = [
 SCORES = ("subject", "method", "nsd_id", "metric", "value", "floor")
 INTERVAL = ("value", "ci_low", "ci_high")
 _KEY = ["subject", "method", "metric"]
-SUMMARY = (*_KEY, *INTERVAL, "n", "floor", "ceiling")
+COUNTS = ("n_images", "n_subjects")
+SUMMARY = (*_KEY, *INTERVAL, *COUNTS, "floor", "chance", "chance_method", "ceiling")
 
 
 def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFrame:
@@ -65,8 +64,7 @@ def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFra
 def shared_images(scores: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
     """Return the scores of `methods` on the images that all of them have.
 
-    Images are matched within a subject and a metric. A subject that lacks one of the
-    methods has no such image and drops out; the tables report it as missing.
+    Images are matched within a subject and a metric.
 
     Parameters
     ----------
@@ -77,7 +75,7 @@ def shared_images(scores: pd.DataFrame, methods: Collection[str]) -> pd.DataFram
     Raises
     ------
     DataError
-        A method has no scores, an image is scored twice, or no image is shared.
+        A method has no scores, or no image is shared.
     """
     check_table(scores, SCORES, "The table of scores")
     names = list(dict.fromkeys(methods))
@@ -89,14 +87,8 @@ def shared_images(scores: pd.DataFrame, methods: Collection[str]) -> pd.DataFram
             f"The scores hold no {', '.join(absent)}, so no images can be shared with "
             "it: run the notebook that makes it, or leave it out."
         )
-    image = ["subject", "metric", "nsd_id"]
-    if kept.duplicated([*image, "method"]).any():
-        raise DataError(
-            "An image is scored twice for one subject, method and metric: pass each "
-            "score once."
-        )
-    n_methods = kept.groupby(image)["method"].transform("count")
-    shared = kept[n_methods == len(names)]
+    groups = kept.groupby(["subject", "metric", "nsd_id"])["method"]
+    shared = kept[groups.transform("nunique") == len(names)]
     if shared.empty:
         raise DataError(
             f"{', '.join(names)} share no image: run the notebooks that make them for "
@@ -116,32 +108,16 @@ def check_metrics(table: pd.DataFrame, settings: Mapping[str, str]) -> None:
         )
 
 
-def _coverage(table: pd.DataFrame, n_subjects: int) -> list[str]:
-    """Return of each row which images and subjects it leaves out, "" for none."""
-    single = table[table["subject"] != "all"]
-    n_by_method = single.groupby(["method", "metric"])["n"].max().to_dict()
-    n_most = int(single["n"].max()) if len(single) else 0
-    words = []
-    for subject, method, metric, n in table[[*_KEY, "n"]].itertuples(index=False):
-        pooled = subject == "all"
-        n_images = int(n_by_method.get((method, metric), n_most)) if pooled else n
-        parts = [f"{n_images} of {n_most} images"] if n_images < n_most else []
-        if pooled and n < n_subjects:
-            parts.append(f"{n} of {n_subjects} subjects")
-        words.append("; ".join(parts))
-    return words
-
-
 def complete(
     table: pd.DataFrame,
-    subjects: Sequence[str],
+    who: Sequence[str],
     methods: Sequence[str],
     settings: Mapping[str, str],
     not_run: Mapping[str, str],
 ) -> pd.DataFrame:
     """Return one row per subject, method and metric, in this order, with `settings`.
 
-    A row that `table` lacks holds NaN, n = 0 and, as its status, why.
+    A row that `table` lacks holds NaN, counts of 0 and, as its status, why.
     """
     scored = set(table["method"])
     reasons = {
@@ -150,62 +126,33 @@ def complete(
         else f"not run: {not_run.get(name, 'no scores of it')}"
         for name in methods
     }
-    every = pd.MultiIndex.from_product([subjects, methods, settings], names=_KEY)
+    every = pd.MultiIndex.from_product([who, methods, settings], names=_KEY)
+    known = table.assign(status="").set_index(_KEY).index
     rows = table.set_index(_KEY).reindex(every).reset_index()
+    lacks = ~every.isin(known)
     return rows.assign(
-        n=rows["n"].fillna(0).astype(int),
-        status=rows["status"].where(
-            rows["status"].notna(), rows["method"].map(reasons)
-        ),
+        **{name: rows[name].fillna(0).astype(int) for name in COUNTS},
+        status=rows["method"].map(reasons).where(lacks, ""),
         settings=rows["metric"].map(settings),
     )
-
-
-def summary_rows(
-    summary: pd.DataFrame,
-    who: Sequence[str],
-    subjects: Sequence[int],
-    methods: Sequence[str],
-    settings: Mapping[str, str],
-    not_run: Mapping[str, str],
-) -> pd.DataFrame:
-    """Return a summary with a row for every method and metric, of `who` in turn."""
-    check_table(summary, SUMMARY, "The table of summarised scores")
-    if not subjects:
-        raise ConfigError("subjects is empty: pass the profile's list of subjects.")
-    check_metrics(summary, settings)
-    both = sorted(set(summary["method"]) & set(not_run))
-    if both:
-        raise DataError(
-            f"{', '.join(both)} has scores but is also said not to be run: remove one."
-        )
-    table = summary[[*SUMMARY]].assign(subject=summary["subject"].astype(str))
-    table = table[table["method"].isin(methods) & table["metric"].isin(settings)]
-    table = table.assign(status=_coverage(table, len(subjects)))
-    names = list(dict.fromkeys([*methods, *not_run]))
-    return complete(table, who, names, settings, not_run)
-
-
-# --- T1 and T3 ------------------------------------------------------------------------
 
 
 def comparison_table(
     comparison: pd.DataFrame,
     *,
-    subjects: Sequence[int],
+    who: Sequence[str],
     methods: Sequence[str],
     settings: Mapping[str, str],
     not_run: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Return table T1: every method in the first subject and over all of them.
+    """Return table T1, every method in some subjects and over all, or T3.
 
     Parameters
     ----------
     comparison : DataFrame
-        From `summaries.summarise`: subject (and "all"), method, metric, value, ci_low,
-        ci_high, n, floor, ceiling.
-    subjects : sequence of int
-        The profile's; the first one is shown.
+        From `summaries.summarise`.
+    who : sequence of str
+        Subjects, and "all", in the order shown.
     methods : sequence of str
         In the order shown.
     settings : mapping of str to str
@@ -216,32 +163,22 @@ def comparison_table(
     Returns
     -------
     DataFrame
-        Columns subject, method, metric, value, ci_low, ci_high, n, floor, ceiling,
-        status, settings. `status` is empty where the row covers everything, names the
-        images or subjects it covers where others cover more ("2 of 100 images"), or
-        says "missing" or "not run" beside NaN.
+        The columns of `summaries.summarise`, status ("missing" or "not run" with the
+        reason, beside NaN) and settings.
 
     Raises
     ------
-    ConfigError
-        No subjects.
     DataError
         A column or a metric is missing, or a method in `not_run` has scores.
     """
-    who = [str(s) for s in subjects[:1]] + ["all"]
-    return summary_rows(comparison, who, subjects, methods, settings, not_run)
-
-
-def subjects_table(
-    comparison: pd.DataFrame,
-    *,
-    subjects: Sequence[int],
-    methods: Sequence[str],
-    settings: Mapping[str, str],
-) -> pd.DataFrame:
-    """Return table T3: some methods in every subject of the profile, and over all.
-
-    Parameters, columns and errors are those of `comparison_table`.
-    """
-    who = [*map(str, subjects), "all"]
-    return summary_rows(comparison, who, subjects, methods, settings, {})
+    check_table(comparison, SUMMARY, "The table of summarised scores")
+    check_metrics(comparison, settings)
+    both = sorted(set(comparison["method"]) & set(not_run))
+    if both:
+        raise DataError(
+            f"{', '.join(both)} has scores but is also said not to be run: remove one."
+        )
+    table = comparison[[*SUMMARY]].assign(subject=comparison["subject"].astype(str))
+    names = list(dict.fromkeys([*methods, *not_run]))
+    kept = table[table["method"].isin(names) & table["metric"].isin(settings)]
+    return complete(kept, who, names, settings, not_run)

@@ -1,0 +1,401 @@
+"""The rules of the claims: from the tables of a run to the endpoints that decide.
+
+Every rule, margin and bound was fixed before the numbers that it judges were seen;
+CHANGELOG.md has the date. A rule with several endpoints asks for all of them. Effects
+are averaged over subjects, images are the unit, unless an endpoint says otherwise.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from minddiff_utils.core.areas import HVC, LVC
+from minddiff_utils.core.conditions import FROM_ALL_THREE, floors, k_name
+from minddiff_utils.core.inference import Estimate, estimate, jackknife
+from minddiff_utils.evaluation import summaries
+from minddiff_utils.evaluation.claims.evidence import (
+    OURS,
+    SHORT,
+    Endpoint,
+    Evidence,
+    NotTestableError,
+    count_words,
+)
+
+__all__ = [
+    "FEW_VOXELS",
+    "K_PAPER",
+    "MARGIN_CLIP",
+    "MARGIN_NUMBER",
+    "MIN_IMAGES_NUMBER",
+    "above_reference",
+    "balance_of_k",
+    "decodable",
+    "each_feature",
+    "engine_gain",
+    "every_subject",
+    "lowest_layer",
+    "other_systems",
+    "paper_number",
+    "rank_correlation",
+    "signatures",
+    "where_read",
+]
+
+Floats = npt.NDArray[np.float64]
+
+#: C1 to C3: our number equals the paper's within this, on at least so many images.
+MARGIN_NUMBER, MIN_IMAGES_NUMBER = 0.03, 500
+#: C5: a larger loss of judge CLIP is one of semantics.
+MARGIN_CLIP = 0.03
+#: The paper's choice of k, in percent.
+K_PAPER = 25.0
+#: Areas with fewer voxels decide nothing (C9).
+FEW_VOXELS = 20
+#: What is compared of two systems: meaning, then structure.
+_METRICS = ("clip_judge", "pcc", "ssim_2d")
+#: C6: which metric each feature stands for.
+_STANDS_FOR = {"c": "clip_judge", "z": "pcc", "Z_CLIP": "ssim_2d"}
+
+
+# --- C1 to C3: the paper's numbers ------------------------------------------------
+
+
+def paper_number(
+    metric: str, paper_value: float
+) -> Callable[[Evidence], Sequence[Endpoint]]:
+    """Return the rule: our mean of subject 1 equals the paper's within the margin."""
+
+    def rule(evidence: Evidence) -> list[Endpoint]:
+        if evidence.in_silico:
+            raise NotTestableError(
+                "a simulated subject's number has no match in the paper"
+            )
+        if metric == "clip_method" and evidence.backbone != "sd14":
+            raise NotTestableError(
+                "the paper's CLIP (ViT-B/32) is not the method's here"
+            )
+        scores = evidence.table("scores")
+        own = scores[scores["subject"].astype(str) == "1"] if len(scores) else scores
+        wide = summaries.matrix(own, "stage2", metric) if len(own) else own
+        if wide.empty:
+            raise NotTestableError("subject 1 has no stage-2 scores in this run")
+        mean = estimate(wide - paper_value, confidence=evidence.confidence)
+        if mean.n_images < MIN_IMAGES_NUMBER:
+            few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
+            raise NotTestableError(few)
+        name = f"stage2 of subject 1 minus {paper_value}"
+        bounds = {"above": -MARGIN_NUMBER, "below": MARGIN_NUMBER}
+        return [Endpoint(name, SHORT[metric], mean, **bounds)]
+
+    return rule
+
+
+# --- C4 to C7: images compared with images ------------------------------------------
+
+
+def above_reference(reference: str) -> Callable[[Evidence], Sequence[Endpoint]]:
+    """Return the rule: stage 2 above `reference` in judge CLIP, PCC and SSIM."""
+
+    def rule(evidence: Evidence) -> list[Endpoint]:
+        return [evidence.contrast("stage2", reference, m) for m in _METRICS]
+
+    return rule
+
+
+#: C4; Ozcelik et al. (2022) are not run, which the statement says.
+other_systems = above_reference("takagi")
+
+
+def engine_gain(
+    engine: str, reference: str = "stage1"
+) -> Callable[[Evidence], Sequence[Endpoint]]:
+    """Return the rule of C5 for an engine: structure rises, meaning is kept.
+
+    PCC and SSIM above the reference; a loss of judge CLIP beyond `MARGIN_CLIP`
+    excluded. The images are those of this run where it made them, else those of the
+    study of this profile.
+
+    Parameters
+    ----------
+    engine : {"paper", "released", "ours"}
+    reference : {"stage1", "stage1_best"}
+        Stage 1 alone, or the best of N draws of it.
+    """
+
+    def rule(evidence: Evidence) -> list[Endpoint]:
+        source, method, base = _images_of(evidence, engine, reference)
+        structure = [
+            evidence.contrast(method, base, metric, source=source)
+            for metric in ("pcc", "ssim_2d")
+        ]
+        kept = evidence.contrast(
+            method, base, "clip_judge", above=-MARGIN_CLIP, source=source
+        )
+        return [*structure, kept]
+
+    return rule
+
+
+#: Stage 1, and the best of N draws, as the study calls them.
+_IN_STUDY = {"stage1": "none", "stage1_best": "best_of_n"}
+
+
+def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, str, str]:
+    """Return which table has an engine's images, its method and its reference."""
+    wanted = OURS if engine == "ours" else (engine,)
+    scores, study = evidence.table("scores"), evidence.table("study")
+    made = set(scores["method"]) if len(scores) else set()
+    if evidence.preset in wanted and {"stage2", reference} <= made:
+        return "scores", "stage2", reference
+    arms = set(study["method"]) if len(study) else set()
+    own = evidence.preset if evidence.preset in wanted else wanted[0]
+    if {own, _IN_STUDY[reference]} <= arms:
+        return "study", own, _IN_STUDY[reference]
+    raise NotTestableError(f"neither this run nor a study has {own} and {reference}")
+
+
+def each_feature(evidence: Evidence) -> list[Endpoint]:
+    """Decide C6: without a feature the metric it stands for falls, for all three.
+
+    Each is taken from all three in guided sampling.
+    """
+    endpoints = []
+    for feature, metric in _STANDS_FOR.items():
+        with_it, without = FROM_ALL_THREE[feature]
+        endpoint = evidence.contrast(with_it, without, metric)
+        endpoints.append(replace(endpoint, name=f"with minus without {feature}"))
+    return endpoints
+
+
+def every_subject(evidence: Evidence) -> list[Endpoint]:
+    """Decide C7: in every subject stage 2 lies above the highest chance level.
+
+    That of a metric is the condition that knows nothing of the image and has the
+    highest mean over subjects: another image's brain, permuted voxels, the mean
+    training image, one at random.
+    """
+    scores = evidence.table("scores")
+    if scores.empty or scores["subject"].nunique() < 2:
+        n = 0 if scores.empty else scores["subject"].nunique()
+        raise NotTestableError(f"the run has {count_words(n, 'subject')}")
+    return [e for metric in _METRICS for e in _above_chance(evidence, metric)]
+
+
+def _above_chance(evidence: Evidence, metric: str) -> Iterator[Endpoint]:
+    scores = evidence.table("scores")
+    known = scores[(scores["metric"] == metric) & scores["method"].isin(floors())]
+    images = set(scores.loc[scores["method"] == "stage2", "nsd_id"])
+    levels = known[known["nsd_id"].isin(images)].groupby("method")["value"].mean()
+    if levels.empty:
+        raise NotTestableError("no condition that knows nothing of the image was run")
+    wide = summaries.contrast(scores, "stage2", str(levels.idxmax()), metric)
+    for subject, row in wide.iterrows():
+        mean = estimate(row.dropna(), confidence=evidence.confidence)
+        name = f"subject {subject}: stage2 minus {levels.idxmax()}"
+        yield Endpoint(name, SHORT[metric], mean)
+
+
+# --- C8: how many features to keep --------------------------------------------------
+
+
+def balance_of_k(evidence: Evidence) -> list[Endpoint]:
+    """Decide C8: small k decodes better, and quality is best inside the range of k.
+
+    Accuracy on test images of the features that the smallest k keeps, minus that of all
+    features, mean over layers (unit: subject). SSIM of the images at k = 25 above those
+    at the smallest and at the largest k, so that the optimum is inside. That more
+    features hold more variance is no endpoint: it is so by construction.
+    """
+    table = evidence.table("k_selection")
+    if table.empty:
+        raise NotTestableError("no k-selection table in this run")
+    means = table.groupby([table["subject"].astype(str), "k_percent"])[
+        "r_selected_mean"
+    ].mean()
+    wide = means.unstack()
+    few, every = wide.columns.min(), wide.columns.max()
+    gain = estimate((wide[few] - wide[every]).to_numpy()[:, None])
+    accuracy = Endpoint(
+        f"accuracy at k = {few:g} minus {every:g}", "r", gain, "subject"
+    )
+    ends = _ends_of_k(evidence)
+    chosen = k_name(K_PAPER)
+    return [accuracy, *(evidence.contrast(chosen, end, "ssim_2d") for end in ends)]
+
+
+def _ends_of_k(evidence: Evidence) -> tuple[str, str]:
+    prefix = k_name(0).removesuffix("0")
+    scores = evidence.table("scores")
+    names = {str(m) for m in set(scores["method"])} if len(scores) else set()
+    ks = sorted(
+        float(m.removeprefix(prefix)) for m in names if m.startswith(prefix)
+    )  # guided_k5, guided_k25, ...
+    if len(ks) < 3 or not ks[0] < K_PAPER < ks[-1]:
+        raise NotTestableError(
+            f"images were not made at k = {K_PAPER:g} and on both sides"
+        )
+    return k_name(ks[0]), k_name(ks[-1])
+
+
+# --- C9: where each feature is read ---------------------------------------------------
+
+
+def lowest_layer(table: pd.DataFrame) -> str | None:
+    """Return the feature `clip/<layer>` of the lowest layer, if there is one."""
+    layers = [str(f) for f in set(table["feature"]) if str(f).startswith("clip/")]
+    return min(layers, key=lambda name: int(name.split("/")[1]), default=None)
+
+
+def where_read(evidence: Evidence) -> list[Endpoint]:
+    """Decide C9: c is read from high-level areas, z and the lowest CLIP layer less so.
+
+    For z and for the lowest CLIP layer: the interaction of feature and area in the
+    accuracy of single images (from HVC minus from LVC, of c minus of the feature), and
+    that in the decoders' patterns (log mean pattern of a voxel in HVC over LVC; unit:
+    subject; areas under `FEW_VOXELS` voxels left out). Weights are no endpoint: they
+    follow the signal-to-noise ratio (Haufe et al. 2014).
+    """
+    table = evidence.table("image_accuracy")
+    if table.empty or not {"LVC", "HVC"} <= set(table["area_set"]):
+        raise NotTestableError("no accuracies of single images from LVC and HVC")
+    lowest = lowest_layer(table)
+    if lowest is None:
+        raise NotTestableError("no CLIP layer was decoded from LVC and HVC")
+    leans = {f: _image_accuracy(table, f, "HVC", "LVC") for f in ("c", "z", lowest)}
+    patterns = _log_pattern_ratios(evidence.table("weights"), ("c", "z", lowest))
+    endpoints = []
+    for feature in ("z", lowest):
+        apart = (leans["c"] - leans[feature]).dropna(axis=1)
+        mean = estimate(apart, confidence=evidence.confidence)
+        name = f"HVC minus LVC, c minus {feature}"
+        endpoints.append(Endpoint(f"accuracy: {name}", "r", mean))
+        log_ratio = (patterns["c"] - patterns[feature]).to_numpy()[:, None]
+        pattern = estimate(log_ratio, confidence=evidence.confidence)
+        endpoints.append(Endpoint(f"pattern: {name}", "log ratio", pattern, "subject"))
+    return endpoints
+
+
+def _image_accuracy(
+    table: pd.DataFrame, feature: str, area_set: str, minus: str | None = None
+) -> pd.DataFrame:
+    """Return r of each image, subjects x images, or its difference of two area sets."""
+    own = table[(table["feature"] == feature) & (table["area_set"] == area_set)]
+    wide = own.pivot(index="subject", columns="nsd_id", values="r")
+    if minus is not None:
+        wide = wide - _image_accuracy(table, feature, minus)
+    if wide.empty:
+        raise NotTestableError(f"no accuracy of single images of {feature}")
+    return wide
+
+
+def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+    """Return log of the mean pattern of a voxel in HVC over LVC, subjects x features.
+
+    Means are over voxels of areas with enough of them.
+    """
+    if table.empty or "pattern" not in table:
+        raise NotTestableError("no patterns of the decoders by area")
+    kept = table[table["n_voxels"] >= FEW_VOXELS]
+    kept = kept.assign(total=kept["pattern"] * kept["n_voxels"])
+
+    def mean_of(areas: Sequence[str]) -> pd.DataFrame:
+        inside = kept[kept["area"].isin(areas)]
+        sums = inside.groupby(["subject", "feature"])[["total", "n_voxels"]].sum()
+        return (sums["total"] / sums["n_voxels"]).unstack("feature")
+
+    ratios = np.log(mean_of(HVC) / mean_of(LVC)).reindex(columns=list(features))
+    if ratios.empty or ratios.isna().to_numpy().any():
+        raise NotTestableError(
+            f"too few voxels in LVC or HVC (areas under {FEW_VOXELS})"
+        )
+    return ratios
+
+
+# --- C10 and C11: accuracy and quality, image by image --------------------------------
+
+
+def decodable(evidence: Evidence) -> list[Endpoint]:
+    """Decide C10: features decode above conditional chance, and quality follows.
+
+    Above chance: r minus its mean with test images permuted among like ones (unit:
+    subject), for c, z and the lowest CLIP layer. Following: within a subject, the
+    images whose c is read better have the higher judge CLIP in stage 2 (Spearman's rho,
+    mean over subjects).
+    """
+    accuracy = evidence.table("accuracy")
+    if accuracy.empty or "r_null_within" not in accuracy:
+        raise NotTestableError("no decoding accuracies with a conditional chance level")
+    whole = accuracy[accuracy["area_set"] == "all"]
+    lowest = lowest_layer(whole)
+    endpoints = []
+    for feature in ("c", "z", lowest) if lowest else ("c", "z"):
+        own = whole[whole["feature"] == feature]
+        above = (own["r_mean"] - own["r_null_within"]).to_numpy(np.float64)
+        mean = estimate(above[:, None], confidence=evidence.confidence)
+        name = f"{feature} above chance within like images"
+        endpoints.append(Endpoint(name, "r", mean, "subject"))
+    read, scored = _paired_images(evidence, ("c",), ("clip_judge",))
+    rho = rank_correlation(
+        read[0].to_numpy(), scored[0].to_numpy(), confidence=evidence.confidence
+    )
+    return [*endpoints, Endpoint("r of c with CLIP similarity", "Spearman's rho", rho)]
+
+
+def signatures(evidence: Evidence) -> list[Endpoint]:
+    """Decide C11: what was read of an image tells in which way it fails.
+
+    Over images, within subject: the rank of c's accuracy minus that of z's goes with
+    the rank of judge CLIP minus that of PCC in stage 2 (Spearman's rho).
+    """
+    (c, z), (clip, pcc) = _paired_images(evidence, ("c", "z"), ("clip_judge", "pcc"))
+
+    def ranks(values: pd.DataFrame) -> Floats:
+        return np.asarray(stats.rankdata(values.to_numpy(), axis=1))
+
+    read, seen = ranks(c) - ranks(z), ranks(clip) - ranks(pcc)
+    rho = rank_correlation(read, seen, confidence=evidence.confidence)
+    name = "r of c above r of z with CLIP above PCC, ranks"
+    return [Endpoint(name, "Spearman's rho", rho)]
+
+
+def _paired_images(
+    evidence: Evidence, features: Sequence[str], metrics: Sequence[str]
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Return accuracies and scores of stage 2, on the images of every subject."""
+    table, scores = evidence.table("image_accuracy"), evidence.table("scores")
+    if table.empty or scores.empty:
+        raise NotTestableError("no accuracies of single images beside their scores")
+    read = [_image_accuracy(table, f, "all") for f in features]
+    scored = [summaries.matrix(scores, "stage2", m) for m in metrics]
+    for part in (*read, *scored):
+        part.index = part.index.astype(str)
+    rows = sorted(set.intersection(*(set(p.index) for p in (*read, *scored))))
+    every = [p.reindex(rows).dropna(axis=1).columns for p in (*read, *scored)]
+    images = sorted(set.intersection(*map(set, every))) if rows else []
+    if len(images) < 4:
+        raise NotTestableError(
+            f"{count_words(len(images), 'image')} with both, 4 at least"
+        )
+    return tuple([p.loc[rows, images] for p in part] for part in (read, scored))  # type: ignore[return-value]
+
+
+def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estimate:
+    """Return the mean over subjects of Spearman's rho over images, with intervals.
+
+    Parameters
+    ----------
+    x, y : float (n_subjects, n_images)
+    """
+
+    def rho(rows: npt.NDArray[np.int64]) -> Floats:
+        ranks = [stats.rankdata(part[:, rows], axis=1) for part in (x, y)]
+        a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
+        scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        return np.asarray((a * b).sum(axis=1) / np.where(scale > 0, scale, np.inf))
+
+    return jackknife(rho, x.shape[1], confidence=confidence)
