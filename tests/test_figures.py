@@ -31,7 +31,7 @@ from minddiff_utils.reporting.figures import (
     MethodPanels,
     maps,
 )
-from minddiff_utils.reporting.figures.canvas import PALETTE, pooled_rows, sample_size
+from minddiff_utils.reporting.figures.canvas import PALETTE
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"
@@ -68,19 +68,28 @@ ACCURACY = _frame(
     ],
 )
 SCORES = _frame(
-    "subject method metric value ci_low ci_high n floor ceiling",
+    "subject method metric value ci_low ci_high n_images n_subjects floor chance"
+    " ceiling",
     [
-        (s, m, k, 0.3 + 0.01 * i, 0.2, 0.5, 2 if s == "all" else 6, 0.1, 0.9)
+        (s, m, k, 0.3 + 0.01 * i, 0.2, 0.5, 6, 2 if s == "all" else 1, 0.1, 0.2, 0.9)
         for i, (s, m, k) in enumerate(product(SUBJECTS, METHODS, METRICS))
     ],
 )
 PAIRED = _frame(
-    "subject contrast metric value ci_low ci_high p_permutation n",
+    "subject method reference metric value ci_low ci_high smallest_effect n_images"
+    " n_subjects",
     [
-        (s, "stage2 - stage1", k, 0.05, 0.01, 0.09, 0.2 if s == "1" else 0.001, 6)
-        for s, k in product(SUBJECTS, METRICS)
+        (s, "stage2", "stage1", k, 0.05, low, 0.09, 0.06, 6, 2 if s == "all" else 1)
+        for (s, low), k in product(
+            zip(SUBJECTS, (-0.01, 0.01, 0.01), strict=True), METRICS
+        )
     ],
 )
+PAIRS_OF_IMAGES = _frame(
+    "subject nsd_id x y", [(s, k, 0.1 * k, 0.2 * k) for s in "12" for k in range(5)]
+)
+PAIRS_OF_IMAGES.attrs = {"x": "read", "y": "seen", "rho": "rho = +1.00"}
+FOREST = {("stage2", "stage1", s): f"subject {s}" for s in SUBJECTS}
 WEIGHTS = _frame(
     "feature area weight n_voxels pattern few_voxels",
     [
@@ -98,11 +107,8 @@ K_TABLE = _frame(
     ],
 )
 QUALITY = _frame(
-    "subject k_percent value ci_low ci_high n",
-    [
-        (s, k, 0.5 + k / 1000, 0.4, 0.7, 2 if s == "all" else 6)
-        for s, k in product(SUBJECTS, K_GRID)
-    ],
+    "subject k_percent value ci_low ci_high n_images",
+    [(s, k, 0.5 + k / 1000, 0.4, 0.7, 6) for s, k in product(SUBJECTS, K_GRID)],
 )
 DECODERS = _frame(
     "decoder feature r_mean r_low r_high r_ceiling rank_share n_images n_targets"
@@ -125,14 +131,13 @@ HELD_OUT = pd.concat(
     DECODERS.assign(trained_on=words, n_train=50, n_categories=14)
     for words in ("same categories", "other categories")
 )
-CELLS = pd.DataFrame(
+#: What a cell of the factorial scores less than all three features: a tenth for each.
+CELLS = _frame(
+    "subject method reference metric value ci_low ci_high n_images n_subjects",
     [
-        (s, m, k, 0.3 + 0.1 * sum(f), 0.2, 0.9, 2 if s == "all" else 6, 0.15, *f)
+        (s, m, "stage2_guided", k, 0.1 * sum(f) - 0.3, -0.4, 0.1, 6, 2)
         for s, (m, f), k in product(SUBJECTS, factorial().items(), METRICS)
-    ],
-    columns=[
-        *("subject", "method", "metric", "value", "ci_low", "ci_high", "n", "floor"),
-        *tables.FEATURES,
+        if m != "stage2_guided"
     ],
 )
 POINTS = _frame(
@@ -186,7 +191,8 @@ LEFT, UP = np.array([-1.0, 0, 0]), np.array([0, 0, 1.0])
 
 
 def _ablation(cells: pd.DataFrame = CELLS) -> Figure:
-    return figures.fig_ablation(cells, tables.FEATURES, METRICS)
+    whole = "stage2_guided"
+    return figures.fig_ablation(cells, tables.FEATURES, METRICS, reference=whole)
 
 
 def _k_quality(quality: pd.DataFrame = QUALITY, k: float | None = 25.0) -> Figure:
@@ -251,11 +257,11 @@ DRAWN: dict[str, Callable[[], Figure]] = {
         _images(6).reshape(2, 3, 8, 8, 3), (0, 5, 10), _images(2)
     ),
     "fig_comparison": lambda: figures.fig_comparison(SCORES, METRICS, METHODS),
-    "fig_paired": lambda: figures.fig_paired(PAIRED, METRICS),
-    "fig_subjects": lambda: figures.fig_subjects(SCORES, METRICS),
-    "fig_quality_vs_accuracy": lambda: figures.fig_quality_vs_accuracy(
-        ACCURACY, SCORES
+    "fig_differences": lambda: figures.fig_differences(
+        PAIRED, METRICS, FOREST, "Stage 2 minus stage 1"
     ),
+    "fig_subjects": lambda: figures.fig_subjects(SCORES, METRICS),
+    "fig_images": lambda: figures.fig_images({"C10": PAIRS_OF_IMAGES}),
     "fig_ablation": _ablation,
     "fig_failures": _failures,
     "fig_weights_by_area": lambda: figures.fig_weights_by_area(WEIGHTS),
@@ -282,13 +288,6 @@ def _dots(axes: Axes, marker: str = "o") -> list[tuple[float, float]]:
 
 
 # --- all figures ----------------------------------------------------------------------
-
-
-def test_one_subject_is_named_in_the_singular() -> None:
-    table = pd.DataFrame({"subject": ["1", "all"], "n": [4, 1]})
-    rows, whose = pooled_rows(table, "The table")
-    words = sample_size(table, rows, whose)
-    assert words == "n = 1 subject, 4 images each"
 
 
 def test_every_figure_of_the_package_is_tested_here() -> None:
@@ -538,23 +537,30 @@ def test_comparison_draws_the_rows_over_all_subjects_with_or_without_interval() 
         assert np.nanmax(drawn) < 1.0
 
 
-def test_paired_differences_are_filled_where_p_is_small() -> None:
-    axes = DRAWN["fig_paired"]().axes[0]
-    dots = [line for line in axes.lines if line.get_marker() in {"o", "D"}]
+def test_methods_on_fewer_images_are_named_and_not_drawn() -> None:
+    table = SCORES.copy()
+    few = table["method"] == "retrieval"
+    table.loc[few, "n_images"] = 2
+    figure = figures.fig_comparison(table, METRICS, METHODS)
+    note = " ".join(str(figure.get_supxlabel()).split())
+    assert "T1 alone: retrieval" in note
+    rows = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert rows == ["stage 2", "stage 1"]
+
+
+def test_differences_are_filled_where_the_interval_leaves_0() -> None:
+    axes = DRAWN["fig_differences"]().axes[0]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
     faces = [line.get_markerfacecolor() for line in dots]
     assert [face == "white" for face in faces] == [True, False, False]
 
 
-def test_quality_pairs_accuracy_and_score_of_the_same_subject() -> None:
-    shuffled = SCORES.sample(frac=1, random_state=1)
-    table = ACCURACY.replace({"all_targets": "all"})
-    axes = figures.fig_quality_vs_accuracy(table, shuffled).axes[0]
-    of_all = table[table["area_set"] == "all"]
-    mean = of_all.groupby("subject")["r_mean"].mean()
-    rows = SCORES[(SCORES["method"] == "stage2") & (SCORES["metric"] == "clip_judge")]
-    value = rows.set_index("subject")["value"]
-    expected = [(mean[s], value[str(s)]) for s in (1, 2)]
-    np.testing.assert_allclose(sorted(_dots(axes)), sorted(expected))
+def test_images_are_drawn_subject_by_subject() -> None:
+    axes = DRAWN["fig_images"]().axes[0]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_label() for line in dots] == ["1", "2"]
+    np.testing.assert_allclose(dots[0].get_xdata(), 0.1 * np.arange(5))
+    assert "rho = +1.00" in axes.get_title()
 
 
 def test_dots_of_the_ablation_are_filled_where_the_feature_is_there() -> None:
@@ -565,11 +571,11 @@ def test_dots_of_the_ablation_are_filled_where_the_feature_is_there() -> None:
         for line in dots.lines
         if line.get_marker() == "o" and line.get_markerfacecolor() == "0.1"
     }
-    order = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    order = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
     assert filled == {(row, k) for row, on in enumerate(order) for k in on}
     drawn = {int(y): x for x, y in _dots(scores)}
-    np.testing.assert_allclose([drawn[k] for k in range(8)],
-                               [0.3 + 0.1 * len(on) for on in order])  # fmt: skip
+    expected = [0.1 * len(on) - 0.3 for on in order]
+    np.testing.assert_allclose([drawn[k] for k in range(7)], expected, atol=1e-12)
     colours = [ln.get_color() for ln in scores.lines if ln.get_marker() == "o"]
     assert colours == [PALETTE[int(2 in on)] for on in order]
 
@@ -689,7 +695,6 @@ def test_inflated_maps_show_both_hemispheres_from_six_sides_and_from_outside() -
 _MANY = pd.concat(DECODERS.assign(decoder=f"decoder {i}") for i in range(11))
 _EMPTY = Mesh(VERTICES, FACES, np.full(4, np.nan))
 _SINGLE = SCORES[SCORES["subject"] != "all"]
-_TWIN = CELLS.query("method == 'stage1'").assign(method="stage2_iter_0")
 
 
 @pytest.mark.parametrize(
@@ -711,8 +716,7 @@ _TWIN = CELLS.query("method == 'stage1'").assign(method="stage2_iter_0")
         (lambda: figures.fig_decoders(pd.concat([DECODERS] * 2)), "of one subject"),
         (lambda: figures.fig_decoders(_MANY), "cannot be told apart by 10 colours"),
         (lambda: _k_quality(pd.concat([QUALITY] * 2)), "twice"),
-        (lambda: _ablation(pd.concat([CELLS, _TWIN])), "same features"),
-        (lambda: _ablation(CELLS.assign(value=np.nan)), "has no rows"),
+        (lambda: _ablation(CELLS.assign(reference="other")), "has no rows"),
         (lambda: _failures(FAILURES.replace({"nsd_id": {50: 51}})), "images 51 are"),
         (
             lambda: _failures(pd.concat([FAILURES, FAILURES.assign(method="x")])),

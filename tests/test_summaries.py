@@ -1,26 +1,26 @@
 """Tables of means and differences equal hand counts, and no cell moves another's."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.resampling import Resampling
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import summaries
 
-RESAMPLING = Resampling(partial(stream, 7), n_bootstrap=400, n_permutations=400)
+SUBJECTS = ("1", "2", "5", "7")
+COLUMNS = ["subject", "method", "nsd_id", "metric", "value", "floor"]
 
 
 def _scores(methods: Sequence[str], n_images: int = 12) -> pd.DataFrame:
     """Return scores in which each method is 0.1 better than the one before."""
     rng = stream(3, "scores")
     rows = []
-    for subject in ("1", "2", "5", "7"):
+    for subject in SUBJECTS:
         base = rng.normal(0.5, 0.1, n_images)
         for rank, method in enumerate(methods):
             own = stream(3, "scores", subject, method)
@@ -29,61 +29,75 @@ def _scores(methods: Sequence[str], n_images: int = 12) -> pd.DataFrame:
                 (subject, method, 70 + k, "pcc", value, 0.1)
                 for k, value in enumerate(values)
             ]
-    columns = ["subject", "method", "nsd_id", "metric", "value", "floor"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _summary(
-    scores: pd.DataFrame, ceilings: Mapping[str, str] | None = None
+    scores: pd.DataFrame, ceilings: Mapping[str, str] | None = None, **more: Any
 ) -> pd.DataFrame:
-    return summaries.summarise(scores, resampling=RESAMPLING, ceilings=ceilings or {})
+    return summaries.summarise(scores, ceilings=ceilings or {}, **more)
 
 
-def _paired(scores: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
-    return summaries.paired_table(scores, method, reference, resampling=RESAMPLING)
-
-
-def _row(table: pd.DataFrame, **wanted: str) -> Any:
-    for column, value in wanted.items():
+def _row(table: pd.DataFrame, **where: str) -> Any:
+    for column, value in where.items():
         table = table[table[column] == value]
-    (found,) = table.itertuples()
-    return found
+    (row,) = table.itertuples()
+    return row
 
 
-def test_summary_rows_hold_means_floors_and_ceilings() -> None:
+def test_summary_rows_hold_means_intervals_levels_and_counts() -> None:
     scores = _scores(["stage1", "true_features"])
     table = _summary(scores, {"stage1": "true_features"})
     assert table.columns.tolist() == [
-        *("subject", "method", "metric", "value", "ci_low", "ci_high", "n"),
-        *("floor", "ceiling"),
+        *("subject", "method", "metric", "value", "ci_low", "ci_high"),
+        *("n_images", "n_subjects", "floor", "chance", "chance_method", "ceiling"),
     ]
-    own = scores[(scores["subject"] == "2") & (scores["method"] == "stage1")]
-    best = scores[(scores["subject"] == "2") & (scores["method"] == "true_features")]
+    wide = scores.pivot(index="nsd_id", columns=["method", "subject"], values="value")
     row = _row(table, subject="2", method="stage1")
-    assert row.value == pytest.approx(own["value"].mean())
-    assert row.ci_low < row.value < row.ci_high
-    assert (row.n, row.floor) == (12, pytest.approx(0.1))
-    assert row.ceiling == pytest.approx(best["value"].mean())
+    own = wide["stage1", "2"]
+    bounds = stats.ttest_1samp(own, 0).confidence_interval()
+    assert (row.value, row.ci_low, row.ci_high) == pytest.approx(
+        (own.mean(), bounds.low, bounds.high)
+    )
+    assert (row.n_images, row.n_subjects) == (12, 1)
+    assert (row.floor, row.chance) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert row.ceiling == pytest.approx(wide["true_features", "2"].mean())
     pooled = _row(table, subject="all", method="stage1")
-    every = scores[scores["method"] == "stage1"]
-    assert (pooled.value, pooled.n) == (pytest.approx(every["value"].mean()), 4)
+    bounds = stats.ttest_1samp(wide["stage1"].mean(axis=1), 0).confidence_interval()
+    assert (pooled.ci_low, pooled.ci_high) == pytest.approx((bounds.low, bounds.high))
+    assert (pooled.n_images, pooled.n_subjects) == (12, 4)
     assert np.isnan(_row(table, subject="2", method="true_features").ceiling)
 
 
-def test_a_ceiling_on_the_first_images_lends_its_lead() -> None:
+def test_a_ceiling_that_lacks_images_of_the_row_is_left_blank() -> None:
     scores = _scores(["stage2", "stage2_true"])
     there = (scores["method"] == "stage2") | (scores["nsd_id"] <= 75)
     table = _summary(scores[there], {"stage2": "stage2_true"})
-    of_2 = scores[scores["subject"] == "2"]
-    wide = of_2.pivot(index="nsd_id", columns="method", values="value")
-    first = wide[wide.index <= 75]
-    lead = first["stage2_true"].mean() - first["stage2"].mean()
-    row = _row(table, subject="2", method="stage2")
-    assert row.ceiling == pytest.approx(wide["stage2"].mean() + lead)
-    # on other images there is none
-    apart = scores["nsd_id"] % 2 == (scores["method"] == "stage2")
-    table = _summary(scores[apart], {"stage2": "stage2_true"})
-    assert table[table["method"] == "stage2"]["ceiling"].isna().all()
+    assert table.loc[table["method"] == "stage2", "ceiling"].isna().all()
+    # the row on fewer images has one
+    few = (scores["method"] == "stage2_true") | (scores["nsd_id"] <= 75)
+    table = _summary(scores[few], {"stage2": "stage2_true"})
+    ceilings = table.loc[table["method"] == "stage2", "ceiling"]
+    best = scores[(scores["method"] == "stage2_true") & (scores["nsd_id"] <= 75)]
+    assert ceilings.iloc[-1] == pytest.approx(best["value"].mean())
+    assert (ceilings <= best["value"].max()).all()
+
+
+def test_chance_is_the_highest_level_on_the_same_images() -> None:
+    scores = _scores(["mean_image", "stage2"])
+    dull = scores[scores["method"] == "mean_image"].assign(method="shuffled")
+    scores = pd.concat([scores, dull.assign(value=0.2)], ignore_index=True)
+    table = _summary(scores, floors=["mean_image", "shuffled"])
+    row = _row(table, subject="all", method="stage2")
+    own = scores[scores["method"] == "mean_image"]["value"].mean()
+    assert (row.chance, row.chance_method) == (pytest.approx(own), "mean_image")
+    assert row.floor == pytest.approx(0.1)
+    # of a distance the lowest is the hardest to beat
+    far = scores.assign(metric="fid_judge")
+    row = _row(
+        _summary(far, floors=["mean_image", "shuffled"]), subject="all", method="stage2"
+    )
+    assert (row.chance, row.chance_method) == (pytest.approx(0.1), "")
 
 
 @pytest.mark.parametrize("new", ["added", "zzz"])
@@ -94,10 +108,9 @@ def test_adding_a_method_moves_no_other_number(new: str) -> None:
     large = _summary(scores.iloc[order.argsort(kind="stable")])
     kept = large[large["method"] != new].reset_index(drop=True)
     assert kept.equals(_summary(two))
-    assert _paired(scores, "stage2", "stage1").equals(_paired(two, "stage2", "stage1"))
 
 
-def test_paired_table_of_a_hand_made_frame() -> None:
+def test_contrasts_of_a_hand_made_frame() -> None:
     # differences: subject 1: 1, 2, 3; subject 2: 1, 1, -5; image 12 is not paired
     rows = [
         *(("1", "b", k, "pcc", v) for k, v in ((10, 1.0), (11, 3.0), (13, 6.0))),
@@ -106,117 +119,51 @@ def test_paired_table_of_a_hand_made_frame() -> None:
         *(("2", "a", k, "pcc", v) for k, v in ((10, 0.0), (11, 0.0), (13, 5.0))),
         ("1", "b", 12, "pcc", 99.0),
     ]
-    scores = pd.DataFrame(
-        rows, columns=["subject", "method", "nsd_id", "metric", "value"]
-    )
-    resampling = Resampling(partial(stream, 7), n_permutations=20_000)
-    table = summaries.paired_table(scores, "b", "a", resampling=resampling)
+    scores = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    table = summaries.contrast_rows(scores, "b", "a")
     assert table.columns.tolist() == [
-        *("subject", "contrast", "metric", "value", "ci_low", "ci_high"),
-        *("p_permutation", "n", "n_subjects_positive", "p_subjects"),
+        *("subject", "method", "reference", "metric"),
+        *summaries.ESTIMATE,
     ]
-    assert set(table["contrast"]) == {"b - a"}
     one, two, pooled = (_row(table, subject=s) for s in ("1", "2", "all"))
-    assert (one.value, one.n, one.n_subjects_positive) == (2.0, 3, 1)
-    assert (two.value, two.n, two.n_subjects_positive) == (-1.0, 3, 0)
-    assert (one.ci_low, one.ci_high) == (1.0, 3.0)  # all draws of one image: 1/27
-    # all flips of 1, 2, 3: 2 of 8 reach |6|; binomial error of the draws is 0.003
-    assert one.p_permutation == pytest.approx(2 / 8, abs=0.015)
-    assert np.isnan(one.p_subjects)
-    # subject means 2 and -1: flips give 0.5 and 1.5, both at least 0.5
-    assert (pooled.value, pooled.n, pooled.n_subjects_positive) == (0.5, 2, 1)
-    assert pooled.p_subjects == 1.0
-    # image means 1, 1.5, -1: |sum| is 1.5 or more in all but 2 of 8 flips
-    assert pooled.p_permutation == pytest.approx(6 / 8, abs=0.015)
+    # 2 +- 4.3027 * 1 / sqrt(3), Student's t with 2 degrees of freedom
+    assert (one.value, one.ci_low, one.ci_high) == pytest.approx(
+        (2, -0.484, 4.484), abs=1e-3
+    )
+    assert (one.n_images, one.n_subjects, one.n_subjects_positive) == (3, 1, 1)
+    assert (two.value, two.n_images, two.n_subjects_positive) == (-1.0, 3, 0)
+    # over subjects the images' means are 1, 1.5, -1
+    assert pooled.value == pytest.approx(0.5)
+    assert (pooled.n_images, pooled.n_subjects, pooled.n_subjects_positive) == (3, 2, 1)
+    # subject means 2 and -1: .5 +- 12.706 * 1.5
+    assert pooled.subjects_high == pytest.approx(0.5 + 12.706 * 1.5, abs=1e-2)
 
 
 def test_a_real_gain_is_found_and_its_sign_is_right() -> None:
     scores = _scores(["stage1", "stage2"])
-    found = _paired(scores, "stage2", "stage1")
-    row = _row(found, subject="all")
+    row = _row(summaries.contrast_rows(scores, "stage2", "stage1"), subject="all")
     assert 0 < row.ci_low < 0.1 < row.ci_high + 0.02
     assert row.n_subjects_positive == 4
-    assert row.p_permutation < 0.01
-    back = _paired(scores, "stage1", "stage2")
+    back = summaries.contrast_rows(scores, "stage1", "stage2")
     assert _row(back, subject="all").value == pytest.approx(-row.value)
+
+
+def test_pairs_whose_methods_were_not_run_are_left_out() -> None:
+    scores = _scores(["stage1", "stage2"])
+    table = summaries.contrast_table(scores)
+    pairs = set(zip(table["method"], table["reference"], strict=True))
+    assert pairs == {("stage2", "stage1")}
+    with pytest.raises(DataError, match="No two methods"):
+        summaries.contrast_table(scores[scores["method"] == "stage1"])
 
 
 def test_tables_that_cannot_be_paired_are_refused() -> None:
     scores = _scores(["stage1", "stage2"])
     with pytest.raises(DataError, match="share no image"):
-        _paired(scores, "stage1", "absent")
+        summaries.contrast_rows(scores, "stage1", "absent")
     apart = scores[(scores["subject"] == "1") == (scores["nsd_id"] > 75)]
     with pytest.raises(DataError, match="No image is scored in every subject"):
         _summary(apart)
     twice = pd.concat([scores, scores.iloc[:1]])
     with pytest.raises(DataError, match="scored twice"):
         _summary(twice)
-
-
-# --- no worse -----------------------------------------------------------------------
-
-MARGINS = {"ssim": 0.05, "loss": 0.05}
-BETTER = {"ssim": True, "loss": False}
-
-
-def _pairs(shift: float, n_images: int = 40) -> pd.DataFrame:
-    """Return scores in which `new` is better than `old` by `shift`, with noise."""
-    rng = stream(4, "tests", "pairs")
-    rows = []
-    for subject, image in [(s, k) for s in ("1", "2") for k in range(n_images)]:
-        base, noise = rng.normal(size=2)
-        better = shift + 0.02 * noise
-        for metric, sign in (("ssim", 1), ("loss", -1)):
-            rows.append((subject, "old", image, metric, base))
-            rows.append((subject, "new", image, metric, base + sign * better))
-    names = ["subject", "method", "nsd_id", "metric", "value"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def _no_worse(shift: float, n_images: int = 40) -> pd.DataFrame:
-    return summaries.non_inferiority(
-        *(_pairs(shift, n_images), "new", "old", MARGINS, BETTER),
-        resampling=Resampling(partial(stream, 0), 2000, 2000, 0.95),
-    )
-
-
-@pytest.mark.parametrize(
-    ("shift", "verdict"),
-    [
-        (0.1, "no worse"),  # better
-        (-0.01, "no worse"),  # a little worse, well within the margin
-        (-0.05, "worse"),  # below 0, and at the margin itself
-        (-0.2, "worse"),
-    ],
-)
-def test_the_verdict_follows_difference_and_margin(shift: float, verdict: str) -> None:
-    table = _no_worse(shift)
-    assert len(table) == 2 * 3  # two endpoints; two subjects and all
-    assert set(table["verdict"]) == {verdict}
-    # noise of 0.02 over 40 images
-    np.testing.assert_allclose(table["value"], shift, atol=0.02)
-    assert (table["low"] <= table["value"]).all()
-    assert (table["value"] <= table["high"]).all()
-
-
-def test_few_images_show_nothing_even_where_the_mean_is_good() -> None:
-    table = _no_worse(0.0, n_images=3)
-    own = table[table["subject"] != "all"]
-    assert set(own["verdict"]) == {"not shown"}  # 3 flips: p is at least 1/8
-
-
-def test_no_worse_is_rarely_said_at_the_margin() -> None:
-    rng = stream(5, "tests", "size")
-    said = 0
-    for _ in range(200):
-        scores = _pairs(0.0, 20)
-        new = scores["method"] == "new"
-        noise = rng.normal(-0.05, 0.05, size=int(new.sum()))
-        better = scores.loc[new, "metric"].map({"ssim": 1.0, "loss": -1.0})
-        scores.loc[new, "value"] += noise * better
-        table = summaries.non_inferiority(
-            *(scores, "new", "old", {"ssim": 0.05}, BETTER),
-            resampling=Resampling(partial(stream, 0), 200, 200, 0.95),
-        )
-        said += int((table["verdict"].iloc[0]) == "no worse")
-    assert said <= 20  # 5 % of 200 is 10; a binomial exceeds 20 once in 1,500 times

@@ -6,7 +6,6 @@ from .subject_tables import gather, gather_costs, notebook_seconds
 from .summaries import (
     compare_methods,
     contrast_table,
-    paired_table,
     resampling,
 )
 
@@ -20,7 +19,6 @@ __all__ = [
     "gather",
     "gather_costs",
     "notebook_seconds",
-    "paired_table",
     "resampling",
     "score_subjects",
     "subject_galleries",

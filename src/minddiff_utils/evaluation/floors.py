@@ -29,7 +29,7 @@ def category_floor(run: Run, subject: int) -> float:
     return category_only_two_way(categories_in_captions(stored["captions"][rows]))
 
 
-_INTERVAL = ("value", "ci_low", "ci_high", "n")
+_INTERVAL = ("value", "ci_low", "ci_high", "n_images", "n_subjects")
 
 
 def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame:
@@ -45,14 +45,16 @@ def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        Columns metric, floor (what it is), value, ci_low, ci_high, n.
+        Columns metric, floor (what it is), value, ci_low, ci_high, n_images,
+        n_subjects.
     """
     pooled = comparison[comparison["subject"] == "all"]
     rows = []
     for metric, block in pooled.groupby("metric", sort=False):
         own = {row["method"]: row for row in block.to_dict("records")}
         if "stage1" in own:
-            pairs = {"value": own["stage1"]["floor"], "n": own["stage1"]["n"]}
+            counts = {k: own["stage1"][k] for k in ("n_images", "n_subjects")}
+            pairs = {"value": own["stage1"]["floor"], **counts}
             words = "stage 1 scored against other images"
             rows.append({"metric": metric, "floor": words, **pairs})
         for method, words in floors().items():
@@ -63,4 +65,4 @@ def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame
             words = "the right category and nothing else (expectation)"
             rows.append({"metric": metric, "floor": words, "value": category_floor})
     table = pd.DataFrame(rows, columns=["metric", "floor", *_INTERVAL])
-    return table.astype({"n": "Int64"})
+    return table.astype({"n_images": "Int64", "n_subjects": "Int64"})

@@ -14,7 +14,8 @@ import pandas as pd
 from minddiff_utils.core.conditions import CONTRASTS, Pair, ceilings, floors
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import Estimate, estimate
-from minddiff_utils.evaluation.metrics.definitions import METRICS
+from minddiff_utils.evaluation.metrics import METRICS
+from minddiff_utils.evaluation.non_inferiority import non_inferiority, resampling
 
 __all__ = [
     "ESTIMATE",
@@ -23,6 +24,8 @@ __all__ = [
     "contrast_rows",
     "contrast_table",
     "matrix",
+    "non_inferiority",
+    "resampling",
     "summarise",
 ]
 
@@ -122,9 +125,9 @@ def summarise(
             numbers = mean.value, mean.low, mean.high, mean.n_images, mean.n_subjects
             ends = floor, chance, name, _mean_on(used, top)
             rows.append((subject, method, metric, *numbers, *ends))
-    columns = ["subject", "method", "metric", *_MEAN]
-    ends = ["floor", "chance", "chance_method", "ceiling"]
-    return pd.DataFrame(rows, columns=columns + ends)
+    levels = ["floor", "chance", "chance_method", "ceiling"]
+    columns = ["subject", "method", "metric", *_MEAN, *levels]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _mean_on(used: pd.DataFrame, other: pd.DataFrame) -> float:

@@ -14,6 +14,7 @@ from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation import check_completeness, gallery
+from minddiff_utils.evaluation.claims.ledger import COLUMNS, endpoint_words, verdicts
 from minddiff_utils.reporting.galleries import select_for_gallery, system_rows
 from minddiff_utils.reporting.report import (
     FigureItem,
@@ -33,7 +34,6 @@ _CONTENTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "What a sceptic asks first": (
         {
             "sanity": "Each check, what was expected and what was seen.",
-            "claims_null": "Each claim's check on evidence without effect.",
             "subjects": "Subjects of this run.",
         },
         {},
@@ -51,16 +51,17 @@ _CONTENTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {
             "T1_comparison": "T1. Every method: first subject, and all.",
             "floors": "What knowing nothing scores.",
-            "paired": "Stage 2 minus stage 1, pairs of images.",
+            "contrasts": "Paired differences on the same images.",
             "T3_subjects": "T3. Stages 1 and 2 in each subject.",
             "frechet": "Fréchet distances, by network.",
             "metrics": "Definition of every metric, and whether it was scored.",
         },
         {
             "comparison": "Every method over all subjects, with floor and ceiling.",
+            "differences": "Differences from stage 1, and of stage 2 from controls.",
             "stage2_gain": "Stage 2 minus stage 1 on the same images.",
             "subjects": "Stage 1 and stage 2 in each subject.",
-            "quality_vs_accuracy": "Decoding accuracy and quality of the subjects.",
+            "quality_vs_accuracy": "Decoding accuracy and quality, image by image.",
             "failures": "F9. Failure signatures, subject {subject}.",
         },
     ),
@@ -164,9 +165,8 @@ def _printed(run: Run, name: str) -> pd.DataFrame:
 
 
 def _ledger(run: Run) -> TableItem:
-    columns = ["claim", "statement", "verdict", "profile"]
-    ledger = store.read_table(run.tree.figures / "claims.csv", columns)
-    return TableItem("claims", ledger.drop(columns="profile"), "The claims ledger.")
+    ledger = store.read_table(run.tree.figures / "claims.csv", COLUMNS)
+    return TableItem("claims", verdicts(ledger), "The claims ledger.")
 
 
 def _gallery(run: Run, subject: int) -> GalleryItem:
@@ -218,9 +218,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ),
         (
             "statistics",
-            f"{evaluation.n_bootstrap} bootstrap draws and"
-            f" {evaluation.n_permutations} permutations, confidence"
-            f" {evaluation.confidence:g}",
+            f"Student's t over images, confidence {evaluation.confidence:g}",
         ),
     ]
 
@@ -291,7 +289,7 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
 
 
 def conclusions(ledger: pd.DataFrame, figures: Mapping[str, str]) -> list[str]:
-    """Return a line for each claim that a figure bears on: its row of the ledger.
+    """Return a line for each endpoint that a figure bears on.
 
     Parameters
     ----------
@@ -301,16 +299,9 @@ def conclusions(ledger: pd.DataFrame, figures: Mapping[str, str]) -> list[str]:
         Claim -> the figures that show it.
     """
     lines = []
-    for place, row in enumerate(ledger.to_dict("records"), 1):
-        claim, verdict = row["claim"], row["verdict"].partition(":")[0]
-        value, low, high = (row[name] for name in ("our_value", "ci_low", "ci_high"))
-        bounds = f" [{low:+.3f}, {high:+.3f}]" if pd.notna(low) else ""
-        number = "no number"
-        if pd.notna(value):
-            number = f"{value:+.3f}{bounds}, n = {row['n']:g}"
-        if claim in figures:
-            lines.append(
-                f"{claim} ({figures[claim]}), {row['statement']}: {number}; {verdict}"
-                f" (report.html#t1-1-r{place})"
-            )
+    for _, row in ledger[ledger["claim"].isin(figures)].iterrows():
+        shown = endpoint_words(row) if pd.notna(row["value"]) else row["reason"]
+        lines.append(
+            f"{row['claim']} ({figures[row['claim']]}) {row['verdict']}: {shown}"
+        )
     return lines

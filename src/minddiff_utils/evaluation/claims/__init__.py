@@ -17,8 +17,10 @@ from minddiff_utils.evaluation.claims.ledger import (
     collect_evidence,
     conclusions,
     evaluate_claims,
+    ledger_lines,
     verdicts,
 )
+from minddiff_utils.evaluation.claims.rules import image_pairs
 from minddiff_utils.evaluation.claims.sanity_checks import sanity_table
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "collect_evidence",
     "conclusions",
     "evaluate_claims",
+    "image_pairs",
+    "ledger_lines",
     "sanity_table",
     "verdicts",
 ]

@@ -6,12 +6,14 @@ from dataclasses import astuple
 import numpy as np
 import pandas as pd
 
+from minddiff_utils.core import store
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.claims import rules
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_TESTABLE,
+    OURS,
     SUPPORTED,
     Claim,
     Endpoint,
@@ -27,7 +29,9 @@ __all__ = [
     "COLUMNS",
     "collect_evidence",
     "conclusions",
+    "endpoint_words",
     "evaluate_claims",
+    "ledger_lines",
     "verdicts",
 ]
 
@@ -45,7 +49,7 @@ def _preset(evidence: Evidence) -> str:
 
 
 def _ours(evidence: Evidence) -> str:
-    return engine_words(evidence.preset if evidence.preset in rules.OURS else "fast")
+    return engine_words(evidence.preset if evidence.preset in OURS else "fast")
 
 
 def _fixed(engine: str) -> Claim:
@@ -154,17 +158,14 @@ def collect_evidence(
     run: Run,
     scores: pd.DataFrame,
     *,
-    study: pd.DataFrame | None = None,
     subjects: Sequence[int] | None = None,
 ) -> Evidence:
-    """Return everything that the claims are decided on.
+    """Return everything that the claims are decided on, the study of stage 2 too.
 
     Parameters
     ----------
     scores : DataFrame
         Image by image, of notebook 05.
-    study : DataFrame, optional
-        Scores of the study of stage 2 of this profile.
     subjects : sequence of int, optional
         The finished ones; default all of the profile.
     """
@@ -172,8 +173,8 @@ def collect_evidence(
     names = ("accuracy", "image_accuracy", "k_selection", "weights", "stage2")
     tables = {name: gather(run, f"{name}.csv", done) for name in names}
     tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
-    if study is not None:
-        tables["study"] = study.assign(subject=study["subject"].astype(str))
+    if (study := run.tree.study / "scores.csv").is_file():
+        tables["study"] = store.read_table(study).astype({"subject": str})
     return Evidence(
         tables,
         in_silico=run.origin != "measured",
@@ -233,6 +234,44 @@ def verdicts(ledger: pd.DataFrame) -> pd.DataFrame:
     return ledger.drop_duplicates("claim")[
         ["claim", "statement", "engine", "verdict", "reason"]
     ].reset_index(drop=True)
+
+
+def ledger_lines(ledger: pd.DataFrame) -> list[str]:
+    """Return the ledger for a terminal: each verdict, then its endpoints."""
+    lines = []
+    for claim, rows in ledger.groupby("claim", sort=False):
+        first = rows.iloc[0]
+        engine = "" if first["engine"] == "none" else f" [{first['engine']}]"
+        lines.append(f"{claim:>4}  {first['verdict']}  ·  {first['statement']}{engine}")
+        if rows["endpoint"].fillna("").eq("").all():
+            lines.append(f"        {first['reason']}")
+            continue
+        lines += [f"        {endpoint_words(row)}" for _, row in rows.iterrows()]
+    for missing in ledger["missing"].dropna().unique():
+        if missing:
+            lines.append(f"(not finished, and not in these numbers: {missing})")
+    return [*lines, *(f"({label})" for label in ledger["profile"].unique())]
+
+
+def endpoint_words(row: pd.Series) -> str:
+    """Return an endpoint's effect, its interval, how many it is of, and the result."""
+    low, high = (
+        ("subjects_low", "subjects_high")
+        if row["unit"] == "subject"
+        else ("ci_low", "ci_high")
+    )
+    bound = f", bound {row['above']:+g}" if row["above"] else ""
+    return (
+        f"{row['result']}: {row['endpoint']}, {row['scale']} {row['value']:+.3f}"
+        f" [{row[low]:+.3f}, {row[high]:+.3f}]{bound}; unit {row['unit']},"
+        f" {int(row['n_images'])} images, {int(row['n_subjects_positive'])} of"
+        f" {int(row['n_subjects'])} subjects above 0"
+        + (
+            f"; could show {row['smallest_effect']:.3f}"
+            if row["result"] == "open" and row["unit"] == "image"
+            else ""
+        )
+    )
 
 
 def conclusions(ledger: pd.DataFrame) -> list[str]:

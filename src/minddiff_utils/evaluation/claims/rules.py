@@ -38,6 +38,7 @@ __all__ = [
     "each_feature",
     "engine_gain",
     "every_subject",
+    "image_pairs",
     "lowest_layer",
     "other_systems",
     "paper_number",
@@ -89,8 +90,8 @@ def paper_number(
             few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
             raise NotTestableError(few)
         name = f"stage2 of subject 1 minus {paper_value}"
-        bounds = {"above": -MARGIN_NUMBER, "below": MARGIN_NUMBER}
-        return [Endpoint(name, SHORT[metric], mean, **bounds)]
+        near = Endpoint(name, SHORT[metric], mean, below=MARGIN_NUMBER)
+        return [replace(near, above=-MARGIN_NUMBER)]
 
     return rule
 
@@ -142,7 +143,7 @@ def engine_gain(
 
 
 #: Stage 1, and the best of N draws, as the study calls them.
-_IN_STUDY = {"stage1": "none", "stage1_best": "best_of_n"}
+_IN_STUDY = {"stage1": ("stage1", "none"), "stage1_best": ("best_of_n",)}
 
 
 def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, str, str]:
@@ -154,8 +155,9 @@ def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, st
         return "scores", "stage2", reference
     arms = set(study["method"]) if len(study) else set()
     own = evidence.preset if evidence.preset in wanted else wanted[0]
-    if {own, _IN_STUDY[reference]} <= arms:
-        return "study", own, _IN_STUDY[reference]
+    for base in _IN_STUDY[reference]:
+        if {own, base} <= arms:
+            return "study", own, base
     raise NotTestableError(f"neither this run nor a study has {own} and {reference}")
 
 
@@ -306,9 +308,11 @@ def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.Data
     def mean_of(areas: Sequence[str]) -> pd.DataFrame:
         inside = kept[kept["area"].isin(areas)]
         sums = inside.groupby(["subject", "feature"])[["total", "n_voxels"]].sum()
-        return (sums["total"] / sums["n_voxels"]).unstack("feature")
+        means: pd.Series = sums["total"] / sums["n_voxels"]
+        return means.unstack("feature")
 
-    ratios = np.log(mean_of(HVC) / mean_of(LVC)).reindex(columns=list(features))
+    share = mean_of(HVC) / mean_of(LVC)
+    ratios = share.reindex(columns=list(features)).apply(np.log)
     if ratios.empty or ratios.isna().to_numpy().any():
         raise NotTestableError(
             f"too few voxels in LVC or HVC (areas under {FEW_VOXELS})"
@@ -339,11 +343,7 @@ def decodable(evidence: Evidence) -> list[Endpoint]:
         mean = estimate(above[:, None], confidence=evidence.confidence)
         name = f"{feature} above chance within like images"
         endpoints.append(Endpoint(name, "r", mean, "subject"))
-    read, scored = _paired_images(evidence, ("c",), ("clip_judge",))
-    rho = rank_correlation(
-        read[0].to_numpy(), scored[0].to_numpy(), confidence=evidence.confidence
-    )
-    return [*endpoints, Endpoint("r of c with CLIP similarity", "Spearman's rho", rho)]
+    return [*endpoints, _correlated("C10", evidence)]
 
 
 def signatures(evidence: Evidence) -> list[Endpoint]:
@@ -352,15 +352,53 @@ def signatures(evidence: Evidence) -> list[Endpoint]:
     Over images, within subject: the rank of c's accuracy minus that of z's goes with
     the rank of judge CLIP minus that of PCC in stage 2 (Spearman's rho).
     """
+    return [_correlated("C11", evidence)]
+
+
+#: Claim -> what was read of an image, and what became of it, in words.
+_IMAGE_LEVEL = {
+    "C10": ("accuracy of c, r", "CLIP similarity (judge), stage 2"),
+    "C11": ("rank of r of c minus rank of r of z", "rank of CLIP minus rank of PCC"),
+}
+
+
+def _correlated(claim: str, evidence: Evidence) -> Endpoint:
+    x, y = _image_level(claim, evidence)
+    rho = rank_correlation(x.to_numpy(), y.to_numpy(), confidence=evidence.confidence)
+    return Endpoint(" with ".join(_IMAGE_LEVEL[claim]), "Spearman's rho", rho)
+
+
+def _image_level(claim: str, evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what C10 or C11 correlates, each subjects x images."""
+    if claim == "C10":
+        (c,), (clip,) = _paired_images(evidence, ("c",), ("clip_judge",))
+        return c, clip
     (c, z), (clip, pcc) = _paired_images(evidence, ("c", "z"), ("clip_judge", "pcc"))
+    return c.rank(axis=1) - z.rank(axis=1), clip.rank(axis=1) - pcc.rank(axis=1)
 
-    def ranks(values: pd.DataFrame) -> Floats:
-        return np.asarray(stats.rankdata(values.to_numpy(), axis=1))
 
-    read, seen = ranks(c) - ranks(z), ranks(clip) - ranks(pcc)
-    rho = rank_correlation(read, seen, confidence=evidence.confidence)
-    name = "r of c above r of z with CLIP above PCC, ranks"
-    return [Endpoint(name, "Spearman's rho", rho)]
+def image_pairs(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """Return what C10 and C11 correlate, image by image, for a figure.
+
+    Returns
+    -------
+    dict of DataFrame
+        Claim -> columns subject, nsd_id, x, y; `attrs` hold the words of "x" and "y"
+        and "rho", the correlation with its interval. Empty where the run lacks them.
+    """
+    pairs = {}
+    for claim, (x_words, y_words) in _IMAGE_LEVEL.items():
+        try:
+            x, y = _image_level(claim, evidence)
+        except NotTestableError:
+            continue
+        table = pd.DataFrame({"x": x.stack(), "y": y.stack()})
+        table = table.rename_axis(["subject", "nsd_id"]).reset_index()
+        rho = _correlated(claim, evidence).result_of
+        words = f"rho = {rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]"
+        table.attrs = {"x": x_words, "y": y_words, "rho": words}
+        pairs[claim] = table
+    return pairs
 
 
 def _paired_images(

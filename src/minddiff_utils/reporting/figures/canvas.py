@@ -40,7 +40,6 @@ __all__ = [
     "pooled_rows",
     "records",
     "rows_by_metric",
-    "sample_size",
     "styled",
 ]
 
@@ -282,17 +281,6 @@ def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
     if chosen == "all":
         whose = counted(n_subjects, "subject") if n_subjects else "all subjects"
     return table[table["subject"].astype(str) == chosen], whose
-
-
-def sample_size(table: pd.DataFrame, rows: pd.DataFrame, whose: str) -> str:
-    """Return the words for the n of `pooled_rows`: subjects, and images of each."""
-    if whose.startswith("subject "):
-        return f"{whose}, n = {span(rows['n'])} images"
-    single = _single(table)
-    single = single[single["n"] > 0]
-    images = f", {span(single['n'])} images each" if len(single) else ""
-    n = span(rows["n"])
-    return f"n = {n} {'subject' if n == '1' else 'subjects'}{images}"
 
 
 # --- pictures -----------------------------------------------------------------------

@@ -1,6 +1,5 @@
-"""Figures of notebook 05: methods, subjects and features compared, with intervals."""
+"""Figures of notebooks 05 and 06: methods, subjects and features compared, paired."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH
@@ -17,14 +17,18 @@ from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
 __all__ = [
     "fig_ablation",
     "fig_comparison",
-    "fig_paired",
-    "fig_quality_vs_accuracy",
+    "fig_differences",
+    "fig_images",
     "fig_subjects",
 ]
 
 _NUMBERS = ["value", "ci_low", "ci_high"]
-_SCORES = ("subject", "method", "metric", *_NUMBERS, "n")
+_COUNTS = ("n_images", "n_subjects")
+_SCORES = ("subject", "method", "metric", *_NUMBERS, *_COUNTS)
+_PAIRS = ("subject", "method", "reference", "metric", *_NUMBERS, *_COUNTS)
 _STAGES = {"stage1": ("stage 1", PALETTE[0]), "stage2": ("stage 2", PALETTE[1])}
+#: What an interval of these figures is.
+_INTERVAL = "95 % interval, these subjects and new images (t over images)"
 
 
 def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
@@ -37,6 +41,13 @@ def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
     return names
 
 
+def _counts(rows: pd.DataFrame) -> str:
+    """Return the words for n: images, and subjects of each row."""
+    images, subjects = span(rows["n_images"]), span(rows["n_subjects"])
+    who = "subject" if subjects == "1" else "subjects"
+    return f"n = {images} images, {subjects} {who}"
+
+
 # --- methods ------------------------------------------------------------------------
 
 
@@ -44,26 +55,33 @@ def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
 def fig_comparison(
     table: pd.DataFrame, metrics: Mapping[str, str], methods: Mapping[str, str]
 ) -> Figure:
-    """Draw every method's score, with interval, floor and ceiling, by metric.
+    """Draw every method's score with interval, chance level and ceiling, by metric.
+
+    Only methods with as many images as most are drawn: means over different images
+    cannot be compared; the note names the others.
 
     Parameters
     ----------
     table : DataFrame
-        Columns subject, method, metric, value, ci_low, ci_high, n, floor, ceiling; the
-        rows "all" are drawn, or those of the only subject.
+        From `summaries.summarise`; the rows "all" are drawn, or those of the only
+        subject.
     metrics, methods : mapping of str to str
         Name -> words, in the order shown.
     """
-    canvas.check_table(table, (*_SCORES, "floor", "ceiling"), "The table of scores")
-    rows, whose = canvas.pooled_rows(table, "The table of scores")
+    canvas.check_table(table, (*_SCORES, "chance", "ceiling"), "The table of scores")
+    rows, _ = canvas.pooled_rows(table, "The table of scores")
     metric_names = _metrics_in(rows, metrics)
-    names = [m for m in methods if (rows["method"] == m).any()]
-    if not names:
+    rows = rows[rows["method"].isin(methods) & rows["metric"].isin(metric_names)]
+    if rows.empty:
         raise DataError(f"The table holds none of the methods {', '.join(methods)}.")
+    full = rows[rows["n_images"] == rows["n_images"].max()]
+    few = [m for m in methods if m in set(rows["method"]) - set(full["method"])]
+    names = [m for m in methods if (full["method"] == m).any()]
+    left_out = f". On fewer images, and so in T1 alone: {', '.join(few)}" if few else ""
     note = (
-        f"{canvas.sample_size(table, rows, whose)}. Dot and line: mean and "
-        "bootstrap interval; triangle: floor, shuffled pairs; diamond: ceiling, the "
-        "same with true features"
+        f"{_counts(full)}. Dot and line: mean, {_INTERVAL}; triangle: highest chance"
+        " level on the same images; diamond: ceiling, the same with true features"
+        f"{left_out}"
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
@@ -72,15 +90,14 @@ def fig_comparison(
     titles = [wrap(metrics[metric], 27) for metric in metric_names]
     figure, grid = canvas.rows_by_metric(page, words, titles, "score", n_columns)
     for axes, metric in zip(grid, metric_names, strict=True):
-        scored = rows[(rows["metric"] == metric) & rows["method"].isin(names)]
-        for row in canvas.records(scored):
+        for row in canvas.records(full[full["metric"] == metric]):
             _draw_method(axes, row, names.index(row["method"]))
     return figure
 
 
 def _draw_method(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
     mark: dict[str, Any] = {"linestyle": "", "markersize": 4, "zorder": 2}
-    axes.plot(row["floor"], place, marker="^", color="0.6", **mark)
+    axes.plot(row["chance"], place, marker="^", color="0.6", **mark)
     mark |= {"marker": "D", "color": "0.4", "markerfacecolor": "white"}
     axes.plot(row["ceiling"], place, **mark)
     _, colour = _STAGES.get(row["method"], ("", GRAY))
@@ -89,59 +106,58 @@ def _draw_method(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
 
 
 @canvas.styled
-def fig_paired(paired: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
-    """Draw paired differences by subject and over all: a forest plot.
+def fig_differences(
+    contrasts: pd.DataFrame,
+    metrics: Mapping[str, str],
+    rows: Mapping[tuple[str, str, str], str],
+    title: str,
+) -> Figure:
+    """Draw paired differences on the same images as a forest plot.
 
     Parameters
     ----------
-    paired : DataFrame
-        Columns subject, contrast, metric, value, ci_low, ci_high, p_permutation, n.
+    contrasts : DataFrame
+        From `summaries.contrast_table`.
     metrics : mapping of str to str
         Name -> words, in the order shown.
+    rows : mapping of (method, reference, subject) to str
+        Each row's words, in the order shown; those that were not run are left out.
+    title : str
+        What is compared.
     """
-    needed = ("subject", "contrast", "metric", *_NUMBERS, "n", "p_permutation")
-    canvas.check_table(paired, needed, "The table of differences")
-    names = _metrics_in(paired, metrics)
-    lines = [
-        (contrast, subject)
-        for contrast, block in paired.groupby("contrast", sort=False)
-        for subject in subject_order(block["subject"])
-    ]
+    needed = (*_PAIRS, "smallest_effect")
+    canvas.check_table(contrasts, needed, "The table of differences")
+    names = _metrics_in(contrasts, metrics)
+    own = contrasts.assign(subject=contrasts["subject"].astype(str))
+    own = own.set_index(["method", "reference", "subject"])
+    lines = [key for key in rows if key in own.index]
+    if not lines:
+        raise DataError("The table of differences holds none of the rows to draw.")
+    drawn = own.loc[own.index.isin(lines)].reset_index()
     note = (
-        f"{canvas.images_per_subject(paired)}dot and line: mean difference and "
-        "bootstrap interval, for 'all' over subjects and images; filled: p <= 0.05 "
-        "(paired permutation), open: above"
+        f"{_counts(drawn)}. Dot and line: mean difference, {_INTERVAL}; filled where"
+        " it lies on one side of 0; gray bar: effects that this n would probably not"
+        " show (power under 80 %)"
     )
-    if paired["contrast"].nunique() == 1:
-        words = [_whose(subject) for _, subject in lines]
-        # "stage2 - stage1": "stage 2 minus stage 1"
-        what = re.sub(r"stage(\d)", r"stage \1", str(lines[0][0]))
-        what = what.replace(" - ", " minus ")
-    else:
-        words, what = [f"{c}: {s}" for c, s in lines], "paired differences"
-    page = (f"Same images, two methods: {what}", note, 1.2 + 0.24 * len(lines))
-    n = len(names)
-    titles = [wrap(metrics[metric], 60 / n + 6) for metric in names]
-    figure, grid = canvas.rows_by_metric(page, words, titles, "difference", n)
+    page = (title, note, 1.2 + 0.27 * len(lines))
+    titles = [wrap(metrics[metric], 60 / len(names) + 6) for metric in names]
+    words = [wrap(rows[line], 40) for line in lines]
+    figure, grid = canvas.rows_by_metric(page, words, titles, "difference", len(names))
     for axes, metric in zip(grid, names, strict=True):
         axes.axvline(0, color="0.3", linewidth=0.8)
-        for row in canvas.records(paired[paired["metric"] == metric]):
-            line = (row["contrast"], str(row["subject"]))
-            _draw_difference(axes, row, lines.index(line))
+        for row in canvas.records(drawn[drawn["metric"] == metric]):
+            key = (row["method"], row["reference"], row["subject"])
+            _draw_difference(axes, row, lines.index(key))
     return figure
 
 
-def _whose(subject: str) -> str:
-    return "all subjects" if subject == "all" else f"subject {subject}"
-
-
 def _draw_difference(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
-    look = {"color": PALETTE[0], "marker": "o"}
-    if str(row["subject"]) == "all":
-        look = {"color": "black", "marker": "D"}
-        axes.axhspan(place - 0.45, place + 0.45, color="0.95", zorder=0)
-    is_small = float(row["p_permutation"]) <= 0.05
-    look["markerfacecolor"] = look["color"] if is_small else "white"
+    blind = float(row["smallest_effect"])
+    if np.isfinite(blind):
+        axes.barh(place, 2 * blind, 0.7, left=-blind, color="0.92", zorder=0)
+    colour: Any = "black" if str(row["subject"]) == "all" else PALETTE[0]
+    is_shown = float(row["ci_low"]) > 0 or float(row["ci_high"]) < 0
+    look = {"color": colour, "markerfacecolor": colour if is_shown else "white"}
     canvas.draw_interval(
         axes, place, [row[name] for name in _NUMBERS], zorder=3, **look
     )
@@ -157,18 +173,17 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Columns subject, method, metric, value, ci_low, ci_high, n and floor; methods
-        stage1 and stage2 are drawn.
+        From `summaries.summarise`; methods stage1 and stage2 are drawn.
     metrics : mapping of str to str
         Name -> words, in the order shown.
     """
-    canvas.check_table(table, (*_SCORES, "floor"), "The table of scores")
+    canvas.check_table(table, (*_SCORES, "chance"), "The table of scores")
     rows = table[table["method"].isin([*_STAGES])]
     names = _metrics_in(rows, metrics)
     subjects = subject_order(rows["subject"])
     note = (
-        f"{canvas.images_per_subject(rows)}dot and line: mean and bootstrap interval, "
-        "for 'all' over subjects and images; dash: floor, shuffled pairs"
+        f"{_counts(rows)}. Dot and line: mean, {_INTERVAL}; dash: highest chance level"
+        " on the same images"
     )
     figure = canvas.new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
     grid = canvas.panels(figure, len(names), len(names))
@@ -180,7 +195,7 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
             look = {"color": _STAGES[row["method"]][1], "linestyle": "-"}
             numbers = [row[name] for name in _NUMBERS]
             canvas.draw_interval(axes, x, numbers, upright=True, **look)
-            axes.plot(x, row["floor"], marker="_", markersize=9, color="0.5")
+            axes.plot(x, row["chance"], marker="_", markersize=9, color="0.5")
         if "all" in subjects and len(subjects) > 1:
             ends = (len(subjects) - 1.5, len(subjects) - 0.5)
             axes.axvspan(*ends, color="0.95", zorder=0)
@@ -195,46 +210,33 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
 
 
 @canvas.styled
-def fig_quality_vs_accuracy(accuracy: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Draw each subject's reconstruction quality against its decoding accuracy.
+def fig_images(pairs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how well an image was decoded against how well it was reconstructed.
 
     Parameters
     ----------
-    accuracy : DataFrame
-        Columns subject, feature, r_mean and, if any, area_set ("all" is used).
-    table : DataFrame
-        Columns subject, method, metric, value, ci_low, ci_high, n; stage 2's
-        similarity to the seen image in the judge's CLIP is drawn.
+    pairs : mapping of DataFrame
+        From `claims.image_pairs`: claim -> columns subject, x, y, one row per image;
+        `attrs` "x", "y" and "rho" name axes and correlation.
     """
-    canvas.check_table(
-        accuracy, ("subject", "feature", "r_mean"), "The table of accuracies"
-    )
-    canvas.check_table(table, _SCORES, "The table of scores")
-    if "area_set" in accuracy and (accuracy["area_set"] == "all").any():
-        accuracy = accuracy[accuracy["area_set"] == "all"]
-    mean = accuracy.groupby(accuracy["subject"].astype(str))["r_mean"].mean()
-    rows = table[(table["method"] == "stage2") & (table["metric"] == "clip_judge")]
-    rows = rows[rows["subject"].astype(str).isin(mean.index)]
-    canvas.check_table(rows, _SCORES, "Stage 2's judge CLIP of these subjects")
+    n = max(len(table) for table in pairs.values())
     note = (
-        f"n = {counted(len(rows), 'subject')}, {span(rows['n'])} images each; x: mean "
-        f"r over {counted(accuracy['feature'].nunique(), 'feature')}; line: bootstrap "
-        "interval over images; no line is fitted to so few subjects"
+        f"n = {counted(n, 'point')}: an image of a subject. Spearman's rho within"
+        " subjects, their mean, 95 % interval by the jackknife over images"
     )
-    title = "Does quality follow decoding accuracy?"
-    figure = canvas.new_figure(title, note, 3.6, 4.4)
-    axes = figure.subplots()
-    for k, row in enumerate(canvas.records(rows)):
-        x, numbers = float(mean[str(row["subject"])]), [row[name] for name in _NUMBERS]
-        look: dict[str, Any] = {"color": PALETTE[k % len(PALETTE)], "markersize": 6}
-        look["label"] = f"subject {row['subject']}"
-        canvas.draw_interval(axes, x, numbers, upright=True, width=1.2, **look)
-    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    axes.legend(ncols=4, frameon=False, handletextpad=0.1, columnspacing=0.8, **place)
-    axes.grid()
-    axes.margins(x=0.15, y=0.1)
-    axes.set(xlabel="decoding accuracy, mean correlation r")
-    axes.set_ylabel("stage 2, CLIP similarity (judge)")
+    title = "Are images that are read better reconstructed better?"
+    figure = canvas.new_figure(title, note, 3.5)
+    grid = canvas.panels(figure, len(pairs), len(pairs))
+    for axes, (words, table) in zip(grid, pairs.items(), strict=True):
+        canvas.check_table(table, ("subject", "x", "y"), f"The images of {words!r}")
+        for k, subject in enumerate(subject_order(table["subject"])):
+            own = table[table["subject"].astype(str) == subject]
+            look: dict[str, Any] = {"color": PALETTE[k % len(PALETTE)], "alpha": 0.8}
+            axes.plot(own["x"], own["y"], "o", ms=3.5, label=subject, mew=0, **look)
+        axes.set_title(f"{words}: {table.attrs['rho']}", size=8)
+        axes.set(xlabel=table.attrs["x"], ylabel=table.attrs["y"])
+        axes.grid()
+    grid[-1].legend(title="subject", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -243,41 +245,46 @@ def fig_quality_vs_accuracy(accuracy: pd.DataFrame, table: pd.DataFrame) -> Figu
 
 @canvas.styled
 def fig_ablation(
-    table: pd.DataFrame, features: Sequence[str], metrics: Mapping[str, str]
+    contrasts: pd.DataFrame,
+    features: Sequence[str],
+    metrics: Mapping[str, str],
+    *,
+    reference: str,
 ) -> Figure:
-    """Draw every combination of features as a row of dots, and its scores beside it.
+    """Draw each combination of features as dots, and its difference from all of them.
 
     Parameters
     ----------
-    table : DataFrame
-        The factorial of T2: columns subject, method, metric, value, ci_low, ci_high, n,
-        floor and one per feature with 1 or 0; the rows "all", or of the only subject.
-        A combination without a value keeps its row, with the words "not run".
+    contrasts : DataFrame
+        From `summaries.contrast_table`: every cell of the factorial minus `reference`.
     features : sequence of str
-        Columns of the features, in the order shown.
+        The features in the order of the factorial's flags.
     metrics : mapping of str to str
         Name -> words, in the order shown.
+    reference : str
+        The cell with all features, drawn as the line at 0.
 
     Raises
     ------
     DataError
-        A column, a metric or every score is missing, or one combination has two names.
+        A column, a metric or every cell is missing.
     """
-    needed = ("subject", "method", "metric", *_NUMBERS, "n", "floor", *features)
-    canvas.check_table(table, needed, "The table of the ablation")
-    rows, whose = canvas.pooled_rows(table, "The table of the ablation")
-    cells = _ordered_cells(rows, list(features))
-    scored = rows[rows["value"].astype(float).notna() & rows["metric"].isin(metrics)]
-    canvas.check_table(scored, (), f"The ablation's scores by {', '.join(metrics)}")
+    canvas.check_table(contrasts, _PAIRS, "The table of differences")
+    own = contrasts[contrasts["reference"] == reference]
+    canvas.check_table(own, (), f"The table of differences from {reference}")
+    rows, _ = canvas.pooled_rows(own, "The table of differences")
+    rows = rows[rows["metric"].isin(_metrics_in(rows, metrics))]
+    cells = pd.DataFrame.from_dict(factorial(), orient="index", columns=[*features])
+    cells = cells.astype(int).drop(index=reference)
+    order = cells.assign(total=cells.sum(axis=1))
+    cells = cells.loc[order.sort_values("total", kind="stable").index]
     last = features[-1]
     note = (
-        f"{canvas.sample_size(table, scored, whose)}, the same images in every row. "
-        "Filled: the feature is there. Dot and line: mean and bootstrap interval; "
-        f"triangle: floor, shuffled pairs. Blue: without {last}, orange: with it"
+        f"{_counts(rows)}, the same images in every row. Filled: the feature is there."
+        f" Dot and line: mean difference from all {len(features)}, {_INTERVAL}."
+        f" Blue: without {last}, orange: with it"
     )
-    title = (
-        f"What {', '.join(features[:-1])} and {last} are worth, in every combination"
-    )
+    title = f"What is lost without {', '.join(features[:-1])} or {last}"
     figure = canvas.new_figure(title, note, 1.7 + 0.27 * len(cells))
     dots = 0.36 * len(features)
     widths = [dots, *[(WIDTH - dots) / len(metrics)] * len(metrics)]
@@ -289,23 +296,10 @@ def fig_ablation(
     _draw_presence(panels[0], cells)
     for axes, (metric, words) in zip(panels[1:], metrics.items(), strict=True):
         by_method = rows[rows["metric"] == metric].set_index("method")
-        _draw_scores(axes, by_method.reindex(cells.index), cells[last])
+        _draw_losses(axes, by_method.reindex(cells.index), cells[last])
         axes.set_title(wrap(words, 84 / len(metrics)), size=8)
-        axes.set_xlabel("score")
+        axes.set_xlabel("difference")
     return figure
-
-
-def _ordered_cells(rows: pd.DataFrame, features: list[str]) -> pd.DataFrame:
-    """Return methods x features, few features first, then in the features' order."""
-    cells = rows.drop_duplicates("method").set_index("method")[features].astype(int)
-    if cells.duplicated().any():
-        raise DataError(
-            "Two methods have the same features: pass the rows of the factorial alone."
-        )
-    order = cells.assign(total=cells.sum(axis=1))
-    down = [True, *[False] * len(features)]
-    order = order.sort_values(["total", *features], ascending=down, kind="stable")
-    return order[features]
 
 
 def _draw_presence(axes: Axes, cells: pd.DataFrame) -> None:
@@ -325,8 +319,9 @@ def _draw_presence(axes: Axes, cells: pd.DataFrame) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _draw_scores(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
-    """Draw one metric's scores; `flags`: whether the last feature is there."""
+def _draw_losses(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
+    """Draw one metric's differences; `flags`: whether the last feature is there."""
+    axes.axvline(0, color="0.3", linewidth=0.8)
     at: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
     for place, (row, flag) in enumerate(
         zip(canvas.records(scores), flags, strict=True)
@@ -338,6 +333,5 @@ def _draw_scores(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
         canvas.draw_interval(
             axes, place, [row[n] for n in _NUMBERS], width=1.6, markersize=5.5, **look
         )
-        axes.plot(row["floor"], place, "^", ms=4, color="0.55", zorder=2)
     axes.grid(axis="x")
     axes.margins(x=0.08)

@@ -97,8 +97,8 @@ def fig_k_quality(
         Columns subject, layer, k_percent, r_selected_mean, variance_kept; layers are
         averaged.
     quality : DataFrame
-        Columns subject (and, for several, "all"), k_percent, value, ci_low, ci_high, n
-        of one metric.
+        Columns subject (and, for several, "all"), k_percent, value, ci_low, ci_high,
+        n_images of one metric.
     words : str
         What that metric is.
     k_chosen : float or None
@@ -111,7 +111,7 @@ def fig_k_quality(
     """
     columns = ("subject", "layer", "k_percent", "r_selected_mean", "variance_kept")
     canvas.check_table(k_table, columns, "The table of k")
-    needed = ("subject", "k_percent", "value", "ci_low", "ci_high", "n")
+    needed = ("subject", "k_percent", "value", "ci_low", "ci_high", "n_images")
     canvas.check_table(quality, needed, "The quality by k")
     if quality.duplicated(["subject", "k_percent"]).any():
         raise DataError("The quality by k has a k twice: pass one metric's rows.")
@@ -119,13 +119,13 @@ def fig_k_quality(
     pooled = pooled.sort_values("k_percent")
     single = quality[quality["subject"].astype(str) != "all"]
     subjects = subject_order(k_table["subject"])
-    images = f", {span(single['n'])} images each" if len(single) else ""
+    images = f", {span(single['n_images'])} images each" if len(single) else ""
     used = "a k for each layer" if k_chosen is None else f"{k_chosen:g} %, dotted"
     note = (
         f"n = {counted(len(subjects), 'subject')}; left and middle: mean over "
         f"{counted(int(k_table['layer'].nunique()), 'layer')}, "
         f"test images, no interval; right{images}, the same at every k: bars are the "
-        "bootstrap interval over subjects and images. Thin: single subjects, bold: "
+        "interval for these subjects and new images. Thin: single subjects, bold: "
         f"mean. Features are ranked on training images only. k in use: {used}"
     )
     title = (

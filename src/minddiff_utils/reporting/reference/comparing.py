@@ -190,7 +190,7 @@ def _cells(path: Path) -> pd.DataFrame:
 def _claims(here: pd.DataFrame, there: pd.DataFrame) -> tuple[Part, ...]:
     """Compare two ledgers, claim by claim."""
     ours, theirs = (
-        {row["claim"]: row for row in ledger.to_dict("records")}
+        {str(claim): rows for claim, rows in ledger.groupby("claim", sort=False)}
         for ledger in (here, there)
     )
     parts = []
@@ -203,18 +203,21 @@ def _claims(here: pd.DataFrame, there: pd.DataFrame) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _claim(name: str, here: Mapping[Any, str], there: Mapping[Any, str]) -> Part:
-    # the verdict without the numbers that follow it
-    now, before = (row["verdict"].partition(":")[0] for row in (here, there))
+def _claim(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Part:
+    """Compare the endpoints of one claim."""
+    now, before = (rows["verdict"].iloc[0] for rows in (here, there))
     if before != now:
         words = f"the verdict changes from '{before}' to '{now}'"
         return Part(name, "different", words, True)
+    stays = f"the verdict stays '{now}'"
+    if len(here) != len(there) or list(here) != list(there):
+        return Part(name, "different", f"{stays}; it has other endpoints")
     kinds = {
-        column: compare_cells(here.get(column, ""), there.get(column, ""))
-        for column in dict.fromkeys((*there, *here))
+        column: _worst(map(compare_cells, here[column], there[column]))
+        for column in here
     }
     other = [str(column) for column, kind in kinds.items() if kind == "different"]
-    words = f"the verdict stays '{now}'; other: {', '.join(other)}" if other else ""
+    words = f"{stays}; other: {', '.join(other)}" if other else ""
     return Part(name, _worst(kinds.values()), words)
 
 
@@ -273,7 +276,7 @@ def compare_cells(here: str, there: str) -> Kind:
 
     >>> compare_cells("0.123457", "0.123456")
     'within rounding'
-    >>> compare_cells("holds: +0.075, 3 of 4", "holds: +0.076, 4 of 4")
+    >>> compare_cells("shown: +0.075, 3 of 4", "shown: +0.076, 4 of 4")
     'different'
     """
     if here == there:

@@ -15,21 +15,16 @@ from minddiff_utils.reporting.wording import cell_text, is_bool
 
 __all__ = ["banner", "render_report", "verdict_class"]
 
-#: First words of a verdict -> its class; the longer ones first.
+#: First words of a verdict -> its class.
 _VERDICTS = (
-    ("cannot be said here", "open"),
-    ("not comparable", "apart"),
-    ("not supported", "against"),
-    ("not tested", "open"),
     ("supported", "for"),
-    ("agrees", "for"),
-    ("differs", "against"),
-    ("holds", "for"),
-    ("fails", "against"),
+    ("contradicted", "against"),
+    ("inconclusive", "open"),
+    ("not testable here", "apart"),
 )
 #: Class of a verdict -> the sign before it, so that colour is never alone; in the order
 #: in which the classes are counted.
-_GLYPHS = {"for": "✓", "against": "✗", "open": "?", "apart": "≠", "": ""}
+_GLYPHS = {"for": "✓", "against": "✗", "open": "?", "apart": "–", "": ""}
 
 
 def banner(label: str) -> tuple[str, str]:
@@ -116,7 +111,7 @@ def _first_words(verdict: str) -> tuple[str, str]:
 def verdict_class(verdict: str) -> str:
     """Return the class of a verdict in words, empty where it is none.
 
-    >>> verdict_class("fails: no gain"), verdict_class("holds (in silico): gain")
+    >>> verdict_class("contradicted"), verdict_class("supported")
     ('against', 'for')
     """
     return _first_words(verdict)[1]

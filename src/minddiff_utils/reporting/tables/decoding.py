@@ -10,7 +10,7 @@ from scipy import stats
 
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.resampling import Resampling, bootstrap_interval
+from minddiff_utils.core.inference import t_interval
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables.rows import INTERVAL
 from minddiff_utils.reporting.wording import feature_order
@@ -164,7 +164,7 @@ def cost_table(
     costs: pd.DataFrame,
     seconds: pd.DataFrame,
     *,
-    resampling: Resampling,
+    confidence: float = 0.95,
     reference: Mapping[str, float],
 ) -> pd.DataFrame:
     """Return table T5: what an image costs under each method, and each notebook's time.
@@ -177,8 +177,8 @@ def cost_table(
         count as none: it forms no gradient.
     seconds : DataFrame
         Columns notebook, seconds; one row per run (subject, shard). It may be empty.
-    resampling : Resampling
-        Draws, confidence and streams of the intervals over images, or runs.
+    confidence : float
+        Of the intervals over images, or runs.
     reference : mapping of float
         What an image costs under Algorithm 1, by count: costs are compared with it.
 
@@ -210,7 +210,7 @@ def cost_table(
         times = seconds.groupby("notebook", sort=True)["seconds"]
         measured += [(str(name), "seconds", runs, _SECONDS) for name, runs in times]
     return pd.DataFrame(
-        _cost_row(name, metric, values.dropna().to_numpy(), resampling, reference)
+        _cost_row(name, metric, values.dropna().to_numpy(), confidence, reference)
         | {"status": "", "settings": words}
         for name, metric, values, words in measured
     )
@@ -220,20 +220,15 @@ def _cost_row(
     name: str,
     metric: str,
     values: npt.NDArray[Any],
-    resampling: Resampling,
+    confidence: float,
     reference: Mapping[str, float],
 ) -> dict[str, Any]:
-    interval = bootstrap_interval(
-        values,
-        rng=resampling.stream("cost", name, metric),
-        n_bootstrap=resampling.n_bootstrap,
-        confidence=resampling.confidence,
-    )
-    unit = reference.get(metric, 0)
+    mean, unit = float(values.mean()), reference.get(metric, 0)
+    low, high, _ = t_interval(values.astype(np.float64), confidence)
     return {
-        **{"method": name, "metric": metric, "value": interval.value},
-        **{"ci_low": interval.low, "ci_high": interval.high, "n": interval.n},
+        **{"method": name, "metric": metric, "value": mean},
+        **{"ci_low": low, "ci_high": high, "n": len(values)},
         "total": float(values.sum()),
-        "relative": interval.value / unit if unit > 0 else np.nan,
+        "relative": mean / unit if unit > 0 else np.nan,
         **{"floor": np.nan, "ceiling": np.nan},
     }
