@@ -58,15 +58,15 @@ def executed(text: str, where: Path) -> str:
 
 
 VERDICTS = {
-    "C1": "holds (in silico, direction only): PCC +0.075 [+0.010, +0.120] in 4 of 4",
-    "C2": "fails (in silico, direction only): judge CLIP -0.010 [-0.200, +0.100]",
+    "C1": ("supported", "PCC +0.075 [+0.010, +0.120] in 4 of 4"),
+    "C2": ("inconclusive", "judge CLIP -0.010 [-0.200, +0.100]"),
 }
 
 
 def make_run(
     root: Path,
     *,
-    verdicts: Mapping[str, str] = VERDICTS,
+    verdicts: Mapping[str, tuple[str, str]] = VERDICTS,
     value: float = 0.123456,
     seconds: float = 1.0,
     printed: str = "nothing of note",
@@ -76,8 +76,9 @@ def make_run(
         patch.setenv("MINDDIFF_ROOT", str(root))
         run = start("smoke", notebook="05_evaluation")
         folder, tables = run.tree.figures, run.tree.tables
-        claims = pd.DataFrame(verdicts.items(), columns=["claim", "verdict"])
-        claims = claims.assign(our_value=0.5, profile="made up")
+        rows = [(claim, *words) for claim, words in verdicts.items() for _ in "ab"]
+        claims = pd.DataFrame(rows, columns=["claim", "verdict", "reason"])
+        claims = claims.assign(value=0.5, profile="made up")
         store.write_table(folder / "claims.csv", claims, run=run)
         scores = pd.DataFrame(
             {"subject": [1, 1], "method": ["stage1", "stage2"], "pcc": [value, 0.7]}
@@ -148,8 +149,9 @@ def compare(tmp_path: Path, kept: Path) -> Callable[..., reference.Comparison]:
 Compare = Callable[..., reference.Comparison]
 
 
-def verdicts(claim: str, old: str, new: str) -> dict[str, str]:
-    return {**VERDICTS, claim: VERDICTS[claim].replace(old, new)}
+def verdicts(claim: str, old: str, new: str) -> dict[str, tuple[str, str]]:
+    verdict, words = VERDICTS[claim]
+    return {**VERDICTS, claim: (verdict.replace(old, new), words.replace(old, new))}
 
 
 # --- comparing ----------------------------------------------------------------------
@@ -185,10 +187,9 @@ def test_a_changed_number_is_named_with_its_place(compare: Compare) -> None:
 
 
 def test_a_changed_verdict_is_said(compare: Compare) -> None:
-    found = compare(verdicts=verdicts("C2", "fails", "holds"))
+    found = compare(verdicts=verdicts("C2", "inconclusive", "contradicted"))
     assert found.claims[1].words == (
-        "the verdict changes from 'fails (in silico, direction only)' to 'holds (in"
-        " silico, direction only)'"
+        "the verdict changes from 'inconclusive' to 'contradicted'"
     )
     assert found.difference().endswith("; the verdict changes on C2.")
 
@@ -196,12 +197,15 @@ def test_a_changed_verdict_is_said(compare: Compare) -> None:
 @pytest.mark.parametrize(
     ("ledger", "words"),
     [
-        ({"C1": VERDICTS["C1"], "C3": "holds"}, "the verdict changes on C2, C3."),
+        (
+            {"C1": VERDICTS["C1"], "C3": ("supported", "")},
+            "the verdict changes on C2, C3.",
+        ),
         (verdicts("C1", "+0.075", "+0.175"), "1 of 2 claims (C1); no verdict changes."),
     ],
 )
 def test_other_claims_and_other_numbers_are_told_apart(
-    compare: Compare, ledger: dict[str, str], words: str
+    compare: Compare, ledger: dict[str, tuple[str, str]], words: str
 ) -> None:
     assert compare(verdicts=ledger).difference().endswith(words)
 

@@ -305,7 +305,7 @@ def test_a_method_s_ceiling_is_the_method_that_had_true_features(
     run: Run,
 ) -> None:
     scores = _scores()
-    table = evaluation.compare_methods(scores, evaluation.resampling(run))
+    table = evaluation.compare_methods(scores)
     means = scores.groupby("method")["value"].mean()
     pooled = table[table["subject"] == "all"].set_index("method")
     assert pooled.loc["stage1", "value"] == means["stage1"]
@@ -314,22 +314,15 @@ def test_a_method_s_ceiling_is_the_method_that_had_true_features(
     assert pooled.loc["stage2", "floor"] == 0.25
 
 
-def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed(
-    run: Run,
-) -> None:
+def test_contrasts_are_the_pairs_of_the_claims_in_order_and_signed() -> None:
     scores = _scores()
-    table = evaluation.contrast_table(scores, evaluation.resampling(run))
-    assert (table["p_holm"] >= table["p_permutation"]).all()
+    table = evaluation.contrast_table(scores)
     pooled = table[table["subject"] == "all"]
-    assert pooled["contrast"].tolist() == [f"{a} - {b}" for a, b in CONTRASTS]
+    pairs = list(zip(pooled["method"], pooled["reference"], strict=True))
+    assert pairs == list(CONTRASTS)
     means = scores.groupby("method")["value"].mean()
     expected = [means[a] - means[b] for a, b in CONTRASTS]
     assert pooled["value"].tolist() == expected  # eighths: exact in binary
-    # those of a method that was not run are left out
-    some = scores[scores["method"] != "takagi"]
-    table = evaluation.contrast_table(some, evaluation.resampling(run))
-    kept = [f"{a} - {b}" for a, b in CONTRASTS if "takagi" not in (a, b)]
-    assert list(dict.fromkeys(table["contrast"])) == kept
 
 
 # --- tables of all subjects ---------------------------------------------------------
@@ -348,31 +341,34 @@ def test_a_gathered_table_names_its_subject_in_front(run: Run) -> None:
         evaluation.gather(run, "t.csv")
 
 
-def test_evidence_holds_every_table_and_of_stage_2_the_method_itself(
+def test_evidence_holds_every_table_and_names_who_is_missing(
     run: Run, begin: Callable[..., Run]
 ) -> None:
+    names = ("accuracy", "image_accuracy", "k_selection", "weights")
     for subject in (1, 2):
-        for name in ("accuracy", "k_selection", "weights"):
+        for name in names:
             table = pd.DataFrame({"name": [name], "value": [subject]})
             path = run.tree.derived(subject) / f"{name}.csv"
             store.write_table(path, table, run=run)
-    names = ("comparison", "paired", "contrasts", "scores")
-    given = {name: pd.DataFrame({"id": [k]}) for k, name in enumerate(names)}
-    evidence = claims.collect_evidence(run, given)
-    for name, table in given.items():
-        assert evidence.table(name) is table
-    for name in ("accuracy", "k_selection", "weights"):
+    scores = pd.DataFrame({"subject": [1, 2], "value": [0.1, 0.2]})
+    evidence = claims.collect_evidence(run, scores)
+    assert evidence.table("scores")["subject"].tolist() == ["1", "2"]
+    for name in names:
         assert evidence.table(name)["name"].tolist() == [name] * 2
         assert evidence.table(name)["subject"].tolist() == ["1", "2"]
-    stage2 = evidence.table("stage2")
-    assert set(stage2["method"]) == {"stage2"}
-    assert stage2["loss"].tolist() == [0, 1, 2] * 2
+    assert evidence.table("study").empty
     assert evidence.in_silico
+    assert not evidence.missing
+    study = pd.DataFrame({"subject": [1], "method": ["paper"]})
+    store.write_table(run.tree.study / "scores.csv", study, run=run)
+    evidence = claims.collect_evidence(run, scores, subjects=[1])
+    assert evidence.table("study")["subject"].tolist() == ["1"]
+    assert evidence.missing == [2]
     real = begin()
     for subject in (1, 2):
         path = real.tree.derived(subject) / "responses.h5.manifest.json"
         path.write_text(path.read_text().replace('"in silico"', '"measured"'))
-    assert not claims.collect_evidence(real, given).in_silico
+    assert not claims.collect_evidence(real, scores).in_silico
 
 
 def test_costs_and_times_are_those_of_the_files(run: Run) -> None:
@@ -395,14 +391,14 @@ def test_costs_and_times_are_those_of_the_files(run: Run) -> None:
 
 
 def test_floors_are_the_rows_that_know_nothing_and_the_category_s_expectation() -> None:
-    columns = ["subject", "method", "metric", "value", "ci_low", "ci_high", "n"]
+    columns = ["subject", "method", "metric", "value", "ci_low", "ci_high", "floor"]
     rows = [
-        ("all", "stage1", "pcc", 0.6, 0.5, 0.7, 4, 0.1),
-        ("all", "mean_image", "pcc", 0.2, 0.1, 0.3, 4, 0.2),
-        ("1", "mean_image", "pcc", 0.9, 0.9, 0.9, 4, 0.2),
-        ("all", "stage1", "two_way_by_truth", 0.8, 0.7, 0.9, 4, 0.5),
+        ("all", "stage1", "pcc", 0.6, 0.5, 0.7, 0.1),
+        ("all", "mean_image", "pcc", 0.2, 0.1, 0.3, 0.2),
+        ("1", "mean_image", "pcc", 0.9, 0.9, 0.9, 0.2),
+        ("all", "stage1", "two_way_by_truth", 0.8, 0.7, 0.9, 0.5),
     ]
-    table = pd.DataFrame(rows, columns=[*columns, "floor"])
+    table = pd.DataFrame(rows, columns=columns).assign(n_images=4, n_subjects=2)
     floors = evaluation.floor_table(table, 0.75)
     assert floors["value"].tolist() == [0.1, 0.2, 0.5, 0.75]
     assert floors["floor"].str.contains("category").tolist() == [False] * 3 + [True]

@@ -560,7 +560,7 @@ def test_images_are_drawn_subject_by_subject() -> None:
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [line.get_label() for line in dots] == ["1", "2"]
     np.testing.assert_allclose(dots[0].get_xdata(), 0.1 * np.arange(5))
-    assert "rho = +1.00" in axes.get_title()
+    assert "rho = +1.00" in axes.get_title(loc="left")
 
 
 def test_dots_of_the_ablation_are_filled_where_the_feature_is_there() -> None:

@@ -97,7 +97,7 @@ TABLE = pd.DataFrame(
         "our_value": [0.123456, np.nan],
         "n": [20, 3],
         "passed": [True, False],
-        "verdict": ["supported: it rises", "not supported: it does not"],
+        "verdict": ["supported: it rises", "contradicted: it does not"],
     }
 )
 
@@ -219,11 +219,9 @@ def test_cells_read_as_words(value: object, words: str) -> None:
 @pytest.mark.parametrize(
     ("verdict", "css"),
     [
-        *(("supported: x", "for"), ("agrees: x", "for"), ("holds: x", "for")),
-        *(("Holds (in silico): x", "for"), ("not supported: x", "against")),
-        *(("differs: x", "against"), ("fails (in silico): x", "against")),
-        *(("not tested: x", "open"), ("cannot be said here: x", "open")),
-        *(("not comparable (in silico): x", "apart"), ("perhaps", "")),
+        *(("supported: x", "for"), ("Contradicted", "against")),
+        *(("inconclusive (in silico): x", "open"), ("not testable here: x", "apart")),
+        ("perhaps", ""),
     ],
 )
 def test_verdicts_have_the_colour_of_their_first_words(verdict: str, css: str) -> None:
@@ -235,8 +233,8 @@ def test_a_verdict_is_text_and_colour_and_truth_is_a_word() -> None:
     page = _Page(_one(tables=[TableItem("t", TABLE, "Caption.")]))
     classes = [cell.get("class") or "" for cell in page.all("td")]
     assert classes.count("verdict for") == 2  # supported, yes
-    assert classes.count("verdict against") == 2  # not supported, no
-    assert "not supported: it does not" in page.words
+    assert classes.count("verdict against") == 2  # contradicted, no
+    assert "contradicted: it does not" in page.words
     assert "0.123" in page.words
     assert "0.123456" not in page.words
 
@@ -245,8 +243,8 @@ def test_a_verdict_is_text_and_colour_and_truth_is_a_word() -> None:
 
 
 VERDICTS = (
-    *("holds (in silico): a", "fails: b", "cannot be said here: c"),
-    *("holds (in silico): d", "holds: fails to mention silico"),
+    *("supported (in silico): a", "contradicted: b", "inconclusive: c"),
+    *("supported (in silico): d", "supported: fails to mention silico"),
 )
 LEDGER = TableItem(
     "claims",
@@ -271,10 +269,10 @@ def test_verdicts_are_counted_at_the_top_with_the_mark_in_words() -> None:
     groups = re.findall(r"(\d+) [✓✗?] ([a-z ]+?) (in silico )?(C\d)", words)
     # two hold in silico, one holds on measured data, one fails, one is open
     assert groups == [
-        ("2", "holds", "in silico ", "C1"),
-        ("1", "holds", "", "C5"),
-        ("1", "fails", "", "C2"),
-        ("1", "cannot be said here", "", "C3"),
+        ("2", "supported", "in silico ", "C1"),
+        ("1", "supported", "", "C5"),
+        ("1", "contradicted", "", "C2"),
+        ("1", "inconclusive", "", "C3"),
     ]
     assert "by verdict" not in _one()
 

@@ -13,6 +13,8 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.evaluation.claims import evaluate_claims
+from minddiff_utils.evaluation.claims.evidence import Evidence
 from minddiff_utils.reporting import galleries, report_contents, surface_maps
 
 IDS = np.array([40, 7, 300])
@@ -138,7 +140,7 @@ FIGURES = (
     *("stage1_subj05", "losses_subj05", "trajectory_subj05", "stage2_subj05"),
     *("roi_counts_subj05", "repeats_subj05", "reliability_subj05"),
 )
-TABLES = ("sanity", "claims_null", "subjects", "floors", "paired", "frechet", "metrics")
+TABLES = ("sanity", "subjects", "floors", "contrasts", "frechet", "metrics")
 PRINTED = ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding", "T5_cost")
 #: In the gallery of two images.
 N_PICTURES = 2 * len(galleries.system_rows())
@@ -189,14 +191,11 @@ def finished(run: Run) -> Run:
     columns = ["subject", "method", "nsd_id", "metric", "value"]
     path = run.tree.tables / "scores.csv"
     store.write_table(path, pd.DataFrame(scores, columns=columns), run=run, twins=False)
-    ledger = pd.DataFrame(
-        {
-            "claim": ["C1"],
-            "statement": ["a statement"],
-            "verdict": ["holds"],
-            "profile": ["word of the profile column"],
-        }
+    ledger = evaluate_claims(
+        Evidence({}, in_silico=True, profile="smoke"),
+        label="word of the profile column",
     )
+    ledger.loc[0, "statement"] = "a statement"
     store.write_table(run.tree.figures / "claims.csv", ledger, run=run)
     for subject in run.profile.subjects:
         _leave_subject(run, subject)
@@ -252,20 +251,15 @@ def test_without_surfaces_a_note_takes_the_place_of_the_maps(finished: Run) -> N
     assert page.count("data:image/png;base64,") == N_PICTURES + len(FIGURES) - 2
 
 
-def test_conclusions_are_the_rows_of_the_claims_that_figures_bear_on() -> None:
-    rows = [
-        ("C1", "one", 0.5, 0.4, 0.6, 6, "holds: said at length"),
-        ("C2", "two", np.nan, np.nan, np.nan, 0, "cannot be said here: why"),
-        ("C3", "three", -0.25, np.nan, np.nan, 1, "fails: it does"),
-    ]
-    names = ["claim", "statement", "our_value", "ci_low", "ci_high", "n", "verdict"]
-    ledger = pd.DataFrame(rows, columns=names)
-    assert report_contents.conclusions(
-        ledger, {"C3": "Figure 1", "C2": "Figure 2"}
-    ) == [
-        "C2 (Figure 2), two: no number; cannot be said here (report.html#t1-1-r2)",
-        "C3 (Figure 1), three: -0.250, n = 1; fails (report.html#t1-1-r3)",
-    ]
+def test_conclusions_are_the_endpoints_that_figures_bear_on() -> None:
+    ledger = evaluate_claims(
+        Evidence({}, in_silico=True, profile="demo"), label="in silico"
+    )
+    first, second = report_contents.conclusions(
+        ledger, {"C4": "Figure 1", "C9": "Figure 2"}
+    )
+    assert first == "C4 (Figure 1) not testable here: stage2 was not run"
+    assert second.startswith("C9 (Figure 2) not testable here: no accuracies")
 
 
 @pytest.mark.parametrize(

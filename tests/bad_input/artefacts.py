@@ -31,7 +31,7 @@ TABLES = f"{FIGURES}/tables"
 RESPONSES, STIMULI = f"{DERIVED}/responses.h5", f"{DERIVED}/stimuli.h5"
 DECODED, SYSTEMS = f"{DERIVED}/decoded.h5", f"{DERIVED}/decoded_systems.h5"
 DECODERS, STAGE1 = f"{DERIVED}/decoders.h5", f"{DERIVED}/stage1.csv"
-LEDGER, NULLS = f"{FIGURES}/claims.csv", f"{TABLES}/claims_null.csv"
+LEDGER = f"{FIGURES}/claims.csv"
 CLAIMS = ("claims", "--profile", "smoke")
 DAMAGED = "is damaged and cannot be read"
 IMAGE = f"{DERIVED}/stage2/*.png"
@@ -122,7 +122,9 @@ CASES = {
         report, f"{FIGURES}/gallery.png", a_flipped_bit
     ),
     "a table with a flipped bit": _changed(check_completeness, STAGE1, a_flipped_bit),
-    "a ledger edited by hand": _changed(CLAIMS, LEDGER, words("holds", "HOLDS")),
+    "a ledger edited by hand": _changed(
+        CLAIMS, LEDGER, words("supported", "SUPPORTED")
+    ),
     "another image in its place": _changed(show, IMAGE, png((64, 64, 3))),
     # responses.h5 and stimuli.h5
     "responses gone": _case(decode, RESPONSES, gone, "does not exist", "run the note"),
@@ -308,12 +310,4 @@ CASES = {
         without("verdict"),
         "lacks the column verdict",
     ),
-    "nulls cut short": _case(CLAIMS, NULLS, holds("a,b\n1,2\n1,2,3\n")),
-    "nulls without draws": _case(
-        CLAIMS,
-        NULLS,
-        without("n_draws"),
-        "lacks the column",
-    ),
-    "no nulls": _case(CLAIMS, NULLS, gone, "does not exist", "make it by minddiff run"),
 }

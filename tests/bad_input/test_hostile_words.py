@@ -14,6 +14,7 @@ import pandas as pd
 
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
+from minddiff_utils.evaluation.claims import COLUMNS
 from minddiff_utils.reporting import report_contents, surface_maps
 from minddiff_utils.reporting.figures.preparation import fig_scenes
 
@@ -60,12 +61,13 @@ def _write_tables(world: World) -> None:
     """Put hostile words wherever a table or a name can hold some."""
     run, tables = world.start(None), world.figures / "tables"
     rows = {HOSTILE[0]: HOSTILE, "subject": HOSTILE, "profile": "x"}
-    ledger = {"claim": HOSTILE, "statement": HOSTILE, "verdict": HOSTILE}
+    hostile = ("claim", "statement", "verdict", "engine", "reason", "endpoint")
+    ledger = {**dict.fromkeys(COLUMNS, 0.5), **dict.fromkeys(hostile, HOSTILE)}
     table = pd.DataFrame(rows)
     store.write_table(
         world.figures / "claims.csv", pd.DataFrame(ledger | {"profile": "x"}), run=run
     )
-    for name in ("sanity", "subjects", "claims_null", "floors"):
+    for name in ("sanity", "subjects", "contrasts", "floors"):
         store.write_table(tables / f"{name}.csv", table, run=run)
     clean = table.map(lambda text: text.replace("|", "/"))  # one would end a cell
     store.write_table(tables / "T1_comparison.csv", clean, run=run)

@@ -26,6 +26,8 @@ from minddiff_utils.core import store
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.evaluation.claims import evaluate_claims
+from minddiff_utils.evaluation.claims.evidence import Evidence
 from minddiff_utils.insilico import nsd_writer
 from minddiff_utils.reporting import figures
 from tests.tiny_nsd import noise
@@ -148,21 +150,18 @@ def _write_tables(world: World) -> None:
     """Write what the report and `minddiff claims` read, each with a line or two."""
     run, tables = world.start(None), world.figures / "tables"
     nsd_id = store.read_arrays(world.derived / "decoded.h5", ["nsd_id"])["nsd_id"][:2]
-    ledger = {"claim": ["C1"], "statement": ["it rises"], "verdict": ["holds: it does"]}
-    claims = pd.DataFrame(ledger | {"our_value": [0.5], "profile": [run.label]})
-    null = pd.DataFrame(
-        [{"claim": "C1", "null": "chance", "vacuous": "no", "n_held": 0, "n_draws": 20}]
-    )
+    evidence = Evidence({}, in_silico=True, profile="smoke")
+    claims = evaluate_claims(evidence, label=run.label)
+    claims.loc[0, "verdict"] = "supported"
     score = {"subject": 1, "method": "stage2", "metric": "clip_judge", "floor": 0.1}
     scores = pd.DataFrame([score | {"nsd_id": i, "value": i % 7} for i in nsd_id])
     plain = pd.DataFrame({"subject": ["all"], "value": [0.5], "profile": ["x"]})
     store.write_table(world.figures / "claims.csv", claims, run=run)
-    for name in ("sanity", "subjects", "floors", "paired", "frechet", "metrics"):
+    for name in ("sanity", "subjects", "floors", "contrasts", "frechet", "metrics"):
         store.write_table(tables / f"{name}.csv", plain, run=run)
     for name in ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding"):
         store.write_table(tables / f"{name}.csv", plain, run=run)
     store.write_table(tables / "T5_cost.csv", plain, run=run)
-    store.write_table(tables / "claims_null.csv", null, run=run)
     store.write_table(tables / "scores.csv", scores, run=run)
     for name in FIGURES:
         store.write_png(world.figures / f"{name}.png", _grey(7), run=run)

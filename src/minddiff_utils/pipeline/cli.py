@@ -174,7 +174,7 @@ _COMMANDS: Mapping[str, _Command] = {
     ),
     "claims": _Command(
         commands.show_claims,
-        "print the claims ledger of a finished run; fails where a check is vacuous",
+        "print the claims ledger of a finished run",
         _NOTEBOOKS,
     ),
     "compare": _Command(
