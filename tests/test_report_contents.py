@@ -131,7 +131,14 @@ def test_weights_that_are_all_zero_are_refused_in_one_sentence(
 #: Notebook 06 has drawn the first subject's cortex.
 MAPS = surface_maps.CorticalMaps(5)
 FIGURES = (
-    *("method", "gallery", "gallery_subjects", "comparison", "stage2_gain"),
+    *(
+        "method",
+        "gallery",
+        "gallery_subjects",
+        "comparison",
+        "differences",
+        "stage2_gain",
+    ),
     *("subjects", "quality_vs_accuracy", "failures", "ablation", "gallery_ablation"),
     *("k_quality", "k_selection", "cortex_flat", "cortex_inflated"),
     *("accuracy_subj05", "predictions_subj05", "histograms_subj05"),
