@@ -54,6 +54,16 @@ def _images(n: int, side: int = 8) -> npt.NDArray[np.uint8]:
     return np.repeat(grays, side * side * 3).reshape(n, side, side, 3)
 
 
+NAMERS = {"named_by_judge": "by the judge", "named_by_probe": "by a probe"}
+NAMED = _frame(
+    "metric method category value ci_low ci_high chance ceiling n_images n_subjects",
+    [
+        (who, m, kind, v, v - 0.1, v + 0.1, 0.05, 0.9, n, 2)
+        for who in NAMERS
+        for m, v in (("stage1", 0.4), ("stage2", 0.5), ("truth", 0.9))
+        for kind, n in (("all", 12), ("cat", 7), ("dog", 5))
+    ],
+)
 COUNTS = _frame(
     "subject area area_set n_voxels",
     [(1, a, "LVC" if a in LVC else "HVC", 10 * k + 5) for k, a in enumerate(AREAS)],
@@ -264,6 +274,9 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_images": lambda: figures.fig_images({"C10": PAIRS_OF_IMAGES}),
     "fig_ablation": _ablation,
     "fig_failures": _failures,
+    "fig_naming": lambda: figures.fig_naming(
+        NAMED, NAMERS, METHODS | {"truth": "true image"}, by_category="stage2"
+    ),
     "fig_weights_by_area": lambda: figures.fig_weights_by_area(WEIGHTS),
     "fig_method": _method,
     "fig_flat_maps": lambda: figures.fig_flat_maps({"c": FLAT}),
@@ -425,6 +438,17 @@ def test_predictions_are_drawn_against_the_truth() -> None:
     [axes] = figures.fig_predictions({"a target": (truth, predicted)}).axes
     drawn = axes.collections[0].get_offsets()
     np.testing.assert_array_equal(drawn, np.stack([truth, predicted], axis=1))
+
+
+def test_the_names_of_each_method_and_category_are_drawn() -> None:
+    better = NAMED.copy()
+    dogs = (better["method"] == "stage2") & (better["category"] == "dog")
+    better.loc[dogs, "value"] = 0.8
+    axes = figures.fig_naming(better, NAMERS, METHODS, by_category="stage2").axes
+    widths = [p.get_width() for p in axes[0].patches if isinstance(p, Rectangle)]
+    assert widths == [0.4, 0.5]
+    assert [t.get_text() for t in axes[2].get_xticklabels()] == ["dog (5)", "cat (7)"]
+    assert _bars(axes[2]) == [0.8, 0.5]
 
 
 @pytest.mark.parametrize(

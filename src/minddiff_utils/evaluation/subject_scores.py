@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
     "Models",
+    "each_subject",
     "embed_with",
     "load_models",
     "score_subject",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 Embedders = Mapping[str, Callable[[Any], npt.NDArray[Any]]]
+#: What is made of a subject.
+Done = TypeVar("Done")
 
 
 def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
@@ -124,11 +127,14 @@ def score_subject(
 _Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
 
 
-def _score_each(
-    run: Run, subjects: Sequence[int], load: Callable[[Run], Models]
-) -> dict[int, _Scored]:
+def _do_each(
+    run: Run,
+    subjects: Sequence[int],
+    work: Callable[[Run, int, Models], Done],
+    load: Callable[[Run], Models],
+) -> dict[int, Done]:
     models = load(run)
-    return {subject: score_subject(run, subject, models) for subject in subjects}
+    return {subject: work(run, subject, models) for subject in subjects}
 
 
 def _begin_worker(run: Run) -> None:
@@ -136,15 +142,30 @@ def _begin_worker(run: Run) -> None:
     fix_threads(run)
 
 
-def _score_at_once(
-    run: Run, subjects: Sequence[int], n_workers: int
-) -> dict[int, _Scored]:
-    """Score subjects in as many processes as given."""
+def each_subject(
+    run: Run,
+    subjects: Sequence[int],
+    work: Callable[[Run, int, Models], Done],
+    *,
+    load: Callable[[Run], Models] | None = None,
+) -> dict[int, Done]:
+    """Return what `work` makes of each subject, on a CPU as many at once as cores.
+
+    Parameters
+    ----------
+    work : callable
+        Of a module, so that another process can call it.
+    load : callable, optional
+        Gives the models; with it all is done in this process. Default: `load_models`.
+    """
+    n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
+    if load or n_workers == 1 or run.profile.models.device != "cpu":
+        return _do_each(run, subjects, work, load or load_models)
     context = multiprocessing.get_context("spawn")  # torch and forks do not mix
     with ProcessPoolExecutor(n_workers, context, _begin_worker, (run,)) as pool:
         shares = [subjects[k::n_workers] for k in range(n_workers)]
-        tasks = [pool.submit(_score_each, run, s, load_models) for s in shares]
-        return {s: scored for task in tasks for s, scored in task.result().items()}
+        tasks = [pool.submit(_do_each, run, s, work, load_models) for s in shares]
+        return {s: done for task in tasks for s, done in task.result().items()}
 
 
 def score_subjects(
@@ -175,11 +196,7 @@ def score_subjects(
     StoreError
         As `score_subject`.
     """
-    n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
-    if load or n_workers == 1 or run.profile.models.device != "cpu":
-        scored = _score_each(run, subjects, load or load_models)
-    else:
-        scored = _score_at_once(run, subjects, n_workers)
+    scored = each_subject(run, subjects, score_subject, load=load)
     ids = {subject: test_ids(run, subject) for subject in subjects}
     tables = [scored[subject][0].table for subject in subjects]
     distances = [

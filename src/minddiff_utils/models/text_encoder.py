@@ -10,10 +10,10 @@ is causal; a longer one does not. The empty caption is a start mark and end mark
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,8 +32,12 @@ __all__ = [
 LOG = logging.getLogger(__name__)
 
 
-#: Makes (n, n_tokens) ids of n captions.
-Tokenizer = Callable[[Sequence[str]], Tensor]
+class Tokenizer(Protocol):
+    """Makes (n, n_tokens) ids of n captions."""
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Return the ids of `captions`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,19 @@ _COMPARE: _Options = {
         "for maintainers: make the reference from the finished run instead"
     ),
 }
+_HUMAN: _Options = {
+    "--methods": {
+        "default": "stage1,stage2",
+        "metavar": "NAMES",
+        "help": "conditions whose images people judge, with commas",
+    },
+    "--n": _number("trials of each method, and of each pair of methods", default=20),
+    "--answers": {
+        "nargs": "+",
+        "metavar": "FILE",
+        "help": "evaluate what raters sent back, instead of writing the page",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -186,6 +199,11 @@ _COMMANDS: Mapping[str, _Command] = {
         commands.show_plan,
         "say what stage 2 costs under each preset, before it runs",
         _PROFILE | _PLAN,
+    ),
+    "human-trials": _Command(
+        commands.human_trials,
+        "write a page of two-alternative trials for people, or evaluate their answers",
+        _PROFILE | _HUMAN,
     ),
     "study": _Command(
         commands.run_study,

@@ -13,7 +13,7 @@ from minddiff_utils.core.places import place, project_root, read_environment
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree, expected_origin, start
-from minddiff_utils.core.store import read_table
+from minddiff_utils.core.store import read_bytes, read_table
 from minddiff_utils.pipeline.arguments import (
     check_counts,
     chosen_jobs,
@@ -32,6 +32,7 @@ __all__ = [
     "check_data",
     "compare_runs",
     "fetch_data",
+    "human_trials",
     "run_notebooks",
     "run_study",
     "show_claims",
@@ -273,3 +274,29 @@ def run_study(args: argparse.Namespace) -> None:
     )
     say(table.round(3).to_string(index=False))
     say(f"Notebook A3 shows it: minddiff run --profile {profile.name} --only A3")
+
+
+def human_trials(args: argparse.Namespace) -> None:
+    """Write the page of trials for people, or evaluate the answers to it."""
+    from minddiff_utils.evaluation.further.human_trials import evaluate_answers
+    from minddiff_utils.reporting.human_trials import make_page  # loads torch, seconds
+
+    if args.n < 1:
+        raise ConfigError(f"--n is {args.n}, but must be 1 or more.")
+    run = start(args.profile, overrides=overrides_of(args))
+    methods, subject = args.methods.split(","), run.profile.subjects[0]
+    if not args.answers:
+        trials, page = make_page(run, subject, methods, n=args.n)
+        run.save("human_trials", trials, twins=False)
+        run.save("human_trials.html", page, folder=run.tree.figures)
+        say(f"{len(trials)} trials, subject {subject}: send this page to raters:")
+        say(str(run.tree.figures / "human_trials.html"))
+        say("What they send back: minddiff human-trials --answers FILE [FILE ...]")
+        return
+    path = run.tree.tables / "human_trials.csv"
+    trials = read_table(path, ["trial", "kind", "method", "answer"])
+    paths = [place(name, "--answers") for name in args.answers]
+    texts = {path.name: read_bytes(path).decode("utf-8", "replace") for path in paths}
+    table = evaluate_answers(trials, texts)
+    run.save("T9_human_trials", table)
+    say(table.round(3).to_string(index=False))

@@ -23,6 +23,9 @@ from .maps import (
     fig_flat_maps,
     fig_inflated,
 )
+from .naming import (
+    fig_naming,
+)
 from .preparation import (
     fig_ncsnr_recovery,
     fig_reliability,
@@ -67,6 +70,7 @@ __all__ = [
     "fig_k_selection",
     "fig_losses",
     "fig_method",
+    "fig_naming",
     "fig_ncsnr_recovery",
     "fig_no_worse",
     "fig_pareto",

@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
 from minddiff_utils.core.areas import HVC, LVC
@@ -133,7 +133,7 @@ def new_figure(title: str, note: str, height: float, width: float = WIDTH) -> Fi
     return figure
 
 
-def panels(figure: Figure, n: int, n_columns: int, **options: Any) -> list[Axes]:
+def panels(figure: FigureBase, n: int, n_columns: int, **options: Any) -> list[Axes]:
     """Return `n` axes in rows of `n_columns`; places that are left over stay empty."""
     n_rows = -(-n // n_columns)
     grid = figure.subplots(n_rows, n_columns, squeeze=False, **options).ravel()

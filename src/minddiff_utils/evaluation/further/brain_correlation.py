@@ -1,0 +1,174 @@
+"""Does a reconstruction evoke the measured responses? By an encoding model.
+
+Ridge from features of images to voxels is fitted on true training images; a
+reconstruction is sent through it, and the predicted pattern correlated with the
+responses to the seen image. The network is neither the method's nor the judge's. Pure
+functions: `further_scores` reads a run. Left out: the true simulated brain, which only
+the simulation may know.
+
+References
+----------
+MindEye2, table "brain correlation" (GNet in place of ridge); St-Yves and Naselaris
+(2018), The feature-weighted receptive field, NeuroImage 180.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.errors import check_shape
+from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.evaluation.further.naming import mean_interval
+
+__all__ = [
+    "Encoder",
+    "area_sets",
+    "brain_correlation_table",
+    "fit_encoder",
+    "pattern_correlation",
+]
+
+
+#: Components kept of each layer: most of the variance, and a small ridge problem.
+_N_COMPONENTS = 256
+#: Penalties for standardised components.
+_ALPHAS = np.logspace(1, 5, 9)
+#: Voxels fitted at once: bounds memory at NSD's size.
+_BLOCK = 2048
+#: Fewest voxels of an area: a pattern of fewer says little.
+_LEAST = 20
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoding model: features of images by layer -> voxels."""
+
+    layers: tuple[Any, ...]  # a fitted scaler and PCA each
+    ridges: tuple[Any, ...]  # of a block of voxels each
+
+    def predict(self, layers: Sequence[Floats]) -> Doubles:
+        """Return the responses (n, n_voxels) that images with these features evoke."""
+        reduced = _components(self.layers, layers)
+        return np.column_stack([ridge.predict(reduced) for ridge in self.ridges])
+
+
+def _components(fitted: Sequence[Any], layers: Sequence[Floats]) -> Doubles:
+    parts = [model.transform(x) for model, x in zip(fitted, layers, strict=True)]
+    return np.concatenate(parts, axis=1)
+
+
+def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> Encoder:
+    """Fit ridge with a penalty for each voxel, by generalised cross-validation.
+
+    Parameters
+    ----------
+    layers : sequence of float (n, n_features)
+        Floats of true training images, layer by layer; each is standardised and
+        reduced to 256 principal components.
+    responses : float (n, n_voxels)
+        To the same images.
+    seed : int
+        Of the randomised decomposition.
+    """
+    from sklearn.decomposition import PCA  # slow import
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    fitted = []
+    for features in layers:
+        check_shape(features.shape, (len(responses), None), "training features")
+        n = min(_N_COMPONENTS, *features.shape)
+        reduce = PCA(n, svd_solver="randomized", random_state=seed)
+        fitted.append(make_pipeline(StandardScaler(), reduce).fit(features))
+    reduced = _components(fitted, layers)
+    blocks = (
+        responses[:, k : k + _BLOCK] for k in range(0, responses.shape[1], _BLOCK)
+    )
+    ridges = [
+        RidgeCV(_ALPHAS, alpha_per_target=True).fit(reduced, np.asarray(x, np.float64))
+        for x in blocks
+    ]
+    return Encoder(tuple(fitted), tuple(ridges))
+
+
+def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, Any]:
+    """Return masks of voxels: all, lower and higher areas, each with 20 voxels or more.
+
+    Parameters
+    ----------
+    roi : int (n_voxels,)
+        Index into `names`.
+    """
+    area = np.array(names)[roi]
+    groups = {"all": tuple(names), "LVC": LVC, "HVC": HVC} | {a: (a,) for a in AREAS}
+    masks = {group: np.isin(area, members) for group, members in groups.items()}
+    return {group: mask for group, mask in masks.items() if mask.sum() >= _LEAST}
+
+
+def pattern_correlation(predicted: Floats, measured: Floats) -> Doubles:
+    """Return Pearson's r over voxels of each predicted and each measured pattern.
+
+    Parameters
+    ----------
+    predicted, measured : float (n, n_voxels), (m, n_voxels)
+
+    Returns
+    -------
+    float64 (n, m)
+        0 where a pattern does not vary.
+    """
+    check_shape(measured.shape, (None, predicted.shape[1]), "the measured responses")
+    units = []
+    for rows in (predicted, measured):
+        wide = np.asarray(rows, np.float64)
+        centred = wide - wide.mean(axis=1, keepdims=True)
+        norms = np.linalg.norm(centred, axis=1, keepdims=True)
+        units.append(centred / np.where(norms > 0, norms, np.inf))
+    return np.asarray(units[0] @ units[1].T)
+
+
+def brain_correlation_table(
+    scores: pd.DataFrame, *, role: str, confidence: float
+) -> pd.DataFrame:
+    """Return mean brain correlation by area set and method.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric (`brain_` and the area set), value,
+        floor; rows of the method "truth" are the ceiling.
+    role : str
+        What the network does elsewhere.
+
+    Returns
+    -------
+    DataFrame
+        Columns area_set, method, value, ci_low, ci_high, floor (another image's
+        responses), ceiling (the true image through the same model), n_images,
+        n_subjects, judge_role.
+    """
+    rows = []
+    for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
+        truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
+        value, low, high, n = mean_interval(block, confidence)
+        rows.append(
+            {
+                "area_set": str(metric).removeprefix("brain_"),
+                "method": method,
+                "value": value,
+                "ci_low": low,
+                "ci_high": high,
+                "floor": block["floor"].mean(),
+                "ceiling": truth.merge(block[["subject", "nsd_id"]])["value"].mean(),
+                "n_images": n,
+                "n_subjects": block["subject"].nunique(),
+                "judge_role": role,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,188 @@
+"""What the decoded text feature c says: the training caption nearest to it, in words.
+
+No captioner is needed: the captions of the training image whose true c is nearest to
+the decoded one are compared with the captions of the seen image, by the object words
+and the setting words that they share, and by published scores of captions where their
+libraries and weights lie here. Pure functions, and `caption_scores`, which reads a run.
+
+References
+----------
+MindEye2, final_evaluations.ipynb (METEOR, ROUGE, sentence similarity of captions);
+Banerjee and Lavie (2005), METEOR; Lin (2004), ROUGE.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils.core import store
+from minddiff_utils.core.errors import check_shape
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.evaluation.further.naming import mean_interval
+from minddiff_utils.evaluation.images import rows_of
+from minddiff_utils.evaluation.subject_scores import Models
+from minddiff_utils.features import semantic_features
+from minddiff_utils.preprocessing import categories_in_captions
+
+__all__ = [
+    "NOT_SCORED",
+    "SETTINGS",
+    "caption_scores",
+    "caption_table",
+    "nearest_rows",
+    "recall_of_words",
+]
+
+Words = Sequence[Collection[str]]
+
+#: Where a picture is taken, as captions say it; a name counts as a word.
+SETTINGS = (
+    *("grass", "beach", "street", "night", "forest", "snow", "desert", "sky", "room"),
+    *("kitchen", "field", "park", "road", "city", "ocean", "water", "river", "lake"),
+    *("mountain", "hill", "bathroom", "bedroom", "living room", "office", "restaurant"),
+    *("table", "counter", "floor", "wall", "window", "yard", "garden", "sidewalk"),
+    *("station", "track", "airport", "runway", "court", "zoo", "barn", "fence", "tree"),
+)
+#: Scores of captions that other papers publish -> the library, and why it is not used.
+_LIBRARIES = {
+    "meteor": ("nltk", "WordNet's files for it"),
+    "rouge_1": ("rouge_score", "it"),
+    "rouge_l": ("rouge_score", "it"),
+    "sentence_similarity": ("sentence_transformers", "all-MiniLM-L6-v2's weights"),
+}
+_METHODS = ("decoded c", "true c")
+
+
+def _why_not(metric: str) -> str:
+    library, files = _LIBRARIES[metric]
+    if find_spec(library) is None:
+        return f"Not scored: the library {library} is missing; nothing is fetched."
+    return f"Not scored: {files} would have to be fetched, and nothing is fetched."
+
+
+#: Metric -> the sentence that stands in its row.
+NOT_SCORED: Mapping[str, str] = {metric: _why_not(metric) for metric in _LIBRARIES}
+
+
+def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
+    """Return, per row, the row of `known` with the highest correlation.
+
+    Both are centred on the mean of `known` first: the sequences of all captions share
+    most of their values.
+
+    Parameters
+    ----------
+    features, known : float (n, n_features), (n_known, n_features)
+        Such as decoded c, and true c of training images.
+    """
+    check_shape(features.shape, (None, known.shape[1]), "the decoded c")
+    centre = known.mean(axis=0, dtype=np.float64)
+    a, b = ((x - centre).astype(np.float32) for x in (features, known))
+    lengths = np.linalg.norm(b, axis=1)
+    similarity = a @ b.T / np.where(lengths > 0, lengths, np.inf)
+    return np.asarray(np.argmax(similarity, axis=1), np.int64)
+
+
+def recall_of_words(said: Words, true: Words) -> Doubles:
+    """Return the share of the true words that are said, of every pair.
+
+    Parameters
+    ----------
+    said, true : n and m collections of words
+        Of the captions found, and of the seen images.
+
+    Returns
+    -------
+    float64 (n, m)
+        NaN in the columns of images without such a word.
+
+    >>> recall_of_words([{"cat", "dog"}], [{"cat"}, {"cat", "tv"}, set()]).tolist()
+    [[1.0, 0.5, nan]]
+    """
+    sizes = np.array([len(words) or np.nan for words in true], np.float64)
+    hits = np.array([[len({*own} & {*one}) for own in true] for one in said], float)
+    return np.asarray(hits.reshape(len(said), len(true)) / sizes)
+
+
+def _pairs(recall: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the diagonal, and the mean of the other captions against each image."""
+    own, n = np.diag(recall), len(recall)
+    if n < 2:
+        return own, np.full(n, np.nan)
+    return own, (recall.sum(axis=0) - own) / (n - 1)
+
+
+def caption_scores(run: Run, subject: int, models: Models) -> pd.DataFrame:
+    """Return the recall of words for every test image of a subject.
+
+    Returns
+    -------
+    DataFrame
+        Columns subject, method ("decoded c", "true c"), nsd_id, metric
+        (object_words, setting_words), value, floor (the captions found for the other
+        images), caption (the first of those found).
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or two of them do not belong together.
+    """
+    folder = run.tree.derived(subject)
+    shown = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
+    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
+    captions, train = shown["captions"], np.flatnonzero(split == "train")
+    size = run.profile.models.batch_size
+    known = semantic_features(models.backbone, captions[train], batch_size=size)
+    test = store.read_arrays(folder / "decoded.h5", ["nsd_id", "c/decoded", "c/true"])
+    seen = captions[rows_of(folder, test["nsd_id"], shown["nsd_id"])]
+    parts = []
+    for method, name in zip(_METHODS, ("c/decoded", "c/true"), strict=True):
+        found = captions[train][nearest_rows(test[name], known)]
+        for metric, words in (("object_words", None), ("setting_words", SETTINGS)):
+            said, true = (
+                categories_in_captions(texts, *([words] if words else []))
+                for texts in (found, seen)
+            )
+            value, floor = _pairs(recall_of_words(said, true))
+            part = pd.DataFrame({"nsd_id": test["nsd_id"], "value": value})
+            part["floor"], part["caption"] = floor, found[:, 0]
+            parts.append(part.assign(metric=metric, method=method))
+    table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
+    columns = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
+    return table.loc[table["value"].notna(), columns].reset_index(drop=True)
+
+
+def caption_table(scores: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+    """Return mean recall with its interval, and a row for what cannot be scored here.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `caption_scores`, of all subjects.
+
+    Returns
+    -------
+    DataFrame
+        Columns metric, method, value, ci_low, ci_high, chance, true_c (the captions
+        nearest to true c: no bound, as they may name the object and miss the setting),
+        n_images, n_subjects, state.
+    """
+    decoded, true = _METHODS
+    rows: list[dict[str, object]] = []
+    for metric, block in scores.groupby("metric", sort=False):
+        best = block[block["method"] == true]
+        part = block[block["method"] == decoded]
+        value, low, high, n = mean_interval(part, confidence)
+        row: dict[str, object] = {"metric": metric, "method": decoded, "value": value}
+        row |= {"ci_low": max(low, 0.0), "ci_high": min(high, 1.0)}
+        row |= {"chance": part["floor"].mean(), "true_c": best["value"].mean()}
+        row |= {"n_images": n, "n_subjects": part["subject"].nunique()}
+        rows.append(row | {"state": "scored"})
+    for metric, why in NOT_SCORED.items():
+        rows.append({"metric": metric, "method": decoded, "state": why})
+    counts = {"n_images": "Int64", "n_subjects": "Int64"}
+    return pd.DataFrame(rows).astype(counts)

@@ -1,0 +1,219 @@
+"""Can the object of a reconstruction be named? By the judge, and by a trained probe.
+
+Two-way identification is nearly perfect for reconstructions that carry the category
+alone; naming asks for more: the right word among all words of the run. The judge names
+zero-shot, by the caption nearest to the image; the probe is a linear classifier on
+another network, fitted to true training images. Pure functions: `further_scores` reads
+a run.
+
+References
+----------
+Radford et al. (2021), CLIP, section 3.1 (zero-shot classification).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.inference import t_interval
+from minddiff_utils.core.types import Doubles, Floats
+
+__all__ = [
+    "Probe",
+    "all_names",
+    "chance_of_names",
+    "fit_probe",
+    "mean_interval",
+    "name_by_captions",
+    "naming_table",
+]
+
+Categories = Sequence[Collection[str]]
+
+#: What the judge compares an image with.
+_CAPTION = "a photo of a {}"
+#: Penalties of the probe's ridge, for standardised features; chosen by leave-one-out.
+_ALPHAS = np.logspace(1, 5, 9)
+
+
+def all_names(categories: Categories) -> list[str]:
+    """Return every category of a run once, in alphabetical order.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    names = sorted({name for own in categories for name in own})
+    if not names:
+        raise DataError(
+            "No caption names an object category, so that nothing can be named: give"
+            " captions with English names of COCO's categories."
+        )
+    return names
+
+
+def name_by_captions(
+    images: Floats,
+    names: Sequence[str],
+    embed_texts: Callable[[Sequence[str]], Floats],
+) -> list[str]:
+    """Return the name whose caption is nearest to each image's embedding (cosine).
+
+    Parameters
+    ----------
+    images : float (n, e)
+        Embeddings of unit norm.
+    names : sequence of str
+        What can be said.
+    embed_texts : callable
+        Captions -> float (n_captions, e) of unit norm.
+    """
+    captions = embed_texts([_CAPTION.format(name) for name in names])
+    check_shape(
+        captions.shape, (len(names), images.shape[1]), "the captions' embedding"
+    )
+    return [names[k] for k in np.argmax(images @ captions.T, axis=1)]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier of features: `name` gives the category scored highest."""
+
+    names: tuple[str, ...]
+    mean: Doubles
+    weights: Doubles  # (n_features, n_names), of centred features
+    base: Doubles  # (n_names,), how often each category is there
+
+    def name(self, features: Floats) -> list[str]:
+        """Return the name of each row of `features` (n, n_features)."""
+        scores = (features - self.mean) @ self.weights + self.base
+        return [self.names[k] for k in np.argmax(scores, axis=1)]
+
+
+def fit_probe(features: Floats, categories: Categories) -> Probe:
+    """Fit one-against-all ridge on true training images.
+
+    Parameters
+    ----------
+    features : float (n, n_features)
+        Of true training images, by a network that neither method nor judge uses.
+    categories : n collections of str
+        What is on each of them.
+    """
+    from sklearn.linear_model import RidgeCV  # slow import
+    from sklearn.preprocessing import StandardScaler
+
+    names = all_names(categories)
+    present = np.array([[name in own for name in names] for own in categories], float)
+    scale = StandardScaler().fit(features)
+    fitted = RidgeCV(_ALPHAS).fit(scale.transform(features), present)
+    weights = np.asarray(fitted.coef_, np.float64).reshape(len(names), -1).T
+    return Probe(
+        names=tuple(names),
+        mean=np.asarray(scale.mean_),
+        weights=weights / np.asarray(scale.scale_)[:, None],
+        base=present.mean(axis=0),
+    )
+
+
+def chance_of_names(named: Sequence[str], categories: Categories) -> Doubles:
+    """Return how often each name would be right for the *other* images.
+
+    The chance level of a permutation: it is higher than one in the number of names for
+    those who always say what is frequent. NaN where there is no other image.
+
+    Parameters
+    ----------
+    named : n names
+        Said of each image.
+    categories : n collections of str
+        What is on each image.
+
+    >>> chance_of_names(["cat", "cat"], [{"cat"}, {"dog"}]).tolist()
+    [0.0, 1.0]
+    """
+    holds = np.array([[name in own for own in categories] for name in named], float)
+    others = holds.sum(axis=1) - np.diag(holds)
+    n = len(named)
+    return others / (n - 1) if n > 1 else np.full(n, np.nan)
+
+
+# --- tables -------------------------------------------------------------------------
+
+
+def mean_interval(
+    scores: pd.DataFrame, confidence: float
+) -> tuple[float, float, float, int]:
+    """Return mean, low, high and number of images: these subjects, new images.
+
+    Scores are averaged over subjects; images are the units of Student's t. The interval
+    is NaN where there is one image.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns nsd_id and value.
+    confidence : float
+        Such as 0.95.
+    """
+    values = scores.groupby("nsd_id")["value"].mean().to_numpy()
+    low, high, _ = t_interval(values, confidence)
+    return float(values.mean()), low, high, len(values)
+
+
+def naming_table(
+    scores: pd.DataFrame,
+    categories: dict[int, frozenset[str]],
+    *,
+    roles: dict[str, str],
+    confidence: float,
+) -> pd.DataFrame:
+    """Return the share named rightly by who names, method and category (T8).
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric, value (1: rightly named), floor.
+        Rows of the method "truth" are the ceiling: the true image, named by the same.
+    categories : dict
+        Image -> what is on it. An image with two counts in both rows.
+    roles : dict
+        Metric -> what its network does elsewhere.
+
+    Returns
+    -------
+    DataFrame
+        Columns metric, method, category ("all" first), value, ci_low, ci_high, chance,
+        ceiling, n_images, n_subjects, judge_role.
+    """
+    names = all_names(list(categories.values()))
+    rows = []
+    for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
+        truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
+        for category in ("all", *names):
+            chosen = [i for i, own in categories.items() if category in {"all", *own}]
+            part = block[block["nsd_id"].isin(chosen)]
+            if part.empty:
+                continue
+            value, low, high, n = mean_interval(part, confidence)
+            best = truth.merge(part[["subject", "nsd_id"]])  # on the same images
+            rows.append(
+                {
+                    "metric": metric,
+                    "method": method,
+                    "category": category,
+                    "value": value,
+                    "ci_low": max(low, 0.0),
+                    "ci_high": min(high, 1.0),
+                    "chance": part["floor"].mean(),
+                    "ceiling": best["value"].mean(),
+                    "n_images": n,
+                    "n_subjects": part["subject"].nunique(),
+                    "judge_role": roles[str(metric)],
+                }
+            )
+    return pd.DataFrame(rows)

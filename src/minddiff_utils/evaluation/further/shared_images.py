@@ -1,0 +1,78 @@
+"""The images that all eight subjects of NSD saw three times: 515 of the shared 1,000.
+
+Results on them stand beside those on 982 or 1,000, as papers choose either.
+"""
+
+import numpy as np
+import pandas as pd
+
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import IntArray
+from minddiff_utils.datasets import NsdTree
+from minddiff_utils.datasets.nsd.experiment import Design
+from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED
+from minddiff_utils.evaluation.summaries import compare_methods
+
+__all__ = ["compare_on", "of_images", "seen_three_times", "shared515"]
+
+#: Sessions to which all eight subjects came: 30.
+_SESSIONS_OF_ALL = min(facts.n_sessions for facts in FACTS.values())
+
+
+def seen_three_times(design: Design, n_sessions: int) -> IntArray:
+    """Return the shared images shown three times in the first sessions, ascending.
+
+    Parameters
+    ----------
+    design : Design
+        The order of images is the same for all subjects.
+    n_sessions : int
+        To which all of them came.
+    """
+    order = design.of(range(1, n_sessions + 1))
+    times = np.bincount(order[order < N_SHARED], minlength=N_SHARED)
+    return np.sort(design.images[0, :N_SHARED][times == 3])
+
+
+def shared515(run: Run) -> IntArray:
+    """Return the images that all eight subjects saw three times, by NSD's own design.
+
+    515 of real NSD; in silico, where all sessions are complete, no test image is left
+    out.
+
+    Raises
+    ------
+    DataError
+        The design is missing or damaged.
+    """
+    tree = NsdTree(run.tree.nsd, run.profile.data.betas_version)
+    return seen_three_times(tree.design(), _SESSIONS_OF_ALL)
+
+
+def of_images(scores: pd.DataFrame, nsd_id: IntArray) -> pd.DataFrame:
+    """Return the rows of `scores` whose images are among `nsd_id`."""
+    return scores[scores["nsd_id"].isin(nsd_id)].reset_index(drop=True)
+
+
+def compare_on(
+    nsd_id: IntArray,
+    scores: pd.DataFrame,
+    comparison: pd.DataFrame,
+    *,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return the table of all methods on some images.
+
+    Parameters
+    ----------
+    nsd_id : int (n,)
+        The images.
+    scores, comparison : DataFrame
+        Of all images: a row per image, and `compare_methods` of them, which is returned
+        where no image is left out.
+    confidence : float
+    """
+    part = of_images(scores, nsd_id)
+    if len(part) == len(scores):
+        return comparison.copy()
+    return compare_methods(part, confidence=confidence)

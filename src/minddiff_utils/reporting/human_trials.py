@@ -1,0 +1,105 @@
+"""The page of two-alternative trials for people: pictures and script in one file.
+
+`human_trials.html` lays it out; which trials are shown, and what answers mean, is
+`evaluation.further.human_trials`'s.
+"""
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core.images import resize
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Images, IntArray
+from minddiff_utils.evaluation.further.human_trials import page_of, plan_trials
+from minddiff_utils.evaluation.images import read_condition, read_stimuli
+
+__all__ = ["make_page", "render_page"]
+
+#: Pictures are shown at this size at most, px, and a trial takes so many seconds.
+_SIDE, _SECONDS = 256, 6
+
+
+def make_page(
+    run: Run, subject: int, methods: Sequence[str], *, n: int
+) -> tuple[pd.DataFrame, str]:
+    """Return the trials with their key, and the page that shows them.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Conditions whose images are judged.
+    n : int
+        Trials of each method, and of each pair of methods.
+
+    Raises
+    ------
+    StoreError
+        A method has no images, or not those of this run.
+    """
+    truth = read_stimuli(run, subject).truth
+    shown: dict[str, npt.NDArray[np.uint8]] = _by_key(
+        "truth", truth.nsd_id, truth.images[:]
+    )
+    ids: dict[str, list[int]] = {}
+    for method in methods:
+        folder = run.tree.stage_dir(subject, method)
+        made = read_condition(folder, method, truth.nsd_id)
+        if made is None:
+            raise StoreError(
+                f"{folder} holds no images: run notebooks 03 and 04 first, or name a"
+                " condition of this run."
+            )
+        ids[method] = made.nsd_id.tolist()
+        shown |= _by_key(method, made.nsd_id, made.images[:])
+    trials = plan_trials(ids, n=n, rng=run.stream("human trials", subject, *methods))
+    return trials, render_page(trials, shown, f"{run.label}, subject {subject}")
+
+
+def _by_key(method: str, ids: IntArray, images: Images) -> dict[str, Images]:
+    return {f"{method}/{i}": image for i, image in zip(ids, images, strict=True)}
+
+
+def _png(image: Images) -> str:
+    if len(image) > _SIDE:
+        image = resize(image[None], _SIDE)[0]
+    stream = BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def render_page(trials: pd.DataFrame, shown: dict[str, Images], label: str) -> str:
+    """Return the page: it loads nothing, sends nothing, and holds no key.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        From `plan_trials`.
+    shown : mapping of uint8 (s, s, 3)
+        "method/image" -> picture; "truth/image" is the seen one.
+    label : str
+        What data the pictures come from.
+    """
+    seen = "truth/" + trials["seen"].astype(str)
+    keys = list(zip(seen, trials["left"], trials["right"], strict=True))
+    number = {
+        key: k for k, key in enumerate(dict.fromkeys(x for row in keys for x in row))
+    }
+    here = FileSystemLoader(Path(__file__).parent)
+    page = Environment(loader=here, autoescape=True, undefined=StrictUndefined)
+    return page.get_template("human_trials.html").render(
+        label=label,
+        page=page_of(trials),
+        n_trials=len(trials),
+        minutes=max(1, round(len(trials) * _SECONDS / 60)),
+        pictures=[_png(shown[key]) for key in number],
+        trials=[[number[key] for key in row] for row in keys],
+    )

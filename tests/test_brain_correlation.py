@@ -1,0 +1,69 @@
+"""Brain correlation: an encoding model that recovers a planted brain, and patterns."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from minddiff_utils.core.areas import AREAS
+from minddiff_utils.evaluation.further import brain_correlation as brain
+
+
+def test_the_encoder_predicts_a_linear_brain_of_new_images(
+    rng: np.random.Generator,
+) -> None:
+    latent = rng.normal(size=(400, 12))
+    layers = [latent @ rng.normal(size=(12, k)) for k in (30, 40)]
+    true = latent @ rng.normal(size=(12, 25))
+    measured = true + 0.5 * rng.normal(size=true.shape)
+    encoder = brain.fit_encoder([x[:300] for x in layers], measured[:300], seed=1)
+    predicted = encoder.predict([x[300:] for x in layers])
+    r = brain.pattern_correlation(predicted, true[300:])
+    assert np.diag(r).mean() > 0.95
+    others = r[~np.eye(100, dtype=bool)]
+    assert abs(others.mean()) < 0.05  # another image's responses: no correlation
+    noise = brain.fit_encoder(
+        [rng.normal(size=x[:300].shape) for x in layers], measured[:300], seed=1
+    )
+    blind = brain.pattern_correlation(
+        noise.predict([rng.normal(size=x[300:].shape) for x in layers]), true[300:]
+    )
+    assert abs(np.diag(blind).mean()) < 0.1
+
+
+def test_blocks_of_voxels_change_nothing(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, responses = [rng.normal(size=(60, 8))], rng.normal(size=(60, 9))
+    whole = brain.fit_encoder(layers, responses, seed=0).predict(layers)
+    monkeypatch.setattr(brain, "_BLOCK", 4)
+    parts = brain.fit_encoder(layers, responses, seed=0).predict(layers)
+    np.testing.assert_allclose(parts, whole, rtol=1e-9)
+
+
+def test_pattern_correlation_is_pearson_s_over_voxels(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(4, 30)), rng.normal(size=(6, 30))
+    expected = [[np.corrcoef(x, y)[0, 1] for y in b] for x in a]
+    np.testing.assert_allclose(brain.pattern_correlation(a, b), expected, atol=1e-12)
+    a[0] = 3.0
+    assert (brain.pattern_correlation(a, b)[0] == 0).all()
+
+
+def test_area_sets_leave_out_areas_of_few_voxels() -> None:
+    roi = np.repeat([0, 5, 8], [30, 25, 19])  # V1, VO, MT
+    sets = brain.area_sets(roi, AREAS)
+    assert list(sets) == ["all", "LVC", "HVC", "V1", "VO"]
+    assert [int(mask.sum()) for mask in sets.values()] == [74, 30, 44, 30, 25]
+
+
+def test_the_table_has_the_true_image_of_the_same_images_as_ceiling() -> None:
+    rows = [
+        ("1", "truth", 7, 0.6, 0.0), ("1", "truth", 9, 0.2, 0.1),
+        ("1", "stage1", 7, 0.3, -0.1),
+    ]  # fmt: skip
+    columns = ["subject", "method", "nsd_id", "value", "floor"]
+    scores = pd.DataFrame(rows, columns=columns).assign(metric="brain_LVC")
+    table = brain.brain_correlation_table(scores, role="judge", confidence=0.95)
+    row = table.set_index("method").loc["stage1"]
+    assert (row["area_set"], row["value"], row["ceiling"]) == ("LVC", 0.3, 0.6)
+    assert (row["floor"], row["n_images"]) == (-0.1, 1)
+    assert table["judge_role"].eq("judge").all()
