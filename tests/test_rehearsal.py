@@ -263,11 +263,10 @@ def test_data_that_are_there_are_not_written_again(
 def test_the_full_models_are_stable_diffusions() -> None:
     """The hub's files hold 859,520,964 and 83,653,863 weights of U-Net and VAE."""
     with torch.device("meta"):
-        made = random_models._build(random_models._plan("full"))
         counts = {
-            name.partition("/")[0]: sum(p.numel() for p in make().parameters())
-            for name, make in made.items()
-            if not name.startswith("judge")
+            name: sum(p.numel() for p in random_models.MAKERS[name][1](c).parameters())
+            for name, c in random_models.model_configs("full").items()
+            if name != "judge"
         }
     assert counts["unet"] == 859_520_964
     assert counts["vae"] == 83_653_863
@@ -278,14 +277,14 @@ def test_the_full_models_are_stable_diffusions() -> None:
 def test_thin_models_load_by_the_same_code_and_give_features_of_nsds_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = random_models._plan("thin")
+    real = random_models.model_configs("thin")
     # one layer of text and judge alone: they are not what is tested
-    text = {**real.text, "num_hidden_layers": 1}
-    vision = {**real.judge["vision_cfg"], "layers": 1, "width": 64}
-    judge = {**real.judge, "vision_cfg": vision}
+    text = {**real["text_encoder"], "num_hidden_layers": 1}
+    vision = {**real["judge"]["vision_cfg"], "layers": 1, "width": 64}
+    judge = {**real["judge"], "vision_cfg": vision}
     judge["text_cfg"] = {**judge["text_cfg"], "layers": 1, "width": 64, "heads": 1}
-    plan = replace(real, text=text, judge=judge)
-    monkeypatch.setattr(random_models, "_plan", lambda _: plan)
+    configs = {**real, "text_encoder": text, "judge": judge}
+    monkeypatch.setattr(random_models, "model_configs", lambda _: configs)
     random_models.write_models(tmp_path, "thin", 7)
     config = load_profile(
         "nsd", {"models.device": "cpu", "models.dtype": "float32"}

@@ -11,8 +11,7 @@ hub is asked.
 
 import gzip
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,14 +37,23 @@ from minddiff_utils.models.weights import (
     sha256,
 )
 
-__all__ = ["Kind", "tiny_backbone", "tiny_judge", "weight_bytes", "write_models"]
+__all__ = [
+    "MAKERS",
+    "Kind",
+    "model_configs",
+    "tiny_backbone",
+    "tiny_judge",
+    "weight_bytes",
+    "write_models",
+    "write_tokenizer",
+]
 
 Kind = Literal["full", "thin"]
 Config = Mapping[str, Any]
 
 #: huggingface.co/CompVis/stable-diffusion-v1-4: unet/config.json, vae/config.json,
 #: scheduler/scheduler_config.json (as DDIM reads it) and text_encoder/config.json.
-UNET: Config = {
+UNET: dict[str, Any] = {
     "sample_size": 64,
     "in_channels": 4,
     "out_channels": 4,
@@ -57,7 +65,7 @@ UNET: Config = {
     "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
     "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
 }
-VAE: Config = {
+VAE: dict[str, Any] = {
     "sample_size": 512,
     "latent_channels": 4,
     "layers_per_block": 2,
@@ -67,7 +75,7 @@ VAE: Config = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "scaling_factor": 0.18215,
 }
-SCHEDULER: Config = {
+SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -77,7 +85,7 @@ SCHEDULER: Config = {
     "steps_offset": 1,
     "timestep_spacing": "leading",
 }
-TEXT: Config = {
+TEXT: dict[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -88,7 +96,7 @@ TEXT: Config = {
     "hidden_act": "quick_gelu",
 }
 #: What is narrower, and shorter, where there is no GPU.
-_THIN_UNET: Config = {
+_THIN_UNET: dict[str, Any] = {
     "layers_per_block": 1,
     "block_out_channels": [16, 16, 32, 32],
     "norm_num_groups": 8,
@@ -97,7 +105,7 @@ _THIN_UNET: Config = {
     "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2, "DownBlock2D"],
     "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
 }
-_THIN_VAE: Config = {
+_THIN_VAE: dict[str, Any] = {
     "layers_per_block": 1,
     "block_out_channels": [8, 8, 16, 16],
     "norm_num_groups": 4,
@@ -194,51 +202,34 @@ def tiny_judge(seed: int = 1) -> Judge:
 # --- of the real sizes ----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The configs of one kind."""
+#: Each model's folder: its weights' file, and what makes it of a config.
+MAKERS: Mapping[str, tuple[str, Callable[[Config], nn.Module]]] = {
+    "unet": (DIFFUSERS_WEIGHTS, lambda config: UNet(**config)),
+    "vae": (DIFFUSERS_WEIGHTS, lambda config: Autoencoder(**config)),
+    "text_encoder": (TEXT_WEIGHTS, lambda c: CLIPTextModel(CLIPTextConfig(**c))),
+    "clip": (OPEN_CLIP_WEIGHTS, build_clip),
+    "judge": (OPEN_CLIP_WEIGHTS, build_clip),
+}
 
-    unet: Config
-    vae: Config
-    text: Config
-    clip: Config
-    judge: Config
 
-
-def _plan(kind: Kind) -> _Plan:
+def model_configs(kind: Kind) -> dict[str, Config]:
+    """Return the config of each model of a kind, by its folder."""
     from open_clip import get_model_config  # after the package, see `backbone`
 
     clip = {**get_model_config(_CLIP), "quick_gelu": True}
+    unet, vae = (UNET, VAE) if kind == "full" else (UNET | _THIN_UNET, VAE | _THIN_VAE)
     judge = get_model_config(_JUDGE[kind])
-    if kind == "full":
-        return _Plan(UNET, VAE, TEXT, clip, judge)
-    unet, vae = {**UNET, **_THIN_UNET}, {**VAE, **_THIN_VAE}
-    return _Plan(unet, vae, TEXT, clip, judge)
+    return dict(zip(MAKERS, (unet, vae, TEXT, clip, judge), strict=True))
 
 
 def weight_bytes(kind: Kind) -> int:
     """Return the bytes of `write_models`' files, from shapes alone."""
-    plan = _plan(kind)
     with torch.device("meta"):
-        models = _build(plan)
-        return sum(2 * _count(next_model()) for next_model in models.values())
-
-
-def _count(model: nn.Module) -> int:
-    return sum(values.numel() for values in model.state_dict().values())
-
-
-def _build(plan: _Plan) -> dict[str, Any]:
-    """Return a maker of each model, by its path in the folder."""
-    return {
-        f"unet/{DIFFUSERS_WEIGHTS}": lambda: UNet(**plan.unet),
-        f"vae/{DIFFUSERS_WEIGHTS}": lambda: Autoencoder(**plan.vae),
-        f"text_encoder/{TEXT_WEIGHTS}": lambda: CLIPTextModel(
-            CLIPTextConfig(**plan.text)
-        ),
-        f"clip/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.clip),
-        f"judge/{OPEN_CLIP_WEIGHTS}": lambda: build_clip(plan.judge),
-    }
+        models = (
+            MAKERS[name][1](config) for name, config in model_configs(kind).items()
+        )
+        states = (model.state_dict() for model in models)
+        return sum(2 * v.numel() for state in states for v in state.values())
 
 
 def write_models(folder: Path, kind: Kind, seed: int) -> None:
@@ -255,38 +246,31 @@ def write_models(folder: Path, kind: Kind, seed: int) -> None:
     seed : int
         The caller's random state is left as it was.
     """
-    home, plan = folder / "sd14", _plan(kind)
-    note = json.dumps({"kind": kind, "seed": seed, "plan": repr(plan)})
+    home, configs = folder / "sd14", model_configs(kind)
+    note = json.dumps({"kind": kind, "seed": seed, "configs": configs})
     done = home / "REHEARSAL.json"
     if done.is_file() and done.read_text(encoding="utf-8") == note:
         return
     done.unlink(missing_ok=True)
     digests = []
-    for number, (name, make) in enumerate(_build(plan).items()):
-        path = home / name
+    for number, (name, config) in enumerate(configs.items()):
+        weights, make = MAKERS[name]
+        path = home / name / weights
         path.parent.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed + number)
-            model = make()
+            model = make(config)
         save_file({k: v.half() for k, v in model.state_dict().items()}, path)
-        digests.append(f"{sha256(path)}  {name}\n")
+        digests.append(f"{sha256(path)}  {name}/{weights}\n")
         del model
-    _write_configs(home, plan)
+        if weights == OPEN_CLIP_WEIGHTS:
+            _write_json(path.with_name("open_clip_config.json"), {"model_cfg": config})
+        else:
+            _write_json(path.with_name("config.json"), config)
+    _write_json(home / "scheduler" / "scheduler_config.json", SCHEDULER)
+    write_tokenizer(home / "tokenizer")
     (home / "SHA256SUMS").write_text("".join(digests), encoding="utf-8")
     done.write_text(note, encoding="utf-8")
-
-
-def _write_configs(home: Path, plan: _Plan) -> None:
-    for name, config in (
-        ("unet/config.json", plan.unet),
-        ("vae/config.json", plan.vae),
-        ("text_encoder/config.json", plan.text),
-        ("scheduler/scheduler_config.json", SCHEDULER),
-        ("clip/open_clip_config.json", {"model_cfg": plan.clip}),
-        ("judge/open_clip_config.json", {"model_cfg": plan.judge}),
-    ):
-        _write_json(home / name, config)
-    write_tokenizer(home / "tokenizer")
 
 
 def _write_json(path: Path, content: Config) -> None:

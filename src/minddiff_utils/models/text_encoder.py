@@ -10,10 +10,10 @@ is causal; a longer one does not. The empty caption is a start mark and end mark
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,12 +32,8 @@ __all__ = [
 LOG = logging.getLogger(__name__)
 
 
-class Tokenizer(Protocol):
-    """Makes (n, n_tokens) ids of n captions."""
-
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Return the ids of `captions`."""
-        ...
+#: Makes (n, n_tokens) ids of n captions.
+Tokenizer = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +76,10 @@ def _reading(path: Path, found: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def building(path: Path) -> Iterator[None]:
+def building(path: Path) -> AbstractContextManager[None]:
     """Turn whatever the libraries raise at a wrong value in `path` to one sentence."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:  # a config may hold anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelError(
-            f"{path} is no config of such a model ({reason}): restore the models'"
-            " folder."
-        ) from error
+    found = "is no config of such a model"
+    return reading(path, ModelError, found=found, remedy=_RESTORE)
 
 
 def sha256(path: Path) -> str:
