@@ -18,8 +18,10 @@ __all__ = [
     "cosine_similarity",
     "embedding_distance",
     "frechet_distance",
+    "mean_with_others",
     "pairwise_correlation",
     "share_beaten",
+    "unit_rows",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -66,11 +68,34 @@ def cosine_similarity(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
     array([0.707])
     """
     _check_embeddings(embedding_a, embedding_b)
-    a, b = embedding_a.astype(np.float64), embedding_b.astype(np.float64)
-    scales = [
-        _reciprocal(np.linalg.norm(rows, axis=1), 0.0, "embeddings") for rows in (a, b)
-    ]
-    return np.asarray(np.einsum("ij,ij->i", a, b) * scales[0] * scales[1])
+    a, b = (unit_rows(rows) for rows in (embedding_a, embedding_b))
+    return np.asarray(np.einsum("ij,ij->i", a, b))
+
+
+def unit_rows(rows: Embedding, *, centred: bool = False) -> Floats:
+    """Return rows of length 1, after their mean where `centred`; 0 without a length."""
+    wide = rows.astype(np.float64)
+    size: Floats | float = 0.0
+    if centred:
+        size = np.linalg.norm(wide, axis=1)
+        wide = wide - wide.mean(axis=1, keepdims=True)
+    scale = _reciprocal(np.linalg.norm(wide, axis=1), size, "embeddings")
+    return np.asarray(wide * scale[:, None])
+
+
+def mean_with_others(a: Floats, b: Floats) -> Floats:
+    """Return the mean product of each row of `a` with the rows of `b` but its own.
+
+    Of unit rows that is the mean similarity over all n - 1 shuffled pairs, at the cost
+    of one pair; NaN where n is 1.
+
+    >>> mean_with_others(np.eye(2), np.array([[1.0, 0.0], [0.6, 0.8]]))
+    array([0.6, 0. ])
+    """
+    if len(a) < 2:
+        return np.full(len(a), np.nan)
+    own = np.einsum("ij,ij->i", a, b)
+    return np.asarray((a @ b.sum(axis=0) - own) / (len(a) - 1))
 
 
 def embedding_distance(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
@@ -94,14 +119,8 @@ def embedding_distance(embedding_a: Embedding, embedding_b: Embedding) -> Floats
     array([2.])
     """
     _check_embeddings(embedding_a, embedding_b)
-    centred = []
-    for embedding in (embedding_a, embedding_b):
-        wide = embedding.astype(np.float64)
-        rows = wide - wide.mean(axis=1, keepdims=True)
-        size = np.linalg.norm(wide, axis=1)
-        scale = _reciprocal(np.linalg.norm(rows, axis=1), size, "embeddings")
-        centred.append(rows * scale[:, None])
-    return np.asarray(1.0 - np.einsum("ij,ij->i", *centred))
+    a, b = (unit_rows(rows, centred=True) for rows in (embedding_a, embedding_b))
+    return np.asarray(1.0 - np.einsum("ij,ij->i", a, b))
 
 
 def _check_embeddings(embedding_a: Embedding, embedding_b: Embedding) -> None:

@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_choice
-from minddiff_utils.core.rows import Images, take
+from minddiff_utils.core.rows import Images, in_blocks, take
 from minddiff_utils.core.types import Floats
 from minddiff_utils.evaluation.metrics.embeddings import (
     cosine_similarity,
     embedding_distance,
     frechet_distance,
+    mean_with_others,
     pairwise_correlation,
     share_beaten,
+    unit_rows,
 )
 from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
 from minddiff_utils.evaluation.metrics.registry import METRICS, metrics_of
@@ -40,11 +42,12 @@ _PairScore = Callable[[Any, Any], Floats]
 #: A metric, how it scores, and the rows of reconstructions and truths.
 _Pair = tuple[str, _PairScore, Any, Any]
 
-#: Other truths that each reconstruction is compared with for the floor.
+#: Other truths that each reconstruction is compared with for the floor of an SSIM.
 _N_SHIFTS = 5
+#: Images held as numbers at once: 16 of 512 px take 100 MB.
+_N_AT_ONCE = 16
 #: Metrics of which one other truth must do: an SSIM for each column, or at 425 px.
 _SLOW = {name for name, metric in METRICS.items() if metric.on_request}
-_SLOW |= {"ssim_percolumn_legacy"}
 #: What unrelated images score in two-way identification, by construction.
 _TWO_WAY_FLOOR = 0.5
 #: Rules that compare row by row; the others need the whole set.
@@ -156,14 +159,18 @@ def score_condition(
 
 
 def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
-    """Return each metric's scores and those against other true images.
+    """Return each metric's scores and the mean of those against other true images.
 
-    Reconstruction i meets the truths i+1 .. i+5 (cyclic, fewer where n <= 5; by slow
-    metrics i+1 alone), so that no image meets its own; the floor is the mean over them,
-    NaN where n < 2. For distances it is what unrelated images have, to stay below.
+    Of embeddings and pixel correlation these are all others; an SSIM of reconstruction
+    i meets the truths i+1 .. i+5 alone (cyclic, fewer where n <= 5; one by slow
+    metrics). No image meets its own; NaN where n < 2. For distances it is what
+    unrelated images have, to stay below.
     """
     scored = {}
     for name, score, rows, other in pairs:
+        if name == "pcc" or score is cosine_similarity or score is embedding_distance:
+            scored[name] = score(rows, other), _floor_of_all(score, rows, other)
+            continue
         n, n_shifts = len(rows), 1 if name in _SLOW else _N_SHIFTS
         shifts = range(1, min(n - 1, n_shifts) + 1)
         moved = (take(other, np.roll(np.arange(n), shift)) for shift in shifts)
@@ -171,6 +178,35 @@ def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
         floor = np.mean(floors, axis=0) if floors else np.full(n, np.nan)
         scored[name] = score(rows, other), floor
     return scored
+
+
+def _floor_of_all(score: _PairScore, rows: Any, other: Any) -> Floats:
+    """Return each row's mean score against all truths but its own."""
+    centred = score is not cosine_similarity
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        floor = mean_with_others(
+            *(unit_rows(part, centred=centred) for part in (rows, other))
+        )
+        return 1.0 - floor if score is embedding_distance else floor
+    return _pixel_floor(rows, other)
+
+
+def _pixel_floor(rows: Images, other: Images) -> Floats:
+    """Return the mean pixel correlation with all truths but the own, in blocks."""
+    n = len(rows)
+    if n < 2:
+        return np.full(n, np.nan)
+    total = sum(_unit_pixels(b).sum(axis=0) for _, b in in_blocks(other, _N_AT_ONCE))
+    floors = []
+    for part, block in in_blocks(rows, _N_AT_ONCE):
+        made, seen = _unit_pixels(block), _unit_pixels(other[part])
+        floors.append((made @ total - np.einsum("ij,ij->i", made, seen)) / (n - 1))
+    return np.concatenate(floors)
+
+
+def _unit_pixels(images: npt.NDArray[np.uint8]) -> Floats:
+    flat = np.asarray(images, np.float64).reshape(len(images), -1)
+    return unit_rows(flat, centred=True)
 
 
 # --- all conditions of a subject ----------------------------------------------------
