@@ -67,12 +67,12 @@ def check_exists(path: Path, what: str, remedy: str) -> None:
     try:
         path.stat()
     except (OSError, ValueError) as error:
-        said = f"at {path} {read_trouble(error)}"
+        trouble = f"at {path} {read_trouble(error)}"
         if _system_number(error) in (None, errno.ENOENT):
             link = path.is_symlink()
-            said = f"at {path} {_dangling(path)}" if link else f"not found at {path}"
-            said += "" if link else f": {remedy}"
-        raise DataError(f"{what} {said}.") from error
+            trouble = f"at {path} {_dangling(path)}" if link else f"not found at {path}"
+            trouble += "" if link else f": {remedy}"
+        raise DataError(f"{what} {trouble}.") from error
 
 
 def check_shape(
@@ -206,5 +206,5 @@ def _dangling(path: Path) -> str:
 
 def in_a_line(text: str, most: int = 200) -> str:
     """Return what a user gave so that it fits into a sentence: no line break, short."""
-    shown = text if text.isprintable() else ascii(text)
-    return shown if len(shown) <= most else f"{shown[:most]}…"
+    line = text if text.isprintable() else ascii(text)
+    return line if len(line) <= most else f"{line[:most]}…"

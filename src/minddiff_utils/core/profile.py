@@ -460,10 +460,10 @@ class Profile(_Frozen):
         if notebook not in READS:
             return fields
         names = ("name", "seed", *READS[notebook])
-        found = {name: fields.get(name, getattr(self, name)) for name in names}
+        part = {name: fields.get(name, getattr(self, name)) for name in names}
         for section, field in UNREAD.get(notebook, ()):
-            found[section] = {k: v for k, v in found[section].items() if k != field}
-        return found
+            part[section] = {k: v for k, v in part[section].items() if k != field}
+        return part
 
     def part_digest(self, notebook: str) -> str:
         """Return the digest of `part`: a change elsewhere in the profile leaves it."""

@@ -269,16 +269,16 @@ def _fault(error: "ErrorDetails") -> str:
     }
     words = known.get(kind, words)
     given = error["input"]
-    shown = list(given) if isinstance(given, tuple) else given
-    return f"is {in_a_line(repr(shown))}, but must be {words}"
+    value = list(given) if isinstance(given, tuple) else given
+    return f"is {in_a_line(repr(value))}, but must be {words}"
 
 
 def _known_keys(group: Sequence[int | str]) -> str:
     """Return the keys of a group of the profile, in words."""
     model: type[BaseModel] = Profile
     for part in group:
-        found = model.model_fields[str(part)].annotation
-        kinds = [found, *get_args(found)]  # a group may be optional
+        annotation = model.model_fields[str(part)].annotation
+        kinds = [annotation, *get_args(annotation)]  # a group may be optional
         model = next(
             k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)
         )

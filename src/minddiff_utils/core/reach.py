@@ -204,22 +204,22 @@ class _Search:
 
     def add(self, module: str, chain: Chain) -> None:
         """Follow attributes from a module to the definition of the last name."""
-        found = self._package.module(module)
-        if found is None or (module, chain) in self._asked or not self._counts(module):
+        code = self._package.module(module)
+        if code is None or (module, chain) in self._asked or not self._counts(module):
             return
         self._asked.add((module, chain))
         self._load(module)
         head, *rest = chain or (_ALL,)
         below = f"{module}.{head}"
-        targets = [t for t in found.imported.get(head, ()) if _dotted(t) != below]
+        targets = [t for t in code.imported.get(head, ()) if _dotted(t) != below]
         for source, inner in targets:
             self.add(source, (*inner, *rest))
-        if head in found.defined:
-            self._reach(found, head)
+        if head in code.defined:
+            self._reach(code, head)
         elif self._package.module(below) and not targets:
             self.add(below, tuple(rest))
         elif not targets:  # all of it, or what is made while it runs
-            self._reach(found, _ALL)
+            self._reach(code, _ALL)
 
     def _counts(self, module: str) -> bool:
         return not any(f"{module}.".startswith(f"{name}.") for name in self._without)
@@ -232,16 +232,16 @@ class _Search:
 
     def _load(self, name: str) -> None:
         """Follow what a module does while it is imported, and what it imports."""
-        found = self._package.module(name)
-        if found is None or name in self._loaded or not self._counts(name):
+        code = self._package.module(name)
+        if code is None or name in self._loaded or not self._counts(name):
             return
         self._loaded.add(name)
         self._load(name.rpartition(".")[0])
-        for other in found.loaded:
+        for other in code.loaded:
             self._load(other)
-        if found.acts:
+        if code.acts:
             self._names.setdefault(name, set())
-            self._follow(found, found.acts)
+            self._follow(code, code.acts)
 
     def _follow(self, module: _Module, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:

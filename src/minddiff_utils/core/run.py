@@ -75,8 +75,8 @@ class Tree:
         The profile's `models.path` where there is one (`--models PATH`), else that of
         the root, else the repository's: a root of its own needs no models of its own.
         """
-        own = self.root / "data" / "models"
-        return self.models_root or (own if own.is_dir() else shipped_models())
+        folder = self.root / "data" / "models"
+        return self.models_root or (folder if folder.is_dir() else shipped_models())
 
     @property
     def figures(self) -> Path:
@@ -142,9 +142,9 @@ class Run:
             return mark
         who = self.profile.subjects if self.subject is None else [self.subject]
         paths = [self.tree.derived(subject) / "responses.h5" for subject in who]
-        said = {provenance.read_manifest(path).get("origin") for path in paths}
-        found = [origin for origin in get_args(Origin) if origin in said] or [mark]
-        return found[0] if len(found) == 1 else "mixed"
+        stated = {provenance.read_manifest(path).get("origin") for path in paths}
+        origins = [origin for origin in get_args(Origin) if origin in stated] or [mark]
+        return origins[0] if len(origins) == 1 else "mixed"
 
     @property
     def label(self) -> str:

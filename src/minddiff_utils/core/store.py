@@ -408,20 +408,20 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, Arr
         The file is missing or damaged, or a name is not in it; without `names`, as soon
         as such a name is asked for.
     """
-    found = _Arrays(path)
+    arrays = _Arrays(path)
     with _reading(path), h5py.File(path, "r", locking=False) as file:
 
         def visit(name: str, item: object) -> None:
-            wanted = names is None or name in names
-            if wanted and isinstance(item, h5py.Dataset):
+            is_asked = names is None or name in names
+            if is_asked and isinstance(item, h5py.Dataset):
                 text = h5py.check_string_dtype(item.dtype) is not None
-                found[name] = item.asstr()[...] if text else item[...]
+                arrays[name] = item.asstr()[...] if text else item[...]
 
         file.visititems(visit)
-    missing = set(names or ()) - set(found)
+    missing = set(names or ()) - set(arrays)
     if missing:
         raise _lacks(path, missing)
-    return found
+    return arrays
 
 
 def read_rows(path: Path, name: str) -> Rows:

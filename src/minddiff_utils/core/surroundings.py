@@ -169,15 +169,15 @@ def _own_modules() -> Iterator[None]:
 def _settings(given: Mapping[str, str], home: str) -> dict[str, str]:
     """Return the variables that take the place of those in `given`."""
     kept = {k: v for k, v in given.items() if k in _KEPT or k.startswith("MINDDIFF_")}
-    own = {"HOME": home, _MARK: "1", "USER": f"user{os.getuid()}"}
-    own["LOGNAME"] = own["USER"]  # an account may have no name
+    ours = {"HOME": home, _MARK: "1", "USER": f"user{os.getuid()}"}
+    ours["LOGNAME"] = ours["USER"]  # an account may have no name
     libraries = _libraries()
     path = [p for p in _entries(given) if os.path.realpath(p) in libraries]
     if path:
-        own["PYTHONPATH"] = os.pathsep.join(path)
+        ours["PYTHONPATH"] = os.pathsep.join(path)
     if os.path.realpath(site.getusersitepackages()) not in libraries:
-        own["PYTHONNOUSERSITE"] = "1"
-    return kept | _FIXED | own
+        ours["PYTHONNOUSERSITE"] = "1"
+    return kept | _FIXED | ours
 
 
 def _entries(given: Mapping[str, str]) -> list[str]:

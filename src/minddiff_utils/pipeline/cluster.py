@@ -81,13 +81,13 @@ def read_queue(path: Path) -> Queue:
     what = "The cluster file"
     with reading(path, ConfigError, found="is no text", remedy="mend it", what=what):
         text = path.read_text(encoding="utf-8")
-    found = parse_yaml(text, f"The cluster file {path}")
-    if not isinstance(found, dict) or set(found) != {"system", "options"}:
+    content = parse_yaml(text, f"The cluster file {path}")
+    if not isinstance(content, dict) or set(content) != {"system", "options"}:
         raise ConfigError(
             f"The cluster file {path} must have two keys: system, one of"
             f" {', '.join(_SYSTEMS)}, and options, such as cores and memory."
         )
-    system, options = found["system"], found["options"]
+    system, options = content["system"], content["options"]
     check_choice(system, list(_SYSTEMS), f"system in the cluster file {path}")
     if not isinstance(options, dict):
         raise ConfigError(

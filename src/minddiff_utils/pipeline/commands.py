@@ -167,11 +167,11 @@ def compare_runs(args: argparse.Namespace) -> None:
     shipped = project_root() / "figures" / "reference"
     target = place(args.reference, "--reference") if args.reference else shipped
     if not args.write_reference:
-        found = reference.compare(tree.figures, target, profile=profile)
-        for line in found.lines():
+        comparison = reference.compare(tree.figures, target, profile=profile)
+        for line in comparison.lines():
             say(line)
-        if found.difference():
-            raise DataError(found.difference())
+        if comparison.difference():
+            raise DataError(comparison.difference())
         return
     plan = make_plan(profile, tree, overrides)
     for job in plan.jobs:
@@ -228,16 +228,16 @@ def check_data(args: argparse.Namespace) -> None:
     from minddiff_utils.datasets import check_folder  # loads the readers, a second
 
     profile = load_profile(args.profile, overrides_of(args))
-    found = check_folder(
+    findings = check_folder(
         place(args.path, "PATH"),
         subjects=profile.subjects,
         sessions=profile.data.session_numbers,
         betas_version=profile.data.betas_version,
         deep=args.deep,
     )
-    for line in found.lines():
+    for line in findings.lines():
         say(line)
-    if found.exit_code:
+    if findings.exit_code:
         raise DataError(f"{args.path} lacks files or holds damaged ones: see above.")
 
 

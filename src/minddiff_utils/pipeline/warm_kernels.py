@@ -208,10 +208,10 @@ class WarmKernelManager(AsyncKernelManager):
             self.provisioner = _WarmProvisioner(
                 kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
             )
-        found: tuple[list[str], dict[str, Any]] = await super()._async_pre_start_kernel(
+        begun: tuple[list[str], dict[str, Any]] = await super()._async_pre_start_kernel(
             **kw
         )
-        return found
+        return begun
 
 
 if __name__ == "__main__":
