@@ -289,11 +289,7 @@ TABLE: tuple[Condition, ...] = (
     ),
     # the cells of the factorial that no other table has
     Condition(
-        "none",
-        "no feature: the generator alone",
-        "part",
-        engine="sampler",
-        **_CELL,
+        "none", "no feature: the generator alone", "part", engine="sampler", **_CELL
     ),
     Condition(
         "z_null",
