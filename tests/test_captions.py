@@ -54,6 +54,8 @@ def test_the_table_has_the_words_of_true_c_and_says_what_is_not_scored() -> None
     assert (row["value"], row["true_c"]) == (0.5, 1.0)
     assert row["chance"] == pytest.approx(0.15)
     assert (row["ci_low"], row["ci_high"]) == (0.0, 1.0)  # within what can be
+    empty = captions.caption_table(scores.iloc[:0], confidence=0.95)
+    assert empty["value"].isna().all()  # no caption with a known word
     missing = table.loc[["meteor", "rouge_1", "rouge_l", "sentence_similarity"]]
     assert missing["value"].isna().all()
     assert missing["state"].str.startswith("Not scored: ").all()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,3 +129,20 @@ def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
     assert found["object_words", "true c"] == 1
     assert found["object_words", "decoded c"] == 0  # the order was turned round
     assert found["setting_words", "decoded c"] == 1  # all on the grass
+
+
+def _bare() -> tuple[Any, Any]:
+    return SimpleNamespace(), Judge("made up", cast(Any, Eye()))
+
+
+def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
+    folder = run.tree.derived(1)
+    shown = store.read_arrays(folder / "stimuli.h5")
+    shown["captions"] = np.array([["a thing"]] * len(shown["nsd_id"]))
+    store.write_arrays(folder / "stimuli.h5", shown, run=run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(captions, "semantic_features", lambda *_a, **_k: np.eye(48, 6))
+        seen = further_scores(run, [1], load=lambda _: Models(*_bare()))
+    assert seen.naming.empty  # no caption names a category
+    assert seen.brain.empty  # no network but the judge
+    assert seen.captions["metric"].tolist() == []

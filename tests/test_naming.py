@@ -6,7 +6,6 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from minddiff_utils.core.errors import DataError
 from minddiff_utils.evaluation.further import naming
 
 CATEGORIES = [{"cat"}, {"dog"}, {"cat", "tv"}, set()]
@@ -24,10 +23,12 @@ def test_an_image_is_named_by_the_nearest_caption() -> None:
     assert heard == ["a photo of a a", "a photo of a b", "a photo of a c"]
 
 
-def test_names_are_those_of_the_run_and_none_is_an_error() -> None:
+def test_names_are_those_of_the_run_and_there_may_be_none() -> None:
     assert naming.all_names(CATEGORIES) == ["cat", "dog", "tv"]
-    with pytest.raises(DataError, match="nothing can be named"):
-        naming.all_names([set(), set()])
+    assert naming.all_names([set(), set()]) == []
+    table = naming.naming_table(_scores().iloc[:0], {}, roles={}, confidence=0.95)
+    assert table.empty
+    assert "judge_role" in table
 
 
 def test_chance_is_the_mean_over_permutations(rng: np.random.Generator) -> None:
@@ -94,6 +95,11 @@ def test_the_table_counts_by_method_and_category_with_the_true_images_as_ceiling
     assert cell["stage1", "dog"]["value"] == 0
     assert cell["stage1", "dog"]["ceiling"] == pytest.approx(0.5)
     assert cell["stage1", "cat"]["n_subjects"] == 2
+    nothing = categories | {9: frozenset()}  # no name would be right
+    table_of_one = naming.naming_table(
+        _scores(), nothing, roles={"named_by_judge": "judge"}, confidence=0.95
+    )
+    assert (table_of_one["n_images"] == 1).all()
     # on the images that the row has, not on all
     assert cell["first", "all"]["ceiling"] == 1.0
     assert np.isnan(cell["first", "all"]["ci_low"])

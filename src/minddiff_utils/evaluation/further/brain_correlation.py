@@ -171,4 +171,7 @@ def brain_correlation_table(
                 "judge_role": role,
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["area_set", "method", "value", "ci_low", "ci_high", "floor", "ceiling"]
+    return pd.DataFrame(
+        rows, columns=[*columns, "n_images", "n_subjects", "judge_role"]
+    )

@@ -184,5 +184,6 @@ def caption_table(scores: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
         rows.append(row | {"state": "scored"})
     for metric, why in NOT_SCORED.items():
         rows.append({"metric": metric, "method": decoded, "state": why})
-    counts = {"n_images": "Int64", "n_subjects": "Int64"}
-    return pd.DataFrame(rows).astype(counts)
+    columns = ["metric", "method", "value", "ci_low", "ci_high", "chance", "true_c"]
+    table = pd.DataFrame(rows, columns=[*columns, "n_images", "n_subjects", "state"])
+    return table.astype({"n_images": "Int64", "n_subjects": "Int64"})

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.inference import t_interval
 from minddiff_utils.core.types import Doubles, Floats
 
@@ -40,20 +40,8 @@ _ALPHAS = np.logspace(1, 5, 9)
 
 
 def all_names(categories: Categories) -> list[str]:
-    """Return every category of a run once, in alphabetical order.
-
-    Raises
-    ------
-    DataError
-        There is none.
-    """
-    names = sorted({name for own in categories for name in own})
-    if not names:
-        raise DataError(
-            "No caption names an object category, so that nothing can be named: give"
-            " captions with English names of COCO's categories."
-        )
-    return names
+    """Return every category of a run once, in alphabetical order."""
+    return sorted({name for own in categories for name in own})
 
 
 def name_by_captions(
@@ -180,7 +168,8 @@ def naming_table(
         Columns subject, method, nsd_id, metric, value (1: rightly named), floor.
         Rows of the method "truth" are the ceiling: the true image, named by the same.
     categories : dict
-        Image -> what is on it. An image with two counts in both rows.
+        Image -> what is on it. An image with two counts in both rows, one without is
+        left out, as no name would be right.
     roles : dict
         Metric -> what its network does elsewhere.
 
@@ -195,7 +184,9 @@ def naming_table(
     for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
         truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
         for category in ("all", *names):
-            chosen = [i for i, own in categories.items() if category in {"all", *own}]
+            chosen = [
+                i for i, own in categories.items() if own and category in {"all", *own}
+            ]
             part = block[block["nsd_id"].isin(chosen)]
             if part.empty:
                 continue
@@ -216,4 +207,6 @@ def naming_table(
                     "judge_role": roles[str(metric)],
                 }
             )
-    return pd.DataFrame(rows)
+    columns = ["metric", "method", "category", "value", "ci_low", "ci_high", "chance"]
+    columns += ["ceiling", "n_images", "n_subjects", "judge_role"]
+    return pd.DataFrame(rows, columns=columns)

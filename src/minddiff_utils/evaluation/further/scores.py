@@ -13,9 +13,8 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name
-from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Matrix
+from minddiff_utils.core.types import Doubles, Floats, Matrix
 from minddiff_utils.evaluation.further.brain_correlation import (
     area_sets,
     fit_encoder,
@@ -23,6 +22,7 @@ from minddiff_utils.evaluation.further.brain_correlation import (
 )
 from minddiff_utils.evaluation.further.captions import caption_scores
 from minddiff_utils.evaluation.further.naming import (
+    Probe,
     all_names,
     chance_of_names,
     fit_probe,
@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+#: Features of images, layer by layer.
+Layers = Sequence[Floats]
+
+_COLUMNS = ["subject", "method", "nsd_id", "metric", "value", "floor"]
 #: Metric -> who names, in words.
 NAMED_BY: Mapping[str, str] = {
     "named_by_judge": "named by the judge CLIP, zero-shot",
@@ -98,8 +102,40 @@ def _frame(
     return table
 
 
+def _namers(
+    run: Run, models: Models, names: list[str], probe: Probe | None
+) -> dict[str, Callable[[ConditionImages, Layers], list[str]]]:
+    """Return who can name images: the judge, and the probe where there is one."""
+    if not names:
+        return {}
+    embed = embed_with(models.judge, run.profile.models.batch_size)
+
+    def embed_texts(texts: Sequence[str]) -> Matrix:
+        return models.judge.text_embed(texts).float().cpu().numpy()
+
+    namers: dict[str, Callable[[ConditionImages, Layers], list[str]]] = {
+        "named_by_judge": lambda shown, _: name_by_captions(
+            embed(shown.images), names, embed_texts
+        )
+    }
+    if probe is not None:
+        namers["named_by_probe"] = lambda _, layers: probe.name(layers[-1])
+    return namers
+
+
+def _without(matrix: Doubles) -> Doubles:
+    """Return each row's mean without the diagonal; NaN of a single image."""
+    n = len(matrix)
+    others = matrix.sum(axis=1) - np.diag(matrix)
+    return np.asarray(others / (n - 1 if n > 1 else np.nan))
+
+
 def subject_further_scores(run: Run, subject: int, models: Models) -> FurtherScores:
     """Return the further scores of one subject.
+
+    Without captions that name a category there are no names, without Lite0's package
+    neither probe nor brain correlation, and without 20 voxels no brain correlation:
+    these rows are then missing.
 
     Raises
     ------
@@ -107,56 +143,53 @@ def subject_further_scores(run: Run, subject: int, models: Models) -> FurtherSco
         An artefact is missing, or two of them do not belong together.
     """
     folder = run.tree.derived(subject)
-    stimuli = read_stimuli(run, subject)
+    truth = read_stimuli(run, subject).truth
     stored = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
     images = store.read_rows(folder / "stimuli.h5", "images")
-    brain = store.read_arrays(
-        folder / "responses.h5", ["split", "betas", "roi", "roi_names"]
-    )
+    names = ["split", "betas", "roi", "roi_names"]
+    brain = store.read_arrays(folder / "responses.h5", names)
     categories = categories_in_captions(stored["captions"])
     train = np.flatnonzero(brain["split"] == "train")
-    look = [models.networks[name] for name in LITE0]
-    training: Rows = images.of(train)
-    known = [network(training) for network in look]
+    look = [models.networks[name] for name in LITE0 if name in models.networks]
+    known = [network(images.of(train)) for network in look]
+    words, probe = all_names(categories), None
+    if known and words:
+        probe = fit_probe(known[-1], [categories[row] for row in train])
     sets = area_sets(brain["roi"], [str(name) for name in brain["roi_names"]])
-    encoder = fit_encoder(known, brain["betas"][train], seed=run.profile.seed)
-    probe = fit_probe(known[-1], [categories[row] for row in train])
-    names = all_names(categories)
-    del known
-    embed = embed_with(models.judge, run.profile.models.batch_size)
-
-    def embed_texts(texts: Sequence[str]) -> Matrix:
-        return models.judge.text_embed(texts).float().cpu().numpy()
-
-    named, evoked = [], []
-    for shown in _shown(run, subject, stimuli.truth):
+    encoder = None
+    if known and sets:
+        encoder = fit_encoder(known, brain["betas"][train], seed=run.profile.seed)
+    del known  # before the images are looked at
+    namers, named, evoked = _namers(run, models, words, probe), [], []
+    for shown in _shown(run, subject, truth):
         rows = rows_of(folder, shown.nsd_id, stored["nsd_id"])
         layers = [network(shown.images) for network in look]
-        said = {
-            "named_by_judge": name_by_captions(embed(shown.images), names, embed_texts),
-            "named_by_probe": probe.name(layers[-1]),
-        }
         own = [categories[row] for row in rows]
-        for metric, words in said.items():
-            right = [float(w in o) for w, o in zip(words, own, strict=True)]
-            chance = chance_of_names(words, own)
+        for metric, namer in namers.items():
+            said = namer(shown, layers)
+            right = [float(w in o) for w, o in zip(said, own, strict=True)]
+            chance = chance_of_names(said, own)
             named.append(_frame(subject, shown, metric, value=right, floor=chance))
+        if encoder is None:
+            continue
         predicted, measured = encoder.predict(layers), brain["betas"][rows]
         for area, mask in sets.items():
             r = pattern_correlation(predicted[:, mask], measured[:, mask])
-            value, n = np.diag(r), len(r)
-            floor = (r.sum(axis=1) - value) / (n - 1) if n > 1 else np.full(n, np.nan)
-            evoked.append(
-                _frame(subject, shown, f"brain_{area}", value=value, floor=floor)
-            )
-        del shown, layers
-    seen = rows_of(folder, stimuli.truth.nsd_id, stored["nsd_id"])
+            both = {"value": np.diag(r), "floor": _without(r)}
+            evoked.append(_frame(subject, shown, f"brain_{area}", **both))
+    seen = rows_of(folder, truth.nsd_id, stored["nsd_id"])
     return FurtherScores(
-        pd.concat(named, ignore_index=True),
-        pd.concat(evoked, ignore_index=True),
+        _together(named),
+        _together(evoked),
         caption_scores(run, subject, models),
         {int(stored["nsd_id"][row]): categories[row] for row in seen},
     )
+
+
+def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    if not tables:
+        return pd.DataFrame(columns=_COLUMNS)
+    return pd.concat(tables, ignore_index=True)
 
 
 def further_scores(
@@ -171,7 +204,7 @@ def further_scores(
     for scores in done:
         categories |= scores.categories
     naming, brain, captions = (
-        pd.concat([getattr(scores, name) for scores in done], ignore_index=True)
+        _together([table for x in done if len(table := getattr(x, name))])
         for name in ("naming", "brain", "captions")
     )
     return FurtherScores(naming, brain, captions, categories)
