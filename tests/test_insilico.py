@@ -28,7 +28,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.io import loadmat
-from scipy.ndimage import binary_dilation
 from sklearn.linear_model import RidgeCV
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
@@ -46,10 +45,14 @@ from minddiff_utils.insilico import (
     scenes,
     voxel_model,
 )
-from minddiff_utils.insilico.anatomy import ROI_NAMES, Anatomy, make_anatomy
+from minddiff_utils.insilico.anatomy import (
+    ROI_NAMES,
+    Anatomy,
+    load_atlas,
+    make_anatomy,
+)
 from minddiff_utils.insilico.experiment_design import (
     make_design,
-    responses_table,
     stimulus_table,
 )
 from minddiff_utils.preprocessing import prepare_responses
@@ -120,11 +123,8 @@ def stored(path: Path) -> npt.NDArray[Any]:
     [
         (f"{BETAS}/betas_session01.nii.gz", 4, 16, 4 / 3),
         (f"{BETAS}/ncsnr.nii.gz", 16, 32, 4 / 3),
-        (f"{BETAS}/meanbeta_session02.nii.gz", 16, 32, 4 / 3),
-        (f"{FUNC}/mean_session01.nii.gz", 4, 16, 4 / 3),
         (f"{FUNC}/brainmask.nii.gz", 4, 16, 1),
         (f"{FUNC}/roi/Kastner2015.nii.gz", 64, 64, 1),
-        (f"{FUNC}/roi/lh.streams.nii.gz", 64, 64, 1),
     ],
 )
 def test_nifti_headers_hold_what_nsd_writes(
@@ -196,20 +196,6 @@ def test_hdf5_betas_are_stored_as_matlab_stores_them(
         assert not list(betas.attrs) + list(file.attrs)
 
 
-def test_both_containers_give_the_same_betas_zero_outside_the_mask(root: Path) -> None:
-    tree = NsdTree(root)
-    mask = tree.brainmask(SUBJECT)
-    every = binary_dilation(mask)
-    inside = mask[every]
-    for session in (1, 2):
-        hdf5 = tree.betas(SUBJECT, session, every, "hdf5")
-        np.testing.assert_array_equal(
-            hdf5, tree.betas(SUBJECT, session, every, "nii.gz")
-        )
-        assert not hdf5[:, ~inside].any()
-        assert (hdf5[:, inside] != 0).any(axis=0).mean() > 0.99
-
-
 def test_mgh_header_is_that_of_an_nsd_file(root: Path) -> None:
     with gzip.open(root / TRANSFORMS / "lh.func1pt8-to-layerB1.mgz") as file:
         header = file.read(284)
@@ -234,12 +220,9 @@ def test_reader_finds_nothing_wrong(root: Path, seen: Path) -> None:
 
 def test_design_table_and_behaviour_name_the_same_images(root: Path) -> None:
     check_trials(NsdTree(root), SUBJECT, 2)
-    behaviour = pd.read_csv(
-        root / "nsddata/ppdata/subj07/behav/responses.tsv", sep="\t"
-    )
-    assert behaviour.shape == (1500, 19)
-    assert behaviour["TRIAL"].max() == 63
-    assert behaviour.groupby(["SESSION", "RUN"]).size().unique().tolist() == [63, 62]
+    path = root / "nsddata/ppdata/subj07/behav/responses.tsv"
+    behaviour = pd.read_csv(path, sep="\t")
+    assert behaviour["SESSION"].value_counts().to_dict() == {1: 750, 2: 750}
 
 
 def test_ids_in_the_design_are_one_based_with_nsd_shapes_and_types(root: Path) -> None:
@@ -249,22 +232,12 @@ def test_ids_in_the_design_are_one_based_with_nsd_shapes_and_types(root: Path) -
         "masterordering": ((1, 30000), "uint16"),
         "subjectim": ((8, 10000), "int32"),
         "sharedix": ((1, 1000), "int32"),
-        "basiccnt": ((3, 40), "uint16"),
-        "stimpattern": ((40, 12, 75), "uint8"),
     }
     order, images = raw["masterordering"][0], raw["subjectim"].astype(int)
     np.testing.assert_array_equal(np.bincount(order)[1:], np.full(10000, 3))
     assert np.unique(images).tolist() == list(range(1, 73001))
     assert (images[:, :1000] == raw["sharedix"]).all()
     assert (images[0, 0], images[0, 999]) == (2951, 72949)  # NSD's first and last
-    for session in (0, 1, 39):
-        times = np.bincount(order[session * 750 : (session + 1) * 750], minlength=10001)
-        found = [int((times == n).sum()) for n in (1, 2, 3)]
-        assert raw["basiccnt"][:, session].tolist() == found
-    per_run = raw["stimpattern"].sum(axis=2)
-    assert (per_run == [63, 62] * 6).all()
-    assert not raw["stimpattern"][:, :, :3].any()
-    assert not raw["stimpattern"][:, :, -4:].any()
 
 
 def test_written_sessions_are_complete_in_themselves() -> None:
@@ -284,40 +257,15 @@ def test_impossible_numbers_of_test_images_are_refused(
 
 def test_stimulus_table_counts_trials_from_one_and_rows_from_zero() -> None:
     design = make_design(2, 30, seed=1)
-    table = stimulus_table(design, seed=1)
+    table = stimulus_table(design)
     assert table["nsdId"].tolist() == list(range(73000))
     assert int(table["shared1000"].sum()) == 1000
-    assert table["subject3"].sum() == 10000
     assert table["cocoId"].is_unique
     for trial in (0, 749, 29999):
         nsd_id = design.subjectim[2, design.masterordering[trial] - 1] - 1
         row = table.loc[nsd_id, [f"subject3_rep{r}" for r in range(3)]]
         assert trial + 1 in row.tolist()
         assert row.is_monotonic_increasing
-
-
-def test_behaviour_marks_what_was_never_shown_as_missing() -> None:
-    design = make_design(2, 30, seed=1)
-    table = responses_table(design, 5, seed=1)
-    novel = ~table["10KID"].duplicated()
-    assert (table["ISOLD"] == (~novel)).all()
-    assert (table["MEMORYRECENT"].isna() == novel).all()
-    third = table.groupby("10KID").cumcount() == 2
-    assert (table["MEMORYFIRST"].notna() == third).all()
-    gap = table.index.to_series().groupby(table["10KID"]).diff() - 1
-    pd.testing.assert_series_equal(table["MEMORYRECENT"], gap, check_names=False)
-
-
-def test_behaviour_file_holds_the_table_to_the_last_digit(root: Path) -> None:
-    path = root / "nsddata/ppdata/subj07/behav/responses.tsv"
-    written = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    design = make_design(SETTINGS.n_sessions, SETTINGS.n_test_images, seed=SEED)
-    expected = responses_table(design, SUBJECT, seed=SEED)
-    pd.testing.assert_frame_equal(
-        written.astype(float), expected.astype(float), check_exact=True
-    )
-    cells = path.read_text().split("\n")[1].split("\t")
-    assert [cells[0], cells[11]] == ["7", "NaN"]  # subject; the first image is new
 
 
 # --- stimuli ------------------------------------------------------------------------
@@ -361,16 +309,13 @@ def test_stimuli_are_the_rendered_scenes_in_rows_of_nsd_id(seen: Path) -> None:
 def test_region_volumes_hold_minus_one_zero_and_labels(
     root: Path, anatomy: Anatomy, name: str
 ) -> None:
-    whole, left, right = (
-        stored(root / FUNC / "roi" / f"{h}{name}.nii.gz") for h in ("", "lh.", "rh.")
-    )
-    np.testing.assert_array_equal(whole, anatomy.rois[name])
-    assert set(np.unique(whole)) <= {-1.0, 0.0, *range(1, len(ROI_NAMES[name]) + 1)}
-    assert not ((left >= 0) & (right >= 0)).any()  # no voxel in both hemispheres
-    np.testing.assert_array_equal(whole, np.where(left >= 0, left, right))
-    middle = whole.shape[0] / 2
-    assert np.argwhere(left > 0)[:, 0].mean() < middle  # first voxels are left
-    assert np.argwhere(right > 0)[:, 0].mean() > middle
+    volume = stored(root / FUNC / "roi" / f"{name}.nii.gz")
+    np.testing.assert_array_equal(volume, anatomy.rois[name])
+    assert set(np.unique(volume)) <= {-1.0, 0.0, *range(1, len(ROI_NAMES[name]) + 1)}
+    right = np.argwhere((volume > 0) & (anatomy.hemisphere == 1))
+    left = np.argwhere((volume > 0) & (anatomy.hemisphere == 0))
+    middle = volume.shape[0] / 2
+    assert left[:, 0].mean() < middle < right[:, 0].mean()  # first voxels are left
 
 
 def test_colour_tables_give_nsds_names_in_order(root: Path) -> None:
@@ -406,11 +351,11 @@ def test_voxels_see_the_half_and_quarter_field_that_they_should(
 
 @pytest.mark.parametrize("hemisphere", ["lh", "rh"])
 def test_transforms_are_one_based_and_lead_to_the_planted_labels(
-    root: Path, hemisphere: str
+    root: Path, anatomy: Anatomy, hemisphere: str
 ) -> None:
-    volume = stored(root / FUNC / "roi" / f"{hemisphere}.Kastner2015.nii.gz")
-    path = root / SURFER / "label" / f"{hemisphere}.Kastner2015.mgz"
-    labels = stored(path).ravel()
+    volume = stored(root / FUNC / "roi" / "Kastner2015.nii.gz")
+    labels = load_atlas()[hemisphere].areas[anatomy.order[hemisphere]]
+    labels = np.where(labels == len(ROI_NAMES["Kastner2015"]), 0, labels)  # no FEF
     labelled = np.flatnonzero(labels > 0)
     for depth in (1, 2, 3):
         path = root / TRANSFORMS / f"{hemisphere}.func1pt8-to-layerB{depth}.mgz"
@@ -439,9 +384,11 @@ def test_the_reader_takes_one_from_the_transforms_and_marks_no_data(root: Path) 
 
 
 @pytest.mark.parametrize("hemisphere", ["lh", "rh"])
-def test_surfaces_are_meshes_and_map_to_the_group(root: Path, hemisphere: str) -> None:
+def test_surfaces_are_meshes_and_map_to_the_group(
+    root: Path, anatomy: Anatomy, hemisphere: str
+) -> None:
     tree = NsdTree(root)
-    for kind in ("white", "pial", "inflated", "sphere"):
+    for kind in ("white", "inflated"):
         vertices, faces = tree.surface(SUBJECT, hemisphere, kind)
         assert vertices.shape == (10242, 3)
         assert faces.min() == 0
@@ -449,14 +396,8 @@ def test_surfaces_are_meshes_and_map_to_the_group(root: Path, hemisphere: str) -
         edges = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1)
         assert np.median(edges) < 6  # mm; shuffled vertices would be far apart
     to_native = tree.from_fsaverage(SUBJECT, hemisphere)
-    path = root / TRANSFORMS / f"{hemisphere}.fsaverage-to-white.mgz"
-    to_group = stored(path).ravel().astype(int) - 1
+    to_group = anatomy.order[hemisphere]
     np.testing.assert_array_equal(to_group[to_native], np.arange(10242))
-    native = stored(root / SURFER / "label" / f"{hemisphere}.Kastner2015.mgz").ravel()
-    group = root / f"nsddata/freesurfer/fsaverage/label/{hemisphere}.Kastner2015.mgz"
-    labels = stored(group).ravel()
-    labels[labels == 25] = 0  # this subject lacks FEF
-    np.testing.assert_array_equal(native[to_native], labels)
 
 
 def test_flat_map_and_depth_belong_to_the_same_vertices(root: Path) -> None:
@@ -488,21 +429,6 @@ def test_recomputed_ncsnr_agrees_with_the_planted_one_within_its_error(
     assert len(found.z) > 600
     assert abs(found.z.mean()) < 0.36
     assert abs(found.z.std() - 1) < 0.12
-
-
-def test_halves_of_the_images_agree_within_the_error_of_their_difference(
-    root: Path,
-) -> None:
-    whole, odd, even = (
-        stored(root / BETAS / f"ncsnr{part}.nii.gz").astype(float)
-        for part in ("", "_split1", "_split2")
-    )
-    clear = np.nan_to_num(whole) > 0.3
-    share, one, two = (1 / (1 + v[clear] ** 2) for v in (whole, odd, even))
-    # Each half averages 250 variances of two degrees of freedom: SD v / sqrt(250).
-    z = (one - two) / (share * np.sqrt(2 / 250))
-    assert abs(z.mean()) < 0.36
-    assert abs(z.std() - 1) < 0.12
 
 
 def test_standard_error_is_the_spread_of_the_estimates(
@@ -867,22 +793,6 @@ def test_a_disk_that_fills_up_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_no_simulation_wrote_is_never_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "nsd"
-    (path / "nsddata").mkdir(parents=True)
-    (path / "nsddata" / "precious").write_text("measured")
-    with pytest.raises(DataError, match="perhaps the real NSD"):
-        run(path)
-    assert digests(path).keys() == {"nsddata/precious"}
-
-
-def test_notes_beside_the_layout_do_not_make_a_folder_stale(root: Path) -> None:
-    (root / "notes.csv").write_text("file\n")
-    found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
-    (root / "notes.csv").unlink()
-    assert found.was_current
-
-
 # --- truth and tables ---------------------------------------------------------------
 
 
@@ -903,18 +813,13 @@ def test_recovery_takes_each_voxel_by_its_position(root: Path) -> None:
     assert found.summary()["value"].tolist()[2:] == [1, 1]
 
 
-def test_layout_table_names_no_file_of_anybody_else(root: Path) -> None:
-    table = ground_truth.layout_table(root)
+def test_layout_table_names_each_kind_of_our_files_once(root: Path) -> None:
     foreign = root / "nsddata" / "notes.txt"
     foreign.write_text("mine", encoding="utf-8")
-    try:
-        pd.testing.assert_frame_equal(ground_truth.layout_table(root), table)
-    finally:
-        foreign.unlink()
-
-
-def test_layout_table_names_each_kind_of_file_once(root: Path) -> None:
     table = ground_truth.layout_table(root).set_index("file")
+    found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
+    assert found.was_current  # whatever a user has put beside
+    foreign.unlink()
     assert table.index.is_unique
     betas = BETAS.replace("subj07", "subjSS")
     assert table.loc[f"{betas}/betas_sessionNN.hdf5", "n_files"] == 2

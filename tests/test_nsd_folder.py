@@ -141,8 +141,7 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
     whole: Path, tmp_path: Path
 ) -> None:
     root = copy(whole, tmp_path)
-    for side in ("", "lh.", "rh."):  # both hemispheres would stand for the whole
-        delete(root, f"{side}nsdgeneral.nii.gz")
+    delete(root, "nsdgeneral.nii.gz")
     tree = NsdTree(root)
     assert prepare_responses(tree, 8, DATA).betas.shape[1] > 0
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})

@@ -29,7 +29,6 @@ __all__ = [
     "KASTNER_NAMES",
     "PRF_NAMES",
     "ROI_NAMES",
-    "STREAM_NAMES",
     "Anatomy",
     "Atlas",
     "Surface",
@@ -43,21 +42,12 @@ KASTNER_NAMES = (
     *PRF_NAMES, "VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1",
     "V3B", "V3A", "IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5", "SPL1", "FEF",
 )  # fmt: skip
-STREAM_NAMES = (
-    "early", "midventral", "midlateral", "midparietal", "ventral", "lateral",
-    "parietal",
-)  # fmt: skip
 #: ROI file name -> names of labels 1..N, as in NSD's colour tables.
 ROI_NAMES: dict[str, tuple[str, ...]] = {
     "Kastner2015": KASTNER_NAMES,
     "prf-visualrois": PRF_NAMES,
     "nsdgeneral": ("nsdgeneral",),
-    "streams": STREAM_NAMES,
 }
-#: Merged label 0..25 -> stream label 0..7.
-_STREAM_OF = np.array(
-    [0, 1, 1, 1, 1, 1, 1, 2, 5, 5, 5, 5, 6, 6, 3, 3, 4, 4, *[7] * 7, 0]
-)
 #: nsdgeneral voxels of subjects 1..8 in NSD's release: sets our voxel sizes.
 _NSDGENERAL = (15724, 14278, 15226, 13153, 13039, 17907, 12682, 14386)
 #: Edge of subject 1's voxels in fsaverage's mm (the headers say 1.8 mm).
@@ -81,7 +71,6 @@ class Surface:
     white: npt.NDArray[np.float32]
     pial: npt.NDArray[np.float32]
     inflated: npt.NDArray[np.float32]
-    sphere: npt.NDArray[np.float32]
     flat: npt.NDArray[np.float32]
     sulc: npt.NDArray[np.float32]
     faces: npt.NDArray[np.int32]
@@ -123,8 +112,6 @@ class Anatomy:
         NaN on the medial wall.
     surfaces : dict
         (hemisphere, surface name) -> native coordinates in mm.
-    vertex_labels : dict
-        (hemisphere, ROI name) -> label of each native vertex.
     order : dict of str to ndarray of int64
         Native vertex n is fsaverage5's vertex `order[n]`.
     """
@@ -141,7 +128,6 @@ class Anatomy:
     sigma: npt.NDArray[np.float32]
     coordinates: dict[str, npt.NDArray[np.float32]]
     surfaces: dict[tuple[str, str], npt.NDArray[np.float32]]
-    vertex_labels: dict[tuple[str, str], npt.NDArray[np.int64]]
     order: dict[str, npt.NDArray[np.int64]]
 
     @property
@@ -199,7 +185,6 @@ def _surface(
         white=mesh("white"),
         pial=mesh("pial"),
         inflated=mesh("inflated"),
-        sphere=mesh("sphere"),
         flat=mesh("flat"),
         sulc=mesh("sulc"),
         faces=faces,
@@ -256,11 +241,6 @@ def make_anatomy(subject: int, *, seed: int, n_depths: int = 3) -> Anatomy:
         sigma=sigma,
         coordinates={h: layers[h][:, order[h]] for h in HEMISPHERES},
         surfaces=_native_surfaces(atlas, folded, order),
-        vertex_labels={
-            (h, name): values[order[h]]
-            for h, named in labels.items()
-            for name, values in named.items()
-        },
         order=order,
     )
 
@@ -280,11 +260,8 @@ def _native_surfaces(
 ) -> dict[tuple[str, str], npt.NDArray[np.float32]]:
     native = {}
     for h, surface in atlas.items():
-        white, pial = folded[h]
-        native[h, "white"] = white[order[h]]
-        native[h, "pial"] = pial[order[h]]
+        native[h, "white"] = folded[h][0][order[h]]
         native[h, "inflated"] = surface.inflated[order[h]]
-        native[h, "sphere"] = surface.sphere[order[h]]
     return native
 
 
@@ -344,7 +321,6 @@ def _vertex_labels(
         "Kastner2015": kastner,
         "prf-visualrois": prf,
         "nsdgeneral": (touched & surface.cortex).astype(np.int64),
-        "streams": _STREAM_OF[merged],
     }
 
 

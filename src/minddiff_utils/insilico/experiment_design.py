@@ -29,7 +29,7 @@ __all__ = [
 
 TRIALS_PER_SESSION = 750
 N_STIMULI = 73000
-_N_SESSIONS, _N_RUNS, _N_SLOTS = 40, 12, 75
+_N_SESSIONS = 40
 _N_IMAGES, _N_SHARED, _N_SUBJECTS, _N_REPEATS = 10000, 1000, 8, 3
 #: First and last shared 73k id in NSD.
 _SHARED_ENDS = (2951, 72949)
@@ -48,8 +48,6 @@ class Design:
         10k index (1-based) of every trial; the same for all subjects.
     subjectim : ndarray of int64, shape (8, 10000)
         73k id (1-based) of each subject's images; the first 1000 are shared.
-    stimpattern : ndarray of uint8, shape (40, 12, 75)
-        1 where a stimulus was shown in the slots of a run.
     coco_id : ndarray of int64, shape (73000,)
         COCO id by nsdId.
     in_validation : ndarray of bool, shape (73000,)
@@ -59,7 +57,6 @@ class Design:
     n_sessions: int
     masterordering: npt.NDArray[np.int64]
     subjectim: npt.NDArray[np.int64]
-    stimpattern: npt.NDArray[np.uint8]
     coco_id: npt.NDArray[np.int64]
     in_validation: npt.NDArray[np.bool_]
 
@@ -72,18 +69,6 @@ class Design:
     def sharedix(self) -> npt.NDArray[np.int64]:
         """Return the 1000 shared 73k ids (1-based), ascending."""
         return self.subjectim[0, :_N_SHARED]
-
-    @property
-    def basiccnt(self) -> npt.NDArray[np.uint16]:
-        """Return how many images each session shows exactly 1, 2 and 3 times."""
-        count = np.zeros((_N_REPEATS, _N_SESSIONS), dtype=np.int64)
-        for session in range(_N_SESSIONS):
-            trials = slice(
-                session * TRIALS_PER_SESSION, (session + 1) * TRIALS_PER_SESSION
-            )
-            times = np.bincount(self.masterordering[trials])
-            count[:, session] = [(times == n).sum() for n in (1, 2, 3)]
-        return count.astype(np.uint16)
 
     def shown(self, subject: int) -> npt.NDArray[np.int64]:
         """Return the nsdId (0-based) of each written trial of `subject`, in order."""
@@ -126,7 +111,6 @@ def make_design(n_sessions: int, n_test_images: int, *, seed: int) -> Design:
         n_sessions=n_sessions,
         masterordering=np.concatenate(order).astype(np.int64) + 1,
         subjectim=subjectim,
-        stimpattern=_stimpattern(seed),
         coco_id=draw.choice(_COCO_LAST, N_STIMULI, replace=False).astype(np.int64) + 1,
         in_validation=in_validation,
     )
@@ -142,98 +126,39 @@ def _subjectim(seed: int) -> npt.NDArray[np.int64]:
     return np.concatenate([np.tile(shared, (_N_SUBJECTS, 1)), per_subject], axis=1)
 
 
-def _stimpattern(seed: int) -> npt.NDArray[np.uint8]:
-    """Return stimulus slots: 3 blank, 63 or 62 stimuli among blanks, 4 blank."""
-    rng = stream(seed, "design", "stimpattern")
-    pattern = np.zeros((_N_SESSIONS, _N_RUNS, _N_SLOTS), dtype=np.uint8)
-    for session in range(_N_SESSIONS):
-        for run in range(_N_RUNS):
-            slots = rng.permutation(np.arange(3, _N_SLOTS - 4))
-            pattern[session, run, slots[: 63 - run % 2]] = 1
-    return pattern
-
-
 def _presentations(design: Design) -> npt.NDArray[np.int64]:
     """Return the three 1-based trial numbers of each 10k index, (10000, 3)."""
     trials = np.argsort(design.masterordering, kind="stable") + 1
     return trials.reshape(_N_IMAGES, _N_REPEATS)
 
 
-def stimulus_table(design: Design, *, seed: int) -> pd.DataFrame:
-    """Return `nsd_stim_info_merged.csv`: 73,000 rows, indexed by nsdId."""
-    rng = stream(seed, "design", "stimulus table")
-    crop = rng.uniform(0, 0.25, N_STIMULI).round(6).astype(str)
-    wide = rng.random(N_STIMULI) < 0.75
-    boxes = [
-        f"(0, 0, {c}, {c})" if w else f"({c}, {c}, 0, 0)"
-        for c, w in zip(crop.tolist(), wide.tolist(), strict=True)
-    ]
+def stimulus_table(design: Design) -> pd.DataFrame:
+    """Return `nsd_stim_info_merged.csv`, 73,000 rows by nsdId: the columns we read."""
     ids = np.arange(N_STIMULI)
     columns: dict[str, object] = {
         "cocoId": design.coco_id,
         "cocoSplit": np.where(design.in_validation, "val2017", "train2017"),
-        "cropBox": boxes,
-        "loss": rng.uniform(0, 0.3, N_STIMULI).round(6),
         "nsdId": ids,
-        "flagged": np.zeros(N_STIMULI, dtype=bool),
-        "BOLD5000": np.zeros(N_STIMULI, dtype=bool),
         "shared1000": np.isin(ids + 1, design.sharedix),
     }
     trials = _presentations(design)
-    repeats: dict[str, object] = {}
     for subject in range(_N_SUBJECTS):
         rows = design.subjectim[subject] - 1
-        seen = np.zeros(N_STIMULI, dtype=np.int64)
-        seen[rows] = 1
-        columns[f"subject{subject + 1}"] = seen
         for repeat in range(_N_REPEATS):
             planned = np.zeros(N_STIMULI, dtype=np.int64)
             planned[rows] = trials[:, repeat]
-            repeats[f"subject{subject + 1}_rep{repeat}"] = planned
-    return pd.DataFrame(columns | repeats, index=ids)
+            columns[f"subject{subject + 1}_rep{repeat}"] = planned
+    return pd.DataFrame(columns, index=ids)
 
 
-def responses_table(design: Design, subject: int, *, seed: int) -> pd.DataFrame:
-    """Return `responses.tsv`: one row per written trial, NSD's 19 columns.
-
-    The button presses are those of a subject who answers 85 % of trials correctly.
-    """
-    rng = stream(seed, "design", "behaviour", subject)
-    n = design.n_trials
-    k10 = design.masterordering[:n]
-    trials = pd.Series(np.arange(n)).groupby(k10)
-    showing = trials.cumcount().to_numpy()
-    previous = trials.shift(1).to_numpy()
-    first = trials.transform("first").to_numpy()
-    session = np.arange(n) // TRIALS_PER_SESSION
-    position = np.arange(n) % TRIALS_PER_SESSION
-    starts = np.cumsum([0] + [63 - run % 2 for run in range(_N_RUNS)])
-    run = np.searchsorted(starts, position, side="right") - 1
-    old = (showing > 0).astype(float)
-    old_here = (previous >= session * TRIALS_PER_SESSION).astype(float)
-    correct = (rng.random(n) < 0.85).astype(float)
-    said_old = np.where(correct == 1, old, 1 - old)
-    recent_first = np.where(showing > 1, np.arange(n) - first - 1, np.nan)
+def responses_table(design: Design, subject: int) -> pd.DataFrame:
+    """Return `responses.tsv`: one row per written trial, the columns that we read."""
+    k10 = design.masterordering[: design.n_trials]
     return pd.DataFrame(
         {
-            "SUBJECT": float(subject),
-            "SESSION": session + 1.0,
-            "RUN": run + 1.0,
-            "TRIAL": position - starts[run] + 1.0,
-            "73KID": design.subjectim[subject - 1, k10 - 1].astype(float),
-            "10KID": k10.astype(float),
-            "TIME": session * 7 + 0.5 + position * 4 / 86400,
-            "ISOLD": old,
-            "ISCORRECT": correct,
-            "RT": rng.gamma(9, 100, n).round(6),
-            "CHANGEMIND": 0.0,
-            "MEMORYRECENT": np.arange(n) - previous - 1,
-            "MEMORYFIRST": recent_first,
-            "ISOLDCURRENT": old_here,
-            "ISCORRECTCURRENT": (said_old == old_here).astype(float),
-            "TOTAL1": 1 - said_old,
-            "TOTAL2": said_old,
-            "BUTTON": 1 + said_old,
-            "MISSINGDATA": 0.0,
+            "SUBJECT": subject,
+            "SESSION": np.arange(design.n_trials) // TRIALS_PER_SESSION + 1,
+            "73KID": design.subjectim[subject - 1, k10 - 1],
+            "10KID": k10,
         }
     )

@@ -7,8 +7,8 @@ this module. The truth goes to `truth/` in the folder (`ground_truth` reads it).
 
 Where the layout departs from NSD: `imgBrick` is compressed (its chunks hold one image,
 unwritten images read as black), the group surface is fsaverage5 (10,242 vertices under
-the name fsaverage), the brain mask ends one voxel beyond the labelled cortex, and of
-the volumes and labels only those exist that some reader needs.
+the name fsaverage), the brain mask ends one voxel beyond the labelled cortex, and only
+the files, variables and columns exist that a run reads.
 
 References
 ----------
@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -345,9 +345,7 @@ def _write_design(job: Job) -> None:
         path,
         {
             "masterordering": design.masterordering[None].astype(np.uint16),
-            "basiccnt": design.basiccnt,
             "sharedix": design.sharedix[None].astype(np.int32),
-            "stimpattern": design.stimpattern,
             "subjectim": design.subjectim.astype(np.int32),
         },
         format="5",
@@ -356,40 +354,31 @@ def _write_design(job: Job) -> None:
     dated = path.read_bytes()  # the first 116 bytes are free text with a date
     text = b"MATLAB 5.0 MAT-file, in-silico NSD, minddiff-utils".ljust(116)
     path.write_bytes(text + dated[116:])
-    table = stimulus_table(design, seed=job.seed)
+    table = stimulus_table(design)
     table.to_csv(folder / "nsd_stim_info_merged.csv", lineterminator="\n")
 
 
 def _write_captions(job: Job, nsd_ids: npt.NDArray[np.int64]) -> None:
-    """Write COCO's caption and instance files for the written images."""
+    """Write COCO's caption files for the written images."""
     folder = job.folder / "nsddata_stimuli" / "stimuli" / "nsd" / "annotations"
     folder.mkdir(parents=True)
     info = {"description": "in-silico NSD scenes, not COCO", "version": "1.0"}
-    categories = [
-        {"id": i + 1, "name": name, "supercategory": scenes.SUPERCATEGORY[name]}
-        for i, name in enumerate(scenes.CATEGORIES)
-    ]
     for split, in_split in (("train2017", False), ("val2017", True)):
         ids = nsd_ids[job.design.in_validation[nsd_ids] == in_split].tolist()
-        images, captions, instances = _annotations(job, ids)
-        common = {"info": info, "licenses": [], "images": images}
-        _write_json(
-            folder / f"captions_{split}.json", common | {"annotations": captions}
-        )
-        _write_json(
-            folder / f"instances_{split}.json",
-            common | {"annotations": instances, "categories": categories},
-        )
+        images, captions = _annotations(job, ids)
+        found = {"info": info, "licenses": [], "images": images}
+        text = json.dumps(found | {"annotations": captions})
+        path = folder / f"captions_{split}.json"
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 _Rows = list[dict[str, Any]]
 
 
-def _annotations(job: Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows, _Rows]:
-    """Return COCO's rows for images, their captions and their objects."""
+def _annotations(job: Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows]:
+    """Return COCO's rows for images and for their captions."""
     images: _Rows = []
     captions: _Rows = []
-    instances: _Rows = []
     size = job.simulation.image_size
     for nsd_id in nsd_ids:
         coco_id = int(job.design.coco_id[nsd_id])
@@ -399,23 +388,4 @@ def _annotations(job: Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows, _Rows]:
         for number, text in enumerate(scene.captions, start=1):
             row = {"image_id": coco_id, "id": 10 * nsd_id + number, "caption": text}
             captions.append(row)
-        for number, item in enumerate(scene.objects, start=1):
-            row = {"image_id": coco_id, "id": 10 * nsd_id + number}
-            instances.append(row | _instance(item, size))
-    return images, captions, instances
-
-
-def _instance(item: scenes.SceneObject, size: int) -> dict[str, Any]:
-    """Return category and bounding box of one object, as COCO's annotations do."""
-    side = round(item.size * size, 2)
-    corner = [round((at - item.size / 2) * size, 2) for at in (item.x, item.y)]
-    return {
-        "category_id": scenes.CATEGORIES.index(item.category) + 1,
-        "bbox": [*corner, side, side],
-        "area": round(side * side, 2),
-        "iscrowd": 0,
-    }
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    return images, captions

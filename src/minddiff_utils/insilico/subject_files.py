@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +56,7 @@ def write_subject(
     trials = np.searchsorted(nsd_ids, job.design.shown(subject))
     betas = _write_betas(job, anatomy, brain, signal[trials])
     data = job.folder / "nsddata" / "ppdata" / name
-    _write_volumes(data / "func1pt8mm", job, anatomy, brain)
+    _write_volumes(data / "func1pt8mm", anatomy)
     _write_transforms(data / "transforms", anatomy)
     _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
     _write_behaviour(data / "behav", job, subject)
@@ -67,28 +66,15 @@ def write_subject(
 
 
 def _write_behaviour(folder: Path, job: Job, subject: int) -> None:
-    """Write `responses.tsv`, a table of numbers; pandas takes five times as long."""
-    table = responses_table(job.design, subject, seed=job.seed)
-    line = "\t".join(["%.20g"] * table.shape[1])
-    rows = [line % tuple(row) for row in table.to_numpy().tolist()]
-    text = "\n".join(rows).replace("nan", "NaN")
+    table = responses_table(job.design, subject)
     folder.mkdir(parents=True)
-    (folder / "responses.tsv").write_text(
-        "\t".join(table.columns) + "\n" + text + "\n", encoding="utf-8", newline="\n"
-    )
-
-
-def _volume(anatomy: Anatomy, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a volume that holds `values` at the mask's voxels and 0 elsewhere."""
-    volume = np.zeros(anatomy.shape, dtype=values.dtype)
-    volume[tuple(anatomy.voxel_ijk.T)] = values
-    return volume
+    table.to_csv(folder / "responses.tsv", sep="\t", index=False, lineterminator="\n")
 
 
 def _write_betas(
     job: Job, anatomy: Anatomy, brain: Brain, signal: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Write both containers of every session, the means and ncsnr; return ncsnr."""
+    """Write both containers of every session, and ncsnr, which is returned."""
     folder = job.folder / "nsddata_betas" / "ppdata" / f"subj{anatomy.subject:02d}"
     folder = folder / "func1pt8mm" / _BETAS_VERSION
     sessions = []
@@ -103,52 +89,20 @@ def _write_betas(
         ):
             path = folder / f"betas_{stem}.{suffix}"
             write(path, betas, anatomy.voxel_ijk, anatomy.shape)
-        mean = _volume(anatomy, betas.mean(axis=0, dtype=np.float64).astype(np.float32))
-        file_formats.write_nifti(folder / f"meanbeta_{stem}.nii.gz", mean)
         sessions.append(betas)
-    grand = np.mean([b.mean(axis=0, dtype=np.float64) for b in sessions], axis=0)
-    grand_mean = _volume(anatomy, grand.astype(np.float32))
-    file_formats.write_nifti(folder / "meanbeta.nii.gz", grand_mean)
     k10 = job.design.masterordering[: job.design.n_trials]
-    found = voxel_model.ncsnr_from_betas(sessions, k10)
-    for suffix, values in zip(("", "_split1", "_split2"), found, strict=True):
-        volume = np.full(anatomy.shape, np.nan, dtype=np.float32)
-        volume[tuple(anatomy.voxel_ijk.T)] = values
-        file_formats.write_nifti(folder / f"ncsnr{suffix}.nii.gz", volume)
-    return found[0]
+    ncsnr = voxel_model.ncsnr_from_betas(sessions, k10)
+    volume = np.full(anatomy.shape, np.nan, dtype=np.float32)
+    volume[tuple(anatomy.voxel_ijk.T)] = ncsnr
+    file_formats.write_nifti(folder / "ncsnr.nii.gz", volume)
+    return ncsnr
 
 
-def _write_volumes(folder: Path, job: Job, anatomy: Anatomy, brain: Brain) -> None:
+def _write_volumes(folder: Path, anatomy: Anatomy) -> None:
     mask = anatomy.brainmask.astype(np.int16)
     file_formats.write_nifti(folder / "brainmask.nii.gz", mask, step=1)
-    rng = stream(job.seed, "brain", anatomy.subject, "epi")
-    epi = rng.normal(1000, 120, anatomy.n_voxels)
-    valid = np.ones((job.design.n_sessions, anatomy.n_voxels), dtype=np.int16)
-    valid[:, brain.zero[0]] = 0
-    valid[brain.zero_session - 1, brain.zero[1]] = 0
-    for session in range(1, job.design.n_sessions + 1):
-        drift = epi + rng.normal(0, 10, anatomy.n_voxels)
-        stem = f"session{session:02d}.nii.gz"
-        scan = _volume(anatomy, np.rint(drift).astype(np.int16))
-        file_formats.write_nifti(folder / f"mean_{stem}", scan)
-        file_formats.write_nifti(
-            folder / f"valid_{stem}", _volume(anatomy, valid[session - 1])
-        )
-    maps = {
-        "mean": epi,
-        "valid": valid.mean(axis=0),
-        "prf_eccentricity": np.where(brain.active, np.hypot(brain.x, brain.y), 0),
-        "prf_angle": np.rad2deg(np.arctan2(brain.y, brain.x)) % 360 * brain.active,
-        "prf_size": brain.sigma * brain.active,
-    }
-    for name, values in maps.items():
-        volume = _volume(anatomy, values.astype(np.float32))
-        file_formats.write_nifti(folder / f"{name}.nii.gz", volume)
     for name, volume in anatomy.rois.items():
         file_formats.write_nifti(folder / "roi" / f"{name}.nii.gz", volume, step=1)
-        for side, h in enumerate(HEMISPHERES):
-            own = np.where(anatomy.hemisphere == side, volume, -1.0)
-            file_formats.write_nifti(folder / "roi" / f"{h}.{name}.nii.gz", own, step=1)
 
 
 def _write_transforms(folder: Path, anatomy: Anatomy) -> None:
@@ -163,7 +117,6 @@ def _write_transforms(folder: Path, anatomy: Anatomy) -> None:
         file_formats.write_mgh(
             folder / f"{h}.white-to-fsaverage.mgz", np.argsort(order) + 1
         )
-        file_formats.write_mgh(folder / f"{h}.fsaverage-to-white.mgz", order + 1)
 
 
 def _write_freesurfer(folder: Path, anatomy: Anatomy) -> None:
@@ -171,13 +124,11 @@ def _write_freesurfer(folder: Path, anatomy: Anatomy) -> None:
     for h, surface in atlas.items():
         order = anatomy.order[h]
         faces = np.argsort(order)[surface.faces].astype(np.int32)
-        for name in ("white", "pial", "inflated", "sphere"):
+        for name in ("white", "inflated"):
             path = folder / "surf" / f"{h}.{name}"
             file_formats.write_surface(path, anatomy.surfaces[h, name], faces)
         _write_flat(folder, h, surface, order)
-        for name in ROI_NAMES:
-            labels = anatomy.vertex_labels[h, name]
-            file_formats.write_mgh(folder / "label" / f"{h}.{name}.mgz", labels)
+    (folder / "label").mkdir()
     for name in ROI_NAMES:
         _write_ctab(folder / "label" / f"{name}.mgz.ctab", ROI_NAMES[name])
 
@@ -203,12 +154,10 @@ def write_fsaverage(folder: Path) -> None:
     """Write the group surface; here it has fsaverage5's 10,242 vertices."""
     home = folder / "nsddata" / "freesurfer" / "fsaverage"
     for h, surface in load_atlas().items():
-        for name in ("white", "pial", "inflated", "sphere"):
+        for name in ("white", "inflated"):
             path = home / "surf" / f"{h}.{name}"
             file_formats.write_surface(path, getattr(surface, name), surface.faces)
         _write_flat(home, h, surface, np.arange(len(surface.white)))
-        file_formats.write_mgh(home / "label" / f"{h}.Kastner2015.mgz", surface.areas)
-    _write_ctab(home / "label" / "Kastner2015.mgz.ctab", ROI_NAMES["Kastner2015"])
 
 
 def _write_ctab(path: Path, names: Sequence[str]) -> None:

@@ -385,7 +385,7 @@ def session_betas(
 
 def ncsnr_from_betas(
     betas: Sequence[npt.NDArray[np.int16]], k10: npt.NDArray[np.int64]
-) -> tuple[Array, Array, Array]:
+) -> Array:
     """Return NSD's noise-ceiling signal-to-noise ratio of every voxel.
 
     Each voxel is z-scored within each session; the variance over the three trials of an
@@ -400,8 +400,8 @@ def ncsnr_from_betas(
 
     Returns
     -------
-    tuple of three ndarray of float32, shape (n_voxels,)
-        From all images, from odd and from even ones; NaN where there are no data.
+    ndarray of float32, shape (n_voxels,)
+        NaN where there are no data.
     """
     images, count = np.unique(k10, return_counts=True)
     kept = images[count == 3]
@@ -413,9 +413,8 @@ def ncsnr_from_betas(
     for first, last in pairwise(edges.tolist()):  # bounds memory
         stacked = np.concatenate([_scored(b[:, first:last]) for b in betas])
         variance = stacked[order].var(axis=1, ddof=1)  # (n_images, n_voxels)
-        found.append((_snr(variance), _snr(variance[::2]), _snr(variance[1::2])))
-    whole, odd, even = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return whole, odd, even
+        found.append(_snr(variance))
+    return np.concatenate(found)
 
 
 def _scored(session: npt.NDArray[np.int16]) -> Array:
