@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import h5py
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -34,6 +32,7 @@ from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
+from tests import tiny_nsd
 
 #: Cases of each kind.
 N_CASES = int(os.environ.get("MINDDIFF_FUZZ", "150"))
@@ -44,7 +43,6 @@ _LIMIT_BYTES = 8 << 30
 #: At most so many in a hundred damaged files may be without end, in HDF5.
 _MOST_ENDLESS = 3
 
-SUBJECT, GRID = 1, (5, 4, 3)
 Read = Callable[[Path], object]
 
 
@@ -277,40 +275,18 @@ def test_a_damaged_manifest_never_stops_a_reader(run: Run) -> None:
 
 
 @pytest.fixture
-def nsd(tmp_path: Path, rng: np.random.Generator) -> NsdTree:
-    """Give a folder with one session of betas and a few stimuli, as NSD stores them."""
-    tree = NsdTree(tmp_path / "nsd")
-    betas, stimuli = tree.betas_file(SUBJECT, 1), tree.file("stimuli")
-    for path in (betas, stimuli):
-        path.parent.mkdir(parents=True)
-    with h5py.File(betas, "w") as file:
-        data = rng.integers(-99, 99, (750, *GRID[::-1])).astype(np.int16)
-        file.create_dataset("betas", data=data, chunks=(750, 1, 1, 1))
-    with h5py.File(stimuli, "w") as file:
-        data = rng.integers(0, 255, (9, 8, 8, 3)).astype(np.uint8)
-        file.create_dataset("imgBrick", data=data, chunks=(1, 8, 8, 3))
-    return tree
-
-
-def _nsd_readers(nsd: NsdTree) -> dict[str, tuple[Path, Read]]:
-    mask = np.ones(GRID, bool)
-    return {
-        "betas": (
-            nsd.betas_file(SUBJECT, 1),
-            lambda _: nsd.betas(SUBJECT, 1, mask),
-        ),
-        "stimuli": (
-            nsd.file("stimuli"),
-            lambda _: nsd.stimuli(np.arange(9)),
-        ),
-    }
+def nsd(tmp_path: Path) -> dict[str, tuple[Path, tiny_nsd.Read]]:
+    """Give a small file of each kind of NSD's, and what reads it."""
+    return tiny_nsd.one_of_each_kind(NsdTree(tmp_path / "nsd"))
 
 
 @pytest.mark.timeout(0 if N_CASES > 1000 else 600)
-@pytest.mark.parametrize("what", ["betas", "stimuli"])
-def test_a_damaged_hdf5_file_of_nsd_is_read_or_refused(nsd: NsdTree, what: str) -> None:
-    path, read = _nsd_readers(nsd)[what]
-    check_apart(run_apart(path, read))
+@pytest.mark.parametrize("what", ["hdf5", "stimuli"])
+def test_a_damaged_hdf5_file_of_nsd_is_read_or_refused(
+    nsd: dict[str, tuple[Path, tiny_nsd.Read]], what: str
+) -> None:
+    path, read = nsd[what]
+    check_apart(run_apart(path, lambda _: read()))
 
 
 # --- headers --------------------------------------------------------------------------
@@ -340,51 +316,17 @@ def _changes(data: bytes, seed: int) -> Iterator[tuple[int, bytes]]:
             yield place, data[:place] + bytes([value]) + data[place + 1 :]
 
 
-@pytest.fixture
-def volumes(tmp_path: Path) -> dict[str, tuple[Path, Callable[[], Any], int]]:
-    """Give a small file of each format, what reads it, and the bytes of its header."""
-    tree = NsdTree(tmp_path / "nsd")
-    mask, ncsnr = tree.file("brainmask", SUBJECT), tree.file("ncsnr", SUBJECT)
-    roi = tree.file("roi", SUBJECT, name="prf-visualrois")
-    surf = tree.file("surface", SUBJECT, h="lh", surface="white").parent
-    mgz = tree.file("transform", SUBJECT, h="lh", depth="layerB2")
-    for folder in (roi.parent, ncsnr.parent, surf, mgz.parent):
-        folder.mkdir(parents=True)
-    affine = np.diag([1.8, 1.8, 1.8, 1])
-    labels = (np.arange(60).reshape(GRID) % 9 - 1).astype(np.float64)
-    files = {
-        mask: (labels > 2).astype(np.int16),
-        roi: np.clip(labels, -1, 7),
-        ncsnr: np.abs(labels).astype(np.float32) / 9,
-    }
-    for path, data in files.items():
-        image = nib.Nifti1Image(data, affine)
-        image.header.set_slope_inter(1, 0)
-        nib.save(image, path)
-    points = np.arange(36, dtype=np.float32).reshape(12, 1, 1, 3)
-    nib.save(nib.MGHImage(points, affine), mgz)
-    closed = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
-    nib.freesurfer.write_geometry(surf / "lh.white", np.eye(4, 3), closed)
-    nib.freesurfer.write_morph_data(surf / "lh.sulc", np.arange(40))
-    n = _bytes_of(surf / "lh.white").index(b"\n\n") + 10
-    return {
-        "mask": (mask, lambda: tree.brainmask(SUBJECT), 352),
-        "regions": (roi, lambda: tree.roi(SUBJECT, "prf-visualrois"), 352),
-        "ncsnr": (ncsnr, lambda: tree.ncsnr(SUBJECT), 352),
-        "transform": (mgz, lambda: tree.transform(SUBJECT, "lh"), 28),
-        "surface": (surf / "lh.white", lambda: tree.surface(SUBJECT, "lh", "white"), n),
-        "sulci": (surf / "lh.sulc", lambda: tree.surface_values(SUBJECT, "lh"), 7),
-    }
+#: Bytes of the header of each format; a surface's ends with its two counts.
+HEADERS = {"mask": 352, "regions": 352, "ncsnr": 352, "transform": 28, "sulci": 7}
 
 
-@pytest.mark.parametrize(
-    "what", ["mask", "regions", "ncsnr", "transform", "surface", "sulci"]
-)
+@pytest.mark.parametrize("what", [*HEADERS, "surface"])
 def test_a_changed_byte_of_a_header_gives_the_same_numbers_or_a_sentence(
-    volumes: dict[str, tuple[Path, Callable[[], Any], int]], what: str
+    nsd: dict[str, tuple[Path, tiny_nsd.Read]], what: str
 ) -> None:
-    path, read, n_header = volumes[what]
+    path, read = nsd[what]
     sound, data, found = read(), _bytes_of(path), dict[str, list[int]]()
+    n_header = HEADERS.get(what) or data.index(b"\n\n") + 10
 
     def look(_: Path) -> None:
         values = read()
@@ -398,28 +340,28 @@ def test_a_changed_byte_of_a_header_gives_the_same_numbers_or_a_sentence(
     assert "said" in found
 
 
-@pytest.mark.parametrize("what", ["betas", "stimuli"])
+@pytest.mark.parametrize("what", ["hdf5", "stimuli"])
 def test_a_changed_byte_of_a_header_of_hdf5_is_read_or_refused(
-    nsd: NsdTree, what: str, monkeypatch: pytest.MonkeyPatch
+    nsd: dict[str, tuple[Path, tiny_nsd.Read]],
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """HDF5 may be without end at one; no other exception comes out."""
-    path, read = _nsd_readers(nsd)[what]
+    path, read = nsd[what]
     changed = [data for _, data in _changes(path.read_bytes(), seed=2)]
 
     def one_byte(_: bytes, rng: random.Random) -> bytes:
         return rng.choice(changed)
 
     monkeypatch.setitem(globals(), "spoil", one_byte)
-    check_apart(run_apart(path, read))
+    check_apart(run_apart(path, lambda _: read()))
 
 
 def test_a_changed_byte_of_a_matlab_file_never_ends_the_process(
-    tmp_path: Path,
+    nsd: dict[str, tuple[Path, tiny_nsd.Read]],
 ) -> None:
     """Those that end SciPy's reader by a signal are among them."""
-    tree = NsdTree(tmp_path / "nsd")
-    path = tree.file("design")
-    path.parent.mkdir(parents=True)
+    path, read = nsd["design"]
     order = np.arange(30_000, dtype=np.uint16)[None] % 10_000 + 1
     savemat(path, {"masterordering": order})
     rng, data = random.Random(3), path.read_bytes()
@@ -428,10 +370,10 @@ def test_a_changed_byte_of_a_matlab_file_never_ends_the_process(
     cases += [changed for p, changed in _changes(data, 3) if p in (126, 136, 144, 145)]
     for changed in rng.sample(cases, 9):
         path.write_bytes(changed)
-        assert outcome(lambda _: tree.design(), path) == "said"
+        assert outcome(lambda _: read(), path) == "said"
     savemat(path, {"masterordering": order}, do_compression=True)
     found = {
-        outcome(lambda _: tree.design(), path)
+        outcome(lambda _: read(), path)
         for place, changed in _changes(path.read_bytes(), 4)
         if place >= 128 and path.write_bytes(changed)
     }

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.datasets.leaks import check_leaks, leak_report, pairs_across
+from minddiff_utils.datasets.leaks import pairs_across
+from minddiff_utils.preprocessing.leak_check import check_leaks, leak_report
 
 IDS = np.arange(100, 112)
 SHARED = np.arange(100, 104)

@@ -7,7 +7,6 @@ layout, and shares no code with the reader or with the in-silico writer.
 import json
 import shutil
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -344,14 +343,6 @@ def test_without_a_colour_table_the_documented_labels_hold(tree: NsdTree) -> Non
     assert len(labels) == 25
 
 
-@pytest.mark.parametrize("value", [26, 0.5, -2])
-def test_a_value_that_is_no_label_is_refused(broken: NsdTree, value: float) -> None:
-    volume = np.full(GRID, value, np.float64)
-    save_nii(broken.root / FUNC / "roi/Kastner2015.nii.gz", volume)
-    with pytest.raises(DataError, match="is expected"):
-        broken.roi(2, "Kastner2015")
-
-
 def test_ncsnr_keeps_nan_and_refuses_negative_values(broken: NsdTree) -> None:
     assert int(np.isnan(broken.ncsnr(2)).sum()) == 1
     save_nii(broken.root / BETAS / "ncsnr.nii.gz", np.full(GRID, -0.1, np.float32))
@@ -423,31 +414,6 @@ def test_vertices_of_the_group_surface_are_zero_based(broken: NsdTree) -> None:
     assert broken.from_fsaverage(2, "rh").tolist() == [2, 0, 0]
 
 
-# --- damage -------------------------------------------------------------------------
-
-FILES: dict[str, Callable[[NsdTree], object]] = {
-    f"{EXPERIMENT}/nsd_expdesign.mat": lambda t: t.design(),
-    f"{EXPERIMENT}/nsd_stim_info_merged.csv": lambda t: t.stim_info(),
-    f"{STIMULI}/nsd_stimuli.hdf5": lambda t: t.stimuli(np.array([0])),
-    f"{STIMULI}/annotations/captions_val2017.json": lambda t: t.captions(
-        np.array([0]), 1
-    ),
-    f"{FUNC}/roi/Kastner2015.nii.gz": lambda t: t.roi(2, "Kastner2015"),
-    f"{FUNC}/brainmask.nii.gz": lambda t: t.brainmask(2),
-    f"{BETAS}/ncsnr.nii.gz": lambda t: t.ncsnr(2),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named_with_the_remedy(broken: NsdTree, name: str) -> None:
-    (broken.root / name).unlink()
-    with pytest.raises(
-        DataError, match=r"not found at .*, or name the right"
-    ) as raised:
-        FILES[name](broken)
-    assert name in str(raised.value)
-
-
 # --- into preparation ---------------------------------------------------------------
 
 
@@ -498,14 +464,16 @@ def test_labels_resaved_as_floats_or_scaled_are_the_same_labels(
     np.testing.assert_array_equal(broken.roi(2, "Kastner2015"), written.kastner)
 
 
-@pytest.mark.parametrize("value", [0.5, 7.3, -0.5, np.nan, 1e12, -1e300])
+@pytest.mark.parametrize("value", [26, -2, 0.5, -0.5, np.nan, 1e12, -1e300])
 def test_what_is_no_label_is_named_as_it_is(
     broken: NsdTree, written: Truth, value: float
 ) -> None:
     labels = written.kastner.astype(np.float64)
     labels[0, 0, 0] = value
     save_nii(broken.root / FUNC / "roi" / "Kastner2015.nii.gz", labels)
-    with pytest.raises(DataError, match=r"holds (the value|NaN)") as raised:
+    with pytest.raises(
+        DataError, match=r"holds (the value|NaN).* is expected"
+    ) as raised:
         broken.roi(2, "Kastner2015")
     assert "the value -1," not in str(raised.value)
 

@@ -1,7 +1,6 @@
 """Preparation: no leak, no silent repair, and noise ceilings that are true."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
 from minddiff_utils.datasets.nsd.experiment import Design, Trials
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
@@ -483,18 +481,6 @@ def test_the_area_table_covers_areas_sets_and_all() -> None:
     n_all = table.loc["all", "n_voxels"]
     assert n_all == 12 == table.loc["LVC", "n_voxels"] + table.loc["HVC", "n_voxels"]
     assert table.loc["all", "ncsnr"] == pytest.approx(0.75)
-
-
-def test_the_leak_report_finds_what_is_planted(rng: np.random.Generator) -> None:
-    ready = prepare_responses(MemoryTree(), 1, DATA)
-    images = rng.integers(0, 256, (500, 4, 4, 3), np.uint8)
-    shared = np.arange(1000) + 5
-    assert leak_report(ready, images, shared)["passed"].all()
-    images[0] = images[499]  # a test picture equal to a training picture
-    split = ready.split.copy()
-    split[50] = "train"  # a shared image in training
-    report = leak_report(replace(ready, split=split), images, shared)
-    assert report["passed"].tolist() == [True, True, False, False]
 
 
 # --- single trials ------------------------------------------------------------------

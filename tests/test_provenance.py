@@ -76,7 +76,7 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
             "def prepare_responses(",
             "00 01 02 A2 03 04 A3 05 06",
         ),
-        ("datasets/leaks.py", "def leak_report(", "01 02 A2 03 04 A3 05 06"),
+        ("preprocessing/leak_check.py", "def leak_report(", "01 02 A2 03 04 A3 05 06"),
         ("decoding/_solvers.py", "def ", "02 A2 03 04 A3 05 06"),
         ("decoding/voxel_selection.py", "def fit(", "02 A2 03 04 A3 05 06"),
         ("decoding/comparison.py", "Return", "A2 06"),

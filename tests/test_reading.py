@@ -7,19 +7,16 @@ make: the file behind it is whole, and nobody may be told to replace it.
 import builtins
 import errno
 import io
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
-import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
-from scipy.io import savemat
 from torch import zeros
 
 from minddiff_utils.core import images, places, store
@@ -28,8 +25,8 @@ from minddiff_utils.core.run import Run, start
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.models import weights
 from minddiff_utils.studies import unit_rates
+from tests.tiny_nsd import Read, one_of_each_kind
 
-GRID = (5, 4, 3)
 NUMBERS = (
     *(errno.EAGAIN, errno.ENOLCK, errno.EDEADLK, errno.EBUSY, errno.EACCES),
     *(errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
@@ -39,64 +36,6 @@ NUMBERS = (
 )
 #: What nobody may be told of a file that may be whole.
 FORBIDDEN = ("delete", "damaged", "truncated", "download", "simulate", "restore")
-
-Read = Callable[[], object]
-
-
-def save_volume(path: Path, data: Any) -> None:
-    image = nib.Nifti1Image(data, np.diag([1.8, 1.8, 1.8, 1]))
-    image.header.set_slope_inter(1, 0)
-    nib.save(image, path)
-
-
-def write_nsd(tree: NsdTree) -> dict[str, tuple[Path, Read]]:
-    """Write a small file of each kind; return it with what reads it."""
-    behaviour, mask = tree.file("responses", 1), tree.file("brainmask", 1)
-    table, design, stimuli = map(tree.file, ("table", "design", "stimuli"))
-    notes = tree.file("captions", split="val2017")
-    surf = tree.file("surface", 1, h="lh", surface="white").parent
-    ctab = tree.file("labels", 1, name="prf-visualrois")
-    mgz = tree.file("transform", 1, h="lh", depth="layerB2")
-    hdf5, nii = (tree.betas_file(1, 1, form) for form in ("hdf5", "nii.gz"))
-    files = (behaviour, table, notes, surf / "x", ctab, mgz, mask, hdf5)
-    for path in files:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    behaviour.write_text("SESSION\t73KID\t10KID\n1\t2\t3\n")
-    table.write_text("a,b\n1,2\n")
-    savemat(design, {"masterordering": np.ones((1, 3))}, do_compression=True)
-    notes.write_text(json.dumps({"annotations": []}))
-    ctab.write_text("1 V1v\n")
-    ones = np.ones(GRID, np.int16)
-    save_volume(mask, ones)
-    nib.save(nib.MGHImage(np.ones((3, 1, 1, 3), np.float32), np.eye(4)), mgz)
-    nib.freesurfer.write_geometry(
-        surf / "lh.white", np.eye(4, 3), np.array([[0, 1, 2]])
-    )
-    nib.freesurfer.write_morph_data(surf / "lh.sulc", np.arange(4))
-    (surf / "lh.full.flat.patch.3d").write_bytes(b"\xff\xff\xff\xff\0\0\0\0")
-    save_volume(nii, np.ones((*GRID, 750), np.int16))
-    with h5py.File(hdf5, "w") as file:
-        data = np.ones((750, *GRID[::-1]), np.int16)
-        file.create_dataset("betas", data=data, chunks=(750, 1, 1, 1))
-    with h5py.File(stimuli, "w") as file:
-        file["imgBrick"] = np.zeros((2, 4, 4, 3), np.uint8)
-    inside = ones > 0
-    patch = surf / "lh.full.flat.patch.3d"
-    return {
-        "design": (design, tree.design),
-        "table": (table, tree.stim_info),
-        "stimuli": (stimuli, lambda: tree.stimuli(np.array([1]))),
-        "captions": (notes, lambda: tree.captions_of("val2017")),
-        "responses": (behaviour, lambda: tree.responses(1)),
-        "hdf5": (hdf5, lambda: tree.betas(1, 1, inside, "hdf5")),
-        "nii": (nii, lambda: tree.betas(1, 1, inside, "nii.gz")),
-        "mask": (mask, lambda: tree.brainmask(1)),
-        "colours": (ctab, lambda: tree.roi_labels(1, "prf-visualrois")),
-        "transform": (mgz, lambda: tree.transform(1, "lh")),
-        "surface": (surf / "lh.white", lambda: tree.surface(1, "lh", "white")),
-        "sulci": (surf / "lh.sulc", lambda: tree.surface_values(1, "lh")),
-        "patch": (patch, lambda: tree.flat_patch(1, "lh")),
-    }
 
 
 def write_others(root: Path, run: Run) -> dict[str, tuple[Path, Read]]:
@@ -136,7 +75,8 @@ def readers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINDDIFF_ROOT", str(root))
         run = start("smoke", subject=1)
-        yield write_nsd(NsdTree(root / "nsd")) | write_others(root, run)
+        nsd = one_of_each_kind(NsdTree(root / "nsd"))
+        yield nsd | write_others(root, run)
 
 
 def said(read: Read) -> str:
@@ -192,6 +132,7 @@ def fail_at_open(patch: pytest.MonkeyPatch, path: Path, number: int) -> None:
 
 READERS = (
     *("design", "table", "stimuli", "captions", "responses", "hdf5", "nii", "mask"),
+    *("regions", "ncsnr"),
     *("colours", "transform", "surface", "sulci", "patch", "arrays"),
     *("bytes", "csv", "png", "picture", "json", "rates"),
 )

@@ -20,13 +20,13 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import BLOCK, Rows, in_blocks, take
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.datasets.leaks import leak_report
 from minddiff_utils.decoding.other_systems import small_pixels
 from minddiff_utils.evaluation import metrics
 from minddiff_utils.evaluation.images import read_stimuli
 from minddiff_utils.generation.baselines import mean_image
 from minddiff_utils.models import tiny_backbone
 from minddiff_utils.preprocessing import prepare_stimuli
+from minddiff_utils.preprocessing.leak_check import leak_report
 
 BENCHMARK = Path(__file__).parent / "benchmarks" / "images_nsd.py"
 N, SIDE = 150, 16

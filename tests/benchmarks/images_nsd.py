@@ -88,9 +88,9 @@ def run_of(root: Path) -> Any:
 def prepare(root: Path) -> None:
     """Do what notebook 01 does with the images."""
     from minddiff_utils.core import store
-    from minddiff_utils.datasets.leaks import leak_report
     from minddiff_utils.datasets.nsd.reader import NsdTree
     from minddiff_utils.preprocessing import prepare_stimuli
+    from minddiff_utils.preprocessing.leak_check import leak_report
 
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     ids = np.load(root / "ids.npy")

@@ -1,10 +1,10 @@
 """What an NSD folder holds, what it lacks and what is damaged: `minddiff check`.
 
-Each file of the inventory is opened and compared (`check_files`, `check_betas`),
-cheaply: headers, shapes, types, lengths, and the whole of what is small; `deep` reads
-the betas and the images seen as well. Nothing raises on a damaged file: it becomes a
-finding with one sentence. In a folder that no simulation marked as its own, the
-constants that NSD publishes must hold, too. Writes nothing, prepares nothing.
+Each file of the inventory is read as a run reads it and compared with the others
+(`check_files`), cheaply: headers, shapes, types, lengths, and the whole of what is
+small; `deep` reads the betas and the images seen as well. Nothing raises on a damaged
+file: it becomes a finding with the reader's sentence. In a folder that no simulation
+marked as its own, the constants that NSD publishes must hold, too. Writes nothing.
 
 References
 ----------
@@ -13,50 +13,42 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_choice, check_exists
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.reading import reading
-from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.check_betas import check_betas
-from minddiff_utils.datasets.check_files import (
-    Scope,
-    check_file,
-)
+from minddiff_utils.core.types import Array, IntArray
+from minddiff_utils.datasets.check_files import Scope, Space, check_betas, check_file
 from minddiff_utils.datasets.findings import (
     Count,
     Finding,
     Report,
-    differs,
     look,
     sentences,
     spoilt,
 )
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd import layout
-from minddiff_utils.datasets.nsd.areas import assign_areas
+from minddiff_utils.datasets.nsd.formats import wrong
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 
 __all__ = ["before_run", "check_folder"]
 
 Grid = tuple[int, ...]
 #: A volume of one subject by its name, None where it is not sound.
-Volumes = dict[str, npt.NDArray[Any] | None]
+Volumes = dict[str, Array | None]
 #: Split of COCO -> cocoId -> captions.
 Captions = Mapping[str, Mapping[int, Sequence[str]]]
 
 _VOLUMES = ("brain mask", "Kastner2015", "prf-visualrois", "nsdgeneral", "ncsnr")
 _THREE_TIMES = "images with 3 trials"
-_COMPARE_REGIONS = "compare region files and colour tables with NSD's own"
 
 
 def check_folder(
@@ -190,7 +182,7 @@ def _look_at_subject(
     volumes, grid = _compare_volumes(scope, subject, findings)
     areas = _areas(scope, subject, findings, volumes)
     inside = None if areas is None else areas >= 0
-    betas, sound = check_betas(scope, subject, grid, inside)
+    betas, sound = check_betas(scope, Space(subject, grid, inside))
     counts = _counts(scope, subject, volumes, areas, sound)
     # lacking sessions have findings of their own
     there = [n for n in scope.asked(subject) if not sound or n <= max(sound)]
@@ -209,9 +201,15 @@ def _compare_volumes(
         grid = layout.FACTS[subject].grid
     for name, values in volumes.items():
         if values is not None and values.shape != grid:
-            error = differs(f"shape {values.shape}", grid)
-            findings[name], volumes[name] = spoilt(findings[name], error), None
+            _blame(findings, name, f"shape {values.shape}", f"{grid}")
+            volumes[name] = None
     return volumes, grid
+
+
+def _blame(findings: dict[str, Finding], name: str, found: str, expected: str) -> None:
+    """Say of a file that could be read what makes it useless."""
+    path = findings[name].path or Path(name)
+    findings[name] = spoilt(findings[name], wrong(path, found, expected))
 
 
 def _areas(
@@ -221,21 +219,15 @@ def _areas(
 
     Nothing could be decoded without a voxel, or with a noise ceiling of 0.
     """
-    kastner, prf = volumes["Kastner2015"], volumes["prf-visualrois"]
-    if kastner is None or prf is None:
+    if volumes["Kastner2015"] is None or volumes["prf-visualrois"] is None:
         return None
-    labels = [
-        scope.tree.roi_labels(subject, n) for n in ("Kastner2015", "prf-visualrois")
-    ]
-    areas = assign_areas(kastner, labels[0], prf, labels[1])
+    areas = scope.tree.areas(subject)
     inside, ncsnr = areas >= 0, volumes["ncsnr"]
     if not inside.any():
-        error = DataError("no voxel in any of the areas.")
-        findings["Kastner2015"] = spoilt(findings["Kastner2015"], error)
+        _blame(findings, "Kastner2015", "no voxel in any of the areas", "one at least")
         return None
     if ncsnr is not None and not (ncsnr[inside] > 0).any():
-        error = DataError("no voxel of the areas above 0.")
-        findings["ncsnr"] = spoilt(findings["ncsnr"], error)
+        _blame(findings, "ncsnr", "no voxel of the areas above 0", "one at least")
     return areas
 
 
@@ -250,18 +242,16 @@ def _agreements(
     if scope.design is None or table is None:
         return []
     n_sessions, findings = max(sessions, default=0), list[Finding]()
-    if not behaviour.is_unusable:
-        text = "the same in design, stimulus table and responses"
-        item = Finding(subject, "image of every trial", None, text, scope.remedy())
-        findings += look(item, _match_trials, scope, subject, n_sessions)[:1]
+
+    def compare(item: str, read: Callable[..., None], *args: Any) -> None:
+        findings.append(look(Finding(subject, item), read, *args)[0])
+
+    if n_sessions and not behaviour.is_unusable:
+        compare("image of every trial", check_trials, scope.tree, subject, n_sessions)
     seen, captions = table.iloc[scope.seen(subject, sessions)], _captions(scope, table)
-    text = "no picture in both"
-    item = Finding(subject, "test and training images", None, text, scope.remedy())
-    findings += look(item, _match_splits, scope, seen, captions)[:1]
+    compare("test and training images", _match_splits, scope, seen, captions)
     if captions is not None:
-        text, remedy = f"{scope.n_captions} or more for each", scope.remedy("captions")
-        item = Finding(subject, "captions of images seen", None, text, remedy)
-        findings += look(item, _match_captions, scope, seen, captions)[:1]
+        compare("captions of images seen", _match_captions, scope, seen, captions)
     return findings
 
 
@@ -273,14 +263,7 @@ def _captions(scope: Scope, table: pd.DataFrame) -> Captions | None:
     return sound if len(sound) == len(splits) else None
 
 
-def _match_trials(scope: Scope, subject: int, n_sessions: int) -> tuple[None, str]:
-    check_trials(scope.tree, subject, n_sessions)
-    return None, f"{n_sessions * layout.N_TRIALS} trials agree"
-
-
-def _match_splits(
-    scope: Scope, seen: pd.DataFrame, captions: Captions | None
-) -> tuple[None, str]:
+def _match_splits(scope: Scope, seen: pd.DataFrame, captions: Captions | None) -> None:
     """Look for pictures that test and training share, by COCO's id and by captions."""
     shared = () if scope.design is None else scope.design.images[0, : layout.N_SHARED]
     test = np.isin(seen["nsdId"], shared)
@@ -292,18 +275,18 @@ def _match_splits(
     for name, rows in keys.items():
         if pairs := pairs_across(rows, test, ~test):
             ids = leaking_words(seen["nsdId"].to_numpy(), pairs)
-            raise differs(f"{len(pairs)} of one {name} in both (nsdId {ids})", "none")
-    return None, f"{int(test.sum())} test and {int((~test).sum())} other images"
+            found = f"{len(pairs)} of one {name} in both splits (nsdId {ids})"
+            raise wrong(scope.tree.file("table"), found, "none")
 
 
-def _match_captions(
-    scope: Scope, seen: pd.DataFrame, captions: Captions
-) -> tuple[None, str]:
-    n, images = scope.n_captions, zip(seen["cocoSplit"], seen["cocoId"], strict=True)
-    few = [c for split, c in images if len(captions[split].get(int(c), ())) < n]
-    if few:
-        raise differs(f"{len(few)} images have fewer, such as cocoId {few[0]}", "none")
-    return None, f"{len(seen)} images have them"
+def _match_captions(scope: Scope, seen: pd.DataFrame, captions: Captions) -> None:
+    n = scope.n_captions
+    for split, images in seen.groupby("cocoSplit")["cocoId"]:
+        few = [c for c in images if len(captions[str(split)].get(int(c), ())) < n]
+        if few:
+            found = f"fewer captions of {len(few)} images, such as cocoId {few[0]}"
+            path = scope.tree.file("captions", split=str(split))
+            raise wrong(path, found, f"{n} of each")
 
 
 # --- counts ---------------------------------------------------------------------------
@@ -365,13 +348,15 @@ def _unlike(counts: Sequence[Count]) -> list[Finding]:
     """
     findings = []
     for c in counts:
-        if c.quantity in AREAS and c.n == 0:
-            name, remedy = f"voxels of {c.quantity}", _COMPARE_REGIONS
-            item = Finding(c.subject, name, None, "one at least", remedy)
-            findings.append(replace(item, state="unexpected", found="none"))
+        is_empty = c.quantity in AREAS and c.n == 0
         has_own = c.quantity in ("sessions", "trials")
-        if c.expected not in (None, c.n) and not has_own:
-            name, remedy = f"count of {c.quantity}", "compare the release of your files"
-            item = Finding(c.subject, name, None, f"{c.expected}", remedy)
-            findings.append(replace(item, state="unexpected", found=f"{c.n}"))
+        is_other = c.expected not in (None, c.n) and not has_own
+        if is_empty or is_other:
+            expected = c.expected if is_other else "one at least"
+            words = (
+                f"{c.n}, but {expected} is expected: compare the release of your files"
+                " (volumes, region files, colour tables) with NSD's own"
+            )
+            item = f"count of {c.quantity}"
+            findings.append(Finding(c.subject, item, state="unexpected", words=words))
     return findings

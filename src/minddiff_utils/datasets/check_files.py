@@ -1,33 +1,44 @@
-"""How one file of NSD is checked: what should be in it, and what is.
+"""How one file of NSD is checked: read as a run reads it, and compared with the others.
 
 Whatever goes wrong becomes a finding; what a sound file holds is kept in the `Scope`,
-for the files that must fit it. Betas are in `check_betas`.
+for the files that must fit it. Of betas, by default, a sample alone is read: of an hdf5
+file some voxels in all trials, of a nii.gz file the first trials. Where a sample has a
+hole, the file is read as notebook 01 would, so that both refuse the same.
 """
 
 import gzip
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import FeatureConfig
-from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.findings import UNREAD, Finding, differs, look
+from minddiff_utils.core.types import IntArray, Mask
+from minddiff_utils.datasets.findings import Finding, look
 from minddiff_utils.datasets.nsd import layout
+from minddiff_utils.datasets.nsd.betas import check_int16
 from minddiff_utils.datasets.nsd.experiment import Design
-from minddiff_utils.datasets.nsd.formats import load_image, open_hdf5
+from minddiff_utils.datasets.nsd.formats import (
+    again,
+    dataset,
+    load_image,
+    open_hdf5,
+    source,
+    wrong,
+)
 from minddiff_utils.datasets.nsd.reader import NsdTree, VoxelSet
+from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, where_held
 
-__all__ = ["Scope", "check_file", "check_nii"]
-
+__all__ = ["Scope", "Space", "check_betas", "check_file"]
 
 _BATCH = 64  # images read at once
 _BLOCK = 1 << 20  # bytes unpacked at once
+#: Voxels of an hdf5 file, and trials of a nii.gz file, that are read as a sample.
+_N_VOXELS, _N_TRIALS = 64, 2
 #: What files are called that have another name than their kind or their path.
 _LABELS = {
     "design": "experimental design",
@@ -36,21 +47,6 @@ _LABELS = {
     "labels": "labels of {name}",
     "roi": "{name}",
     "brainmask": "brain mask",
-}
-#: What should be in a file; {n}, {grid} and {images} where it is known.
-_EXPECTED = {
-    "design": "masterordering 1 x 30000, subjectim 8 x 10000, sharedix 1 x 1000",
-    "table": f"{layout.N_IMAGES} rows, {layout.N_SHARED} of them shared",
-    "stimuli": "uint8, {images} x 3",
-    "captions": "annotations with id, image_id and caption",
-    "responses": "a row per trial",
-    "labels": "a number and a name per line",
-    "brainmask": "{grid}, with 0 and 1",
-    "roi": "{grid}, with -1, 0 and labels",
-    "ncsnr": "{grid}, with floats, above 0 in the areas",
-    "surface": "a surface of {n} vertices",
-    "transform": "a coordinate for each of {n} vertices",
-    "to_fsaverage": "a vertex for each of {group} vertices of fsaverage",
 }
 
 
@@ -94,9 +90,8 @@ class Scope:
 
     def n_sessions(self, subject: int) -> int:
         """Return the last session that `subject` can have."""
-        return (
-            layout.FACTS[subject].n_sessions if self.tree.is_real else layout.N_SESSIONS
-        )
+        real = self.tree.is_real
+        return layout.FACTS[subject].n_sessions if real else layout.N_SESSIONS
 
     def asked(self, subject: int) -> tuple[int, ...]:
         """Return those of the sessions asked for that `subject` has, or should have."""
@@ -116,13 +111,6 @@ class Scope:
             return np.zeros(0, np.int64)
         return np.unique(self.design.images[subject - 1, self.design.of(sessions)])
 
-    def remedy(self, kind: str = "") -> str:
-        """Return where a lacking file comes from."""
-        if not self.tree.is_real:
-            return "simulate the folder"
-        coco = "unpack COCO's annotations_trainval2017.zip"
-        return coco if kind == "captions" else "download it from NSD"
-
 
 def check_file(
     scope: Scope, file: layout.NsdFile, images: IntArray | None = None
@@ -138,142 +126,116 @@ def check_file(
         label = Path(file.path).name
     if subject == "fsaverage":
         subject, label = None, f"fsaverage {label}"
-    images = np.zeros(0, np.int64) if images is None else images
-    expected = _expected(scope, file, images)
     optional = file.optional and label != scope.voxels
     if file.kind == "labels" and path.exists():
         optional = False  # a run reads it where it is
-    about = (subject, label, path, expected, scope.remedy(file.kind), optional)
-    finding, value = look(Finding(*about), _read, scope, file, path, images)
+    unread = file.kind == "stimuli" and not scope.deep
+    finding = Finding(subject, label, path, optional, unread)
+    finding, value = look(finding, _read, scope, file, path, images)
     scope.values[subject, label] = value
     return finding
 
 
-def _expected(scope: Scope, file: layout.NsdFile, images: IntArray) -> str:
-    """Return what should be in a file, in words."""
-    grid, h = "the grid of the others", file.names.get("h")
-    if scope.published and isinstance(file.subject, int):
-        grid = " x ".join(map(str, layout.FACTS[file.subject].grid))
-    least = images[-1] + 1 if len(images) else layout.N_IMAGES
-    shape = " x ".join(map(str, (layout.N_IMAGES, *[layout.IMAGE_SIZE] * 2)))
-    return _EXPECTED[file.kind].format(
-        grid=grid,
-        n=scope.n_vertices.get((file.subject, h), "its"),
-        group=scope.n_vertices.get(("fsaverage", h), "its"),
-        images=shape if scope.published else f"at least {least} x n x n",
-    )
-
-
 def _read(
-    scope: Scope, file: layout.NsdFile, path: Path, images: IntArray
-) -> tuple[Any, str]:
-    """Return what a file holds, and what was seen of it."""
+    scope: Scope, file: layout.NsdFile, path: Path, images: IntArray | None
+) -> Any:
+    """Return what a file holds, in so far as it must fit others."""
     subject: Any = file.subject
     tree = scope.tree
     match file.kind:
         case "design":
-            return _read_design(scope)
+            return _read_design(scope, path)
         case "table":
-            return _read_table(scope)
+            return _read_table(scope, path)
         case "stimuli":
             return _read_stimuli(scope, path, images)
         case "captions":
-            known = tree.captions_of(file.names["split"])
-            n = sum(map(len, known.values()))
-            if not n:
-                raise differs("no caption", "at least one")
-            return known, f"{n} captions of {len(known)} images"
+            if known := tree.captions_of(file.names["split"]):
+                return known
+            raise wrong(path, "no caption", "one at least")
         case "responses":
-            table = tree.responses(subject)
-            return table, f"{len(table)} trials"
+            return tree.responses(subject)
         case "labels":
-            labels = tree.roi_labels(subject, file.names["name"])
-            return labels, f"{len(labels)} labels"
+            return tree.roi_labels(subject, file.names["name"])
         case "brainmask" | "roi" | "ncsnr":
             return _read_volume(scope, file, path)
         case _:
-            return _read_surface(scope, file)
+            return _read_surface(scope, file, path)
 
 
 # --- the experiment -------------------------------------------------------------------
 
 
-def _read_design(scope: Scope) -> tuple[Design, str]:
+def _read_design(scope: Scope, path: Path) -> Design:
     design = scope.tree.design()
     shared = design.images[0, : layout.N_SHARED] + 1
     ends = (int(shared.min()), int(shared.max()))
     if scope.published and ends != layout.SHARED_ENDS:
-        raise differs(f"shared images {ends[0]} to {ends[1]}", layout.SHARED_ENDS)
-    return design, f"{len(design.order)} trials, shared images {ends[0]} to {ends[1]}"
+        text = f"shared images {ends[0]} to {ends[1]}"
+        raise wrong(path, text, f"{layout.SHARED_ENDS}")
+    return design
 
 
-def _read_table(scope: Scope) -> tuple[Any, str]:
+def _read_table(scope: Scope, path: Path) -> Any:
     table = scope.tree.stim_info("cocoId", "cocoSplit", "shared1000")
     n_shared = int(table["shared1000"].astype(bool).sum())
     if n_shared != layout.N_SHARED:
-        raise differs(f"{n_shared} shared images", layout.N_SHARED)
+        raise wrong(path, f"{n_shared} shared images", f"{layout.N_SHARED}")
     row, coco_id = layout.FIRST_SHARED
-    if scope.published and int(table["cocoId"].iloc[row]) != coco_id:
-        raise differs(f"cocoId {table['cocoId'].iloc[row]} in row {row}", coco_id)
-    return table, f"{len(table)} rows, {n_shared} shared"
+    stated = int(table["cocoId"].iloc[row])
+    if scope.published and stated != coco_id:
+        raise wrong(path, f"cocoId {stated} in row {row}", f"{coco_id}")
+    return table
 
 
-def _read_stimuli(scope: Scope, path: Path, images: IntArray) -> tuple[None, str]:
-    tree = scope.tree
-    tree.stimuli(images[:0])  # the reader's own checks, and no image
-    with open_hdf5(path) as file:
-        shape = file["imgBrick"].shape
-    real = (layout.N_IMAGES, layout.IMAGE_SIZE, layout.IMAGE_SIZE, 3)
+def _read_stimuli(scope: Scope, path: Path, images: IntArray | None) -> None:
+    tree, seen = scope.tree, np.zeros(0, np.int64) if images is None else images
     if scope.published:
-        check_shape(shape, real, "imgBrick")
-    tree.stimuli(images[-1:])  # the last one seen is within the file
-    found = f"uint8, {' x '.join(map(str, shape))}"
+        with open_hdf5(path) as file:
+            shape = dataset(file, "imgBrick", path).shape
+        real = (layout.N_IMAGES, layout.IMAGE_SIZE, layout.IMAGE_SIZE, 3)
+        check_shape(shape, real, f"imgBrick in {path}")
+    tree.stimuli(seen[-1:])  # the last one seen is within the file
     if not scope.deep:
-        return None, f"{found}; {UNREAD}"
+        return
     blank = 0
-    for first in range(0, len(images), _BATCH):
-        pixels = tree.stimuli(images[first : first + _BATCH])
+    for first in range(0, len(seen), _BATCH):
+        pixels = tree.stimuli(seen[first : first + _BATCH])
         blank += int((~pixels.any(axis=(1, 2, 3))).sum())
     if blank:
-        raise differs(f"{blank} images seen by a subject are black", "none")
-    return None, f"{found}; {len(images)} images seen were read"
+        raise wrong(path, f"{blank} images seen by a subject that are black", "none")
 
 
 # --- volumes --------------------------------------------------------------------------
 
 
-def _read_volume(
-    scope: Scope, file: layout.NsdFile, path: Path
-) -> tuple[npt.NDArray[Any], str]:
+def _read_volume(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
     """Return a volume as the reader gives it; these are small and read whole."""
-    values: npt.NDArray[Any]
     subject: Any = file.subject
     tree = scope.tree
     image = check_nii(path, to_the_end=True)
+    values: Any
     if file.kind == "brainmask":
         values = tree.brainmask(subject)
-        _check_affine(scope, image)
+        _check_affine(scope, image, path)
     elif file.kind == "ncsnr":
-        if image.get_data_dtype().kind != "f":
-            raise differs(f"{image.get_data_dtype()} values", "float32")
         values = tree.ncsnr(subject)
     else:
         values = tree.roi(subject, file.names["name"])
-    n = int((values > 0).sum())
-    if not n:
-        raise differs("no voxel above 0", "some")
-    shape = " x ".join(map(str, values.shape))
-    return values, f"{image.get_data_dtype()}, {shape}, {n} voxels above 0"
+    if not (values > 0).any():
+        raise wrong(path, "no voxel above 0", "one at least")
+    return values
 
 
-def _check_affine(scope: Scope, image: Any) -> None:
+def _check_affine(scope: Scope, image: Any, path: Path) -> None:
     """Raise DataError unless NSD's voxels are 1.8 mm and centred on the origin."""
     if not scope.published:
         return
     affine = np.diag([layout.VOXEL_MM, layout.VOXEL_MM, layout.VOXEL_MM, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * layout.VOXEL_MM for n in image.shape[:3]]
     if not np.allclose(image.affine, affine, atol=1e-3):  # float32 in the header
-        raise differs("another affine", "1.8 mm voxels centred on the origin")
+        text = "voxels of 1.8 mm centred on the origin"
+        raise wrong(path, "another affine", text)
 
 
 def check_nii(path: Path, *, to_the_end: bool) -> Any:
@@ -301,55 +263,210 @@ def check_nii(path: Path, *, to_the_end: bool) -> Any:
             blank &= not np.frombuffer(block, np.uint8)[start:].any()
             n_bytes += len(block)
     if n_bytes < expected:
-        raise differs(f"{n_bytes} bytes when unpacked", expected)
+        raise wrong(path, f"{n_bytes} bytes when unpacked", f"{expected}")
     if blank:
-        raise differs("nothing but zeros", "values")
+        raise wrong(path, "nothing but zeros", "a value")
     return image
 
 
 # --- surfaces -------------------------------------------------------------------------
 
 
-def _read_surface(scope: Scope, file: layout.NsdFile) -> tuple[None, str]:
+def _read_surface(scope: Scope, file: layout.NsdFile, path: Path) -> None:
     """Compare a surface or a transform with the vertices known; learn them from it."""
     who: Any = file.subject
-    tree, names = scope.tree, file.names
-    h, kind = names["h"], names.get("surface", "")
+    tree, h, kind = scope.tree, file.names["h"], file.names.get("surface", file.kind)
     known = scope.n_vertices.get((who, h))
-    if file.kind == "transform":
-        values = tree.transform(who, h, names["depth"])
-        n_known = int(np.isfinite(values).all(axis=1).sum())
-        _check_vertices(len(values), known)
-        if not n_known:
-            raise differs("no vertex with a coordinate", "a map into the volume")
-        return None, f"{len(values)} vertices, {n_known} with a coordinate"
-    if file.kind == "to_fsaverage":
+    n, index = known, np.zeros(1, np.int64)  # of its own vertices
+    if kind == "transform":
+        values = tree.transform(who, h, file.names["depth"])
+        n = len(values)
+        if not np.isfinite(values).all(axis=1).any():
+            raise wrong(path, "no vertex with a coordinate", "a map into the volume")
+    elif kind == "to_fsaverage":
         index = tree.from_fsaverage(who, h)
-        _check_vertices(len(index), scope.n_vertices.get(("fsaverage", h)))
-        _check_index(index, known)
-        return None, f"{len(index)} vertices of fsaverage"
-    if kind == "full.flat.patch.3d":  # a part of the surface
+        _check_vertices(path, len(index), scope.n_vertices.get(("fsaverage", h)))
+    elif kind == "full.flat.patch.3d":  # a part of the surface
         index = tree.flat_patch(who, h)[0]
-        _check_index(index, known)
-        return None, f"{len(index)} vertices lie flat"
-    if kind == "sulc":
-        n = len(tree.surface_values(who, h))
+    elif kind == "sulc":
+        n = scope.n_vertices[who, h] = len(tree.surface_values(who, h))
     else:
         vertices, faces = tree.surface(who, h, kind)
-        n = len(vertices)
-        _check_index(faces, n)
-    _check_vertices(n, known)
-    scope.n_vertices[who, h] = n
-    return None, f"{n} vertices"
-
-
-def _check_vertices(n: int, expected: int | None) -> None:
-    if expected is not None and n != expected:
-        raise differs(f"{n} vertices", expected)
-
-
-def _check_index(index: IntArray, n: int | None) -> None:
+        n, index = len(vertices), faces
+        scope.n_vertices[who, h] = n
+    _check_vertices(path, n, known)
     if not index.size:
-        raise differs("no vertex", "a surface")
+        raise wrong(path, "no vertex", "a surface")
     if n is not None and not 0 <= index.min() <= index.max() < n:
-        raise differs(f"vertices {index.min()} to {index.max()}", f"0 to {n - 1}")
+        raise wrong(path, f"vertices {index.min()} to {index.max()}", f"0 to {n - 1}")
+
+
+def _check_vertices(path: Path, n: int | None, expected: int | None) -> None:
+    if None not in (n, expected) and n != expected:
+        raise wrong(path, f"{n} vertices", f"{expected}")
+
+
+# --- betas ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the betas of a subject must fit: grid and areas, None where not known."""
+
+    subject: int
+    grid: tuple[int, ...] | None
+    areas: Mask | None
+
+
+def check_betas(scope: Scope, space: Space) -> tuple[list[Finding], set[int]]:
+    """Return findings on the betas there and lacking, and the sound sessions."""
+    subject, asked = space.subject, scope.asked(space.subject)
+    folder = layout.find(scope.tree.betas_folder(subject))
+    finding, paths = look(Finding(subject, "betas", folder), _files_of, folder)
+    if paths is None:
+        beside = ", ".join(sorted(p.name for p in folder.parent.glob("betas_*")))
+        if finding.state == "missing" and beside:
+            words = f"{folder} is not there, but {beside}: choose data.betas_version"
+            finding = replace(finding, words=words)
+        return [finding], set()
+    files = _look_at_files(scope, space, paths)
+    sound = {number for number, finding in files if finding.state == "ok"}
+    findings = []
+    if not asked:
+        numbers = ", ".join(map(str, scope.sessions))
+        words = (
+            f"the subject has {scope.n_sessions(subject)}, but some of {numbers} are"
+            " expected: change data.only_sessions, or leave the subject out"
+        )
+        findings.append(
+            Finding(subject, "sessions asked for", state="missing", words=words)
+        )
+    for number, finding in files:
+        if (
+            number in sound
+            and finding.is_unusable
+            and _gives_way(scope, space, finding)
+        ):
+            words = f"{finding.words}; until then the other container is read"
+            finding = replace(finding, state="unexpected", words=words)
+        findings.append(finding)
+    for number in sorted(set(asked) - {number for number, _ in files}):
+        path = scope.tree.betas_file(subject, number)
+        words = f"neither {path} nor the same as nii.gz is there: {source(path)}"
+        item = f"betas session {number:02d}"
+        findings.append(Finding(subject, item, path, state="missing", words=words))
+    return findings, sound
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return what a folder of betas holds."""
+    return sorted(folder.iterdir())
+
+
+def _look_at_files(
+    scope: Scope, space: Space, paths: Sequence[Path]
+) -> list[tuple[int, Finding]]:
+    """Return the session (0: none) and the finding of each file of betas."""
+    files, seen = list[tuple[int, Finding]](), dict[str, str]()
+    asked, most = scope.asked(space.subject), scope.n_sessions(space.subject)
+    for path in paths:
+        known = layout.session_of(path)
+        if known is None or (scope.before_run and known[0] not in asked):
+            continue
+        number, form = known
+        unread = not scope.deep and (form != "hdf5" or space.areas is None)
+        item = f"betas session {number:02d} {form}"
+        finding = Finding(space.subject, item, path, is_unread=unread)
+        if not form:
+            words = f"{path.name}: move it away if a download has left it behind"
+            item = "a file beside the betas"
+            finding = replace(finding, item=item, state="unexpected", words=words)
+        elif not 1 <= number <= most:
+            words = (
+                f"{path} is of session {number}, but a session from 1 to {most} is"
+                " expected: move it away, or give it its name"
+            )
+            finding, number = replace(finding, state="damaged", words=words), 0
+        else:
+            finding, digest = look(finding, _read_betas, scope, space, number, path)
+            if digest and seen.setdefault(digest, path.name) != path.name:
+                words = (
+                    f"{path} holds the numbers of {seen[digest]} once more: compare"
+                    " both with their source and fetch them again"
+                )
+                finding = replace(finding, state="damaged", words=words)
+        files.append((number, finding))
+    return files
+
+
+def _gives_way(scope: Scope, space: Space, finding: Finding) -> bool:
+    """Return whether a run reads a session's other container in place of a bad file.
+
+    It reads the hdf5 where there is one, and gives up one that cannot be read; numbers
+    that are no data are refused in notebook 01.
+    """
+    if finding.path is None or finding.path.suffix.lower() != ".hdf5":
+        return True
+    if space.areas is None:
+        return False
+    number, _ = layout.session_of(finding.path) or (0, "")
+    try:
+        sample = _sample(space.areas, 1)
+        scope.tree.betas(space.subject, number, sample, "hdf5")
+    except DataError:
+        return True
+    return False
+
+
+def _read_betas(scope: Scope, space: Space, number: int, path: Path) -> str:
+    """Return a digest of the betas read, "" where none is; refuse what is no data."""
+    is_hdf5, areas = path.suffix.lower() == ".hdf5", space.areas
+    image: Any = None
+    if is_hdf5:
+        with open_hdf5(path) as file:  # refuses a file shorter than it says
+            data = dataset(file, "betas", path)
+            shape, dtype = data.shape[::-1], data.dtype
+    else:
+        image = check_nii(path, to_the_end=scope.deep)
+        shape, dtype = image.shape, image.get_data_dtype()
+    check_int16(dtype, path)
+    grid = space.grid or (None, None, None)
+    check_shape(shape, (*grid, layout.N_TRIALS), f"Betas in {path}")
+    scope.tree.check_space(space.subject, path)
+    if areas is None:
+        return ""
+
+    def read(mask: Mask) -> Any:
+        form: layout.Container = "hdf5" if is_hdf5 else "nii.gz"
+        return scope.tree.betas(space.subject, number, mask, form)
+
+    if is_hdf5:
+        raw = read(areas if scope.deep else _sample(areas))
+        held = where_held(raw)
+        suspect = bool(fault(raw, held)) or not (
+            held.voxels.all() and held.trials.all()
+        )
+        if scope.before_run and held.voxels.any():  # 01 itself reads them all
+            suspect = False
+    else:
+        raw = np.asanyarray(image.dataobj[..., :_N_TRIALS])[areas].T
+        empty = float((raw == 0).all(axis=0).mean())
+        most = 1 - 1e-9 if scope.before_run else MOST_EMPTY
+        suspect = scope.deep or empty > most
+    if suspect:
+        every = read(areas)
+        if words := fault(every, where_held(every)):
+            raise DataError(f"{path} holds {words}: {again(path)}.")
+    return digest_betas(raw)
+
+
+def _sample(areas: Mask, n: int = _N_VOXELS) -> Mask:
+    """Return at most `n` voxels of the areas, evenly in the order of the file.
+
+    A hole of a file in one piece is found if it is 1 / n of the areas or more.
+    """
+    k, j, i = np.nonzero(areas.T)
+    rows = np.unique(np.linspace(0, len(k) - 1, n).round().astype(np.int64))
+    sample = np.zeros_like(areas)
+    sample[i[rows], j[rows], k[rows]] = True
+    return sample

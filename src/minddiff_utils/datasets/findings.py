@@ -1,5 +1,6 @@
 """What a check of a folder found: findings, counts, and how they are printed."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,20 +10,9 @@ from typing import Any, Literal, TypeVar, get_args
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.reading import in_words
-from minddiff_utils.datasets.nsd.formats import again
-from minddiff_utils.datasets.nsd.layout import find
+from minddiff_utils.datasets.nsd.formats import guard
 
-__all__ = [
-    "UNREAD",
-    "Count",
-    "Finding",
-    "Report",
-    "differs",
-    "look",
-    "sentences",
-    "spoilt",
-]
+__all__ = ["Count", "Finding", "Report", "look", "sentences", "spoilt"]
 
 T = TypeVar("T")
 State = Literal[
@@ -30,8 +20,6 @@ State = Literal[
 ]
 _STATES: tuple[State, ...] = get_args(State)
 _UNUSABLE = ("missing", "damaged", "unreadable")
-#: Said of files whose contents were not read.
-UNREAD = "contents not read"
 #: How the item of a missing session begins.
 _SESSION = "betas session "
 
@@ -48,25 +36,25 @@ class Finding:
         What it is, such as "betas session 03 hdf5".
     path : Path or None
         The file; None where several files must agree.
-    expected, found, remedy : str
-        What should be there, what is, and what to do; `remedy` says where it comes
-        from as long as nothing is found.
     optional : bool
         Whether a run goes on without it.
+    is_unread : bool
+        Whether only its header and length were looked at.
     state : str
         "ok"; "missing", "damaged" or "unreadable" (the system lets nobody read it, it
         may be whole), which a run would stumble over; "optional missing", without
         which it goes on; "unexpected", not what NSD publishes.
+    words : str
+        What is wrong and what to do, as the reader says it.
     """
 
     subject: int | None
     item: str
-    path: Path | None
-    expected: str
-    remedy: str = ""
+    path: Path | None = None
     optional: bool = False
+    is_unread: bool = False
     state: State = "ok"
-    found: str = ""
+    words: str = ""
 
     @property
     def is_unusable(self) -> bool:
@@ -81,59 +69,34 @@ class Finding:
     @property
     def sentence(self) -> str:
         """Return the finding as one sentence."""
-        where = "" if self.path is None else f" at {self.path}"
-        found = self.found
-        if "expected" not in found:  # some errors say already what is
-            found += f"; expected {self.expected}"
-        end = f": {self.remedy}." if self.remedy else "."
-        return f"{self.state}: {self.owner}, {self.item}{where}: {found}{end}"
-
-
-# --- one file -------------------------------------------------------------------------
+        return f"{self.state}: {self.owner}, {self.item}: {self.words}."
 
 
 def look(
-    item: Finding, read: Callable[..., tuple[T, str]], *args: Any
+    finding: Finding, read: Callable[..., T], *args: Any
 ) -> tuple[Finding, T | None]:
-    """Return the finding about `item`, and what `read` got from it if all is well.
+    """Return the finding, and what `read` returned if all is well.
 
-    `read` returns a value and what it saw, or raises whatever damaged files make the
-    libraries raise.
+    A damaged file may make the libraries raise anything, which becomes a sentence.
     """
-    if item.path is not None:
-        item = replace(item, path=find(item.path))
     try:
-        if item.path is not None and not item.path.exists():
-            state: State = "optional missing" if item.optional else "missing"
-            found = "a link to nothing" if item.path.is_symlink() else "not there"
-            return replace(item, state=state, found=found), None
-        value, found = read(*args)
-    except Exception as error:  # noqa: BLE001  (a damaged file may raise anything)
-        return spoilt(item, error), None
-    return replace(item, found=found, remedy=""), value
+        if finding.path is None:
+            return finding, read(*args)
+        with guard(finding.path, finding.item):
+            return finding, read(*args)
+    except DataError as error:
+        return spoilt(finding, error), None
 
 
-def spoilt(item: Finding, error: Exception) -> Finding:
-    """Return the finding for an error; what it says of path and remedy has a column.
-
-    The remedy of `item` is kept where the error has none, and no file to blame.
-    """
-    text, remedy = " ".join(str(error).split()) or type(error).__name__, item.remedy
-    if item.path is not None:
-        remedy = again(item.path)
-        if not isinstance(error, DataError):
-            text = in_words(item.path, error, "cannot be understood", remedy)
-        text = text.replace(f" at {item.path}", "")
-        text = text.replace(str(item.path), item.path.name)
-    found, _, last = text.rstrip(".").rpartition(": ")
-    state: State = "unreadable" if "cannot be read (" in found else "damaged"
-    found, remedy = (found, last) if found else (last, remedy)
-    return replace(item, state=state, found=found, remedy=remedy)
-
-
-def differs(found: object, expected: object) -> DataError:
-    """Return the error that says what is there and what should be."""
-    return DataError(f"{found}, but {expected} is expected.")
+def spoilt(finding: Finding, error: DataError) -> Finding:
+    """Return the finding for an error."""
+    words = " ".join(str(error).split()).rstrip(".")
+    state: State = "damaged"
+    if "cannot be read (" in words:
+        state = "unreadable"
+    elif finding.path is not None and not os.path.exists(finding.path):  # noqa: PTH110
+        state = "optional missing" if finding.optional else "missing"
+    return replace(finding, state=state, words=words)
 
 
 # --- a folder -------------------------------------------------------------------------
@@ -183,7 +146,7 @@ class Report:
         """Return how many findings are in which state."""
         states = Counter(f.state for f in self.findings)
         named = [f"{states[state]} {state}" for state in _STATES if states[state]]
-        unread = sum(UNREAD in f.found for f in self.findings)
+        unread = sum(f.is_unread and f.state == "ok" for f in self.findings)
         more = f" ({unread} only by header and length)" if unread else ""
         return f"{len(self.findings)} findings: {', '.join(named)}{more}."
 
@@ -203,10 +166,15 @@ class Report:
             f"first {len(self.sessions)} sessions" if first else f"sessions {numbers}"
         )
         wrong = [text.replace(f"{self.root}/", "") for text in sentences(self.findings)]
+        owners, states = (
+            [f.owner for f in self.findings],
+            [f.state for f in self.findings],
+        )
+        table = pd.crosstab(pd.Series(owners), pd.Series(states))
         return [
             f"{self.root} ({kind}), {asked}",
             "",
-            *_states(self.findings),
+            *_printed(table.reindex(columns=[s for s in _STATES if s in table])),
             "",
             *wrong,
             *([""] if wrong else []),
@@ -231,13 +199,6 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
     for owner, items in optional.items():
         lines.append(f"optional missing: {owner}: {', '.join(items)}.")
     return lines
-
-
-def _states(findings: Sequence[Finding]) -> list[str]:
-    """Return how many findings of each owner are in which state."""
-    owners, states = [f.owner for f in findings], [f.state for f in findings]
-    table = pd.crosstab(pd.Series(owners), pd.Series(states))
-    return _printed(table.reindex(columns=[s for s in _STATES if s in table]))
 
 
 def _numbers(counts: Sequence[Count]) -> list[str]:

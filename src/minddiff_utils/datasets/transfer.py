@@ -37,6 +37,7 @@ _RETRIES = Retry(
     backoff_factor=0.5,
     status_forcelist=(408, 429, 500, 502, 503, 504),
     raise_on_status=False,
+    respect_retry_after_header=False,  # which may be hours
 )
 #: Tries in a row that bring less than `_WORTHWHILE` bytes before a file is given up.
 _N_TRIES, _WORTHWHILE = 6, 16 << 20

@@ -7,8 +7,7 @@ together for one subject, `leak_check` makes sure that the test set stays unseen
 """
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.datasets.leaks import check_leaks
-from minddiff_utils.preprocessing.leak_check import find_leaks
+from minddiff_utils.preprocessing.leak_check import check_leaks, find_leaks
 from minddiff_utils.preprocessing.repeats import read_repeats
 from minddiff_utils.preprocessing.responses import (
     Responses,

@@ -5,7 +5,8 @@ made here is the content of `responses.h5`.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,10 @@ _BLOCK = 1024
 #: Most reliable voxels, by which sessions are compared.
 _N_BEST = 256
 _INT16 = np.iinfo(np.int16)
+_STORED = (
+    *("betas", "nsd_id", "n_repeats", "split", "voxel_ijk", "roi", "roi_names"),
+    *("ncsnr", "ncsnr_recomputed", "noise_ceiling_r"),
+)
 
 
 @dataclass(frozen=True)
@@ -93,18 +98,7 @@ class Responses:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the datasets of `responses.h5` by name."""
-        return {
-            "betas": self.betas,
-            "nsd_id": self.nsd_id,
-            "n_repeats": self.n_repeats,
-            "split": self.split,
-            "voxel_ijk": self.voxel_ijk,
-            "roi": self.roi,
-            "roi_names": np.array(self.roi_names),
-            "ncsnr": self.ncsnr,
-            "ncsnr_recomputed": self.ncsnr_recomputed,
-            "noise_ceiling_r": self.noise_ceiling_r,
-        }
+        return {name: np.asarray(getattr(self, name)) for name in _STORED}
 
     def summary(self) -> pd.DataFrame:
         """Return every count a reader should see, (quantity, n)."""
@@ -125,13 +119,8 @@ def area_table(responses: Responses) -> pd.DataFrame:
     Columns: area, n_voxels, ncsnr, ncsnr_recomputed, noise_ceiling_r. Areas without a
     voxel have NaN.
     """
-    voxels = pd.DataFrame(
-        {
-            "ncsnr": responses.ncsnr,
-            "ncsnr_recomputed": responses.ncsnr_recomputed,
-            "noise_ceiling_r": responses.noise_ceiling_r,
-        }
-    )
+    columns = ("ncsnr", "ncsnr_recomputed", "noise_ceiling_r")
+    voxels = pd.DataFrame({name: getattr(responses, name) for name in columns})
     known = responses.roi_names
     groups = {name: (name,) for name in known} | {"LVC": LVC, "HVC": HVC, "all": known}
     names = np.array(known)[responses.roi]
@@ -145,18 +134,13 @@ def area_table(responses: Responses) -> pd.DataFrame:
 # --- one subject --------------------------------------------------------------------
 
 
-def _blocks(n_voxels: int) -> Iterator[slice]:
-    for first in range(0, n_voxels, _BLOCK):
-        yield slice(first, min(first + _BLOCK, n_voxels))
-
-
 def _read_trials(
     tree: NsdTree, subject: int, sessions: Sequence[int], mask: Mask
 ) -> tuple[npt.NDArray[np.int16], list[Held]]:
     """Return the betas of all sessions, and where each of them holds data."""
     betas = np.empty((len(sessions) * N_TRIALS, int(mask.sum())), np.int16)
     held, seen = [], dict[str, int]()
-    for n_read, session in enumerate(sessions, start=1):
+    for row, session in enumerate(sessions):
         raw = tree.betas(subject, session, mask)
         where = where_held(raw)
         wrong = fault(raw, where)
@@ -169,10 +153,10 @@ def _read_trials(
                 f"its source and fetch it again, or do without session {session} "
                 "(data.only_sessions)."
             )
-        betas[(n_read - 1) * N_TRIALS : n_read * N_TRIALS] = raw
+        betas[row * N_TRIALS : (row + 1) * N_TRIALS] = raw
         held.append(where)
         words = "subject %d: session %d read (%d of %d)"
-        logger.info(words, subject, session, n_read, len(sessions))
+        logger.info(words, subject, session, row + 1, len(sessions))
     return betas, held
 
 
@@ -225,43 +209,36 @@ def _prepare_trials(
     raw: npt.NDArray[np.int16], trials: Trials, fit_rows: Mask, held: Sequence[Held]
 ) -> _Prepared:
     """Standardise, average and count, a block of voxels at a time."""
-    betas, repeats, ncsnr, keep = [], [], [], []
-    n_filled = n_invalid = n_limits = 0
     whole = np.concatenate([session.trials for session in held])
     rows = [trials.session == number for number in np.unique(trials.session)]
-    for block in _blocks(raw.shape[1]):
-        empty = np.zeros((len(raw), block.stop - block.start), bool)
-        empty[~whole] = True
+    counts, blocks = Counter[str](), []
+    for first in range(0, raw.shape[1], _BLOCK):
+        block = slice(first, first + _BLOCK)
+        empty = np.tile(~whole[:, None], (1, len(held[0].voxels[block])))
         for trial_rows, session in zip(rows, held, strict=True):
             empty[np.ix_(trial_rows, ~session.voxels[block])] = True
         percent = to_percent(raw[:, block])
         z = zscore_sessions(percent, trials.session, fit_rows & whole)
         z[empty] = np.nan
-        valid = np.isfinite(z).any(axis=0)
-        averaged = average_repeats(z[:, valid], trials.image_10k)
-        z_all = zscore_sessions(percent[:, valid], trials.session, whole)
-        z_all[empty[:, valid]] = np.nan
-        betas.append(averaged.betas)
-        repeats.append(averaged.n_valid[averaged.image < N_SHARED])
-        ncsnr.append(ncsnr_of_trials(z_all, trials.image_10k))  # NSD scales on all
-        keep.append(valid)
-        kept = raw[:, block][:, valid]
-        n_limits += int(((kept == _INT16.min) | (kept == _INT16.max)).sum())
-        n_filled += averaged.n_filled
-        n_invalid += sum(
-            int(np.isnan(z[row][:, valid]).all(axis=0).sum()) for row in rows
-        )
-    every_kept = np.concatenate(keep)
-    counts = {
-        "voxels left out: no valid session": int((~every_kept).sum()),
-        "voxel-sessions left out: no data": n_invalid,
-        "trials left out: no data": int((~whole).sum()),
-        "values filled with 0: no valid repeat": n_filled,
-        "trial values at the int16 limits": n_limits,
-    }
-    return _Prepared(
-        np.hstack(betas), np.hstack(repeats), np.concatenate(ncsnr), every_kept, counts
+        keep = np.isfinite(z).any(axis=0)
+        averaged = average_repeats(z[:, keep], trials.image_10k)
+        z_all = zscore_sessions(percent[:, keep], trials.session, whole)
+        z_all[empty[:, keep]] = np.nan
+        ncsnr = ncsnr_of_trials(z_all, trials.image_10k)  # NSD scales on all
+        repeats = averaged.n_valid[averaged.image < N_SHARED]
+        blocks.append((averaged.betas, repeats, ncsnr, keep))
+        kept = raw[:, block][:, keep]
+        lost = [np.isnan(z[row][:, keep]).all(axis=0).sum() for row in rows]
+        at_limit = (kept == _INT16.min) | (kept == _INT16.max)
+        counts["voxels left out: no valid session"] += int((~keep).sum())
+        counts["voxel-sessions left out: no data"] += int(sum(lost))
+        counts["trials left out: no data"] = int((~whole).sum())
+        counts["values filled with 0: no valid repeat"] += averaged.n_filled
+        counts["trial values at the int16 limits"] += int(at_limit.sum())
+    betas, repeats, ncsnr, keep = (
+        np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True)
     )
+    return _Prepared(betas, repeats, ncsnr, keep, dict(counts))
 
 
 def _check_sessions(

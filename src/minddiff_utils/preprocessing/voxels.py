@@ -15,7 +15,7 @@ import pandas as pd
 from minddiff_utils.core.areas import AREAS, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES, assign_areas
+from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
@@ -44,13 +44,7 @@ def read_voxels(
 
 def _read_areas(tree: NsdTree, subject: int) -> IntArray:
     """Return the volume of areas as indices into `ROI_NAMES`, -1 outside them all."""
-    kastner, prf = "Kastner2015", "prf-visualrois"
-    areas = assign_areas(
-        tree.roi(subject, kastner),
-        tree.roi_labels(subject, kastner),
-        tree.roi(subject, prf),
-        tree.roi_labels(subject, prf),
-    )
+    areas = tree.areas(subject)
     n_voxels = int((areas >= 0).sum())
     if not n_voxels:
         raise DataError(

@@ -26,7 +26,7 @@ from minddiff_utils.datasets.nsd.formats import (
 )
 from minddiff_utils.datasets.nsd.layout import N_TRIALS
 
-__all__ = ["read_betas_hdf5", "read_betas_nii", "voxel_indices"]
+__all__ = ["check_int16", "read_betas_hdf5", "read_betas_nii", "voxel_indices"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def voxel_indices(mask: Mask) -> Voxels:
     return np.argwhere(mask).astype(np.int32)
 
 
-def _check_int16(dtype: np.dtype[Any], path: Path) -> None:
+def check_int16(dtype: np.dtype[Any], path: Path) -> None:
+    """Raise DataError unless betas are stored as NSD stores them."""
     if dtype.kind != "i" or dtype.itemsize != 2:
         raise wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
 
@@ -53,11 +54,11 @@ def read_betas_nii(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
     """Return one session at `mask`, (750, n_voxels), from a NIfTI file."""
     with guard(path, "Betas"):
         image = load_image(path)
-    _check_int16(image.get_data_dtype(), path)
+    check_int16(image.get_data_dtype(), path)
     check_shape(image.shape, (*mask.shape, N_TRIALS), f"Betas in {path}")
     with guard(path, "Betas"):
         data = np.asanyarray(image.dataobj)  # int16: NSD's slope 0 means no scaling
-    _check_int16(data.dtype, path)
+    check_int16(data.dtype, path)
     return np.ascontiguousarray(data[mask].T, dtype=np.int16)
 
 
@@ -188,7 +189,7 @@ def _read_file(
     file: h5py.File, path: Path, mask: Mask, pace: _Pace | None
 ) -> npt.NDArray[np.int16]:
     data, ijk = dataset(file, "betas", path), voxel_indices(mask)
-    _check_int16(data.dtype, path)
+    check_int16(data.dtype, path)
     expected = (N_TRIALS, *mask.shape[::-1])  # MATLAB's order seen from Python
     check_shape(data.shape, expected, f"Betas in {path}")
     betas = _read_chunks(data, ijk, pace)

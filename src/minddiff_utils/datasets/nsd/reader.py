@@ -28,7 +28,12 @@ from minddiff_utils.core.errors import (
 from minddiff_utils.core.provenance import MARK, origin_of
 from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.nsd import experiment, formats, layout
-from minddiff_utils.datasets.nsd.areas import NEEDED_LABELS, ROI_LABELS, read_labels
+from minddiff_utils.datasets.nsd.areas import (
+    NEEDED_LABELS,
+    ROI_LABELS,
+    assign_areas,
+    read_labels,
+)
 from minddiff_utils.datasets.nsd.betas import read_betas_hdf5, read_betas_nii
 from minddiff_utils.datasets.nsd.space import check_axes, check_same_space
 
@@ -349,6 +354,14 @@ class NsdTree:
             expected = f"a label {', '.join(lacking)}"
             raise formats.wrong(path, held, f"{expected}, spelled so,")
         return labels
+
+    def areas(self, subject: int) -> IntArray:
+        """Return each voxel's area as an index into `core.areas.AREAS`, -1 outside."""
+        names = ("Kastner2015", "prf-visualrois")
+        atlas, drawn = (
+            (self.roi(subject, name), self.roi_labels(subject, name)) for name in names
+        )
+        return assign_areas(*atlas, *drawn)
 
     # Surfaces
 
