@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,9 @@ LEVELS = {
 PAPER = {"clip_method": 0.765, "ssim_2d": 0.354, "pcc": 0.278}
 
 
+@cache
 def _scores(
-    n_images: int = 24, sd: float = 0.02, subjects: Sequence[str] = SUBJECTS
+    n_images: int = 24, sd: float = 0.02, subjects: tuple[str, ...] = SUBJECTS
 ) -> pd.DataFrame:
     """Return scores around `LEVELS`; an image is as hard under every method."""
     rng = stream(5, "claims", "scores")
@@ -45,6 +47,7 @@ def _scores(
     return pd.concat(frames, ignore_index=True)
 
 
+@cache
 def _image_accuracy(n_images: int = 24) -> pd.DataFrame:
     """Return r of each image; c follows an image's judge CLIP, z its PCC."""
     scores = _scores(n_images)

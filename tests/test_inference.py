@@ -15,7 +15,13 @@ import pytest
 from scipy import stats
 
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.core.inference import POWER, estimate, jackknife, t_interval
+from minddiff_utils.core.inference import (
+    POWER,
+    estimate,
+    estimate_subjects,
+    jackknife,
+    t_interval,
+)
 from minddiff_utils.evaluation.claims.rules import rank_correlation
 from minddiff_utils.evaluation.summaries import contrast
 
@@ -81,6 +87,16 @@ def test_one_image_has_no_interval() -> None:
     assert result.value == pytest.approx(0.4)
     assert np.isnan([result.low, result.high, result.smallest_effect]).all()
     assert result.subjects_low < 0.4 < result.subjects_high
+
+
+def test_one_number_per_subject_has_subjects_as_its_unit() -> None:
+    result = estimate_subjects([1.0, 2.0, 3.0])
+    assert (result.n_images, result.n_subjects, result.n_positive) == (0, 3, 3)
+    assert np.isnan([result.low, result.high]).all()
+    bounds = stats.ttest_1samp([1.0, 2.0, 3.0], 0).confidence_interval()
+    assert result.subjects_low == pytest.approx(bounds.low)
+    # (t of .975 and of .80 with 2 degrees of freedom) / sqrt(3)
+    assert result.smallest_effect == pytest.approx((4.3027 + 1.0607) / 3**0.5, 1e-3)
 
 
 @pytest.mark.parametrize(

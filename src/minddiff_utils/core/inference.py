@@ -23,6 +23,7 @@ __all__ = [
     "POWER",
     "Estimate",
     "estimate",
+    "estimate_subjects",
     "jackknife",
     "t_interval",
 ]
@@ -118,20 +119,42 @@ def estimate(values: npt.ArrayLike, *, confidence: float = 0.95) -> Estimate:
     low, high, error = t_interval(sample.mean(axis=0), confidence)
     by_subject = sample.mean(axis=1)
     subjects_low, subjects_high, _ = t_interval(by_subject, confidence)
-    smallest = np.nan
-    if n_images > 1:
-        quantiles = stats.t.ppf([(1 + confidence) / 2, POWER], n_images - 1)
-        smallest = float(quantiles.sum()) * error
     return Estimate(
         float(sample.mean()),
         low,
         high,
-        smallest,
+        _smallest(error, n_images, confidence),
         n_images,
         n_subjects,
         int((by_subject > 0).sum()),
         subjects_low,
         subjects_high,
+    )
+
+
+def _smallest(error: float, n: int, confidence: float) -> float:
+    """Return the effect that `n` units with this standard error would show."""
+    if n < 2:
+        return np.nan
+    return float(stats.t.ppf([(1 + confidence) / 2, POWER], n - 1).sum()) * error
+
+
+def estimate_subjects(values: npt.ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    """Return the mean of one number per subject; subjects are the only unit.
+
+    `low` and `high` are NaN and `n_images` is 0; `smallest_effect` is of subjects.
+
+    Parameters
+    ----------
+    values : float (n_subjects,)
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    check_shape(sample.shape, (None,), "The values")
+    result = estimate(sample[:, None], confidence=confidence)
+    error = t_interval(sample, confidence)[2]
+    smallest = _smallest(error, len(sample), confidence)
+    return replace(
+        result, low=np.nan, high=np.nan, smallest_effect=smallest, n_images=0
     )
 
 

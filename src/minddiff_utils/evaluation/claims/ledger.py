@@ -18,6 +18,7 @@ from minddiff_utils.evaluation.claims.evidence import (
     Claim,
     Endpoint,
     Evidence,
+    count_words,
     decide,
     engine_words,
 )
@@ -215,6 +216,7 @@ def evaluate_claims(
     table = pd.DataFrame(rows, columns=list(COLUMNS[:-2]))
     counts = ["n_images", "n_subjects", "n_subjects_positive"]
     missing = ", ".join(f"subject {s}" for s in evidence.missing)
+    table["n_images"] = table["n_images"].replace(0, np.nan)  # subjects are the unit
     return table.astype(dict.fromkeys(counts, "Int64")).assign(
         missing=missing, profile=label
     )
@@ -255,22 +257,17 @@ def ledger_lines(ledger: pd.DataFrame) -> list[str]:
 
 def endpoint_words(row: pd.Series) -> str:
     """Return an endpoint's effect, its interval, how many it is of, and the result."""
-    low, high = (
-        ("subjects_low", "subjects_high")
-        if row["unit"] == "subject"
-        else ("ci_low", "ci_high")
-    )
+    by_subject = row["unit"] == "subject"
+    ends = ("subjects_low", "subjects_high") if by_subject else ("ci_low", "ci_high")
     bound = f", bound {row['above']:+g}" if row["above"] else ""
+    n = count_words(int(row["n_subjects"]), "subject")
+    images = "" if by_subject else f"{count_words(int(row['n_images']), 'image')}, "
+    open_words = f"; could show {row['smallest_effect']:.3f}"
     return (
         f"{row['result']}: {row['endpoint']}, {row['scale']} {row['value']:+.3f}"
-        f" [{row[low]:+.3f}, {row[high]:+.3f}]{bound}; unit {row['unit']},"
-        f" {int(row['n_images'])} images, {int(row['n_subjects_positive'])} of"
-        f" {int(row['n_subjects'])} subjects above 0"
-        + (
-            f"; could show {row['smallest_effect']:.3f}"
-            if row["result"] == "open" and row["unit"] == "image"
-            else ""
-        )
+        f" [{row[ends[0]]:+.3f}, {row[ends[1]]:+.3f}]{bound}; unit {row['unit']},"
+        f" {images}{int(row['n_subjects_positive'])} of {n} above 0"
+        f"{open_words if row['result'] == 'open' else ''}"
     )
 
 

@@ -15,7 +15,12 @@ from scipy import stats
 
 from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.conditions import FROM_ALL_THREE, floors, k_name
-from minddiff_utils.core.inference import Estimate, estimate, jackknife
+from minddiff_utils.core.inference import (
+    Estimate,
+    estimate,
+    estimate_subjects,
+    jackknife,
+)
 from minddiff_utils.evaluation import summaries
 from minddiff_utils.evaluation.claims.evidence import (
     OURS,
@@ -221,7 +226,7 @@ def balance_of_k(evidence: Evidence) -> list[Endpoint]:
     ].mean()
     wide = means.unstack()
     few, every = wide.columns.min(), wide.columns.max()
-    gain = estimate((wide[few] - wide[every]).to_numpy()[:, None])
+    gain = estimate_subjects(wide[few] - wide[every])
     accuracy = Endpoint(
         f"accuracy at k = {few:g} minus {every:g}", "r", gain, "subject"
     )
@@ -276,8 +281,8 @@ def where_read(evidence: Evidence) -> list[Endpoint]:
         mean = estimate(apart, confidence=evidence.confidence)
         name = f"HVC minus LVC, c minus {feature}"
         endpoints.append(Endpoint(f"accuracy: {name}", "r", mean))
-        log_ratio = (patterns["c"] - patterns[feature]).to_numpy()[:, None]
-        pattern = estimate(log_ratio, confidence=evidence.confidence)
+        log_ratio = patterns["c"] - patterns[feature]
+        pattern = estimate_subjects(log_ratio, confidence=evidence.confidence)
         endpoints.append(Endpoint(f"pattern: {name}", "log ratio", pattern, "subject"))
     return endpoints
 
@@ -340,7 +345,7 @@ def decodable(evidence: Evidence) -> list[Endpoint]:
     for feature in ("c", "z", lowest) if lowest else ("c", "z"):
         own = whole[whole["feature"] == feature]
         above = (own["r_mean"] - own["r_null_within"]).to_numpy(np.float64)
-        mean = estimate(above[:, None], confidence=evidence.confidence)
+        mean = estimate_subjects(above, confidence=evidence.confidence)
         name = f"{feature} above chance within like images"
         endpoints.append(Endpoint(name, "r", mean, "subject"))
     return [*endpoints, _correlated("C10", evidence)]
