@@ -411,6 +411,7 @@ def test_a_server_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
     with pytest.raises(DataError, match="does not answer about a") as caught:
         plan_download([nobody], bucket.root)
     assert "\n" not in str(caught.value)
+    assert "Connection refused)" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,9 @@ def _words_of(error: Exception) -> str:
         return f"HTTP status {status}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return in_a_line(" ".join(str(error).split())) or type(error).__name__
+    reasons = (getattr(argument, "reason", None) for argument in error.args)
+    reason = next(filter(None, reasons), error)  # not that it was tried many times
+    return in_a_line(" ".join(str(reason).split())) or type(error).__name__
 
 
 def _may_pass(error: Exception) -> bool:
