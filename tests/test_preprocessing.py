@@ -137,7 +137,6 @@ def test_only_another_choice_than_the_usual_one_changes_the_digest(
 ) -> None:
     stated = load_profile("nsd", {f"data.{field}": usual})
     assert stated.digest == load_profile("nsd").digest
-    assert field not in stated.model_dump(mode="json")["data"]
     changed = load_profile("nsd", {f"data.{field}": other})
     assert changed.digest != stated.digest
 
