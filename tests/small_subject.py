@@ -136,7 +136,7 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
 def write_files(run: Run, backbone: Backbone, **changed: Arrays) -> SubjectFeatures:
     """Write the subject's files, some arrays of `decoded.h5` changed, and read them."""
     for name, arrays in files(backbone).items():
-        path = run.tree.derived(1) / name
+        path = run.tree.derived(run.subject or 1) / name
         arrays |= changed.get(name.removesuffix(".h5"), {})
         store.write_arrays(path, arrays, run=run)
     return SubjectFeatures(run, backbone)

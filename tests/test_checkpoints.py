@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from minddiff_utils.generation import SubjectFeatures, alignment, checkpoints
 from minddiff_utils.generation.checkpoints import checkpoint_of
 from minddiff_utils.generation.generate import Generated
 from minddiff_utils.models import Backbone
-from minddiff_utils.studies import stage2_arms
+from minddiff_utils.studies.stage2_arms import arms_of
 from tests.small_subject import Start, backbone, made, n_calls, start, write_files
 
 __all__ = ["backbone", "n_calls", "start"]  # fixtures
@@ -151,8 +152,9 @@ def _make(start: Start, backbone: Backbone, *, order: str) -> None:
         stem = {"3": "03_stage1", "4": "04_stage2", "s": ""}[which]
         run = start(notebook=stem, data__n_reconstruct=3)
         if which == "s":
-            arm = stage2_arms.Arm("none", "stage 1 alone", None)
-            stage2_arms.images_of(run, backbone, "confirmation", arm)
+            (arm,) = (a for a in arms_of(run.profile, "pilot") if a.name == "fast")
+            features = SubjectFeatures(run, backbone, n=2)
+            made(features, replace(arm, settings={"n_iter": 1}))
         else:
             name = "stage1" if which == "3" else "stage2"
             made(SubjectFeatures(run, backbone), ROWS[name])

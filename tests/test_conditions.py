@@ -168,10 +168,10 @@ def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
 
 def test_a_new_row_takes_disk_and_computing(monkeypatch: pytest.MonkeyPatch) -> None:
     profile = load_profile("nsd")
-    before, work = kept(profile).parts, workloads(profile, 10)
+    before, work = kept(profile), workloads(profile, 10)
     n_all = len([row for row in conditions.compared() if row.engine]) - 1  # not paper
     monkeypatch.setattr(conditions, "TABLE", (*TABLE, NEW, FLOOR))
-    after, more = kept(profile).parts, workloads(profile, 10)
+    after, more = kept(profile), workloads(profile, 10)
     assert after["images"] / before["images"] == pytest.approx((n_all + 2) / n_all)
     assert after["trajectories"] > before["trajectories"]
     (new,) = [one for one in more if one.name not in {own.name for own in work}]

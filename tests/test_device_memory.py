@@ -174,7 +174,3 @@ def test_memory_that_ran_out_is_one_sentence_with_a_remedy(
         made(features, by_name()["stage2"])
     assert "4 images at once" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_room_is_no_part_of_the_digest_at_its_default() -> None:
-    assert not {"memory", "n_at_once"} & set(load_profile("nsd").models.model_dump())

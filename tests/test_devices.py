@@ -23,13 +23,14 @@ from minddiff_utils.core.run import Run, fix_threads, start
 from minddiff_utils.evaluation import subject_scores
 from minddiff_utils.evaluation.metrics import networks
 from minddiff_utils.evaluation.metrics.registry import EMBEDDERS
-from minddiff_utils.generation.decoded_features import DecodedFeatures, read_decoded
+from minddiff_utils.generation import SubjectFeatures
+from minddiff_utils.generation.decoded_features import DecodedFeatures
 from minddiff_utils.generation.generate import align_batch
 from minddiff_utils.generation.presets import engine_settings
 from minddiff_utils.models import Backbone
 from minddiff_utils.pipeline import warm_kernels
-from minddiff_utils.studies import stage2_arms
 from minddiff_utils.studies import stage2_engines as study
+from minddiff_utils.studies.stage2_arms import arms_of
 from tests.meta_device import META, Elsewhere, real_backbone, real_judge
 from tests.small_subject import LAYERS, ONE_STEP, given, made
 
@@ -94,7 +95,7 @@ def decoded(run: Run, backbone: Backbone, elsewhere: Elsewhere) -> DecodedFeatur
     folder = run.tree.derived(1)
     for name in ("decoded.h5", "decoded_validation.h5"):
         store.write_arrays(folder / name, arrays, run=run)
-    return read_decoded(folder / "decoded.h5", backbone, LAYERS, n=2, source="decoded")
+    return SubjectFeatures(run, backbone, n=2).of("decoded")
 
 
 def photographs(n: int = 2) -> Any:
@@ -184,7 +185,7 @@ def test_a_gradient_that_computes_twice_stays_on_the_models_device(
     settings = engine_settings(config)
     models = run.profile.models.model_copy(update={"memory": "checkpoint"})
     run = replace(run, profile=run.profile.model_copy(update={"models": models}))
-    result = align_batch(run, backbone, decoded, settings)
+    result = align_batch(run, backbone, decoded, settings, run.profile.stage1)
     assert (result.images.device, result.images.dtype) == (META, torch.float32)
     assert result.n_unet_gradients.sum() > 0
 
@@ -273,19 +274,17 @@ def test_what_looks_at_the_images_goes_to_the_profile_s_device(
 def test_the_arms_of_the_study_are_made_and_scored_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:
+    del decoded  # is read from its file
     folder = run.tree.derived(1)
     stimuli = {"images": photographs(), "nsd_id": IDS}
     store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
-    arms = {arm.name: arm for arm in stage2_arms.confirmation_arms(run.profile)}
-    best = replace(arms["best_of_n"], n_draws=2)
-    made = {
-        arm.name: stage2_arms.make(run, backbone, decoded, arm)
-        for arm in (arms["none"], best)
-    }
-    parts: tuple[stage2_arms.Part, ...] = ("pilot", "confirmation")
-    for part in parts:
-        scores = study._score_arms(run, backbone, real_judge(), part, made)
-        assert set(scores["method"]) == set(made)
+    arms = {arm.name: arm for arm in arms_of(run.profile, "confirmation")}
+    rows = arms["stage1"], replace(arms["best_of_n"], n_draws=2)
+    for name in ("decoded_validation.h5", "decoded.h5"):
+        features = SubjectFeatures(run, backbone, decoded=name, n=2)
+        arrays = list(made(features, *rows).values())
+        scores = study.score_arms(features, real_judge(), arrays)
+        assert set(scores["method"]) == {row.name for row in rows}
         assert {"structural_loss", "clip_judge"} <= set(scores["metric"])
 
 

@@ -1,6 +1,7 @@
 """Every condition starts from what its row says, and an image is its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.generation import SubjectFeatures
 from minddiff_utils.generation.alignment import Latent
 from minddiff_utils.generation.baselines import mean_image
-from minddiff_utils.generation.decoded_features import Source, read_decoded, with_k
+from minddiff_utils.generation.decoded_features import Source, with_k
 from minddiff_utils.generation.generate import Generated
 from minddiff_utils.generation.guided_sampling import guide
 from minddiff_utils.generation.presets import (
     GuidanceSettings,
-    config_of,
     image_to_image,
     layers_of,
+    settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
 from minddiff_utils.models import Backbone
@@ -172,12 +173,11 @@ def test_features_of_another_shape_are_refused_in_one_sentence(
 def test_unknown_sources_and_layers_and_a_single_image_are_refused(
     start: Start, backbone: Backbone
 ) -> None:
-    path = write_files(start(), backbone).path()
     wrong: Any = "guessed"
     with pytest.raises(ConfigError, match="source is 'guessed'"):
-        read_decoded(path, backbone, LAYERS, n=1, source=wrong)
+        write_files(start(), backbone).of(wrong)
     with pytest.raises(ConfigError, match="CLIP layer is 9"):
-        read_decoded(path, backbone, (1, 9), n=1, source="true")
+        write_files(start(features__clip_layers=(1, 9)), backbone).of("true")
     stored = files(backbone)["decoded.h5"]
     one = {k: v[:1] for k, v in stored.items() if k.endswith(("decoded", "true", "id"))}
     features = write_files(start(), backbone, decoded=one)
@@ -380,14 +380,17 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
 
 def test_presets_of_conditions(start: Start) -> None:
     profile = start(**ABLATION).profile
-    paper = config_of(ROWS["stage2_paper"], profile.stage2)
-    assert (paper.preset, paper.paper.n_iter) == ("paper", 1)
+    paper = settings_of(ROWS["stage2_paper"], profile)
+    assert (paper.optimiser, paper.n_iter) == ("gradient", 1)
     assert layers_of(ROWS["stage2_paper"], profile) == LAYERS
     assert layers_of(ROWS["brain_diffuser_style"], profile) == (2,)
     rows = {row.name: row for row in conditions_of(profile)}
     assert layers_of(rows["guided_layers_1"], profile) == (1,)
-    short = config_of(rows["stage2_iter_2"], profile.stage2)
-    assert (short.preset, short.fast.n_iter, short.fast.n_candidates) == ("fast", 2, 2)
+    short = settings_of(rows["stage2_iter_2"], profile)
+    assert (short.loss, short.n_iter, short.n_candidates) == ("balanced", 2, 2)
+    other = replace(ROWS["stage2"], engine="released", settings={"lr_z": 0.5})
+    released = settings_of(other, profile)
+    assert (released.loss, released.lr_z, released.lr_c) == ("released", 0.5, 0.0)
 
 
 def test_more_iterations_are_the_same_loop_for_longer(

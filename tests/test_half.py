@@ -39,7 +39,7 @@ from minddiff_utils.generation.sampler import (
 from minddiff_utils.generation.structural_loss import StructuralTarget, layer_weights
 from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
-from minddiff_utils.studies import stage2_arms
+from minddiff_utils.studies.stage2_arms import arms_of
 from tests.small_subject import LAYERS, ONE_STEP, given, made
 
 N = 2
@@ -305,18 +305,17 @@ def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
     assert still["equal"].all()
 
 
-@pytest.mark.parametrize("name", ["none", "best_of_n", "guided"])
-def test_an_image_without_a_number_is_left_out_of_an_arm_and_named(
+@pytest.mark.parametrize("name", ["stage1", "best_of_n", "guided"])
+def test_an_image_without_a_number_is_named_in_an_arm_of_the_study(
     run: Run,
     weak: Backbone,
     decoded: DecodedFeatures,
     name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    arms = {arm.name: arm for arm in stage2_arms.confirmation_arms(run.profile)}
-    found = stage2_arms.make(run, weak, decoded, arms[name])
-    assert found["nsd_id"].tolist() == [907, 88]
-    assert {len(values) for values in found.values()} == {2}
+    arms = {arm.name: arm for arm in arms_of(run.profile, "confirmation")}
+    found = made(given(run, weak, decoded), arms[name])[name]
+    assert found.nsd_id[found.finished].tolist() == [907, 88]
     assert any("image 12: the U-Net in float16" in m for m in caplog.messages)
 
 

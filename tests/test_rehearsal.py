@@ -35,33 +35,32 @@ SMALL = data.Size((48, 62, 50), 2000, 60_000)
 # --- what is run ----------------------------------------------------------------------
 
 
-def test_what_decides_memory_and_speed_keeps_nsds_size(tmp_path: Path) -> None:
+def test_what_decides_memory_and_speed_keeps_nsds_size_apart_from_all_results(
+    tmp_path: Path,
+) -> None:
     found = rehearsal.rehearse({}, tmp_path)
     profile, real = found.profile, load_profile("nsd")
     assert found.size.grid == FACTS[1].grid
     assert found.size.n_voxels == SUBJECT1["11 areas"]
     assert profile.features == real.features
-    assert profile.models.image_size == 512
-    assert profile.models.backbone == "sd14"
+    assert (profile.models.image_size, profile.models.backbone) == (512, "sd14")
     assert profile.simulation is not None
     assert profile.simulation.image_size == 425
     assert profile.decoding.n_compare == real.decoding.n_compare
     assert len(profile.subjects) == 1
-
-
-def test_nothing_of_a_rehearsal_lies_where_results_lie(tmp_path: Path) -> None:
-    found = rehearsal.rehearse({}, tmp_path)
     for place in (found.tree.nsd, found.tree.figures, found.tree.derived(1)):
         assert place.is_relative_to(tmp_path / "data" / "nsd-rehearsal")
     assert found.tree.models.is_relative_to(found.home)
     assert found.report == tmp_path / "figures" / "nsd-rehearsal"
-
-
-def test_every_figure_says_that_it_is_of_a_rehearsal(tmp_path: Path) -> None:
-    label = rehearsal.rehearse({}, tmp_path).profile.label()
+    # every figure says what it is of
+    label = profile.label()
     assert label == "rehearsal of profile nsd: in-silico subjects, random models"
-    assert load_profile("nsd").label() == "profile nsd"
     assert banner(label)[0].startswith("In silico")
+    # the notebooks accept it, and the first is not run
+    plan = make_plan(profile, found.tree, found.overrides, first="01")
+    numbers = [job.notebook[:2] for job in plan.jobs]
+    assert numbers == ["01", "02", "A2", "03", "04", "A3", "05", "06"]
+    json.dumps(found.overrides)  # they go to a notebook as its parameters
 
 
 def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
@@ -73,20 +72,11 @@ def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
     assert found.profile.simulation.n_sessions == 2
     assert found.n_images == 500
     assert found.size.grid == FACTS[5].grid
-
-
-def test_a_group_that_the_user_sets_is_theirs(tmp_path: Path) -> None:
-    theirs = {"n_steps": 8, "encode_index": 5, "decode_steps": 6}
-    found = rehearsal.rehearse({"stage1": theirs, "models.device": "cpu"}, tmp_path)
-    assert found.profile.stage1.model_dump(include=set(theirs)) == theirs
-
-
-def test_the_notebooks_accept_it_and_the_first_is_not_run(tmp_path: Path) -> None:
-    found = rehearsal.rehearse({}, tmp_path)
-    plan = make_plan(found.profile, found.tree, found.overrides, first="01")
-    numbers = [job.notebook[:2] for job in plan.jobs]
-    assert numbers == ["01", "02", "A2", "03", "04", "A3", "05", "06"]
-    json.dumps(found.overrides)  # they go to a notebook as its parameters
+    whole = {"n_steps": 8, "encode_index": 5, "decode_steps": 6}
+    found = rehearsal.rehearse({"stage1": whole, "models.device": "cpu"}, tmp_path)
+    assert found.profile.stage1.model_dump(include=set(whole)) == whole
+    with pytest.raises(ConfigError, match="backbone"):
+        rehearsal.rehearse({"models.backbone": "demo"}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -346,13 +336,9 @@ def test_steps_grow_with_what_they_handle() -> None:
     assert hours["05_evaluation"] == pytest.approx(4 * 982 / 4 * 12 / 3600)
     assert hours["06_figures"] == pytest.approx(0.01)
     assert hours["04_stage2"] is None  # the preset decides
-
-
-def test_thin_models_tell_nothing_of_stages_1_and_2() -> None:
-    hours = report.extrapolate(record(kind="thin"), load_profile("nsd"))
-    assert hours["03_stage1"] is None
-    assert hours["04_stage2"] is None
-    assert hours["01_data_prep"] is not None
+    thin = report.extrapolate(record(kind="thin"), load_profile("nsd"))
+    assert thin["03_stage1"] is thin["04_stage2"] is None  # their models are others
+    assert thin["01_data_prep"] == hours["01_data_prep"]
 
 
 def test_fits_at_the_real_size_take_the_place_of_the_rehearsed_ones() -> None:
@@ -369,13 +355,9 @@ def test_fits_at_the_real_size_take_the_place_of_the_rehearsed_ones() -> None:
     hours = report.extrapolate(record(fits=times), profile)
     assert hours["02_decoding"] == pytest.approx(2 * 9841 / 250 * (100 - 40) / 3600)
     assert hours[report._FITS] == pytest.approx(2 * whole / 3600)
-
-
-def test_a_dense_decoder_has_one_main_fit() -> None:
-    each = dict.fromkeys(("c", "z", "clip"), 0.0)
-    times = FitTimes("dense", 8000, 11_694, 10.0, each, 2.5)
-    profile = load_profile("nsd", {"decoding.n_folds": 2})
-    assert decoder_fits.whole_seconds(times, profile) == pytest.approx(10 + 2 * 10)
+    dense = FitTimes("dense", 8000, 11_694, 10.0, dict.fromkeys(each, 0.0), 2.5)
+    few = load_profile("nsd", {"decoding.n_folds": 2})
+    assert decoder_fits.whole_seconds(dense, few) == pytest.approx(10 + 2 * 10)
 
 
 def test_the_features_that_notebook_02_holds_are_counted() -> None:
@@ -492,10 +474,3 @@ def test_the_plan_says_what_was_rehearsed_and_where(
     assert "01_data_prep 1.6 h" in said
     assert "Memory of one job beside its models" in said
     assert "02_decoding 27.7 GB" in said
-
-
-def test_a_full_record_of_another_backbone_is_not_asked_for(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(ConfigError, match="backbone"):
-        rehearsal.rehearse({"models.backbone": "demo"}, tmp_path)

@@ -1,5 +1,6 @@
 """The study of stage 2: arms, costs and verdicts, on tiny random models."""
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,148 +15,115 @@ import pytest
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.errors import ConfigError, DataError
-from minddiff_utils.core.images import to_torch, to_uint8
+from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run
-from minddiff_utils.evaluation import resampling
-from minddiff_utils.generation.decoded_features import read_decoded
-from minddiff_utils.generation.presets import AlignmentSettings, GuidanceSettings
-from minddiff_utils.models import Backbone, tiny_backbone
+from minddiff_utils.generation import SubjectFeatures
+from minddiff_utils.generation.presets import (
+    AlignmentSettings,
+    GuidanceSettings,
+    layers_of,
+    settings_of,
+)
+from minddiff_utils.generation.structural_loss import layer_weights, structural_loss
+from minddiff_utils.models import Backbone
 from minddiff_utils.pipeline import cli
 from minddiff_utils.reporting import figures
-from minddiff_utils.studies import stage2_arms
 from minddiff_utils.studies import stage2_engines as study
-from minddiff_utils.studies.stage2_arms import ENGINES, Arm
-from tests.small_subject import given, made
+from minddiff_utils.studies.stage2_arms import ENGINES, OURS, arms_of
+from tests import small_subject
+from tests.small_subject import (
+    LAYERS,
+    Start,
+    backbone,
+    files,
+    made,
+    start,
+    write_files,
+)
 
-IDS = np.array([907, 12, 3456])
-LAYERS = (1, 2)
+__all__ = ["backbone", "start"]  # fixtures
+
+generate = importlib.import_module("minddiff_utils.generation.generate")
+ROOT = Path(__file__).parents[1]
+#: What the demo keeps for show.
+SHOWN: dict[str, Any] = {"n_candidates": 4, "n_trajectory": 8}
+
 SMALL = {
-    "subjects": (1, 2),
-    "models.backbone": "tiny",
-    "models.batch_size": 2,
-    "features.clip_layers": LAYERS,
-    "stage1.n_steps": 4,
-    "stage1.encode_index": 2,
-    "stage1.decode_steps": 3,
-    "stage2.fast.n_iter": 2,
     "stage2.fast.n_steps": 1,
     "stage2.n_trajectory": 2,
     "study.n_images": 3,
     "study.n_images_pilot": 2,
+    "study.n_iter_paper": 4,
+    "study.n_iter_pilot": 2,
 }
-Start = Callable[..., Run]
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Give a function that starts a run whose features are on disk."""
-    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
-    backbone = tiny_backbone()
+def begin(start: Start, backbone: Backbone) -> Start:
+    """Give a function that starts a run of a study whose features are on disk."""
+
+    def begins(subject: int | None = 1, **over: Any) -> Run:
+        return start(subject=subject, **(SMALL | over))
+
     for subject in (1, 2):
-        run = start_run("smoke", subject=subject, overrides=SMALL)
-        folder = run.tree.derived(subject)
-        rng = stream(0, "tests", "study", subject)
-        images = rng.integers(0, 256, size=(3, 64, 64, 3)).astype(np.uint8)
-        stimuli = {"images": images, "nsd_id": IDS}
-        store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
-        split = np.array(["train", "train", "test"])
-        store.write_arrays(folder / "responses.h5", {"split": split}, run=run)
-        for name in ("decoded.h5", "decoded_validation.h5"):
-            store.write_arrays(folder / name, _features(backbone, rng), run=run)
-
-    def starts(subject: int | None = 1, **over: Any) -> Run:
-        return start_run("smoke", subject=subject, overrides={**SMALL, **over})
-
-    return starts
-
-
-def _features(backbone: Backbone, rng: np.random.Generator) -> dict[str, Any]:
-    widths = {
-        "c": backbone.n_tokens * backbone.text_dim,
-        "z": int(np.prod(backbone.latent_shape)),
-        **{f"clip/{k}": backbone.layer_widths[k - 1] for k in LAYERS},
-    }
-    arrays: dict[str, Any] = {"nsd_id": IDS}
-    for name, width in widths.items():
-        for kind in ("decoded", "true"):
-            values = rng.normal(size=(len(IDS), width))
-            arrays[f"{name}/{kind}"] = values.astype(np.float32)
-        arrays[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
-        arrays[f"{name}/selected"] = rng.random(width) < 0.5
-        arrays[f"{name}/residual"] = rng.uniform(0.1, 1, width).astype(np.float32)
-    return arrays
+        run = begins(subject)
+        write_files(run, backbone)
+        path = run.tree.derived(subject) / "decoded_validation.h5"
+        store.write_arrays(path, files(backbone)["decoded.h5"], run=run)
+    return begins
 
 
 # --- arms ---------------------------------------------------------------------------
 
 
 def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
-    arms = stage2_arms.confirmation_arms(load_profile("demo"))
-    names = [arm.name for arm in arms]
-    assert len(names) == len(set(names))
-    needed = {"none", "best_of_n", "paper", "released", "fast", "guided"}
-    assert needed | {"fast_shuffled", "fast_true"} <= set(names)
-    by_name = {arm.name: arm for arm in arms}
-    paper, released = by_name["paper"].settings, by_name["released"].settings
-    assert isinstance(paper, AlignmentSettings)
-    assert isinstance(released, AlignmentSettings)
-    assert paper.n_iter == released.n_iter == 300
-    assert paper.lr_z == paper.lr_c == 0.01
-    assert isinstance(by_name["guided"].settings, GuidanceSettings)
-    assert by_name["fast_shuffled"].source == "shuffled"
-
-
-def test_best_of_n_costs_about_as_much_as_fast() -> None:
     profile = load_profile("demo")
-    arms = {arm.name: arm for arm in stage2_arms.confirmation_arms(profile)}
+    arms = {arm.name: arm for arm in arms_of(profile, "confirmation")}
+    assert len(arms) == len(arms_of(profile, "confirmation"))
+    assert {*study.REFERENCES, *OURS, *ENGINES} <= set(arms)
+    assert arms["fast_shuffled"].clip == arms["fast_shuffled"].z == "shuffled"
+    paper, tuned, released = (
+        settings_of(arms[name], profile)
+        for name in ("paper", "paper_tuned", "released")
+    )
+    assert paper == AlignmentSettings(300, 0.01, 0.01, optimiser="gradient", **SHOWN)
+    assert tuned == replace(paper, lr_z=0.001, lr_c=0.001)
+    assert (released.n_iter, released.loss) == (300, "released")
+    assert isinstance(settings_of(arms["guided"], profile), GuidanceSettings)
+    # best of N costs what fast does: 18 looks through 4 steps, 2 of them guided, and
+    # stage 1 with 2 candidates
     stage1 = 2 * profile.stage1.decode_steps
-    # 18 looks through 4 steps, 2 of them guided; stage 1 and 2 candidates
     fast = 18 * (2 * 2 + 2) + 3 * stage1
     assert abs(arms["best_of_n"].n_draws * stage1 - fast) <= stage1 / 2
 
 
 def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
-    arms = stage2_arms.pilot_arms(load_profile("demo"))
+    profile = load_profile("demo")
+    arms = arms_of(profile, "pilot")
     assert len({arm.name for arm in arms}) == len(arms)
-    settings = [(repr(arm.settings), arm.layers) for arm in arms]
-    assert len(set(settings)) == len(arms)
+    settings = {(settings_of(a, profile), layers_of(a, profile)) for a in arms[1:]}
+    assert len(settings) == len(arms) - 1
 
 
 # --- running ------------------------------------------------------------------------
 
 
-def _few(_profile: Any) -> tuple[Arm, ...]:
-    fast = AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.0, loss="balanced")
-    return (
-        Arm("none", "stage 1", None),
-        Arm("best_of_n", "draws", None, layers=(1,), n_draws=3),
-        Arm("paper", "slow", replace(fast, n_iter=4)),
-        Arm("fast", "fast", fast, layers=(1,)),
-        Arm("fast_shuffled", "floor", fast, "shuffled", (1,)),
-        Arm("guided", "guided", GuidanceSettings(), layers=(1,)),
-    )
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the confirmation to six small arms."""
-    monkeypatch.setattr(stage2_arms, "confirmation_arms", _few)
-
-
-@wraps(stage2_arms.make)  # else it would be other code
+@wraps(generate._align)  # else it would be other code
 def _never(*_: object, **__: object) -> None:
     msg = "was made again"
     raise AssertionError(msg)
 
 
-@pytest.mark.usefixtures("few")
-def test_a_subject_s_arms_are_scored_on_all_images(start: Start) -> None:
-    said: list[str] = []
-    scores = study.run_subject(start(), "confirmation", said.append)
-    assert len(said) == 6
+def _confirmed(run: Run) -> pd.DataFrame:
+    return study.run_subject(run, "confirmation", lambda _: None)
+
+
+def test_a_subject_s_arms_are_scored_on_all_images(begin: Start) -> None:
+    told: list[str] = []
+    scores = study.run_subject(begin(), "confirmation", told.append)
+    assert len(told) == len(arms_of(begin().profile, "confirmation"))
     counts = scores.groupby(["method", "metric"]).size()
     assert set(counts) == {3}
     assert set(scores["metric"]) >= {*study.ENDPOINTS, "paper_loss", "heldout_loss"}
@@ -163,51 +131,52 @@ def test_a_subject_s_arms_are_scored_on_all_images(start: Start) -> None:
     assert set(scores["subject"]) == {"1"}
     wide = scores.pivot(index=["method", "nsd_id"], columns="metric", values="value")
     loss = wide["structural_loss"].groupby("method").mean()
-    assert loss["paper"] <= loss["none"]  # iteration 0 is a candidate
-    assert wide.loc["none", "n_unet_evaluations"].eq(6).all()
-    assert wide.loc["best_of_n", "n_unet_evaluations"].eq(18).all()
+    assert loss["paper"] <= loss["stage1"]  # iteration 0 is a candidate
+    n_draws = {a.name: a.n_draws for a in arms_of(begin().profile, "confirmation")}
+    for name, n in (("stage1", 6), ("best_of_n", 6 * n_draws["best_of_n"])):
+        assert wide.loc[name, "n_unet_evaluations"].eq(n).all()
     assert wide.loc["guided", "n_unet_evaluations"].eq(12).all()
+    assert wide["seconds"].gt(0).all()
 
 
-@pytest.mark.usefixtures("few")
 def test_arms_are_made_again_after_a_change_of_engine_or_profile_alone(
-    start: Start, monkeypatch: pytest.MonkeyPatch, edited: Callable[..., None]
+    begin: Start, monkeypatch: pytest.MonkeyPatch, edited: Callable[..., None]
 ) -> None:
-    first = study.run_subject(start(), "confirmation", lambda _: None)
-    monkeypatch.setattr(stage2_arms, "make", _never)
+    few = arms_of(begin().profile, "confirmation")[-3:]  # the guided ones
+    monkeypatch.setattr(study, "arms_of", lambda *_: few)
+    first = _confirmed(begin())
+    monkeypatch.setattr(generate, "_align", _never)
     edited("studies/stage2_engines.py", "Return", "Give")
-    again = study.run_subject(start(), "confirmation", lambda _: None)
-    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_frame_equal(first, _confirmed(begin()))
     with pytest.raises(AssertionError, match="made again"):
-        study.run_subject(start(seed=9), "confirmation", lambda _: None)
+        _confirmed(begin(seed=9))
     edited("generation/guided_sampling.py", "def guide(", "def guide(  # another way")
     with pytest.raises(AssertionError, match="made again"):
-        study.run_subject(start(), "confirmation", lambda _: None)
+        _confirmed(begin())
 
 
 def test_the_first_of_several_draws_is_stage_1_and_the_best_is_kept(
-    start: Start,
+    begin: Start, backbone: Backbone
 ) -> None:
-    run, backbone = start(), tiny_backbone()
-    path = run.tree.derived(1) / "decoded.h5"
-    features = read_decoded(path, backbone, LAYERS, n=2, source="decoded")
-    stage1 = made(given(run, backbone, features), by_name()["stage1"])["stage1"]
+    run = begin()
+    features = SubjectFeatures(run, backbone, n=2)
+    target = features.of("decoded").target
     losses = []
     for n_draws in (1, 2, 5):
-        images, _ = stage2_arms.best_of(run, backbone, features, n_draws)
-        if n_draws == 1:
-            np.testing.assert_array_equal(to_uint8(images), stage1.images)
-        x = to_torch(to_uint8(images))
-        loss = stage2_arms.balanced_loss(backbone, x, features.target)
-        losses.append(loss.numpy())
+        row = replace(by_name()["stage1"], clip="decoded", n_draws=n_draws)
+        images = to_torch(made(features, row)["stage1"].images)
+        layers = backbone.clip_layers(images, target.layers)
+        weights = layer_weights(target, "balanced")
+        losses.append(structural_loss(layers, target, weights).detach().numpy())
     assert (losses[1] <= losses[0] + 1e-3).all()  # images are rounded to 8 bits
     assert (losses[2] <= losses[1] + 1e-3).all()
+    assert (losses[2] < losses[0]).any()
 
 
-def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:
-    run, backbone = start(), tiny_backbone()
-    path = run.tree.derived(1) / "decoded.h5"
-    target = read_decoded(path, backbone, LAYERS, n=2, source="true").target
+def test_heldout_features_are_those_that_no_loss_saw(
+    begin: Start, backbone: Backbone
+) -> None:
+    target = SubjectFeatures(begin(), backbone, n=2).of("true").target
     other = study.unselected(target)
     assert other is not None
     for k in LAYERS:
@@ -217,57 +186,67 @@ def test_heldout_features_are_those_that_no_loss_saw(start: Start) -> None:
     assert study.unselected(replace(target, selected=every)) is None
 
 
-def test_a_profile_without_a_study_says_so(start: Start) -> None:
+def test_a_profile_without_a_study_says_so(begin: Start) -> None:
     with pytest.raises(ConfigError, match="has no study"):
-        study.run_subject(start(**{"study.n_images": 0}), "pilot", lambda _: None)
+        _confirmed(begin(**{"study.n_images": 0}))
 
 
 # --- tables and figures ---------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("few")
-def test_tables_of_all_subjects_are_written_read_told_and_drawn(start: Start) -> None:
-    scores = pd.concat(
-        [study.run_subject(start(s), "confirmation", lambda _: None) for s in (1, 2)],
-        ignore_index=True,
-    )
-    run = start(None)
+def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) -> None:
+    run = begin(None)
     assert study.read_study(run) is None
-    compared = {"engines": ("fast", "guided"), "references": ("paper", "none")}
-    margins, draws = run.profile.study.margins, resampling(run)
-    verdicts = study.confirm(scores, margins, resampling=draws, **compared)
-    assert len(verdicts) == 2 * 2 * 4 * 3  # engines, references, endpoints, subjects
-    costs = study.cost_table(scores)
-    share = costs.set_index("method")["share"]
-    assert share["paper"] == 1 > share["fast"]
-    tables = {"scores": scores, "costs": costs, "verdicts": verdicts}
-    for name, table in tables.items():
-        store.write_table(run.tree.study / f"{name}.csv", table, run=run)
+    scores = pd.concat([_confirmed(begin(s)) for s in (1, 2)], ignore_index=True)
+    written = study._write(run, "confirmation", scores)
+    text = json.loads((run.tree.study / "confirmation.json").read_text("utf-8"))
+    assert text["command"] == "minddiff study --profile smoke --part confirmation"
+    assert text["arms"]["paper"]["settings"]["n_iter"] == 4
+    assert text["profile"]["study"]["margin_ssim"] == 0.02
     result = study.read_study(run)
     assert result is not None
     assert result.pilot is None  # a confirmation can do without
-    assert len(result.points) == 6 * 4
+    pd.testing.assert_frame_equal(result.verdicts, written, atol=1e-5)
+    n_references, n_endpoints = len(study.REFERENCES), len(study.ENDPOINTS)
+    assert len(written) == len(OURS) * n_references * n_endpoints * 3  # 2 subjects, all
+    share = result.costs.set_index("method")["share"]
+    assert share["paper"] == 1
+    n_arms = scores["method"].nunique()
+    assert len(result.points) == n_arms * n_endpoints
     assert set(result.points["n"]) == {6}
     assert set(result.points["n_subjects"]) == {2}
     lines = study.conclusions(result)
-    assert len(lines) == 2 + 4  # engines against Algorithm 1, and endpoints
+    assert len(lines) == len(OURS) * n_references + n_endpoints
     fast = f"fast against Algorithm 1, at {share['fast']:.1%} of its U-Net evaluations:"
-    assert lines[0].startswith(fast)
-    assert all(endpoint in lines[0] for endpoint in study.ENDPOINTS)
+    (line,) = (line for line in lines if line.startswith(fast))
+    assert all(endpoint in line for endpoint in study.ENDPOINTS)
     figure = figures.fig_pareto(result.points, ENGINES, confidence=0.95)
     assert len(figure.axes) == 4
-    against = {"confidence": 0.95, "reference": "paper"}
+    against = {"confidence": 0.95, "reference": "best_of_n"}
     assert len(figures.fig_no_worse(result.verdicts, ENGINES, **against).axes) == 4
     with pytest.raises(DataError, match="against nobody has no rows"):
-        figures.fig_no_worse(verdicts, {}, confidence=0.95, reference="nobody")
+        figures.fig_no_worse(written, {}, confidence=0.95, reference="nobody")
 
 
-def test_what_the_study_wrote_names_its_command_and_settings(start: Start) -> None:
-    run = start(None)
-    text = json.loads(study._settings(run, "confirmation"))
-    assert text["command"] == "minddiff study --profile smoke --part confirmation"
-    assert text["arms"]["fast"]["settings"]["n_iter"] == 2
-    assert text["profile"]["study"]["margin_ssim"] == 0.02
+def test_the_published_study_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(ROOT))
+    run = start_run("demo", notebook="A3_engines")
+    result = study.read_study(run)
+    assert result is not None
+    keys = ["subject", "method", "reference", "metric"]
+    published = pd.read_csv(run.tree.study / "verdicts.csv").astype({"subject": str})
+    both = published.merge(result.verdicts, on=keys, suffixes=("", "_now"))
+    assert len(both) == 2 * 3 * 4 * 5  # two engines, three forms of Algorithm 1
+    for name in ("value", "low", "high", "p_holm"):
+        np.testing.assert_allclose(both[name], both[f"{name}_now"], atol=2e-6)
+    assert (both["verdict"] == both["verdict_now"]).all()
+    costs = pd.read_csv(run.tree.study / "costs.csv").replace("none", "stage1")
+    pd.testing.assert_frame_equal(
+        costs, result.costs[costs.columns], rtol=1e-5, check_dtype=False
+    )
+    whole = result.verdicts[result.verdicts["subject"] == "all"].set_index(keys[1:])
+    # the control without a gradient has the better SSIM
+    assert whole.loc[("guided", "best_of_n", "ssim_2d"), "verdict"] == "worse"
 
 
 # --- the command --------------------------------------------------------------------
@@ -286,19 +265,19 @@ def test_the_command_says_in_one_sentence_what_has_not_run(
 
 
 def test_the_command_runs_the_pilot_of_every_subject(
-    start: Start, capsys: pytest.CaptureFixture[str]
+    begin: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = start(None)
-    given = [f"--set={key}={json.dumps(value)}" for key, value in SMALL.items()]
+    run = begin(None)
+    changes = (small_subject.SMALL | SMALL).items()
+    given = [f"--set={key}={json.dumps(value)}" for key, value in changes]
     words = ["study", "--profile", "smoke", "--part", "pilot", "--jobs", "1"]
     assert cli.main([*words, *given]) == 0
     table = store.read_table(run.tree.study / "pilot.csv")
-    assert table["method"].tolist() == [
-        a.name for a in stage2_arms.pilot_arms(run.profile)
-    ]
+    arms = arms_of(run.profile, "pilot")
+    assert table["method"].tolist() == [arm.name for arm in arms]
     assert "subject 2, fast" in capsys.readouterr().out
     text = json.loads((run.tree.study / "pilot.json").read_text(encoding="utf-8"))
-    assert text["arms"]["none"]["settings"] is None
+    assert text["arms"]["stage1"]["settings"] is None
 
 
 def test_a_study_of_more_subjects_at_once_than_gpus_is_refused(

@@ -242,7 +242,7 @@ def compare(found: dict[str, Any], rates: unit_rates.Rates) -> None:
         counts = cost.Counts(**run["counts"])
         run["predicted"] = rates.batch * counts.weigh(rates.seconds, found["memory"])
     work = cost.Work(cost.Counts(), found["memory"], found["held"])
-    found["predicted_peak"] = cost.peak_bytes(work, rates.bytes, rates.batch)
+    found["predicted_peak"] = work.peak_bytes(rates.bytes, rates.batch)
 
 
 def whole(args: argparse.Namespace) -> dict[str, Any]:

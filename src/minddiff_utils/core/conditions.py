@@ -1,18 +1,17 @@
 """The one table of conditions: every row of the tables is described here alone.
 
 A condition is one way to make an image for each image that was seen: a stage, an
-engine, another system, a floor, a ceiling, a cell of the ablation. Baselines, ablation,
-compared systems, floors, ceilings, contrasts, galleries, plans of compute and disk ask
-this table, and notebooks 03 and 04 make the images of each row that has an engine: a
-new row is one edit, here. Not here: how an engine works (`generation`) and what the
-images score (`evaluation`).
+engine, another system, a floor, a ceiling, a cell of the ablation. Tables, contrasts,
+galleries, plans of compute and disk ask this table, and notebooks 03 and 04 make the
+images of each row that has an engine: a new row is one edit, here. Not here: how an
+engine works (`generation`) and what the images score (`evaluation`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from minddiff_utils.core.profile import PaperConfig, Profile
+from minddiff_utils.core.profile import PaperConfig, Preset, Profile
 
 __all__ = [
     "CONTRASTS",
@@ -38,15 +37,13 @@ __all__ = [
 ]
 
 #: Where a feature comes from: the brain; the seen image; another image's brain; the
-#: brain, but for this row alone (`decoded_systems.h5`); pixels read from the brain;
-#: None: left out.
+#: brain for this row alone (`decoded_systems.h5`); pixels read from it. None: left out.
 Source = Literal["decoded", "true", "shuffled", "own", "pixels"] | None
 #: What makes the images: z through the autoencoder; the sampler of stage 1; an engine
-#: of stage 2 (that of the profile's preset, or a fixed one); or a baseline without a
-#: generator: the mean training image, one at random, the nearest one, the pixels read
-#: from the brain. None: it has no images.
+#: of stage 2 (the preset's, or a fixed one); or a baseline: the mean training image,
+#: one at random, the nearest one, pixels read from the brain. None: it has no images.
 _Baseline = Literal["mean", "random", "nearest", "pixels"]
-Engine = Literal["autoencoder", "sampler", "preset", "guided", "paper"] | _Baseline
+Engine = Literal["autoencoder", "sampler", "preset"] | Preset | _Baseline
 #: How many images of a subject are made: all, or the first ones by a profile's field.
 Count = Literal["all", "controls", "paper", "ablation"]
 Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling"]
@@ -77,13 +74,16 @@ class Condition:
     is_cell : bool
         Whether it is one of the eight cells of the factorial of c, z and Z_CLIP.
     short : str
-        Words of its row in the gallery of compared systems or, of a floor, in
-        `floors.csv`; empty: not shown there.
+        Words of its row in galleries or, of a floor, in `floors.csv`; empty: none.
     why_not_run : str
         Why it has no images; empty: it is run.
     layers, k_percent, n_iter : optional
-        What is changed of the engine, as in a step of the ablation's ladders: CLIP
-        blocks in the loss, the share of features kept, iterations of the loop.
+        What is changed of the engine: CLIP blocks in the loss, the share of features
+        kept, iterations of the loop.
+    n_draws : int
+        Images of the sampler, of which that with the lowest structural loss is kept.
+    settings : mapping
+        Fields of the engine's settings (`generation.presets`) that are the row's own.
     """
 
     name: str
@@ -103,6 +103,8 @@ class Condition:
     layers: tuple[int, ...] | Literal["highest"] | None = None
     k_percent: float | None = None
     n_iter: int | None = None
+    n_draws: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def is_baseline(self) -> bool:
@@ -112,7 +114,7 @@ class Condition:
     @property
     def stage(self) -> Literal[1, 2]:
         """Return the stage that makes it: notebook 03 or 04."""
-        return 2 if self.engine in ("preset", "guided", "paper") else 1
+        return 2 if self.engine in ("preset", *get_args(Preset)) else 1
 
 
 #: Of a cell of the factorial that no other table has.

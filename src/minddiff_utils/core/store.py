@@ -164,18 +164,20 @@ def write_arrays(
     run: "Run",
     inputs: Sequence[Path] = (),
     facts: Mapping[str, Any] | None = None,
+    began: float | None = None,
 ) -> None:
     """Write named arrays (names may hold "/") to one HDF5 file.
 
     With `facts` the file is a memory, not a result: its key holds these in the place of
-    profile and code, and a run is complete without it.
+    profile and code, and a run is complete without it. The manifest's seconds count
+    from `began`, by default from now.
 
     The same arrays give the same bytes: no time stamps, fixed order. Integers are
     compressed (gzip, level 1), images one by one, so that one can be read alone; floats
     are not, as gzip takes a tenth off them at 20 MB a second. `Rows` are read and
     written block by block.
     """
-    began = time.time()
+    began = began or time.time()
 
     def fill(part: Path) -> None:
         with h5py.File(part, "w", track_order=True) as file:

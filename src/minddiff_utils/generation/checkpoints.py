@@ -10,6 +10,7 @@ the time to make the images again.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,12 +34,15 @@ _PLACE = {"path", "memory", "n_at_once"}
 #: Makes the networks and the noise, which reach the functions as arguments.
 _MODELS = (load_backbone, rng.torch_stream)
 #: Hand on what a checkpoint's name states by its value, and keep the files.
-_CARRIES = tuple(
-    f"minddiff_utils.core.{name}"
-    for name in (
-        *("conditions", "profile", "errors", "locks", "places", "profile_files"),
-        *("profile_parts", "provenance", "reach", "run", "signature", "store"),
-    )
+_CARRIES = (
+    __name__,
+    *(
+        f"minddiff_utils.core.{name}"
+        for name in (
+            *("conditions", "profile", "errors", "locks", "places", "profile_files"),
+            *("profile_parts", "provenance", "reach", "run", "signature", "store"),
+        )
+    ),
 )
 _FINISHED, _UNFINISHED = "checkpoints", "unfinished"
 
@@ -97,9 +101,16 @@ class Checkpoint:
         """Return the arrays, None where there are none."""
         return store.read_arrays(self.path) if self.is_there else None
 
-    def write(self, arrays: Arrays) -> None:
-        """Keep the arrays."""
-        store.write_arrays(self.path, arrays, run=self.run, facts=self.facts)
+    def write(self, arrays: Arrays, *, began: float | None = None) -> None:
+        """Keep the arrays; `began` is when they began to be made."""
+        store.write_arrays(
+            self.path, arrays, run=self.run, facts=self.facts, began=began
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the making took, without what an earlier try did."""
+        return float(provenance.read_manifest(self.path).get("seconds") or np.nan)
 
     def state_of(self, nsd_id: Sequence[int]) -> "Checkpoint":
         """Return where the state of some of the batch's images is kept meanwhile."""
@@ -109,8 +120,9 @@ class Checkpoint:
         """Return the arrays, from an earlier run's file if it is whole."""
         arrays = self.read()
         if arrays is None:
+            began = time.time()
             arrays = make()
-            self.write(arrays)
+            self.write(arrays, began=began)
         for state in self._path(_UNFINISHED, "").parent.glob(
             f"{self._path(_UNFINISHED, '').name}_*.h5"
         ):

@@ -27,10 +27,12 @@ from minddiff_utils.generation.presets import layers_of
 from minddiff_utils.generation.structural_loss import StructuralTarget
 from minddiff_utils.models import Backbone
 
-__all__ = ["DecodedFeatures", "Source", "SubjectFeatures", "read_decoded", "with_k"]
+__all__ = ["DecodedFeatures", "Source", "SubjectFeatures", "with_k"]
 
 #: Where the features of a subject's images come from.
 Source = Literal["decoded", "true", "shuffled"]
+#: What a target knows of each layer, beside its features.
+_FACTS = ("selected", "scale", "residual")
 #: Images that a sentence names.
 _NAMED = 20
 
@@ -118,28 +120,113 @@ class SubjectFeatures:
         Of the subject; its shard does not matter.
     backbone : Backbone
         Gives shapes, device and precision.
+    decoded : str
+        The file of decoded features.
+    n : int, optional
+        Its first images; default: the profile's `data.n_reconstruct`.
     """
 
-    def __init__(self, run: Run, backbone: Backbone) -> None:
+    def __init__(
+        self,
+        run: Run,
+        backbone: Backbone,
+        *,
+        decoded: str = "decoded.h5",
+        n: int | None = None,
+    ) -> None:
         self.run, self.backbone = run, backbone
+        self._decoded, self._n = decoded, n
         self._read: dict[Source, DecodedFeatures] = {}
 
-    def path(self, name: str = "decoded.h5") -> Path:
-        """Return a file of the subject."""
-        return self.run.tree.derived(subject_of(self.run)) / name
+    def path(self, name: str = "") -> Path:
+        """Return a file of the subject; default: that of the decoded features."""
+        return self.run.tree.derived(subject_of(self.run)) / (name or self._decoded)
 
     def of(self, source: Source) -> DecodedFeatures:
-        """Return all features of all images from one source, see `read_decoded`."""
+        """Return all features of all images from one source.
+
+        Parameters
+        ----------
+        source : {"decoded", "true", "shuffled"}
+            Decoded from the brain; extracted from the seen image; or decoded from the
+            brain's response to the file's next test image (the last one takes the
+            first), which is the floor. The donor of an image does not depend on `n`.
+
+        Raises
+        ------
+        ConfigError
+            Another source, or a CLIP layer that the backbone does not have.
+        DataError
+            `selected` or `scale` does not fit a layer's features.
+        StoreError
+            The file does not hold the backbone's features or, for shuffled, no other
+            image.
+        """
         if source not in self._read:
-            profile = self.run.profile
-            self._read[source] = read_decoded(
-                self.path(),
-                self.backbone,
-                profile.features.clip_layers,
-                n=profile.data.n_reconstruct,
-                source=source,
-            )
+            self._read[source] = self._features(source)
         return self._read[source]
+
+    def _features(self, source: Source) -> DecodedFeatures:
+        check_choice(source, ("decoded", "true", "shuffled"), "source")
+        backbone, layers = self.backbone, self.run.profile.features.clip_layers
+        for layer in layers:
+            check_choice(
+                layer, range(1, len(backbone.layer_widths) + 1), "A CLIP layer"
+            )
+        shapes: dict[str, tuple[int, ...]] = {
+            "c": (backbone.n_tokens, backbone.text_dim),
+            "z": backbone.latent_shape,
+            **{f"clip/{k}": (backbone.layer_widths[k - 1],) for k in layers},
+        }
+        facts = [f"clip/{k}/{fact}" for k in layers for fact in _FACTS]
+        kind = "true" if source == "true" else "decoded"
+        names = {name: f"{name}/{kind}" for name in shapes}
+        stored = store.read_arrays(self.path(), ["nsd_id", *names.values(), *facts])
+        rows = self._rows(len(stored["nsd_id"]), source)
+        read = {
+            name: self._tensor(stored, names[name], shape)[rows]
+            for name, shape in shapes.items()
+        }
+        target = StructuralTarget(
+            {k: read[f"clip/{k}"] for k in layers},
+            *(
+                {
+                    k: torch.from_numpy(stored[f"clip/{k}/{fact}"]).to(backbone.device)
+                    for k in layers
+                }
+                for fact in _FACTS
+            ),
+        )
+        ids = stored["nsd_id"][: len(rows)]
+        return DecodedFeatures(ids, read["z"], read["c"], target)
+
+    def _rows(self, n_stored: int, source: Source) -> list[int]:
+        """Return which of the file's rows stand for the images."""
+        n = min(self._n or self.run.profile.data.n_reconstruct or n_stored, n_stored)
+        if source != "shuffled":
+            return list(range(n))
+        if n_stored < 2:
+            raise StoreError(
+                f"{self.path()} holds {n_stored} test image, but a shuffled condition"
+                " needs 2 or more: raise simulation.n_test_images or data.sessions."
+            )
+        return [(row + 1) % n_stored for row in range(n)]
+
+    def _tensor(
+        self, stored: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Return a feature of all images in the backbone's shape and precision."""
+        n_images, values = len(stored["nsd_id"]), stored[name]
+        if values.shape != (n_images, math.prod(shape)):
+            raise StoreError(
+                f"{self.path()}, {name}: shape {values.shape}, but"
+                f" {self.backbone.name} needs {(n_images, math.prod(shape))}: run"
+                " notebook 02 again."
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return tensor.reshape(n_images, *shape).to(
+            self.backbone.device, self.backbone.dtype
+        )
 
     @property
     def nsd_id(self) -> npt.NDArray[np.int64]:
@@ -256,100 +343,3 @@ class SubjectFeatures:
                 " read."
             )
         return f"All {n_test} test images are reconstructed."
-
-
-def read_decoded(
-    path: Path,
-    backbone: Backbone,
-    layers: Sequence[int],
-    *,
-    n: int | None,
-    source: Source,
-) -> DecodedFeatures:
-    """Read the first `n` test images' features from `decoded.h5`.
-
-    Parameters
-    ----------
-    path : Path
-        Written by notebook 02.
-    backbone : Backbone
-        Gives shapes, device and precision.
-    layers : sequence of int
-        CLIP layers of the profile.
-    n : int or None
-        Images to reconstruct; all where there are not so many, or where it is None.
-    source : {"decoded", "true", "shuffled"}
-        Decoded from the brain; extracted from the seen image; or decoded from the
-        brain's response to the file's next test image (the last one takes the first),
-        which is the floor. The donor of an image does not depend on `n`.
-
-    Raises
-    ------
-    ConfigError
-        Another source, or a CLIP layer that the backbone does not have.
-    DataError
-        `selected` or `scale` does not fit a layer's features.
-    StoreError
-        The file does not hold the backbone's features or, for shuffled, no other image.
-    """
-    check_choice(source, ("decoded", "true", "shuffled"), "source")
-    for layer in layers:
-        check_choice(layer, range(1, len(backbone.layer_widths) + 1), "A CLIP layer")
-    kind = "true" if source == "true" else "decoded"
-    shapes = _shapes(backbone, layers)
-    facts = [
-        f"clip/{k}/{fact}" for k in layers for fact in ("selected", "scale", "residual")
-    ]
-    wanted = [f"{name}/{kind}" for name in shapes]
-    stored = store.read_arrays(path, ["nsd_id", *wanted, *facts])
-    rows = _rows(path, len(stored["nsd_id"]), n, source)
-    read = {
-        name: _tensor(path, stored, f"{name}/{kind}", shape, backbone)[rows]
-        for name, shape in shapes.items()
-    }
-    fact = {name: torch.from_numpy(stored[name]).to(backbone.device) for name in facts}
-    target = StructuralTarget(
-        features={k: read[f"clip/{k}"] for k in layers},
-        selected={k: fact[f"clip/{k}/selected"] for k in layers},
-        scale={k: fact[f"clip/{k}/scale"] for k in layers},
-        residual={k: fact[f"clip/{k}/residual"] for k in layers},
-    )
-    return DecodedFeatures(stored["nsd_id"][:n], read["z"], read["c"], target)
-
-
-def _shapes(backbone: Backbone, layers: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one image's features by name."""
-    clip = {f"clip/{k}": (backbone.layer_widths[k - 1],) for k in layers}
-    c = (backbone.n_tokens, backbone.text_dim)
-    return {"c": c, "z": backbone.latent_shape, **clip}
-
-
-def _rows(path: Path, n_stored: int, n: int | None, source: Source) -> list[int]:
-    """Return which of the file's rows stand for the first `n` images."""
-    n = n_stored if n is None else min(n, n_stored)
-    if source != "shuffled":
-        return list(range(n))
-    if n_stored < 2:
-        raise StoreError(
-            f"{path} holds {n_stored} test image, but a shuffled condition needs 2 or"
-            " more: raise simulation.n_test_images or data.sessions."
-        )
-    return [(row + 1) % n_stored for row in range(n)]
-
-
-def _tensor(
-    path: Path,
-    stored: Mapping[str, npt.NDArray[Any]],
-    name: str,
-    shape: tuple[int, ...],
-    backbone: Backbone,
-) -> Tensor:
-    """Return a stored feature of all images in the backbone's shape and precision."""
-    n_images, values = len(stored["nsd_id"]), stored[name]
-    if values.shape != (n_images, math.prod(shape)):
-        raise StoreError(
-            f"{path}, {name}: shape {values.shape}, but {backbone.name} needs"
-            f" {(n_images, math.prod(shape))}: run notebook 02 again."
-        )
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return tensor.reshape(n_images, *shape).to(backbone.device, backbone.dtype)

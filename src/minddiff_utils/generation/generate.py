@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ from minddiff_utils.generation.alignment import (
     PER_IMAGE,
     AlignmentResult,
     Latent,
-    StateStore,
     align,
     joined,
 )
@@ -39,16 +38,18 @@ from minddiff_utils.generation.guided_sampling import guide
 from minddiff_utils.generation.presets import (
     EngineSettings,
     GuidanceSettings,
-    config_of,
-    engine_settings,
     sampler_of,
+    settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
+from minddiff_utils.generation.structural_loss import (
+    layer_weights,
+    structural_loss,
+)
 from minddiff_utils.models import Backbone
 
 __all__ = [
     "Generated",
-    "States",
     "align_batch",
     "finished_images",
     "generate",
@@ -59,13 +60,6 @@ __all__ = [
 LOG = logging.getLogger(__name__)
 
 Ids = Sequence[int]
-
-
-class States(Protocol):
-    """Gives the place for the state of some images, while they are made."""
-
-    def state_of(self, nsd_id: Ids, /) -> StateStore:
-        """Return where the state of these images is kept."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +80,8 @@ class Generated:
         U-Net forward passes per image of stage 1.
     batches : tuple of mappings
         What stage 2 kept of each batch, without the images, see `_kept`.
+    seconds : float (n,)
+        Wall time of each image's batch, over its images; empty for a baseline.
     """
 
     condition: Condition
@@ -95,6 +91,7 @@ class Generated:
     sampler: Stage1Config | None = None
     n_unet_evaluations: int = 0
     batches: tuple[Arrays, ...] = field(default=(), repr=False)
+    seconds: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def stacked(self, name: str) -> npt.NDArray[np.generic]:
         """Return what stage 2 kept of all batches, stacked over images."""
@@ -180,7 +177,8 @@ def generate(
     sampler, cost = None, 0
     if condition.engine != "autoencoder":
         sampler = sampler_of(condition, run.profile)
-        cost = make_schedule(backbone, sampler).n_unet_evaluations
+        cost = condition.n_draws * make_schedule(backbone, sampler).n_unet_evaluations
+    seconds = [np.full(len(c.nsd_id), c.seconds / len(c.nsd_id)) for c, _ in plan]
     return Generated(
         condition,
         np.array([i for made, _ in plan for i in made.nsd_id], np.int64),
@@ -190,6 +188,7 @@ def generate(
         cost,
         # the images are held once: those of a thousand at 512 px take a gigabyte
         tuple({k: v for k, v in batch.items() if k != "images"} for batch in found),
+        np.concatenate([np.empty(0), *seconds]),
     )
 
 
@@ -230,11 +229,13 @@ def _batch_maker(
     if condition.engine == "autoencoder":
         return _decode, (), (features.z,)
     sampler = sampler_of(condition, run.profile)
-    if condition.engine == "sampler":
+    if condition.engine == "sampler" and condition.n_draws == 1:
         return _sample, (sampler,), (features.z, features.c)
-    config = config_of(condition, run.profile.stage2)
-    n_shown = sum(row < config.n_images_trajectory for row in rows)
-    return _align, (engine_settings(config), sampler, n_shown), features.tensors
+    if condition.engine == "sampler":
+        return _sample_best, (sampler, condition.n_draws), features.tensors
+    n_shown = sum(row < run.profile.stage2.n_images_trajectory for row in rows)
+    settings = settings_of(condition, run.profile)
+    return _align, (settings, sampler, n_shown), features.tensors
 
 
 def _ids(features: DecodedFeatures) -> list[int]:
@@ -245,14 +246,26 @@ def _ids(features: DecodedFeatures) -> list[int]:
 # --- a batch --------------------------------------------------------------------------
 
 
+def _in_parts(
+    backbone: Backbone,
+    features: DecodedFeatures,
+    make: Callable[[DecodedFeatures], torch.Tensor],
+) -> Arrays:
+    """Return the images of a batch, made of as many at once as there is room for."""
+    found = [
+        finished_images(backbone, make(part), _ids(part))
+        for part in features.parts(backbone.at_once(len(features.nsd_id)))
+    ]
+    images, finished = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return {"images": images, "finished": finished}
+
+
 @torch.no_grad()
 def _decode(
     _run: Run, backbone: Backbone, features: DecodedFeatures, _state: object
 ) -> Arrays:
     """Return z through the autoencoder."""
-    parts = torch.split(features.z, backbone.at_once(len(features.nsd_id)))
-    images = np.concatenate([to_uint8(backbone.decode_latents(z)) for z in parts])
-    return {"images": images, "finished": np.ones(len(images), bool)}
+    return _in_parts(backbone, features, lambda part: backbone.decode_latents(part.z))
 
 
 def _sample(
@@ -264,40 +277,64 @@ def _sample(
 ) -> Arrays:
     """Return stage 1: z noised to its level and denoised under c."""
     schedule = make_schedule(backbone, sampler)
-    found = []
-    for part in features.parts(backbone.at_once(len(features.nsd_id))):
+
+    def draw(part: DecodedFeatures) -> torch.Tensor:
         noise = draw_noise(backbone, noise_generators(run, _ids(part)))
-        x = sample(backbone, part.z, part.c, noise, schedule)
-        found.append(finished_images(backbone, x, _ids(part)))
-    images, finished = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return {"images": images, "finished": finished}
+        return sample(backbone, part.z, part.c, noise, schedule)
+
+    return _in_parts(backbone, features, draw)
+
+
+@torch.no_grad()
+def _sample_best(
+    run: Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    _state: object,
+    sampler: Stage1Config,
+    n_draws: int,
+) -> Arrays:
+    """Return of `n_draws` images by stage 1 the one with the lowest balanced loss.
+
+    The draws go on in each image's own stream: more of them change no earlier one, and
+    the first is stage 1's.
+    """
+    schedule = make_schedule(backbone, sampler)
+
+    def best(part: DecodedFeatures) -> torch.Tensor:
+        generators = noise_generators(run, _ids(part))
+        weights = layer_weights(part.target, "balanced")
+        lowest, kept = torch.full((len(part.nsd_id),), torch.nan), torch.empty(0)
+        for k in range(n_draws):
+            noise = draw_noise(backbone, generators)
+            images = sample(backbone, part.z, part.c, noise, schedule)
+            layers = backbone.clip_layers(images, part.target.layers)
+            loss = structural_loss(layers, part.target, weights).cpu()
+            better = (loss < lowest) | lowest.isnan()  # a draw may have no number
+            lowest = torch.where(better, loss, lowest)
+            chosen = better.to(images.device)[:, None, None, None]
+            kept = torch.where(chosen, images, kept) if k else images
+        return kept
+
+    return _in_parts(backbone, features, best)
 
 
 def _align(
     run: Run,
     backbone: Backbone,
     features: DecodedFeatures,
-    states: States,
+    checkpoint: Checkpoint | None,
     settings: EngineSettings,
     sampler: Stage1Config,
     n_shown: int,
 ) -> Arrays:
-    """Return stage 2, with the frames of the first `n_shown` images."""
-    result = align_batch(
-        run, backbone, features, settings, sampler=sampler, states=states
-    )
-    return _kept(backbone, result, _ids(features), n_shown)
-
-
-def _kept(
-    backbone: Backbone, result: AlignmentResult, names: Ids, n_shown: int
-) -> Arrays:
-    """Return what is kept of a batch as plain arrays, images as uint8.
+    """Return stage 2 as plain arrays, images as uint8.
 
     Frames (n_shown, n_frames, S, S, 3) are those of the first images alone: those of a
     thousand at 512 px would fill a workstation's memory.
     """
-    images, finished = finished_images(backbone, result.images, names)
+    result = align_batch(run, backbone, features, settings, sampler, checkpoint)
+    images, finished = finished_images(backbone, result.images, _ids(features))
     frames = result.trajectory[:n_shown]  # (n_shown, n_frames, 3, S, S)
     if not finished.all():
         frames = frames.nan_to_num(nan=0.0)
@@ -317,62 +354,39 @@ def align_batch(
     backbone: Backbone,
     features: DecodedFeatures,
     settings: EngineSettings,
-    *,
-    sampler: Stage1Config | None = None,
-    states: States | None = None,
+    sampler: Stage1Config,
+    checkpoint: Checkpoint | None = None,
 ) -> AlignmentResult:
     """Align the images of one batch by whichever engine the settings belong to.
 
     They start from the noise of stage 1. As many images go through at once as the
-    device has room for.
-
-    Parameters
-    ----------
-    sampler : Stage1Config, optional
-        Default: the profile's.
-    states : States, optional
-        Such as the batch's checkpoint: with it a batch of `alignment` that was cut off
-        goes on from the last state.
+    device has room for. With a checkpoint, a loop that was cut off goes on from
+    its last state.
 
     Raises
     ------
     ModelError
         The device's memory ran out.
     """
-    sampler = sampler or run.profile.stage1
     full = make_schedule(backbone, sampler)
-    n, models = len(features.nsd_id), run.profile.models
-    room = room_for(backbone, settings, full, models, n)
+    room = room_for(backbone, settings, full, run.profile.models, len(features.nsd_id))
     settings = replace(settings, memory=room.memory)
+
+    def aligned(part: DecodedFeatures) -> AlignmentResult:
+        names = _ids(part)
+        generators = noise_generators(run, names)
+        latent = Latent(part.z, part.c, draw_noise(backbone, generators), names)
+        inputs = (backbone, latent, part.target, sampler)
+        if isinstance(settings, GuidanceSettings):
+            return guide(*inputs, settings)
+        state = checkpoint.state_of(names) if checkpoint is not None else None
+        return align(*inputs, settings, generators=generators, state=state)
+
     try:
-        found = [
-            _aligned(run, backbone, part, settings, sampler, states)
-            for part in features.parts(room.n_images)
-        ]
+        return joined([aligned(part) for part in features.parts(room.n_images)])
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"The GPU's memory ran out at {room.n_images} images at once and memory"
             f" {room.memory!r}: set models.n_at_once to less, or models.memory to"
             " checkpoint, or end other work on that GPU."
         ) from error
-    return joined(found)
-
-
-def _aligned(
-    run: Run,
-    backbone: Backbone,
-    features: DecodedFeatures,
-    settings: EngineSettings,
-    sampler: Stage1Config,
-    states: States | None,
-) -> AlignmentResult:
-    """Align images that go through at once."""
-    names = _ids(features)
-    generators = noise_generators(run, names)
-    noise = draw_noise(backbone, generators)
-    latent = Latent(features.z, features.c, noise, names)
-    inputs = (backbone, latent, features.target, sampler)
-    if isinstance(settings, GuidanceSettings):
-        return guide(*inputs, settings)
-    state = states.state_of(names) if states is not None else None
-    return align(*inputs, settings, generators=generators, state=state)

@@ -8,12 +8,12 @@ the final image always by the complete sampler. `guided`, ours too, steers the s
 itself and leaves z and c as decoded. Nothing is computed here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from minddiff_utils.core.conditions import Condition
 from minddiff_utils.core.errors import ConfigError
-from minddiff_utils.core.profile import Profile, Stage1Config, Stage2Config
+from minddiff_utils.core.profile import Preset, Profile, Stage1Config, Stage2Config
 from minddiff_utils.generation.sampler import Memory, Solver
 from minddiff_utils.generation.structural_loss import Loss
 
@@ -21,12 +21,11 @@ __all__ = [
     "AlignmentSettings",
     "EngineSettings",
     "GuidanceSettings",
-    "config_of",
     "engine_settings",
-    "from_noise",
     "image_to_image",
     "layers_of",
     "sampler_of",
+    "settings_of",
 ]
 
 #: Step size of Algorithm 1 and learning rate of the released code.
@@ -163,54 +162,53 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
     `paper`: MindDiffuser Algorithm 1 (η = 0.01, sum of squared errors, c and z).
     `released`: `Reconstruction.py`, commit c9773ac (Adam 0.01, decay 0.999, z only).
     """
+    more: dict[str, Any] = {"n_trajectory": config.n_trajectory}
     if config.preset == "guided":
-        guided = config.guided
-        return GuidanceSettings(
-            form=guided.form,
-            strength=guided.strength,
-            n_inner=guided.n_inner,
-            first=guided.range[0],
-            last=guided.range[1],
-            n_trajectory=config.n_trajectory,
-        )
-    section = config.paper if config.preset == "paper" else config.released
-    common: dict[str, Any] = {
-        "n_iter": section.n_iter,
-        "n_candidates": section.n_candidates,
-        "n_trajectory": config.n_trajectory,
-    }
+        more |= config.guided.model_dump(exclude={"range"})
+        first, last = config.guided.range
+        return GuidanceSettings(first=first, last=last, **more)
+    if config.preset == "fast":
+        more |= config.fast.model_dump(exclude={"layers"})
+        return AlignmentSettings(loss="balanced", **more)
     if config.preset == "paper":
+        more |= config.paper.model_dump(exclude={"step", "n_images"})
         eta = config.paper.step
-        return AlignmentSettings(lr_z=eta, lr_c=eta, optimiser="gradient", **common)
-    if config.preset == "released":
-        return AlignmentSettings(
-            lr_z=PAPER_STEP,
-            lr_c=0.0,
-            lr_decay=RELEASED_DECAY,
-            loss="released",
-            noise="fresh",
-            **common,
-        )
-    fast = config.fast.model_dump(exclude={"layers"})
-    return AlignmentSettings(**fast, loss="balanced", n_trajectory=config.n_trajectory)
+        return AlignmentSettings(lr_z=eta, lr_c=eta, optimiser="gradient", **more)
+    return AlignmentSettings(
+        lr_z=PAPER_STEP,
+        lr_c=0.0,
+        lr_decay=RELEASED_DECAY,
+        loss="released",
+        noise="fresh",
+        **more,
+        **config.released.model_dump(),
+    )
 
 
 # --- of one condition -----------------------------------------------------------------
 
 
-def config_of(row: Condition, config: Stage2Config) -> Stage2Config:
-    """Return the `stage2` part under which a condition's engine runs.
+def preset_of(row: Condition, config: Stage2Config) -> Preset:
+    """Return the engine of stage 2 that makes a condition, else the profile's."""
+    if row.engine in ("paper", "released", "fast", "guided"):
+        return row.engine
+    return config.preset
+
+
+def settings_of(row: Condition, profile: Profile) -> EngineSettings:
+    """Return the settings of the engine of stage 2 that makes a condition.
 
     A row with its own number of iterations is a shorter loop, of which the last image
     counts; without any iteration the guided sampling has no strength.
     """
-    preset = row.engine if row.engine in ("paper", "guided") else config.preset
-    change: dict[str, Any] = {}
-    if row.n_iter is not None and preset != "guided":
-        change = {"n_iter": row.n_iter, "n_candidates": 2}
+    config = profile.stage2
+    settings = engine_settings(config.using(preset_of(row, config)))
+    change = dict(row.settings)
+    if row.n_iter is not None and isinstance(settings, AlignmentSettings):
+        change |= {"n_iter": row.n_iter, "n_candidates": 2}
     elif row.n_iter == 0:
-        change = {"strength": 0.0}
-    return config.using(preset, **change)
+        change["strength"] = 0.0
+    return replace(settings, **change)
 
 
 def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
@@ -220,26 +218,18 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
         return (max(decoded),)
     if row.layers is not None:
         return row.layers
-    preset = config_of(row, profile.stage2).preset
-    return profile.stage2.fast.layers if preset in ("fast", "guided") else decoded
+    ours = preset_of(row, profile.stage2) in ("fast", "guided")
+    return profile.stage2.fast.layers if ours else decoded
 
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
     """Return a condition's sampler: stage 1's, or that from its own level of noise."""
-    sampler, systems = profile.stage1, profile.systems
-    if row.z is None:
-        return from_noise(sampler)
-    if row.strength == "takagi":
-        return image_to_image(sampler, systems.strength_takagi)
-    if row.strength == "brain_diffuser":
-        return image_to_image(sampler, systems.strength_brain_diffuser)
-    return sampler
-
-
-def from_noise(sampler: Stage1Config) -> Stage1Config:
-    """Return the sampler that begins at the highest level and takes all steps."""
-    n_steps = sampler.n_steps
-    return _at(sampler, n_steps - 1, n_steps)
+    if row.z is None:  # from noise
+        return image_to_image(profile.stage1, 1.0)
+    if row.strength is None:
+        return profile.stage1
+    strength = getattr(profile.systems, f"strength_{row.strength}")
+    return image_to_image(profile.stage1, strength)
 
 
 def image_to_image(sampler: Stage1Config, strength: float) -> Stage1Config:
@@ -253,9 +243,5 @@ def image_to_image(sampler: Stage1Config, strength: float) -> Stage1Config:
     Stage1Config(n_steps=50, encode_index=39, decode_steps=40, guidance_scale=5.0)
     """
     steps = max(1, int(strength * sampler.n_steps))
-    return _at(sampler, steps - 1, steps)
-
-
-def _at(sampler: Stage1Config, encode_index: int, decode_steps: int) -> Stage1Config:
-    levels = {"encode_index": encode_index, "decode_steps": decode_steps}
+    levels = {"encode_index": steps - 1, "decode_steps": steps}
     return sampler.model_copy(update=levels)

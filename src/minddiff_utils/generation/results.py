@@ -28,8 +28,10 @@ __all__ = ["Results", "write_results", "zero_iterations_equal"]
 Made = Mapping[str, Generated]
 #: What each stage writes for all images of a subject together, beside its images, and
 #: what it reads.
-_TABLES = {1: ("stage1.csv",), 2: ("stage2.csv", "zero_iterations.csv")}
-_TRAJECTORIES = "trajectories.h5"
+_FILES = {
+    1: ("stage1.csv",),
+    2: ("stage2.csv", "zero_iterations.csv", "trajectories.h5"),
+}
 _INPUTS = {
     1: ("decoded.h5", "decoded_systems.h5", "stimuli.h5", "responses.h5"),
     2: ("decoded.h5", "decoded_systems.h5", "decoders.h5"),
@@ -94,32 +96,31 @@ def write_results(
         By condition, all of one stage, in the order of the tables.
     """
     (stage,) = {each.condition.stage for each in made.values()}
-    folder = run.tree.derived(subject_of(run))
+    folder, whole = run.tree.derived(subject_of(run)), run.whole()
     inputs = [folder / name for name in _INPUTS[stage]]
-    names = (*_TABLES[stage], *([_TRAJECTORIES] if stage == 2 else []))
+    paths = [folder / name for name in _FILES[stage]]
     with locked(folder):
-        for name in names:
-            store.discard_stale(folder / name, run=run, inputs=inputs)
+        for path in paths:
+            store.discard_stale(path, run=run, inputs=inputs)
     _write_images(run, made, inputs)
     with locked(folder):  # else two last shards could each miss the other
-        is_whole = run.is_whole or all(
-            is_generated(run.whole(), backbone, features, each.condition)
-            for each in made.values()
-        )
-        if is_whole and not run.is_whole:
-            made = {
-                name: generate(run.whole(), backbone, features, each.condition)
-                for name, each in made.items()
-            }
-            _write_images(run.whole(), made, inputs)
-        found = _results(run, backbone, features, made, stage, is_whole=is_whole)
-        if is_whole:
-            _write_tables(found, folder, inputs)
-            _discard_leftovers(found.run, made)
-        else:
-            for name in names:
-                store.mark_part(folder / name, run=run, inputs=inputs)
-    return found
+        if not run.is_whole:
+            rows = [each.condition for each in made.values()]
+            if not all(is_generated(whole, backbone, features, row) for row in rows):
+                for path in paths:
+                    store.mark_part(path, run=run, inputs=inputs)
+                return _results(run, backbone, features, made, [run.shard])
+            made = {row.name: generate(whole, backbone, features, row) for row in rows}
+            _write_images(whole, made, inputs)
+        shards = [(k, run.shard[1]) for k in range(run.shard[1])]
+        results = _results(whole, backbone, features, made, shards)
+        for name, table in results.tables.items():
+            store.write_table(folder / name, table, run=whole, inputs=inputs)
+        if stage == 2:
+            arrays = results.trajectories
+            store.write_arrays(paths[-1], arrays, run=whole, inputs=inputs)
+        _discard_leftovers(whole, made)
+    return results
 
 
 def _results(
@@ -127,32 +128,20 @@ def _results(
     backbone: Backbone,
     features: SubjectFeatures,
     made: Made,
-    stage: int,
-    *,
-    is_whole: bool,
+    shards: Sequence[tuple[int, int]],
 ) -> Results:
-    whole = run.whole() if is_whole else run
-    if stage == 1:
-        return Results(whole, {"stage1.csv": _table(run, made, 1)}, {})
-    index, count = run.shard
-    shards = range(count) if is_whole else [index]
+    """Return the tables and trajectories of what was made, which some shards did."""
+    if all(each.condition.stage == 1 for each in made.values()):
+        return Results(run, {"stage1.csv": _table(run, made, 1)}, {})
     still = [
-        zero_iterations_equal(replace(run, shard=(k, count)), backbone, features)
-        for k in shards
+        zero_iterations_equal(replace(run, shard=shard), backbone, features)
+        for shard in shards
     ]
     tables = {
         "stage2.csv": _table(run, made, 2),
         "zero_iterations.csv": pd.concat(still, ignore_index=True),
     }
-    return Results(whole, tables, _trajectories(made))
-
-
-def _write_tables(found: Results, folder: Path, inputs: Sequence[Path]) -> None:
-    for name, table in found.tables.items():
-        store.write_table(folder / name, table, run=found.run, inputs=inputs)
-    if found.trajectories:
-        path, arrays = folder / _TRAJECTORIES, found.trajectories
-        store.write_arrays(path, arrays, run=found.run, inputs=inputs)
+    return Results(run, tables, _trajectories(made))
 
 
 def _write_images(run: Run, made: Made, inputs: Sequence[Path]) -> None:

@@ -2,10 +2,17 @@ from .cost import predict, workloads
 from .cost_report import plan_lines
 from .nsd_rehearsal import rehearse
 from .stage2_arms import ENGINES
-from .stage2_engines import StudyResult, conclusions, read_study, run_study
+from .stage2_engines import (
+    REFERENCES,
+    StudyResult,
+    conclusions,
+    read_study,
+    run_study,
+)
 
 __all__ = [
     "ENGINES",
+    "REFERENCES",
     "StudyResult",
     "conclusions",
     "plan_lines",

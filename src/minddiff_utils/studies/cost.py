@@ -22,9 +22,14 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.conditions import Condition, conditions_of, n_images_of
+from minddiff_utils.core.conditions import (
+    Condition,
+    by_name,
+    conditions_of,
+    n_images_of,
+)
 from minddiff_utils.core.errors import check_choice
-from minddiff_utils.core.profile import Preset, Profile, Stage1Config, Stage2Config
+from minddiff_utils.core.profile import Preset, Profile, Stage1Config
 from minddiff_utils.generation.alignment import Latent, align
 from minddiff_utils.generation.device_memory import (
     Footprint,
@@ -37,9 +42,8 @@ from minddiff_utils.generation.guided_sampling import guide
 from minddiff_utils.generation.presets import (
     EngineSettings,
     GuidanceSettings,
-    config_of,
-    engine_settings,
     sampler_of,
+    settings_of,
 )
 from minddiff_utils.generation.sampler import Memory, make_schedule, sample
 from minddiff_utils.generation.structural_loss import StructuralTarget
@@ -58,13 +62,10 @@ __all__ = [
     "Prediction",
     "Work",
     "Workload",
-    "operations",
-    "peak_bytes",
     "predict",
     "preset_work",
-    "seconds",
     "settings_work",
-    "stage1_work",
+    "work_of",
     "workloads",
 ]
 
@@ -102,14 +103,12 @@ class Counts:
 
     def weigh(self, each: Seconds, memory: Memory) -> float:
         """Return the sum of the counts, each times its unit's value."""
-        stored, again = each.unet_backward_stored, each.unet_backward_checkpointed
-        return (
-            self.unet_forwards * each.unet_forward
-            + self.unet_backwards * (stored if memory == "store" else again)
-            + self.decode_forwards * each.decode_forward
-            + self.decode_backwards * each.decode_backward
-            + self.clip_forwards * each.clip_forward
-            + self.clip_backwards * each.clip_backward
+        gradient = "stored" if memory == "store" else "checkpointed"
+        values: dict[str, float] = vars(each) | {
+            "unet_backward": vars(each)[f"unet_backward_{gradient}"]
+        }
+        return sum(
+            float(n * values[unit.removesuffix("s")]) for unit, n in vars(self).items()
         )
 
 
@@ -213,10 +212,14 @@ class Work:
     memory: Memory = "store"
     held: int = 0
 
+    def weigh(self, each: Seconds) -> float:
+        """Return the sum over units of one image, such as seconds or operations."""
+        return self.counts.weigh(each, self.memory)
 
-def stage1_work(diffusion: Stage1Config) -> Work:
-    """Return what one image of stage 1 costs."""
-    return Work(_counts(None, diffusion))
+    def peak_bytes(self, footprint: Footprint, n_images: int) -> float:
+        """Return the most that `n_images` hold at once, weights included."""
+        each = image_bytes(footprint, self.held, self.memory)
+        return footprint.weights + n_images * each
 
 
 def settings_work(diffusion: Stage1Config, settings: EngineSettings) -> Work:
@@ -226,25 +229,26 @@ def settings_work(diffusion: Stage1Config, settings: EngineSettings) -> Work:
     return Work(_engine_counts(settings, diffusion), settings.memory, held)
 
 
-def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) -> Work:
-    """Return what one image costs under `preset` with the profile's numbers.
+def work_of(row: Condition, profile: Profile, memory: Memory | None = None) -> Work:
+    """Return what one image of a condition costs.
 
     Without `memory` its values are kept as where there is room for one image.
     """
-    check_choice(preset, PRESETS, "preset")
-    config = profile.stage2.using(preset)
-    return _config_work(profile, config, profile.stage1, memory)
-
-
-def _config_work(
-    profile: Profile,
-    config: Stage2Config,
-    diffusion: Stage1Config,
-    memory: Memory | None = None,
-) -> Work:
-    settings = engine_settings(config)
+    if row.engine == "autoencoder":
+        return Work(Counts(decode_forwards=1))
+    diffusion = sampler_of(row, profile)
+    if row.engine == "sampler":
+        looks = Counts(clip_forwards=1 if row.n_draws > 1 else 0)
+        return Work((_counts(None, diffusion) + looks) * row.n_draws)
+    settings = settings_of(row, profile)
     memory = memory or default_memory(settings, profile.models)
     return settings_work(diffusion, replace(settings, memory=memory))
+
+
+def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) -> Work:
+    """Return what one image of stage 2 costs under `preset`."""
+    check_choice(preset, PRESETS, "preset")
+    return work_of(replace(by_name()["stage2"], engine=preset), profile, memory)
 
 
 # --- what notebooks 03 and 04 run -----------------------------------------------------
@@ -272,19 +276,10 @@ def workloads(profile: Profile, n_images: int) -> list[Workload]:
     that no iteration changes nothing, on one batch, is left out.
     """
     return [
-        Workload(row.name, n_images_of(row, profile, n_images), _work(row, profile))
+        Workload(row.name, n_images_of(row, profile, n_images), work_of(row, profile))
         for row in conditions_of(profile)
         if row.engine and not row.is_baseline
     ]
-
-
-def _work(row: Condition, profile: Profile) -> Work:
-    if row.engine == "autoencoder":
-        return Work(Counts(decode_forwards=1))
-    diffusion = sampler_of(row, profile)
-    if row.engine == "sampler":
-        return stage1_work(diffusion)
-    return _config_work(profile, config_of(row, profile.stage2), diffusion)
 
 
 # --- predictions ----------------------------------------------------------------------
@@ -299,41 +294,25 @@ class Prediction:
     preset : str
     work : Work
         Per image.
+    source : str
+        Where the seconds come from.
     operations : float or None
         Per image; None for other models than Stable Diffusion's.
     seconds : float or None
         Per image on one device; None where nobody measured it.
     peak_bytes : float or None
         Of one batch of the profile.
-    source : str
-        Where the seconds come from.
-    peak_source : str
-        Where the peak comes from.
+    peak_is_counted : bool
+        Whether the peak was counted and not measured.
     """
 
     preset: Preset
     work: Work
-    operations: float | None
-    seconds: float | None
-    peak_bytes: float | None
     source: str
-    peak_source: str
-
-
-def operations(work: Work) -> float:
-    """Return the operations of one image with Stable Diffusion's models, FLOP."""
-    return work.counts.weigh(OPERATIONS, work.memory)
-
-
-def seconds(work: Work, rates: Rates) -> float:
-    """Return the seconds of one image on one device."""
-    return work.counts.weigh(rates.seconds, work.memory)
-
-
-def peak_bytes(work: Work, footprint: Footprint, n_images: int) -> float:
-    """Return the most that `n_images` hold at once, weights included."""
-    each = image_bytes(footprint, work.held, work.memory)
-    return footprint.weights + n_images * each
+    operations: float | None = None
+    seconds: float | None = None
+    peak_bytes: float | None = None
+    peak_is_counted: bool = False
 
 
 def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction:
@@ -346,17 +325,20 @@ def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction
     rates : Rates or None
         In the U-Net's precision, see `find_rates`; None where nobody measured them.
     """
-    models = profile.models
-    work = preset_work(profile, preset)
+    models, work = profile.models, preset_work(profile, preset)
     if models.backbone != "sd14":
-        return Prediction(preset, work, None, None, None, "none for these models", "")
-    item_bytes = ITEM_BYTES[models.dtype]
-    footprint, peak_source = counted_footprint(item_bytes), "counted tensors"
-    time, source = None, "not measured"
-    if rates is not None:
-        time, source = seconds(work, rates), rates.source
-    if rates is not None and rates.device != NOT_MEASURED:
-        footprint, peak_source = rates.bytes, rates.source
+        return Prediction(preset, work, "none for these models")
+    is_counted = rates is None or rates.device == NOT_MEASURED
+    footprint = counted_footprint(ITEM_BYTES[models.dtype])
+    if rates is not None and not is_counted:
+        footprint = rates.bytes
     n_images = models.n_at_once or (1 if models.device == "cuda" else models.batch_size)
-    peak = peak_bytes(work, footprint, n_images) + _TEXT_WEIGHTS * 4
-    return Prediction(preset, work, operations(work), time, peak, source, peak_source)
+    return Prediction(
+        preset,
+        work,
+        source="not measured" if rates is None else rates.source,
+        operations=work.weigh(OPERATIONS),
+        seconds=None if rates is None else work.weigh(rates.seconds),
+        peak_bytes=work.peak_bytes(footprint, n_images) + _TEXT_WEIGHTS * 4,
+        peak_is_counted=is_counted,
+    )

@@ -2,17 +2,18 @@
 
 Two parts, both outside the notebooks' minutes. The pilot tries variants of our engines
 on validation images, which no decoder was fitted to; settings are chosen there. The
-confirmation runs every arm, with the settings of the profile, on test images, and holds
-ours against Algorithm 1 by margins that the profile states. Work is kept arm by arm
-(`stage2_arms`), so that a study that was cut off goes on where it was. The command is
-`minddiff study`; appendix notebook A3 shows what it found.
+confirmation makes every arm (`stage2_arms`), with the settings of the profile, on test
+images, and holds ours by margins that the profile states against both forms of
+Algorithm 1 and against the controls without a gradient. Finished batches stay, so that
+a study that was cut off goes on where it was. The command is `minddiff study`; appendix
+notebook A3 shows what it found.
 """
 
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,30 +37,28 @@ from minddiff_utils.core.surroundings import (
     visible_gpus,
 )
 from minddiff_utils.evaluation import resampling
-from minddiff_utils.evaluation.metrics import score_condition
+from minddiff_utils.evaluation.images import rows_of
+from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
 from minddiff_utils.evaluation.subject_scores import embed_with
 from minddiff_utils.evaluation.summaries import non_inferiority
-from minddiff_utils.generation.checkpoints import subject_of
+from minddiff_utils.generation import SubjectFeatures, generate
+from minddiff_utils.generation.generate import Generated
+from minddiff_utils.generation.presets import settings_of
 from minddiff_utils.generation.structural_loss import (
+    Loss,
     StructuralTarget,
     layer_weights,
     structural_loss,
 )
-from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
-from minddiff_utils.studies.stage2_arms import (
-    ENGINES,
-    Part,
-    arms_of,
-    decoded_path,
-    images_of,
-    read_features,
-)
+from minddiff_utils.models import Judge, load_backbone, load_judge
+from minddiff_utils.studies.stage2_arms import ENGINES, OURS, Part, arms_of
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
 __all__ = [
     "ENDPOINTS",
+    "REFERENCES",
     "StudyResult",
     "conclusions",
     "confirm",
@@ -68,10 +67,9 @@ __all__ = [
     "read_study",
     "run_study",
     "run_subject",
-    "summarise_pilot",
+    "study_of",
 ]
 
-Scores = Mapping[str, npt.NDArray[Any]]
 #: What arms are compared on -> whether more is better.
 ENDPOINTS: Mapping[str, bool] = {
     "structural_loss": False,
@@ -79,7 +77,14 @@ ENDPOINTS: Mapping[str, bool] = {
     "pcc": True,
     "clip_judge": True,
 }
+#: What our engines are held against: the paper's algorithm, and what needs no gradient.
+REFERENCES = ("paper", "paper_tuned", "released", "best_of_n", "stage1")
 _COSTS = ("n_unet_evaluations", "n_unet_gradients", "seconds", "steps")
+#: The validation images of notebook 02 and the test images, by part.
+_DECODED: Mapping[Part, str] = {
+    "pilot": "decoded_validation.h5",
+    "confirmation": "decoded.h5",
+}
 
 
 # --- running --------------------------------------------------------------------------
@@ -163,7 +168,7 @@ def _worker(
 
 
 def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
-    """Run or read every arm of one subject; return the scores of all images.
+    """Make or read the images of every arm of one subject; return all their scores.
 
     Parameters
     ----------
@@ -184,80 +189,94 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     ConfigError
         The profile has no study.
     StoreError
-        Notebook 02 has not run for this subject, or decoded fewer images.
+        Notebook 02 has not run for this subject.
     """
     if run.profile.study.n_images == 0:
         raise ConfigError(
             f"Profile {run.profile.name} has no study: set study.n_images above 0."
         )
-    store.read_arrays(decoded_path(run, part), ["nsd_id"])  # says if it is not there
+    decoded = run.folder / _DECODED[part]
+    store.read_arrays(decoded, ["nsd_id"])  # says if it is not there
     models = run.profile.models
     backbone = load_backbone(models, run.tree.models)
     judge = load_judge(run.tree.models, kind=models.backbone, device=models.device)
-    made = {}
+    study = run.profile.study
+    n = study.n_images_pilot if part == "pilot" else study.n_images
+    features = SubjectFeatures(run, backbone, decoded=decoded.name, n=n)
+    made = []
     for arm in arms_of(run.profile, part):
         began = time.perf_counter()
-        made[arm.name] = images_of(run, backbone, part, arm)
+        made.append(generate(run, backbone, features, arm))
         say(f"subject {run.subject}, {arm.name}: {time.perf_counter() - began:.0f} s")
-    return _score_arms(run, backbone, judge, part, made)
+        lost = made[-1].nsd_id[~made[-1].finished].tolist()
+        if lost:
+            say(f"left out, as {models.dtype} gave no number: images {lost}")
+    return score_arms(features, judge, made)
 
 
 # --- scores of one subject ------------------------------------------------------------
 
 
-def _score_arms(
-    run: Run, backbone: Backbone, judge: Judge, part: Part, made: Mapping[str, Scores]
+def score_arms(
+    features: SubjectFeatures, judge: Judge, made: Sequence[Generated]
 ) -> pd.DataFrame:
-    """Return a row per arm, image and metric of one subject."""
-    decoded = read_features(run, backbone, part, "decoded").target
-    true = read_features(run, backbone, part, "true").target
-    subject = subject_of(run)
-    stimuli = run.tree.derived(subject) / "stimuli.h5"
-    seen = store.read_rows(stimuli, "images")
-    nsd_id = store.read_arrays(stimuli, ["nsd_id"])["nsd_id"]
-    row = {int(i): k for k, i in enumerate(nsd_id)}
-    look = embed_with(judge, run.profile.models.batch_size)
-    frames = []
-    for name, arrays in made.items():
-        images, truth = arrays["images"], seen[[row[int(i)] for i in arrays["nsd_id"]]]
-        views = {"clip_judge": look(images)}, {"clip_judge": look(truth)}
-        scores = score_condition(images, truth, *views)
-        kept = {metric: v for metric, v in scores.items() if metric in ENDPOINTS}
-        kept |= _losses(backbone, images, decoded, true)
-        kept |= {key: arrays[key].astype(float) for key in _COSTS}
-        index = {"subject": str(subject), "method": name, "nsd_id": arrays["nsd_id"]}
-        frames += [
-            pd.DataFrame({**index, "metric": metric, "value": values})
-            for metric, values in kept.items()
-        ]
-    return pd.concat(frames, ignore_index=True)
+    """Return a row per arm, finished image and metric: scores, losses and costs."""
+    run, ids, stimuli = features.run, features.nsd_id, features.path("stimuli.h5")
+    stored = store.read_arrays(stimuli, ["nsd_id"])["nsd_id"]
+    seen = store.read_rows(stimuli, "images")[rows_of(stimuli.parent, ids, stored)]
+    truth = ConditionImages("truth", ids, seen)
+    arms = [
+        ConditionImages(m.condition.name, m.nsd_id[m.finished], m.images[m.finished])
+        for m in made
+    ]
+    look = {"clip_judge": embed_with(judge, run.profile.models.batch_size)}
+    table = score_methods(run.subject or 0, arms, truth, look).table
+    table = table[table["metric"].isin(ENDPOINTS)]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    return pd.concat([table[columns], *_losses_and_costs(features, made)])
 
 
-def _losses(
-    backbone: Backbone,
-    images: npt.NDArray[np.uint8],
-    decoded: StructuralTarget,
-    true: StructuralTarget,
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Return the losses of images against decoded features, and held-out ones.
+@torch.no_grad()
+def _losses_and_costs(
+    features: SubjectFeatures, made: Sequence[Generated]
+) -> Iterator[pd.DataFrame]:
+    """Yield each arm's losses, in the columns of its scores, and what an image cost.
 
     structural_loss: balanced over all decoded blocks; paper_loss: Algorithm 1's sum;
     heldout_loss: balanced, of the features that were not selected, against those of the
     seen image: it rises where an arm fits what the decoder got wrong.
     """
-    balanced = layer_weights(decoded, "balanced")
-    targets = {
-        "structural_loss": (decoded, balanced),
-        "paper_loss": (decoded, layer_weights(decoded, "paper")),
-    }
-    other = unselected(true)
-    if other is not None:
-        targets["heldout_loss"] = (other, layer_weights(other, "balanced"))
-    x = to_torch(images).to(backbone.device, backbone.dtype)
-    with torch.no_grad():
-        seen = backbone.clip_layers(x, decoded.layers)
-        losses = {k: structural_loss(seen, *target) for k, target in targets.items()}
-    return {k: loss.double().cpu().numpy() for k, loss in losses.items()}
+    decoded = features.of("decoded").target
+    targets: list[tuple[str, StructuralTarget, Loss]] = [
+        ("structural_loss", decoded, "balanced"),
+        ("paper_loss", decoded, "paper"),
+    ]
+    if (other := unselected(features.of("true").target)) is not None:
+        targets.append(("heldout_loss", other, "balanced"))
+    backbone = features.backbone
+    for arm in made:
+        kept = np.flatnonzero(arm.finished).tolist()
+        x = to_torch(arm.images[kept]).to(backbone.device, backbone.dtype)
+        layers = backbone.clip_layers(x, decoded.layers)
+        values = {name: each[kept].astype(float) for name, each in _costs(arm).items()}
+        for name, target, kind in targets:
+            weights = layer_weights(target.rows(kept), kind)
+            loss = structural_loss(layers, target.rows(kept), weights)
+            values[name] = loss.double().cpu().numpy()
+        index = {"subject": str(features.run.subject), "method": arm.condition.name}
+        table = pd.DataFrame({**index, "nsd_id": arm.nsd_id[kept], **values})
+        yield table.melt([*index, "nsd_id"], var_name="metric")
+
+
+def _costs(arm: Generated) -> dict[str, npt.NDArray[Any]]:
+    """Return what each image of an arm cost, by name."""
+    n = len(arm.nsd_id)
+    evaluations, none = np.full(n, arm.n_unet_evaluations), np.zeros(n)
+    costs = {"n_unet_evaluations": evaluations, "n_unet_gradients": none, "steps": none}
+    if arm.condition.stage == 2:
+        names = {"steps": "stopped"}
+        costs = {name: arm.stacked(names.get(name, name)) for name in costs}
+    return costs | {"seconds": arm.seconds}
 
 
 def unselected(target: StructuralTarget) -> StructuralTarget | None:
@@ -271,22 +290,16 @@ def unselected(target: StructuralTarget) -> StructuralTarget | None:
 # --- tables of all subjects -----------------------------------------------------------
 
 
-def cost_table(scores: pd.DataFrame, reference: str = "paper") -> pd.DataFrame:
-    """Return each arm's mean cost per image, and its share of the reference's.
+def cost_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return each arm's mean cost per image, and its share of Algorithm 1's.
 
-    Columns: method, n_unet_evaluations, n_unet_gradients, seconds, steps, share (of the
-    reference's U-Net evaluations).
+    Columns: method, n_unet_evaluations, n_unet_gradients, steps, seconds, share (of the
+    evaluations of `paper`).
     """
     table = _means(scores, _COSTS)
-    evaluations = table.set_index("method")["n_unet_evaluations"].astype(float)
-    if reference in evaluations.index:
-        table["share"] = (evaluations / evaluations[reference]).to_numpy()
-    return table
-
-
-def summarise_pilot(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return each variant's mean endpoints and cost over all images and subjects."""
-    return _means(scores, (*ENDPOINTS, "heldout_loss", *_COSTS[:3]))
+    evaluations = table["n_unet_evaluations"]
+    whole = evaluations[table["method"] == "paper"]
+    return table.assign(share=evaluations / float(whole.iloc[0]))
 
 
 def _means(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -322,12 +335,7 @@ def pareto_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
 
 
 def confirm(
-    scores: pd.DataFrame,
-    margins: Mapping[str, float],
-    *,
-    resampling: Resampling,
-    engines: Sequence[str] = ("fast", "guided"),
-    references: Sequence[str] = ("paper", "paper_tuned", "released", "none"),
+    scores: pd.DataFrame, margins: Mapping[str, float], draws: Resampling
 ) -> pd.DataFrame:
     """Return whether our engines are no worse than each reference, by endpoint.
 
@@ -337,6 +345,7 @@ def confirm(
         From `run_subject`, all subjects together.
     margins : mapping of float
         By endpoint: how much worse still counts as no worse; fixed beforehand.
+    draws : Resampling
 
     Returns
     -------
@@ -344,11 +353,9 @@ def confirm(
         As `summaries.non_inferiority`, one block per engine and reference.
     """
     tables = [
-        non_inferiority(
-            scores, engine, reference, margins, ENDPOINTS, resampling=resampling
-        )
-        for engine in engines
-        for reference in references
+        non_inferiority(scores, ours, other, margins, ENDPOINTS, resampling=draws)
+        for ours in OURS
+        for other in REFERENCES
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -358,36 +365,30 @@ def confirm(
 
 def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
     """Write the tables of a part, with its settings; return the main one."""
-    folder = run.tree.study
     if part == "pilot":
-        main = summarise_pilot(scores)
+        main = _means(scores, (*ENDPOINTS, "heldout_loss", *_COSTS))
         tables = {"pilot": main}
     else:
-        margins = run.profile.study.margins
-        main = confirm(scores, margins, resampling=resampling(run))
-        tables = {"scores": scores, "costs": cost_table(scores), "verdicts": main}
+        result = study_of(run, scores)
+        main = result.verdicts
+        tables = {"scores": scores, "costs": result.costs, "verdicts": main}
     for name, table in tables.items():
-        store.write_table(folder / f"{name}.csv", table, run=run)
-    store.write_text(folder / f"{part}.json", _settings(run, part), run=run)
+        store.write_table(run.tree.study / f"{name}.csv", table, run=run)
+    store.write_text(run.tree.study / f"{part}.json", _settings(run, part), run=run)
     return main
 
 
 def _settings(run: Run, part: Part) -> str:
-    """Return the command, the profile and every arm's settings as JSON."""
+    """Return the command, the profile and every arm with its settings, as JSON."""
+    profile, arms = run.profile, {}
+    for arm in arms_of(profile, part):
+        used = asdict(settings_of(arm, profile)) if arm.stage == 2 else None
+        arms[arm.name] = asdict(arm) | {"settings": used}
     facts = {
-        "command": f"minddiff study --profile {run.profile.name} --part {part}",
+        "command": f"minddiff study --profile {profile.name} --part {part}",
         "note": run.label,
-        "arms": {
-            arm.name: {
-                "words": arm.words,
-                "source": arm.source,
-                "layers": arm.layers,
-                "n_draws": arm.n_draws,
-                "settings": asdict(arm.settings) if arm.settings else None,
-            }
-            for arm in arms_of(run.profile, part)
-        },
-        "profile": run.profile.model_dump(mode="json"),
+        "arms": arms,
+        "profile": profile.model_dump(mode="json"),
     }
     return json.dumps(facts, indent=1) + "\n"
 
@@ -399,7 +400,7 @@ class StudyResult:
     Attributes
     ----------
     pilot : DataFrame or None
-        From `summarise_pilot`; None where it has not been run.
+        Means of each variant; None where it has not been run.
     points, costs, verdicts : DataFrame
         From `pareto_table`, `cost_table` and `confirm`.
     confidence : float
@@ -413,59 +414,62 @@ class StudyResult:
     confidence: float
 
 
+def study_of(run: Run, scores: pd.DataFrame) -> StudyResult:
+    """Return what the scores of a confirmation show, under the run's profile."""
+    draws, pilot = resampling(run), run.tree.study / "pilot.csv"
+    return StudyResult(
+        pilot=store.read_table(pilot) if pilot.is_file() else None,
+        points=pareto_table(scores, draws),
+        costs=cost_table(scores),
+        verdicts=confirm(scores, run.profile.study.margins, draws),
+        confidence=draws.confidence,
+    )
+
+
 def read_study(run: Run) -> StudyResult | None:
     """Return the confirmation of the run's profile, None where it has not been run.
+
+    All follows from the scores of the images, so that a study that was published before
+    a reference was added is held against that one, too.
 
     Raises
     ------
     StoreError
-        A table is damaged or missing beside the others.
+        A table is damaged.
     """
-    folder = run.tree.study
-    if not (folder / "scores.csv").is_file():
+    path = run.tree.study / "scores.csv"
+    if not path.is_file():
         return None
-    scores = store.read_table(folder / "scores.csv")
-    scores["subject"] = scores["subject"].astype(str)
-    pilot = folder / "pilot.csv"
-    return StudyResult(
-        pilot=store.read_table(pilot) if pilot.is_file() else None,
-        points=pareto_table(scores, resampling(run)),
-        costs=store.read_table(folder / "costs.csv"),
-        verdicts=store.read_table(folder / "verdicts.csv"),
-        confidence=run.profile.evaluation.confidence,
-    )
+    scores = store.read_table(path).astype({"subject": str})
+    # the published one calls stage 1 so
+    return study_of(run, scores.replace({"method": {"none": "stage1"}}))
 
 
 def conclusions(result: StudyResult) -> list[str]:
     """Return what the confirmation shows over all subjects, a sentence per line.
 
-    First each engine of ours against each form of Algorithm 1, endpoint by endpoint and
-    with its share of the evaluations; then the arm with the best mean of each endpoint,
-    among those that see the decoded features of the right brain.
+    First each engine of ours against each reference, endpoint by endpoint and with its
+    share of the evaluations; then the arm with the best mean of each endpoint, among
+    those that see the decoded features of the right brain.
     """
     whole = result.verdicts[result.verdicts["subject"] == "all"]
-    share = result.costs.set_index("method")["share"]
+    cost = result.costs.set_index("method")["n_unet_evaluations"].astype(float)
     lines = []
-    for reference in ("paper", "paper_tuned"):
-        own = whole[whole["reference"] == reference]
-        for method, block in own.groupby("method", sort=False):
-            verdicts = block.groupby("verdict", sort=False)["metric"].agg(", ".join)
-            told = "; ".join(f"{verdict}: {on}" for verdict, on in verdicts.items())
-            name = str(method)
-            cost, engine = (
-                float(share[name] / share[reference]),
-                ENGINES.get(name, name),
-            )
-            lines.append(
-                f"{engine} against {ENGINES[reference]}, at {cost:.1%} of its U-Net"
-                f" evaluations: {told}."
-            )
+    for names, block in whole.groupby(["reference", "method"], sort=False):
+        other, ours = map(str, names)
+        verdicts = block.groupby("verdict", sort=False)["metric"].agg(", ".join)
+        told = "; ".join(f"{verdict}: {on}" for verdict, on in verdicts.items())
+        share = float(cost[ours] / cost[other])
+        lines.append(
+            f"{ENGINES[ours]} against {ENGINES[other]}, at {share:.1%} of its U-Net"
+            f" evaluations: {told}."
+        )
     points = result.points[result.points["method"].isin(ENGINES)]
     for metric, block in points.groupby("metric", sort=False):
         values = block.set_index("method")["value"]
         best = str(values.idxmax() if ENDPOINTS[str(metric)] else values.idxmin())
         lines.append(
             f"Best mean of {metric}: {ENGINES[best]} ({values[best]:.3f});"
-            f" stage 1 alone {values['none']:.3f}."
+            f" stage 1 alone {values['stage1']:.3f}."
         )
     return lines

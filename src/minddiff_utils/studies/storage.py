@@ -5,15 +5,12 @@ out. An estimate, as nobody has run it. Not here: hours and memory (`cost`), and
 files themselves (`fetch` asks the bucket for exact sizes).
 """
 
-from dataclasses import dataclass
-
-from minddiff_utils.core.conditions import Condition, compared
+from minddiff_utils.core.conditions import compared
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, SUBJECT1, inventory
 
 __all__ = [
-    "Space",
     "area_voxels",
     "feature_values",
     "images_of",
@@ -32,18 +29,6 @@ _TEXT_WIDTH, _LATENT, _CLIP_LAYER = 768, 4 * 64 * 64, 50 * 768
 _PNG = 0.6
 
 
-@dataclass(frozen=True)
-class Space:
-    """Bytes by what they are for, in words."""
-
-    parts: dict[str, float]
-
-    @property
-    def total(self) -> float:
-        """Return the sum, bytes."""
-        return sum(self.parts.values())
-
-
 def _check(profile: Profile) -> None:
     if profile.simulation is not None or profile.models.backbone != "sd14":
         raise ConfigError(
@@ -52,8 +37,8 @@ def _check(profile: Profile) -> None:
         )
 
 
-def to_download(profile: Profile) -> Space:
-    """Return what the profile's subjects and sessions weigh in NSD's bucket.
+def to_download(profile: Profile) -> dict[str, float]:
+    """Return the bytes of the profile's subjects and sessions in NSD's bucket, by kind.
 
     Betas as hdf5; as nii.gz they take about half.
 
@@ -72,7 +57,7 @@ def to_download(profile: Profile) -> Space:
     for file in inventory(sessions, profile.data.betas_version):
         if file.n_bytes:
             parts[file.kind] += file.n_bytes
-    return Space(parts)
+    return parts
 
 
 def session_bytes(subject: int) -> float:
@@ -145,25 +130,18 @@ def target_counts(profile: Profile) -> dict[str, int]:
 
 def _weights(profile: Profile, n_voxels: float) -> float:
     """Return the bytes of the stored decoders of one subject."""
-    decoding, layers = profile.decoding, len(profile.features.clip_layers)
-    k = (decoding.k_percent or 100.0) / 100
-    targets = (
-        (decoding.n_feat_c, profile.models.n_tokens * _TEXT_WIDTH),
-        (decoding.n_feat_z, _LATENT),
-        (decoding.n_feat_clip, k * layers * _CLIP_LAYER),
-    )
+    decoding, targets = profile.decoding, target_counts(profile)
+    targets["clip"] = round(targets["clip"] * (decoding.k_percent or 100.0) / 100)
     if profile.decoder == "dense":
-        return 4 * n_voxels * sum(n for _, n in targets)
-    return sum(8 * n_feat * n for n_feat, n in targets)  # an index and a weight each
+        return 4 * n_voxels * sum(targets.values())
+    n_feat = {kind: getattr(decoding, f"n_feat_{kind}") for kind in targets}
+    return float(
+        sum(8 * n_feat[kind] * n for kind, n in targets.items())
+    )  # index, weight
 
 
-def _conditions() -> list[Condition]:
-    """Return the conditions that may have an image for each test image."""
-    return [row for row in compared() if row.engine and row.n_images != "paper"]
-
-
-def kept(profile: Profile) -> Space:
-    """Return what notebooks 01 to 04 keep, all subjects together.
+def kept(profile: Profile) -> dict[str, float]:
+    """Return the bytes that notebooks 01 to 04 keep of all subjects, in words.
 
     Raises
     ------
@@ -176,17 +154,15 @@ def kept(profile: Profile) -> Space:
     pixels = 3 * profile.models.image_size**2
     n_decoded = sum(made) + len(made) * profile.data.n_validation
     shown = sum(min(n, profile.stage2.n_images_trajectory) for n in made)
-    conditions = _conditions()
+    conditions = [r for r in compared() if r.engine and r.n_images != "paper"]
     aligned = [row for row in conditions if row.clip]  # these have trajectories
     frames = shown * profile.stage2.n_trajectory * len(aligned)
     voxels = [area_voxels(subject) for subject in profile.subjects]
-    return Space(
-        {
-            "responses": sum(4 * n * v for n, v in zip(seen, voxels, strict=True)),
-            "stimuli at the generator's size": sum(seen) * pixels,
-            "decoded features": 4 * 2 * features * n_decoded,
-            "decoders": sum(_weights(profile, n) for n in voxels),
-            "images": sum(made) * len(conditions) * _PNG * pixels,
-            "trajectories": frames * pixels,
-        }
-    )
+    return {
+        "responses": sum(4 * n * v for n, v in zip(seen, voxels, strict=True)),
+        "stimuli at the generator's size": sum(seen) * pixels,
+        "decoded features": 4 * 2 * features * n_decoded,
+        "decoders": sum(_weights(profile, n) for n in voxels),
+        "images": sum(made) * len(conditions) * _PNG * pixels,
+        "trajectories": frames * pixels,
+    }

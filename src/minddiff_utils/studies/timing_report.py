@@ -7,6 +7,7 @@ apart (`decoder_fits`). The record is what `minddiff plan` reads.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal
 import nbformat
 import pandas as pd
 import psutil
+from pydantic import TypeAdapter
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.machine import processor_name
@@ -63,6 +65,8 @@ _GENERATING = ("03_stage1", "04_stage2")
 #: areas.
 _FITTING = ("02_decoding", ("cross_validate(", " fit("))
 _FITS = "02_decoding, fits at the real size"
+#: Columns that only a whole notebook has.
+_WHOLE = ("whole_hours", "whole_peak_gb")
 #: Values of one image by the networks of the field that give many: AlexNet's layers 2
 #: and 5 at 256 and at 224 px, Inception, and both CLIPs.
 _WIDTHS = (184_512, 57_600, 139_968, 43_264, 2048, 768, 512)
@@ -121,10 +125,10 @@ class Record:
 
     def text(self) -> str:
         """Return the record as JSON."""
-        facts = {k: v for k, v in vars(self).items() if k not in ("steps", "fits")}
-        facts["steps"] = [vars(step) for step in self.steps]
-        facts["fits"] = vars(self.fits) if self.fits else None
-        return json.dumps(facts, indent=1) + "\n"
+        return _RECORDS.dump_json(self, indent=1).decode() + "\n"
+
+
+_RECORDS = TypeAdapter(Record)
 
 
 def read_record(path: Path) -> Record:
@@ -137,10 +141,7 @@ def read_record(path: Path) -> Record:
     """
     no_record = "is no record of a rehearsal"
     with reading(path, DataError, found=no_record, remedy="rehearse again"):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        steps = tuple(Step(**step) for step in facts.pop("steps"))
-        fits = facts.pop("fits")
-        return Record(**facts, steps=steps, fits=FitTimes(**fits) if fits else None)
+        return _RECORDS.validate_json(path.read_bytes())
 
 
 def machine() -> str:
@@ -184,34 +185,28 @@ def _sections(path: Path, notebook: str, grows: Growth) -> Iterator[Step]:
 
     Cells that fit decoders are a section of their own within theirs.
     """
-    seconds: dict[tuple[str, Growth], float] = {}
+    seconds: Counter[tuple[str, Growth]] = Counter()
     section = "before the first section"
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             section = cell.source.splitlines()[0].removeprefix("## ").strip()
         took = cell.metadata.get("papermill", {}).get("duration")
         if cell.cell_type == "code" and took is not None:
-            fits = any(call in cell.source for call in _FITTING[1])
-            key: tuple[str, Growth] = (
-                section,
-                "fits" if fits and notebook == _FITTING[0] else grows,
+            fits = notebook == _FITTING[0] and any(
+                call in cell.source for call in _FITTING[1]
             )
-            seconds[key] = seconds.get(key, 0.0) + float(took)
+            seconds[section, "fits" if fits else grows] += took
     for (name, grown), took in seconds.items():
-        yield Step(notebook, name, grown, took)
+        yield Step(notebook, name, grown, float(took))
 
 
 # --- the whole run --------------------------------------------------------------------
 
 
-def _n_seen(profile: Profile) -> int:
-    """Return the distinct images of the subject who saw most."""
-    return max(images_of(profile, subject)[0] for subject in profile.subjects)
-
-
-def _n_made(profile: Profile) -> int:
-    """Return the reconstructed images of the subject who has most."""
-    return max(images_of(profile, subject)[1] for subject in profile.subjects)
+def _images(profile: Profile) -> tuple[list[int], list[int]]:
+    """Return the images that each subject saw, and those that are reconstructed."""
+    both = [images_of(profile, subject) for subject in profile.subjects]
+    return [seen for seen, _ in both], [made for _, made in both]
 
 
 def held_by_decoding(profile: Profile) -> float:
@@ -221,7 +216,7 @@ def held_by_decoding(profile: Profile) -> float:
     cross-validated predictions of the CLIP layers, or the weights of a dense decoder,
     which come after them; float32.
     """
-    n_images, values = _n_seen(profile), feature_values(profile)
+    n_images, values = max(_images(profile)[0]), feature_values(profile)
     later = target_counts(profile)["clip"] * n_train(profile)
     if profile.decoder == "dense":
         n_voxels = max(area_voxels(subject) for subject in profile.subjects)
@@ -238,12 +233,12 @@ def held_at_once(profile: Profile) -> dict[str, float]:
     the widest, and that method's images.
     """
     n_sessions = max(session_count(profile, s) for s in profile.subjects)
-    n_trials, n_images = N_TRIALS * n_sessions, _n_seen(profile)
+    n_trials = N_TRIALS * n_sessions
+    n_images, n_scored = map(max, _images(profile))
     whole = profile.data.voxels == "nsdgeneral"
     n_voxels = max(
         FACTS[s].n_nsdgeneral if whole else area_voxels(s) for s in profile.subjects
     )
-    n_scored = _n_made(profile)
     looked = 4 * (sum(_WIDTHS) + max(_WIDTHS)) + 3 * profile.models.image_size**2
     return {
         "01_data_prep": n_voxels * (2 * n_trials + 8 * n_images),
@@ -258,9 +253,10 @@ def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
     What was measured, and the arrays of `held_at_once` that the rehearsal had not: it
     had its share of the images, and what does not grow with them stays.
     """
+    seen, made = map(max, _images(profile))
     shares = {
-        "images seen": record.n_images / _n_seen(profile),
-        "images reconstructed": record.n_reconstruct / _n_made(profile),
+        "images seen": record.n_images / seen,
+        "images reconstructed": record.n_reconstruct / made,
     }
     held, peaks = held_at_once(profile), dict[str, float]()
     for step in (s for s in record.steps if s.peak_gb is not None):
@@ -270,38 +266,29 @@ def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
     return peaks
 
 
-def _times(record: Record, profile: Profile, grows: Growth) -> float | None:
-    """Return how many times a step's work the whole run has; None: not told by it."""
-    images = [images_of(profile, subject) for subject in profile.subjects]
-    if grows == "images seen":
-        return sum(seen for seen, _ in images) / record.n_images
-    if grows == "images reconstructed":
-        return sum(made for _, made in images) / record.n_reconstruct
-    return 1.0 if grows == "once" else None
-
-
 def extrapolate(record: Record, profile: Profile) -> dict[str, float | None]:
     """Return the hours of the whole run by notebook; None where they are not told.
 
     Thin models tell nothing of 03 and 04. Of 02 the section of fits is replaced by the
     fits timed at the real size, where they were.
     """
+    seen, made = map(sum, _images(profile))
+    times: dict[Growth, float] = {
+        "images seen": seen / record.n_images,
+        "images reconstructed": made / record.n_reconstruct,
+        "once": 1.0,
+    }
     hours: dict[str, float | None] = {}
-    for step in record.steps:
-        if step.section:
-            continue
-        times = _times(record, profile, step.grows_with)
-        if step.notebook in _GENERATING and record.kind == "thin":
-            times = None
-        seconds = step.seconds
-        if step.notebook == _FITTING[0] and record.fits is not None:
-            seconds -= sum(
-                s.seconds for s in record.steps if s.section and s.grows_with == "fits"
-            )
-        hours[step.notebook] = None if times is None else seconds * times / 3600
+    fits = [s.seconds for s in record.steps if s.section and s.grows_with == "fits"]
+    for step in (s for s in record.steps if not s.section):
+        is_thin = record.kind == "thin" and step.notebook in _GENERATING
+        more = None if is_thin else times.get(step.grows_with)
+        replaced = record.fits is not None and step.notebook == _FITTING[0]
+        seconds = step.seconds - (sum(fits) if replaced else 0.0)
+        hours[step.notebook] = None if more is None else seconds * more / 3600
     if record.fits is not None and hours.get(_FITTING[0]) is not None:
-        fits = len(profile.subjects) * whole_seconds(record.fits, profile) / 3600
-        hours[_FITS] = fits
+        n_subjects = len(profile.subjects)
+        hours[_FITS] = n_subjects * whole_seconds(record.fits, profile) / 3600
     return hours
 
 
@@ -312,21 +299,24 @@ def table(record: Record, profile: Profile) -> pd.DataFrame:
     whole_peak_gb.
     """
     hours, peaks = extrapolate(record, profile), whole_peaks(record, profile)
-    rows: list[tuple[str | float | None, ...]] = []
-    for name, seconds in record.preparing.items():
-        rows.append((name, "", "no part of a real run", seconds, *[None] * 4))
+    rows: list[dict[str, object]] = [
+        {"step": name, "grows_with": "no part of a real run", "seconds": seconds}
+        for name, seconds in record.preparing.items()
+    ]
     for step in record.steps:
-        whole = None if step.section else hours[step.notebook]
-        peak = None if step.section else peaks.get(step.notebook)
-        facts = (step.grows_with, step.seconds, step.peak_gb, step.disk_gb, whole)
-        rows.append((step.notebook, step.section, *facts, peak))
-    if record.fits is not None:
-        fits, whole = record.fits, hours.get(_FITS)
+        rows.append({"step": step.notebook, **vars(step)})
+        if not step.section:
+            whole = hours[step.notebook], peaks.get(step.notebook)
+            rows[-1] |= dict(zip(_WHOLE, whole, strict=True))
+    if (fits := record.fits) is not None:
         size = f"{fits.n_train} images, {fits.n_voxels} voxels, one fit without targets"
-        facts = ("fits", fits.fixed, fits.peak_gb, None, whole)
-        rows.append((_FITS, size, *facts, fits.peak_gb))
+        row: dict[str, object] = {"step": _FITS, "section": size, "grows_with": "fits"}
+        row |= {"seconds": fits.fixed, "peak_gb": fits.peak_gb}
+        row |= dict(zip(_WHOLE, (hours.get(_FITS), fits.peak_gb), strict=True))
+        rows.append(row)
     columns = ["step", "section", "grows_with", "seconds", "peak_gb", "disk_gb"]
-    return pd.DataFrame(rows, columns=[*columns, "whole_hours", "whole_peak_gb"])
+    found = pd.DataFrame(rows, columns=[*columns, *_WHOLE])
+    return found.fillna({"section": ""})
 
 
 def whole_run_words(record: Record, profile: Profile) -> list[str]:
