@@ -70,7 +70,7 @@ def test_the_pairs_of_a_feature_differ_in_that_feature_alone() -> None:
 
 
 def test_galleries_and_floors_have_their_rows_in_order() -> None:
-    assert list(galleries.system_rows()) == [
+    assert list(galleries.system_rows("fast")) == [
         *("truth", "stage2", "stage2_guided", "stage1", "takagi"),
         *("takagi_minddiffuser", "brain_diffuser_style", "pixel_ridge", "retrieval"),
     ]
@@ -159,7 +159,7 @@ def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
     assert row["ceiling"] == pytest.approx(best["value"].iloc[0])
     assert words["stage2_new"] == "a new engine"
     assert "a blur" in set(floor_table(comparison, 0.5)["floor"])
-    shown = galleries.system_rows()
+    shown = galleries.system_rows("fast")
     assert list(shown)[1:5] == ["stage2", "stage2_guided", "stage2_new", "stage1"]
     assert "blur" not in shown
     images = gallery(run, 1, shown, n=2)

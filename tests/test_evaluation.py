@@ -505,11 +505,3 @@ def test_a_shard_s_gallery_shows_its_own_images(
     np.testing.assert_array_equal(rows["seen"], _seen(DECODED[2:3]))
     np.testing.assert_array_equal(rows["one"], _images(1, "stage1", n=N)[2:3])
     np.testing.assert_array_equal(rows["near"], _images(1, "retrieval", n=N)[2:3])
-
-
-def test_every_subject_has_a_row_below_the_seen_images(run: Run) -> None:
-    rows = evaluation.subject_galleries(run, (2, 1), "stage1", n=2)
-    assert list(rows) == ["seen image", "subject 2", "subject 1"]
-    np.testing.assert_array_equal(rows["subject 2"], _images(2, "stage1", n=N)[:2])
-    np.testing.assert_array_equal(rows["subject 1"], _images(1, "stage1", n=N)[:2])
-    np.testing.assert_array_equal(rows["seen image"], _seen(DECODED[:2]))

@@ -116,9 +116,12 @@ K_TABLE = _frame(
         for s, layer, k in product((1, 2), (1, 2), K_GRID)
     ],
 )
-QUALITY = _frame(
-    "subject k_percent value ci_low ci_high n_images",
-    [(s, k, 0.5 + k / 1000, 0.4, 0.7, 6) for s, k in product(SUBJECTS, K_GRID)],
+BY_K = _frame(
+    "subject k_percent metric value ci_low ci_high n_images",
+    [
+        (s, k, m, k / 1000, low, 0.7, 6)
+        for s, (k, low), m in product(SUBJECTS, ((5.0, -0.1), (25.0, 0.01)), METRICS)
+    ],
 )
 DECODERS = _frame(
     "decoder feature r_mean r_low r_high r_ceiling rank_share n_images n_targets"
@@ -205,8 +208,8 @@ def _ablation(cells: pd.DataFrame = CELLS) -> Figure:
     return figures.fig_ablation(cells, tables.FEATURES, METRICS, reference=whole)
 
 
-def _k_quality(quality: pd.DataFrame = QUALITY, k: float | None = 25.0) -> Figure:
-    return figures.fig_k_quality(K_TABLE, quality, METRICS["clip_judge"], k_chosen=k)
+def _k_quality(by_k: pd.DataFrame = BY_K, k: float | None = 50.0) -> Figure:
+    return figures.fig_k_quality(K_TABLE, by_k, METRICS, k_chosen=k)
 
 
 def _failures(points: pd.DataFrame = FAILURES) -> Figure:
@@ -222,8 +225,9 @@ def _method() -> Figure:
     names = ("seen", "z_alone", "c_alone", "sampled", "aligned")
     pictures = dict(zip(names, _images(5), strict=True))
     responses, losses = np.arange(10.0), np.array([2.0, 1.0])
+    said = {"scores": {"sampled": "0.5 · 0.4"}, "engine": "fast", "rule": "Image 7."}
     return figures.fig_method(
-        MethodPanels(**pictures, responses=responses, losses=losses)
+        MethodPanels(**pictures, responses=responses, losses=losses, **said)
     )
 
 
@@ -458,29 +462,41 @@ def test_the_names_of_each_method_and_category_are_drawn() -> None:
 def test_the_k_in_use_is_marked_in_every_panel_and_only_if_there_is_one(
     draw: Callable[[float | None], Figure],
 ) -> None:
-    for axes in draw(25.0).axes:
+    for axes in draw(50.0).axes:
         dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
-        assert [line.get_xdata()[0] for line in dotted] == [25.0]
+        assert [line.get_xdata()[0] for line in dotted] == [50.0]
     figure = draw(None)
     assert not any(ln.get_linestyle() == ":" for a in figure.axes for ln in a.lines)
     assert "a k for each layer" in _words(figure)
 
 
-def test_k_lines_are_subjects_with_their_mean_in_bold() -> None:
-    accuracy, variance, final = _k_quality().axes
-    bold, kept = (
+def test_k_lines_are_subjects_with_their_mean_in_bold_and_paired_differences() -> None:
+    accuracy, identification, final = _k_quality().axes
+    bold, same = (
         [line for line in axes.lines if line.get_linewidth() > 2]
-        for axes in (accuracy, variance)
+        for axes in (accuracy, identification)
     )
-    thin = [line for line in accuracy.lines if line.get_marker() in ("o", "s")]
+    thin = [line for line in accuracy.lines if line.get_marker() == "o"]
     assert (len(bold), len(thin)) == (1, 2)
     # mean over layers 1 and 2: + 0.015; over subjects 1 and 2: + 0.15
     expected = 0.5 - np.array(K_GRID) / 400 + 0.015
     np.testing.assert_allclose(thin[0].get_ydata(), expected + 0.1)
     np.testing.assert_allclose(bold[0].get_ydata(), expected + 0.15)
-    np.testing.assert_allclose(kept[0].get_ydata(), K_GRID)  # percent
-    (bars,) = final.collections
-    assert [s[:, 1].tolist() for s in bars.get_segments()] == [[0.4, 0.7]] * 3
+    np.testing.assert_allclose(same[0].get_ydata(), 0.9)
+    dots = [
+        ln
+        for ln in final.lines
+        if ln.get_marker() in ("o", "s") and len(ln.get_xdata()) == 1
+    ]
+    assert sorted(float(np.ravel(d.get_ydata())[0]) for d in dots) == [
+        *(0.005, 0.005, 0.025, 0.025)
+    ]
+    filled = [d.get_markerfacecolor() != "white" for d in dots]
+    assert filled == [bool(np.ravel(d.get_ydata())[0] > 0.01) for d in dots]
+    paper = [
+        ln for a in (accuracy, final) for ln in a.lines if ln.get_linestyle() == "--"
+    ]
+    assert [ln.get_xdata()[0] for ln in paper] == [25, 25]
 
 
 def test_decoders_are_bars_of_their_mean_and_points_of_their_rank() -> None:
@@ -667,7 +683,7 @@ def test_a_face_needs_two_vertices_with_data() -> None:
 
 
 def test_area_borders_run_between_vertices_of_two_areas() -> None:
-    segments = maps._borders(FLAT, np.array([0, 0, 1, 1]))
+    segments = maps._borders(FLAT.xy, FLAT.faces, np.array([0, 0, 1, 1]))
     assert segments.shape == (2, 2, 2)
     np.testing.assert_array_equal(segments[..., 0], 0.5)  # halfway from V1 to V2
 
@@ -701,7 +717,7 @@ def test_near_faces_are_drawn_after_far_ones(swap: bool) -> None:
     vertices = np.concatenate([near, far] if swap else [far, near])
     mesh = Mesh(vertices, np.arange(6).reshape(2, 3), np.repeat([1.0, 2.0], 3))
     _, colours = maps._project(mesh, LEFT, UP, mpl.colors.Normalize(1, 2))
-    last = mpl.colormaps["viridis"](0.0 if swap else 1.0)[:3]
+    last = mpl.colormaps[maps._CMAP](0.0 if swap else 1.0)[:3]
     # both face the viewer squarely, so the light leaves the colours as they are
     np.testing.assert_allclose(colours[-1], last, atol=1e-12)  # one product
 
@@ -710,8 +726,22 @@ def test_inflated_maps_show_both_hemispheres_from_six_sides_and_from_outside() -
     axes = DRAWN["fig_inflated"]().axes[0]
     assert len([c for c in axes.collections if isinstance(c, PolyCollection)]) == 6
     views = {words: direction for words, _, direction, _ in maps._views(INFLATED)}
-    assert views["L lateral"].tolist() == views["R medial"].tolist() == [-1, 0, 0]
-    assert views["R lateral"].tolist() == views["L medial"].tolist() == [1, 0, 0]
+    assert all(direction[1] < 0 for direction in views.values())  # from behind
+    for name in ("outside", "inside", "below"):
+        mirrored = views[f"R {name}"] * np.array([-1, 1, 1])
+        np.testing.assert_array_equal(views[f"L {name}"], mirrored)
+    assert views["L outside"][0] < 0 < views["L inside"][0]
+
+
+def test_all_features_share_one_scale_around_one_and_names_keep_apart() -> None:
+    scale = maps._scale({"c": np.array([0.5, 1.25]), "z": np.array([1.0, np.nan])})
+    assert (scale.vmin + scale.vmax) / 2 == 1
+    figure = figures.fig_flat_maps({"c": FLAT, "z": FLAT})
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:3]]
+    assert titles == ["c (semantic)", "z (detail)", "the areas"]
+    places = maps._apart(np.array([[0.0, 0.0], [0.1, 0.01], [9.0, 0.0]]), 1, 0.5)
+    assert abs(places[0, 1] - places[1, 1]) >= 0.5 - 1e-9  # rounding
+    assert places[2].tolist() == [9, 0]
 
 
 # --- refusals -------------------------------------------------------------------------
@@ -739,7 +769,7 @@ _SINGLE = SCORES[SCORES["subject"] != "all"]
         (lambda: figures.fig_comparison(_SINGLE, METRICS, METHODS), "no rows 'all'"),
         (lambda: figures.fig_decoders(pd.concat([DECODERS] * 2)), "of one subject"),
         (lambda: figures.fig_decoders(_MANY), "cannot be told apart by 10 colours"),
-        (lambda: _k_quality(pd.concat([QUALITY] * 2)), "twice"),
+        (lambda: _k_quality(BY_K.drop(columns="n_images")), "no column n_images"),
         (lambda: _ablation(CELLS.assign(reference="other")), "has no rows"),
         (lambda: _failures(FAILURES.replace({"nsd_id": {50: 51}})), "images 51 are"),
         (

@@ -15,7 +15,12 @@ from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.evaluation.claims import evaluate_claims
 from minddiff_utils.evaluation.claims.evidence import Evidence
-from minddiff_utils.reporting import galleries, report_contents, surface_maps
+from minddiff_utils.reporting import (
+    galleries,
+    numbering,
+    report_contents,
+    surface_maps,
+)
 
 IDS = np.array([40, 7, 300])
 SPLIT = ["train", "test", "test"]
@@ -73,20 +78,29 @@ def subject_folder(run: Run) -> Path:
     return folder
 
 
-def test_panels_are_the_first_test_image_s_own(run: Run, subject_folder: Path) -> None:
-    panels = galleries.method_panels(run, 1)
-    np.testing.assert_array_equal(panels.seen, _image(1))
+SCORED = pd.DataFrame(
+    [(1, "stage2", i, "clip_judge", v) for i, v in ((7, 0.75), (300, 0.5))],
+    columns=["subject", "method", "nsd_id", "metric", "value"],
+)
+
+
+def test_panels_are_those_of_the_median_image(run: Run, subject_folder: Path) -> None:
+    panels = galleries.method_panels(run, 1, SCORED)  # of two, the lower one
+    assert panels.rule.startswith("Image 300. Picked by rule: quantiles")
+    np.testing.assert_array_equal(panels.seen, _image(2))
     shown = (panels.z_alone, panels.c_alone, panels.sampled, panels.aligned)
     for k, image in enumerate(shown):  # in the order of METHODS
-        np.testing.assert_array_equal(image, _image(100 + 10 * k))
-    assert panels.responses.tolist() == [4, 5, 6, 7]  # row 1 of betas
-    assert panels.losses.tolist() == [5, 4]
+        np.testing.assert_array_equal(image, _image(101 + 10 * k))
+    assert panels.responses.tolist() == [8, 9, 10, 11]  # row 2 of betas
+    assert panels.losses.tolist() == [3, 2]
+    assert panels.scores == {"aligned": "0.50 · –"}
+    assert panels.engine == "fast (ours)"
 
 
 @pytest.mark.parametrize(
     ("lost", "words"),
     [
-        ("stage2/7.png", "holds 0 of 1 images"),
+        ("stage2/300.png", "holds 0 of 1 images"),
         ("trajectories.h5", r"trajectories\.h5 does not exist"),
     ],
 )
@@ -95,7 +109,17 @@ def test_panels_of_a_stage_that_was_not_run_are_refused(
 ) -> None:
     (subject_folder / lost).unlink()
     with pytest.raises(StoreError, match=words):
-        galleries.method_panels(run, 1)
+        galleries.method_panels(run, 1, SCORED)
+
+
+def test_every_subject_has_both_stages_below_the_seen_images(
+    run: Run, subject_folder: Path
+) -> None:
+    rows, below = galleries.subject_gallery(run, [1], SCORED, ids=[300, 7])
+    assert list(rows) == ["seen image", "subject 1, stage 1", "subject 1, stage 2"]
+    np.testing.assert_array_equal(rows["seen image"][0], _image(2))
+    np.testing.assert_array_equal(rows["subject 1, stage 2"][1], _image(130))
+    assert below == {"subject 1, stage 2": ["0.50 · –", "0.75 · –"]}
 
 
 def test_weights_are_relative_to_their_mean_over_voxels(
@@ -130,27 +154,17 @@ def test_weights_that_are_all_zero_are_refused_in_one_sentence(
 
 #: Notebook 06 has drawn the first subject's cortex.
 MAPS = surface_maps.CorticalMaps(5)
-FIGURES = (
-    *(
-        "method",
-        "gallery",
-        "gallery_subjects",
-        "comparison",
-        "differences",
-        "stage2_gain",
-    ),
-    *("subjects", "quality_vs_accuracy", "failures", "ablation", "gallery_ablation"),
-    *("k_quality", "k_selection", "cortex_flat", "cortex_inflated"),
-    *("accuracy_subj05", "predictions_subj05", "histograms_subj05"),
-    "weights_subj05",
-    *("decoders_subj05", "holdout_subj05"),
-    *("stage1_subj05", "losses_subj05", "trajectory_subj05", "stage2_subj05"),
-    *("roi_counts_subj05", "repeats_subj05", "reliability_subj05"),
+#: What every run has: not the study of engines, nor the figure of names.
+SHOWN = (
+    *("method", "gallery_subjects", "gallery_ablation", "losses", "k_quality"),
+    *("cortex_flat", "histograms", "failures", "differences", "stage2_gain"),
+    *("comparison", "controls", "ablation", "trajectory", "quality_vs_accuracy"),
+    *("cortex_inflated", "accuracy"),
 )
-TABLES = ("sanity", "subjects", "floors", "contrasts", "frechet", "metrics")
-PRINTED = ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding", "T5_cost")
+FIGURES = tuple(numbering.FIGURES[name].file_name(name, 5) for name in SHOWN)
+TABLES = ("T1_comparison", "T2_ablation", "T4_decoding", "T5_cost")
 #: In the gallery of two images.
-N_PICTURES = 2 * len(galleries.system_rows())
+N_PICTURES = 2 * len(galleries.system_rows("fast"))
 #: What notebooks 02 to 04 leave and the report only asks for.
 LEFT = ("accuracy", "k_selection", "weights", "zero_iterations")
 
@@ -174,7 +188,7 @@ def _leave_subject(run: Run, subject: int) -> None:
     for stage in ("stage1", "stage2"):
         table = pd.DataFrame({"method": [stage] * 2, "nsd_id": IDS[1:]})
         store.write_table(folder / f"{stage}.csv", table, run=run)
-    made = [m for m in galleries.system_rows() if m != "truth"]
+    made = [m for m in galleries.system_rows("fast") if m != "truth"]
     for k, method in enumerate(made):
         for row, nsd_id in enumerate(IDS[1:]):
             path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"
@@ -188,12 +202,17 @@ def finished(run: Run) -> Run:
     for name in FIGURES:
         image = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         store.write_png(run.tree.figures / f"{name}.png", image, run=run)
-    for name in (*TABLES, *PRINTED):
-        words = {"subject": ["1", "all"], "what": [f"{name} of one", f"{name} of all"]}
-        printed = pd.DataFrame({"subject": ["all"], "what": [f"{name} in print"]})
-        path = run.tree.tables / f"{name}.csv"
-        twin = printed if name in PRINTED else None
-        store.write_table(path, pd.DataFrame(words), run=run, printed=twin)
+    for name in TABLES:
+        table = pd.DataFrame({"subject": ["1", "all"]}).assign(
+            **{"method": [f"{name} of one", f"{name} of all"], "group": "k"},
+            **{"area_set": [f"{name} of one", f"{name} of all"], "metric": "pcc"},
+            **{"feature": "c", "value": 0.25, "ci_low": 0.125, "ci_high": 0.5},
+            **{"floor": 0.0, "ceiling": 1.0, "n": 3, "status": "", "settings": "."},
+        )
+        store.write_table(run.tree.tables / f"{name}.csv", table, run=run)
+    checks = [("a check", "3 of 3", True), ("another", "is low", False)]
+    table = pd.DataFrame(checks, columns=["check", "observed", "passed"])
+    store.write_table(run.tree.tables / "sanity.csv", table, run=run)
     scores = [("5", "stage2", int(i), "clip_judge", k) for k, i in enumerate(IDS[1:])]
     columns = ["subject", "method", "nsd_id", "metric", "value"]
     path = run.tree.tables / "scores.csv"
@@ -218,22 +237,57 @@ def test_the_report_shows_this_run_s_figures_tables_and_notebooks_once(
     assert page == report_contents.build_report(finished, MAPS)
     assert page.count("data:image/png;base64,") == len(FIGURES) + N_PICTURES
     for name in TABLES:
-        assert f"{name} of one" in page
-    for name in PRINTED:  # as printed, not in long form
-        assert f"{name} in print" in page
+        assert f"{name} of all" in page
         assert f"{name} of one" not in page
+    assert "0.250 [0.12, 0.50]" in page
+    assert "1 of 2 checks passed." in page
+    assert "Failed: another: is low." in page
     assert "a statement" in page
-    assert "word of the profile column" not in page
-    assert page.index("The claims of the paper, here") < page.index("Scores")
     names = ("notebooks/05_evaluation", "notebooks/06_figures")
     for link in (*(f"{n}.ipynb" for n in names), "tables/T1_comparison.csv"):
         assert f'href="{link}"' in page
     assert finished.label in page
     assert f"smoke, digest {finished.profile.digest}" in page
     assert "preset fast, 3 iterations" in page
+    head = page[: page.index("</header>")]
+    assert "Engine of stage 2 in this run: fast (ours)" in head
+    assert "reproduced" not in head
     assert "<dd>5, 1</dd>" in page
     assert "subject 5" in page  # captions speak of the first subject
     assert "{subject" not in page
+    assert "Engines of stage 2 compared" not in page  # no study was run
+
+
+def test_a_study_and_further_measures_are_shown_where_they_are(finished: Run) -> None:
+    for name in ("study_pareto", "naming"):
+        path = finished.tree.figures / f"{name}.png"
+        store.write_png(path, _image(3), run=finished)
+    page = report_contents.build_report(finished, MAPS)
+    assert numbering.FIGURES["study_pareto"].words in page
+    assert numbering.FIGURES["naming"].words in page
+    assert page.count("data:image/png;base64,") == len(FIGURES) + N_PICTURES + 2
+
+
+def test_endpoints_have_one_quantity_per_column() -> None:
+    row: dict[str, Any] = {
+        **{"value": 0.25, "ci_low": -0.1, "ci_high": 0.6, "smallest_effect": 0.4},
+        **{"n_images": 12, "n_subjects": 4, "n_subjects_positive": 3, "above": 0.0},
+        **{"endpoint": "SSIM", "result": "open", "unit": "image", "scale": "score"},
+        **{"subjects_low": -1.0, "subjects_high": 1.0},
+    }
+    ends = report_contents._endpoint(row)
+    assert (ends["effect"], ends["interval"]) == ("+0.250", "[-0.100, +0.600]")
+    assert (ends["images"], ends["subjects"], ends["could show"]) == (
+        "12",
+        "4",
+        "0.400",
+    )
+    ends = report_contents._endpoint(row | {"unit": "subject"})
+    assert (ends["images"], ends["interval"]) == ("–", "[-1.000, +1.000]")
+    assert (
+        report_contents._endpoint(row | {"smallest_effect": np.nan})["could show"]
+        == "–"
+    )
 
 
 def test_a_missing_subject_is_said_and_the_report_is_of_the_others(
@@ -300,8 +354,7 @@ def test_the_first_subject_with_surfaces_is_shown_on_the_cortex(
     "lost",
     [
         *(f"{name}.png" for name in FIGURES),
-        *(f"tables/{name}.csv" for name in (*TABLES, "scores")),
-        *(f"tables/{name}.md" for name in PRINTED),
+        *(f"tables/{name}.csv" for name in (*TABLES, "sanity", "scores")),
         "claims.csv",
     ],
 )

@@ -82,7 +82,9 @@ def weigh(world: World) -> object:
 
 
 def panels(world: World) -> object:
-    return galleries.method_panels(world.start(None), 1)
+    run = world.start(None)
+    scores = store.read_table(run.tree.tables / "scores.csv")
+    return galleries.method_panels(run, 1, scores)
 
 
 def report(world: World) -> object:
@@ -119,7 +121,7 @@ CASES = {
     "decoded with a flipped bit": _changed(reconstruct, DECODED, a_flipped_bit),
     "an image with a flipped bit": _changed(show, IMAGE, a_flipped_bit),
     "a figure with a flipped bit": _changed(
-        report, f"{FIGURES}/gallery.png", a_flipped_bit
+        report, f"{FIGURES}/method.png", a_flipped_bit
     ),
     "a table with a flipped bit": _changed(check_completeness, STAGE1, a_flipped_bit),
     "a ledger edited by hand": _changed(
@@ -270,29 +272,24 @@ CASES = {
         pick, f"{TABLES}/scores.csv", without("subject"), "", "notebook 05", "scores"
     ),
     "a figure gone": _case(
-        report, f"{FIGURES}/gallery.png", gone, "does not exist", "run the notebook"
+        report, f"{FIGURES}/method.png", gone, "does not exist", "run the notebook"
     ),
-    "a figure of text": _case(
-        report, f"{FIGURES}/gallery.png", holds("no picture" * 9)
-    ),
-    "a figure cut short": _case(report, f"{FIGURES}/gallery.png", cut),
+    "a figure of text": _case(report, f"{FIGURES}/method.png", holds("no picture" * 9)),
+    "a figure cut short": _case(report, f"{FIGURES}/method.png", cut),
     "a figure a folder": _case(
-        report, f"{FIGURES}/gallery.png", a_folder, "is no file", "move it away"
+        report, f"{FIGURES}/method.png", a_folder, "is no file", "move it away"
     ),
-    "a printed table empty": _case(
-        report, f"{TABLES}/T1_comparison.md", holds(""), "holds no table"
+    "a table of the report empty": _case(
+        report, f"{TABLES}/T1_comparison.csv", holds(""), "is empty"
     ),
-    "a printed table not UTF-8": _case(
+    "a table of the report without its numbers": _case(
         report,
-        f"{TABLES}/T1_comparison.md",
-        holds(b"| a |\n| \xff |\n"),
-        "holds no table",
+        f"{TABLES}/T1_comparison.csv",
+        without("value"),
+        "lacks the column value",
     ),
-    "a printed table of unequal rows": _case(
-        report,
-        f"{TABLES}/T1_comparison.md",
-        holds("| a | b |\n|---|---|\n| 1 |\n"),
-        "holds no table",
+    "a table of the report of unequal rows": _case(
+        report, f"{TABLES}/T1_comparison.csv", holds("a,b\n1\n2,3,4\n")
     ),
     "a table not UTF-8": _case(report, f"{TABLES}/sanity.csv", holds(b"a\n\xff\n")),
     "the ledger without profile": _case(

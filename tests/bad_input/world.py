@@ -29,7 +29,7 @@ from minddiff_utils.core.run import Run, start
 from minddiff_utils.evaluation.claims import evaluate_claims
 from minddiff_utils.evaluation.claims.evidence import Evidence
 from minddiff_utils.insilico import nsd_writer
-from minddiff_utils.reporting import figures
+from minddiff_utils.reporting import figures, numbering
 from tests.tiny_nsd import noise
 
 PROFILE = "smoke"
@@ -155,13 +155,16 @@ def _write_tables(world: World) -> None:
     claims.loc[0, "verdict"] = "supported"
     score = {"subject": 1, "method": "stage2", "metric": "clip_judge", "floor": 0.1}
     scores = pd.DataFrame([score | {"nsd_id": i, "value": i % 7} for i in nsd_id])
-    plain = pd.DataFrame({"subject": ["all"], "value": [0.5], "profile": ["x"]})
+    words = dict.fromkeys(("method", "group", "area_set", "status", "settings"), "x")
+    numbers = dict.fromkeys(("value", "ci_low", "ci_high", "floor", "ceiling"), 0.5)
+    plain = pd.DataFrame(
+        {"subject": ["all"], "metric": "pcc", "feature": "c"} | words | numbers
+    )
+    checks = pd.DataFrame({"check": ["a"], "observed": ["b"], "passed": [True]})
     store.write_table(world.figures / "claims.csv", claims, run=run)
-    for name in ("sanity", "subjects", "floors", "contrasts", "frechet", "metrics"):
+    store.write_table(tables / "sanity.csv", checks, run=run)
+    for name in ("T1_comparison", "T2_ablation", "T4_decoding", "T5_cost"):
         store.write_table(tables / f"{name}.csv", plain, run=run)
-    for name in ("T1_comparison", "T2_ablation", "T3_subjects", "T4_decoding"):
-        store.write_table(tables / f"{name}.csv", plain, run=run)
-    store.write_table(tables / "T5_cost.csv", plain, run=run)
     store.write_table(tables / "scores.csv", scores, run=run)
     for name in FIGURES:
         store.write_png(world.figures / f"{name}.png", _grey(7), run=run)
@@ -172,14 +175,11 @@ def _grey(value: int) -> npt.NDArray[np.uint8]:
 
 
 #: What the report shows of subject 1.
-FIGURES = (
-    *("method", "gallery", "gallery_subjects", "comparison", "stage2_gain"),
-    *("subjects", "quality_vs_accuracy", "failures", "ablation", "gallery_ablation"),
-    *("k_quality", "k_selection", "cortex_flat", "cortex_inflated"),
-    *("accuracy_subj01", "histograms_subj01", "weights_subj01", "decoders_subj01"),
-    *("holdout_subj01", "stage1_subj01", "losses_subj01", "trajectory_subj01"),
-    *("stage2_subj01", "roi_counts_subj01", "reliability_subj01"),
-    *("predictions_subj01", "repeats_subj01"),
+FIGURES = tuple(
+    caption.file_name(name, 1)
+    for name, caption in numbering.FIGURES.items()
+    if not name.startswith(("study_", "naming", "subjects", "weights"))
+    and name != "gallery"
 )
 
 

@@ -136,16 +136,16 @@ TABLE: tuple[Condition, ...] = (
         ceiling="true_features",
         floor="shuffled",
         is_cell=True,
-        short="stage 1 only",
+        short="stage 1",
     ),
     Condition(
         "stage2",
-        "stage 2 (MindDiffuser): aligned with decoded Z_CLIP",
+        "stage 2: aligned with decoded Z_CLIP",
         "method",
         **_made("preset", "decoded", "c", "z", "clip"),
         ceiling="stage2_true",
         floor="stage2_shuffled",
-        short="MindDiffuser",
+        short="stage 2",
     ),
     Condition(
         "stage2_guided",
@@ -194,7 +194,7 @@ TABLE: tuple[Condition, ...] = (
         "system",
         **_made("sampler", "own", "c", "z"),
         ceiling="true_features",
-        short="the same, as re-implemented",
+        short="Takagi & Nishimoto, as MindDiffuser ran it",
     ),
     Condition(
         "brain_diffuser_style",

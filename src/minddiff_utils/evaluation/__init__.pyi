@@ -1,6 +1,6 @@
 from .completeness import check_completeness
 from .floors import category_floor, floor_table
-from .images import gallery, subject_galleries
+from .images import gallery
 from .subject_scores import score_subjects
 from .subject_tables import gather, gather_costs, notebook_seconds
 from .summaries import (
@@ -21,5 +21,4 @@ __all__ = [
     "notebook_seconds",
     "resampling",
     "score_subjects",
-    "subject_galleries",
 ]

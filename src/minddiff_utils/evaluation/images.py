@@ -27,7 +27,6 @@ __all__ = [
     "read_condition",
     "read_stimuli",
     "rows_of",
-    "subject_galleries",
     "test_ids",
     "unfinished",
     "wanted_ids",
@@ -247,19 +246,3 @@ def _in_place(made: ConditionImages, nsd_id: Ids) -> Images:
     filled = np.full((place[-1] + 1, *images.shape[1:]), 255, np.uint8)
     filled[place] = images
     return filled
-
-
-def subject_galleries(
-    run: Run,
-    subjects: Sequence[int],
-    method: str,
-    *,
-    n: int,
-    picked: Sequence[int] | None = None,
-) -> dict[str, Images]:
-    """Return the seen images and one method's images of every subject."""
-    rows = gallery(run, subjects[0], {"truth": "seen image"}, n=n, picked=picked)
-    for subject in subjects:
-        words = {method: f"subject {subject}"}
-        rows |= gallery(run, subject, words, n=n, picked=picked)
-    return rows

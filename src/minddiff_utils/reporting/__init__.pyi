@@ -5,7 +5,9 @@ from .galleries import (
     marked_pairs,
     method_panels,
     own_scores,
+    scored_gallery,
     select_for_gallery,
+    subject_gallery,
     system_rows,
 )
 from .report_contents import build_report, conclusions
@@ -21,6 +23,8 @@ __all__ = [
     "marked_pairs",
     "method_panels",
     "own_scores",
+    "scored_gallery",
     "select_for_gallery",
+    "subject_gallery",
     "system_rows",
 ]

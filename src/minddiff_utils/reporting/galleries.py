@@ -1,6 +1,6 @@
 """Which images are shown, by a stated rule and never by hand, and in which rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from minddiff_utils.core.errors import (
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import gallery
+from minddiff_utils.evaluation.claims.evidence import engine_words
+from minddiff_utils.evaluation.images import wanted_ids
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.reporting.figures import MethodPanels
 from minddiff_utils.reporting.figures.canvas import check_table
@@ -31,8 +33,11 @@ __all__ = [
     "marked_pairs",
     "method_panels",
     "own_scores",
+    "score_lines",
+    "scored_gallery",
     "select_for_gallery",
     "select_images",
+    "subject_gallery",
     "system_rows",
 ]
 
@@ -46,9 +51,16 @@ _N_SHOWN = 9
 # --- the rows -------------------------------------------------------------------------
 
 
-def system_rows() -> dict[str, str]:
-    """Return the rows of the comparison gallery (F2): condition -> words."""
-    return {"truth": "seen image", **gallery_words()}
+def system_rows(preset: str) -> dict[str, str]:
+    """Return the rows of the comparison gallery (F2): condition -> words.
+
+    `preset`: the engine of stage 2, which its row names.
+
+    >>> system_rows("fast")["stage2"]
+    'stage 2, fast (ours)'
+    """
+    stage2 = {"stage2": f"stage 2, {engine_words(preset)}"}
+    return {"truth": "seen image", **gallery_words(), **stage2}
 
 
 def ablation_rows() -> dict[str, str]:
@@ -177,6 +189,18 @@ def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
     return scores[mine & (scores["method"] == method)]
 
 
+def _judged(subject: int, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return stage 2's scores by the judge, of images that every subject has."""
+    judged = own_scores(scores, subject, "stage2")
+    judged = judged[judged["metric"] == "clip_judge"]
+    scored = scores[["subject", "nsd_id"]].drop_duplicates()["nsd_id"].value_counts()
+    return judged[judged["nsd_id"].isin(scored.index[scored == scored.max()])]
+
+
+def _judge_words(subject: int) -> str:
+    return f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
+
+
 def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
     """Pick the images of the galleries: the first ones, then quantiles of stage 2.
 
@@ -188,14 +212,87 @@ def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
     scores : DataFrame
         `tables/scores.csv` of notebook 05.
     """
-    judged = own_scores(scores, subject, "stage2")
-    judged = judged[judged["metric"] == "clip_judge"]
-    scored = scores[["subject", "nsd_id"]].drop_duplicates()["nsd_id"].value_counts()
-    shared = scored.index[scored == scores["subject"].nunique()]
-    judged = judged[judged["nsd_id"].isin(shared)]
-    words = f"{METRICS['clip_judge'].label} (stage 2, subject {subject})"
+    judged = _judged(subject, scores)
     fixed = [int(i) for i in judged["nsd_id"][:_N_FIXED]]
+    words = _judge_words(subject)
     return select_images(judged, _N_SHOWN, words=words, fixed=fixed)
+
+
+# --- pictures with their scores -------------------------------------------------------
+
+#: Below a picture: one of meaning, one of structure.
+_BELOW = ("clip_judge", "ssim_2d")
+
+
+def score_lines(
+    scores: pd.DataFrame, subject: int, rows: Mapping[str, str], ids: Sequence[int]
+) -> dict[str, list[str]]:
+    """Return what stands below the pictures: judge CLIP and SSIM of each image.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05.
+    rows : mapping of str to str
+        Condition -> words of its row; those without scores are left out.
+    ids : sequence of int
+        The images, in the order shown.
+    """
+    lines = {}
+    for method, words in rows.items():
+        own = own_scores(scores, subject, method)
+        if own.empty:
+            continue
+        wide = own.pivot_table("value", "nsd_id", "metric").reindex(
+            index=[*ids], columns=[*_BELOW]
+        )
+        lines[words] = [
+            " · ".join("–" if np.isnan(v) else f"{v:.2f}" for v in row)
+            for row in wide.to_numpy()
+        ]
+    return lines
+
+
+#: Rows of pictures, and what stands below them.
+Pictures = tuple[dict[str, Images], dict[str, list[str]]]
+
+
+def scored_gallery(
+    run: Run,
+    subject: int,
+    rows: Mapping[str, str],
+    scores: pd.DataFrame,
+    *,
+    ids: Sequence[int] | int,
+) -> Pictures:
+    """Return pictures by row, and the scores that stand below them.
+
+    Parameters
+    ----------
+    rows : mapping of str to str
+        Condition, or `truth` -> words of its row.
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05.
+    ids : sequence of int, or int
+        The images, or how many of the first ones.
+    """
+    chosen = wanted_ids(run, subject)[:ids].tolist() if isinstance(ids, int) else ids
+    pictures = gallery(run, subject, rows, n=len(chosen), picked=chosen)
+    return pictures, score_lines(scores, subject, rows, chosen)
+
+
+def subject_gallery(
+    run: Run, subjects: Sequence[int], scores: pd.DataFrame, *, ids: Sequence[int]
+) -> Pictures:
+    """Return both stages of every subject below the seen images (F3)."""
+    pictures, below = scored_gallery(
+        run, subjects[0], {"truth": "seen image"}, scores, ids=ids
+    )
+    for subject in subjects:
+        rows = {f"stage{k}": f"subject {subject}, stage {k}" for k in (1, 2)}
+        more = scored_gallery(run, subject, rows, scores, ids=ids)
+        pictures, below = pictures | more[0], below | more[1]
+    return pictures, below
 
 
 # --- failures -------------------------------------------------------------------------
@@ -298,8 +395,19 @@ def marked_pairs(
     return dict(zip(marked, zip(rows["seen"], rows["made"], strict=True), strict=True))
 
 
-def method_panels(run: Run, subject: int) -> MethodPanels:
-    """Return the pictures and curves of a subject's first test image.
+#: Picture of the overview -> its condition.
+_PANELS = dict(
+    seen="truth", z_alone="z_only", c_alone="c_only", sampled="stage1", aligned="stage2"
+)
+
+
+def method_panels(run: Run, subject: int, scores: pd.DataFrame) -> MethodPanels:
+    """Return the pictures and curves of the subject's median image, by stage 2's score.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05.
 
     Raises
     ------
@@ -307,19 +415,26 @@ def method_panels(run: Run, subject: int) -> MethodPanels:
         An image or an array of the subject is missing.
     """
     folder = run.tree.derived(subject)
-
-    def first(name: str) -> Images:
-        (image,) = gallery(run, subject, {name: name}, n=1)[name]
-        return np.asarray(image)
-
+    words = _judge_words(subject)
+    median = select_images(_judged(subject, scores), 1, words=words)
+    rows = {name: name for name in _PANELS.values()}
+    pictures, below = scored_gallery(run, subject, rows, scores, ids=median.nsd_id)
+    for name in rows:
+        if name not in pictures:
+            raise StoreError(
+                f"{run.tree.stage_dir(subject, name)} holds no image"
+                f" {median.nsd_id[0]}: run notebooks 03 and 04 of this subject."
+            )
     stored = store.read_arrays(folder / "responses.h5", ["betas", "split"])
+    seen = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
     paths = store.read_arrays(folder / "trajectories.h5", ["stage2/losses"])
+    row = int(np.flatnonzero(wanted_ids(run, subject) == median.nsd_id[0])[0])
+    (response,) = stored["betas"][seen == median.nsd_id[0]]
     return MethodPanels(
-        seen=first("truth"),
-        z_alone=first("z_only"),
-        c_alone=first("c_only"),
-        sampled=first("stage1"),
-        aligned=first("stage2"),
-        responses=stored["betas"][stored["split"] == "test"][0],
-        losses=paths["stage2/losses"][0],
+        **{part: pictures[name][0] for part, name in _PANELS.items()},
+        responses=response,
+        losses=paths["stage2/losses"][row],
+        scores={p: below[name][0] for p, name in _PANELS.items() if name in below},
+        engine=engine_words(run.profile.stage2.preset),
+        rule=f"Image {median.nsd_id[0]}. {median.rule}",
     )

@@ -1,25 +1,34 @@
-"""What the report holds: a finished run's figures, tables and settings, in sections.
+"""What the report holds: a finished run's ledger, figures, tables and settings.
 
 Reads artefacts and arranges them; draws nothing and decides nothing.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from minddiff_utils.core import provenance, store
-from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core import conditions, provenance, store
 from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation import check_completeness, gallery
+from minddiff_utils.evaluation.claims.evidence import engine_words
 from minddiff_utils.evaluation.claims.ledger import COLUMNS, endpoint_words, verdicts
-from minddiff_utils.reporting.galleries import select_for_gallery, system_rows
+from minddiff_utils.evaluation.metrics import METRICS
+from minddiff_utils.reporting import tables
+from minddiff_utils.reporting.galleries import (
+    score_lines,
+    select_for_gallery,
+    system_rows,
+)
+from minddiff_utils.reporting.numbering import FIGURES
 from minddiff_utils.reporting.report import (
     FigureItem,
     GalleryItem,
-    LinkItem,
+    Item,
+    LedgerItem,
+    Report,
     Section,
     TableItem,
     render_report,
@@ -28,173 +37,160 @@ from minddiff_utils.reporting.surface_maps import CorticalMaps
 
 __all__ = ["build_report", "conclusions"]
 
-#: Section -> its tables, then its figures, each with its caption; `{subject}` stands
-#: for the first subject. T1 to T5 are shown as printed, with intervals in the cells.
-_CONTENTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "What a sceptic asks first": (
-        {
-            "sanity": "Each check, what was expected and what was seen.",
-            "subjects": "Subjects of this run.",
-        },
-        {},
+TITLE = "MindDiffuser: a runnable artifact"
+_SCORES = {name: METRICS[name].label for name in ("clip_judge", "ssim_2d", "pcc")}
+#: Table -> its caption, and how its rows are printed (`tables.for_print`).
+_TABLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "T1_comparison": ("Every method, over all subjects.", {"rows": ("method",)}),
+    "T2_ablation": (
+        "Combinations of features, main effects, blocks, iterations and k.",
+        {"rows": ("group", "method")},
     ),
-    "The method and what it makes": (
-        {},
-        {
-            "method": "F1. The method on one test image of subject {subject}.",
-            "gallery": "F2. Compared systems, subject {subject}; images picked by"
-            " rule.",
-            "gallery_subjects": "F3. The same test images in every subject, stage 2.",
-        },
+    "T4_decoding": (
+        "Signed r by feature and area, over all subjects.",
+        {"rows": ("area_set",), "across": "feature", "cell": tables.bounded_cell},
     ),
-    "Scores": (
-        {
-            "T1_comparison": "T1. Every method: first subject, and all.",
-            "floors": "What knowing nothing scores.",
-            "contrasts": "Paired differences on the same images.",
-            "T3_subjects": "T3. Stages 1 and 2 in each subject.",
-            "frechet": "Fréchet distances, by network.",
-            "metrics": "Definition of every metric, and whether it was scored.",
-        },
-        {
-            "comparison": "Every method over all subjects, with floor and ceiling.",
-            "differences": "Differences from stage 1, and of stage 2 from controls.",
-            "stage2_gain": "Stage 2 minus stage 1 on the same images.",
-            "subjects": "Stage 1 and stage 2 in each subject.",
-            "quality_vs_accuracy": "Decoding accuracy and quality, image by image.",
-            "failures": "F9. Failure signatures, subject {subject}.",
-        },
+    "T5_cost": (
+        "Passes through the U-Net per image.",
+        {"rows": ("method",), "cell": tables.count_cell},
     ),
-    "What each part is worth": (
-        {"T2_ablation": "T2. Factorial, blocks, iterations and k."},
-        {
-            "ablation": "Every combination of c, z and Z_CLIP.",
-            "gallery_ablation": "F4. The same, as images; the first ones of subject"
-            " {subject}.",
-            "k_quality": "F6. Accuracy, information and final quality against k.",
-        },
+}
+#: Made by the study of engines, or only where captions name categories; shown where
+#: they are.
+_OPTIONAL = ("naming", *(name for name in FIGURES if name.startswith("study_")))
+#: Section -> its figures, and its tables, which are folded.
+_CONTENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Differences on the same images": (
+        ("differences", "stage2_gain"),
+        ("T1_comparison",),
     ),
-    "Decoding": (
-        {"T4_decoding": "T4. Accuracy by feature and area, over all."},
-        {
-            "accuracy_subj{subject:02d}": "Accuracy by feature and area set, with"
-            " chance and ceiling, subject {subject}.",
-            "predictions_subj{subject:02d}": "Decoded against true values of two"
-            " targets, subject {subject}.",
-            "histograms_subj{subject:02d}": "F8. Accuracy of all targets, subject"
-            " {subject}.",
-            "decoders_subj{subject:02d}": "Five decoders on the same targets, and the"
-            " rank of their predictions, subject {subject}.",
-            "holdout_subj{subject:02d}": "Categories that were trained on, and that"
-            " were not, subject {subject}.",
-            "k_selection": "Accuracy and information against k, layer by layer.",
-            "weights_subj{subject:02d}": "Decoder weights by area, subject {subject}.",
-        },
-    ),
-    "The two stages": (
-        {"T5_cost": "T5. U-Net passes per image."},
-        {
-            "stage1_subj{subject:02d}": "Stage 1 and its parts, subject {subject}.",
-            "losses_subj{subject:02d}": "F5. Structural loss along stage 2, subject"
-            " {subject}.",
-            "trajectory_subj{subject:02d}": "F5. Images along stage 2, subject"
-            " {subject}.",
-            "stage2_subj{subject:02d}": "Stage 2, its ceiling and floor, subject"
-            " {subject}.",
-        },
-    ),
-    "On the cortex": (
-        {},
-        {
-            "cortex_flat": "F7. Decoder weights on the flattened cortex, subject"
-            " {subject}.",
-            "cortex_inflated": "F7. The same on the inflated surface.",
-        },
-    ),
-    "The responses": (
-        {},
-        {
-            "roi_counts_subj{subject:02d}": "Voxels by area, subject {subject}.",
-            "repeats_subj{subject:02d}": "Single trials of the most and the least"
-            " reliable voxel, subject {subject}.",
-            "reliability_subj{subject:02d}": "Noise ceilings by area, subject"
-            " {subject}.",
-        },
-    ),
+    "Scores": (("comparison", "controls"), ()),
+    "What each part is worth": (("ablation", "gallery_ablation"), ("T2_ablation",)),
+    "How many features to keep": (("k_quality",), ()),
+    "Decoding": (("accuracy", "histograms"), ("T4_decoding",)),
+    "Stage 2, step by step": (("losses", "trajectory"), ("T5_cost",)),
+    "Engines of stage 2 compared": (_OPTIONAL[1:], ()),
+    "Image by image": (("quality_vs_accuracy", "failures"), ()),
+    "Further measures": (("naming",), ()),
+    "On the cortex": (("cortex_flat", "cortex_inflated"), ()),
 }
 
 
-def _figures(
-    run: Run, subject: int | None, captions: Mapping[str, str]
-) -> list[FigureItem]:
+# --- its parts ------------------------------------------------------------------------
+
+
+def _figures(run: Run, subject: int, names: Sequence[str]) -> list[FigureItem]:
     items = []
-    for pattern, words in captions.items():
-        name = pattern.format(subject=subject)
-        path = run.tree.figures / f"{name}.png"
+    for name in names:
+        caption = FIGURES[name]
+        path = run.tree.figures / f"{caption.file_name(name, subject)}.png"
+        if name in _OPTIONAL and not path.is_file():
+            continue
         store.read_png(path)  # damaged, it would be a gap in the page that nobody tells
         png = store.read_bytes(path)
-        items.append(FigureItem(name, png, words.format(subject=subject)))
+        words = caption.words.format(subject=subject)
+        items.append(FigureItem(caption.number, png, words))
     return items
 
 
-def _table(run: Run, name: str, caption: str) -> TableItem:
-    path = run.tree.tables / f"{name}.csv"
-    if re.match(r"T\d_", name):
-        return TableItem(name, _printed(run, name), caption)
-    table = store.read_table(path).drop(columns="profile", errors="ignore")
-    return TableItem(name, table, caption)
+def _table(run: Run, name: str) -> TableItem:
+    """Return the rows over all subjects as notebook 05 prints them."""
+    caption, how = _TABLES[name]
+    across, texts = how.get("across", "metric"), ("status", "settings")
+    needed = (*how["rows"], across, "value", "ci_low", "ci_high", *texts)
+    table = store.read_table(run.tree.tables / f"{name}.csv", needed)
+    table = table.assign(**{c: table[c].astype(object).fillna("") for c in texts})
+    if "subject" in table:
+        table = table[table["subject"].astype(str) == "all"]
+    words = {key: str(key) for key in table[across].unique()}
+    if set(_SCORES) <= set(words):
+        words = _SCORES
+    printed = tables.for_print(table, words, **how)
+    return TableItem(
+        name[:2], printed.iloc[:-1], caption, folded=True
+    )  # last: settings
 
 
-def _printed(run: Run, name: str) -> pd.DataFrame:
-    """Return a table as its Markdown twin prints it."""
-    path = run.tree.tables / f"{name}.md"
-    try:
-        lines = store.read_bytes(path).decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        lines = []
-    rows = [
-        line.removeprefix("| ").removesuffix(" |").split(" | ")
-        for line in lines
-        if line.startswith("| ")
-    ]
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise StoreError(
-            f"{path} holds no table: move it away and run notebook 05 again."
-        )
-    return pd.DataFrame(rows[1:], columns=rows[0])
-
-
-def _ledger(run: Run) -> TableItem:
+def _ledger(run: Run) -> LedgerItem:
     ledger = store.read_table(run.tree.figures / "claims.csv", COLUMNS)
-    return TableItem("claims", verdicts(ledger), "The claims ledger.")
+    ends = {
+        str(claim): pd.DataFrame(map(_endpoint, rows.to_dict("records")))
+        for claim, rows in ledger[ledger["value"].notna()].groupby("claim", sort=False)
+    }
+    caption = (
+        "Each claim with its verdict and the engine that is judged; below it, its"
+        " endpoints. An endpoint is shown where its interval, over images or over"
+        " subjects, lies above the bound. “Above 0” counts the subjects whose own"
+        " effect is; “could show” is the smallest effect that this n shows with a power"
+        " of 80 %."
+    )
+    return LedgerItem(verdicts(ledger), ends, caption)
+
+
+def _endpoint(row: Mapping[Any, Any]) -> dict[str, str]:
+    """Return an endpoint in words, one quantity per column."""
+    by_subject = row["unit"] == "subject"
+    ends = "subjects" if by_subject else "ci"
+    low, high = row[f"{ends}_low"], row[f"{ends}_high"]
+    return {
+        "endpoint": row["endpoint"],
+        "result": row["result"],
+        "effect": f"{row['value']:+.3f}",
+        "interval": f"[{low:+.3f}, {high:+.3f}]",
+        "unit": str(row["scale"]),
+        "bound": f"{row['above']:+g}",
+        "over": f"{row['unit']}s",
+        "images": "–" if by_subject else _known(row["n_images"]),
+        "subjects": _known(row["n_subjects"]),
+        "above 0": _known(row["n_subjects_positive"]),
+        "could show": _known(row["smallest_effect"], ".3f"),
+    }
+
+
+def _known(number: Any, form: str = ".0f") -> str:
+    return "–" if pd.isna(number) or np.isinf(number) else f"{number:{form}}"
 
 
 def _gallery(run: Run, subject: int) -> GalleryItem:
-    """Return the comparison gallery, picture by picture."""
-    selection = select_for_gallery(
-        subject, store.read_table(run.tree.tables / "scores.csv")
-    )
+    """Return the comparison gallery, picture by picture, with scores."""
+    scores = store.read_table(run.tree.tables / "scores.csv")
+    selection = select_for_gallery(subject, scores)
     ids = selection.nsd_id
-    rows = gallery(run, subject, system_rows(), n=len(ids), picked=ids)
+    rows = gallery(
+        run, subject, system_rows(run.profile.stage2.preset), n=len(ids), picked=ids
+    )
     pictures = {
         words: [encode_png(one) for one in made] for words, made in rows.items()
     }
-    titles = (
-        title.partition(":")[0] for title in selection.titles
-    )  # "fixed: 12" has it
-    columns = [f"{i} ({t})" for i, t in zip(ids, titles, strict=True)]
-    caption = f"What subject {subject} saw, and what each system made of the responses."
-    return GalleryItem("systems", pictures, columns, caption, selection.rule)
+    left_out = "".join(f" Not run: {why}." for why in conditions.not_run().values())
+    caption = (
+        f"{FIGURES['gallery'].words.format(subject=subject)} Below each picture: CLIP"
+        f" similarity by the judge, and SSIM. {selection.rule}.{left_out}"
+    )
+    below = score_lines(scores, subject, system_rows(run.profile.stage2.preset), ids)
+    return GalleryItem(
+        FIGURES["gallery"].number, pictures, selection.titles, caption, below
+    )
 
 
-def _links(run: Run) -> list[LinkItem]:
-    """Return links to the executed notebooks and to the tables and claims."""
+def _checks(run: Run) -> tuple[list[str], list[TableItem]]:
+    """Return how many checks passed, in words, and their folded table."""
+    table = store.read_table(run.tree.tables / "sanity.csv")
+    failed = table[~table["passed"].astype(bool)]
+    words = f"{len(table) - len(failed)} of {len(table)} checks passed."
+    lines = [f"Failed: {row.check}: {row.observed}." for row in failed.itertuples()]
+    shown = table[["check", "observed", "passed"]]
+    caption = "Each check of the pipeline with what was seen."
+    return [words, *lines], [TableItem("Checks", shown, caption, folded=True)]
+
+
+def _links(run: Run) -> list[tuple[str, str]]:
+    """Return links to the executed notebooks, and to the tables and claims."""
     notebooks = {path.name for path in run.tree.notebooks.glob("*.ipynb")}
     notebooks.add("06_figures.ipynb")  # this one is written when it has ended
-    tables = sorted(path.name for path in run.tree.tables.glob("*.csv"))
-    links = [LinkItem(name, f"notebooks/{name}") for name in sorted(notebooks)]
-    links += [LinkItem(name, f"tables/{name}") for name in tables]
-    return [*links, LinkItem("claims.csv", "claims.csv")]
+    csv = sorted(path.name for path in run.tree.tables.glob("*.csv"))
+    links = [(name, f"notebooks/{name}") for name in sorted(notebooks)]
+    return [*links, ("claims.csv", "claims.csv"), *((n, f"tables/{n}") for n in csv)]
 
 
 def _settings(run: Run) -> list[tuple[str, str]]:
@@ -223,35 +219,21 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _sections(
-    run: Run, first: int, ledger: TableItem, maps: CorticalMaps
-) -> list[Section]:
-    def section(title: str, subject: int = first, **more: Any) -> Section:
-        tables, figures = _CONTENTS[title]
-        items = [_table(run, name, caption) for name, caption in tables.items()]
-        drawn = _figures(run, subject, figures)
-        return Section(title, tables=items, figures=drawn, **more)
+# --- the page -------------------------------------------------------------------------
 
-    words = (
-        "One row per claim. A directional claim holds only where its null fails the"
-        " same check; numbers from in-silico subjects are not compared with the paper."
-    )
-    cortex, notes = "On the cortex", [maps.note] if maps.note else []
-    return [
-        Section("The claims of the paper, here", [words], [ledger]),
-        section("What a sceptic asks first"),
-        section("The method and what it makes", galleries=[_gallery(run, first)]),
-        section("Scores"),
-        section("What each part is worth"),
-        section("Decoding"),
-        section("The two stages"),
-        Section(cortex, notes)
-        if maps.subject is None
-        else section(cortex, maps.subject, paragraphs=notes),
-        section("The responses"),
-        Section("Settings", definitions=_settings(run)),
-        Section("Notebooks and tables of this run", links=_links(run)),
-    ]
+
+def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
+    """Return the sections behind the gallery, those with nothing to show left out."""
+    sections = []
+    for title, (names, csv) in _CONTENTS.items():
+        on_cortex = title == "On the cortex"
+        subject = maps.subject if on_cortex else first
+        items = _figures(run, subject, names) if subject is not None else []
+        notes = [maps.note] if on_cortex and maps.note else []
+        content: list[Item] = [*items, *(_table(run, name) for name in csv)]
+        if content or notes:
+            sections.append(Section(title, notes, content))
+    return sections
 
 
 def build_report(run: Run, maps: CorticalMaps) -> str:
@@ -269,23 +251,42 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
     """
     profile, completeness = run.profile, check_completeness(run)
     subjects = completeness.complete
+    first = subjects[0]
+    (method,) = _figures(run, first, ["method"])
+    ledger, parts = _ledger(run), _sections(run, first, maps)
+    made: list[Item] = [
+        _gallery(run, first),
+        *_figures(run, first, ["gallery_subjects"]),
+    ]
+    checks, sanity = _checks(run)
+    sections = [
+        Section("The claims of the paper, here", items=[ledger]),
+        Section("What is made", items=made),
+        *parts,
+        Section("Checks", checks, sanity),
+        Section("Settings", settings=_settings(run)),
+        Section("Files of this run", links=_links(run)),
+    ]
     lead = (
+        f"Engine of stage 2 in this run: {engine_words(profile.stage2.preset)}. Rows of"
+        " the ledger name the engine that they judge.",
         "From responses of visual cortex three features of the seen image are decoded:"
         " c (semantics), z (detail) and Z_CLIP (structure). Stage 1 makes an image from"
         " c and z by diffusion; stage 2 adjusts both until the image shows the decoded"
-        " structure. Everything on this page was made by one run of the notebooks."
+        " structure.",
     )
+    missing = [f"{s} ({why})" for s, why in completeness.missing.items()]
     facts = {
         "profile": f"{profile.name}, digest {profile.digest}",
         "subjects": ", ".join(map(str, subjects)),
+        "not finished": "; ".join(missing),
         "images per subject": completeness.image_words(),
         "seed": str(profile.seed),
         "code": provenance.code_digest(),
     }
-    ledger = _ledger(run)
-    sections = _sections(run, subjects[0], ledger, maps)
-    title = "MindDiffuser, reproduced"
-    return render_report(title, run.label, lead, sections, facts=facts, ledger=ledger)
+    known = [(name, words) for name, words in facts.items() if words]
+    page = Report(TITLE, run.label, lead, method, ledger, sections, known)
+    return render_report(page)
 
 
 def conclusions(ledger: pd.DataFrame, figures: Mapping[str, str]) -> list[str]:

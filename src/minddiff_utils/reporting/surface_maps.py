@@ -307,8 +307,8 @@ def inflated_maps(
     for h in HEMISPHERES:
         surface = tree.surface(subject, h, "inflated")
         sulc = tree.surface_values(subject, h, "sulc")
-        values, _ = _sample(tree, subject, h, data)
-        sides.append({name: Mesh(*surface, v, sulc) for name, v in values.items()})
+        values, areas = _sample(tree, subject, h, data)
+        sides.append({n: Mesh(*surface, v, sulc, areas) for n, v in values.items()})
     left, right = sides
     return {name: InflatedMap(left[name], right[name]) for name in data.values}
 

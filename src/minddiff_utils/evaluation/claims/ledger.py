@@ -245,7 +245,7 @@ def ledger_lines(ledger: pd.DataFrame) -> list[str]:
         first = rows.iloc[0]
         engine = "" if first["engine"] == "none" else f" [{first['engine']}]"
         lines.append(f"{claim:>4}  {first['verdict']}  ·  {first['statement']}{engine}")
-        if rows["endpoint"].fillna("").eq("").all():
+        if rows["value"].isna().all():
             lines.append(f"        {first['reason']}")
             continue
         lines += [f"        {endpoint_words(row)}" for _, row in rows.iterrows()]

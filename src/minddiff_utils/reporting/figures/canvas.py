@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from io import BytesIO
 from typing import Any, ParamSpec, TypeVar
@@ -296,11 +296,20 @@ class Grid:
         Pictures of each row; a shorter row leaves its last cells blank.
     names, columns : sequence of str
         Words at the left of each row, and above the columns; no columns: no words.
+    below : mapping of str to sequence of str
+        Name of a row -> words below each of its pictures.
     """
 
     rows: Sequence[Images]
     names: Sequence[str]
     columns: Sequence[str]
+    below: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def tops(self) -> list[float]:
+        """Return where each row begins, and the last one ends, in cells."""
+        pitches = [1.16 if name in self.below else 1.0 for name in self.names]
+        return [0.0, *np.cumsum(pitches).tolist()]
 
     @property
     def n_columns(self) -> int:
@@ -310,22 +319,25 @@ class Grid:
     @property
     def height(self) -> float:
         """Return the height that the grid needs with title and foot, inches."""
-        cell = min((WIDTH - 1.35) / self.n_columns, 1.1)  # beside a column of words
-        return cell * len(self.rows) + 1.0
+        cell = min((WIDTH - 1.35) / self.n_columns, 0.85)  # beside a column of words
+        return cell * self.tops[-1] + 1.0
 
 
 def draw_images(axes: Axes, grid: Grid) -> None:
     """Draw `grid` into `axes`, one unit per cell, so that all pictures align."""
     gap = 0.03
     beside: dict[str, Any] = {"ha": "right", "va": "center", "clip_on": False}
-    for r, (row, name) in enumerate(zip(grid.rows, grid.names, strict=True)):
+    centred: dict[str, Any] = {"ha": "center", "clip_on": False}
+    tops = grid.tops
+    for top, row, name in zip(tops, grid.rows, grid.names, strict=False):
         for k, image in enumerate(row):
-            extent = (k + gap, k + 1 - gap, r + 1 - gap, r + gap)
+            extent = (k + gap, k + 1 - gap, top + 1 - gap, top + gap)
             axes.imshow(image, extent=extent, aspect="equal")
-        axes.text(-0.08, r + 0.5, wrap(name, 20), size=8, **beside)
+        for k, words in enumerate(grid.below.get(name, ())):
+            axes.text(k + 0.5, top + 0.99, words, va="top", size=6.5, **centred)
+        axes.text(-0.08, top + 0.5, wrap(name, 20), size=8, **beside)
     for k, title in enumerate(grid.columns):
-        words = wrap(title, 16)
-        axes.text(k + 0.5, -0.06, words, ha="center", va="bottom", size=7.5)
-    axes.set(xlim=(0, grid.n_columns), ylim=(len(grid.rows), 0))
+        axes.text(k + 0.5, -0.06, wrap(title, 16), va="bottom", size=7.5, **centred)
+    axes.set(xlim=(0, grid.n_columns), ylim=(tops[-1], 0))
     axes.set_anchor("W")
     axes.set_axis_off()

@@ -53,7 +53,11 @@ def _counts(rows: pd.DataFrame) -> str:
 
 @canvas.styled
 def fig_comparison(
-    table: pd.DataFrame, metrics: Mapping[str, str], methods: Mapping[str, str]
+    table: pd.DataFrame,
+    metrics: Mapping[str, str],
+    methods: Mapping[str, str],
+    *,
+    title: str = "Reconstruction quality by method",
 ) -> Figure:
     """Draw every method's score with interval, chance level and ceiling, by metric.
 
@@ -67,6 +71,8 @@ def fig_comparison(
         subject.
     metrics, methods : mapping of str to str
         Name -> words, in the order shown.
+    title : str
+        Which methods these are.
     """
     canvas.check_table(table, (*_SCORES, "chance", "ceiling"), "The table of scores")
     rows, _ = canvas.pooled_rows(table, "The table of scores")
@@ -85,7 +91,7 @@ def fig_comparison(
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
-    page = ("Reconstruction quality by method", note, height)
+    page = (title, note, height)
     words = [wrap(methods[m], 30) for m in names]
     titles = [wrap(metrics[metric], 27) for metric in metric_names]
     figure, grid = canvas.rows_by_metric(page, words, titles, "score", n_columns)

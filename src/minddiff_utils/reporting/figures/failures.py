@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.types import Images
@@ -82,7 +83,7 @@ def fig_failures(
     )
     title = "Failure signatures: meaning without structure, and reverse"
     figure = canvas.new_figure(title, note, 4.5)
-    grid = figure.add_gridspec(2, 2, width_ratios=[1.0, 1.05])
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.25, 1.0])
     _draw_scatter(figure.add_subplot(grid[:, 0]), points, metrics, letters)
     n_columns = max(1, int(points["place"].max()))
     structural, semantic = (
@@ -170,6 +171,8 @@ def _draw_letters(
             (float(at[0]), float(at[1])),
             xytext=tuple(_SIDES[best]),
             color=_ink(signature),
+            zorder=5,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
             **look,
         )
 

@@ -3,7 +3,7 @@
 `surface_maps` brings voxel values to vertices.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.tri import Triangulation
@@ -29,16 +29,17 @@ from minddiff_utils.reporting.wording import feature_order, feature_words
 __all__ = ["FlatMap", "InflatedMap", "Mesh", "fig_flat_maps", "fig_inflated"]
 
 
-#: What the maps of this project show unless said otherwise.
-UNIT = "mean |w| of the decoder"
-_CMAP = "viridis"
+#: What the maps show: 1 is the mean over voxels, where the colours part.
+_UNIT = "weight / mean weight"
+_CMAP = "RdYlBu_r"
 #: Share of an area's vertices that a connected piece needs for a name of its own.
 _NAMED_SHARE = 0.1
-#: View -> (direction towards the viewer, up), of the left hemisphere; RAS axes.
+#: View -> (direction towards the viewer, up), of the left hemisphere; RAS axes. All
+#: look from behind, where visual cortex is.
 _VIEWS = {
-    "lateral": ((-1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
-    "medial": ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
-    "ventral": ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
+    "outside": ((-0.28, -0.96, 0.0), (0.0, 0.0, 1.0)),
+    "inside": ((0.6, -0.8, 0.0), (0.0, 0.0, 1.0)),
+    "below": ((0.0, -0.8, -0.6), (0.0, 0.6, -0.8)),
 }
 
 
@@ -91,12 +92,15 @@ class Mesh:
         Value of each vertex; NaN where there are no data.
     sulc : (n_vertices,), optional
         Sulcal depth, above 0 in sulci.
+    areas : int (n_vertices,), optional
+        Area of each vertex, -1 for none; borders are drawn between them.
     """
 
     vertices: Floats
     faces: Ints
     values: Floats
     sulc: Floats | None = None
+    areas: Ints | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.vertices.shape, (None, 3), "vertices of a mesh")
@@ -139,41 +143,40 @@ def _gray(sulc: Floats | None, faces: Ints) -> Floats:
     return np.where(sulc[faces].mean(axis=1) > 0, 0.76, 0.88)
 
 
-def _scale(values: Floats, feature: str) -> Normalize:
-    """Return the colour scale: 2 to 98 % of the values that exist."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        raise DataError(
-            f"No vertex of the map of {feature!r} has a value: check that voxel_ijk "
-            "and the surface transforms belong to the same subject."
-        )
-    low, high = np.quantile(known, [0.02, 0.98])
-    return Normalize(float(low), float(high) if high > low else float(low) + 1e-9)
+def _scale(by_feature: Mapping[str, Floats]) -> Normalize:
+    """Return the colour scale of all features: around 1, to 98 % of the values."""
+    for feature, values in by_feature.items():
+        if not np.isfinite(values).any():
+            raise DataError(
+                f"No vertex of the map of {feature!r} has a value: check that voxel_ijk"
+                " and the surface transforms belong to the same subject."
+            )
+    distance = np.abs(np.concatenate([*by_feature.values()]) - 1)
+    reach = float(np.nanquantile(distance, 0.98))
+    return CenteredNorm(1.0, max(reach, 1e-9))
 
 
-def _colour_bar(
-    figure: Figure, axes: Axes, scale: Normalize, unit: str, length: float
-) -> None:
+def _colour_bar(figure: Figure, axes: Sequence[Axes], scale: Normalize) -> None:
     mappable = ScalarMappable(scale, _CMAP)
-    options: dict[str, Any] = {"shrink": length, "aspect": 16, "extend": "both"}
-    bar = figure.colorbar(mappable, ax=axes, pad=0.02, **options)
-    bar.set_label(unit, size=6.5)
+    bar = figure.colorbar(
+        mappable, ax=[*axes], shrink=0.5, aspect=24, extend="both", pad=0.02
+    )
+    bar.set_label(_UNIT, size=6.5)
     bar.ax.tick_params(labelsize=6.5)
 
 
 # --- flat ---------------------------------------------------------------------------
 
 
-def _borders(flat: FlatMap, areas: Ints) -> Floats:
-    """Return segments (n, 2, 2) between areas: across every face with two labels."""
-    labels = areas[flat.faces]
+def _borders(points: Floats, faces: Ints, areas: Ints) -> Floats:
+    """Return segments (n, 2, d) between areas: across every face with two labels."""
+    labels = areas[faces]
     edges = ((0, 1), (1, 2), (2, 0))
     mixed = np.stack([labels[:, a] != labels[:, b] for a, b in edges], axis=1)
-    middles = np.stack(
-        [flat.xy[flat.faces[:, [a, b]]].mean(axis=1) for a, b in edges], axis=1
-    )
+    middles = np.stack([points[faces[:, e]].mean(axis=1) for e in edges], axis=1)
     crossed = mixed.sum(axis=1) == 2
-    segments: Floats = middles[crossed][mixed[crossed]].reshape(-1, 2, 2)
+    n_axes = points.shape[1]
+    segments: Floats = middles[crossed][mixed[crossed]].reshape(-1, 2, n_axes)
     return segments
 
 
@@ -193,7 +196,22 @@ def _pieces(flat: FlatMap, areas: Ints) -> Iterator[tuple[str, Floats]]:
             yield name, points[nearest]
 
 
-def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
+def _apart(places: Floats, width: float, height: float) -> Floats:
+    """Return places of words, moved up or down until none lies on another."""
+    places = places.copy()
+    for _ in range(40):
+        for i in range(len(places)):
+            for j in range(i):
+                x, y = places[i] - places[j]
+                if abs(x) < width and abs(y) < height:
+                    push = (height - abs(y)) / 2 * (1 if y >= 0 else -1)
+                    places[i, 1] += push
+                    places[j, 1] -= push
+    return places
+
+
+def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize | None) -> None:
+    """Draw values with the areas' borders or, without a scale, the areas' names."""
     x, y = flat.xy.T
     means = _face_values(flat.values, flat.faces)
     known = np.isfinite(means)
@@ -201,52 +219,56 @@ def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize) -> None:
     base = Triangulation(x, y, flat.faces)
     gray = _gray(flat.sulc, flat.faces)
     axes.tripcolor(base, facecolors=gray, cmap="gray", vmin=0, vmax=1, **options)
-    if known.any():
+    if known.any() and scale is not None:
         data = Triangulation(x, y, flat.faces[known])
         axes.tripcolor(data, facecolors=means[known], cmap=_CMAP, norm=scale, **options)
     if flat.areas is not None:
-        lines = LineCollection(list(_borders(flat, flat.areas)), colors="white", lw=0.7)
-        axes.add_collection(lines)
-        for name, place in _pieces(flat, flat.areas):
-            words = axes.text(
-                place[0], place[1], name, size=5.5, ha="center", va="center"
-            )
-            words.set_path_effects([withStroke(linewidth=1.4, foreground="white")])
+        segments = list(_borders(flat.xy, flat.faces, flat.areas))
+        axes.add_collection(LineCollection(segments, colors="0.15", lw=0.6))
+        if scale is None:
+            names, places = zip(*_pieces(flat, flat.areas), strict=True)
+            wide, high = np.ptp(flat.xy, axis=0)
+            apart = _apart(np.array(places), 0.06 * wide, 0.05 * high)
+            for name, (at, up) in zip(names, apart, strict=True):
+                words = axes.text(at, up, name, size=6, ha="center", va="center")
+                words.set_path_effects([withStroke(linewidth=1.4, foreground="white")])
     axes.set_aspect("equal")
     axes.set_axis_off()
 
 
 @canvas.styled
-def fig_flat_maps(maps: Mapping[str, FlatMap], *, unit: str = UNIT) -> Figure:
-    """Draw one flat map per feature, each with its own colour scale.
+def fig_flat_maps(maps: Mapping[str, FlatMap]) -> Figure:
+    """Draw one flat map per feature on one colour scale, and one with areas' names.
 
     Parameters
     ----------
     maps : mapping of str to FlatMap
-        By feature.
-    unit : str
-        What the values are.
+        By feature: weights over their mean, so that 1 is the mean of all voxels.
     """
     if not maps:
         raise DataError("No flat maps given: make at least one with `surface_maps`.")
     names = feature_order(maps)
     sizes = [np.ptp(maps[name].xy, axis=0) for name in names]
     aspect = float(np.median([size[0] / max(size[1], 1e-9) for size in sizes]))
-    n_columns = min(len(names), 2 if aspect < 3 else 1)
+    first = maps[names[0]]
+    shown = [*names, *(["areas"] if first.areas is not None else [])]
+    n_columns = min(len(shown), 2 if aspect < 3 else 1)
     note = (
         f"{_n_vertices(maps[name].values for name in names)}; left hemisphere left, "
-        "right hemisphere right; gray: no data, darker in sulci; white: borders of the "
-        "areas; colours span 2 to 98 % of each feature's values; no interval"
+        "right hemisphere right; gray: no data, darker in sulci; lines: borders of the "
+        "areas. One scale for all features, around 1, the mean over voxels, to 98 % of "
+        "the values; no interval"
     )
     panel = (WIDTH / n_columns - 0.9) / aspect
-    height = 1.0 + -(-len(names) // n_columns) * (min(panel, 3.2) + 0.3)
-    figure = canvas.new_figure("Values on the flattened cortex", note, height)
-    grid = canvas.panels(figure, len(names), n_columns)
-    for axes, name in zip(grid, names, strict=True):
-        scale = _scale(maps[name].values, name)
-        _draw_flat(axes, maps[name], scale)
-        axes.set_title(feature_words(name))
-        _colour_bar(figure, axes, scale, unit, 0.6)
+    height = 1.0 + -(-len(shown) // n_columns) * (min(panel, 3.2) + 0.3)
+    figure = canvas.new_figure("Decoder weights on the flattened cortex", note, height)
+    grid = canvas.panels(figure, len(shown), n_columns)
+    scale = _scale({name: maps[name].values for name in names})
+    for axes, name in zip(grid, shown, strict=True):
+        of_feature = name in maps
+        _draw_flat(axes, maps.get(name, first), scale if of_feature else None)
+        axes.set_title(feature_words(name) if of_feature else "the areas")
+    _colour_bar(figure, grid, scale)
     return figure
 
 
@@ -282,17 +304,28 @@ def _project(
     return corners[order] @ plane, colours * light
 
 
+def _visible_borders(mesh: Mesh, direction: Floats, up: Floats) -> Floats:
+    """Return the areas' borders on faces towards the viewer, (n, 2, 2)."""
+    if mesh.areas is None:
+        return np.empty((0, 2, 2))
+    corners = mesh.vertices[mesh.faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    faces = mesh.faces[normal @ direction > 0]
+    plane = np.stack([np.cross(up, direction), up], axis=1)
+    segments: Floats = _borders(mesh.vertices, faces, mesh.areas) @ plane
+    return segments
+
+
 def _views(both: InflatedMap) -> Iterator[tuple[str, Mesh, Floats, Floats]]:
     """Yield words, mesh, direction and up: left outside to right outside."""
     for side, mesh, names in (
-        ("left", both.lh, ("lateral", "medial", "ventral")),
-        ("right", both.rh, ("ventral", "medial", "lateral")),
+        ("L", both.lh, ("outside", "inside", "below")),
+        ("R", both.rh, ("below", "inside", "outside")),
     ):
+        mirror = np.array([1.0 if side == "L" else -1.0, 1.0, 1.0])
         for name in names:
             direction, up = map(np.array, _VIEWS[name])
-            if side == "right" and name != "ventral":
-                direction = -direction
-            yield f"{side[0].upper()} {name}", mesh, direction, up
+            yield f"{side} {name}", mesh, direction * mirror, up
 
 
 def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
@@ -310,6 +343,8 @@ def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
         )
         faces.set_rasterized(True)
         axes.add_collection(faces)
+        lines = _visible_borders(mesh, direction, up) - [low[0] - left, middle]
+        axes.add_collection(LineCollection(list(lines), colors="0.15", lw=0.35))
         half = (high[1] - low[1]) / 2
         centre = left + (high[0] - low[0]) / 2
         axes.text(centre, -half - 3, words, size=6, ha="center", va="top", color="0.4")
@@ -320,33 +355,31 @@ def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
 
 
 @canvas.styled
-def fig_inflated(maps: Mapping[str, InflatedMap], *, unit: str = UNIT) -> Figure:
-    """Draw each feature on both inflated hemispheres from three sides.
+def fig_inflated(maps: Mapping[str, InflatedMap]) -> Figure:
+    """Draw each feature on both inflated hemispheres from behind, on one colour scale.
 
     Parameters
     ----------
     maps : mapping of str to InflatedMap
-        By feature.
-    unit : str
-        What the values are.
+        By feature: weights over their mean, so that 1 is the mean of all voxels.
     """
     if not maps:
         raise DataError(
             "No inflated maps given: make at least one with `surface_maps`."
         )
     names = feature_order(maps)
-    both = [np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names]
+    both = {f: np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names}
     note = (
-        f"{_n_vertices(both)}; L, R: hemispheres; gray: no data, darker in "
-        "sulci; colours span 2 to 98 % of each feature's values; no interval"
+        f"{_n_vertices(both.values())}; L, R: hemispheres, seen from behind: from "
+        "outside, from inside, from below; gray: no data, darker in sulci; lines: "
+        "borders of the areas. One scale for all features, around 1, the mean over "
+        "voxels, to 98 % of the values; no interval"
     )
-    height = 0.9 + 1.35 * len(names)
-    figure = canvas.new_figure("Values on the inflated cortex", note, height)
-    for axes, name, values in zip(
-        canvas.panels(figure, len(names), 1), names, both, strict=True
-    ):
-        scale = _scale(values, name)
+    height = 1.0 + 1.7 * len(names)
+    figure = canvas.new_figure("Decoder weights on the inflated cortex", note, height)
+    grid, scale = canvas.panels(figure, len(names), 1), _scale(both)
+    for axes, name in zip(grid, names, strict=True):
         _draw_inflated(axes, maps[name], scale)
         axes.set_title(feature_words(name))
-        _colour_bar(figure, axes, scale, unit.replace(" of ", "\nof "), 0.8)
+    _colour_bar(figure, grid, scale)
     return figure

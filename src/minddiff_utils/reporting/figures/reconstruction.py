@@ -26,6 +26,7 @@ def fig_gallery(
     title: str,
     column_titles: Sequence[str] = (),
     rule: str = "",
+    below: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
     """Draw images in a grid: a row per method, a column per image.
 
@@ -40,6 +41,8 @@ def fig_gallery(
         Words above the columns.
     rule : str, optional
         How the images were picked, for the note.
+    below : mapping of str to sequence of str, optional
+        Method -> its scores, which stand below its pictures.
 
     Raises
     ------
@@ -50,13 +53,14 @@ def fig_gallery(
         raise DataError("The gallery has no rows: pass at least one method's images.")
     for name, images in rows.items():
         canvas.check_images(images, f"Images of {name!r}")
-    grid = canvas.Grid(list(rows.values()), list(rows), column_titles)
+    grid = canvas.Grid(list(rows.values()), list(rows), column_titles, below or {})
     if column_titles:
         check_shape((len(column_titles),), (grid.n_columns,), "column_titles")
     note = (
         f"n = {counted(grid.n_columns, 'image')}, {counted(len(rows), 'row')}; "
         "single images, no interval"
     )
+    note += ". Below: CLIP similarity by the judge · SSIM" if below else ""
     note += f". {rule}" if rule else ""
     figure = canvas.new_figure(title, note, grid.height)
     canvas.draw_images(figure.subplots(), grid)
@@ -87,22 +91,24 @@ def fig_losses(
     candidates = [int(k) for k in candidates]
     check_shape(best_iteration.shape, (n_images,), "best_iteration")
     check_shape(candidate_losses.shape, (n_images, len(candidates)), "candidate_losses")
+    relative, sampled = _relative(losses), _relative(candidate_losses)
+    rises = int((relative[:, 1] > relative[:, 0]).sum()) if n_steps > 1 else 0
     note = (
         f"n = {counted(n_images, 'image')}; thin: single images, thick: their mean; no "
         "interval. Loss of iteration 0 is 1; an image that has stopped keeps its last. "
-        "Right: images of the complete sampler, filled where it is the one chosen"
+        f"The first step, of full length, raises the loss of {rises} of the images; "
+        "iteration 0 remains a candidate. Right: images of the complete sampler, "
+        "filled where it is the one chosen"
     )
     title = "Structural loss during alignment (stage 2)"
     figure = canvas.new_figure(title, note, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
-    relative = _relative(losses)
     marker = "" if n_steps > 1 else "o"
     _draw_losses(left, range(n_steps), relative, PALETTE[0], marker=marker)
     left.set(title="as the optimiser saw it", ylabel="loss, relative to iteration 0")
-    relative = _relative(candidate_losses)
-    _draw_losses(right, candidates, relative, PALETTE[1])
+    _draw_losses(right, candidates, sampled, PALETTE[1])
     for k, iteration in enumerate(candidates):
-        chosen, y = best_iteration == iteration, relative[:, k]
+        chosen, y = best_iteration == iteration, sampled[:, k]
         x = np.full(n_images, iteration)
         right.scatter(x, y, s=12, facecolor="white", edgecolor="0.4", zorder=3)
         right.scatter(x[chosen], y[chosen], s=14, color=PALETTE[1], zorder=4)
@@ -178,8 +184,8 @@ _SIDE = 1.0  # side of a picture, inches
 _PLACES = {
     "seen": (0.75, 2.6),
     "responses": (2.15, 2.6),
-    "c_alone": (3.75, 3.2),
-    "z_alone": (3.75, 1.96),
+    "c_alone": (3.75, 3.3),
+    "z_alone": (3.75, 1.86),
     "sampled": (5.25, 2.6),
     "aligned": (6.55, 2.6),
     "losses": (5.25, 1.15),
@@ -199,6 +205,10 @@ class MethodPanels:
         The subject's standardised responses to the image.
     losses : (n_iter + 1,)
         Structural loss along the alignment.
+    scores : mapping of str to str
+        Picture, by its name here -> what stands below it.
+    engine, rule : str
+        What made the image of stage 2; how the image was chosen.
     """
 
     seen: Images
@@ -208,6 +218,9 @@ class MethodPanels:
     aligned: Images
     responses: Floats
     losses: Floats
+    scores: Mapping[str, str]
+    engine: str
+    rule: str
 
     def __post_init__(self) -> None:
         for name in ("seen", "z_alone", "c_alone", "sampled", "aligned"):
@@ -254,19 +267,19 @@ _CORNER = "angle,angleA=90,angleB=0,rad=6"
 #: From, to (inches), colour, way.
 _ARROWS: tuple[tuple[tuple[float, float], tuple[float, float], Any, str], ...] = (
     ((1.28, 2.6), (1.62, 2.6), "0.2", _STRAIGHT),
-    ((2.7, 2.75), (3.22, 3.15), PALETTE[1], _STRAIGHT),
-    ((2.7, 2.45), (3.22, 2.05), PALETTE[0], _STRAIGHT),
+    ((2.7, 2.75), (3.22, 3.2), PALETTE[1], _STRAIGHT),
+    ((2.7, 2.45), (3.22, 2.0), PALETTE[0], _STRAIGHT),
     ((2.15, 1.72), (4.5, 1.15), PALETTE[2], _CORNER),
-    ((4.28, 3.15), (4.72, 2.8), PALETTE[1], _STRAIGHT),
-    ((4.28, 2.05), (4.72, 2.4), PALETTE[0], _STRAIGHT),
+    ((4.28, 3.2), (4.72, 2.8), PALETTE[1], _STRAIGHT),
+    ((4.28, 2.0), (4.72, 2.4), PALETTE[0], _STRAIGHT),
     ((5.78, 2.6), (6.02, 2.6), "0.2", _STRAIGHT),
     ((5.75, 1.15), (6.55, 2.06), PALETTE[2], "angle,angleA=0,angleB=90,rad=6"),
 )
 _WORDS = (
     (1.45, 2.68, "fMRI", "0.2"),
     (2.9, 3.05, "c", PALETTE[1]),
-    (2.9, 2.08, "z", PALETTE[0]),
-    (3.3, 1.22, "Z_CLIP", PALETTE[2]),
+    (2.9, 2.02, "z", PALETTE[0]),
+    (2.75, 1.22, "Z_CLIP", PALETTE[2]),
 )
 
 
@@ -281,7 +294,8 @@ def fig_method(panels: MethodPanels) -> Figure:
     """
     note = (
         "n = 1 test image, all pictures and numbers from this run; c: decoded text "
-        "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; no interval"
+        "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; below pictures: "
+        f"CLIP similarity by the judge · SSIM; no interval. {panels.rule}"
     )
     width, height = _SIZE
     title = "From responses to a picture: two stages"
@@ -292,9 +306,11 @@ def fig_method(panels: MethodPanels) -> Figure:
         ("c_alone", "c alone (from noise)"),
         ("z_alone", "z alone (autoencoder)"),
         ("sampled", "stage 1\nc and z"),
-        ("aligned", "stage 2\naligned"),
+        ("aligned", f"stage 2\n{panels.engine}"),
     ):
-        _panel(figure, name, words).imshow(getattr(panels, name))
+        axes = _panel(figure, name, words)
+        axes.imshow(getattr(panels, name))
+        axes.set_xlabel(panels.scores.get(name, ""), size=6.5, labelpad=2)
     _draw_responses(_panel(figure, "responses", "response"), panels.responses)
     losses = _panel(figure, "losses", "structural loss, relative", 0.9)
     _draw_curve(losses, panels.losses)

@@ -1,6 +1,6 @@
 """Figures of k: what is gained and lost when only the k % best targets are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,29 +8,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import PALETTE
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
 from minddiff_utils.reporting.figures.decoding import n_subjects_in
-from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
+from minddiff_utils.reporting.wording import counted, span, wrap
 
 __all__ = ["fig_k_quality", "fig_k_selection"]
 
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
-
-
-def _finish(
-    panels: Sequence[Axes], noun: str, k_chosen: float | None, kept: str
-) -> None:
-    """Name the axes that both figures share, and mark the k in use."""
-    for axes in panels:
-        if k_chosen is not None:
-            axes.axvline(k_chosen, color="black", linestyle=":", linewidth=1)
-        axes.grid(axis="y")
-        axes.set_xlabel(f"{noun} kept, k (%)")
-    panels[0].set_ylabel("mean correlation r")
-    panels[1].set(ylabel=f"share of {kept} (%)", title="information kept")
-    panels[1].plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
 
 
 @canvas.styled
@@ -71,7 +56,14 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
         accuracy.plot(k, curve["r_cv_selected_mean"], **dashed)
         variance.plot(k, 100 * curve["variance_kept"], label=f"{layer}", **line)
         identification.plot(k, curve["identification"], **line)
-    _finish(panels, "targets", k_chosen, "training variance")
+    for axes in panels:
+        if k_chosen is not None:
+            axes.axvline(k_chosen, color="black", linestyle=":", linewidth=1)
+        axes.grid(axis="y")
+        axes.set_xlabel("targets kept, k (%)")
+    accuracy.set_ylabel("mean correlation r")
+    variance.set(ylabel="share of training variance (%)", title="information kept")
+    variance.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
     accuracy.set_title("accuracy of the targets kept")
     styles = {"test images": "-", "cross-validated, training": "--"}
     keys = {words: {"color": "0.3", "ls": ls} for words, ls in styles.items()}
@@ -87,85 +79,84 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
 
 @canvas.styled
 def fig_k_quality(
-    k_table: pd.DataFrame, quality: pd.DataFrame, words: str, *, k_chosen: float | None
+    k_table: pd.DataFrame,
+    differences: pd.DataFrame,
+    metrics: Mapping[str, str],
+    *,
+    k_chosen: float | None,
 ) -> Figure:
-    """Draw accuracy, information kept and final quality against k, subject by subject.
+    """Draw accuracy, identification and final quality against k.
 
     Parameters
     ----------
     k_table : DataFrame
-        Columns subject, layer, k_percent, r_selected_mean, variance_kept; layers are
+        Columns subject, layer, k_percent, r_selected_mean, identification; layers are
         averaged.
-    quality : DataFrame
-        Columns subject (and, for several, "all"), k_percent, value, ci_low, ci_high,
-        n_images of one metric.
-    words : str
-        What that metric is.
+    differences : DataFrame
+        From `tables.k_differences`.
+    metrics : mapping of str to str
+        Name -> words, in the order shown.
     k_chosen : float or None
         The k in use, percent; None where cross-validation chose one for each layer.
 
     Raises
     ------
     DataError
-        A column or a row is missing, or `quality` holds a k twice for one subject.
+        A column or a row is missing.
     """
-    columns = ("subject", "layer", "k_percent", "r_selected_mean", "variance_kept")
-    canvas.check_table(k_table, columns, "The table of k")
-    needed = ("subject", "k_percent", "value", "ci_low", "ci_high", "n_images")
-    canvas.check_table(quality, needed, "The quality by k")
-    if quality.duplicated(["subject", "k_percent"]).any():
-        raise DataError("The quality by k has a k twice: pass one metric's rows.")
-    pooled, _ = canvas.pooled_rows(quality, "The quality by k")
-    pooled = pooled.sort_values("k_percent")
-    single = quality[quality["subject"].astype(str) != "all"]
-    subjects = subject_order(k_table["subject"])
-    images = f", {span(single['n_images'])} images each" if len(single) else ""
+    curves = ["r_selected_mean", "identification"]
+    canvas.check_table(k_table, ("layer", "k_percent", *curves), "The table of k")
+    numbers = ("k_percent", "value", "ci_low", "ci_high")
+    needed = ("subject", "metric", "n_images", *numbers)
+    canvas.check_table(differences, needed, "The differences by k")
+    pooled, _ = canvas.pooled_rows(differences, "The differences by k")
+    n_subjects = counted(n_subjects_in(k_table), "subject")
     used = "a k for each layer" if k_chosen is None else f"{k_chosen:g} %, dotted"
     note = (
-        f"n = {counted(len(subjects), 'subject')}; left and middle: mean over "
-        f"{counted(int(k_table['layer'].nunique()), 'layer')}, "
-        f"test images, no interval; right{images}, the same at every k: bars are the "
-        "interval for these subjects and new images. Thin: single subjects, bold: "
-        f"mean. Features are ranked on training images only. k in use: {used}"
+        f"n = {n_subjects}; left and middle: mean over"
+        f" {counted(int(k_table['layer'].nunique()), 'layer')}, thin: subjects, bold:"
+        " their mean, no interval; identification: pairs of held-out training images."
+        f" Right: {span(pooled['n_images'])} images each, the same at every k, with"
+        " 95 % interval for these subjects and new images, filled where it lies on one"
+        " side of 0. Features are ranked on training images only. Dashed: the paper's"
+        f" 25 %; k in use: {used}"
     )
-    title = (
-        "Selecting k % of the CLIP features: accuracy, information and final quality"
-    )
-    figure = canvas.new_figure(title, note, 3.3)
-    accuracy, variance, final = panels = figure.subplots(1, 3)
-    look = {
-        subject: {
-            "color": PALETTE[i % 10],
-            "marker": _MARKERS[i % 8],
-            "lw": 0.8,
-            "ms": 3.5,
-        }
-        for i, subject in enumerate([*subjects, "other"])
-    }
-    bold: dict[str, Any] = {"color": "black", "lw": 2.2}
-    curves = ["r_selected_mean", "variance_kept"]
-    percent = k_table.assign(variance_kept=100 * k_table["variance_kept"])
-    decoding = percent.groupby(["subject", "k_percent"])[curves].mean().reset_index()
-    for axes, rows, name in (
-        (accuracy, decoding, "r_selected_mean"),
-        (variance, decoding, "variance_kept"),
-        (final, single, "value"),
-    ):
-        for subject, curve in rows.groupby(rows["subject"].astype(str), sort=False):
-            line = curve.sort_values("k_percent")
-            style: Any = look.get(str(subject), look["other"])
-            axes.plot(line["k_percent"], line[name], **style)
-        middle = rows.groupby("k_percent")[name].mean()
-        if axes is final:
-            middle = pooled.set_index("k_percent")["value"]
-        axes.plot(middle.index, middle, zorder=3, **bold)
-    ends: dict[str, Any] = {"color": "black", "lw": 1, "zorder": 3}
-    final.vlines(pooled["k_percent"], pooled["ci_low"], pooled["ci_high"], **ends)
-    _finish(panels, "features", k_chosen, "variance")
+    title = "Selecting k % of the CLIP features: accuracy, identification, quality"
+    figure = canvas.new_figure(title, note, 3.4)
+    accuracy, identification, final = panels = figure.subplots(1, 3)
+    by_subject = k_table.assign(subject=k_table.get("subject", "1"))
+    decoding = by_subject.groupby(["subject", "k_percent"])[curves].mean()
+    for axes, name in zip(panels, curves, strict=False):
+        wide = decoding[name].unstack("k_percent").T
+        axes.plot(wide.index, wide, color=GRAY, lw=0.8, marker="o", ms=2.5)
+        axes.plot(wide.index, wide.mean(axis=1), color="black", lw=2.2, zorder=3)
+    _draw_gains(final, pooled[pooled["metric"].isin(metrics)], list(metrics))
     for axes in panels:
-        axes.set_xlim(0, 104)
-    accuracy.set_title("accuracy of those kept")
-    final.set(ylabel=wrap(words, 34), title="final quality")
-    keys: dict[str, Any] = {f"subject {s}": look[s] for s in subjects if s != "all"}
-    canvas.draw_keys(variance, keys | {"mean": bold}, loc="upper left")
+        axes.axvline(25, color="0.3", linestyle="--", linewidth=0.8, zorder=1)
+        if k_chosen is not None:
+            axes.axvline(k_chosen, color="0.3", ls=":", lw=1.1, zorder=1)
+        axes.grid(axis="y")
+        axes.set(xlabel="features kept, k (%)", xlim=(0, 104))
+    accuracy.set(ylabel="mean correlation r", title="accuracy of those kept")
+    identification.set(ylabel="share of pairs (chance .5)", title="identification")
+    largest = f"{k_table['k_percent'].max():g} %"
+    final.set(ylabel=f"difference from k = {largest}", title="final quality, paired")
+    keys = {
+        wrap(words, 26): {"color": PALETTE[i], "marker": _MARKERS[i]}
+        for i, words in enumerate(metrics.values())
+    }
+    canvas.draw_keys(final, keys, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     return figure
+
+
+def _draw_gains(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """Draw each metric's differences, beside each other."""
+    axes.axhline(0, color="0.3", linewidth=0.8)
+    for row in canvas.records(rows):
+        place = names.index(row["metric"])
+        is_shown = row["ci_low"] > 0 or row["ci_high"] < 0
+        look: dict[str, Any] = {"color": PALETTE[place], "marker": _MARKERS[place]}
+        look["markerfacecolor"] = PALETTE[place] if is_shown else "white"
+        x = row["k_percent"] + 2.2 * (place - (len(names) - 1) / 2)
+        interval = [row[n] for n in ("value", "ci_low", "ci_high")]
+        canvas.draw_interval(axes, x, interval, upright=True, zorder=3, **look)

@@ -61,23 +61,41 @@ def fig_pareto(
     note = (
         f"n = {span(points['n'])} images of {subjects}; bars: {confidence:.0%} "
         "bootstrap interval over subjects and images. A guided step counts two "
-        "evaluations; gradients are not counted. Gray: controls"
+        "evaluations; gradients are not counted. Gray: controls, upward triangles with "
+        "true features, downward ones with another image's, dots other variants. "
+        "Points of one cost stand side by side. Intervals of two arms may overlap "
+        "where their difference on the same images is clear: that has its own figures"
     )
     figure = canvas.new_figure("Quality against cost in stage 2", note, 5.4)
     grid = canvas.panels(figure, len(metrics), 2, sharex=True)
     named = [name for name in dict.fromkeys(points["method"]) if name in shown]
     colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(named)}
+    beside = _side_by_side(points[points["method"].isin(named)])
     for axes, metric in zip(grid, metrics, strict=True):
         for row in canvas.records(points[points["metric"] == metric]):
-            _draw_point(axes, row, shown, colours)
+            place = float(row["cost"]) * beside.get(row["method"], 1.0)
+            _draw_point(axes, row | {"cost": place}, shown, colours)
         better = "lower" if metric == "structural_loss" else "higher"
         axes.set(title=f"{_WORDS[metric]} ({better} is better)", xscale="log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")  # no mathematics in our style
         axes.grid(axis="both")
     for axes in grid[-2:]:
         axes.set_xlabel("U-Net evaluations per image")
     handles, words = grid[0].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside right center")
     return figure
+
+
+def _side_by_side(points: pd.DataFrame) -> dict[str, float]:
+    """Return each arm's shift in cost, a factor, where several cost the same."""
+    costs = points.groupby("method", sort=False)["cost"].first().sort_values()
+    steps = np.diff(np.log(costs.to_numpy(np.float64)), prepend=np.nan)
+    group = pd.Series(~(steps < 0.1), costs.index).cumsum()  # within a tenth
+    place = (
+        group.groupby(group).cumcount()
+        - (group.groupby(group).transform("size") - 1) / 2
+    )
+    return {str(name): float(1.2**k) for name, k in place.items()}
 
 
 def _draw_point(
@@ -88,7 +106,9 @@ def _draw_point(
 ) -> None:
     name, value = row["method"], float(row["value"])
     bars = np.array([[value - float(row["low"])], [float(row["high"]) - value]])
-    look: dict[str, Any] = {"marker": ".", "markersize": 4, "color": GRAY, "zorder": 2}
+    control = {"_true": "^", "_shuffled": "v"}
+    mark = next((m for end, m in control.items() if str(name).endswith(end)), ".")
+    look: dict[str, Any] = {"marker": mark, "markersize": 4, "color": GRAY, "zorder": 2}
     if name in shown:
         look = {"marker": "o", "markersize": 6, "color": colours[name], "zorder": 3}
     look |= {"linestyle": "", "elinewidth": 1, "label": shown.get(name)}

@@ -4,9 +4,7 @@ It needs no network and no script, reads on paper, on a phone and by ear, and es
 every word it is given. It states in plain words what kind of data the numbers come
 from. Not here: any number or drawing, and no file is written.
 
-`items` is what a section may hold; `page` puts the page together from `page.html` and
-`style.css`. Enlarging and comparing pictures is done by links to the picture itself and
-the style's `:target`, so that each picture is in the page once.
+`page` says what a page may hold; `page.html` and `style.css` lay it out.
 """
 
 import lazy_loader

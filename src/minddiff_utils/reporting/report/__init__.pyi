@@ -1,19 +1,23 @@
-from .items import (
+from .page import (
     FigureItem,
     GalleryItem,
-    LinkItem,
+    Item,
+    LedgerItem,
+    Report,
     Section,
     TableItem,
+    banner,
+    render_report,
 )
-from .page import banner, render_report, verdict_class
 
 __all__ = [
     "FigureItem",
     "GalleryItem",
-    "LinkItem",
+    "Item",
+    "LedgerItem",
+    "Report",
     "Section",
     "TableItem",
     "banner",
     "render_report",
-    "verdict_class",
 ]

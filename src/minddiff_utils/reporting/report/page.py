@@ -1,30 +1,171 @@
-"""The report's page, its words and its verdicts; `page.html` lays it out."""
+"""What the page holds, and its words on the data; `page.html` lays it out."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from io import BytesIO
 from numbers import Real
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from PIL import Image
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.report.items import Section, TableItem, png_size
-from minddiff_utils.reporting.wording import cell_text, is_bool
+from minddiff_utils.reporting.wording import cell_text
 
-__all__ = ["banner", "render_report", "verdict_class"]
+__all__ = [
+    "FigureItem",
+    "GalleryItem",
+    "Item",
+    "LedgerItem",
+    "Report",
+    "Section",
+    "TableItem",
+    "banner",
+    "render_report",
+]
 
-#: First words of a verdict -> its class.
-_VERDICTS = (
-    ("supported", "for"),
-    ("contradicted", "against"),
-    ("inconclusive", "open"),
-    ("not testable here", "apart"),
-)
-#: Class of a verdict -> the sign before it, so that colour is never alone; in the order
-#: in which the classes are counted.
-_GLYPHS = {"for": "✓", "against": "✗", "open": "?", "apart": "–", "": ""}
+#: Verdict -> class of its colour and sign before it, so that colour is never alone; in
+#: the order in which verdicts are counted.
+VERDICTS = {
+    "supported": ("for", "✓"),
+    "contradicted": ("against", "✗"),
+    "inconclusive": ("open", "?"),
+    "not testable here": ("apart", "–"),
+}
+
+
+@dataclass(frozen=True)
+class FigureItem:
+    """A figure, as the bytes of a PNG, with words that can be read alone."""
+
+    name: str
+    png: bytes = field(repr=False)
+    caption: str
+    kind: str = "figure"
+
+
+@dataclass(frozen=True)
+class TableItem:
+    """A table; folded, it is shown when it is opened, and on paper."""
+
+    name: str
+    table: pd.DataFrame
+    caption: str
+    folded: bool = False
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """Pictures of the same images by several methods, to be compared by eye.
+
+    Attributes
+    ----------
+    name, caption : str
+        Short name; words that can be read alone, with the rule that chose the images.
+    rows : mapping of str to sequence of bytes
+        Method -> its PNG pictures, one per image or of the first ones alone; the seen
+        images first.
+    columns : sequence of str
+        The images in words.
+    scores : mapping of str to sequence of str
+        Method -> what stands below its pictures; methods without are left out.
+    """
+
+    name: str
+    rows: Mapping[str, Sequence[bytes]] = field(repr=False)
+    columns: Sequence[str]
+    caption: str
+    scores: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kind: str = "gallery"
+
+    def __post_init__(self) -> None:
+        for method, pictures in {**self.rows, **self.scores}.items():
+            if len(pictures) > len(self.columns):
+                raise DataError(
+                    f"Gallery {self.name!r} has {len(pictures)} pictures or scores of"
+                    f" {method!r} for {len(self.columns)} images: pass one per image."
+                )
+
+
+@dataclass(frozen=True)
+class LedgerItem:
+    """The ledger: each claim with its verdict, and below it its endpoints.
+
+    Attributes
+    ----------
+    claims : DataFrame
+        Columns claim, statement, engine, verdict, reason; one row per claim.
+    endpoints : mapping of str to DataFrame
+        Claim -> its endpoints, one quantity per column.
+    caption : str
+    """
+
+    claims: pd.DataFrame
+    endpoints: Mapping[str, pd.DataFrame] = field(repr=False)
+    caption: str
+    kind: str = "ledger"
+
+    def columns(self) -> list[str]:
+        """Return the quantities of an endpoint."""
+        every = (column for table in self.endpoints.values() for column in table)
+        return list(dict.fromkeys(map(str, every))) or ["endpoint"]
+
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """Return the verdicts with their claims."""
+        by_verdict = self.claims.groupby("verdict", sort=False)["claim"].agg(list)
+        known = [v for v in VERDICTS if v in by_verdict]
+        return [(v, by_verdict[v]) for v in (*known, *{*by_verdict.index} - {*known})]
+
+
+Item = FigureItem | TableItem | GalleryItem | LedgerItem
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, paragraphs, and what follows them.
+
+    `links`: words and path, below the page's folder, of files to open; `settings`:
+    names and what they are set to.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    items: Sequence[Item] = ()
+    links: Sequence[tuple[str, str]] = ()
+    settings: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole page.
+
+    Attributes
+    ----------
+    title, label : str
+        Title; the profile's words.
+    lead : sequence of str
+        Paragraphs below the title.
+    first : FigureItem
+        The picture beside them.
+    ledger : LedgerItem
+        Its verdicts are counted at the top; one of the sections holds it.
+    sections : sequence of Section
+        In the order shown.
+    facts : sequence of (str, str)
+        What made the page, shown at its end.
+    """
+
+    title: str
+    label: str
+    lead: Sequence[str]
+    first: FigureItem
+    ledger: LedgerItem
+    sections: Sequence[Section]
+    facts: Sequence[tuple[str, str]] = ()
 
 
 def banner(label: str) -> tuple[str, str]:
@@ -33,200 +174,75 @@ def banner(label: str) -> tuple[str, str]:
     >>> banner("profile nsd")[0]
     'Measured responses'
     """
-    if "measured and in-silico" in label.lower():
+    words = label.lower()
+    if "measured and in-silico" in words:
         return "Measured responses, and in silico: simulated ones", (
             "Some of the subjects were scanned, the others are in silico: a computer "
             "program made up their brain responses to drawn scenes. Numbers over all "
             "subjects mix the two: they must not be compared with the paper's, and say "
             "nothing about real brains."
         )
-    if "in-silico" not in label.lower():
+    if "in-silico" not in words:
         return "Measured responses", (
             "The responses come from the folder of the Natural Scenes Dataset that "
             "this run was given. Sizes, models and presets are those of the profile; "
             "where they differ from the paper's, so may the numbers."
         )
     text = (
-        "No person was scanned for this page. The subjects are in silico: a computer "
-        "program made up their brain responses to drawn scenes, and generative models "
-        "turned those into pictures. The numbers test that the pipeline works and in "
-        "which direction its parts act. They are never the paper's numbers, must not "
-        "be compared with them, and say nothing about real brains."
+        "No person was scanned: a computer program made up the brain responses to "
+        "drawn scenes. Numbers say in which direction the parts of the method act; "
+        "they are never the paper's numbers, must not be compared with them, and say "
+        "nothing about real brains."
     )
-    if "smoke" in label.lower():
+    if "smoke" in words:
         text += " This is moreover the smoke profile: a run so small that its numbers "
         text += "mean nothing at all."
     return "In silico: simulated brains, not measured ones", text
 
 
-# --- tables ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Cell:
-    column: str
-    text: str
-    css: str = ""
-    lead: str = ""  # shown bold: a verdict's first words
-    glyph: str = ""
-
-
-def _cell(column: str, value: object) -> _Cell:
-    text, name = cell_text(value), column.replace("_", " ")
-    if column == "verdict":
-        kind = verdict_class(text)
-        lead, colon, rest = text.partition(":")
-        css = f"verdict {kind}".strip()
-        return _Cell(name, rest, css, lead + colon, _GLYPHS[kind])
-    if is_bool(value):
-        return _Cell(name, "", "verdict for" if value else "verdict against", text)
-    return _Cell(name, text, "number" if isinstance(value, Real) else "")
-
-
-def _cells(table: pd.DataFrame) -> Iterator[list[_Cell]]:
-    columns = [str(c) for c in table.columns]
-    for row in table.itertuples(index=False, name=None):
-        yield [_cell(c, v) for c, v in zip(columns, row, strict=True)]
-
-
-def _headings(table: pd.DataFrame) -> list[tuple[str, bool]]:
-    """Return each column's name and whether it holds numbers."""
-    kinds = (table[name].dtype.kind for name in table)
-    return [
-        (str(name).replace("_", " "), kind in "iuf")
-        for name, kind in zip(table, kinds, strict=True)
-    ]
-
-
-# --- verdicts -------------------------------------------------------------------------
-
-
-def _first_words(verdict: str) -> tuple[str, str]:
-    """Return a verdict's first words and their class."""
-    words = verdict.strip().lower()
-    known = (pair for pair in _VERDICTS if words.startswith(pair[0]))
-    return next(known, (words.partition(":")[0], ""))
-
-
-def verdict_class(verdict: str) -> str:
-    """Return the class of a verdict in words, empty where it is none.
-
-    >>> verdict_class("contradicted"), verdict_class("supported")
-    ('against', 'for')
-    """
-    return _first_words(verdict)[1]
-
-
-def _verdicts(
-    ledger: TableItem, sections: Sequence[Section]
-) -> list[dict[str, object]]:
-    """Return the claims by the first words of their verdicts, with their rows' anchors.
-
-    The classes come in the order for, against, open, apart, none; within a class the
-    words come in the order of the ledger.
-    """
-    missing = {"claim", "verdict"} - set(ledger.table.columns)
-    if missing:
-        raise DataError(
-            f"The ledger of claims has no column {sorted(missing)[0]!r}: pass the table"
-            " of claims.csv."
-        )
-    places = [
-        f"t{number}-{i}"
-        for number, section in enumerate(sections, 1)
-        for i, item in enumerate(section.tables, 1)
-        if item is ledger
-    ]
-    if not places:
-        raise DataError(
-            f"The ledger {ledger.name!r} is in no section, so its rows cannot be linked"
-            " to: pass the TableItem that a section holds."
-        )
-    groups: dict[tuple[str, str, bool], list[tuple[str, str, str]]] = {}
-    for k, row in enumerate(ledger.table.to_dict("records"), 1):
-        verdict = cell_text(row["verdict"])
-        lead = verdict.partition(":")[0].lower().replace("-", " ")
-        claim = (f"{places[0]}-r{k}", cell_text(row["claim"]))
-        key = (*_first_words(verdict), "in silico" in lead)
-        groups.setdefault(key, []).append((*claim, cell_text(row.get("statement", ""))))
-    order = list(_GLYPHS)
-    return [
-        {"words": words, "css": css, "glyph": _GLYPHS[css], "in_silico": marked}
-        | {"claims": groups[words, css, marked]}
-        for words, css, marked in sorted(groups, key=lambda key: order.index(key[1]))
-    ]
-
-
 # --- the page -------------------------------------------------------------------------
 
 
-def _base64(png: bytes) -> str:
-    return base64.b64encode(png).decode("ascii")
+def _size(png: bytes) -> tuple[int, int]:
+    """Return width and height in pixels."""
+    with Image.open(BytesIO(png)) as image:
+        return image.size
 
 
-def render_report(
-    title: str,
-    label: str,
-    lead: str,
-    sections: Sequence[Section],
-    *,
-    facts: Mapping[str, str] | None = None,
-    ledger: TableItem | None = None,
-) -> str:
-    """Return the report as one self-contained HTML page.
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
-    Parameters
-    ----------
-    title, label : str
-        Title; the profile's words.
-    lead : str
-        What the page shows, in paragraphs with an empty line between.
-    sections : sequence of Section
-        In the order shown.
-    facts : mapping of str to str, optional
-        What made the page, such as digest, seed and versions; shown at its end.
-    ledger : TableItem, optional
-        The ledger of claims that one of the sections holds, with columns `claim`,
-        `verdict` and, where there are any, `statement`. Its verdicts are counted at
-        the top of the page, each claim with a link to its row.
 
-    Returns
-    -------
-    str
-        The same arguments give the same text; nothing on the page is loaded from
-        elsewhere.
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
 
-    Raises
-    ------
-    DataError
-        There are no sections; or the ledger is in none of them or lacks a column.
-    """
-    if not sections:
-        raise DataError("The report has no sections: pass at least one.")
-    heading, text = banner(label)
+
+@cache
+def _template() -> Template:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         loader=FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
     )
-    for function in (_base64, _cells, _headings, png_size):
-        environment.globals[function.__name__.removeprefix("_")] = function
-    galleries = (item for section in sections for item in section.galleries)
-    values = {
-        "title": title,
-        "label": label,
-        "lead": [" ".join(p.split()) for p in lead.split("\n\n") if p.strip()],
-        "banner_title": heading,
-        "banner_text": text,
-        "verdicts": [] if ledger is None else _verdicts(ledger, sections),
-        "sections": sections,
-        "facts": list((facts or {}).items()),
-        "n_methods": max((len(item.rows) for item in galleries), default=0),
-    }
-    # macros of the page read the label, so it is there for all of them
-    return environment.get_template("page.html", globals={"label": label}).render(
-        values
+    environment.filters |= {"cell": cell_text, "embedded": _embedded, "size": _size}
+    environment.tests["numeric"] = _is_number
+    environment.globals["looks"] = VERDICTS
+    return environment.get_template("page.html")
+
+
+def render_report(report: Report) -> str:
+    """Return the report as one self-contained HTML page.
+
+    The same report gives the same text; nothing on the page is loaded from elsewhere.
+    """
+    heading, text = banner(report.label)
+    items = [item for section in report.sections for item in section.items]
+    n_rows = [len(item.rows) for item in items if isinstance(item, GalleryItem)]
+    return _template().render(
+        page=report,
+        banner_title=heading,
+        banner_text=text,
+        n_rows=max(n_rows, default=0),
     )

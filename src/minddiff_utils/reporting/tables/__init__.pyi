@@ -1,6 +1,7 @@
 from .ablation import (
     FEATURES,
     ablation_table,
+    k_differences,
     ladders,
     main_effects,
     quality_by_k,
@@ -34,6 +35,7 @@ __all__ = [
     "count_cell",
     "for_print",
     "interval_cell",
+    "k_differences",
     "ladders",
     "main_effects",
     "quality_by_k",

@@ -18,7 +18,7 @@ from minddiff_utils.core.conditions import (
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.profile import Profile
-from minddiff_utils.evaluation.summaries import ESTIMATE, summarise
+from minddiff_utils.evaluation.summaries import ESTIMATE, contrast_table, summarise
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables.rows import (
     SCORES,
@@ -28,7 +28,14 @@ from minddiff_utils.reporting.tables.rows import (
     shared_images,
 )
 
-__all__ = ["FEATURES", "ablation_table", "ladders", "main_effects", "quality_by_k"]
+__all__ = [
+    "FEATURES",
+    "ablation_table",
+    "k_differences",
+    "ladders",
+    "main_effects",
+    "quality_by_k",
+]
 
 #: The features that the factorial turns on and off, in the order of its flags.
 FEATURES = ("c", "z", "Z_CLIP")
@@ -217,6 +224,44 @@ def quality_by_k(
     """
     check_metrics(scores, settings)
     scores = scores[scores["metric"].isin(settings)]
+    k_of = _k_of(scores)
+    kept = shared_images(scores, k_of)
+    table = summarise(kept, confidence=confidence, ceilings=ceilings())
+    table.insert(0, "k_percent", table["method"].map(k_of))
+    table = table.sort_values(["k_percent", "metric"], kind="stable")
+    return table.assign(settings=table["metric"].map(settings)).reset_index(drop=True)
+
+
+def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Return how the final quality at each k differs from that at the largest one.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As for `ablation_table`.
+    confidence : float
+
+    Returns
+    -------
+    DataFrame
+        Columns k_percent and those of `summaries.contrast_table`, on the same images.
+
+    Raises
+    ------
+    DataError
+        Fewer than two k were scored, or they share no image.
+    """
+    k_of = _k_of(scores)
+    whole = max(k_of, key=lambda method: k_of[method])
+    pairs = [(method, whole) for method in sorted(k_of, key=k_of.__getitem__)]
+    kept = shared_images(scores, k_of)
+    table = contrast_table(kept, pairs[:-1], confidence=confidence)
+    table.insert(0, "k_percent", table["method"].map(k_of))
+    return table
+
+
+def _k_of(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the methods of the ladder of k, each with its k."""
     prefix = k_name(0).removesuffix("0")
     k_of = {
         method: float(method.removeprefix(prefix))
@@ -228,8 +273,4 @@ def quality_by_k(
             f"The scores hold no method {prefix}…: run the ablation of k (profile's "
             "ablation.k_grid)."
         )
-    kept = shared_images(scores, k_of)
-    table = summarise(kept, confidence=confidence, ceilings=ceilings())
-    table.insert(0, "k_percent", table["method"].map(k_of))
-    table = table.sort_values(["k_percent", "metric"], kind="stable")
-    return table.assign(settings=table["metric"].map(settings)).reset_index(drop=True)
+    return k_of

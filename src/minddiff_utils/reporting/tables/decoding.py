@@ -1,6 +1,7 @@
 """Table T4: decoding accuracy by feature and area; T5: what an image costs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def accuracy_table(
         targets), ci_low, ci_high, n (test images; subjects for "all"), n_targets,
         floor (mean r with permuted images), ceiling (mean noise ceiling),
         p_permutation (for "all" the largest of the subjects'), status, settings. One
-        row for each of `AREA_SETS`, "missing" where nothing was decoded from it.
+        row for each of `AREA_SETS` that was decoded in any subject, "missing" for a
+        subject in whom it was not.
 
     Raises
     ------
@@ -74,9 +76,9 @@ def accuracy_table(
         )
     pooled = _over_subjects(table[table["subject"].isin(names)], len(names), confidence)
     features = feature_order(table["feature"].tolist())
-    every = pd.MultiIndex.from_product(
-        [features, AREA_SETS, [*names, "all"]], names=key
-    )
+    asked = set(zip(table["feature"], table["area_set"], strict=True))
+    grid = product(features, AREA_SETS, [*names, "all"])
+    every = pd.MultiIndex.from_tuples([r for r in grid if r[:2] in asked], names=key)
     rows = pd.concat([table, pooled]).set_index(key).reindex(every).reset_index()
     columns = ["subject", *key[:2], *INTERVAL, "n", "n_targets", "floor", "ceiling"]
     return rows[[*columns, "p_permutation", "status"]].assign(
