@@ -262,9 +262,13 @@ def test_a_study_and_further_measures_are_shown_where_they_are(finished: Run) ->
     for name in ("study_pareto", "naming"):
         path = finished.tree.figures / f"{name}.png"
         store.write_png(path, _image(3), run=finished)
+    table = pd.DataFrame({"category": ["all", "dog"], "method": ["a way", "not shown"]})
+    store.write_table(finished.tree.tables / "T8_naming.csv", table, run=finished)
     page = report_contents.build_report(finished, MAPS)
     assert numbering.FIGURES["study_pareto"].words in page
     assert numbering.FIGURES["naming"].words in page
+    assert "a way" in page
+    assert "not shown" not in page
     assert page.count("data:image/png;base64,") == len(FIGURES) + N_PICTURES + 2
 
 

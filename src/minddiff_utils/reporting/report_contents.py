@@ -55,6 +55,16 @@ _TABLES: dict[str, tuple[str, dict[str, Any]]] = {
         {"rows": ("method",), "cell": tables.count_cell},
     ),
 }
+#: Table of further measures -> its caption, and the column of which the rows "all" are
+#: shown.
+_FURTHER = {
+    "T8_naming": ("Share of images whose object is named, by method.", "category"),
+    "captions": ("Words that the captions nearest to decoded c recall.", ""),
+    "brain_correlation": (
+        "Correlation of predicted and measured responses, over all voxels.",
+        "area_set",
+    ),
+}
 #: Made by the study of engines, or only where captions name categories; shown where
 #: they are.
 _OPTIONAL = ("naming", *(name for name in FIGURES if name.startswith("study_")))
@@ -109,6 +119,19 @@ def _table(run: Run, name: str) -> TableItem:
     return TableItem(
         name[:2], printed.iloc[:-1], caption, folded=True
     )  # last: settings
+
+
+def _further(run: Run) -> list[TableItem]:
+    """Return the tables of further measures that the run has, folded."""
+    items = []
+    for name, (caption, of_all) in _FURTHER.items():
+        path = run.tree.tables / f"{name}.csv"
+        if path.is_file():
+            table = store.read_table(path, [of_all] if of_all else [])
+            kept = table[table[of_all] == "all"] if of_all else table
+            drawn = kept.drop(columns=[of_all, "profile"], errors="ignore")
+            items.append(TableItem(name, drawn, caption, folded=True))
+    return items
 
 
 def _ledger(run: Run) -> LedgerItem:
@@ -230,7 +253,8 @@ def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
         subject = maps.subject if on_cortex else first
         items = _figures(run, subject, names) if subject is not None else []
         notes = [maps.note] if on_cortex and maps.note else []
-        content: list[Item] = [*items, *(_table(run, name) for name in csv)]
+        further = _further(run) if title == "Further measures" else []
+        content: list[Item] = [*items, *(_table(run, n) for n in csv), *further]
         if content or notes:
             sections.append(Section(title, notes, content))
     return sections
