@@ -117,7 +117,9 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         decoded[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
         decoded[f"{name}/selected"] = rng.random(width) < 0.25
         decoded[f"{name}/residual"] = rng.uniform(0.1, 1, width).astype(np.float32)
-    systems: Arrays = {"nsd_id": IDS}
+    donors: Arrays = {"nsd_id": TRAIN[:3]}
+    donors |= {f"{name}/decoded": normal(width)[:3] for name, width in widths.items()}
+    systems: Arrays = {"nsd_id": IDS, "category_only/c": normal(widths["c"])}
     for system in ("takagi", "takagi_minddiffuser", "permuted_voxels"):
         systems |= {f"{system}/{k}": normal(widths[k]) for k in ("c", "z")}
     pixels = rng.uniform(-0.2, 1.2, (n, 8 * 8 * 3)).astype(np.float32)
@@ -126,6 +128,7 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
     r_cv = {f"clip/{k}/r_cv": rng.uniform(size=widths[f"clip/{k}"]) for k in LAYERS}
     return {
         "decoded.h5": decoded,
+        "decoded_validation.h5": donors,
         "decoded_systems.h5": systems | {"pixel_ridge": pixels},
         "decoders.h5": r_cv,
         "stimuli.h5": {"nsd_id": ids, "images": images},

@@ -16,6 +16,7 @@ from minddiff_utils.decoding._grouped import (
     predict_features,
 )
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
+from minddiff_utils.decoding.other_systems import category_means
 from minddiff_utils.decoding.targets import StandardisedTargets, TargetScaling
 
 N, N_VOXELS, N_TARGETS = 60, 40, 7
@@ -426,3 +427,16 @@ def test_features_side_by_side_are_read_as_one(
 def test_features_of_different_images_do_not_stand_side_by_side() -> None:
     with pytest.raises(DataError, match="Targets z has shape"):
         StandardisedTargets({"c": np.zeros((4, 2)), "z": np.zeros((5, 2))})
+
+
+# --- what the category alone says -----------------------------------------------------
+
+
+def test_the_category_s_mean_is_over_the_training_images_that_name_the_same() -> None:
+    cat, dog, none = frozenset({"cat"}), frozenset({"dog"}), frozenset[str]()
+    train = [cat, cat, dog, cat | dog]
+    Y = np.array([[1.0], [3.0], [10.0], [20.0]], np.float32)
+    test = [cat, dog, cat | dog, frozenset({"bus"}), none, frozenset({"cat", "bus"})]
+    found = category_means(Y, train, test)
+    # by hand; no bus was seen: all four; cat and bus: most is shared with cat alone
+    np.testing.assert_allclose(found[:, 0], [2.0, 10.0, 20.0, 8.5, 8.5, 2.0])

@@ -75,7 +75,7 @@ def _one(features: SubjectFeatures, row: Condition) -> Generated:
     [
         ("decoded", "decoded", [0, 1, 2, 3, 4]),
         ("true", "true", [0, 1, 2, 3, 4]),
-        ("shuffled", "decoded", [1, 2, 3, 4, 0]),  # one donor for all features
+        ("shuffled", "decoded", [1, 2, 0, 1, 2]),  # of three validation images
     ],
 )
 @pytest.mark.parametrize("n", [1, 3, None, 9])
@@ -89,13 +89,15 @@ def test_features_are_the_file_s_in_the_models_shapes(
 ) -> None:
     read = write_files(start(data__n_reconstruct=n), backbone).of(source)
     stored, rows = files(backbone)["decoded.h5"], donors[:n]
+    by_source = {"shuffled": "decoded_validation.h5"}
+    values_of = files(backbone)[by_source.get(source, "decoded.h5")]
     assert read.nsd_id.tolist() == IDS[:n].tolist()
     assert read.z.shape == (len(rows), *backbone.latent_shape)
     assert read.c.shape == (len(rows), backbone.n_tokens, backbone.text_dim)
     values = {"z": read.z, "c": read.c}
     values |= {f"clip/{k}": read.target.features[k] for k in LAYERS}
     for name, tensor in values.items():
-        expected = stored[f"{name}/{kind}"][rows]
+        expected = values_of[f"{name}/{kind}"][rows]
         np.testing.assert_array_equal(tensor.flatten(1).numpy(), expected)
     for k in LAYERS:
         for fact in ("selected", "scale", "residual"):
@@ -170,7 +172,7 @@ def test_features_of_another_shape_are_refused_in_one_sentence(
     assert words in _sentence(caught)
 
 
-def test_unknown_sources_and_layers_and_a_single_image_are_refused(
+def test_unknown_sources_and_layers_and_no_donor_are_refused(
     start: Start, backbone: Backbone
 ) -> None:
     wrong: Any = "guessed"
@@ -178,12 +180,21 @@ def test_unknown_sources_and_layers_and_a_single_image_are_refused(
         write_files(start(), backbone).of(wrong)
     with pytest.raises(ConfigError, match="CLIP layer is 9"):
         write_files(start(features__clip_layers=(1, 9)), backbone).of("true")
-    stored = files(backbone)["decoded.h5"]
-    one = {k: v[:1] for k, v in stored.items() if k.endswith(("decoded", "true", "id"))}
-    features = write_files(start(), backbone, decoded=one)
+    donors = files(backbone)["decoded_validation.h5"]
+    none = {k: v[:0] for k, v in donors.items()}
+    features = write_files(start(), backbone, decoded_validation=none)
     with pytest.raises(StoreError) as error:
         features.of("shuffled")
-    assert "shuffled condition needs 2 or more" in _sentence(error)
+    assert "a shuffled condition takes its features from validation" in _sentence(error)
+
+
+def test_donors_are_never_among_the_images_that_are_evaluated(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(), backbone)
+    donors = files(backbone)["decoded_validation.h5"]
+    assert not set(donors["nsd_id"]) & set(features.nsd_id)
+    assert features.of("shuffled").nsd_id.tolist() == features.nsd_id.tolist()
 
 
 # --- what a condition starts from ---------------------------------------------------
@@ -269,6 +280,23 @@ def test_stage_1_is_the_sampler_under_each_image_s_own_noise(
     expected = sample(backbone, own.z, own.c, noise, schedule)
     np.testing.assert_array_equal(found.images, to_uint8(expected))
     assert found.n_unet_evaluations == 6  # 3 steps, both branches of the guidance
+
+
+def test_a_later_draw_is_stage_1_from_the_next_noise_of_the_same_stream(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(models__batch_size=5), backbone)
+    found, run = _one(features, ROWS["stage1_draw_3"]), features.run
+    seeds = [torch_stream(run.profile.seed, "noise", 1, int(i)) for i in IDS]
+    noise = [
+        torch.stack([torch.randn(backbone.latent_shape, generator=g) for g in seeds])
+        for _ in range(3)
+    ]
+    schedule, own = make_schedule(backbone, run.profile.stage1), features.of("decoded")
+    expected = to_uint8(sample(backbone, own.z, own.c, noise[2], schedule))
+    np.testing.assert_array_equal(found.images, expected)
+    assert found.n_unet_evaluations == 6  # one draw is used, and one is paid for
+    assert conditions.draws() == ["stage1", "stage1_draw_2", "stage1_draw_3"]
 
 
 def test_z_alone_is_the_autoencoder_and_c_alone_takes_all_steps_from_noise(

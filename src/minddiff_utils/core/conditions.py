@@ -25,6 +25,7 @@ __all__ = [
     "compared",
     "compared_words",
     "conditions_of",
+    "draws",
     "factorial",
     "floors",
     "gallery_words",
@@ -46,7 +47,7 @@ _Baseline = Literal["mean", "random", "nearest", "pixels"]
 Engine = Literal["autoencoder", "sampler", "preset"] | Preset | _Baseline
 #: How many images of a subject are made: all, or the first ones by a profile's field.
 Count = Literal["all", "controls", "paper", "ablation"]
-Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling"]
+Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling", "draw"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ class Condition:
         In tables, and of the folder of its images.
     label : str
         What it is, in the words of tables and figures.
-    kind : {"method", "part", "system", "baseline", "floor", "ceiling"}
-        "method": MindDiffuser and its variants; "part": some of its features alone.
+    kind : {"method", "part", "system", "baseline", "floor", "ceiling", "draw"}
+        "method": MindDiffuser and its variants; "part": some of its features alone;
+        "draw": stage 1 again from other noise, for the spread over draws.
     c, z, clip : str or None
         Where each feature comes from.
     engine : str or None
@@ -82,6 +84,8 @@ class Condition:
         kept, iterations of the loop.
     n_draws : int
         Images of the sampler, of which that with the lowest structural loss is kept.
+    draw : int
+        Of the sampler: which draw of an image's stream of noise is taken, from 1.
     settings : mapping
         Fields of the engine's settings (`generation.presets`) that are the row's own.
     """
@@ -104,6 +108,7 @@ class Condition:
     k_percent: float | None = None
     n_iter: int | None = None
     n_draws: int = 1
+    draw: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
@@ -220,6 +225,35 @@ TABLE: tuple[Condition, ...] = (
         "baseline",
         engine="nearest",
         short="retrieval",
+    ),
+    Condition(
+        "stage1_best",
+        "best of 10 draws of stage 1 by the structural loss, no gradient",
+        "baseline",
+        **_made("sampler", "decoded", "c", "z", "clip"),
+        short="best of 10 draws of stage 1",
+        n_draws=10,
+    ),
+    Condition(
+        "category_only",
+        "mean c of training images of the true category, no z: control",
+        "baseline",
+        **_made("sampler", "own", "c"),
+        short="the true category alone",
+    ),
+    Condition(
+        "stage1_draw_2",
+        "stage 1, a second draw of its noise",
+        "draw",
+        **_made("sampler", "decoded", "c", "z"),
+        draw=2,
+    ),
+    Condition(
+        "stage1_draw_3",
+        "stage 1, a third draw of its noise",
+        "draw",
+        **_made("sampler", "decoded", "c", "z"),
+        draw=3,
     ),
     Condition(
         "random_train",
@@ -376,7 +410,16 @@ def by_name() -> dict[str, Condition]:
 
 def compared() -> list[Condition]:
     """Return the rows of the table of all methods, as far as they are run."""
-    return [r for r in TABLE if r.n_images != "ablation" and not r.why_not_run]
+    return [
+        r
+        for r in TABLE
+        if r.n_images != "ablation" and r.kind != "draw" and not r.why_not_run
+    ]
+
+
+def draws() -> list[str]:
+    """Return the conditions that are stage 1 from other noise, stage 1 first."""
+    return ["stage1", *(row.name for row in TABLE if row.kind == "draw")]
 
 
 def compared_words(n_iter: int) -> dict[str, str]:
@@ -476,8 +519,9 @@ def _ladders(profile: Profile) -> Iterator[Condition]:
 
 
 def conditions_of(profile: Profile) -> list[Condition]:
-    """Return every condition of a run: those compared, then those of the ablation."""
-    return [*compared(), *ablation_conditions(profile)]
+    """Return every condition of a run: those compared, draws, then the ablation's."""
+    again = [row for row in TABLE if row.kind == "draw"]
+    return [*compared(), *again, *ablation_conditions(profile)]
 
 
 # --- how many images, and where they are made -----------------------------------------

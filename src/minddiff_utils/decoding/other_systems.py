@@ -11,7 +11,7 @@ Ozcelik and VanRullen (2023), Natural scene reconstruction from fMRI signals usi
 generative latent diffusion, Scientific Reports 13 (Brain-Diffuser).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.fitting import FittedDecoders, VoxelData, fit
 from minddiff_utils.decoding.ridge import RidgeGCV
 
-__all__ = ["decode_systems", "small_pixels"]
+__all__ = ["category_means", "decode_systems", "small_pixels"]
 
 
 def small_pixels(images: Images | Rows, size: int) -> Matrix:
@@ -96,3 +96,32 @@ def decode_systems(
         predicted = decoders.predict_units(X)
         decoded |= {f"{name}/{feature}": Y for feature, Y in predicted.items()}
     return decoded
+
+
+def category_means(
+    Y_train: Matrix,
+    train: Sequence[frozenset[str]],
+    test: Sequence[frozenset[str]],
+) -> Matrix:
+    """Return what the category of each test image alone says of a feature.
+
+    A control that knows the truth: the mean feature of the training images that name
+    the same objects; where there is none, of those that share most of them; where no
+    object is shared, of all.
+
+    Parameters
+    ----------
+    Y_train : (n_train, n_targets) float32
+    train, test : sequence of frozenset of str
+        Objects that the captions of each image name.
+
+    Returns
+    -------
+    (n_test, n_targets) float32
+    """
+    means: dict[frozenset[str], Matrix] = {}
+    for named in set(test):
+        shares = np.array([len(named & o) / max(len(named | o), 1) for o in train])
+        alike = shares == shares.max()  # all, where none shares an object
+        means[named] = Y_train[alike].mean(axis=0)
+    return np.stack([means[named] for named in test])

@@ -33,6 +33,8 @@ __all__ = ["DecodedFeatures", "Source", "SubjectFeatures", "with_k"]
 Source = Literal["decoded", "true", "shuffled"]
 #: What a target knows of each layer, beside its features.
 _FACTS = ("selected", "scale", "residual")
+#: Whose features stand for another image's brain.
+_DONORS = "decoded_validation.h5"
 #: Images that a sentence names.
 _NAMED = 20
 
@@ -149,8 +151,9 @@ class SubjectFeatures:
         ----------
         source : {"decoded", "true", "shuffled"}
             Decoded from the brain; extracted from the seen image; or decoded from the
-            brain's response to the file's next test image (the last one takes the
-            first), which is the floor. The donor of an image does not depend on `n`.
+            brain's response to a validation image, which is the floor: no image that is
+            evaluated is among the donors, whose own mates would then be among the
+            competitors. The donor of an image does not depend on `n`.
 
         Raises
         ------
@@ -159,8 +162,8 @@ class SubjectFeatures:
         DataError
             `selected` or `scale` does not fit a layer's features.
         StoreError
-            The file does not hold the backbone's features or, for shuffled, no other
-            image.
+            A file does not hold the backbone's features, or no validation image was
+            decoded.
         """
         if source not in self._read:
             self._read[source] = self._features(source)
@@ -182,9 +185,14 @@ class SubjectFeatures:
         kind = "true" if source == "true" else "decoded"
         names = {name: f"{name}/{kind}" for name in shapes}
         stored = store.read_arrays(self.path(), ["nsd_id", *names.values(), *facts])
-        rows = self._rows(len(stored["nsd_id"]), source)
+        n = self._n or self.run.profile.data.n_reconstruct or len(stored["nsd_id"])
+        rows = list(range(min(n, len(stored["nsd_id"]))))
+        ids, donors = stored["nsd_id"][rows], stored
+        if source == "shuffled":
+            donors = store.read_arrays(self.path(_DONORS), ["nsd_id", *names.values()])
+            rows = self._donor_rows(len(donors["nsd_id"]), len(rows))
         read = {
-            name: self._tensor(stored, names[name], shape)[rows]
+            name: self._tensor(donors, names[name], shape)[rows]
             for name, shape in shapes.items()
         }
         target = StructuralTarget(
@@ -197,20 +205,16 @@ class SubjectFeatures:
                 for fact in _FACTS
             ),
         )
-        ids = stored["nsd_id"][: len(rows)]
         return DecodedFeatures(ids, read["z"], read["c"], target)
 
-    def _rows(self, n_stored: int, source: Source) -> list[int]:
-        """Return which of the file's rows stand for the images."""
-        n = min(self._n or self.run.profile.data.n_reconstruct or n_stored, n_stored)
-        if source != "shuffled":
-            return list(range(n))
-        if n_stored < 2:
+    def _donor_rows(self, n_donors: int, n: int) -> list[int]:
+        """Return which validation image stands for each image, in turn."""
+        if not n_donors:
             raise StoreError(
-                f"{self.path()} holds {n_stored} test image, but a shuffled condition"
-                " needs 2 or more: raise simulation.n_test_images or data.sessions."
+                f"{self.path(_DONORS)} holds no image, but a shuffled condition takes"
+                " its features from validation images: raise data.n_validation."
             )
-        return [(row + 1) % n_stored for row in range(n)]
+        return [(row + 1) % n_donors for row in range(n)]
 
     def _tensor(
         self, stored: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...]

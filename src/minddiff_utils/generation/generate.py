@@ -230,7 +230,7 @@ def _batch_maker(
         return _decode, (), (features.z,)
     sampler = sampler_of(condition, run.profile)
     if condition.engine == "sampler" and condition.n_draws == 1:
-        return _sample, (sampler,), (features.z, features.c)
+        return _sample, (sampler, condition.draw), (features.z, features.c)
     if condition.engine == "sampler":
         return _sample_best, (sampler, condition.n_draws), features.tensors
     n_shown = sum(row < run.profile.stage2.n_images_trajectory for row in rows)
@@ -274,15 +274,18 @@ def _sample(
     features: DecodedFeatures,
     _state: object,
     sampler: Stage1Config,
+    draw: int,
 ) -> Arrays:
-    """Return stage 1: z noised to its level and denoised under c."""
+    """Return stage 1: z noised to its level by some draw, and denoised under c."""
     schedule = make_schedule(backbone, sampler)
 
-    def draw(part: DecodedFeatures) -> torch.Tensor:
-        noise = draw_noise(backbone, noise_generators(run, _ids(part)))
+    def drawn(part: DecodedFeatures) -> torch.Tensor:
+        generators = noise_generators(run, _ids(part))
+        for _ in range(draw):
+            noise = draw_noise(backbone, generators)
         return sample(backbone, part.z, part.c, noise, schedule)
 
-    return _in_parts(backbone, features, draw)
+    return _in_parts(backbone, features, drawn)
 
 
 @torch.no_grad()
