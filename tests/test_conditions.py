@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import minddiff_utils
-from minddiff_utils.core import conditions
+from minddiff_utils.core import conditions, contrasts
 from minddiff_utils.core.conditions import TABLE, Condition
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.evaluation import compare_methods, floor_table, gallery
 from minddiff_utils.evaluation.images import condition_images, read_stimuli
 from minddiff_utils.evaluation.metrics import score_methods
-from minddiff_utils.evaluation.summaries import resampling
 from minddiff_utils.generation import write_results
 from minddiff_utils.models import Backbone
 from minddiff_utils.reporting import galleries, tables
@@ -41,9 +40,9 @@ def test_every_name_is_unique_and_so_is_every_label() -> None:
 
 def test_ceilings_floors_and_contrasts_name_rows_of_the_table() -> None:
     named = {row.ceiling for row in TABLE} | {row.floor for row in TABLE}
-    named |= {name for pair in conditions.CONTRASTS for name in pair}
+    named |= {name for pair in contrasts.CONTRASTS for name in pair}
     assert named - {None} <= NAMES
-    assert len(set(conditions.CONTRASTS)) == len(conditions.CONTRASTS)
+    assert len(set(contrasts.CONTRASTS)) == len(contrasts.CONTRASTS)
 
 
 def test_a_ceiling_has_true_features_and_a_floor_those_of_another_brain() -> None:
@@ -64,7 +63,7 @@ def test_a_ceiling_has_true_features_and_a_floor_those_of_another_brain() -> Non
 
 def test_the_pairs_of_a_feature_differ_in_that_feature_alone() -> None:
     cells = conditions.factorial()
-    for k, (whole, less) in enumerate(conditions.FROM_ALL_THREE.values()):
+    for k, (whole, less) in enumerate(contrasts.FROM_ALL_THREE.values()):
         different = [a != b for a, b in zip(cells[whole], cells[less], strict=True)]
         assert different == [i == k for i in range(3)]
 
@@ -88,6 +87,10 @@ def test_galleries_and_floors_have_their_rows_in_order() -> None:
 # --- no second table ------------------------------------------------------------------
 
 
+#: Where conditions are described, and which of them are compared.
+DESCRIBED = ("core/conditions.py", "core/contrasts.py")
+
+
 def _literals(path: Path) -> Iterator[tuple[int, set[str]]]:
     """Yield the line and the strings of every tuple, list, set and dict written out."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -100,7 +103,7 @@ def test_no_other_module_lists_conditions() -> None:
     found = [
         f"{path.relative_to(SOURCES)}:{line}: {sorted(NAMES & strings)}"
         for path in sorted(SOURCES.rglob("*.py"))
-        if path.relative_to(SOURCES).as_posix() != "core/conditions.py"
+        if path.relative_to(SOURCES).as_posix() not in DESCRIBED
         for line, strings in _literals(path)
         if len(NAMES & strings) >= 3
     ]
@@ -145,11 +148,11 @@ def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
     look = {"clip_judge": lambda images: np.asarray(images).reshape(len(images), -1)}
     scores = score_methods(1, compared, truth, look).table
     assert {"stage2_new", "blur"} <= set(scores["method"])
-    comparison = compare_methods(scores, resampling(run))
+    comparison = compare_methods(scores)
     words = conditions.compared_words(300)
     table = tables.comparison_table(
         comparison,
-        subjects=[1],
+        who=["1", "all"],
         methods=list(words),
         settings={"pcc": "Pearson"},
         not_run=conditions.not_run(),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minddiff_utils import evaluation
 from minddiff_utils.core import store
-from minddiff_utils.core.conditions import CONTRASTS
+from minddiff_utils.core.contrasts import CONTRASTS
 from minddiff_utils.core.errors import MindDiffError, StoreError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start

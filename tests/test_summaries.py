@@ -51,6 +51,7 @@ def test_summary_rows_hold_means_intervals_levels_and_counts() -> None:
     assert table.columns.tolist() == [
         *("subject", "method", "metric", "value", "ci_low", "ci_high"),
         *("n_images", "n_subjects", "floor", "chance", "chance_method", "ceiling"),
+        "sd_draw",
     ]
     wide = scores.pivot(index="nsd_id", columns=["method", "subject"], values="value")
     row = _row(table, subject="2", method="stage1")
@@ -98,6 +99,17 @@ def test_chance_is_the_highest_level_on_the_same_images() -> None:
         _summary(far, floors=["mean_image", "shuffled"]), subject="all", method="stage2"
     )
     assert (row.chance, row.chance_method) == (pytest.approx(0.1), "")
+
+
+def test_the_spread_over_draws_is_that_of_single_images() -> None:
+    scores = _scores(["a", "b", "other"])
+    table = _summary(scores, draws=["a", "b"])
+    wide = scores.pivot(index="nsd_id", columns=["method", "subject"], values="value")
+    # of two draws the variance is half the squared difference
+    expected = np.sqrt(((wide["a"] - wide["b"]) ** 2 / 2).to_numpy().mean())
+    assert _row(table, subject="all", method="a").sd_draw == pytest.approx(expected)
+    assert _row(table, subject="all", method="b").sd_draw == pytest.approx(expected)
+    assert table.loc[table["method"] == "other", "sd_draw"].isna().all()
 
 
 @pytest.mark.parametrize("new", ["added", "zzz"])

@@ -14,9 +14,6 @@ from typing import Any, Literal, get_args
 from minddiff_utils.core.profile import PaperConfig, Preset, Profile
 
 __all__ = [
-    "CONTRASTS",
-    "FROM_ALL_THREE",
-    "ONE_STEP_EACH",
     "TABLE",
     "Condition",
     "ablation_conditions",
@@ -241,19 +238,15 @@ TABLE: tuple[Condition, ...] = (
         **_made("sampler", "own", "c"),
         short="the true category alone",
     ),
-    Condition(
-        "stage1_draw_2",
-        "stage 1, a second draw of its noise",
-        "draw",
-        **_made("sampler", "decoded", "c", "z"),
-        draw=2,
-    ),
-    Condition(
-        "stage1_draw_3",
-        "stage 1, a third draw of its noise",
-        "draw",
-        **_made("sampler", "decoded", "c", "z"),
-        draw=3,
+    *(
+        Condition(
+            f"stage1_draw_{k}",
+            f"stage 1, draw {k} of its noise",
+            "draw",
+            **_made("sampler", "decoded", "c", "z"),
+            draw=k,
+        )
+        for k in (2, 3)
     ),
     Condition(
         "random_train",
@@ -357,48 +350,6 @@ TABLE: tuple[Condition, ...] = (
     ),
 )
 
-Pair = tuple[str, str]
-#: Feature -> conditions with and without it, it alone taken from all three, guided.
-FROM_ALL_THREE: Mapping[str, Pair] = {
-    "c": ("stage2_guided", "z_clip"),
-    "z": ("stage2_guided", "c_clip"),
-    "Z_CLIP": ("stage2_guided", "stage1"),
-}
-#: The same by steps of the method itself: c and z taken from stage 1, Z_CLIP from
-#: stage 2.
-ONE_STEP_EACH: Mapping[str, Pair] = {
-    "c": ("stage1", "z_only"),
-    "z": ("stage1", "c_only"),
-    "Z_CLIP": ("stage2", "stage1"),
-}
-#: (condition, reference) of every contrast the claims and the sanity table read, in the
-#: order of `contrasts.csv`. A run makes those whose conditions it has.
-CONTRASTS: tuple[Pair, ...] = (
-    ONE_STEP_EACH["Z_CLIP"],
-    ONE_STEP_EACH["c"],
-    ONE_STEP_EACH["z"],
-    ("c_only", "z_only"),
-    ("stage1", "shuffled"),
-    ("stage1", "permuted_voxels"),
-    ("stage1", "random_train"),
-    ("stage1", "mean_image"),
-    ("stage1", "retrieval"),
-    ("stage2", "stage1_best"),
-    ("stage2", "retrieval"),
-    ("stage2", "category_only"),
-    ("stage2", "mean_image"),
-    ("stage2", "pixel_ridge"),
-    ("stage2", "takagi"),
-    ("stage2", "takagi_minddiffuser"),
-    ("stage2", "brain_diffuser_style"),
-    ("stage2", "stage2_shuffled"),
-    ("stage2", "z_only"),
-    *FROM_ALL_THREE.values(),
-    ("true_features", "stage1"),
-    ("stage2_true", "stage2"),
-    ("stage2_true", "true_features"),
-)
-
 
 def by_name() -> dict[str, Condition]:
     """Return the conditions of `TABLE` by name."""
@@ -410,11 +361,8 @@ def by_name() -> dict[str, Condition]:
 
 def compared() -> list[Condition]:
     """Return the rows of the table of all methods, as far as they are run."""
-    return [
-        r
-        for r in TABLE
-        if r.n_images != "ablation" and r.kind != "draw" and not r.why_not_run
-    ]
+    run = (row for row in TABLE if row.kind != "draw" and not row.why_not_run)
+    return [row for row in run if row.n_images != "ablation"]
 
 
 def draws() -> list[str]:

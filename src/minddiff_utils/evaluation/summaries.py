@@ -5,13 +5,14 @@ Pure functions of a table of scores, one row per image. Intervals are those of
 new subjects. Not here: what a score is (`metrics`), what it means (`claims`).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 
-from minddiff_utils.core.conditions import CONTRASTS, Pair, ceilings, floors
+from minddiff_utils.core.conditions import ceilings, draws, floors
+from minddiff_utils.core.contrasts import CONTRASTS, Pair
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import Estimate, estimate
 from minddiff_utils.evaluation.metrics import METRICS
@@ -87,6 +88,7 @@ def summarise(
     confidence: float = 0.95,
     ceilings: Mapping[str, str],
     floors: Collection[str] = (),
+    draws: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return mean, interval, chance levels and ceiling of each method and metric.
 
@@ -99,6 +101,8 @@ def summarise(
         Method -> the method whose score on the same images is its ceiling.
     floors : collection of str
         Methods that know nothing of the image.
+    draws : sequence of str
+        Methods that are the first of them again, from other noise.
 
     Returns
     -------
@@ -106,8 +110,10 @@ def summarise(
         Columns subject (or "all"), method, metric, value, ci_low, ci_high, n_images,
         n_subjects, floor (the row's images scored against other seen images), chance
         (the highest of that and of the methods `floors` on the same images; of a
-        distance the lowest), chance_method (whose it is, "" for shuffled pairs) and
-        ceiling. A ceiling is NaN where it was not made for all images of the row.
+        distance the lowest), chance_method (whose it is, "" for shuffled pairs),
+        ceiling and sd_draw: of an image's score over `draws`, the root of the mean
+        variance. A ceiling is NaN where it was not made for all images of the row,
+        sd_draw in the rows of other methods than the draws.
     """
     rows: list[tuple[object, ...]] = []
     for method, metric in scores[["method", "metric"]].drop_duplicates().to_numpy():
@@ -117,15 +123,16 @@ def summarise(
         )  # the same rows, scored against other seen images
         others = {name: matrix(scores, name, metric) for name in floors}
         top = matrix(scores, ceilings.get(method, ""), metric)
+        again = [matrix(scores, d, metric) for d in draws if method in draws]
         for subject, mean, used in _estimates(wide, confidence):
             floor = _mean_on(used, paired)
             knowing = {"": floor}
             knowing |= {name: _mean_on(used, one) for name, one in others.items()}
             name, chance = _highest(knowing, metric)
             numbers = mean.value, mean.low, mean.high, mean.n_images, mean.n_subjects
-            ends = floor, chance, name, _mean_on(used, top)
+            ends = floor, chance, name, _mean_on(used, top), _spread(used, again)
             rows.append((subject, method, metric, *numbers, *ends))
-    levels = ["floor", "chance", "chance_method", "ceiling"]
+    levels = ["floor", "chance", "chance_method", "ceiling", "sd_draw"]
     columns = ["subject", "method", "metric", *_MEAN, *levels]
     return pd.DataFrame(rows, columns=columns)
 
@@ -134,6 +141,14 @@ def _mean_on(used: pd.DataFrame, other: pd.DataFrame) -> float:
     """Return the mean of `other` on the subjects and images of `used`, or NaN."""
     same = other.reindex(index=used.index, columns=used.columns)
     return float(same.to_numpy(np.float64).mean())  # NaN where one is missing
+
+
+def _spread(used: pd.DataFrame, again: Sequence[pd.DataFrame]) -> float:
+    """Return the SD of an image's score over draws; NaN without two of them."""
+    if len(again) < 2:
+        return np.nan
+    same = [m.reindex(index=used.index, columns=used.columns) for m in again]
+    return float(np.sqrt(np.var(np.stack(same), axis=0, ddof=1).mean()))
 
 
 def _highest(levels: Mapping[str, float], metric: str) -> tuple[str, float]:
@@ -149,7 +164,11 @@ def _highest(levels: Mapping[str, float], metric: str) -> tuple[str, float]:
 def compare_methods(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     """Return `summarise` with the ceilings and floors of the table of conditions."""
     return summarise(
-        scores, confidence=confidence, ceilings=ceilings(), floors=floors()
+        scores,
+        confidence=confidence,
+        ceilings=ceilings(),
+        floors=floors(),
+        draws=draws(),
     )
 
 

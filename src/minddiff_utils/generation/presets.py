@@ -218,6 +218,8 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
         return (max(decoded),)
     if row.layers is not None:
         return row.layers
+    if row.engine == "sampler":  # of stage 1: no setting of stage 2 bears on it
+        return decoded
     ours = preset_of(row, profile.stage2) in ("fast", "guided")
     return profile.stage2.fast.layers if ours else decoded
 

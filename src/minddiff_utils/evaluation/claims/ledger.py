@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from minddiff_utils.core import store
+from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.claims import rules
 from minddiff_utils.evaluation.claims.evidence import (
@@ -134,23 +135,14 @@ CLAIMS: tuple[Claim, ...] = (
         rules.signatures,
         _preset,
     ),
-    Claim(
-        "K1",
-        "control: above retrieval of a training image",
-        rules.above_reference("retrieval"),
-        _preset,
-    ),
-    Claim(
-        "K2",
-        "control: above the mean training image",
-        rules.above_reference("mean_image"),
-        _preset,
-    ),
-    Claim(
-        "K3",
-        "control: above what the category alone gives",
-        rules.above_reference("category_only"),
-        _preset,
+    *(
+        Claim(
+            f"K{k}",
+            f"control: above {words}",
+            rules.above_reference(reference),
+            _preset,
+        )
+        for k, (reference, words) in enumerate(CONTROLS.items(), 1)
     ),
 )
 

@@ -14,7 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from minddiff_utils.core.areas import HVC, LVC
-from minddiff_utils.core.conditions import FROM_ALL_THREE, floors, k_name
+from minddiff_utils.core.conditions import floors, k_name
+from minddiff_utils.core.contrasts import FROM_ALL_THREE
 from minddiff_utils.core.inference import (
     Estimate,
     estimate,
@@ -147,8 +148,8 @@ def engine_gain(
     return rule
 
 
-#: Stage 1, and the best of N draws, as the study calls them.
-_IN_STUDY = {"stage1": ("stage1", "none"), "stage1_best": ("best_of_n",)}
+#: Names in the study; stage 1 had another one in its first files.
+_STUDY_STAGE1, _STUDY_BEST = ("stage1", "none"), ("best_of_n",)
 
 
 def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, str, str]:
@@ -160,7 +161,7 @@ def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, st
         return "scores", "stage2", reference
     arms = set(study["method"]) if len(study) else set()
     own = evidence.preset if evidence.preset in wanted else wanted[0]
-    for base in _IN_STUDY[reference]:
+    for base in _STUDY_STAGE1 if reference == "stage1" else _STUDY_BEST:
         if {own, base} <= arms:
             return "study", own, base
     raise NotTestableError(f"neither this run nor a study has {own} and {reference}")

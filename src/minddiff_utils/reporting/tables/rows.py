@@ -27,7 +27,8 @@ SCORES = ("subject", "method", "nsd_id", "metric", "value", "floor")
 INTERVAL = ("value", "ci_low", "ci_high")
 _KEY = ["subject", "method", "metric"]
 COUNTS = ("n_images", "n_subjects")
-SUMMARY = (*_KEY, *INTERVAL, *COUNTS, "floor", "chance", "chance_method", "ceiling")
+SUMMARY = (*_KEY, *INTERVAL, *COUNTS, "floor", "chance")
+SUMMARY += ("chance_method", "ceiling", "sd_draw")
 
 
 def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFrame:
