@@ -75,6 +75,7 @@ _NEEDED = (
     "decoded.h5",
     "decoded_systems.h5",
     "accuracy.csv",
+    "image_accuracy.csv",
     "k_selection.csv",
     "weights.csv",
     "zero_iterations.csv",
