@@ -40,7 +40,6 @@ SMALL = {
     "data.n_reconstruct": N,
     "models.batch_size": 2,
     "evaluation.n_bootstrap": 20,
-    "evaluation.n_permutations": 20,
 }
 GENERATED = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled")
 GENERATED += ("stage2_true", "stage2_shuffled", "stage2_guided")
@@ -280,12 +279,6 @@ def test_a_lost_image_is_refused(run: Run) -> None:
 
 
 # --- intervals ----------------------------------------------------------------------
-
-
-def test_draws_are_the_profile_s_and_streams_the_run_s(run: Run) -> None:
-    draws = evaluation.resampling(run)
-    assert (draws.n_bootstrap, draws.n_permutations, draws.confidence) == (20, 20, 0.95)
-    assert draws.stream("x", 1).random() == run.stream("x", 1).random()
 
 
 def _scores() -> pd.DataFrame:

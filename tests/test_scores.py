@@ -12,6 +12,7 @@ from minddiff_utils.decoding.scores import (
     feature_correlation,
     noise_ceiling,
     permutation_null,
+    permutation_p,
     variance_spectrum,
 )
 
@@ -248,3 +249,21 @@ def test_rank_ignores_mean_scale_and_rotation(rng: np.random.Generator) -> None:
 def test_features_without_a_spectrum_are_refused(Y: Array, message: str) -> None:
     with pytest.raises(DataError, match=message):
         effective_rank(Y)
+
+
+# --- p values -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("observed", "null", "p"),
+    [
+        (5.0, [1.0, 2.0, 3.0], 1 / 4),  # never 0
+        (2.0, [1.0, 2.0, 3.0], 3 / 4),  # a tie counts against
+        (0.0, [1.0, 2.0, 3.0], 1.0),
+        (0.3, [0.1 + 0.2, 0.0, 0.0], 2 / 4),  # a tie broken by rounding
+    ],
+)
+def test_permutation_p_equals_the_hand_count(
+    observed: float, null: list[float], p: float
+) -> None:
+    assert permutation_p(observed, np.array(null)) == pytest.approx(p)

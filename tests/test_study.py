@@ -213,7 +213,7 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
     assert share["paper"] == 1
     n_arms = scores["method"].nunique()
     assert len(result.points) == n_arms * n_endpoints
-    assert set(result.points["n"]) == {6}
+    assert set(result.points["n_images"]) == {3}
     assert set(result.points["n_subjects"]) == {2}
     lines = study.conclusions(result)
     assert len(lines) == len(OURS) * n_references + n_endpoints
@@ -236,8 +236,10 @@ def test_the_published_study_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) 
     keys = ["subject", "method", "reference", "metric"]
     published = pd.read_csv(run.tree.study / "verdicts.csv").astype({"subject": str})
     both = published.merge(result.verdicts, on=keys, suffixes=("", "_now"))
-    assert len(both) == 2 * 3 * 4 * 5  # two engines, three forms of Algorithm 1
-    for name in ("value", "low", "high", "p_holm"):
+    assert (
+        len(both) == 2 * 5 * 4 * 5
+    )  # engines, references, endpoints, subjects and all
+    for name in ("value", "ci_low", "ci_high", "margin"):
         np.testing.assert_allclose(both[name], both[f"{name}_now"], atol=2e-6)
     assert (both["verdict"] == both["verdict_now"]).all()
     costs = pd.read_csv(run.tree.study / "costs.csv").replace("none", "stage1")

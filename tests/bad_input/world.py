@@ -59,7 +59,6 @@ SMALL: Mapping[str, Any] = {
     "ablation.layers": [],
     "ablation.k_grid": [100.0],
     "evaluation.n_bootstrap": 10,
-    "evaluation.n_permutations": 10,
 }
 
 

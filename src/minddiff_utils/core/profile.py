@@ -353,8 +353,7 @@ class StudyConfig(_Frozen):
 class EvaluationConfig(_Frozen):
     """Intervals and tests (notebook 05)."""
 
-    n_bootstrap: PositiveInt = 2000
-    n_permutations: PositiveInt = 2000
+    n_bootstrap: PositiveInt = 2000  # of the intervals in appendix A2 alone
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     # slow variants of the field's metrics, such as ssim_2d_425 (`metrics.METRICS`)
     extra_metrics: tuple[str, ...] = ()

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_shape
-from minddiff_utils.core.resampling import Interval
 from minddiff_utils.core.types import Doubles, IntArray, Matrix
 from minddiff_utils.decoding._eigenbasis import default_alphas
 from minddiff_utils.decoding._grouped import fit_features
@@ -37,6 +36,15 @@ Contenders = Mapping[str, Mapping[str, LinearDecoder]]
 
 
 # --- intervals ------------------------------------------------------------------------
+
+
+class Interval(NamedTuple):
+    """A mean with its interval and the number of images behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 def bootstrap_mean_r(

@@ -3,7 +3,6 @@
 import numpy as np
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
-from minddiff_utils.core.resampling import permutation_p
 from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.targets import blocks, target_blocks
@@ -15,6 +14,7 @@ __all__ = [
     "nanmean",
     "noise_ceiling",
     "permutation_null",
+    "permutation_p",
     "variance_spectrum",
 ]
 
@@ -72,6 +72,39 @@ def feature_correlation(Y_true: Floats, Y_hat: Floats) -> Doubles:
         product = _unit_columns(Y_true[:, block]) * _unit_columns(Y_hat[:, block])
         r[block] = product.sum(axis=0)
     return r
+
+
+def permutation_p(observed: float, null: Doubles) -> float:
+    """Return ``(1 + #{null >= observed}) / (1 + N)``, never 0.
+
+    Parameters
+    ----------
+    observed : float
+        Statistic of the data; larger means more evidence.
+    null : float (n_permutations,)
+        The statistic under permutations.
+
+    Returns
+    -------
+    float
+        In (0, 1].
+
+    References
+    ----------
+    Phipson and Smyth (2010), Permutation p-values should never be zero.
+
+    Examples
+    --------
+    >>> permutation_p(2.0, [0.0, 1.0, 3.0])
+    0.5
+    """
+    draws = np.asarray(null, dtype=np.float64)
+    if draws.size == 0:
+        raise DataError("The null distribution is empty: draw at least once.")
+    check_finite(bool(np.isfinite(draws).all()), "The null distribution")
+    check_finite(bool(np.isfinite(observed)), "The observed statistic")
+    slack = 1e-12 * max(1.0, abs(observed))  # a tie that rounding broke is still a tie
+    return float((1 + np.count_nonzero(draws >= observed - slack)) / (1 + draws.size))
 
 
 def permutation_null(

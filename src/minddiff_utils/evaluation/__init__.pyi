@@ -6,7 +6,6 @@ from .subject_tables import gather, gather_costs, notebook_seconds
 from .summaries import (
     compare_methods,
     contrast_table,
-    resampling,
 )
 
 __all__ = [
@@ -19,6 +18,5 @@ __all__ = [
     "gather",
     "gather_costs",
     "notebook_seconds",
-    "resampling",
     "score_subjects",
 ]

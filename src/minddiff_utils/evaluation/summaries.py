@@ -16,7 +16,6 @@ from minddiff_utils.core.contrasts import CONTRASTS, Pair
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import Estimate, estimate
 from minddiff_utils.evaluation.metrics import METRICS
-from minddiff_utils.evaluation.non_inferiority import non_inferiority, resampling
 
 __all__ = [
     "ESTIMATE",
@@ -25,8 +24,6 @@ __all__ = [
     "contrast_rows",
     "contrast_table",
     "matrix",
-    "non_inferiority",
-    "resampling",
     "summarise",
 ]
 

@@ -190,7 +190,6 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
         "ablation.iterations": [2],
         "ablation.k_grid": [25.0, 100.0],
         "evaluation.n_bootstrap": 200,
-        "evaluation.n_permutations": 200,
     }
     if device == "cpu":
         cut |= {

@@ -26,8 +26,8 @@ import torch
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_torch
+from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.locks import end_with_parent
-from minddiff_utils.core.resampling import Resampling, crossed_bootstrap_interval
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.core.surroundings import (
     ended_if_cut_off,
@@ -36,11 +36,10 @@ from minddiff_utils.core.surroundings import (
     settled,
     visible_gpus,
 )
-from minddiff_utils.evaluation import resampling
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
 from minddiff_utils.evaluation.subject_scores import embed_with
-from minddiff_utils.evaluation.summaries import non_inferiority
+from minddiff_utils.evaluation.summaries import contrast_table, matrix
 from minddiff_utils.generation import SubjectFeatures, generate
 from minddiff_utils.generation.generate import Generated
 from minddiff_utils.generation.presets import settings_of
@@ -311,31 +310,27 @@ def _means(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return table[kept].reset_index().rename_axis(columns=None)
 
 
-def pareto_table(scores: pd.DataFrame, draws: Resampling) -> pd.DataFrame:
+def pareto_table(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return each arm's endpoints with their interval, and its cost per image.
 
-    Columns: method, metric, value, low, high, cost (U-Net evaluations), n (images of
-    all subjects), n_subjects.
+    Columns: method, metric, value, low, high, cost (U-Net evaluations), n_images,
+    n_subjects.
     """
     cost = cost_table(scores).set_index("method")["n_unet_evaluations"]
     rows = []
     known = scores[scores["metric"].isin(ENDPOINTS)]
-    for (method, metric), block in known.groupby(["method", "metric"], sort=False):
-        wide = block.pivot(index="subject", columns="nsd_id", values="value")
-        interval = crossed_bootstrap_interval(
-            wide.dropna(axis=1),
-            rng=draws.stream("pareto", str(method), str(metric)),
-            n_bootstrap=draws.n_bootstrap,
-            confidence=draws.confidence,
+    for method, metric in known[["method", "metric"]].drop_duplicates().to_numpy():
+        mean = estimate(
+            matrix(known, method, metric).dropna(axis=1), confidence=confidence
         )
-        facts = (interval.value, interval.low, interval.high, float(cost[str(method)]))
-        rows.append((method, metric, *facts, len(block), len(wide)))
-    columns = ["method", "metric", "value", "low", "high", "cost", "n", "n_subjects"]
-    return pd.DataFrame(rows, columns=columns)
+        counts = (float(cost[method]), mean.n_images, mean.n_subjects)
+        rows.append((method, metric, mean.value, mean.low, mean.high, *counts))
+    columns = ["method", "metric", "value", "low", "high", "cost"]
+    return pd.DataFrame(rows, columns=[*columns, "n_images", "n_subjects"])
 
 
 def confirm(
-    scores: pd.DataFrame, margins: Mapping[str, float], draws: Resampling
+    scores: pd.DataFrame, margins: Mapping[str, float], confidence: float
 ) -> pd.DataFrame:
     """Return whether our engines are no worse than each reference, by endpoint.
 
@@ -345,19 +340,29 @@ def confirm(
         From `run_subject`, all subjects together.
     margins : mapping of float
         By endpoint: how much worse still counts as no worse; fixed beforehand.
-    draws : Resampling
+    confidence : float
 
     Returns
     -------
     DataFrame
-        As `summaries.non_inferiority`, one block per engine and reference.
+        Columns subject (or "all"), method, reference, metric, those of
+        `summaries.ESTIMATE`, margin and verdict. A difference is counted so that above
+        0 means better: "better" where its interval lies above 0, "no worse" above minus
+        the margin, "worse" below 0 and not above minus the margin, else "not shown".
     """
-    tables = [
-        non_inferiority(scores, ours, other, margins, ENDPOINTS, resampling=draws)
-        for ours in OURS
-        for other in REFERENCES
-    ]
-    return pd.concat(tables, ignore_index=True)
+    known = scores[scores["metric"].isin(margins)]
+    sign = known["metric"].map({m: 1.0 if up else -1.0 for m, up in ENDPOINTS.items()})
+    signed = known.assign(value=known["value"] * sign)
+    pairs = [(ours, other) for ours in OURS for other in REFERENCES]
+    table = contrast_table(signed, pairs, confidence=confidence)
+    table["margin"] = table["metric"].map(margins)
+    is_worse, is_better = table["ci_high"] < 0, table["ci_low"] > 0
+    table["verdict"] = np.select(
+        [is_better, table["ci_low"] > -table["margin"], is_worse],
+        ["better", "no worse", "worse"],
+        "not shown",
+    )
+    return table
 
 
 # --- what is written, and read again --------------------------------------------------
@@ -416,13 +421,13 @@ class StudyResult:
 
 def study_of(run: Run, scores: pd.DataFrame) -> StudyResult:
     """Return what the scores of a confirmation show, under the run's profile."""
-    draws, pilot = resampling(run), run.tree.study / "pilot.csv"
+    pilot, sure = run.tree.study / "pilot.csv", run.profile.evaluation.confidence
     return StudyResult(
         pilot=store.read_table(pilot) if pilot.is_file() else None,
-        points=pareto_table(scores, draws),
+        points=pareto_table(scores, sure),
         costs=cost_table(scores),
-        verdicts=confirm(scores, run.profile.study.margins, draws),
-        confidence=draws.confidence,
+        verdicts=confirm(scores, run.profile.study.margins, sure),
+        confidence=sure,
     )
 
 

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Images
-from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
+from minddiff_utils.reporting.wording import counted, subject_order, wrap
 
 __all__ = [
     "GRAY",
@@ -34,7 +34,6 @@ __all__ = [
     "draw_images",
     "draw_interval",
     "draw_keys",
-    "images_per_subject",
     "new_figure",
     "panels",
     "pooled_rows",
@@ -253,12 +252,6 @@ def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
 def _single(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of single subjects."""
     return table[table["subject"].astype(str) != "all"]
-
-
-def images_per_subject(table: pd.DataFrame) -> str:
-    """Return the words for the n of rows of subjects, with a semicolon; "" for none."""
-    single = _single(table)
-    return f"n = {span(single['n'])} images per subject; " if len(single) else ""
 
 
 def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:

@@ -22,7 +22,8 @@ _WORDS = {
     "clip_judge": "CLIP similarity (judge)",
 }
 _NUMBERS = ("value", "low", "high")
-_MARKS = {"no worse": "o", "not shown": "D", "worse": "X"}
+_INTERVAL = ("value", "ci_low", "ci_high")
+_MARKS = {"better": "o", "no worse": "o", "not shown": "D", "worse": "X"}
 #: The eighth colour is gray, which is for controls.
 _COLOURS = (*PALETTE[:7], *PALETTE[8:])
 
@@ -43,7 +44,7 @@ def fig_pareto(
     Parameters
     ----------
     points : DataFrame
-        Columns method, metric, value, low, high, cost, n, n_subjects.
+        Columns method, metric, value, low, high, cost, n_images, n_subjects.
     shown : mapping of str to str
         Methods with a colour of their own, and their words; others are gray.
     confidence : float
@@ -54,13 +55,13 @@ def fig_pareto(
     DataError
         A column or every endpoint is missing, or there is no row.
     """
-    needed = ("method", "metric", *_NUMBERS, "cost", "n", "n_subjects")
+    needed = ("method", "metric", *_NUMBERS, "cost", "n_images", "n_subjects")
     canvas.check_table(points, needed, "The table of quality and cost")
     metrics = _metrics(points)
     subjects = counted(int(points["n_subjects"].max()), "subject")
     note = (
-        f"n = {span(points['n'])} images of {subjects}; bars: {confidence:.0%} "
-        "bootstrap interval over subjects and images. A guided step counts two "
+        f"n = {span(points['n_images'])} images, {subjects}; bars: {confidence:.0%} "
+        "interval for these subjects and new images. A guided step counts two "
         "evaluations; gradients are not counted. Gray: controls, upward triangles with "
         "true features, downward ones with another image's, dots other variants. "
         "Points of one cost stand side by side. Intervals of two arms may overlap "
@@ -129,13 +130,13 @@ def fig_no_worse(
     Parameters
     ----------
     verdicts : DataFrame
-        From `summaries.non_inferiority`.
+        From `stage2_engines.confirm`.
     shown : mapping of str to str
         Words for methods and reference.
     reference : str
         The reference whose rows are drawn.
     confidence : float
-        Of the one-sided lower bound.
+        Of the intervals.
 
     Raises
     ------
@@ -147,19 +148,18 @@ def fig_no_worse(
         "method",
         "reference",
         "metric",
-        *_NUMBERS,
+        *_INTERVAL,
         "margin",
         "verdict",
     )
-    canvas.check_table(verdicts, (*needed, "n"), "The table of verdicts")
+    canvas.check_table(verdicts, (*needed, "n_images"), "The table of verdicts")
     rows = verdicts[verdicts["reference"] == reference]
     canvas.check_table(rows, (), f"The table of verdicts against {reference}")
     metrics, methods = _metrics(rows), list(dict.fromkeys(rows["method"].astype(str)))
     lines = [(m, s) for m in methods for s in subject_order(rows["subject"])]
     note = (
-        f"{canvas.images_per_subject(rows)}intervals from the {confidence:.0%} "
-        "one-sided lower to the upper bound; dashed: margin. Circle: no worse, "
-        "diamond: not shown, cross: worse"
+        f"n = {span(rows['n_images'])} images; lines: {confidence:.0%} intervals;"
+        " dashed: margin. Circle: better or no worse, diamond: not shown, cross: worse"
     )
     title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
     page = (title, note, 1.4 + 0.24 * len(lines))
@@ -172,7 +172,7 @@ def fig_no_worse(
         margin = -float(drawn["margin"].iloc[0])
         axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
         for row in canvas.records(drawn):
-            method, numbers = str(row["method"]), [row[name] for name in _NUMBERS]
+            method, numbers = str(row["method"]), [row[name] for name in _INTERVAL]
             look: dict[str, Any] = {"marker": _MARKS[str(row["verdict"])]}
             look["color"] = PALETTE[methods.index(method)]
             place = lines.index((method, str(row["subject"])))
