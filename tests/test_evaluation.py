@@ -45,7 +45,8 @@ GENERATED = ("stage1", "stage2", "z_only", "c_only", "true_features", "shuffled"
 GENERATED += ("stage2_true", "stage2_shuffled", "stage2_guided")
 GENERATED += ("takagi", "takagi_minddiffuser", "brain_diffuser_style")
 GENERATED += ("permuted_voxels", "retrieval", "random_train", "mean_image")
-GENERATED += ("pixel_ridge", "autoencoder")
+GENERATED += ("pixel_ridge", "autoencoder", "stage1_best", "category_only")
+GENERATED += ("stage1_draw_2", "stage1_draw_3")
 #: Captions of the stimuli, a row per image: cats and dogs.
 CAPTIONS = np.array(
     [["a cat"], ["a dog"], ["a cat"], ["a cat"], ["x"], ["a cat"], ["a dog"]]
@@ -416,7 +417,10 @@ def test_the_category_s_expectation_follows_the_captions(run: Run) -> None:
 
 
 def _finish(run: Run, subject: int) -> None:
-    for name in ("accuracy", "k_selection", "weights", "zero_iterations"):
+    for name in (
+        *("accuracy", "image_accuracy", "k_selection"),
+        *("weights", "zero_iterations"),
+    ):
         path = run.tree.derived(subject) / f"{name}.csv"
         store.write_table(path, pd.DataFrame({"x": [1]}), run=run)
     path = run.tree.derived(subject) / "trajectories.h5"

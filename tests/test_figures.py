@@ -154,16 +154,16 @@ CELLS = _frame(
     ],
 )
 POINTS = _frame(
-    "method metric value low high cost n n_subjects",
+    "method metric value low high cost n_images n_subjects",
     [
         (arm, k, 0.5 + 0.1 * i, 0.4, 0.8, 10.0 ** (i + 1), 12, 2)
         for (i, arm), k in product(enumerate(("none", "fast", "paper")), STUDY)
     ],
 )
 VERDICTS = _frame(
-    "subject method reference metric value low high margin p_holm verdict n",
+    "subject method reference metric value ci_low ci_high margin verdict n_images",
     [
-        (s, "fast", "paper", k, 0.01, -0.03, 0.05, 0.02, 0.04, verdict, 6)
+        (s, "fast", "paper", k, 0.01, -0.03, 0.05, 0.02, verdict, 6)
         for (s, verdict), k in product(
             zip(SUBJECTS, ("no worse", "not shown", "worse"), strict=True), STUDY
         )

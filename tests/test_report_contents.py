@@ -166,7 +166,7 @@ TABLES = ("T1_comparison", "T2_ablation", "T4_decoding", "T5_cost")
 #: In the gallery of two images.
 N_PICTURES = 2 * len(galleries.system_rows("fast"))
 #: What notebooks 02 to 04 leave and the report only asks for.
-LEFT = ("accuracy", "k_selection", "weights", "zero_iterations")
+LEFT = ("accuracy", "image_accuracy", "k_selection", "weights", "zero_iterations")
 
 
 def _leave_subject(run: Run, subject: int) -> None:
