@@ -205,7 +205,7 @@ def test_executed_notebooks_show_whole_tables_and_no_progress_bars(
         for cell in re.findall(r"<td>(.*?)</td>", page, re.DOTALL)
     }
     ledger = pd.read_csv(figures / "claims.csv")
-    long = [text for text in ledger["reason"] if len(text) > 50]
+    long = [text for text in ledger["statement"] if len(text) > 50]
     assert long  # else this test shows nothing
     assert {" ".join(text.split()) for text in long} <= shown
 
