@@ -195,7 +195,10 @@ def test_the_images_of_other_systems_are_made_on_the_models_device(
 ) -> None:
     rng = stream(0, "tests", "systems")
     systems = {"nsd_id": IDS, "pixel_ridge": rng.random((2, 3 * 8 * 8))}
-    for system in ("takagi", "takagi_minddiffuser", "permuted_voxels"):
+    for system in (
+        *("takagi", "takagi_minddiffuser"),
+        *("permuted_voxels", "category_only"),
+    ):
         for name, like in (("c", decoded.c), ("z", decoded.z)):
             values = rng.normal(size=(2, like[0].numel()))
             systems[f"{system}/{name}"] = values.astype(np.float32)

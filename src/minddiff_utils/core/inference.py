@@ -90,7 +90,7 @@ def t_interval(sample: Floats, confidence: float = 0.95) -> tuple[float, float, 
     n, mean = len(sample), float(sample.mean())
     if n < 2:
         return np.nan, np.nan, np.nan
-    error = float(sample.std(ddof=1)) / np.sqrt(n)
+    error = float(sample.std(ddof=1) / np.sqrt(n))
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
     return mean - half, mean + half, error
 
