@@ -359,10 +359,10 @@ def test_the_papers_clip_is_asked_for_by_name() -> None:
 def test_engines_that_this_run_made_are_judged_on_its_images() -> None:
     released = replace(_evidence(), preset="released")
     ledger = _ledger(released).drop_duplicates("claim").set_index("claim")
-    assert ledger.loc["C5b", "endpoint"] == "stage2 minus stage1"
+    assert ledger.loc["C5b", "endpoint"] == "stage 2 minus stage 1"
     assert ledger.loc["C5b", "n_images"] == 24
     # ours is then known from the study alone
-    assert ledger.loc["C5c", "endpoint"] == "fast minus none"
+    assert ledger.loc["C5c", "endpoint"] == "fast minus stage 1"
     assert ledger.loc["C5c", "n_images"] == 8
     without = released.with_tables(study=pd.DataFrame())
     assert _verdict(without, "C5a") == "not testable here"
@@ -372,7 +372,9 @@ def test_engines_that_this_run_made_are_judged_on_its_images() -> None:
 def test_the_hardest_chance_level_is_the_one_to_beat() -> None:
     ledger = _ledger(_evidence())
     names = set(ledger.loc[ledger["claim"] == "C7", "endpoint"])
-    assert names == {f"subject {s}: stage2 minus mean_image" for s in SUBJECTS}
+    assert names == {
+        f"subject {s}: stage 2 minus the mean training image" for s in SUBJECTS
+    }
     one = _evidence().table("scores")
     alone = _evidence().with_tables(scores=one[one["subject"] == "1"])
     row = _row(alone, "C7")

@@ -109,8 +109,8 @@ def test_claims_prints_verdicts_endpoints_and_the_label(
     assert said[start].startswith(" C5c  supported  ·  stage 2 improves structure")
     assert said[start].endswith("[fast (ours)]")
     assert said[start + 1].strip() == (
-        "shown: stage2 minus stage1, PCC +0.100 [+0.100, +0.100]; unit image, 5 images,"
-        " 2 of 2 subjects above 0"
+        "shown: stage 2 minus stage 1, PCC +0.100 [+0.100, +0.100]; unit image,"
+        " 5 images, 2 of 2 subjects above 0"
     )
     assert "  C1  not testable here" in "\n".join(said)
     assert said[-2:] == [

@@ -323,7 +323,7 @@ def test_conclusions_are_the_endpoints_that_figures_bear_on() -> None:
     first, second = report_contents.conclusions(
         ledger, {"C4": "Figure 1", "C9": "Figure 2"}
     )
-    assert first == "C4 (Figure 1) not testable here: stage2 was not run"
+    assert first == "C4 (Figure 1) not testable here: stage 2 was not run"
     assert second.startswith("C9 (Figure 2) not testable here: no accuracies")
 
 

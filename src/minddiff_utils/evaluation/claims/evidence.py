@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.inference import Estimate, estimate
 from minddiff_utils.evaluation import summaries
 
@@ -31,6 +32,7 @@ __all__ = [
     "count_words",
     "decide",
     "engine_words",
+    "method_words",
 ]
 
 #: The four verdicts.
@@ -53,6 +55,8 @@ _ENGINES = {
     "best_of_n": "best of N draws",
 }
 
+_STAGES = {"stage2": "stage 2", **dict.fromkeys(("stage1", "none"), "stage 1")}
+
 #: What the interval of an endpoint shows: the effect lies where the claim says; beyond
 #: the bound on the other side; neither.
 Result = Literal["shown", "opposite", "open"]
@@ -65,6 +69,19 @@ def engine_words(preset: str) -> str:
     'fast (ours)'
     """
     return _ENGINES.get(preset, preset)
+
+
+def method_words(name: str) -> str:
+    """Return a method of the tables, or an arm of the study, in words.
+
+    >>> method_words("stage2"), method_words("takagi"), method_words("paper")
+    ('stage 2', 'Takagi & Nishimoto', 'Algorithm 1 as printed')
+    """
+    if name in _STAGES:
+        return _STAGES[name]
+    row = by_name().get(name)
+    known = row.short or row.label if row else name
+    return _ENGINES.get(name, known).removesuffix(" (ours)")
 
 
 def count_words(n: int, noun: str) -> str:
@@ -182,13 +199,13 @@ class Evidence:
         scores = self.table(source)
         for name in (method, reference):
             if scores.empty or not (scores["method"] == name).any():
-                raise NotTestableError(f"{name} was not run")
+                raise NotTestableError(f"{method_words(name)} was not run")
         wide = summaries.contrast(scores, method, reference, metric).dropna(axis=1)
         if wide.empty:
-            raise NotTestableError(f"{method} and {reference} share no image")
+            raise NotTestableError("the two methods share no image")
         mean = estimate(wide, confidence=self.confidence)
-        scale = SHORT[metric]
-        return Endpoint(f"{method} minus {reference}", scale, mean, above=above)
+        words = f"{method_words(method)} minus {method_words(reference)}"
+        return Endpoint(words, SHORT[metric], mean, above=above)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from minddiff_utils.evaluation.claims.evidence import (
     Evidence,
     NotTestableError,
     count_words,
+    method_words,
 )
 
 __all__ = [
@@ -95,7 +96,7 @@ def paper_number(
         if mean.n_images < MIN_IMAGES_NUMBER:
             few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
             raise NotTestableError(few)
-        name = f"stage2 of subject 1 minus {paper_value}"
+        name = f"stage 2 of subject 1 minus {paper_value}"
         near = Endpoint(name, SHORT[metric], mean, below=MARGIN_NUMBER)
         return [replace(near, above=-MARGIN_NUMBER)]
 
@@ -164,7 +165,8 @@ def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, st
     for base in _STUDY_STAGE1 if reference == "stage1" else _STUDY_BEST:
         if {own, base} <= arms:
             return "study", own, base
-    raise NotTestableError(f"neither this run nor a study has {own} and {reference}")
+    both = f"{method_words(own)} and {method_words(reference)}"
+    raise NotTestableError(f"neither this run nor a study has {both}")
 
 
 def each_feature(evidence: Evidence) -> list[Endpoint]:
@@ -204,7 +206,7 @@ def _above_chance(evidence: Evidence, metric: str) -> Iterator[Endpoint]:
     wide = summaries.contrast(scores, "stage2", str(levels.idxmax()), metric)
     for subject, row in wide.iterrows():
         mean = estimate(row.dropna(), confidence=evidence.confidence)
-        name = f"subject {subject}: stage2 minus {levels.idxmax()}"
+        name = f"subject {subject}: stage 2 minus {method_words(str(levels.idxmax()))}"
         yield Endpoint(name, SHORT[metric], mean)
 
 
@@ -231,12 +233,14 @@ def balance_of_k(evidence: Evidence) -> list[Endpoint]:
     accuracy = Endpoint(
         f"accuracy at k = {few:g} minus {every:g}", "r", gain, "subject"
     )
-    ends = _ends_of_k(evidence)
-    chosen = k_name(K_PAPER)
-    return [accuracy, *(evidence.contrast(chosen, end, "ssim_2d") for end in ends)]
+    best = []
+    for end in _ends_of_k(evidence):
+        pair = evidence.contrast(k_name(K_PAPER), k_name(end), "ssim_2d")
+        best.append(replace(pair, name=f"images at k = {K_PAPER:g} minus {end:g}"))
+    return [accuracy, *best]
 
 
-def _ends_of_k(evidence: Evidence) -> tuple[str, str]:
+def _ends_of_k(evidence: Evidence) -> tuple[float, float]:
     prefix = k_name(0).removesuffix("0")
     scores = evidence.table("scores")
     names = {str(m) for m in set(scores["method"])} if len(scores) else set()
@@ -247,7 +251,7 @@ def _ends_of_k(evidence: Evidence) -> tuple[str, str]:
         raise NotTestableError(
             f"images were not made at k = {K_PAPER:g} and on both sides"
         )
-    return k_name(ks[0]), k_name(ks[-1])
+    return ks[0], ks[-1]
 
 
 # --- C9: where each feature is read ---------------------------------------------------
