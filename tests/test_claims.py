@@ -375,6 +375,11 @@ def test_the_hardest_chance_level_is_the_one_to_beat() -> None:
     assert names == {
         f"subject {s}: stage 2 minus the mean training image" for s in SUBJECTS
     }
+    # a level that was made for fewer images is no level for all of them
+    few = _moved(_evidence(), "stage2_shuffled", 0.2).table("scores")
+    few = few[(few["method"] != "stage2_shuffled") | (few["nsd_id"] < 4)]
+    endpoints = _ledger(_evidence().with_tables(scores=few))
+    assert set(endpoints.loc[endpoints["claim"] == "C7", "endpoint"]) == names
     one = _evidence().table("scores")
     alone = _evidence().with_tables(scores=one[one["subject"] == "1"])
     row = _row(alone, "C7")

@@ -8,6 +8,7 @@ names this module to the fork server; nobody else imports it.
 
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -46,6 +47,8 @@ def _ended_with(parent: int) -> Iterator[None]:
         watcher.join()  # what is forked later is forked from one thread
 
 
+# tqdm asks for a widget where it sees a notebook's libraries; none is needed here
+warnings.filterwarnings("ignore", message="IProgress not found")
 os.chdir(Path(__file__).anchor)  # outlives the folder of the run that started it
 with _ended_with(os.getppid()):
     for _name in _MODULES:
