@@ -53,9 +53,10 @@ _ENGINES = {
     "fast": "fast (ours)",
     "guided": "guided sampling (ours)",
     "best_of_n": "best of N draws",
+    "none": "stage 1",  # as the first study called it
 }
 
-_STAGES = {"stage2": "stage 2", **dict.fromkeys(("stage1", "none"), "stage 1")}
+_STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
 
 #: What the interval of an endpoint shows: the effect lies where the claim says; beyond
 #: the bound on the other side; neither.
