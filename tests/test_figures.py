@@ -23,7 +23,7 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.signature import WATERMARK, sign
-from minddiff_utils.reporting import failure_rule, figures, tables
+from minddiff_utils.reporting import figures, tables
 from minddiff_utils.reporting.figures import (
     FlatMap,
     InflatedMap,
@@ -32,6 +32,7 @@ from minddiff_utils.reporting.figures import (
     maps,
 )
 from minddiff_utils.reporting.figures.canvas import PALETTE
+from minddiff_utils.reporting.galleries import failure_rule
 
 DEMO = "profile demo: in-silico subjects, demo models"
 SMOKE = "profile smoke: in-silico subjects, demo models"
