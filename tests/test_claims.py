@@ -84,7 +84,7 @@ def _decoding() -> dict[str, pd.DataFrame]:
     ]
     columns = ["subject", "feature", "area_set", "r_mean", "r_null_mean"]
     selected = [
-        (subject, layer, k, 0.5 - 0.001 * k - 0.01 * layer)
+        (subject, layer, k, 0.5 - (1 + 0.02 * int(subject)) * k / 1000 - layer / 100)
         for subject in SUBJECTS
         for layer in (1, 2)
         for k in (5.0, 25.0, 100.0)
@@ -385,6 +385,18 @@ def test_the_hardest_chance_level_is_the_one_to_beat() -> None:
     row = _row(alone, "C7")
     assert row["verdict"] == "not testable here"
     assert row["reason"] == "the run has 1 subject"
+
+
+def test_every_endpoint_has_the_confidence_of_the_run() -> None:
+    usual, sure = (
+        _ledger(replace(_evidence(), confidence=c)).set_index(["claim", "endpoint"])
+        for c in (0.95, 0.99)
+    )
+    for unit, end in (("image", "ci_low"), ("subject", "subjects_low")):
+        # the fixture's perfect correlations have an interval without width
+        here = (usual["unit"] == unit) & (usual["value"] - usual[end] > 1e-12)
+        assert here.any()
+        assert (sure.loc[here, end] < usual.loc[here, end]).all()
 
 
 def test_areas_with_few_voxels_decide_nothing() -> None:

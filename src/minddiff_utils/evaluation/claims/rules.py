@@ -237,7 +237,8 @@ def balance_of_k(evidence: Evidence) -> list[Endpoint]:
     ].mean()
     wide = means.unstack()
     few, every = wide.columns.min(), wide.columns.max()
-    gain = estimate_subjects(wide[few] - wide[every])
+    fall = wide[few] - wide[every]
+    gain = estimate_subjects(fall, confidence=evidence.confidence)
     accuracy = Endpoint(
         f"accuracy at k = {few:g} minus {every:g}", "r", gain, "subject"
     )
