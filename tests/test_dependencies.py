@@ -27,6 +27,7 @@ EXTRAS = {
 #: Started by a person or by a library's name, not imported.
 STARTED = {
     "requirements.lock": {"jupyterlab", "nbconvert"},
+    "requirements-cluster.lock": {"cryptography"},  # dask: security=True
     "requirements-tests.lock": {
         *("import-linter", "mypy", "nbstripout", "pandas-stubs"),
         *("pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist", "ruff"),
@@ -104,7 +105,7 @@ def wanted(name: str) -> set[str]:
         return needed(roots | STARTED[name])
     before = wanted("requirements.lock")
     if name in EXTRAS:
-        return needed(EXTRAS[name]) - before
+        return needed(EXTRAS[name] | STARTED[name]) - before
     for extra in EXTRAS:
         before = before | wanted(extra)
     return needed(imported("tests") - NOT_PINNED | STARTED[name]) - before
