@@ -34,22 +34,23 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from minddiff_utils.core.places import project_root  # noqa: E402
 from minddiff_utils.insilico import scenes  # noqa: E402
-from minddiff_utils.insilico.backgrounds import BACKGROUNDS  # noqa: E402
+from minddiff_utils.insilico.backgrounds import SETTINGS  # noqa: E402
+from minddiff_utils.insilico.categories import CATEGORIES  # noqa: E402
 from minddiff_utils.models.random import SCHEDULER  # noqa: E402
 
 LOG = logging.getLogger("demo_training")
 WORK = project_root() / "data" / "training"
 MODELS = project_root() / "data" / "models" / "demo"
-N_SCENES = {"train": 40_000, "judge": 16_000, "validation": 2_000}
+N_SCENES = {"train": 60_000, "judge": 24_000, "validation": 3_000}
 
 VAE_CONFIG = {
     "in_channels": 3,
     "out_channels": 3,
-    "latent_channels": 16,
+    "latent_channels": 10,
     "sample_size": 64,
     "layers_per_block": 1,
     "norm_num_groups": 8,
-    "block_out_channels": [16, 32, 64, 96],
+    "block_out_channels": [8, 16, 48, 96],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "mid_block_add_attention": False,
@@ -63,7 +64,7 @@ CLIP_CONFIG = {
         "layers": 6,
         "head_width": 32,
     },
-    "text_cfg": {"context_length": 16, "width": 128, "heads": 4, "layers": 2},
+    "text_cfg": {"context_length": 18, "width": 128, "heads": 4, "layers": 2},
 }
 JUDGE_CONFIG = {
     "embed_dim": 96,
@@ -73,16 +74,16 @@ JUDGE_CONFIG = {
         "width": 24,
         "head_width": 32,
     },
-    "text_cfg": {"context_length": 16, "width": 96, "heads": 4, "layers": 2},
+    "text_cfg": {"context_length": 18, "width": 96, "heads": 4, "layers": 2},
 }
 UNET_CONFIG = {
     "sample_size": 8,
-    "in_channels": 16,
-    "out_channels": 16,
+    "in_channels": 10,
+    "out_channels": 10,
     "layers_per_block": 1,
     "norm_num_groups": 16,
     "cross_attention_dim": 128,
-    "block_out_channels": [128, 224],
+    "block_out_channels": [64, 160],
     "attention_head_dim": 4,
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
@@ -102,7 +103,7 @@ def vocabulary() -> dict[str, object]:
     return {"tokens": tokens, "pad": 0, "bos": 1, "unk": 2, "eos": len(tokens) - 1}
 
 
-def tokenise(captions: list[str], vocab: dict, context: int = 16) -> torch.Tensor:
+def tokenise(captions: list[str], vocab: dict, context: int = 18) -> torch.Tensor:
     index = {token: i for i, token in enumerate(vocab["tokens"])}
     ids = torch.full((len(captions), context), vocab["pad"], dtype=torch.long)
     for row, caption in enumerate(captions):
@@ -274,10 +275,17 @@ class Trainer:
 
 
 def train_vae(schedule: Schedule, *, frozen: bool) -> None:
+    """Train the autoencoder: pixels, edges, what the CLIP sees, and latents that last.
+
+    Latents are shaken, mirrored and shrunk before they are decoded, so that decoding is
+    smooth in them and a U-Net of convolutions finds them easy to draw (Kouzelis et al.
+    2025, arXiv 2502.09509).
+    """
     torch.manual_seed(1)
     device = schedule.device
     images, _ = load_world("train")
-    model = AutoencoderKL(**VAE_CONFIG).to(device)
+    model = AutoencoderKL(**VAE_CONFIG)
+    model.to(device, memory_format=torch.channels_last)
     trainer = Trainer("vae", model, lr=1.5e-3, decay=0.998)
     if frozen:
         trainer.freeze("encoder.", "quant_conv.")
@@ -287,19 +295,44 @@ def train_vae(schedule: Schedule, *, frozen: bool) -> None:
 
     def step() -> torch.Tensor:
         rows = torch.randint(len(images), (batch,), generator=generator)
-        x = to_float(images[rows]).to(device)
+        x = to_float(images[rows]).to(device, memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16):
             posterior = model.encode(x).latent_dist
-            y = model.decode(posterior.sample()).sample
+            z = posterior.mean.float()
+            x, moved = _moved(x, _shaken(z, generator), generator)
+            y = model.decode(moved).sample
             perceived = seen_by_clip(x, y, generator)
         y = y.float()
         gx, gy = _gradients(x), _gradients(y)
         edges = sum(F.l1_loss(a, b) for a, b in zip(gx, gy, strict=True))
-        kl = posterior.kl().float().mean() / 1024
         pixels = F.mse_loss(y, x) + 0.15 * F.l1_loss(y, x)
-        return pixels + 0.05 * edges + 1e-4 * kl + 0.25 * perceived
+        # the spread of the posterior is used by nobody: a small constant
+        bounds = 2e-4 * (z**2).mean() + 1e-4 * ((posterior.logvar + 5) ** 2).mean()
+        return pixels + 0.05 * edges + bounds.float() + 0.25 * perceived
 
     trainer.run(schedule, step)
+
+
+def _shaken(z: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return latents with noise of up to a fifth of their own spread."""
+    share = 0.2 * torch.rand(len(z), 1, 1, 1, generator=generator)
+    noise = torch.randn(z.shape, generator=generator)
+    spread = z.detach().std((0, 2, 3), keepdim=True)
+    return z + (share * noise).to(z.device) * spread
+
+
+def _moved(
+    x: torch.Tensor, z: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images and latents, now and then both mirrored or both shrunk."""
+    chance = float(torch.rand((), generator=generator))
+    if chance < 0.15:
+        return x.flip(-1), z.flip(-1)
+    if chance < 0.3:
+        share = 0.5 if chance < 0.22 else 0.75
+        shrink = partial(F.interpolate, scale_factor=share, mode="area")
+        return shrink(x), shrink(z)
+    return x, z
 
 
 class ClipDistance:
@@ -317,6 +350,8 @@ class ClipDistance:
     def __call__(
         self, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
+        if x.shape[-1] != 64:  # shrunk images: not its size
+            return y.new_zeros(())
         shift = tuple(torch.randint(8, (2,), generator=generator).tolist())
         with torch.no_grad():
             true = self._blocks(torch.roll(x, shift, (2, 3)))
@@ -357,7 +392,7 @@ def train_clip(
     vocab = vocabulary()
     model = build_clip(config, vocab)
     width = config["embed_dim"]
-    model.aux = torch.nn.Linear(width, len(scenes.CATEGORIES) + len(BACKGROUNDS))
+    model.aux = torch.nn.Linear(width, len(CATEGORIES) + len(SETTINGS))
     model.to(device)
     trainer = Trainer(name, model, lr=1.5e-3, decay=0.995)
     if frozen:
@@ -387,12 +422,12 @@ def train_clip(
 
 
 def _labels(made: list[scenes.Scene]) -> torch.Tensor:
-    names = [*scenes.CATEGORIES, *BACKGROUNDS]
+    names = [*CATEGORIES, *SETTINGS]
     labels = torch.zeros(len(made), len(names))
     for row, scene in enumerate(made):
         for item in scene.objects:
             labels[row, names.index(item.category)] = 1
-        labels[row, names.index(scene.background)] = 1
+        labels[row, names.index(scene.setting)] = 1
     return labels
 
 

@@ -1,253 +1,308 @@
-"""Procedural backgrounds of the in-silico scenes: skies, grounds, what stands there."""
+"""Settings of the in-silico scenes: six kinds, each in endlessly many looks.
+
+A caption names the kind ("on a street"). All that a caption leaves unsaid varies
+continuously: colours, brightness, horizon, slope, the direction of the light, what
+stands in the distance. So an image cannot be guessed from its setting, and surfaces are
+smooth, so that a small generator spends its effort on objects.
+"""
+
+import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = ["BACKGROUNDS", "paint_background"]
+__all__ = ["SETTINGS", "Look", "Setting", "draw_look", "paint"]
 
-#: Background -> (words in captions, is it indoors, horizon as a fraction of height).
-BACKGROUNDS: dict[str, tuple[str, bool, float]] = {
-    "field": ("on the grass", False, 0.52),
-    "beach": ("on the beach", False, 0.60),
-    "street": ("on the street", False, 0.62),
-    "night": ("in the street at night", False, 0.66),
-    "forest": ("in the forest", False, 0.68),
-    "snow": ("in the snow", False, 0.55),
-    "desert": ("in the desert", False, 0.56),
-    "sky": ("in the sky", False, 1.0),
-    "room": ("in a room", True, 0.66),
-    "kitchen": ("in a kitchen", True, 0.58),
+Colour = tuple[float, float, float]
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A kind of place: the ranges from which hue, saturation and value are drawn.
+
+    Ranges of `above` and `below` the horizon are (hue, saturation, value), 0 to 1; a
+    hue range may run past 1. `horizon` is a range of fractions of the height.
+    """
+
+    phrases: tuple[str, ...]
+    indoors: bool
+    above: tuple[Range, Range, Range]
+    below: tuple[Range, Range, Range]
+    horizon: Range = (0.3, 0.72)
+
+
+SETTINGS = {
+    "park": Setting(
+        ("in a park", "on the grass", "in a grassy field", "on a lawn"),
+        False,
+        ((0.42, 1.1), (0.1, 0.6), (0.15, 1.0)),
+        ((0.12, 0.45), (0.25, 0.75), (0.2, 0.95)),
+    ),
+    "street": Setting(
+        ("on a street", "on a city street", "on the road", "in a town"),
+        False,
+        ((0.0, 1.0), (0.05, 0.4), (0.15, 1.0)),
+        ((0.0, 1.0), (0.0, 0.14), (0.15, 0.7)),
+    ),
+    "beach": Setting(
+        ("on a beach", "at the beach", "on the sand by the sea", "at the sea"),
+        False,
+        ((0.4, 1.1), (0.1, 0.6), (0.15, 1.0)),
+        ((0.0, 0.17), (0.15, 0.6), (0.3, 1.0)),
+    ),
+    "snow": Setting(
+        ("in the snow", "on a snowy hill", "in the mountains", "on the snow"),
+        False,
+        ((0.4, 1.15), (0.1, 0.65), (0.15, 1.0)),
+        ((0.4, 1.1), (0.0, 0.22), (0.5, 1.0)),
+    ),
+    "room": Setting(
+        ("in a room", "in a living room", "on the floor of a room", "indoors"),
+        True,
+        ((0.0, 1.0), (0.1, 0.55), (0.2, 1.0)),
+        ((0.9, 1.3), (0.15, 0.6), (0.15, 0.9)),
+    ),
+    "kitchen": Setting(
+        ("in a kitchen", "on a kitchen table", "on a table", "on a counter"),
+        True,
+        ((0.0, 1.0), (0.0, 0.35), (0.25, 1.0)),
+        ((0.0, 1.0), (0.1, 0.6), (0.25, 0.95)),
+        (0.35, 0.75),
+    ),
 }
 
 
-def _gradient(
-    top: tuple[int, ...], bottom: tuple[int, ...], size: int
-) -> npt.NDArray[np.uint8]:
-    """Return the rows of a vertical gradient, shape (size, 1, 3)."""
-    t = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    rows = (1 - t) * np.array(top, np.float32) + t * np.array(bottom, np.float32)
-    return rows.astype(np.uint8)
+@dataclass(frozen=True)
+class Look:
+    """How a setting looks in one scene; colours are RGB, 0 to 1.
+
+    `slope` is the rise of the horizon over the width, as a share of the height;
+    `light_from` an angle in radians, `shade` the share by which light falls off,
+    `exposure` and `tint` gains of the finished image.
+    """
+
+    above: tuple[Colour, Colour]
+    below: tuple[Colour, Colour]
+    horizon: float
+    slope: float
+    light_from: float
+    shade: float
+    exposure: float
+    tint: Colour
 
 
-def _ground(
-    canvas: Image.Image,
-    rng: np.random.Generator,
-    horizon: float,
-    colours: tuple[tuple[int, ...], tuple[int, ...]],
-    grain: float,
-) -> None:
-    size = canvas.width
-    top = round(horizon * size)
-    if top >= size:
-        return
-    noise = rng.normal(0, grain, (size // 4, size // 4)).astype(np.float32)
-    enlarged = Image.fromarray(noise, "F").resize(
-        (size, size), Image.Resampling.BILINEAR
+def _hsv(rng: np.random.Generator, ranges: tuple[Range, Range, Range]) -> Colour:
+    hue, saturation, value = (float(rng.uniform(*r)) for r in ranges)
+    return hue % 1, saturation, value
+
+
+def _near(rng: np.random.Generator, colour: Colour) -> Colour:
+    """Return a colour near another one: the far end of a gradient."""
+    hue, saturation, value = colour
+    return (
+        (hue + float(rng.normal(0, 0.03))) % 1,
+        float(np.clip(saturation + rng.normal(0, 0.1), 0, 1)),
+        float(np.clip(value + rng.normal(0, 0.13), 0.1, 1)),
     )
-    seen = slice(0, size - top)
-    rows = _gradient(*colours, size)[seen].astype(np.float32)
-    ground = rows + np.asarray(enlarged)[seen, :, None]
-    tile = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8), "RGB")
-    canvas.paste(tile, (0, top))
 
 
-_SKIES = {
-    "field": ((84, 150, 235), (196, 226, 250)),
-    "beach": ((70, 140, 235), (190, 225, 250)),
-    "street": ((120, 175, 235), (215, 230, 245)),
-    "night": ((8, 10, 34), (28, 32, 74)),
-    "forest": ((120, 180, 215), (170, 215, 200)),
-    "snow": ((170, 200, 225), (232, 240, 248)),
-    "desert": ((95, 160, 235), (250, 232, 195)),
-    "sky": ((60, 130, 235), (190, 222, 252)),
-    "room": ((222, 204, 190), (232, 216, 204)),
-    "kitchen": ((226, 236, 232), (214, 228, 222)),
-}
-_GROUNDS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "field": ((98, 178, 62), (52, 122, 40)),
-    "beach": ((236, 214, 158), (214, 184, 120)),
-    "street": ((128, 128, 134), (88, 88, 94)),
-    "night": ((46, 46, 58), (26, 26, 36)),
-    "forest": ((74, 112, 52), (44, 74, 34)),
-    "snow": ((244, 248, 252), (214, 226, 238)),
-    "desert": ((232, 188, 112), (204, 150, 80)),
-    "sky": ((0, 0, 0), (0, 0, 0)),
-    "room": ((150, 100, 72), (118, 74, 52)),
-    "kitchen": ((196, 142, 86), (160, 108, 62)),
-}
+def draw_look(rng: np.random.Generator, kind: str) -> Look:
+    """Draw what a caption leaves unsaid about a setting."""
+    setting = SETTINGS[kind]
+    gradients = []
+    for ranges in (setting.above, setting.below):
+        colour = _hsv(rng, ranges)
+        ends = (colour, _near(rng, colour))
+        gradients.append(tuple(colorsys.hsv_to_rgb(*end) for end in ends))
+    warmth = float(rng.normal(0, 0.06))
+    return Look(
+        above=gradients[0],
+        below=gradients[1],
+        horizon=float(rng.uniform(*setting.horizon)),
+        slope=float(rng.normal(0, 0.05)) if not setting.indoors else 0.0,
+        light_from=float(rng.uniform(0, 2 * np.pi)),
+        shade=float(rng.uniform(0.05, 0.3)),
+        exposure=float(rng.uniform(0.7, 1.15)),
+        tint=(1 + warmth, 1.0, 1 - warmth),
+    )
 
 
-def paint_background(name: str, rng: np.random.Generator, size: int) -> Image.Image:
-    """Return the background `name`, RGB, `size` px wide and high."""
-    sky = np.repeat(_gradient(*_SKIES[name], size), size, axis=1)
-    canvas = Image.fromarray(sky, "RGB")
-    horizon = BACKGROUNDS[name][2]
-    horizon += rng.uniform(-0.03, 0.03) if horizon < 1 else 0.0
-    draw = ImageDraw.Draw(canvas)
-    _DECORATIONS[name](draw, rng, size, horizon)
-    _ground(canvas, rng, horizon, _GROUNDS[name], grain=7.0)
-    _FOREGROUND.get(name, _nothing)(ImageDraw.Draw(canvas), rng, size, horizon)
+def paint(kind: str, look: Look, rng: np.random.Generator, size: int) -> Image.Image:
+    """Return the empty setting, RGB, `size` px wide and high."""
+    canvas = Image.fromarray(_bytes(_gradient(look.above, size)), "RGB")
+    _BEHIND[kind](ImageDraw.Draw(canvas, "RGBA"), rng, look, size)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    ground = y > look.horizon + look.slope * (x - 0.5)
+    mask = Image.fromarray(ground.astype(np.uint8) * 255, "L")
+    canvas.paste(Image.fromarray(_bytes(_gradient(look.below, size)), "RGB"), (0, 0), mask)
+    _ON_GROUND.get(kind, _nothing)(ImageDraw.Draw(canvas, "RGBA"), rng, look, size)
     return canvas
 
 
-def _nothing(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    del draw, rng, size, horizon
+def lit(look: Look, image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a finished scene under the look's light."""
+    size = image.width
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
+    along = np.cos(look.light_from) * x + np.sin(look.light_from) * y
+    gain = look.exposure * (1 - look.shade * along)[..., None]
+    pixels = np.asarray(image, np.float32) * gain * np.array(look.tint, np.float32)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def _clouds(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    for _ in range(int(rng.integers(1, 4))):
-        x, y = rng.uniform(0.05, 0.95), rng.uniform(0.05, max(0.12, horizon * 0.6))
-        for _ in range(3):
-            dx, r = rng.uniform(-0.09, 0.09), rng.uniform(0.05, 0.09)
-            box = (x + dx - r, y - r * 0.5, x + dx + r, y + r * 0.5)
-            draw.ellipse([b * size for b in box], fill=(246, 249, 253))
+def _gradient(ends: tuple[Colour, Colour], size: int) -> npt.NDArray[np.float32]:
+    t = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    rows = (1 - t) * np.array(ends[0], np.float32) + t * np.array(ends[1], np.float32)
+    return np.broadcast_to(rows, (size, size, 3))
 
 
-def _hills(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    _clouds(draw, rng, size, horizon)
-    for colour in ((124, 186, 108), (106, 176, 84)):
-        x, r = rng.uniform(0.1, 0.9), rng.uniform(0.35, 0.55)
-        box = (x - r, horizon - 0.10, x + r, horizon + 0.20)
-        draw.ellipse([b * size for b in box], fill=colour)
+def _bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(np.clip(np.rint(values * 255), 0, 255).astype(np.uint8))
 
 
-def _dunes(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    x, r = rng.uniform(0.1, 0.9), rng.uniform(0.4, 0.6)
-    box = (x - r, horizon - 0.09, x + r, horizon + 0.2)
-    draw.ellipse([b * size for b in box], fill=(240, 204, 136))
+def _shade(colour: Colour, value: float, alpha: int = 255) -> tuple[int, ...]:
+    """Return `colour` brighter or darker, as bytes with opacity."""
+    rgb = (int(np.clip(255 * c * value, 0, 255)) for c in colour)
+    return (*rgb, alpha)
 
 
-def _mountains(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    for _ in range(2):
-        x, r, h = rng.uniform(0.1, 0.9), rng.uniform(0.25, 0.4), rng.uniform(0.14, 0.26)
-        peak = [(x - r, horizon + 0.02), (x, horizon - h), (x + r, horizon + 0.02)]
-        draw.polygon([(a * size, b * size) for a, b in peak], fill=(196, 210, 226))
+Draw = ImageDraw.ImageDraw
+Painter = Callable[[Draw, np.random.Generator, Look, int], None]
 
 
-def _sea(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    _clouds(draw, rng, size, horizon * 0.5)
-    top = horizon - 0.18
-    draw.rectangle((0, top * size, size, size), fill=(34, 118, 186))
-    for _ in range(4):
-        x, y = rng.uniform(0, 0.9), rng.uniform(top + 0.02, horizon)
-        draw.line(
-            (x * size, y * size, (x + 0.12) * size, y * size), fill=(110, 178, 222)
-        )
+def _nothing(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    del draw, rng, look, size
 
 
-def _buildings(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    palette = ((176, 112, 100), (134, 144, 168), (196, 176, 140), (118, 132, 146))
-    _houses(draw, rng, size, horizon, palette, (225, 238, 246))
+def _trees(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Round trees or bushes on the horizon."""
+    for _ in range(int(rng.integers(2, 5))):
+        x, r = rng.uniform(0, 1), rng.uniform(0.09, 0.2)
+        y = look.horizon - rng.uniform(0.3, 1.0) * r
+        trunk = (x - 0.02, y, x + 0.02, look.horizon + 0.05)
+        draw.rectangle([t * size for t in trunk], fill=(92, 66, 48, 255))
+        box = (x - r, y - r, x + r, y + r)
+        fill = _shade(look.below[0], rng.uniform(0.5, 0.9))
+        draw.ellipse([b * size for b in box], fill=fill)
 
 
-def _night_buildings(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    for _ in range(14):
-        x, y = rng.uniform(0, size, 2) * np.array([1.0, 0.5])
-        draw.point((float(x), float(y)), fill=(240, 240, 220))
-    x, y = rng.uniform(0.1, 0.9) * size, rng.uniform(0.08, 0.2) * size
-    r = 0.06 * size
-    draw.ellipse((x - r, y - r, x + r, y + r), fill=(242, 238, 205))
-    _houses(draw, rng, size, horizon, ((22, 24, 46), (30, 32, 58)), (244, 210, 96))
-
-
-def _houses(
-    draw: ImageDraw.ImageDraw,
-    rng: np.random.Generator,
-    size: int,
-    horizon: float,
-    palette: tuple[tuple[int, ...], ...],
-    window: tuple[int, ...],
-) -> None:
-    x = 0.0
+def _houses(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    x = float(rng.uniform(-0.1, 0.1))
     while x < 1.0:
-        w, h = rng.uniform(0.14, 0.22), rng.uniform(0.18, 0.40)
-        colour = palette[int(rng.integers(len(palette)))]
-        top = horizon - h
-        box = (x * size, top * size, (x + w) * size, (horizon + 0.03) * size)
-        draw.rectangle(box, fill=colour)
-        for wy in np.arange(top + 0.04, horizon - 0.03, 0.085):
-            for wx in np.arange(x + 0.03, x + w - 0.04, 0.065):
-                if rng.random() < 0.75:
-                    pane = (wx, wy, wx + 0.03, wy + 0.045)
-                    draw.rectangle([p * size for p in pane], fill=window)
-        x += w
+        w, h = rng.uniform(0.18, 0.34), rng.uniform(0.12, 0.42)
+        wall = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.85))
+        if rng.random() < 0.75:
+            top = look.horizon - h
+            box = (x, top, x + w, look.horizon + 0.08)
+            draw.rectangle([b * size for b in box], fill=_shade(wall, 1))
+            pane = _shade(wall, rng.choice([0.6, 1.4]))
+            for wx in (x + 0.2 * w, x + 0.6 * w):
+                window = (wx, top + 0.05, wx + 0.2 * w, top + 0.13)
+                draw.rectangle([p * size for p in window], fill=pane)
+        x += w + float(rng.uniform(0, 0.08))
 
 
-def _trees(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    for x in np.linspace(-0.02, 1.02, 7) + rng.uniform(-0.05, 0.05, 7):
-        h, shade = rng.uniform(0.45, 0.66), int(rng.integers(-16, 16))
-        trunk = (x - 0.018, horizon - 0.1, x + 0.018, horizon + 0.03)
-        draw.rectangle([t * size for t in trunk], fill=(92, 64, 42))
-        for level in range(3):
-            y, r = horizon - 0.06 - level * h * 0.26, 0.15 - level * 0.035
-            crown = [(x - r, y), (x, y - h * 0.42), (x + r, y)]
-            fill = (30 + shade // 2, 92 + shade, 48 + shade // 2)
-            draw.polygon([(a * size, b * size) for a, b in crown], fill=fill)
+def _stripe(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Draw the middle line of a road."""
+    y = look.horizon + (1 - look.horizon) * rng.uniform(0.35, 0.8)
+    start = rng.uniform(-0.2, 0.0)
+    fill = _shade((0.95, 0.9, 0.7), rng.uniform(0.6, 1))
+    for x in np.arange(start, 1.0, 0.34):
+        box = (x, y - 0.014, x + 0.2, y + 0.014)
+        draw.rectangle([b * size for b in box], fill=fill)
 
 
-def _wall(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    hue = rng.integers(-22, 22, 3)
-    wall = tuple(int(v) for v in np.array([222, 206, 194]) + hue)
-    draw.rectangle((0, 0, size, horizon * size), fill=wall)
-    x, y = rng.uniform(0.08, 0.66), rng.uniform(0.06, 0.2)
-    frame = (x, y, x + 0.24, y + 0.2)
-    draw.rectangle([f * size for f in frame], fill=(96, 66, 46))
-    inner = tuple(int(v) for v in rng.integers(90, 220, 3))
-    draw.rectangle(
-        [f * size for f in (x + 0.025, y + 0.025, x + 0.215, y + 0.175)], fill=inner
-    )
+def _sea(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Draw the sea between sky and sand."""
+    top = look.horizon - rng.uniform(0.1, 0.28)
+    colour = colorsys.hsv_to_rgb(rng.uniform(0.45, 0.65), rng.uniform(0.35, 0.8), rng.uniform(0.25, 0.9))
+    draw.rectangle((0, top * size, size, size), fill=_shade(colour, 1))
+    _sun(draw, rng, look, size)
 
 
-def _tiles(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    line = tuple(int(v) for v in np.array([178, 204, 194]) + rng.integers(-18, 18, 3))
-    for y in np.arange(0.0, horizon, 0.125):
-        draw.line((0, y * size, size, y * size), fill=line)
-    for x in np.arange(rng.uniform(0, 0.125), 1.0, 0.125):
-        draw.line((x * size, 0, x * size, horizon * size), fill=line)
+def _sun(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    if rng.random() < 0.4:
+        x, y, r = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.2), rng.uniform(0.05, 0.09)
+        box = (x - r, y - r, x + r, y + r)
+        draw.ellipse([b * size for b in box], fill=(255, 244, 205, 255))
 
 
-def _road(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, horizon: float
-) -> None:
-    y = (horizon + (1 - horizon) * 0.55) * size
-    for x in np.arange(rng.uniform(-0.1, 0.1), 1.0, 0.25):
-        box = (x * size, y - 0.012 * size, (x + 0.13) * size, y + 0.012 * size)
-        draw.rectangle(box, fill=(226, 214, 140))
+def _mountains(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    for _ in range(int(rng.integers(1, 4))):
+        x, w, h = rng.uniform(0, 1), rng.uniform(0.25, 0.5), rng.uniform(0.15, 0.4)
+        base, top = look.horizon + 0.08, look.horizon - h
+        colour = _shade(look.above[0], rng.uniform(0.5, 0.8))
+        peak = [(x - w, base), (x, top), (x + w, base)]
+        draw.polygon([(a * size, b * size) for a, b in peak], fill=colour)
+        cap = [(x - 0.3 * w, top + 0.3 * h), (x, top), (x + 0.3 * w, top + 0.3 * h)]
+        white = _shade(look.below[0], 1)
+        draw.polygon([(a * size, b * size) for a, b in cap], fill=white)
 
 
-_DECORATIONS = {
-    "field": _hills,
+def _wall(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Hang a window or a picture on a wall."""
+    for _ in range(int(rng.integers(1, 3))):
+        x, y = rng.uniform(-0.05, 0.8), rng.uniform(0.02, 0.25)
+        w, h = rng.uniform(0.16, 0.34), rng.uniform(0.16, 0.34)
+        frame = _shade(look.below[0], rng.uniform(0.5, 1.2))
+        draw.rectangle([b * size for b in (x, y, x + w, y + h)], fill=frame)
+        pane = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 1))
+        m = 0.03
+        inner = (x + m, y + m, x + w - m, y + h - m)
+        draw.rectangle([b * size for b in inner], fill=_shade(pane, 1))
+
+
+def _skirting(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Draw a skirting board, and now and then a round rug."""
+    y = look.horizon
+    fill = _shade(look.above[0], rng.choice([0.6, 1.4]))
+    draw.rectangle([b * size for b in (0, y - 0.025, 1, y + 0.01)], fill=fill)
+    if rng.random() < 0.5:
+        x, w, h = rng.uniform(0.2, 0.8), rng.uniform(0.25, 0.5), rng.uniform(0.06, 0.14)
+        y = (y + 1) / 2 + rng.uniform(0, 0.1)
+        rug = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.9))
+        box = (x - w, y - h, x + w, y + h)
+        draw.ellipse([b * size for b in box], fill=_shade(rug, 1))
+
+
+def _cupboards(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Hang cupboards over a kitchen table."""
+    y, h = rng.uniform(-0.1, 0.05), rng.uniform(0.15, 0.3)
+    colour = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.95))
+    w, start = rng.uniform(0.24, 0.36), rng.uniform(-0.2, 0.0)
+    for x in np.arange(start, 1.0, w + 0.02):
+        if rng.random() < 0.7:
+            box = (x, y, x + w, y + h)
+            draw.rectangle([b * size for b in box], fill=_shade(colour, 1))
+            knob = (x + 0.8 * w, y + 0.7 * h, x + 0.8 * w + 0.03, y + 0.7 * h + 0.03)
+            draw.ellipse([b * size for b in knob], fill=_shade(colour, 0.5))
+
+
+def _edge(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+    """Draw the near edge of a table, and a cloth under what stands on it."""
+    y = rng.uniform(0.9, 1.05)
+    fill = _shade(look.below[1], rng.uniform(0.45, 0.7))
+    draw.rectangle([b * size for b in (0, y, 1, 1.1)], fill=fill)
+    if rng.random() < 0.5:
+        x, w, top = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.4), look.horizon + 0.06
+        cloth = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.4, 1))
+        corners = [(x - 0.8 * w, top), (x + 0.8 * w, top), (x + w, y), (x - w, y)]
+        draw.polygon([(a * size, b * size) for a, b in corners], fill=_shade(cloth, 1))
+
+
+_BEHIND: dict[str, Painter] = {
+    "park": _trees,
+    "street": _houses,
     "beach": _sea,
-    "street": _buildings,
-    "night": _night_buildings,
-    "forest": _trees,
     "snow": _mountains,
-    "desert": _dunes,
-    "sky": _clouds,
     "room": _wall,
-    "kitchen": _tiles,
+    "kitchen": _cupboards,
 }
-_FOREGROUND = {"street": _road, "night": _road}
+_ON_GROUND: dict[str, Painter] = {
+    "street": _stripe,
+    "room": _skirting,
+    "kitchen": _edge,
+}

@@ -1,4 +1,4 @@
-"""COCO-like scenes: open 3D emoji art on procedural backgrounds, with five captions.
+"""COCO-like scenes: open emoji art in settings that vary without end, five captions.
 
 A scene is a pure function of (world seed, index); rendering is a pure function of the
 scene. Not photographs: a small visual world whose every fact is known. The in-silico
@@ -10,6 +10,8 @@ References
 Sprites: Fluent Emoji by Microsoft (MIT), see `data/README.md`.
 """
 
+import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,83 +22,42 @@ from PIL import Image, ImageDraw
 from minddiff_utils.core.errors import DataError, check_exists
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.rng import derive_seed, stream
-from minddiff_utils.insilico.backgrounds import BACKGROUNDS, paint_background
+from minddiff_utils.insilico.backgrounds import SETTINGS, Look, draw_look, lit, paint
+from minddiff_utils.insilico.captions import Group, captions
+from minddiff_utils.insilico.categories import CATEGORIES, COLOURS, VOCABULARY
 
-__all__ = [
-    "CATEGORIES",
-    "SUPERCATEGORY",
-    "Scene",
-    "SceneObject",
-    "make_scene",
-    "render",
-    "world_seed",
-]
+__all__ = ["Scene", "SceneObject", "make_scene", "render", "world_seed"]
 
-#: COCO category -> COCO supercategory, for every category that has a sprite.
-SUPERCATEGORY = {
-    "person": "person",
-    "bicycle": "vehicle",
-    "car": "vehicle",
-    "motorcycle": "vehicle",
-    "airplane": "vehicle",
-    "bus": "vehicle",
-    "train": "vehicle",
-    "truck": "vehicle",
-    "boat": "vehicle",
-    "traffic light": "outdoor",
-    "stop sign": "outdoor",
-    "bird": "animal",
-    "cat": "animal",
-    "dog": "animal",
-    "horse": "animal",
-    "sheep": "animal",
-    "cow": "animal",
-    "elephant": "animal",
-    "bear": "animal",
-    "zebra": "animal",
-    "giraffe": "animal",
-    "backpack": "accessory",
-    "umbrella": "accessory",
-    "handbag": "accessory",
-    "suitcase": "accessory",
-    "sports ball": "sports",
-    "kite": "sports",
-    "surfboard": "sports",
-    "bottle": "kitchen",
-    "bowl": "kitchen",
-    "banana": "food",
-    "apple": "food",
-    "sandwich": "food",
-    "broccoli": "food",
-    "pizza": "food",
-    "donut": "food",
-    "chair": "furniture",
-    "couch": "furniture",
-    "potted plant": "furniture",
-    "bed": "furniture",
-    "tv": "electronic",
-    "laptop": "electronic",
-    "book": "indoor",
-    "clock": "indoor",
-    "teddy bear": "indoor",
-}
-CATEGORIES = tuple(SUPERCATEGORY)
-
-_SKY_HOMED = ("airplane", "kite", "bird")
+#: Size of an object as a fraction of the side, by the number of objects.
+_SIZES = {1: (0.5, 0.7), 2: (0.4, 0.5), 3: (0.35, 0.42)}
+_SLOTS = {1: (0.5,), 2: (0.26, 0.74), 3: (0.19, 0.5, 0.81)}
+_WANDER = {1: 0.16, 2: 0.06, 3: 0.03}
+_SHARES = {1: 0.47, 2: 0.35, 3: 0.18}
+_HUE_WINDOW = 40.0  # degrees around a sprite's own hue that take another colour
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: centre (x, y) and height as fractions of the image side, degrees."""
+    """One object: centre (x, y) and height as fractions of the image side, degrees.
+
+    `hue` is in degrees, None for the sprite's own colours; `foot` is the height of the
+    ground under the object, as a fraction of the side.
+    """
 
     category: str
-    supercategory: str
     x: float
     y: float
+    foot: float
     size: float
     angle: float
     mirrored: bool
     light: float
+    hue: float | None
+
+    @property
+    def supercategory(self) -> str:
+        """COCO's supercategory."""
+        return VOCABULARY[self.category].supercategory
 
 
 @dataclass(frozen=True)
@@ -105,8 +66,8 @@ class Scene:
 
     seed: int
     index: int
-    background: str
-    light: float
+    setting: str
+    look: Look
     objects: tuple[SceneObject, ...]
     captions: tuple[str, str, str, str, str]
 
@@ -120,142 +81,180 @@ def world_seed(name: str) -> int:
     return derive_seed(0, "world", name)
 
 
-def make_scene(seed: int, index: int, *, n_objects: int | None = None) -> Scene:
-    """Draw the scene `index` of the world `seed`, with one or two objects.
+def make_scene(
+    seed: int,
+    index: int,
+    *,
+    n_objects: int | None = None,
+    categories: Sequence[str] = CATEGORIES,
+) -> Scene:
+    """Draw the scene `index` of the world `seed`, with one to three objects.
+
+    Parameters
+    ----------
+    seed, index : int
+        Which scene.
+    n_objects : int, optional
+        1, 2 or 3; by default drawn.
+    categories : sequence of str
+        What its objects are drawn from.
 
     Raises
     ------
     DataError
-        If `n_objects` is given and is neither 1 nor 2.
+        If `n_objects` is given and is not 1, 2 or 3.
     """
-    if n_objects not in (None, 1, 2):
-        raise DataError(f"A scene has 1 or 2 objects, not {n_objects}: ask for 1 or 2.")
+    if n_objects not in (None, *_SHARES):
+        raise DataError(f"A scene has 1 to 3 objects, not {n_objects}: ask for those.")
     rng = stream(seed, "scene", index)
-    background = str(rng.choice(list(BACKGROUNDS)))
-    drawn = 1 if rng.random() < 0.65 else 2
-    n = n_objects or drawn
-    chosen = [str(c) for c in rng.choice(CATEGORIES, size=2, replace=False)[:n]]
-    objects = tuple(
-        sorted(
-            (
-                _place(rng, category, background, i, n)
-                for i, category in enumerate(chosen)
-            ),
-            key=lambda o: o.y + o.size / 2,
-        )
-    )
-    captions = _captions(rng, objects, background)
-    return Scene(
-        seed, index, background, float(rng.uniform(0.82, 1.12)), objects, captions
-    )
+    setting = str(rng.choice(list(SETTINGS)))
+    drawn = int(rng.choice(list(_SHARES), p=list(_SHARES.values())))
+    groups = _groups(rng, n_objects or drawn, categories)
+    look = draw_look(rng, setting)
+    objects = _placed(rng, groups, look.horizon)
+    texts = captions(rng, groups, SETTINGS[setting].phrases)
+    return Scene(seed, index, setting, look, objects, texts)
+
+
+def _groups(
+    rng: np.random.Generator, n: int, categories: Sequence[str]
+) -> tuple[Group, ...]:
+    """Draw what is seen: `n` objects in one to three groups, the most first."""
+    splits = {1: ((1,),), 2: ((1, 1), (2,)), 3: ((2, 1), (3,), (1, 1, 1))}[n]
+    counts = splits[int(rng.choice(len(splits), p=_SPLIT_SHARES[n]))]
+    drawn = rng.choice(categories, size=len(counts), replace=False)
+    groups = []
+    for category, count in zip(drawn, counts, strict=True):
+        coloured = VOCABULARY[category].coloured
+        colour = str(rng.choice(list(COLOURS))) if coloured else None
+        groups.append(Group(str(category), count, bool(rng.random() < 0.35), colour))
+    return tuple(groups)
+
+
+_SPLIT_SHARES = {1: (1.0,), 2: (0.65, 0.35), 3: (0.45, 0.2, 0.35)}
+
+
+def _placed(
+    rng: np.random.Generator, groups: Sequence[Group], horizon: float
+) -> tuple[SceneObject, ...]:
+    singles = [group for group in groups for _ in range(group.count)]
+    n = len(singles)
+    slots = rng.permutation(_SLOTS[n])
+    objects = [
+        _place(rng, group, float(slot), n, horizon)
+        for group, slot in zip(singles, slots, strict=True)
+    ]
+    return tuple(sorted(objects, key=lambda o: o.foot))
 
 
 def _place(
-    rng: np.random.Generator, category: str, background: str, i: int, n: int
+    rng: np.random.Generator, group: Group, slot: float, n: int, horizon: float
 ) -> SceneObject:
-    size = float(rng.uniform(0.46, 0.78) if n == 1 else rng.uniform(0.36, 0.52))
-    if n == 1:
-        x = float(rng.uniform(0.30, 0.70))
-    else:
-        x = float(rng.uniform(0.20, 0.34) if i == 0 else rng.uniform(0.66, 0.80))
-    horizon = BACKGROUNDS[background][2]
-    if background == "sky" or (category in _SKY_HOMED and rng.random() < 0.6):
-        y = float(rng.uniform(0.30, 0.62))
-    else:  # feet between the horizon and the lower edge
-        foot = rng.uniform(max(horizon + 0.08, size * 0.9), 0.97)
-        y = float(foot - size / 2)
+    size = float(rng.uniform(*_SIZES[n]))
+    lowest = min(0.9, max(horizon + 0.06, 0.9 * size))
+    foot = float(rng.uniform(lowest, 0.97))
+    lift = 0.0
+    if group.moving:
+        lift = float(rng.uniform(0.05, 0.14))
+        if VOCABULARY[group.category].in_the_air:
+            lift = float(rng.uniform(0.15, 0.4))
+    hue = None
+    if group.colour is not None:
+        hue = float(COLOURS[group.colour] + rng.normal(0, 6)) % 360
     return SceneObject(
-        category=category,
-        supercategory=SUPERCATEGORY[category],
-        x=x,
-        y=y,
+        category=group.category,
+        x=slot + float(rng.uniform(-1, 1)) * _WANDER[n],
+        y=max(foot - lift - size / 2, 0.45 * size),
+        foot=foot,
         size=size,
-        angle=float(rng.uniform(-12, 12)),
+        angle=float(rng.normal(0, 10 if group.moving else 3)),
         mirrored=bool(rng.random() < 0.5),
         light=float(rng.uniform(0.85, 1.12)),
-    )
-
-
-def _article(noun: str) -> str:
-    return ("an " if noun[0] in "aeiou" else "a ") + noun
-
-
-def _side(x: float) -> str:
-    return (
-        "on the left" if x < 0.42 else "on the right" if x > 0.58 else "in the middle"
-    )
-
-
-def _captions(
-    rng: np.random.Generator, objects: tuple[SceneObject, ...], background: str
-) -> tuple[str, str, str, str, str]:
-    where = BACKGROUNDS[background][0]
-    ordered = sorted(objects, key=lambda o: o.x)
-    names = " and ".join(_article(o.category) for o in ordered)
-    main = max(objects, key=lambda o: o.size)
-    scale = "large" if main.size > 0.6 else "small" if main.size < 0.42 else "big"
-    facing = "facing right" if main.mirrored else "facing left"
-    verb = rng.choice(["a photo of", "a picture of", "an image of"])
-    third = " and ".join(f"{_article(o.category)} {_side(o.x)}" for o in ordered)
-    return (
-        f"{names} {where}",
-        f"{verb} {names}",
-        third,
-        f"a {scale} {main.category} {facing} {where}",
-        f"there is {names} {where}",
+        hue=hue,
     )
 
 
 def render(scene: Scene, size: int = 128) -> npt.NDArray[np.uint8]:
-    """Render `scene` as RGB, shape (size, size, 3), uint8.
-
-    Deterministic: the texture noise is drawn from the scene's own stream.
-    """
-    rng = stream(scene.seed, "texture", scene.index)
-    canvas = paint_background(scene.background, rng, size)
+    """Render `scene` as RGB, shape (size, size, 3), uint8."""
+    rng = stream(scene.seed, "setting", scene.index)
+    canvas = paint(scene.setting, scene.look, rng, size)
     for item in scene.objects:
-        _shadow(canvas, item, scene.background, size)
+        _shadow(canvas, item, size)
+    for item in scene.objects:
         sprite = _sprite_at(item, size)
         corner = (
             round(item.x * size - sprite.width / 2),
             round(item.y * size - sprite.height / 2),
         )
         canvas.paste(sprite, corner, sprite)
-    return _lit(canvas, scene.light)
-
-
-def _lit(image: Image.Image, *gains: float) -> npt.NDArray[np.uint8]:
-    """Return the pixels of `image` times one gain, or one per channel."""
-    pixels = np.asarray(image, np.float32) * np.array(gains, np.float32)
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return lit(scene.look, canvas)
 
 
 @cache
 def _sprite(category: str) -> Image.Image:
-    """Return a sprite as it is resized: colours times opacity (mode RGBa)."""
     path = project_root() / "data" / "sprites" / f"{category.replace(' ', '_')}.webp"
     check_exists(
         path, f"Sprite of {category!r}", "restore data/sprites from the repository"
     )
-    return Image.open(path).convert("RGBA").convert("RGBa")
+    return Image.open(path).convert("RGBA")
+
+
+@cache
+def _weighted(category: str) -> Image.Image:
+    """Return a sprite as it is resized: colours times opacity (mode RGBa)."""
+    return _sprite(category).convert("RGBa")
+
+
+def _near(degrees: npt.NDArray[np.float32], hue: float) -> npt.NDArray[np.bool_]:
+    limit = np.cos(np.deg2rad(_HUE_WINDOW))
+    return np.asarray(np.cos(np.deg2rad(degrees - np.float32(hue))) > limit)
+
+
+def _degrees(sprite: Image.Image) -> npt.NDArray[np.float32]:
+    """Return hue in degrees, saturation and value 0 to 255, shape (h, w, 3)."""
+    hsv = np.asarray(sprite.convert("RGB").convert("HSV"), np.float32)
+    return hsv * np.array([360 / 256, 1, 1], np.float32)
+
+
+@cache
+def _main_hue(category: str) -> float:
+    """Return the hue that most of a sprite has, degrees."""
+    sprite = _sprite(category).resize((64, 64), Image.Resampling.BOX)
+    hsv, opacity = _degrees(sprite), np.asarray(sprite, np.float32)[..., 3]
+    weight = hsv[..., 1] * hsv[..., 2] * opacity
+    counts, edges = np.histogram(hsv[..., 0], 24, (0, 360), weights=weight)
+    near = _near(hsv[..., 0], float(edges[int(np.argmax(counts))]) + 7.5)
+    turns = np.exp(1j * np.deg2rad(hsv[..., 0]))
+    return float(np.rad2deg(np.angle((turns * weight)[near].sum())))
+
+
+def _recoloured(sprite: Image.Image, own: float, hue: float) -> Image.Image:
+    """Return a sprite whose main hue, `own`, is `hue`; other colours stay."""
+    hsv = _degrees(sprite)
+    near = _near(hsv[..., 0], own)
+    hsv[..., 0] = np.where(near, hsv[..., 0] + hue - own, hsv[..., 0]) % 360
+    pixels = np.floor(hsv * np.array([256 / 360, 1, 1], np.float32)).astype(np.uint8)
+    image = Image.fromarray(pixels, "HSV").convert("RGB")
+    image.putalpha(sprite.getchannel("A"))
+    return image
 
 
 def _sprite_at(item: SceneObject, size: int) -> Image.Image:
     side = max(4, round(item.size * size))
-    sprite = _sprite(item.category)
+    sprite = _weighted(item.category).resize((side, side), Image.Resampling.BOX)
+    sprite = sprite.convert("RGBA")
+    if item.hue is not None:
+        sprite = _recoloured(sprite, _main_hue(item.category), item.hue)
     if item.mirrored:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    sprite = sprite.resize((side, side), Image.Resampling.BOX).convert("RGBA")
     sprite = sprite.rotate(item.angle, Image.Resampling.BILINEAR, expand=True)
-    light = item.light
-    return Image.fromarray(_lit(sprite, light, light, light, 1), "RGBA")
+    pixels = np.asarray(sprite, np.float32) * np.array([*[item.light] * 3, 1])
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "RGBA")
 
 
-def _shadow(canvas: Image.Image, item: SceneObject, background: str, size: int) -> None:
-    if background == "sky" or item.y + item.size / 2 < BACKGROUNDS[background][2]:
-        return
-    w, h = item.size * 0.40 * size, item.size * 0.07 * size
-    cx, cy = item.x * size, (item.y + item.size * 0.47) * size
+def _shadow(canvas: Image.Image, item: SceneObject, size: int) -> None:
+    w, h = item.size * 0.38 * size, item.size * 0.06 * size
+    cx, cy = item.x * size, (item.foot - 0.02 * item.size) * size
     mask = Image.new("L", (size, size), 0)
-    ImageDraw.Draw(mask).ellipse((cx - w, cy - h, cx + w, cy + h), fill=95)
+    ImageDraw.Draw(mask).ellipse((cx - w, cy - h, cx + w, cy + h), fill=80)
     canvas.paste((15, 15, 25), (0, 0), mask)
