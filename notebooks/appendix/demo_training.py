@@ -2,10 +2,10 @@
 
     python demo_training.py PART [--minutes M] [--device cpu|cuda]
 
-PART is one of: render, clip, vae, judge, unet, export, in this order. Each part stops
-after M minutes or when its schedule ends, saves a checkpoint under `data/training/`,
-and continues from it when called again; without a checkpoint it starts from the shipped
-weights, if any.
+PART is one of: render, clip, vae, judge, whiten, unet, export, in this order. A part
+that trains stops after M minutes or when its schedule ends, saves a checkpoint under
+`data/training/`, and continues from it when called again; without a checkpoint it
+starts from the shipped weights, if any.
 `export` writes fp16 safetensors to `data/models/demo/`.
 A1_demo_models.ipynb tells what is trained and why, and shows how good it is.
 """
@@ -89,6 +89,8 @@ UNET_CONFIG = {
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
     "mid_block_type": "UNetMidBlock2DCrossAttn",
 }
+#: Principal axes of c along which decoding is imitated, and how often it is.
+N_AXES, DECODED_SHARE = 300, 0.75
 SCHEDULER_CONFIG = {**SCHEDULER, "prediction_type": "v_prediction"}
 
 
@@ -458,22 +460,60 @@ def text_sequence(clip: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
     return clip.ln_final(x)
 
 
+def _encoded(vae: AutoencoderKL, images: torch.Tensor, device: str) -> torch.Tensor:
+    parts = (to_float(part).to(device) for part in images.split(128))
+    return torch.cat([vae.encode(x).latent_dist.mode().cpu() for x in parts])
+
+
 @torch.no_grad()
-def latents_and_text(device: str) -> tuple[torch.Tensor, ...]:
+def whiten(device: str, n_images: int = 6000) -> None:
+    """Turn the channels of z so that they are uncorrelated, with mean 0 and SD 1.
+
+    The turn is folded into the 1 x 1 convolutions after the encoder and before the
+    decoder; what the autoencoder computes stays the same.
+    """
+    path = WORK / "vae.pt"
+    vae = load_average("vae", AutoencoderKL(**VAE_CONFIG)).to(device)
+    images, _ = load_world("train")
+    z = _encoded(vae, images[:n_images], device).double()
+    rows = z.permute(0, 2, 3, 1).flatten(0, 2)
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+    turn = (vectors / values.sqrt()).T.float().to(device)  # (channel, channel)
+    centre, n = rows.mean(0).float().to(device), len(turn)
+    into, out_of = vae.quant_conv, vae.post_quant_conv
+    weight, bias = into.weight[:n, :, 0, 0].clone(), into.bias[:n].clone()
+    into.weight[:n, :, 0, 0] = turn @ weight
+    into.bias[:n] = turn @ (bias - centre)
+    weight = out_of.weight[..., 0, 0].clone()
+    out_of.bias += weight @ centre
+    out_of.weight[..., 0, 0] = weight @ torch.linalg.inv(turn)
+    saved = torch.load(path, weights_only=True)
+    state = {k: v.cpu().clone() for k, v in vae.state_dict().items()}
+    model = AutoencoderKL(**VAE_CONFIG)
+    fresh = torch.optim.AdamW(model.parameters()).state_dict()
+    saved |= {"model": state, "average": state, "optimiser": fresh}
+    torch.save(saved, path)
+    LOG.info("whitened; shares of the variance were %s", values.flip(0) / values.sum())
+
+
+@torch.no_grad()
+def latents_and_text(device: str) -> dict[str, torch.Tensor]:
+    """Return latents and text of the training scenes, computed once.
+
+    Keys: z, (n, channels, 8, 8), mean 0 and SD 1 per channel, whose own `mean` and
+    `std` stand beside it; `table`, (n_texts, n_tokens, width), float16, and `rows`,
+    (n, 5), of each scene's captions in it; `null`, the empty caption; `centre` and
+    `axes`, (n_axes, n_tokens * width), the principal axes of the mean of five captions
+    with the SD along each, `spread`.
+    """
     path = WORK / "unet_inputs.pt"
     if path.exists():
-        saved = torch.load(path, weights_only=True)
-        return saved["z"], saved["c"], saved["null"], saved["mean"], saved["std"]
+        return torch.load(path, weights_only=True)
     images, made = load_world("train")
     vocab = vocabulary()
     vae = load_average("vae", AutoencoderKL(**VAE_CONFIG)).to(device)
     clip = load_average("clip", build_clip(CLIP_CONFIG, vocab)).to(device)
-    z = torch.cat(
-        [
-            vae.encode(to_float(x).to(device)).latent_dist.mode().cpu()
-            for x in images.split(128)
-        ]
-    )
+    z = _encoded(vae, images, device)
     mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
     z = (z - mean[:, None, None]) / std[:, None, None]
     texts = [c for s in made for c in s.captions]
@@ -482,27 +522,38 @@ def latents_and_text(device: str) -> tuple[torch.Tensor, ...]:
     ids = tokenise(unique, vocab)
     table = torch.cat([text_sequence(clip, x.to(device)).cpu() for x in ids.split(512)])
     rows = torch.tensor([where[t] for t in texts]).reshape(len(made), 5)
-    null = text_sequence(clip, tokenise([""], vocab).to(device)).cpu()
-    saved = {"z": z, "c": (table.half(), rows), "null": null, "mean": mean, "std": std}
+    some = torch.stack([table[r].mean(0).flatten() for r in rows[:6000]])
+    _, sizes, axes = torch.linalg.svd(some - some.mean(0), full_matrices=False)
+    saved = {
+        "z": z,
+        "mean": mean,
+        "std": std,
+        "table": table.half(),
+        "rows": rows,
+        "null": text_sequence(clip, tokenise([""], vocab).to(device)).cpu(),
+        "centre": some.mean(0),
+        "axes": axes[:N_AXES].clone(),
+        "spread": sizes[:N_AXES] / len(some) ** 0.5,
+    }
     torch.save(saved, path)
-    return z, saved["c"], null, mean, std
+    return saved
 
 
 def train_unet(schedule: Schedule) -> None:
     torch.manual_seed(4)
     device = schedule.device
-    z, (table, rows), null, _, _ = latents_and_text(device)
-    spread = table.float().std((0, 1))
+    data = latents_and_text(device)
+    z = data["z"]
     model = UNet2DConditionModel(**UNET_CONFIG)
     model.to(device, memory_format=torch.channels_last)
-    trainer = Trainer("unet", model, lr=8e-4, decay=0.999)
+    trainer = Trainer("unet", model, lr=1e-3, decay=0.999)
     abar = DDIMScheduler(**SCHEDULER_CONFIG).alphas_cumprod
     batch = 64 if device == "cpu" else 256
     generator = torch.Generator().manual_seed(40 + trainer.step)
 
     def step() -> torch.Tensor:
         i = torch.randint(len(z), (batch,), generator=generator)
-        c = _conditions(table, rows[i], spread, null, generator)
+        c = _conditions(data, i, generator)
         t = torch.randint(1000, (batch,), generator=generator)
         noise = torch.randn(z[i].shape, generator=generator)
         a = abar[t][:, None, None, None]
@@ -519,27 +570,42 @@ def train_unet(schedule: Schedule) -> None:
 
 
 def _conditions(
-    table: torch.Tensor,
-    rows: torch.Tensor,
-    spread: torch.Tensor,
-    null: torch.Tensor,
-    generator: torch.Generator,
+    data: dict[str, torch.Tensor], i: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """One caption or the mean of five, sometimes shrunk and noisy, sometimes empty."""
+    """One caption or the mean of five, in part as a decoder returns it, or empty."""
+    rows = data["rows"][i]
     n = len(rows)
     pick = torch.randint(5, (n,), generator=generator)
-    c = table[rows[torch.arange(n), pick]].float()
-    chance = torch.rand(n, generator=generator)
-    mean = chance < 0.45
-    c[mean] = table[rows[mean]].float().mean(1)
-    noisy = torch.rand(n, generator=generator) < 0.25
-    centre = table[::97].float().mean(0)
-    shrink = 0.5 + 0.5 * torch.rand(n, 1, 1, generator=generator)
-    shaken = centre + shrink * (c - centre)
-    shaken = shaken + 0.25 * spread * torch.randn(c.shape, generator=generator)
-    c = torch.where(noisy[:, None, None], shaken, c)
+    c = data["table"][rows[torch.arange(n), pick]].float()
+    mean = torch.rand(n, generator=generator) < 0.6
+    c[mean] = data["table"][rows[mean]].float().mean(1)
+    decoded = mean & (torch.rand(n, generator=generator) < DECODED_SHARE)
+    if decoded.any():
+        c[decoded] = _as_decoded(data, c[decoded], generator)
     empty = torch.rand(n, generator=generator) < 0.1
-    return torch.where(empty[:, None, None], null, c)
+    return torch.where(empty[:, None, None], data["null"], c)
+
+
+def _as_decoded(
+    data: dict[str, torch.Tensor], c: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Return c as ridge regression from brain responses would have it.
+
+    Along principal axis k a decoder keeps the share g of the variance: what it returns
+    is g times the truth plus an error of variance g (1 - g). g falls from .45 to .02
+    over the first 150 axes; its distance from 1 is drawn anew for each image.
+    """
+    flat = c.flatten(1) - data["centre"]
+    along = flat @ data["axes"].T
+    k = torch.arange(along.shape[1])
+    share = 0.45 / (1 + (k / 35) ** 2)
+    severity = 1.15 * torch.rand(len(c), 1, generator=generator)
+    kept = (1 - severity * (1 - share)).clamp(min=0)
+    error = (kept * (1 - kept)).sqrt() * data["spread"]
+    noise = torch.randn(along.shape, generator=generator)
+    new = kept * along + error * noise
+    beyond = (flat - along @ data["axes"]) * (1 - severity).clamp(min=0)
+    return (data["centre"] + new @ data["axes"] + beyond).reshape(c.shape)
 
 
 # --- export -----------------------------------------------------------------------
@@ -572,7 +638,7 @@ def export() -> None:
         saved = load_average("vae", AutoencoderKL(**VAE_CONFIG))
         config = {**VAE_CONFIG, "_class_name": "AutoencoderKL", "scaling_factor": 1.0}
         if (WORK / "unet_inputs.pt").exists():
-            inputs = torch.load(WORK / "unet_inputs.pt", weights_only=True)
+            inputs = torch.load(WORK / "unet_inputs.pt", weights_only=True, mmap=True)
             config["latents_mean"] = [round(v, 6) for v in inputs["mean"].tolist()]
             config["latents_std"] = [round(v, 6) for v in inputs["std"].tolist()]
         name = "diffusion_pytorch_model.safetensors"
@@ -616,7 +682,7 @@ def export() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = ("render", "clip", "vae", "judge", "unet", "export")
+    parts = ("render", "clip", "vae", "judge", "whiten", "unet", "export")
     parser.add_argument("part", choices=parts)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after")
     parser.add_argument(
@@ -643,6 +709,8 @@ def main() -> None:
         train_clip("clip", CLIP_CONFIG, "train", schedule, frozen=args.frozen)
     elif args.part == "judge":
         train_clip("judge", JUDGE_CONFIG, "judge", schedule, frozen=False)
+    elif args.part == "whiten":
+        whiten(args.device)
     elif args.part == "unet":
         train_unet(schedule)
     else:

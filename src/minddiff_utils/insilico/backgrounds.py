@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-__all__ = ["SETTINGS", "Look", "Setting", "draw_look", "paint"]
+__all__ = ["SETTINGS", "Look", "Setting", "draw_look", "lit", "paint"]
 
 Colour = tuple[float, float, float]
 Range = tuple[float, float]
@@ -138,7 +138,9 @@ def paint(kind: str, look: Look, rng: np.random.Generator, size: int) -> Image.I
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     ground = y > look.horizon + look.slope * (x - 0.5)
     mask = Image.fromarray(ground.astype(np.uint8) * 255, "L")
-    canvas.paste(Image.fromarray(_bytes(_gradient(look.below, size)), "RGB"), (0, 0), mask)
+    canvas.paste(
+        Image.fromarray(_bytes(_gradient(look.below, size)), "RGB"), (0, 0), mask
+    )
     _ON_GROUND.get(kind, _nothing)(ImageDraw.Draw(canvas, "RGBA"), rng, look, size)
     return canvas
 
@@ -193,7 +195,9 @@ def _houses(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None
     x = float(rng.uniform(-0.1, 0.1))
     while x < 1.0:
         w, h = rng.uniform(0.18, 0.34), rng.uniform(0.12, 0.42)
-        wall = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.85))
+        wall = colorsys.hsv_to_rgb(
+            rng.uniform(), rng.uniform(0.05, 0.4), rng.uniform(0.3, 0.85)
+        )
         if rng.random() < 0.75:
             top = look.horizon - h
             box = (x, top, x + w, look.horizon + 0.08)
@@ -218,7 +222,9 @@ def _stripe(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None
 def _sea(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
     """Draw the sea between sky and sand."""
     top = look.horizon - rng.uniform(0.1, 0.28)
-    colour = colorsys.hsv_to_rgb(rng.uniform(0.45, 0.65), rng.uniform(0.35, 0.8), rng.uniform(0.25, 0.9))
+    colour = colorsys.hsv_to_rgb(
+        rng.uniform(0.45, 0.65), rng.uniform(0.35, 0.8), rng.uniform(0.25, 0.9)
+    )
     draw.rectangle((0, top * size, size, size), fill=_shade(colour, 1))
     _sun(draw, rng, look, size)
 
@@ -249,7 +255,9 @@ def _wall(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
         w, h = rng.uniform(0.16, 0.34), rng.uniform(0.16, 0.34)
         frame = _shade(look.below[0], rng.uniform(0.5, 1.2))
         draw.rectangle([b * size for b in (x, y, x + w, y + h)], fill=frame)
-        pane = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 1))
+        pane = colorsys.hsv_to_rgb(
+            rng.uniform(), rng.uniform(0.1, 0.5), rng.uniform(0.3, 1)
+        )
         m = 0.03
         inner = (x + m, y + m, x + w - m, y + h - m)
         draw.rectangle([b * size for b in inner], fill=_shade(pane, 1))
@@ -263,7 +271,9 @@ def _skirting(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> No
     if rng.random() < 0.5:
         x, w, h = rng.uniform(0.2, 0.8), rng.uniform(0.25, 0.5), rng.uniform(0.06, 0.14)
         y = (y + 1) / 2 + rng.uniform(0, 0.1)
-        rug = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.9))
+        rug = colorsys.hsv_to_rgb(
+            rng.uniform(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.9)
+        )
         box = (x - w, y - h, x + w, y + h)
         draw.ellipse([b * size for b in box], fill=_shade(rug, 1))
 
@@ -271,7 +281,9 @@ def _skirting(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> No
 def _cupboards(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
     """Hang cupboards over a kitchen table."""
     y, h = rng.uniform(-0.1, 0.05), rng.uniform(0.15, 0.3)
-    colour = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.95))
+    colour = colorsys.hsv_to_rgb(
+        rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.95)
+    )
     w, start = rng.uniform(0.24, 0.36), rng.uniform(-0.2, 0.0)
     for x in np.arange(start, 1.0, w + 0.02):
         if rng.random() < 0.7:
@@ -288,7 +300,9 @@ def _edge(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
     draw.rectangle([b * size for b in (0, y, 1, 1.1)], fill=fill)
     if rng.random() < 0.5:
         x, w, top = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.4), look.horizon + 0.06
-        cloth = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.4, 1))
+        cloth = colorsys.hsv_to_rgb(
+            rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.4, 1)
+        )
         corners = [(x - 0.8 * w, top), (x + 0.8 * w, top), (x + w, y), (x - w, y)]
         draw.polygon([(a * size, b * size) for a, b in corners], fill=_shade(cloth, 1))
 

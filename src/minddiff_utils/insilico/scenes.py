@@ -10,7 +10,6 @@ References
 Sprites: Fluent Emoji by Microsoft (MIT), see `data/README.md`.
 """
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
