@@ -226,10 +226,10 @@ def _sea(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
         rng.uniform(0.45, 0.65), rng.uniform(0.35, 0.8), rng.uniform(0.25, 0.9)
     )
     draw.rectangle((0, top * size, size, size), fill=_shade(colour, 1))
-    _sun(draw, rng, look, size)
+    _sun(draw, rng, size)
 
 
-def _sun(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
+def _sun(draw: Draw, rng: np.random.Generator, size: int) -> None:
     if rng.random() < 0.4:
         x, y, r = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.2), rng.uniform(0.05, 0.09)
         box = (x - r, y - r, x + r, y + r)
@@ -280,6 +280,7 @@ def _skirting(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> No
 
 def _cupboards(draw: Draw, rng: np.random.Generator, look: Look, size: int) -> None:
     """Hang cupboards over a kitchen table."""
+    del look
     y, h = rng.uniform(-0.1, 0.05), rng.uniform(0.15, 0.3)
     colour = colorsys.hsv_to_rgb(
         rng.uniform(), rng.uniform(0.1, 0.6), rng.uniform(0.3, 0.95)
