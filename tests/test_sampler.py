@@ -225,15 +225,22 @@ def test_under_the_mismatch_z_arrives_weaker_and_noise_remains() -> None:
     assert backbone.timesteps == list(schedule.timesteps)
 
 
-@pytest.mark.parametrize(("guidance", "passes"), [(0.0, 6), (1.0, 6), (5.0, 12)])
-def test_evaluations_are_counted_as_they_happen(guidance: float, passes: int) -> None:
+@pytest.mark.parametrize(
+    ("guidance", "share", "passes"),
+    [(0.0, 1.0, 6), (1.0, 1.0, 6), (5.0, 1.0, 12), (5.0, 0.5, 9)],
+)
+def test_evaluations_are_counted_as_they_happen(
+    guidance: float, share: float, passes: int
+) -> None:
     backbone = tiny_backbone()
     z, c, noise = _inputs(backbone)
     rows: list[int] = []
     hook = backbone._unet.register_forward_pre_hook(
         lambda _module, args: rows.append(len(args[0]))
     )
-    schedule = make_schedule(backbone, _levels(10, 5, 6, guidance))
+    levels = _levels(10, 5, 6, guidance).model_copy(update={"guided_share": share})
+    schedule = make_schedule(backbone, levels)
+    assert schedule.guidance[:3] == (guidance,) * 3
     sample(backbone, z, c, noise, schedule)
     hook.remove()
     assert sum(rows) == schedule.n_unet_evaluations * len(z) == passes * len(z)

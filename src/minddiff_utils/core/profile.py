@@ -213,6 +213,7 @@ class Stage1Config(_Frozen):
     encode_index: PositiveInt = 37  # noise level, as DDIM index
     decode_steps: PositiveInt = 35  # denoising steps taken
     guidance_scale: Annotated[float, Field(ge=0)] = 5.0
+    guided_share: Share = 1.0  # of the steps, noisiest first; the others follow c alone
 
     @model_validator(mode="after")
     def _levels_fit(self) -> "Stage1Config":

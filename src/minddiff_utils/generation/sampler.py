@@ -130,7 +130,7 @@ def make_schedule(backbone: Backbone, settings: Stage1Config) -> Schedule:
         timesteps=tuple(steps),
         abar=tuple(float(levels[t]) for t in steps),
         abar_next=tuple(float(levels[t]) if t >= 0 else final for t in after),
-        guidance=(settings.guidance_scale,) * len(steps),
+        guidance=_guidance(settings.guidance_scale, settings.guided_share, len(steps)),
         prediction=config.prediction_type,
         solver="ddim",
     )
@@ -149,6 +149,15 @@ def _scheduler(backbone: Backbone, n_steps: int) -> Any:
         f"A grid of {n_steps} steps does not fit on a noise schedule of {n_levels}"
         " levels: lower n_steps."
     )
+
+
+def _guidance(scale: float, share: float, n_steps: int) -> tuple[float, ...]:
+    """Return w per step: `scale` in the first `share` of them, the noisiest, then 1.
+
+    Guidance in a limited interval: Kynkäänniemi et al. 2024 (2404.07724).
+    """
+    n_guided = round(share * n_steps)
+    return (scale,) * n_guided + (1.0,) * (n_steps - n_guided)
 
 
 def thin(
@@ -185,7 +194,7 @@ def thin(
     References
     ----------
     The surrogate of DITTO-2 (arXiv 2405.20289): optimise through few steps, decode with
-    all of them. Guidance in a limited interval: Kynkäänniemi et al. 2024 (2404.07724).
+    all of them.
     """
     check_choice(solver, SOLVERS, "solver")
     n_all = len(schedule.timesteps)
@@ -197,13 +206,12 @@ def thin(
     n = min(n_steps, n_all)
     kept = [step * n_all // n for step in range(n)]
     abar = tuple(schedule.abar[k] for k in kept)
-    n_guided = round(guided_share * n)
     return replace(
         schedule,
         timesteps=tuple(schedule.timesteps[k] for k in kept),
         abar=abar,
         abar_next=(*abar[1:], schedule.abar_next[-1]),
-        guidance=(guidance_scale,) * n_guided + (1.0,) * (n - n_guided),
+        guidance=_guidance(guidance_scale, guided_share, n),
         solver=solver,
     )
 
