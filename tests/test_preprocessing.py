@@ -541,6 +541,7 @@ def test_a_voxel_that_is_named_twice_is_refused() -> None:
         ("a DOG and three buses", {"dog", "bus"}),
         ("a carpet and a catalogue", set()),
         ("a teddy bear beside a bear", {"teddy bear", "bear"}),
+        ("Two people with knives, and a mouse", {"person", "knife", "mouse"}),
     ],
 )
 def test_captions_name_whole_categories(caption: str, expected: set[str]) -> None:

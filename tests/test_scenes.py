@@ -15,6 +15,7 @@ from minddiff_utils.insilico.categories import (
     HELD_OUT,
     VOCABULARY,
 )
+from minddiff_utils.preprocessing.stimuli import categories_in_captions
 
 SEED = scenes.world_seed("test")
 
@@ -95,6 +96,17 @@ def test_captions_name_objects_counts_and_setting(made: list[scenes.Scene]) -> N
                     for word in _words(category, count > 1)
                 )
             assert first.endswith(SETTINGS[scene.setting].phrases)
+
+
+def test_categories_of_a_scene_are_found_in_its_captions_and_no_others(
+    made: list[scenes.Scene],
+) -> None:
+    found = categories_in_captions(np.array([scene.captions for scene in made]))
+    there = [{o.category for o in scene.objects} for scene in made]
+    assert all(names <= own for names, own in zip(found, there, strict=True))
+    # all five captions can use a synonym, such as puppy
+    missed = sum(names < own for names, own in zip(found, there, strict=True))
+    assert missed <= 0.02 * len(made)
 
 
 def test_a_caption_names_a_colour_only_where_the_object_has_it(

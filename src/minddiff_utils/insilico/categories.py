@@ -91,7 +91,7 @@ VOCABULARY: dict[str, Category] = {
     ),
     "sports ball": Category(
         "sports",
-        (("ball", "balls"), ("soccer ball", "soccer balls")),
+        (("sports ball", "sports balls"), ("soccer ball", "soccer balls")),
         ("lying", "resting", "placed"),
         ("bouncing", "rolling", "flying"),
     ),
@@ -116,10 +116,10 @@ VOCABULARY: dict[str, Category] = {
         coloured=True,
     ),
     "potted plant": _thing(
-        "furniture", ("plant", "plants"), ("potted plant", "potted plants")
+        "furniture", ("potted plant", "potted plants"), ("plant", "plants")
     ),
     "teddy bear": _thing(
-        "indoor", ("teddy bear", "teddy bears"), ("stuffed bear", "stuffed bears")
+        "indoor", ("teddy bear", "teddy bears"), ("plush toy", "plush toys")
     ),
 }
 CATEGORIES = tuple(VOCABULARY)
@@ -128,10 +128,10 @@ CATEGORIES = tuple(VOCABULARY)
 #: categories that its training images held?
 HELD_OUT = ("truck", "cow", "orange", "kite")
 
-#: Words for colours -> hue, degrees.
+#: Words for colours -> hue, degrees; none is the name of a category, as orange is.
 COLOURS = {
     "red": 0.0,
-    "orange": 28.0,
+    "amber": 28.0,
     "yellow": 50.0,
     "green": 125.0,
     "blue": 212.0,

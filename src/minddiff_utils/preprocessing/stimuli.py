@@ -28,6 +28,8 @@ _COCO = (
 )
 #: The 80 object categories of COCO (Lin et al. 2014), by their published names.
 COCO_CATEGORIES = tuple(name.replace("_", " ") for name in _COCO.split())
+#: Plurals of theirs that do not end in s.
+_PLURALS = {"people": "person", "knives": "knife", "mice": "mouse"}
 
 
 def prepare_stimuli(
@@ -66,10 +68,15 @@ def categories_in_captions(
     >>> sorted(found[0])
     ['cat', 'hot dog']
     """
-    longest_first = sorted(names, key=len, reverse=True)
+    plurals = {many: one for many, one in _PLURALS.items() if one in names}
+    longest_first = sorted([*names, *plurals], key=len, reverse=True)
     either = "|".join(re.escape(name) for name in longest_first)
     pattern = re.compile(rf"\b({either})(?:e?s)?\b", re.IGNORECASE)
     return [
-        frozenset(m.lower() for text in texts for m in pattern.findall(str(text)))
+        frozenset(
+            plurals.get(found.lower(), found.lower())
+            for text in texts
+            for found in pattern.findall(str(text))
+        )
         for texts in captions
     ]
