@@ -23,7 +23,7 @@ from minddiff_utils.generation.presets import (
     GuidanceSettings,
     engine_settings,
 )
-from minddiff_utils.generation.sampler import Memory, draw_noise
+from minddiff_utils.generation.sampler import Memory, draw_noise, make_schedule
 from minddiff_utils.generation.structural_loss import StructuralTarget
 from minddiff_utils.models import Backbone, tiny_backbone
 from minddiff_utils.pipeline.cli import main
@@ -85,7 +85,8 @@ def _metered(settings: EngineSettings, profile: Profile) -> tuple[Any, Counter[s
     rng = torch.Generator().manual_seed(5)
     c = torch.randn((N, backbone.n_tokens, backbone.text_dim), generator=rng)
     noise = draw_noise(backbone, generators)
-    latent = Latent(draw_noise(backbone, generators), c, noise)
+    images = torch.zeros(N, 3, backbone.image_size, backbone.image_size)
+    latent = Latent(draw_noise(backbone, generators), c, noise, images=images)
     widths = {k: backbone.layer_widths[k - 1] for k in (1, 2)}
     target = StructuralTarget(
         {k: torch.randn(N, w, generator=rng) for k, w in widths.items()},
@@ -120,7 +121,9 @@ def test_counts_are_those_a_hook_sees_in_a_real_run(
     assert not result.diverged.any()
     work = cost.preset_work(profile, preset, memory)
     assert seen == _expected(work)
-    assert (result.n_unet_evaluations == work.counts.unet_forwards).all()
+    # stage 1 has made its image; what an image of stage 2 costs says it all the same
+    stage1 = make_schedule(tiny_backbone(), profile.stage1).n_unet_evaluations
+    assert (result.n_unet_evaluations == work.counts.unet_forwards + stage1).all()
     assert (result.n_unet_gradients == work.counts.unet_backwards).all()
 
 

@@ -406,6 +406,22 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
     np.testing.assert_array_equal(named.images, found.images)
 
 
+@pytest.mark.parametrize("preset", ["fast", "guided"])
+def test_stage_2_reads_the_images_of_stage_1_and_never_samples_them_twice(
+    start: Start, backbone: Backbone, count_passes: Any, preset: str
+) -> None:
+    over = {"stage2__fast__n_iter": 1, "stage2__fast__n_candidates": 1}
+    run = start(stage2__preset=preset, **over)
+    features = write_files(run, backbone)
+    first = _one(features, ROWS["stage1"])
+    passes = count_passes(backbone)
+    second = _one(features, ROWS["stage2"])
+    said = second.stacked("n_unet_evaluations")
+    assert passes.forward == said.sum() - first.n_unet_evaluations * len(said)
+    kept = second.stacked("best_iteration") == 0
+    np.testing.assert_array_equal(second.images[kept], first.images[kept])
+
+
 def test_presets_of_conditions(start: Start) -> None:
     profile = start(**ABLATION).profile
     paper = settings_of(ROWS["stage2_paper"], profile)

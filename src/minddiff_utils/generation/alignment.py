@@ -94,7 +94,8 @@ class AlignmentResult:
     seconds : ndarray
         Wall time at the end of each iteration, for the whole batch, (n_iter + 1,).
     n_unet_evaluations : ndarray
-        U-Net forward passes of each image, optimisation and candidates together, (n,).
+        U-Net forward passes of each image, optimisation and candidates together, (n,);
+        those of stage 1's image count, whoever made it.
     n_unet_gradients : ndarray
         U-Net backward passes of each image, (n,).
     """

@@ -37,6 +37,7 @@ __all__ = [
     "State",
     "anchor",
     "make_objective",
+    "stage1_images",
     "surrogate",
 ]
 
@@ -57,12 +58,22 @@ class Latent:
         ε, (n, C, h, w).
     names : sequence
         What to call the images in messages and in the progress bar; default: rows.
+    images : Tensor, optional
+        Stage 1's images of it (n, 3, S, S) in [-1, 1]; sampled where they are missing.
     """
 
     z: Tensor
     c: Tensor
     noise: Tensor
     names: Sequence[object] = ()
+    images: Tensor | None = None
+
+
+def stage1_images(backbone: Backbone, latent: Latent, full: Schedule) -> Tensor:
+    """Return the complete sampler's images of a latent: those it has, or sampled."""
+    if latent.images is not None:
+        return latent.images
+    return sample(backbone, latent.z, latent.c, latent.noise, full)
 
 
 def anchor(c: Tensor, c_start: Tensor) -> Tensor:
@@ -101,7 +112,7 @@ class Objective:
 
     def finish(self, latent: Latent, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the complete sampler's images and their losses, no gradient."""
-        images = sample(self.backbone, latent.z, latent.c, latent.noise, self.full)
+        images = stage1_images(self.backbone, latent, self.full)
         with torch.no_grad():
             return images, self.loss_of(images, rows)
 

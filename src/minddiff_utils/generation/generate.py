@@ -19,7 +19,7 @@ import torch
 
 from minddiff_utils.core.conditions import Condition
 from minddiff_utils.core.errors import ModelError
-from minddiff_utils.core.images import to_uint8
+from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images
@@ -352,6 +352,24 @@ def _align(
     }
 
 
+def _stage1(
+    run: Run, backbone: Backbone, features: DecodedFeatures, sampler: Stage1Config
+) -> torch.Tensor:
+    """Return stage 1's images of a batch, (n, 3, S, S), NaN where one is unfinished.
+
+    They are read from stage 1's checkpoint, or made and kept there.
+    """
+    settings, tensors = (sampler, 1), (features.z, features.c)
+    checkpoint = checkpoint_of(
+        run, _ids(features), _sample, settings=repr(settings), tensors=tensors
+    )
+    given = (run, backbone, features, checkpoint)
+    batch = checkpoint.made_once(partial(_sample, *given, *settings))
+    images = to_torch(batch["images"]).to(backbone.device)
+    images[~torch.from_numpy(batch["finished"])] = torch.nan
+    return images
+
+
 def align_batch(
     run: Run,
     backbone: Backbone,
@@ -362,9 +380,9 @@ def align_batch(
 ) -> AlignmentResult:
     """Align the images of one batch by whichever engine the settings belong to.
 
-    They start from the noise of stage 1. As many images go through at once as the
-    device has room for. With a checkpoint, a loop that was cut off goes on from
-    its last state.
+    They start from the noise and the images of stage 1, which are not sampled twice. As
+    many go through at once as the device has room for. With a checkpoint, a loop that
+    was cut off goes on from its last state.
 
     Raises
     ------
@@ -375,10 +393,11 @@ def align_batch(
     room = room_for(backbone, settings, full, run.profile.models, len(features.nsd_id))
     settings = replace(settings, memory=room.memory)
 
-    def aligned(part: DecodedFeatures) -> AlignmentResult:
+    def aligned(part: DecodedFeatures, images: torch.Tensor | None) -> AlignmentResult:
         names = _ids(part)
         generators = noise_generators(run, names)
-        latent = Latent(part.z, part.c, draw_noise(backbone, generators), names)
+        noise = draw_noise(backbone, generators)
+        latent = Latent(part.z, part.c, noise, names, images)
         inputs = (backbone, latent, part.target, sampler)
         if isinstance(settings, GuidanceSettings):
             return guide(*inputs, settings)
@@ -386,7 +405,8 @@ def align_batch(
         return align(*inputs, settings, generators=generators, state=state)
 
     try:
-        return joined([aligned(part) for part in features.parts(room.n_images)])
+        plain = torch.split(_stage1(run, backbone, features, sampler), room.n_images)
+        return joined(list(map(aligned, features.parts(room.n_images), plain)))
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"The GPU's memory ran out at {room.n_images} images at once and memory"

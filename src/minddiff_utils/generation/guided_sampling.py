@@ -31,13 +31,13 @@ from torch import Tensor
 from minddiff_utils.core.errors import DataError, ModelError
 from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.generation.alignment import AlignmentResult, Latent
+from minddiff_utils.generation.alignment_state import stage1_images
 from minddiff_utils.generation.presets import GuidanceSettings
 from minddiff_utils.generation.sampler import (
     Schedule,
     clean_and_noise,
     img2img,
     make_schedule,
-    sample,
 )
 from minddiff_utils.generation.structural_loss import (
     StructuralTarget,
@@ -188,7 +188,7 @@ def guide(
     losses, frames = torch.stack(pull.losses, 1), torch.stack(pull.frames, 1)
     with torch.no_grad():
         guided = backbone.decode_latents(x).clamp(-1, 1)
-        plain = sample(*inputs)
+        plain = stage1_images(backbone, latent, schedule)
         found = torch.stack([pull.loss_of(images) for images in (plain, guided)], 1)
     # NaN is never better, and anything better than it
     better = (found[:, 1] < found[:, 0]) | (found[:, 0].isnan() & ~found[:, 1].isnan())

@@ -156,6 +156,7 @@ def _counts(settings: EngineSettings | None, diffusion: Stage1Config) -> Counts:
         z=torch.ones(1, *models.latent_shape),
         c=torch.ones(1, models.n_tokens, models.text_dim),
         noise=torch.ones(1, *models.latent_shape),
+        images=torch.zeros(1, 3, 1, 1),  # stage 1 has made it
     )
     width = models.layer_widths[0]
     ones = {1: torch.ones(width)}
