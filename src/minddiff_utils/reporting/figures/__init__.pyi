@@ -28,6 +28,7 @@ from .naming import (
 )
 from .preparation import (
     fig_ncsnr_recovery,
+    fig_noise,
     fig_reliability,
     fig_repeats,
     fig_roi_counts,
@@ -72,6 +73,7 @@ __all__ = [
     "fig_method",
     "fig_naming",
     "fig_ncsnr_recovery",
+    "fig_noise",
     "fig_no_worse",
     "fig_pareto",
     "fig_predictions",
