@@ -25,6 +25,7 @@ __all__ = [
     "TRIALS_PER_SESSION",
     "Design",
     "make_design",
+    "n_images_shown",
     "responses_table",
     "stimulus_table",
 ]
@@ -136,6 +137,16 @@ def make_design(
         in_validation=in_validation,
         held_out=np.sort(subjectim[0, shared[n_test_images:n_shared]] - 1),
     )
+
+
+def n_images_shown(n_sessions: int, n_shared: int) -> int:
+    """Return the distinct images of the first sessions, `n_shared` of them shared.
+
+    >>> n_images_shown(40, 1000)
+    10000
+    """
+    n_trials = TRIALS_PER_SESSION * n_sessions - _N_REPEATS * n_shared
+    return n_shared + len(_private_repeats(n_trials))
 
 
 def _private_repeats(n_trials: int) -> npt.NDArray[np.int64]:
