@@ -254,6 +254,13 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_ncsnr_recovery": lambda: figures.fig_ncsnr_recovery(
         np.array([0.1, 0.5]), np.array([0.12, 0.9]), np.full(2, 0.05)
     ),
+    "fig_noise": lambda: figures.fig_noise(
+        pd.DataFrame(
+            {"distance": [1, 2], "n_pairs": 9, "planted": 0.2, "measured": 0.3}
+        ),
+        pd.DataFrame({"lag": [1, 2], "planted": 0.2, "measured": 0.1}),
+        pd.DataFrame({"ceiling": [0.2, 0.4], "reached": 0.3, "n_voxels": 5}),
+    ),
     "fig_accuracy": lambda: figures.fig_accuracy(ACCURACY),
     "fig_accuracy_histograms": lambda: figures.fig_accuracy_histograms(
         {f: np.linspace(-0.1, 0.5, 30) for f in FEATURES},

@@ -14,8 +14,9 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import (
     efficientnet_lite,
+    experiment_design,
     file_formats,
     ground_truth,
     image_features,
@@ -45,6 +47,7 @@ from minddiff_utils.insilico import (
     scenes,
     voxel_model,
 )
+from minddiff_utils.insilico import noise as trial_noise
 from minddiff_utils.insilico.anatomy import (
     ROI_NAMES,
     Anatomy,
@@ -65,11 +68,15 @@ FUNC = "nsddata/ppdata/subj07/func1pt8mm"
 TRANSFORMS = "nsddata/ppdata/subj07/transforms"
 SURFER = "nsddata/freesurfer/subj07"
 STIMULI = "nsddata_stimuli/stimuli/nsd"
-SETTINGS = SimulationConfig(n_sessions=2, n_test_images=30, image_size=16)
+SETTINGS = SimulationConfig(
+    n_sessions=2, n_test_images=30, n_heldout_images=12, image_size=16
+)
 DATA = DataConfig(sessions=2, n_validation=60, n_reconstruct=2)
 
 
-def grey(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
+def grey(
+    nsd_ids: Sequence[int], image_size: int, held_out: Collection[int] = ()
+) -> nsd_writer.Glance:
     """Give plain images and random percepts: fast, and a function of the id alone."""
     draws = [np.random.default_rng(i) for i in nsd_ids]
 
@@ -80,7 +87,7 @@ def grey(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
     pixels = [np.full(side, i % 251, np.uint8) for i in nsd_ids]
     return nsd_writer.Glance(
         tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(128)),
     )
 
 
@@ -240,11 +247,32 @@ def test_ids_in_the_design_are_one_based_with_nsd_shapes_and_types(root: Path) -
     assert (images[0, 0], images[0, 999]) == (2951, 72949)  # NSD's first and last
 
 
-def test_written_sessions_are_complete_in_themselves() -> None:
-    design = make_design(4, 60, seed=1)
+def test_own_images_have_one_two_or_three_trials_and_test_images_three() -> None:
+    design = make_design(4, 60, 24, seed=1)
     k10, count = np.unique(design.masterordering[:3000], return_counts=True)
-    assert (count == 3).all()
-    assert int((k10 <= 1000).sum()) == 60
+    assert (count[k10 <= 1000] == 3).all()
+    assert int((k10 <= 1000).sum()) == 84
+    shares = np.bincount(count[k10 > 1000])[1:] / (k10 > 1000).sum()
+    np.testing.assert_allclose(shares, (0.40, 0.35, 0.25), atol=0.01)  # 1485 images
+    np.testing.assert_array_equal(np.bincount(design.masterordering)[1:], 3)
+
+
+def test_the_second_test_set_is_shared_and_no_part_of_the_first() -> None:
+    with_it, without = make_design(4, 60, 24, seed=1), make_design(4, 60, seed=1)
+    shown, second = with_it.shown(3), with_it.held_out
+    assert np.isin(second + 1, with_it.sharedix).all()
+    assert np.isin(second, shown).all()
+    shared = shown[np.isin(shown + 1, with_it.sharedix)]
+    assert len(set(shared.tolist()) - set(second.tolist())) == 60
+    assert len(without.held_out) == 0
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 5, 666, 16_651, 20_000, 26_999, 27_000])
+def test_any_number_of_trials_is_filled(n_trials: int) -> None:
+    repeats = experiment_design._private_repeats(n_trials)
+    assert repeats.sum() == n_trials
+    assert len(repeats) <= 9000
+    assert set(repeats.tolist()) <= {1, 2, 3}
 
 
 @pytest.mark.parametrize(("n_sessions", "n_test"), [(1, 250), (38, 400), (2, 1200)])
@@ -253,6 +281,8 @@ def test_impossible_numbers_of_test_images_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="can show"):
         make_design(n_sessions, n_test, seed=1)
+    with pytest.raises(ConfigError, match="can show"):
+        make_design(n_sessions, 1, n_test - 1, seed=1)
 
 
 def test_stimulus_table_counts_trials_from_one_and_rows_from_zero() -> None:
@@ -274,8 +304,8 @@ def test_stimulus_table_counts_trials_from_one_and_rows_from_zero() -> None:
 def test_five_captions_of_each_image_come_back_by_coco_id(root: Path) -> None:
     tree = NsdTree(root)
     ids = np.unique(tree.trials(SUBJECT, 2).nsd_id)
-    world = scenes.world_seed(nsd_writer.WORLD)
-    expected = [list(scenes.make_scene(world, int(i)).captions) for i in ids]
+    second = set(tree.second_test_set().tolist())
+    expected = [list(nsd_writer.scene_of(int(i), second).captions) for i in ids]
     assert tree.captions(ids, 5).tolist() == expected
 
 
@@ -294,10 +324,11 @@ def test_stimuli_are_the_rendered_scenes_in_rows_of_nsd_id(seen: Path) -> None:
     with h5py.File(seen / STIMULI / "nsd_stimuli.hdf5") as file:
         assert file["imgBrick"].shape == (73000, 16, 16, 3)
         assert file["imgBrick"].dtype == np.uint8
-    tree, world = NsdTree(seen), scenes.world_seed(nsd_writer.WORLD)
+    tree = NsdTree(seen)
+    second = set(tree.second_test_set().tolist())
     ids = tree.trials(1, 1).nsd_id[:3]
     for nsd_id, image in zip(ids.tolist(), tree.stimuli(ids), strict=True):
-        scene = Image.fromarray(scenes.render(scenes.make_scene(world, nsd_id), 128))
+        scene = Image.fromarray(scenes.render(nsd_writer.scene_of(nsd_id, second)))
         small = np.asarray(scene.resize((16, 16), Image.Resampling.BICUBIC))
         np.testing.assert_array_equal(image, small)
 
@@ -328,12 +359,14 @@ def test_colour_tables_give_nsds_names_in_order(root: Path) -> None:
     assert any(line != line.rstrip() for line in table.splitlines())  # as the real ones
 
 
-def test_every_area_has_voxels_and_subjects_differ_in_number(anatomy: Anatomy) -> None:
+def test_every_area_has_twenty_voxels_and_subjects_differ_in_number(
+    anatomy: Anatomy,
+) -> None:
     numbers = []
     for subject in (1, 2, 5, 7):
         labels = make_anatomy(subject, seed=SEED).label
         areas = np.array(voxel_model.AREA_OF)[labels]
-        assert all((areas == area).any() for area in AREAS)
+        assert all((areas == area).sum() >= 20 for area in AREAS)
         numbers.append(int(np.isin(areas, AREAS).sum()))
     assert numbers == sorted(set(numbers), reverse=True)  # nsdgeneral's order in NSD
 
@@ -422,27 +455,37 @@ def test_recomputed_ncsnr_agrees_with_the_planted_one_within_its_error(
         ground_truth.read_truth(root, SUBJECT),
         ready.voxel_ijk,
         ready.ncsnr_recomputed,
-        500,
+        int((ready.n_repeats == 3).sum()),
+        1500,
     )
-    # About 850 voxels share 30 % of their noise variance over 15 patterns, so that the
-    # mean of z has an SD of about .09 and its SD one of about .03: 4 SD each.
+    # Errors of two voxels correlate by the square of their noise correlation; its mean
+    # over pairs is about .014, so that the mean of z has an SD of .12 and its SD one of
+    # .04: 4 SD each.
     assert len(found.z) > 600
-    assert abs(found.z.mean()) < 0.36
-    assert abs(found.z.std() - 1) < 0.12
+    assert abs(found.z.mean()) < 0.48
+    assert abs(found.z.std() - 1) < 0.16
 
 
+@pytest.mark.parametrize("serial", [0.0, 0.6])
 def test_standard_error_is_the_spread_of_the_estimates(
-    rng: np.random.Generator,
+    rng: np.random.Generator, serial: float
 ) -> None:
-    n_images, n_voxels = 150, 3000
-    signal = rng.standard_normal((n_images, n_voxels))
+    image = rng.permutation(np.repeat(np.arange(400), [1] * 160 + [2] * 90 + [3] * 150))
+    n_trials, n_voxels = len(image), 3000
+    signal = rng.standard_normal((400, n_voxels))[image]
     signal = (signal - signal.mean(axis=0)) / signal.std(axis=0)
-    image = np.tile(np.arange(n_images), 3)
-    for planted in (0.5, 1.2):
-        trials = planted * signal[image] + rng.standard_normal((450, n_voxels))
+    noise = rng.standard_normal((n_trials, n_voxels))
+    for before, now in pairwise(noise):
+        now *= (1 - serial**2) ** 0.5
+        now += serial * before
+    factor = (1 + serial**2) / (1 - serial**2)  # 1 + 2 sum of serial^(2 k)
+    for planted in (0.7, 1.2):
+        trials = planted * signal + noise
         z = (trials - trials.mean(axis=0)) / trials.std(axis=0, ddof=1)
         spread = ncsnr_of_trials(z.astype(np.float32), image).std()
-        expected = ground_truth.ncsnr_standard_error(np.array([planted]), n_images)[0]
+        expected = ground_truth.ncsnr_standard_error(
+            np.array([planted]), 150, n_trials, factor=factor
+        )[0]
         # an SD of 3000 values is known to 1.3 %; the delta method is of first order
         assert spread == pytest.approx(expected, rel=0.06)
 
@@ -472,23 +515,33 @@ def clear_brain(anatomy: Anatomy) -> voxel_model.Brain:
     return dataclasses.replace(brain, ncsnr=np.full_like(brain.ncsnr, 1e6))
 
 
+@pytest.fixture(scope="module")
+def noise(anatomy: Anatomy, clear_brain: voxel_model.Brain) -> trial_noise.Noise:
+    signal = np.random.default_rng(1).standard_normal((30, clear_brain.active.sum()))
+    return trial_noise.make_noise(
+        anatomy, clear_brain, signal.astype(np.float32), seed=SEED
+    )
+
+
 def test_repeats_in_a_session_differ_by_noise_alone(
-    clear_brain: voxel_model.Brain, rng: np.random.Generator
+    clear_brain: voxel_model.Brain, noise: trial_noise.Noise, rng: np.random.Generator
 ) -> None:
     n_active = int(clear_brain.active.sum())
     signal = np.tile(rng.standard_normal((5, n_active), np.float32), (2, 1))
-    betas = voxel_model.session_betas(clear_brain, signal, 1, rng=rng)
+    betas = trial_noise.session_betas(clear_brain, noise, signal, 1, rng=rng)
     active = betas[:, clear_brain.active].astype(int)
     assert np.abs(active[:5] - active[5:]).max() <= 1  # rounding to int16
     assert active[:5].std(axis=0).mean() > 100
 
 
 def test_sessions_drift_in_mean_and_scale(
-    clear_brain: voxel_model.Brain, rng: np.random.Generator
+    clear_brain: voxel_model.Brain, noise: trial_noise.Noise, rng: np.random.Generator
 ) -> None:
     signal = rng.standard_normal((50, int(clear_brain.active.sum())), np.float32)
     first, second = (
-        voxel_model.session_betas(clear_brain, signal, s, rng=np.random.default_rng(s))
+        trial_noise.session_betas(
+            clear_brain, noise, signal, s, rng=np.random.default_rng(s)
+        )
         for s in (1, 2)
     )
     ok = clear_brain.active.copy()
@@ -516,11 +569,11 @@ def test_signal_is_standardised_and_a_function_of_the_image(
 ) -> None:
     brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=2)
     percepts = grey(range(40), 8).percepts
-    signal = voxel_model.true_signal(brain, percepts)
+    signal, scales = voxel_model.planted_signal(brain, percepts)
     np.testing.assert_allclose(signal.mean(axis=0), 0, atol=1e-5)  # float32
     np.testing.assert_allclose(signal.std(axis=0), 1, atol=1e-4)
-    back = voxel_model.true_signal(brain, percepts.rows(np.arange(40)[::-1]))
-    np.testing.assert_allclose(back[::-1], signal, atol=1e-3)  # sums in another order
+    back = voxel_model.true_signal(brain, percepts.rows(np.array([30, 3])), scales)
+    np.testing.assert_allclose(back, signal[[30, 3]], atol=1e-4)  # of fewer rows
 
 
 def test_early_voxels_respond_to_what_is_in_their_receptive_field(
@@ -537,7 +590,7 @@ def test_early_voxels_respond_to_what_is_in_their_receptive_field(
     local[1, 24, :, :8] = 1
     rest = grey(range(2), 8).percepts
     percepts = dataclasses.replace(rest, local=local.reshape(2, 28, 256))
-    signal = voxel_model.true_signal(brain, percepts)
+    signal, _ = voxel_model.planted_signal(brain, percepts)
     inside = np.abs(brain.x[brain.active]) > 0.3
     expected = np.sign(brain.x[brain.active][inside])
     np.testing.assert_array_equal(np.sign(signal[0, inside]), expected)
@@ -571,7 +624,7 @@ def test_network_sees_the_same_however_many_images_pass_at_once(
 
 
 def test_the_networks_late_features_know_objects() -> None:
-    chosen = ["zebra", "airplane", "pizza", "chair"]
+    chosen = ["giraffe", "boat", "pizza", "chair"]
     world, kept = scenes.world_seed("test of the network"), []
     for index in range(2000):
         scene = scenes.make_scene(world, index, n_objects=1)
@@ -579,7 +632,7 @@ def test_the_networks_late_features_know_objects() -> None:
             kept.append(scene)
     kept = kept[:48]
     images = np.stack([scenes.render(scene, 128) for scene in kept])
-    late = image_features.perceive(images, kept).late
+    late = image_features.perceive(images).late
     late = (late - late.mean(axis=0)) / late.std(axis=0)
     distance = ((late[:, None] - late) ** 2).sum(axis=2)
     np.fill_diagonal(distance, np.inf)
@@ -592,19 +645,22 @@ def test_early_areas_carry_layout_and_high_areas_category(seen: Path) -> None:
     data = DataConfig(sessions=1, n_validation=40, n_reconstruct=2)
     tree = NsdTree(seen)
     ready = prepare_responses(tree, 1, data)
-    world = scenes.world_seed(nsd_writer.WORLD)
-    worlds = [scenes.make_scene(world, int(i)) for i in ready.nsd_id]
-    light = tree.stimuli(ready.nsd_id).mean(axis=3).reshape(250, 4, 4, 4, 4)
-    alive = [
-        sum(o.size for o in w.objects if o.supercategory in ("person", "animal"))
+    worlds = [nsd_writer.scene_of(int(i), ()) for i in ready.nsd_id]
+    n = len(worlds)
+    light = tree.stimuli(ready.nsd_id).mean(axis=3).reshape(n, 4, 4, 4, 4)
+    groups = ("animal", "vehicle", "food", "person")
+    sizes = [
+        [sum(o.size for o in w.objects if o.supercategory == g) for g in groups]
         for w in worlds
     ]
-    targets = {"layout": light.mean(axis=(2, 4)).reshape(250, 16)}
-    targets["category"] = np.array(alive)[:, None]
+    targets = {"layout": light.mean(axis=(2, 4)).reshape(n, 16)}
+    targets["category"] = np.array(sizes)
     names, train = np.array(AREAS)[ready.roi], ready.split == "train"
+    images = np.stack([scenes.render(world) for world in worlds])
+    responses = ground_truth.true_responses(seen, 1, images, ready.voxel_ijk)
 
     def accuracy(areas: tuple[str, ...], name: str) -> float:
-        X, Y = ready.betas[:, np.isin(names, areas)], targets[name]
+        X, Y = responses[:, np.isin(names, areas)], targets[name]
         fit = RidgeCV(alphas=np.logspace(1, 5, 9)).fit(X[train], Y[train])
         Y_hat = fit.predict(X[~train]).reshape(-1, Y.shape[1])
         pairs = zip(Y[~train].T, Y_hat.T, strict=True)
@@ -622,7 +678,7 @@ def test_shares_of_the_signal_sum_to_one(anatomy: Anatomy) -> None:
     np.testing.assert_allclose(brain.mixture.sum(axis=1), 1, atol=1e-6)  # float32
     table = voxel_model.area_table()
     assert table["area"].tolist() == [*AREAS, "other"]
-    parts = table[["local", "maps", "late", "attributes", "own"]]
+    parts = table[["local", "maps", "late", "own"]]
     np.testing.assert_allclose(parts.sum(axis=1), 1)
 
 
@@ -653,7 +709,8 @@ def test_unchanged_settings_are_skipped_at_once(root: Path) -> None:
     found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=grey)
     assert time.monotonic() - began < 1  # promised by the issue; takes .1 s
     assert found.was_current
-    assert (found.n_trials, found.n_images, found.n_scenes) == (1500, 500, 500)
+    n_images = len(np.unique(NsdTree(root).trials(SUBJECT, 2).nsd_id))
+    assert (found.n_trials, found.n_images, found.n_scenes) == (1500, *[n_images] * 2)
     assert (root / "IN_SILICO.txt").stat().st_mtime_ns == stamp
 
 
@@ -708,7 +765,9 @@ def test_interrupted_writing_leaves_the_old_folder_and_nothing_half_written(
 ) -> None:
     path = tmp_path / "nsd"
 
-    def fails(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
+    def fails(
+        nsd_ids: Sequence[int], image_size: int, held_out: Collection[int]
+    ) -> nsd_writer.Glance:
         if fails.calls:  # the second batch
             raise KeyboardInterrupt
         fails.calls += 1
@@ -734,7 +793,7 @@ class Deadly:
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)
 
-    def __call__(self, nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
+    def __call__(self, *_: Any) -> nsd_writer.Glance:
         raise NotImplementedError
 
 
@@ -800,7 +859,7 @@ def test_recovery_refuses_voxels_of_another_folder(root: Path) -> None:
     here = ground_truth.read_truth(root, SUBJECT)
     with pytest.raises(DataError, match="not in the simulated brain"):
         ground_truth.ncsnr_recovery(
-            here, np.zeros((1, 3), np.int32), np.ones(1, "f4"), 500
+            here, np.zeros((1, 3), np.int32), np.ones(1, "f4"), 500, 1500
         )
 
 
@@ -808,7 +867,7 @@ def test_recovery_takes_each_voxel_by_its_position(root: Path) -> None:
     here = ground_truth.read_truth(root, SUBJECT)
     rows = np.flatnonzero(here.ncsnr > 0.5)[::-7]
     exact = here.ncsnr[rows].astype(np.float32)
-    found = ground_truth.ncsnr_recovery(here, here.voxel_ijk[rows], exact, 500)
+    found = ground_truth.ncsnr_recovery(here, here.voxel_ijk[rows], exact, 500, 1500)
     np.testing.assert_allclose(found.z, 0, atol=1e-4)  # float32
     assert found.summary()["value"].tolist()[2:] == [1, 1]
 

@@ -54,6 +54,16 @@ def test_a_clean_split_passes_every_check() -> None:
     check_leaks(table, "refuse")
 
 
+def test_a_second_test_set_is_guarded_like_the_first() -> None:
+    found, images = rows(), pictures()
+    found.split[:2] = "test2"
+    assert report(found)["passed"].all()
+    images[TRAIN] = images[TEST]
+    assert failed(report(found, images))
+    found.split[TRAIN] = "test2"
+    assert "test images that are not shared" in failed(report(found))
+
+
 @pytest.mark.parametrize("other", [TRAIN, VALIDATION])
 def test_one_picture_under_two_ids_is_found_by_pixels_coco_id_and_captions(
     other: int,

@@ -367,6 +367,11 @@ class MemoryTree(NsdTree):
         images = np.tile(np.arange(10_000) + 5, (8, 1))
         return Design(np.zeros(0, np.int64), images)
 
+    def second_test_set(self) -> np.ndarray:
+        return self.second
+
+    second = np.zeros(0, np.int64)
+
     def roi(self, _: object, name: str) -> np.ndarray:
         drawn = name == "prf-visualrois"
         return np.where(drawn, 0, np.arange(1, 13)).reshape(3, 2, 2)
@@ -437,6 +442,29 @@ def test_prepared_training_rows_ignore_the_test_trials() -> None:
     rows = before.split != "test"
     np.testing.assert_array_equal(before.betas[rows], after.betas[rows])
     assert not np.array_equal(before.betas[~rows], after.betas[~rows])
+
+
+class WithSecondSet(MemoryTree):
+    """A tree in which some shared images form a second test set."""
+
+    second = np.array([7, 20, 104])  # nsd_id; the 10k index is five less
+
+
+def test_a_second_test_set_is_a_split_of_its_own_and_moves_no_other_image() -> None:
+    one, two = (prepare_responses(t, 1, DATA) for t in (MemoryTree(), WithSecondSet()))
+    again = two.split == "test2"
+    assert two.nsd_id[again].tolist() == [7, 20, 104]
+    assert (one.split[again] == "test").all()
+    np.testing.assert_array_equal(one.split[~again], two.split[~again])
+    np.testing.assert_array_equal(one.betas, two.betas)  # no test trial scales
+    assert len(two.n_valid_test) == 97
+
+
+def test_a_second_test_set_must_leave_a_first_one_and_be_shared() -> None:
+    with pytest.raises(DataError, match="cannot give a test set"):
+        split_images(np.array([3, 1000, 1001]), 1, second=[3])
+    split = split_images(np.array([3, 4, 1000, 1001]), 1, second=[4, 1000])
+    assert split.tolist() == ["test", "test2", "train", "validation"]
 
 
 def test_scaling_on_all_trials_is_the_stated_alternative() -> None:

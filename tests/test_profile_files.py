@@ -121,7 +121,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "must be 'paper', 'released', 'fast' or 'guided'",
         ),
         ("seed: 2308\n", "", "seed is missing"),
-        ("sessions: 6, n_val", "n_val", "data.sessions is missing"),
+        ("sessions: 4, n_val", "n_val", "data.sessions is missing"),
         ("features: {}", "features: {x: 1}", "features.x is no key"),
         ("encode_index: 7", "encode_index: 60", "encode_index is 60"),
     ],

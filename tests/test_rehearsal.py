@@ -15,6 +15,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
 from minddiff_utils.models import random as random_models
 from minddiff_utils.pipeline.cli import main
@@ -70,7 +71,7 @@ def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
     assert found.real.subjects == (5, 7)
     assert found.profile.decoding.alpha == 0.5
     assert found.profile.simulation.n_sessions == 2
-    assert found.n_images == 500
+    assert found.n_images == n_images_shown(2, 50)
     assert found.size.grid == FACTS[5].grid
     whole = {"n_steps": 8, "encode_index": 5, "decode_steps": 6}
     found = rehearsal.rehearse({"stage1": whole, "models.device": "cpu"}, tmp_path)
@@ -181,7 +182,7 @@ def test_written_data_are_a_whole_subject_of_those_sizes(
     tree = NsdTree(small.tree.nsd)
     check_trials(tree, 1, 1)
     responses = prepare_responses(tree, 1, small.profile.data)
-    assert responses.betas.shape[0] == 250
+    assert responses.betas.shape[0] == small.n_images
     # the simulation leaves some voxels without data, as NSD does
     left_out = responses.counts["voxels left out: no valid session"]
     assert responses.betas.shape[1] + left_out == 2000
@@ -201,8 +202,8 @@ def test_the_stimuli_have_nsds_shape_and_take_no_room_where_nothing_is_shown(
     path = NsdTree(small.tree.nsd).file("stimuli")
     with h5py.File(path) as file:
         assert file["imgBrick"].shape == (73_000, 32, 32, 3)
-        assert file["imgBrick"].id.get_num_chunks() == 250
-    assert path.stat().st_size < 250 * 32 * 32 * 3 + 1e6
+        assert file["imgBrick"].id.get_num_chunks() == small.n_images
+    assert path.stat().st_size < small.n_images * 32 * 32 * 3 + 1e6
 
 
 def test_enlarged_voxels_keep_their_areas_signal(

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import h5py
@@ -18,7 +18,9 @@ from minddiff_utils.insilico import image_features, nsd_writer
 __all__ = ["copy_of", "noise", "simulate"]
 
 
-def noise(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
+def noise(
+    nsd_ids: Sequence[int], image_size: int, held_out: Collection[int] = ()
+) -> nsd_writer.Glance:
     """Give noise for images and random percepts: never black, a function of the id."""
     draws = [np.random.default_rng(i) for i in nsd_ids]
 
@@ -29,7 +31,7 @@ def noise(nsd_ids: Sequence[int], image_size: int) -> nsd_writer.Glance:
     pixels = [d.integers(1, 255, side, dtype=np.uint8) for d in draws]
     return nsd_writer.Glance(
         tuple(nsd_writer.zlib.compress(image.tobytes(), 1) for image in pixels),
-        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(64), drawn(14)),
+        image_features.Percepts(drawn(28, 256), drawn(28, 49), drawn(128)),
     )
 
 

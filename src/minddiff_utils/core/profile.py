@@ -66,6 +66,8 @@ class SimulationConfig(_Frozen):
 
     n_sessions: Annotated[int, Field(gt=0, le=40)]  # 750 trials each
     n_test_images: PositiveInt  # shared images shown, three repeats each
+    # shared images of held-out categories, the second test set, three repeats each
+    n_heldout_images: Annotated[int, Field(ge=0)] = 0
     image_size: PositiveInt = 425  # px, NSD's own
     n_surface_depths: PositiveInt = 3  # layerB1..B3
 

@@ -1,12 +1,23 @@
-from .ground_truth import layout_table, ncsnr_recovery, read_truth, subject_table
+from .ground_truth import (
+    ceiling_table,
+    layout_table,
+    ncsnr_recovery,
+    planted_autocorrelation,
+    read_truth,
+    subject_table,
+    true_responses,
+)
 from .nsd_writer import simulate
 from .voxel_model import area_table
 
 __all__ = [
     "area_table",
+    "ceiling_table",
     "layout_table",
     "ncsnr_recovery",
+    "planted_autocorrelation",
     "read_truth",
     "simulate",
     "subject_table",
+    "true_responses",
 ]

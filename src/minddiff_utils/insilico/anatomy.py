@@ -51,7 +51,12 @@ ROI_NAMES: dict[str, tuple[str, ...]] = {
 #: nsdgeneral voxels of subjects 1..8 in NSD's release: sets our voxel sizes.
 _NSDGENERAL = (15724, 14278, 15226, 13153, 13039, 17907, 12682, 14386)
 #: Edge of subject 1's voxels in fsaverage's mm (the headers say 1.8 mm).
-_EDGE_MM = 3.4
+_EDGE_MM = 2.6
+#: Further depths whose vertices vote for voxels, so that few labels have holes.
+_N_FURTHER = 6
+#: The map of maximum probabilities leaves 11 vertices to TO2, MST; it takes its
+#: neighbours without a label, so that every subject has 20 voxels there.
+_GROWN = KASTNER_NAMES.index("TO2") + 1
 #: fsaverage5 has 270 vertices in V1 where NSD has 1350 voxels, so eccentricities and
 #: pRF sizes are drawn together: enough voxels then look at the image.
 _FIELD_SCALE = 0.6
@@ -114,6 +119,8 @@ class Anatomy:
         (hemisphere, surface name) -> native coordinates in mm.
     order : dict of str to ndarray of int64
         Native vertex n is fsaverage5's vertex `order[n]`.
+    edge_mm : float
+        Edge of a voxel in the folded fsaverage.
     """
 
     subject: int
@@ -129,6 +136,7 @@ class Anatomy:
     coordinates: dict[str, npt.NDArray[np.float32]]
     surfaces: dict[tuple[str, str], npt.NDArray[np.float32]]
     order: dict[str, npt.NDArray[np.int64]]
+    edge_mm: float
 
     @property
     def n_voxels(self) -> int:
@@ -181,6 +189,9 @@ def _surface(
     def label(name: str) -> npt.NDArray[np.float32]:
         return labels[f"{hemisphere}_{name}"]
 
+    areas = label("wang15").astype(np.int64)
+    beside = np.unique(faces[(areas[faces] == _GROWN).any(axis=1)])
+    areas[beside[(areas[beside] == 0) & cortex[beside]]] = _GROWN
     return Surface(
         white=mesh("white"),
         pial=mesh("pial"),
@@ -189,7 +200,7 @@ def _surface(
         sulc=mesh("sulc"),
         faces=faces,
         cortex=cortex,
-        areas=label("wang15").astype(np.int64),
+        areas=areas,
         retinotopy=label("varea").astype(np.int64),
         angle=label("angle_deg"),
         eccentricity=label("eccen_deg"),
@@ -211,11 +222,17 @@ def make_anatomy(subject: int, *, seed: int, n_depths: int = 3) -> Anatomy:
     """
     atlas = load_atlas()
     folded = _fold(subject, seed, atlas)
-    depths = np.arange(1, n_depths + 1, dtype=np.float32) / (n_depths + 1)
-    layers = {  # (n_depths, n_vertices, 3), mm
+    depths = np.concatenate(
+        [
+            np.arange(1, n + 1, dtype=np.float32) / (n + 1)
+            for n in (n_depths, _N_FURTHER)
+        ]
+    )
+    layers = {  # (n_depths + n_further, n_vertices, 3), mm
         h: np.stack([p + d * (w - p) for d in depths]) for h, (w, p) in folded.items()
     }
-    layers, shape = _to_voxels(layers, subject)
+    edge = _EDGE_MM * (_NSDGENERAL[0] / _NSDGENERAL[subject - 1]) ** 0.5
+    layers, shape = _to_voxels(layers, edge)
     labels = {h: _vertex_labels(atlas[h], subject, seed, h) for h in HEMISPHERES}
     votes = _Votes(atlas, layers, shape)
     hemisphere = votes.hemisphere()
@@ -223,7 +240,7 @@ def make_anatomy(subject: int, *, seed: int, n_depths: int = 3) -> Anatomy:
     merged = np.where(rois["prf-visualrois"] > 0, rois["prf-visualrois"], 0)
     merged = np.where(merged > 0, merged, np.maximum(rois["Kastner2015"], 0))
     seen = (merged > 0) | (rois["nsdgeneral"] > 0)
-    brainmask = ndimage.binary_dilation(seen)
+    brainmask = ndimage.binary_dilation(seen) & (hemisphere >= 0)
     voxel_ijk = np.argwhere(brainmask).astype(np.int32)
     i, j, k = voxel_ijk.T
     x, y, sigma = (field[i, j, k] for field in votes.fields(hemisphere, merged > 0))
@@ -239,9 +256,10 @@ def make_anatomy(subject: int, *, seed: int, n_depths: int = 3) -> Anatomy:
         x=x,
         y=y,
         sigma=sigma,
-        coordinates={h: layers[h][:, order[h]] for h in HEMISPHERES},
+        coordinates={h: layers[h][:n_depths, order[h]] for h in HEMISPHERES},
         surfaces=_native_surfaces(atlas, folded, order),
         order=order,
+        edge_mm=edge,
     )
 
 
@@ -286,10 +304,9 @@ def _fold(
 
 
 def _to_voxels(
-    layers: dict[str, npt.NDArray[np.float32]], subject: int
+    layers: dict[str, npt.NDArray[np.float32]], edge: float
 ) -> tuple[dict[str, npt.NDArray[np.float32]], tuple[int, int, int]]:
     """Return 0-based voxel coordinates and the volume that holds them."""
-    edge = _EDGE_MM * (_NSDGENERAL[0] / _NSDGENERAL[subject - 1]) ** 0.5
     points = np.concatenate([layer.reshape(-1, 3) for layer in layers.values()])
     low, high = points.min(axis=0), points.max(axis=0)
     x, y, z = (int(n) for n in np.ceil((high - low) / edge) + 5)

@@ -1,7 +1,8 @@
 """The in-silico experiment: which image is shown in which trial, and the design tables.
 
 All indices in the files are NSD's: 10k index and 73k id 1-based, nsdId 0-based. Not a
-reader, and not a copy of NSD's design: the sizes are NSD's, the order is ours.
+reader, and not a copy of NSD's design: the sizes are NSD's, the order is ours. As in
+NSD's first sessions a subject's own images have one, two or three trials.
 
 References
 ----------
@@ -17,12 +18,14 @@ import pandas as pd
 
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.rng import stream
+from minddiff_utils.insilico.assumptions import REPEAT_SHARES
 
 __all__ = [
     "N_STIMULI",
     "TRIALS_PER_SESSION",
     "Design",
     "make_design",
+    "n_images_shown",
     "responses_table",
     "stimulus_table",
 ]
@@ -52,6 +55,8 @@ class Design:
         COCO id by nsdId.
     in_validation : ndarray of bool, shape (73000,)
         Image belongs to val2017 rather than train2017.
+    held_out : ndarray of int64
+        nsdId (0-based, ascending) of the shared images of the second test set.
     """
 
     n_sessions: int
@@ -59,6 +64,7 @@ class Design:
     subjectim: npt.NDArray[np.int64]
     coco_id: npt.NDArray[np.int64]
     in_validation: npt.NDArray[np.bool_]
+    held_out: npt.NDArray[np.int64]
 
     @property
     def n_trials(self) -> int:
@@ -77,32 +83,48 @@ class Design:
         return nsd_id
 
 
-def make_design(n_sessions: int, n_test_images: int, *, seed: int) -> Design:
-    """Draw the experiment; its first `n_sessions` sessions are complete by themselves.
+def make_design(
+    n_sessions: int, n_test_images: int, n_heldout_images: int = 0, *, seed: int
+) -> Design:
+    """Draw the experiment: all 40 sessions, of which the first `n_sessions` count.
 
-    They show `250 * n_sessions` images three times each, `n_test_images` of them
-    shared; repeats are spread over these sessions at random.
+    These show every test image, of both test sets, three times, and of the subject's
+    own images as many as `REPEAT_SHARES` make of the other trials, in random order. All
+    that is left of three trials per image comes in later sessions.
+
+    Parameters
+    ----------
+    n_sessions : int
+        Sessions that are written.
+    n_test_images, n_heldout_images : int
+        Shared images in these, of the first and of the second test set.
+    seed : int
+        Of the simulation.
 
     Raises
     ------
     ConfigError
         If so many test images cannot be shown in so few sessions, or the reverse.
     """
-    n_images = TRIALS_PER_SESSION * n_sessions // _N_REPEATS
-    least = max(1, n_images - (_N_IMAGES - _N_SHARED))
-    most = min(_N_SHARED, n_images - 1) if n_sessions < _N_SESSIONS else _N_SHARED
-    if not least <= n_test_images <= most:
+    n_shared = n_test_images + n_heldout_images
+    n_trials = TRIALS_PER_SESSION * n_sessions
+    least = -(-n_trials // _N_REPEATS) - (_N_IMAGES - _N_SHARED)
+    most = min(_N_SHARED, n_trials // _N_REPEATS - 1)
+    if not max(1, least) <= n_shared <= most:
         raise ConfigError(
-            f"simulation.n_test_images is {n_test_images}, but {n_sessions} sessions "
-            f"can show {least} to {most} shared images: change one of the two."
+            f"simulation.n_test_images and n_heldout_images make {n_shared}, but "
+            f"{n_sessions} sessions can show {max(1, least)} to {most} shared images: "
+            "change one of the three."
         )
     rng = stream(seed, "design", "order")
     shared = rng.permutation(_N_SHARED)
     private = rng.permutation(_N_IMAGES - _N_SHARED) + _N_SHARED
-    n_private = n_images - n_test_images
-    early = np.concatenate([shared[:n_test_images], private[:n_private]])
-    late = np.concatenate([shared[n_test_images:], private[n_private:]])
-    order = [rng.permutation(np.repeat(part, _N_REPEATS)) for part in (early, late)]
+    shown = np.zeros(_N_IMAGES, dtype=np.int64)  # early trials by 10k index
+    shown[shared[:n_shared]] = _N_REPEATS
+    repeats = _private_repeats(n_trials - _N_REPEATS * n_shared)
+    shown[private[: len(repeats)]] = repeats
+    every = np.arange(_N_IMAGES)
+    order = [rng.permutation(np.repeat(every, n)) for n in (shown, _N_REPEATS - shown)]
     draw = stream(seed, "design", "coco")
     in_validation = draw.random(N_STIMULI) < 5 / 123  # val2017's share of COCO
     subjectim = _subjectim(seed)
@@ -113,7 +135,36 @@ def make_design(n_sessions: int, n_test_images: int, *, seed: int) -> Design:
         subjectim=subjectim,
         coco_id=draw.choice(_COCO_LAST, N_STIMULI, replace=False).astype(np.int64) + 1,
         in_validation=in_validation,
+        held_out=np.sort(subjectim[0, shared[n_test_images:n_shared]] - 1),
     )
+
+
+def n_images_shown(n_sessions: int, n_shared: int) -> int:
+    """Return the distinct images of the first sessions, `n_shared` of them shared.
+
+    >>> n_images_shown(40, 1000)
+    10000
+    """
+    n_trials = TRIALS_PER_SESSION * n_sessions - _N_REPEATS * n_shared
+    return n_shared + len(_private_repeats(n_trials))
+
+
+def _private_repeats(n_trials: int) -> npt.NDArray[np.int64]:
+    """Return how often each of a subject's own images is shown, in `n_trials` in all.
+
+    As many images as `REPEAT_SHARES` make of the trials; where that is more than there
+    are, all of them, the more often.
+    """
+    per_image = float(np.dot(REPEAT_SHARES, (1, 2, 3)))
+    n = min(_N_IMAGES - _N_SHARED, max(1, round(n_trials / per_image)))
+    n = max(n, -(-n_trials // _N_REPEATS))
+    again = n_trials - n  # n_twice + 2 * n_thrice
+    n_twice = min(round(REPEAT_SHARES[1] * n), again, 2 * n - again)
+    n_twice -= (again - n_twice) % 2
+    if n_twice < 0:
+        n_twice = 1
+    n_thrice = (again - n_twice) // 2
+    return np.repeat([1, 2, 3], [n - n_twice - n_thrice, n_twice, n_thrice])
 
 
 def _subjectim(seed: int) -> npt.NDArray[np.int64]:

@@ -11,8 +11,9 @@ Allen et al. 2022, Nature Neuroscience 25:116, Methods (ncsnr, noise ceiling).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +23,27 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_exists, check_shape
 from minddiff_utils.core.reading import reading
 from minddiff_utils.insilico.folder import PARTS, TRUTH, written
-from minddiff_utils.insilico.voxel_model import AREA_OF
+from minddiff_utils.insilico.image_features import perceive
+from minddiff_utils.insilico.noise import Noise, autocorrelation, inflation
+from minddiff_utils.insilico.voxel_model import AREA_OF, Brain, true_signal
 
 __all__ = [
     "Recovery",
     "Truth",
+    "ceiling_table",
     "layout_table",
     "ncsnr_recovery",
     "ncsnr_standard_error",
+    "planted_autocorrelation",
     "read_truth",
     "subject_table",
+    "true_responses",
 ]
 
 Values = npt.NDArray[np.float64]
 #: Below so many standard errors, estimates pile up at their limit, zero.
 _MIN_ERRORS = 3.0
+_AT_ONCE = 32  # images that the brain looks at together
 #: What varies in file names -> how the table of files writes it.
 _WILDCARDS = (
     (r"subj\d\d", "subjSS"),
@@ -62,6 +69,8 @@ class Truth:
         Planted ratio of the SDs of signal and noise.
     faulty : ndarray of bool, shape (n_voxels,)
         Voxels from which data were taken away, in one session or in all.
+    noise : Noise
+        Loadings of the noise; with all of it counted in, its SD is signal's / ncsnr.
     """
 
     subject: int
@@ -69,6 +78,31 @@ class Truth:
     area: npt.NDArray[np.str_]
     ncsnr: Values
     faulty: npt.NDArray[np.bool_]
+    noise: Noise
+
+    def rows_of(self, voxel_ijk: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Return the rows of voxels (n, 3).
+
+        Raises
+        ------
+        DataError
+            A voxel is not in the brain mask of the subject.
+        """
+        row_of = {tuple(ijk): row for row, ijk in enumerate(self.voxel_ijk.tolist())}
+        rows = [row_of.get(tuple(ijk), -1) for ijk in voxel_ijk.tolist()]
+        if -1 in rows:
+            raise DataError(
+                f"Voxel {voxel_ijk[rows.index(-1)].tolist()} is not in the simulated "
+                f"brain of subject {self.subject}: compare responses of the same "
+                "folder."
+            )
+        return np.array(rows, np.int64)
+
+    def noise_correlation(self, voxel_ijk: npt.NDArray[np.int32]) -> Values:
+        """Return the planted noise correlation between voxels, (n, n)."""
+        rows = self.rows_of(voxel_ijk)
+        part = Noise(self.noise.smooth[rows], self.noise.aligned[rows])
+        return part.correlation().astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -108,6 +142,20 @@ def read_truth(tree_nsd: Path, subject: int) -> Truth:
     DataError
         The subject was not simulated.
     """
+    file = _stored(tree_nsd, subject)
+    faulty = np.zeros(len(file["voxel_ijk"]), dtype=bool)
+    faulty[file["tuning/zero"]] = True
+    return Truth(
+        subject=subject,
+        voxel_ijk=file["voxel_ijk"],
+        area=np.array(AREA_OF)[file["label"]],
+        ncsnr=file["ncsnr"].astype(np.float64),
+        faulty=faulty,
+        noise=Noise(file["noise/smooth"], file["noise/aligned"]),
+    )
+
+
+def _stored(tree_nsd: Path, subject: int) -> dict[str, npt.NDArray[Any]]:
     path = tree_nsd / TRUTH / f"subj{subject:02d}.npz"
     check_exists(path, "Truth", "simulate this subject first (notebook 00)")
     remedy = "simulate this subject again (notebook 00)"
@@ -115,29 +163,90 @@ def read_truth(tree_nsd: Path, subject: int) -> Truth:
         reading(path, DataError, remedy=remedy, what="Truth"),
         np.load(path, allow_pickle=False) as file,
     ):
-        n_voxels = len(file["voxel_ijk"])
-        faulty = np.zeros(n_voxels, dtype=bool)
-        faulty[file["tuning/zero"]] = True
-        return Truth(
-            subject=subject,
-            voxel_ijk=file["voxel_ijk"],
-            area=np.array(AREA_OF)[file["label"]],
-            ncsnr=file["ncsnr"].astype(np.float64),
-            faulty=faulty,
-        )
+        return {name: file[name] for name in file.files}
 
 
-def ncsnr_standard_error(ncsnr: Values, n_images: int) -> Values:
+def true_responses(
+    tree_nsd: Path,
+    subject: int,
+    images: npt.NDArray[np.uint8],
+    voxel_ijk: npt.NDArray[np.int32],
+) -> npt.NDArray[np.float32]:
+    """Return what the voxels of a simulated subject would respond without noise.
+
+    To any images: seen ones, reconstructions, others. The brain sees all at 64 px.
+
+    Parameters
+    ----------
+    tree_nsd : Path
+        Root of the simulated folder, with the truth in it.
+    subject : int
+        1..8, simulated there.
+    images : ndarray of uint8, shape (n_images, size, size, 3)
+        RGB.
+    voxel_ijk : ndarray of int32, shape (n_voxels, 3)
+        Of the voxels asked for, 0-based, as `responses.h5` states them.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_images, n_voxels)
+        On the scale of the planted signal: mean 0 and SD 1 over the images that the
+        subject saw; 0 where a voxel does not respond to images.
+
+    Raises
+    ------
+    DataError
+        The subject was not simulated, or a voxel is not in its brain mask.
+    """
+    check_shape(images.shape, (None, None, images.shape[1], 3), "images")
+    rows = read_truth(tree_nsd, subject).rows_of(voxel_ijk)
+    stored = _stored(tree_nsd, subject)
+    tuning: dict[str, Any] = {f.name: stored[f"tuning/{f.name}"] for f in fields(Brain)}
+    brain = Brain(**tuning)
+    prefix = "scales/"
+    scales = {k.removeprefix(prefix): v for k, v in stored.items() if prefix in k}
+    found = np.zeros((len(images), len(brain.active)), np.float32)
+    for first in range(0, len(images), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        found[some, brain.active] = true_signal(brain, perceive(images[some]), scales)
+    return found[:, rows]
+
+
+def planted_autocorrelation(n_lags: int) -> Values:
+    """Return the planted correlation of the noise 1 to `n_lags` trials apart."""
+    return autocorrelation(range(1, n_lags + 1))
+
+
+def ncsnr_standard_error(
+    ncsnr: Values, n_images: int, n_trials: int, *, factor: float = 1.0
+) -> Values:
     """Return the standard error of NSD's estimate of `ncsnr` (above 0).
 
     With noise variance v as a share of the total, W the mean variance over the three
     trials of an image and T the total variance, v is estimated by W / T. For Gaussian
-    noise and the signal of the images that were shown, the delta method gives
-    var(v) = v^2 (1 - 2 v^2 / 3) / n_images; T contains W, hence the bracket. Then
-    ncsnr = sqrt(1 / v - 1) has the derivative 1 / (2 v^2 ncsnr).
+    noise and the signal of the images that were shown, the delta method gives var(v) /
+    v^2 = var(W) / W^2 + var(T) / T^2 - 2 cov(W, T) / (W T), that is, with f = `factor`,
+
+        (1 + 2 (f - 1) q / 3) / n_images + (2 v^2 f + 4 v (1 - v) - 4 v f) / n_trials
+
+    where q = 3 n_images / n_trials is the share of trials in W. Then ncsnr =
+    sqrt(1 / v - 1) has the derivative 1 / (2 v^2 ncsnr).
+
+    Parameters
+    ----------
+    ncsnr : ndarray
+        Planted.
+    n_images, n_trials : int
+        Images with three trials, and trials of all images.
+    factor : float
+        By which serial correlation raises the variance of a sample variance; 1 where
+        trials are independent.
     """
-    share = 1 / (1 + ncsnr**2)
-    error: Values = np.sqrt((1 - 2 * share**2 / 3) / n_images) / (2 * ncsnr * share)
+    v = 1 / (1 + ncsnr**2)
+    share = 3 * n_images / n_trials
+    within = (1 + 2 / 3 * (factor - 1) * share) / n_images
+    total = (2 * v**2 * factor + 4 * v * (1 - v) - 4 * v * factor) / n_trials
+    error: Values = np.sqrt(within + total) / (2 * ncsnr * v)
     return error
 
 
@@ -146,6 +255,7 @@ def ncsnr_recovery(
     voxel_ijk: npt.NDArray[np.int32],
     recomputed: npt.NDArray[np.float32],
     n_images: int,
+    n_trials: int,
 ) -> Recovery:
     """Compare an ncsnr that was computed from the written betas with the planted one.
 
@@ -157,8 +267,9 @@ def ncsnr_recovery(
         Voxels that were read.
     recomputed : ndarray of float32, shape (n_voxels,)
         Their ncsnr (`preprocessing.prepare_responses`).
-    n_images : int
-        Images with three trials that it was computed from.
+    n_images, n_trials : int
+        Images with three trials, of which it was computed, and trials of all images, by
+        which betas are standardised.
 
     Raises
     ------
@@ -166,15 +277,11 @@ def ncsnr_recovery(
         A voxel is not in the brain mask of the subject.
     """
     check_shape(recomputed.shape, (len(voxel_ijk),), "Recomputed ncsnr")
-    row_of = {tuple(ijk): row for row, ijk in enumerate(truth.voxel_ijk.tolist())}
-    rows = [row_of.get(tuple(ijk), -1) for ijk in voxel_ijk.tolist()]
-    if -1 in rows:
-        raise DataError(
-            f"Voxel {voxel_ijk[rows.index(-1)].tolist()} is not in the simulated brain "
-            f"of subject {truth.subject}: compare responses of the same folder."
-        )
+    rows = truth.rows_of(voxel_ijk)
     planted, usable = truth.ncsnr[rows], ~truth.faulty[rows] & np.isfinite(recomputed)
-    error = ncsnr_standard_error(np.maximum(planted, 1e-6), n_images)
+    error = ncsnr_standard_error(
+        np.maximum(planted, 1e-6), n_images, n_trials, factor=inflation()
+    )
     clear = usable & (planted > _MIN_ERRORS * error)
     return Recovery(
         planted=planted[clear],
@@ -182,6 +289,36 @@ def ncsnr_recovery(
         standard_error=error[clear],
         n_left_out=int((usable & ~clear).sum()),
     )
+
+
+def ceiling_table(
+    true: npt.NDArray[np.float32],
+    measured: npt.NDArray[np.float32],
+    ceiling: npt.NDArray[np.float32],
+) -> pd.DataFrame:
+    """Return how well the true signal predicts measured responses, by noise ceiling.
+
+    Parameters
+    ----------
+    true, measured : ndarray of float32, shape (n_images, n_voxels)
+        Noiseless responses (`true_responses`), and averaged ones to the same images.
+    ceiling : ndarray of float32, shape (n_voxels,)
+        Correlation that a perfect model is said to reach.
+
+    Returns
+    -------
+    DataFrame
+        A row for each tenth of the voxels, from low to high ceilings. Columns: ceiling,
+        reached (mean correlations) and n_voxels.
+    """
+    check_shape(measured.shape, true.shape, "Measured responses")
+    check_shape(ceiling.shape, (true.shape[1],), "Noise ceiling")
+    x, y = (values - values.mean(axis=0) for values in (true, measured))
+    norm = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
+    reached = (x * y).sum(axis=0) / np.where(norm > 0, norm, np.inf)
+    parts = np.array_split(np.argsort(ceiling, kind="stable"), min(10, len(ceiling)))
+    rows = [(ceiling[p].mean(), reached[p].mean(), len(p)) for p in parts]
+    return pd.DataFrame(rows, columns=["ceiling", "reached", "n_voxels"])
 
 
 def subject_table(tree_nsd: Path, subjects: Sequence[int]) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """In-silico brain: what its early and high areas could read from an image.
 
 Early areas see Gabor energy, luminance and colour; high areas mix channels of
-EfficientNet-Lite0 with graded object attributes. Nothing here shares a network with the
-decoder's features, the generator or the judge, and no category enters as such.
+EfficientNet-Lite0. The image is all that enters: no scene, caption or category. What
+enters by design: the network was trained to tell ImageNet's classes, so its channels
+know objects. It is none of the decoder's features, of the generator or of the judge.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,6 @@ from PIL import Image
 from scipy import fft
 
 from minddiff_utils.core.rng import stream
-from minddiff_utils.insilico import scenes
-from minddiff_utils.insilico.backgrounds import BACKGROUNDS
 from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "CYCLES",
     "FIELD_DEG",
     "GRID",
-    "N_ATTRIBUTES",
     "N_LATE",
     "N_MAPS",
     "ORIENTATIONS",
@@ -43,37 +41,12 @@ _SIDE, _PAD, GRID = 64, 8, 16  # px of the early model, its border, its map
 ORIENTATIONS, CYCLES = 6, (0.4, 0.8, 1.6, 2.8)  # cycles per degree
 _N_LOCAL = ORIENTATIONS * len(CYCLES) + 4
 COARSE = 7  # map of the network's shallow and middle channels
-_N_SHALLOW, _N_MIDDLE, N_LATE = 12, 16, 64
+_N_SHALLOW, _N_MIDDLE, N_LATE = 12, 16, 128
 N_MAPS = _N_SHALLOW + _N_MIDDLE
 
 #: Gaussian tails below this are zero: no sum feels them, but subnormal numbers, which
 #: come soon after, slow products down twentyfold.
 _NEGLIGIBLE = np.float32(1e-30)
-
-#: Graded traits of COCO's supercategories: animate, mobile, indoor, graspable,
-#: edible, natural. Judged by hand for this simulation; not data.
-_TRAITS: dict[str, tuple[float, ...]] = {
-    "person": (1.0, 0.7, 0.5, 0.0, 0.0, 0.6),
-    "vehicle": (0.1, 1.0, 0.0, 0.0, 0.0, 0.0),
-    "outdoor": (0.0, 0.1, 0.0, 0.1, 0.0, 0.1),
-    "animal": (0.9, 0.8, 0.2, 0.2, 0.2, 1.0),
-    "accessory": (0.1, 0.3, 0.6, 0.9, 0.0, 0.1),
-    "sports": (0.0, 0.6, 0.2, 0.8, 0.0, 0.1),
-    "kitchen": (0.0, 0.1, 0.9, 1.0, 0.3, 0.1),
-    "food": (0.1, 0.0, 0.8, 0.9, 1.0, 0.7),
-    "furniture": (0.1, 0.0, 0.9, 0.1, 0.0, 0.3),
-    "electronic": (0.0, 0.1, 1.0, 0.5, 0.0, 0.0),
-    "indoor": (0.2, 0.1, 0.9, 0.9, 0.0, 0.1),
-}
-_LARGE = {  # height in metres, log10, where it is far from hand-sized
-    "person": 0.2, "bicycle": 0.0, "car": 0.2, "motorcycle": 0.1, "airplane": 1.0,
-    "bus": 0.5, "train": 0.6, "truck": 0.5, "boat": 0.5, "traffic light": 0.4,
-    "stop sign": 0.3, "horse": 0.25, "sheep": 0.0, "cow": 0.2, "elephant": 0.5,
-    "bear": 0.2, "zebra": 0.2, "giraffe": 0.7, "dog": -0.2, "couch": 0.0, "bed": 0.0,
-    "chair": 0.0, "umbrella": 0.0, "surfboard": 0.3, "kite": 0.0,
-}  # fmt: skip
-_HAND_SIZED, _N_KIN = -0.7, 4
-N_ATTRIBUTES = 7 + _N_KIN + 3
 
 
 @dataclass(frozen=True)
@@ -88,14 +61,11 @@ class Percepts:
         Mixed shallow and middle network channels over the image.
     late : ndarray of float32, shape (n, n_late)
         Mixed late network features.
-    attributes : ndarray of float32, shape (n, n_attributes)
-        Graded object and scene attributes.
     """
 
     local: Array
     maps: Array
     late: Array
-    attributes: Array
 
     def rows(self, index: npt.NDArray[np.int64]) -> "Percepts":
         """Return the percepts of some of the images."""
@@ -109,17 +79,18 @@ def join(parts: Sequence[Percepts]) -> Percepts:
     )
 
 
-def perceive(images: npt.NDArray[np.uint8], worlds: Sequence[scenes.Scene]) -> Percepts:
-    """Return what the model sees in rendered scenes.
+def perceive(images: npt.NDArray[np.uint8]) -> Percepts:
+    """Return what the model sees in images.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size, 3)
-        RGB.
-    worlds : sequence of Scene
-        The scenes that were rendered, for the object attributes.
+        RGB, of any size; all are seen at 64 px, the size of the images that the demo's
+        generator makes, so that none of those loses by its size.
     """
-    shallow, middle, late = load_network().see(_resized(images, INPUT_SIZE))
+    images = _resized(images, _SIDE)
+    enlarged = _resized(images, INPUT_SIZE).astype(np.float32)
+    shallow, middle, late = load_network().see(enlarged)
     n = len(images)
     shallow = shallow.reshape(n, -1, COARSE, 2, COARSE, 2).mean(axis=(3, 5))
     maps = [
@@ -127,21 +98,20 @@ def perceive(images: npt.NDArray[np.uint8], worlds: Sequence[scenes.Scene]) -> P
         for x, m in ((shallow, _N_SHALLOW), (middle, _N_MIDDLE))
     ]
     return Percepts(
-        local=_local(_resized(images, _SIDE) / np.float32(255)),
+        local=_local(images.astype(np.float32) / np.float32(255)),
         # einsum's memory order would not survive the way from another process, and
         # sums over another order differ in their last bits
         maps=np.ascontiguousarray(np.concatenate(maps, axis=1)),
         late=late @ _mixing(late.shape[1], N_LATE),
-        attributes=np.stack([_attributes(world) for world in worlds]),
     )
 
 
-def _resized(images: npt.NDArray[np.uint8], size: int) -> Array:
-    shrunk = [
+def _resized(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    resized = [
         np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BICUBIC))
         for i in images
     ]
-    return np.stack(shrunk).astype(np.float32)
+    return np.stack(resized)
 
 
 @cache
@@ -202,24 +172,3 @@ def _pooled(maps: Array) -> Array:
 def without_tails(values: Array) -> Array:
     """Return non-negative `values` with zeros in place of negligible ones."""
     return np.where(values < _NEGLIGIBLE, np.float32(0), values)
-
-
-@cache
-def _kin(name: str) -> Array:
-    return stream(0, "brain", "kin", name).standard_normal(_N_KIN).astype(np.float32)
-
-
-def _attributes(world: scenes.Scene) -> Array:
-    """Return graded attributes: objects by their size in the image, then the scene."""
-    values = np.zeros(N_ATTRIBUTES, dtype=np.float32)
-    for item in world.objects:
-        traits = np.array(_TRAITS[item.supercategory])
-        rng = stream(0, "brain", "idiosyncrasy", item.category)
-        traits = traits + rng.normal(0, 0.15, len(traits))
-        height = _LARGE.get(item.category, _HAND_SIZED)
-        kin = _kin(item.supercategory) + 0.5 * _kin(item.category)
-        values[: 7 + _N_KIN] += item.size * np.concatenate([traits, [height], kin])
-    _, indoors, horizon = BACKGROUNDS[world.background]
-    natural = world.background in ("field", "beach", "forest", "snow", "desert", "sky")
-    values[-3:] = float(indoors), horizon, float(natural)
-    return values

@@ -7,8 +7,9 @@ this module. The truth goes to `truth/` in the folder (`ground_truth` reads it).
 
 Where the layout departs from NSD: `imgBrick` is compressed (its chunks hold one image,
 unwritten images read as black), the group surface is fsaverage5 (10,242 vertices under
-the name fsaverage), the brain mask ends one voxel beyond the labelled cortex, and only
-the files, variables and columns exist that a run reads.
+the name fsaverage), the brain mask ends one voxel beyond the labelled cortex, only the
+files, variables and columns exist that a run reads, and `second_test_set.csv` names the
+shared images that hold categories which no other image of the folder holds.
 
 References
 ----------
@@ -20,7 +21,7 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from PIL import Image
 from scipy.io import savemat
@@ -43,6 +45,7 @@ from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.insilico import image_features, scenes
+from minddiff_utils.insilico.categories import CATEGORIES, HELD_OUT
 from minddiff_utils.insilico.experiment_design import (
     N_STIMULI,
     make_design,
@@ -52,7 +55,7 @@ from minddiff_utils.insilico.folder import PARTS, TRUTH, find, renewing
 from minddiff_utils.insilico.image_features import Percepts
 from minddiff_utils.insilico.subject_files import Job, write_fsaverage, write_subject
 
-__all__ = ["WORLD", "Glance", "Summary", "look", "simulate"]
+__all__ = ["WORLD", "Glance", "Summary", "look", "scene_of", "simulate"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ class Summary:
         Root of the written tree.
     subjects : tuple of int
         Subjects written.
-    n_sessions, n_trials, n_images, n_test_images : int
+    n_sessions, n_trials, n_images, n_test_images, n_heldout_images : int
         Per subject.
     n_scenes : int
         Distinct images over all subjects.
@@ -100,16 +103,32 @@ class Summary:
     n_trials: int
     n_images: int
     n_test_images: int
+    n_heldout_images: int
     n_scenes: int
     n_voxels: dict[str, int]
     n_bytes: int
     was_current: bool
 
 
-def look(nsd_ids: Sequence[int], image_size: int) -> Glance:
+#: Returns a `Glance` for a batch of nsdIds and an image size; the third argument holds
+#: the nsdIds of the second test set.
+Source = Callable[[Sequence[int], int, frozenset[int]], Glance]
+_SEEN = tuple(name for name in CATEGORIES if name not in HELD_OUT)
+
+
+def scene_of(nsd_id: int, held_out: Collection[int]) -> scenes.Scene:
+    """Return the scene of an image; those of `held_out` show held-out categories."""
+    categories = HELD_OUT if nsd_id in held_out else _SEEN
+    return scenes.make_scene(scenes.world_seed(WORLD), nsd_id, categories=categories)
+
+
+def look(
+    nsd_ids: Sequence[int], image_size: int, held_out: frozenset[int] = frozenset()
+) -> Glance:
     """Render scenes, enlarge them to `image_size` px (bicubic) and look at them."""
-    worlds = [scenes.make_scene(scenes.world_seed(WORLD), i) for i in nsd_ids]
-    rendered = np.stack([scenes.render(world, _RENDER_SIZE) for world in worlds])
+    rendered = np.stack(
+        [scenes.render(scene_of(i, held_out), _RENDER_SIZE) for i in nsd_ids]
+    )
     side = (image_size, image_size)
     packed = tuple(
         zlib.compress(
@@ -117,7 +136,7 @@ def look(nsd_ids: Sequence[int], image_size: int) -> Glance:
         )
         for image in rendered
     )
-    return Glance(packed, image_features.perceive(rendered, worlds))
+    return Glance(packed, image_features.perceive(rendered))
 
 
 def simulate(
@@ -127,7 +146,7 @@ def simulate(
     seed: int,
     *,
     n_workers: int | None = None,
-    source: Callable[[Sequence[int], int], Glance] = look,
+    source: Source = look,
 ) -> Summary:
     """Write an in-silico NSD to `tree_nsd`, unless it is there already.
 
@@ -146,7 +165,7 @@ def simulate(
         Processes; by default one per core that this process may use, and no more
         than there is work for. Does not change the result.
     source : callable
-        Returns a `Glance` for a batch of nsdIds; another one serves tests.
+        Makes the images; another one serves tests.
 
     Raises
     ------
@@ -169,7 +188,12 @@ def simulate(
         shown_to = tuple(known["subjects"])
         facts = {**known, "subjects": shown_to, "path": tree_nsd, "was_current": True}
         return Summary(**facts)
-    design = make_design(simulation.n_sessions, simulation.n_test_images, seed=seed)
+    design = make_design(
+        simulation.n_sessions,
+        simulation.n_test_images,
+        simulation.n_heldout_images,
+        seed=seed,
+    )
     shown = {subject: np.unique(design.shown(subject)) for subject in subjects}
     nsd_ids = np.unique(np.concatenate(list(shown.values())))
     with renewing(tree_nsd) as renewal:
@@ -185,7 +209,8 @@ def simulate(
             del percepts  # the tasks hold copies
             n_voxels = dict(run(write_subject, tasks))
         write_fsaverage(job.folder)
-        summary = _summary(tree_nsd, job, subjects, nsd_ids, n_voxels)
+        n_images = len(shown[subjects[0]])
+        summary = _summary(tree_nsd, job, subjects, n_images, len(nsd_ids), n_voxels)
         facts = asdict(summary)
         del facts["path"], facts["was_current"]
         renewal.publish(key, facts)
@@ -234,7 +259,8 @@ def _summary(
     tree_nsd: Path,
     job: Job,
     subjects: Sequence[int],
-    nsd_ids: npt.NDArray[np.int64],
+    n_images: int,
+    n_scenes: int,
     n_voxels: dict[str, int],
 ) -> Summary:
     return Summary(
@@ -242,9 +268,10 @@ def _summary(
         subjects=tuple(subjects),
         n_sessions=job.design.n_sessions,
         n_trials=job.design.n_trials,
-        n_images=job.design.n_trials // 3,
+        n_images=n_images,
         n_test_images=job.simulation.n_test_images,
-        n_scenes=len(nsd_ids),
+        n_heldout_images=job.simulation.n_heldout_images,
+        n_scenes=n_scenes,
         n_voxels=n_voxels,
         n_bytes=_n_bytes(job.folder),
         was_current=False,
@@ -305,12 +332,13 @@ def _write_stimuli(
     job: Job,
     nsd_ids: npt.NDArray[np.int64],
     run: _Run,
-    source: Callable[[Sequence[int], int], Glance],
+    source: Source,
 ) -> Percepts:
     """Write images, captions and design tables; return what the model saw."""
-    size = job.simulation.image_size
+    size, held_out = job.simulation.image_size, frozenset(job.design.held_out.tolist())
     batches = [
-        (nsd_ids[i : i + _BATCH].tolist(), size) for i in range(0, len(nsd_ids), _BATCH)
+        (nsd_ids[i : i + _BATCH].tolist(), size, held_out)
+        for i in range(0, len(nsd_ids), _BATCH)
     ]
     glances: Iterator[Glance] = run(source, batches)
     _write_design(job)
@@ -327,7 +355,7 @@ def _write_stimuli(
             compression_opts=1,
             track_times=False,
         )
-        for (ids, _), glance in zip(batches, glances, strict=True):
+        for (ids, *_), glance in zip(batches, glances, strict=True):
             for row, packed in zip(ids, glance.packed, strict=True):
                 brick.id.write_direct_chunk((row, 0, 0, 0), packed)
             percepts.append(glance.percepts)
@@ -356,6 +384,10 @@ def _write_design(job: Job) -> None:
     path.write_bytes(text + dated[116:])
     table = stimulus_table(design)
     table.to_csv(folder / "nsd_stim_info_merged.csv", lineterminator="\n")
+    if len(design.held_out):
+        second = pd.DataFrame({"nsdId": design.held_out})
+        path = folder / "second_test_set.csv"
+        second.to_csv(path, index=False, lineterminator="\n")
 
 
 def _write_captions(job: Job, nsd_ids: npt.NDArray[np.int64]) -> None:
@@ -379,10 +411,10 @@ def _annotations(job: Job, nsd_ids: list[int]) -> tuple[_Rows, _Rows]:
     """Return COCO's rows for images and for their captions."""
     images: _Rows = []
     captions: _Rows = []
-    size = job.simulation.image_size
+    size, held_out = job.simulation.image_size, set(job.design.held_out.tolist())
     for nsd_id in nsd_ids:
         coco_id = int(job.design.coco_id[nsd_id])
-        scene = scenes.make_scene(scenes.world_seed(WORLD), nsd_id)
+        scene = scene_of(nsd_id, held_out)
         name = f"{coco_id:012d}.jpg"
         images.append({"id": coco_id, "file_name": name, "height": size, "width": size})
         for number, text in enumerate(scene.captions, start=1):

@@ -15,6 +15,7 @@ from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico import anatomy as anatomical
 from minddiff_utils.insilico import file_formats, voxel_model
+from minddiff_utils.insilico import noise as trial_noise
 from minddiff_utils.insilico.anatomy import HEMISPHERES, ROI_NAMES, Anatomy, load_atlas
 from minddiff_utils.insilico.experiment_design import (
     TRIALS_PER_SESSION,
@@ -22,7 +23,8 @@ from minddiff_utils.insilico.experiment_design import (
     responses_table,
 )
 from minddiff_utils.insilico.image_features import Percepts
-from minddiff_utils.insilico.voxel_model import Brain
+from minddiff_utils.insilico.noise import Noise
+from minddiff_utils.insilico.voxel_model import Brain, Scales
 
 __all__ = ["Job", "write_fsaverage", "write_subject"]
 
@@ -42,6 +44,16 @@ class Job:
     seed: int
 
 
+@dataclass(frozen=True)
+class _Responses:
+    """What decides a subject's responses; `signal` is that of each written trial."""
+
+    brain: Brain
+    scales: Scales
+    noise: Noise
+    signal: npt.NDArray[np.float32]
+
+
 def write_subject(
     job: Job, subject: int, percepts: Percepts, nsd_ids: npt.NDArray[np.int64]
 ) -> tuple[str, int]:
@@ -52,15 +64,17 @@ def write_subject(
     brain = voxel_model.make_brain(
         anatomy, seed=job.seed, n_sessions=job.design.n_sessions
     )
-    signal = voxel_model.true_signal(brain, percepts)
+    signal, scales = voxel_model.planted_signal(brain, percepts)
+    noise = trial_noise.make_noise(anatomy, brain, signal, seed=job.seed)
     trials = np.searchsorted(nsd_ids, job.design.shown(subject))
-    betas = _write_betas(job, anatomy, brain, signal[trials])
+    planted = _Responses(brain, scales, noise, signal[trials])
+    ncsnr = _write_betas(job, anatomy, planted)
     data = job.folder / "nsddata" / "ppdata" / name
     _write_volumes(data / "func1pt8mm", anatomy)
     _write_transforms(data / "transforms", anatomy)
     _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
     _write_behaviour(data / "behav", job, subject)
-    _write_truth(job.truth / f"{name}.npz", anatomy, brain, signal[trials], betas)
+    _write_truth(job.truth / f"{name}.npz", anatomy, planted, ncsnr)
     logger.info("%s written", name)
     return name, int((anatomy.label > 0).sum())
 
@@ -72,7 +86,7 @@ def _write_behaviour(folder: Path, job: Job, subject: int) -> None:
 
 
 def _write_betas(
-    job: Job, anatomy: Anatomy, brain: Brain, signal: npt.NDArray[np.float32]
+    job: Job, anatomy: Anatomy, planted: _Responses
 ) -> npt.NDArray[np.float32]:
     """Write both containers of every session, and ncsnr, which is returned."""
     folder = job.folder / "nsddata_betas" / "ppdata" / f"subj{anatomy.subject:02d}"
@@ -81,7 +95,9 @@ def _write_betas(
     for session in range(1, job.design.n_sessions + 1):
         rng = stream(job.seed, "brain", anatomy.subject, "noise", session)
         trials = slice((session - 1) * TRIALS_PER_SESSION, session * TRIALS_PER_SESSION)
-        betas = voxel_model.session_betas(brain, signal[trials], session, rng=rng)
+        betas = trial_noise.session_betas(
+            planted.brain, planted.noise, planted.signal[trials], session, rng=rng
+        )
         stem = f"session{session:02d}"
         for write, suffix in (
             (file_formats.write_beta_hdf5, "hdf5"),
@@ -91,7 +107,7 @@ def _write_betas(
             write(path, betas, anatomy.voxel_ijk, anatomy.shape)
         sessions.append(betas)
     k10 = job.design.masterordering[: job.design.n_trials]
-    ncsnr = voxel_model.ncsnr_from_betas(sessions, k10)
+    ncsnr = trial_noise.ncsnr_from_betas(sessions, k10)
     volume = np.full(anatomy.shape, np.nan, dtype=np.float32)
     volume[tuple(anatomy.voxel_ijk.T)] = ncsnr
     file_formats.write_nifti(folder / "ncsnr.nii.gz", volume)
@@ -173,21 +189,25 @@ def _write_ctab(path: Path, names: Sequence[str]) -> None:
 def _write_truth(
     path: Path,
     anatomy: Anatomy,
-    brain: Brain,
-    signal: npt.NDArray[np.float32],
+    planted: _Responses,
     ncsnr_found: npt.NDArray[np.float32],
 ) -> None:
     """Save tuning and noise; `ncsnr` is for the trials that were really shown."""
-    noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
+    brain = planted.brain
     shown_sd = np.zeros(anatomy.n_voxels, dtype=np.float32)
-    shown_sd[brain.active] = signal.std(axis=0)
-    tuning = {f"tuning/{name}": value for name, value in asdict(brain).items()}
-    np.savez_compressed(
+    shown_sd[brain.active] = planted.signal.std(axis=0)
+    parts = {
+        "tuning": asdict(brain),
+        "scales": planted.scales,
+        "noise": asdict(planted.noise),
+    }
+    arrays = {f"{k}/{name}": v for k, part in parts.items() for name, v in part.items()}
+    np.savez(
         path,
         voxel_ijk=anatomy.voxel_ijk,
         label=anatomy.label,
-        noise_sd=noise_sd,
+        noise_sd=brain.total_sd / np.sqrt(1 + brain.ncsnr**2),
         ncsnr=brain.ncsnr * shown_sd,
         ncsnr_from_betas=ncsnr_found,
-        **tuning,
+        **arrays,
     )

@@ -1,20 +1,23 @@
-"""In-silico brain: how voxels respond to what is in an image, and how noisily.
+"""In-silico brain: how voxels respond to what is in an image.
 
 Early areas sum `image_features` inside their population receptive field; high areas mix
-the network's late features with attributes; the areas between interpolate. A part of
-each voxel's signal is its own: as reliable as the rest, but a tangled function of the
-image that no linear readout finds, since no known model explains all of the reliable
-variance of real voxels.
+the network's late features; the areas between interpolate. A part of each voxel's
+signal is its own: as reliable as the rest, but a tangled function of the image that no
+linear readout finds, since no known model explains all of the reliable variance of real
+voxels. `noise` makes trials of it.
+
+What enters by design, and is no finding: early areas know layout and high areas know
+objects, since they were given such features; tuning is drawn at random, voxel by voxel,
+so that neighbours share receptive fields and noise but no preferences.
 
 References
 ----------
-Allen et al. 2022, Nature Neuroscience 25:116 (ncsnr, noise ceilings); St-Yves and
-Naselaris 2018, NeuroImage 180:188 (feature-weighted receptive fields).
+Allen et al. 2022, Nature Neuroscience 25:116 (ncsnr); St-Yves and Naselaris 2018,
+NeuroImage 180:188 (feature-weighted receptive fields).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +25,12 @@ import pandas as pd
 
 from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico.anatomy import Anatomy
+from minddiff_utils.insilico.assumptions import OWN_SHARE, OWN_SPEED, VOLUME_FACTOR
 from minddiff_utils.insilico.image_features import (
     COARSE,
     CYCLES,
     FIELD_DEG,
     GRID,
-    N_ATTRIBUTES,
     N_LATE,
     N_MAPS,
     ORIENTATIONS,
@@ -40,8 +43,7 @@ __all__ = [
     "Brain",
     "area_table",
     "make_brain",
-    "ncsnr_from_betas",
-    "session_betas",
+    "planted_signal",
     "true_signal",
 ]
 
@@ -49,40 +51,32 @@ Array = npt.NDArray[np.float32]
 
 #: Median ncsnr in nsdgeneral of NSD's subjects 1..8, in their surface betas.
 _NCSNR = (0.490, 0.510, 0.431, 0.392, 0.542, 0.439, 0.371, 0.323)
-#: NSD's volume betas are noisier than its surface betas; how much is our assumption.
-_VOLUME_FACTOR = 0.8
-
-#: Share of the signal's variance that is the voxel's own, out of a linear decoder's
-#: reach. This and the factor above are assumptions: c is decoded with r of about .5,
-#: above NSD's, because the demo has 1,300 training images where NSD has 8,859.
-_OWN_SHARE, _OWN_SPEED = 0.2, 3.0  # rad per SD of what the voxel sees
-
-#: Merged label -> weights of (local, network maps, network late, attributes) in the
-#: variance of the rest of the signal, and relative ncsnr.
-_PROFILES: dict[str, tuple[tuple[float, float, float, float], float]] = {
-    "V1": ((1.00, 0.00, 0.00, 0.00), 1.30),
-    "V2": ((0.85, 0.15, 0.00, 0.00), 1.25),
-    "V3": ((0.70, 0.30, 0.00, 0.00), 1.20),
-    "V3ab": ((0.50, 0.40, 0.10, 0.00), 1.00),
-    "hV4": ((0.40, 0.45, 0.15, 0.00), 1.20),
-    "VO": ((0.15, 0.40, 0.35, 0.10), 1.00),
-    "PHC": ((0.05, 0.25, 0.40, 0.30), 0.95),
-    "LO": ((0.15, 0.35, 0.35, 0.15), 1.15),
-    "MT": ((0.25, 0.35, 0.25, 0.15), 0.90),
-    "MST": ((0.10, 0.30, 0.35, 0.25), 0.80),
-    "IPS": ((0.15, 0.30, 0.30, 0.25), 0.65),
-    "other": ((0.10, 0.30, 0.30, 0.30), 0.45),
+#: Area -> weights of (local, network maps, network late) in the variance of the rest of
+#: the signal, and relative ncsnr.
+_PROFILES: dict[str, tuple[tuple[float, float, float], float]] = {
+    "V1": ((1.00, 0.00, 0.00), 1.30),
+    "V2": ((0.85, 0.15, 0.00), 1.25),
+    "V3": ((0.70, 0.30, 0.00), 1.20),
+    "V3ab": ((0.50, 0.40, 0.10), 1.00),
+    "hV4": ((0.40, 0.45, 0.15), 1.20),
+    "VO": ((0.15, 0.40, 0.45), 1.00),
+    "PHC": ((0.05, 0.25, 0.70), 0.95),
+    "LO": ((0.15, 0.35, 0.50), 1.15),
+    "MT": ((0.25, 0.35, 0.40), 0.90),
+    "MST": ((0.10, 0.30, 0.60), 0.80),
+    "IPS": ((0.15, 0.30, 0.55), 0.65),
+    "other": ((0.10, 0.30, 0.60), 0.45),
 }
 #: Merged label 0..25 (Kastner2015, prf-visualrois) -> area of the model.
 AREA_OF = (
     "other", "V1", "V1", "V2", "V2", "V3", "V3", "hV4", "VO", "VO", "PHC", "PHC",
     "MST", "MT", "LO", "LO", "V3ab", "V3ab", *["IPS"] * 6, "other", "other",
 )  # fmt: skip
-_NOISE_RANK, _NOISE_SHARED = 15, 0.3  # low-rank part of the noise variance
 _BLOCK = 256  # voxels that are worked on at once
-_SCALE_INT16 = 300.0  # NSD stores percent signal change times 300
 
-_PARTS = ("local", "maps", "late", "attributes")
+_PARTS = ("local", "maps", "late", "own")
+#: Means and SDs over the images that were shown, by what they standardise.
+Scales = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -95,12 +89,12 @@ class Brain:
         Voxels that respond to images at all.
     x, y, sigma : ndarray of float32
         Receptive fields used, degrees (drawn where the atlas knows none).
-    mixture : ndarray of float32, shape (n_voxels, 5)
+    mixture : ndarray of float32, shape (n_voxels, 4)
         Share of the signal's variance by part of the model; the last is the voxel's
         own.
-    local, maps, late, attributes : ndarray of float32, shape (n_voxels, n_channels)
+    local, maps, late : ndarray of float32, shape (n_voxels, n_channels)
         Tuning.
-    own : ndarray of float32, shape (n_voxels, 1 + n_late + n_attributes)
+    own : ndarray of float32, shape (n_voxels, 1 + n_late)
         Phase and frequencies of the voxel's own part.
     ncsnr : ndarray of float32
         Signal SD over noise SD.
@@ -122,7 +116,6 @@ class Brain:
     local: Array
     maps: Array
     late: Array
-    attributes: Array
     own: Array
     ncsnr: Array
     total_sd: Array
@@ -143,7 +136,7 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
     reliability = np.array([_PROFILES[a][1] for a in areas])
     reliability *= np.exp(rng.normal(0, 0.35, n)) * np.sqrt(_coverage(x, y, sigma))
     median = float(np.median(reliability[general]))
-    target = _VOLUME_FACTOR * _NCSNR[anatomy.subject - 1]
+    target = VOLUME_FACTOR * _NCSNR[anatomy.subject - 1]
     ncsnr = np.clip(reliability * target / median, 0.02, 1.5)
     early = np.isin(areas, ("V1", "V2", "V3"))
     zero, saturated = _faults(anatomy, general, rng)
@@ -158,7 +151,6 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
         local=_local_tuning(sigma, rng),
         maps=rng.standard_normal((n, N_MAPS), np.float32),
         late=rng.standard_normal((n, N_LATE), np.float32),
-        attributes=rng.standard_normal((n, N_ATTRIBUTES), np.float32),
         own=_own_tuning(n, rng),
         ncsnr=np.where(active, ncsnr, 0).astype(np.float32),
         total_sd=total_sd.astype(np.float32),
@@ -170,18 +162,17 @@ def make_brain(anatomy: Anatomy, *, seed: int, n_sessions: int) -> Brain:
 
 
 def _mixture(areas: Sequence[str], rng: np.random.Generator) -> Array:
-    """Return the share of each part in each voxel's signal, (n_voxels, 5), sum 1."""
+    """Return the share of each part in each voxel's signal, (n_voxels, 4), sum 1."""
     shares = np.array([_PROFILES[area][0] for area in areas])
     shares *= rng.uniform(0.5, 1.5, shares.shape)
-    own = _OWN_SHARE * rng.uniform(0.7, 1.3, (len(areas), 1))
+    own = OWN_SHARE * rng.uniform(0.7, 1.3, (len(areas), 1))
     shares *= (1 - own) / shares.sum(axis=1, keepdims=True)
     return np.concatenate([shares, own], axis=1).astype(np.float32)
 
 
 def _own_tuning(n_voxels: int, rng: np.random.Generator) -> Array:
-    """Return phase and frequencies: two images a SD apart differ by `_OWN_SPEED`."""
-    n_seen = N_LATE + N_ATTRIBUTES
-    frequencies = rng.standard_normal((n_voxels, n_seen)) * _OWN_SPEED / n_seen**0.5
+    """Return phase and frequencies: two images a SD apart differ by `OWN_SPEED`."""
+    frequencies = rng.standard_normal((n_voxels, N_LATE)) * OWN_SPEED / N_LATE**0.5
     phase = rng.uniform(0, 2 * np.pi, (n_voxels, 1))
     return np.concatenate([phase, frequencies], axis=1).astype(np.float32)
 
@@ -189,17 +180,17 @@ def _own_tuning(n_voxels: int, rng: np.random.Generator) -> Array:
 def area_table() -> pd.DataFrame:
     """Return the model's mean share of each part in the signal variance of each area.
 
-    Columns: area, local, maps, late, attributes, own, relative_ncsnr; the five shares
-    of a row sum to 1.
+    Columns: area, local, maps, late, own, relative_ncsnr; the four shares of a row sum
+    to 1.
     """
     rows = [
         {
             "area": area,
             **{
-                part: share * (1 - _OWN_SHARE)
-                for part, share in zip(_PARTS, shares, strict=True)
+                part: share * (1 - OWN_SHARE)
+                for part, share in zip(_PARTS[:3], shares, strict=True)
             },
-            "own": _OWN_SHARE,
+            "own": OWN_SHARE,
             "relative_ncsnr": reliability,
         }
         for area, (shares, reliability) in _PROFILES.items()
@@ -281,15 +272,12 @@ def _coverage(x: Array, y: Array, sigma: Array) -> Array:
     return share
 
 
-def _standardised(values: Array, axis: int | tuple[int, ...] = 0) -> Array:
-    spread = values.std(axis=axis, keepdims=True)
-    centred: Array = values - values.mean(axis=axis, keepdims=True)
-    centred /= np.maximum(spread, np.float32(1e-6))
-    return centred
+#: Standardises the channels or voxels of what has a name.
+_Standardise = Callable[[str, Array], Array]
 
 
-def true_signal(brain: Brain, percepts: Percepts) -> Array:
-    """Return the noiseless responses of the active voxels.
+def planted_signal(brain: Brain, percepts: Percepts) -> tuple[Array, Scales]:
+    """Return the noiseless responses of the active voxels to the images shown.
 
     Parameters
     ----------
@@ -300,25 +288,70 @@ def true_signal(brain: Brain, percepts: Percepts) -> Array:
 
     Returns
     -------
-    ndarray of float32, shape (n_images, n_active)
+    signal : ndarray of float32, shape (n_images, n_active)
         Mean 0 and SD 1 over the images, per voxel.
+    scales : dict of str to ndarray of float32
+        What makes them so: with it, `true_signal` is on the same scale for any image.
     """
+    scales: Scales = {}
+
+    def fit(name: str, values: Array) -> Array:
+        axis = (0, 2) if values.ndim == 3 else 0  # maps: over their places, too
+        mean = values.mean(axis=axis, keepdims=True)
+        spread = np.maximum(values.std(axis=axis, keepdims=True), np.float32(1e-6))
+        scales[name] = np.stack([mean, spread])
+        return _scaled(values, scales[name])
+
+    return _signal(brain, percepts, fit), scales
+
+
+def true_signal(brain: Brain, percepts: Percepts, scales: Mapping[str, Array]) -> Array:
+    """Return the noiseless responses of the active voxels to any images.
+
+    Parameters
+    ----------
+    brain : Brain
+        One subject.
+    percepts : Percepts
+        Any images.
+    scales : mapping of str to ndarray
+        From `planted_signal`, of the images shown to the subject.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_images, n_active)
+        In SDs over the images that were shown.
+    """
+
+    def apply(name: str, values: Array) -> Array:
+        return _scaled(values, scales[name])
+
+    return _signal(brain, percepts, apply)
+
+
+def _scaled(values: Array, scale: Array) -> Array:
+    scaled: Array = values - scale[0]
+    scaled /= scale[1]
+    return scaled
+
+
+def _signal(brain: Brain, percepts: Percepts, standardise: _Standardise) -> Array:
     rows = brain.active
     where = (brain.x[rows], brain.y[rows], brain.sigma[rows])
     wide = (*where[:2], np.maximum(where[2], 0.8))  # the network's maps are coarse
-    late, attributes = _standardised(percepts.late), _standardised(percepts.attributes)
-    seen, own = np.concatenate([late, attributes], axis=1), brain.own[rows]
+    local = standardise("local", percepts.local)
+    maps = standardise("maps", percepts.maps)
+    late, own = standardise("late", percepts.late), brain.own[rows]
     parts = (
-        _pooled_response(percepts.local, brain.local[rows], where, GRID),
-        _pooled_response(percepts.maps, brain.maps[rows], wide, COARSE),
+        _pooled_response(local, brain.local[rows], where, GRID),
+        _pooled_response(maps, brain.maps[rows], wide, COARSE),
         late @ brain.late[rows].T,
-        attributes @ brain.attributes[rows].T,
-        np.cos(own[:, 0] + seen @ own[:, 1:].T),
+        np.cos(own[:, 0] + late @ own[:, 1:].T),
     )
     signal = np.zeros_like(parts[0])
-    for share, part in zip(brain.mixture[rows].T, parts, strict=True):
-        signal += np.sqrt(share) * _standardised(part)
-    return _standardised(signal)
+    for name, share, part in zip(_PARTS, brain.mixture[rows].T, parts, strict=True):
+        signal += np.sqrt(share) * standardise(f"{name} response", part)
+    return standardise("signal", signal)
 
 
 def _pooled_response(
@@ -327,110 +360,11 @@ def _pooled_response(
     """Return tuned sums of receptive-field averages, (n, n_voxels)."""
     n_voxels, n_channels = tuning.shape
     window = _field_weights(*where, grid)  # (n_voxels, grid * grid)
-    scaled = _standardised(channels, axis=(0, 2)).reshape(len(channels), -1)
+    flat = channels.reshape(len(channels), -1)
     response = np.empty((len(channels), n_voxels), dtype=np.float32)
     for first in range(0, n_voxels, _BLOCK):  # bounds memory
         rows = slice(first, first + _BLOCK)
         filters = tuning[rows, :, None] * window[rows, None, :]
         filters = filters.reshape(-1, n_channels * window.shape[1])
-        response[:, rows] = scaled @ filters.T
+        response[:, rows] = flat @ filters.T
     return response
-
-
-def session_betas(
-    brain: Brain,
-    signal: Array,
-    session: int,
-    *,
-    rng: np.random.Generator,
-) -> npt.NDArray[np.int16]:
-    """Return one session's single-trial betas as NSD stores them.
-
-    Parameters
-    ----------
-    brain : Brain
-        One subject.
-    signal : ndarray of float32, shape (n_trials, n_active)
-        True signal of each trial.
-    session : int
-        1-based.
-    rng : Generator
-        Noise and drift of this session.
-
-    Returns
-    -------
-    ndarray of int16, shape (n_trials, n_voxels)
-        Percent signal change times 300, clipped to int16.
-    """
-    n_trials, n_voxels = len(signal), len(brain.active)
-    shared = rng.standard_normal((_NOISE_RANK, n_voxels), np.float32)
-    shared /= np.linalg.norm(shared, axis=0)
-    own = rng.standard_normal((n_trials, n_voxels), np.float32)
-    common = rng.standard_normal((n_trials, _NOISE_RANK), np.float32) @ shared
-    noise = np.float32((1 - _NOISE_SHARED) ** 0.5) * own
-    noise += np.float32(_NOISE_SHARED**0.5) * common
-    noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
-    betas = noise * noise_sd
-    betas[:, brain.active] += signal * (noise_sd * brain.ncsnr)[brain.active]
-    scale = np.exp(rng.normal(0, 0.08, n_voxels) + rng.normal(0, 0.05))
-    offset = 0.3 * brain.total_sd * (rng.normal(0, 1, n_voxels) + rng.normal(0, 0.5))
-    betas = betas * scale.astype(np.float32) + (brain.mean + offset).astype(np.float32)
-    stored = np.clip(np.rint(betas * np.float32(_SCALE_INT16)), -32768, 32767)
-    stored = stored.astype(np.int16)
-    stored[:, brain.zero[0]] = 0
-    if session == brain.zero_session:
-        stored[:, brain.zero[1]] = 0
-    return stored
-
-
-def ncsnr_from_betas(
-    betas: Sequence[npt.NDArray[np.int16]], k10: npt.NDArray[np.int64]
-) -> Array:
-    """Return NSD's noise-ceiling signal-to-noise ratio of every voxel.
-
-    Each voxel is z-scored within each session; the variance over the three trials of an
-    image, averaged over images, is the noise variance v^2; ncsnr = sqrt(1 - v^2) / v.
-
-    Parameters
-    ----------
-    betas : sequence of ndarray of int16, each (n_trials, n_voxels)
-        One array per session.
-    k10 : ndarray of int64
-        Image of each trial; images with other than three trials are left out.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_voxels,)
-        NaN where there are no data.
-    """
-    images, count = np.unique(k10, return_counts=True)
-    kept = images[count == 3]
-    order = np.argsort(k10, kind="stable")
-    order = order[np.isin(k10[order], kept)].reshape(-1, 3)
-    n_voxels = betas[0].shape[1]
-    edges = np.linspace(0, n_voxels, 1 + -(-n_voxels // _BLOCK)).astype(int)
-    found = []
-    for first, last in pairwise(edges.tolist()):  # bounds memory
-        stacked = np.concatenate([_scored(b[:, first:last]) for b in betas])
-        variance = stacked[order].var(axis=1, ddof=1)  # (n_images, n_voxels)
-        found.append(_snr(variance))
-    return np.concatenate(found)
-
-
-def _scored(session: npt.NDArray[np.int16]) -> Array:
-    """Return z-scores over the trials of a session; NaN where there are no data."""
-    values = session.astype(np.float32)
-    spread = values.std(axis=0, ddof=1)
-    spread[spread == 0] = np.nan
-    scored: Array = (values - values.mean(axis=0)) / spread
-    return scored
-
-
-def _snr(variance: Array) -> Array:
-    valid = np.isfinite(variance)
-    count = valid.sum(axis=0)
-    total = np.where(valid, variance, 0).sum(axis=0, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        noise = total / count  # 0 / 0 is NaN: a voxel without data
-        ratio: Array = np.sqrt(np.maximum(0, 1 - noise) / noise).astype(np.float32)
-    return ratio

@@ -3,7 +3,8 @@
 `trials` scales and averages, `voxels` says which are used, `splits` which images test,
 `noise_ceiling` how well a voxel could be predicted; `responses` and `stimuli` put them
 together for one subject, `leak_check` makes sure that the test set stays unseen.
-`repeats` reads single trials to look at.
+`repeats` reads single trials to look at, `noise_structure` how their noise hangs
+together.
 """
 
 from minddiff_utils.core.areas import AREAS

@@ -19,6 +19,7 @@ from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_acr
 from minddiff_utils.datasets.nsd.layout import N_SHARED
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.responses import Responses
+from minddiff_utils.preprocessing.splits import TESTS
 
 __all__ = ["check_leaks", "find_leaks", "leak_report"]
 
@@ -67,7 +68,7 @@ def leak_report(
     captions : (n_images, n_captions) str, optional
         Captions that people wrote: no two pictures have the same.
     """
-    nsd_id, test = responses.nsd_id, responses.split == "test"
+    nsd_id, test = responses.nsd_id, np.isin(responses.split, TESTS)
     shared = np.isin(nsd_id, shared_id)
     twice = np.unique(nsd_id, return_index=True)[1]
     again = np.setdiff1d(np.arange(len(nsd_id)), twice)

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.core.types import IntArray
+from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import zscore_sessions
 
-__all__ = ["Repeats", "read_repeats"]
+__all__ = ["Repeats", "read_repeats", "read_trials"]
 
 
 @dataclass(frozen=True)
@@ -68,28 +68,60 @@ def read_repeats(
         raise DataError(f"The voxels {list(voxels)} are not all different.")
     numbers = tree.sessions_of(subject, data.session_numbers)
     trials = tree.trials(subject, numbers[-1]).of(numbers)
-    rows = _first_repeated(trials, n_images)  # (n_images, n_repeats) rows of trials
-    sessions = np.unique(trials.session[rows])
-    read = trials.of(sessions.tolist())
+    test = np.isin(trials.nsd_id, responses.nsd_id[responses.split == "test"])
+    rows = _first_repeated(trials, test, n_images)  # (n_images, n_repeats) of trials
+    sessions = np.unique(trials.session[rows]).tolist()
+    z, _ = read_trials(tree, subject, data, responses, voxels, sessions=sessions)
+    row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `z`
+    return Repeats(trials.nsd_id[rows[:, 0]], z[row[rows]])
+
+
+def read_trials(
+    tree: NsdTree,
+    subject: int,
+    data: DataConfig,
+    responses: Responses,
+    voxels: Sequence[int],
+    *,
+    sessions: Sequence[int] | None = None,
+) -> tuple[Matrix, Trials]:
+    """Read single trials, scaled as the responses are.
+
+    Parameters
+    ----------
+    tree, subject, data, responses, voxels
+        As for `read_repeats`.
+    sessions : sequence of int, optional
+        Of those of the responses; by default all.
+
+    Returns
+    -------
+    z : (n_trials, n_voxels) float32
+        In time order; NaN where a trial holds no data.
+    trials : Trials
+        What they showed.
+    """
+    numbers = tree.sessions_of(subject, data.session_numbers)
+    read = numbers if sessions is None else sessions
+    trials = tree.trials(subject, numbers[-1]).of(read)
     place = tuple(responses.voxel_ijk[list(voxels)].T)
     mask = np.zeros(tree.roi(subject, "Kastner2015").shape, bool)
     mask[place] = True
-    raw = np.concatenate([tree.betas(subject, int(s), mask) for s in sessions])
+    raw = np.concatenate([tree.betas(subject, int(s), mask) for s in read])
     column = np.searchsorted(
         np.flatnonzero(mask), np.ravel_multi_index(place, mask.shape)
     )
     percent, empty = to_percent(raw[:, column]), (raw == 0).all(axis=1)
     train = responses.nsd_id[responses.split == "train"]
-    fits = np.isin(read.nsd_id, train) | (data.zscore_on == "all")
-    z = zscore_sessions(percent, read.session, fits & ~empty)
+    fits = np.isin(trials.nsd_id, train) | (data.zscore_on == "all")
+    z = zscore_sessions(percent, trials.session, fits & ~empty)
     z[empty] = np.nan
-    row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `read`
-    return Repeats(trials.nsd_id[rows[:, 0]], z[row[rows]])
+    return z, trials
 
 
-def _first_repeated(trials: Trials, n_images: int) -> IntArray:
+def _first_repeated(trials: Trials, test: Mask, n_images: int) -> IntArray:
     """Return the trials of test images that were shown most often, (n, n_repeats)."""
-    rows = np.flatnonzero(trials.shared)
+    rows = np.flatnonzero(test)
     _, row, counts = np.unique(
         trials.nsd_id[rows], return_inverse=True, return_counts=True
     )

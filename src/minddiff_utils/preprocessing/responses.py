@@ -61,7 +61,8 @@ class Responses:
     betas : (n_images, n_voxels) float32
         Session-standardised, averaged over repeats; rows ascend by 10k index.
     nsd_id, n_repeats, split : (n_images,)
-        Image (0-based), its trials with data, and "train", "validation" or "test".
+        Image (0-based), its trials with data, and "train", "validation", "test" or
+        "test2" (a simulation's second test set).
     n_valid_test : (n_test, n_voxels) int32
         Valid trials of each test image in each voxel.
     voxel_ijk : (n_voxels, 3) int32
@@ -104,11 +105,13 @@ class Responses:
         """Return every count a reader should see, (quantity, n)."""
         names, sizes = np.unique(self.split, return_counts=True)
         rows = {f"{n} images": int(s) for n, s in zip(names, sizes, strict=True)}
-        repeats, images = np.unique(
-            self.n_repeats[self.split == "test"], return_counts=True
-        )
-        for repeat, n in zip(repeats, images, strict=True):
-            rows[f"test images with {repeat} trials"] = int(n)
+        for part in ("train", "test"):
+            repeats, images = np.unique(
+                self.n_repeats[self.split == part], return_counts=True
+            )
+            for repeat, n in zip(repeats.tolist(), images.tolist(), strict=True):
+                plural = "s" if repeat > 1 else ""
+                rows[f"{part} images with {repeat} trial{plural}"] = n
         rows |= {"voxels": self.betas.shape[1], **self.counts}
         return pd.DataFrame({"quantity": list(rows), "n": list(rows.values())})
 
@@ -160,13 +163,22 @@ def _read_trials(
     return betas, held
 
 
-def _fit_rows(trials: Trials, data: DataConfig) -> Mask:
+def _fit_rows(
+    trials: Trials, image: IntArray, split: npt.NDArray[np.str_], data: DataConfig
+) -> Mask:
     """Return the trials that may fit the session scaling."""
     if data.zscore_on == "all":
         return np.ones(len(trials.image_10k), bool)
-    distinct = np.unique(trials.image_10k)
-    split = split_images(distinct, data.n_validation, data.validation_fold)
-    return np.isin(trials.image_10k, distinct[split == "train"])
+    return np.isin(trials.image_10k, image[split == "train"])
+
+
+def _split(
+    tree: NsdTree, subject: int, image: IntArray, data: DataConfig
+) -> npt.NDArray[np.str_]:
+    """Return the split of each image."""
+    images = tree.design().images[subject - 1, :N_SHARED]
+    second = np.flatnonzero(np.isin(images, tree.second_test_set())).tolist()
+    return split_images(image, data.n_validation, data.validation_fold, second=second)
 
 
 def _count_repeats(
@@ -206,9 +218,16 @@ class _Prepared:
 
 
 def _prepare_trials(
-    raw: npt.NDArray[np.int16], trials: Trials, fit_rows: Mask, held: Sequence[Held]
+    raw: npt.NDArray[np.int16],
+    trials: Trials,
+    fit_rows: Mask,
+    held: Sequence[Held],
+    test: Mask,
 ) -> _Prepared:
-    """Standardise, average and count, a block of voxels at a time."""
+    """Standardise, average and count, a block of voxels at a time.
+
+    `test` is the mask of test images among the distinct ones.
+    """
     whole = np.concatenate([session.trials for session in held])
     rows = [trials.session == number for number in np.unique(trials.session)]
     counts, blocks = Counter[str](), []
@@ -225,7 +244,7 @@ def _prepare_trials(
         z_all = zscore_sessions(percent[:, keep], trials.session, whole)
         z_all[empty[:, keep]] = np.nan
         ncsnr = ncsnr_of_trials(z_all, trials.image_10k)  # NSD scales on all
-        repeats = averaged.n_valid[averaged.image < N_SHARED]
+        repeats = averaged.n_valid[test]
         blocks.append((averaged.betas, repeats, ncsnr, keep))
         kept = raw[:, block][:, keep]
         lost = [np.isnan(z[row][:, keep]).all(axis=0).sum() for row in rows]
@@ -306,14 +325,15 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
     snr = _stored_ncsnr(tree, subject, areas.shape)
     raw, held = _read_trials(tree, subject, numbers, mask)
     image, n_repeats = _count_repeats(trials, held)
-    prepared = _prepare_trials(raw, trials, _fit_rows(trials, data), held)
+    split = _split(tree, subject, image, data)
+    fit_rows = _fit_rows(trials, image, split, data)
+    prepared = _prepare_trials(raw, trials, fit_rows, held, split == "test")
     keep = prepared.keep
     _check_sessions(tree, subject, raw, trials, prepared)
     check_ncsnr(
         snr[mask][keep], prepared.ncsnr, numbers, f"ncsnr.nii.gz of subject {subject}"
     )
     ncsnr, n_unknown = _complete_ncsnr(snr[mask][keep], prepared.ncsnr)
-    split = split_images(image, data.n_validation, data.validation_fold)
     nsd_id = tree.design().images[subject - 1, image]
     check_splits(nsd_id, split)
     return Responses(

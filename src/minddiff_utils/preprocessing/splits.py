@@ -1,5 +1,7 @@
 """Which images train, validate and test: by image, never by trial."""
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 
@@ -7,18 +9,27 @@ from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd.layout import N_SHARED
 
-__all__ = ["check_splits", "split_images"]
+__all__ = ["TESTS", "check_splits", "split_images"]
+
+#: Splits of images that all subjects share; the second one's categories are in no other
+#: split. The real NSD has none.
+TESTS = ("test", "test2")
 
 
 def split_images(
-    image_10k: IntArray, n_validation: int, fold: int = 1
+    image_10k: IntArray,
+    n_validation: int,
+    fold: int = 1,
+    *,
+    second: Collection[int] = (),
 ) -> npt.NDArray[np.str_]:
-    """Return "train", "validation" or "test" for each distinct image, by image.
+    """Return the split of each distinct image, by image.
 
-    Test = shared images (index below 1000), however many were shown; validation = a
-    block of `n_validation` of the others, in ascending order of the subject's image
-    index: the last block for `fold` 1, as in the published code, the one before it for
-    2, and so on. Folds do not overlap; NSD lists a subject's own images in no order.
+    "test" = shared images (index below 1000), however many were shown, without those
+    in `second`, which are "test2"; "validation" = a block of `n_validation` of the
+    others, in ascending order of the subject's image index: the last block for `fold`
+    1, as in the published code, the one before it for 2, and so on; "train" = the rest.
+    Folds do not overlap; NSD lists a subject's own images in no order.
 
     Raises
     ------
@@ -34,10 +45,11 @@ def split_images(
     if (np.diff(image_10k) <= 0).any():
         raise DataError("Images must be distinct and ascending: average repeats first.")
     shared = image_10k < N_SHARED
-    n_other = int((~shared).sum())
-    if not shared.any() or n_validation >= n_other:
+    again = shared & np.isin(image_10k, list(second))
+    n_test, n_other = int((shared & ~again).sum()), int((~shared).sum())
+    if not n_test or n_validation >= n_other:
         raise DataError(
-            f"{int(shared.sum())} shared and {n_other} other images cannot give a test "
+            f"{n_test} shared and {n_other} other images cannot give a test "
             f"set, {n_validation} validation images and a training set: use more "
             "sessions, or lower data.n_validation."
         )
@@ -49,6 +61,7 @@ def split_images(
             " data.validation_fold or data.n_validation."
         )
     split = np.where(shared, "test", "train").astype("<U10")
+    split[again] = "test2"
     split[np.flatnonzero(~shared)[last - n_validation : last]] = "validation"
     return split
 
@@ -56,10 +69,10 @@ def split_images(
 def check_splits(nsd_id: IntArray, split: npt.NDArray[np.str_]) -> None:
     """Raise DataError if an image stands in two splits, or twice in one."""
     check_shape(split.shape, nsd_id.shape, "split")
-    unknown = set(split.tolist()) - {"train", "validation", "test"}
+    unknown = set(split.tolist()) - {"train", "validation", *TESTS}
     if unknown:
         raise DataError(
-            f"Split {sorted(unknown)[0]!r} is not train, validation or test."
+            f"Split {sorted(unknown)[0]!r} is not train, validation, test or test2."
         )
     ids, counts = np.unique(nsd_id, return_counts=True)
     if (counts > 1).any():

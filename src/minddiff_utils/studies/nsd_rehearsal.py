@@ -30,6 +30,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, Tree
 from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
+from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models.random import Kind, weight_bytes, write_models
 from minddiff_utils.studies.decoder_fits import FitTimes, time_fits
 from minddiff_utils.studies.rehearsal_data import Size, write_tree
@@ -62,8 +63,8 @@ __all__ = [
 #: Name of the folders of a rehearsal, in `data` and in `figures`.
 NAME = "nsd-rehearsal"
 Say = Callable[[str], None]
-#: Per session of the in-silico design: 250 images, of which so many are for tests and
-#: for validation, the shares of NSD's 37 sessions.
+#: Per session of the in-silico design, of some 390 images: so many for tests and for
+#: validation.
 _TEST, _VALIDATION = 25, 22
 #: Voxels per target, by kind.
 _SELECTED = ("decoding.n_feat_c", "decoding.n_feat_z", "decoding.n_feat_clip")
@@ -119,7 +120,7 @@ class Rehearsal:
     @property
     def n_images(self) -> int:
         """Return the distinct images of the rehearsed sessions."""
-        return 250 * self.profile.data.last_session
+        return _n_images(self.profile.data.last_session)
 
 
 def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
@@ -166,9 +167,13 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _n_images(n_sessions: int) -> int:
+    return n_images_shown(n_sessions, n_sessions * _TEST)
+
+
 def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
     """Return the overrides that make a short run of a long one."""
-    n_train = n_sessions * (250 - _TEST - _VALIDATION)
+    n_train = _n_images(n_sessions) - n_sessions * (_TEST + _VALIDATION)
     decoding = real.decoding
     cut: dict[str, Any] = {
         "subjects": [real.subjects[0]],

@@ -40,6 +40,7 @@ __all__ = [
     "read_captions",
     "read_design",
     "read_responses",
+    "read_second_test_set",
     "read_stimuli",
     "read_table",
     "to_percent",
@@ -172,6 +173,22 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
     if not np.array_equal(table["nsdId"], np.arange(N_IMAGES)):
         raise wrong(path, "rows out of order", "row r to describe nsdId r")
     return table
+
+
+def read_second_test_set(path: Path) -> IntArray:
+    """Return the images (nsd_id, 0-based) of a simulation's second test set.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    with guard(path, "Second test set"):
+        table = pd.read_csv(path)
+    if "nsdId" not in table:
+        raise wrong(path, "no column nsdId", "the images of a second test set")
+    _check_whole(table, ["nsdId"], path)
+    return table["nsdId"].to_numpy(np.int64)
 
 
 def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:

@@ -39,6 +39,7 @@ __all__ = [
     "N_SHARED",
     "N_TRIALS",
     "PARTS",
+    "SECOND_TEST_SET",
     "SEEN",
     "SHARED_ENDS",
     "SUBJECT1",
@@ -208,6 +209,11 @@ FILES = (
     _drawn("transform", f"{_TRANSFORM}.func1pt8-to-{{depth}}.mgz", _TO_CORTEX, _DEPTHS),
     _drawn("to_fsaverage", f"{_TRANSFORM}.white-to-fsaverage.mgz", _TO_GROUP, _SIDES),
 )
+
+
+#: A table of the shared images that form a test set of their own, column nsdId. Only a
+#: simulation writes it; the real NSD has one test set and no such file.
+SECOND_TEST_SET = f"{_EXPERIMENT}/second_test_set.csv"
 
 
 def path_of(kind: str, subject: Anatomy | None = None, **names: str | int) -> str:

@@ -82,7 +82,7 @@ class NsdTree:
         """Return the files there are of those that a notebook reads, in any form.
 
         Where a folder holds both containers of a session's betas, both count: the one
-        stands in for the other. So does the mark of a simulation.
+        stands in for the other. So do the mark of a simulation and its second test set.
 
         Parameters
         ----------
@@ -92,7 +92,7 @@ class NsdTree:
             As the profile has them.
         """
         asked = dict.fromkeys(subjects, sessions)
-        paths = {self.root / MARK}
+        paths = {self.root / MARK, self.root / layout.SECOND_TEST_SET}
         for file in layout.inventory(asked, self.betas_version, layout.CONTAINERS):
             is_general = file.names.get("name") == "nsdgeneral"
             if file.notebook == notebook and (voxels == "nsdgeneral" or not is_general):
@@ -118,6 +118,24 @@ class NsdTree:
         order = design.order[: n_sessions * layout.N_TRIALS]
         session = np.repeat(np.arange(1, n_sessions + 1), layout.N_TRIALS)
         return experiment.Trials(session, order, design.images[subject - 1, order])
+
+    def second_test_set(self) -> IntArray:
+        """Return the shared images, by nsd_id, that form a test set of their own.
+
+        None in the real NSD.
+
+        Raises
+        ------
+        DataError
+            The table is damaged, or names an image that is not shared.
+        """
+        path = self.root / layout.SECOND_TEST_SET
+        if not layout.is_there(path):
+            return np.zeros(0, np.int64)
+        nsd_id = experiment.read_second_test_set(path)
+        if not np.isin(nsd_id, self.design().images[0, : layout.N_SHARED]).all():
+            raise formats.wrong(path, "an image that is not shared", "shared images")
+        return nsd_id
 
     def stim_info(self, *columns: str) -> pd.DataFrame:
         """Return the table of the 73,000 stimuli, which has the `columns` at least."""

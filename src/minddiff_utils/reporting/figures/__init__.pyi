@@ -28,6 +28,7 @@ from .naming import (
 )
 from .preparation import (
     fig_ncsnr_recovery,
+    fig_noise,
     fig_reliability,
     fig_repeats,
     fig_roi_counts,
@@ -73,6 +74,7 @@ __all__ = [
     "fig_naming",
     "fig_ncsnr_recovery",
     "fig_no_worse",
+    "fig_noise",
     "fig_pareto",
     "fig_predictions",
     "fig_reliability",

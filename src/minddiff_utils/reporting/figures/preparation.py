@@ -18,11 +18,14 @@ from minddiff_utils.reporting.wording import area_order, counted, subject_order,
 
 __all__ = [
     "fig_ncsnr_recovery",
+    "fig_noise",
     "fig_reliability",
     "fig_repeats",
     "fig_roi_counts",
     "fig_scenes",
 ]
+
+_BOTH = ("planted", "measured")
 
 
 def _name_groups(axes: Axes) -> None:
@@ -222,4 +225,46 @@ def fig_ncsnr_recovery(
     axes.set(xlabel="ncsnr planted", ylabel="ncsnr recomputed from trials")
     axes.set(xlim=(0, top), ylim=(min(0.0, float(y.min())), top), aspect="equal")
     axes.legend(loc="upper left", markerscale=2.5)
+    return figure
+
+
+@canvas.styled
+def fig_noise(
+    distance: pd.DataFrame, serial: pd.DataFrame, ceilings: pd.DataFrame
+) -> Figure:
+    """Draw planted and measured structure of the noise, and ceilings that were reached.
+
+    Parameters
+    ----------
+    distance : DataFrame
+        Columns distance (voxels), n_pairs, planted, measured: correlation of the noise
+        of two voxels.
+    serial : DataFrame
+        Columns lag (trials), planted, measured: correlation of successive noise.
+    ceilings : DataFrame
+        Columns ceiling, reached (mean over voxels of correlations), n_voxels.
+    """
+    canvas.check_table(distance, ("distance", "n_pairs", *_BOTH), "Noise by distance")
+    canvas.check_table(serial, ("lag", *_BOTH), "Noise by lag")
+    canvas.check_table(ceilings, ("ceiling", "reached", "n_voxels"), "Ceilings")
+    note = (
+        f"n = {int(distance['n_pairs'].sum()):,} pairs of voxels; "
+        f"{int(ceilings['n_voxels'].sum()):,} voxels; means, no interval, as the "
+        "planted values are known"
+    )
+    title = "The planted noise is in the written trials"
+    figure = canvas.new_figure(title, note, 2.9)
+    left, middle, right = figure.subplots(1, 3)
+    for axes, table, x in ((left, distance, "distance"), (middle, serial, "lag")):
+        axes.plot(table[x], table["planted"], color="black", label="planted")
+        dots = {"color": PALETTE[0], "linewidths": 0, "label": "measured"}
+        axes.scatter(table[x], table["measured"], s=18, zorder=3, **dots)
+        axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    left.set(xlabel="distance (voxels)", ylabel="noise correlation")
+    middle.set(xlabel="trials apart", ylabel="noise correlation")
+    left.legend(loc="upper right")
+    right.plot([0, 1], [0, 1], color="black", linewidth=0.9)
+    right.scatter(ceilings["ceiling"], ceilings["reached"], s=18, color=PALETTE[0])
+    right.set(xlabel="noise ceiling (r)", ylabel="r with the true signal")
+    right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     return figure
