@@ -116,8 +116,8 @@ def draw_look(rng: np.random.Generator, kind: str) -> Look:
     gradients = []
     for ranges in (setting.above, setting.below):
         colour = _hsv(rng, ranges)
-        ends = (colour, _near(rng, colour))
-        gradients.append(tuple(colorsys.hsv_to_rgb(*end) for end in ends))
+        far = _near(rng, colour)
+        gradients.append((colorsys.hsv_to_rgb(*colour), colorsys.hsv_to_rgb(*far)))
     warmth = float(rng.normal(0, 0.06))
     return Look(
         above=gradients[0],
@@ -152,7 +152,8 @@ def lit(look: Look, image: Image.Image) -> npt.NDArray[np.uint8]:
     along = np.cos(look.light_from) * x + np.sin(look.light_from) * y
     gain = look.exposure * (1 - look.shade * along)[..., None]
     pixels = np.asarray(image, np.float32) * gain * np.array(look.tint, np.float32)
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    finished: npt.NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return finished
 
 
 def _gradient(ends: tuple[Colour, Colour], size: int) -> npt.NDArray[np.float32]:

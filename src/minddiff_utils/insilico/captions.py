@@ -22,7 +22,7 @@ class Group(NamedTuple):
     """Objects of one category in one state: what a caption speaks of at once."""
 
     category: str
-    count: int
+    n: int
     moving: bool
     colour: str | None
 
@@ -47,7 +47,7 @@ def captions(
 
     everything = _list(rng, groups)
     first, *rest = groups
-    verb = "is" if first.count == 1 else "are"
+    verb = "is" if first.n == 1 else "are"
     beside = f" {rng.choice(_JOINS[1:])} {_list(rng, rest)}" if rest else ""
     return (
         f"{_name(rng, first)} {_action(rng, first)}{beside} {where()}",
@@ -66,11 +66,11 @@ def _action(rng: np.random.Generator, group: Group) -> str:
 def _name(rng: np.random.Generator, group: Group, *, coloured: bool = False) -> str:
     names = VOCABULARY[group.category].names
     common = rng.random() < 0.7
-    name = names[0 if common else int(rng.integers(len(names)))][group.count > 1]
+    name = names[0 if common else int(rng.integers(len(names)))][group.n > 1]
     if coloured and group.colour is not None and rng.random() < 0.7:
         name = f"{group.colour} {name}"
-    count = _COUNTS[group.count]
-    if group.count == 1 and name[0] in "aeiou":
+    count = _COUNTS[group.n]
+    if group.n == 1 and name[0] in "aeiou":
         count = "an"
     return f"{count} {name}"
 
