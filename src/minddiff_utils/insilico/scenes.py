@@ -136,7 +136,7 @@ _SPLIT_SHARES = {1: (1.0,), 2: (0.65, 0.35), 3: (0.45, 0.2, 0.35)}
 def _placed(
     rng: np.random.Generator, groups: Sequence[Group], horizon: float
 ) -> tuple[SceneObject, ...]:
-    singles = [group for group in groups for _ in range(group.count)]
+    singles = [group for group in groups for _ in range(group.n)]
     n = len(singles)
     slots = rng.permutation(_SLOTS[n])
     objects = [
