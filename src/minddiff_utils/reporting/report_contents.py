@@ -130,6 +130,8 @@ def _further(run: Run) -> list[TableItem]:
             table = store.read_table(path, [of_all] if of_all else [])
             kept = table[table[of_all] == "all"] if of_all else table
             drawn = kept.drop(columns=[of_all, "profile"], errors="ignore")
+            counts = [name for name in drawn if str(name).startswith("n_")]
+            drawn = drawn.astype(dict.fromkeys(counts, "Int64"))  # also beside a gap
             items.append(TableItem(name, drawn, caption, folded=True))
     return items
 

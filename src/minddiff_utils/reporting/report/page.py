@@ -1,12 +1,13 @@
 """What the page holds, and its words on the data; `page.html` lays it out."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -35,6 +36,8 @@ VERDICTS = {
     "inconclusive": ("open", "?"),
     "not testable here": ("apart", "–"),
 }
+#: Endpoints of a claim that are read at a glance.
+_MOST_ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,15 @@ class LedgerItem:
         """Return the quantities of an endpoint."""
         every = (column for table in self.endpoints.values() for column in table)
         return list(dict.fromkeys(map(str, every))) or ["endpoint"]
+
+    def rows(self, claim: str) -> list[dict[Hashable, Any]]:
+        """Return the endpoints of a claim."""
+        return self.endpoints.get(claim, pd.DataFrame()).to_dict("records")
+
+    def n_folded(self, claim: str) -> int:
+        """Return how many of the endpoints a screen folds: of many those shown."""
+        shown = [row for row in self.rows(claim) if row.get("result") == "shown"]
+        return len(shown) if len(self.rows(claim)) > _MOST_ROWS else 0
 
     def groups(self) -> list[tuple[str, list[str]]]:
         """Return the verdicts with their claims."""
