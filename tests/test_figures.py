@@ -596,6 +596,19 @@ def test_differences_are_filled_where_the_interval_leaves_0() -> None:
     assert [face == "white" for face in faces] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda **sure: figures.fig_comparison(SCORES, METRICS, METHODS, **sure),
+        lambda **sure: figures.fig_subjects(SCORES, METRICS, **sure),
+    ],
+)
+def test_the_note_names_the_run_s_confidence(draw: Callable[..., Figure]) -> None:
+    notes = [str(draw(**s).get_supxlabel()) for s in ({}, {"confidence": 0.9})]
+    assert ["95 % interval" in " ".join(n.split()) for n in notes] == [True, False]
+    assert "90 % interval" in " ".join(notes[1].split())
+
+
 def test_images_are_drawn_subject_by_subject() -> None:
     axes = DRAWN["fig_images"]().axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import conditions_of
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.evaluation.further import captions, further_scores
+from minddiff_utils.evaluation.further import all_scores, captions
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.models import Judge
 
@@ -47,7 +48,7 @@ def _network(images: Any) -> npt.NDArray[np.float32]:
 
 
 def _pictures(kinds: npt.NDArray[np.int64], *names: str) -> npt.NDArray[np.uint8]:
-    noise = stream(1, *names).integers(-5, 6, (len(kinds), 8, 8, 3))
+    noise = stream(1, *names).integers(-5, 6, (len(kinds), 12, 12, 3))
     return np.clip(COLOURS[kinds][:, None, None] + noise, 0, 255).astype(np.uint8)
 
 
@@ -89,6 +90,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 0 * kinds[N_TRAIN:] if condition.name == "stage2" else kinds[N_TRAIN:]
             )
             _write(run, condition.name, test, made[::-1])
+    for stage in ("stage1", "stage2"):
+        made_of = pd.DataFrame({"method": stage, "nsd_id": test})
+        store.write_table(folder / f"{stage}.csv", made_of, run=run)
     return run
 
 
@@ -104,11 +108,15 @@ def _read(_backbone: Any, texts: npt.NDArray[Any], **_size: int) -> Any:
 def _load(_run: Run) -> Models:
     eye: Any = Eye()
     networks = dict.fromkeys(("lite0_early", "lite0_middle", "lite0_late"), _network)
-    return Models(SimpleNamespace(), Judge("made up", eye), networks)  # type: ignore[arg-type]
+    return Models(_backbone(), Judge("made up", eye), networks)
+
+
+def _backbone() -> Any:
+    return SimpleNamespace(clip_image_embed=Eye().image_embed)
 
 
 def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
-    seen = further_scores(run, [1], load=_load)
+    _, _, seen = all_scores(run, [1], load=_load)
     shares = seen.naming.groupby(["metric", "method"])["value"].mean()
     for metric in ("named_by_judge", "named_by_probe"):
         assert shares[metric, "truth"] == shares[metric, "stage1"] == 1
@@ -132,7 +140,22 @@ def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
 
 
 def _bare() -> tuple[Any, Any]:
-    return SimpleNamespace(), Judge("made up", cast(Any, Eye()))
+    return _backbone(), Judge("made up", cast(Any, Eye()))
+
+
+def test_each_network_looks_once_at_the_images_of_a_condition(run: Run) -> None:
+    models, looked = _load(run), []
+
+    def network(images: Any) -> npt.NDArray[np.float32]:
+        looked.append(np.asarray(images[:]).tobytes())
+        return _network(images)
+
+    once = {**models.networks, "lite0_early": network}
+    scores, _, seen = all_scores(
+        run, [1], load=lambda _: Models(models.backbone, models.judge, once)
+    )
+    assert set(seen.brain["method"]) == {"truth", *scores["method"].unique()}
+    assert len(looked) == len(set(looked)) == 2 + scores["method"].nunique()
 
 
 def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
@@ -142,7 +165,7 @@ def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
     store.write_arrays(folder / "stimuli.h5", shown, run=run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captions, "semantic_features", lambda *_a, **_k: np.eye(48, 6))
-        seen = further_scores(run, [1], load=lambda _: Models(*_bare()))
+        _, _, seen = all_scores(run, [1], load=lambda _: Models(*_bare()))
     assert seen.naming.empty  # no caption names a category
     assert seen.brain.empty  # no network but the judge
     assert seen.captions["metric"].tolist() == []

@@ -91,7 +91,9 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
         responses[:, k : k + _BLOCK] for k in range(0, responses.shape[1], _BLOCK)
     )
     ridges = [
-        RidgeCV(_ALPHAS, alpha_per_target=True).fit(reduced, np.asarray(x, np.float64))
+        RidgeCV(_ALPHAS, alpha_per_target=True, gcv_mode="svd").fit(
+            reduced, np.asarray(x, np.float64)
+        )
         for x in blocks
     ]
     return Encoder(tuple(fitted), tuple(ridges))

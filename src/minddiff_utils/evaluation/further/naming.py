@@ -98,7 +98,7 @@ def fit_probe(features: Floats, categories: Categories) -> Probe:
     names = all_names(categories)
     present = np.array([[name in own for name in names] for own in categories], float)
     scale = StandardScaler().fit(features)
-    fitted = RidgeCV(_ALPHAS).fit(scale.transform(features), present)
+    fitted = RidgeCV(_ALPHAS, gcv_mode="svd").fit(scale.transform(features), present)
     weights = np.asarray(fitted.coef_, np.float64).reshape(len(names), -1).T
     return Probe(
         names=tuple(names),

@@ -29,6 +29,7 @@ from minddiff_utils.evaluation.metrics.registry import METRICS, metrics_of
 
 __all__ = [
     "ConditionImages",
+    "Seen",
     "SubjectScores",
     "frechet_table",
     "score_condition",
@@ -81,6 +82,11 @@ class SubjectScores:
 
     table: pd.DataFrame
     sets: Mapping[str, Mapping[str, Floats]]
+
+
+#: Is told the images of a condition (of "truth" first), the embedder's name and what it
+#: made of them, rows as the images.
+Seen = Callable[[ConditionImages, str, Embedding], None]
 
 
 # --- scores of one condition --------------------------------------------------------
@@ -219,6 +225,7 @@ def score_methods(
     embedders: Embedders,
     *,
     extra: Collection[str] = (),
+    seen_by: Seen | None = None,
 ) -> SubjectScores:
     """Score every condition of one subject; conditions are read one at a time.
 
@@ -235,6 +242,8 @@ def score_methods(
         `networks.load_networks`.
     extra : collection of str
         Metrics on request, such as `pcc_425`.
+    seen_by : callable, optional
+        Is given every embedding, so that nothing else has to look at an image again.
 
     Returns
     -------
@@ -255,7 +264,11 @@ def score_methods(
         )
     set_wise = _frechet_metrics(embedders)
     sets: dict[str, dict[str, Floats]] = {metric: {} for metric in set_wise}
-    known = {name: embed(truth.images) for name, embed in embedders.items()}
+    tell = seen_by or (lambda *_: None)
+    known = {}
+    for network, embed in embedders.items():
+        known[network] = embed(truth.images)
+        tell(truth, network, known[network])
     position = {int(image): row for row, image in enumerate(truth.nsd_id)}
     frames: list[pd.DataFrame] = []
     for condition in conditions:
@@ -264,6 +277,7 @@ def score_methods(
         scored = _with_floors(_pixel_pairs(*pairs, extra))
         for network, embed in embedders.items():  # one at a time: AlexNet's are large
             seen, true = embed(condition.images), known[network][rows]
+            tell(condition, network, seen)
             scored |= _with_floors(_embedding_pairs(network, seen, true))
             for name, values in _two_way(network, seen, true).items():
                 scored[name] = values, np.full(len(values), _TWO_WAY_FLOOR)

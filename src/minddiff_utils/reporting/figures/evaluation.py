@@ -12,7 +12,7 @@ from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH
-from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
+from minddiff_utils.reporting.wording import counted, percent, span, subject_order, wrap
 
 __all__ = [
     "fig_ablation",
@@ -27,8 +27,6 @@ _COUNTS = ("n_images", "n_subjects")
 _SCORES = ("subject", "method", "metric", *_NUMBERS, *_COUNTS)
 _PAIRS = ("subject", "method", "reference", "metric", *_NUMBERS, *_COUNTS)
 _STAGES = {"stage1": ("stage 1", PALETTE[0]), "stage2": ("stage 2", PALETTE[1])}
-#: What an interval of these figures is.
-_INTERVAL = "95 % interval, these subjects and new images (t over images)"
 
 
 def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
@@ -39,6 +37,12 @@ def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
             "name metrics that were scored."
         )
     return names
+
+
+def _interval(confidence: float) -> str:
+    """Return what an interval of these figures is."""
+    width = percent(confidence)
+    return f"{width} interval, these subjects and new images (t over images)"
 
 
 def _counts(rows: pd.DataFrame) -> str:
@@ -58,6 +62,7 @@ def fig_comparison(
     methods: Mapping[str, str],
     *,
     title: str = "Reconstruction quality by method",
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw every method's score with interval, chance level and ceiling, by metric.
 
@@ -85,9 +90,9 @@ def fig_comparison(
     names = [m for m in methods if (full["method"] == m).any()]
     left_out = f". On fewer images, and so in T1 alone: {', '.join(few)}" if few else ""
     note = (
-        f"{_counts(full)}. Dot and line: mean, {_INTERVAL}; triangle: highest chance"
-        " level on the same images; diamond: ceiling, the same with true features"
-        f"{left_out}"
+        f"{_counts(full)}. Dot and line: mean, {_interval(confidence)}; triangle:"
+        " highest chance level on the same images; diamond: ceiling, the same with"
+        f" true features{left_out}"
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
@@ -117,6 +122,8 @@ def fig_differences(
     metrics: Mapping[str, str],
     rows: Mapping[tuple[str, str, str], str],
     title: str,
+    *,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw paired differences on the same images as a forest plot.
 
@@ -141,9 +148,9 @@ def fig_differences(
         raise DataError("The table of differences holds none of the rows to draw.")
     drawn = own.loc[own.index.isin(lines)].reset_index()
     note = (
-        f"{_counts(drawn)}. Dot and line: mean difference, {_INTERVAL}; filled where"
-        " it lies on one side of 0; gray bar: effects that this n would probably not"
-        " show (power under 80 %)"
+        f"{_counts(drawn)}. Dot and line: mean difference, {_interval(confidence)};"
+        " filled where it lies on one side of 0; gray bar: effects that this n would"
+        " probably not show (power under 80 %)"
     )
     page = (title, note, 1.2 + 0.27 * len(lines))
     titles = [wrap(metrics[metric], 60 / len(names) + 6) for metric in names]
@@ -173,7 +180,9 @@ def _draw_difference(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
 
 
 @canvas.styled
-def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
+def fig_subjects(
+    table: pd.DataFrame, metrics: Mapping[str, str], *, confidence: float = 0.95
+) -> Figure:
     """Draw stage 1 and stage 2 of every subject with intervals, by metric.
 
     Parameters
@@ -188,8 +197,8 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     names = _metrics_in(rows, metrics)
     subjects = subject_order(rows["subject"])
     note = (
-        f"{_counts(rows)}. Dot and line: mean, {_INTERVAL}; dash: highest chance level"
-        " on the same images"
+        f"{_counts(rows)}. Dot and line: mean, {_interval(confidence)}; dash: highest"
+        " chance level on the same images"
     )
     figure = canvas.new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
     grid = canvas.panels(figure, len(names), len(names))
@@ -216,7 +225,9 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
 
 
 @canvas.styled
-def fig_images(pairs: Mapping[str, pd.DataFrame]) -> Figure:
+def fig_images(
+    pairs: Mapping[str, pd.DataFrame], *, confidence: float = 0.95
+) -> Figure:
     """Draw how well an image was decoded against how well it was reconstructed.
 
     Parameters
@@ -228,7 +239,8 @@ def fig_images(pairs: Mapping[str, pd.DataFrame]) -> Figure:
     n = max(len(table) for table in pairs.values())
     note = (
         f"n = {counted(n, 'point')}: an image of a subject. Spearman's rho within"
-        " subjects, their mean, 95 % interval by the jackknife over images"
+        f" subjects, their mean, {percent(confidence)} interval by the jackknife over"
+        " images"
     )
     title = "Are images that are read better reconstructed better?"
     figure = canvas.new_figure(title, note, 3.5)
@@ -256,6 +268,7 @@ def fig_ablation(
     metrics: Mapping[str, str],
     *,
     reference: str,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw each combination of features as dots, and its difference from all of them.
 
@@ -287,8 +300,8 @@ def fig_ablation(
     last = features[-1]
     note = (
         f"{_counts(rows)}, the same images in every row. Filled: the feature is there."
-        f" Dot and line: mean difference from all {len(features)}, {_INTERVAL}."
-        f" Blue: without {last}, orange: with it"
+        f" Dot and line: mean difference from all {len(features)},"
+        f" {_interval(confidence)}. Blue: without {last}, orange: with it"
     )
     title = f"What is lost without {', '.join(features[:-1])} or {last}"
     figure = canvas.new_figure(title, note, 1.7 + 0.27 * len(cells))

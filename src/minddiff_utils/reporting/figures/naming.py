@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
-from minddiff_utils.reporting.wording import counted, wrap
+from minddiff_utils.reporting.wording import counted, percent, wrap
 
 __all__ = ["fig_naming"]
 
@@ -28,6 +28,7 @@ def fig_naming(
     methods: Mapping[str, str],
     *,
     by_category: str,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw the share named rightly by method, and by category for one method.
 
@@ -52,7 +53,8 @@ def fig_naming(
     most, n = int(whole["n_images"].max()), int(whole["n_subjects"].max())
     note = (
         f"n = {counted(most, 'image')} or fewer in {counted(n, 'subject')}. Bar and"
-        " line: share named rightly and 95 % interval over images; triangle: chance,"
+        f" line: share named rightly and {percent(confidence)} interval over images;"
+        " triangle: chance,"
         " the same names for other images; diamond: the true images. Below: each"
         f" category, by the first, {methods.get(by_category, by_category)}"
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
 from minddiff_utils.reporting.figures.decoding import n_subjects_in
-from minddiff_utils.reporting.wording import counted, span, wrap
+from minddiff_utils.reporting.wording import counted, percent, span, wrap
 
 __all__ = ["fig_k_quality", "fig_k_selection"]
 
@@ -84,6 +84,7 @@ def fig_k_quality(
     metrics: Mapping[str, str],
     *,
     k_chosen: float | None,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw accuracy, identification and final quality against k.
 
@@ -117,9 +118,9 @@ def fig_k_quality(
         f" {counted(int(k_table['layer'].nunique()), 'layer')}, thin: subjects, bold:"
         " their mean, no interval; identification: pairs of held-out training images."
         f" Right: {span(pooled['n_images'])} images each, the same at every k, with"
-        " 95 % interval for these subjects and new images, filled where it lies on one"
-        " side of 0. Features are ranked on training images only. Dashed: the paper's"
-        f" 25 %; k in use: {used}"
+        f" {percent(confidence)} interval for these subjects and new images, filled"
+        " where it lies on one side of 0. Features are ranked on training images only."
+        f" Dashed: the paper's 25 %; k in use: {used}"
     )
     title = "Selecting k % of the CLIP features: accuracy, identification, quality"
     figure = canvas.new_figure(title, note, 3.4)
