@@ -67,3 +67,31 @@ def test_the_table_has_the_true_image_of_the_same_images_as_ceiling() -> None:
     assert (row["area_set"], row["value"], row["ceiling"]) == ("LVC", 0.3, 0.6)
     assert (row["floor"], row["n_images"]) == (-0.1, 1)
     assert table["judge_role"].eq("judge").all()
+    both = pd.concat([scores, scores.assign(metric="true_brain_LVC")])
+    table = brain.brain_correlation_table(both, role="judge", confidence=0.95)
+    own = table[table["through"] == "true simulated brain"]
+    assert own["value"].tolist() == table["value"].tolist()[:2]
+    assert own["area_set"].eq("LVC").all()
+    assert "judge" not in set(own["judge_role"])
+
+
+def test_permuted_voxels_keep_how_strongly_the_brain_responded(
+    rng: np.random.Generator,
+) -> None:
+    """What the floor of permuted voxels has beyond another image's responses."""
+    level, gain = rng.normal(size=(300, 1)), 1 + 0.7 * rng.normal(size=200)
+    rest = rng.normal(size=(300, 40)) @ rng.normal(size=(40, 200)) / 40**0.5
+    responses = level * gain + rest  # voxels share the level, each by its gain
+    known = responses[:150] - responses[:150].mean(axis=0)
+    _, _, components = np.linalg.svd(known, full_matrices=False)
+    read = components[:20].T @ components[:20]  # a decoder's view of responses
+
+    def above_others(voxels: np.ndarray) -> float:
+        r = brain.pattern_correlation(voxels[150:] @ read, responses[150:])
+        return float(np.diag(r).mean() - r[~np.eye(150, dtype=bool)].mean())
+
+    moved = [responses[:, rng.permutation(200)] for _ in range(20)]
+    assert np.mean([above_others(m) for m in moved]) > 0.2
+    without = [m - m.mean(axis=1, keepdims=True) for m in moved]
+    # SD of .03 over permutations: .007 of the mean of 20
+    assert abs(np.mean([above_others(m) for m in without])) < 0.03

@@ -78,6 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "split": np.array(["train"] * N_TRAIN + ["test"] * N_TEST),
         "roi": np.zeros(N_VOXELS, np.int32),
         "roi_names": np.array(AREAS),
+        "voxel_ijk": np.arange(3 * N_VOXELS).reshape(-1, 3),
     }
     store.write_arrays(folder / "responses.h5", brain, run=run)
     test = ids[N_TRAIN:][::-1]  # another order than in stimuli.h5
@@ -137,6 +138,8 @@ def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
     assert found["object_words", "true c"] == 1
     assert found["object_words", "decoded c"] == 0  # the order was turned round
     assert found["setting_words", "decoded c"] == 1  # all on the grass
+    assert found["rouge_1", "true c"] == 1
+    assert found["rouge_1", "decoded c"] == pytest.approx(0.8)  # all but the animal
 
 
 def _bare() -> tuple[Any, Any]:
@@ -158,6 +161,32 @@ def test_each_network_looks_once_at_the_images_of_a_condition(run: Run) -> None:
     assert len(looked) == len(set(looked)) == 2 + scores["method"].nunique()
 
 
+def test_in_silico_the_true_brain_is_asked_for_the_same_images(run: Run) -> None:
+    measured = store.read_arrays(run.tree.derived(1) / "responses.h5", ["betas"])
+    means = {}
+
+    def read_brain(folder: Path, subject: int, voxel_ijk: Any) -> Any:
+        assert (folder, subject) == (run.tree.nsd, 1)
+        assert voxel_ijk[1].tolist() == [3, 4, 5]
+        return respond
+
+    def respond(images: Any, layers: Sequence[Any]) -> Any:
+        assert [len(layer) for layer in layers] == [len(images)] * 3
+        seen = np.abs(images.mean(axis=(1, 2))[:, None] - COLOURS).sum(-1).argmin(1)
+        return means["by kind"][seen]
+
+    kinds = store.read_arrays(run.tree.derived(1) / "stimuli.h5", ["captions"])
+    kind = np.array([NAMES.index(t[0].split()[1]) for t in kinds["captions"]])
+    means["by kind"] = np.stack(
+        [measured["betas"][kind == k].mean(0) for k in range(4)]
+    )
+    _, _, seen = all_scores(run, [1], load=_load, true_brain=read_brain)
+    own = seen.brain[seen.brain["metric"] == "true_brain_V1"]
+    r = own.groupby("method")["value"].mean()
+    assert r["stage1"] == pytest.approx(r["truth"])
+    assert r["truth"] > 0.9 > r["stage2"]  # it shows a cat always
+
+
 def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
     folder = run.tree.derived(1)
     shown = store.read_arrays(folder / "stimuli.h5")
@@ -168,4 +197,4 @@ def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
         _, _, seen = all_scores(run, [1], load=lambda _: Models(*_bare()))
     assert seen.naming.empty  # no caption names a category
     assert seen.brain.empty  # no network but the judge
-    assert seen.captions["metric"].tolist() == []
+    assert set(seen.captions["metric"]) == {"rouge_1", "rouge_l"}

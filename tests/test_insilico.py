@@ -516,10 +516,10 @@ def test_signal_is_standardised_and_a_function_of_the_image(
 ) -> None:
     brain = voxel_model.make_brain(anatomy, seed=SEED, n_sessions=2)
     percepts = grey(range(40), 8).percepts
-    signal = voxel_model.true_signal(brain, percepts)
+    signal, _ = voxel_model.true_signal(brain, percepts)
     np.testing.assert_allclose(signal.mean(axis=0), 0, atol=1e-5)  # float32
     np.testing.assert_allclose(signal.std(axis=0), 1, atol=1e-4)
-    back = voxel_model.true_signal(brain, percepts.rows(np.arange(40)[::-1]))
+    back, _ = voxel_model.true_signal(brain, percepts.rows(np.arange(40)[::-1]))
     np.testing.assert_allclose(back[::-1], signal, atol=1e-3)  # sums in another order
 
 
@@ -537,7 +537,7 @@ def test_early_voxels_respond_to_what_is_in_their_receptive_field(
     local[1, 24, :, :8] = 1
     rest = grey(range(2), 8).percepts
     percepts = dataclasses.replace(rest, local=local.reshape(2, 28, 256))
-    signal = voxel_model.true_signal(brain, percepts)
+    signal, _ = voxel_model.true_signal(brain, percepts)
     inside = np.abs(brain.x[brain.active]) > 0.3
     expected = np.sign(brain.x[brain.active][inside])
     np.testing.assert_array_equal(np.sign(signal[0, inside]), expected)

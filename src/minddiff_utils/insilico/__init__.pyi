@@ -1,11 +1,13 @@
 from .ground_truth import layout_table, ncsnr_recovery, read_truth, subject_table
 from .nsd_writer import simulate
+from .true_brain import read_brain
 from .voxel_model import area_table
 
 __all__ = [
     "area_table",
     "layout_table",
     "ncsnr_recovery",
+    "read_brain",
     "read_truth",
     "simulate",
     "subject_table",

@@ -1,8 +1,9 @@
 """The truth behind the in-silico NSD, and tables that describe what was written.
 
-For notebook 00 and the tests only: nothing that decodes may read the truth. Not a
-reader of NSD's layout; recomputed values come from `datasets.nsd` and `preprocessing`,
-which share no code with the simulation.
+For notebook 00 and the tests only: nothing that decodes may read the truth, and
+evaluation reads no more of it than `true_brain` answers. Not a reader of NSD's layout;
+recomputed values come from `datasets.nsd` and `preprocessing`, which share no code with
+the simulation.
 
 References
 ----------

@@ -30,6 +30,7 @@ __all__ = [
     "ORIENTATIONS",
     "Percepts",
     "join",
+    "look",
     "perceive",
     "without_tails",
 ]
@@ -119,20 +120,38 @@ def perceive(images: npt.NDArray[np.uint8], worlds: Sequence[scenes.Scene]) -> P
     worlds : sequence of Scene
         The scenes that were rendered, for the object attributes.
     """
-    shallow, middle, late = load_network().see(_resized(images, INPUT_SIZE))
-    n = len(images)
+    depths = load_network().see(_resized(images, INPUT_SIZE))
+    local, maps, late = look(images, depths)
+    attributes = np.stack([_attributes(world) for world in worlds])
+    return Percepts(local, maps, late, attributes)
+
+
+def look(
+    images: npt.NDArray[np.uint8], depths: Sequence[Array]
+) -> tuple[Array, Array, Array]:
+    """Return `local`, `maps` and `late` of `Percepts`: what an image alone determines.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, size, size, 3)
+        RGB.
+    depths : three float32 arrays (n, ...)
+        Of EfficientNet-Lite0, shallow, middle and late; channels first, or flattened.
+    """
+    n, wide = len(images), 2 * COARSE
+    shallow = depths[0].reshape(n, -1, wide, wide)
+    middle, late = depths[1].reshape(n, -1, COARSE, COARSE), depths[2]
     shallow = shallow.reshape(n, -1, COARSE, 2, COARSE, 2).mean(axis=(3, 5))
     maps = [
         np.einsum("ncp,cm->nmp", x.reshape(n, x.shape[1], -1), _mixing(x.shape[1], m))
         for x, m in ((shallow, _N_SHALLOW), (middle, _N_MIDDLE))
     ]
-    return Percepts(
-        local=_local(_resized(images, _SIDE) / np.float32(255)),
+    return (
+        _local(_resized(images, _SIDE) / np.float32(255)),
         # einsum's memory order would not survive the way from another process, and
         # sums over another order differ in their last bits
-        maps=np.ascontiguousarray(np.concatenate(maps, axis=1)),
-        late=late @ _mixing(late.shape[1], N_LATE),
-        attributes=np.stack([_attributes(world) for world in worlds]),
+        np.ascontiguousarray(np.concatenate(maps, axis=1)),
+        late @ _mixing(late.shape[1], N_LATE),
     )
 
 

@@ -22,7 +22,7 @@ from minddiff_utils.insilico.experiment_design import (
     responses_table,
 )
 from minddiff_utils.insilico.image_features import Percepts
-from minddiff_utils.insilico.voxel_model import Brain
+from minddiff_utils.insilico.voxel_model import Brain, Scales
 
 __all__ = ["Job", "write_fsaverage", "write_subject"]
 
@@ -52,7 +52,7 @@ def write_subject(
     brain = voxel_model.make_brain(
         anatomy, seed=job.seed, n_sessions=job.design.n_sessions
     )
-    signal = voxel_model.true_signal(brain, percepts)
+    signal, scales = voxel_model.true_signal(brain, percepts)
     trials = np.searchsorted(nsd_ids, job.design.shown(subject))
     betas = _write_betas(job, anatomy, brain, signal[trials])
     data = job.folder / "nsddata" / "ppdata" / name
@@ -60,7 +60,8 @@ def write_subject(
     _write_transforms(data / "transforms", anatomy)
     _write_freesurfer(job.folder / "nsddata" / "freesurfer" / name, anatomy)
     _write_behaviour(data / "behav", job, subject)
-    _write_truth(job.truth / f"{name}.npz", anatomy, brain, signal[trials], betas)
+    path, model = job.truth / f"{name}.npz", (brain, scales)
+    _write_truth(path, anatomy, model, signal[trials], betas)
     logger.info("%s written", name)
     return name, int((anatomy.label > 0).sum())
 
@@ -173,15 +174,18 @@ def _write_ctab(path: Path, names: Sequence[str]) -> None:
 def _write_truth(
     path: Path,
     anatomy: Anatomy,
-    brain: Brain,
+    model: tuple[Brain, Scales],
     signal: npt.NDArray[np.float32],
     ncsnr_found: npt.NDArray[np.float32],
 ) -> None:
     """Save tuning and noise; `ncsnr` is for the trials that were really shown."""
+    brain, scales = model
     noise_sd = brain.total_sd / np.sqrt(1 + brain.ncsnr**2)
     shown_sd = np.zeros(anatomy.n_voxels, dtype=np.float32)
     shown_sd[brain.active] = signal.std(axis=0)
     tuning = {f"tuning/{name}": value for name, value in asdict(brain).items()}
+    for name, (mean, spread) in scales.items():
+        tuning |= {f"scale/{name}/mean": mean, f"scale/{name}/sd": spread}
     np.savez_compressed(
         path,
         voxel_ijk=anatomy.voxel_ijk,

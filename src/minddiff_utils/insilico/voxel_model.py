@@ -12,8 +12,8 @@ Allen et al. 2022, Nature Neuroscience 25:116 (ncsnr, noise ceilings); St-Yves a
 Naselaris 2018, NeuroImage 180:188 (feature-weighted receptive fields).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -38,7 +38,9 @@ from minddiff_utils.insilico.image_features import (
 __all__ = [
     "AREA_OF",
     "Brain",
+    "Scales",
     "area_table",
+    "image_signal",
     "make_brain",
     "ncsnr_from_betas",
     "session_betas",
@@ -281,15 +283,31 @@ def _coverage(x: Array, y: Array, sigma: Array) -> Array:
     return share
 
 
-def _standardised(values: Array, axis: int | tuple[int, ...] = 0) -> Array:
-    spread = values.std(axis=axis, keepdims=True)
-    centred: Array = values - values.mean(axis=axis, keepdims=True)
-    centred /= np.maximum(spread, np.float32(1e-6))
-    return centred
+#: Mean and SD over the images shown, of what is standardised, by name.
+Scales = Mapping[str, tuple[Array, Array]]
 
 
-def true_signal(brain: Brain, percepts: Percepts) -> Array:
-    """Return the noiseless responses of the active voxels.
+@dataclass(frozen=True)
+class _Standard:
+    """Standardises over the images given, or as others were that are known."""
+
+    known: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+
+    def __call__(
+        self, name: str, values: Array, axis: int | tuple[int, ...] = 0
+    ) -> Array:
+        if name not in self.known:
+            spread = values.std(axis=axis, keepdims=True)
+            mean = values.mean(axis=axis, keepdims=True)
+            self.known[name] = mean, np.maximum(spread, np.float32(1e-6))
+        mean, spread = self.known[name]
+        centred: Array = values - mean
+        centred /= spread
+        return centred
+
+
+def true_signal(brain: Brain, percepts: Percepts) -> tuple[Array, Scales]:
+    """Return the noiseless responses of the active voxels, and how they were scaled.
 
     Parameters
     ----------
@@ -302,33 +320,81 @@ def true_signal(brain: Brain, percepts: Percepts) -> Array:
     -------
     ndarray of float32, shape (n_images, n_active)
         Mean 0 and SD 1 over the images, per voxel.
+    mapping
+        Mean and SD of every part, for `image_signal`.
     """
+    standard = _Standard()
+    late = standard("late", percepts.late)
+    attributes = standard("attributes", percepts.attributes)
+    seen, own = np.concatenate([late, attributes], axis=1), brain.own[brain.active]
+    parts = (
+        *_image_parts(brain, percepts.local, percepts.maps, late, standard),
+        attributes @ brain.attributes[brain.active].T,
+        np.cos(own[:, 0] + seen @ own[:, 1:].T),
+    )
+    return _mixed(brain, parts, standard), standard.known
+
+
+def image_signal(
+    brain: Brain, seen: tuple[Array, Array, Array], scales: Scales
+) -> Array:
+    """Return the noiseless responses to other images, as far as these tell.
+
+    What objects and scene are is known of scenes alone, and a voxel's own part depends
+    on it: both parts stay at their mean, as if nothing were known of them.
+
+    Parameters
+    ----------
+    brain : Brain
+        One subject.
+    seen : three float32 arrays (n_images, ...)
+        From `image_features.look`.
+    scales : mapping
+        From `true_signal` of the images shown.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_images, n_active)
+        In SDs over the images shown.
+    """
+    standard = _Standard(dict(scales))
+    local, maps, late = seen
+    late = standard("late", late)
+    parts = _image_parts(brain, local, maps, late, standard)
+    return _mixed(brain, parts, standard)
+
+
+def _image_parts(
+    brain: Brain, local: Array, maps: Array, late: Array, standard: _Standard
+) -> tuple[Array, Array, Array]:
     rows = brain.active
     where = (brain.x[rows], brain.y[rows], brain.sigma[rows])
     wide = (*where[:2], np.maximum(where[2], 0.8))  # the network's maps are coarse
-    late, attributes = _standardised(percepts.late), _standardised(percepts.attributes)
-    seen, own = np.concatenate([late, attributes], axis=1), brain.own[rows]
-    parts = (
-        _pooled_response(percepts.local, brain.local[rows], where, GRID),
-        _pooled_response(percepts.maps, brain.maps[rows], wide, COARSE),
+    local, maps = standard("local", local, (0, 2)), standard("maps", maps, (0, 2))
+    return (
+        _pooled_response(local, brain.local[rows], where, GRID),
+        _pooled_response(maps, brain.maps[rows], wide, COARSE),
         late @ brain.late[rows].T,
-        attributes @ brain.attributes[rows].T,
-        np.cos(own[:, 0] + seen @ own[:, 1:].T),
     )
+
+
+def _mixed(brain: Brain, parts: Sequence[Array], standard: _Standard) -> Array:
+    """Return the sum of the first parts of the model, each by its share."""
     signal = np.zeros_like(parts[0])
-    for share, part in zip(brain.mixture[rows].T, parts, strict=True):
-        signal += np.sqrt(share) * _standardised(part)
-    return _standardised(signal)
+    shares = brain.mixture[brain.active].T
+    for k, (share, part) in enumerate(zip(shares, parts, strict=False)):
+        signal += np.sqrt(share) * standard(f"part {k}", part)
+    return standard("signal", signal)
 
 
 def _pooled_response(
-    channels: Array, tuning: Array, where: tuple[Array, Array, Array], grid: int
+    scaled: Array, tuning: Array, where: tuple[Array, Array, Array], grid: int
 ) -> Array:
     """Return tuned sums of receptive-field averages, (n, n_voxels)."""
     n_voxels, n_channels = tuning.shape
     window = _field_weights(*where, grid)  # (n_voxels, grid * grid)
-    scaled = _standardised(channels, axis=(0, 2)).reshape(len(channels), -1)
-    response = np.empty((len(channels), n_voxels), dtype=np.float32)
+    scaled = scaled.reshape(len(scaled), -1)
+    response = np.empty((len(scaled), n_voxels), dtype=np.float32)
     for first in range(0, n_voxels, _BLOCK):  # bounds memory
         rows = slice(first, first + _BLOCK)
         filters = tuning[rows, :, None] * window[rows, None, :]

@@ -59,7 +59,10 @@ _TABLES: dict[str, tuple[str, dict[str, Any]]] = {
 #: shown.
 _FURTHER = {
     "T8_naming": ("Share of images whose object is named, by method.", "category"),
-    "captions": ("Words that the captions nearest to decoded c recall.", ""),
+    "captions": (
+        "What the captions nearest to decoded c share with those of the seen image.",
+        "",
+    ),
     "brain_correlation": (
         "Correlation of predicted and measured responses, over all voxels.",
         "area_set",

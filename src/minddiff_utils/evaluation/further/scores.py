@@ -6,11 +6,13 @@ encoding model share, see in each image while its scores are made.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
@@ -23,6 +25,7 @@ from minddiff_utils.evaluation.further.brain_correlation import (
     fit_encoder,
     pattern_correlation,
 )
+from minddiff_utils.evaluation.further.caption_metrics import load_caption_scores
 from minddiff_utils.evaluation.further.captions import caption_scores
 from minddiff_utils.evaluation.further.naming import (
     Probe,
@@ -51,6 +54,10 @@ __all__ = [
 ]
 
 
+#: Images, and what Lite0 sees in them, to responses (n, n_voxels).
+Respond = Callable[[npt.NDArray[np.uint8], Sequence[Floats]], Floats]
+ReadBrain = Callable[[Path, int, IntArray], Respond]
+
 _COLUMNS = ["subject", "method", "nsd_id", "metric", "value", "floor"]
 #: Metric -> who names, in words.
 NAMED_BY: Mapping[str, str] = {
@@ -74,17 +81,21 @@ class FurtherScores:
     naming : DataFrame
         And floor: how often the name would be right for the other images.
     brain : DataFrame
-        And floor: the responses to the other images.
+        And floor: the responses to the other images. Metrics are `brain_` and an area
+        set; in silico `true_brain_` and an area set, too.
     captions : DataFrame
         And floor, caption; methods are "decoded c" and "true c".
     categories : mapping of int to frozenset of str
         What is on each evaluated image, by its captions.
+    captions_absent : mapping of str to str
+        Scores of captions whose files are not here -> the sentence that says so.
     """
 
     naming: pd.DataFrame
     brain: pd.DataFrame
     captions: pd.DataFrame
     categories: Mapping[int, frozenset[str]]
+    captions_absent: Mapping[str, str]
 
 
 @dataclass
@@ -101,6 +112,7 @@ class _Look:
     namers: Mapping[str, Callable[[Floats], list[str]]]
     encoder: Encoder | None
     sets: Mapping[str, Any]
+    true_brain: Respond | None
     layers: list[Floats] = field(default_factory=list)
     named: list[pd.DataFrame] = field(default_factory=list)
     evoked: list[pd.DataFrame] = field(default_factory=list)
@@ -117,7 +129,12 @@ class _Look:
         if network in LITE0 and self.encoder is not None:
             self.layers.append(seen)
             if len(self.layers) == len(LITE0):
-                self._evoke(shown, self.encoder.predict(self.layers), rows)
+                evoked: dict[str, Floats] = {"brain": self.encoder.predict(self.layers)}
+                if self.true_brain is not None:
+                    images = np.asarray(shown.images[:])
+                    evoked["true_brain"] = self.true_brain(images, self.layers)
+                for name, responses in evoked.items():
+                    self._evoke(shown, name, responses, rows)
                 self.layers.clear()
 
     def _name(
@@ -129,13 +146,13 @@ class _Look:
         self.named.append(_frame(shown, metric, value=right, floor=chance))
 
     def _evoke(
-        self, shown: ConditionImages, predicted: Floats, rows: list[int]
+        self, shown: ConditionImages, name: str, predicted: Floats, rows: list[int]
     ) -> None:
         measured = self.betas[rows]
         for area, mask in self.sets.items():
             r = pattern_correlation(predicted[:, mask], measured[:, mask])
             both = {"value": np.diag(r), "floor": _without(r)}
-            self.evoked.append(_frame(shown, f"brain_{area}", **both))
+            self.evoked.append(_frame(shown, f"{name}_{area}", **both))
 
 
 def _frame(shown: ConditionImages, metric: str, **columns: object) -> pd.DataFrame:
@@ -174,7 +191,9 @@ def _without(matrix: Doubles) -> Doubles:
     return np.asarray(others / (n - 1 if n > 1 else np.nan))
 
 
-def _fit_look(run: Run, subject: int, models: Models) -> _Look:
+def _fit_look(
+    run: Run, subject: int, models: Models, true_brain: ReadBrain | None
+) -> _Look:
     """Fit the probe and the encoding model of a subject to its training images.
 
     Without captions that name a category there are no names, without Lite0's package
@@ -184,7 +203,7 @@ def _fit_look(run: Run, subject: int, models: Models) -> _Look:
     folder = run.tree.derived(subject)
     stored = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
     images = store.read_rows(folder / "stimuli.h5", "images")
-    names = ["split", "betas", "roi", "roi_names"]
+    names = ["split", "betas", "roi", "roi_names", "voxel_ijk"]
     brain = store.read_arrays(folder / "responses.h5", names)
     categories = categories_in_captions(stored["captions"])
     train = np.flatnonzero(brain["split"] == "train")
@@ -204,22 +223,33 @@ def _fit_look(run: Run, subject: int, models: Models) -> _Look:
         _namers(models, words, probe),
         encoder,
         sets,
+        _true_voxels(run, subject, brain["voxel_ijk"], true_brain),
     )
 
 
+def _true_voxels(
+    run: Run, subject: int, voxel_ijk: IntArray, true_brain: ReadBrain | None
+) -> Respond | None:
+    """Return the subject's true brain, None where its responses were measured."""
+    if true_brain is None or replace(run, subject=subject).origin != "in silico":
+        return None
+    return true_brain(run.tree.nsd, subject, voxel_ijk)
+
+
 def _score_subject(
-    run: Run, subject: int, models: Models
+    run: Run, subject: int, models: Models, *, true_brain: ReadBrain | None = None
 ) -> tuple[Scored, FurtherScores]:
     """Return the scores and the further scores of one subject."""
-    look = _fit_look(run, subject, models)
+    look = _fit_look(run, subject, models, true_brain)
     scored = score_subject(run, subject, models, seen_by=look)
     seen = rows_of(look.folder, wanted_ids(run, subject), look.nsd_id)
     naming, evoked = (
         _together(tables, subject) for tables in (look.named, look.evoked)
     )
     categories = {int(look.nsd_id[row]): look.categories[row] for row in seen}
-    captions = caption_scores(run, subject, models)
-    return scored, FurtherScores(naming, evoked, captions, categories)
+    published = load_caption_scores(run.tree.models, device=run.profile.models.device)
+    captions = caption_scores(run, subject, models, published.scores)
+    return scored, FurtherScores(naming, evoked, captions, categories, published.absent)
 
 
 def _together(tables: Sequence[pd.DataFrame], subject: int) -> pd.DataFrame:
@@ -235,17 +265,28 @@ def all_scores(
     subjects: Sequence[int],
     *,
     load: Callable[[Run], Models] | None = None,
+    true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, FurtherScores]:
     """Return what `score_subjects` does and the further scores, of all subjects.
 
     On a CPU several subjects at once; each network looks at each image once.
+
+    Parameters
+    ----------
+    run, subjects, load
+        As in `score_subjects`.
+    true_brain : callable, optional
+        Of a module (`insilico.read_brain`): folder of the data, subject and places of
+        voxels to a function from images and what Lite0 sees in them to responses. It is
+        asked where the responses are in silico.
 
     Raises
     ------
     StoreError
         An artefact is missing, or two of them do not belong together.
     """
-    done = each_subject(run, subjects, _score_subject, load=load)
+    work = partial(_score_subject, true_brain=true_brain)
+    done = each_subject(run, subjects, work, load=load)
     scores, distances = join_subjects(run, {s: both[0] for s, both in done.items()})
     further = [both[1] for both in done.values()]
     categories: dict[int, frozenset[str]] = {}
@@ -260,4 +301,5 @@ def all_scores(
             else pd.DataFrame(columns=_COLUMNS)
         )
     naming, brain, captions = tables
-    return scores, distances, FurtherScores(naming, brain, captions, categories)
+    absent = further[0].captions_absent
+    return scores, distances, FurtherScores(naming, brain, captions, categories, absent)

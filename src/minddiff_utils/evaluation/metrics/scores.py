@@ -43,12 +43,8 @@ _PairScore = Callable[[Any, Any], Floats]
 #: A metric, how it scores, and the rows of reconstructions and truths.
 _Pair = tuple[str, _PairScore, Any, Any]
 
-#: Other truths that each reconstruction is compared with for the floor of an SSIM.
-_N_SHIFTS = 5
 #: Images held as numbers at once: 16 of 512 px take 100 MB.
 _N_AT_ONCE = 16
-#: Metrics of which one other truth must do: an SSIM for each column, or at 425 px.
-_SLOW = {name for name, metric in METRICS.items() if metric.on_request}
 #: What unrelated images score in two-way identification, by construction.
 _TWO_WAY_FLOOR = 0.5
 #: Rules that compare row by row; the others need the whole set.
@@ -167,18 +163,19 @@ def score_condition(
 def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
     """Return each metric's scores and the mean of those against other true images.
 
-    Of embeddings and pixel correlation these are all others; an SSIM of reconstruction
-    i meets the truths i+1 .. i+5 alone (cyclic, fewer where n <= 5; one by slow
-    metrics). No image meets its own; NaN where n < 2. For distances it is what
-    unrelated images have, to stay below.
+    These are all others but where the metric says how many (`Metric.n_others`): then
+    reconstruction i meets the truths i+1, i+2, .. alone (cyclic, fewer where there are
+    fewer). No image meets its own; NaN where n < 2. For distances it is what unrelated
+    images have, to stay below.
     """
     scored = {}
     for name, score, rows, other in pairs:
-        if name == "pcc" or score is cosine_similarity or score is embedding_distance:
+        n_others = METRICS[name].n_others
+        if n_others is None:
             scored[name] = score(rows, other), _floor_of_all(score, rows, other)
             continue
-        n, n_shifts = len(rows), 1 if name in _SLOW else _N_SHIFTS
-        shifts = range(1, min(n - 1, n_shifts) + 1)
+        n = len(rows)
+        shifts = range(1, min(n - 1, n_others) + 1)
         moved = (take(other, np.roll(np.arange(n), shift)) for shift in shifts)
         floors = [score(rows, truths) for truths in moved]
         floor = np.mean(floors, axis=0) if floors else np.full(n, np.nan)

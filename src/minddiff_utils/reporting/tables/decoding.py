@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import t_interval
 from minddiff_utils.reporting.figures.canvas import check_table
@@ -157,6 +157,28 @@ def weights_by_area(
             rows.append((feature, str(area), weight, n, pattern, n < _FEW))
     columns = ["feature", "area", "weight", "n_voxels", "pattern", "few_voxels"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def high_over_low(by_area: pd.DataFrame, column: str) -> pd.Series:
+    """Return the mean over voxels of HVC over that of LVC, by feature.
+
+    As in claim C9: every voxel counts once, areas with few voxels not at all.
+
+    Parameters
+    ----------
+    by_area : DataFrame
+        From `weights_by_area`.
+    column : {"weight", "pattern"}
+    """
+    counted = by_area[~by_area["few_voxels"]]
+    counted = counted.assign(total=counted[column] * counted["n_voxels"])
+
+    def mean_of(areas: Sequence[str]) -> pd.Series:
+        inside = counted[counted["area"].isin(areas)]
+        sums = inside.groupby("feature", sort=False)[["total", "n_voxels"]].sum()
+        return sums["total"] / sums["n_voxels"]
+
+    return mean_of(HVC) / mean_of(LVC)
 
 
 # --- T5 -------------------------------------------------------------------------------
