@@ -30,6 +30,38 @@ def test_the_encoder_predicts_a_linear_brain_of_new_images(
     assert abs(np.diag(blind).mean()) < 0.1
 
 
+def test_the_encoder_is_ridge_with_the_best_penalty_of_each_voxel(
+    rng: np.random.Generator,
+) -> None:
+    """By hand: every image left out in turn, for every penalty; PCA only rotates."""
+    layers = [rng.normal(size=(30, k)) for k in (4, 3)]
+    responses = np.concatenate(layers, axis=1) @ rng.normal(size=(7, 5))
+    responses += np.array([0.1, 1, 3, 10, 30]) * rng.normal(size=(30, 5))
+    X = np.concatenate([(x - x.mean(0)) / x.std(0) for x in layers], axis=1)
+
+    def fit(
+        rows: np.ndarray, alpha: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mean, base = X[rows].mean(0), responses[rows].mean(0)
+        A = X[rows] - mean
+        inverse = np.linalg.inv(A.T @ A + alpha * np.eye(7))
+        return inverse @ A.T @ (responses[rows] - base), mean, base
+
+    every, errors = np.arange(30), []
+    for alpha in brain._ALPHAS:
+        left = [(k, *fit(np.delete(every, k), alpha)) for k in every]
+        off = [responses[k] - ((X[k] - mean) @ w + base) for k, w, mean, base in left]
+        errors.append(np.square(off).mean(axis=0))
+    best = brain._ALPHAS[np.argmin(errors, axis=0)]
+    assert len(set(best)) > 1
+    expected = np.column_stack(
+        [(X @ fit(every, alpha)[0])[:, v] for v, alpha in enumerate(best)]
+    )
+    encoder = brain.fit_encoder(layers, responses, seed=0)
+    predicted = encoder.predict(layers) - responses.mean(axis=0)
+    np.testing.assert_allclose(predicted, expected, atol=1e-8)
+
+
 def test_blocks_of_voxels_change_nothing(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
