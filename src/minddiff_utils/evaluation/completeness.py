@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
-from minddiff_utils.core.conditions import conditions_of
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.images import made_ids, wanted_ids
@@ -28,9 +27,7 @@ def check_images(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
                 f" number than {len(nsd_id)}, are to be evaluated: run notebooks 03"
                 " and 04 of this subject with the same profile and overrides."
             )
-    for row in conditions_of(run.profile):
-        if row.engine:
-            made_ids(run.tree.stage_dir(subject, row.name), row.name, nsd_id)
+        made_ids(run.tree.stage_dir(subject, stage), stage, nsd_id)
 
 
 @dataclass(frozen=True)

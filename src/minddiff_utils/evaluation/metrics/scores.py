@@ -24,7 +24,7 @@ from minddiff_utils.evaluation.metrics.embeddings import (
     share_beaten,
     unit_rows,
 )
-from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
+from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES, ssim_2d_floor
 from minddiff_utils.evaluation.metrics.registry import METRICS, metrics_of
 
 __all__ = [
@@ -175,6 +175,10 @@ def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
             scored[name] = score(rows, other), _floor_of_all(score, rows, other)
             continue
         n = len(rows)
+        if name == "ssim_2d" and n > 1:  # as below, five times as fast
+            some = min(n - 1, n_others)
+            scored[name] = score(rows, other), ssim_2d_floor(rows, other, some)
+            continue
         shifts = range(1, min(n - 1, n_others) + 1)
         moved = (take(other, np.roll(np.arange(n), shift)) for shift in shifts)
         floors = [score(rows, truths) for truths in moved]
