@@ -70,6 +70,7 @@ def test_voxels_are_found_by_their_place_and_scaled_as_single_trials_are(
     )[:, [90, 5, 41]]
     snr = brain.ncsnr[rows[:3]].astype(float)
     expected = whole * snr / np.sqrt(1 + snr**2)
+    assert truth is not None
     answer = truth(images, flat)
     np.testing.assert_allclose(answer[:, :3], expected, atol=1e-4)
     assert (answer[:, 3] == 0).all()
@@ -78,6 +79,10 @@ def test_voxels_are_found_by_their_place_and_scaled_as_single_trials_are(
 def _shown(root: Path) -> np.ndarray:
     """Return the images of the folder: those that have captions."""
     return NsdTree(root).trials(SUBJECT, 2).nsd_id
+
+
+def test_a_folder_without_truth_has_no_true_brain(tmp_path: Path) -> None:
+    assert read_brain(tmp_path, SUBJECT, np.zeros((1, 3), int)) is None
 
 
 def test_voxels_and_files_of_elsewhere_are_refused(root: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class TrueBrain:
 
 def read_brain(
     tree_nsd: Path, subject: int, voxel_ijk: npt.NDArray[np.integer[Any]]
-) -> TrueBrain:
+) -> TrueBrain | None:
     """Return the voxels at `voxel_ijk` of a subject that was simulated.
 
     Parameters
@@ -76,11 +76,19 @@ def read_brain(
     voxel_ijk : int (n_voxels, 3)
         Positions in the volume, 0-based.
 
+    Returns
+    -------
+    TrueBrain or None
+        None where the folder has no truth: responses of a rehearsal have none behind
+        them.
+
     Raises
     ------
     DataError
         The subject was not simulated, by this version, or has no such voxel.
     """
+    if not (tree_nsd / TRUTH).is_dir():
+        return None
     path = tree_nsd / TRUTH / f"subj{subject:02d}.npz"
     remedy = "simulate this subject again (notebook 00)"
     check_exists(path, "Truth", remedy)

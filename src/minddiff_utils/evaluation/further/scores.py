@@ -56,7 +56,7 @@ __all__ = [
 
 #: Images, and what Lite0 sees in them, to responses (n, n_voxels).
 Respond = Callable[[npt.NDArray[np.uint8], Sequence[Floats]], Floats]
-ReadBrain = Callable[[Path, int, IntArray], Respond]
+ReadBrain = Callable[[Path, int, IntArray], Respond | None]
 
 _COLUMNS = ["subject", "method", "nsd_id", "metric", "value", "floor"]
 #: Metric -> who names, in words.
@@ -277,8 +277,8 @@ def all_scores(
         As in `score_subjects`.
     true_brain : callable, optional
         Of a module (`insilico.read_brain`): folder of the data, subject and places of
-        voxels to a function from images and what Lite0 sees in them to responses. It is
-        asked where the responses are in silico.
+        voxels to a function from images and what Lite0 sees in them to responses, or
+        None where there is none. It is asked where the responses are in silico.
 
     Raises
     ------
