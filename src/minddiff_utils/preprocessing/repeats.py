@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.core.types import IntArray, Mask
+from minddiff_utils.datasets.protocol import DataSet, Trials
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import zscore_sessions
 
@@ -38,7 +37,7 @@ class Repeats:
 
 
 def read_repeats(
-    tree: NsdTree,
+    data_set: DataSet,
     subject: int,
     data: DataConfig,
     responses: Responses,
@@ -50,7 +49,7 @@ def read_repeats(
 
     Parameters
     ----------
-    tree, subject, data
+    data_set, subject, data
         As for `prepare_responses`.
     responses : Responses
         Of the same subject and data.
@@ -66,33 +65,33 @@ def read_repeats(
     """
     if len(set(voxels)) < len(voxels):
         raise DataError(f"The voxels {list(voxels)} are not all different.")
-    numbers = tree.sessions_of(subject, data.session_numbers)
-    trials = tree.trials(subject, numbers[-1]).of(numbers)
-    rows = _first_repeated(trials, n_images)  # (n_images, n_repeats) rows of trials
-    sessions = np.unique(trials.session[rows])
-    read = trials.of(sessions.tolist())
-    place = tuple(responses.voxel_ijk[list(voxels)].T)
-    mask = np.zeros(tree.roi(subject, "Kastner2015").shape, bool)
-    mask[place] = True
-    raw = np.concatenate([tree.betas(subject, int(s), mask) for s in sessions])
-    column = np.searchsorted(
-        np.flatnonzero(mask), np.ravel_multi_index(place, mask.shape)
-    )
-    percent, empty = to_percent(raw[:, column]), (raw == 0).all(axis=1)
-    train = responses.nsd_id[responses.split == "train"]
-    fits = np.isin(read.nsd_id, train) | (data.zscore_on == "all")
-    z = zscore_sessions(percent, read.session, fits & ~empty)
+    numbers = data_set.sessions(subject, data.session_numbers)
+    trials = data_set.trials(subject, numbers)
+    is_test = np.isin(trials.image_id, data_set.test_images(subject))
+    rows = _first_repeated(trials, is_test, n_images)  # (n_images, n_repeats)
+    sessions = np.unique(trials.session[rows]).tolist()
+    read = trials.of(sessions)
+    columns = np.sort(np.array(voxels))
+    units = responses.units.at(columns)
+    raw = np.concatenate([data_set.responses(subject, s, units) for s in sessions])
+    raw = raw[:, np.searchsorted(columns, voxels)]
+    empty = ((raw == 0) | np.isnan(raw)).all(axis=1)
+    z = data_set.scaled(raw)
+    if not data_set.are_averaged:
+        train = responses.nsd_id[responses.split == "train"]
+        fits = np.isin(read.image_id, train) | (data.zscore_on == "all")
+        z = zscore_sessions(z, read.session, fits & ~empty)
     z[empty] = np.nan
     row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `read`
-    return Repeats(trials.nsd_id[rows[:, 0]], z[row[rows]])
+    return Repeats(trials.image_id[rows[:, 0]], z[row[rows]])
 
 
-def _first_repeated(trials: Trials, n_images: int) -> IntArray:
+def _first_repeated(trials: Trials, is_test: Mask, n_images: int) -> IntArray:
     """Return the trials of test images that were shown most often, (n, n_repeats)."""
-    rows = np.flatnonzero(trials.shared)
+    rows = np.flatnonzero(is_test)
     _, row, counts = np.unique(
-        trials.nsd_id[rows], return_inverse=True, return_counts=True
+        trials.image_id[rows], return_inverse=True, return_counts=True
     )
     by_image = [rows[row == k] for k in np.flatnonzero(counts == counts.max())]
     soonest = sorted(by_image, key=lambda image: int(image[-1]))[:n_images]
-    return np.array(sorted(soonest, key=lambda image: int(trials.nsd_id[image[0]])))
+    return np.array(sorted(soonest, key=lambda image: int(trials.image_id[image[0]])))

@@ -4,21 +4,27 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.nsd.layout import N_SHARED
+from minddiff_utils.core.types import IntArray, Mask
 
 __all__ = ["check_splits", "split_images"]
 
 
 def split_images(
-    image_10k: IntArray, n_validation: int, fold: int = 1
+    place: IntArray, is_test: Mask, n_validation: int, fold: int = 1
 ) -> npt.NDArray[np.str_]:
     """Return "train", "validation" or "test" for each distinct image, by image.
 
-    Test = shared images (index below 1000), however many were shown; validation = a
-    block of `n_validation` of the others, in ascending order of the subject's image
-    index: the last block for `fold` 1, as in the published code, the one before it for
-    2, and so on. Folds do not overlap; NSD lists a subject's own images in no order.
+    Validation is a block of `n_validation` of the images that do not test, in the order
+    of the subject's list: the last block for `fold` 1, as in the published code, the
+    one before it for 2, and so on. Folds do not overlap; NSD lists a subject's own
+    images in no order.
+
+    Parameters
+    ----------
+    place : (n_images,) int64
+        Place of each image in the subject's own list, ascending.
+    is_test : (n_images,) bool
+        Of NSD the images that all subjects share.
 
     Raises
     ------
@@ -28,17 +34,18 @@ def split_images(
 
     Examples
     --------
-    >>> split_images(np.array([3, 1000, 1001, 1005]), 1, fold=2).tolist()
+    >>> place = np.array([3, 1000, 1001, 1005])
+    >>> split_images(place, place < 1000, 1, fold=2).tolist()
     ['test', 'train', 'validation', 'train']
     """
-    if (np.diff(image_10k) <= 0).any():
+    check_shape(is_test.shape, place.shape, "is_test")
+    if (np.diff(place) <= 0).any():
         raise DataError("Images must be distinct and ascending: average repeats first.")
-    shared = image_10k < N_SHARED
-    n_other = int((~shared).sum())
-    if not shared.any() or n_validation >= n_other:
+    n_other = int((~is_test).sum())
+    if not is_test.any() or n_validation >= n_other:
         raise DataError(
-            f"{int(shared.sum())} shared and {n_other} other images cannot give a test "
-            f"set, {n_validation} validation images and a training set: use more "
+            f"{int(is_test.sum())} shared and {n_other} other images cannot give a test"
+            f" set, {n_validation} validation images and a training set: use more "
             "sessions, or lower data.n_validation."
         )
     last = n_other - (fold - 1) * n_validation
@@ -48,8 +55,8 @@ def split_images(
             f"make folds 1 to {n_other // n_validation} of {n_validation} images; lower"
             " data.validation_fold or data.n_validation."
         )
-    split = np.where(shared, "test", "train").astype("<U10")
-    split[np.flatnonzero(~shared)[last - n_validation : last]] = "validation"
+    split = np.where(is_test, "test", "train").astype("<U10")
+    split[np.flatnonzero(~is_test)[last - n_validation : last]] = "validation"
     return split
 
 
