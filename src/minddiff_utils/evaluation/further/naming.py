@@ -3,7 +3,7 @@
 Two-way identification is nearly perfect for reconstructions that carry the category
 alone; naming asks for more: the right word among all words of the run. The judge names
 zero-shot, by the caption nearest to the image; the probe is a linear classifier on
-another network, fitted to true training images. Pure functions: `further_scores` reads
+another network, fitted to true training images. Pure functions: `scores` reads
 a run.
 
 References
