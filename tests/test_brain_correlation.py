@@ -30,6 +30,38 @@ def test_the_encoder_predicts_a_linear_brain_of_new_images(
     assert abs(np.diag(blind).mean()) < 0.1
 
 
+def test_the_encoder_is_ridge_with_the_best_penalty_of_each_voxel(
+    rng: np.random.Generator,
+) -> None:
+    """By hand: every image left out in turn, for every penalty; PCA only rotates."""
+    layers = [rng.normal(size=(30, k)) for k in (4, 3)]
+    responses = np.concatenate(layers, axis=1) @ rng.normal(size=(7, 5))
+    responses += np.array([0.1, 1, 3, 10, 30]) * rng.normal(size=(30, 5))
+    X = np.concatenate([(x - x.mean(0)) / x.std(0) for x in layers], axis=1)
+
+    def fit(
+        rows: np.ndarray, alpha: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        mean, base = X[rows].mean(0), responses[rows].mean(0)
+        A = X[rows] - mean
+        inverse = np.linalg.inv(A.T @ A + alpha * np.eye(7))
+        return inverse @ A.T @ (responses[rows] - base), mean, base
+
+    every, errors = np.arange(30), []
+    for alpha in brain._ALPHAS:
+        left = [(k, *fit(np.delete(every, k), alpha)) for k in every]
+        off = [responses[k] - ((X[k] - mean) @ w + base) for k, w, mean, base in left]
+        errors.append(np.square(off).mean(axis=0))
+    best = brain._ALPHAS[np.argmin(errors, axis=0)]
+    assert len(set(best)) > 1
+    expected = np.column_stack(
+        [(X @ fit(every, alpha)[0])[:, v] for v, alpha in enumerate(best)]
+    )
+    encoder = brain.fit_encoder(layers, responses, seed=0)
+    predicted = encoder.predict(layers) - responses.mean(axis=0)
+    np.testing.assert_allclose(predicted, expected, atol=1e-8)
+
+
 def test_blocks_of_voxels_change_nothing(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,3 +99,31 @@ def test_the_table_has_the_true_image_of_the_same_images_as_ceiling() -> None:
     assert (row["area_set"], row["value"], row["ceiling"]) == ("LVC", 0.3, 0.6)
     assert (row["floor"], row["n_images"]) == (-0.1, 1)
     assert table["judge_role"].eq("judge").all()
+    both = pd.concat([scores, scores.assign(metric="true_brain_LVC")])
+    table = brain.brain_correlation_table(both, role="judge", confidence=0.95)
+    own = table[table["through"] == "true simulated brain"]
+    assert own["value"].tolist() == table["value"].tolist()[:2]
+    assert own["area_set"].eq("LVC").all()
+    assert "judge" not in set(own["judge_role"])
+
+
+def test_permuted_voxels_keep_how_strongly_the_brain_responded(
+    rng: np.random.Generator,
+) -> None:
+    """What the floor of permuted voxels has beyond another image's responses."""
+    level, gain = rng.normal(size=(300, 1)), 1 + 0.7 * rng.normal(size=200)
+    rest = rng.normal(size=(300, 40)) @ rng.normal(size=(40, 200)) / 40**0.5
+    responses = level * gain + rest  # voxels share the level, each by its gain
+    known = responses[:150] - responses[:150].mean(axis=0)
+    _, _, components = np.linalg.svd(known, full_matrices=False)
+    read = components[:20].T @ components[:20]  # a decoder's view of responses
+
+    def above_others(voxels: np.ndarray) -> float:
+        r = brain.pattern_correlation(voxels[150:] @ read, responses[150:])
+        return float(np.diag(r).mean() - r[~np.eye(150, dtype=bool)].mean())
+
+    moved = [responses[:, rng.permutation(200)] for _ in range(20)]
+    assert np.mean([above_others(m) for m in moved]) > 0.2
+    without = [m - m.mean(axis=1, keepdims=True) for m in moved]
+    # SD of .03 over permutations: .007 of the mean of 20
+    assert abs(np.mean([above_others(m) for m in without])) < 0.03

@@ -1,9 +1,12 @@
 """Captions of decoded c: the nearest, the words they share, and what is missing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from minddiff_utils.core.types import Doubles
 from minddiff_utils.evaluation.further import captions
 
 
@@ -49,14 +52,31 @@ def test_the_table_has_the_words_of_true_c_and_says_what_is_not_scored() -> None
     ]
     columns = ["subject", "method", "nsd_id", "metric", "value", "floor"]
     scores = pd.DataFrame(rows, columns=columns)
-    table = captions.caption_table(scores, confidence=0.95).set_index("metric")
+    absent = {"meteor": "Not scored: no file.", "sentence_similarity": "Nor this."}
+    table = captions.caption_table(scores, absent, confidence=0.95)
+    table = table.set_index("metric")
     row = table.loc["object_words"]
     assert (row["value"], row["true_c"]) == (0.5, 1.0)
     assert row["chance"] == pytest.approx(0.15)
     assert (row["ci_low"], row["ci_high"]) == (0.0, 1.0)  # within what can be
-    empty = captions.caption_table(scores.iloc[:0], confidence=0.95)
+    empty = captions.caption_table(scores.iloc[:0], absent, confidence=0.95)
     assert empty["value"].isna().all()  # no caption with a known word
-    missing = table.loc[["meteor", "rouge_1", "rouge_l", "sentence_similarity"]]
-    assert missing["value"].isna().all()
-    assert missing["state"].str.startswith("Not scored: ").all()
-    assert missing["state"].str.endswith(".").all()
+    assert table.loc[list(absent), "value"].isna().all()
+    assert table.loc[list(absent), "state"].to_dict() == absent
+
+
+def test_a_published_score_has_the_next_five_images_as_floor() -> None:
+    n = 8
+    table = np.random.default_rng(0).random((n, n))
+
+    def score(said: Sequence[str], true: Sequence[Sequence[str]]) -> Doubles:
+        pairs = zip(said, true, strict=True)
+        return np.array([table[int(a), int(own[0])] for a, own in pairs])
+
+    texts = [str(k) for k in range(n)]
+    value, floor = captions.published_scores(score, texts, [[t] for t in texts])
+    np.testing.assert_array_equal(value, np.diag(table))
+    expected = [np.mean([table[i, (i + k) % n] for k in range(1, 6)]) for i in range(n)]
+    np.testing.assert_allclose(floor, expected)
+    _, alone = captions.published_scores(score, texts[:1], [["0"]])
+    assert np.isnan(alone).all()

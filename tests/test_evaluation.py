@@ -441,6 +441,10 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
     assert table["n_reconstructed"].tolist() == [N, N]
     assert table["n_test"].tolist() == [len(DECODED)] * 2
     assert completeness.image_words() == f"{N} of {len(DECODED)} test images"
+    store.discard(run.tree.stage_dir(2, "stage2") / f"{DECODED[1]}.png")
+    completeness = evaluation.check_completeness(run)
+    assert completeness.complete == (1,)
+    assert f"stage2 holds {N - 1} of {N} images" in completeness.missing[2]
     store.discard(run.tree.derived(2) / "stage2.csv")
     completeness = evaluation.check_completeness(run)
     assert completeness.complete == (1,)

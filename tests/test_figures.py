@@ -24,13 +24,7 @@ from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.signature import WATERMARK, sign
 from minddiff_utils.reporting import figures, tables
-from minddiff_utils.reporting.figures import (
-    FlatMap,
-    InflatedMap,
-    Mesh,
-    MethodPanels,
-    maps,
-)
+from minddiff_utils.reporting.figures import InflatedMap, MethodPanels, Surface, maps
 from minddiff_utils.reporting.figures.canvas import PALETTE
 from minddiff_utils.reporting.galleries import failure_rule
 
@@ -183,11 +177,11 @@ FAILURES = _frame(
 #: Closed, its faces counter-clockwise from outside.
 VERTICES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float) * 20
 FACES = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
-TETRAHEDRON = Mesh(VERTICES, FACES, np.array([1.0, 2.0, 3.0, np.nan]))
+TETRAHEDRON = Surface(VERTICES, FACES, np.array([1.0, 2.0, 3.0, np.nan]))
 INFLATED = InflatedMap(TETRAHEDRON, TETRAHEDRON)
 #: A square of two faces: V1 at x = 0, V2 at x = 1, no value in a corner.
 XY = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
-FLAT = FlatMap(
+FLAT = Surface(
     XY,
     np.array([[0, 2, 1], [1, 2, 3]]),
     np.array([1.0, 2.0, 3.0, np.nan]),
@@ -603,6 +597,19 @@ def test_differences_are_filled_where_the_interval_leaves_0() -> None:
     assert [face == "white" for face in faces] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda **sure: figures.fig_comparison(SCORES, METRICS, METHODS, **sure),
+        lambda **sure: figures.fig_subjects(SCORES, METRICS, **sure),
+    ],
+)
+def test_the_note_names_the_run_s_confidence(draw: Callable[..., Figure]) -> None:
+    notes = [str(draw(**s).get_supxlabel()) for s in ({}, {"confidence": 0.9})]
+    assert ["95 % interval" in " ".join(n.split()) for n in notes] == [True, False]
+    assert "90 % interval" in " ".join(notes[1].split())
+
+
 def test_images_are_drawn_subject_by_subject() -> None:
     axes = DRAWN["fig_images"]().axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
@@ -691,13 +698,13 @@ def test_a_face_needs_two_vertices_with_data() -> None:
 
 
 def test_area_borders_run_between_vertices_of_two_areas() -> None:
-    segments = maps._borders(FLAT.xy, FLAT.faces, np.array([0, 0, 1, 1]))
+    segments = maps._borders(FLAT.points, FLAT.faces, np.array([0, 0, 1, 1]))
     assert segments.shape == (2, 2, 2)
     np.testing.assert_array_equal(segments[..., 0], 0.5)  # halfway from V1 to V2
 
 
 def test_every_large_piece_of_an_area_is_named_at_one_of_its_vertices() -> None:
-    both = FlatMap(
+    both = Surface(
         np.concatenate([XY, XY + np.array([5, 0])]),
         np.concatenate([FLAT.faces, FLAT.faces + 4]),
         np.concatenate([FLAT.values, FLAT.values]),
@@ -709,7 +716,7 @@ def test_every_large_piece_of_an_area_is_named_at_one_of_its_vertices() -> None:
 
 
 def test_the_viewer_sees_no_back_faces_and_posterior_at_the_right() -> None:
-    mesh = Mesh(VERTICES, FACES, np.array([1.0, 2.0, 3.0, 4.0]))
+    mesh = Surface(VERTICES, FACES, np.array([1.0, 2.0, 3.0, 4.0]))
     triangles, colours = maps._project(mesh, LEFT, UP, mpl.colors.Normalize(1, 4))
     # from the left, two of the four faces look at the viewer
     assert len(triangles) == len(colours) == 2
@@ -723,7 +730,7 @@ def test_near_faces_are_drawn_after_far_ones(swap: bool) -> None:
     far = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]], float)
     near = far - np.array([5, 0, 0])
     vertices = np.concatenate([near, far] if swap else [far, near])
-    mesh = Mesh(vertices, np.arange(6).reshape(2, 3), np.repeat([1.0, 2.0], 3))
+    mesh = Surface(vertices, np.arange(6).reshape(2, 3), np.repeat([1.0, 2.0], 3))
     _, colours = maps._project(mesh, LEFT, UP, mpl.colors.Normalize(1, 2))
     last = mpl.colormaps[maps._CMAP](0.0 if swap else 1.0)[:3]
     # both face the viewer squarely, so the light leaves the colours as they are
@@ -755,7 +762,7 @@ def test_all_features_share_one_scale_around_one_and_names_keep_apart() -> None:
 # --- refusals -------------------------------------------------------------------------
 
 _MANY = pd.concat(DECODERS.assign(decoder=f"decoder {i}") for i in range(11))
-_EMPTY = Mesh(VERTICES, FACES, np.full(4, np.nan))
+_EMPTY = Surface(VERTICES, FACES, np.full(4, np.nan))
 _SINGLE = SCORES[SCORES["subject"] != "all"]
 
 
@@ -788,7 +795,7 @@ _SINGLE = SCORES[SCORES["subject"] != "all"]
             lambda: figures.fig_inflated({"c": InflatedMap(_EMPTY, _EMPTY)}),
             "No vertex",
         ),
-        (lambda: Mesh(VERTICES, FACES + 1, np.zeros(4)), "0-based"),
+        (lambda: Surface(VERTICES, FACES + 1, np.zeros(4)), "0-based"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Any], words: str) -> None:

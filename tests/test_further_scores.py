@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import conditions_of
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.evaluation.further import captions, further_scores
+from minddiff_utils.evaluation.further import all_scores, captions
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.models import Judge
 
@@ -47,7 +48,7 @@ def _network(images: Any) -> npt.NDArray[np.float32]:
 
 
 def _pictures(kinds: npt.NDArray[np.int64], *names: str) -> npt.NDArray[np.uint8]:
-    noise = stream(1, *names).integers(-5, 6, (len(kinds), 8, 8, 3))
+    noise = stream(1, *names).integers(-5, 6, (len(kinds), 12, 12, 3))
     return np.clip(COLOURS[kinds][:, None, None] + noise, 0, 255).astype(np.uint8)
 
 
@@ -77,6 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "split": np.array(["train"] * N_TRAIN + ["test"] * N_TEST),
         "roi": np.zeros(N_VOXELS, np.int32),
         "roi_names": np.array(AREAS),
+        "voxel_ijk": np.arange(3 * N_VOXELS).reshape(-1, 3),
     }
     store.write_arrays(folder / "responses.h5", brain, run=run)
     test = ids[N_TRAIN:][::-1]  # another order than in stimuli.h5
@@ -89,6 +91,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 0 * kinds[N_TRAIN:] if condition.name == "stage2" else kinds[N_TRAIN:]
             )
             _write(run, condition.name, test, made[::-1])
+    for stage in ("stage1", "stage2"):
+        made_of = pd.DataFrame({"method": stage, "nsd_id": test})
+        store.write_table(folder / f"{stage}.csv", made_of, run=run)
     return run
 
 
@@ -104,11 +109,15 @@ def _read(_backbone: Any, texts: npt.NDArray[Any], **_size: int) -> Any:
 def _load(_run: Run) -> Models:
     eye: Any = Eye()
     networks = dict.fromkeys(("lite0_early", "lite0_middle", "lite0_late"), _network)
-    return Models(SimpleNamespace(), Judge("made up", eye), networks)  # type: ignore[arg-type]
+    return Models(_backbone(), Judge("made up", eye), networks)
+
+
+def _backbone() -> Any:
+    return SimpleNamespace(clip_image_embed=Eye().image_embed)
 
 
 def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
-    seen = further_scores(run, [1], load=_load)
+    _, _, seen = all_scores(run, [1], load=_load)
     shares = seen.naming.groupby(["metric", "method"])["value"].mean()
     for metric in ("named_by_judge", "named_by_probe"):
         assert shares[metric, "truth"] == shares[metric, "stage1"] == 1
@@ -129,10 +138,52 @@ def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
     assert found["object_words", "true c"] == 1
     assert found["object_words", "decoded c"] == 0  # the order was turned round
     assert found["setting_words", "decoded c"] == 1  # all on the grass
+    assert found["rouge_1", "true c"] == 1
+    assert found["rouge_1", "decoded c"] == pytest.approx(0.8)  # all but the animal
 
 
 def _bare() -> tuple[Any, Any]:
-    return SimpleNamespace(), Judge("made up", cast(Any, Eye()))
+    return _backbone(), Judge("made up", cast(Any, Eye()))
+
+
+def test_each_network_looks_once_at_the_images_of_a_condition(run: Run) -> None:
+    models, looked = _load(run), []
+
+    def network(images: Any) -> npt.NDArray[np.float32]:
+        looked.append(np.asarray(images[:]).tobytes())
+        return _network(images)
+
+    once = {**models.networks, "lite0_early": network}
+    scores, _, seen = all_scores(
+        run, [1], load=lambda _: Models(models.backbone, models.judge, once)
+    )
+    assert set(seen.brain["method"]) == {"truth", *scores["method"].unique()}
+    assert len(looked) == len(set(looked)) == 2 + scores["method"].nunique()
+
+
+def test_in_silico_the_true_brain_is_asked_for_the_same_images(run: Run) -> None:
+    measured = store.read_arrays(run.tree.derived(1) / "responses.h5", ["betas"])
+    means = {}
+
+    def read_brain(folder: Path, subject: int, voxel_ijk: Any) -> Any:
+        assert (folder, subject) == (run.tree.nsd, 1)
+        assert voxel_ijk[1].tolist() == [3, 4, 5]
+        return respond
+
+    def respond(images: Any) -> Any:
+        seen = np.abs(images.mean(axis=(1, 2))[:, None] - COLOURS).sum(-1).argmin(1)
+        return means["by kind"][seen]
+
+    kinds = store.read_arrays(run.tree.derived(1) / "stimuli.h5", ["captions"])
+    kind = np.array([NAMES.index(t[0].split()[1]) for t in kinds["captions"]])
+    means["by kind"] = np.stack(
+        [measured["betas"][kind == k].mean(0) for k in range(4)]
+    )
+    _, _, seen = all_scores(run, [1], load=_load, true_brain=read_brain)
+    own = seen.brain[seen.brain["metric"] == "true_brain_V1"]
+    r = own.groupby("method")["value"].mean()
+    assert r["stage1"] == pytest.approx(r["truth"])
+    assert r["truth"] > 0.9 > r["stage2"]  # it shows a cat always
 
 
 def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
@@ -142,7 +193,7 @@ def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
     store.write_arrays(folder / "stimuli.h5", shown, run=run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captions, "semantic_features", lambda *_a, **_k: np.eye(48, 6))
-        seen = further_scores(run, [1], load=lambda _: Models(*_bare()))
+        _, _, seen = all_scores(run, [1], load=lambda _: Models(*_bare()))
     assert seen.naming.empty  # no caption names a category
     assert seen.brain.empty  # no network but the judge
-    assert seen.captions["metric"].tolist() == []
+    assert set(seen.captions["metric"]) == {"rouge_1", "rouge_l"}

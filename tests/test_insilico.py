@@ -36,6 +36,7 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import DataConfig, SimulationConfig
 from minddiff_utils.datasets import check_folder
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico import (
     efficientnet_lite,
@@ -44,6 +45,7 @@ from minddiff_utils.insilico import (
     ground_truth,
     image_features,
     nsd_writer,
+    read_brain,
     scenes,
     voxel_model,
 )
@@ -450,7 +452,7 @@ def test_flat_map_and_depth_belong_to_the_same_vertices(root: Path) -> None:
 def test_recomputed_ncsnr_agrees_with_the_planted_one_within_its_error(
     root: Path,
 ) -> None:
-    ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
+    ready = prepare_responses(Nsd(NsdTree(root)), SUBJECT, DATA)
     found = ground_truth.ncsnr_recovery(
         ground_truth.read_truth(root, SUBJECT),
         ready.voxel_ijk,
@@ -491,7 +493,7 @@ def test_standard_error_is_the_spread_of_the_estimates(
 
 
 def test_ncsnr_in_the_file_is_nsds_statistic_of_the_betas(root: Path) -> None:
-    ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
+    ready = prepare_responses(Nsd(NsdTree(root)), SUBJECT, DATA)
     clear = ready.ncsnr > 0.1  # near 0 a square root magnifies rounding
     np.testing.assert_allclose(
         ready.ncsnr[clear], ready.ncsnr_recomputed[clear], atol=1e-4
@@ -554,7 +556,7 @@ def test_sessions_drift_in_mean_and_scale(
 
 
 def test_lost_and_saturated_voxels_are_in_the_betas(root: Path) -> None:
-    ready = prepare_responses(NsdTree(root), SUBJECT, DATA)
+    ready = prepare_responses(Nsd(NsdTree(root)), SUBJECT, DATA)
     assert ready.counts["voxels left out: no valid session"] == 1
     assert ready.counts["voxel-sessions left out: no data"] == 1
     tree = NsdTree(root)
@@ -644,7 +646,7 @@ def test_the_networks_late_features_know_objects() -> None:
 def test_early_areas_carry_layout_and_high_areas_category(seen: Path) -> None:
     data = DataConfig(sessions=1, n_validation=40, n_reconstruct=2)
     tree = NsdTree(seen)
-    ready = prepare_responses(tree, 1, data)
+    ready = prepare_responses(Nsd(tree), 1, data)
     worlds = [nsd_writer.scene_of(int(i), ()) for i in ready.nsd_id]
     n = len(worlds)
     light = tree.stimuli(ready.nsd_id).mean(axis=3).reshape(n, 4, 4, 4, 4)
@@ -657,7 +659,9 @@ def test_early_areas_carry_layout_and_high_areas_category(seen: Path) -> None:
     targets["category"] = np.array(sizes)
     names, train = np.array(AREAS)[ready.roi], ready.split == "train"
     images = np.stack([scenes.render(world) for world in worlds])
-    responses = ground_truth.true_responses(seen, 1, images, ready.voxel_ijk)
+    brain = read_brain(seen, 1, ready.voxel_ijk)
+    assert brain is not None
+    responses = brain(images)
 
     def accuracy(areas: tuple[str, ...], name: str) -> float:
         X, Y = responses[:, np.isin(names, areas)], targets[name]

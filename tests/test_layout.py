@@ -20,6 +20,7 @@ from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.nsd import betas as nsd_betas
 from minddiff_utils.datasets.nsd import formats, layout
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.layout import (
     as_present,
     find,
@@ -119,14 +120,14 @@ def test_another_form_prepares_the_same_and_passes_check(
     form: str,
 ) -> None:
     ids = broken.trials(2, 1).nsd_id[:3]
-    expected = prepare_responses(NsdTree(written.root), 2, DATA)
+    expected = prepare_responses(Nsd(NsdTree(written.root)), 2, DATA)
     words = NsdTree(written.root).captions(ids, 2)
     (broken.root / "IN_SILICO.txt").touch()
     before = unusable(broken)
     FORMS[form](broken.root)
     assert broken.sessions(2) == (1, 2)
     check_trials(broken, 2, N_SESSIONS)
-    found = prepare_responses(broken, 2, DATA)
+    found = prepare_responses(Nsd(broken), 2, DATA)
     for name, values in expected.arrays().items():
         np.testing.assert_array_equal(found.arrays()[name], values, err_msg=name)
     np.testing.assert_array_equal(broken.captions(ids, 2), words)
@@ -341,7 +342,7 @@ def test_without_ncsnr_the_recomputed_one_is_used_and_said(
     broken: NsdTree, caplog: pytest.LogCaptureFixture
 ) -> None:
     (broken.root / BETAS / "ncsnr.nii.gz").unlink()
-    ready = prepare_responses(broken, 2, DATA)
+    ready = prepare_responses(Nsd(broken), 2, DATA)
     known = np.isfinite(ready.ncsnr_recomputed)
     np.testing.assert_array_equal(ready.ncsnr[known], ready.ncsnr_recomputed[known])
     assert ready.counts["voxels without ncsnr in the file"] == len(ready.ncsnr)

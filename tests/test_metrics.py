@@ -26,7 +26,11 @@ from minddiff_utils.evaluation.metrics.embeddings import (
     pairwise_correlation,
     share_beaten,
 )
-from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
+from minddiff_utils.evaluation.metrics.pixels import (
+    PIXEL_SCORES,
+    ssim_2d,
+    ssim_2d_floor,
+)
 
 SIZES = ("ssim_2d", "ssim_percolumn_legacy", "pcc")
 #: Two orders of summation in float64.
@@ -548,3 +552,13 @@ def test_only_distances_are_better_when_lower_and_only_lite0_made_the_brain() ->
     }
     marked = {k for k, m in METRICS.items() if "simulated" in m.judge_role}
     assert marked == {"lite0_early", "lite0_middle", "lite0_late", "lite0_distance"}
+
+
+def test_the_floor_of_ssim_is_scikit_images_with_the_next_images(
+    rng: np.random.Generator,
+) -> None:
+    images, truth = rng.integers(0, 255, (2, 4, 20, 24, 3)).astype(np.uint8)
+    moved = [np.roll(truth, -shift, axis=0) for shift in (1, 2, 3)]
+    expected = np.mean([ssim_2d(images, other) for other in moved], axis=0)
+    # the same sums in the same order but for the mean over shifts
+    np.testing.assert_allclose(ssim_2d_floor(images, truth, 3), expected, atol=1e-12)

@@ -22,6 +22,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 
@@ -421,7 +422,7 @@ def test_a_written_folder_is_prepared_with_every_irregularity_counted(
     tree: NsdTree, written: Truth
 ) -> None:
     data = DataConfig(sessions=N_SESSIONS, n_validation=50, n_reconstruct=5)
-    ready = prepare_responses(tree, 2, data)
+    ready = prepare_responses(Nsd(tree), 2, data)
     n_labelled = int(((written.kastner > 0) & (written.kastner < 24)).sum())
     n_labelled += 1  # first voxel: Kastner 0, drawn as hV4
     assert ready.betas.shape == (500, n_labelled - 1)  # one never had data
@@ -443,7 +444,7 @@ def test_a_written_folder_is_prepared_with_every_irregularity_counted(
 
 def test_prepared_stimuli_have_the_size_asked_and_their_captions(tree: NsdTree) -> None:
     ids = np.unique(tree.trials(2, 1).nsd_id)[:70]  # more than one batch
-    ready = prepare_stimuli(tree, ids, 4, 2)
+    ready = prepare_stimuli(Nsd(tree), ids, 4, 2)
     assert ready["images"].shape == (70, 4, 4, 3)
     np.testing.assert_array_equal(ready["images"][:][:, 1, 2, 0], ids % 251)
     assert ready["captions"][69, 1] == f"{ids[69]} n1"

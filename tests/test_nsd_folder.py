@@ -15,6 +15,7 @@ import pytest
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (
@@ -68,7 +69,7 @@ def test_hdf5_nii_and_a_mixture_of_them_prepare_the_same_responses(
     delete(mixed, "betas_session01.hdf5")
     delete(mixed, "betas_session02.nii.gz")
     first, *others = (
-        prepare_responses(NsdTree(root), 8, DATA)
+        prepare_responses(Nsd(NsdTree(root)), 8, DATA)
         for root in (from_hdf5, from_nii, mixed)
     )
     for other in others:
@@ -83,7 +84,7 @@ def test_any_set_of_sessions_is_read_without_the_others(
     delete(root, "betas_session01.*")
     tree = NsdTree(root)
     data = DATA.model_copy(update={"only_sessions": (2,), "zscore_on": "all"})
-    ready = prepare_responses(tree, subject, data)
+    ready = prepare_responses(Nsd(tree), subject, data)
     trials = tree.trials(subject, 2)
     shown = trials.image_10k[750:]
     image, n_repeats = np.unique(shown, return_counts=True)
@@ -98,7 +99,7 @@ def test_any_set_of_sessions_is_read_without_the_others(
     expected = z[shown == image[3]].mean(axis=0)
     np.testing.assert_allclose(ready.betas[3], expected, atol=1e-4)  # float32
     with pytest.raises(DataError, match="lacks the betas of session 1 in"):
-        prepare_responses(tree, subject, DATA)
+        prepare_responses(Nsd(tree), subject, DATA)
 
 
 # --- voxels -------------------------------------------------------------------------
@@ -106,9 +107,9 @@ def test_any_set_of_sessions_is_read_without_the_others(
 
 def test_nsdgeneral_takes_the_place_of_the_areas(whole: Path) -> None:
     tree = NsdTree(whole)
-    areas = prepare_responses(tree, 8, DATA)
+    areas = prepare_responses(Nsd(tree), 8, DATA)
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
-    general = prepare_responses(tree, 8, data)
+    general = prepare_responses(Nsd(tree), 8, data)
     inside = tree.roi(8, "nsdgeneral") > 0
     assert inside[tuple(general.voxel_ijk.T)].all()
     n_empty = general.counts["voxels left out: no valid session"]
@@ -126,14 +127,14 @@ def test_nsdgeneral_takes_the_place_of_the_areas(whole: Path) -> None:
 def test_voxels_of_nsdgeneral_outside_the_areas_are_named_none(whole: Path) -> None:
     tree = NsdTree(whole)
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
-    ready = prepare_responses(tree, 8, data)
+    ready = prepare_responses(Nsd(tree), 8, data)
     names = ready.arrays()["roi_names"]
     assert names.tolist() == [*AREAS, "none"]
     table = area_table(ready).set_index("area")["n_voxels"]
     assert table["none"] == (names[ready.roi] == "none").sum() > 0
     assert table["all"] == len(ready.roi) == table[["LVC", "HVC", "none"]].sum()
-    assert table["all"] == count_areas(ready.roi, 8)["n_voxels"].sum()
-    areas = prepare_responses(tree, 8, DATA)
+    assert table["all"] == count_areas(ready.units, 8)["n_voxels"].sum()
+    areas = prepare_responses(Nsd(tree), 8, DATA)
     assert areas.arrays()["roi_names"].tolist() == list(AREAS)
 
 
@@ -143,10 +144,10 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
     root = copy(whole, tmp_path)
     delete(root, "nsdgeneral.nii.gz")
     tree = NsdTree(root)
-    assert prepare_responses(tree, 8, DATA).betas.shape[1] > 0
+    assert prepare_responses(Nsd(tree), 8, DATA).betas.shape[1] > 0
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
     with pytest.raises(DataError, match=r"nsdgeneral not found at .*nsdgeneral\.nii"):
-        prepare_responses(tree, 8, data)
+        prepare_responses(Nsd(tree), 8, data)
     whole_tree, sessions = NsdTree(whole), (1, 2)
     more = set(whole_tree.inputs("01", [8], sessions, "nsdgeneral"))
     more -= set(whole_tree.inputs("01", [8], sessions))
@@ -159,8 +160,8 @@ def test_nsdgeneral_is_an_input_only_where_it_is_read(
 def read_all(tree: NsdTree, subject: int) -> Responses:
     """Read what a run reads of a subject."""
     check_trials(tree, subject, 2)
-    ready = prepare_responses(tree, subject, DATA)
-    prepare_stimuli(tree, ready.nsd_id[:5], 4, 5)
+    ready = prepare_responses(Nsd(tree), subject, DATA)
+    prepare_stimuli(Nsd(tree), ready.nsd_id[:5], 4, 5)
     for hemisphere in ("lh", "rh"):
         tree.transform(subject, hemisphere)
         tree.surface(subject, hemisphere)

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
+from minddiff_utils.datasets import Units
+from minddiff_utils.datasets.nsd.areas import ROI_LABELS, ROI_NAMES, assign_areas
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.experiment import Design, Trials
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -52,7 +54,7 @@ def test_a_split_of_another_name_is_caught() -> None:
 
 def test_images_out_of_order_are_refused() -> None:
     with pytest.raises(DataError, match="distinct and ascending"):
-        split_images(np.array([1, 1, 2000]), 0)
+        split_images(np.array([1, 1, 2000]), np.array([True, True, False]), 0)
 
 
 def published_order(rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +71,8 @@ def published_order(rng: np.random.Generator) -> np.ndarray:
 
 
 def split_counts(order: np.ndarray, sessions: int) -> dict[str, int]:
-    split = split_images(np.unique(order[: 750 * sessions]), 859)
+    seen = np.unique(order[: 750 * sessions])
+    split = split_images(seen, seen < 1000, 859)
     return dict(zip(*np.unique(split, return_counts=True), strict=True))
 
 
@@ -99,14 +102,14 @@ def test_validation_folds_share_no_image_and_the_first_is_published(
     images = np.array([0, *sorted(other)])
     n_folds = len(other) // size
     folds = [
-        images[split_images(images, size, fold) == "validation"].tolist()
+        images[split_images(images, images < 1000, size, fold) == "validation"].tolist()
         for fold in range(1, n_folds + 1)
     ]
     assert folds[0] == images[-size:].tolist()
     joined = [image for fold in reversed(folds) for image in fold]
     assert joined == images[len(images) - n_folds * size :].tolist()
     with pytest.raises(DataError, match=f"folds 1 to {n_folds} of {size}"):
-        split_images(images, size, n_folds + 1)
+        split_images(images, images < 1000, size, n_folds + 1)
 
 
 # --- choices in the profile ---------------------------------------------------------
@@ -329,7 +332,9 @@ def test_every_atlas_label_has_the_area_of_the_published_recipe() -> None:
 
 
 def test_voxels_outside_the_areas_are_counted_apart() -> None:
-    table = count_areas(np.array([0, 5, 11, 11], np.int32), 1)
+    named = {"LVC": LVC, "HVC": HVC}
+    position, area = np.zeros((4, 3), np.int32), np.array([0, 5, 11, 11], np.int32)
+    table = count_areas(Units(position, (1, 1, 1), area, ROI_NAMES, named), 1)
     sets = table.groupby("area_set")["n_voxels"].sum()
     assert sets.to_dict() == {"LVC": 1, "HVC": 1, "none": 2}
     assert table["area"].tolist() == [*AREAS, "none"]
@@ -405,23 +410,23 @@ class FullGrid(MemoryTree):
 def test_areas_are_counted_and_another_number_than_the_paper_s_only_warns(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level("INFO", "minddiff_utils.preprocessing")
-    assert prepare_responses(FullGrid(), 1, DATA).betas.shape[1] == 12
+    caplog.set_level("INFO", "minddiff_utils")
+    assert prepare_responses(Nsd(FullGrid()), 1, DATA).betas.shape[1] == 12
     counts = "12 voxels (V1 2, V2 2, V3 2, V3ab 0, hV4 1, VO 2, PHC 2, LO 0, MT 0"
     assert counts in caplog.text
     [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warning.startswith("subject 1 has 12 voxels in the 11 areas, but")
     assert "used 11694" in warning
     caplog.clear()
-    prepare_responses(FullGrid(), 2, DATA)  # the paper states no other subject's
-    prepare_responses(MemoryTree(), 1, DATA)  # a folder that is not NSD's size
+    prepare_responses(Nsd(FullGrid()), 2, DATA)  # the paper states no other subject's
+    prepare_responses(Nsd(MemoryTree()), 1, DATA)  # a folder that is not NSD's size
     monkeypatch.setitem(SUBJECT1, "11 areas", 12)
-    prepare_responses(FullGrid(), 1, DATA)
+    prepare_responses(Nsd(FullGrid()), 1, DATA)
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 def test_prepared_responses_are_complete_and_aligned() -> None:
-    ready = prepare_responses(MemoryTree(), 1, DATA)
+    ready = prepare_responses(Nsd(MemoryTree()), 1, DATA)
     arrays = ready.arrays()
     assert arrays["betas"].shape == (500, 12)
     assert arrays["betas"].dtype == arrays["noise_ceiling_r"].dtype == np.float32
@@ -437,8 +442,8 @@ def test_prepared_training_rows_ignore_the_test_trials() -> None:
     changed = raw.copy()
     changed[trials.shared] = -changed[trials.shared] // 3
     object.__setattr__(other, "parts", (trials, changed))
-    before = prepare_responses(tree, 1, DATA)
-    after = prepare_responses(other, 1, DATA)
+    before = prepare_responses(Nsd(tree), 1, DATA)
+    after = prepare_responses(Nsd(other), 1, DATA)
     rows = before.split != "test"
     np.testing.assert_array_equal(before.betas[rows], after.betas[rows])
     assert not np.array_equal(before.betas[~rows], after.betas[~rows])
@@ -451,7 +456,8 @@ class WithSecondSet(MemoryTree):
 
 
 def test_a_second_test_set_is_a_split_of_its_own_and_moves_no_other_image() -> None:
-    one, two = (prepare_responses(t, 1, DATA) for t in (MemoryTree(), WithSecondSet()))
+    trees = MemoryTree(), WithSecondSet()
+    one, two = (prepare_responses(Nsd(tree), 1, DATA) for tree in trees)
     again = two.split == "test2"
     assert two.nsd_id[again].tolist() == [7, 20, 104]
     assert (one.split[again] == "test").all()
@@ -461,16 +467,20 @@ def test_a_second_test_set_is_a_split_of_its_own_and_moves_no_other_image() -> N
 
 
 def test_a_second_test_set_must_leave_a_first_one_and_be_shared() -> None:
+    place = np.array([3, 1000, 1001])
+    shared = place < 1000
     with pytest.raises(DataError, match="cannot give a test set"):
-        split_images(np.array([3, 1000, 1001]), 1, second=[3])
-    split = split_images(np.array([3, 4, 1000, 1001]), 1, second=[4, 1000])
+        split_images(place, shared, 1, is_second=shared)
+    place = np.array([3, 4, 1000, 1001])
+    second = np.isin(place, [4, 1000])
+    split = split_images(place, place < 1000, 1, is_second=second)
     assert split.tolist() == ["test", "test2", "train", "validation"]
 
 
 def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
     data = DATA.model_copy(update={"zscore_on": "all"})
     trials, raw = MemoryTree().parts  # type: ignore[attr-defined]
-    ready = prepare_responses(MemoryTree(), 1, data)
+    ready = prepare_responses(Nsd(MemoryTree()), 1, data)
     z = np.empty(raw.shape)
     for session in (1, 2):
         rows = raw[trials.session == session].astype(float)
@@ -482,9 +492,9 @@ def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
 
 
 def test_the_fold_decides_which_images_validate_and_what_scales_the_sessions() -> None:
-    first = prepare_responses(MemoryTree(), 1, DATA)
+    first = prepare_responses(Nsd(MemoryTree()), 1, DATA)
     second = prepare_responses(
-        MemoryTree(), 1, DATA.model_copy(update={"validation_fold": 2})
+        Nsd(MemoryTree()), 1, DATA.model_copy(update={"validation_fold": 2})
     )
     assert np.flatnonzero(first.split == "validation").tolist() == [*range(460, 500)]
     assert np.flatnonzero(second.split == "validation").tolist() == [*range(420, 460)]
@@ -494,15 +504,15 @@ def test_the_fold_decides_which_images_validate_and_what_scales_the_sessions() -
 def test_blocks_of_voxels_do_not_change_the_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = prepare_responses(MemoryTree(), 1, DATA)
+    whole = prepare_responses(Nsd(MemoryTree()), 1, DATA)
     monkeypatch.setattr(responses, "_BLOCK", 5)
-    parts = prepare_responses(MemoryTree(), 1, DATA)
+    parts = prepare_responses(Nsd(MemoryTree()), 1, DATA)
     np.testing.assert_array_equal(whole.betas, parts.betas)
     np.testing.assert_array_equal(whole.ncsnr_recomputed, parts.ncsnr_recomputed)
 
 
 def test_the_area_table_covers_areas_sets_and_all() -> None:
-    ready = prepare_responses(MemoryTree(), 1, DATA)
+    ready = prepare_responses(Nsd(MemoryTree()), 1, DATA)
     table = area_table(ready).set_index("area")
     assert list(table.index) == [*AREAS, "LVC", "HVC", "all"]
     n_all = table.loc["all", "n_voxels"]
@@ -529,8 +539,8 @@ def test_the_mean_of_the_repeats_is_the_response(
     data = DATA.model_copy(update={"zscore_on": zscore_on})
     tree = MaskedTree()
     object.__setattr__(tree, "asked", [])
-    ready = prepare_responses(tree, 1, data)
-    found = read_repeats(tree, 1, data, ready, voxels, n_images=7)
+    ready = prepare_responses(Nsd(tree), 1, data)
+    found = read_repeats(Nsd(tree), 1, data, ready, voxels, n_images=7)
     assert found.z.shape == (7, 3, 2)
     rows = np.searchsorted(ready.nsd_id, found.nsd_id)
     assert (ready.split[rows] == "test").all()
@@ -541,12 +551,12 @@ def test_the_mean_of_the_repeats_is_the_response(
 def test_repeats_come_from_the_first_sessions_that_hold_enough_of_them() -> None:
     tree = MaskedTree()
     object.__setattr__(tree, "asked", [])
-    ready = prepare_responses(tree, 1, DATA)
+    ready = prepare_responses(Nsd(tree), 1, DATA)
     trials = tree.trials()
     first = trials.nsd_id[trials.shared & (trials.session == 1)]
     ids, counts = np.unique(first, return_counts=True)
     tree.asked.clear()  # type: ignore[attr-defined]
-    found = read_repeats(tree, 1, DATA, ready, [0, 1], n_images=3)
+    found = read_repeats(Nsd(tree), 1, DATA, ready, [0, 1], n_images=3)
     assert tree.asked == [1]  # type: ignore[attr-defined]
     assert set(found.nsd_id) <= set(ids[counts == 3])
 
@@ -554,9 +564,9 @@ def test_repeats_come_from_the_first_sessions_that_hold_enough_of_them() -> None
 def test_a_voxel_that_is_named_twice_is_refused() -> None:
     tree = MaskedTree()
     object.__setattr__(tree, "asked", [])
-    ready = prepare_responses(tree, 1, DATA)
+    ready = prepare_responses(Nsd(tree), 1, DATA)
     with pytest.raises(DataError, match="not all different"):
-        read_repeats(tree, 1, DATA, ready, [1, 1])
+        read_repeats(Nsd(tree), 1, DATA, ready, [1, 1])
 
 
 # --- captions -----------------------------------------------------------------------

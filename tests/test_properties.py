@@ -200,9 +200,9 @@ def test_a_split_is_disjoint_complete_and_by_rule(
     image = np.array(sorted(shared | others), np.int64)
     if not shared or n_validation >= len(others):
         with pytest.raises(DataError, match="cannot give a test set"):
-            split_images(image, n_validation)
+            split_images(image, image < 1000, n_validation)
         return
-    split = split_images(image, n_validation)
+    split = split_images(image, image < 1000, n_validation)
     parts = {name: set(image[split == name].tolist()) for name in set(split.tolist())}
     assert parts["test"] == shared
     assert parts["validation"] == set(sorted(others)[-n_validation:])
@@ -223,7 +223,7 @@ def test_no_subject_trains_on_an_image_that_another_is_tested_on(
 ) -> None:
     drawn = draw_experiment(seed)
     image = np.unique(drawn.order[: 750 * n_sessions] - 1)
-    split = split_images(image, n_validation)
+    split = split_images(image, image < 1000, n_validation)
     ids = {s: drawn.images[s - 1, image] - 1 for s in subjects}
     test = {s: set(ids[s][split == "test"].tolist()) for s in subjects}
     other = {i for s in subjects for i in ids[s][split != "test"].tolist()}

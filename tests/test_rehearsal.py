@@ -13,6 +13,7 @@ import torch
 from minddiff_utils.core.errors import ConfigError, DataError, RunError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import check_folder
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.insilico.experiment_design import n_images_shown
@@ -181,7 +182,7 @@ def test_written_data_are_a_whole_subject_of_those_sizes(
 ) -> None:
     tree = NsdTree(small.tree.nsd)
     check_trials(tree, 1, 1)
-    responses = prepare_responses(tree, 1, small.profile.data)
+    responses = prepare_responses(Nsd(tree), 1, small.profile.data)
     assert responses.betas.shape[0] == small.n_images
     # the simulation leaves some voxels without data, as NSD does
     left_out = responses.counts["voxels left out: no valid session"]
@@ -210,7 +211,7 @@ def test_enlarged_voxels_keep_their_areas_signal(
     small: rehearsal.Rehearsal,
 ) -> None:
     """Recomputed from the enlarged trials, ncsnr follows the small voxels' own."""
-    found = prepare_responses(NsdTree(small.tree.nsd), 1, small.profile.data)
+    found = prepare_responses(Nsd(NsdTree(small.tree.nsd)), 1, small.profile.data)
     known = np.isfinite(found.ncsnr_recomputed) & np.isfinite(found.ncsnr)
     r = np.corrcoef(found.ncsnr[known], found.ncsnr_recomputed[known])[0, 1]
     assert r > 0.8  # noise of each voxel's own lowers it

@@ -67,6 +67,11 @@ async function measure(name) {
   found.figure = box(page.querySelector("main figure img"));
   found.cells = [...page.querySelectorAll("#claim-3 td")].map(cell =>
     view.getComputedStyle(cell, "::before").content);
+  const rows = () => [...page.querySelectorAll("#claim-11 tr")].map(
+    row => row.getClientRects().length > 0).join();
+  found.some_rows = rows();
+  page.querySelector("#claim-11 .unfold input").click();
+  found.all_rows = rows();
   view.location.hash = "#claim-9"; await soon();
   found.claim = box(page.getElementById("claim-9"));
   found.folded = page.querySelector("main details").open;
@@ -150,7 +155,9 @@ def _report(n_long: int) -> str:
     about |= {"engine": "an engine", "verdict": "supported", "reason": ""}
     claims = pd.DataFrame({"claim": names}).assign(**about)
     end = {"endpoint": "averylongword" * 9} | {f"quantity {i}": "0.1" for i in range(9)}
+    end["result"] = "shown"
     ends = {name: pd.DataFrame([end] * 3) for name in names}
+    ends["C11"] = pd.DataFrame([end | {"result": "open"}, *[end] * 6])
     ledger = LedgerItem(claims, ends, "The ledger.")
     rows = {m: [_png((64, 64), f"{m}{i}") for i in range(N_IMAGES)] for m in METHODS}
     images = [str(1000 + i) for i in range(N_IMAGES - 1)] + ["a few words on an image"]
@@ -228,6 +235,15 @@ def test_pictures_grow_and_rows_are_chosen(found: dict[str, Any], name: str) -> 
     assert here["large"]["width"] > 2 * here["small"]["width"]
     assert here["hidden"]
     assert here["kept"]
+
+
+@pytest.mark.parametrize("name", ["phone", "desk"])
+def test_of_many_endpoints_those_shown_are_folded(
+    found: dict[str, Any], name: str
+) -> None:
+    here = found[name]
+    assert here["some_rows"] == ",".join(["true"] * 2 + ["false"] * 6)
+    assert here["all_rows"] == ",".join(["true"] * 8)
 
 
 def test_a_figure_s_small_print_stays_large_on_a_phone(found: dict[str, Any]) -> None:

@@ -131,12 +131,12 @@ def test_comparing_pictures_keeps_a_digest_of_each_not_its_bytes(
 def test_stimuli_are_written_as_they_are_read(
     counted: Counted, run: Run, tmp_path: Path
 ) -> None:
-    tree: Any = SimpleNamespace(
-        stimuli=counted.rows().__getitem__,
+    data_set: Any = SimpleNamespace(
+        images=counted.rows().__getitem__,
         captions=lambda ids, n: np.full((len(ids), n), "a cat", object),
     )
     nsd_id = np.arange(N)[::-1].copy()
-    ready = prepare_stimuli(tree, nsd_id, 8, 2)
+    ready = prepare_stimuli(data_set, nsd_id, 8, 2)
     assert counted.n_read == 0
     store.write_arrays(tmp_path / "unread.h5", ready, run=run)
     assert (counted.most, counted.n_read) == (BLOCK, N)

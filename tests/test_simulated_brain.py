@@ -12,13 +12,14 @@ import pytest
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import DataConfig, SimulationConfig
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets import Nsd, NsdTree
 from minddiff_utils.insilico import (
     anatomy,
     assumptions,
     ground_truth,
     image_features,
     nsd_writer,
+    read_brain,
     scenes,
     voxel_model,
 )
@@ -106,39 +107,27 @@ def test_responses_to_images_that_were_shown_are_the_planted_ones(seen: Path) ->
     planted, _ = voxel_model.planted_signal(brain, image_features.join(glances))
     some = np.array([200, 3, 41])
     voxels = np.flatnonzero(brain.active)[::-3]
-    found = ground_truth.true_responses(
-        seen, SUBJECT, images[some], body.voxel_ijk[voxels]
-    )
+    read = read_brain(seen, SUBJECT, body.voxel_ijk[voxels])
+    assert read is not None
+    ncsnr = brain.ncsnr[voxels]
+    expected = planted[some][:, ::-3] * ncsnr / np.sqrt(1 + ncsnr**2)
     # float32 kernels sum in an order that depends on how many images pass at once
-    np.testing.assert_allclose(found, planted[some][:, ::-3], atol=2e-3)
+    np.testing.assert_allclose(read(images[some]), expected, atol=2e-3)
 
 
 def test_measured_responses_are_the_true_ones_and_noise(seen: Path) -> None:
-    ready, tree = prepare_responses(NsdTree(seen), SUBJECT, DATA), NsdTree(seen)
+    ready = prepare_responses(Nsd(NsdTree(seen)), SUBJECT, DATA)
     test = np.flatnonzero(ready.split == "test")
     images = [
         scenes.render(nsd_writer.scene_of(int(i), ())) for i in ready.nsd_id[test]
     ]
-    true = ground_truth.true_responses(
-        tree.root, SUBJECT, np.stack(images), ready.voxel_ijk
-    )
-    measured = ready.betas[test]
-    x, y = (v - v.mean(axis=0) for v in (true, measured))
+    brain = read_brain(seen, SUBJECT, ready.voxel_ijk)
+    assert brain is not None
+    x, y = (v - v.mean(axis=0) for v in (brain(np.stack(images)), ready.betas[test]))
     r = (x * y).sum(axis=0) / np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
     # n = 20 images: the mean over voxels, which share noise, is known to about .05
     assert r.mean() == pytest.approx(ready.noise_ceiling_r.mean(), abs=0.15)
-
-
-def test_voxels_and_images_that_cannot_be_are_refused(seen: Path) -> None:
-    images = np.zeros((2, 8, 8, 3), np.uint8)
-    with pytest.raises(DataError, match="not in the simulated brain"):
-        ground_truth.true_responses(seen, SUBJECT, images, np.zeros((1, 3), np.int32))
-    with pytest.raises(DataError, match="images"):
-        ground_truth.true_responses(
-            seen, SUBJECT, images[..., :2], np.zeros((1, 3), np.int32)
-        )
-    with pytest.raises(DataError, match="simulate this subject"):
-        ground_truth.true_responses(seen, 3, images, np.zeros((1, 3), np.int32))
+    assert (x * y).sum() / (x**2).sum() == pytest.approx(1, abs=0.15)  # the same units
 
 
 # --- noise --------------------------------------------------------------------------
@@ -229,8 +218,8 @@ def test_noise_that_was_planted_is_found_in_the_written_betas(
     two_sessions: Path,
 ) -> None:
     tree, data = NsdTree(two_sessions), DATA.model_copy(update={"sessions": 2})
-    ready = prepare_responses(tree, SUBJECT, data)
-    residuals, voxels = noise_residuals(tree, SUBJECT, data, ready)
+    ready = prepare_responses(Nsd(tree), SUBJECT, data)
+    residuals, voxels = noise_residuals(Nsd(tree), SUBJECT, data, ready)
     truth = ground_truth.read_truth(two_sessions, SUBJECT)
     ijk = ready.voxel_ijk[voxels]
     both = {
@@ -248,7 +237,7 @@ def test_noise_that_was_planted_is_found_in_the_written_betas(
 
 def test_held_out_categories_are_in_the_second_test_set_alone(seen: Path) -> None:
     tree = NsdTree(seen)
-    ready = prepare_responses(tree, SUBJECT, DATA)
+    ready = prepare_responses(Nsd(tree), SUBJECT, DATA)
     named = categories_in_captions(tree.captions(ready.nsd_id, 5))
     second = ready.split == "test2"
     assert ready.nsd_id[second].tolist() == tree.second_test_set().tolist()
@@ -265,7 +254,7 @@ def test_held_out_categories_are_in_the_second_test_set_alone(seen: Path) -> Non
 
 
 def test_images_seen_once_are_averaged_split_and_bounded(seen: Path) -> None:
-    ready = prepare_responses(NsdTree(seen), SUBJECT, DATA)
+    ready = prepare_responses(Nsd(NsdTree(seen)), SUBJECT, DATA)
     train = ready.n_repeats[ready.split == "train"]
     assert set(train.tolist()) == {1, 2, 3}
     assert (ready.n_repeats[ready.split == "test"] == 3).all()

@@ -10,7 +10,7 @@ import pytest
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.reporting import surface_maps
-from minddiff_utils.reporting.figures import FlatMap
+from minddiff_utils.reporting.figures import Surface
 from minddiff_utils.reporting.surface_maps import CorticalData
 
 #: A 4 x 4 x 4 volume whose value tells the voxel: 100 i + 10 j + k.
@@ -116,7 +116,7 @@ def test_a_vertex_takes_the_area_of_most_depths() -> None:
 # --- flat geometry --------------------------------------------------------------------
 
 
-def _strip(n: int, gap_mm: float) -> FlatMap:
+def _strip(n: int, gap_mm: float) -> Surface:
     """Return n vertices in a row and a second row 1 mm above, zigzag faces."""
     x = np.arange(n) * gap_mm
     xy = np.concatenate([np.stack([x, 0 * x], 1), np.stack([x, 0 * x + 1], 1)])
@@ -124,7 +124,7 @@ def _strip(n: int, gap_mm: float) -> FlatMap:
     faces = np.concatenate(
         [np.stack([k, k + 1, k + n], 1), np.stack([k + 1, k + n + 1, k + n], 1)]
     )
-    return FlatMap(xy, faces, np.arange(2.0 * n))
+    return Surface(xy, faces, np.arange(2.0 * n))
 
 
 def test_cropping_keeps_the_wanted_vertices_and_12_mm_around() -> None:
@@ -132,26 +132,29 @@ def test_cropping_keeps_the_wanted_vertices_and_12_mm_around() -> None:
     wanted = np.zeros(80, bool)
     wanted[20] = True
     part = surface_maps.crop(strip, wanted)
-    assert part.xy[:, 0].min() == 8
-    assert part.xy[:, 0].max() == 32
+    assert part.points[:, 0].min() == 8
+    assert part.points[:, 0].max() == 32
     assert set(part.values) == {*range(8, 33), *range(48, 73)}
     # every face is one of the strip's, with the same corners
-    whole = {tuple(map(tuple, corners)) for corners in strip.xy[strip.faces]}
-    assert {tuple(map(tuple, corners)) for corners in part.xy[part.faces]} <= whole
+    whole = {tuple(map(tuple, corners)) for corners in strip.points[strip.faces]}
+    assert {tuple(map(tuple, corners)) for corners in part.points[part.faces]} <= whole
     assert len(part.faces) == 2 * 24
 
 
 def test_faces_that_bridge_a_cut_are_left_out() -> None:
     strip = _strip(10, 1.0)
-    moved = strip.xy + np.where(np.arange(20) % 10 >= 5, 50.0, 0.0)[:, None] * [1, 0]
-    cut = surface_maps.without_cuts(FlatMap(moved, strip.faces, strip.values))
+    moved = strip.points + np.where(np.arange(20) % 10 >= 5, 50.0, 0.0)[:, None] * [
+        1,
+        0,
+    ]
+    cut = surface_maps.without_cuts(Surface(moved, strip.faces, strip.values))
     assert len(cut.faces) == len(strip.faces) - 2
 
 
 def test_the_left_hemisphere_stands_left_of_the_right_one() -> None:
     left, right = _strip(5, 1.0), _strip(7, 1.0)
     both = surface_maps.side_by_side(left, right)
-    assert both.xy[:10, 0].max() < 0 < both.xy[10:, 0].min()
+    assert both.points[:10, 0].max() < 0 < both.points[10:, 0].min()
     np.testing.assert_array_equal(both.values[both.faces], np.concatenate(
         [left.values[left.faces], right.values[right.faces]]
     ))  # fmt: skip
@@ -186,7 +189,7 @@ def test_inflated_maps_carry_values_and_geometry_of_both_sides(tree: NsdTree) ->
         assert mesh.values.tolist() == [112.0, 122.0, 212.0, 222.0]
         np.testing.assert_array_equal(mesh.faces, FACES)
         # FreeSurfer stores float32
-        np.testing.assert_allclose(mesh.vertices, CORNERS * 10, rtol=1e-6)
+        np.testing.assert_allclose(mesh.points, CORNERS * 10, rtol=1e-6)
 
 
 def test_voxels_of_another_place_are_refused_in_one_sentence(tree: NsdTree) -> None:

@@ -308,6 +308,17 @@ def test_weights_by_area_are_means_over_the_area_s_voxels() -> None:
     assert c["few_voxels"].tolist() == [True, True, False]
 
 
+def test_high_areas_over_low_ones_count_voxels_and_leave_out_small_areas() -> None:
+    rows = [
+        ("c", "V1", 1.0, 30), ("c", "V2", 4.0, 60), ("c", "V3", 99.0, 19),
+        ("c", "LO", 6.0, 20), ("c", "MST", 99.0, 8),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["feature", "area", "pattern", "n_voxels"])
+    table["few_voxels"] = table["n_voxels"] < 20
+    # LVC: (30 + 240) / 90 = 3; HVC: 6
+    assert tables.high_over_low(table, "pattern").to_dict() == {"c": 2.0}
+
+
 # --- T5 -------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.experiment import Trials
 from minddiff_utils.datasets.validity import (
     check_ncsnr,
@@ -125,7 +126,7 @@ def test_preparation_refuses_a_session_without_data_and_names_it(
     change: Callable[[Betas, Trials], object],
 ) -> None:
     with pytest.raises(DataError, match=r"^betas_session02 holds .*only_sessions"):
-        prepare_responses(changed(change), 1, DATA)
+        prepare_responses(Nsd(changed(change)), 1, DATA)
 
 
 def test_an_image_without_a_valid_trial_is_refused() -> None:
@@ -135,14 +136,14 @@ def test_an_image_without_a_valid_trial_is_refused() -> None:
     with pytest.raises(
         DataError, match=r"1 images \(such as nsd_id 12\) have no trial"
     ):
-        prepare_responses(changed(lose), 1, DATA)
+        prepare_responses(Nsd(changed(lose)), 1, DATA)
 
 
 def test_only_valid_trials_are_counted_and_averaged() -> None:
     lost = slice(1480, None)
     tree = changed(zeros(lost))
     trials, raw = tree.parts  # type: ignore[attr-defined]
-    ready = prepare_responses(tree, 1, DATA)
+    ready = prepare_responses(Nsd(tree), 1, DATA)
     seen = trials.image_10k[:1480]
     image, n_valid = np.unique(seen, return_counts=True)
     assert ready.n_repeats.tolist() == n_valid.tolist()
@@ -256,4 +257,4 @@ def test_preparation_names_the_session_that_does_not_fit(
 ) -> None:
     monkeypatch.setattr(responses, "strange_sessions", lambda *_: ((2,), 0.01, 0.2))
     with pytest.raises(DataError, match=r"^betas_session02 does not fit the images"):
-        prepare_responses(changed(lambda *_: None), 1, DATA)
+        prepare_responses(Nsd(changed(lambda *_: None)), 1, DATA)

@@ -95,12 +95,12 @@ def prepare(root: Path) -> None:
     run, sizes = run_of(root), json.loads((root / "sizes.json").read_text())
     ids = np.load(root / "ids.npy")
     captions = np.full((len(ids), 5), "a picture of fields", object)
-    tree: Any = SimpleNamespace(
-        stimuli=NsdTree(root).stimuli, captions=lambda *_: captions
+    data_set: Any = SimpleNamespace(
+        images=NsdTree(root).stimuli, captions=lambda *_: captions
     )
     split = np.array(["train"] * len(ids), "<U10")
     split[: sizes["n_test"]] = "test"
-    stimuli = prepare_stimuli(tree, ids, sizes["size"], 5)
+    stimuli = prepare_stimuli(data_set, ids, sizes["size"], 5)
     folder = run.tree.derived(1)
     store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
     images = store.read_rows(folder / "stimuli.h5", "images")

@@ -412,6 +412,11 @@ class Profile(_Frozen):
         return chosen
 
     @property
+    def data_set(self) -> str:
+        """Return the data set that the profile is for (`datasets.open_data_set`)."""
+        return "nsd"
+
+    @property
     def usual_origin(self) -> Origin:
         """Return where the responses come from that the profile is made for."""
         return "measured" if self.simulation is None else "in silico"

@@ -47,7 +47,7 @@ class ProfileView:
     """
 
     _ALWAYS = (
-        *("name", "seed", "label", "usual_origin"),
+        *("name", "seed", "label", "usual_origin", "data_set"),
         *("check_shards", "part", "part_digest"),
     )
 

@@ -1,8 +1,9 @@
-"""The files of NSD: read, checked and downloaded; what makes their values unusable.
+"""The data sets and their files: read, checked and downloaded.
 
-`nsd.layout` lists the files and `nsd.reader` reads them; `check` says what a folder
-holds, `download` (on `transfer` and `part_files`) brings what it lacks, from where
-`nsd.source` says. `validity` and `leaks` compare numbers and images.
+`protocol` says what preparation needs of any data set, `opening` opens one by its name.
+Of NSD `nsd.layout` lists the files and `nsd.reader` reads them; `check` says what a
+folder holds, `download` (on `transfer` and `part_files`) brings what it lacks, from
+where `nsd.source` says. `validity` and `leaks` say what makes values unusable.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

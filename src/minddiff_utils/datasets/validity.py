@@ -21,6 +21,7 @@ __all__ = [
     "LEAST_AGREEMENT",
     "MOST_EMPTY",
     "Held",
+    "at_limits",
     "check_ncsnr",
     "digest_betas",
     "fault",
@@ -28,7 +29,8 @@ __all__ = [
     "where_held",
 ]
 
-Betas = npt.NDArray[np.int16]
+#: As stored: whole numbers, or floats, in which NaN stands for no data.
+Betas = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 #: Share of a session's voxels, trials or values that may be empty or at the limits.
 MOST_EMPTY = 0.05
@@ -51,11 +53,11 @@ class Held:
     Attributes
     ----------
     voxels : (n_voxels,) bool
-        False where a voxel is constant, or zero in more than `MOST_EMPTY` of the
-        trials.
+        False where a voxel is constant, or zero or NaN in more than `MOST_EMPTY` of the
+        trials, or NaN in one of those kept.
     trials : (n_trials,) bool
-        False where a trial is zero in more than `MOST_EMPTY` of those voxels, or has
-        one value in all of them.
+        False where a trial is zero or NaN in more than `MOST_EMPTY` of those voxels, or
+        has one value in all of them.
     """
 
     voxels: Mask
@@ -69,15 +71,19 @@ def _too_many(wrong: Mask, axis: int | None = None) -> Any:
 
 def where_held(raw: Betas) -> Held:
     """Return where a session's stored betas, (n_trials, n_voxels), are data."""
-    zero = raw == 0
+    empty = raw == 0
+    if raw.dtype.kind == "f":
+        empty |= np.isnan(raw)
     constant = raw.min(axis=0) == raw.max(axis=0)
-    voxels = ~constant & ~_too_many(zero, axis=0)
+    voxels = ~constant & ~_too_many(empty, axis=0)
     if not voxels.any():
         return Held(voxels, np.zeros(len(raw), bool))
     kept = raw[:, voxels]
-    trials = ~_too_many(zero[:, voxels], axis=1)
+    trials = ~_too_many(empty[:, voxels], axis=1)
     if kept.shape[1] > _FEW:
         trials &= kept.min(axis=1) != kept.max(axis=1)
+    if raw.dtype.kind == "f":
+        voxels &= ~np.isnan(raw[trials]).any(axis=0)
     return Held(voxels, trials)
 
 
@@ -94,16 +100,24 @@ def fault(raw: Betas, held: Held) -> str:
                 f"zeros or one value throughout in {int(empty.sum())} of {empty.size} "
                 f"{what} of the areas, {most}"
             )
-    limits = (raw == _INT16.min) | (raw == _INT16.max)
+    limits = at_limits(raw)
     if _too_many(limits):
         n = int(limits.sum())
         return f"{n} of {limits.size} values at the limits of int16, {most}"
     return ""
 
 
+def at_limits(raw: Betas) -> Mask:
+    """Return which values lie at the limits of int16; no float does."""
+    if raw.dtype.kind == "f":
+        return np.zeros(raw.shape, bool)
+    return np.asarray((raw == _INT16.min) | (raw == _INT16.max))
+
+
 def digest_betas(raw: Betas) -> str:
     """Return a digest of stored betas: two sessions never have the same."""
-    return sha256(np.ascontiguousarray(raw, "<i2").tobytes()).hexdigest()
+    stored = np.ascontiguousarray(raw, raw.dtype.newbyteorder("<"))
+    return sha256(stored.tobytes()).hexdigest()
 
 
 def check_ncsnr(

@@ -10,13 +10,13 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.images import wanted_ids
+from minddiff_utils.evaluation.images import made_ids, wanted_ids
 
 __all__ = ["Completeness", "check_completeness", "check_images"]
 
 
 def check_images(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
-    """Refuse images of some shards, or of a run for other images."""
+    """Refuse images of some shards or another run, or that are not there."""
     for stage in ("stage1", "stage2"):
         path = run.tree.derived(subject) / f"{stage}.csv"
         table = store.read_table(path, ["method", "nsd_id"])
@@ -27,6 +27,7 @@ def check_images(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
                 f" number than {len(nsd_id)}, are to be evaluated: run notebooks 03"
                 " and 04 of this subject with the same profile and overrides."
             )
+        made_ids(run.tree.stage_dir(subject, stage), stage, nsd_id)
 
 
 @dataclass(frozen=True)

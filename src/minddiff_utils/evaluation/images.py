@@ -24,6 +24,7 @@ __all__ = [
     "Stimuli",
     "condition_images",
     "gallery",
+    "made_ids",
     "read_condition",
     "read_stimuli",
     "rows_of",
@@ -113,6 +114,28 @@ def wanted_ids(run: Run, subject: int) -> Ids:
 # --- what was made --------------------------------------------------------------------
 
 
+def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int]:
+    """Return those of the images `nsd_id` that a condition has, in their order.
+
+    Raises
+    ------
+    StoreError
+        Some are missing of a condition that is made for all of them, and its table does
+        not call them unfinished.
+    """
+    wanted = [int(i) for i in nsd_id]
+    found = [i for i in wanted if (folder / f"{i}.png").is_file()]
+    condition = by_name().get(method)  # None: a step of the ablation
+    partial = condition is None or condition.n_images != "all"
+    known = len(found) == len(wanted) or partial
+    if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
+        raise StoreError(
+            f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
+            "and 04 for all shards of this subject first."
+        )
+    return found
+
+
 def read_condition(
     folder: Path, method: str, nsd_id: Sequence[int] | Ids
 ) -> ConditionImages | None:
@@ -130,19 +153,9 @@ def read_condition(
     Raises
     ------
     StoreError
-        Some images are missing of a condition that is made for all of them, and its
-        table does not call them unfinished; or the images differ in size.
+        As `made_ids`, or the images differ in size.
     """
-    wanted = [int(i) for i in nsd_id]
-    found = [i for i in wanted if (folder / f"{i}.png").is_file()]
-    condition = by_name().get(method)  # None: a step of the ablation
-    partial = condition is None or condition.n_images != "all"
-    known = len(found) == len(wanted) or partial
-    if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
-        raise StoreError(
-            f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
-            "and 04 for all shards of this subject first."
-        )
+    found = made_ids(folder, method, nsd_id)
     if not found:
         return None
     shape = store.read_png(folder / f"{found[0]}.png").shape

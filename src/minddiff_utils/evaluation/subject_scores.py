@@ -24,6 +24,7 @@ from minddiff_utils.evaluation.images import (
 )
 from minddiff_utils.evaluation.metrics import (
     METRICS,
+    Seen,
     SubjectScores,
     frechet_table,
     score_methods,
@@ -33,8 +34,10 @@ from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
     "Models",
+    "Scored",
     "each_subject",
     "embed_with",
+    "join_subjects",
     "load_models",
     "score_subject",
     "score_subjects",
@@ -92,10 +95,16 @@ def load_models(run: Run) -> Models:
     )
 
 
+#: Scores of a subject, and embeddings of its true test images.
+Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
+
+
 def score_subject(
-    run: Run, subject: int, models: Models
-) -> tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]:
+    run: Run, subject: int, models: Models, *, seen_by: Seen | None = None
+) -> Scored:
     """Score every method of one subject; also embed all of its true test images.
+
+    `seen_by` is told what each network makes of the images of each method.
 
     Returns
     -------
@@ -119,12 +128,11 @@ def score_subject(
     }
     extra, truth = run.profile.evaluation.extra_metrics, stimuli.truth
     compared = condition_images(run, subject, truth)
-    scores = score_methods(subject, compared, truth, embedders, extra=extra)
+    scores = score_methods(
+        subject, compared, truth, embedders, extra=extra, seen_by=seen_by
+    )
     networks = {metric: METRICS[metric].network or "" for metric in scores.sets}
     return scores, {m: embedders[net](stimuli.test) for m, net in networks.items()}
-
-
-_Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
 
 
 def _do_each(
@@ -165,7 +173,8 @@ def each_subject(
     with ProcessPoolExecutor(n_workers, context, _begin_worker, (run,)) as pool:
         shares = [subjects[k::n_workers] for k in range(n_workers)]
         tasks = [pool.submit(_do_each, run, s, work, load_models) for s in shares]
-        return {s: done for task in tasks for s, done in task.result().items()}
+        made = {s: done for task in tasks for s, done in task.result().items()}
+        return {subject: made[subject] for subject in subjects}
 
 
 def score_subjects(
@@ -196,7 +205,14 @@ def score_subjects(
     StoreError
         As `score_subject`.
     """
-    scored = each_subject(run, subjects, score_subject, load=load)
+    return join_subjects(run, each_subject(run, subjects, score_subject, load=load))
+
+
+def join_subjects(
+    run: Run, scored: Mapping[int, Scored]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores of all subjects and their distances, as `score_subjects`."""
+    subjects = list(scored)
     ids = {subject: test_ids(run, subject) for subject in subjects}
     tables = [scored[subject][0].table for subject in subjects]
     distances = [

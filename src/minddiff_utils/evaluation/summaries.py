@@ -113,14 +113,22 @@ def summarise(
         sd_draw in the rows of other methods than the draws.
     """
     rows: list[tuple[object, ...]] = []
+    blocks = dict(iter(scores.groupby(["method", "metric"], sort=False)))
+    known: dict[tuple[str, str], pd.DataFrame] = {}
+
+    def of(name: str, metric: str) -> pd.DataFrame:
+        """Return `matrix`, each once: a chance level is read for every method."""
+        if (key := (name, metric)) not in known:
+            known[key] = matrix(blocks.get(key, scores.iloc[:0]), name, metric)
+        return known[key]
+
     for method, metric in scores[["method", "metric"]].drop_duplicates().to_numpy():
-        wide = matrix(scores, method, metric)
-        paired = matrix(
-            scores.assign(value=scores["floor"]), method, metric
-        )  # the same rows, scored against other seen images
-        others = {name: matrix(scores, name, metric) for name in floors}
-        top = matrix(scores, ceilings.get(method, ""), metric)
-        again = [matrix(scores, d, metric) for d in draws if method in draws]
+        wide, block = of(method, metric), blocks[method, metric]
+        # the same rows, scored against other seen images
+        paired = matrix(block.assign(value=block["floor"]), method, metric)
+        others = {name: of(name, metric) for name in floors}
+        top = of(ceilings.get(method, ""), metric)
+        again = [of(d, metric) for d in draws if method in draws]
         for subject, mean, used in _estimates(wide, confidence):
             floor = _mean_on(used, paired)
             knowing = {"": floor}

@@ -4,7 +4,8 @@
 `image_features` is what a brain could see in them, `anatomy` where its voxels lie,
 `voxel_model` how they respond and `noise` how much that varies; `assumptions` has the
 numbers behind both. `nsd_writer` writes it all (`subject_files`,
-`file_formats`) into a `folder`; `ground_truth` is what was planted.
+`file_formats`) into a `folder`; `ground_truth` is what was planted, `true_brain`
+answers to other images.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for: the
 metrics read EfficientNet-Lite0 here and nothing else.

@@ -5,9 +5,9 @@ from .ground_truth import (
     planted_autocorrelation,
     read_truth,
     subject_table,
-    true_responses,
 )
 from .nsd_writer import simulate
+from .true_brain import read_brain
 from .voxel_model import area_table
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "layout_table",
     "ncsnr_recovery",
     "planted_autocorrelation",
+    "read_brain",
     "read_truth",
     "simulate",
     "subject_table",
-    "true_responses",
 ]

@@ -1,8 +1,9 @@
 """The truth behind the in-silico NSD, and tables that describe what was written.
 
-For notebook 00 and the tests only: nothing that decodes may read the truth. Not a
-reader of NSD's layout; recomputed values come from `datasets.nsd` and `preprocessing`,
-which share no code with the simulation.
+For notebook 00 and the tests only: nothing that decodes may read the truth, and
+evaluation reads no more of it than `true_brain` answers. Not a reader of NSD's layout;
+recomputed values come from `datasets.nsd` and `preprocessing`, which share no code with
+the simulation.
 
 References
 ----------
@@ -11,7 +12,7 @@ Allen et al. 2022, Nature Neuroscience 25:116, Methods (ncsnr, noise ceiling).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError, check_exists, check_shape
 from minddiff_utils.core.reading import reading
 from minddiff_utils.insilico.folder import PARTS, TRUTH, written
-from minddiff_utils.insilico.image_features import perceive
 from minddiff_utils.insilico.noise import Noise, autocorrelation, inflation
-from minddiff_utils.insilico.voxel_model import AREA_OF, Brain, true_signal
+from minddiff_utils.insilico.voxel_model import AREA_OF
 
 __all__ = [
     "Recovery",
@@ -35,15 +35,14 @@ __all__ = [
     "ncsnr_recovery",
     "ncsnr_standard_error",
     "planted_autocorrelation",
+    "read_arrays",
     "read_truth",
     "subject_table",
-    "true_responses",
 ]
 
 Values = npt.NDArray[np.float64]
 #: Below so many standard errors, estimates pile up at their limit, zero.
 _MIN_ERRORS = 3.0
-_AT_ONCE = 32  # images that the brain looks at together
 #: What varies in file names -> how the table of files writes it.
 _WILDCARDS = (
     (r"subj\d\d", "subjSS"),
@@ -142,7 +141,7 @@ def read_truth(tree_nsd: Path, subject: int) -> Truth:
     DataError
         The subject was not simulated.
     """
-    file = _stored(tree_nsd, subject)
+    file = read_arrays(tree_nsd, subject)
     faulty = np.zeros(len(file["voxel_ijk"]), dtype=bool)
     faulty[file["tuning/zero"]] = True
     return Truth(
@@ -155,7 +154,14 @@ def read_truth(tree_nsd: Path, subject: int) -> Truth:
     )
 
 
-def _stored(tree_nsd: Path, subject: int) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(tree_nsd: Path, subject: int) -> dict[str, npt.NDArray[Any]]:
+    """Return all that is stored of the truth about `subject`, by name.
+
+    Raises
+    ------
+    DataError
+        The subject was not simulated.
+    """
     path = tree_nsd / TRUTH / f"subj{subject:02d}.npz"
     check_exists(path, "Truth", "simulate this subject first (notebook 00)")
     remedy = "simulate this subject again (notebook 00)"
@@ -164,52 +170,6 @@ def _stored(tree_nsd: Path, subject: int) -> dict[str, npt.NDArray[Any]]:
         np.load(path, allow_pickle=False) as file,
     ):
         return {name: file[name] for name in file.files}
-
-
-def true_responses(
-    tree_nsd: Path,
-    subject: int,
-    images: npt.NDArray[np.uint8],
-    voxel_ijk: npt.NDArray[np.int32],
-) -> npt.NDArray[np.float32]:
-    """Return what the voxels of a simulated subject would respond without noise.
-
-    To any images: seen ones, reconstructions, others. The brain sees all at 64 px.
-
-    Parameters
-    ----------
-    tree_nsd : Path
-        Root of the simulated folder, with the truth in it.
-    subject : int
-        1..8, simulated there.
-    images : ndarray of uint8, shape (n_images, size, size, 3)
-        RGB.
-    voxel_ijk : ndarray of int32, shape (n_voxels, 3)
-        Of the voxels asked for, 0-based, as `responses.h5` states them.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_images, n_voxels)
-        On the scale of the planted signal: mean 0 and SD 1 over the images that the
-        subject saw; 0 where a voxel does not respond to images.
-
-    Raises
-    ------
-    DataError
-        The subject was not simulated, or a voxel is not in its brain mask.
-    """
-    check_shape(images.shape, (None, None, images.shape[1], 3), "images")
-    rows = read_truth(tree_nsd, subject).rows_of(voxel_ijk)
-    stored = _stored(tree_nsd, subject)
-    tuning: dict[str, Any] = {f.name: stored[f"tuning/{f.name}"] for f in fields(Brain)}
-    brain = Brain(**tuning)
-    prefix = "scales/"
-    scales = {k.removeprefix(prefix): v for k, v in stored.items() if prefix in k}
-    found = np.zeros((len(images), len(brain.active)), np.float32)
-    for first in range(0, len(images), _AT_ONCE):
-        some = slice(first, first + _AT_ONCE)
-        found[some, brain.active] = true_signal(brain, perceive(images[some]), scales)
-    return found[:, rows]
 
 
 def planted_autocorrelation(n_lags: int) -> Values:
@@ -301,7 +261,7 @@ def ceiling_table(
     Parameters
     ----------
     true, measured : ndarray of float32, shape (n_images, n_voxels)
-        Noiseless responses (`true_responses`), and averaged ones to the same images.
+        Noiseless responses (`read_brain`), and averaged ones to the same images.
     ceiling : ndarray of float32, shape (n_voxels,)
         Correlation that a perfect model is said to reach.
 

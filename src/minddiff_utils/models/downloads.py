@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-__all__ = ["PINNED", "HubFiles", "download_command", "pinned_file"]
+__all__ = ["PINNED", "SENTENCES", "HubFiles", "download_command", "pinned_file"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class HubFiles:
     files : tuple of str
         Paths in the repository; they keep them below `target`.
     target : str
-        Folder inside the models' folder `sd14`; empty: that folder itself.
+        Folder inside the models' folder `sd14` (of `SENTENCES`: `perception`); empty:
+        that folder itself.
     digests : mapping of str to str
         SHA-256 of a file by its path, where known.
     """
@@ -81,6 +82,25 @@ PINNED = (
         revision="1c2b8495b28150b8a4922ee1c8edee224c284c0c",
         files=_OPEN_CLIP,
         target="judge",
+    ),
+)
+
+#: The encoder of captions by which evaluation compares them; commit and digests are
+#: stated together in public scripts that fetch it.
+SENTENCES = HubFiles(
+    repository="sentence-transformers/all-MiniLM-L6-v2",
+    revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+    files=("config.json", "model.safetensors", "tokenizer.json"),
+    target="all-MiniLM-L6-v2",
+    digests=MappingProxyType(
+        {
+            "config.json": "953f9c0d463486b10a6871cc2fd59f22"
+            "3b2c70184f49815e7efbcab5d8908b41",
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6c"
+            "c0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611"
+            "b2561a3a27eeab05e5aa30f411572037",
+        }
     ),
 )
 

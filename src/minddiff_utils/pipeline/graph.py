@@ -20,6 +20,7 @@ from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
 from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.opening import open_data_set
 
 __all__ = [
     "GRAPH",
@@ -291,11 +292,13 @@ def _files(
     simulated = profile.simulation is not None
     if simulated and expected_origin(profile, tree) == "in silico":
         return stamps
-    data, nsd = profile.data, NsdTree(tree.nsd, profile.data.betas_version)
+    data = profile.data
     if number == "01" and subject is not None:
-        read = nsd.inputs(number, [subject], data.session_numbers, data.voxels)
+        data_set = open_data_set(profile.data_set, tree.nsd, data.betas_version)
+        read = data_set.files(subject, data.session_numbers, data.voxels)
         stamps |= provenance.stamps(read, tree.nsd)
     if number == "06":
+        nsd = NsdTree(tree.nsd, data.betas_version)
         read = nsd.inputs(number, profile.subjects, data.session_numbers)
         stamps |= provenance.stamps(read, tree.nsd)
     return stamps

@@ -1,8 +1,8 @@
 """From trials to the responses and stimuli of notebook 01.
 
-`trials` scales and averages, `voxels` says which are used, `splits` which images test,
-`noise_ceiling` how well a voxel could be predicted; `responses` and `stimuli` put them
-together for one subject, `leak_check` makes sure that the test set stays unseen.
+`trials` scales and averages, `splits` says which images validate, `noise_ceiling` how
+well a voxel could be predicted; `responses` and `stimuli` put them together for one
+subject of any data set, `leak_check` makes sure that the test set stays unseen.
 `repeats` reads single trials to look at, `noise_structure` how their noise hangs
 together.
 """
@@ -13,13 +13,13 @@ from minddiff_utils.preprocessing.repeats import read_repeats
 from minddiff_utils.preprocessing.responses import (
     Responses,
     area_table,
+    count_areas,
     prepare_responses,
 )
 from minddiff_utils.preprocessing.stimuli import (
     categories_in_captions,
     prepare_stimuli,
 )
-from minddiff_utils.preprocessing.voxels import count_areas
 
 __all__ = [
     "AREAS",

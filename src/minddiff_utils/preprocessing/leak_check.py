@@ -16,8 +16,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
-from minddiff_utils.datasets.nsd.layout import N_SHARED
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.protocol import DataSet
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.splits import TESTS
 
@@ -25,7 +24,7 @@ __all__ = ["check_leaks", "find_leaks", "leak_report"]
 
 
 def find_leaks(
-    tree: NsdTree,
+    data_set: DataSet,
     subject: int,
     responses: Responses,
     images: Images,
@@ -36,10 +35,10 @@ def find_leaks(
     In-silico captions come from a small grammar, so that many scenes share all of
     theirs; they are compared in measured data only.
     """
-    shared_id = tree.design().images[subject - 1, :N_SHARED]
-    coco_id = tree.stim_info("cocoId")["cocoId"].to_numpy()[responses.nsd_id]
-    texts = captions.tolist() if tree.is_real else None
-    return leak_report(responses, images, shared_id, coco_id, texts)
+    test_id = data_set.test_images(subject)
+    coco_id = data_set.coco_id(responses.nsd_id)
+    texts = captions.tolist() if data_set.is_real else None
+    return leak_report(responses, images, test_id, coco_id, texts)
 
 
 def leak_report(

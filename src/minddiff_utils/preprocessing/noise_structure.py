@@ -24,7 +24,7 @@ import pandas as pd
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import Doubles, IntArray, Matrix
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.protocol import DataSet
 from minddiff_utils.preprocessing.repeats import read_trials
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import average_repeats
@@ -92,13 +92,13 @@ def residuals_of(z: Matrix, image: IntArray, session: IntArray) -> Residuals:
 
 
 def noise_residuals(
-    tree: NsdTree, subject: int, data: DataConfig, responses: Responses
+    data_set: DataSet, subject: int, data: DataConfig, responses: Responses
 ) -> tuple[Residuals, npt.NDArray[np.int64]]:
     """Read all trials of a subject; return residuals and the voxels they are of.
 
     Parameters
     ----------
-    tree, subject, data
+    data_set, subject, data
         As for `prepare_responses`.
     responses : Responses
         Of the same subject and data.
@@ -110,9 +110,9 @@ def noise_residuals(
         Columns of the responses that hold data in every trial.
     """
     every = range(responses.betas.shape[1])
-    z, trials = read_trials(tree, subject, data, responses, every)
+    z, trials = read_trials(data_set, subject, data, responses, every)
     voxels = np.flatnonzero(np.isfinite(z).all(axis=0))
-    found = residuals_of(z[:, voxels], trials.nsd_id, trials.session)
+    found = residuals_of(z[:, voxels], trials.image_id, trials.session)
     return found, voxels
 
 

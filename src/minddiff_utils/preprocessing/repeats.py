@@ -13,8 +13,7 @@ import numpy.typing as npt
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.protocol import DataSet, Trials
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import zscore_sessions
 
@@ -38,7 +37,7 @@ class Repeats:
 
 
 def read_repeats(
-    tree: NsdTree,
+    data_set: DataSet,
     subject: int,
     data: DataConfig,
     responses: Responses,
@@ -50,7 +49,7 @@ def read_repeats(
 
     Parameters
     ----------
-    tree, subject, data
+    data_set, subject, data
         As for `prepare_responses`.
     responses : Responses
         Of the same subject and data.
@@ -66,18 +65,18 @@ def read_repeats(
     """
     if len(set(voxels)) < len(voxels):
         raise DataError(f"The voxels {list(voxels)} are not all different.")
-    numbers = tree.sessions_of(subject, data.session_numbers)
-    trials = tree.trials(subject, numbers[-1]).of(numbers)
-    test = np.isin(trials.nsd_id, responses.nsd_id[responses.split == "test"])
+    numbers = data_set.sessions(subject, data.session_numbers)
+    trials = data_set.trials(subject, numbers)
+    test = np.isin(trials.image_id, responses.nsd_id[responses.split == "test"])
     rows = _first_repeated(trials, test, n_images)  # (n_images, n_repeats) of trials
     sessions = np.unique(trials.session[rows]).tolist()
-    z, _ = read_trials(tree, subject, data, responses, voxels, sessions=sessions)
+    z, _ = read_trials(data_set, subject, data, responses, voxels, sessions=sessions)
     row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `z`
-    return Repeats(trials.nsd_id[rows[:, 0]], z[row[rows]])
+    return Repeats(trials.image_id[rows[:, 0]], z[row[rows]])
 
 
 def read_trials(
-    tree: NsdTree,
+    data_set: DataSet,
     subject: int,
     data: DataConfig,
     responses: Responses,
@@ -89,7 +88,7 @@ def read_trials(
 
     Parameters
     ----------
-    tree, subject, data, responses, voxels
+    data_set, subject, data, responses, voxels
         As for `read_repeats`.
     sessions : sequence of int, optional
         Of those of the responses; by default all.
@@ -101,30 +100,29 @@ def read_trials(
     trials : Trials
         What they showed.
     """
-    numbers = tree.sessions_of(subject, data.session_numbers)
+    numbers = data_set.sessions(subject, data.session_numbers)
     read = numbers if sessions is None else sessions
-    trials = tree.trials(subject, numbers[-1]).of(read)
-    place = tuple(responses.voxel_ijk[list(voxels)].T)
-    mask = np.zeros(tree.roi(subject, "Kastner2015").shape, bool)
-    mask[place] = True
-    raw = np.concatenate([tree.betas(subject, int(s), mask) for s in read])
-    column = np.searchsorted(
-        np.flatnonzero(mask), np.ravel_multi_index(place, mask.shape)
-    )
-    percent, empty = to_percent(raw[:, column]), (raw == 0).all(axis=1)
-    train = responses.nsd_id[responses.split == "train"]
-    fits = np.isin(trials.nsd_id, train) | (data.zscore_on == "all")
-    z = zscore_sessions(percent, trials.session, fits & ~empty)
+    trials = data_set.trials(subject, numbers).of(read)
+    columns = np.sort(np.array(voxels))
+    units = responses.units.at(columns)
+    raw = np.concatenate([data_set.responses(subject, s, units) for s in read])
+    raw = raw[:, np.searchsorted(columns, voxels)]
+    empty = ((raw == 0) | np.isnan(raw)).all(axis=1)
+    z = data_set.scaled(raw)
+    if not data_set.are_averaged:
+        train = responses.nsd_id[responses.split == "train"]
+        fits = np.isin(trials.image_id, train) | (data.zscore_on == "all")
+        z = zscore_sessions(z, trials.session, fits & ~empty)
     z[empty] = np.nan
     return z, trials
 
 
-def _first_repeated(trials: Trials, test: Mask, n_images: int) -> IntArray:
+def _first_repeated(trials: Trials, is_test: Mask, n_images: int) -> IntArray:
     """Return the trials of test images that were shown most often, (n, n_repeats)."""
-    rows = np.flatnonzero(test)
+    rows = np.flatnonzero(is_test)
     _, row, counts = np.unique(
-        trials.nsd_id[rows], return_inverse=True, return_counts=True
+        trials.image_id[rows], return_inverse=True, return_counts=True
     )
     by_image = [rows[row == k] for k in np.flatnonzero(counts == counts.max())]
     soonest = sorted(by_image, key=lambda image: int(image[-1]))[:n_images]
-    return np.array(sorted(soonest, key=lambda image: int(trials.nsd_id[image[0]])))
+    return np.array(sorted(soonest, key=lambda image: int(trials.image_id[image[0]])))

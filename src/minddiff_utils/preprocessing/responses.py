@@ -6,25 +6,21 @@ made here is the content of `responses.h5`.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
-from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.nsd.areas import ROI_NAMES
-from minddiff_utils.datasets.nsd.betas import voxel_indices
-from minddiff_utils.datasets.nsd.experiment import Trials, to_percent
-from minddiff_utils.datasets.nsd.layout import N_SHARED, N_TRIALS
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.protocol import DataSet, Trials, Units
 from minddiff_utils.datasets.validity import (
     Held,
+    at_limits,
     check_ncsnr,
     digest_betas,
     fault,
@@ -34,22 +30,17 @@ from minddiff_utils.datasets.validity import (
 from minddiff_utils.preprocessing.noise_ceiling import ncsnr_of_trials, noise_ceiling_r
 from minddiff_utils.preprocessing.splits import check_splits, split_images
 from minddiff_utils.preprocessing.trials import average_repeats, zscore_sessions
-from minddiff_utils.preprocessing.voxels import read_voxels
 
-__all__ = ["Responses", "area_table", "prepare_responses"]
+__all__ = ["Responses", "area_table", "count_areas", "prepare_responses"]
 
 logger = logging.getLogger(__name__)
 
+Stored = npt.NDArray[np.int16] | Matrix
 
 #: Voxels prepared at a time: bounds memory at the sizes of the real data.
 _BLOCK = 1024
 #: Most reliable voxels, by which sessions are compared.
 _N_BEST = 256
-_INT16 = np.iinfo(np.int16)
-_STORED = (
-    *("betas", "nsd_id", "n_repeats", "split", "voxel_ijk", "roi", "roi_names"),
-    *("ncsnr", "ncsnr_recomputed", "noise_ceiling_r"),
-)
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,14 @@ class Responses:
         "test2" (a simulation's second test set).
     n_valid_test : (n_test, n_voxels) int32
         Valid trials of each test image in each voxel.
-    voxel_ijk : (n_voxels, 3) int32
-        Position in the volume, 0-based, in C order.
-    roi : (n_voxels,) int32
-        Index into `roi_names`.
-    ncsnr, ncsnr_recomputed : (n_voxels,) float32
-        NSD's file, and the same statistic from the trials read here (NaN: unknown).
+    units : Units
+        The voxels, with their areas; ncsnr is NSD's file, completed from the trials.
+    ncsnr_recomputed : (n_voxels,) float32
+        The same statistic from the trials read here (NaN: unknown).
     counts : dict
         How often something was excluded, filled, or found at the limit.
+    data_set : str
+        The name of the data set.
     """
 
     betas: Matrix
@@ -80,17 +71,32 @@ class Responses:
     n_repeats: npt.NDArray[np.int32]
     split: npt.NDArray[np.str_]
     n_valid_test: npt.NDArray[np.int32]
-    voxel_ijk: npt.NDArray[np.int32]
-    roi: npt.NDArray[np.int32]
-    ncsnr: Matrix
+    units: Units
     ncsnr_recomputed: Matrix
     counts: dict[str, int]
+    data_set: str
+
+    @property
+    def voxel_ijk(self) -> npt.NDArray[np.int32]:
+        """Return each voxel's position in the volume, 0-based, in C order."""
+        return self.units.position
+
+    @property
+    def roi(self) -> npt.NDArray[np.int32]:
+        """Return each voxel's area as an index into `roi_names`."""
+        return self.units.area
 
     @property
     def roi_names(self) -> tuple[str, ...]:
         """Return the names that `roi` counts: the areas, and "none" if it is there."""
-        beyond = (self.roi >= len(AREAS)).any()
-        return ROI_NAMES if beyond else AREAS
+        return self.units.area_names
+
+    @property
+    def ncsnr(self) -> Matrix:
+        """Return each voxel's noise-ceiling SNR."""
+        if self.units.ncsnr is None:
+            raise DataError(f"{self.data_set} states no ncsnr of its responses.")
+        return self.units.ncsnr
 
     @property
     def noise_ceiling_r(self) -> Matrix:
@@ -99,7 +105,11 @@ class Responses:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the datasets of `responses.h5` by name."""
-        return {name: np.asarray(getattr(self, name)) for name in _STORED}
+        names = (
+            *("betas", "nsd_id", "n_repeats", "split", "voxel_ijk", "roi", "roi_names"),
+            *("ncsnr", "ncsnr_recomputed", "noise_ceiling_r", "data_set"),
+        )
+        return {name: np.asarray(getattr(self, name)) for name in names}
 
     def summary(self) -> pd.DataFrame:
         """Return every count a reader should see, (quantity, n)."""
@@ -116,6 +126,23 @@ class Responses:
         return pd.DataFrame({"quantity": list(rows), "n": list(rows.values())})
 
 
+def count_areas(units: Units, subject: int) -> pd.DataFrame:
+    """Return (subject, area, area_set, n_voxels), areas from early to late.
+
+    Voxels outside the areas, if there are any, form a last row, "none".
+    """
+    names, sets = units.area_names, units.area_sets
+    set_of = {area: name for name, areas in sets.items() for area in areas}
+    return pd.DataFrame(
+        {
+            "subject": subject,
+            "area": list(names),
+            "area_set": [set_of.get(area, "none") for area in names],
+            "n_voxels": np.bincount(units.area, minlength=len(names)),
+        }
+    )
+
+
 def area_table(responses: Responses) -> pd.DataFrame:
     """Return medians per area, LVC, HVC and all: ncsnr, recomputed ncsnr, ceiling.
 
@@ -125,7 +152,11 @@ def area_table(responses: Responses) -> pd.DataFrame:
     columns = ("ncsnr", "ncsnr_recomputed", "noise_ceiling_r")
     voxels = pd.DataFrame({name: getattr(responses, name) for name in columns})
     known = responses.roi_names
-    groups = {name: (name,) for name in known} | {"LVC": LVC, "HVC": HVC, "all": known}
+    groups: Mapping[str, tuple[str, ...]] = {
+        **{name: (name,) for name in known},
+        **responses.units.area_sets,
+        "all": known,
+    }
     names = np.array(known)[responses.roi]
     rows = []
     for group, members in groups.items():
@@ -137,14 +168,41 @@ def area_table(responses: Responses) -> pd.DataFrame:
 # --- one subject --------------------------------------------------------------------
 
 
-def _read_trials(
-    tree: NsdTree, subject: int, sessions: Sequence[int], mask: Mask
-) -> tuple[npt.NDArray[np.int16], list[Held]]:
-    """Return the betas of all sessions, and where each of them holds data."""
-    betas = np.empty((len(sessions) * N_TRIALS, int(mask.sum())), np.int16)
-    held, seen = [], dict[str, int]()
-    for row, session in enumerate(sessions):
-        raw = tree.betas(subject, session, mask)
+@dataclass(frozen=True)
+class _Read:
+    """The responses of one subject as they were read, and what they respond to."""
+
+    data_set: DataSet
+    subject: int
+    trials: Trials
+    raw: Stored  # (n_trials, n_voxels)
+    held: Sequence[Held]  # where each session holds data
+
+    @property
+    def whole(self) -> Mask:
+        """Return which trials hold data, (n_trials,)."""
+        return np.concatenate([session.trials for session in self.held])
+
+    def scaled(self, voxels: slice | IntArray) -> Matrix:
+        """Return responses of some voxels as floats, with 0 where there is no data."""
+        values = self.data_set.scaled(self.raw[:, voxels])
+        values[np.isnan(values)] = 0
+        return values
+
+    def standardised(self, values: Matrix, fit_rows: Mask) -> Matrix:
+        """Return scaled responses standardised within sessions, unless they are so."""
+        if self.data_set.are_averaged:
+            return values.copy()
+        return zscore_sessions(values, self.trials.session, fit_rows)
+
+
+def _read(data_set: DataSet, subject: int, trials: Trials, units: Units) -> _Read:
+    """Return the responses of all sessions, and where each of them holds data."""
+    sessions = np.unique(trials.session).tolist()
+    betas: Stored | None = None
+    held, seen = list[Held](), dict[str, int]()
+    for n_read, session in enumerate(sessions, start=1):
+        raw = data_set.responses(subject, session, units)
         where = where_held(raw)
         wrong = fault(raw, where)
         other = seen.setdefault(digest_betas(raw), session)
@@ -152,135 +210,106 @@ def _read_trials(
             wrong = f"the numbers of session {other} once more"
         if wrong:
             raise DataError(
-                f"{tree.betas_file(subject, session)} holds {wrong}: compare it with "
-                f"its source and fetch it again, or do without session {session} "
+                f"{data_set.responses_file(subject, session)} holds {wrong}: compare it"
+                f" with its source and fetch it again, or do without session {session} "
                 "(data.only_sessions)."
             )
-        betas[row * N_TRIALS : (row + 1) * N_TRIALS] = raw
+        if betas is None:
+            betas = np.empty((len(trials.session), raw.shape[1]), raw.dtype)
+        betas[trials.session == session] = raw
         held.append(where)
         words = "subject %d: session %d read (%d of %d)"
-        logger.info(words, subject, session, row + 1, len(sessions))
-    return betas, held
+        logger.info(words, subject, session, n_read, len(sessions))
+    assert betas is not None  # there is a session
+    return _Read(data_set, subject, trials, betas, held)
 
 
-def _fit_rows(
-    trials: Trials, image: IntArray, split: npt.NDArray[np.str_], data: DataConfig
-) -> Mask:
-    """Return the trials that may fit the session scaling."""
-    if data.zscore_on == "all":
-        return np.ones(len(trials.image_10k), bool)
-    return np.isin(trials.image_10k, image[split == "train"])
-
-
-def _split(
-    tree: NsdTree, subject: int, image: IntArray, data: DataConfig
-) -> npt.NDArray[np.str_]:
-    """Return the split of each image."""
-    images = tree.design().images[subject - 1, :N_SHARED]
-    second = np.flatnonzero(np.isin(images, tree.second_test_set())).tolist()
-    return split_images(image, data.n_validation, data.validation_fold, second=second)
-
-
-def _count_repeats(
-    trials: Trials, held: Sequence[Held]
-) -> tuple[IntArray, npt.NDArray[np.int32]]:
-    """Return the distinct images, and the trials of each that hold data.
+def _count_repeats(read: _Read) -> tuple[IntArray, npt.NDArray[np.int32]]:
+    """Return the place of each distinct image, and its trials that hold data.
 
     Raises
     ------
     DataError
         An image has none.
     """
-    whole = np.concatenate([session.trials for session in held])
-    image, row = np.unique(trials.image_10k, return_inverse=True)
-    n_repeats = np.bincount(row, weights=whole)
+    trials = read.trials
+    place, row = np.unique(trials.place, return_inverse=True)
+    n_repeats = np.bincount(row, weights=read.whole)
     if not n_repeats.all():
         lost = np.isin(row, np.flatnonzero(n_repeats == 0))
         ids, numbers = (
             ", ".join(map(str, np.unique(values[lost])[:5].tolist()))
-            for values in (trials.nsd_id, trials.session)
+            for values in (trials.image_id, trials.session)
         )
         raise DataError(
             f"{int((n_repeats == 0).sum())} images (such as nsd_id {ids}) have no "
             f"trial with data: compare the betas of session {numbers} with their "
             "source and fetch them again, or do without (data.only_sessions)."
         )
-    return image, n_repeats.astype(np.int32)
+    return place, n_repeats.astype(np.int32)
 
 
 @dataclass(frozen=True)
 class _Prepared:
     betas: Matrix  # (n_images, n_kept)
-    n_valid_test: npt.NDArray[np.int32]  # (n_test, n_kept)
+    n_valid: npt.NDArray[np.int32]  # (n_test, n_kept)
     ncsnr: Matrix  # (n_kept,), recomputed
     keep: Mask  # (n_voxels,), valid in at least one session
     counts: dict[str, int]
 
 
-def _prepare_trials(
-    raw: npt.NDArray[np.int16],
-    trials: Trials,
-    fit_rows: Mask,
-    held: Sequence[Held],
-    test: Mask,
-) -> _Prepared:
+def _prepare(read: _Read, fit_rows: Mask, is_test: Mask) -> _Prepared:
     """Standardise, average and count, a block of voxels at a time.
 
-    `test` is the mask of test images among the distinct ones.
+    Trials in `fit_rows` fit the scaling; of the images (n_images,) in `is_test` valid
+    trials are counted voxel by voxel.
     """
-    whole = np.concatenate([session.trials for session in held])
+    trials, whole = read.trials, read.whole
     rows = [trials.session == number for number in np.unique(trials.session)]
     counts, blocks = Counter[str](), []
-    for first in range(0, raw.shape[1], _BLOCK):
+    for first in range(0, read.raw.shape[1], _BLOCK):
         block = slice(first, first + _BLOCK)
-        empty = np.tile(~whole[:, None], (1, len(held[0].voxels[block])))
-        for trial_rows, session in zip(rows, held, strict=True):
+        empty = np.tile(~whole[:, None], (1, len(read.held[0].voxels[block])))
+        for trial_rows, session in zip(rows, read.held, strict=True):
             empty[np.ix_(trial_rows, ~session.voxels[block])] = True
-        percent = to_percent(raw[:, block])
-        z = zscore_sessions(percent, trials.session, fit_rows & whole)
+        percent = read.scaled(block)
+        z = read.standardised(percent, fit_rows & whole)
         z[empty] = np.nan
         keep = np.isfinite(z).any(axis=0)
-        averaged = average_repeats(z[:, keep], trials.image_10k)
-        z_all = zscore_sessions(percent[:, keep], trials.session, whole)
+        averaged = average_repeats(z[:, keep], trials.place)
+        z_all = read.standardised(percent[:, keep], whole)
         z_all[empty[:, keep]] = np.nan
-        ncsnr = ncsnr_of_trials(z_all, trials.image_10k)  # NSD scales on all
-        repeats = averaged.n_valid[test]
-        blocks.append((averaged.betas, repeats, ncsnr, keep))
-        kept = raw[:, block][:, keep]
+        ncsnr = ncsnr_of_trials(z_all, trials.place)  # NSD scales on all
+        blocks.append((averaged.betas, averaged.n_valid[is_test], ncsnr, keep))
         lost = [np.isnan(z[row][:, keep]).all(axis=0).sum() for row in rows]
-        at_limit = (kept == _INT16.min) | (kept == _INT16.max)
+        at_limit = at_limits(read.raw[:, block][:, keep])
         counts["voxels left out: no valid session"] += int((~keep).sum())
         counts["voxel-sessions left out: no data"] += int(sum(lost))
         counts["trials left out: no data"] = int((~whole).sum())
         counts["values filled with 0: no valid repeat"] += averaged.n_filled
         counts["trial values at the int16 limits"] += int(at_limit.sum())
-    betas, repeats, ncsnr, keep = (
+    betas, n_valid, ncsnr, keep = (
         np.concatenate(part, axis=-1) for part in zip(*blocks, strict=True)
     )
-    return _Prepared(betas, repeats, ncsnr, keep, dict(counts))
+    return _Prepared(betas, n_valid, ncsnr, keep, dict(counts))
 
 
-def _check_sessions(
-    tree: NsdTree,
-    subject: int,
-    raw: npt.NDArray[np.int16],
-    trials: Trials,
-    prepared: _Prepared,
-) -> None:
+def _check_sessions(read: _Read, prepared: _Prepared) -> None:
     """Raise DataError if a session's responses do not fit the images it showed.
 
     The most reliable voxels tell.
     """
     reliable = np.argsort(-np.nan_to_num(prepared.ncsnr), kind="stable")[:_N_BEST]
     best = np.flatnonzero(prepared.keep)[reliable]
-    every = np.ones(len(raw), bool)
-    z = zscore_sessions(to_percent(raw[:, best]), trials.session, every)
-    strange = strange_sessions(z, trials.session, trials.image_10k)
+    every = np.ones(len(read.raw), bool)
+    z = read.standardised(read.scaled(best), every)
+    strange = strange_sessions(z, read.trials.session, read.trials.place)
     if strange is not None:
         sessions, r, highest = strange
         named = ", ".join(map(str, sessions))
+        file = read.data_set.responses_file(read.subject, sessions[0])
         raise DataError(
-            f"{tree.betas_file(subject, sessions[0])} does not fit the images of its "
+            f"{file} does not fit the images of its "
             f"session ({named}): responses to repeated images correlate with those of "
             f"other sessions at {r:.2f}, but at {highest:.2f} elsewhere; compare it "
             "with its source, as it may be another session or subject under this name,"
@@ -295,21 +324,7 @@ def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
     return np.where(unknown, substitute, stored).astype(np.float32), int(unknown.sum())
 
 
-def _stored_ncsnr(tree: NsdTree, subject: int, grid: tuple[int, ...]) -> Matrix:
-    """Return NSD's ncsnr on the grid; NaN throughout where there is no such file."""
-    if not tree.has_ncsnr(subject):
-        logger.warning(
-            "subject %d has no ncsnr.nii.gz: ncsnr recomputed from the trials read is"
-            " used in its place",
-            subject,
-        )
-        return np.full(grid, np.nan, np.float32)
-    snr = tree.ncsnr(subject)
-    check_shape(snr.shape, grid, f"ncsnr of subject {subject}")
-    return snr
-
-
-def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Responses:
+def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Responses:
     """Read and prepare one subject's responses, in the voxels that `data` names.
 
     Raises
@@ -317,34 +332,38 @@ def prepare_responses(tree: NsdTree, subject: int, data: DataConfig) -> Response
     DataError
         A file is missing, damaged or does not fit the others.
     """
-    numbers = tree.sessions_of(subject, data.session_numbers)
-    tree.check_sessions(subject, numbers)
-    trials = tree.trials(subject, numbers[-1]).of(numbers)
-    areas = read_voxels(tree, subject, data.voxels)
-    mask = areas >= 0
-    snr = _stored_ncsnr(tree, subject, areas.shape)
-    raw, held = _read_trials(tree, subject, numbers, mask)
-    image, n_repeats = _count_repeats(trials, held)
-    split = _split(tree, subject, image, data)
-    fit_rows = _fit_rows(trials, image, split, data)
-    prepared = _prepare_trials(raw, trials, fit_rows, held, split == "test")
-    keep = prepared.keep
-    _check_sessions(tree, subject, raw, trials, prepared)
-    check_ncsnr(
-        snr[mask][keep], prepared.ncsnr, numbers, f"ncsnr.nii.gz of subject {subject}"
+    numbers = data_set.sessions(subject, data.session_numbers)
+    trials = data_set.trials(subject, numbers)
+    units = data_set.units(subject, data.voxels)
+    read = _read(data_set, subject, trials, units)
+    place, n_repeats = _count_repeats(read)
+    nsd_id = trials.image_id[np.unique(trials.place, return_index=True)[1]]
+    split = split_images(
+        place,
+        np.isin(nsd_id, data_set.test_images(subject)),
+        data.n_validation,
+        data.validation_fold,
+        is_second=np.isin(nsd_id, data_set.second_test_images(subject)),
     )
-    ncsnr, n_unknown = _complete_ncsnr(snr[mask][keep], prepared.ncsnr)
-    nsd_id = tree.design().images[subject - 1, image]
     check_splits(nsd_id, split)
+    trains = np.isin(trials.image_id, nsd_id[split == "train"])
+    prepared = _prepare(read, trains | (data.zscore_on == "all"), split == "test")
+    _check_sessions(read, prepared)
+    units = units.at(prepared.keep)
+    stored = units.ncsnr
+    if stored is None:
+        stored = np.full(len(units.area), np.nan, np.float32)
+    name = f"ncsnr.nii.gz of subject {subject}"
+    check_ncsnr(stored, prepared.ncsnr, numbers, name)
+    ncsnr, n_unknown = _complete_ncsnr(stored, prepared.ncsnr)
     return Responses(
         betas=prepared.betas,
         nsd_id=nsd_id,
         n_repeats=n_repeats,
-        n_valid_test=prepared.n_valid_test,
         split=split,
-        voxel_ijk=voxel_indices(mask)[keep],
-        roi=areas[mask][keep].astype(np.int32),
-        ncsnr=ncsnr,
+        n_valid_test=prepared.n_valid,
+        units=replace(units, ncsnr=ncsnr),
         ncsnr_recomputed=prepared.ncsnr,
         counts=prepared.counts | {"voxels without ncsnr in the file": n_unknown},
+        data_set=data_set.name,
     )

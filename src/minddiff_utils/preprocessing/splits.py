@@ -1,13 +1,10 @@
 """Which images train, validate and test: by image, never by trial."""
 
-from collections.abc import Collection
-
 import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.nsd.layout import N_SHARED
+from minddiff_utils.core.types import IntArray, Mask
 
 __all__ = ["TESTS", "check_splits", "split_images"]
 
@@ -17,19 +14,28 @@ TESTS = ("test", "test2")
 
 
 def split_images(
-    image_10k: IntArray,
+    place: IntArray,
+    is_test: Mask,
     n_validation: int,
     fold: int = 1,
     *,
-    second: Collection[int] = (),
+    is_second: Mask | None = None,
 ) -> npt.NDArray[np.str_]:
     """Return the split of each distinct image, by image.
 
-    "test" = shared images (index below 1000), however many were shown, without those
-    in `second`, which are "test2"; "validation" = a block of `n_validation` of the
-    others, in ascending order of the subject's image index: the last block for `fold`
-    1, as in the published code, the one before it for 2, and so on; "train" = the rest.
-    Folds do not overlap; NSD lists a subject's own images in no order.
+    Validation is a block of `n_validation` of the images that do not test, in the order
+    of the subject's list: the last block for `fold` 1, as in the published code, the
+    one before it for 2, and so on. Folds do not overlap; NSD lists a subject's own
+    images in no order.
+
+    Parameters
+    ----------
+    place : (n_images,) int64
+        Place of each image in the subject's own list, ascending.
+    is_test : (n_images,) bool
+        Of NSD the images that all subjects share.
+    is_second : (n_images,) bool, optional
+        Of those in `is_test`, the ones that are "test2".
 
     Raises
     ------
@@ -39,18 +45,19 @@ def split_images(
 
     Examples
     --------
-    >>> split_images(np.array([3, 1000, 1001, 1005]), 1, fold=2).tolist()
+    >>> place = np.array([3, 1000, 1001, 1005])
+    >>> split_images(place, place < 1000, 1, fold=2).tolist()
     ['test', 'train', 'validation', 'train']
     """
-    if (np.diff(image_10k) <= 0).any():
+    check_shape(is_test.shape, place.shape, "is_test")
+    if (np.diff(place) <= 0).any():
         raise DataError("Images must be distinct and ascending: average repeats first.")
-    shared = image_10k < N_SHARED
-    again = shared & np.isin(image_10k, list(second))
-    n_test, n_other = int((shared & ~again).sum()), int((~shared).sum())
+    again = np.zeros_like(is_test) if is_second is None else is_test & is_second
+    n_test, n_other = int((is_test & ~again).sum()), int((~is_test).sum())
     if not n_test or n_validation >= n_other:
         raise DataError(
-            f"{n_test} shared and {n_other} other images cannot give a test "
-            f"set, {n_validation} validation images and a training set: use more "
+            f"{n_test} shared and {n_other} other images cannot give a test"
+            f" set, {n_validation} validation images and a training set: use more "
             "sessions, or lower data.n_validation."
         )
     last = n_other - (fold - 1) * n_validation
@@ -60,9 +67,9 @@ def split_images(
             f"make folds 1 to {n_other // n_validation} of {n_validation} images; lower"
             " data.validation_fold or data.n_validation."
         )
-    split = np.where(shared, "test", "train").astype("<U10")
+    split = np.where(is_test, "test", "train").astype("<U10")
     split[again] = "test2"
-    split[np.flatnonzero(~shared)[last - n_validation : last]] = "validation"
+    split[np.flatnonzero(~is_test)[last - n_validation : last]] = "validation"
     return split
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from minddiff_utils.core.images import resize
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.protocol import DataSet
 
 __all__ = ["COCO_CATEGORIES", "categories_in_captions", "prepare_stimuli"]
 
@@ -33,18 +33,18 @@ _PLURALS = {"people": "person", "knives": "knife", "mice": "mouse"}
 
 
 def prepare_stimuli(
-    tree: NsdTree, nsd_id: IntArray, size: int, n_captions: int
+    data_set: DataSet, nsd_id: IntArray, size: int, n_captions: int
 ) -> dict[str, npt.NDArray[Any] | Rows]:
     """Return the content of `stimuli.h5`: images at `size` px, nsd_id, captions.
 
     Images are read and resized when they are asked for, so that none needs to be held.
     """
     images = Rows(
-        lambda rows: resize(tree.stimuli(nsd_id[rows]), size),
+        lambda rows: resize(data_set.images(nsd_id[rows]), size),
         (len(nsd_id), size, size, 3),
         np.dtype(np.uint8),
     )
-    captions = tree.captions(nsd_id, n_captions)
+    captions = data_set.captions(nsd_id, n_captions)
     return {"images": images, "nsd_id": nsd_id, "captions": captions}
 
 

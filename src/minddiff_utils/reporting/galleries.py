@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -42,10 +43,8 @@ __all__ = [
 ]
 
 
-#: Images that the galleries always show: the first of the test set.
-_N_FIXED = 4
-#: Images of the galleries.
-_N_SHOWN = 9
+#: Images that the galleries always show, the first of the test set, and all they show.
+_N_FIXED, _N_SHOWN = 4, 9
 
 
 # --- the rows -------------------------------------------------------------------------
@@ -72,9 +71,8 @@ def ablation_rows() -> dict[str, str]:
     cells = sorted(factorial().items(), key=lambda cell: (sum(cell[1]), cell[1]))
     rows = {"truth": "seen image"}
     for name, flags in reversed(cells):
-        there = [feature for feature, has in zip(FEATURES, flags, strict=True) if has]
-        first, last = ", ".join(there[:-1]), "".join(there[-1:])
-        rows[name] = " and ".join(filter(None, (first, last))) or "nothing"
+        *first, last = ["nothing", *compress(FEATURES, flags)]
+        rows[name] = " and ".join([*filter(None, [", ".join(first[1:])]), last])
     return rows
 
 
@@ -83,16 +81,9 @@ def ablation_rows() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Selection:
-    """Images of a gallery, and the rule that picked them.
+    """Images of a gallery, words above each, and the rule that picked them.
 
-    Attributes
-    ----------
-    nsd_id : tuple of int
-        Fixed ones first, then from the lowest score to the highest.
-    titles : tuple of str
-        Words above each image.
-    rule : str
-        For the caption.
+    Fixed ones first, then from the lowest score to the highest.
     """
 
     nsd_id: tuple[int, ...]
@@ -157,9 +148,10 @@ def select_images(
     titles = [f"fixed: {i}" for i in first] + [f"{100 * taken[r]:g} %" for r in chosen]
     absent = [int(i) for i in dict.fromkeys(fixed) if int(i) not in first]
     levels = ", ".join(f"{100 * q:g}" for q in sorted(taken.values()))
+    fixed_ids, absent_ids = (", ".join(map(str, ids)) for ids in (first, absent))
     parts = {
-        f"fixed ids {_listed(first)}": first,
-        f"fixed ids {_listed(absent)} have no score or no place here": absent,
+        f"fixed ids {fixed_ids}": first,
+        f"fixed ids {absent_ids} have no score or no place here": absent,
         f"quantiles of the score: {levels} % of {words}, among {len(ranked)} images, "
         "ties by id": taken,
     }
@@ -167,18 +159,8 @@ def select_images(
     return Selection((*first, *(ranked[r] for r in chosen)), tuple(titles), rule)
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
-    """Return the rows of one method of one subject.
-
-    Raises
-    ------
-    StoreError
-        `scores` lacks a column.
-    """
+    """Return the rows of one method of one subject; without a column, StoreError."""
     missing = sorted({"subject", "method", "metric", "nsd_id", "value"} - {*scores})
     if missing:
         raise StoreError(
@@ -205,17 +187,11 @@ def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
     """Pick the images of the galleries: the first ones, then quantiles of stage 2.
 
     Only images that every subject saw and has a reconstruction of: subjects who came to
-    fewer sessions lack some.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        `tables/scores.csv` of notebook 05.
+    fewer sessions lack some. `scores`: `tables/scores.csv` of notebook 05.
     """
     judged = _judged(subject, scores)
     fixed = [int(i) for i in judged["nsd_id"][:_N_FIXED]]
-    words = _judge_words(subject)
-    return select_images(judged, _N_SHOWN, words=words, fixed=fixed)
+    return select_images(judged, _N_SHOWN, words=_judge_words(subject), fixed=fixed)
 
 
 # --- pictures with their scores -------------------------------------------------------
@@ -227,16 +203,9 @@ _BELOW = ("clip_judge", "ssim_2d")
 def score_lines(
     scores: pd.DataFrame, subject: int, rows: Mapping[str, str], ids: Sequence[int]
 ) -> dict[str, list[str]]:
-    """Return what stands below the pictures: judge CLIP and SSIM of each image.
+    """Return what stands below the pictures: judge CLIP and SSIM of each image `ids`.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        `tables/scores.csv` of notebook 05.
-    rows : mapping of str to str
-        Condition -> words of its row; those without scores are left out.
-    ids : sequence of int
-        The images, in the order shown.
+    `rows`: condition -> words of its row; those without scores are left out.
     """
     lines = {}
     for method, words in rows.items():
@@ -319,7 +288,7 @@ def failure_table(
     Parameters
     ----------
     scores : DataFrame
-        Columns subject, method, nsd_id, metric, value: one method of one subject.
+        Of one method of one subject; see `own_scores`.
     semantic, structural : str
         The two metrics, such as clip_judge and ssim_2d.
     n : int
@@ -357,11 +326,10 @@ def failure_table(
     table = wide.reset_index()[["nsd_id", semantic, structural]]
     table.columns.name = None
     table = table.assign(signature="", place=0)
-    signatures = {"low semantic": (semantic, structural)}
-    signatures["low structural"] = (structural, semantic)
-    for name, (low, high) in signatures.items():
+    ways = ("semantic", semantic, structural), ("structural", structural, semantic)
+    for name, low, high in ways:
         marked = _extremes(table, low, high, n)
-        table.loc[marked, "signature"] = name
+        table.loc[marked, "signature"] = f"low {name}"
         table.loc[marked, "place"] = range(1, len(marked) + 1)
     table.insert(0, "subject", str(scores["subject"].iloc[0]))
     table.insert(1, "method", str(scores["method"].iloc[0]))
@@ -383,10 +351,7 @@ def _extremes(table: pd.DataFrame, low: str, high: str, n: int) -> list[int]:
 def marked_pairs(
     run: Run, subject: int, points: pd.DataFrame
 ) -> dict[int, tuple[Images, Images]]:
-    """Return seen image and reconstruction of the images marked as failures.
-
-    `points`: from `failure_table`.
-    """
+    """Return seen image and reconstruction of the images that `failure_table` marks."""
     marked = points.loc[points["place"] > 0, "nsd_id"].astype(int).tolist()
     if not marked:
         return {}
@@ -404,15 +369,8 @@ _PANELS = dict(
 def method_panels(run: Run, subject: int, scores: pd.DataFrame) -> MethodPanels:
     """Return the pictures and curves of the subject's median image, by stage 2's score.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        `tables/scores.csv` of notebook 05.
-
-    Raises
-    ------
-    StoreError
-        An image or an array of the subject is missing.
+    `scores`: `tables/scores.csv` of notebook 05. Where an image or an array of the
+    subject is missing, StoreError.
     """
     folder = run.tree.derived(subject)
     words = _judge_words(subject)

@@ -36,14 +36,9 @@ def make_page(
     Parameters
     ----------
     methods : sequence of str
-        Conditions whose images are judged.
+        Conditions whose images are judged; one without images of this run: StoreError.
     n : int
         Trials of each method, and of each pair of methods.
-
-    Raises
-    ------
-    StoreError
-        A method has no images, or not those of this run.
     """
     truth = read_stimuli(run, subject).truth
     shown: dict[str, npt.NDArray[np.uint8]] = _by_key(
@@ -79,14 +74,8 @@ def _png(image: Images) -> str:
 def render_page(trials: pd.DataFrame, shown: dict[str, Images], label: str) -> str:
     """Return the page: it loads nothing, sends nothing, and holds no key.
 
-    Parameters
-    ----------
-    trials : DataFrame
-        From `plan_trials`.
-    shown : mapping of uint8 (s, s, 3)
-        "method/image" -> picture; "truth/image" is the seen one.
-    label : str
-        What data the pictures come from.
+    `trials`: from `plan_trials`; `shown`: "method/image" -> picture, uint8 (s, s, 3),
+    "truth/image" is the seen one; `label`: what data the pictures come from.
     """
     seen = "truth/" + trials["seen"].astype(str)
     keys = list(zip(seen, trials["left"], trials["right"], strict=True))

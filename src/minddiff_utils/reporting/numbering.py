@@ -12,16 +12,10 @@ __all__ = ["FIGURES", "Caption"]
 
 @dataclass(frozen=True)
 class Caption:
-    """A figure's number and words.
+    """A figure's number, "F1" to "F9" or "S1" and on, and what it shows.
 
-    Attributes
-    ----------
-    number : str
-        "F1" to "F9", or "S1" and on.
-    words : str
-        What it shows; `{subject}` stands for the subject whose figure is in the report.
-    each_subject : bool
-        Whether each subject has its own, `<name>_subj01.png` and so on.
+    `{subject}` stands for the subject whose figure is in the report. Where each has its
+    own, files are `<name>_subj01.png` and so on.
     """
 
     number: str

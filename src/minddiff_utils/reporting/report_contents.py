@@ -12,13 +12,13 @@ import pandas as pd
 from minddiff_utils.core import conditions, provenance, store
 from minddiff_utils.core.images import encode_png
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation import check_completeness, gallery
+from minddiff_utils.evaluation import check_completeness
 from minddiff_utils.evaluation.claims.evidence import engine_words
 from minddiff_utils.evaluation.claims.ledger import COLUMNS, endpoint_words, verdicts
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.reporting import tables
 from minddiff_utils.reporting.galleries import (
-    score_lines,
+    scored_gallery,
     select_for_gallery,
     system_rows,
 )
@@ -59,7 +59,10 @@ _TABLES: dict[str, tuple[str, dict[str, Any]]] = {
 #: shown.
 _FURTHER = {
     "T8_naming": ("Share of images whose object is named, by method.", "category"),
-    "captions": ("Words that the captions nearest to decoded c recall.", ""),
+    "captions": (
+        "What the captions nearest to decoded c share with those of the seen image.",
+        "",
+    ),
     "brain_correlation": (
         "Correlation of predicted and measured responses, over all voxels.",
         "area_set",
@@ -97,9 +100,8 @@ def _figures(run: Run, subject: int, names: Sequence[str]) -> list[FigureItem]:
         if name in _OPTIONAL and not path.is_file():
             continue
         store.read_png(path)  # damaged, it would be a gap in the page that nobody tells
-        png = store.read_bytes(path)
         words = caption.words.format(subject=subject)
-        items.append(FigureItem(caption.number, png, words))
+        items.append(FigureItem(caption.number, store.read_bytes(path), words))
     return items
 
 
@@ -116,9 +118,8 @@ def _table(run: Run, name: str) -> TableItem:
     if set(_SCORES) <= set(words):
         words = _SCORES
     printed = tables.for_print(table, words, **how)
-    return TableItem(
-        name[:2], printed.iloc[:-1], caption, folded=True
-    )  # last: settings
+    shown = printed.iloc[:-1]  # the last row: settings
+    return TableItem(name[:2], shown, caption, folded=True)
 
 
 def _further(run: Run) -> list[TableItem]:
@@ -130,6 +131,8 @@ def _further(run: Run) -> list[TableItem]:
             table = store.read_table(path, [of_all] if of_all else [])
             kept = table[table[of_all] == "all"] if of_all else table
             drawn = kept.drop(columns=[of_all, "profile"], errors="ignore")
+            counts = [name for name in drawn if str(name).startswith("n_")]
+            drawn = drawn.astype(dict.fromkeys(counts, "Int64"))  # also beside a gap
             items.append(TableItem(name, drawn, caption, folded=True))
     return items
 
@@ -178,22 +181,16 @@ def _gallery(run: Run, subject: int) -> GalleryItem:
     """Return the comparison gallery, picture by picture, with scores."""
     scores = store.read_table(run.tree.tables / "scores.csv")
     selection = select_for_gallery(subject, scores)
-    ids = selection.nsd_id
-    rows = gallery(
-        run, subject, system_rows(run.profile.stage2.preset), n=len(ids), picked=ids
-    )
-    pictures = {
-        words: [encode_png(one) for one in made] for words, made in rows.items()
-    }
+    ids, systems = selection.nsd_id, system_rows(run.profile.stage2.preset)
+    rows, below = scored_gallery(run, subject, systems, scores, ids=ids)
+    pictures = {words: [*map(encode_png, made)] for words, made in rows.items()}
     left_out = "".join(f" Not run: {why}." for why in conditions.not_run().values())
     caption = (
         f"{FIGURES['gallery'].words.format(subject=subject)} Below each picture: CLIP"
         f" similarity by the judge, and SSIM. {selection.rule}.{left_out}"
     )
-    below = score_lines(scores, subject, system_rows(run.profile.stage2.preset), ids)
-    return GalleryItem(
-        FIGURES["gallery"].number, pictures, selection.titles, caption, below
-    )
+    number = FIGURES["gallery"].number
+    return GalleryItem(number, pictures, selection.titles, caption, below)
 
 
 def _checks(run: Run) -> tuple[list[str], list[TableItem]]:
@@ -218,7 +215,7 @@ def _links(run: Run) -> list[tuple[str, str]]:
 
 def _settings(run: Run) -> list[tuple[str, str]]:
     """Return the settings that a reader asks for, from the profile."""
-    profile, evaluation = run.profile, run.profile.evaluation
+    profile, sure = run.profile, run.profile.evaluation.confidence
     stage1, stage2, k = profile.stage1, profile.stage2, profile.decoding.k_percent
     chosen = "chosen for each layer by cross-validation" if k is None else f"{k:g} %"
     n_iter = getattr(getattr(stage2, stage2.preset), "n_iter", stage2.fast.n_iter)
@@ -235,10 +232,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
             f" {', '.join(map(str, stage2.fast.layers))}, {stage2.fast.n_steps} solver"
             f" steps ({stage2.fast.solver})",
         ),
-        (
-            "statistics",
-            f"Student's t over images, confidence {evaluation.confidence:g}",
-        ),
+        ("statistics", f"Student's t over images, confidence {sure:g}"),
     ]
 
 
@@ -263,15 +257,8 @@ def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
 def build_report(run: Run, maps: CorticalMaps) -> str:
     """Return the report page of a finished run as self-contained HTML.
 
-    Parameters
-    ----------
-    maps : CorticalMaps
-        What notebook 06 has drawn of the cortex.
-
-    Raises
-    ------
-    StoreError
-        A figure or table of the run is missing.
+    `maps`: what notebook 06 has drawn of the cortex. Where a figure or table of the run
+    is missing, StoreError.
     """
     profile, completeness = run.profile, check_completeness(run)
     subjects = completeness.complete
@@ -316,12 +303,7 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
 def conclusions(ledger: pd.DataFrame, figures: Mapping[str, str]) -> list[str]:
     """Return a line for each endpoint that a figure bears on.
 
-    Parameters
-    ----------
-    ledger : DataFrame
-        `claims.csv` of notebook 05.
-    figures : mapping of str to str
-        Claim -> the figures that show it.
+    `ledger`: `claims.csv` of notebook 05; `figures`: claim -> the figures that show it.
     """
     lines = []
     for _, row in ledger[ledger["claim"].isin(figures)].iterrows():

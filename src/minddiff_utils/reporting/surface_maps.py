@@ -24,7 +24,7 @@ from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Hemisphere
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.reporting.figures import FlatMap, InflatedMap, Mesh
+from minddiff_utils.reporting.figures import InflatedMap, Surface
 
 __all__ = [
     "CorticalData",
@@ -51,18 +51,10 @@ _STRETCH = 8.0
 
 @dataclass(frozen=True)
 class CorticalData:
-    """Values of one subject's voxels.
+    """Values of one subject's voxels, NaN for none, by feature.
 
-    Attributes
-    ----------
-    voxel_ijk : int (n_voxels, 3)
-        0-based indices in the functional volume.
-    roi : int (n_voxels,)
-        Index into `area_names`.
-    area_names : tuple of str
-        Areas.
-    values : mapping of (n_voxels,)
-        Values by feature; NaN for none.
+    `voxel_ijk`, (n_voxels, 3): 0-based indices in the functional volume; `roi`,
+    (n_voxels,): index into `area_names`.
     """
 
     voxel_ijk: Ints
@@ -96,17 +88,12 @@ def vertex_rows(coordinates: Floats, voxel_ijk: Ints) -> Rows:
     coordinates : (..., 3)
         0-based voxel-centre coordinates of the vertices; NaN where there are no data.
     voxel_ijk : int (n_voxels, 3)
-        0-based indices of the voxels in use, each once, none negative.
+        0-based indices of the voxels in use, each once, none negative; else DataError.
 
     Returns
     -------
     int64 (...)
         Row of the nearest voxel, -1 where it is not in use or there are no data.
-
-    Raises
-    ------
-    DataError
-        A voxel is named twice or has a negative index.
 
     Examples
     --------
@@ -132,19 +119,10 @@ def vertex_rows(coordinates: Floats, voxel_ijk: Ints) -> Rows:
 
 
 def vertex_values(rows: Rows, values: Floats) -> Doubles:
-    """Return the mean over depths of the voxel values of each vertex.
+    """Return the mean over depths of each vertex, float64 (n_vertices,).
 
-    Parameters
-    ----------
-    rows : int (n_depths, n_vertices)
-        From `vertex_rows`.
-    values : (n_voxels,)
-        Values; NaN is left out.
-
-    Returns
-    -------
-    float64 (n_vertices,)
-        NaN where no depth has a value.
+    `rows`, (n_depths, n_vertices): from `vertex_rows`; `values`, (n_voxels,): NaN is
+    left out, and is the mean where no depth has a value.
     """
     sampled = np.where(rows >= 0, np.asarray(values, np.float64)[rows], np.nan)
     mean: Doubles = pd.DataFrame(sampled).mean().to_numpy()
@@ -152,22 +130,11 @@ def vertex_values(rows: Rows, values: Floats) -> Doubles:
 
 
 def vertex_areas(rows: Rows, roi: Ints, n_areas: int) -> Rows:
-    """Return the area that most depths of each vertex lie in.
+    """Return the area that most depths of each vertex lie in, int64 (n_vertices,).
 
-    Parameters
-    ----------
-    rows : int (n_depths, n_vertices)
-        From `vertex_rows`.
-    roi : int (n_voxels,)
-        Area of each voxel, 0..n_areas - 1.
-    n_areas : int
-        Number of areas.
-
-    Returns
-    -------
-    int64 (n_vertices,)
-        -1 where no depth lies in a voxel in use. On a tie the middle depth decides if
-        it has a vote, otherwise the lower index.
+    -1 where no depth lies in a voxel in use. On a tie the middle depth decides if it
+    has a vote, otherwise the lower index. `rows`: from `vertex_rows`; `roi`: area of
+    each voxel, 0..n_areas - 1.
     """
     n_depths, n_vertices = rows.shape
     votes = np.zeros((n_vertices, n_areas))
@@ -179,43 +146,49 @@ def vertex_areas(rows: Rows, roi: Ints, n_areas: int) -> Rows:
     return np.where(votes.max(axis=1) > 0, winner, -1)
 
 
-def _sample(
-    tree: NsdTree, subject: int, hemisphere: Hemisphere, data: CorticalData
-) -> tuple[dict[str, Doubles], Rows]:
-    """Return values by feature and area of a hemisphere's vertices, over the depths."""
-    coordinates = np.stack([tree.transform(subject, hemisphere, d) for d in DEPTHS])
+def _side(
+    tree: NsdTree,
+    subject: int,
+    h: Hemisphere,
+    data: CorticalData,
+    mesh: tuple[Floats, Ints],
+) -> dict[str, Surface]:
+    """Return a hemisphere by feature; `mesh`: its points and faces."""
+    coordinates = np.stack([tree.transform(subject, h, depth) for depth in DEPTHS])
     rows = vertex_rows(coordinates, data.voxel_ijk)  # (n_depths, n_vertices)
-    values = {name: vertex_values(rows, v) for name, v in data.values.items()}
-    return values, vertex_areas(rows, data.roi, len(data.area_names))
+    areas = vertex_areas(rows, data.roi, len(data.area_names))
+    sulc = tree.surface_values(subject, h, "sulc")
+    check_shape(sulc.shape, areas.shape, f"Sulcal depth of {h}")
+    return {
+        name: Surface(*mesh, vertex_values(rows, v), sulc, areas, data.area_names)
+        for name, v in data.values.items()
+    }
 
 
 # --- flat maps ------------------------------------------------------------------------
 
 
-def crop(flat: FlatMap, inside: Mask) -> FlatMap:
+def crop(flat: Surface, inside: Mask) -> Surface:
     """Return the part of a flat map around the vertices `inside`, with a margin.
 
-    Raises
-    ------
-    DataError
-        No vertex is inside.
+    Where there are none, DataError.
     """
     if not inside.any():
         raise DataError(
             "No vertex of the flat map lies in a voxel in use: check that voxel_ijk "
             "and the surface transforms belong to the same subject."
         )
-    low = flat.xy[inside].min(axis=0) - _MARGIN_MM
-    high = flat.xy[inside].max(axis=0) + _MARGIN_MM
-    return _subset(flat, ((flat.xy >= low) & (flat.xy <= high)).all(axis=1))
+    low = flat.points[inside].min(axis=0) - _MARGIN_MM
+    high = flat.points[inside].max(axis=0) + _MARGIN_MM
+    return _subset(flat, ((flat.points >= low) & (flat.points <= high)).all(axis=1))
 
 
-def _subset(flat: FlatMap, keep: Mask) -> FlatMap:
+def _subset(flat: Surface, keep: Mask) -> Surface:
     """Return the vertices `keep` and the faces that have all three of them."""
     renumber = np.cumsum(keep) - 1
     return replace(
         flat,
-        xy=flat.xy[keep],
+        points=flat.points[keep],
         faces=renumber[flat.faces[keep[flat.faces].all(axis=1)]],
         values=flat.values[keep],
         sulc=None if flat.sulc is None else flat.sulc[keep],
@@ -223,29 +196,29 @@ def _subset(flat: FlatMap, keep: Mask) -> FlatMap:
     )
 
 
-def without_cuts(flat: FlatMap) -> FlatMap:
+def without_cuts(flat: Surface) -> Surface:
     """Return the map without faces that bridge a cut: they are stretched far."""
-    corners = flat.xy[flat.faces]  # (n_faces, 3, 2)
+    corners = flat.points[flat.faces]  # (n_faces, 3, 2)
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
     whole = edges <= _STRETCH * np.median(edges) if len(edges) else edges > 0
     return replace(flat, faces=flat.faces[whole])
 
 
-def side_by_side(left: FlatMap, right: FlatMap) -> FlatMap:
+def side_by_side(left: Surface, right: Surface) -> Surface:
     """Return both hemispheres in one plane, left at x < 0, right at x > 0."""
     half = _MARGIN_MM / 2
-    middle = [(m.xy[:, 1].min() + m.xy[:, 1].max()) / 2 for m in (left, right)]
+    middle = [(m.points[:, 1].min() + m.points[:, 1].max()) / 2 for m in (left, right)]
     moved = [
-        left.xy - np.array([left.xy[:, 0].max() + half, middle[0]]),
-        right.xy - np.array([right.xy[:, 0].min() - half, middle[1]]),
+        left.points - np.array([left.points[:, 0].max() + half, middle[0]]),
+        right.points - np.array([right.points[:, 0].min() - half, middle[1]]),
     ]
 
     def both(one: Any, other: Any) -> Any:
         return None if one is None or other is None else np.concatenate([one, other])
 
-    return FlatMap(
-        xy=np.concatenate(moved),
-        faces=np.concatenate([left.faces, right.faces + len(left.xy)]),
+    return Surface(
+        points=np.concatenate(moved),
+        faces=np.concatenate([left.faces, right.faces + len(left.points)]),
         values=np.concatenate([left.values, right.values]),
         sulc=both(left.sulc, right.sulc),
         areas=both(left.areas, right.areas),
@@ -253,63 +226,37 @@ def side_by_side(left: FlatMap, right: FlatMap) -> FlatMap:
     )
 
 
-def flat_maps(tree: NsdTree, subject: int, data: CorticalData) -> dict[str, FlatMap]:
+def flat_maps(tree: NsdTree, subject: int, data: CorticalData) -> dict[str, Surface]:
     """Return a flat map per feature on the subject's own surface, of visual cortex.
 
-    Parameters
-    ----------
-    tree : NsdTree
-        NSD's folder.
-    subject : int
-        1..8.
-    data : CorticalData
-        The subject's voxels and values.
-
-    Raises
-    ------
-    DataError
-        A file is missing or damaged, or no vertex lies in a voxel in use.
+    Where a file is missing or damaged, or no vertex lies in a voxel in use, DataError.
     """
     left, right = (_flat_side(tree, subject, h, data) for h in HEMISPHERES)
     return {name: side_by_side(left[name], right[name]) for name in data.values}
 
 
 def _flat_side(
-    tree: NsdTree, subject: int, hemisphere: Hemisphere, data: CorticalData
-) -> dict[str, FlatMap]:
-    values, areas = _sample(tree, subject, hemisphere, data)
-    index, xyz = tree.flat_patch(subject, hemisphere)
-    faces = tree.surface(subject, hemisphere, "white")[1]
-    sulc = tree.surface_values(subject, hemisphere, "sulc")
-    check_shape(sulc.shape, areas.shape, f"Sulcal depth of {hemisphere}")
-    xy = np.full((len(areas), 2), np.nan)
+    tree: NsdTree, subject: int, h: Hemisphere, data: CorticalData
+) -> dict[str, Surface]:
+    xy = np.full((len(tree.transform(subject, h, DEPTHS[0])), 2), np.nan)
+    index, xyz = tree.flat_patch(subject, h)
+    faces = tree.surface(subject, h, "white")[1]
     xy[index] = xyz[:, :2]
-    on_map = np.isfinite(xy).all(axis=1)
-    maps = {}
-    for name in values:
-        whole = FlatMap(xy, faces, values[name], sulc, areas, data.area_names)
+    on_map, maps = np.isfinite(xy).all(axis=1), {}
+    for name, whole in _side(tree, subject, h, data, (xy, faces)).items():
         patch = without_cuts(_subset(whole, on_map))
-        maps[name] = crop(patch, areas[on_map] >= 0)
+        maps[name] = crop(patch, np.asarray(patch.areas) >= 0)
     return maps
 
 
 def inflated_maps(
     tree: NsdTree, subject: int, data: CorticalData
 ) -> dict[str, InflatedMap]:
-    """Return an inflated map per feature on the subject's own surface.
-
-    Parameters
-    ----------
-    tree, subject, data
-        As in `flat_maps`.
-    """
-    sides = []
-    for h in HEMISPHERES:
-        surface = tree.surface(subject, h, "inflated")
-        sulc = tree.surface_values(subject, h, "sulc")
-        values, areas = _sample(tree, subject, h, data)
-        sides.append({n: Mesh(*surface, v, sulc, areas) for n, v in values.items()})
-    left, right = sides
+    """Return an inflated map per feature on the subject's own surface."""
+    left, right = (
+        _side(tree, subject, h, data, tree.surface(subject, h, "inflated"))
+        for h in HEMISPHERES
+    )
     return {name: InflatedMap(left[name], right[name]) for name in data.values}
 
 
@@ -319,10 +266,7 @@ def inflated_maps(
 def weight_maps(run: Run, subject: int) -> CorticalData:
     """Return each voxel's weight over the mean: c, z and the lowest CLIP layer.
 
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or a feature's weights are all zero.
+    Where an artefact is missing, or a feature's weights are all zero, StoreError.
     """
     folder = run.tree.derived(subject)
     lowest = f"clip/{run.profile.features.clip_layers[0]}"
@@ -349,18 +293,12 @@ def weight_maps(run: Run, subject: int) -> CorticalData:
 class CorticalMaps:
     """Decoder weights on a subject's cortex, or a note that says why there are none.
 
-    Attributes
-    ----------
-    subject : int or None
-        Whose cortex; None where no subject has all surfaces and transforms.
-    flat, inflated : mapping
-        By feature; empty without a subject.
-    note : str
-        Which subjects have no maps, and why; empty where the first one has them.
+    `subject`: whose cortex, None where none has all surfaces and transforms; maps by
+    feature, empty without a subject; `note`: which subjects have none, and why.
     """
 
     subject: int | None
-    flat: Mapping[str, FlatMap] = field(default_factory=dict)
+    flat: Mapping[str, Surface] = field(default_factory=dict)
     inflated: Mapping[str, InflatedMap] = field(default_factory=dict)
     note: str = ""
 
@@ -369,11 +307,7 @@ def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalM
     """Return the maps of the first subject whose surfaces can be read.
 
     Surfaces and transforms are optional files of NSD: without them there is a note.
-
-    Raises
-    ------
-    StoreError
-        As `weight_maps`.
+    Errors as `weight_maps`.
     """
     reasons = []
     for subject in subjects:

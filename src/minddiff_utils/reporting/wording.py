@@ -16,6 +16,7 @@ __all__ = [
     "feature_order",
     "feature_words",
     "is_bool",
+    "percent",
     "span",
     "subject_order",
     "wrap",
@@ -38,6 +39,15 @@ def counted(n: int, noun: str) -> str:
     ('1 image', '2 images')
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage.
+
+    >>> percent(0.95), percent(0.995)
+    ('95 %', '99.5 %')
+    """
+    return f"{100 * share:g} %"
 
 
 def span(numbers: Collection[float]) -> str:

@@ -70,8 +70,6 @@ __all__ = [
 ]
 
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-
-
 #: Weights of the text encoder, for which the benchmark has a stand-in.
 _TEXT_WEIGHTS = 123_060_480
 
@@ -117,8 +115,7 @@ class _CountingModels(Backbone):
     """Models that count what goes through them, and compute next to nothing.
 
     Outputs depend on every input, so that gradients take the way that they take in a
-    run; noise schedule and solvers are those of the tiny models, as counts depend on
-    the length of the grid alone.
+    run. Schedule and solvers are the tiny models': only the grid's length counts.
     """
 
     seen: Counter[str] = field(default_factory=Counter)
@@ -182,15 +179,13 @@ def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
     settings = replace(settings, memory="store")  # nothing is evaluated again
     if isinstance(settings, GuidanceSettings):
         return _counts(settings, diffusion)
-    loop = settings
-
-    def of(n_iter: int, n_candidates: int) -> Counts:
-        short = replace(loop, n_iter=n_iter, n_candidates=n_candidates, stop_level=0.0)
-        return _counts(short, diffusion)
-
+    loop = replace(settings, stop_level=0.0)
     if loop.n_iter <= 2:
-        return of(loop.n_iter, loop.n_candidates)
-    first, longer, more = of(1, 1), of(2, 1), of(2, 2)
+        return _counts(loop, diffusion)
+    first, longer, more = (
+        _counts(replace(loop, n_iter=n_iter, n_candidates=n), diffusion)
+        for n_iter, n in ((1, 1), (2, 1), (2, 2))
+    )
     n_candidates = min(loop.n_candidates, loop.n_iter)
     iteration, candidate = longer + first * -1, more + longer * -1
     return first + iteration * (loop.n_iter - 1) + candidate * (n_candidates - 1)
@@ -200,13 +195,8 @@ def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
 class Work:
     """What one image costs, at most: it may stop by itself.
 
-    Attributes
-    ----------
-    counts : Counts
-    memory : {"store", "checkpoint"}
-        How values are kept for the gradient.
-    held : int
-        U-Net samples of one image whose values are held at once.
+    `memory`: how values are kept for the gradient; `held`: U-Net samples of one image
+    whose values are held at once.
     """
 
     counts: Counts
@@ -288,23 +278,11 @@ def workloads(profile: Profile, n_images: int) -> list[Workload]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one preset costs.
+    """What one preset costs; operations and seconds are per image.
 
-    Attributes
-    ----------
-    preset : str
-    work : Work
-        Per image.
-    source : str
-        Where the seconds come from.
-    operations : float or None
-        Per image; None for other models than Stable Diffusion's.
-    seconds : float or None
-        Per image on one device; None where nobody measured it.
-    peak_bytes : float or None
-        Of one batch of the profile.
-    peak_is_counted : bool
-        Whether the peak was counted and not measured.
+    `source`: where the seconds come from, None where nobody measured them; operations
+    are None for other models than Stable Diffusion's; `peak_bytes`: of one batch of the
+    profile, counted or measured.
     """
 
     preset: Preset
@@ -319,12 +297,7 @@ class Prediction:
 def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction:
     """Return what `preset` costs under the profile's numbers.
 
-    Parameters
-    ----------
-    profile : Profile
-    preset : {"paper", "released", "fast", "guided"}
-    rates : Rates or None
-        In the U-Net's precision, see `find_rates`; None where nobody measured them.
+    `rates`: in the U-Net's precision, see `find_rates`; None: nobody measured them.
     """
     models, work = profile.models, preset_work(profile, preset)
     if models.backbone != "sd14":

@@ -29,16 +29,9 @@ def plan_lines(
 ) -> Iterator[str]:
     """Return the lines on what stage 2 of `profile` costs under each preset.
 
-    Parameters
-    ----------
-    rates : Rates, optional
-        How fast a device is; None: hours are unknown.
-    n_images : int, optional
-        Images per subject; None: as many as the profile reconstructs.
-    n_devices : int
-        Devices that work at once.
-    rehearsed : Path
-        Folder in which a rehearsal left its record, if there was one.
+    `rates` None: hours are unknown; `n_images` of a subject, None: as many as the
+    profile reconstructs; `n_devices` work at once; `rehearsed`: folder in which a
+    rehearsal left its record, if there was one.
     """
     each = [n_images or storage.n_reconstructed(profile, s) for s in profile.subjects]
     predictions = [cost.predict(profile, preset, rates) for preset in cost.PRESETS]
@@ -66,6 +59,7 @@ def _by_preset(
     counts = pd.DataFrame([vars(each.work.counts) for each in predictions])
     one[_MEASURES] = one[_MEASURES].astype(float)
     hours = one["seconds"] * n_images / 3600
+    wall = f"wall h, {n_devices} devices" if n_devices > 1 else "wall h"
     table = {
         "U-Net evaluations": counts["unet_forwards"],
         "gradients": counts["unet_backwards"],
@@ -73,8 +67,7 @@ def _by_preset(
         "TFLOP": one["operations"] / 1e12,
         "s/image": one["seconds"],
         "device h": hours,
-        f"wall h, {n_devices} devices" if n_devices > 1 else "wall h": hours
-        / n_devices,
+        wall: hours / n_devices,
         "peak GB": one["peak_bytes"] / 1e9,
         "rates": one["source"],
     }

@@ -39,18 +39,9 @@ _SAMPLE = {"c": 1024, "z": 256, "clip": 2048}
 class FitTimes:
     """Processor seconds of a fit, and of one target of each kind, on one thread.
 
-    Attributes
-    ----------
-    decoder : str
-        voxel_selected or dense.
-    n_train, n_voxels : int
-        Size of the responses.
-    fixed : float
-        Seconds of a fit before its first target.
-    per_target : dict of str to float
-        Seconds by kind of target (c, z, clip).
-    peak_gb : float
-        Of the process.
+    `decoder`: voxel_selected or dense; `n_train`, `n_voxels`: size of the responses;
+    `fixed`: seconds of a fit before its first target; `per_target`: by kind of target
+    (c, z, clip); `peak_gb`: of the process.
     """
 
     decoder: str
@@ -99,17 +90,9 @@ def time_fits(
 ) -> FitTimes:
     """Measure the fits in a process of its own, on one thread.
 
-    The clock is the processor's, which other work on the machine does not stop.
-
-    Parameters
-    ----------
-    profile : Profile
-        The real one.
-    subject : int
-    size : (n_train, n_voxels), optional
-        The real one by default.
-    sample : mapping of str to int, optional
-        How many targets of each kind.
+    The clock is the processor's, which other work on the machine does not stop. `size`:
+    training images and voxels, those of the real `profile` by default; `sample`: how
+    many targets of each kind.
     """
     size = size or (n_train(profile), round(area_voxels(subject)))
     sample = dict(sample or _SAMPLE)

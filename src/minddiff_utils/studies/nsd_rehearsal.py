@@ -80,12 +80,10 @@ class Rehearsal:
 
     Attributes
     ----------
-    real : Profile
-        What would be run.
-    profile : Profile
-        What is run instead; `overrides` make it of the profile's file.
+    real, profile : Profile
+        What would be run, and what is run instead.
     overrides : dict
-        Dotted keys, for the notebooks.
+        Dotted keys, for the notebooks: they make `profile` of the profile's file.
     kind : {"full", "thin"}
         Of the models.
     tree : Tree
@@ -127,19 +125,8 @@ def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
     """Return the rehearsal of the profile nsd under the user's `overrides`.
 
     `data.sessions` is 1 unless they say otherwise; what else they set stays as they
-    say in the rehearsal, too.
-
-    Parameters
-    ----------
-    overrides : mapping
-        Dotted keys, as for `load_profile`.
-    root : Path
-        Holds `data` and `figures`.
-
-    Raises
-    ------
-    ConfigError
-        As `load_profile`.
+    say in the rehearsal, too. `root` holds `data` and `figures`. ConfigError as
+    `load_profile`.
     """
     real = load_profile("nsd", overrides)
     if real.models.backbone != "sd14":
@@ -148,7 +135,8 @@ def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
             " Stable Diffusion v1-4: leave that override out."
         )
     home = root.absolute() / "data" / NAME
-    device = str(overrides.get("models.device", _device()))
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(overrides.get("models.device", there))
     kind: Kind = "thin" if device == "cpu" else "full"
     n_sessions = real.data.last_session if "data.sessions" in overrides else 1
     ours = _cut(real, n_sessions, device)
@@ -161,10 +149,6 @@ def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
     profile = load_profile("nsd", merged)
     tree = Tree(home, "nsd", home / "nsd", home / "models")
     return Rehearsal(real, profile, merged, kind, tree, root / "figures" / NAME)
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _n_images(n_sessions: int) -> int:
@@ -227,9 +211,7 @@ def check_room(rehearsal: Rehearsal) -> None:
     size = rehearsal.size
     writing = 3 * 750 * prod(size.grid)  # a session and its copy
     decoding = float(_GRAM * size.n_voxels**2 + 3 * features)
-    if (
-        profile.decoder == "dense"
-    ):  # a weight for each voxel and target, and parts again
+    if profile.decoder == "dense":  # a weight per voxel and target, and parts again
         decoding += 1.5 * 4 * size.n_voxels * feature_values(profile)
     memory = max(writing, _PROCESS[rehearsal.kind] + decoding)
     available = psutil.virtual_memory().available
@@ -252,12 +234,8 @@ def _existing(path: Path) -> Path:
 def prepare(rehearsal: Rehearsal, say: Say) -> dict[str, float]:
     """Write data and models unless they are there; return the seconds of each.
 
-    Raises
-    ------
-    RunError
-        Disk or memory will not do; nothing was written.
-    StoreError
-        The folder cannot be written.
+    Where disk or memory will not do, RunError, and nothing was written; where the
+    folder cannot be written, StoreError.
     """
     check_room(rehearsal)
     seconds = {}
@@ -280,10 +258,7 @@ def prepare(rehearsal: Rehearsal, say: Say) -> dict[str, float]:
 def finish(
     rehearsal: Rehearsal, preparing: dict[str, float], fits: FitTimes | None
 ) -> Record:
-    """Report what was run; write the table and the record; return the record.
-
-    On a GPU the units of stage 2 are timed first.
-    """
+    """Write and return what was run; on a GPU the units of stage 2 are timed first."""
     profile = rehearsal.profile
     record = Record(
         date=time.strftime("%Y-%m-%d"),

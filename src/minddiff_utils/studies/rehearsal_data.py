@@ -45,14 +45,8 @@ _BLOCK = 16_384
 class Size:
     """The sizes of a subject's volumes.
 
-    Attributes
-    ----------
-    grid : tuple of int
-        (X, Y, Z) of the functional volume.
-    n_voxels : int
-        Voxels of the eleven areas.
-    n_brain : int
-        Voxels of the brain mask, at least.
+    `grid`: (X, Y, Z) of the functional volume; voxels of the eleven areas, and of the
+    brain mask at least.
     """
 
     grid: Grid
@@ -134,20 +128,9 @@ def write_tree(
 ) -> bool:
     """Write an enlarged NSD folder unless it is there; return whether it was.
 
-    Parameters
-    ----------
-    folder : Path
-        Becomes NSD's root; it is put in place whole.
-    simulation, subject, seed
-        As for `simulate`, of one subject.
-    size : Size
-    source : callable
-        Of the scenes, as in `simulate`.
-
-    Raises
-    ------
-    DataError
-        The folder cannot be written, or holds files that no rehearsal wrote.
+    `folder` becomes NSD's root and is put in place whole; the rest as for `simulate`,
+    of one subject. Where it cannot be written, or holds files that no rehearsal wrote,
+    DataError.
     """
     key = _key(simulation, subject, seed, size)
     if find(folder, key) is not None:
@@ -180,22 +163,9 @@ def _key(simulation: SimulationConfig, subject: int, seed: int, size: Size) -> s
 def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int) -> int:
     """Give one subject of an in-silico folder `size`, in place; return its voxels.
 
-    The betas become hdf5 alone. A folder that was cut off half-way is not to be used:
-    work beside, then rename.
-
-    Parameters
-    ----------
-    tree : NsdTree
-        Written by `insilico.nsd_writer`.
-    subject, n_sessions : int
-    size : Size
-    seed : int
-        Of the noise.
-
-    Returns
-    -------
-    int
-        Voxels of the eleven areas: `size.n_voxels`.
+    They are those of the eleven areas, `size.n_voxels`. The betas become hdf5 alone,
+    with noise of their own by `seed`. A folder that was cut off half-way is not to be
+    used: work beside, then rename.
     """
     areas, small_mask = _areas(tree, subject), tree.brainmask(subject)
     scale = find_scale(areas, size)

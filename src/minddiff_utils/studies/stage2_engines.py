@@ -100,26 +100,8 @@ def run_study(
     """Run every subject of the profile `name` and write the study's tables.
 
     Call it again after it was cut off: finished arms are read, the others go on.
-
-    Parameters
-    ----------
-    name, overrides
-        As for `start`.
-    part : {"pilot", "confirmation"}
-    n_jobs : int
-        Subjects at once; on GPUs one each.
-    say : callable
-        Told of every arm.
-
-    Returns
-    -------
-    DataFrame
-        The pilot's summary, or the verdicts.
-
-    Raises
-    ------
-    MindDiffError
-        As `run_subject`.
+    `n_jobs` subjects at once, on GPUs one each; `say` is told of every arm. Returned is
+    the pilot's summary, or the verdicts; errors as `run_subject`.
     """
     run = start(name, overrides=overrides)
     context = multiprocessing.get_context("spawn")
@@ -169,26 +151,10 @@ def _worker(
 def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
     """Make or read the images of every arm of one subject; return all their scores.
 
-    Parameters
-    ----------
-    run : Run
-        Of one subject, all images.
-    part : {"pilot", "confirmation"}
-        Variants on validation images, or the arms on test images.
-    say : callable
-        Told of each arm as it is done.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject, method, nsd_id, metric, value.
-
-    Raises
-    ------
-    ConfigError
-        The profile has no study.
-    StoreError
-        Notebook 02 has not run for this subject.
+    Columns subject, method, nsd_id, metric, value. `run` is of one subject and all
+    images: validation ones for the pilot's variants, test ones for the arms; `say` is
+    told of each arm. Without a study in the profile, ConfigError; where notebook 02 has
+    not run for this subject, StoreError.
     """
     if run.profile.study.n_images == 0:
         raise ConfigError(
@@ -290,11 +256,7 @@ def unselected(target: StructuralTarget) -> StructuralTarget | None:
 
 
 def cost_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's mean cost per image, and its share of Algorithm 1's.
-
-    Columns: method, n_unet_evaluations, n_unet_gradients, steps, seconds, share (of the
-    evaluations of `paper`).
-    """
+    """Return each arm's mean costs per image, and the share of `paper`'s."""
     table = _means(scores, _COSTS)
     evaluations = table["n_unet_evaluations"]
     whole = evaluations[table["method"] == "paper"]
@@ -334,21 +296,11 @@ def confirm(
 ) -> pd.DataFrame:
     """Return whether our engines are no worse than each reference, by endpoint.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        From `run_subject`, all subjects together.
-    margins : mapping of float
-        By endpoint: how much worse still counts as no worse; fixed beforehand.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method, reference, metric, those of
-        `summaries.ESTIMATE`, margin and verdict. A difference is counted so that above
-        0 means better: "better" where its interval lies above 0, "no worse" above minus
-        the margin, "worse" below 0 and not above minus the margin, else "not shown".
+    As `contrast_table` of the scores of all subjects, with margin (by endpoint: how
+    much worse still counts as no worse; fixed beforehand) and verdict. A difference is
+    counted so that above 0 means better: "better" where its interval lies above 0, "no
+    worse" above minus the margin, "worse" below 0 and not above minus the margin, else
+    "not shown".
     """
     known = scores[scores["metric"].isin(margins)]
     sign = known["metric"].map({m: 1.0 if up else -1.0 for m, up in ENDPOINTS.items()})
@@ -402,14 +354,8 @@ def _settings(run: Run, part: Part) -> str:
 class StudyResult:
     """What the last study of a profile found.
 
-    Attributes
-    ----------
-    pilot : DataFrame or None
-        Means of each variant; None where it has not been run.
-    points, costs, verdicts : DataFrame
-        From `pareto_table`, `cost_table` and `confirm`.
-    confidence : float
-        Of intervals and verdicts.
+    `pilot`: means of each variant, None where it has not been run; the rest from
+    `pareto_table`, `cost_table` and `confirm`, all at one confidence.
     """
 
     pilot: pd.DataFrame | None
@@ -435,12 +381,7 @@ def read_study(run: Run) -> StudyResult | None:
     """Return the confirmation of the run's profile, None where it has not been run.
 
     All follows from the scores of the images, so that a study that was published before
-    a reference was added is held against that one, too.
-
-    Raises
-    ------
-    StoreError
-        A table is damaged.
+    a reference was added is held against that one, too. Damaged, StoreError.
     """
     path = run.tree.study / "scores.csv"
     if not path.is_file():
@@ -453,9 +394,8 @@ def read_study(run: Run) -> StudyResult | None:
 def conclusions(result: StudyResult) -> list[str]:
     """Return what the confirmation shows over all subjects, a sentence per line.
 
-    First each engine of ours against each reference, endpoint by endpoint and with its
-    share of the evaluations; then the arm with the best mean of each endpoint, among
-    those that see the decoded features of the right brain.
+    First each engine of ours against each reference, then the arm with the best mean of
+    each endpoint, among those that see the decoded features of the right brain.
     """
     whole = result.verdicts[result.verdicts["subject"] == "all"]
     cost = result.costs.set_index("method")["n_unet_evaluations"].astype(float)

@@ -40,16 +40,8 @@ def _check(profile: Profile) -> None:
 def to_download(profile: Profile) -> dict[str, float]:
     """Return the bytes of the profile's subjects and sessions in NSD's bucket, by kind.
 
-    Betas as hdf5; as nii.gz they take about half.
-
-    Raises
-    ------
-    ConfigError
-        The profile is simulated.
-
-    References
-    ----------
-    NSD Data Manual (grids); sizes of public copies agree within 1 %.
+    Betas as hdf5; as nii.gz they take about half. Of a simulated profile, ConfigError.
+    Grids are the NSD Data Manual's; sizes of public copies agree within 1 %.
     """
     _check(profile)
     sessions = {s: range(1, session_count(profile, s) + 1) for s in profile.subjects}
@@ -143,10 +135,7 @@ def _weights(profile: Profile, n_voxels: float) -> float:
 def kept(profile: Profile) -> dict[str, float]:
     """Return the bytes that notebooks 01 to 04 keep of all subjects, in words.
 
-    Raises
-    ------
-    ConfigError
-        The profile is simulated.
+    Of a simulated profile, ConfigError.
     """
     _check(profile)
     seen, made = zip(*(images_of(profile, s) for s in profile.subjects), strict=True)

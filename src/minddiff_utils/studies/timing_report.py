@@ -65,8 +65,6 @@ _GENERATING = ("03_stage1", "04_stage2")
 #: areas.
 _FITTING = ("02_decoding", ("cross_validate(", " fit("))
 _FITS = "02_decoding, fits at the real size"
-#: Columns that only a whole notebook has.
-_WHOLE = ("whole_hours", "whole_peak_gb")
 #: Values of one image by the networks of the field that give many: AlexNet's layers 2
 #: and 5 at 256 and at 224 px, Inception, and both CLIPs.
 _WIDTHS = (184_512, 57_600, 139_968, 43_264, 2048, 768, 512)
@@ -74,17 +72,10 @@ _WIDTHS = (184_512, 57_600, 139_968, 43_264, 2048, 768, 512)
 
 @dataclass(frozen=True)
 class Step:
-    """A notebook, or a section of one.
+    """A notebook, or a section of one; see `GROWTH`.
 
-    Attributes
-    ----------
-    notebook, section : str
-        Stem; heading, empty for the whole notebook.
-    grows_with : str
-        See `GROWTH`.
-    seconds : float
-    peak_gb, disk_gb : float or None
-        Of the process; written and kept. None for a section.
+    `section`: its heading, empty for the whole notebook, which alone knows the peak of
+    its process, and what was written and kept.
     """
 
     notebook: str
@@ -97,19 +88,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Record:
-    """What a rehearsal found.
+    """What a rehearsal found, and on what.
 
-    Attributes
-    ----------
-    date, machine : str
-    kind : str
-        Of the models: full or thin.
-    subject, n_sessions, n_images, n_reconstruct : int
-        What was run.
-    preparing : dict of str to float
-        Seconds of writing data and models, no part of a real run.
-    steps : tuple of Step
-    fits : FitTimes or None
+    `kind`: of the models, full or thin; `preparing`: seconds of writing data and
+    models, no part of a real run.
     """
 
     date: str
@@ -132,13 +114,7 @@ _RECORDS = TypeAdapter(Record)
 
 
 def read_record(path: Path) -> Record:
-    """Read what `Record.text` wrote.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
+    """Read what `Record.text` wrote; damaged, DataError."""
     no_record = "is no record of a rehearsal"
     with reading(path, DataError, found=no_record, remedy="rehearse again"):
         return _RECORDS.validate_json(path.read_bytes())
@@ -161,10 +137,7 @@ def machine() -> str:
 def read_steps(folder: Path) -> tuple[Step, ...]:
     """Return the steps of the notebooks executed in `folder`, in order.
 
-    Raises
-    ------
-    DataError
-        A record of a notebook is damaged.
+    A record of a notebook that is damaged: DataError.
     """
     steps: list[Step] = []
     for path in sorted(folder.glob("*.run.json")):
@@ -258,12 +231,14 @@ def whole_peaks(record: Record, profile: Profile) -> dict[str, float]:
         "images seen": record.n_images / seen,
         "images reconstructed": record.n_reconstruct / made,
     }
-    held, peaks = held_at_once(profile), dict[str, float]()
-    for step in (s for s in record.steps if s.peak_gb is not None):
-        lacked = 1 - min(shares.get(step.grows_with, 1.0), 1.0)
-        more = held.get(step.notebook, 0.0) * lacked / 1e9
-        peaks[step.notebook] = float(step.peak_gb or 0.0) + more
-    return peaks
+    lacked = {k: 1 - min(share, 1.0) for k, share in shares.items()}
+    held = held_at_once(profile)
+    return {
+        s.notebook: s.peak_gb
+        + held.get(s.notebook, 0.0) * lacked.get(s.grows_with, 0.0) / 1e9
+        for s in record.steps
+        if s.peak_gb is not None
+    }
 
 
 def extrapolate(record: Record, profile: Profile) -> dict[str, float | None]:
@@ -299,24 +274,19 @@ def table(record: Record, profile: Profile) -> pd.DataFrame:
     whole_peak_gb.
     """
     hours, peaks = extrapolate(record, profile), whole_peaks(record, profile)
-    rows: list[dict[str, object]] = [
-        {"step": name, "grows_with": "no part of a real run", "seconds": seconds}
+    rows: list[tuple[object, ...]] = [
+        (name, "", "no part of a real run", seconds, *[None] * 4)
         for name, seconds in record.preparing.items()
     ]
     for step in record.steps:
-        rows.append({"step": step.notebook, **vars(step)})
-        if not step.section:
-            whole = hours[step.notebook], peaks.get(step.notebook)
-            rows[-1] |= dict(zip(_WHOLE, whole, strict=True))
+        own = (hours.get(step.notebook), peaks.get(step.notebook))
+        rows.append((*vars(step).values(), *((None, None) if step.section else own)))
     if (fits := record.fits) is not None:
         size = f"{fits.n_train} images, {fits.n_voxels} voxels, one fit without targets"
-        row: dict[str, object] = {"step": _FITS, "section": size, "grows_with": "fits"}
-        row |= {"seconds": fits.fixed, "peak_gb": fits.peak_gb}
-        row |= dict(zip(_WHOLE, (hours.get(_FITS), fits.peak_gb), strict=True))
-        rows.append(row)
+        peak, hour = fits.peak_gb, hours.get(_FITS)
+        rows.append((_FITS, size, "fits", fits.fixed, peak, None, hour, peak))
     columns = ["step", "section", "grows_with", "seconds", "peak_gb", "disk_gb"]
-    found = pd.DataFrame(rows, columns=[*columns, *_WHOLE])
-    return found.fillna({"section": ""})
+    return pd.DataFrame(rows, columns=[*columns, "whole_hours", "whole_peak_gb"])
 
 
 def whole_run_words(record: Record, profile: Profile) -> list[str]:

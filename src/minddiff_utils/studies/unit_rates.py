@@ -56,20 +56,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Seconds:
-    """Seconds of one sample through each unit.
+    """Seconds of one sample through each unit, and of its gradient for the inputs.
 
-    Attributes
-    ----------
-    unet_forward : float
-        One U-Net evaluation; a guided step takes two.
-    unet_backward_stored : float
-        Its gradient for the inputs alone, with all values stored.
-    unet_backward_checkpointed : float
-        The same with the evaluation done again, as `memory="checkpoint"` does.
-    decode_forward, decode_backward : float
-        The autoencoder's decoder.
-    clip_forward, clip_backward : float
-        CLIP's image tower as far as block 6.
+    A guided step takes two U-Net evaluations. Its gradient has all values stored, or
+    the evaluation is done again, as `memory="checkpoint"` does; that of CLIP's image
+    tower goes as far as block 6.
     """
 
     unet_forward: Positive
@@ -85,22 +76,9 @@ class Seconds:
 class Rates:
     """Seconds and bytes of the units, for one device.
 
-    Attributes
-    ----------
-    backbone : str
-        Whose models: sd14.
-    device, torch : str
-        Name of the device; version of torch.
-    kind : {"cpu", "cuda"}
-        What a profile calls the device.
-    dtype : str
-        Of the U-Net; the decoder and CLIP compute in float32.
-    batch : int
-        Images at once when it was measured.
-    seconds : Seconds
-    bytes : Footprint
-    source : str
-        Where the numbers are from, in a few words.
+    `kind`: what a profile calls the device; `dtype`: of the U-Net, as the decoder and
+    CLIP compute in float32; `batch`: images at once when it was measured; `torch`: its
+    version; `source`: where the numbers are from, in a few words.
     """
 
     backbone: str
@@ -135,10 +113,7 @@ ITEM_BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 def read_rates(path: Path) -> Rates:
     """Read the rates that the benchmark wrote to `path`.
 
-    Raises
-    ------
-    DataError
-        The file is missing, no JSON, or a number is missing or not above 0.
+    Where it is missing or no JSON, or a number is missing or not above 0, DataError.
     """
     remedy = "write one with tests/benchmarks/stage2_sd14.py --out"
     check_exists(path, "The file of rates", remedy)
@@ -161,12 +136,7 @@ def find_rates(
 ) -> Rates | None:
     """Return the first rates in `folder` for such a device, None if there are none.
 
-    Parameters
-    ----------
-    folder : Path or None
-        With the benchmark's files; None means the repository's `data/cost`.
-    backbone, kind, dtype : str
-        As in a profile's `models`.
+    `folder` None means the repository's `data/cost`; the rest as in a profile's models.
     """
     folder = folder or project_root() / "data" / "cost"
     for path in sorted(folder.glob("*.json")):
@@ -179,23 +149,10 @@ def find_rates(
 def estimated_rates(
     unet_tflops: float, tflops_float32: float, kind: Kind, dtype: Precision
 ) -> Rates:
-    """Return rates of Stable Diffusion v1-4 from operation counts at two speeds.
+    """Return rates of Stable Diffusion v1-4 from operation counts; nothing is measured.
 
-    Nothing was measured.
-
-    Parameters
-    ----------
-    unet_tflops : float
-        Of the U-Net, in its precision `dtype`, TFLOP/s.
-    tflops_float32 : float
-        Of the autoencoder and CLIP, which compute in float32.
-    kind, dtype : str
-        As in a profile's `models`.
-
-    Raises
-    ------
-    ConfigError
-        A speed is no number above 0.
+    Speeds in TFLOP/s: of the U-Net in its precision `dtype`, and of the autoencoder and
+    CLIP, which compute in float32. One that is no number above 0: ConfigError.
     """
     for speed in (unet_tflops, tflops_float32):
         if not 0 < speed < float("inf"):
@@ -224,14 +181,8 @@ _TIMESTEP, _LAYERS, _REPEATS = 500, range(1, 7), 5
 class UnitCost:
     """What a batch costs in one unit.
 
-    Attributes
-    ----------
-    forward, backward : float
-        Seconds of an evaluation without a graph, and what its gradient adds.
-    saved : float
-        Bytes that are kept for the gradient.
-    peak : float
-        Bytes above what was held before, at most.
+    Seconds of an evaluation without a graph, and what its gradient adds; bytes that are
+    kept for the gradient, and at most, above what was held before.
     """
 
     forward: float
@@ -362,28 +313,15 @@ def rates_of_costs(
     weights: float,
     where: tuple[str, Kind, Precision],
 ) -> Rates:
-    """Return the rates of one sample from the costs of `n`.
+    """Return the rates of one sample from the costs of `n`, by names of `make_units`.
 
-    Parameters
-    ----------
-    costs : mapping of UnitCost
-        By the names of `make_units`.
-    weights : float
-        Bytes that are held before the first sample.
-    where : (name of the device, kind, dtype of the U-Net)
+    `weights`: bytes that are held before the first sample; `where`: name of the device,
+    its kind, and dtype of the U-Net.
     """
     each = {key: (c.forward / n, c.backward / n) for key, c in costs.items()}
     # an evaluation that keeps no values for its gradient is evaluated again there
-    plain, again = each["unet"][0], sum(each["unet_checkpointed"])
-    seconds = Seconds(
-        unet_forward=plain,
-        unet_backward_stored=each["unet"][1],
-        unet_backward_checkpointed=again - plain,
-        decode_forward=each["decode"][0],
-        decode_backward=each["decode"][1],
-        clip_forward=each["clip"][0],
-        clip_backward=each["clip"][1],
-    )
+    again = sum(each["unet_checkpointed"]) - each["unet"][0]
+    seconds = Seconds(*each["unet"], again, *each["decode"], *each["clip"])
     footprint = Footprint(
         weights=max(weights, 1.0),
         unet_saved=max(costs["unet"].saved / n, 1.0),

@@ -96,7 +96,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "C5d",
-        "stage 2 beats the best of N draws of stage 1 at equal cost",
+        "stage 2 beats the best of N draws of stage 1 (what each costs: T5)",
         rules.engine_gain("ours", "stage1_best"),
         _ours,
     ),

@@ -1,17 +1,17 @@
 from .brain_correlation import brain_correlation_table
 from .captions import caption_table
 from .naming import naming_table
-from .scores import NAMED_BY, ROLES, FurtherScores, further_scores
+from .scores import NAMED_BY, ROLES, FurtherScores, all_scores
 from .shared_images import compare_on, of_images, shared515
 
 __all__ = [
     "NAMED_BY",
     "ROLES",
     "FurtherScores",
+    "all_scores",
     "brain_correlation_table",
     "caption_table",
     "compare_on",
-    "further_scores",
     "naming_table",
     "of_images",
     "shared515",

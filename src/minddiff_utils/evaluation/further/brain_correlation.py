@@ -3,8 +3,8 @@
 Ridge from features of images to voxels is fitted on true training images; a
 reconstruction is sent through it, and the predicted pattern correlated with the
 responses to the seen image. The network is neither the method's nor the judge's. Pure
-functions: `further_scores` reads a run. Left out: the true simulated brain, which only
-the simulation may know.
+functions: `scores` reads a run. In silico the true brain can stand in the place of the
+encoding model; the simulation, not this module, knows it.
 
 References
 ----------
@@ -40,6 +40,9 @@ _N_COMPONENTS = 256
 _ALPHAS = np.logspace(1, 5, 9)
 #: Voxels fitted at once: bounds memory at NSD's size.
 _BLOCK = 2048
+#: Prefix of a metric -> what predicts the responses.
+_THROUGH = {"true_brain_": "true simulated brain", "brain_": "encoding model"}
+_TRUE = "made the responses: all that enters them but the noise"
 #: Fewest voxels of an area: a pattern of fewer says little.
 _LEAST = 20
 
@@ -91,7 +94,9 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
         responses[:, k : k + _BLOCK] for k in range(0, responses.shape[1], _BLOCK)
     )
     ridges = [
-        RidgeCV(_ALPHAS, alpha_per_target=True).fit(reduced, np.asarray(x, np.float64))
+        RidgeCV(_ALPHAS, alpha_per_target=True, gcv_mode="svd").fit(
+            reduced, np.asarray(x, np.float64)
+        )
         for x in blocks
     ]
     return Encoder(tuple(fitted), tuple(ridges))
@@ -141,25 +146,28 @@ def brain_correlation_table(
     Parameters
     ----------
     scores : DataFrame
-        Columns subject, method, nsd_id, metric (`brain_` and the area set), value,
-        floor; rows of the method "truth" are the ceiling.
+        Columns subject, method, nsd_id, metric (`brain_` or `true_brain_`, and the area
+        set), value, floor; rows of the method "truth" are the ceiling.
     role : str
-        What the network does elsewhere.
+        What the encoding model's network does elsewhere.
 
     Returns
     -------
     DataFrame
-        Columns area_set, method, value, ci_low, ci_high, floor (another image's
-        responses), ceiling (the true image through the same model), n_images,
-        n_subjects, judge_role.
+        Columns through ("encoding model" or "true simulated brain"), area_set, method,
+        value, ci_low, ci_high, floor (another image's responses), ceiling (the true
+        image through the same model), n_images, n_subjects, judge_role.
     """
     rows = []
     for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
         truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
         value, low, high, n = mean_interval(block, confidence)
+        prefix = next(name for name in _THROUGH if str(metric).startswith(name))
+        through, judge_role = _THROUGH[prefix], role if prefix == "brain_" else _TRUE
         rows.append(
             {
-                "area_set": str(metric).removeprefix("brain_"),
+                "through": through,
+                "area_set": str(metric).removeprefix(prefix),
                 "method": method,
                 "value": value,
                 "ci_low": low,
@@ -168,10 +176,10 @@ def brain_correlation_table(
                 "ceiling": truth.merge(block[["subject", "nsd_id"]])["value"].mean(),
                 "n_images": n,
                 "n_subjects": block["subject"].nunique(),
-                "judge_role": role,
+                "judge_role": judge_role,
             }
         )
-    columns = ["area_set", "method", "value", "ci_low", "ci_high", "floor", "ceiling"]
+    columns = ["through", "area_set", "method", "value", "ci_low", "ci_high", "floor"]
     return pd.DataFrame(
-        rows, columns=[*columns, "n_images", "n_subjects", "judge_role"]
+        rows, columns=[*columns, "ceiling", "n_images", "n_subjects", "judge_role"]
     )

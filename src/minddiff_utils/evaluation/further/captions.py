@@ -2,17 +2,11 @@
 
 No captioner is needed: the captions of the training image whose true c is nearest to
 the decoded one are compared with the captions of the seen image, by the object words
-and the setting words that they share, and by published scores of captions where their
-libraries and weights lie here. Pure functions, and `caption_scores`, which reads a run.
-
-References
-----------
-MindEye2, final_evaluations.ipynb (METEOR, ROUGE, sentence similarity of captions);
-Banerjee and Lavie (2005), METEOR; Lin (2004), ROUGE.
+and the setting words that they share, and by the published scores of captions of
+`caption_metrics`. Pure functions, and `caption_scores`, which reads a run.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +16,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.evaluation.further.caption_metrics import Score
 from minddiff_utils.evaluation.further.naming import mean_interval
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.subject_scores import Models
@@ -29,11 +24,11 @@ from minddiff_utils.features import semantic_features
 from minddiff_utils.preprocessing import categories_in_captions
 
 __all__ = [
-    "NOT_SCORED",
     "SETTINGS",
     "caption_scores",
     "caption_table",
     "nearest_rows",
+    "published_scores",
     "recall_of_words",
 ]
 
@@ -47,25 +42,12 @@ SETTINGS = (
     *("table", "counter", "floor", "wall", "window", "yard", "garden", "sidewalk"),
     *("station", "track", "airport", "runway", "court", "zoo", "barn", "fence", "tree"),
 )
-#: Scores of captions that other papers publish -> the library, and why it is not used.
-_LIBRARIES = {
-    "meteor": ("nltk", "WordNet's files for it"),
-    "rouge_1": ("rouge_score", "it"),
-    "rouge_l": ("rouge_score", "it"),
-    "sentence_similarity": ("sentence_transformers", "all-MiniLM-L6-v2's weights"),
-}
+#: Other images that each caption found is compared with for the chance level of a
+#: published score: one for all of them takes an hour at NSD's size.
+_N_OTHERS = 5
+#: Published scores that can be below 0.
+_SIGNED = ("sentence_similarity",)
 _METHODS = ("decoded c", "true c")
-
-
-def _why_not(metric: str) -> str:
-    library, files = _LIBRARIES[metric]
-    if find_spec(library) is None:
-        return f"Not scored: the library {library} is missing; nothing is fetched."
-    return f"Not scored: {files} would have to be fetched, and nothing is fetched."
-
-
-#: Metric -> the sentence that stands in its row.
-NOT_SCORED: Mapping[str, str] = {metric: _why_not(metric) for metric in _LIBRARIES}
 
 
 def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
@@ -116,15 +98,48 @@ def _pairs(recall: Doubles) -> tuple[Doubles, Doubles]:
     return own, (recall.sum(axis=0) - own) / (n - 1)
 
 
-def caption_scores(run: Run, subject: int, models: Models) -> pd.DataFrame:
-    """Return the recall of words for every test image of a subject.
+def published_scores(
+    score: Score, said: Sequence[str], true: Sequence[Sequence[str]]
+) -> tuple[Doubles, Doubles]:
+    """Return a score of each caption with its image's captions, and with others'.
+
+    Parameters
+    ----------
+    score : callable
+        From `caption_metrics`.
+    said : n captions
+        Found for each image.
+    true : n sequences of captions
+        Of each image; the highest score with one of them counts.
+
+    Returns
+    -------
+    float64 (n,), (n,)
+        The second is the mean over the captions of the next five images (cyclic; fewer
+        where n <= 5, NaN where n is 1).
+    """
+    n = len(said)
+    floors = [
+        score(said, [true[(i + k) % n] for i in range(n)])
+        for k in range(1, min(n - 1, _N_OTHERS) + 1)
+    ]
+    return score(said, true), np.mean(floors, axis=0) if floors else np.full(n, np.nan)
+
+
+def caption_scores(
+    run: Run, subject: int, models: Models, published: Mapping[str, Score]
+) -> pd.DataFrame:
+    """Return the recall of words, and published scores, for every test image.
+
+    `published`: from `caption_metrics`, by metric.
 
     Returns
     -------
     DataFrame
         Columns subject, method ("decoded c", "true c"), nsd_id, metric
-        (object_words, setting_words), value, floor (the captions found for the other
-        images), caption (the first of those found).
+        (object_words, setting_words and those of `published`), value, floor (the
+        captions found for other images), caption (the first of those found, which the
+        published scores compare).
 
     Raises
     ------
@@ -151,18 +166,27 @@ def caption_scores(run: Run, subject: int, models: Models) -> pd.DataFrame:
             part = pd.DataFrame({"nsd_id": test["nsd_id"], "value": value})
             part["floor"], part["caption"] = floor, found[:, 0]
             parts.append(part.assign(metric=metric, method=method))
+        for metric, score in published.items():
+            value, floor = published_scores(score, found[:, 0].tolist(), seen.tolist())
+            part = pd.DataFrame({"nsd_id": test["nsd_id"], "value": value})
+            part["floor"], part["caption"] = floor, found[:, 0]
+            parts.append(part.assign(metric=metric, method=method))
     table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
     columns = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
     return table.loc[table["value"].notna(), columns].reset_index(drop=True)
 
 
-def caption_table(scores: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
-    """Return mean recall with its interval, and a row for what cannot be scored here.
+def caption_table(
+    scores: pd.DataFrame, absent: Mapping[str, str], *, confidence: float
+) -> pd.DataFrame:
+    """Return mean scores with intervals, and a row for what cannot be scored here.
 
     Parameters
     ----------
     scores : DataFrame
         From `caption_scores`, of all subjects.
+    absent : mapping of str to str
+        Metric -> why it is not scored.
 
     Returns
     -------
@@ -178,11 +202,12 @@ def caption_table(scores: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
         part = block[block["method"] == decoded]
         value, low, high, n = mean_interval(part, confidence)
         row: dict[str, object] = {"metric": metric, "method": decoded, "value": value}
-        row |= {"ci_low": max(low, 0.0), "ci_high": min(high, 1.0)}
+        least = -1.0 if metric in _SIGNED else 0.0
+        row |= {"ci_low": max(low, least), "ci_high": min(high, 1.0)}
         row |= {"chance": part["floor"].mean(), "true_c": best["value"].mean()}
         row |= {"n_images": n, "n_subjects": part["subject"].nunique()}
         rows.append(row | {"state": "scored"})
-    for metric, why in NOT_SCORED.items():
+    for metric, why in absent.items():
         rows.append({"metric": metric, "method": decoded, "state": why})
     columns = ["metric", "method", "value", "ci_low", "ci_high", "chance", "true_c"]
     table = pd.DataFrame(rows, columns=[*columns, "n_images", "n_subjects", "state"])

@@ -3,7 +3,7 @@
 Two-way identification is nearly perfect for reconstructions that carry the category
 alone; naming asks for more: the right word among all words of the run. The judge names
 zero-shot, by the caption nearest to the image; the probe is a linear classifier on
-another network, fitted to true training images. Pure functions: `further_scores` reads
+another network, fitted to true training images. Pure functions: `scores` reads
 a run.
 
 References
@@ -98,7 +98,7 @@ def fit_probe(features: Floats, categories: Categories) -> Probe:
     names = all_names(categories)
     present = np.array([[name in own for name in names] for own in categories], float)
     scale = StandardScaler().fit(features)
-    fitted = RidgeCV(_ALPHAS).fit(scale.transform(features), present)
+    fitted = RidgeCV(_ALPHAS, gcv_mode="svd").fit(scale.transform(features), present)
     weights = np.asarray(fitted.coef_, np.float64).reshape(len(names), -1).T
     return Probe(
         names=tuple(names),

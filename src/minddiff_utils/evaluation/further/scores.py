@@ -1,25 +1,31 @@
 """Naming, caption words and brain correlation of every image of a run.
 
 The measures themselves are in `naming`, `captions` and `brain_correlation`; here is
-what they look at: the images of each method once, by the judge and by EfficientNet-
-Lite0, which the probe and the encoding model share.
+what they are made from: what the judge and EfficientNet-Lite0, which the probe and the
+encoding model share, see in each image while its scores are made.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Doubles, Floats, Matrix
+from minddiff_utils.core.types import Doubles, Floats, IntArray, Matrix
 from minddiff_utils.evaluation.further.brain_correlation import (
+    Encoder,
     area_sets,
     fit_encoder,
     pattern_correlation,
 )
+from minddiff_utils.evaluation.further.caption_metrics import load_caption_scores
 from minddiff_utils.evaluation.further.captions import caption_scores
 from minddiff_utils.evaluation.further.naming import (
     Probe,
@@ -28,23 +34,29 @@ from minddiff_utils.evaluation.further.naming import (
     fit_probe,
     name_by_captions,
 )
-from minddiff_utils.evaluation.images import condition_images, read_stimuli, rows_of
+from minddiff_utils.evaluation.images import rows_of, wanted_ids
 from minddiff_utils.evaluation.metrics import METRICS, ConditionImages
 from minddiff_utils.evaluation.metrics.registry import LITE0
-from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed_with
+from minddiff_utils.evaluation.subject_scores import (
+    Models,
+    Scored,
+    each_subject,
+    join_subjects,
+    score_subject,
+)
 from minddiff_utils.preprocessing import categories_in_captions
 
 __all__ = [
     "NAMED_BY",
     "ROLES",
     "FurtherScores",
-    "further_scores",
-    "subject_further_scores",
+    "all_scores",
 ]
 
 
-#: Features of images, layer by layer.
-Layers = Sequence[Floats]
+#: Images to responses (n, n_voxels).
+Respond = Callable[[npt.NDArray[np.uint8]], Floats]
+ReadBrain = Callable[[Path, int, IntArray], Respond | None]
 
 _COLUMNS = ["subject", "method", "nsd_id", "metric", "value", "floor"]
 #: Metric -> who names, in words.
@@ -69,57 +81,106 @@ class FurtherScores:
     naming : DataFrame
         And floor: how often the name would be right for the other images.
     brain : DataFrame
-        And floor: the responses to the other images.
+        And floor: the responses to the other images. Metrics are `brain_` and an area
+        set; in silico `true_brain_` and an area set, too.
     captions : DataFrame
         And floor, caption; methods are "decoded c" and "true c".
     categories : mapping of int to frozenset of str
         What is on each evaluated image, by its captions.
+    captions_absent : mapping of str to str
+        Scores of captions whose files are not here -> the sentence that says so.
     """
 
     naming: pd.DataFrame
     brain: pd.DataFrame
     captions: pd.DataFrame
     categories: Mapping[int, frozenset[str]]
+    captions_absent: Mapping[str, str]
 
 
-def _shown(run: Run, subject: int, truth: ConditionImages) -> Iterator[ConditionImages]:
-    """Yield the true images, then all conditions but those of the ablation alone."""
-    yield truth
-    rows = by_name()
-    for condition in condition_images(run, subject, truth):
-        row = rows.get(condition.method)
-        if row is not None and row.n_images != "ablation":
-            yield condition
+@dataclass
+class _Look:
+    """What is asked of each condition's images beside their scores.
+
+    Called with what a network sees in them, so that no image is looked at again.
+    """
+
+    folder: Path
+    nsd_id: IntArray
+    categories: Sequence[frozenset[str]]
+    betas: Floats
+    namers: Mapping[str, Callable[[Floats], list[str]]]
+    encoder: Encoder | None
+    sets: Mapping[str, Any]
+    true_brain: Respond | None
+    layers: list[Floats] = field(default_factory=list)
+    named: list[pd.DataFrame] = field(default_factory=list)
+    evoked: list[pd.DataFrame] = field(default_factory=list)
+
+    def __call__(self, shown: ConditionImages, network: str, seen: Floats) -> None:
+        """Take what `network` sees in the images of a condition, (n, n_features)."""
+        row = by_name().get(shown.method)
+        if shown.method != "truth" and (row is None or row.n_images == "ablation"):
+            return
+        rows = rows_of(self.folder, shown.nsd_id, self.nsd_id)
+        for metric, namer in self.namers.items():
+            if _NAMING_NETWORK[metric] == network:
+                self._name(shown, metric, namer(seen), rows)
+        if network in LITE0 and self.encoder is not None:
+            self.layers.append(seen)
+            if len(self.layers) == len(LITE0):
+                evoked: dict[str, Floats] = {"brain": self.encoder.predict(self.layers)}
+                if self.true_brain is not None:
+                    images = np.asarray(shown.images[:])
+                    evoked["true_brain"] = self.true_brain(images)
+                for name, responses in evoked.items():
+                    self._evoke(shown, name, responses, rows)
+                self.layers.clear()
+
+    def _name(
+        self, shown: ConditionImages, metric: str, said: list[str], rows: list[int]
+    ) -> None:
+        own = [self.categories[row] for row in rows]
+        right = [float(word in names) for word, names in zip(said, own, strict=True)]
+        chance = chance_of_names(said, own)
+        self.named.append(_frame(shown, metric, value=right, floor=chance))
+
+    def _evoke(
+        self, shown: ConditionImages, name: str, predicted: Floats, rows: list[int]
+    ) -> None:
+        measured = self.betas[rows]
+        for area, mask in self.sets.items():
+            r = pattern_correlation(predicted[:, mask], measured[:, mask])
+            both = {"value": np.diag(r), "floor": _without(r)}
+            self.evoked.append(_frame(shown, f"{name}_{area}", **both))
 
 
-def _frame(
-    subject: int, shown: ConditionImages, metric: str, **columns: object
-) -> pd.DataFrame:
+def _frame(shown: ConditionImages, metric: str, **columns: object) -> pd.DataFrame:
     table = pd.DataFrame({"nsd_id": shown.nsd_id, **columns})
-    table.insert(0, "subject", str(subject))
-    table.insert(1, "method", shown.method)
-    table.insert(3, "metric", metric)
+    table.insert(0, "method", shown.method)
+    table.insert(2, "metric", metric)
     return table
 
 
+#: Metric -> whose embedding names.
+_NAMING_NETWORK = {"named_by_judge": "clip_judge", "named_by_probe": "lite0_late"}
+
+
 def _namers(
-    run: Run, models: Models, names: list[str], probe: Probe | None
-) -> dict[str, Callable[[ConditionImages, Layers], list[str]]]:
+    models: Models, names: list[str], probe: Probe | None
+) -> dict[str, Callable[[Floats], list[str]]]:
     """Return who can name images: the judge, and the probe where there is one."""
     if not names:
         return {}
-    embed = embed_with(models.judge, run.profile.models.batch_size)
 
     def embed_texts(texts: Sequence[str]) -> Matrix:
         return models.judge.text_embed(texts).float().cpu().numpy()
 
-    namers: dict[str, Callable[[ConditionImages, Layers], list[str]]] = {
-        "named_by_judge": lambda shown, _: name_by_captions(
-            embed(shown.images), names, embed_texts
-        )
+    namers: dict[str, Callable[[Floats], list[str]]] = {
+        "named_by_judge": lambda seen: name_by_captions(seen, names, embed_texts)
     }
     if probe is not None:
-        namers["named_by_probe"] = lambda _, layers: probe.name(layers[-1])
+        namers["named_by_probe"] = probe.name
     return namers
 
 
@@ -130,81 +191,115 @@ def _without(matrix: Doubles) -> Doubles:
     return np.asarray(others / (n - 1 if n > 1 else np.nan))
 
 
-def subject_further_scores(run: Run, subject: int, models: Models) -> FurtherScores:
-    """Return the further scores of one subject.
+def _fit_look(
+    run: Run, subject: int, models: Models, true_brain: ReadBrain | None
+) -> _Look:
+    """Fit the probe and the encoding model of a subject to its training images.
 
     Without captions that name a category there are no names, without Lite0's package
     neither probe nor brain correlation, and without 20 voxels no brain correlation:
     these rows are then missing.
+    """
+    folder = run.tree.derived(subject)
+    stored = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
+    images = store.read_rows(folder / "stimuli.h5", "images")
+    names = ["split", "betas", "roi", "roi_names", "voxel_ijk"]
+    brain = store.read_arrays(folder / "responses.h5", names)
+    categories = categories_in_captions(stored["captions"])
+    train = np.flatnonzero(brain["split"] == "train")
+    look = [models.networks[name] for name in LITE0 if name in models.networks]
+    known = [network(images.of(train)) for network in look]
+    words, probe, encoder = all_names(categories), None, None
+    if known and words:
+        probe = fit_probe(known[-1], [categories[row] for row in train])
+    sets = area_sets(brain["roi"], [str(name) for name in brain["roi_names"]])
+    if known and sets:
+        encoder = fit_encoder(known, brain["betas"][train], seed=run.profile.seed)
+    return _Look(
+        folder,
+        stored["nsd_id"],
+        categories,
+        brain["betas"],
+        _namers(models, words, probe),
+        encoder,
+        sets,
+        _true_voxels(run, subject, brain["voxel_ijk"], true_brain),
+    )
+
+
+def _true_voxels(
+    run: Run, subject: int, voxel_ijk: IntArray, true_brain: ReadBrain | None
+) -> Respond | None:
+    """Return the subject's true brain, None where its responses were measured."""
+    if true_brain is None or replace(run, subject=subject).origin != "in silico":
+        return None
+    return true_brain(run.tree.nsd, subject, voxel_ijk)
+
+
+def _score_subject(
+    run: Run, subject: int, models: Models, *, true_brain: ReadBrain | None = None
+) -> tuple[Scored, FurtherScores]:
+    """Return the scores and the further scores of one subject."""
+    look = _fit_look(run, subject, models, true_brain)
+    scored = score_subject(run, subject, models, seen_by=look)
+    seen = rows_of(look.folder, wanted_ids(run, subject), look.nsd_id)
+    naming, evoked = (
+        _together(tables, subject) for tables in (look.named, look.evoked)
+    )
+    categories = {int(look.nsd_id[row]): look.categories[row] for row in seen}
+    published = load_caption_scores(run.tree.models, device=run.profile.models.device)
+    captions = caption_scores(run, subject, models, published.scores)
+    return scored, FurtherScores(naming, evoked, captions, categories, published.absent)
+
+
+def _together(tables: Sequence[pd.DataFrame], subject: int) -> pd.DataFrame:
+    if not tables:
+        return pd.DataFrame(columns=_COLUMNS)
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(0, "subject", str(subject))
+    return table
+
+
+def all_scores(
+    run: Run,
+    subjects: Sequence[int],
+    *,
+    load: Callable[[Run], Models] | None = None,
+    true_brain: ReadBrain | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, FurtherScores]:
+    """Return what `score_subjects` does and the further scores, of all subjects.
+
+    On a CPU several subjects at once; each network looks at each image once.
+
+    Parameters
+    ----------
+    run, subjects, load
+        As in `score_subjects`.
+    true_brain : callable, optional
+        Of a module (`insilico.read_brain`): folder of the data, subject and places of
+        voxels to a function from images to responses, or None where there is none. It
+        is asked where the responses are in silico, and looks at images by itself.
 
     Raises
     ------
     StoreError
         An artefact is missing, or two of them do not belong together.
     """
-    folder = run.tree.derived(subject)
-    truth = read_stimuli(run, subject).truth
-    stored = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
-    images = store.read_rows(folder / "stimuli.h5", "images")
-    names = ["split", "betas", "roi", "roi_names"]
-    brain = store.read_arrays(folder / "responses.h5", names)
-    categories = categories_in_captions(stored["captions"])
-    train = np.flatnonzero(brain["split"] == "train")
-    look = [models.networks[name] for name in LITE0 if name in models.networks]
-    known = [network(images.of(train)) for network in look]
-    words, probe = all_names(categories), None
-    if known and words:
-        probe = fit_probe(known[-1], [categories[row] for row in train])
-    sets = area_sets(brain["roi"], [str(name) for name in brain["roi_names"]])
-    encoder = None
-    if known and sets:
-        encoder = fit_encoder(known, brain["betas"][train], seed=run.profile.seed)
-    del known  # before the images are looked at
-    namers, named, evoked = _namers(run, models, words, probe), [], []
-    for shown in _shown(run, subject, truth):
-        rows = rows_of(folder, shown.nsd_id, stored["nsd_id"])
-        layers = [network(shown.images) for network in look]
-        own = [categories[row] for row in rows]
-        for metric, namer in namers.items():
-            said = namer(shown, layers)
-            right = [float(w in o) for w, o in zip(said, own, strict=True)]
-            chance = chance_of_names(said, own)
-            named.append(_frame(subject, shown, metric, value=right, floor=chance))
-        if encoder is None:
-            continue
-        predicted, measured = encoder.predict(layers), brain["betas"][rows]
-        for area, mask in sets.items():
-            r = pattern_correlation(predicted[:, mask], measured[:, mask])
-            both = {"value": np.diag(r), "floor": _without(r)}
-            evoked.append(_frame(subject, shown, f"brain_{area}", **both))
-    seen = rows_of(folder, truth.nsd_id, stored["nsd_id"])
-    return FurtherScores(
-        _together(named),
-        _together(evoked),
-        caption_scores(run, subject, models),
-        {int(stored["nsd_id"][row]): categories[row] for row in seen},
-    )
-
-
-def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    if not tables:
-        return pd.DataFrame(columns=_COLUMNS)
-    return pd.concat(tables, ignore_index=True)
-
-
-def further_scores(
-    run: Run,
-    subjects: Sequence[int],
-    *,
-    load: Callable[[Run], Models] | None = None,
-) -> FurtherScores:
-    """Return the further scores of all subjects, on a CPU several subjects at once."""
-    done = list(each_subject(run, subjects, subject_further_scores, load=load).values())
+    work = partial(_score_subject, true_brain=true_brain)
+    done = each_subject(run, subjects, work, load=load)
+    scores, distances = join_subjects(run, {s: both[0] for s, both in done.items()})
+    further = [both[1] for both in done.values()]
     categories: dict[int, frozenset[str]] = {}
-    for scores in done:
-        categories |= scores.categories
-    naming, brain, captions = (
-        _together([table for x in done if len(table := getattr(x, name))])
-        for name in ("naming", "brain", "captions")
-    )
-    return FurtherScores(naming, brain, captions, categories)
+    for part in further:
+        categories |= part.categories
+    tables = []
+    for name in ("naming", "brain", "captions"):
+        parts = [table for part in further if len(table := getattr(part, name))]
+        tables.append(
+            pd.concat(parts, ignore_index=True)
+            if parts
+            else pd.DataFrame(columns=_COLUMNS)
+        )
+    naming, brain, captions = tables
+    absent = further[0].captions_absent
+    return scores, distances, FurtherScores(naming, brain, captions, categories, absent)

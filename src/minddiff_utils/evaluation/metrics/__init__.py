@@ -14,6 +14,7 @@ from minddiff_utils.evaluation.metrics.registry import (
 )
 from minddiff_utils.evaluation.metrics.scores import (
     ConditionImages,
+    Seen,
     SubjectScores,
     frechet_table,
     score_condition,
@@ -23,6 +24,7 @@ from minddiff_utils.evaluation.metrics.scores import (
 __all__ = [
     "METRICS",
     "ConditionImages",
+    "Seen",
     "SubjectScores",
     "definitions",
     "frechet_table",

@@ -6,12 +6,14 @@ published paths to 425 px (`registry.Metric.path`).
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 
@@ -19,7 +21,13 @@ from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.rows import Images
 from minddiff_utils.core.types import Floats
 
-__all__ = ["PIXEL_SCORES", "pixel_correlation", "ssim_2d", "ssim_percolumn_legacy"]
+__all__ = [
+    "PIXEL_SCORES",
+    "pixel_correlation",
+    "ssim_2d",
+    "ssim_2d_floor",
+    "ssim_percolumn_legacy",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -120,6 +128,60 @@ def _ssim_pair(a: Floats, b: Floats, channel_axis: int | None) -> float:
         channel_axis=channel_axis,
     )
     return float(value)
+
+
+@dataclass(frozen=True)
+class _Windowed:
+    """A gray image with its mean and variance under SSIM's window, (h, w) each."""
+
+    gray: Floats
+    mean: Floats
+    variance: Floats
+
+
+def _window(image: Floats) -> Floats:
+    return np.asarray(gaussian_filter(image, _SSIM_SIGMA, truncate=3.5))  # 11 x 11 px
+
+
+def _windowed(image: Picture, convert: _Convert) -> _Windowed:
+    gray = np.asarray(rgb2gray(convert(image)))
+    mean = _window(gray)
+    return _Windowed(gray, mean, _window(gray * gray) - mean * mean)
+
+
+def _ssim_windowed(a: _Windowed, b: _Windowed) -> float:
+    """Return `structural_similarity` of two images whose moments are known."""
+    covariance = _window(a.gray * b.gray) - a.mean * b.mean
+    c1, c2 = 0.01**2, 0.03**2  # of a data range of 1
+    score = (2 * a.mean * b.mean + c1) * (2 * covariance + c2)
+    score /= (a.mean**2 + b.mean**2 + c1) * (a.variance + b.variance + c2)
+    edge = _SSIM_WINDOW // 2
+    return float(score[edge:-edge, edge:-edge].mean())
+
+
+def ssim_2d_floor(
+    images: Images, truth: Images, n_others: int, *, convert: _Convert = _as_given
+) -> Floats:
+    """Return each image's mean `ssim_2d` with the next true images, (n,).
+
+    Each true image is looked at once: the moments under the window are kept while the
+    images before it need them.
+
+    Parameters
+    ----------
+    images, truth : uint8 (n, height, width, 3)
+    n_others : int
+        Of n - 1; truth i itself is left out.
+    convert : callable
+        As in `ssim_2d`.
+    """
+    n, floor = len(truth), np.empty(len(truth))
+    known = lru_cache(n_others + 1)(lambda k: _windowed(truth[k], convert))
+    for i, image in enumerate(images):
+        own = _windowed(image, convert)
+        others = [known((i + k) % n) for k in range(1, n_others + 1)]
+        floor[i] = np.mean([_ssim_windowed(own, other) for other in others])
+    return floor
 
 
 def ssim_2d(

@@ -24,11 +24,12 @@ from minddiff_utils.evaluation.metrics.embeddings import (
     share_beaten,
     unit_rows,
 )
-from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES
+from minddiff_utils.evaluation.metrics.pixels import PIXEL_SCORES, ssim_2d_floor
 from minddiff_utils.evaluation.metrics.registry import METRICS, metrics_of
 
 __all__ = [
     "ConditionImages",
+    "Seen",
     "SubjectScores",
     "frechet_table",
     "score_condition",
@@ -42,12 +43,8 @@ _PairScore = Callable[[Any, Any], Floats]
 #: A metric, how it scores, and the rows of reconstructions and truths.
 _Pair = tuple[str, _PairScore, Any, Any]
 
-#: Other truths that each reconstruction is compared with for the floor of an SSIM.
-_N_SHIFTS = 5
 #: Images held as numbers at once: 16 of 512 px take 100 MB.
 _N_AT_ONCE = 16
-#: Metrics of which one other truth must do: an SSIM for each column, or at 425 px.
-_SLOW = {name for name, metric in METRICS.items() if metric.on_request}
 #: What unrelated images score in two-way identification, by construction.
 _TWO_WAY_FLOOR = 0.5
 #: Rules that compare row by row; the others need the whole set.
@@ -81,6 +78,11 @@ class SubjectScores:
 
     table: pd.DataFrame
     sets: Mapping[str, Mapping[str, Floats]]
+
+
+#: Is told the images of a condition (of "truth" first), the embedder's name and what it
+#: made of them, rows as the images.
+Seen = Callable[[ConditionImages, str, Embedding], None]
 
 
 # --- scores of one condition --------------------------------------------------------
@@ -161,18 +163,23 @@ def score_condition(
 def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
     """Return each metric's scores and the mean of those against other true images.
 
-    Of embeddings and pixel correlation these are all others; an SSIM of reconstruction
-    i meets the truths i+1 .. i+5 alone (cyclic, fewer where n <= 5; one by slow
-    metrics). No image meets its own; NaN where n < 2. For distances it is what
-    unrelated images have, to stay below.
+    These are all others but where the metric says how many (`Metric.n_others`): then
+    reconstruction i meets the truths i+1, i+2, .. alone (cyclic, fewer where there are
+    fewer). No image meets its own; NaN where n < 2. For distances it is what unrelated
+    images have, to stay below.
     """
     scored = {}
     for name, score, rows, other in pairs:
-        if name == "pcc" or score is cosine_similarity or score is embedding_distance:
+        n_others = METRICS[name].n_others
+        if n_others is None:
             scored[name] = score(rows, other), _floor_of_all(score, rows, other)
             continue
-        n, n_shifts = len(rows), 1 if name in _SLOW else _N_SHIFTS
-        shifts = range(1, min(n - 1, n_shifts) + 1)
+        n = len(rows)
+        if name == "ssim_2d" and n > 1:  # as below, five times as fast
+            some = min(n - 1, n_others)
+            scored[name] = score(rows, other), ssim_2d_floor(rows, other, some)
+            continue
+        shifts = range(1, min(n - 1, n_others) + 1)
         moved = (take(other, np.roll(np.arange(n), shift)) for shift in shifts)
         floors = [score(rows, truths) for truths in moved]
         floor = np.mean(floors, axis=0) if floors else np.full(n, np.nan)
@@ -219,6 +226,7 @@ def score_methods(
     embedders: Embedders,
     *,
     extra: Collection[str] = (),
+    seen_by: Seen | None = None,
 ) -> SubjectScores:
     """Score every condition of one subject; conditions are read one at a time.
 
@@ -235,6 +243,8 @@ def score_methods(
         `networks.load_networks`.
     extra : collection of str
         Metrics on request, such as `pcc_425`.
+    seen_by : callable, optional
+        Is given every embedding, so that nothing else has to look at an image again.
 
     Returns
     -------
@@ -255,7 +265,11 @@ def score_methods(
         )
     set_wise = _frechet_metrics(embedders)
     sets: dict[str, dict[str, Floats]] = {metric: {} for metric in set_wise}
-    known = {name: embed(truth.images) for name, embed in embedders.items()}
+    tell = seen_by or (lambda *_: None)
+    known = {}
+    for network, embed in embedders.items():
+        known[network] = embed(truth.images)
+        tell(truth, network, known[network])
     position = {int(image): row for row, image in enumerate(truth.nsd_id)}
     frames: list[pd.DataFrame] = []
     for condition in conditions:
@@ -264,6 +278,7 @@ def score_methods(
         scored = _with_floors(_pixel_pairs(*pairs, extra))
         for network, embed in embedders.items():  # one at a time: AlexNet's are large
             seen, true = embed(condition.images), known[network][rows]
+            tell(condition, network, seen)
             scored |= _with_floors(_embedding_pairs(network, seen, true))
             for name, values in _two_way(network, seen, true).items():
                 scored[name] = values, np.full(len(values), _TWO_WAY_FLOOR)

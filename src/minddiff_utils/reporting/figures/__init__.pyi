@@ -11,20 +11,17 @@ from .evaluation import (
     fig_comparison,
     fig_differences,
     fig_images,
+    fig_naming,
     fig_subjects,
 )
 from .failures import (
     fig_failures,
 )
 from .maps import (
-    FlatMap,
     InflatedMap,
-    Mesh,
+    Surface,
     fig_flat_maps,
     fig_inflated,
-)
-from .naming import (
-    fig_naming,
 )
 from .preparation import (
     fig_ncsnr_recovery,
@@ -51,10 +48,9 @@ from .study import (
 )
 
 __all__ = [
-    "FlatMap",
     "InflatedMap",
-    "Mesh",
     "MethodPanels",
+    "Surface",
     "fig_ablation",
     "fig_accuracy",
     "fig_accuracy_histograms",

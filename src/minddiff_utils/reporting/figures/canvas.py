@@ -19,27 +19,31 @@ from matplotlib.lines import Line2D
 from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Images
-from minddiff_utils.reporting.wording import counted, subject_order, wrap
+from minddiff_utils.reporting.wording import subject_order, wrap
 
 __all__ = [
     "GRAY",
     "HIGH",
+    "INTERVAL",
     "LOW",
     "PALETTE",
     "WIDTH",
     "Grid",
+    "Words",
     "area_colours",
     "check_images",
     "check_table",
     "draw_images",
     "draw_interval",
     "draw_keys",
+    "draws",
+    "is_shown",
+    "n_subjects_in",
     "new_figure",
     "panels",
     "pooled_rows",
     "records",
     "rows_by_metric",
-    "styled",
 ]
 
 P = ParamSpec("P")
@@ -51,6 +55,11 @@ WIDTH = 7.2
 PALETTE: tuple[Any, ...] = tuple(sns.color_palette("colorblind"))
 GRAY = "0.45"
 LOW, HIGH = PALETTE[0], PALETTE[1]
+
+#: Name of a metric or method -> what a reader is told, in the order shown.
+Words = Mapping[str, str]
+#: A number with its interval.
+INTERVAL = ("value", "ci_low", "ci_high")
 
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -101,29 +110,36 @@ class _Drawing(Figure):
         return buffer.getvalue()
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Return `draw` in the style of all figures, leaving matplotlib as it was."""
+def draws(
+    what: str = "", columns: str = ""
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a figure: in the style of all, matplotlib is left as it was.
 
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _settings():
-            return draw(*args, **kwargs)
+    Where the first thing that is drawn is a table, `what` names it and `columns`, apart
+    by blanks, are checked: they are its schema.
+    """
 
-    return drawn
+    def decorate(draw: Callable[P, R]) -> Callable[P, R]:
+        @wraps(draw)
+        def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+            if what:
+                first: Any = next(iter([*args, *kwargs.values()]))
+                check_table(first, columns.split(), what)
+            with _settings():
+                return draw(*args, **kwargs)
+
+        return drawn
+
+    return decorate
 
 
 # --- the page -------------------------------------------------------------------------
 
 
 def new_figure(title: str, note: str, height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure with title and note; `run.show` adds the label.
+    """Return an empty figure, size in inches; `run.show` adds the label.
 
-    Parameters
-    ----------
-    title, note : str
-        What the figure shows; what is counted and which interval is drawn.
-    height, width : float
-        Inches.
+    `title` says what it shows, `note` what is counted and which interval is drawn.
     """
     figure = _Drawing(figsize=(width, height), layout="constrained")
     figure.suptitle(wrap(title, width * 12), x=0.01, ha="left", size=10, weight="bold")
@@ -150,16 +166,8 @@ def rows_by_metric(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with a panel per metric, all with the same named rows.
 
-    Parameters
-    ----------
-    page : (title, note, height)
-        As in `new_figure`.
-    rows, titles : sequence of str
-        Words at the left of each row, from the top; words above each panel.
-    xlabel : str
-        What the numbers are.
-    n_columns : int
-        Panels side by side.
+    `page`: title, note and height; `rows`: words at the left, from the top; `titles`:
+    words above each panel.
     """
     figure = new_figure(*page)
     grid = panels(figure, len(titles), n_columns, sharey=True)
@@ -184,27 +192,18 @@ def draw_keys(
 def draw_interval(
     axes: Axes,
     place: float,
-    numbers: Sequence[float],
+    row: Mapping[Any, Any],
     *,
     upright: bool = False,
     width: float = 1.5,
     **look: Any,
 ) -> None:
-    """Draw a dot with its interval as a line; without interval, the dot alone.
+    """Draw a row's `INTERVAL` as a dot on a line, or without bounds as a dot alone.
 
-    Parameters
-    ----------
-    place : float
-        Where it stands on the other axis.
-    numbers : (value, low, high)
-    upright : bool
-        Whether the numbers count along y.
-    width : float
-        Of the line.
-    **look
-        Of the dot; the line has its colour.
+    `place`: where they stand on the other axis, x where they are `upright`; `width`: of
+    the line; `look`: of the dot, whose colour the line has.
     """
-    value, low, high = map(float, numbers)
+    value, low, high = (float(row[name]) for name in INTERVAL)
 
     def draw(along: Any, across: Any, **look: Any) -> None:
         axes.plot(*((across, along) if upright else (along, across)), **look)
@@ -249,19 +248,13 @@ def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
     return table.to_dict("records")
 
 
-def _single(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of single subjects."""
-    return table[table["subject"].astype(str) != "all"]
+def is_shown(row: Mapping[Any, Any]) -> bool:
+    """Return whether the row's interval lies on one side of 0."""
+    return float(row["ci_low"]) > 0 or float(row["ci_high"]) < 0
 
 
-def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
-    """Return the rows over all subjects, or of the only one, and whose they are.
-
-    Raises
-    ------
-    DataError
-        There are several subjects and no rows "all".
-    """
+def pooled_rows(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return the rows over all subjects, or of the only one; else raise DataError."""
     subjects = subject_order(table["subject"])
     chosen = "all" if "all" in subjects else subjects[0]
     if chosen != "all" and len(subjects) > 1:
@@ -269,11 +262,12 @@ def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
             f"{what} has subjects {', '.join(subjects)} but no rows 'all': "
             "pool them first, or pass one subject."
         )
-    n_subjects = len(set(subjects) - {"all"})
-    whose = f"subject {chosen}"
-    if chosen == "all":
-        whose = counted(n_subjects, "subject") if n_subjects else "all subjects"
-    return table[table["subject"].astype(str) == chosen], whose
+    return table[table["subject"].astype(str) == chosen]
+
+
+def n_subjects_in(table: pd.DataFrame) -> int:
+    """Return the number of subjects; a table without such a column is of one."""
+    return int(table["subject"].nunique()) if "subject" in table else 1
 
 
 # --- pictures -----------------------------------------------------------------------
@@ -281,16 +275,10 @@ def pooled_rows(table: pd.DataFrame, what: str) -> tuple[pd.DataFrame, str]:
 
 @dataclass(frozen=True)
 class Grid:
-    """Pictures in rows and columns.
+    """Pictures in rows, a shorter one leaving its last cells blank, and words on them.
 
-    Attributes
-    ----------
-    rows : sequence of uint8 (n, height, width, 3)
-        Pictures of each row; a shorter row leaves its last cells blank.
-    names, columns : sequence of str
-        Words at the left of each row, and above the columns; no columns: no words.
-    below : mapping of str to sequence of str
-        Name of a row -> words below each of its pictures.
+    `names` stand at the left of the rows, `columns` above; `below`: name of a row ->
+    words below each of its pictures.
     """
 
     rows: Sequence[Images]

@@ -1,6 +1,6 @@
 """Figures of notebook 02: what is decoded, how well, from where, by which decoder."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -13,7 +13,7 @@ from minddiff_utils.core.areas import LVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.types import Floats
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, HIGH, LOW, PALETTE
+from minddiff_utils.reporting.figures.canvas import GRAY, HIGH, LOW, PALETTE, draws
 from minddiff_utils.reporting.wording import (
     area_order,
     counted,
@@ -24,14 +24,12 @@ from minddiff_utils.reporting.wording import (
 )
 
 __all__ = [
-    "draw_feature_axis",
     "fig_accuracy",
     "fig_accuracy_histograms",
     "fig_decoders",
     "fig_holdout",
     "fig_predictions",
     "fig_weights_by_area",
-    "n_subjects_in",
 ]
 
 _SETS = {
@@ -40,20 +38,9 @@ _SETS = {
 }
 _CEILING: dict[str, Any] = {"color": "0.2", "marker": "D", "markersize": 4}
 _CEILING["markerfacecolor"] = "w"
-_ACCURACY = (
-    *("feature", "area_set", "r_mean", "r_null_high", "r_null_mean", "r_ceiling"),
-    *("p_permutation", "r_null_within_high", "p_within", "n_images", "n_targets"),
-)
 
 
-def n_subjects_in(table: pd.DataFrame) -> int:
-    """Return the number of subjects; a table without such a column is of one."""
-    return int(table["subject"].nunique()) if "subject" in table else 1
-
-
-def draw_feature_axis(
-    axes: Axes, features: Iterable[str], margin: float = 0.08
-) -> None:
+def _draw_feature_axis(axes: Axes, features: list[str], margin: float = 0.08) -> None:
     """Name the features below, and draw a line at 0."""
     names = [wrap(feature_words(f), 9) for f in features]
     axes.set_xticks(range(len(names)), names)
@@ -66,23 +53,22 @@ def draw_feature_axis(
 # --- accuracy -----------------------------------------------------------------------
 
 
-@canvas.styled
+@draws(
+    "The table of accuracies",
+    "feature area_set r_mean r_null_high r_null_mean r_ceiling p_permutation"
+    " r_null_within_high p_within n_images n_targets",
+)
 def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     """Draw decoding accuracy by feature and area set, with null level and ceiling.
 
-    Parameters
-    ----------
-    accuracy : DataFrame
-        Columns feature, area_set (all_targets, LVC, HVC: each over the same targets of
-        a feature), r_mean, r_null_high, r_null_mean, r_ceiling, p_permutation,
-        r_null_within_high, p_within, n_images, n_targets and, for several subjects,
-        subject.
+    `accuracy` is from `decoding.score`, of one or (column subject) several subjects;
+    the area sets all_targets, LVC and HVC are over the same targets of a feature.
     """
-    canvas.check_table(accuracy, _ACCURACY, "The table of accuracies")
     features = feature_order(accuracy["feature"])
     names = list(dict.fromkeys(accuracy["area_set"].astype(str)))
     names.sort(key=[*_SETS, *names].index)
-    n_subjects = n_subjects_in(accuracy)
+    sets = {name: _SETS.get(name, (name, PALETTE[2])) for name in names}
+    n_subjects = canvas.n_subjects_in(accuracy)
     dots = ", dots: subjects" if n_subjects > 1 else ""
     note = (
         f"n = {span(accuracy['n_images'])} test images, {span(accuracy['n_targets'])} "
@@ -97,28 +83,21 @@ def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     )
     axes = figure.subplots()
     width = 0.8 / len(names)
-    by_bar = dict(
-        list(accuracy.astype({"area_set": str}).groupby(["area_set", "feature"]))
-    )
+    by_bar = dict(iter(accuracy.groupby(["area_set", "feature"])))
     for place, feature in enumerate(features):
         there = [name for name in names if (name, feature) in by_bar]
         for s, name in enumerate(there):
             x = place + (s - (len(there) - 1) / 2) * width
-            _accuracy_bar(axes, by_bar[name, feature], x, width, _set(name)[1])
-    draw_feature_axis(axes, features, margin=0.1)
+            _accuracy_bar(axes, by_bar[name, feature], x, width, sets[name][1])
+    _draw_feature_axis(axes, features, margin=0.1)
     axes.set_ylabel("correlation r, true and decoded")
     bar: dict[str, Any] = {"marker": "s", "markersize": 7, "linestyle": ""}
-    keys = {_set(name)[0]: {"color": _set(name)[1], **bar} for name in names}
+    keys = {words: {"color": colour, **bar} for words, colour in sets.values()}
     keys["null, 97.5 %"] = {"color": "black"}
     keys["null among like images"] = {"color": "black", "linestyle": ":"}
     keys["ceiling"] = {"linestyle": "", **_CEILING}
     canvas.draw_keys(axes, keys, loc="lower left", ncols=6, bbox_to_anchor=(0, 1))
     return figure
-
-
-def _set(name: str) -> tuple[str, Any]:
-    """Return words and colour of a set of areas."""
-    return _SETS.get(name, (name, PALETTE[2]))
 
 
 def _accuracy_bar(
@@ -142,7 +121,7 @@ def _accuracy_bar(
         axes.annotate(stars, (x, top), ha="center", va="bottom", **above)
 
 
-@canvas.styled
+@draws()
 def fig_accuracy_histograms(
     r_by_feature: Mapping[str, Floats],
     *,
@@ -204,7 +183,7 @@ def _draw_outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
         axes.axvline(float(np.median(r)), linestyle="--", **look)
 
 
-@canvas.styled
+@draws()
 def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """Draw the predictions of single targets against the truth, a panel per target.
 
@@ -235,41 +214,31 @@ def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 # --- where the information is -------------------------------------------------------
 
 
-def _by_area(weights: pd.DataFrame, column: str) -> pd.DataFrame:
+def _by_area(weights: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
     """Return features x areas: means over subjects, NaN where there is no voxel."""
-    wide = (
-        weights.assign(value=weights[column].where(weights["n_voxels"] > 0))
-        .pivot_table("value", "feature", "area", "mean", dropna=False)
-        .reindex(index=feature_order(weights["feature"]))
-    )
-    return wide.reindex(columns=area_order(weights["area"]))
+    table = weights.assign(value=values.where(weights["n_voxels"] > 0))
+    wide = table.pivot_table("value", "feature", "area", "mean", dropna=False)
+    rows, columns = feature_order(weights["feature"]), area_order(weights["area"])
+    return wide.reindex(index=rows, columns=columns)
 
 
-def _relative_weights(weights: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with `relative`: mean |w| over the mean of all voxels."""
-    table = weights.assign(
-        total=weights["weight"] * weights["n_voxels"],
-        subject=weights.get("subject", "1"),
-    )
-    sums = table.groupby(["subject", "feature"])[["total", "n_voxels"]].transform("sum")
-    mean = sums["total"] / sums["n_voxels"]
-    return table.assign(relative=(table["weight"] / mean).where(mean > 0))
+def _relative_weights(weights: pd.DataFrame) -> pd.Series:
+    """Return mean |w| of each row over the mean of all voxels."""
+    keys = [weights.get("subject", weights["feature"]), weights["feature"]]
+    total = (weights["weight"] * weights["n_voxels"]).groupby(keys).transform("sum")
+    mean = total / weights["n_voxels"].groupby(keys).transform("sum")
+    return (weights["weight"] / mean).where(mean > 0)
 
 
-@canvas.styled
+@draws("Voxel weights", "feature area weight n_voxels pattern few_voxels")
 def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     """Draw decoder weights and patterns of each area's voxels, as two heat maps.
 
-    Parameters
-    ----------
-    weights : DataFrame
-        Columns feature, area, weight (mean |w| over the area's voxels), n_voxels,
-        pattern (mean |r| with what is decoded), few_voxels and, for several subjects,
-        subject (averaged). Areas of few voxels in any subject are hatched.
+    `weights` is from `tables.weights_by_area`; several subjects (column subject) are
+    averaged. Areas of few voxels in any subject are hatched.
     """
-    needed = ("feature", "area", "weight", "n_voxels", "pattern", "few_voxels")
-    canvas.check_table(weights, needed, "Voxel weights")
-    table = _by_area(_relative_weights(weights), "relative")
+    weights = weights.reset_index(drop=True)
+    table = _by_area(weights, _relative_weights(weights))
     values = table.to_numpy()
     if not np.isfinite(values).any():
         raise DataError(
@@ -278,7 +247,7 @@ def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     voxels = weights.drop_duplicates([c for c in ("subject", "area") if c in weights])
     note = (
         f"n = {int(voxels['n_voxels'].sum()):,} voxels, "
-        f"{counted(n_subjects_in(weights), 'subject')}, mean over subjects, no "
+        f"{counted(canvas.n_subjects_in(weights), 'subject')}, mean over subjects, no "
         "interval. Weights: 1 is the mean over all voxels of that feature; patterns: "
         "|r| of a voxel with the decoded target over training images, mean over "
         "targets; –: no voxel in that area; hatched: fewer than 20 in a subject. "
@@ -292,7 +261,8 @@ def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     heat = _heat_map(upper, table, **limits)
     figure.colorbar(heat, ax=upper, pad=0.02).set_label("mean |w|, relative")
     upper.set_title("weights: what the decoder makes use of")
-    heat = _heat_map(lower, _by_area(weights, "pattern"), cmap="Greens", vmin=0)
+    patterns = _by_area(weights, weights["pattern"])
+    heat = _heat_map(lower, patterns, cmap="Greens", vmin=0)
     figure.colorbar(heat, ax=lower, pad=0.02).set_label("mean |r|")
     lower.set_title("patterns: in which voxels the decoded target shows")
     few = weights[weights["few_voxels"] & (weights["n_voxels"] > 0)]["area"]
@@ -325,8 +295,7 @@ def _heat_map(axes: Axes, table: pd.DataFrame, **limits: Any) -> Any:
 
 # --- which decoder ------------------------------------------------------------------
 
-_R = ("r_mean", "r_low", "r_high")
-_BOTH = ("decoder", "feature", *_R, "confidence", "rank_share", "n_images")
+_BOTH = "decoder feature r_mean r_low r_high confidence rank_share n_images"
 #: Decoders that keep their colour from figure to figure; others take what is left.
 _ORDER = ("voxel-selected (paper)", "voxel-selected, tuned", "dense")
 
@@ -375,12 +344,9 @@ def _places(
 def _finish(
     left: Axes, right: Axes, table: pd.DataFrame, marker: str, **more: Any
 ) -> None:
-    """Name the axes of accuracy and rank, and what the colours mean.
-
-    `more`: further keys of the legend, with their look.
-    """
+    """Name the axes of accuracy and rank and the colours; `more`: keys, their look."""
     for axes in (left, right):
-        draw_feature_axis(axes, feature_order(table["feature"]))
+        _draw_feature_axis(axes, feature_order(table["feature"]))
     left.set_ylabel("correlation r, true and decoded")
     right.set_ylabel("effective rank, truth = 1")
     right.set_ylim(bottom=0)
@@ -390,25 +356,14 @@ def _finish(
     canvas.draw_keys(left, keys | more, ncols=2, **place)
 
 
-@canvas.styled
+@draws("The comparison of decoders", f"{_BOTH} r_ceiling n_targets")
 def fig_decoders(table: pd.DataFrame) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns decoder, feature, r_mean with r_low and r_high (its interval of this
-        confidence), r_ceiling, rank_share (effective rank of the predictions over that
-        of the truth), n_images, n_targets.
-
-    Raises
-    ------
-    DataError
-        Columns or rows are missing, several subjects or confidences, or more decoders
-        than colours.
+    `table` is from `decoding.comparison`, of one subject, one confidence and no more
+    decoders than colours; rank_share: effective rank of the predictions over that of
+    the truth.
     """
-    needed = (*_BOTH, "r_ceiling", "n_targets")
-    canvas.check_table(table, needed, "The comparison of decoders")
     n_decoders = len(_colours(table))
     if table.duplicated(["decoder", "feature"]).any():
         raise DataError(
@@ -429,31 +384,19 @@ def fig_decoders(table: pd.DataFrame) -> Figure:
     for x, colour, row in _places(table, 0.82):
         left.bar(x, row["r_mean"], 0.75 / n_decoders, color=colour)
         left.plot([x, x], [row["r_low"], row["r_high"]], color="black", linewidth=0.9)
-        if np.isfinite(row["r_ceiling"]):
-            left.plot(x, row["r_ceiling"], **ceiling | {"markersize": 3.5})
+        left.plot(x, row["r_ceiling"], **ceiling | {"markersize": 3.5})  # NaN: no mark
         right.plot(x, row["rank_share"], "o", color=colour, markersize=4)
     _finish(left, right, table, "s", ceiling=ceiling)
     right.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
     return figure
 
 
-@canvas.styled
+@draws("The hold-out of categories", f"{_BOTH} trained_on n_train n_categories")
 def fig_holdout(table: pd.DataFrame) -> Figure:
     """Draw accuracy and rank on categories that were trained on, and that were not.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns decoder, feature, trained_on ("same categories" or "other categories"),
-        r_mean, r_low, r_high, confidence, rank_share, n_train, n_images, n_categories.
-
-    Raises
-    ------
-    DataError
-        Columns or rows are missing, several confidences, or more decoders than colours.
+    `table` as for `fig_decoders`, trained_on "same categories" or "other categories".
     """
-    needed = (*_BOTH, "trained_on", "n_train", "n_categories")
-    canvas.check_table(table, needed, "The hold-out of categories")
     note = (
         f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "
         f"held-out categories; {span(table['n_train'])} training images under both "
@@ -463,11 +406,12 @@ def fig_holdout(table: pd.DataFrame) -> Figure:
     )
     figure = canvas.new_figure("Categories that no training image shows", note, 3.3)
     left, right = figure.subplots(1, 2)
-    for place, colour, row in _places(table, 0.8):
+    names = dict(zip(("r_mean", "r_low", "r_high"), canvas.INTERVAL, strict=True))
+    for place, colour, row in _places(table.rename(columns=names), 0.8):
         seen = row["trained_on"] == "same categories"
         look = {"color": colour, "markerfacecolor": colour if seen else "w"}
-        x, numbers = place + (-0.03 if seen else 0.03), [row[name] for name in _R]
-        canvas.draw_interval(left, x, numbers, upright=True, width=0.9, **look)
+        x = place + (-0.03 if seen else 0.03)
+        canvas.draw_interval(left, x, row, upright=True, width=0.9, **look)
         right.plot(x, row["rank_share"], "o", markersize=5, **look)
     _finish(left, right, table, "o")
     return figure

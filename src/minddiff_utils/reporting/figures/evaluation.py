@@ -11,27 +11,25 @@ from matplotlib.figure import Figure
 from minddiff_utils.core.conditions import factorial
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH
-from minddiff_utils.reporting.wording import counted, span, subject_order, wrap
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH, Words, draws
+from minddiff_utils.reporting.wording import counted, percent, span, subject_order, wrap
 
 __all__ = [
     "fig_ablation",
     "fig_comparison",
     "fig_differences",
     "fig_images",
+    "fig_naming",
     "fig_subjects",
 ]
 
-_NUMBERS = ["value", "ci_low", "ci_high"]
-_COUNTS = ("n_images", "n_subjects")
-_SCORES = ("subject", "method", "metric", *_NUMBERS, *_COUNTS)
-_PAIRS = ("subject", "method", "reference", "metric", *_NUMBERS, *_COUNTS)
+_NUMBERS = "value ci_low ci_high n_images n_subjects"
+_SCORES = f"subject method metric chance {_NUMBERS}"
+_PAIRS = f"subject method reference metric {_NUMBERS}"
 _STAGES = {"stage1": ("stage 1", PALETTE[0]), "stage2": ("stage 2", PALETTE[1])}
-#: What an interval of these figures is.
-_INTERVAL = "95 % interval, these subjects and new images (t over images)"
 
 
-def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
+def _metrics_in(table: pd.DataFrame, metrics: Words) -> list[str]:
     names = [name for name in metrics if (table["metric"] == name).any()]
     if not names:
         raise DataError(
@@ -39,6 +37,12 @@ def _metrics_in(table: pd.DataFrame, metrics: Mapping[str, str]) -> list[str]:
             "name metrics that were scored."
         )
     return names
+
+
+def _interval(confidence: float) -> str:
+    """Return what an interval of these figures is."""
+    width = percent(confidence)
+    return f"{width} interval, these subjects and new images (t over images)"
 
 
 def _counts(rows: pd.DataFrame) -> str:
@@ -51,31 +55,23 @@ def _counts(rows: pd.DataFrame) -> str:
 # --- methods ------------------------------------------------------------------------
 
 
-@canvas.styled
+@draws("The table of scores", f"{_SCORES} ceiling")
 def fig_comparison(
     table: pd.DataFrame,
-    metrics: Mapping[str, str],
-    methods: Mapping[str, str],
+    metrics: Words,
+    methods: Words,
     *,
     title: str = "Reconstruction quality by method",
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw every method's score with interval, chance level and ceiling, by metric.
 
     Only methods with as many images as most are drawn: means over different images
-    cannot be compared; the note names the others.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `summaries.summarise`; the rows "all" are drawn, or those of the only
-        subject.
-    metrics, methods : mapping of str to str
-        Name -> words, in the order shown.
-    title : str
-        Which methods these are.
+    cannot be compared; the note names the others. `table` is from
+    `summaries.summarise`; drawn are its rows "all", or those of the only subject.
+    `title` says which methods these are.
     """
-    canvas.check_table(table, (*_SCORES, "chance", "ceiling"), "The table of scores")
-    rows, _ = canvas.pooled_rows(table, "The table of scores")
+    rows = canvas.pooled_rows(table, "The table of scores")
     metric_names = _metrics_in(rows, metrics)
     rows = rows[rows["method"].isin(methods) & rows["metric"].isin(metric_names)]
     if rows.empty:
@@ -85,54 +81,42 @@ def fig_comparison(
     names = [m for m in methods if (full["method"] == m).any()]
     left_out = f". On fewer images, and so in T1 alone: {', '.join(few)}" if few else ""
     note = (
-        f"{_counts(full)}. Dot and line: mean, {_INTERVAL}; triangle: highest chance"
-        " level on the same images; diamond: ceiling, the same with true features"
-        f"{left_out}"
+        f"{_counts(full)}. Dot and line: mean, {_interval(confidence)}; triangle:"
+        " highest chance level on the same images; diamond: ceiling, the same with"
+        f" true features{left_out}"
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
-    page = (title, note, height)
     words = [wrap(methods[m], 30) for m in names]
     titles = [wrap(metrics[metric], 27) for metric in metric_names]
+    page = (title, note, height)
     figure, grid = canvas.rows_by_metric(page, words, titles, "score", n_columns)
+    mark: dict[str, Any] = {"linestyle": "", "markersize": 4, "zorder": 2}
+    ceiling = mark | {"marker": "D", "color": "0.4", "markerfacecolor": "white"}
     for axes, metric in zip(grid, metric_names, strict=True):
         for row in canvas.records(full[full["metric"] == metric]):
-            _draw_method(axes, row, names.index(row["method"]))
+            place = names.index(row["method"])
+            axes.plot(row["chance"], place, marker="^", color="0.6", **mark)
+            axes.plot(row["ceiling"], place, **ceiling)
+            _, colour = _STAGES.get(row["method"], ("", GRAY))
+            canvas.draw_interval(axes, place, row, color=colour, zorder=3)
     return figure
 
 
-def _draw_method(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
-    mark: dict[str, Any] = {"linestyle": "", "markersize": 4, "zorder": 2}
-    axes.plot(row["chance"], place, marker="^", color="0.6", **mark)
-    mark |= {"marker": "D", "color": "0.4", "markerfacecolor": "white"}
-    axes.plot(row["ceiling"], place, **mark)
-    _, colour = _STAGES.get(row["method"], ("", GRAY))
-    numbers = [row[name] for name in _NUMBERS]
-    canvas.draw_interval(axes, place, numbers, color=colour, zorder=3)
-
-
-@canvas.styled
+@draws("The table of differences", f"{_PAIRS} smallest_effect")
 def fig_differences(
     contrasts: pd.DataFrame,
-    metrics: Mapping[str, str],
+    metrics: Words,
     rows: Mapping[tuple[str, str, str], str],
     title: str,
+    *,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw paired differences on the same images as a forest plot.
 
-    Parameters
-    ----------
-    contrasts : DataFrame
-        From `summaries.contrast_table`.
-    metrics : mapping of str to str
-        Name -> words, in the order shown.
-    rows : mapping of (method, reference, subject) to str
-        Each row's words, in the order shown; those that were not run are left out.
-    title : str
-        What is compared.
+    `contrasts` is from `summaries.contrast_table`; `rows` has the words of each
+    (method, reference, subject), in the order shown; those not run are left out.
     """
-    needed = (*_PAIRS, "smallest_effect")
-    canvas.check_table(contrasts, needed, "The table of differences")
     names = _metrics_in(contrasts, metrics)
     own = contrasts.assign(subject=contrasts["subject"].astype(str))
     own = own.set_index(["method", "reference", "subject"])
@@ -141,9 +125,9 @@ def fig_differences(
         raise DataError("The table of differences holds none of the rows to draw.")
     drawn = own.loc[own.index.isin(lines)].reset_index()
     note = (
-        f"{_counts(drawn)}. Dot and line: mean difference, {_INTERVAL}; filled where"
-        " it lies on one side of 0; gray bar: effects that this n would probably not"
-        " show (power under 80 %)"
+        f"{_counts(drawn)}. Dot and line: mean difference, {_interval(confidence)};"
+        " filled where it lies on one side of 0; gray bar: effects that this n would"
+        " probably not show (power under 80 %)"
     )
     page = (title, note, 1.2 + 0.27 * len(lines))
     titles = [wrap(metrics[metric], 60 / len(names) + 6) for metric in names]
@@ -152,44 +136,94 @@ def fig_differences(
     for axes, metric in zip(grid, names, strict=True):
         axes.axvline(0, color="0.3", linewidth=0.8)
         for row in canvas.records(drawn[drawn["metric"] == metric]):
-            key = (row["method"], row["reference"], row["subject"])
-            _draw_difference(axes, row, lines.index(key))
+            place = lines.index((row["method"], row["reference"], row["subject"]))
+            blind = float(row["smallest_effect"])
+            if np.isfinite(blind):
+                axes.barh(place, 2 * blind, 0.7, left=-blind, color="0.92", zorder=0)
+            colour: Any = "black" if row["subject"] == "all" else PALETTE[0]
+            face = colour if canvas.is_shown(row) else "white"
+            look = {"color": colour, "markerfacecolor": face, "zorder": 3}
+            canvas.draw_interval(axes, place, row, **look)
     return figure
 
 
-def _draw_difference(axes: Axes, row: Mapping[Any, Any], place: int) -> None:
-    blind = float(row["smallest_effect"])
-    if np.isfinite(blind):
-        axes.barh(place, 2 * blind, 0.7, left=-blind, color="0.92", zorder=0)
-    colour: Any = "black" if str(row["subject"]) == "all" else PALETTE[0]
-    is_shown = float(row["ci_low"]) > 0 or float(row["ci_high"]) < 0
-    look = {"color": colour, "markerfacecolor": colour if is_shown else "white"}
-    canvas.draw_interval(
-        axes, place, [row[name] for name in _NUMBERS], zorder=3, **look
+@draws("The table of names", f"metric method category chance ceiling {_NUMBERS}")
+def fig_naming(
+    table: pd.DataFrame,
+    namers: Words,
+    methods: Words,
+    *,
+    by_category: str,
+    confidence: float = 0.95,
+) -> Figure:
+    """Draw the share named rightly by method, and by category for one method.
+
+    `table` is from `evaluation.further.naming_table`; namers (metrics) and methods that
+    it lacks are left out. The categories are those of `by_category`, by the first of
+    `namers`.
+    """
+    whole = table[table["category"] == "all"]
+    names = [m for m in methods if (whole["method"] == m).any()]
+    who = [m for m in namers if (whole["metric"] == m).any()]
+    chosen = (table["metric"] == who[0]) & (table["method"] == by_category)
+    kinds = table[chosen & (table["category"] != "all")]
+    kinds = kinds.sort_values(["value", "category"], ascending=[False, True])
+    most, n = int(whole["n_images"].max()), int(whole["n_subjects"].max())
+    note = (
+        f"n = {counted(most, 'image')} or fewer in {counted(n, 'subject')}. Bar and"
+        f" line: share named rightly and {percent(confidence)} interval over images;"
+        " triangle: chance, the same names for other images; diamond: the true images."
+        f" Below: each category, by the first, {methods.get(by_category, by_category)}"
     )
+    height = 3.4 + 0.27 * len(names)
+    figure = canvas.new_figure("Which reconstructions can be named", note, height)
+    ratios = [0.9 + 0.27 * len(names), 1.9]
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=ratios).flat
+    grid = canvas.panels(above, len(who), len(who), sharey=True)
+    for axes, metric in zip(grid, who, strict=True):
+        axes.set_title(wrap(namers[metric], 36), size=8)
+        _draw_named(axes, whole[whole["metric"] == metric], names)
+    words = [wrap(methods[m], 38) for m in names]
+    grid[0].set_yticks(range(len(names)), words, size=7)
+    grid[0].invert_yaxis()
+    axes, places = below.subplots(), np.arange(len(kinds))
+    axes.bar(places, kinds["value"], color=PALETTE[0], alpha=0.55)
+    axes.plot(places, kinds["ceiling"], "D", color="0.4", mfc="white", markersize=3)
+    words = [f"{row['category']} ({row['n_images']})" for row in canvas.records(kinds)]
+    axes.set_xticks(places, words, rotation=90, size=5.5)
+    axes.set(xlim=(-0.7, len(kinds) - 0.3), ylim=(0, 1.05), ylabel="share (n images)")
+    return figure
+
+
+def _draw_named(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
+    axes.set(xlim=(0, 1.02), xlabel="share named rightly")
+    axes.grid(axis="x")
+    for row in canvas.records(rows[rows["method"].isin(names)]):
+        place = names.index(row["method"])
+        colour = PALETTE[0] if row["method"] in _STAGES else GRAY
+        axes.barh(place, row["value"], height=0.6, color=colour, alpha=0.55)
+        canvas.draw_interval(axes, place, row, color=colour, markersize=2)
+        axes.plot(row["chance"], place, "^", color="0.3", markersize=3.5)
+        axes.plot(row["ceiling"], place, "D", color="0.4", mfc="white", markersize=3.5)
 
 
 # --- subjects -----------------------------------------------------------------------
 
 
-@canvas.styled
-def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
+@draws("The table of scores", _SCORES)
+def fig_subjects(
+    table: pd.DataFrame, metrics: Words, *, confidence: float = 0.95
+) -> Figure:
     """Draw stage 1 and stage 2 of every subject with intervals, by metric.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `summaries.summarise`; methods stage1 and stage2 are drawn.
-    metrics : mapping of str to str
-        Name -> words, in the order shown.
+    `table` is from `summaries.summarise`.
     """
-    canvas.check_table(table, (*_SCORES, "chance"), "The table of scores")
     rows = table[table["method"].isin([*_STAGES])]
     names = _metrics_in(rows, metrics)
     subjects = subject_order(rows["subject"])
     note = (
-        f"{_counts(rows)}. Dot and line: mean, {_INTERVAL}; dash: highest chance level"
-        " on the same images"
+        f"{_counts(rows)}. Dot and line: mean, {_interval(confidence)}; dash: highest"
+        " chance level on the same images"
     )
     figure = canvas.new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
     grid = canvas.panels(figure, len(names), len(names))
@@ -199,36 +233,33 @@ def fig_subjects(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
             first = row["method"] == "stage1"
             x = subjects.index(str(row["subject"])) + (-0.14 if first else 0.14)
             look = {"color": _STAGES[row["method"]][1], "linestyle": "-"}
-            numbers = [row[name] for name in _NUMBERS]
-            canvas.draw_interval(axes, x, numbers, upright=True, **look)
+            canvas.draw_interval(axes, x, row, upright=True, **look)
             axes.plot(x, row["chance"], marker="_", markersize=9, color="0.5")
         if "all" in subjects and len(subjects) > 1:
             ends = (len(subjects) - 1.5, len(subjects) - 0.5)
             axes.axvspan(*ends, color="0.95", zorder=0)
-        axes.set_xlim(-0.5, len(subjects) - 0.5)
         axes.grid(axis="y")
         axes.set_xticks(range(len(subjects)), subjects)
-        axes.set(xlabel="subject", ylabel="score")
+        axes.set(xlim=(-0.5, len(subjects) - 0.5), xlabel="subject", ylabel="score")
         axes.set_title(wrap(metrics[metric], 84 / len(names)), size=8)
     keys = {words: {"color": c, "marker": "o"} for words, c in _STAGES.values()}
     canvas.draw_keys(grid[-1], keys, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-@canvas.styled
-def fig_images(pairs: Mapping[str, pd.DataFrame]) -> Figure:
+@draws()
+def fig_images(
+    pairs: Mapping[str, pd.DataFrame], *, confidence: float = 0.95
+) -> Figure:
     """Draw how well an image was decoded against how well it was reconstructed.
 
-    Parameters
-    ----------
-    pairs : mapping of DataFrame
-        From `claims.image_pairs`: claim -> columns subject, x, y, one row per image;
-        `attrs` "x", "y" and "rho" name axes and correlation.
+    `pairs`: claim -> table from `claims.image_pairs`, whose `attrs` name axes and rho.
     """
     n = max(len(table) for table in pairs.values())
     note = (
         f"n = {counted(n, 'point')}: an image of a subject. Spearman's rho within"
-        " subjects, their mean, 95 % interval by the jackknife over images"
+        f" subjects, their mean, {percent(confidence)} interval by the jackknife over"
+        " images"
     )
     title = "Are images that are read better reconstructed better?"
     figure = canvas.new_figure(title, note, 3.5)
@@ -249,36 +280,23 @@ def fig_images(pairs: Mapping[str, pd.DataFrame]) -> Figure:
 # --- what each feature is worth -----------------------------------------------------
 
 
-@canvas.styled
+@draws("The table of differences", _PAIRS)
 def fig_ablation(
     contrasts: pd.DataFrame,
     features: Sequence[str],
-    metrics: Mapping[str, str],
+    metrics: Words,
     *,
     reference: str,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw each combination of features as dots, and its difference from all of them.
 
-    Parameters
-    ----------
-    contrasts : DataFrame
-        From `summaries.contrast_table`: every cell of the factorial minus `reference`.
-    features : sequence of str
-        The features in the order of the factorial's flags.
-    metrics : mapping of str to str
-        Name -> words, in the order shown.
-    reference : str
-        The cell with all features, drawn as the line at 0.
-
-    Raises
-    ------
-    DataError
-        A column, a metric or every cell is missing.
+    `contrasts`, from `summaries.contrast_table`, has every cell of the factorial minus
+    `reference`, the one with all `features`, drawn as the line at 0.
     """
-    canvas.check_table(contrasts, _PAIRS, "The table of differences")
     own = contrasts[contrasts["reference"] == reference]
     canvas.check_table(own, (), f"The table of differences from {reference}")
-    rows, _ = canvas.pooled_rows(own, "The table of differences")
+    rows = canvas.pooled_rows(own, "The table of differences")
     rows = rows[rows["metric"].isin(_metrics_in(rows, metrics))]
     cells = pd.DataFrame.from_dict(factorial(), orient="index", columns=[*features])
     cells = cells.astype(int).drop(index=reference)
@@ -287,8 +305,8 @@ def fig_ablation(
     last = features[-1]
     note = (
         f"{_counts(rows)}, the same images in every row. Filled: the feature is there."
-        f" Dot and line: mean difference from all {len(features)}, {_INTERVAL}."
-        f" Blue: without {last}, orange: with it"
+        f" Dot and line: mean difference from all {len(features)},"
+        f" {_interval(confidence)}. Blue: without {last}, orange: with it"
     )
     title = f"What is lost without {', '.join(features[:-1])} or {last}"
     figure = canvas.new_figure(title, note, 1.7 + 0.27 * len(cells))
@@ -318,8 +336,7 @@ def _draw_presence(axes: Axes, cells: pd.DataFrame) -> None:
         if len(on) > 1:
             axes.plot([on[0], on[-1]], [place, place], color="0.1", lw=1.5, zorder=2)
     axes.set_xticks(range(n_features), cells.columns)
-    axes.set_yticks([])
-    axes.set(xlim=(-0.6, n_features - 0.4), ylim=(n - 0.5, -0.5))
+    axes.set(xlim=(-0.6, n_features - 0.4), ylim=(n - 0.5, -0.5), yticks=[])
     axes.set_xlabel("feature used")
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -329,15 +346,13 @@ def _draw_losses(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
     """Draw one metric's differences; `flags`: whether the last feature is there."""
     axes.axvline(0, color="0.3", linewidth=0.8)
     at: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-    for place, (row, flag) in enumerate(
-        zip(canvas.records(scores), flags, strict=True)
-    ):
+    rows = zip(canvas.records(scores), flags, strict=True)
+    for place, (row, flag) in enumerate(rows):
         if not np.isfinite(float(row["value"])):
             axes.text(0.03, place, "not run", va="center", size=7, color=GRAY, **at)
             continue
         look: dict[str, Any] = {"color": PALETTE[int(flag)], "zorder": 3}
-        canvas.draw_interval(
-            axes, place, [row[n] for n in _NUMBERS], width=1.6, markersize=5.5, **look
-        )
+        look |= {"width": 1.6, "markersize": 5.5}
+        canvas.draw_interval(axes, place, row, **look)
     axes.grid(axis="x")
     axes.margins(x=0.08)

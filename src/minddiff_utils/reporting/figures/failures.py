@@ -3,7 +3,7 @@
 Which images are extreme is decided before, by a rule (`galleries`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from string import ascii_lowercase
 from typing import Any
 
@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.types import Images
+from minddiff_utils.core.types import Doubles, Images
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Words, draws
 from minddiff_utils.reporting.wording import counted, wrap
 
 __all__ = ["fig_failures"]
@@ -25,45 +25,31 @@ __all__ = ["fig_failures"]
 Pair = tuple[Images, Images]
 
 #: Signature -> colour and marker.
-_LOOK = {
-    "low semantic": (PALETTE[0], "s"),
-    "low structural": (PALETTE[1], "D"),
-}
+_LOOK = {"low semantic": (PALETTE[0], "s"), "low structural": (PALETTE[1], "D")}
 
 
-@canvas.styled
+@draws("The table of failures", "subject method nsd_id signature place")
 def fig_failures(
     points: pd.DataFrame,
     images: Mapping[int, Pair],
-    metrics: Mapping[str, str],
+    metrics: Words,
     *,
     rule: str,
 ) -> Figure:
     """Draw one score against another per image, and the images that disagree most.
 
-    Parameters
-    ----------
-    points : DataFrame
-        Of one subject and method: columns subject, method, nsd_id, the two metrics,
-        signature ("low semantic", "low structural" or empty) and place.
-    images : mapping of (seen, reconstruction)
-        By nsd_id: uint8 (height, width, 3) each, for every marked image.
-    metrics : mapping of str to str
-        The structural metric (x), then the semantic one (y) -> words.
-    rule : str
-        How the images shown were chosen, for the caption.
-
-    Raises
-    ------
-    DataError
-        A column or a row is missing, other than two metrics, several subjects or
-        methods, or a marked image is not given.
+    `points`, from `galleries.failure_table`, of one subject and method; `images`: seen
+    and reconstructed one of each marked image, by nsd_id; `metrics`: the structural (x)
+    and the semantic one (y); `rule`: how the images were chosen.
     """
-    needed = ("subject", "method", "nsd_id", *metrics, "signature", "place")
-    canvas.check_table(points, needed, "The table of failures")
+    canvas.check_table(points, metrics, "The table of failures")
     if len(metrics) != 2:
         raise DataError(f"metrics names {len(metrics)} metrics, but two are compared.")
-    subject, method = _only(points, "subject"), _only(points, "method")
+    if len(points[["subject", "method"]].drop_duplicates()) > 1:
+        raise DataError(
+            "The points are of several subjects or methods: pass one of each."
+        )
+    subject, method = points[["subject", "method"]].iloc[0]
     marked = {
         signature: points[points["signature"] == signature].sort_values("place")
         for signature in _LOOK
@@ -100,14 +86,6 @@ def fig_failures(
     return figure
 
 
-def _only(points: pd.DataFrame, column: str) -> Any:
-    if points[column].nunique() > 1:
-        raise DataError(
-            "The points are of several subjects or methods: pass one of each."
-        )
-    return points[column].iloc[0]
-
-
 def _ink(signature: str) -> Any:
     """Return the signature's colour, darker, so that words are read easily."""
     return tuple(0.75 * part for part in _LOOK[signature][0])
@@ -116,7 +94,7 @@ def _ink(signature: str) -> Any:
 def _draw_scatter(
     axes: Axes,
     points: pd.DataFrame,
-    metrics: Mapping[str, str],
+    metrics: Words,
     letters: Mapping[int, str],
 ) -> None:
     x, y = metrics
@@ -129,13 +107,21 @@ def _draw_scatter(
     medians = points[[x, y]].median()
     axes.axvline(medians[x], color="0.3", ls="--", lw=0.8, zorder=1)
     axes.axhline(medians[y], color="0.3", ls="--", lw=0.8, zorder=1)
-    _draw_letters(axes, points[points["signature"] != ""], medians, letters)
+    marked = points[points["signature"] != ""]
+    white: Any = {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
+    beside = _beside(marked[[x, y]].to_numpy(np.float64), medians.to_numpy(np.float64))
+    for row, place in zip(canvas.records(marked), beside, strict=True):
+        look = {"color": _ink(row["signature"]), "size": 8.5, "weight": "bold"}
+        look |= {"ha": "center", "va": "center", "zorder": 5, **white}
+        at: Any = {"xytext": place, "textcoords": "offset points"}
+        axes.annotate(letters[int(row["nsd_id"])], (row[x], row[y]), **at, **look)
     axes.margins(0.09)
     axes.set_xlabel(wrap(metrics[x], 40))
     axes.set_ylabel(wrap(metrics[y], 46))
     axes.grid()
 
 
+#: About the panel's size in points of type; the layout is not known yet.
 _PANEL = np.array([200.0, 220.0])
 #: Where a letter may stand, in points of type from its point.
 _SIDES = 9.0 * np.array(
@@ -143,38 +129,17 @@ _SIDES = 9.0 * np.array(
 )
 
 
-def _draw_letters(
-    axes: Axes,
-    marked: pd.DataFrame,
-    medians: "pd.Series[float]",
-    letters: Mapping[int, str],
-) -> None:
-    """Write each letter beside its point, where points, lines, letters leave room."""
-    if marked.empty:
-        return
-    xy = marked[list(medians.index)].to_numpy(dtype=np.float64)
-    # about the panel's size in points of type; the layout is not known yet
-    scale = _PANEL / np.maximum(np.ptp(xy, axis=0), 1e-12)
-    look: Any = {"textcoords": "offset points", "size": 8.5, "weight": "bold"}
-    look |= {"ha": "center", "va": "center"}
-    taken, lines = list(scale * xy), scale * medians.to_numpy(dtype=np.float64)
-    for place, (at, i, signature) in enumerate(
-        zip(xy, marked["nsd_id"], marked["signature"], strict=True)
-    ):
+def _beside(xy: Doubles, medians: Doubles) -> Iterator[tuple[float, ...]]:
+    """Give each point's side on which points, lines and letters leave most room."""
+    scale = _PANEL / np.maximum(np.ptp(xy, axis=0), 1e-12) if len(xy) else _PANEL
+    taken, lines = list(scale * xy), scale * medians
+    for place in range(len(xy)):
         others = [t for k, t in enumerate(taken) if k != place]
         sides = taken[place] + _SIDES
         gaps = [np.linalg.norm(sides - other, axis=1) for other in others]
         best = int(np.min([*gaps, *np.abs(sides - lines).T], axis=0).argmax())
         taken.append(sides[best])
-        axes.annotate(
-            letters[int(i)],
-            (float(at[0]), float(at[1])),
-            xytext=tuple(_SIDES[best]),
-            color=_ink(signature),
-            zorder=5,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            **look,
-        )
+        yield tuple(_SIDES[best])
 
 
 def _draw_pairs(

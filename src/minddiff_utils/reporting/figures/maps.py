@@ -3,7 +3,7 @@
 `surface_maps` brings voxel values to vertices.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,10 @@ from scipy.sparse.csgraph import connected_components
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Floats, Ints
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import WIDTH
+from minddiff_utils.reporting.figures.canvas import WIDTH, draws
 from minddiff_utils.reporting.wording import feature_order, feature_words
 
-__all__ = ["FlatMap", "InflatedMap", "Mesh", "fig_flat_maps", "fig_inflated"]
+__all__ = ["InflatedMap", "Surface", "fig_flat_maps", "fig_inflated"]
 
 
 #: What the maps show: 1 is the mean over voxels, where the colours part.
@@ -44,26 +44,24 @@ _VIEWS = {
 
 
 @dataclass(frozen=True)
-class FlatMap:
-    """Values on a flattened surface; both hemispheres may share one plane.
+class Surface:
+    """Values on a surface: one hemisphere, or both flattened in one plane.
 
     Attributes
     ----------
-    xy : (n_vertices, 2)
-        Positions, mm.
+    points : (n_vertices, 2 or 3)
+        Positions, mm: in the plane, or right, anterior, superior.
     faces : int (n_faces, 3)
-        Triangles, 0-based.
+        Triangles, 0-based, counter-clockwise from outside.
     values : (n_vertices,)
-        Value of each vertex; NaN where there are no data.
+        NaN where there are no data.
     sulc : (n_vertices,), optional
         Sulcal depth, above 0 in sulci: the gray below.
     areas : int (n_vertices,), optional
-        Index into `area_names`, -1 for none.
-    area_names : tuple of str
-        Areas.
+        Index into `area_names`, -1 for none; borders are drawn between them.
     """
 
-    xy: Floats
+    points: Floats
     faces: Ints
     values: Floats
     sulc: Floats | None = None
@@ -71,60 +69,24 @@ class FlatMap:
     area_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        n = len(self.xy)
-        check_shape(self.xy.shape, (None, 2), "xy of a flat map")
-        _check_mesh(n, self.faces, self.values, self.sulc)
-        if self.areas is not None:
-            check_shape(self.areas.shape, (n,), "areas of a flat map")
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """Values on one hemisphere's inflated surface.
-
-    Attributes
-    ----------
-    vertices : (n_vertices, 3)
-        Positions, mm: right, anterior, superior.
-    faces : int (n_faces, 3)
-        Triangles, 0-based, counter-clockwise from outside.
-    values : (n_vertices,)
-        Value of each vertex; NaN where there are no data.
-    sulc : (n_vertices,), optional
-        Sulcal depth, above 0 in sulci.
-    areas : int (n_vertices,), optional
-        Area of each vertex, -1 for none; borders are drawn between them.
-    """
-
-    vertices: Floats
-    faces: Ints
-    values: Floats
-    sulc: Floats | None = None
-    areas: Ints | None = None
-
-    def __post_init__(self) -> None:
-        check_shape(self.vertices.shape, (None, 3), "vertices of a mesh")
-        _check_mesh(len(self.vertices), self.faces, self.values, self.sulc)
+        n, faces = len(self.points), self.faces
+        check_shape(faces.shape, (None, 3), "faces of a map")
+        for name in ("values", "sulc", "areas"):
+            if (each := getattr(self, name)) is not None:
+                check_shape(each.shape, (n,), f"{name} of a map")
+        if len(faces) and not 0 <= faces.min() <= faces.max() < n:
+            raise DataError(
+                f"faces name vertices {faces.min()} to {faces.max()}, but the map has "
+                f"vertices 0 to {n - 1}: pass 0-based faces of this surface."
+            )
 
 
 @dataclass(frozen=True)
 class InflatedMap:
     """One feature's values on both hemispheres."""
 
-    lh: Mesh
-    rh: Mesh
-
-
-def _check_mesh(n: int, faces: Ints, values: Floats, sulc: Floats | None) -> None:
-    check_shape(faces.shape, (None, 3), "faces of a map")
-    check_shape(values.shape, (n,), "values of a map")
-    if sulc is not None:
-        check_shape(sulc.shape, (n,), "sulc of a map")
-    if len(faces) and not 0 <= faces.min() <= faces.max() < n:
-        raise DataError(
-            f"faces name vertices {faces.min()} to {faces.max()}, but the map has "
-            f"vertices 0 to {n - 1}: pass 0-based faces of this surface."
-        )
+    lh: Surface
+    rh: Surface
 
 
 # --- faces --------------------------------------------------------------------------
@@ -145,6 +107,8 @@ def _gray(sulc: Floats | None, faces: Ints) -> Floats:
 
 def _scale(by_feature: Mapping[str, Floats]) -> Normalize:
     """Return the colour scale of all features: around 1, to 98 % of the values."""
+    if not by_feature:
+        raise DataError("No maps given: make at least one with `surface_maps`.")
     for feature, values in by_feature.items():
         if not np.isfinite(values).any():
             raise DataError(
@@ -171,27 +135,26 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], scale: Normalize) -> None:
 def _borders(points: Floats, faces: Ints, areas: Ints) -> Floats:
     """Return segments (n, 2, d) between areas: across every face with two labels."""
     labels = areas[faces]
-    edges = ((0, 1), (1, 2), (2, 0))
-    mixed = np.stack([labels[:, a] != labels[:, b] for a, b in edges], axis=1)
-    middles = np.stack([points[faces[:, e]].mean(axis=1) for e in edges], axis=1)
+    edges = np.array([(0, 1), (1, 2), (2, 0)])
+    mixed = labels[:, edges[:, 0]] != labels[:, edges[:, 1]]
+    middles = points[faces[:, edges]].mean(axis=2)  # (n_faces, 3, d)
     crossed = mixed.sum(axis=1) == 2
-    n_axes = points.shape[1]
-    segments: Floats = middles[crossed][mixed[crossed]].reshape(-1, 2, n_axes)
-    return segments
+    segments: Floats = middles[crossed][mixed[crossed]]
+    return segments.reshape(-1, 2, points.shape[1])
 
 
-def _pieces(flat: FlatMap, areas: Ints) -> Iterator[tuple[str, Floats]]:
+def _pieces(flat: Surface, areas: Ints) -> Iterator[tuple[str, Floats]]:
     """Yield name and place of every connected piece of an area that is large enough."""
     pairs = flat.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     same = pairs[areas[pairs[:, 0]] == areas[pairs[:, 1]]]
-    n = len(flat.xy)
+    n = len(flat.points)
     graph = coo_array((np.ones(len(same), np.int8), (same[:, 0], same[:, 1])), (n, n))
     piece = connected_components(graph, directed=False)[1]
     for index, name in enumerate(flat.area_names):
         inside = np.flatnonzero(areas == index)
         sizes = np.bincount(piece[inside]) if len(inside) else np.zeros(0, int)
         for own in np.flatnonzero(sizes > _NAMED_SHARE * len(inside)):
-            points = flat.xy[inside[piece[inside] == own]]
+            points = flat.points[inside[piece[inside] == own]]
             nearest = ((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin()
             yield name, points[nearest]
 
@@ -210,9 +173,9 @@ def _apart(places: Floats, width: float, height: float) -> Floats:
     return places
 
 
-def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize | None) -> None:
+def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
     """Draw values with the areas' borders or, without a scale, the areas' names."""
-    x, y = flat.xy.T
+    x, y = flat.points.T
     means = _face_values(flat.values, flat.faces)
     known = np.isfinite(means)
     options: dict[str, Any] = {"rasterized": True, "edgecolors": "none"}
@@ -223,11 +186,11 @@ def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize | None) -> None:
         data = Triangulation(x, y, flat.faces[known])
         axes.tripcolor(data, facecolors=means[known], cmap=_CMAP, norm=scale, **options)
     if flat.areas is not None:
-        segments = list(_borders(flat.xy, flat.faces, flat.areas))
+        segments = list(_borders(flat.points, flat.faces, flat.areas))
         axes.add_collection(LineCollection(segments, colors="0.15", lw=0.6))
         if scale is None:
             names, places = zip(*_pieces(flat, flat.areas), strict=True)
-            wide, high = np.ptp(flat.xy, axis=0)
+            wide, high = np.ptp(flat.points, axis=0)
             apart = _apart(np.array(places), 0.06 * wide, 0.05 * high)
             for name, (at, up) in zip(names, apart, strict=True):
                 words = axes.text(at, up, name, size=6, ha="center", va="center")
@@ -236,34 +199,25 @@ def _draw_flat(axes: Axes, flat: FlatMap, scale: Normalize | None) -> None:
     axes.set_axis_off()
 
 
-@canvas.styled
-def fig_flat_maps(maps: Mapping[str, FlatMap]) -> Figure:
+@draws()
+def fig_flat_maps(maps: Mapping[str, Surface]) -> Figure:
     """Draw one flat map per feature on one colour scale, and one with areas' names.
 
-    Parameters
-    ----------
-    maps : mapping of str to FlatMap
-        By feature: weights over their mean, so that 1 is the mean of all voxels.
+    Values are weights over their mean, so that 1 is the mean of all voxels.
     """
-    if not maps:
-        raise DataError("No flat maps given: make at least one with `surface_maps`.")
     names = feature_order(maps)
-    sizes = [np.ptp(maps[name].xy, axis=0) for name in names]
+    scale = _scale({name: maps[name].values for name in names})
+    sizes = [np.ptp(maps[name].points, axis=0) for name in names]
     aspect = float(np.median([size[0] / max(size[1], 1e-9) for size in sizes]))
     first = maps[names[0]]
     shown = [*names, *(["areas"] if first.areas is not None else [])]
     n_columns = min(len(shown), 2 if aspect < 3 else 1)
-    note = (
-        f"{_n_vertices(maps[name].values for name in names)}; left hemisphere left, "
-        "right hemisphere right; gray: no data, darker in sulci; lines: borders of the "
-        "areas. One scale for all features, around 1, the mean over voxels, to 98 % of "
-        "the values; no interval"
-    )
+    where = "left hemisphere left, right hemisphere right"
+    note = _note([maps[name].values for name in names], where)
     panel = (WIDTH / n_columns - 0.9) / aspect
     height = 1.0 + -(-len(shown) // n_columns) * (min(panel, 3.2) + 0.3)
     figure = canvas.new_figure("Decoder weights on the flattened cortex", note, height)
     grid = canvas.panels(figure, len(shown), n_columns)
-    scale = _scale({name: maps[name].values for name in names})
     for axes, name in zip(grid, shown, strict=True):
         of_feature = name in maps
         _draw_flat(axes, maps.get(name, first), scale if of_feature else None)
@@ -272,27 +226,39 @@ def fig_flat_maps(maps: Mapping[str, FlatMap]) -> Figure:
     return figure
 
 
-def _n_vertices(values: Iterable[Floats]) -> str:
-    """Return how many vertices of a map have data, the mean over features."""
+def _note(values: Sequence[Floats], where: str) -> str:
+    """Return the words below a map; n is the mean over features."""
     n = np.mean([np.isfinite(v).sum() for v in values])
-    return f"n = {n:,.0f} vertices with data"
+    return (
+        f"n = {n:,.0f} vertices with data; {where}; gray: no data, darker in sulci;"
+        " lines: borders of the areas. One scale for all features, around 1, the mean"
+        " over voxels, to 98 % of the values; no interval"
+    )
 
 
 # --- inflated -----------------------------------------------------------------------
 
 
+def _facing(mesh: Surface, direction: Floats) -> tuple[Floats, Floats]:
+    """Return the corners of all faces, (n, 3, 3), and how far each looks at the viewer.
+
+    1: squarely; 0: edgewise; below: it is seen from behind.
+    """
+    corners = mesh.points[mesh.faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
+    return corners, normal @ direction / length
+
+
 def _project(
-    mesh: Mesh, direction: Floats, up: Floats, scale: Normalize
+    mesh: Surface, direction: Floats, up: Floats, scale: Normalize
 ) -> tuple[Floats, Floats]:
     """Return visible triangles (n, 3, 2), far ones first, and colours (n, 3).
 
     Orthographic: what faces away from the viewer is left out, what is nearer is drawn
     later (painter's algorithm), brightness follows the angle to the viewer.
     """
-    corners = mesh.vertices[mesh.faces]  # (n_faces, 3, 3)
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
-    facing = normal @ direction / length
+    corners, facing = _facing(mesh, direction)
     visible = np.flatnonzero(facing > 0)
     order = visible[np.argsort((corners[visible].mean(axis=1)) @ direction)]
     values = _face_values(mesh.values, mesh.faces)[order]
@@ -304,19 +270,17 @@ def _project(
     return corners[order] @ plane, colours * light
 
 
-def _visible_borders(mesh: Mesh, direction: Floats, up: Floats) -> Floats:
+def _visible_borders(mesh: Surface, direction: Floats, up: Floats) -> Floats:
     """Return the areas' borders on faces towards the viewer, (n, 2, 2)."""
     if mesh.areas is None:
         return np.empty((0, 2, 2))
-    corners = mesh.vertices[mesh.faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    faces = mesh.faces[normal @ direction > 0]
+    faces = mesh.faces[_facing(mesh, direction)[1] > 0]
     plane = np.stack([np.cross(up, direction), up], axis=1)
-    segments: Floats = _borders(mesh.vertices, faces, mesh.areas) @ plane
+    segments: Floats = _borders(mesh.points, faces, mesh.areas) @ plane
     return segments
 
 
-def _views(both: InflatedMap) -> Iterator[tuple[str, Mesh, Floats, Floats]]:
+def _views(both: InflatedMap) -> Iterator[tuple[str, Surface, Floats, Floats]]:
     """Yield words, mesh, direction and up: left outside to right outside."""
     for side, mesh, names in (
         ("L", both.lh, ("outside", "inside", "below")),
@@ -354,30 +318,19 @@ def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
     axes.set_axis_off()
 
 
-@canvas.styled
+@draws()
 def fig_inflated(maps: Mapping[str, InflatedMap]) -> Figure:
     """Draw each feature on both inflated hemispheres from behind, on one colour scale.
 
-    Parameters
-    ----------
-    maps : mapping of str to InflatedMap
-        By feature: weights over their mean, so that 1 is the mean of all voxels.
+    Values as in `fig_flat_maps`.
     """
-    if not maps:
-        raise DataError(
-            "No inflated maps given: make at least one with `surface_maps`."
-        )
     names = feature_order(maps)
     both = {f: np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names}
-    note = (
-        f"{_n_vertices(both.values())}; L, R: hemispheres, seen from behind: from "
-        "outside, from inside, from below; gray: no data, darker in sulci; lines: "
-        "borders of the areas. One scale for all features, around 1, the mean over "
-        "voxels, to 98 % of the values; no interval"
-    )
-    height = 1.0 + 1.7 * len(names)
-    figure = canvas.new_figure("Decoder weights on the inflated cortex", note, height)
-    grid, scale = canvas.panels(figure, len(names), 1), _scale(both)
+    scale = _scale(both)
+    where = "L, R: hemispheres, seen from behind: from outside, from inside, from below"
+    page = ("Decoder weights on the inflated cortex", _note([*both.values()], where))
+    figure = canvas.new_figure(*page, 1.0 + 1.7 * len(names))
+    grid = canvas.panels(figure, len(names), 1)
     for axes, name in zip(grid, names, strict=True):
         _draw_inflated(axes, maps[name], scale)
         axes.set_title(feature_words(name))

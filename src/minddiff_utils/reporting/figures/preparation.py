@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.core.types import Floats, Images
+from minddiff_utils.core.types import Floats, Images, Ints
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import HIGH, LOW, PALETTE
+from minddiff_utils.reporting.figures.canvas import HIGH, LOW, PALETTE, draws
 from minddiff_utils.reporting.wording import area_order, counted, subject_order, wrap
 
 __all__ = [
@@ -35,17 +34,9 @@ def _name_groups(axes: Axes) -> None:
     axes.legend(handles=keys, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
 
 
-@canvas.styled
+@draws("The table of areas", "subject area area_set n_voxels")
 def fig_roi_counts(counts: pd.DataFrame) -> Figure:
-    """Draw the number of voxels of each visual area, a panel per subject.
-
-    Parameters
-    ----------
-    counts : DataFrame
-        Columns subject, area, area_set (LVC or HVC), n_voxels.
-    """
-    needed = ("subject", "area", "area_set", "n_voxels")
-    canvas.check_table(counts, needed, "The table of areas")
+    """Draw the number of voxels of each visual area, a panel per subject."""
     subjects, areas = subject_order(counts["subject"]), area_order(counts["area"])
     note = (
         f"n = {int(counts['n_voxels'].sum()):,} voxels of "
@@ -66,7 +57,7 @@ def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-@canvas.styled
+@draws()
 def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
     """Draw single trials of the same images, a panel per voxel.
 
@@ -100,11 +91,9 @@ def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
     return figure
 
 
-@canvas.styled
+@draws()
 def fig_reliability(
-    noise_ceiling_r: Floats,
-    roi: npt.NDArray[np.integer[Any]],
-    area_names: Sequence[str],
+    noise_ceiling_r: Floats, roi: Ints, area_names: Sequence[str]
 ) -> Figure:
     """Draw the distribution over voxels of the noise ceiling, by area.
 
@@ -115,13 +104,11 @@ def fig_reliability(
     roi : (n_voxels,)
         Index into `area_names`.
     area_names : sequence of str
-        Areas.
     """
     check_shape(roi.shape, noise_ceiling_r.shape, "roi")
     known = np.isfinite(noise_ceiling_r)
     by_area = {
-        name: noise_ceiling_r[known & (roi == index)]
-        for index, name in enumerate(area_names)
+        name: noise_ceiling_r[known & (roi == k)] for k, name in enumerate(area_names)
     }
     areas = [a for a in area_order(area_names) if len(by_area[a])]
     if not areas:
@@ -133,10 +120,8 @@ def fig_reliability(
     )
     figure = canvas.new_figure("Noise ceiling by visual area", note, 3.0)
     axes = figure.subplots()
-    for place, (area, colour) in enumerate(
-        zip(areas, canvas.area_colours(areas), strict=True)
-    ):
-        _violin(axes, place, by_area[area], colour)
+    for place, colour in enumerate(canvas.area_colours(areas)):
+        _violin(axes, place, by_area[areas[place]], colour)
     names = [f"{area}\n{len(by_area[area]):,}" for area in areas]
     axes.set_xticks(range(len(areas)), names)
     axes.grid(axis="y")
@@ -158,17 +143,9 @@ def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
     axes.boxplot(values, positions=[place], widths=0.16, manage_ticks=False, **look)
 
 
-@canvas.styled
+@draws()
 def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
-    """Draw images with their captions.
-
-    Parameters
-    ----------
-    images : uint8 (n_images, height, width, 3)
-        Images.
-    captions : sequence of str
-        One per image.
-    """
+    """Draw images, uint8 (n_images, height, width, 3), each with its caption."""
     canvas.check_images(images, "Scenes")
     check_shape((len(captions),), (len(images),), "captions")
     n, height, width, _ = images.shape
@@ -176,12 +153,10 @@ def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     note = (
         f"n = {counted(n, 'image')}, {width} x {height} px; the first caption of each"
     )
-    figure = canvas.new_figure(
-        "Images and captions", note, 0.7 + 2.2 * -(-n // n_columns)
-    )
-    for axes, image, caption in zip(
-        canvas.panels(figure, n, n_columns), images, captions, strict=True
-    ):
+    height = 0.7 + 2.2 * -(-n // n_columns)
+    figure = canvas.new_figure("Images and captions", note, height)
+    grid = canvas.panels(figure, n, n_columns)
+    for axes, image, caption in zip(grid, images, captions, strict=True):
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -189,7 +164,7 @@ def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
     return figure
 
 
-@canvas.styled
+@draws()
 def fig_ncsnr_recovery(
     planted: Floats, recomputed: Floats, standard_error: Floats
 ) -> Figure:
@@ -228,7 +203,7 @@ def fig_ncsnr_recovery(
     return figure
 
 
-@canvas.styled
+@draws("Noise by distance", "distance n_pairs planted measured")
 def fig_noise(
     distance: pd.DataFrame, serial: pd.DataFrame, ceilings: pd.DataFrame
 ) -> Figure:
@@ -244,7 +219,6 @@ def fig_noise(
     ceilings : DataFrame
         Columns ceiling, reached (mean over voxels of correlations), n_voxels.
     """
-    canvas.check_table(distance, ("distance", "n_pairs", *_BOTH), "Noise by distance")
     canvas.check_table(serial, ("lag", *_BOTH), "Noise by lag")
     canvas.check_table(ceilings, ("ceiling", "reached", "n_voxels"), "Ceilings")
     note = (

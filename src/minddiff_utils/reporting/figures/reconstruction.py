@@ -13,13 +13,13 @@ from matplotlib.patches import FancyArrowPatch
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Floats, Images, Ints
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, draws
 from minddiff_utils.reporting.wording import counted
 
 __all__ = ["MethodPanels", "fig_gallery", "fig_losses", "fig_method", "fig_trajectory"]
 
 
-@canvas.styled
+@draws()
 def fig_gallery(
     rows: Mapping[str, Images],
     *,
@@ -43,11 +43,6 @@ def fig_gallery(
         How the images were picked, for the note.
     below : mapping of str to sequence of str, optional
         Method -> its scores, which stand below its pictures.
-
-    Raises
-    ------
-    DataError
-        No rows, or a row holds no uint8 RGB images.
     """
     if not rows:
         raise DataError("The gallery has no rows: pass at least one method's images.")
@@ -67,7 +62,7 @@ def fig_gallery(
     return figure
 
 
-@canvas.styled
+@draws()
 def fig_losses(
     losses: Floats,
     best_iteration: Ints,
@@ -88,7 +83,6 @@ def fig_losses(
         Loss of those images.
     """
     n_images, n_steps = losses.shape
-    candidates = [int(k) for k in candidates]
     check_shape(best_iteration.shape, (n_images,), "best_iteration")
     check_shape(candidate_losses.shape, (n_images, len(candidates)), "candidate_losses")
     relative, sampled = _relative(losses), _relative(candidate_losses)
@@ -104,9 +98,17 @@ def fig_losses(
     figure = canvas.new_figure(title, note, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
     marker = "" if n_steps > 1 else "o"
-    _draw_losses(left, range(n_steps), relative, PALETTE[0], marker=marker)
     left.set(title="as the optimiser saw it", ylabel="loss, relative to iteration 0")
-    _draw_losses(right, candidates, sampled, PALETTE[1])
+    for axes, steps, curves, colour, mark in (
+        (left, range(n_steps), relative, PALETTE[0], marker),
+        (right, candidates, sampled, PALETTE[1], ""),
+    ):
+        axes.plot(steps, curves.T, color=GRAY, linewidth=0.5, alpha=0.5)
+        mean = pd.DataFrame(curves).mean()  # of the losses that are known
+        axes.plot(steps, mean, color=colour, linewidth=2.2, marker=mark)
+        axes.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
+        axes.grid(axis="y")
+        axes.set_xlabel("iteration")
     for k, iteration in enumerate(candidates):
         chosen, y = best_iteration == iteration, sampled[:, k]
         x = np.full(n_images, iteration)
@@ -117,32 +119,16 @@ def fig_losses(
     right.set_xticks(candidates)
     right.set_title("complete sampler (numbers: images that chose it)")
     right.margins(y=0.12)
-    for axes in (left, right):
-        axes.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
-        axes.grid(axis="y")
-        axes.set_xlabel("iteration")
     return figure
 
 
 def _relative(losses: Floats) -> Floats:
-    """Return losses over each image's first one; NaN where that is not above 0.
-
-    An image that has stopped keeps its last loss.
-    """
+    """Return losses over each image's first, the last one kept; NaN without one."""
     first = np.where(losses[:, 0] > 0, losses[:, 0], np.nan)
     return pd.DataFrame(losses / first[:, None]).ffill(axis="columns").to_numpy()
 
 
-def _draw_losses(
-    axes: Axes, x: Sequence[int], relative: Floats, colour: Any, marker: str = ""
-) -> None:
-    """Draw each image's losses thin, and their mean over images thick."""
-    axes.plot(x, relative.T, color=GRAY, linewidth=0.5, alpha=0.5)
-    mean = pd.DataFrame(relative).mean()  # of the losses that are known
-    axes.plot(x, mean, color=colour, linewidth=2.2, marker=marker)
-
-
-@canvas.styled
+@draws()
 def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> Figure:
     """Draw images along stage 2, a row per image, with the seen image at the end.
 
@@ -262,19 +248,18 @@ def _draw_curve(axes: Axes, losses: Floats) -> None:
     axes.set_xlabel("iteration", size=6.5, labelpad=-4)
 
 
-_STRAIGHT = "arc3,rad=0"
-_CORNER = "angle,angleA=90,angleB=0,rad=6"
-#: From, to (inches), colour, way.
+#: From, to (inches), colour, and the angles of a way with a corner.
 _ARROWS: tuple[tuple[tuple[float, float], tuple[float, float], Any, str], ...] = (
-    ((1.28, 2.6), (1.62, 2.6), "0.2", _STRAIGHT),
-    ((2.7, 2.75), (3.22, 3.2), PALETTE[1], _STRAIGHT),
-    ((2.7, 2.45), (3.22, 2.0), PALETTE[0], _STRAIGHT),
-    ((2.15, 1.72), (4.5, 1.15), PALETTE[2], _CORNER),
-    ((4.28, 3.2), (4.72, 2.8), PALETTE[1], _STRAIGHT),
-    ((4.28, 2.0), (4.72, 2.4), PALETTE[0], _STRAIGHT),
-    ((5.78, 2.6), (6.02, 2.6), "0.2", _STRAIGHT),
-    ((5.75, 1.15), (6.55, 2.06), PALETTE[2], "angle,angleA=0,angleB=90,rad=6"),
+    ((1.28, 2.6), (1.62, 2.6), "0.2", ""),
+    ((2.7, 2.75), (3.22, 3.2), PALETTE[1], ""),
+    ((2.7, 2.45), (3.22, 2.0), PALETTE[0], ""),
+    ((2.15, 1.72), (4.5, 1.15), PALETTE[2], "angleA=90,angleB=0"),
+    ((4.28, 3.2), (4.72, 2.8), PALETTE[1], ""),
+    ((4.28, 2.0), (4.72, 2.4), PALETTE[0], ""),
+    ((5.78, 2.6), (6.02, 2.6), "0.2", ""),
+    ((5.75, 1.15), (6.55, 2.06), PALETTE[2], "angleA=0,angleB=90"),
 )
+#: Place (inches), words, colour.
 _WORDS = (
     (1.45, 2.68, "fMRI", "0.2"),
     (2.9, 3.05, "c", PALETTE[1]),
@@ -283,15 +268,9 @@ _WORDS = (
 )
 
 
-@canvas.styled
+@draws()
 def fig_method(panels: MethodPanels) -> Figure:
-    """Draw the method as a path from the seen image to its reconstruction.
-
-    Parameters
-    ----------
-    panels : MethodPanels
-        Images and numbers of one test image.
-    """
+    """Draw the method as a path from the seen image to its reconstruction."""
     note = (
         "n = 1 test image, all pictures and numbers from this run; c: decoded text "
         "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; below pictures: "
@@ -314,7 +293,8 @@ def fig_method(panels: MethodPanels) -> Figure:
     _draw_responses(_panel(figure, "responses", "response"), panels.responses)
     losses = _panel(figure, "losses", "structural loss, relative", 0.9)
     _draw_curve(losses, panels.losses)
-    for start, end, colour, way in _ARROWS:
+    for start, end, colour, corner in _ARROWS:
+        way = f"angle,{corner},rad=6" if corner else "arc3,rad=0"
         ends = [(x / width, y / height) for x, y in (start, end)]
         arrow = FancyArrowPatch(*ends, transform=figure.transFigure, fill=True)
         arrow.set(arrowstyle="-|>", connectionstyle=way, mutation_scale=9)

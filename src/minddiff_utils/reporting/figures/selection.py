@@ -1,6 +1,6 @@
 """Figures of k: what is gained and lost when only the k % best targets are kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,32 +9,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
-from minddiff_utils.reporting.figures.decoding import n_subjects_in
-from minddiff_utils.reporting.wording import counted, span, wrap
+from minddiff_utils.reporting.figures.canvas import (
+    GRAY,
+    PALETTE,
+    Words,
+    draws,
+    n_subjects_in,
+)
+from minddiff_utils.reporting.wording import counted, percent, span, wrap
 
 __all__ = ["fig_k_quality", "fig_k_selection"]
 
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 
 
-@canvas.styled
+@draws(
+    "The table of k",
+    "layer k_percent r_selected_mean r_cv_selected_mean variance_kept identification",
+)
 def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     """Draw accuracy and share of variance against the share of targets kept.
 
-    Parameters
-    ----------
-    k_table : DataFrame
-        Columns layer, k_percent, r_selected_mean, r_cv_selected_mean, variance_kept,
-        identification and, for several subjects, subject; lines are means over
-        subjects.
-    k_chosen : float or None
-        The k in use, percent; None where cross-validation chose one for each layer.
+    `k_table` is from `fitted.k_table`; lines are means over subjects. `k_chosen`: the k
+    in use, percent; None where cross-validation chose one for each layer.
     """
-    values = ["r_selected_mean", "r_cv_selected_mean", "variance_kept"]
-    values.append("identification")
-    canvas.check_table(k_table, ("layer", "k_percent", *values), "The table of k")
-    mean = k_table.groupby(["layer", "k_percent"])[values].mean().reset_index()
+    mean = k_table.groupby(["layer", "k_percent"]).mean(numeric_only=True).reset_index()
     layers = sorted(mean["layer"].unique())
     used = "a k for each layer" if k_chosen is None else "dotted"
     note = (
@@ -77,39 +76,24 @@ def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     return figure
 
 
-@canvas.styled
+@draws("The table of k", "layer k_percent r_selected_mean identification")
 def fig_k_quality(
     k_table: pd.DataFrame,
     differences: pd.DataFrame,
-    metrics: Mapping[str, str],
+    metrics: Words,
     *,
     k_chosen: float | None,
+    confidence: float = 0.95,
 ) -> Figure:
     """Draw accuracy, identification and final quality against k.
 
-    Parameters
-    ----------
-    k_table : DataFrame
-        Columns subject, layer, k_percent, r_selected_mean, identification; layers are
-        averaged.
-    differences : DataFrame
-        From `tables.k_differences`.
-    metrics : mapping of str to str
-        Name -> words, in the order shown.
-    k_chosen : float or None
-        The k in use, percent; None where cross-validation chose one for each layer.
-
-    Raises
-    ------
-    DataError
-        A column or a row is missing.
+    `k_table` is from `fitted.k_table` of all subjects, averaged over layers;
+    `differences` from `tables.k_differences`; `k_chosen` as in `fig_k_selection`.
     """
     curves = ["r_selected_mean", "identification"]
-    canvas.check_table(k_table, ("layer", "k_percent", *curves), "The table of k")
-    numbers = ("k_percent", "value", "ci_low", "ci_high")
-    needed = ("subject", "metric", "n_images", *numbers)
+    needed = ("subject", "metric", "n_images", "k_percent", *canvas.INTERVAL)
     canvas.check_table(differences, needed, "The differences by k")
-    pooled, _ = canvas.pooled_rows(differences, "The differences by k")
+    pooled = canvas.pooled_rows(differences, "The differences by k")
     n_subjects = counted(n_subjects_in(k_table), "subject")
     used = "a k for each layer" if k_chosen is None else f"{k_chosen:g} %, dotted"
     note = (
@@ -117,9 +101,9 @@ def fig_k_quality(
         f" {counted(int(k_table['layer'].nunique()), 'layer')}, thin: subjects, bold:"
         " their mean, no interval; identification: pairs of held-out training images."
         f" Right: {span(pooled['n_images'])} images each, the same at every k, with"
-        " 95 % interval for these subjects and new images, filled where it lies on one"
-        " side of 0. Features are ranked on training images only. Dashed: the paper's"
-        f" 25 %; k in use: {used}"
+        f" {percent(confidence)} interval for these subjects and new images, filled"
+        " where it lies on one side of 0. Features are ranked on training images only."
+        f" Dashed: the paper's 25 %; k in use: {used}"
     )
     title = "Selecting k % of the CLIP features: accuracy, identification, quality"
     figure = canvas.new_figure(title, note, 3.4)
@@ -154,9 +138,7 @@ def _draw_gains(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
     axes.axhline(0, color="0.3", linewidth=0.8)
     for row in canvas.records(rows):
         place = names.index(row["metric"])
-        is_shown = row["ci_low"] > 0 or row["ci_high"] < 0
         look: dict[str, Any] = {"color": PALETTE[place], "marker": _MARKERS[place]}
-        look["markerfacecolor"] = PALETTE[place] if is_shown else "white"
+        look["markerfacecolor"] = PALETTE[place] if canvas.is_shown(row) else "white"
         x = row["k_percent"] + 2.2 * (place - (len(names) - 1) / 2)
-        interval = [row[n] for n in ("value", "ci_low", "ci_high")]
-        canvas.draw_interval(axes, x, interval, upright=True, zorder=3, **look)
+        canvas.draw_interval(axes, x, row, upright=True, zorder=3, **look)

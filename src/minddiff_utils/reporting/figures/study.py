@@ -1,16 +1,14 @@
 """Figures of the study of stage 2: quality against cost, and who is no worse."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
-from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE
+from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Words, draws
 from minddiff_utils.reporting.wording import counted, span, subject_order
 
 __all__ = ["fig_no_worse", "fig_pareto"]
@@ -21,8 +19,6 @@ _WORDS = {
     "pcc": "pixel correlation (PCC)",
     "clip_judge": "CLIP similarity (judge)",
 }
-_NUMBERS = ("value", "low", "high")
-_INTERVAL = ("value", "ci_low", "ci_high")
 _MARKS = {"better": "o", "no worse": "o", "not shown": "D", "worse": "X"}
 #: The eighth colour is gray, which is for controls.
 _COLOURS = (*PALETTE[:7], *PALETTE[8:])
@@ -35,28 +31,16 @@ def _metrics(table: pd.DataFrame) -> list[str]:
     return names
 
 
-@canvas.styled
-def fig_pareto(
-    points: pd.DataFrame, shown: Mapping[str, str], *, confidence: float
-) -> Figure:
+@draws(
+    "The table of quality and cost",
+    "method metric value low high cost n_images n_subjects",
+)
+def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figure:
     """Draw every endpoint against the U-Net evaluations of an image.
 
-    Parameters
-    ----------
-    points : DataFrame
-        Columns method, metric, value, low, high, cost, n_images, n_subjects.
-    shown : mapping of str to str
-        Methods with a colour of their own, and their words; others are gray.
-    confidence : float
-        Of the intervals.
-
-    Raises
-    ------
-    DataError
-        A column or every endpoint is missing, or there is no row.
+    `points` is from `stage2_engines.pareto_table`; methods of `shown` have a colour of
+    their own, others are gray.
     """
-    needed = ("method", "metric", *_NUMBERS, "cost", "n_images", "n_subjects")
-    canvas.check_table(points, needed, "The table of quality and cost")
     metrics = _metrics(points)
     subjects = counted(int(points["n_subjects"].max()), "subject")
     note = (
@@ -70,12 +54,21 @@ def fig_pareto(
     figure = canvas.new_figure("Quality against cost in stage 2", note, 5.4)
     grid = canvas.panels(figure, len(metrics), 2, sharex=True)
     named = [name for name in dict.fromkeys(points["method"]) if name in shown]
-    colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(named)}
     beside = _side_by_side(points[points["method"].isin(named)])
     for axes, metric in zip(grid, metrics, strict=True):
         for row in canvas.records(points[points["metric"] == metric]):
-            place = float(row["cost"]) * beside.get(row["method"], 1.0)
-            _draw_point(axes, row | {"cost": place}, shown, colours)
+            name, value = row["method"], float(row["value"])
+            bars = np.array([[value - float(row["low"])], [float(row["high"]) - value]])
+            control = {"_true": "^", "_shuffled": "v"}
+            ends = (mark for end, mark in control.items() if name.endswith(end))
+            look: dict[str, Any] = {"marker": next(ends, "."), "markersize": 4}
+            look |= {"color": GRAY, "zorder": 2, "linestyle": "", "elinewidth": 1}
+            if name in shown:
+                colour = _COLOURS[named.index(name) % len(_COLOURS)]
+                look |= {"marker": "o", "markersize": 6, "color": colour, "zorder": 3}
+            x, yerr = float(row["cost"]) * beside.get(name, 1.0), np.nan_to_num(bars)
+            look |= {"label": shown.get(name), "yerr": np.maximum(yerr, 0)}
+            axes.errorbar([x], [value], **look)
         better = "lower" if metric == "structural_loss" else "higher"
         axes.set(title=f"{_WORDS[metric]} ({better} is better)", xscale="log")
         axes.xaxis.set_major_formatter("{x:,.0f}")  # no mathematics in our style
@@ -92,67 +85,26 @@ def _side_by_side(points: pd.DataFrame) -> dict[str, float]:
     costs = points.groupby("method", sort=False)["cost"].first().sort_values()
     steps = np.diff(np.log(costs.to_numpy(np.float64)), prepend=np.nan)
     group = pd.Series(~(steps < 0.1), costs.index).cumsum()  # within a tenth
-    place = (
-        group.groupby(group).cumcount()
-        - (group.groupby(group).transform("size") - 1) / 2
-    )
+    alike = group.groupby(group)
+    place = alike.cumcount() - (alike.transform("size") - 1) / 2
     return {str(name): float(1.2**k) for name, k in place.items()}
 
 
-def _draw_point(
-    axes: Axes,
-    row: Mapping[Any, Any],
-    shown: Mapping[str, str],
-    colours: Mapping[str, Any],
-) -> None:
-    name, value = row["method"], float(row["value"])
-    bars = np.array([[value - float(row["low"])], [float(row["high"]) - value]])
-    control = {"_true": "^", "_shuffled": "v"}
-    mark = next((m for end, m in control.items() if str(name).endswith(end)), ".")
-    look: dict[str, Any] = {"marker": mark, "markersize": 4, "color": GRAY, "zorder": 2}
-    if name in shown:
-        look = {"marker": "o", "markersize": 6, "color": colours[name], "zorder": 3}
-    look |= {"linestyle": "", "elinewidth": 1, "label": shown.get(name)}
-    yerr = np.maximum(np.nan_to_num(bars), 0)
-    axes.errorbar([float(row["cost"])], [value], yerr=yerr, **look)
-
-
-@canvas.styled
+@draws(
+    "The table of verdicts",
+    "subject method reference metric value ci_low ci_high margin verdict n_images",
+)
 def fig_no_worse(
     verdicts: pd.DataFrame,
-    shown: Mapping[str, str],
+    shown: Words,
     *,
     reference: str,
     confidence: float,
 ) -> Figure:
-    """Draw how far each engine is from the reference, with the margins.
+    """Draw how far each engine is from the `reference`, with the margins.
 
-    Parameters
-    ----------
-    verdicts : DataFrame
-        From `stage2_engines.confirm`.
-    shown : mapping of str to str
-        Words for methods and reference.
-    reference : str
-        The reference whose rows are drawn.
-    confidence : float
-        Of the intervals.
-
-    Raises
-    ------
-    DataError
-        A column or the reference is missing.
+    `verdicts` is from `stage2_engines.confirm`.
     """
-    needed = (
-        "subject",
-        "method",
-        "reference",
-        "metric",
-        *_INTERVAL,
-        "margin",
-        "verdict",
-    )
-    canvas.check_table(verdicts, (*needed, "n_images"), "The table of verdicts")
     rows = verdicts[verdicts["reference"] == reference]
     canvas.check_table(rows, (), f"The table of verdicts against {reference}")
     metrics, methods = _metrics(rows), list(dict.fromkeys(rows["method"].astype(str)))
@@ -163,7 +115,8 @@ def fig_no_worse(
     )
     title = f"Difference from {shown.get(reference, reference)} (above 0: better)"
     page = (title, note, 1.4 + 0.24 * len(lines))
-    words = [f"{shown.get(m, m)}, {_whose(subject)}" for m, subject in lines]
+    whose = {"all": "all"}
+    words = [f"{shown.get(m, m)}, {whose.get(s, f'subject {s}')}" for m, s in lines]
     titles, n = [_WORDS[metric] for metric in metrics], len(metrics)
     figure, grid = canvas.rows_by_metric(page, words, titles, "difference", n)
     for axes, metric in zip(grid, metrics, strict=True):
@@ -172,13 +125,8 @@ def fig_no_worse(
         margin = -float(drawn["margin"].iloc[0])
         axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
         for row in canvas.records(drawn):
-            method, numbers = str(row["method"]), [row[name] for name in _INTERVAL]
+            method, place = str(row["method"]), (row["method"], str(row["subject"]))
             look: dict[str, Any] = {"marker": _MARKS[str(row["verdict"])]}
-            look["color"] = PALETTE[methods.index(method)]
-            place = lines.index((method, str(row["subject"])))
-            canvas.draw_interval(axes, place, numbers, width=1.4, **look)
+            look |= {"color": PALETTE[methods.index(method)], "width": 1.4}
+            canvas.draw_interval(axes, lines.index(place), row, **look)
     return figure
-
-
-def _whose(subject: str) -> str:
-    return "all" if subject == "all" else f"subject {subject}"

@@ -60,12 +60,8 @@ class About:
 def read_about(folder: Path) -> About:
     """Return what made the reference in `folder`, once each file has its digest.
 
-    Raises
-    ------
-    DataError
-        There is no reference.
-    StoreError
-        A file of it is missing, changed or not of it.
+    Where there is none, DataError; where a file of it is missing, changed or not of it,
+    StoreError.
     """
     path = folder / NAME
     if not path.is_file():
@@ -92,14 +88,8 @@ def read_about(folder: Path) -> About:
 def read_run(run: Path, profile: Profile) -> dict[str, Any]:
     """Return the manifest of the ledger of a finished run in the folder `run`.
 
-    Raises
-    ------
-    DataError
-        There is no ledger: the run is not finished.
-    ConfigError
-        The run was made with other settings than `profile` has.
-    StoreError
-        The manifest is damaged.
+    Without a ledger, the run is not finished: DataError. It was made with other
+    settings than `profile` has: ConfigError. Damaged: StoreError.
     """
     path = manifest_path(run / LEDGER)
     if not (path.is_file() and (run / LEDGER).is_file()):

@@ -93,10 +93,8 @@ def compare(run: Path, reference: Path, *, profile: Profile) -> Comparison:
 
     Parameters
     ----------
-    run : Path
-        `figures/<profile>` of a finished run.
-    reference : Path
-        A folder that `write_reference` wrote.
+    run, reference : Path
+        `figures/<profile>` of a finished run; a folder that `write_reference` wrote.
     profile : Profile
         What the run was made with.
 
@@ -149,10 +147,8 @@ def _fields(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Return nested settings by the names that `--set` takes."""
     fields: dict[str, Any] = {}
     for key, value in settings.items():
-        name = f"{above}{key}"
-        fields |= (
-            _fields(value, f"{name}.") if isinstance(value, dict) else {name: value}
-        )
+        nested = isinstance(value, dict)
+        fields |= _fields(value, f"{above}{key}.") if nested else {above + key: value}
     return fields
 
 

@@ -79,11 +79,6 @@ def write_reference(
     limit : int
         Bytes that it may take.
 
-    Returns
-    -------
-    About
-        What made it, and its files.
-
     Raises
     ------
     StoreError

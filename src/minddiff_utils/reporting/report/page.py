@@ -1,12 +1,13 @@
 """What the page holds, and its words on the data; `page.html` lays it out."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -35,6 +36,8 @@ VERDICTS = {
     "inconclusive": ("open", "?"),
     "not testable here": ("apart", "–"),
 }
+#: Endpoints of a claim that are read at a glance.
+_MOST_ROWS = 6
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,9 @@ class TableItem:
 class GalleryItem:
     """Pictures of the same images by several methods, to be compared by eye.
 
-    Attributes
-    ----------
-    name, caption : str
-        Short name; words that can be read alone, with the rule that chose the images.
-    rows : mapping of str to sequence of bytes
-        Method -> its PNG pictures, one per image or of the first ones alone; the seen
-        images first.
-    columns : sequence of str
-        The images in words.
-    scores : mapping of str to sequence of str
-        Method -> what stands below its pictures; methods without are left out.
+    `rows`: method -> its PNG pictures, one per image or of the first ones alone, the
+    seen images first; `columns`: the images in words; `scores`: method -> what stands
+    below its pictures.
     """
 
     name: str
@@ -95,13 +90,7 @@ class GalleryItem:
 class LedgerItem:
     """The ledger: each claim with its verdict, and below it its endpoints.
 
-    Attributes
-    ----------
-    claims : DataFrame
-        Columns claim, statement, engine, verdict, reason; one row per claim.
-    endpoints : mapping of str to DataFrame
-        Claim -> its endpoints, one quantity per column.
-    caption : str
+    `claims`: from `ledger.verdicts`; `endpoints`: by claim, one quantity per column.
     """
 
     claims: pd.DataFrame
@@ -113,6 +102,15 @@ class LedgerItem:
         """Return the quantities of an endpoint."""
         every = (column for table in self.endpoints.values() for column in table)
         return list(dict.fromkeys(map(str, every))) or ["endpoint"]
+
+    def rows(self, claim: str) -> list[dict[Hashable, Any]]:
+        """Return the endpoints of a claim."""
+        return self.endpoints.get(claim, pd.DataFrame()).to_dict("records")
+
+    def n_folded(self, claim: str) -> int:
+        """Return how many of the endpoints a screen folds: of many those shown."""
+        shown = [row for row in self.rows(claim) if row.get("result") == "shown"]
+        return len(shown) if len(self.rows(claim)) > _MOST_ROWS else 0
 
     def groups(self) -> list[tuple[str, list[str]]]:
         """Return the verdicts with their claims."""
@@ -141,22 +139,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole page.
+    """The whole page: `lead` and the `first` picture beside it, then the sections.
 
-    Attributes
-    ----------
-    title, label : str
-        Title; the profile's words.
-    lead : sequence of str
-        Paragraphs below the title.
-    first : FigureItem
-        The picture beside them.
-    ledger : LedgerItem
-        Its verdicts are counted at the top; one of the sections holds it.
-    sections : sequence of Section
-        In the order shown.
-    facts : sequence of (str, str)
-        What made the page, shown at its end.
+    `label`: the profile's words; `ledger`: its verdicts are counted at the top, and one
+    of the sections holds it; `facts`: what made the page, at its end.
     """
 
     title: str
@@ -204,17 +190,12 @@ def banner(label: str) -> tuple[str, str]:
 
 
 def _size(png: bytes) -> tuple[int, int]:
-    """Return width and height in pixels."""
     with Image.open(BytesIO(png)) as image:
         return image.size
 
 
 def _embedded(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real)
 
 
 @cache
@@ -227,7 +208,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": cell_text, "embedded": _embedded, "size": _size}
-    environment.tests["numeric"] = _is_number
+    environment.tests["numeric"] = lambda value: isinstance(value, Real)
     environment.globals["looks"] = VERDICTS
     return environment.get_template("page.html")
 

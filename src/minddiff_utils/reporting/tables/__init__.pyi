@@ -10,6 +10,7 @@ from .decoding import (
     AREA_SETS,
     accuracy_table,
     cost_table,
+    high_over_low,
     weights_by_area,
 )
 from .printing import (
@@ -34,6 +35,7 @@ __all__ = [
     "cost_table",
     "count_cell",
     "for_print",
+    "high_over_low",
     "interval_cell",
     "k_differences",
     "ladders",

@@ -74,24 +74,8 @@ def main_effects(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFr
     """Return what each feature adds, averaged over the presence of the two others.
 
     Per image: the mean score of the four cells of the factorial with the feature, minus
-    that of the four without it.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value, floor with all eight cells.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method (the feature), metric and those of
-        `summaries.ESTIMATE`.
-
-    Raises
-    ------
-    DataError
-        As `shared_images`, over the eight cells.
+    that of the four without it. Columns subject (or "all"), method (the feature),
+    metric and `summaries.ESTIMATE`. Errors as `shared_images`, over the eight cells.
     """
     kept = shared_images(scores, factorial())
     rows = []
@@ -126,8 +110,8 @@ def ablation_table(
     Parameters
     ----------
     scores : DataFrame
-        Columns subject, method, nsd_id, metric, value, floor; see `with_aliases` for
-        conditions that are another one by construction.
+        Columns `rows.SCORES`; see `with_aliases` for conditions that are another one by
+        construction.
     subjects : sequence of int
         The profile's; one without scores is reported too.
     settings : mapping of str to str
@@ -140,15 +124,13 @@ def ablation_table(
     -------
     DataFrame
         Columns group ("factorial", "main effect" or a key of `ladders`), c, z, Z_CLIP
-        (1 or 0 in the factorial), those of `comparison_table`, and those of
-        `summaries.ESTIMATE` that it lacks (main effects alone). In main effects
-        `method` is the feature.
+        (1 or 0 in the factorial), those of `comparison_table` and `summaries.ESTIMATE`.
+        In main effects `method` is the feature.
 
     Raises
     ------
     DataError
-        A column or a metric is missing, no condition was scored, or as
-        `shared_images`.
+        A column, a metric or every condition is missing, or as `shared_images`.
     """
     check_table(scores, SCORES, "The table of scores")
     check_metrics(scores, settings)
@@ -174,9 +156,8 @@ def ablation_table(
         effects = main_effects(kept, confidence=confidence)
     why = dict.fromkeys(FEATURES, reason)
     effects = complete(effects, who, FEATURES, settings, why)
-    order = ["factorial", _EFFECT, *ladders]
-    tables[_EFFECT] = effects
-    table = pd.concat({name: tables[name] for name in order}, names=["group"])
+    tables = {"factorial": tables.pop("factorial"), _EFFECT: effects, **tables}
+    table = pd.concat(tables, names=["group"])
     table = table.reset_index("group").reset_index(drop=True)
     in_cell = table["group"] == "factorial"
     for k, feature in enumerate(FEATURES):
@@ -204,23 +185,8 @@ def quality_by_k(
 ) -> pd.DataFrame:
     """Return the final quality at each k of the ablation, on the same images.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        As for `ablation_table`.
-    settings : mapping of str to str
-        Metric -> its definition; these metrics are summarised.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        Columns k_percent, those of `summaries.summarise`, and settings.
-
-    Raises
-    ------
-    DataError
-        No k was scored, or as `shared_images`.
+    Columns k_percent, those of `summaries.summarise`, and settings; `scores` and
+    `settings` as for `ablation_table`. Without any k, DataError.
     """
     check_metrics(scores, settings)
     scores = scores[scores["metric"].isin(settings)]
@@ -235,21 +201,8 @@ def quality_by_k(
 def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     """Return how the final quality at each k differs from that at the largest one.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        As for `ablation_table`.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        Columns k_percent and those of `summaries.contrast_table`, on the same images.
-
-    Raises
-    ------
-    DataError
-        Fewer than two k were scored, or they share no image.
+    Columns k_percent and those of `summaries.contrast_table`, on the same images.
+    Without two k that share an image, DataError.
     """
     k_of = _k_of(scores)
     whole = max(k_of, key=lambda method: k_of[method])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import t_interval
 from minddiff_utils.reporting.figures.canvas import check_table
@@ -42,8 +42,7 @@ def accuracy_table(
     Parameters
     ----------
     accuracy : DataFrame
-        Of all subjects: subject, feature, area_set, r_mean, r_null_mean, r_ceiling,
-        p_permutation, n_images, n_targets.
+        Notebook 02's, of all subjects.
     subjects : sequence of int
         The profile's.
     confidence : float
@@ -53,12 +52,11 @@ def accuracy_table(
     Returns
     -------
     DataFrame
-        Columns subject (or "all"), feature, area_set, value (signed r, mean over
-        targets), ci_low, ci_high, n (test images; subjects for "all"), n_targets,
-        floor (mean r with permuted images), ceiling (mean noise ceiling),
-        p_permutation (for "all" the largest of the subjects'), status, settings. One
-        row for each of `AREA_SETS` that was decoded in any subject, "missing" for a
-        subject in whom it was not.
+        A row for each subject (and "all"), feature and one of `AREA_SETS` that was
+        decoded in any subject, "missing" for a subject in whom it was not: value
+        (signed r, mean over targets), ci_low, ci_high, n (test images; subjects for
+        "all"), n_targets, floor (mean r with permuted images), ceiling (mean noise
+        ceiling), p_permutation (for "all" the largest), status, settings.
 
     Raises
     ------
@@ -134,12 +132,9 @@ def weights_by_area(
     Parameters
     ----------
     voxel_weight, voxel_pattern : mapping of float (n_voxels,)
-        Mean |w|, and mean |r| with the decoded target, over targets, by feature (`c`,
-        `z`, `clip/1`, ...).
+        Feature -> mean |w|, and mean |r| with the decoded target, over targets.
     roi : int (n_voxels,)
         Index into `roi_names`.
-    roi_names : sequence of str
-        Areas.
 
     Returns
     -------
@@ -159,6 +154,28 @@ def weights_by_area(
     return pd.DataFrame(rows, columns=columns)
 
 
+def high_over_low(by_area: pd.DataFrame, column: str) -> pd.Series:
+    """Return the mean over voxels of HVC over that of LVC, by feature.
+
+    As in claim C9: every voxel counts once, areas with few voxels not at all.
+
+    Parameters
+    ----------
+    by_area : DataFrame
+        From `weights_by_area`.
+    column : {"weight", "pattern"}
+    """
+    counted = by_area[~by_area["few_voxels"]]
+    counted = counted.assign(total=counted[column] * counted["n_voxels"])
+
+    def mean_of(areas: Sequence[str]) -> pd.Series:
+        inside = counted[counted["area"].isin(areas)]
+        sums = inside.groupby("feature", sort=False)[["total", "n_voxels"]].sum()
+        return sums["total"] / sums["n_voxels"]
+
+    return mean_of(HVC) / mean_of(LVC)
+
+
 # --- T5 -------------------------------------------------------------------------------
 
 
@@ -174,27 +191,20 @@ def cost_table(
     Parameters
     ----------
     costs : DataFrame
-        Columns subject, method, nsd_id, n_unet_evaluations, n_unet_gradients; the rows
-        of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such column,
-        count as none: it forms no gradient.
+        The rows of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such
+        column, count as none: it forms no gradient. An image that is there twice, or
+        no costs: DataError.
     seconds : DataFrame
         Columns notebook, seconds; one row per run (subject, shard). It may be empty.
-    confidence : float
-        Of the intervals over images, or runs.
     reference : mapping of float
         What an image costs under Algorithm 1, by count: costs are compared with it.
 
     Returns
     -------
     DataFrame
-        Columns method (or notebook), metric, value (mean), ci_low, ci_high, n (images,
-        or runs), total, relative (to the reference's; NaN where that is 0), floor and
+        By method (or notebook) and metric: value (mean), ci_low, ci_high, n (images, or
+        runs), total, relative (to the reference's; NaN where that is 0), floor and
         ceiling (NaN: a cost has none), status, settings.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there are no costs, or an image is there twice.
     """
     image = ["subject", "method", "nsd_id"]
     check_table(costs, (*image, *_COUNTS), "The table of costs")

@@ -67,7 +67,7 @@ def for_print(
     Parameters
     ----------
     table : DataFrame
-        A long table, or some of its rows.
+        A long table, or some of its rows; without a column or any row, DataError.
     words : mapping of str to str
         Value of the column `across` -> heading, in the order shown.
     rows : sequence of str
@@ -83,11 +83,6 @@ def for_print(
         `rows`, a column per heading, n_images and n_subjects (or n), and `note` where a
         status was to be said. A cell without a number holds the status of its row, one
         without a row "–". The last row, "settings", defines each metric.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or no row has one of `words`.
     """
     needed = (*rows, across, *INTERVAL, "status", "settings")
     check_table(table, needed, "The table to print")

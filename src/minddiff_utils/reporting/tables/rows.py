@@ -34,18 +34,9 @@ SUMMARY += ("chance_method", "ceiling", "sd_draw")
 def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFrame:
     """Return `scores` with methods that are another one under a second name.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Column method and any others.
-    same_as : mapping of str to str
-        Name -> the method that it equals by construction, such as "guided_layers_12"
-        -> "stage2_guided"; a name with scores of its own keeps them.
-
-    Raises
-    ------
-    DataError
-        A method that others equal has no scores.
+    `same_as`: name -> the method that it equals by construction, such as
+    "guided_layers_12" -> "stage2_guided"; a name with scores of its own keeps them. A
+    method that others equal has scores, or DataError.
     """
     scored = set(scores["method"])
     absent = sorted(set(same_as.values()) - scored)
@@ -65,18 +56,8 @@ def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFra
 def shared_images(scores: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
     """Return the scores of `methods` on the images that all of them have.
 
-    Images are matched within a subject and a metric.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value, floor; one row per image.
-    methods : collection of str
-
-    Raises
-    ------
-    DataError
-        A method has no scores, or no image is shared.
+    Images are matched within a subject and a metric; `scores`: columns `SCORES`. Where
+    a method has no scores, or no image is shared, DataError.
     """
     check_table(scores, SCORES, "The table of scores")
     names = list(dict.fromkeys(methods))
@@ -152,10 +133,8 @@ def comparison_table(
     ----------
     comparison : DataFrame
         From `summaries.summarise`.
-    who : sequence of str
-        Subjects, and "all", in the order shown.
-    methods : sequence of str
-        In the order shown.
+    who, methods : sequence of str
+        Subjects, and "all"; methods, in the order shown.
     settings : mapping of str to str
         Metric -> its definition; these metrics are shown.
     not_run : mapping of str to str
@@ -164,8 +143,8 @@ def comparison_table(
     Returns
     -------
     DataFrame
-        The columns of `summaries.summarise`, status ("missing" or "not run" with the
-        reason, beside NaN) and settings.
+        `comparison`'s columns, status ("missing" or "not run" with the reason, beside
+        NaN) and settings.
 
     Raises
     ------

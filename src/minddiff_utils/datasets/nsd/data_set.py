@@ -1,0 +1,174 @@
+"""NSD behind the protocol of all data sets: single trials, in voxels at 1.8 mm."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import IntArray, Mask, Matrix
+from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES
+from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.datasets.nsd.experiment import to_percent
+from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1
+from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.protocol import Trials, Units, UnitSet
+
+__all__ = ["Nsd"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Nsd:
+    """NSD's tree, or an in-silico one of the same layout, as a data set."""
+
+    tree: NsdTree
+    name: str = "nsd"
+    are_averaged: bool = False
+
+    @property
+    def is_real(self) -> bool:
+        """Return whether no simulation marked the folder as its own."""
+        return self.tree.is_real
+
+    def files(
+        self, subject: int, sessions: Sequence[int], units: UnitSet
+    ) -> tuple[Path, ...]:
+        """Return the files there are of those that notebook 01 reads."""
+        return self.tree.inputs("01", [subject], sessions, units)
+
+    # What was shown
+
+    def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
+        """Return those of the sessions `asked` that the subject has; all are there."""
+        numbers = self.tree.sessions_of(subject, asked)
+        self.tree.check_sessions(subject, numbers)
+        return numbers
+
+    def check(self, subject: int, sessions: Sequence[int]) -> None:
+        """Raise DataError unless design, stimulus table and behaviour agree."""
+        check_trials(self.tree, subject, sessions[-1])
+
+    def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
+        """Return the trials of `sessions`; an image's place is its 10k index."""
+        shown = self.tree.trials(subject, sessions[-1]).of(sessions)
+        return Trials(shown.session, shown.nsd_id, shown.image_10k)
+
+    def n_repeats(self, subject: int, image_id: IntArray) -> None:  # noqa: ARG002
+        """Return None: trials are single ones."""
+        return
+
+    def test_images(self, subject: int) -> IntArray:
+        """Return the `nsd_id` of the images that all subjects share, (1000,)."""
+        return self.tree.design().images[subject - 1, :N_SHARED]
+
+    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
+        """Return the `nsd_id` of a second test set, which a simulation may have."""
+        return self.tree.second_test_set()
+
+    def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
+        """Return the images, (n, 425, 425, 3), in the order asked."""
+        return self.tree.stimuli(image_id)
+
+    def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
+        """Return the first COCO captions of each image, (n, n_captions)."""
+        return self.tree.captions(image_id, n_captions)
+
+    def coco_id(self, image_id: IntArray) -> IntArray:
+        """Return the pictures' numbers in COCO."""
+        table = self.tree.stim_info("cocoId")
+        return table["cocoId"].to_numpy()[image_id]
+
+    # What was measured
+
+    def units(self, subject: int, which: UnitSet) -> Units:
+        """Return the voxels of the eleven areas, or of `nsdgeneral`."""
+        areas = self._areas(subject)
+        if which == "nsdgeneral":
+            areas = self._in_nsdgeneral(subject, areas)
+        mask = areas >= 0
+        area = areas[mask].astype(np.int32)
+        has_others = (area >= len(AREAS)).any()
+        return Units(
+            voxel_indices(mask),
+            areas.shape,
+            area,
+            ROI_NAMES if has_others else AREAS,
+            {"LVC": LVC, "HVC": HVC},
+            self._ncsnr(subject, mask),
+        )
+
+    def responses(
+        self, subject: int, session: int, units: Units
+    ) -> npt.NDArray[np.int16]:
+        """Return one session's stored betas, (750, n_units) int16."""
+        mask = np.zeros(units.grid, bool)
+        mask[tuple(units.position.T)] = True
+        return self.tree.betas(subject, session, mask)
+
+    def scaled(self, stored: npt.NDArray[Any]) -> Matrix:
+        """Return stored betas as percent signal change."""
+        return to_percent(stored)
+
+    def responses_file(self, subject: int, session: int) -> str:
+        """Return the path of a session's betas."""
+        return str(self.tree.betas_file(subject, session))
+
+    def _areas(self, subject: int) -> IntArray:
+        """Return the volume of areas as indices into `ROI_NAMES`, -1 outside."""
+        areas = self.tree.areas(subject)
+        n_voxels = int((areas >= 0).sum())
+        if not n_voxels:
+            raise DataError(
+                f"Subject {subject} has no voxel in any of the areas "
+                f"{', '.join(AREAS)}: check Kastner2015.nii.gz and "
+                "prf-visualrois.nii.gz."
+            )
+        _report_areas(subject, areas)
+        return areas
+
+    def _in_nsdgeneral(self, subject: int, areas: IntArray) -> IntArray:
+        """Return the areas of all voxels of `nsdgeneral`, which may have none."""
+        general = self.tree.roi(subject, "nsdgeneral") > 0
+        check_shape(general.shape, areas.shape, f"nsdgeneral of subject {subject}")
+        if not general.any():
+            raise DataError(
+                f"Subject {subject} has no voxel in nsdgeneral.nii.gz: replace it by "
+                "NSD's own file, or set data.voxels to areas."
+            )
+        named = np.where(areas < 0, ROI_NAMES.index(NO_AREA), areas)
+        return np.where(general, named, -1)
+
+    def _ncsnr(self, subject: int, mask: Mask) -> Matrix | None:
+        """Return NSD's ncsnr at `mask`, None where there is no such file."""
+        if not self.tree.has_ncsnr(subject):
+            logger.warning(
+                "subject %d has no ncsnr.nii.gz: ncsnr recomputed from the trials read"
+                " is used in its place",
+                subject,
+            )
+            return None
+        snr = self.tree.ncsnr(subject)
+        check_shape(snr.shape, mask.shape, f"ncsnr of subject {subject}")
+        return snr[mask]
+
+
+def _report_areas(subject: int, areas: IntArray) -> None:
+    """Log voxels per area; warn where NSD's subject 1 has not MindDiffuser's number."""
+    counts = np.bincount(areas[areas >= 0], minlength=len(AREAS)).tolist()
+    each = ", ".join(f"{a} {n}" for a, n in zip(AREAS, counts, strict=True))
+    logger.info("subject %d: %d voxels (%s)", subject, sum(counts), each)
+    is_paper_s = subject == 1 and areas.shape == FACTS[1].grid
+    if is_paper_s and sum(counts) != SUBJECT1["11 areas"]:
+        logger.warning(
+            "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: these "
+            "region files differ from the paper's",
+            sum(counts),
+            SUBJECT1["11 areas"],
+        )

@@ -1,0 +1,201 @@
+"""What `preprocessing` needs of a data set, and nothing more.
+
+A data set is a class with these attributes and methods, in a folder of its own; files,
+formats and whatever is peculiar to it stay behind them. Units are voxels or vertices,
+responses single trials or means over an image's trials, sessions and repeats are as
+many as there are. Files are only read, and what is wrong with one is one sentence.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from minddiff_utils.core.errors import check_shape
+from minddiff_utils.core.types import IntArray, Matrix
+
+__all__ = ["DataSet", "Trials", "UnitSet", "Units"]
+
+#: Units of the areas alone, or of all visual cortex as the data set delimits it.
+UnitSet = Literal["areas", "nsdgeneral"]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What one subject saw, one row per response, in time order where it is known.
+
+    Attributes
+    ----------
+    session : (n_trials,) int64
+        Session number, from 1.
+    image_id : (n_trials,) int64
+        The data set's number of the image.
+    place : (n_trials,) int64
+        Place of the image in the subject's own list: rows of images ascend by it, and
+        the last ones validate.
+    """
+
+    session: IntArray
+    image_id: IntArray
+    place: IntArray
+
+    def of(self, sessions: Collection[int]) -> "Trials":
+        """Return the trials of `sessions` alone, in the same order."""
+        rows = np.isin(self.session, list(sessions))
+        return Trials(self.session[rows], self.image_id[rows], self.place[rows])
+
+
+@dataclass(frozen=True)
+class Units:
+    """The voxels or vertices of a subject whose responses are read.
+
+    Attributes
+    ----------
+    position : (n_units, n_axes) int32
+        Of a voxel i, j, k; of a vertex hemisphere (0 left, 1 right) and index. 0-based,
+        ascending in C order, which is the order of the columns of all responses.
+    grid : tuple of n_axes int
+        Shape of the volume, or (2, vertices of a hemisphere).
+    area : (n_units,) int32
+        Index into `area_names`.
+    area_names : tuple of str
+        The areas, and what lies in none of them last if there is such a unit.
+    area_sets : dict
+        Name of a set of areas -> its areas.
+    ncsnr : (n_units,) float32 or None
+        Noise-ceiling SNR, NaN where unknown; None where the data set states none.
+    """
+
+    position: npt.NDArray[np.int32]
+    grid: tuple[int, ...]
+    area: npt.NDArray[np.int32]
+    area_names: tuple[str, ...]
+    area_sets: Mapping[str, tuple[str, ...]]
+    ncsnr: Matrix | None = None
+
+    def __post_init__(self) -> None:
+        check_shape(self.position.shape, (None, len(self.grid)), "Positions of units")
+        check_shape(self.area.shape, (len(self.position),), "Areas of units")
+        if self.ncsnr is not None:
+            check_shape(self.ncsnr.shape, self.area.shape, "ncsnr of units")
+
+    @property
+    def are_voxels(self) -> bool:
+        """Return whether units are voxels; else they are vertices."""
+        return len(self.grid) == 3
+
+    def at(self, rows: Sequence[int] | npt.NDArray[Any]) -> "Units":
+        """Return the units in `rows`, an index or a mask."""
+        which = np.asarray(rows)
+        return Units(
+            self.position[which],
+            self.grid,
+            self.area[which],
+            self.area_names,
+            self.area_sets,
+            None if self.ncsnr is None else self.ncsnr[which],
+        )
+
+
+class DataSet(Protocol):
+    """A data set whose files lie below one folder.
+
+    Every method raises DataError where a file is missing, damaged or at odds with the
+    others.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return its name, as profiles and `responses.h5` have it."""
+        ...
+
+    @property
+    def is_real(self) -> bool:
+        """Return whether its responses were measured, not simulated."""
+        ...
+
+    @property
+    def are_averaged(self) -> bool:
+        """Return whether responses are standardised and averaged over trials already.
+
+        Else they are single trials, to be standardised within sessions.
+        """
+        ...
+
+    def files(
+        self, subject: int, sessions: Sequence[int], units: UnitSet
+    ) -> tuple[Path, ...]:
+        """Return the files there are of those that the other methods read, sorted."""
+        ...
+
+    def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
+        """Return those of the sessions `asked` (ascending) that the subject came to.
+
+        Raises
+        ------
+        DataError
+            There is none, or the responses of one are missing.
+        """
+        ...
+
+    def check(self, subject: int, sessions: Sequence[int]) -> None:
+        """Raise DataError where several files name other images for the trials."""
+        ...
+
+    def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
+        """Return the trials of `sessions` (numbers from `sessions`)."""
+        ...
+
+    def n_repeats(self, subject: int, image_id: IntArray) -> IntArray | None:
+        """Return in how many trials images were seen whose responses are averaged.
+
+        None where that is not known. Single trials are counted, not asked for.
+        """
+        ...
+
+    def test_images(self, subject: int) -> IntArray:
+        """Return the ids of the images that test, seen or not; all others train."""
+        ...
+
+    def second_test_images(self, subject: int) -> IntArray:
+        """Return those of `test_images` that form a test set of their own.
+
+        None in measured data: a simulation shows categories that train nothing.
+        """
+        ...
+
+    def units(self, subject: int, which: UnitSet) -> Units:
+        """Return the subject's units, with their areas and noise-ceiling SNR."""
+        ...
+
+    def responses(
+        self, subject: int, session: int, units: Units
+    ) -> npt.NDArray[np.int16] | Matrix:
+        """Return the responses of one session as stored, (n_trials, n_units).
+
+        Rows are those of `trials`. NaN, and zero throughout, stand for no data.
+        """
+        ...
+
+    def scaled(self, stored: npt.NDArray[np.int16] | Matrix) -> Matrix:
+        """Return stored responses in percent signal change, or in SDs; float32."""
+        ...
+
+    def responses_file(self, subject: int, session: int) -> str:
+        """Return the name of what `responses` reads, for a sentence."""
+        ...
+
+    def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
+        """Return the images, (n, size, size, 3), in the order asked."""
+        ...
+
+    def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
+        """Return `n_captions` captions of each image, (n, n_captions)."""
+        ...
+
+    def coco_id(self, image_id: IntArray) -> IntArray | None:
+        """Return the pictures' numbers in COCO; None where they are from elsewhere."""
+        ...
