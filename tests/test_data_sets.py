@@ -22,7 +22,7 @@ from minddiff_utils.preprocessing import (
     prepare_stimuli,
     read_repeats,
 )
-from tests import tiny_nsd
+from tests import tiny_algonauts, tiny_nsd
 
 VERSION = "betas_fithrf_GLMdenoise_RR"
 
@@ -43,6 +43,11 @@ def _nsd(root: Path) -> Path:
 SETS: Mapping[str, Example] = {
     "nsd": Example(
         _nsd, 8, DataConfig(sessions="all", n_validation=50, n_reconstruct=None)
+    ),
+    "algonauts": Example(
+        tiny_algonauts.write,
+        tiny_algonauts.SUBJECT,
+        DataConfig(sessions="all", n_validation=6, n_reconstruct=None, zscore_on="all"),
     ),
 }
 
@@ -90,10 +95,11 @@ def test_a_data_set_that_there_is_not_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_sessions_are_those_asked_for_that_there_are(opened: Opened) -> None:
-    assert opened.sessions
-    last = opened.sessions[-1]
-    again = opened.data_set.sessions(opened.subject, (last,))
-    assert again == (last,)
+    assert opened.sessions == tuple(sorted(set(opened.sessions)))
+    asked = opened.data.session_numbers
+    assert set(opened.sessions) <= set(asked)
+    again = opened.data_set.sessions(opened.subject, opened.sessions)
+    assert again == opened.sessions
     with pytest.raises(DataError):
         opened.data_set.sessions(opened.subject, (40,))
 
@@ -103,17 +109,30 @@ def test_trials_name_images_of_one_place_each_and_the_files_agree(
 ) -> None:
     trials = opened.trials
     opened.data_set.check(opened.subject, opened.sessions)
-    assert set(trials.session.tolist()) == set(opened.sessions)
     assert (np.diff(trials.session) >= 0).all()
     pairs = set(zip(trials.place.tolist(), trials.image_id.tolist(), strict=True))
     assert len(pairs) == len(set(trials.place)) == len(set(trials.image_id))
-    (one, *_), last = opened.sessions, opened.sessions[-1]
+    if opened.data_set.are_averaged:  # a row for each image
+        assert set(trials.session.tolist()) == {opened.sessions[0]}
+        assert len(pairs) == len(trials.session)
+        return
+    assert set(trials.session.tolist()) == set(opened.sessions)
+    last = opened.sessions[-1]
     part = opened.data_set.trials(opened.subject, (last,))
     for name in ("session", "image_id", "place"):
         np.testing.assert_array_equal(
             getattr(part, name), getattr(trials.of([last]), name)
         )
-    assert one in trials.session
+
+
+def test_repeats_behind_means_are_known_or_not_and_of_single_trials_not_asked(
+    opened: Opened,
+) -> None:
+    found = opened.data_set.n_repeats(opened.subject, opened.ready.nsd_id)
+    if found is not None:
+        assert opened.data_set.are_averaged
+        assert found.min() >= 1
+    assert all(note.endswith(".") for note in opened.data_set.notes(opened.subject))
 
 
 def test_some_images_test_and_others_train(opened: Opened) -> None:
@@ -141,7 +160,7 @@ def test_units_have_distinct_places_in_c_order_and_an_area(opened: Opened) -> No
 
 
 def test_responses_have_a_row_per_trial_and_a_column_per_unit(opened: Opened) -> None:
-    session = opened.sessions[-1]
+    session = int(opened.trials.session[-1])
     n_trials = int((opened.trials.session == session).sum())
     whole = opened.data_set.responses(opened.subject, session, opened.units)
     assert whole.shape == (n_trials, len(opened.units.area))

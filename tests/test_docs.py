@@ -32,6 +32,7 @@ NOT_SHIPPED = (
     "data/smoke",
     "data/demo",
     "data/nsd",
+    "data/algonauts",
     "data/training",
     "data/models/sd14",
     "data/models/perception",

@@ -132,16 +132,23 @@ def test_the_ceiling_is_0_when_noise_exceeds_the_variance_and_1_without_noise() 
 
 
 @pytest.mark.parametrize(
-    ("ncsnr", "repeats"), [([-0.1], [1, 1]), ([1.0], [0, 1]), ([np.nan], [1, 1])]
+    ("ncsnr", "repeats"),
+    [([-0.1, 1], [1, 1]), ([1.0, 1], [0, 1]), ([np.nan, 1], [1, 1])],
 )
 def test_the_ceiling_refuses_impossible_noise(
     ncsnr: list[float], repeats: list[int]
 ) -> None:
-    decoder = made_decoder(np.array([[1.0]]), 1)
+    decoder = made_decoder(np.array([[1.0], [1.0]]), 2)
     with pytest.raises(DataError, match="ncsnr"):
         noise_ceiling(
             decoder, np.array([[0.0], [1.0]]), np.array(ncsnr), np.array(repeats)
         )
+
+
+def test_without_any_ncsnr_there_is_no_ceiling() -> None:
+    decoder = made_decoder(np.array([[1.0, 2], [1, 1]]), 2)
+    found = noise_ceiling(decoder, np.eye(2), np.full(2, np.nan), np.array([1, 1]))
+    assert np.isnan(found).tolist() == [True, True]
 
 
 # --- one row of the table -----------------------------------------------------------

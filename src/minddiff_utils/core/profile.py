@@ -369,6 +369,8 @@ _SUBJECTS: Mapping[Origin, str] = {
     "in silico": "in-silico subjects",
     "mixed": "measured and in-silico subjects",
 }
+#: What is said where test trials have a part in the scaling of the others.
+_ALL_TRIALS = "session z-scores with test images"
 #: What is said of models that are not the paper's.
 _MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
 
@@ -376,7 +378,7 @@ _MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
 class Profile(_Frozen):
     """One resolved profile; equal digests mean equal results on one machine."""
 
-    name: Literal["smoke", "demo", "nsd"]
+    name: Literal["smoke", "demo", "nsd", "algonauts"]
     seed: Annotated[int, Field(ge=0)]
     subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
     simulation: SimulationConfig | None
@@ -414,7 +416,7 @@ class Profile(_Frozen):
     @property
     def data_set(self) -> str:
         """Return the data set that the profile is for (`datasets.open_data_set`)."""
-        return "nsd"
+        return "algonauts" if self.name == "algonauts" else "nsd"
 
     @property
     def usual_origin(self) -> Origin:
@@ -430,11 +432,12 @@ class Profile(_Frozen):
         origin = origin or self.usual_origin
         rehearsed = self.name == "nsd" and self.simulation is not None
         data = _SUBJECTS[origin]
-        if self.name == "nsd" and origin == "measured":
+        if self.name in ("nsd", "algonauts") and origin == "measured":
             data = ""  # what this profile is for
+        scaling = _ALL_TRIALS if self.data.zscore_on == "all" else ""
         models = "random" if rehearsed else _MODELS[self.models.backbone]
         words = ", ".join(
-            part for part in (data, models and f"{models} models") if part
+            part for part in (data, models and f"{models} models", scaling) if part
         )
         name = (
             f"rehearsal of profile {self.name}" if rehearsed else f"profile {self.name}"

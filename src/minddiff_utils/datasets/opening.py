@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from minddiff_utils.core.errors import check_choice
+from minddiff_utils.datasets.algonauts.data_set import Algonauts
+from minddiff_utils.datasets.algonauts.release import Release
 from minddiff_utils.datasets.nsd.data_set import Nsd
+from minddiff_utils.datasets.nsd.layout import BETAS_VERSIONS
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.protocol import DataSet
 
@@ -13,12 +16,16 @@ __all__ = ["open_data_set"]
 def open_data_set(name: str, root: Path, betas_version: str) -> DataSet:
     """Return the data set `name` (`Profile.data_set`), whose files lie below `root`.
 
-    `betas_version` is NSD's folder of betas, which other data sets have not.
+    `betas_version` is NSD's folder of betas; Algonauts 2023 was made from one of them.
 
     Raises
     ------
     ConfigError
-        There is no such data set.
+        There is no such data set, or it has no such betas.
     """
-    check_choice(name, ("nsd",), "data_set")
-    return Nsd(NsdTree(root, betas_version))
+    check_choice(name, ("nsd", "algonauts"), "data_set")
+    tree = NsdTree(root, betas_version)
+    if name == "nsd":
+        return Nsd(tree)
+    check_choice(betas_version, BETAS_VERSIONS[:1], "data.betas_version")
+    return Algonauts(Release(root), tree)

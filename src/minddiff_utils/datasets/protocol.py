@@ -131,6 +131,10 @@ class DataSet(Protocol):
         """Return the files there are of those that the other methods read, sorted."""
         ...
 
+    def notes(self, subject: int) -> tuple[str, ...]:
+        """Return sentences that a reader of any number from these responses needs."""
+        ...
+
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
         """Return those of the sessions `asked` (ascending) that the subject came to.
 
@@ -146,7 +150,10 @@ class DataSet(Protocol):
         ...
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
-        """Return the trials of `sessions` (numbers from `sessions`)."""
+        """Return the trials of `sessions` (numbers from `sessions`).
+
+        Where responses are means over sessions, each image has one row, in the first.
+        """
         ...
 
     def n_repeats(self, subject: int, image_id: IntArray) -> IntArray | None:

@@ -194,14 +194,15 @@ def noise_ceiling(
     Y_hat_std : (n_test, n_targets)
         Its own predictions for the test images, not rescaled.
     ncsnr : (n_voxels,)
-        Noise-ceiling signal-to-noise ratio of each voxel, per trial.
+        Noise-ceiling signal-to-noise ratio of each voxel, per trial; NaN throughout
+        where none is known.
     n_repeats : (n_test,) int
         Trials averaged in each test response.
 
     Returns
     -------
     (n_targets,) float64
-        In [0, 1]; NaN where the prediction does not vary.
+        In [0, 1]; NaN where the prediction does not vary or no ncsnr is known.
 
     References
     ----------
@@ -210,6 +211,8 @@ def noise_ceiling(
     check_shape(Y_hat_std.shape, (None, None), "Y_hat_std")
     check_shape(ncsnr.shape, (decoder.n_features_in_,), "ncsnr")
     check_shape(n_repeats.shape, (len(Y_hat_std),), "n_repeats")
+    if np.isnan(ncsnr).all():
+        return np.full(Y_hat_std.shape[1], np.nan)
     check_finite(bool(np.isfinite(ncsnr).all()), "ncsnr")
     check_finite(bool(np.isfinite(Y_hat_std).all()), "Y_hat_std")
     if len(n_repeats) < 2 or n_repeats.min() < 1 or ncsnr.min() < 0:

@@ -31,6 +31,13 @@ __all__ = [
 ]
 
 
+#: What a profile for measured responses is run on.
+_NEEDED = {
+    "nsd": "the Natural Scenes Dataset",
+    "algonauts": "the Algonauts 2023 release",
+}
+
+
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the profile that the arguments change, by dotted name."""
     fields: dict[str, Any] = {}
@@ -62,8 +69,8 @@ def tree_of(args: argparse.Namespace, profile: Profile) -> Tree:
     if profile.simulation is None:
         if nsd is None:
             raise DataError(
-                "Profile 'nsd' needs the Natural Scenes Dataset: say where it is with "
-                "--nsd-root PATH."
+                f"Profile {profile.name!r} needs {_NEEDED[profile.data_set]}: say where"
+                " it is with --nsd-root PATH."
             )
         check_exists(nsd, "The NSD folder", "give its path with --nsd-root")
         if not nsd.is_dir():

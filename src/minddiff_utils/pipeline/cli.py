@@ -37,7 +37,7 @@ def _at_once(what: str) -> dict[str, Any]:
 
 #: What names a profile and changes it.
 _PROFILE: _Options = {
-    "--profile": {"default": "demo", "help": "smoke, demo or nsd"},
+    "--profile": {"default": "demo", "help": "smoke, demo, nsd or algonauts"},
     "--subjects": _text("as 1,2,5,7"),
     "--models": _text("folder of models, for offline use", "PATH"),
     "--set": {
@@ -49,7 +49,7 @@ _PROFILE: _Options = {
 }
 #: What a run of notebooks needs besides its profile.
 _NOTEBOOKS: _Options = _PROFILE | {
-    "--nsd-root": _text("folder of the real NSD"),
+    "--nsd-root": _text("folder of the real data"),
     "--jobs": _at_once("notebooks"),
     "--force": _flag("run all again"),
     "--dry-run": _flag("only say what would run, and why"),

@@ -6,6 +6,7 @@ A library that takes a second or more to load is loaded by the command that need
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from minddiff_utils.core.entry import say
 from minddiff_utils.core.errors import ConfigError, DataError, check_choice
@@ -139,12 +140,27 @@ def _check_first(profile: Profile, tree: Tree, todo: Sequence[Job]) -> None:
 
     who = {job.subject for job in todo if job.notebook[:2] == "01"}
     subjects = [subject for subject in profile.subjects if subject in who]
+    if profile.data_set != "nsd":
+        _check_data_set(profile, tree.nsd, subjects)
+        return
     n_captions = profile.features.n_captions
     needed, optional = before_run(tree.nsd, subjects, profile.data, n_captions)
     if needed:
         raise DataError("\n".join(["Nothing was run, as this is needed:", *needed]))
     for line in optional:
         say(f"{line} The run goes on without.")
+
+
+def _check_data_set(profile: Profile, root: Path, subjects: Sequence[int]) -> None:
+    """Raise DataError unless the files of a data set of means agree; say its notes."""
+    from minddiff_utils.datasets import open_data_set  # loads the readers, a second
+
+    data_set = open_data_set(profile.data_set, root, profile.data.betas_version)
+    for subject in subjects:
+        sessions = data_set.sessions(subject, profile.data.session_numbers)
+        data_set.check(subject, sessions)
+        for note in data_set.notes(subject):
+            say(f"Subject {subject}: {note}")
 
 
 def show_claims(args: argparse.Namespace) -> None:
@@ -196,6 +212,11 @@ def fetch_data(args: argparse.Namespace) -> None:
 
     check_counts(args, "jobs")
     profile = load_profile(args.profile, overrides_of(args))
+    if profile.data_set != "nsd":
+        raise ConfigError(
+            f"minddiff fetch brings NSD alone, not {profile.data_set}: its README in"
+            " src/minddiff_utils/datasets says what to put where by hand."
+        )
     data, root = profile.data, place(args.path, "PATH")
     check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
     sessions = layout.published_sessions(profile.subjects, data.session_numbers)
@@ -228,6 +249,10 @@ def check_data(args: argparse.Namespace) -> None:
     from minddiff_utils.datasets import check_folder  # loads the readers, a second
 
     profile = load_profile(args.profile, overrides_of(args))
+    if profile.data_set != "nsd":
+        _check_data_set(profile, place(args.path, "PATH"), profile.subjects)
+        say("The files of these subjects are there and agree.")
+        return
     findings = check_folder(
         place(args.path, "PATH"),
         subjects=profile.subjects,

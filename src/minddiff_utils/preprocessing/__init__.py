@@ -13,6 +13,7 @@ from minddiff_utils.preprocessing.repeats import read_repeats
 from minddiff_utils.preprocessing.responses import (
     Responses,
     area_table,
+    compare_ncsnr,
     count_areas,
     prepare_responses,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "area_table",
     "categories_in_captions",
     "check_leaks",
+    "compare_ncsnr",
     "count_areas",
     "find_leaks",
     "prepare_responses",

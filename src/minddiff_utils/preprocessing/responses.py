@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.protocol import DataSet, Trials, Units
@@ -31,7 +31,13 @@ from minddiff_utils.preprocessing.noise_ceiling import ncsnr_of_trials, noise_ce
 from minddiff_utils.preprocessing.splits import check_splits, split_images
 from minddiff_utils.preprocessing.trials import average_repeats, zscore_sessions
 
-__all__ = ["Responses", "area_table", "count_areas", "prepare_responses"]
+__all__ = [
+    "Responses",
+    "area_table",
+    "compare_ncsnr",
+    "count_areas",
+    "prepare_responses",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +70,8 @@ class Responses:
         How often something was excluded, filled, or found at the limit.
     data_set : str
         The name of the data set.
+    notes : tuple of str
+        What a reader of any number from these responses must know.
     """
 
     betas: Matrix
@@ -75,10 +83,20 @@ class Responses:
     ncsnr_recomputed: Matrix
     counts: dict[str, int]
     data_set: str
+    notes: tuple[str, ...] = ()
 
     @property
     def voxel_ijk(self) -> npt.NDArray[np.int32]:
         """Return each voxel's position in the volume, 0-based, in C order."""
+        if not self.units.are_voxels:
+            raise DataError(f"{self.data_set} has vertices, which lie in no volume.")
+        return self.units.position
+
+    @property
+    def vertex(self) -> npt.NDArray[np.int32]:
+        """Return each vertex as hemisphere (0 left, 1 right) and index, 0-based."""
+        if self.units.are_voxels:
+            raise DataError(f"{self.data_set} has voxels, which lie on no surface.")
         return self.units.position
 
     @property
@@ -100,16 +118,23 @@ class Responses:
 
     @property
     def noise_ceiling_r(self) -> Matrix:
-        """Return each voxel's correlation ceiling for the averaged test responses."""
+        """Return each voxel's correlation ceiling for the averaged test responses.
+
+        NaN throughout where no ncsnr is known, as nothing then stands in for it.
+        """
+        if np.isnan(self.ncsnr).all():
+            return self.ncsnr.copy()
         return noise_ceiling_r(self.ncsnr, self.n_valid_test)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the datasets of `responses.h5` by name."""
+        position = "voxel_ijk" if self.units.are_voxels else "vertex"
         names = (
-            *("betas", "nsd_id", "n_repeats", "split", "voxel_ijk", "roi", "roi_names"),
+            *("betas", "nsd_id", "n_repeats", "split", position, "roi", "roi_names"),
             *("ncsnr", "ncsnr_recomputed", "noise_ceiling_r", "data_set"),
         )
-        return {name: np.asarray(getattr(self, name)) for name in names}
+        arrays = {name: np.asarray(getattr(self, name)) for name in names}
+        return arrays | ({"notes": np.array(self.notes)} if self.notes else {})
 
     def summary(self) -> pd.DataFrame:
         """Return every count a reader should see, (quantity, n)."""
@@ -163,6 +188,18 @@ def area_table(responses: Responses) -> pd.DataFrame:
         inside = voxels[np.isin(names, members)]
         rows.append({"area": group, "n_voxels": len(inside), **inside.median()})
     return pd.DataFrame(rows)
+
+
+def compare_ncsnr(responses: Responses) -> str:
+    """Return how the ncsnr stored and that of the trials read agree, in words."""
+    known = np.isfinite(responses.ncsnr_recomputed)
+    if not known.any():
+        return "ncsnr cannot be recomputed: no image has three trials of its own"
+    pair = responses.ncsnr[known], responses.ncsnr_recomputed[known]
+    agreement, shift = np.corrcoef(*pair)[0, 1], np.median(pair[1] - pair[0])
+    return (
+        f"stored and recomputed ncsnr: r = {agreement:.3f}, median shift {shift:+.3f}"
+    )
 
 
 # --- one subject --------------------------------------------------------------------
@@ -318,8 +355,13 @@ def _check_sessions(read: _Read, prepared: _Prepared) -> None:
 
 
 def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
-    """Fill unknown values from the trials, else 0 (no evidence of signal); count."""
+    """Fill unknown values from the trials, else 0 (no evidence of signal); count.
+
+    Where nothing at all is known, nothing is filled.
+    """
     unknown = np.isnan(stored)
+    if unknown.all() and np.isnan(recomputed).all():
+        return stored, len(stored)
     substitute = np.where(np.isnan(recomputed), 0, recomputed)
     return np.where(unknown, substitute, stored).astype(np.float32), int(unknown.sum())
 
@@ -329,9 +371,17 @@ def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Resp
 
     Raises
     ------
+    ConfigError
+        `data` asks for what the data set cannot give.
     DataError
         A file is missing, damaged or does not fit the others.
     """
+    if data_set.are_averaged and data.zscore_on != "all":
+        raise ConfigError(
+            f"Responses of {data_set.name} were standardised on all trials, those of "
+            "test images included, before they were published: set data.zscore_on to "
+            "all, which says so in every table."
+        )
     numbers = data_set.sessions(subject, data.session_numbers)
     trials = data_set.trials(subject, numbers)
     units = data_set.units(subject, data.voxels)
@@ -347,7 +397,8 @@ def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Resp
     )
     check_splits(nsd_id, split)
     trains = np.isin(trials.image_id, nsd_id[split == "train"])
-    prepared = _prepare(read, trains | (data.zscore_on == "all"), split == "test")
+    tests = split == "test"
+    prepared = _prepare(read, trains | (data.zscore_on == "all"), tests)
     _check_sessions(read, prepared)
     units = units.at(prepared.keep)
     stored = units.ncsnr
@@ -356,14 +407,18 @@ def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Resp
     name = f"ncsnr.nii.gz of subject {subject}"
     check_ncsnr(stored, prepared.ncsnr, numbers, name)
     ncsnr, n_unknown = _complete_ncsnr(stored, prepared.ncsnr)
+    averaged = data_set.n_repeats(subject, nsd_id)
+    if averaged is None:
+        averaged = np.ones(len(nsd_id), np.int64)
     return Responses(
         betas=prepared.betas,
         nsd_id=nsd_id,
-        n_repeats=n_repeats,
+        n_repeats=(n_repeats * averaged).astype(np.int32),
         split=split,
-        n_valid_test=prepared.n_valid,
+        n_valid_test=prepared.n_valid * averaged[tests, None].astype(np.int32),
         units=replace(units, ncsnr=ncsnr),
         ncsnr_recomputed=prepared.ncsnr,
         counts=prepared.counts | {"voxels without ncsnr in the file": n_unknown},
         data_set=data_set.name,
+        notes=data_set.notes(subject),
     )

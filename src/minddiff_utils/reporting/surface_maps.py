@@ -309,6 +309,9 @@ def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalM
     Surfaces and transforms are optional files of NSD: without them there is a note.
     Errors as `weight_maps`.
     """
+    if run.profile.data_set != "nsd":
+        words = "Units are vertices of fsaverage, for which no map is drawn yet."
+        return CorticalMaps(None, note=words)
     reasons = []
     for subject in subjects:
         data = weight_maps(run, subject)

@@ -43,6 +43,10 @@ class Nsd:
         """Return the files there are of those that notebook 01 reads."""
         return self.tree.inputs("01", [subject], sessions, units)
 
+    def notes(self, subject: int) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: responses are prepared here."""
+        return ()
+
     # What was shown
 
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:

@@ -203,7 +203,7 @@ def _fit_look(
     folder = run.tree.derived(subject)
     stored = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
     images = store.read_rows(folder / "stimuli.h5", "images")
-    names = ["split", "betas", "roi", "roi_names", "voxel_ijk"]
+    names = ["split", "betas", "roi", "roi_names"]
     brain = store.read_arrays(folder / "responses.h5", names)
     categories = categories_in_captions(stored["captions"])
     train = np.flatnonzero(brain["split"] == "train")
@@ -223,17 +223,19 @@ def _fit_look(
         _namers(models, words, probe),
         encoder,
         sets,
-        _true_voxels(run, subject, brain["voxel_ijk"], true_brain),
+        _true_voxels(run, subject, true_brain),
     )
 
 
 def _true_voxels(
-    run: Run, subject: int, voxel_ijk: IntArray, true_brain: ReadBrain | None
+    run: Run, subject: int, true_brain: ReadBrain | None
 ) -> Respond | None:
     """Return the subject's true brain, None where its responses were measured."""
     if true_brain is None or replace(run, subject=subject).origin != "in silico":
         return None
-    return true_brain(run.tree.nsd, subject, voxel_ijk)
+    stored = run.tree.derived(subject) / "responses.h5"
+    voxels = store.read_arrays(stored, ["voxel_ijk"])  # measured ones may be vertices
+    return true_brain(run.tree.nsd, subject, voxels["voxel_ijk"])
 
 
 def _score_subject(

@@ -1,0 +1,1 @@
+"""The release of NSD for the Algonauts challenge of 2023."""
