@@ -180,7 +180,10 @@ def test_in_silico_the_true_brain_is_asked_for_the_same_images(run: Run) -> None
         [measured["betas"][kind == k].mean(0) for k in range(4)]
     )
     _, _, seen = all_scores(run, [1], load=_load, true_brain=read_brain)
-    own = seen.brain[seen.brain["metric"] == "true_brain_V1"]
+    kinds = set(seen.brain["metric"])
+    assert {"brain_V1", "true_brain_all", "true_brain_LVC"} <= kinds
+    assert "true_brain_V1" not in kinds  # sets of areas alone
+    own = seen.brain[seen.brain["metric"] == "true_brain_LVC"]
     r = own.groupby("method")["value"].mean()
     assert r["stage1"] == pytest.approx(r["truth"])
     assert r["truth"] > 0.9 > r["stage2"]  # it shows a cat always

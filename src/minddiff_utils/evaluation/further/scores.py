@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, IntArray, Matrix
@@ -82,7 +83,7 @@ class FurtherScores:
         And floor: how often the name would be right for the other images.
     brain : DataFrame
         And floor: the responses to the other images. Metrics are `brain_` and an area
-        set; in silico `true_brain_` and an area set, too.
+        set; in silico `true_brain_` and a set of several areas, too.
     captions : DataFrame
         And floor, caption; methods are "decoded c" and "true c".
     categories : mapping of int to frozenset of str
@@ -150,6 +151,8 @@ class _Look:
     ) -> None:
         measured = self.betas[rows]
         for area, mask in self.sets.items():
+            if name == "true_brain" and area in AREAS:
+                continue  # the encoding model tells the areas apart
             r = pattern_correlation(predicted[:, mask], measured[:, mask])
             both = {"value": np.diag(r), "floor": _without(r)}
             self.evoked.append(_frame(shown, f"{name}_{area}", **both))
