@@ -157,12 +157,13 @@ def sentence_scorer(
                 f"{folder / name} is not the file of {pin.repository} at"
                 f" {pin.revision}: fetch it again, or move the folder away."
             )
-    only = {"local_files_only": True, "trust_remote_code": False}
     where = find_device(device)
     remedy = f"fetch {pin.repository} again, or move the folder away"
     with reading(folder / "model.safetensors", ModelError, remedy=remedy):
-        words = AutoTokenizer.from_pretrained(folder, **only)
-        model = AutoModel.from_pretrained(folder, use_safetensors=True, **only)
+        words = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True
+        )
     model = model.to(where, torch.float32).eval().requires_grad_(False)
     known: dict[str, Doubles] = {}
 
