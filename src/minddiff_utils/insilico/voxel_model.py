@@ -312,7 +312,6 @@ def true_signal(brain: Brain, percepts: Percepts) -> tuple[Array, Scales]:
     Parameters
     ----------
     brain : Brain
-        One subject.
     percepts : Percepts
         The images shown to this subject, each once.
 
@@ -338,15 +337,14 @@ def true_signal(brain: Brain, percepts: Percepts) -> tuple[Array, Scales]:
 def image_signal(
     brain: Brain, seen: tuple[Array, Array, Array], scales: Scales
 ) -> Array:
-    """Return the noiseless responses to other images, as far as these tell.
+    """Return the noiseless responses of a subject's voxels to other images.
 
     What objects and scene are is known of scenes alone, and a voxel's own part depends
-    on it: both parts stay at their mean, as if nothing were known of them.
+    on it: both stay at their mean.
 
     Parameters
     ----------
     brain : Brain
-        One subject.
     seen : three float32 arrays (n_images, ...)
         From `image_features.look`.
     scales : mapping
@@ -415,7 +413,6 @@ def session_betas(
     Parameters
     ----------
     brain : Brain
-        One subject.
     signal : ndarray of float32, shape (n_trials, n_active)
         True signal of each trial.
     session : int
