@@ -4,7 +4,6 @@ A pickle (`.ckpt`, `.bin`, `.pt`, `.pth`) can run any code when it is read, so n
 ever opened here, not even to look inside.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.places import project_root
+from minddiff_utils.core.provenance import digest_file
 from minddiff_utils.core.reading import reading
 from minddiff_utils.models.downloads import download_command, pinned_file
 from minddiff_utils.models.libraries import Scheduler, load_file
@@ -84,8 +84,8 @@ def building(path: Path) -> AbstractContextManager[None]:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits; it is not held in memory."""
-    with _reading(path, "cannot be understood"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with _reading(path, "cannot be understood"):
+        return digest_file(path)
 
 
 def check_digests(folder: Path) -> None:

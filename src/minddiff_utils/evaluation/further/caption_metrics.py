@@ -11,7 +11,6 @@ Lin (2004), ROUGE; Banerjee and Lavie (2005), METEOR; Reimers and Gurevych (2019
 Sentence-BERT. MindEye2, final_evaluations.ipynb, has the same libraries and settings.
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import Doubles
 from minddiff_utils.models import find_device, full_float32, load_torchvision
 from minddiff_utils.models.downloads import SENTENCES, HubFiles, download_command
+from minddiff_utils.models.weights import sha256
 
 __all__ = ["CaptionScores", "Score", "load_caption_scores", "sentence_scorer"]
 
@@ -152,7 +152,7 @@ def sentence_scorer(
     from transformers import AutoModel, AutoTokenizer  # slow import, after the shim
 
     for name, digest in pin.digests.items():
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+        if sha256(folder / name) != digest:
             raise ModelError(
                 f"{folder / name} is not the file of {pin.repository} at"
                 f" {pin.revision}: fetch it again, or move the folder away."
