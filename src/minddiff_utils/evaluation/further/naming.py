@@ -180,18 +180,19 @@ def naming_table(
         ceiling, n_images, n_subjects, judge_role.
     """
     names = all_names(list(categories.values()))
+    truth = scores[scores["method"] == "truth"]
+    best = truth.set_index(["metric", "subject", "nsd_id"])["value"].rename("best")
+    named = [i for i, own in categories.items() if own]
+    known = scores[scores["nsd_id"].isin(named)]
+    known = known.join(best, on=["metric", "subject", "nsd_id"])  # on the same images
     rows = []
-    for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
-        truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
+    for (metric, method), block in known.groupby(["metric", "method"], sort=False):
+        shown = [categories[i] for i in block["nsd_id"]]
         for category in ("all", *names):
-            chosen = [
-                i for i, own in categories.items() if own and category in {"all", *own}
-            ]
-            part = block[block["nsd_id"].isin(chosen)]
+            part = block[[category == "all" or category in own for own in shown]]
             if part.empty:
                 continue
             value, low, high, n = mean_interval(part, confidence)
-            best = truth.merge(part[["subject", "nsd_id"]])  # on the same images
             rows.append(
                 {
                     "metric": metric,
@@ -201,7 +202,7 @@ def naming_table(
                     "ci_low": max(low, 0.0),
                     "ci_high": min(high, 1.0),
                     "chance": part["floor"].mean(),
-                    "ceiling": best["value"].mean(),
+                    "ceiling": part["best"].mean(),
                     "n_images": n,
                     "n_subjects": part["subject"].nunique(),
                     "judge_role": roles[str(metric)],
