@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.inference import estimate
@@ -406,85 +405,6 @@ def _wide(method: str, metric: str) -> np.ndarray:
     own = table[(table["method"] == method) & (table["metric"] == metric)]
     rows = [own[own["subject"] == s].sort_values("nsd_id")["value"] for s in SUBJECTS]
     return np.stack([row.to_numpy() for row in rows])
-
-
-def _r(feature: str, area_set: str) -> np.ndarray:
-    table = _image_accuracy()
-    own = table[(table["feature"] == feature) & (table["area_set"] == area_set)]
-    rows = [own[own["subject"] == s].sort_values("nsd_id")["r"] for s in SUBJECTS]
-    return np.stack([row.to_numpy() for row in rows])
-
-
-@cache
-def _numbers() -> pd.DataFrame:
-    return _ledger(_evidence())
-
-
-@pytest.mark.parametrize(
-    ("claim", "reference"),
-    [("C4", "takagi"), ("K1", "retrieval"), ("K2", "mean_image"), ("C6", None)],
-)
-def test_a_paired_endpoint_has_the_numbers_of_plain_arithmetic(
-    claim: str, reference: str | None
-) -> None:
-    rows = _numbers()[_numbers()["claim"] == claim].reset_index(drop=True)
-    pairs = [("stage2", reference, m) for m in ("clip_judge", "pcc", "ssim_2d")]
-    if claim == "C6":
-        cells = (("z_clip", "clip_judge"), ("c_clip", "pcc"), ("z_only", "ssim_2d"))
-        pairs = [("stage2_guided", cell, metric) for cell, metric in cells[:2]]
-    for (method, base, metric), row in zip(
-        pairs, rows.to_dict("records"), strict=False
-    ):
-        d = _wide(method, metric) - _wide(str(base), metric)
-        by_image, by_subject, n = d.mean(axis=0), d.mean(axis=1), d.shape[1]
-        error = by_image.std(ddof=1) / np.sqrt(n)
-        t = stats.t(n - 1)
-        low, high = stats.t.interval(0.95, 3, by_subject.mean(), stats.sem(by_subject))
-        expected = {
-            "value": d.mean(),
-            "ci_low": d.mean() - t.ppf(0.975) * error,
-            "ci_high": d.mean() + t.ppf(0.975) * error,
-            "smallest_effect": (t.ppf(0.975) + t.ppf(0.8)) * error,
-            "subjects_low": low,
-            "subjects_high": high,
-        }
-        assert {k: row[k] for k in expected} == pytest.approx(expected)
-        assert (row["n_images"], row["n_subjects"]) == (24, 4)
-
-
-def test_the_endpoints_of_decoding_have_the_numbers_of_plain_arithmetic() -> None:
-    values = _numbers().groupby("claim")["value"].apply(list)
-    s = np.array([int(subject) for subject in SUBJECTS])
-    fall = (1 + 0.02 * s) * 0.095  # of r from k = 5 to 100, in every layer
-    best = [
-        (_wide("guided_k25", "ssim_2d") - _wide(f"guided_k{k}", "ssim_2d")).mean()
-        for k in (5, 100)
-    ]
-    assert values["C8"] == pytest.approx([fall.mean(), *best])
-    lean = {f: _r(f, "HVC") - _r(f, "LVC") for f in ("c", "z", "clip/1")}
-    high, low = 2 + 0.01 * s, 1 + 0.01 * s  # Haufe patterns of `_decoding`
-    pattern = 2 * np.log(high / low).mean()  # c in HVC, the others in LVC
-    apart = [(lean["c"] - lean[f]).mean() for f in ("z", "clip/1")]
-    assert values["C9"] == pytest.approx([apart[0], pattern, apart[1], pattern])
-    above = np.mean([0.4 + 0.01 * k - 0.1 for k in range(4)])
-    rho = [
-        stats.spearmanr(x, y).statistic
-        for x, y in zip(_r("c", "all"), _wide("stage2", "clip_judge"), strict=True)
-    ]
-    assert values["C10"] == pytest.approx([above] * 3 + [np.mean(rho)])
-    ranks = [
-        stats.rankdata(x, axis=1)
-        for x in (
-            _r("c", "all"),
-            _r("z", "all"),
-            *(_wide("stage2", m) for m in METRICS),
-        )
-    ]
-    rho = [
-        stats.spearmanr(c - z, clip - pcc).statistic
-        for c, z, clip, _, pcc, _ in zip(*ranks, strict=True)
-    ]
-    assert values["C11"] == pytest.approx([np.mean(rho)])
 
 
 def test_what_the_checks_saw_is_what_the_tables_hold() -> None:

@@ -182,7 +182,8 @@ def naming_table(
     names = all_names(list(categories.values()))
     truth = scores[scores["method"] == "truth"]
     best = truth.set_index(["metric", "subject", "nsd_id"])["value"].rename("best")
-    known = scores[[bool(categories.get(i)) for i in scores["nsd_id"]]]
+    named = [i for i, own in categories.items() if own]
+    known = scores[scores["nsd_id"].isin(named)]
     known = known.join(best, on=["metric", "subject", "nsd_id"])  # on the same images
     rows = []
     for (metric, method), block in known.groupby(["metric", "method"], sort=False):
