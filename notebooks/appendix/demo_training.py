@@ -50,7 +50,7 @@ VAE_CONFIG = {
     "sample_size": 64,
     "layers_per_block": 1,
     "norm_num_groups": 8,
-    "block_out_channels": [8, 16, 48, 96],
+    "block_out_channels": [16, 32, 64, 96],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "mid_block_add_attention": False,
@@ -89,8 +89,11 @@ UNET_CONFIG = {
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
     "mid_block_type": "UNetMidBlock2DCrossAttn",
 }
-#: Principal axes of c along which decoding is imitated, and how often it is.
-N_AXES, DECODED_SHARE = 300, 0.75
+#: Principal axes of c along which decoding is imitated, and how often it is: as what a
+#: ridge decodes, and as the posterior mean over captions that is made of it.
+N_AXES, DECODED_SHARE, POSTERIOR_SHARE = 300, 0.3, 0.45
+#: Of that posterior: axes, captions, and what the log-likelihood is divided by.
+N_POSTERIOR_AXES, N_CORPUS, TEMPERATURE = 40, 1024, 2.0
 SCHEDULER_CONFIG = {**SCHEDULER, "prediction_type": "v_prediction"}
 
 
@@ -319,6 +322,50 @@ def train_vae(schedule: Schedule, *, frozen: bool) -> None:
         return pixels + 0.05 * edges + bounds.float() + 0.25 * perceived
 
     trainer.run(schedule, step)
+
+
+@torch.no_grad()
+def begin_vae(folder: Path) -> None:
+    """Begin the autoencoder from trained weights of the same widths, its z folded.
+
+    The principal axes of the old latents become the new channels, with SD 1. The turn
+    is folded into the convolutions on both sides, so that what the autoencoder computes
+    changes only by what the axes left out had.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    old = AutoencoderKL(**{**VAE_CONFIG, "latent_channels": config["latent_channels"]})
+    old.load_state_dict(load_file(next(folder.glob("*.safetensors"))))
+    images, _ = load_world("train")
+    z = _encoded(old.eval(), images[:600], "cpu")
+    rows = z.permute(0, 2, 3, 1).flatten(0, 2)
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+    n = VAE_CONFIG["latent_channels"]
+    axes, sd, centre = vectors.flip(1)[:, :n].T, values.flip(0)[:n].sqrt(), rows.mean(0)
+    new = AutoencoderKL(**VAE_CONFIG)
+    state = {k: v for k, v in old.state_dict().items() if k in new.state_dict()}
+    into, out_of = old.encoder.conv_out, old.decoder.conv_in
+    fold = (axes / sd[:, None]) @ old.quant_conv.weight[: len(centre), :, 0, 0]
+    shift = old.quant_conv.bias[: len(centre)] - centre
+    weight = torch.einsum("oi,ihwk->ohwk", fold, into.weight)
+    bias = fold @ into.bias + (axes / sd[:, None]) @ shift
+    state["encoder.conv_out.weight"] = torch.cat([weight, 0.01 * weight])
+    state["encoder.conv_out.bias"] = torch.cat([bias, torch.full_like(bias, -5)])
+    back = old.post_quant_conv.weight[..., 0, 0]
+    unfold = back @ (axes.T * sd)
+    state["decoder.conv_in.weight"] = torch.einsum(
+        "oihw,ij->ojhw", out_of.weight, unfold
+    )
+    constant = back @ centre + old.post_quant_conv.bias
+    state["decoder.conv_in.bias"] = out_of.bias + torch.einsum(
+        "oihw,i->o", out_of.weight, constant
+    )
+    for name, size in (("quant_conv", 2 * n), ("post_quant_conv", n)):
+        state[f"{name}.weight"] = torch.eye(size)[..., None, None]
+        state[f"{name}.bias"] = torch.zeros(size)
+    new.load_state_dict(state)
+    trainer = Trainer("vae", new, lr=1.5e-3, decay=0.998)
+    trainer.average = {k: v.clone() for k, v in new.state_dict().items()}
+    trainer.save()
 
 
 def _shaken(z: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -596,17 +643,23 @@ def _conditions(
     c = data["table"][rows[torch.arange(n), pick]].float()
     mean = torch.rand(n, generator=generator) < 0.6
     c[mean] = data["table"][rows[mean]].float().mean(1)
-    decoded = mean & (torch.rand(n, generator=generator) < DECODED_SHARE)
+    how = torch.rand(n, generator=generator)
+    decoded = mean & (how < DECODED_SHARE)
     if decoded.any():
-        c[decoded] = _as_decoded(data, c[decoded], generator)
+        c[decoded] = _as_decoded(data, c[decoded], generator)[0]
+    likely = mean & (how > 1 - POSTERIOR_SHARE)
+    if likely.any():
+        c[likely] = _as_posterior(data, c[likely], generator)
     empty = torch.rand(n, generator=generator) < 0.1
     return torch.where(empty[:, None, None], data["null"], c)
 
 
 def _as_decoded(
     data: dict[str, torch.Tensor], c: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, ...]:
     """Return c as ridge regression from brain responses would have it.
+
+    Beside it its coordinates along the principal axes, their gain and the error's SD.
 
     Along principal axis k a decoder keeps the share g of the variance: what it returns
     is g times the truth plus an error of variance g (1 - g). g falls from .45 to .02
@@ -622,7 +675,24 @@ def _as_decoded(
     noise = torch.randn(along.shape, generator=generator)
     new = kept * along + error * noise
     beyond = (flat - along @ data["axes"]) * (1 - severity).clamp(min=0)
-    return (data["centre"] + new @ data["axes"] + beyond).reshape(c.shape)
+    decoded = (data["centre"] + new @ data["axes"] + beyond).reshape(c.shape)
+    return decoded, new, kept, error
+
+
+def _as_posterior(
+    data: dict[str, torch.Tensor], c: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Return the posterior mean of c over captions of other scenes, once decoded."""
+    _, new, gain, error = _as_decoded(data, c, generator)
+    drawn = torch.randint(len(data["rows"]), (N_CORPUS,), generator=generator)
+    corpus = data["table"][data["rows"][drawn]].float().mean(1)
+    along = (corpus.flatten(1) - data["centre"]) @ data["axes"].T
+    part = slice(N_POSTERIOR_AXES)
+    found = new[:, None, part] - gain[:, None, part] * along[None, :, part]
+    error = error[:, None, part].clamp(min=1e-6)
+    scores = -(found / error).square().sum(2) / 2 / TEMPERATURE
+    weights = torch.softmax(scores, 1)
+    return (weights @ corpus.flatten(1)).reshape(c.shape)
 
 
 # --- export -----------------------------------------------------------------------
@@ -710,6 +780,9 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
+        "--start", type=Path, help="folder of an autoencoder that vae begins from"
+    )
+    parser.add_argument(
         "--frozen",
         action="store_true",
         help="keep the encoder (vae) or the text tower (clip) as they are",
@@ -721,6 +794,8 @@ def main() -> None:
     if args.part == "render":
         render_all()
     elif args.part == "vae":
+        if args.start is not None and not (WORK / "vae.pt").exists():
+            begin_vae(args.start)
         train_vae(schedule, frozen=args.frozen)
     elif args.part == "clip":
         train_clip("clip", CLIP_CONFIG, "train", schedule, frozen=args.frozen)
