@@ -7,6 +7,7 @@ import pytest
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.places import project_root
+from minddiff_utils.evaluation.further.captions import SETTINGS as WORDS
 from minddiff_utils.insilico import scenes
 from minddiff_utils.insilico.backgrounds import SETTINGS
 from minddiff_utils.insilico.categories import (
@@ -181,3 +182,9 @@ def test_number_of_objects_can_be_fixed_and_is_checked() -> None:
         assert len(scenes.make_scene(SEED, 0, n_objects=n).objects) == n
     with pytest.raises(DataError, match="1 to 3"):
         scenes.make_scene(SEED, 0, n_objects=4)
+
+
+def test_every_phrase_of_a_place_holds_a_word_that_captions_are_scored_by() -> None:
+    phrases = [phrase for place in SETTINGS.values() for phrase in place.phrases]
+    found = categories_in_captions(np.array([[phrase] for phrase in phrases]), WORDS)
+    assert [p for p, words in zip(phrases, found, strict=True) if not words] == []

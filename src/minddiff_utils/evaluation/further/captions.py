@@ -41,6 +41,7 @@ SETTINGS = (
     *("mountain", "hill", "bathroom", "bedroom", "living room", "office", "restaurant"),
     *("table", "counter", "floor", "wall", "window", "yard", "garden", "sidewalk"),
     *("station", "track", "airport", "runway", "court", "zoo", "barn", "fence", "tree"),
+    *("lawn", "town", "sand", "sea", "indoors"),
 )
 #: Other images that each caption found is compared with for the chance level of a
 #: published score: one for all of them takes an hour at NSD's size.
