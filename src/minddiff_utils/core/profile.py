@@ -375,7 +375,7 @@ _MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
 class Profile(_Frozen):
     """One resolved profile; equal digests mean equal results on one machine."""
 
-    name: Literal["smoke", "demo", "nsd", "algonauts"]
+    name: Literal["smoke", "demo", "nsd", "algonauts", "digits69"]
     seed: Annotated[int, Field(ge=0)]
     subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
     simulation: SimulationConfig | None
@@ -412,8 +412,11 @@ class Profile(_Frozen):
 
     @property
     def data_set(self) -> str:
-        """Return the data set that the profile is for (`datasets.open_data_set`)."""
-        return "algonauts" if self.name == "algonauts" else "nsd"
+        """Return the data set that the profile is for (`datasets.open_data_set`).
+
+        digits69 is none of the protocol: notebook A6 alone reads it.
+        """
+        return self.name if self.name in ("algonauts", "digits69") else "nsd"
 
     @property
     def usual_origin(self) -> Origin:
