@@ -192,10 +192,11 @@ def cost_table(
     ----------
     costs : DataFrame
         The rows of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such
-        column, count as none: it forms no gradient. An image that is there twice, or
-        no costs: DataError.
+        column, count as none: it forms no gradient.
     seconds : DataFrame
         Columns notebook, seconds; one row per run (subject, shard). It may be empty.
+    confidence : float
+        Of the intervals over images, or runs.
     reference : mapping of float
         What an image costs under Algorithm 1, by count: costs are compared with it.
 
@@ -205,6 +206,11 @@ def cost_table(
         By method (or notebook) and metric: value (mean), ci_low, ci_high, n (images, or
         runs), total, relative (to the reference's; NaN where that is 0), floor and
         ceiling (NaN: a cost has none), status, settings.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there are no costs, or an image is there twice.
     """
     image = ["subject", "method", "nsd_id"]
     check_table(costs, (*image, *_COUNTS), "The table of costs")
