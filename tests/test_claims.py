@@ -380,8 +380,10 @@ def test_the_hardest_chance_level_is_the_one_to_beat() -> None:
     few = few[(few["method"] != "stage2_shuffled") | (few["nsd_id"] < 4)]
     endpoints = _ledger(_evidence().with_tables(scores=few))
     assert set(endpoints.loc[endpoints["claim"] == "C7", "endpoint"]) == names
-    one = _evidence().table("scores")
-    alone = _evidence().with_tables(scores=one[one["subject"] == "1"])
+    every = _evidence().table("scores")
+    unmade = _evidence().with_tables(scores=every[every["method"] != "stage2"])
+    assert _verdict(unmade, "C7") == "not testable here"
+    alone = _evidence().with_tables(scores=every[every["subject"] == "1"])
     row = _row(alone, "C7")
     assert row["verdict"] == "not testable here"
     assert row["reason"] == "the run has 1 subject"

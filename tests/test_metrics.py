@@ -29,7 +29,7 @@ from minddiff_utils.evaluation.metrics.embeddings import (
 from minddiff_utils.evaluation.metrics.pixels import (
     PIXEL_SCORES,
     ssim_2d,
-    ssim_2d_floor,
+    ssim_2d_with_floor,
 )
 
 SIZES = ("ssim_2d", "ssim_percolumn_legacy", "pcc")
@@ -554,11 +554,13 @@ def test_only_distances_are_better_when_lower_and_only_lite0_made_the_brain() ->
     assert marked == {"lite0_early", "lite0_middle", "lite0_late", "lite0_distance"}
 
 
-def test_the_floor_of_ssim_is_scikit_images_with_the_next_images(
+def test_ssim_and_its_floor_are_scikit_images_with_own_and_next_images(
     rng: np.random.Generator,
 ) -> None:
     images, truth = rng.integers(0, 255, (2, 4, 20, 24, 3)).astype(np.uint8)
     moved = [np.roll(truth, -shift, axis=0) for shift in (1, 2, 3)]
     expected = np.mean([ssim_2d(images, other) for other in moved], axis=0)
-    # the same sums in the same order but for the mean over shifts
-    np.testing.assert_allclose(ssim_2d_floor(images, truth, 3), expected, atol=1e-12)
+    own, floor = ssim_2d_with_floor(images, truth, 3)
+    # the same moments, in another order of sums
+    np.testing.assert_allclose(own, ssim_2d(images, truth), atol=1e-12)
+    np.testing.assert_allclose(floor, expected, atol=1e-12)

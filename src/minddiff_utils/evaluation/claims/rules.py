@@ -22,7 +22,6 @@ from minddiff_utils.core.inference import (
     estimate_subjects,
     jackknife,
 )
-from minddiff_utils.evaluation import summaries
 from minddiff_utils.evaluation.claims.evidence import (
     OURS,
     SHORT,
@@ -87,12 +86,13 @@ def paper_number(
             raise NotTestableError(
                 "the paper's CLIP (ViT-B/32) is not the method's here"
             )
-        scores = evidence.table("scores")
-        own = scores[scores["subject"].astype(str) == "1"] if len(scores) else scores
-        wide = summaries.matrix(own, "stage2", metric) if len(own) else own
-        if wide.empty:
+        wide = pd.DataFrame()
+        if len(evidence.table("scores")):
+            wide = evidence.matrices().matrix("stage2", metric)
+        if "1" not in wide.index:
             raise NotTestableError("subject 1 has no stage-2 scores in this run")
-        mean = estimate(wide - paper_value, confidence=evidence.confidence)
+        own = wide.loc["1"].dropna() - paper_value
+        mean = estimate(own, confidence=evidence.confidence)
         if mean.n_images < MIN_IMAGES_NUMBER:
             few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
             raise NotTestableError(few)
@@ -197,24 +197,19 @@ def every_subject(evidence: Evidence) -> list[Endpoint]:
 
 
 def _above_chance(evidence: Evidence, metric: str) -> Iterator[Endpoint]:
-    scores = evidence.table("scores")
-    known = scores[(scores["metric"] == metric) & scores["method"].isin(floors())]
-    whole = summaries.matrix(scores, "stage2", metric).notna()
-    n_shared = {
-        name: summaries.contrast(scores, "stage2", name, metric)
-        .notna()
-        .to_numpy()
-        .sum()
-        for name in set(known["method"])
+    made = evidence.matrices()
+    there = ~np.isnan(made.of("stage2", metric))
+    levels = {
+        name: float(np.nanmean(level))
+        for name in sorted(floors())
+        if there.any() and not np.isnan((level := made.of(name, metric))[there]).any()
     }
-    alike = [name for name, n in n_shared.items() if n == whole.to_numpy().sum()]
-    levels = known[known["method"].isin(alike)].groupby("method")["value"].mean()
-    if levels.empty:
+    if not levels:
         raise NotTestableError("no condition that knows nothing of the image was run")
-    wide = summaries.contrast(scores, "stage2", str(levels.idxmax()), metric)
-    for subject, row in wide.iterrows():
+    highest = max(levels, key=levels.__getitem__)
+    for subject, row in made.contrast("stage2", highest, metric).iterrows():
         mean = estimate(row.dropna(), confidence=evidence.confidence)
-        name = f"subject {subject}: stage 2 minus {method_words(str(levels.idxmax()))}"
+        name = f"subject {subject}: stage 2 minus {method_words(highest)}"
         yield Endpoint(name, SHORT[metric], mean)
 
 
@@ -424,12 +419,12 @@ def _paired_images(
     evidence: Evidence, features: Sequence[str], metrics: Sequence[str]
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Return accuracies and scores of stage 2, on the images of every subject."""
-    table, scores = evidence.table("image_accuracy"), evidence.table("scores")
-    if table.empty or scores.empty:
+    table = evidence.table("image_accuracy")
+    if table.empty or evidence.table("scores").empty:
         raise NotTestableError("no accuracies of single images beside their scores")
     read = [_image_accuracy(table, f, "all") for f in features]
-    scored = [summaries.matrix(scores, "stage2", m) for m in metrics]
-    for part in (*read, *scored):
+    scored = [evidence.matrices().matrix("stage2", m) for m in metrics]
+    for part in read:
         part.index = part.index.astype(str)
     rows = sorted(set.intersection(*(set(p.index) for p in (*read, *scored))))
     every = [p.reindex(rows).dropna(axis=1).columns for p in (*read, *scored)]

@@ -161,9 +161,11 @@ def brain_correlation_table(
         value, ci_low, ci_high, floor (another image's responses), ceiling (the true
         image through the same model), n_images, n_subjects, judge_role.
     """
+    key = ["metric", "subject", "nsd_id"]
+    truth = scores[scores["method"] == "truth"].set_index(key)["value"]
+    known = scores.join(truth.rename("best"), on=key)  # on the same images
     rows = []
-    for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
-        truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
+    for (metric, method), block in known.groupby(["metric", "method"], sort=False):
         value, low, high, n = mean_interval(block, confidence)
         prefix = next(name for name in _THROUGH if str(metric).startswith(name))
         through, judge_role = _THROUGH[prefix], role if prefix == "brain_" else _TRUE
@@ -176,7 +178,7 @@ def brain_correlation_table(
                 "ci_low": low,
                 "ci_high": high,
                 "floor": block["floor"].mean(),
-                "ceiling": truth.merge(block[["subject", "nsd_id"]])["value"].mean(),
+                "ceiling": block["best"].mean(),
                 "n_images": n,
                 "n_subjects": block["subject"].nunique(),
                 "judge_role": judge_role,
