@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minddiff_utils.core.checkpoint import checkpoint_in
 from minddiff_utils.core.entry import say
 from minddiff_utils.core.errors import ConfigError, DataError, check_choice
 from minddiff_utils.core.places import place, project_root, read_environment
@@ -56,7 +57,8 @@ def run_notebooks(args: argparse.Namespace) -> None:
     tree = tree_of(args, profile)
     n_jobs, executor = n_jobs_of(args, profile), executor_of(args, profile)
     plan = make_plan(profile, tree, overrides, **chosen_jobs(args))
-    label = profile.label(expected_origin(profile, tree))
+    checkpoint = checkpoint_in(tree.models / "sd14")
+    label = profile.label(expected_origin(profile, tree), checkpoint)
     say(f"{label} · subjects {', '.join(map(str, profile.subjects))}")
     if args.dry_run:
         _say_states(plan, force=args.force, done="up to date")
