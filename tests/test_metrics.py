@@ -459,17 +459,24 @@ def test_each_embedder_gives_the_metrics_that_follow_from_it(
     rng: np.random.Generator,
 ) -> None:
     images, truth = rng.normal(size=(2, 6, 9))
-    pixels = _images(rng, 6)
-    names = ("lite0_late", "alexnet2", "inception_fid")
-    scores = metrics.score_condition(
-        pixels, pixels, dict.fromkeys(names, images), dict.fromkeys(names, truth)
-    )
+    made, seen = _condition("stage1", _images(rng, 6)), _condition("t", _images(rng, 6))
+
+    def look(pictures: Images) -> np.ndarray:
+        return images if np.array_equal(pictures, made.images) else truth
+
+    names = ("clip_judge", "lite0_late", "alexnet2", "inception_fid")
+    table = metrics.score_methods(1, [made], seen, dict.fromkeys(names, look)).table
+    both = _by_reconstruction(truth, images), _by_truth(truth, images)
     expected = {
-        "lite0_late": _by_reconstruction(truth, images),
-        "alexnet2": _by_reconstruction(truth, images),
-        "alexnet2_by_truth": _by_truth(truth, images),
+        "clip_judge": cosine_similarity(images, truth),
+        "two_way_by_reconstruction": both[0],
+        "two_way_by_truth": both[1],
+        "lite0_late": both[0],
+        "alexnet2": both[0],
+        "alexnet2_by_truth": both[1],
         "lite0_distance": embedding_distance(images, truth),
     }
+    scores = dict(iter(table.groupby("metric")["value"]))
     assert set(scores) == {*QUICK, *expected}
     for name, values in expected.items():
         np.testing.assert_array_equal(scores[name], values)

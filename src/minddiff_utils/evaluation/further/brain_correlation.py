@@ -23,7 +23,7 @@ import pandas as pd
 from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Doubles, Floats
-from minddiff_utils.evaluation.further.naming import mean_interval
+from minddiff_utils.evaluation.further.naming import mean_of_images
 
 __all__ = [
     "Encoder",
@@ -166,24 +166,12 @@ def brain_correlation_table(
     known = scores.join(truth.rename("best"), on=key)  # on the same images
     rows = []
     for (metric, method), block in known.groupby(["metric", "method"], sort=False):
-        value, low, high, n = mean_interval(block, confidence)
         prefix = next(name for name in _THROUGH if str(metric).startswith(name))
-        through, judge_role = _THROUGH[prefix], role if prefix == "brain_" else _TRUE
-        rows.append(
-            {
-                "through": through,
-                "area_set": str(metric).removeprefix(prefix),
-                "method": method,
-                "value": value,
-                "ci_low": low,
-                "ci_high": high,
-                "floor": block["floor"].mean(),
-                "ceiling": block["best"].mean(),
-                "n_images": n,
-                "n_subjects": block["subject"].nunique(),
-                "judge_role": judge_role,
-            }
-        )
+        area_set = str(metric).removeprefix(prefix)
+        row = {"through": _THROUGH[prefix], "area_set": area_set, "method": method}
+        row |= mean_of_images(block, confidence)
+        row |= {"floor": block["floor"].mean(), "ceiling": block["best"].mean()}
+        rows.append(row | {"judge_role": role if prefix == "brain_" else _TRUE})
     columns = ["through", "area_set", "method", "value", "ci_low", "ci_high", "floor"]
     return pd.DataFrame(
         rows, columns=[*columns, "ceiling", "n_images", "n_subjects", "judge_role"]

@@ -32,7 +32,6 @@ __all__ = [
     "Seen",
     "SubjectScores",
     "frechet_table",
-    "score_condition",
     "score_methods",
 ]
 
@@ -122,44 +121,6 @@ def _two_way(network: str, rows: Embedding, truth: Embedding) -> dict[str, Float
     similarity = pairwise_correlation(truth, rows)  # once for both, it costs most
     sides = {"two_way_by_reconstruction": similarity, "two_way_by_truth": similarity.T}
     return {name: share_beaten(sides[rule]) for name, rule in two_way.items()}
-
-
-def score_condition(
-    images: Images,
-    truth: Images,
-    embeddings: Mapping[str, Embedding],
-    truth_embeddings: Mapping[str, Embedding],
-    *,
-    extra: Collection[str] = (),
-) -> dict[str, Floats]:
-    """Return every per-image score of `images` against `truth`.
-
-    Parameters
-    ----------
-    images, truth : uint8 (n, height, width, 3)
-        Reconstructions and true images, row by row.
-    embeddings, truth_embeddings : mapping of float (n, n_features)
-        By embedder: `clip_judge`, `clip_method`, or a network of `METRICS`; each gives
-        the metrics that follow from it, two-way identification only where n > 1.
-    extra : collection of str
-        Metrics on request, such as `pcc_425`.
-
-    Returns
-    -------
-    dict of float64 (n,)
-        By metric name.
-
-    Raises
-    ------
-    ConfigError
-        No metric uses an embedder of that name, or `extra` names another metric.
-    """
-    pairs = list(_pixel_pairs(images, truth, extra))
-    identified: dict[str, Floats] = {}
-    for network, rows in embeddings.items():
-        pairs += _embedding_pairs(network, rows, truth_embeddings[network])
-        identified |= _two_way(network, rows, truth_embeddings[network])
-    return {name: score(rows, other) for name, score, rows, other in pairs} | identified
 
 
 def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
