@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import claims
-from minddiff_utils.evaluation.claims import CLAIMS, rules
+from minddiff_utils.evaluation.claims import CLAIMS
 from minddiff_utils.evaluation.claims.evidence import Endpoint, Evidence
 
 SUBJECTS = ("1", "2", "5", "7")
@@ -423,9 +423,9 @@ def test_what_the_checks_saw_is_what_the_tables_hold() -> None:
 def test_areas_with_few_voxels_decide_nothing() -> None:
     table = _decoding()["weights"]
     few = table["area"].eq(LVC[0]) & table["feature"].eq("c")
-    table.loc[few, ["pattern", "n_voxels"]] = (1000.0, rules.FEW_VOXELS - 1)
+    table.loc[few, ["pattern", "n_voxels"]] = (1000.0, FEW_VOXELS - 1)
     assert _verdict(_evidence().with_tables(weights=table), "C9") == "supported"
-    table.loc[few, "n_voxels"] = rules.FEW_VOXELS
+    table.loc[few, "n_voxels"] = FEW_VOXELS
     assert _verdict(_evidence().with_tables(weights=table), "C9") != "supported"
 
 

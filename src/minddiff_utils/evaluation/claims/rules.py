@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import HVC, LVC
+from minddiff_utils.core.areas import FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.conditions import floors, k_name
 from minddiff_utils.core.contrasts import FROM_ALL_THREE
 from minddiff_utils.core.inference import (
@@ -33,7 +33,6 @@ from minddiff_utils.evaluation.claims.evidence import (
 )
 
 __all__ = [
-    "FEW_VOXELS",
     "K_PAPER",
     "MARGIN_CLIP",
     "MARGIN_NUMBER",
@@ -44,6 +43,7 @@ __all__ = [
     "each_feature",
     "engine_gain",
     "every_subject",
+    "high_over_low",
     "image_pairs",
     "lowest_layer",
     "other_systems",
@@ -61,8 +61,6 @@ MARGIN_NUMBER, MIN_IMAGES_NUMBER = 0.03, 500
 MARGIN_CLIP = 0.03
 #: The paper's choice of k, in percent.
 K_PAPER = 25.0
-#: Areas with fewer voxels decide nothing (C9).
-FEW_VOXELS = 20
 #: What is compared of two systems: meaning, then structure.
 _METRICS = ("clip_judge", "pcc", "ssim_2d")
 #: C6: which metric each feature stands for.
@@ -309,24 +307,39 @@ def _image_accuracy(
     return wide
 
 
-def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
-    """Return log of the mean pattern of a voxel in HVC over LVC, subjects x features.
+def high_over_low(
+    table: pd.DataFrame, column: str, *, by: Sequence[str] = ("feature",)
+) -> pd.Series:
+    """Return the mean over voxels of HVC over that of LVC.
 
-    Means are over voxels of areas with enough of them.
+    Every voxel counts once, areas with fewer than `FEW_VOXELS` not at all.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns area, n_voxels, those of `by` and `column`, a mean over the area.
+    column : str
+        Such as weight or pattern.
+    by : sequence of str
+        What has a ratio of its own.
     """
+    kept = table[table["n_voxels"] >= FEW_VOXELS]
+    kept = kept.assign(total=kept[column] * kept["n_voxels"])
+
+    def mean_of(areas: Sequence[str]) -> pd.Series:
+        inside = kept[kept["area"].isin(areas)]
+        sums = inside.groupby(list(by), sort=False)[["total", "n_voxels"]].sum()
+        return sums["total"] / sums["n_voxels"]
+
+    return mean_of(HVC) / mean_of(LVC)
+
+
+def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+    """Return log of `high_over_low` of the patterns, subjects x features."""
     if table.empty or "pattern" not in table:
         raise NotTestableError("no patterns of the decoders by area")
-    kept = table[table["n_voxels"] >= FEW_VOXELS]
-    kept = kept.assign(total=kept["pattern"] * kept["n_voxels"])
-
-    def mean_of(areas: Sequence[str]) -> pd.DataFrame:
-        inside = kept[kept["area"].isin(areas)]
-        sums = inside.groupby(["subject", "feature"])[["total", "n_voxels"]].sum()
-        means: pd.Series = sums["total"] / sums["n_voxels"]
-        return means.unstack("feature")
-
-    share = mean_of(HVC) / mean_of(LVC)
-    ratios = share.reindex(columns=list(features)).apply(np.log)
+    share = high_over_low(table, "pattern", by=("subject", "feature"))
+    ratios = share.unstack("feature").reindex(columns=list(features)).apply(np.log)
     if ratios.empty or ratios.isna().to_numpy().any():
         raise NotTestableError(
             f"too few voxels in LVC or HVC (areas under {FEW_VOXELS})"

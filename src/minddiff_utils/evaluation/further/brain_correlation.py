@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.evaluation.further.naming import mean_of_images
@@ -46,8 +46,6 @@ _TRUE = (
     "made the responses; what an image alone tells: receptive fields and network"
     " features, without objects and the voxels' own part"
 )
-#: Fewest voxels of an area: a pattern of fewer says little.
-_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, A
     area = np.array(names)[roi]
     groups = {"all": tuple(names), "LVC": LVC, "HVC": HVC} | {a: (a,) for a in AREAS}
     masks = {group: np.isin(area, members) for group, members in groups.items()}
-    return {group: mask for group, mask in masks.items() if mask.sum() >= _LEAST}
+    return {group: mask for group, mask in masks.items() if mask.sum() >= FEW_VOXELS}
 
 
 def pattern_correlation(predicted: Floats, measured: Floats) -> Doubles:
