@@ -735,5 +735,20 @@ def test_the_hub_module_prints_a_command_per_repository(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     downloads.main(["a folder"])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.removeprefix(downloads.LICENCE).splitlines()
     assert lines == [download_command(pin, Path("a folder")) for pin in PINNED]
+
+
+@pytest.mark.parametrize(
+    ("width", "family"), [(1024, "Stable Diffusion 2"), (2048, "Stable Diffusion XL")]
+)
+def test_another_family_than_1_x_is_refused_before_its_weights_are_read(
+    copy: Path, width: int, family: str
+) -> None:
+    path = copy / "unet" / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()  # a link to that of all tests
+    path.write_text(json.dumps(fields | {"cross_attention_dim": width}))
+    sentence = refusal(copy)
+    assert f"unet/config.json is of {family}, which" in sentence
+    assert "v1-5" in sentence

@@ -296,7 +296,7 @@ def test_every_subject_against_the_highest_chance_level(world: int) -> None:
     assert named == subjects * len(METRICS)
 
 
-@pytest.mark.parametrize("moved", [0.0, 0.028, -0.05])
+@pytest.mark.parametrize("moved", [0.0, 0.028, -0.05, 0.05])
 @pytest.mark.parametrize(
     ("claim", "metric", "paper"),
     [

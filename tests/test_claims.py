@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import claims
-from minddiff_utils.evaluation.claims import CLAIMS, rules
+from minddiff_utils.evaluation.claims import CLAIMS
 from minddiff_utils.evaluation.claims.evidence import Endpoint, Evidence
 
 SUBJECTS = ("1", "2", "5", "7")
@@ -380,8 +380,10 @@ def test_the_hardest_chance_level_is_the_one_to_beat() -> None:
     few = few[(few["method"] != "stage2_shuffled") | (few["nsd_id"] < 4)]
     endpoints = _ledger(_evidence().with_tables(scores=few))
     assert set(endpoints.loc[endpoints["claim"] == "C7", "endpoint"]) == names
-    one = _evidence().table("scores")
-    alone = _evidence().with_tables(scores=one[one["subject"] == "1"])
+    every = _evidence().table("scores")
+    unmade = _evidence().with_tables(scores=every[every["method"] != "stage2"])
+    assert _verdict(unmade, "C7") == "not testable here"
+    alone = _evidence().with_tables(scores=every[every["subject"] == "1"])
     row = _row(alone, "C7")
     assert row["verdict"] == "not testable here"
     assert row["reason"] == "the run has 1 subject"
@@ -421,9 +423,9 @@ def test_what_the_checks_saw_is_what_the_tables_hold() -> None:
 def test_areas_with_few_voxels_decide_nothing() -> None:
     table = _decoding()["weights"]
     few = table["area"].eq(LVC[0]) & table["feature"].eq("c")
-    table.loc[few, ["pattern", "n_voxels"]] = (1000.0, rules.FEW_VOXELS - 1)
+    table.loc[few, ["pattern", "n_voxels"]] = (1000.0, FEW_VOXELS - 1)
     assert _verdict(_evidence().with_tables(weights=table), "C9") == "supported"
-    table.loc[few, "n_voxels"] = rules.FEW_VOXELS
+    table.loc[few, "n_voxels"] = FEW_VOXELS
     assert _verdict(_evidence().with_tables(weights=table), "C9") != "supported"
 
 

@@ -33,6 +33,7 @@ NOT_SHIPPED = (
     "data/demo",
     "data/nsd",
     "data/algonauts",
+    "data/digits69",
     "data/training",
     "data/models/sd14",
     "data/models/perception",

@@ -25,6 +25,7 @@ from urllib3.util import Retry
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
 from minddiff_utils.datasets import download, part_files, transfer
+from minddiff_utils.datasets.digits69 import source as digits69
 from minddiff_utils.datasets.download import (
     DownloadPlan,
     Outcome,
@@ -595,6 +596,129 @@ def test_the_command_lists_first_and_then_brings_every_needed_file(
     assert _command(bucket, "--agreement-signed") == 0
     shutil.rmtree(bucket.path(ANNOTATIONS))
     bucket.check()
+
+
+# --- a data set of one file -----------------------------------------------------------
+
+DIGITS = "digit69_28x28.mat"
+
+
+@pytest.fixture
+def digits(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Give the server a file at the pinned address, and let it be the known one."""
+    data = bucket.rng.bytes(SIZE)
+    key = f"/ChangdeDu/DGMM/{digits69.COMMIT}/{DIGITS}"
+    bucket.server.objects[key] = data, "an ETag that says nothing", 0
+    monkeypatch.setattr(digits69, "SIZE", SIZE)
+    monkeypatch.setattr(digits69, "SHA256", hashlib.sha256(data).hexdigest())
+    return data
+
+
+def _fetch_digits(bucket: Bucket, *more: str) -> int:
+    where = ["--profile", "digits69", "--endpoint", bucket.server.address]
+    return main(["fetch", str(bucket.root), *where, *more])
+
+
+def test_the_digits_are_pinned_by_commit_size_and_digest() -> None:
+    (file,) = digits69.downloads(Path("data"))
+    address = "https://raw.githubusercontent.com/ChangdeDu/DGMM/684daf6eb531cfc"
+    assert file.url.startswith(address)
+    assert file.url.endswith(f"/{DIGITS}")
+    assert (file.path, file.size) == (DIGITS, 2_390_173)
+    assert file.sha256.startswith("44513e09ad2398566aedd550088b817a")
+
+
+def test_the_digits_come_once_their_terms_are_accepted(
+    bucket: Bucket, digits: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _fetch_digits(bucket, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "DSC_2018.00112_485" in said
+    assert "64.00 kB to download" in said
+    assert _fetch_digits(bucket) == 1  # nobody is at a terminal
+    said = capsys.readouterr().err
+    assert "Donders Repository" in said
+    assert "--agreement-signed" in said
+    assert bucket.server.gets() == []
+    assert not bucket.root.exists()
+    bucket.server.cuts = [10 * PIECE]  # a connection that breaks
+    assert _fetch_digits(bucket, "--agreement-signed") == 0
+    assert bucket.path(DIGITS).read_bytes() == digits
+    assert left(bucket.root) == [DIGITS]
+    assert [n for _, n in bucket.server.gets()] == [10 * PIECE, SIZE - 10 * PIECE]
+    assert _fetch_digits(bucket, "--agreement-signed") == 0
+    assert len(bucket.server.gets()) == 2  # it is there
+
+
+@pytest.mark.parametrize("answer", ["yes", "no"])
+def test_the_terms_of_the_digits_are_shown_before_the_question(
+    bucket: Bucket, digits: bytes, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    asked = list[str]()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
+    assert _fetch_digits(bucket) == (0 if answer == "yes" else 1)
+    assert bucket.path(DIGITS).exists() == (answer == "yes")
+    (question,) = asked
+    for words in ("without a licence", "pass it on to", "van Gerven", "DGMM"):
+        assert words in question
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (wrong_bytes, "other bytes than its SHA-256"),
+        (shorter, "another size"),
+        (a_page, "another size"),
+        (status(403), "HTTP status 403"),
+        (status(404), "HTTP status 404"),
+        (status(503), "HTTP status 503"),
+    ],
+    ids=["bytes", "shorter", "page", "403", "404", "503"],
+)
+def test_other_bytes_than_the_digits_never_get_their_name(
+    bucket: Bucket,
+    digits: bytes,
+    capsys: pytest.CaptureFixture[str],
+    change: Change,
+    says: str,
+) -> None:
+    bucket.server.changes["GET"] = change
+    assert _fetch_digits(bucket, "--agreement-signed") == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(DIGITS)
+    assert says in said
+    if change is not wrong_bytes:  # by hand instead
+        assert "https://github.com/ChangdeDu/DGMM" in said
+        assert str(bucket.root) in said
+    found = [p for p in bucket.root.rglob("*") if p.is_file() and p.stat().st_size]
+    assert found == []
+    bucket.server.changes.clear()
+    assert _fetch_digits(bucket, "--agreement-signed") == 0
+    assert bucket.path(DIGITS).read_bytes() == digits
+
+
+def test_a_disk_that_is_full_is_said_before_the_digits_are_begun(
+    bucket: Bucket,
+    digits: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usage = shutil.disk_usage("/")._replace(free=SIZE - 1)
+    monkeypatch.setattr(part_files.shutil, "disk_usage", lambda _: usage)
+    assert _fetch_digits(bucket, "--agreement-signed") == 1
+    assert "are free there" in capsys.readouterr().err
+    assert bucket.server.gets() == []
+    assert not bucket.root.exists()
+
+
+def test_an_own_copy_of_the_digits_is_verified_not_fetched(
+    bucket: Bucket, digits: bytes
+) -> None:
+    bucket.root.mkdir()
+    bucket.path(DIGITS).write_bytes(digits)
+    assert _fetch_digits(bucket, "--agreement-signed") == 0
+    assert bucket.server.gets() == []
 
 
 # --- disks ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ The models are made up: an image's embedding is its mean colour, so that every s
 be computed beside it by numpy alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +223,18 @@ def test_the_judge_sees_all_test_images_in_batches(run: Run) -> None:
     np.testing.assert_allclose(reference["fid_judge"], expected, rtol=1e-5)
 
 
+def _score(run: Run, subjects: Sequence[int], load: Any) -> Any:
+    """Return the scores of subjects and their distances, without further measures."""
+    each = subject_scores.each_subject(
+        run, subjects, subject_scores.score_subject, load=load
+    )
+    return subject_scores.join_subjects(run, each)
+
+
 def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
     run: Run,
 ) -> None:
-    table, frechet = evaluation.score_subjects(run, (1, 2), load=_load)
+    table, frechet = _score(run, (1, 2), _load)
     assert set(table["subject"].astype(str)) == {"1", "2"}
     assert set(frechet["subject"]) == {"1", "2", "all"}
     scores, reference = subject_scores.score_subject(run, 2, MODELS)
@@ -245,8 +253,8 @@ def test_subjects_scored_at_once_have_the_scores_of_one_process(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     overrides = {**SMALL, "models.backbone": "tiny"}
     tiny = start("smoke", overrides=overrides)
-    together = evaluation.score_subjects(tiny, (1, 2))
-    alone = evaluation.score_subjects(tiny, (1, 2), load=subject_scores.load_models)
+    together = _score(tiny, (1, 2), None)
+    alone = _score(tiny, (1, 2), subject_scores.load_models)
     for first, second in zip(together, alone, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)
 
@@ -260,7 +268,7 @@ def test_images_of_some_shards_are_never_evaluated(
     part = begin(subject=2, shard="0/2")
     store.mark_part(path, run=part, inputs=[])
     with pytest.raises(StoreError) as error:
-        evaluation.score_subjects(run, (1, 2), load=_load)
+        _score(run, (1, 2), _load)
     assert "shard 1/2 is missing" in _sentence(error)
 
 
@@ -452,7 +460,7 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
     assert state["1"] == "complete"
     assert state["2"].startswith("missing: ")
     assert "stage2.csv does not exist" in state["2"]
-    table, _ = evaluation.score_subjects(run, completeness.complete, load=_load)
+    table, _ = _score(run, completeness.complete, _load)
     assert set(table["subject"]) == {"1"}
 
 

@@ -23,7 +23,7 @@ from minddiff_utils.core.inference import (
     t_interval,
 )
 from minddiff_utils.evaluation.claims.rules import rank_correlation
-from minddiff_utils.evaluation.summaries import contrast
+from minddiff_utils.evaluation.summaries import Matrices
 
 Floats = npt.NDArray[np.float64]
 
@@ -250,7 +250,7 @@ def test_the_old_interval_was_too_wide_for_the_demos_subjects(
 def test_the_components_are_those_of_the_demos_study() -> None:
     path = Path(__file__).parents[1] / "data/study/demo/scores.csv"
     scores = pd.read_csv(path).astype({"subject": str})
-    d = contrast(scores, "fast", "none", "ssim_2d").to_numpy()
+    d = Matrices(scores).contrast("fast", "none", "ssim_2d").to_numpy()
     n_subjects, n_images = d.shape
     subjects, images = d.mean(axis=1, keepdims=True), d.mean(axis=0, keepdims=True)
     rest = (d - subjects - images + d.mean()).ravel() @ (

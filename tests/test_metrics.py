@@ -29,7 +29,7 @@ from minddiff_utils.evaluation.metrics.embeddings import (
 from minddiff_utils.evaluation.metrics.pixels import (
     PIXEL_SCORES,
     ssim_2d,
-    ssim_2d_floor,
+    ssim_2d_with_floor,
 )
 
 SIZES = ("ssim_2d", "ssim_percolumn_legacy", "pcc")
@@ -459,17 +459,24 @@ def test_each_embedder_gives_the_metrics_that_follow_from_it(
     rng: np.random.Generator,
 ) -> None:
     images, truth = rng.normal(size=(2, 6, 9))
-    pixels = _images(rng, 6)
-    names = ("lite0_late", "alexnet2", "inception_fid")
-    scores = metrics.score_condition(
-        pixels, pixels, dict.fromkeys(names, images), dict.fromkeys(names, truth)
-    )
+    made, seen = _condition("stage1", _images(rng, 6)), _condition("t", _images(rng, 6))
+
+    def look(pictures: Images) -> np.ndarray:
+        return images if np.array_equal(pictures, made.images) else truth
+
+    names = ("clip_judge", "lite0_late", "alexnet2", "inception_fid")
+    table = metrics.score_methods(1, [made], seen, dict.fromkeys(names, look)).table
+    both = _by_reconstruction(truth, images), _by_truth(truth, images)
     expected = {
-        "lite0_late": _by_reconstruction(truth, images),
-        "alexnet2": _by_reconstruction(truth, images),
-        "alexnet2_by_truth": _by_truth(truth, images),
+        "clip_judge": cosine_similarity(images, truth),
+        "two_way_by_reconstruction": both[0],
+        "two_way_by_truth": both[1],
+        "lite0_late": both[0],
+        "alexnet2": both[0],
+        "alexnet2_by_truth": both[1],
         "lite0_distance": embedding_distance(images, truth),
     }
+    scores = dict(iter(table.groupby("metric")["value"]))
     assert set(scores) == {*QUICK, *expected}
     for name, values in expected.items():
         np.testing.assert_array_equal(scores[name], values)
@@ -554,11 +561,13 @@ def test_only_distances_are_better_when_lower_and_only_lite0_made_the_brain() ->
     assert marked == {"lite0_early", "lite0_middle", "lite0_late", "lite0_distance"}
 
 
-def test_the_floor_of_ssim_is_scikit_images_with_the_next_images(
+def test_ssim_and_its_floor_are_scikit_images_with_own_and_next_images(
     rng: np.random.Generator,
 ) -> None:
     images, truth = rng.integers(0, 255, (2, 4, 20, 24, 3)).astype(np.uint8)
     moved = [np.roll(truth, -shift, axis=0) for shift in (1, 2, 3)]
     expected = np.mean([ssim_2d(images, other) for other in moved], axis=0)
-    # the same sums in the same order but for the mean over shifts
-    np.testing.assert_allclose(ssim_2d_floor(images, truth, 3), expected, atol=1e-12)
+    own, floor = ssim_2d_with_floor(images, truth, 3)
+    # the same moments, in another order of sums
+    np.testing.assert_allclose(own, ssim_2d(images, truth), atol=1e-12)
+    np.testing.assert_allclose(floor, expected, atol=1e-12)

@@ -109,11 +109,15 @@ def test_the_table_counts_by_method_and_category_with_the_true_images_as_ceiling
 def test_the_interval_is_student_s_over_images(rng: np.random.Generator) -> None:
     values = rng.normal(size=(3, 8))
     scores = pd.DataFrame({"nsd_id": np.tile(np.arange(8), 3), "value": values.ravel()})
-    mean, low, high, n = naming.mean_interval(scores, 0.95)
+    scores["subject"] = np.repeat(["1", "2", "5"], 8)
+    row = naming.mean_of_images(scores, 0.95)
     means = values.mean(axis=0)
     half = 2.3646 * means.std(ddof=1) / np.sqrt(8)  # t of 7 degrees of freedom
-    assert (mean, n) == (pytest.approx(values.mean()), 8)
-    assert (low, high) == (
-        pytest.approx(mean - half, abs=1e-4),
-        pytest.approx(mean + half, abs=1e-4),
-    )
+    assert row == {
+        "value": pytest.approx(values.mean()),
+        "ci_low": pytest.approx(values.mean() - half, abs=1e-4),
+        "ci_high": pytest.approx(values.mean() + half, abs=1e-4),
+        **{"n_images": 8, "n_subjects": 3},
+    }
+    bounded = naming.mean_of_images(scores, 0.95, least=0.0, most=0.0)
+    assert float(bounded["ci_low"]) >= 0 >= float(bounded["ci_high"])

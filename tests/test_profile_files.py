@@ -187,7 +187,7 @@ def test_there_are_at_most_as_many_shards_as_batches(n_shards: int, fits: int) -
 
 
 def test_unknown_profile_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, nsd, smoke"):
+    with pytest.raises(ConfigError, match="demo, digits69, nsd, smoke"):
         load_profile("dmeo")
 
 
@@ -254,8 +254,8 @@ def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
         ("stage2.preset", "paper", ["02_decoding", "04_stage2"]),  # another decoder
         ("stage2.preset", "guided", ["04_stage2"]),
         ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
-        ("subjects", [1, 2], ["00_insilico_nsd", "A3_engines"]),
-        ("evaluation.n_bootstrap", 7, ["A2_decoders", "A3_engines"]),
+        ("subjects", [1, 2], ["00_insilico_nsd", "A3_engines", "A6_digits69"]),
+        ("evaluation.n_bootstrap", 7, ["A2_decoders", "A3_engines", "A6_digits69"]),
         ("study.margin_ssim", 0.5, ["A3_engines"]),
         ("seed", 1, list(READS)),
     ],

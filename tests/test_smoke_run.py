@@ -177,7 +177,7 @@ def test_flipped_bits_are_found_by_their_digest_and_only_they_are_made_again(
 def test_every_notebook_was_executed_without_an_error(smoke: Smoke) -> None:
     folder = smoke.undisturbed / "figures" / "smoke" / "notebooks"
     made = {path.stem.removesuffix("_subj01"): path for path in folder.glob("*.ipynb")}
-    assert set(made) == {notebook.stem for notebook in GRAPH}
+    assert set(made) == {notebook.stem for notebook in GRAPH if not notebook.profile}
     for path in made.values():
         for cell in nbformat.read(path, as_version=4).cells:
             outputs = cell.get("outputs", [])
@@ -236,7 +236,7 @@ def test_zero_iterations_of_stage_2_are_stage_1_to_the_byte(
 @pytest.mark.timeout(LIMIT_S)
 def test_a_second_run_skips_everything(smoke: Smoke) -> None:
     said, _ = faults.run_through(smoke.undisturbed)
-    assert said.count("up to date") == len(GRAPH)
+    assert said.count("up to date") == sum(not n.profile for n in GRAPH)
     assert "queued" not in said
 
 

@@ -132,7 +132,7 @@ def test_contrasts_of_a_hand_made_frame() -> None:
         ("1", "b", 12, "pcc", 99.0),
     ]
     scores = pd.DataFrame(rows, columns=COLUMNS[:-1])
-    table = summaries.contrast_rows(scores, "b", "a")
+    table = summaries.contrast_table(scores, [("b", "a")])
     assert table.columns.tolist() == [
         *("subject", "method", "reference", "metric"),
         *summaries.ESTIMATE,
@@ -153,10 +153,10 @@ def test_contrasts_of_a_hand_made_frame() -> None:
 
 def test_a_real_gain_is_found_and_its_sign_is_right() -> None:
     scores = _scores(["stage1", "stage2"])
-    row = _row(summaries.contrast_rows(scores, "stage2", "stage1"), subject="all")
+    row = _row(summaries.contrast_table(scores), subject="all")
     assert 0 < row.ci_low < 0.1 < row.ci_high + 0.02
     assert row.n_subjects_positive == 4
-    back = summaries.contrast_rows(scores, "stage1", "stage2")
+    back = summaries.contrast_table(scores, [("stage1", "stage2")])
     assert _row(back, subject="all").value == pytest.approx(-row.value)
 
 
@@ -171,8 +171,9 @@ def test_pairs_whose_methods_were_not_run_are_left_out() -> None:
 
 def test_tables_that_cannot_be_paired_are_refused() -> None:
     scores = _scores(["stage1", "stage2"])
-    with pytest.raises(DataError, match="share no image"):
-        summaries.contrast_rows(scores, "stage1", "absent")
+    unlike = scores["nsd_id"] + 100 * (scores["method"] == "stage1")
+    with pytest.raises(DataError, match="stage2 and stage1 share no image"):
+        summaries.contrast_table(scores.assign(nsd_id=unlike))
     apart = scores[(scores["subject"] == "1") == (scores["nsd_id"] > 75)]
     with pytest.raises(DataError, match="No image is scored in every subject"):
         _summary(apart)

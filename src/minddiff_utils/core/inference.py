@@ -12,6 +12,7 @@ which samples of participants respond to samples of stimuli, J. Exp. Psychol. Ge
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +92,14 @@ def t_interval(sample: Floats, confidence: float = 0.95) -> tuple[float, float, 
     if n < 2:
         return np.nan, np.nan, np.nan
     error = float(sample.std(ddof=1) / np.sqrt(n))
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    half = _t((1 + confidence) / 2, n - 1) * error
     return mean - half, mean + half, error
+
+
+@cache
+def _t(probability: float, n_free: int) -> float:
+    """Return Student's quantile: the same few are asked for thousands of times."""
+    return float(stats.t.ppf(probability, n_free))
 
 
 def estimate(values: npt.ArrayLike, *, confidence: float = 0.95) -> Estimate:
@@ -136,7 +143,7 @@ def _smallest(error: float, n: int, confidence: float) -> float:
     """Return the effect that `n` units with this standard error would show."""
     if n < 2:
         return np.nan
-    return float(stats.t.ppf([(1 + confidence) / 2, POWER], n - 1).sum()) * error
+    return (_t((1 + confidence) / 2, n - 1) + _t(POWER, n - 1)) * error
 
 
 def estimate_subjects(values: npt.ArrayLike, *, confidence: float = 0.95) -> Estimate:

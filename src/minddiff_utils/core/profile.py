@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from minddiff_utils.core.checkpoint import PAPERS
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.places import place
 from minddiff_utils.core.profile_parts import READS, UNREAD
@@ -378,7 +379,7 @@ _MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
 class Profile(_Frozen):
     """One resolved profile; equal digests mean equal results on one machine."""
 
-    name: Literal["smoke", "demo", "nsd", "algonauts"]
+    name: Literal["smoke", "demo", "nsd", "algonauts", "digits69"]
     seed: Annotated[int, Field(ge=0)]
     subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
     simulation: SimulationConfig | None
@@ -415,19 +416,23 @@ class Profile(_Frozen):
 
     @property
     def data_set(self) -> str:
-        """Return the data set that the profile is for (`datasets.open_data_set`)."""
-        return "algonauts" if self.name == "algonauts" else "nsd"
+        """Return the data set that the profile is for (`datasets.open_data_set`).
+
+        digits69 is none of the protocol: notebook A6 alone reads it.
+        """
+        return self.name if self.name in ("algonauts", "digits69") else "nsd"
 
     @property
     def usual_origin(self) -> Origin:
         """Return where the responses come from that the profile is made for."""
         return "measured" if self.simulation is None else "in silico"
 
-    def label(self, origin: Origin | None = None) -> str:
+    def label(self, origin: Origin | None = None, checkpoint: str = "") -> str:
         """Return the words every figure and table carries: profile, data and models.
 
         `origin` is the data's own word (`Run.origin`), as any profile may be
-        given any data; without one, the profile's own data are meant.
+        given any data; without one, the profile's own data are meant. `checkpoint`:
+        the Stable Diffusion that is there (`checkpoint_in`), empty if none.
         """
         origin = origin or self.usual_origin
         rehearsed = self.name == "nsd" and self.simulation is not None
@@ -436,13 +441,18 @@ class Profile(_Frozen):
             data = ""  # what this profile is for
         scaling = _ALL_TRIALS if self.data.zscore_on == "all" else ""
         models = "random" if rehearsed else _MODELS[self.models.backbone]
-        words = ", ".join(
-            part for part in (data, models and f"{models} models", scaling) if part
-        )
+        models = f"{models} models" if models else self._checkpoint_words(checkpoint)
+        words = ", ".join(part for part in (data, models, scaling) if part)
         name = (
             f"rehearsal of profile {self.name}" if rehearsed else f"profile {self.name}"
         )
         return f"{name}: {words}" if words else name
+
+    def _checkpoint_words(self, name: str) -> str:
+        """Return what a label says of Stable Diffusion; nothing where none is used."""
+        if not name or self.data_set == "digits69":
+            return ""
+        return name if name == PAPERS else f"{name} in place of {PAPERS}"
 
     def check_shards(self, n_shards: int) -> None:
         """Raise ConfigError unless each of `n_shards` can get a batch of images.

@@ -29,6 +29,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *("stage1", "stage2", "systems", "ablation"),
     ),
     "A3_engines": ("subjects", "study", "evaluation"),
+    "A6_digits69": ("subjects", "decoding", "evaluation"),
 }
 
 

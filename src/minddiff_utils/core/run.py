@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from minddiff_utils.core import provenance, rng, store
+from minddiff_utils.core.checkpoint import checkpoint_in
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.places import read_environment, shipped_models
 from minddiff_utils.core.profile import Origin, Profile
@@ -149,7 +150,8 @@ class Run:
     @property
     def label(self) -> str:
         """Return the words every figure and table carries: profile, data and models."""
-        return self.profile.label(self.origin)
+        checkpoint = checkpoint_in(self.tree.models / "sd14")
+        return self.profile.label(self.origin, checkpoint)
 
     def stream(self, *names: str | int) -> np.random.Generator:
         """Return the numpy stream `names` under the profile's seed."""

@@ -443,8 +443,13 @@ def read_rows(path: Path, name: str) -> Rows:
             h5py.File(path, "r", locking=False) as file,
         ):
             stored = file[name]
-            for row in np.argsort(positions, kind="stable"):  # in the file's own order
-                stored.read_direct(rows, int(positions[row]), int(row))
+            order = np.argsort(positions, kind="stable")  # the file's own
+            steps = np.stack([np.diff(order), np.diff(positions[order])])
+            ends = 1 + np.flatnonzero((steps != 1).any(axis=0))
+            for run in np.split(order, ends) if len(order) else ():
+                here, n = run[0], len(run)  # neighbours there and here: one read
+                there = slice(positions[here], positions[here] + n)
+                stored.read_direct(rows, there, slice(here, here + n))
         return rows
 
     with _reading(path), h5py.File(path, "r", locking=False) as file:

@@ -1,7 +1,6 @@
 from .completeness import check_completeness
 from .floors import category_floor, floor_table
 from .images import gallery
-from .subject_scores import score_subjects
 from .subject_tables import gather, gather_costs, notebook_seconds
 from .summaries import (
     compare_methods,
@@ -18,5 +17,4 @@ __all__ = [
     "gather",
     "gather_costs",
     "notebook_seconds",
-    "score_subjects",
 ]

@@ -40,7 +40,6 @@ __all__ = [
     "join_subjects",
     "load_models",
     "score_subject",
-    "score_subjects",
 ]
 
 Embedders = Mapping[str, Callable[[Any], npt.NDArray[Any]]]
@@ -177,41 +176,19 @@ def each_subject(
         return {subject: made[subject] for subject in subjects}
 
 
-def score_subjects(
-    run: Run,
-    subjects: Sequence[int],
-    *,
-    load: Callable[[Run], Models] | None = None,
+def join_subjects(
+    run: Run, scored: Mapping[int, Scored]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score subjects, on a CPU as many at once as there are cores.
-
-    Parameters
-    ----------
-    run : Run
-        Of no single subject.
-    subjects : sequence of int
-    load : callable, optional
-        Gives the models; with it all is done in this process. Default: `load_models`.
+    """Put the scores of subjects together.
 
     Returns
     -------
     DataFrame
         One row per subject, method, image and metric: `value` and shuffled `floor`.
     DataFrame
-        Fréchet distances to the true test images, by subject, method and metric.
-
-    Raises
-    ------
-    StoreError
-        As `score_subject`.
+        Fréchet distances to the true test images, by subject (and "all"), method and
+        metric.
     """
-    return join_subjects(run, each_subject(run, subjects, score_subject, load=load))
-
-
-def join_subjects(
-    run: Run, scored: Mapping[int, Scored]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores of all subjects and their distances, as `score_subjects`."""
     subjects = list(scored)
     ids = {subject: test_ids(run, subject) for subject in subjects}
     tables = [scored[subject][0].table for subject in subjects]

@@ -7,6 +7,7 @@ new subjects. Not here: what a score is (`metrics`), what it means (`claims`).
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,15 +16,14 @@ from minddiff_utils.core.conditions import ceilings, draws, floors
 from minddiff_utils.core.contrasts import CONTRASTS, Pair
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import Estimate, estimate
+from minddiff_utils.core.types import Doubles
 from minddiff_utils.evaluation.metrics import METRICS
 
 __all__ = [
     "ESTIMATE",
+    "Matrices",
     "compare_methods",
-    "contrast",
-    "contrast_rows",
     "contrast_table",
-    "matrix",
     "summarise",
 ]
 
@@ -34,46 +34,99 @@ ESTIMATE = (
     *("subjects_low", "subjects_high"),
 )
 _MEAN = ["value", "ci_low", "ci_high", "n_images", "n_subjects"]
+#: Index of some subjects and images.
+_Place = tuple[Any, ...]
 
 
-def matrix(scores: pd.DataFrame, method: str, metric: str) -> pd.DataFrame:
-    """Return a method's scores as subjects x images; NaN where one is missing.
+class Matrices:
+    """Scores of every method and metric as a matrix, subjects x images.
+
+    Each row of the table is put in its place once: to look for a method again for each
+    of its numbers takes longer than all arithmetic.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric and `column`; one row per image.
+    column : {"value", "floor"}
+
+    Attributes
+    ----------
+    pairs : list of (str, str)
+        Methods with their metrics, in the order of the table.
 
     Raises
     ------
     DataError
         An image is scored twice for one subject.
     """
-    rows = scores[(scores["method"] == method) & (scores["metric"] == metric)]
-    if rows.duplicated(["subject", "nsd_id"]).any():
-        raise DataError(
-            "An image is scored twice for one subject, method and metric: pass each"
-            " score once."
+
+    def __init__(self, scores: pd.DataFrame, column: str = "value") -> None:
+        key = ["method", "metric", "subject", "nsd_id"]
+        where = scores[key].astype({"subject": str})
+        if where.duplicated().any():
+            raise DataError(
+                "An image is scored twice for one subject, method and metric: pass each"
+                " score once."
+            )
+        codes, names = zip(
+            *(pd.factorize(where[k], sort=True) for k in key), strict=True
         )
-    return rows.pivot(index="subject", columns="nsd_id", values="value")
+        self._row_of = [{name: k for k, name in enumerate(own)} for own in names[:2]]
+        self._subjects, self._images = names[2:]
+        self._values: Doubles = np.full([len(own) for own in names], np.nan)
+        self._values[codes] = scores[column]
+        pairs = where[key[:2]].drop_duplicates().to_numpy()
+        self.pairs = [(str(method), str(metric)) for method, metric in pairs]
 
+    def of(self, method: str, metric: str) -> Doubles:
+        """Return a method's scores (n_subjects, n_images); NaN where one is missing."""
+        methods, metrics = self._row_of
+        if method not in methods or metric not in metrics:
+            return np.full(self._values.shape[2:], np.nan)
+        return np.asarray(self._values[methods[method], metrics[metric]])
 
-def _shared(wide: pd.DataFrame) -> pd.DataFrame:
-    """Return the images that every subject has, of subjects with any."""
-    shared = wide.dropna(how="all").dropna(axis=1)
-    if shared.empty:
-        raise DataError(
-            "No image is scored in every subject, so subjects cannot be averaged: "
-            "reconstruct the same test images for all subjects."
-        )
-    return shared
+    def matrix(self, method: str, metric: str) -> pd.DataFrame:
+        """Return `of` by subject and image, those without any score left out."""
+        return self._framed(self.of(method, metric))
 
+    def contrast(self, method: str, reference: str, metric: str) -> pd.DataFrame:
+        """Return `method` minus `reference`, subjects x images that both have.
 
-def _estimates(
-    wide: pd.DataFrame, confidence: float
-) -> Iterator[tuple[str, Estimate, pd.DataFrame]]:
-    """Yield each subject's estimate and values, then "all" on the shared images."""
-    for subject in wide.index:
-        own = wide.loc[[subject]].dropna(axis=1)
-        if own.size:
-            yield str(subject), estimate(own, confidence=confidence), own
-    shared = _shared(wide)
-    yield "all", estimate(shared, confidence=confidence), shared
+        NaN where a subject lacks an image; empty where they share none.
+        """
+        return self._framed(self.of(method, metric) - self.of(reference, metric))
+
+    def _framed(self, values: Doubles) -> pd.DataFrame:
+        wide = pd.DataFrame(values, self._subjects, self._images)
+        return wide.dropna(how="all").dropna(axis=1, how="all")
+
+    def estimates(
+        self, values: Doubles, confidence: float
+    ) -> Iterator[tuple[str, Estimate, _Place]]:
+        """Yield each subject's estimate, then that of "all" on the images all have.
+
+        Beside it, where in `values` its numbers are.
+
+        Raises
+        ------
+        DataError
+            No image is scored in every subject.
+        """
+        there = ~np.isnan(values)
+        scored = np.flatnonzero(there.any(axis=1))
+        for row in scored:
+            place = np.ix_([row], np.flatnonzero(there[row]))
+            mean = estimate(values[place], confidence=confidence)
+            yield str(self._subjects[row]), mean, place
+        shared = np.flatnonzero(there[scored].all(axis=0))
+        if not scored.size or not shared.size:
+            raise DataError(
+                "No image is scored in every subject, so subjects cannot be averaged: "
+                "reconstruct the same test images for all subjects."
+            )
+        place = np.ix_(scored, shared)
+        yield "all", estimate(values[place], confidence=confidence), place
 
 
 # --- means --------------------------------------------------------------------------
@@ -113,47 +166,32 @@ def summarise(
         sd_draw in the rows of other methods than the draws.
     """
     rows: list[tuple[object, ...]] = []
-    blocks = dict(iter(scores.groupby(["method", "metric"], sort=False)))
-    known: dict[tuple[str, str], pd.DataFrame] = {}
-
-    def of(name: str, metric: str) -> pd.DataFrame:
-        """Return `matrix`, each once: a chance level is read for every method."""
-        if (key := (name, metric)) not in known:
-            known[key] = matrix(blocks.get(key, scores.iloc[:0]), name, metric)
-        return known[key]
-
-    for method, metric in scores[["method", "metric"]].drop_duplicates().to_numpy():
-        wide, block = of(method, metric), blocks[method, metric]
-        # the same rows, scored against other seen images
-        paired = matrix(block.assign(value=block["floor"]), method, metric)
-        others = {name: of(name, metric) for name in floors}
-        top = of(ceilings.get(method, ""), metric)
-        again = [of(d, metric) for d in draws if method in draws]
-        for subject, mean, used in _estimates(wide, confidence):
-            floor = _mean_on(used, paired)
-            knowing = {"": floor}
-            knowing |= {name: _mean_on(used, one) for name, one in others.items()}
-            name, chance = _highest(knowing, metric)
+    # the second: the same images scored against other seen ones
+    made, paired = Matrices(scores), Matrices(scores, "floor")
+    for method, metric in made.pairs:
+        own = made.of(method, metric)
+        knowing = {"": paired.of(method, metric)}
+        knowing |= {name: made.of(name, metric) for name in floors}
+        top = made.of(ceilings.get(method, ""), metric)
+        again = [made.of(d, metric) for d in draws if method in draws]
+        for subject, mean, place in made.estimates(own, confidence):
+            # NaN where one of the row's images is missing
+            levels = {name: float(one[place].mean()) for name, one in knowing.items()}
+            name, chance = _highest(levels, metric)
             numbers = mean.value, mean.low, mean.high, mean.n_images, mean.n_subjects
-            ends = floor, chance, name, _mean_on(used, top), _spread(used, again)
-            rows.append((subject, method, metric, *numbers, *ends))
-    levels = ["floor", "chance", "chance_method", "ceiling", "sd_draw"]
-    columns = ["subject", "method", "metric", *_MEAN, *levels]
+            ends = levels[""], chance, name, float(top[place].mean())
+            spread = _spread([one[place] for one in again])
+            rows.append((subject, method, metric, *numbers, *ends, spread))
+    columns = ["subject", "method", "metric", *_MEAN, "floor", "chance"]
+    columns += ["chance_method", "ceiling", "sd_draw"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _mean_on(used: pd.DataFrame, other: pd.DataFrame) -> float:
-    """Return the mean of `other` on the subjects and images of `used`, or NaN."""
-    same = other.reindex(index=used.index, columns=used.columns)
-    return float(same.to_numpy(np.float64).mean())  # NaN where one is missing
-
-
-def _spread(used: pd.DataFrame, again: Sequence[pd.DataFrame]) -> float:
+def _spread(again: Sequence[Doubles]) -> float:
     """Return the SD of an image's score over draws; NaN without two of them."""
     if len(again) < 2:
         return np.nan
-    same = [m.reindex(index=used.index, columns=used.columns) for m in again]
-    return float(np.sqrt(np.var(np.stack(same), axis=0, ddof=1).mean()))
+    return float(np.sqrt(np.var(np.stack(again), axis=0, ddof=1).mean()))
 
 
 def _highest(levels: Mapping[str, float], metric: str) -> tuple[str, float]:
@@ -180,68 +218,54 @@ def compare_methods(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.Dat
 # --- paired differences -------------------------------------------------------------
 
 
-def contrast(
-    scores: pd.DataFrame, method: str, reference: str, metric: str
-) -> pd.DataFrame:
-    """Return `method` minus `reference`, subjects x images that both have.
-
-    NaN where a subject lacks an image; empty where they share none.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value.
-    """
-    wide = matrix(scores, method, metric) - matrix(scores, reference, metric)
-    return wide.dropna(how="all").dropna(axis=1, how="all")
-
-
-def contrast_rows(
-    scores: pd.DataFrame, method: str, reference: str, *, confidence: float = 0.95
-) -> pd.DataFrame:
-    """Return `method` minus `reference` on the same images, by subject and over all.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method, reference, metric and those of `ESTIMATE`.
-        Rows "all" are over the images that every subject has.
-
-    Raises
-    ------
-    DataError
-        The two methods share no image.
-    """
-    rows = []
-    for metric in dict.fromkeys(scores.loc[scores["method"] == method, "metric"]):
-        wide = contrast(scores, method, reference, metric)
-        if wide.empty:
-            continue
-        for subject, result, _ in _estimates(wide, confidence):
-            rows.append((subject, method, reference, metric, *astuple(result)))
-    if not rows:
-        raise DataError(
-            f"{method} and {reference} share no image: run the notebooks that make "
-            "them for the same images."
-        )
-    return pd.DataFrame(
-        rows, columns=["subject", "method", "reference", "metric", *ESTIMATE]
-    )
-
-
 def contrast_table(
     scores: pd.DataFrame,
     pairs: Iterable[Pair] = CONTRASTS,
     *,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Return `contrast_rows` of each pair whose methods were both run."""
-    there = set(scores["method"])
-    tables = [
-        contrast_rows(scores, *pair, confidence=confidence)
-        for pair in pairs
-        if there.issuperset(pair)
-    ]
-    if not tables:
+    """Return a method minus a reference on the same images, by subject and over all.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns subject, method, nsd_id, metric, value.
+    pairs : iterable of (str, str)
+        Method and reference; pairs of which one was not run are left out.
+    confidence : float
+
+    Returns
+    -------
+    DataFrame
+        Columns subject (or "all"), method, reference, metric and those of `ESTIMATE`,
+        one row for each metric in which the two share an image. Rows "all" are over the
+        images that every subject has.
+
+    Raises
+    ------
+    DataError
+        No pair was run, or the two methods of one share no image.
+    """
+    rows: list[tuple[object, ...]] = []
+    made = Matrices(scores)
+    there = {method for method, _ in made.pairs}
+    for pair in pairs:
+        if not there.issuperset(pair):
+            continue
+        n_before = len(rows)
+        for metric in (m for method, m in made.pairs if method == pair[0]):
+            apart = made.of(pair[0], metric) - made.of(pair[1], metric)
+            if np.isnan(apart).all():
+                continue
+            for subject, mean, _ in made.estimates(apart, confidence):
+                rows.append((subject, *pair, metric, *astuple(mean)))
+        if len(rows) == n_before:
+            raise DataError(
+                f"{pair[0]} and {pair[1]} share no image: run the notebooks that make"
+                " them for the same images."
+            )
+    if not rows:
         raise DataError("No two methods were run that are to be compared.")
-    return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame(
+        rows, columns=["subject", "method", "reference", "metric", *ESTIMATE]
+    )

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-__all__ = ["PINNED", "SENTENCES", "HubFiles", "download_command", "pinned_file"]
+__all__ = [
+    "LICENCE",
+    "PINNED",
+    "SENTENCES",
+    "HubFiles",
+    "download_command",
+    "pinned_file",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,14 @@ PINNED = (
     ),
 )
 
+#: What whoever takes Stable Diffusion agrees to; a comment in a shell.
+LICENCE = """\
+# Stable Diffusion 1.x is under the CreativeML OpenRAIL-M licence: no illegal or harmful
+# use or output; its makers claim no rights in what you generate, and you answer for it;
+# whoever passes the weights on passes on the licence with the same restrictions. Read:
+# https://huggingface.co/spaces/CompVis/stable-diffusion-license
+"""
+
 #: The encoder of captions by which evaluation compares them; commit and digests are
 #: stated together in public scripts that fetch it.
 SENTENCES = HubFiles(
@@ -133,10 +148,11 @@ def download_command(pin: HubFiles, folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the command of each repository, for the folder given as argument."""
+    """Print the licence, then the command of each repository, for a folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path, help="the models' folder sd14")
     folder = parser.parse_args(arguments).folder
+    sys.stdout.write(LICENCE)
     sys.stdout.writelines(f"{download_command(pin, folder)}\n" for pin in PINNED)
 
 

@@ -1,8 +1,10 @@
-"""Stable Diffusion v1-4 and CLIP ViT-B/32, from files laid out as the hub has them.
+"""Stable Diffusion 1.x and CLIP ViT-B/32, from files laid out as the hub has them.
 
-`vae`, `unet`, `scheduler`, `text_encoder` and `tokenizer` are diffusers' layout, `clip`
-is open_clip's. Weights are safetensors, and fill the models strictly: a name that is
-missing or left over is an error, where the libraries' own loaders only warn.
+The paper's is v1-4; v1-5 and what was tuned from either have the same parts, and labels
+name what is there (`core.checkpoint`). `vae`, `unet`, `scheduler`, `text_encoder` and
+`tokenizer` are diffusers' layout, `clip` is open_clip's. Weights are safetensors, and
+fill the models strictly: a name that is missing or left over is an error, where the
+libraries' own loaders only warn.
 """
 
 import logging
@@ -55,6 +57,8 @@ REMEDY = (
     " text_encoder, tokenizer; safetensors) and open_clip's ViT-B/32 in its folder"
     " clip, both from the hub at the commits that the README names"
 )
+#: Width of the text that a U-Net reads; in the family 1.x it is 768.
+_OTHER_FAMILIES = {1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
 #: diffusers before 0.13 named the autoencoder's attention so; v1-4 was saved by one.
 _OLD_ATTENTION = {
     ".query.": ".to_q.",
@@ -71,11 +75,12 @@ _WEIGHTS = (
 
 
 def load_sd14(config: ModelConfig, root: Path | None) -> Backbone:
-    """Read Stable Diffusion v1-4 and CLIP ViT-B/32 from the folder `sd14` in `root`."""
+    """Read Stable Diffusion 1.x and CLIP ViT-B/32 from the folder `sd14` in `root`."""
     device, precision = place(config)
     folder = models_folder(root, "sd14", REMEDY)
     for name in _WEIGHTS:
         find_weights(folder, name)
+    _check_family(folder / "unet" / "config.json")
     _check(folder)
     vae = read_diffusers(Autoencoder, folder / "vae", _OLD_ATTENTION)
     unet = read_diffusers(UNet, folder / "unet")
@@ -87,6 +92,18 @@ def load_sd14(config: ModelConfig, root: Path | None) -> Backbone:
         _read_text(folder, device, config.n_tokens),
         _read_clip(folder / "clip", device, config),
     )
+
+
+def _check_family(config: Path) -> None:
+    """Raise ModelError where a U-Net is known to be of another family than 1.x."""
+    width = read_json(config).get("cross_attention_dim")
+    family = next((name for n, name in _OTHER_FAMILIES.items() if n == width), "")
+    if family:
+        raise ModelError(
+            f"{config} is of {family}, which reads another text encoder: {REMEDY}; any"
+            " other checkpoint of the family 1.x, such as v1-5, will do, and labels"
+            " name it."
+        )
 
 
 def _check(folder: Path) -> None:

@@ -37,7 +37,7 @@ def _at_once(what: str) -> dict[str, Any]:
 
 #: What names a profile and changes it.
 _PROFILE: _Options = {
-    "--profile": {"default": "demo", "help": "smoke, demo, nsd or algonauts"},
+    "--profile": {"default": "demo", "help": "smoke, demo, nsd, algonauts, digits69"},
     "--subjects": _text("as 1,2,5,7"),
     "--models": _text("folder of models, for offline use", "PATH"),
     "--set": {
@@ -79,11 +79,11 @@ _RUN: _Options = {
     ),
 }
 _CHECK: _Options = {
-    "path": {"metavar": "PATH", "help": "folder of NSD, only read"},
+    "path": {"metavar": "PATH", "help": "folder of the data set, only read"},
     "--deep": _flag("read all contents too: hours for all of NSD"),
 }
 _FETCH: _Options = {
-    "path": {"metavar": "PATH", "help": "folder that becomes NSD's root"},
+    "path": {"metavar": "PATH", "help": "folder that becomes the data set's root"},
     "--form": {
         "choices": ("hdf5", "nii.gz"),
         "help": "of the betas; by default what is there of a session, else hdf5, which"
@@ -96,9 +96,9 @@ _FETCH: _Options = {
     "--jobs": {"type": int, "default": 4, "help": "files at once"},
     "--dry-run": _flag("list, fetch nothing"),
     "--agreement-signed": _flag(
-        "say that you have signed NSD's data access agreement, and be not asked"
+        "say that you have signed the data set's agreement, and be not asked"
     ),
-    "--endpoint": _text("a mirror of the bucket", "URL"),
+    "--endpoint": _text("a mirror of the data set's server", "URL"),
 }
 _PLAN: _Options = {
     "--images": _number("per subject; default: the profile's"),
@@ -175,13 +175,14 @@ _COMMANDS: Mapping[str, _Command] = {
     ),
     "fetch": _Command(
         commands.fetch_data,
-        "download the files of NSD that a run needs; goes on where it was cut off",
+        "download the files that a run needs (profiles nsd and digits69); goes on"
+        " where it was cut off",
         _FETCH | _PROFILE,
         {"profile": "nsd"},
     ),
     "check": _Command(
         commands.check_data,
-        "say what a folder of NSD holds, lacks, and what in it is damaged",
+        "say what a folder of a data set holds, lacks, and what in it is damaged",
         _CHECK | _PROFILE,
         {"profile": "nsd"},
     ),

@@ -7,7 +7,9 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from minddiff_utils.core.checkpoint import checkpoint_in
 from minddiff_utils.core.entry import say
 from minddiff_utils.core.errors import ConfigError, DataError, check_choice
 from minddiff_utils.core.places import place, project_root, read_environment
@@ -28,6 +30,10 @@ from minddiff_utils.pipeline.arguments import (
 from minddiff_utils.pipeline.graph import Job, Plan, make_plan
 from minddiff_utils.pipeline.records import why
 from minddiff_utils.pipeline.runner import run_plan
+
+if TYPE_CHECKING:
+    from minddiff_utils.datasets.download import Agreement
+    from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
     "check_data",
@@ -51,7 +57,8 @@ def run_notebooks(args: argparse.Namespace) -> None:
     tree = tree_of(args, profile)
     n_jobs, executor = n_jobs_of(args, profile), executor_of(args, profile)
     plan = make_plan(profile, tree, overrides, **chosen_jobs(args))
-    label = profile.label(expected_origin(profile, tree))
+    checkpoint = checkpoint_in(tree.models / "sd14")
+    label = profile.label(expected_origin(profile, tree), checkpoint)
     say(f"{label} · subjects {', '.join(map(str, profile.subjects))}")
     if args.dry_run:
         _say_states(plan, force=args.force, done="up to date")
@@ -64,6 +71,9 @@ def run_notebooks(args: argparse.Namespace) -> None:
         executor=executor,
         before=partial(_check_first, profile, tree),
     )
+    if profile.data_set == "digits69":
+        say(f"Figure and table: {tree.figures}")
+        return
     if not args.only:
         say(f"Report: {tree.figures / 'report.html'}")
         show_claims(args)
@@ -163,11 +173,22 @@ def _check_data_set(profile: Profile, root: Path, subjects: Sequence[int]) -> No
             say(f"Subject {subject}: {note}")
 
 
+def _with_stages(args: argparse.Namespace) -> Profile:
+    """Return the profile of a command that is about images made by a generator."""
+    profile = load_profile(args.profile, overrides_of(args))
+    if profile.data_set == "digits69":
+        raise ConfigError(
+            "Profile digits69 reads images from voxels without a generator, so it has"
+            " no claims, costs or studies: name another profile, such as demo."
+        )
+    return profile
+
+
 def show_claims(args: argparse.Namespace) -> None:
     """Print the claims ledger: the verdict on each claim, then its endpoints."""
     from minddiff_utils.evaluation.claims import COLUMNS, ledger_lines  # loads scipy
 
-    profile = load_profile(args.profile, overrides_of(args))
+    profile = _with_stages(args)
     path = tree_of(args, profile).figures / "claims.csv"
     for line in ledger_lines(read_table(path, COLUMNS)):
         say(line)
@@ -177,8 +198,7 @@ def compare_runs(args: argparse.Namespace) -> None:
     """Print how a finished run differs from the reference, or make the reference."""
     from minddiff_utils.reporting import reference  # loads pandas and Pillow
 
-    overrides = overrides_of(args)
-    profile = load_profile(args.profile, overrides)
+    overrides, profile = overrides_of(args), _with_stages(args)
     tree = Tree.of(profile)
     shipped = project_root() / "figures" / "reference"
     target = place(args.reference, "--reference") if args.reference else shipped
@@ -206,31 +226,16 @@ def compare_runs(args: argparse.Namespace) -> None:
 
 
 def fetch_data(args: argparse.Namespace) -> None:
-    """Download the files of NSD that a run needs."""
+    """Download the files of a data set that a run needs."""
     from minddiff_utils.datasets import download
-    from minddiff_utils.datasets.nsd import layout, source
 
     check_counts(args, "jobs")
     profile = load_profile(args.profile, overrides_of(args))
-    if profile.data_set != "nsd":
-        raise ConfigError(
-            f"minddiff fetch brings NSD alone, not {profile.data_set}: its README in"
-            " src/minddiff_utils/datasets says what to put where by hand."
-        )
-    data, root = profile.data, place(args.path, "PATH")
-    check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
-    sessions = layout.published_sessions(profile.subjects, data.session_numbers)
-    forms: tuple[layout.Container] = (args.form or "hdf5",)
-    files = layout.inventory(sessions, data.betas_version, forms)
-    if args.form is None:
-        files = layout.as_present(files, root)
-    files = layout.not_otherwise(files, root)
+    root = place(args.path, "PATH")
+    agreement, files = _what_to_fetch(args, profile, root)
     if not args.dry_run:
-        download.confirm_agreement(
-            source.AGREEMENT, input, agreed=args.agreement_signed
-        )
-    mirrors = {"endpoint": args.endpoint, "captions_from": args.captions_from}
-    plan = download.plan_download(source.downloads(files, root, **mirrors), root)
+        download.confirm_agreement(agreement, input, agreed=args.agreement_signed)
+    plan = download.plan_download(files, root)
     for line in download.listing(plan):
         say(line)
     plan.check_space()
@@ -244,11 +249,43 @@ def fetch_data(args: argparse.Namespace) -> None:
     done.check()
 
 
+def _what_to_fetch(
+    args: argparse.Namespace, profile: Profile, root: Path
+) -> "tuple[Agreement, Sequence[Download]]":
+    """Return what has to be signed, and the files with their addresses."""
+    from minddiff_utils.datasets.digits69 import source as digits69
+    from minddiff_utils.datasets.nsd import layout, source
+
+    if profile.data_set == "digits69":
+        return digits69.AGREEMENT, digits69.downloads(root, endpoint=args.endpoint)
+    if profile.data_set != "nsd":
+        raise ConfigError(
+            f"minddiff fetch brings no files of {profile.data_set}: its README in"
+            " src/minddiff_utils/datasets says what to put where by hand."
+        )
+    data = profile.data
+    check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
+    sessions = layout.published_sessions(profile.subjects, data.session_numbers)
+    forms: tuple[layout.Container] = (args.form or "hdf5",)
+    wanted = layout.inventory(sessions, data.betas_version, forms)
+    if args.form is None:
+        wanted = layout.as_present(wanted, root)
+    wanted = layout.not_otherwise(wanted, root)
+    mirrors = {"endpoint": args.endpoint, "captions_from": args.captions_from}
+    return source.AGREEMENT, source.downloads(wanted, root, **mirrors)
+
+
 def check_data(args: argparse.Namespace) -> None:
-    """Say what a folder of NSD holds, lacks, and what in it is damaged."""
+    """Say what a folder of a data set holds, lacks, and what in it is damaged."""
     from minddiff_utils.datasets import check_folder  # loads the readers, a second
 
     profile = load_profile(args.profile, overrides_of(args))
+    if profile.data_set == "digits69":
+        from minddiff_utils.datasets.digits69.reader import read_digits
+
+        read_digits(place(args.path, "PATH"))
+        say("The file is there and is the published one.")
+        return
     if profile.data_set != "nsd":
         _check_data_set(profile, place(args.path, "PATH"), profile.subjects)
         say("The files of these subjects are there and agree.")
@@ -271,7 +308,7 @@ def show_plan(args: argparse.Namespace) -> None:
     # loads torch and diffusers, seconds
     from minddiff_utils.studies.cost_report import plan_lines
 
-    profile = load_profile(args.profile, overrides_of(args))
+    profile = _with_stages(args)
     check_counts(args, "images", "gpus")
     for line in plan_lines(
         profile,
@@ -289,8 +326,7 @@ def run_study(args: argparse.Namespace) -> None:
         stage2_engines,
     )  # loads torch and diffusers, seconds
 
-    overrides = overrides_of(args)
-    profile = load_profile(args.profile, overrides)
+    overrides, profile = overrides_of(args), _with_stages(args)
     n_jobs = n_jobs_of(args, profile)
     label = start(args.profile, overrides=overrides).label
     say(f"{label} · study of stage 2, {args.part}")
@@ -308,6 +344,7 @@ def human_trials(args: argparse.Namespace) -> None:
 
     if args.n < 1:
         raise ConfigError(f"--n is {args.n}, but must be 1 or more.")
+    _with_stages(args)
     run = start(args.profile, overrides=overrides_of(args))
     methods, subject = args.methods.split(","), run.profile.subjects[0]
     if not args.answers:

@@ -19,6 +19,7 @@ from minddiff_utils.core.places import notebook_path, project_root
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
+from minddiff_utils.datasets.digits69.reader import FILE as DIGITS
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.opening import open_data_set
 
@@ -42,6 +43,7 @@ class Notebook:
     per_shard: bool = False
     shows_study: bool = False
     shows_figures: bool = False  # of the notebooks before it
+    profile: str = ""  # the one that runs it, and no other notebook
 
 
 #: In the order in which they run; each needs all before it (of its own subject), but
@@ -54,6 +56,7 @@ GRAPH = (
     Notebook("03_stage1", per_subject=True, per_shard=True),
     Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("A3_engines", per_subject=False, shows_study=True),
+    Notebook("A6_digits69", per_subject=False, profile="digits69"),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
 )
@@ -198,16 +201,15 @@ def make_plan(
     profile.check_shards(n_shards)
     jobs: list[Job] = []
     place = (source, tree)
-    for notebook in GRAPH:
-        if notebook.stem.startswith("00") and profile.simulation is None:
-            continue
+    for notebook in _notebooks_of(profile):
         before = tuple(  # shards of one notebook do not need each other
             job for job in jobs if notebook.shows_figures or job.notebook[0] != "A"
         )
         for part in _parts(notebook, profile, n_shards):
             jobs.append(_job(notebook, part, profile, overrides, before, place))
     numbers = [notebook.stem[:2] for notebook in GRAPH]
-    chosen = set(only or numbers) & set(numbers[numbers.index(first or "00") :])
+    after = numbers[numbers.index(first) :] if first else numbers
+    chosen = set(only or numbers) & set(after)
     kept = [job for job in jobs if job.notebook[:2] in chosen]
     if not kept:
         raise ConfigError(
@@ -216,6 +218,15 @@ def make_plan(
             " or --from."
         )
     return Plan(tuple(kept), tree, source)
+
+
+def _notebooks_of(profile: Profile) -> list[Notebook]:
+    """Return the notebooks that a profile runs; 00 writes what is simulated."""
+    own = [notebook for notebook in GRAPH if notebook.profile == profile.name]
+    if own:
+        return own
+    skipped = "00" if profile.simulation is None else "none"
+    return [n for n in GRAPH if not n.profile and n.stem[:2] != skipped]
 
 
 def _check_numbers(given: Sequence[str]) -> None:
@@ -293,6 +304,8 @@ def _files(
     if simulated and expected_origin(profile, tree) == "in silico":
         return stamps
     data = profile.data
+    if number == "A6":
+        stamps |= provenance.stamps([tree.nsd / DIGITS], tree.nsd)
     if number == "01" and subject is not None:
         data_set = open_data_set(profile.data_set, tree.nsd, data.betas_version)
         read = data_set.files(subject, data.session_numbers, data.voxels)

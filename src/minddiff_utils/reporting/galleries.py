@@ -53,8 +53,13 @@ _N_FIXED, _N_SHOWN = 4, 9
 def system_rows(preset: str) -> dict[str, str]:
     """Return the rows of the comparison gallery (F2): condition -> words.
 
-    `preset`: the engine of stage 2, which its row names.
+    Parameters
+    ----------
+    preset : str
+        The engine of stage 2, which its row names.
 
+    Examples
+    --------
     >>> system_rows("fast")["stage2"]
     'stage 2, fast (ours)'
     """
@@ -83,7 +88,14 @@ def ablation_rows() -> dict[str, str]:
 class Selection:
     """Images of a gallery, words above each, and the rule that picked them.
 
-    Fixed ones first, then from the lowest score to the highest.
+    Attributes
+    ----------
+    nsd_id : tuple of int
+        Fixed ones first, then from the lowest score to the highest.
+    titles : tuple of str
+        Words above each image.
+    rule : str
+        For the caption.
     """
 
     nsd_id: tuple[int, ...]
@@ -160,7 +172,20 @@ def select_images(
 
 
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
-    """Return the rows of one method of one subject; without a column, StoreError."""
+    """Return the rows of one method of one subject.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05.
+    subject : int
+    method : str
+
+    Raises
+    ------
+    StoreError
+        `scores` lacks a column.
+    """
     missing = sorted({"subject", "method", "metric", "nsd_id", "value"} - {*scores})
     if missing:
         raise StoreError(
@@ -187,7 +212,19 @@ def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
     """Pick the images of the galleries: the first ones, then quantiles of stage 2.
 
     Only images that every subject saw and has a reconstruction of: subjects who came to
-    fewer sessions lack some. `scores`: `tables/scores.csv` of notebook 05.
+    fewer sessions lack some.
+
+    Parameters
+    ----------
+    subject : int
+        Whose judge CLIP of stage 2 ranks the images.
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05, of all subjects.
+
+    Raises
+    ------
+    DataError, StoreError
+        As `select_images` and `own_scores`.
     """
     judged = _judged(subject, scores)
     fixed = [int(i) for i in judged["nsd_id"][:_N_FIXED]]
@@ -238,12 +275,26 @@ def scored_gallery(
 
     Parameters
     ----------
+    run, subject
+        Whose images.
     rows : mapping of str to str
         Condition, or `truth` -> words of its row.
     scores : DataFrame
         `tables/scores.csv` of notebook 05.
     ids : sequence of int, or int
         The images, or how many of the first ones.
+
+    Returns
+    -------
+    dict of uint8 (n_images, height, width, 3)
+        By the words of the row; conditions without images are left out.
+    dict of list of str
+        By the words of the row: judge CLIP and SSIM of each image.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or two of them do not belong together.
     """
     chosen = wanted_ids(run, subject)[:ids].tolist() if isinstance(ids, int) else ids
     pictures = gallery(run, subject, rows, n=len(chosen), picked=chosen)
@@ -253,7 +304,25 @@ def scored_gallery(
 def subject_gallery(
     run: Run, subjects: Sequence[int], scores: pd.DataFrame, *, ids: Sequence[int]
 ) -> Pictures:
-    """Return both stages of every subject below the seen images (F3)."""
+    """Return both stages of every subject below the seen images (F3).
+
+    Parameters
+    ----------
+    run, scores, ids
+        As in `scored_gallery`.
+    subjects : sequence of int
+        In the order shown; all of them saw the images.
+
+    Returns
+    -------
+    dict, dict
+        Pictures and scores, as `scored_gallery`.
+
+    Raises
+    ------
+    StoreError
+        As `scored_gallery`.
+    """
     pictures, below = scored_gallery(
         run, subjects[0], {"truth": "seen image"}, scores, ids=ids
     )
@@ -268,7 +337,13 @@ def subject_gallery(
 
 
 def failure_rule(n: int) -> str:
-    """Return the rule of `failure_table` in words, for the caption."""
+    """Return the rule of `failure_table` in words, for the caption.
+
+    Parameters
+    ----------
+    n : int
+        Images of each way.
+    """
     return (
         f"Shown: of the images above the median of one score and below that of the "
         f"other, the {n} with the largest product of the two opposite ranks, ties by id"
@@ -351,7 +426,25 @@ def _extremes(table: pd.DataFrame, low: str, high: str, n: int) -> list[int]:
 def marked_pairs(
     run: Run, subject: int, points: pd.DataFrame
 ) -> dict[int, tuple[Images, Images]]:
-    """Return seen image and reconstruction of the images that `failure_table` marks."""
+    """Return seen image and reconstruction of the images that `failure_table` marks.
+
+    Parameters
+    ----------
+    run, subject
+        Whose images.
+    points : DataFrame
+        From `failure_table`.
+
+    Returns
+    -------
+    dict of (seen, reconstruction)
+        By nsd_id, uint8 (height, width, 3) each.
+
+    Raises
+    ------
+    StoreError
+        An artefact is missing, or two of them do not belong together.
+    """
     marked = points.loc[points["place"] > 0, "nsd_id"].astype(int).tolist()
     if not marked:
         return {}
@@ -369,8 +462,22 @@ _PANELS = dict(
 def method_panels(run: Run, subject: int, scores: pd.DataFrame) -> MethodPanels:
     """Return the pictures and curves of the subject's median image, by stage 2's score.
 
-    `scores`: `tables/scores.csv` of notebook 05. Where an image or an array of the
-    subject is missing, StoreError.
+    Parameters
+    ----------
+    run, subject
+        Whose images.
+    scores : DataFrame
+        `tables/scores.csv` of notebook 05, of all subjects.
+
+    Returns
+    -------
+    MethodPanels
+        What `figures.fig_method` draws.
+
+    Raises
+    ------
+    StoreError
+        An image or an array of the subject is missing.
     """
     folder = run.tree.derived(subject)
     words = _judge_words(subject)

@@ -35,10 +35,24 @@ def make_page(
 
     Parameters
     ----------
+    run, subject
+        Whose images are judged.
     methods : sequence of str
-        Conditions whose images are judged; one without images of this run: StoreError.
+        Conditions whose images are judged.
     n : int
         Trials of each method, and of each pair of methods.
+
+    Returns
+    -------
+    DataFrame
+        From `plan_trials`: what each trial shows, and which answer is right.
+    str
+        HTML that loads nothing from elsewhere.
+
+    Raises
+    ------
+    StoreError
+        A method has no images, or not those of this run.
     """
     truth = read_stimuli(run, subject).truth
     shown: dict[str, npt.NDArray[np.uint8]] = _by_key(

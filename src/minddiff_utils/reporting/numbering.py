@@ -12,10 +12,16 @@ __all__ = ["FIGURES", "Caption"]
 
 @dataclass(frozen=True)
 class Caption:
-    """A figure's number, "F1" to "F9" or "S1" and on, and what it shows.
+    """A figure's number and what it shows.
 
-    `{subject}` stands for the subject whose figure is in the report. Where each has its
-    own, files are `<name>_subj01.png` and so on.
+    Attributes
+    ----------
+    number : str
+        "F1" to "F9", or "S1" and on.
+    words : str
+        `{subject}` stands for the subject whose figure is in the report.
+    each_subject : bool
+        Whether each has its own, in files `<name>_subj01.png` and so on.
     """
 
     number: str

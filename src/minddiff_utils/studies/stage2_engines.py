@@ -39,7 +39,7 @@ from minddiff_utils.core.surroundings import (
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
 from minddiff_utils.evaluation.subject_scores import embed_with
-from minddiff_utils.evaluation.summaries import contrast_table, matrix
+from minddiff_utils.evaluation.summaries import Matrices, contrast_table
 from minddiff_utils.generation import SubjectFeatures, generate
 from minddiff_utils.generation.generate import Generated
 from minddiff_utils.generation.presets import settings_of
@@ -280,11 +280,10 @@ def pareto_table(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """
     cost = cost_table(scores).set_index("method")["n_unet_evaluations"]
     rows = []
-    known = scores[scores["metric"].isin(ENDPOINTS)]
-    for method, metric in known[["method", "metric"]].drop_duplicates().to_numpy():
-        mean = estimate(
-            matrix(known, method, metric).dropna(axis=1), confidence=confidence
-        )
+    made = Matrices(scores[scores["metric"].isin(ENDPOINTS)])
+    for method, metric in made.pairs:
+        values = made.matrix(method, metric).dropna(axis=1)
+        mean = estimate(values, confidence=confidence)
         counts = (float(cost[method]), mean.n_images, mean.n_subjects)
         rows.append((method, metric, mean.value, mean.low, mean.high, *counts))
     columns = ["method", "metric", "value", "low", "high", "cost"]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.inference import Estimate, estimate
-from minddiff_utils.evaluation import summaries
+from minddiff_utils.evaluation.summaries import Matrices
 
 __all__ = [
     "CONTRADICTED",
@@ -172,6 +172,9 @@ class Evidence:
     backbone: str = "demo"
     missing: Sequence[int] = field(default_factory=tuple)
     confidence: float = 0.95
+    _known: dict[str, Matrices] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table, empty where the run did not make it."""
@@ -180,6 +183,12 @@ class Evidence:
     def with_tables(self, **tables: pd.DataFrame) -> "Evidence":
         """Return the evidence with some tables replaced."""
         return replace(self, tables={**self.tables, **tables})
+
+    def matrices(self, source: str = "scores") -> Matrices:
+        """Return a table of scores as matrices; it is there and not empty."""
+        if source not in self._known:
+            self._known[source] = Matrices(self.table(source))
+        return self._known[source]
 
     def contrast(
         self,
@@ -201,7 +210,7 @@ class Evidence:
         for name in (method, reference):
             if scores.empty or not (scores["method"] == name).any():
                 raise NotTestableError(f"{method_words(name)} was not run")
-        wide = summaries.contrast(scores, method, reference, metric).dropna(axis=1)
+        wide = self.matrices(source).contrast(method, reference, metric).dropna(axis=1)
         if wide.empty:
             raise NotTestableError("the two methods share no image")
         mean = estimate(wide, confidence=self.confidence)

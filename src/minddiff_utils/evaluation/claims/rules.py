@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import HVC, LVC
+from minddiff_utils.core.areas import FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.conditions import floors, k_name
 from minddiff_utils.core.contrasts import FROM_ALL_THREE
 from minddiff_utils.core.inference import (
@@ -22,7 +22,6 @@ from minddiff_utils.core.inference import (
     estimate_subjects,
     jackknife,
 )
-from minddiff_utils.evaluation import summaries
 from minddiff_utils.evaluation.claims.evidence import (
     OURS,
     SHORT,
@@ -34,7 +33,6 @@ from minddiff_utils.evaluation.claims.evidence import (
 )
 
 __all__ = [
-    "FEW_VOXELS",
     "K_PAPER",
     "MARGIN_CLIP",
     "MARGIN_NUMBER",
@@ -45,6 +43,7 @@ __all__ = [
     "each_feature",
     "engine_gain",
     "every_subject",
+    "high_over_low",
     "image_pairs",
     "lowest_layer",
     "other_systems",
@@ -62,8 +61,6 @@ MARGIN_NUMBER, MIN_IMAGES_NUMBER = 0.03, 500
 MARGIN_CLIP = 0.03
 #: The paper's choice of k, in percent.
 K_PAPER = 25.0
-#: Areas with fewer voxels decide nothing (C9).
-FEW_VOXELS = 20
 #: What is compared of two systems: meaning, then structure.
 _METRICS = ("clip_judge", "pcc", "ssim_2d")
 #: C6: which metric each feature stands for.
@@ -87,12 +84,13 @@ def paper_number(
             raise NotTestableError(
                 "the paper's CLIP (ViT-B/32) is not the method's here"
             )
-        scores = evidence.table("scores")
-        own = scores[scores["subject"].astype(str) == "1"] if len(scores) else scores
-        wide = summaries.matrix(own, "stage2", metric) if len(own) else own
-        if wide.empty:
+        wide = pd.DataFrame()
+        if len(evidence.table("scores")):
+            wide = evidence.matrices().matrix("stage2", metric)
+        if "1" not in wide.index:
             raise NotTestableError("subject 1 has no stage-2 scores in this run")
-        mean = estimate(wide - paper_value, confidence=evidence.confidence)
+        own = wide.loc["1"].dropna() - paper_value
+        mean = estimate(own, confidence=evidence.confidence)
         if mean.n_images < MIN_IMAGES_NUMBER:
             few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
             raise NotTestableError(few)
@@ -197,24 +195,19 @@ def every_subject(evidence: Evidence) -> list[Endpoint]:
 
 
 def _above_chance(evidence: Evidence, metric: str) -> Iterator[Endpoint]:
-    scores = evidence.table("scores")
-    known = scores[(scores["metric"] == metric) & scores["method"].isin(floors())]
-    whole = summaries.matrix(scores, "stage2", metric).notna()
-    n_shared = {
-        name: summaries.contrast(scores, "stage2", name, metric)
-        .notna()
-        .to_numpy()
-        .sum()
-        for name in set(known["method"])
+    made = evidence.matrices()
+    there = ~np.isnan(made.of("stage2", metric))
+    levels = {
+        name: float(np.nanmean(level))
+        for name in sorted(floors())
+        if there.any() and not np.isnan((level := made.of(name, metric))[there]).any()
     }
-    alike = [name for name, n in n_shared.items() if n == whole.to_numpy().sum()]
-    levels = known[known["method"].isin(alike)].groupby("method")["value"].mean()
-    if levels.empty:
+    if not levels:
         raise NotTestableError("no condition that knows nothing of the image was run")
-    wide = summaries.contrast(scores, "stage2", str(levels.idxmax()), metric)
-    for subject, row in wide.iterrows():
+    highest = max(levels, key=levels.__getitem__)
+    for subject, row in made.contrast("stage2", highest, metric).iterrows():
         mean = estimate(row.dropna(), confidence=evidence.confidence)
-        name = f"subject {subject}: stage 2 minus {method_words(str(levels.idxmax()))}"
+        name = f"subject {subject}: stage 2 minus {method_words(highest)}"
         yield Endpoint(name, SHORT[metric], mean)
 
 
@@ -314,24 +307,39 @@ def _image_accuracy(
     return wide
 
 
-def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
-    """Return log of the mean pattern of a voxel in HVC over LVC, subjects x features.
+def high_over_low(
+    table: pd.DataFrame, column: str, *, by: Sequence[str] = ("feature",)
+) -> pd.Series:
+    """Return the mean over voxels of HVC over that of LVC.
 
-    Means are over voxels of areas with enough of them.
+    Every voxel counts once, areas with fewer than `FEW_VOXELS` not at all.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns area, n_voxels, those of `by` and `column`, a mean over the area.
+    column : str
+        Such as weight or pattern.
+    by : sequence of str
+        What has a ratio of its own.
     """
+    kept = table[table["n_voxels"] >= FEW_VOXELS]
+    kept = kept.assign(total=kept[column] * kept["n_voxels"])
+
+    def mean_of(areas: Sequence[str]) -> pd.Series:
+        inside = kept[kept["area"].isin(areas)]
+        sums = inside.groupby(list(by), sort=False)[["total", "n_voxels"]].sum()
+        return sums["total"] / sums["n_voxels"]
+
+    return mean_of(HVC) / mean_of(LVC)
+
+
+def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+    """Return log of `high_over_low` of the patterns, subjects x features."""
     if table.empty or "pattern" not in table:
         raise NotTestableError("no patterns of the decoders by area")
-    kept = table[table["n_voxels"] >= FEW_VOXELS]
-    kept = kept.assign(total=kept["pattern"] * kept["n_voxels"])
-
-    def mean_of(areas: Sequence[str]) -> pd.DataFrame:
-        inside = kept[kept["area"].isin(areas)]
-        sums = inside.groupby(["subject", "feature"])[["total", "n_voxels"]].sum()
-        means: pd.Series = sums["total"] / sums["n_voxels"]
-        return means.unstack("feature")
-
-    share = mean_of(HVC) / mean_of(LVC)
-    ratios = share.reindex(columns=list(features)).apply(np.log)
+    share = high_over_low(table, "pattern", by=("subject", "feature"))
+    ratios = share.unstack("feature").reindex(columns=list(features)).apply(np.log)
     if ratios.empty or ratios.isna().to_numpy().any():
         raise NotTestableError(
             f"too few voxels in LVC or HVC (areas under {FEW_VOXELS})"
@@ -424,12 +432,12 @@ def _paired_images(
     evidence: Evidence, features: Sequence[str], metrics: Sequence[str]
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Return accuracies and scores of stage 2, on the images of every subject."""
-    table, scores = evidence.table("image_accuracy"), evidence.table("scores")
-    if table.empty or scores.empty:
+    table = evidence.table("image_accuracy")
+    if table.empty or evidence.table("scores").empty:
         raise NotTestableError("no accuracies of single images beside their scores")
     read = [_image_accuracy(table, f, "all") for f in features]
-    scored = [summaries.matrix(scores, "stage2", m) for m in metrics]
-    for part in (*read, *scored):
+    scored = [evidence.matrices().matrix("stage2", m) for m in metrics]
+    for part in read:
         part.index = part.index.astype(str)
     rows = sorted(set.intersection(*(set(p.index) for p in (*read, *scored))))
     every = [p.reindex(rows).dropna(axis=1).columns for p in (*read, *scored)]

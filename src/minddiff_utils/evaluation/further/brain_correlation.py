@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Doubles, Floats
-from minddiff_utils.evaluation.further.naming import mean_interval
+from minddiff_utils.evaluation.further.naming import mean_of_images
 
 __all__ = [
     "Encoder",
@@ -43,8 +43,6 @@ _BLOCK = 2048
 #: Prefix of a metric -> what predicts the responses.
 _THROUGH = {"true_brain_": "true simulated brain", "brain_": "encoding model"}
 _TRUE = "made the responses: all that enters them but the noise"
-#: Fewest voxels of an area: a pattern of fewer says little.
-_LEAST = 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, A
     area = np.array(names)[roi]
     groups = {"all": tuple(names), "LVC": LVC, "HVC": HVC} | {a: (a,) for a in AREAS}
     masks = {group: np.isin(area, members) for group, members in groups.items()}
-    return {group: mask for group, mask in masks.items() if mask.sum() >= _LEAST}
+    return {group: mask for group, mask in masks.items() if mask.sum() >= FEW_VOXELS}
 
 
 def pattern_correlation(predicted: Floats, measured: Floats) -> Doubles:
@@ -158,27 +156,17 @@ def brain_correlation_table(
         value, ci_low, ci_high, floor (another image's responses), ceiling (the true
         image through the same model), n_images, n_subjects, judge_role.
     """
+    key = ["metric", "subject", "nsd_id"]
+    truth = scores[scores["method"] == "truth"].set_index(key)["value"]
+    known = scores.join(truth.rename("best"), on=key)  # on the same images
     rows = []
-    for (metric, method), block in scores.groupby(["metric", "method"], sort=False):
-        truth = scores[(scores["metric"] == metric) & (scores["method"] == "truth")]
-        value, low, high, n = mean_interval(block, confidence)
+    for (metric, method), block in known.groupby(["metric", "method"], sort=False):
         prefix = next(name for name in _THROUGH if str(metric).startswith(name))
-        through, judge_role = _THROUGH[prefix], role if prefix == "brain_" else _TRUE
-        rows.append(
-            {
-                "through": through,
-                "area_set": str(metric).removeprefix(prefix),
-                "method": method,
-                "value": value,
-                "ci_low": low,
-                "ci_high": high,
-                "floor": block["floor"].mean(),
-                "ceiling": truth.merge(block[["subject", "nsd_id"]])["value"].mean(),
-                "n_images": n,
-                "n_subjects": block["subject"].nunique(),
-                "judge_role": judge_role,
-            }
-        )
+        area_set = str(metric).removeprefix(prefix)
+        row = {"through": _THROUGH[prefix], "area_set": area_set, "method": method}
+        row |= mean_of_images(block, confidence)
+        row |= {"floor": block["floor"].mean(), "ceiling": block["best"].mean()}
+        rows.append(row | {"judge_role": role if prefix == "brain_" else _TRUE})
     columns = ["through", "area_set", "method", "value", "ci_low", "ci_high", "floor"]
     return pd.DataFrame(
         rows, columns=[*columns, "ceiling", "n_images", "n_subjects", "judge_role"]

@@ -6,7 +6,9 @@ and the setting words that they share, and by the published scores of captions o
 `caption_metrics`. Pure functions, and `caption_scores`, which reads a run.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.evaluation.further.caption_metrics import Score
-from minddiff_utils.evaluation.further.naming import mean_interval
+from minddiff_utils.evaluation.further.naming import mean_of_images
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.features import semantic_features
@@ -49,6 +51,11 @@ _N_OTHERS = 5
 #: Published scores that can be below 0.
 _SIGNED = ("sentence_similarity",)
 _METHODS = ("decoded c", "true c")
+#: Metric -> the words of each image's captions whose recall it is.
+_WORDS: Mapping[str, Callable[[Any], Words]] = {
+    "object_words": categories_in_captions,
+    "setting_words": partial(categories_in_captions, names=SETTINGS),
+}
 
 
 def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
@@ -158,19 +165,18 @@ def caption_scores(
     parts = []
     for method, name in zip(_METHODS, ("c/decoded", "c/true"), strict=True):
         found = captions[train][nearest_rows(test[name], known)]
-        for metric, words in (("object_words", None), ("setting_words", SETTINGS)):
-            said, true = (
-                categories_in_captions(texts, *([words] if words else []))
-                for texts in (found, seen)
-            )
-            value, floor = _pairs(recall_of_words(said, true))
+        first = found[:, 0].tolist()
+        made = {
+            metric: _pairs(recall_of_words(*(words(texts) for texts in (found, seen))))
+            for metric, words in _WORDS.items()
+        }
+        made |= {
+            metric: published_scores(score, first, seen.tolist())
+            for metric, score in published.items()
+        }
+        for metric, (value, floor) in made.items():
             part = pd.DataFrame({"nsd_id": test["nsd_id"], "value": value})
-            part["floor"], part["caption"] = floor, found[:, 0]
-            parts.append(part.assign(metric=metric, method=method))
-        for metric, score in published.items():
-            value, floor = published_scores(score, found[:, 0].tolist(), seen.tolist())
-            part = pd.DataFrame({"nsd_id": test["nsd_id"], "value": value})
-            part["floor"], part["caption"] = floor, found[:, 0]
+            part = part.assign(floor=floor, caption=first)
             parts.append(part.assign(metric=metric, method=method))
     table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
     columns = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
@@ -201,12 +207,10 @@ def caption_table(
     for metric, block in scores.groupby("metric", sort=False):
         best = block[block["method"] == true]
         part = block[block["method"] == decoded]
-        value, low, high, n = mean_interval(part, confidence)
-        row: dict[str, object] = {"metric": metric, "method": decoded, "value": value}
+        row: dict[str, object] = {"metric": metric, "method": decoded}
         least = -1.0 if metric in _SIGNED else 0.0
-        row |= {"ci_low": max(low, least), "ci_high": min(high, 1.0)}
+        row |= mean_of_images(part, confidence, least=least, most=1.0)
         row |= {"chance": part["floor"].mean(), "true_c": best["value"].mean()}
-        row |= {"n_images": n, "n_subjects": part["subject"].nunique()}
         rows.append(row | {"state": "scored"})
     for metric, why in absent.items():
         rows.append({"metric": metric, "method": decoded, "state": why})

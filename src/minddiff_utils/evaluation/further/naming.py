@@ -26,7 +26,7 @@ __all__ = [
     "all_names",
     "chance_of_names",
     "fit_probe",
-    "mean_interval",
+    "mean_of_images",
     "name_by_captions",
     "naming_table",
 ]
@@ -133,24 +133,40 @@ def chance_of_names(named: Sequence[str], categories: Categories) -> Doubles:
 # --- tables -------------------------------------------------------------------------
 
 
-def mean_interval(
-    scores: pd.DataFrame, confidence: float
-) -> tuple[float, float, float, int]:
-    """Return mean, low, high and number of images: these subjects, new images.
+def mean_of_images(
+    scores: pd.DataFrame,
+    confidence: float,
+    *,
+    least: float = -np.inf,
+    most: float = np.inf,
+) -> dict[str, object]:
+    """Return a mean and its interval by column: these subjects, new images.
 
-    Scores are averaged over subjects; images are the units of Student's t. The interval
-    is NaN where there is one image.
+    Scores are averaged over subjects; images are the units of Student's t.
 
     Parameters
     ----------
     scores : DataFrame
-        Columns nsd_id and value.
+        Columns subject, nsd_id and value.
     confidence : float
-        Such as 0.95.
+    least, most : float
+        Ends of the scale, beyond which no interval reaches.
+
+    Returns
+    -------
+    dict
+        value, ci_low, ci_high (NaN where there is one image), n_images, n_subjects.
     """
-    values = scores.groupby("nsd_id")["value"].mean().to_numpy()
+    _, image = np.unique(scores["nsd_id"], return_inverse=True)
+    values = np.bincount(image, scores["value"]) / np.bincount(image)
     low, high, _ = t_interval(values, confidence)
-    return float(values.mean()), low, high, len(values)
+    return {
+        "value": float(values.mean()),
+        "ci_low": max(low, least),
+        "ci_high": min(high, most),
+        "n_images": len(values),
+        "n_subjects": scores["subject"].nunique(),
+    }
 
 
 def naming_table(
@@ -192,22 +208,10 @@ def naming_table(
             part = block[[category == "all" or category in own for own in shown]]
             if part.empty:
                 continue
-            value, low, high, n = mean_interval(part, confidence)
-            rows.append(
-                {
-                    "metric": metric,
-                    "method": method,
-                    "category": category,
-                    "value": value,
-                    "ci_low": max(low, 0.0),
-                    "ci_high": min(high, 1.0),
-                    "chance": part["floor"].mean(),
-                    "ceiling": part["best"].mean(),
-                    "n_images": n,
-                    "n_subjects": part["subject"].nunique(),
-                    "judge_role": roles[str(metric)],
-                }
-            )
+            row = {"metric": metric, "method": method, "category": category}
+            row |= mean_of_images(part, confidence, least=0.0, most=1.0)
+            row |= {"chance": part["floor"].mean(), "ceiling": part["best"].mean()}
+            rows.append(row | {"judge_role": roles[str(metric)]})
     columns = ["metric", "method", "category", "value", "ci_low", "ci_high", "chance"]
     columns += ["ceiling", "n_images", "n_subjects", "judge_role"]
     return pd.DataFrame(rows, columns=columns)

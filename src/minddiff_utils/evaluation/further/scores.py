@@ -272,18 +272,27 @@ def all_scores(
     load: Callable[[Run], Models] | None = None,
     true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, FurtherScores]:
-    """Return what `score_subjects` does and the further scores, of all subjects.
+    """Return the scores, the Fréchet distances and the further scores of subjects.
 
     On a CPU several subjects at once; each network looks at each image once.
 
     Parameters
     ----------
-    run, subjects, load
-        As in `score_subjects`.
+    run : Run
+        Of no single subject.
+    subjects : sequence of int
+    load : callable, optional
+        As in `each_subject`.
     true_brain : callable, optional
         Of a module (`insilico.read_brain`): folder of the data, subject and places of
         voxels to a function from images to responses, or None where there is none. It
         is asked where the responses are in silico, and looks at images by itself.
+
+    Returns
+    -------
+    DataFrame, DataFrame
+        As `join_subjects`.
+    FurtherScores
 
     Raises
     ------

@@ -17,7 +17,6 @@ from minddiff_utils.evaluation.metrics.scores import (
     Seen,
     SubjectScores,
     frechet_table,
-    score_condition,
     score_methods,
 )
 
@@ -28,7 +27,6 @@ __all__ = [
     "SubjectScores",
     "definitions",
     "frechet_table",
-    "score_condition",
     "score_methods",
     "with_settings",
 ]

@@ -5,7 +5,7 @@ published paths to 425 px (`registry.Metric.path`).
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -25,7 +25,7 @@ __all__ = [
     "PIXEL_SCORES",
     "pixel_correlation",
     "ssim_2d",
-    "ssim_2d_floor",
+    "ssim_2d_with_floor",
     "ssim_percolumn_legacy",
 ]
 
@@ -104,6 +104,14 @@ def _ssim(
     channel_axis: int | None,
     convert: _Convert,
 ) -> Floats:
+    _check_window(images_a, images_b)
+    # one pair at a time: all images of a full test set as float64 take gigabytes
+    pairs = zip(images_a, images_b, strict=True)
+    values = [_ssim_pair(convert(a), convert(b), channel_axis) for a, b in pairs]
+    return np.array(values, np.float64)
+
+
+def _check_window(images_a: Images, images_b: Images) -> None:
     _check_pairs(images_a, images_b)
     height, width = images_a.shape[1:3]
     if min(height, width) < _SSIM_WINDOW:
@@ -111,10 +119,6 @@ def _ssim(
             f"Images of {height} x {width} px are smaller than SSIM's window of "
             f"{_SSIM_WINDOW} px: score larger ones."
         )
-    # one pair at a time: all images of a full test set as float64 take gigabytes
-    pairs = zip(images_a, images_b, strict=True)
-    values = [_ssim_pair(convert(a), convert(b), channel_axis) for a, b in pairs]
-    return np.array(values, np.float64)
 
 
 def _ssim_pair(a: Floats, b: Floats, channel_axis: int | None) -> float:
@@ -139,49 +143,66 @@ class _Windowed:
     variance: Floats
 
 
-def _window(image: Floats) -> Floats:
-    return np.asarray(gaussian_filter(image, _SSIM_SIGMA, truncate=3.5))  # 11 x 11 px
+def _window(images: Floats) -> Floats:
+    """Return the means (..., h, w) under SSIM's window, 11 x 11 px."""
+    return np.asarray(gaussian_filter(images, _SSIM_SIGMA, truncate=3.5, axes=(-2, -1)))
 
 
-def _windowed(image: Picture, convert: _Convert) -> _Windowed:
-    gray = np.asarray(rgb2gray(convert(image)))
-    mean = _window(gray)
-    return _Windowed(gray, mean, _window(gray * gray) - mean * mean)
+def _windowed(image: Picture) -> _Windowed:
+    gray = np.asarray(rgb2gray(_as_given(image)))
+    mean, square = _window(np.stack([gray, gray * gray]))
+    return _Windowed(gray, mean, square - mean * mean)
 
 
-def _ssim_windowed(a: _Windowed, b: _Windowed) -> float:
-    """Return `structural_similarity` of two images whose moments are known."""
-    covariance = _window(a.gray * b.gray) - a.mean * b.mean
+def _ssim_windowed(a: _Windowed, others: Sequence[_Windowed]) -> Floats:
+    """Return `structural_similarity` with each of some images, by known moments."""
+    products = _window(np.stack([a.gray * b.gray for b in others]))
     c1, c2 = 0.01**2, 0.03**2  # of a data range of 1
-    score = (2 * a.mean * b.mean + c1) * (2 * covariance + c2)
-    score /= (a.mean**2 + b.mean**2 + c1) * (a.variance + b.variance + c2)
-    edge = _SSIM_WINDOW // 2
-    return float(score[edge:-edge, edge:-edge].mean())
+    edge, scores = _SSIM_WINDOW // 2, []
+    for b, product in zip(others, products, strict=True):
+        covariance = product - a.mean * b.mean
+        score = (2 * a.mean * b.mean + c1) * (2 * covariance + c2)
+        score /= (a.mean**2 + b.mean**2 + c1) * (a.variance + b.variance + c2)
+        scores.append(score[edge:-edge, edge:-edge].mean())
+    return np.array(scores, np.float64)
 
 
-def ssim_2d_floor(
-    images: Images, truth: Images, n_others: int, *, convert: _Convert = _as_given
-) -> Floats:
-    """Return each image's mean `ssim_2d` with the next true images, (n,).
+def ssim_2d_with_floor(
+    images: Images, truth: Images, n_others: int
+) -> tuple[Floats, Floats]:
+    """Return `ssim_2d` of each pair, and its mean with the next true images.
 
-    Each true image is looked at once: the moments under the window are kept while the
-    images before it need them.
+    Each image is looked at once: the moments of a true image under the window are kept
+    while the images before it need them.
 
     Parameters
     ----------
     images, truth : uint8 (n, height, width, 3)
     n_others : int
         Of n - 1; truth i itself is left out.
-    convert : callable
-        As in `ssim_2d`.
+
+    Returns
+    -------
+    float64 (n,), (n,)
+        In [-1, 1].
+
+    Raises
+    ------
+    DataError
+        As `ssim_2d`.
     """
-    n, floor = len(truth), np.empty(len(truth))
-    known = lru_cache(n_others + 1)(lambda k: _windowed(truth[k], convert))
-    for i, image in enumerate(images):
-        own = _windowed(image, convert)
-        others = [known((i + k) % n) for k in range(1, n_others + 1)]
-        floor[i] = np.mean([_ssim_windowed(own, other) for other in others])
-    return floor
+    _check_window(images, truth)
+    n = len(truth)
+    known = lru_cache(n_others + 1)(lambda k: _windowed(truth[k]))
+    scores = np.stack(
+        [
+            _ssim_windowed(
+                _windowed(image), [known((i + k) % n) for k in range(n_others + 1)]
+            )
+            for i, image in enumerate(images)
+        ]
+    )
+    return scores[:, 0], scores[:, 1:].mean(axis=1)
 
 
 def ssim_2d(

@@ -61,8 +61,18 @@ def _draw_feature_axis(axes: Axes, features: list[str], margin: float = 0.08) ->
 def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     """Draw decoding accuracy by feature and area set, with null level and ceiling.
 
-    `accuracy` is from `decoding.score`, of one or (column subject) several subjects;
-    the area sets all_targets, LVC and HVC are over the same targets of a feature.
+    Parameters
+    ----------
+    accuracy : DataFrame
+        From `decoding.score`, of one or (column subject) several subjects: feature,
+        area_set (all_targets, LVC and HVC are over the same targets of a feature),
+        r_mean, r_null_mean, r_null_high, r_null_within_high, r_ceiling, p_permutation,
+        p_within, n_images, n_targets; r is Pearson's, signed.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or there is no row.
     """
     features = feature_order(accuracy["feature"])
     names = list(dict.fromkeys(accuracy["area_set"].astype(str)))
@@ -234,8 +244,18 @@ def _relative_weights(weights: pd.DataFrame) -> pd.Series:
 def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     """Draw decoder weights and patterns of each area's voxels, as two heat maps.
 
-    `weights` is from `tables.weights_by_area`; several subjects (column subject) are
-    averaged. Areas of few voxels in any subject are hatched.
+    Parameters
+    ----------
+    weights : DataFrame
+        From `tables.weights_by_area`: feature, area, weight (mean |w| over the area's
+        voxels), pattern (mean |r| with what is decoded), n_voxels, few_voxels; several
+        subjects (column subject) are averaged. Areas of few voxels in any subject are
+        hatched.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there is no row, or all weights are 0.
     """
     weights = weights.reset_index(drop=True)
     table = _by_area(weights, _relative_weights(weights))
@@ -360,9 +380,19 @@ def _finish(
 def fig_decoders(table: pd.DataFrame) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
 
-    `table` is from `decoding.comparison`, of one subject, one confidence and no more
-    decoders than colours; rank_share: effective rank of the predictions over that of
-    the truth.
+    Parameters
+    ----------
+    table : DataFrame
+        From `decoding.comparison`, of one subject and one confidence: decoder, feature,
+        r_mean with r_low and r_high (its interval of this confidence), r_ceiling,
+        rank_share (effective rank of the predictions over that of the truth), n_images,
+        n_targets.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there is no row, several subjects or confidences, or more
+        decoders than colours.
     """
     n_decoders = len(_colours(table))
     if table.duplicated(["decoder", "feature"]).any():
@@ -395,7 +425,17 @@ def fig_decoders(table: pd.DataFrame) -> Figure:
 def fig_holdout(table: pd.DataFrame) -> Figure:
     """Draw accuracy and rank on categories that were trained on, and that were not.
 
-    `table` as for `fig_decoders`, trained_on "same categories" or "other categories".
+    Parameters
+    ----------
+    table : DataFrame
+        As for `fig_decoders`, with trained_on ("same categories" or "other
+        categories"), n_train and n_categories, without r_ceiling and n_targets.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there is no row, several confidences, or more decoders than
+        colours.
     """
     note = (
         f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "

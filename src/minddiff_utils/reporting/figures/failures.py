@@ -38,9 +38,22 @@ def fig_failures(
 ) -> Figure:
     """Draw one score against another per image, and the images that disagree most.
 
-    `points`, from `galleries.failure_table`, of one subject and method; `images`: seen
-    and reconstructed one of each marked image, by nsd_id; `metrics`: the structural (x)
-    and the semantic one (y); `rule`: how the images were chosen.
+    Parameters
+    ----------
+    points : DataFrame
+        From `galleries.failure_table`, of one subject and method.
+    images : mapping of int to (seen, reconstruction)
+        By nsd_id: uint8 (height, width, 3) each, for every marked image.
+    metrics : mapping of str to str
+        The structural metric (x), then the semantic one (y) -> words.
+    rule : str
+        How the images shown were chosen, for the note.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there is no row, other than two metrics, several subjects
+        or methods, or a marked image is not given.
     """
     canvas.check_table(points, metrics, "The table of failures")
     if len(metrics) != 2:

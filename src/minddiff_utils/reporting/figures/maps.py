@@ -83,7 +83,13 @@ class Surface:
 
 @dataclass(frozen=True)
 class InflatedMap:
-    """One feature's values on both hemispheres."""
+    """One feature's values on both hemispheres.
+
+    Attributes
+    ----------
+    lh, rh : Surface
+        Left and right.
+    """
 
     lh: Surface
     rh: Surface
@@ -203,7 +209,11 @@ def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
 def fig_flat_maps(maps: Mapping[str, Surface]) -> Figure:
     """Draw one flat map per feature on one colour scale, and one with areas' names.
 
-    Values are weights over their mean, so that 1 is the mean of all voxels.
+    Parameters
+    ----------
+    maps : mapping of str to Surface
+        Feature -> both hemispheres in one plane (`surface_maps.flat_maps`), points in
+        mm; values are weights over their mean, so that 1 is the mean of all voxels.
     """
     names = feature_order(maps)
     scale = _scale({name: maps[name].values for name in names})
@@ -322,7 +332,10 @@ def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
 def fig_inflated(maps: Mapping[str, InflatedMap]) -> Figure:
     """Draw each feature on both inflated hemispheres from behind, on one colour scale.
 
-    Values as in `fig_flat_maps`.
+    Parameters
+    ----------
+    maps : mapping of str to InflatedMap
+        By feature; points and values as in `fig_flat_maps`.
     """
     names = feature_order(maps)
     both = {f: np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names}

@@ -36,7 +36,18 @@ def _name_groups(axes: Axes) -> None:
 
 @draws("The table of areas", "subject area area_set n_voxels")
 def fig_roi_counts(counts: pd.DataFrame) -> Figure:
-    """Draw the number of voxels of each visual area, a panel per subject."""
+    """Draw the number of voxels of each visual area, a panel per subject.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        Columns subject, area, area_set (LVC or HVC), n_voxels.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or there is no row.
+    """
     subjects, areas = subject_order(counts["subject"]), area_order(counts["area"])
     note = (
         f"n = {int(counts['n_voxels'].sum()):,} voxels of "
@@ -145,7 +156,19 @@ def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
 
 @draws()
 def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
-    """Draw images, uint8 (n_images, height, width, 3), each with its caption."""
+    """Draw images, each with its caption.
+
+    Parameters
+    ----------
+    images : uint8 (n_images, height, width, 3)
+    captions : sequence of str
+        One per image.
+
+    Raises
+    ------
+    DataError
+        No uint8 RGB images, or another number of captions.
+    """
     canvas.check_images(images, "Scenes")
     check_shape((len(captions),), (len(images),), "captions")
     n, height, width, _ = images.shape

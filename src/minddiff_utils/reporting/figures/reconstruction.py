@@ -43,6 +43,11 @@ def fig_gallery(
         How the images were picked, for the note.
     below : mapping of str to sequence of str, optional
         Method -> its scores, which stand below its pictures.
+
+    Raises
+    ------
+    DataError
+        No rows, a row holds no uint8 RGB images, or a column has no title.
     """
     if not rows:
         raise DataError("The gallery has no rows: pass at least one method's images.")
@@ -270,7 +275,13 @@ _WORDS = (
 
 @draws()
 def fig_method(panels: MethodPanels) -> Figure:
-    """Draw the method as a path from the seen image to its reconstruction."""
+    """Draw the method as a path from the seen image to its reconstruction.
+
+    Parameters
+    ----------
+    panels : MethodPanels
+        Images and numbers of one test image, from `reporting.method_panels`.
+    """
     note = (
         "n = 1 test image, all pictures and numbers from this run; c: decoded text "
         "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; below pictures: "

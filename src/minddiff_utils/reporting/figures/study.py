@@ -38,8 +38,19 @@ def _metrics(table: pd.DataFrame) -> list[str]:
 def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figure:
     """Draw every endpoint against the U-Net evaluations of an image.
 
-    `points` is from `stage2_engines.pareto_table`; methods of `shown` have a colour of
-    their own, others are gray.
+    Parameters
+    ----------
+    points : DataFrame
+        From `stage2_engines.pareto_table`.
+    shown : mapping of str to str
+        Methods with a colour of their own, and their words; others are gray.
+    confidence : float
+        Of the intervals, for the note.
+
+    Raises
+    ------
+    DataError
+        A column or every endpoint is missing, or there is no row.
     """
     metrics = _metrics(points)
     subjects = counted(int(points["n_subjects"].max()), "subject")
@@ -101,9 +112,23 @@ def fig_no_worse(
     reference: str,
     confidence: float,
 ) -> Figure:
-    """Draw how far each engine is from the `reference`, with the margins.
+    """Draw how far each engine is from the reference, with the margins.
 
-    `verdicts` is from `stage2_engines.confirm`.
+    Parameters
+    ----------
+    verdicts : DataFrame
+        From `stage2_engines.confirm`; above 0 is better.
+    shown : mapping of str to str
+        Words for methods and reference.
+    reference : str
+        The reference whose rows are drawn.
+    confidence : float
+        Of the intervals, for the note.
+
+    Raises
+    ------
+    DataError
+        A column, every endpoint or the reference is missing.
     """
     rows = verdicts[verdicts["reference"] == reference]
     canvas.check_table(rows, (), f"The table of verdicts against {reference}")

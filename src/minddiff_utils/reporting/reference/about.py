@@ -24,8 +24,22 @@ _RESTORE = "restore it with git checkout -- figures/reference"
 class About:
     """What made a reference.
 
-    `code` and `commit` are those that wrote the ledger; `settings` is the resolved
-    profile, `digest` its digest; `files` gives bytes and SHA-256 by relative name.
+    Attributes
+    ----------
+    version, code, commit : str
+        Of this package, as the ledger was written.
+    profile, label, digest : str
+        The profile's name, words and digest.
+    settings : mapping
+        The resolved profile.
+    machine, versions : mapping
+        Processor and cores; library -> version.
+    notebooks_of_subject : int
+        The subject whose executed notebooks are there.
+    widest_image : int
+        Pixels to which images were reduced.
+    files : mapping of str to mapping
+        Relative name -> bytes and SHA-256.
     """
 
     version: str
@@ -58,10 +72,19 @@ class About:
 
 
 def read_about(folder: Path) -> About:
-    """Return what made the reference in `folder`, once each file has its digest.
+    """Return what made a reference, once each of its files has its digest.
 
-    Where there is none, DataError; where a file of it is missing, changed or not of it,
-    StoreError.
+    Parameters
+    ----------
+    folder : Path
+        That `write_reference` wrote.
+
+    Raises
+    ------
+    DataError
+        There is no reference.
+    StoreError
+        A file of it is missing, changed or not of it.
     """
     path = folder / NAME
     if not path.is_file():

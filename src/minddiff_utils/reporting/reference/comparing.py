@@ -40,7 +40,17 @@ _MEASURED = "seconds"
 
 @dataclass(frozen=True)
 class Part:
-    """A claim or a table: how it agrees, and in words where it does not."""
+    """A claim or a table, and how it agrees.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"identical", "within rounding", "different"}
+    words : str
+        Where it does not agree, empty where it does.
+    is_changed_verdict : bool
+        Whether it is a claim with another verdict.
+    """
 
     name: str
     kind: Kind
@@ -55,7 +65,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside the reference."""
+    """A run beside the reference.
+
+    Attributes
+    ----------
+    notes : tuple of str
+        What made the two, and what differs in it.
+    claims, tables : tuple of Part
+        Claim by claim, and table by table.
+    """
 
     notes: tuple[str, ...]
     claims: tuple[Part, ...]
@@ -97,6 +115,11 @@ def compare(run: Path, reference: Path, *, profile: Profile) -> Comparison:
         `figures/<profile>` of a finished run; a folder that `write_reference` wrote.
     profile : Profile
         What the run was made with.
+
+    Returns
+    -------
+    Comparison
+        Its `lines` are what `minddiff compare` prints.
 
     Raises
     ------

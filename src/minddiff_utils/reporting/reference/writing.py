@@ -79,6 +79,11 @@ def write_reference(
     limit : int
         Bytes that it may take.
 
+    Returns
+    -------
+    About
+        What made it, and its files.
+
     Raises
     ------
     StoreError

@@ -9,14 +9,21 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS, FEW_VOXELS
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import t_interval
+from minddiff_utils.evaluation.claims.rules import high_over_low
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables.rows import INTERVAL
 from minddiff_utils.reporting.wording import feature_order
 
-__all__ = ["AREA_SETS", "accuracy_table", "cost_table", "weights_by_area"]
+__all__ = [
+    "AREA_SETS",
+    "accuracy_table",
+    "cost_table",
+    "high_over_low",
+    "weights_by_area",
+]
 
 #: The rows of T4 for each feature.
 AREA_SETS = ("all", "all_targets", "LVC", "HVC", *AREAS)
@@ -25,8 +32,6 @@ _NAMES = {
     **{"r_mean": "value", "r_null_mean": "floor", "r_ceiling": "ceiling"},
     **{"n_images": "n", "n_targets": "n_targets", "p_permutation": "p_permutation"},
 }
-#: The mean of fewer voxels than these is that of single voxels.
-_FEW = 20
 _COUNTS = {
     "n_unet_evaluations": "passes of one sample through the U-Net, per image",
     "n_unet_gradients": "of these, passes with a gradient, per image",
@@ -149,31 +154,9 @@ def weights_by_area(
             inside = np.asarray(roi) == index
             n = int(inside.sum())
             weight, pattern = (float(v[inside].mean()) if n else 0.0 for v in both)
-            rows.append((feature, str(area), weight, n, pattern, n < _FEW))
+            rows.append((feature, str(area), weight, n, pattern, n < FEW_VOXELS))
     columns = ["feature", "area", "weight", "n_voxels", "pattern", "few_voxels"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def high_over_low(by_area: pd.DataFrame, column: str) -> pd.Series:
-    """Return the mean over voxels of HVC over that of LVC, by feature.
-
-    As in claim C9: every voxel counts once, areas with few voxels not at all.
-
-    Parameters
-    ----------
-    by_area : DataFrame
-        From `weights_by_area`.
-    column : {"weight", "pattern"}
-    """
-    counted = by_area[~by_area["few_voxels"]]
-    counted = counted.assign(total=counted[column] * counted["n_voxels"])
-
-    def mean_of(areas: Sequence[str]) -> pd.Series:
-        inside = counted[counted["area"].isin(areas)]
-        sums = inside.groupby("feature", sort=False)[["total", "n_voxels"]].sum()
-        return sums["total"] / sums["n_voxels"]
-
-    return mean_of(HVC) / mean_of(LVC)
 
 
 # --- T5 -------------------------------------------------------------------------------
@@ -192,10 +175,11 @@ def cost_table(
     ----------
     costs : DataFrame
         The rows of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such
-        column, count as none: it forms no gradient. An image that is there twice, or
-        no costs: DataError.
+        column, count as none: it forms no gradient.
     seconds : DataFrame
         Columns notebook, seconds; one row per run (subject, shard). It may be empty.
+    confidence : float
+        Of the intervals over images, or runs.
     reference : mapping of float
         What an image costs under Algorithm 1, by count: costs are compared with it.
 
@@ -205,6 +189,11 @@ def cost_table(
         By method (or notebook) and metric: value (mean), ci_low, ci_high, n (images, or
         runs), total, relative (to the reference's; NaN where that is 0), floor and
         ceiling (NaN: a cost has none), status, settings.
+
+    Raises
+    ------
+    DataError
+        A column is missing, there are no costs, or an image is there twice.
     """
     image = ["subject", "method", "nsd_id"]
     check_table(costs, (*image, *_COUNTS), "The table of costs")

@@ -21,6 +21,13 @@ def interval_cell(row: Row) -> str:
 
     A row with a smallest effect is a difference: signs are shown.
 
+    Parameters
+    ----------
+    row : mapping
+        A row of a table: value, ci_low, ci_high and, if any, smallest_effect.
+
+    Examples
+    --------
     >>> interval_cell({"value": 0.5171, "ci_low": 0.4902, "ci_high": 0.5511})
     '0.517 [0.49, 0.55]'
     """
@@ -34,6 +41,13 @@ def interval_cell(row: Row) -> str:
 def bounded_cell(row: Row) -> str:
     """Return `interval_cell` with floor and ceiling, where they are known.
 
+    Parameters
+    ----------
+    row : mapping
+        As for `interval_cell`, with floor and ceiling.
+
+    Examples
+    --------
     >>> known = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "floor": 0.01}
     >>> bounded_cell(known | {"ceiling": float("nan")})
     '0.500 [0.40, 0.60] (floor 0.01)'
@@ -46,6 +60,13 @@ def bounded_cell(row: Row) -> str:
 def count_cell(row: Row) -> str:
     """Return a cost, with its share of the reference's where there is one.
 
+    Parameters
+    ----------
+    row : mapping
+        A row of T5: value and, if any, relative.
+
+    Examples
+    --------
     >>> count_cell({"value": 1234.0, "relative": 0.125})
     '1,234 (0.125 x)'
     """
@@ -67,7 +88,7 @@ def for_print(
     Parameters
     ----------
     table : DataFrame
-        A long table, or some of its rows; without a column or any row, DataError.
+        A long table, or some of its rows.
     words : mapping of str to str
         Value of the column `across` -> heading, in the order shown.
     rows : sequence of str
@@ -83,6 +104,11 @@ def for_print(
         `rows`, a column per heading, n_images and n_subjects (or n), and `note` where a
         status was to be said. A cell without a number holds the status of its row, one
         without a row "–". The last row, "settings", defines each metric.
+
+    Raises
+    ------
+    DataError
+        A column is missing, or no row has one of `words`.
     """
     needed = (*rows, across, *INTERVAL, "status", "settings")
     check_table(table, needed, "The table to print")

@@ -1,0 +1,1 @@
+"""The "69" digits: read (`reader`) and downloaded (`source`)."""
