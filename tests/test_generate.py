@@ -27,6 +27,7 @@ from minddiff_utils.generation.presets import (
     settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
+from minddiff_utils.generation.structural_loss import StructuralLoss
 from minddiff_utils.models import Backbone
 from tests.small_subject import (
     IDS,
@@ -100,9 +101,55 @@ def test_features_are_the_file_s_in_the_models_shapes(
         expected = values_of[f"{name}/{kind}"][rows]
         np.testing.assert_array_equal(tensor.flatten(1).numpy(), expected)
     for k in LAYERS:
-        for fact in ("selected", "scale", "residual"):
+        for fact in ("selected", "scale", "residual", "mean"):
             found = getattr(read.target, fact)[k].numpy()
             np.testing.assert_array_equal(found, stored[f"clip/{k}/{fact}"])
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "donors"),
+    [
+        ("decoded", "decoded.h5", [0, 1, 2, 3, 4]),
+        ("shuffled", "decoded_validation.h5", [1, 2, 0, 1, 2]),
+    ],
+)
+def test_the_likelihood_compares_with_what_was_decoded_of_the_same_image(
+    start: Start, backbone: Backbone, source: Source, file: str, donors: list[int]
+) -> None:
+    target = write_files(start(), backbone).of(source).target
+    for k in LAYERS:
+        known, stored = target.likelihood[k], files(backbone)
+        np.testing.assert_array_equal(
+            known.decoded, stored[file][f"clip/{k}/whitened"][donors]
+        )
+        for part in ("map", "shift"):
+            expected = stored["noise_model.h5"][f"clip/{k}/{part}"]
+            np.testing.assert_array_equal(getattr(known, part), expected)
+
+
+def test_true_features_have_no_loss_under_their_own_likelihood(
+    start: Start, backbone: Backbone
+) -> None:
+    target = write_files(start(), backbone).of("true").target
+    loss = StructuralLoss.of(target, "likelihood")(target.features)
+    assert torch.equal(loss, torch.zeros(len(IDS)))
+    other = StructuralLoss.of(target, "likelihood")(
+        target.rows([1, 0, 3, 4, 2]).features
+    )
+    assert (other > 1).all()
+
+
+def test_without_a_noise_model_only_the_likelihood_is_refused(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(), backbone)
+    features.path("noise_model.h5").unlink()
+    target = features.of("decoded").target
+    assert target.likelihood == {}
+    StructuralLoss.of(target, "cosine")
+    with pytest.raises(DataError, match="run notebook 02 again") as caught:
+        StructuralLoss.of(target, "likelihood")
+    _sentence(caught)
 
 
 def test_rows_and_layers_keep_an_image_s_features_together(
@@ -116,6 +163,8 @@ def test_rows_and_layers_keep_an_image_s_features_together(
     assert some.target.layers == (2,)
     assert torch.equal(some.target.features[2], whole.target.features[2][[2, 0]])
     assert torch.equal(some.target.residual[2], whole.target.residual[2])
+    known = some.target.likelihood[2]
+    assert torch.equal(known.decoded, whole.target.likelihood[2].decoded[[2, 0]])
     with pytest.raises(ConfigError, match="choose among them"):
         whole.with_layers((1, 3))
 
@@ -158,7 +207,7 @@ def _cut(name: str, axis: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ),
         *(
             (_cut(f"clip/1/{fact}", 0), DataError, f"{fact} of layer 1")
-            for fact in ("selected", "scale", "residual")
+            for fact in ("selected", "scale", "residual", "mean")
         ),
     ],
 )

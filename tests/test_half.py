@@ -88,8 +88,8 @@ def _aligned(
     latent, target = start
     settings = AlignmentSettings(n_iter=1, lr_z=0.1, lr_c=0.1, loss=kind, memory=memory)
     engine = make_objective(backbone, target, sampler, settings)
-    weights = {k: factor * w for k, w in engine.weights.items()}
-    engine = replace(engine, weights=weights)
+    weights = {k: factor * w for k, w in engine.loss.weights.items()}
+    engine = replace(engine, loss=replace(engine.loss, weights=weights))
     moving = Variables(latent, settings)
     rows = torch.arange(N)
     now = Latent(moving.z[rows], moving.c[rows], latent.noise)

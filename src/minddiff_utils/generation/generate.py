@@ -42,10 +42,7 @@ from minddiff_utils.generation.presets import (
     settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
-from minddiff_utils.generation.structural_loss import (
-    layer_weights,
-    structural_loss,
-)
+from minddiff_utils.generation.structural_loss import StructuralLoss
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -306,13 +303,13 @@ def _sample_best(
 
     def best(part: DecodedFeatures) -> torch.Tensor:
         generators = noise_generators(run, _ids(part))
-        weights = layer_weights(part.target, "balanced")
+        loss_of = StructuralLoss.of(part.target, "balanced")
         lowest, kept = torch.full((len(part.nsd_id),), torch.nan), torch.empty(0)
         for k in range(n_draws):
             noise = draw_noise(backbone, generators)
             images = sample(backbone, part.z, part.c, noise, schedule)
             layers = backbone.clip_layers(images, part.target.layers)
-            loss = structural_loss(layers, part.target, weights).cpu()
+            loss = loss_of(layers).cpu()
             better = (loss < lowest) | lowest.isnan()  # a draw may have no number
             lowest = torch.where(better, loss, lowest)
             chosen = better.to(images.device)[:, None, None, None]

@@ -1,6 +1,7 @@
 from .decoding import (
     fig_accuracy,
     fig_accuracy_histograms,
+    fig_calibration,
     fig_decoders,
     fig_holdout,
     fig_predictions,
@@ -53,6 +54,7 @@ __all__ = [
     "fig_ablation",
     "fig_accuracy",
     "fig_accuracy_histograms",
+    "fig_calibration",
     "fig_comparison",
     "fig_decoders",
     "fig_differences",
