@@ -11,7 +11,7 @@ import torch
 from minddiff_utils.core import conditions
 from minddiff_utils.core.conditions import Condition, by_name, conditions_of
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
-from minddiff_utils.core.images import resize, to_uint8
+from minddiff_utils.core.images import resize, to_torch, to_uint8
 from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.generation import SubjectFeatures
@@ -24,10 +24,11 @@ from minddiff_utils.generation.presets import (
     GuidanceSettings,
     image_to_image,
     layers_of,
+    sampler_of,
     settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
-from minddiff_utils.generation.structural_loss import StructuralLoss
+from minddiff_utils.generation.structural_loss import Loss, StructuralLoss
 from minddiff_utils.models import Backbone
 from tests.small_subject import (
     IDS,
@@ -295,6 +296,54 @@ def test_features_of_other_images_are_refused(start: Start, backbone: Backbone) 
     features = write_files(start(), backbone, decoded_systems=other)
     with pytest.raises(StoreError, match="not of the images"):
         features.of_condition(ROWS["takagi"])
+
+
+def test_the_best_of_n_is_chosen_by_the_loss_that_its_row_names(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(), backbone)
+    row = replace(ROWS["stage1_best"], n_draws=3)
+    draws = [replace(ROWS["stage1"], name=f"draw {k}", draw=k) for k in (1, 2, 3)]
+    drawn = [images.images for images in made(features, *draws).values()]
+    kinds: tuple[Loss, ...] = ("balanced", "cosine", "likelihood")
+    for kind in kinds:
+        settings: Any = {} if kind == "balanced" else {"loss": kind}
+        found = made(features, replace(row, settings=settings))["stage1_best"].images
+        target = features.of("decoded").target
+        loss_of = StructuralLoss.of(target, kind)
+        losses = []
+        for images in drawn:
+            x = to_torch(images)
+            losses.append(loss_of(backbone.clip_layers(x, target.layers)).numpy())
+        best = np.argmin(losses, axis=0)
+        for image, k in enumerate(best):
+            # the loss of the row is that of the image before it was rounded to 8 bits
+            np.testing.assert_array_equal(found[image], drawn[k][image])
+
+
+@pytest.mark.parametrize("n", [2, None])
+def test_the_posterior_mean_of_c_stands_for_c_where_a_row_says_so(
+    start: Start, backbone: Backbone, n: int | None
+) -> None:
+    posterior = files(backbone)["decoded.h5"]["c/decoded"][::-1].copy()
+    run = start(data__n_reconstruct=n)
+    features = write_files(run, backbone, decoded={"c/posterior": posterior})
+    row = replace(ROWS["stage1"], c="posterior")
+    found = features.of_condition(row)
+    np.testing.assert_array_equal(found.c.flatten(1).numpy(), posterior[:n])
+    decoded = features.of_condition(ROWS["stage1"])
+    assert torch.equal(found.z, decoded.z)
+    assert not torch.equal(found.c, decoded.c)
+
+
+def test_a_row_s_own_sampler_changes_its_fields_alone(start: Start) -> None:
+    profile = start().profile
+    row = replace(ROWS["stage1"], sampler={"n_steps": 8, "encode_index": 3})
+    found = sampler_of(row, profile)
+    assert found.model_dump(exclude={"n_steps", "encode_index"}) == (
+        profile.stage1.model_dump(exclude={"n_steps", "encode_index"})
+    )
+    assert (found.n_steps, found.encode_index) == (8, 3)
 
 
 def test_k_keeps_the_best_decodable_features(start: Start, backbone: Backbone) -> None:

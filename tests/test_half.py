@@ -36,7 +36,11 @@ from minddiff_utils.generation.sampler import (
     draw_noise,
     make_schedule,
 )
-from minddiff_utils.generation.structural_loss import StructuralTarget, layer_weights
+from minddiff_utils.generation.structural_loss import (
+    StructuralLoss,
+    StructuralTarget,
+    layer_weights,
+)
 from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
 from minddiff_utils.studies.stage2_arms import arms_of
@@ -187,7 +191,8 @@ def test_the_pull_of_guidance_keeps_its_direction_in_float16(
         weights = {k: factor * w for k, w in layer_weights(target, kind).items()}
         settings = GuidanceSettings(form="unet", loss=kind)
         missed = torch.zeros(N, dtype=torch.int64)
-        pull = _Pull(backbone, schedule, target, weights, settings, missed)
+        loss = StructuralLoss(target, kind, weights)
+        pull = _Pull(backbone, schedule, loss, settings, missed)
         a = schedule.abar[step]
         x = (a**0.5 * latent.z + (1 - a) ** 0.5 * latent.noise).requires_grad_()
         null = backbone.null_text()

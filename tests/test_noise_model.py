@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -15,9 +16,11 @@ from minddiff_utils.decoding.noise_model import (
     choose_posterior,
     choose_rank,
     error_share,
+    learn,
     posterior_over,
 )
 
+SIDES = ("Y", "Y_hat")
 Doubles = npt.NDArray[np.float64]
 
 
@@ -232,6 +235,25 @@ def test_axes_that_tell_nothing_are_not_chosen() -> None:
     table = choose_rank(NoiseModel.fit(Y, Y_hat), Y, Y_hat, ranks=(2, 5, 40))
     assert table.loc[table["chosen"], "n_axes"].item() == 5
     assert table["top1"].between(0, 1).all()
+
+
+def test_what_is_learnt_of_a_subject_is_what_each_feature_gives_alone() -> None:
+    worlds = {n: _world(n=400, seed=k) for k, n in enumerate(("c", "z", "clip/1"))}
+    Y, Y_hat = ({n: getattr(w, side) for n, w in worlds.items()} for side in SIDES)
+    found = learn(Y, Y_hat)
+    assert list(found.noise) == ["c", "clip/1"]
+    assert list(found.by_rank) == ["clip/1"]
+    assert found.z_error == error_share(Y["z"], Y_hat["z"])
+    whole = NoiseModel.fit(Y["clip/1"], Y_hat["clip/1"])
+    ranks = choose_rank(whole, Y["clip/1"], Y_hat["clip/1"])
+    pd.testing.assert_frame_equal(found.by_rank["clip/1"], ranks)
+    n_axes = ranks.loc[ranks["chosen"], "n_axes"].item()
+    assert found.noise["clip/1"].n_axes == n_axes
+    whole = NoiseModel.fit(Y["c"], Y_hat["c"])
+    table = choose_posterior(whole, Y["c"], Y_hat["c"])
+    best = table.loc[table["r2"].idxmax()]
+    assert found.temperature == best["temperature"]
+    assert found.noise["c"].n_axes == best["n_axes"]
 
 
 # --- how far it can be believed -------------------------------------------------------

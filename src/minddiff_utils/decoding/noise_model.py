@@ -14,9 +14,9 @@ Over a corpus of captions it gives the posterior of c; under a generator it is t
 structural loss that asks for no shrunk image (`generation.structural_loss`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -29,12 +29,14 @@ from minddiff_utils.core.types import Array, Doubles, Floats, IntArray, Matrix
 from minddiff_utils.decoding.targets import TargetScaling, target_blocks
 
 __all__ = [
+    "DecodingErrors",
     "NoiseModel",
     "Posterior",
     "calibration",
     "choose_posterior",
     "choose_rank",
     "error_share",
+    "learn",
     "posterior_over",
 ]
 
@@ -381,6 +383,64 @@ def choose_rank(
 def _possible(ranks: Sequence[int], noise: NoiseModel) -> list[int]:
     """Return the ranks that the model has axes for, once each, the largest with all."""
     return sorted({min(rank, noise.n_axes) for rank in ranks})
+
+
+# --- of one subject -------------------------------------------------------------------
+
+
+class DecodingErrors(NamedTuple):
+    """What the out-of-fold predictions of one subject say of its decoders.
+
+    Attributes
+    ----------
+    noise : dict of NoiseModel
+        Of c and of each CLIP layer, in as many axes as training images prefer.
+    by_rank : dict of DataFrame
+        From `choose_rank`, by CLIP layer.
+    by_temperature : DataFrame
+        From `choose_posterior`, of c.
+    temperature : float
+        The chosen one.
+    z_error : float
+        From `error_share`, of z.
+    """
+
+    noise: dict[str, NoiseModel]
+    by_rank: dict[str, pd.DataFrame]
+    by_temperature: pd.DataFrame
+    temperature: float
+    z_error: float
+
+
+def learn(Y: Mapping[str, Floats], Y_hat: Mapping[str, Floats]) -> DecodingErrors:
+    """Learn the noise of c and of each CLIP layer, and the error of z.
+
+    Parameters
+    ----------
+    Y, Y_hat : mapping of (n_images, n_targets)
+        Training features by name and their predictions from `cross_validate`.
+
+    Raises
+    ------
+    DataError
+        As `NoiseModel.fit`.
+    """
+    noise: dict[str, NoiseModel] = {}
+    by_rank: dict[str, pd.DataFrame] = {}
+    for name in (name for name in Y if name.startswith("clip/")):
+        model = NoiseModel.fit(Y[name], Y_hat[name])
+        by_rank[name] = table = choose_rank(model, Y[name], Y_hat[name])
+        noise[name] = model.leading(int(table.loc[table["chosen"], "n_axes"].item()))
+    model = NoiseModel.fit(Y["c"], Y_hat["c"])
+    table = choose_posterior(model, Y["c"], Y_hat["c"])
+    best = table.loc[table["chosen"]].iloc[0]
+    return DecodingErrors(
+        {"c": model.leading(int(best["n_axes"])), **noise},
+        by_rank,
+        table,
+        float(best["temperature"]),
+        error_share(Y["z"], Y_hat["z"]),
+    )
 
 
 # --- how far it can be believed -------------------------------------------------------

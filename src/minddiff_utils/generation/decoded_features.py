@@ -287,7 +287,11 @@ class SubjectFeatures:
             return self.backbone.null_text().expand_as(like).clone()
         if row.c == "own":
             return self._own(f"{row.name}/c", like)
-        return self.of(cast(Source, row.c)).c
+        if row.c == "posterior":
+            stored = store.read_arrays(self.path(), ["nsd_id", "c/posterior"])
+            c = self._tensor(stored, "c/posterior", tuple(like.shape[1:]))
+            return c[: len(like)]
+        return self.of(cast(Literal["decoded", "true", "shuffled"], row.c)).c
 
     def _z(self, row: Condition) -> Tensor:
         like = self.of("decoded").z
@@ -297,7 +301,7 @@ class SubjectFeatures:
             return self._own(f"{row.name}/z", like)
         if row.z == "pixels":
             return self._pixel_latents
-        return self.of(row.z).z
+        return self.of(cast(Source, row.z)).z
 
     @cached_property
     def _r_cv(self) -> dict[int, npt.NDArray[Any]]:

@@ -231,12 +231,13 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
     """Return a condition's sampler: stage 1's, or that from its own level of noise."""
+    sampler = profile.stage1.model_copy(update=dict(row.sampler))
     if row.z is None:  # from noise
-        return image_to_image(profile.stage1, 1.0)
+        return image_to_image(sampler, 1.0)
     if row.strength is None:
-        return profile.stage1
+        return sampler
     strength = getattr(profile.systems, f"strength_{row.strength}")
-    return image_to_image(profile.stage1, strength)
+    return image_to_image(sampler, strength)
 
 
 def image_to_image(sampler: Stage1Config, strength: float) -> Stage1Config:
