@@ -273,6 +273,9 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_gallery": lambda: figures.fig_gallery(
         {"seen image": _images(3), "stage 2": _images(2)}, title="Images"
     ),
+    "fig_losses_of_truth": lambda: figures.fig_losses_of_truth(
+        {name: (np.arange(4.0), np.ones((4, 3))) for name in ("paper", "cosine")}
+    ),
     "fig_losses": lambda: figures.fig_losses(*LOSSES),
     "fig_trajectory": lambda: figures.fig_trajectory(
         _images(6).reshape(2, 3, 8, 8, 3), (0, 5, 10), _images(2)

@@ -35,6 +35,7 @@ from .reconstruction import (
     MethodPanels,
     fig_gallery,
     fig_losses,
+    fig_losses_of_truth,
     fig_method,
     fig_trajectory,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "fig_k_quality",
     "fig_k_selection",
     "fig_losses",
+    "fig_losses_of_truth",
     "fig_method",
     "fig_naming",
     "fig_ncsnr_recovery",
