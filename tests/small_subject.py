@@ -135,6 +135,8 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         noise[f"clip/{k}/shift"] = normal(N_AXES)[0]
         decoded[f"clip/{k}/whitened"] = normal(N_AXES)
         donors[f"clip/{k}/whitened"] = normal(N_AXES)[:3]
+    decoded["c/posterior"] = normal(widths["c"])
+    donors["c/posterior"] = normal(widths["c"])[:3]
     return {
         "decoded.h5": decoded,
         "noise_model.h5": noise,

@@ -208,7 +208,8 @@ def test_no_image_finds_itself_in_the_corpus() -> None:
     Y = rng.normal(size=(400, 6))  # nothing in common between images
     Y_hat = Y + 0.01 * rng.normal(size=Y.shape)  # of which a decoder knows all
     noise = NoiseModel.fit(Y, Y_hat)
-    table = choose_posterior(noise, Y, Y_hat, ranks=(6,), temperatures=(1.0,))
+    sides = noise.coordinates(Y), noise.coordinates(Y_hat)
+    table = choose_posterior(noise, *sides, ranks=(6,), temperatures=(1.0,))
     # with itself in the corpus r2 would be 1; its nearest neighbour gives less
     assert table["r2"].iloc[0] < 0.9
     assert table["r2_decoded"].iloc[0] > 0.99
@@ -216,9 +217,9 @@ def test_no_image_finds_itself_in_the_corpus() -> None:
 
 def test_the_chosen_temperature_has_the_smallest_error() -> None:
     world = _world(n=1200)
-    Y, Y_hat = world.Y, world.Y_hat
-    noise = NoiseModel.fit(Y, Y_hat, n_axes=3)
-    table = choose_posterior(noise, Y, Y_hat, ranks=(2, 3), temperatures=(1, 300))
+    noise = _fitted(world)
+    sides = noise.coordinates(world.Y), noise.coordinates(world.Y_hat)
+    table = choose_posterior(noise, *sides, ranks=(2, 3), temperatures=(1, 300))
     (best,) = np.flatnonzero(table["chosen"])
     assert table["r2"].iloc[best] == table["r2"].max()
     assert table["temperature"].iloc[best] == 1  # 300 leaves little but the mean
@@ -232,7 +233,9 @@ def test_axes_that_tell_nothing_are_not_chosen() -> None:
     n_alike = [10] * 5 + [1] * 35
     decoded = np.where(np.arange(40) < 5, seen, 0) + noise
     Y, Y_hat = (np.repeat(side, n_alike, axis=1) for side in (seen, decoded))
-    table = choose_rank(NoiseModel.fit(Y, Y_hat), Y, Y_hat, ranks=(2, 5, 40))
+    model = NoiseModel.fit(Y, Y_hat)
+    sides = model.coordinates(Y), model.coordinates(Y_hat)
+    table = choose_rank(model, *sides, ranks=(2, 5, 40))
     assert table.loc[table["chosen"], "n_axes"].item() == 5
     assert table["top1"].between(0, 1).all()
 
@@ -245,12 +248,16 @@ def test_what_is_learnt_of_a_subject_is_what_each_feature_gives_alone() -> None:
     assert list(found.by_rank) == ["clip/1"]
     assert found.z_error == error_share(Y["z"], Y_hat["z"])
     whole = NoiseModel.fit(Y["clip/1"], Y_hat["clip/1"])
-    ranks = choose_rank(whole, Y["clip/1"], Y_hat["clip/1"])
+    ranks = choose_rank(
+        whole, *(whole.coordinates(side["clip/1"]) for side in (Y, Y_hat))
+    )
     pd.testing.assert_frame_equal(found.by_rank["clip/1"], ranks)
     n_axes = ranks.loc[ranks["chosen"], "n_axes"].item()
     assert found.noise["clip/1"].n_axes == n_axes
     whole = NoiseModel.fit(Y["c"], Y_hat["c"])
-    table = choose_posterior(whole, Y["c"], Y_hat["c"])
+    table = choose_posterior(
+        whole, *(whole.coordinates(side["c"]) for side in (Y, Y_hat))
+    )
     best = table.loc[table["r2"].idxmax()]
     assert found.temperature == best["temperature"]
     assert found.noise["c"].n_axes == best["n_axes"]

@@ -37,6 +37,7 @@ __all__ = [
     "choose_rank",
     "error_share",
     "learn",
+    "learn_layer",
     "posterior_over",
 ]
 
@@ -93,26 +94,8 @@ class NoiseModel:
         DataError
             Fewer than 16 images, a prediction that is missing, or no target varies.
         """
-        check_shape(Y_hat.shape, Y.shape, "Y_hat")
-        n_images = len(Y)
-        if n_images < 2 * _IMAGES_PER_AXIS:
-            raise DataError(
-                f"A noise model needs {2 * _IMAGES_PER_AXIS} training images or more,"
-                f" but there are {n_images}: read more sessions."
-            )
-        if not np.isfinite(Y_hat).all():
-            raise DataError(
-                "A training image has no out-of-fold prediction: let the folds hold out"
-                " every image once."
-            )
-        scaling = TargetScaling.fit(Y)
-        n_axes = min(n_axes, n_images // _IMAGES_PER_AXIS, int(scaling.varies.sum()))
-        if n_axes < 1:
-            raise DataError("No target varies over the training images.")
-        mean = scaling.mean.astype(np.float32)
-        axes = _principal_axes(Y, scaling, n_axes, seed)
-        sides = (_coordinates(side, mean, axes) for side in (Y, Y_hat))
-        return cls(mean, axes, *_gain_and_noise(*sides))
+        mean, axes, truth, decoded = _in_axes(Y, Y_hat, n_axes, seed)
+        return cls(mean, axes, *_gain_and_noise(truth, decoded))
 
     @property
     def n_axes(self) -> int:
@@ -182,13 +165,38 @@ class NoiseModel:
         return {"map": A, "shift": b.astype(np.float32)}
 
 
+def _in_axes(
+    Y: Floats, Y_hat: Floats, n_axes: int, seed: int
+) -> tuple[Matrix, Matrix, Doubles, Doubles]:
+    """Return mean, axes and both sides' coordinates; parameters as `NoiseModel.fit`."""
+    check_shape(Y_hat.shape, Y.shape, "Y_hat")
+    n_images = len(Y)
+    if n_images < 2 * _IMAGES_PER_AXIS:
+        raise DataError(
+            f"A noise model needs {2 * _IMAGES_PER_AXIS} training images or more,"
+            f" but there are {n_images}: read more sessions."
+        )
+    if not np.isfinite(Y_hat).all():
+        raise DataError(
+            "A training image has no out-of-fold prediction: let the folds hold out"
+            " every image once."
+        )
+    scaling = TargetScaling.fit(Y)
+    n_axes = min(n_axes, n_images // _IMAGES_PER_AXIS, int(scaling.varies.sum()))
+    if n_axes < 1:
+        raise DataError("No target varies over the training images.")
+    mean = scaling.mean.astype(np.float32)
+    axes = _principal_axes(Y, scaling, n_axes, seed)
+    return mean, axes, _coordinates(Y, mean, axes), _coordinates(Y_hat, mean, axes)
+
+
 def _principal_axes(
     Y: Floats, scaling: TargetScaling, n_axes: int, seed: int
 ) -> Matrix:
     """Return the axes of the standardised targets over the targets' SD."""
     standardised = scaling.apply(Y.astype(np.float32, copy=False))
     _, _, axes = randomized_svd(
-        standardised, n_axes, n_oversamples=10, n_iter=2, random_state=seed
+        standardised, n_axes, n_oversamples=10, n_iter=1, random_state=seed
     )
     per_unit = axes.T / scaling.scale[:, None]
     per_unit[~scaling.varies] = 0
@@ -290,14 +298,13 @@ def posterior_over(
 _Halves = Iterator[tuple["NoiseModel", Doubles, Doubles, Doubles]]
 
 
-def _halves(noise: NoiseModel, Y: Floats, Y_hat: Floats) -> _Halves:
+def _halves(noise: NoiseModel, truth: Doubles, decoded: Doubles) -> _Halves:
     """Give of each half of the images what the other half's noise is asked about.
 
     The noise of one half, its true coordinates, and the true and decoded coordinates of
     the other half. The axes, which no response has touched, are those of all images.
     """
-    truth, decoded = noise.coordinates(Y), noise.coordinates(Y_hat)
-    first, second = slice(len(Y) // 2), slice(len(Y) // 2, None)
+    first, second = slice(len(truth) // 2), slice(len(truth) // 2, None)
     for known, new in ((first, second), (second, first)):
         parts = _gain_and_noise(truth[known], decoded[known])
         half = NoiseModel(noise.mean, noise.axes, *parts)
@@ -306,8 +313,8 @@ def _halves(noise: NoiseModel, Y: Floats, Y_hat: Floats) -> _Halves:
 
 def choose_posterior(
     noise: NoiseModel,
-    Y: Floats,
-    Y_hat: Floats,
+    truth: Doubles,
+    decoded: Doubles,
     *,
     ranks: Sequence[int] = RANKS,
     temperatures: Sequence[float] = TEMPERATURES,
@@ -321,8 +328,8 @@ def choose_posterior(
     ----------
     noise : NoiseModel
         Fitted to the same images.
-    Y, Y_hat : (n_images, n_targets)
-        As for `NoiseModel.fit`.
+    truth, decoded : (n_images, p)
+        Coordinates of their features and of the out-of-fold predictions.
 
     Returns
     -------
@@ -332,14 +339,14 @@ def choose_posterior(
         and the lowest temperature.
     """
     rows: list[dict[str, float]] = []
-    for half, corpus, truth, decoded in _halves(noise, Y, Y_hat):
-        total = np.square(truth - corpus.mean(axis=0)).sum()
-        plain = 1 - np.square(truth - decoded).sum() / total
+    for half, corpus, new, said in _halves(noise, truth, decoded):
+        total = np.square(new - corpus.mean(axis=0)).sum()
+        plain = 1 - np.square(new - said).sum() / total
         for rank in _possible(ranks, noise):
-            scores = half.leading(rank).compared(decoded, corpus)
+            scores = half.leading(rank).compared(said, corpus)
             for temperature in temperatures:
                 weights = special.softmax(scores / temperature, axis=1)
-                error = np.square(truth - weights @ corpus).sum()
+                error = np.square(new - weights @ corpus).sum()
                 row = {"n_axes": rank, "temperature": temperature}
                 rows.append(row | {"r2": 1 - error / total, "r2_decoded": plain})
     table = pd.DataFrame(rows).groupby(["n_axes", "temperature"], as_index=False).mean()
@@ -347,7 +354,11 @@ def choose_posterior(
 
 
 def choose_rank(
-    noise: NoiseModel, Y: Floats, Y_hat: Floats, *, ranks: Sequence[int] = RANKS
+    noise: NoiseModel,
+    truth: Doubles,
+    decoded: Doubles,
+    *,
+    ranks: Sequence[int] = RANKS,
 ) -> pd.DataFrame:
     """Compare numbers of axes by how probable they make the image that was seen.
 
@@ -358,8 +369,8 @@ def choose_rank(
     ----------
     noise : NoiseModel
         Fitted to the same images.
-    Y, Y_hat : (n_images, n_targets)
-        As for `NoiseModel.fit`.
+    truth, decoded : (n_images, p)
+        Coordinates of their features and of the out-of-fold predictions.
 
     Returns
     -------
@@ -369,9 +380,9 @@ def choose_rank(
         the fewest axes.
     """
     rows: list[dict[str, float]] = []
-    for half, _, truth, decoded in _halves(noise, Y, Y_hat):
+    for half, _, new, said in _halves(noise, truth, decoded):
         for rank in _possible(ranks, noise):
-            scores = half.leading(rank).compared(decoded, truth)
+            scores = half.leading(rank).compared(said, new)
             own = np.diag(special.log_softmax(scores, axis=1))
             top1 = scores.argmax(axis=1) == np.arange(len(scores))
             row = {"n_axes": rank, "log_probability": own.mean(), "top1": top1.mean()}
@@ -411,6 +422,37 @@ class DecodingErrors(NamedTuple):
     temperature: float
     z_error: float
 
+    def calibration(
+        self, Y: Mapping[str, Floats], Y_hat: Mapping[str, Floats]
+    ) -> pd.DataFrame:
+        """Return `calibration` of each feature, one below the other (column feature).
+
+        Y, Y_hat : true and decoded features of other images, by name.
+        """
+        parts = {
+            name: calibration(model, Y[name], Y_hat[name])
+            for name, model in self.noise.items()
+        }
+        tables = [table.assign(feature=name) for name, table in parts.items()]
+        return pd.concat(tables, ignore_index=True)
+
+
+def _fitted(Y: Floats, Y_hat: Floats) -> tuple[NoiseModel, Doubles, Doubles]:
+    """Return the noise of a feature and the coordinates that it was learnt from."""
+    mean, axes, truth, decoded = _in_axes(Y, Y_hat, _MOST_AXES, seed=0)
+    noise = NoiseModel(mean, axes, *_gain_and_noise(truth, decoded))
+    return noise, truth, decoded
+
+
+def learn_layer(Y: Floats, Y_hat: Floats) -> tuple[NoiseModel, pd.DataFrame]:
+    """Return the noise of a CLIP layer in the rank that is chosen, and the choice.
+
+    Parameters and errors as `NoiseModel.fit`.
+    """
+    model, *coordinates = _fitted(Y, Y_hat)
+    table = choose_rank(model, *coordinates)
+    return model.leading(int(table.loc[table["chosen"], "n_axes"].item())), table
+
 
 def learn(Y: Mapping[str, Floats], Y_hat: Mapping[str, Floats]) -> DecodingErrors:
     """Learn the noise of c and of each CLIP layer, and the error of z.
@@ -428,11 +470,9 @@ def learn(Y: Mapping[str, Floats], Y_hat: Mapping[str, Floats]) -> DecodingError
     noise: dict[str, NoiseModel] = {}
     by_rank: dict[str, pd.DataFrame] = {}
     for name in (name for name in Y if name.startswith("clip/")):
-        model = NoiseModel.fit(Y[name], Y_hat[name])
-        by_rank[name] = table = choose_rank(model, Y[name], Y_hat[name])
-        noise[name] = model.leading(int(table.loc[table["chosen"], "n_axes"].item()))
-    model = NoiseModel.fit(Y["c"], Y_hat["c"])
-    table = choose_posterior(model, Y["c"], Y_hat["c"])
+        noise[name], by_rank[name] = learn_layer(Y[name], Y_hat[name])
+    model, *coordinates = _fitted(Y["c"], Y_hat["c"])
+    table = choose_posterior(model, *coordinates)
     best = table.loc[table["chosen"]].iloc[0]
     return DecodingErrors(
         {"c": model.leading(int(best["n_axes"])), **noise},
