@@ -25,6 +25,8 @@ Start = Callable[..., Run]
 IDS = np.array([907, 12, 3456, 88, 71999])
 TRAIN = np.array([5, 6, 7, 8])
 LAYERS = (1, 2)
+#: Axes of the noise model, per layer.
+N_AXES = 4
 #: Of every engine the shortest loop there is.
 ONE_STEP = {
     "subjects": (1,),
@@ -117,6 +119,7 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         decoded[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
         decoded[f"{name}/selected"] = rng.random(width) < 0.25
         decoded[f"{name}/residual"] = rng.uniform(0.1, 1, width).astype(np.float32)
+        decoded[f"{name}/mean"] = 0.1 * decoded[f"{name}/scale"]
     donors: Arrays = {"nsd_id": TRAIN[:3]}
     donors |= {f"{name}/decoded": normal(width)[:3] for name, width in widths.items()}
     systems: Arrays = {"nsd_id": IDS, "category_only/c": normal(widths["c"])}
@@ -126,8 +129,17 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
     ids = np.concatenate([TRAIN, IDS])
     images = rng.integers(0, 256, (len(ids), 64, 64, 3), dtype=np.uint8)
     r_cv = {f"clip/{k}/r_cv": rng.uniform(size=widths[f"clip/{k}"]) for k in LAYERS}
+    noise: Arrays = {}
+    for k in LAYERS:
+        noise[f"clip/{k}/map"] = normal(widths[f"clip/{k}"])[:N_AXES]
+        noise[f"clip/{k}/shift"] = normal(N_AXES)[0]
+        decoded[f"clip/{k}/whitened"] = normal(N_AXES)
+        donors[f"clip/{k}/whitened"] = normal(N_AXES)[:3]
+    decoded["c/posterior"] = normal(widths["c"])
+    donors["c/posterior"] = normal(widths["c"])[:3]
     return {
         "decoded.h5": decoded,
+        "noise_model.h5": noise,
         "decoded_validation.h5": donors,
         "decoded_systems.h5": systems | {"pixel_ridge": pixels},
         "decoders.h5": r_cv,

@@ -227,6 +227,17 @@ def _method() -> Figure:
 
 
 #: Every public figure, drawn from small made-up arrays.
+CALIBRATION = pd.DataFrame(
+    {
+        "feature": ["c", "c", "clip/1"],
+        "axis": [1, 2, 1],
+        "sd": [2.0, 1.0, 3.0],
+        "rms": [2.1, 0.9, 3.3],
+        "coverage_50": [0.5, 0.6, 0.4],
+        "coverage_80": [0.8, 0.8, 0.7],
+        "coverage_95": [0.95, 1.0, 0.9],
+    }
+)
 DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_pareto": lambda: figures.fig_pareto(
         POINTS, {"fast": "fast", "paper": "the paper's"}, confidence=0.95
@@ -261,12 +272,16 @@ DRAWN: dict[str, Callable[[], Figure]] = {
         floors={f: np.linspace(-0.2, 0.2, 30) for f in FEATURES},
         ceilings={f: np.linspace(0.6, 0.9, 30) for f in FEATURES},
     ),
+    "fig_calibration": lambda: figures.fig_calibration(CALIBRATION, n_images=9),
     "fig_k_selection": lambda: figures.fig_k_selection(K_TABLE, k_chosen=25.0),
     "fig_k_quality": _k_quality,
     "fig_decoders": lambda: figures.fig_decoders(DECODERS),
     "fig_holdout": lambda: figures.fig_holdout(HELD_OUT),
     "fig_gallery": lambda: figures.fig_gallery(
         {"seen image": _images(3), "stage 2": _images(2)}, title="Images"
+    ),
+    "fig_losses_of_truth": lambda: figures.fig_losses_of_truth(
+        {name: (np.arange(4.0), np.ones((4, 3))) for name in ("paper", "cosine")}
     ),
     "fig_losses": lambda: figures.fig_losses(*LOSSES),
     "fig_trajectory": lambda: figures.fig_trajectory(

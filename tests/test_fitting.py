@@ -20,7 +20,6 @@ from minddiff_utils.decoding import (
     VoxelData,
     VoxelSelectedRidge,
     contiguous_folds,
-    correlations,
     cross_validate,
     fit,
     score,
@@ -30,6 +29,7 @@ from minddiff_utils.decoding._linear_decoder import LinearDecoder
 from minddiff_utils.decoding.chance import ScoredImages
 from minddiff_utils.decoding.fitting import FittedDecoders, Scores
 from minddiff_utils.decoding.other_systems import decode_systems, small_pixels
+from minddiff_utils.decoding.scores import feature_correlation
 
 Arrays = dict[str, npt.NDArray[Any]]
 SPLIT = np.array(["train"] * 60 + ["validation"] * 9 + ["test"] * 12, dtype=object)
@@ -282,7 +282,7 @@ def test_the_table_scores_the_selected_targets_against_null_and_ceiling() -> Non
     assert table["n_targets"].tolist() == [9, 8, 3, 4]  # c's constant has no r
     assert table["n_images"].unique().tolist() == [12]
     Y_test, Y_hat = _rows(features, TEST), fitted.predict(data.X_test)
-    r, ceilings = correlations(Y_test, Y_hat), fitted.ceilings(data, Y_hat)
+    r, ceilings = fitted.correlations(Y_test, Y_hat), fitted.ceilings(data, Y_hat)
     assert np.isnan(r["c"]).tolist() == [False] * 9 + [True]
     for row, (name, one) in zip(table.itertuples(), fitted.items(), strict=True):
         # the same values, summed in two ways
@@ -474,7 +474,7 @@ def _decode(
 
 
 def _r(Y: npt.NDArray[Any], Y_hat: npt.NDArray[Any]) -> float:
-    return float(np.nanmean(correlations({"Y": Y}, {"Y": Y_hat})["Y"]))
+    return float(np.nanmean(feature_correlation(Y, Y_hat)))
 
 
 def test_takagi_reads_z_from_lower_and_c_from_higher_areas_only(

@@ -11,7 +11,7 @@ import torch
 from minddiff_utils.core import conditions
 from minddiff_utils.core.conditions import Condition, by_name, conditions_of
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
-from minddiff_utils.core.images import resize, to_uint8
+from minddiff_utils.core.images import resize, to_torch, to_uint8
 from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.core.rng import torch_stream
 from minddiff_utils.generation import SubjectFeatures
@@ -24,9 +24,11 @@ from minddiff_utils.generation.presets import (
     GuidanceSettings,
     image_to_image,
     layers_of,
+    sampler_of,
     settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
+from minddiff_utils.generation.structural_loss import Loss, StructuralLoss
 from minddiff_utils.models import Backbone
 from tests.small_subject import (
     IDS,
@@ -100,9 +102,55 @@ def test_features_are_the_file_s_in_the_models_shapes(
         expected = values_of[f"{name}/{kind}"][rows]
         np.testing.assert_array_equal(tensor.flatten(1).numpy(), expected)
     for k in LAYERS:
-        for fact in ("selected", "scale", "residual"):
+        for fact in ("selected", "scale", "residual", "mean"):
             found = getattr(read.target, fact)[k].numpy()
             np.testing.assert_array_equal(found, stored[f"clip/{k}/{fact}"])
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "donors"),
+    [
+        ("decoded", "decoded.h5", [0, 1, 2, 3, 4]),
+        ("shuffled", "decoded_validation.h5", [1, 2, 0, 1, 2]),
+    ],
+)
+def test_the_likelihood_compares_with_what_was_decoded_of_the_same_image(
+    start: Start, backbone: Backbone, source: Source, file: str, donors: list[int]
+) -> None:
+    target = write_files(start(), backbone).of(source).target
+    for k in LAYERS:
+        known, stored = target.likelihood[k], files(backbone)
+        np.testing.assert_array_equal(
+            known.decoded, stored[file][f"clip/{k}/whitened"][donors]
+        )
+        for part in ("map", "shift"):
+            expected = stored["noise_model.h5"][f"clip/{k}/{part}"]
+            np.testing.assert_array_equal(getattr(known, part), expected)
+
+
+def test_true_features_have_no_loss_under_their_own_likelihood(
+    start: Start, backbone: Backbone
+) -> None:
+    target = write_files(start(), backbone).of("true").target
+    loss = StructuralLoss.of(target, "likelihood")(target.features)
+    assert torch.equal(loss, torch.zeros(len(IDS)))
+    other = StructuralLoss.of(target, "likelihood")(
+        target.rows([1, 0, 3, 4, 2]).features
+    )
+    assert (other > 1).all()
+
+
+def test_without_a_noise_model_only_the_likelihood_is_refused(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(), backbone)
+    features.path("noise_model.h5").unlink()
+    target = features.of("decoded").target
+    assert target.likelihood == {}
+    StructuralLoss.of(target, "cosine")
+    with pytest.raises(DataError, match="run notebook 02 again") as caught:
+        StructuralLoss.of(target, "likelihood")
+    _sentence(caught)
 
 
 def test_rows_and_layers_keep_an_image_s_features_together(
@@ -116,6 +164,8 @@ def test_rows_and_layers_keep_an_image_s_features_together(
     assert some.target.layers == (2,)
     assert torch.equal(some.target.features[2], whole.target.features[2][[2, 0]])
     assert torch.equal(some.target.residual[2], whole.target.residual[2])
+    known = some.target.likelihood[2]
+    assert torch.equal(known.decoded, whole.target.likelihood[2].decoded[[2, 0]])
     with pytest.raises(ConfigError, match="choose among them"):
         whole.with_layers((1, 3))
 
@@ -158,7 +208,7 @@ def _cut(name: str, axis: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ),
         *(
             (_cut(f"clip/1/{fact}", 0), DataError, f"{fact} of layer 1")
-            for fact in ("selected", "scale", "residual")
+            for fact in ("selected", "scale", "residual", "mean")
         ),
     ],
 )
@@ -246,6 +296,54 @@ def test_features_of_other_images_are_refused(start: Start, backbone: Backbone) 
     features = write_files(start(), backbone, decoded_systems=other)
     with pytest.raises(StoreError, match="not of the images"):
         features.of_condition(ROWS["takagi"])
+
+
+def test_the_best_of_n_is_chosen_by_the_loss_that_its_row_names(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(), backbone)
+    row = replace(ROWS["stage1_best"], n_draws=3)
+    draws = [replace(ROWS["stage1"], name=f"draw {k}", draw=k) for k in (1, 2, 3)]
+    drawn = [images.images for images in made(features, *draws).values()]
+    kinds: tuple[Loss, ...] = ("balanced", "cosine", "likelihood")
+    for kind in kinds:
+        settings: Any = {} if kind == "balanced" else {"loss": kind}
+        found = made(features, replace(row, settings=settings))["stage1_best"].images
+        target = features.of("decoded").target
+        loss_of = StructuralLoss.of(target, kind)
+        losses = []
+        for images in drawn:
+            x = to_torch(images)
+            losses.append(loss_of(backbone.clip_layers(x, target.layers)).numpy())
+        best = np.argmin(losses, axis=0)
+        for image, k in enumerate(best):
+            # the loss of the row is that of the image before it was rounded to 8 bits
+            np.testing.assert_array_equal(found[image], drawn[k][image])
+
+
+@pytest.mark.parametrize("n", [2, None])
+def test_the_posterior_mean_of_c_stands_for_c_where_a_row_says_so(
+    start: Start, backbone: Backbone, n: int | None
+) -> None:
+    posterior = files(backbone)["decoded.h5"]["c/decoded"][::-1].copy()
+    run = start(data__n_reconstruct=n)
+    features = write_files(run, backbone, decoded={"c/posterior": posterior})
+    row = replace(ROWS["stage1"], c="posterior")
+    found = features.of_condition(row)
+    np.testing.assert_array_equal(found.c.flatten(1).numpy(), posterior[:n])
+    decoded = features.of_condition(ROWS["stage1"])
+    assert torch.equal(found.z, decoded.z)
+    assert not torch.equal(found.c, decoded.c)
+
+
+def test_a_row_s_own_sampler_changes_its_fields_alone(start: Start) -> None:
+    profile = start().profile
+    row = replace(ROWS["stage1"], sampler={"n_steps": 8, "encode_index": 3})
+    found = sampler_of(row, profile)
+    assert found.model_dump(exclude={"n_steps", "encode_index"}) == (
+        profile.stage1.model_dump(exclude={"n_steps", "encode_index"})
+    )
+    assert (found.n_steps, found.encode_index) == (8, 3)
 
 
 def test_k_keeps_the_best_decodable_features(start: Start, backbone: Backbone) -> None:

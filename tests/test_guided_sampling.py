@@ -37,6 +37,7 @@ LAYERS = (1, 2)
 FORMS = ("clean", "unet")
 CLEAN = GuidanceSettings(strength=0.5)
 UNET = GuidanceSettings(form="unet", strength=0.2)
+HALF = GuidanceSettings(form="unet", gradient="conditional", strength=0.2)
 #: Rounding over four steps.
 FLOAT32 = 1e-4
 
@@ -114,11 +115,11 @@ class _Recorder(_Around):
 # --- what it starts from ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_strength_of_0_is_stage_1_to_the_byte(form: Any) -> None:
+@pytest.mark.parametrize("settings", [CLEAN, UNET, HALF])
+def test_a_strength_of_0_is_stage_1_to_the_byte(settings: GuidanceSettings) -> None:
     backbone, latent, target = _problem()
     recorder: Any = _Recorder(backbone)
-    settings = GuidanceSettings(form=form, strength=0)
+    settings = replace(settings, strength=0)
     found = guide(recorder, latent, target, DIFFUSION, settings)
     assert torch.equal(found.images, _stage1(backbone, latent))
     # not only chosen: the guided latents themselves are those of stage 1
@@ -184,6 +185,32 @@ def test_one_pull_is_the_unit_gradient_times_strength_and_noise_level(
     pull = -level * slope / size[:, None, None, None]
     # the pulled estimate is then noised to the next level
     expected = schedule.abar_next[0] ** 0.5 * pull
+    # float64: differences of latents of about 1
+    torch.testing.assert_close(guided - plain, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_the_conditional_gradient_takes_the_other_branch_as_given() -> None:
+    backbone, latent, target = _problem(dtype=torch.float64)
+    recorder: Any = _Recorder(backbone)
+    one = Stage1Config(n_steps=2, encode_index=1, decode_steps=1, guidance_scale=2)
+    settings = GuidanceSettings(form="unet", gradient="conditional", strength=0.3)
+    guide(recorder, latent, target, one, settings)
+    _, guided, plain = recorder.decoded
+    schedule = make_schedule(backbone, one)
+    a, t = schedule.encode_abar, schedule.timesteps[0]
+    x = (a**0.5 * latent.z + (1 - a) ** 0.5 * latent.noise).requires_grad_()
+    with_c = backbone.unet(x, t, latent.c)
+    with torch.no_grad():
+        without = backbone.unet(x, t, backbone.null_text().expand_as(latent.c))
+        excess = (2 - 1) * (with_c - without)  # a constant to the gradient
+    clean, _ = clean_and_noise(schedule, 0, x, with_c + excess)
+    loss = _loss(backbone, target, backbone.decode_latents(clean)).sum()
+    (slope,) = torch.autograd.grad(loss, x)
+    size = torch.stack([(each**2).mean().sqrt() for each in slope])
+    level = 0.3 * (1 - schedule.abar[0]) ** 0.5
+    expected = (
+        -(schedule.abar_next[0] ** 0.5) * level * slope / size[:, None, None, None]
+    )
     # float64: differences of latents of about 1
     torch.testing.assert_close(guided - plain, expected, rtol=1e-6, atol=1e-12)
 
@@ -272,7 +299,7 @@ def test_stage_1_stays_where_guidance_makes_the_loss_worse() -> None:
 
 
 @pytest.mark.parametrize("part", [{}, {"first": 0.3, "last": 0.7}])
-@pytest.mark.parametrize("settings", [CLEAN, UNET])
+@pytest.mark.parametrize("settings", [CLEAN, UNET, HALF])
 def test_the_counted_passes_are_those_of_the_u_net(
     settings: GuidanceSettings, part: dict[str, float], count_passes: Any
 ) -> None:
@@ -283,7 +310,8 @@ def test_the_counted_passes_are_those_of_the_u_net(
     # 4 guided steps, guided by the target and not
     assert found.n_unet_evaluations.tolist() == [2 * 4 * 2] * 2
     pulled = 2 if part else 4
-    through = pulled * 2 if settings.form == "unet" else 0
+    branches = 1 if settings.gradient == "conditional" else 2
+    through = pulled * branches if settings.form == "unet" else 0
     assert found.n_unet_gradients.tolist() == [through] * 2
     assert passes.forward == found.n_unet_evaluations.sum()
     assert passes.backward == found.n_unet_gradients.sum()
@@ -307,10 +335,11 @@ def test_a_decoder_without_gradients_is_an_error(settings: GuidanceSettings) -> 
         guide(blind, latent, target, DIFFUSION, settings)
 
 
-def test_checkpointing_moves_nothing() -> None:
+@pytest.mark.parametrize("settings", [UNET, HALF])
+def test_checkpointing_moves_nothing(settings: GuidanceSettings) -> None:
     backbone, latent, target = _problem()
     stored, again = (
-        guide(backbone, latent, target, DIFFUSION, replace(UNET, memory=memory))
+        guide(backbone, latent, target, DIFFUSION, replace(settings, memory=memory))
         for memory in ("store", "checkpoint")
     )
     np.testing.assert_allclose(again.losses, stored.losses, rtol=FLOAT32)

@@ -36,7 +36,11 @@ from minddiff_utils.generation.sampler import (
     draw_noise,
     make_schedule,
 )
-from minddiff_utils.generation.structural_loss import StructuralTarget, layer_weights
+from minddiff_utils.generation.structural_loss import (
+    StructuralLoss,
+    StructuralTarget,
+    layer_weights,
+)
 from minddiff_utils.models import Backbone, load_backbone, precision, tiny_backbone
 from minddiff_utils.pipeline import commands
 from minddiff_utils.studies.stage2_arms import arms_of
@@ -88,8 +92,8 @@ def _aligned(
     latent, target = start
     settings = AlignmentSettings(n_iter=1, lr_z=0.1, lr_c=0.1, loss=kind, memory=memory)
     engine = make_objective(backbone, target, sampler, settings)
-    weights = {k: factor * w for k, w in engine.weights.items()}
-    engine = replace(engine, weights=weights)
+    weights = {k: factor * w for k, w in engine.loss.weights.items()}
+    engine = replace(engine, loss=replace(engine.loss, weights=weights))
     moving = Variables(latent, settings)
     rows = torch.arange(N)
     now = Latent(moving.z[rows], moving.c[rows], latent.noise)
@@ -187,7 +191,8 @@ def test_the_pull_of_guidance_keeps_its_direction_in_float16(
         weights = {k: factor * w for k, w in layer_weights(target, kind).items()}
         settings = GuidanceSettings(form="unet", loss=kind)
         missed = torch.zeros(N, dtype=torch.int64)
-        pull = _Pull(backbone, schedule, target, weights, settings, missed)
+        loss = StructuralLoss(target, kind, weights)
+        pull = _Pull(backbone, schedule, loss, settings, missed)
         a = schedule.abar[step]
         x = (a**0.5 * latent.z + (1 - a) ** 0.5 * latent.noise).requires_grad_()
         null = backbone.null_text()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from minddiff_utils.core import store
 from minddiff_utils.core.places import notebook_path
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
@@ -231,6 +232,17 @@ def test_zero_iterations_of_stage_2_are_stage_1_to_the_byte(
     still = pd.read_csv(folder / "zero_iterations.csv")
     assert len(still) == 4
     assert still["equal"].all()
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_no_test_image_is_in_the_corpus_of_the_posterior(smoke: Smoke) -> None:
+    folder = smoke.undisturbed / "data" / "smoke" / "derived" / "subj01"
+    responses = store.read_arrays(folder / "responses.h5", ["nsd_id", "split"])
+    train = responses["nsd_id"][responses["split"] == "train"]
+    for file in ("decoded.h5", "decoded_validation.h5"):
+        found = store.read_arrays(folder / file, ["nsd_id", "posterior_nsd_id"])
+        assert np.isin(found["posterior_nsd_id"], train).all()
+        assert not np.isin(found["posterior_nsd_id"], found["nsd_id"]).any()
 
 
 @pytest.mark.timeout(LIMIT_S)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.generation.structural_loss import (
+    Likelihood,
+    StructuralLoss,
     StructuralTarget,
     discrepancy,
     layer_weights,
@@ -217,3 +219,92 @@ def test_balanced_needs_features_that_vary_in_training() -> None:
     target = replace(_hand_target(), scale=_torch({k: np.zeros(3) for k in (1, 2)}))
     with pytest.raises(DataError, match="no scale"):
         layer_weights(target, "balanced")
+
+
+# --- losses that a shrunk target does not mislead -------------------------------------
+
+MEAN_HAND = {
+    1: np.array([5.0, 1.0, 1.0], np.float32),
+    2: np.array([0.0, 5.0, 1.0], np.float32),
+}
+
+
+def _with_mean() -> StructuralTarget:
+    return replace(_hand_target(), mean=_torch(MEAN_HAND))
+
+
+def test_cosine_is_that_of_standardised_deviations_of_selected_features() -> None:
+    found = StructuralLoss.of(_with_mean(), "cosine")(_torch(SEEN_HAND))
+    expected = []
+    for row in range(2):
+        distances = []
+        for k in (1, 2):
+            keep = MASK_HAND[k]
+            seen, decoded = (
+                ((side[k][row] - MEAN_HAND[k]) / SCALE_HAND[k])[keep].astype(float)
+                for side in (SEEN_HAND, Z_HAND)
+            )
+            cos = seen @ decoded / np.linalg.norm(seen) / np.linalg.norm(decoded)
+            distances.append(1 - cos)
+        expected.append(np.mean(distances))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)  # float32
+
+
+def test_shrinking_what_was_decoded_leaves_the_cosine_and_misleads_the_others() -> None:
+    rng = torch.Generator().manual_seed(3)
+    truth = {1: torch.randn((6, 40), generator=rng)}
+    ones = {1: torch.ones(40)}
+    whole = StructuralTarget(truth, {1: ones[1] > 0}, ones, mean={1: 0 * ones[1]})
+    shrunk = replace(whole, features={1: 0.4 * truth[1]})
+    dull = {1: 0.4 * truth[1]}
+    # of a target that is shrunk, a dull image is nearer than the truth itself ...
+    squared = StructuralLoss.of(shrunk, "balanced")
+    assert (squared(dull) < squared(truth)).all()
+    # ... but not by the cosine
+    cosine = StructuralLoss.of(shrunk, "cosine")
+    torch.testing.assert_close(cosine(truth), torch.zeros(6), rtol=0, atol=1e-6)
+    other = {1: truth[1].roll(1, 0)}
+    assert (cosine(other) > 0.3).all()
+
+
+def test_likelihood_is_the_mean_squared_error_in_the_axes_of_the_noise() -> None:
+    rng = np.random.default_rng(4)
+    known, expected = {}, np.zeros(2)
+    for k in (1, 2):
+        A, b, d = rng.normal(size=(5, 3)), rng.normal(size=5), rng.normal(size=(2, 5))
+        known[k] = Likelihood(*(torch.from_numpy(v).float() for v in (A, b, d)))
+        error = SEEN_HAND[k].astype(float) @ A.T + b - d
+        expected += np.square(error).mean(axis=1) / 2
+    target = replace(_hand_target(), likelihood=known)
+    loss = StructuralLoss.of(target, "likelihood")
+    np.testing.assert_allclose(loss(_torch(SEEN_HAND)), expected, rtol=1e-5)  # float32
+    # rows keep what was decoded of their image
+    order = [1, 0, 1]
+    seen = {k: v[order] for k, v in _torch(SEEN_HAND).items()}
+    np.testing.assert_allclose(loss.rows(order)(seen), expected[order], rtol=1e-5)
+    assert discrepancy(target, "likelihood").tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("cosine", "loss cosine"), ("likelihood", "loss likelihood")]
+)
+def test_a_loss_without_what_it_reads_says_what_to_do(kind: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        StructuralLoss.of(_hand_target(), kind)
+    assert str(caught.value).endswith("run notebook 02 again.")
+
+
+def test_no_stop_is_known_for_the_cosine() -> None:
+    with pytest.raises(DataError, match="set stop_level to 0"):
+        discrepancy(_with_mean(), "cosine")
+
+
+@pytest.mark.parametrize("name", ["mean", "likelihood"])
+def test_what_is_known_is_known_of_all_layers(name: str) -> None:
+    part = {1: torch.zeros(3)}
+    if name == "likelihood":
+        part: Any = {
+            1: Likelihood(torch.zeros(1, 3), torch.zeros(1), torch.zeros(2, 1))
+        }
+    with pytest.raises(DataError, match=rf"{name} names the layers \[1\]"):
+        replace(_hand_target(), **{name: part})

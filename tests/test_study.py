@@ -24,6 +24,7 @@ from minddiff_utils.generation.presets import (
     AlignmentSettings,
     GuidanceSettings,
     layers_of,
+    sampler_of,
     settings_of,
 )
 from minddiff_utils.generation.structural_loss import layer_weights, structural_loss
@@ -103,8 +104,19 @@ def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
     profile = load_profile("demo")
     arms = arms_of(profile, "pilot")
     assert len({arm.name for arm in arms}) == len(arms)
-    settings = {(settings_of(a, profile), layers_of(a, profile)) for a in arms[1:]}
-    assert len(settings) == len(arms) - 1
+    starts = [(a.engine, a.c, a.n_draws, *sorted(a.sampler.items())) for a in arms]
+    engines = [(settings_of(a, profile), layers_of(a, profile)) for a in arms]
+    assert len(set(zip(starts, engines, strict=True))) == len(arms)
+
+
+def test_less_noise_halves_the_level_on_a_finer_grid() -> None:
+    profile = load_profile("demo")
+    arms = {arm.name: arm for arm in arms_of(profile, "pilot")}
+    names = ("posterior", "posterior, less noise")
+    plain, less = (sampler_of(arms[name], profile) for name in names)
+    assert plain == profile.stage1
+    assert less.encode_index / less.n_steps == plain.encode_index / plain.n_steps / 2
+    assert less.decode_steps == less.encode_index + 1
 
 
 # --- running ------------------------------------------------------------------------

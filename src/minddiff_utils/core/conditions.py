@@ -35,8 +35,9 @@ __all__ = [
 ]
 
 #: Where a feature comes from: the brain; the seen image; another image's brain; the
-#: brain for this row alone (`decoded_systems.h5`); pixels read from it. None: left out.
-Source = Literal["decoded", "true", "shuffled", "own", "pixels"] | None
+#: brain for this row alone (`decoded_systems.h5`); pixels read from it; of c, the mean
+#: of what the brain leaves of a corpus of captions. None: left out.
+Source = Literal["decoded", "true", "shuffled", "own", "pixels", "posterior"] | None
 #: What makes the images: z through the autoencoder; the sampler of stage 1; an engine
 #: of stage 2 (the preset's, or a fixed one); or a baseline: the mean training image,
 #: one at random, the nearest one, pixels read from the brain. None: it has no images.
@@ -84,7 +85,10 @@ class Condition:
     draw : int
         Of the sampler: which draw of an image's stream of noise is taken, from 1.
     settings : mapping
-        Fields of the engine's settings (`generation.presets`) that are the row's own.
+        Fields of the engine's settings (`generation.presets`) that are the row's own;
+        of the best of several draws, which `loss` chooses it.
+    sampler : mapping
+        Fields of the sampler (`core.profile.Stage1Config`) that are the row's own.
     """
 
     name: str
@@ -107,6 +111,7 @@ class Condition:
     n_draws: int = 1
     draw: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    sampler: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def is_baseline(self) -> bool:

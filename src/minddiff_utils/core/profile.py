@@ -247,6 +247,10 @@ class ReleasedConfig(_Frozen):
     n_candidates: PositiveInt = 4  # as of `paper`
 
 
+#: The measures of the structural loss that our own engines may take.
+OwnLoss = Literal["balanced", "cosine", "likelihood"]
+
+
 class FastConfig(_Frozen):
     """Ours: the loop of Algorithm 1 through a short surrogate of the sampler."""
 
@@ -257,6 +261,7 @@ class FastConfig(_Frozen):
     anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
     n_steps: PositiveInt = 6  # solver steps of the surrogate
     layers: tuple[int, ...] = (1, 2)  # CLIP blocks in the loss, that of `guided` too
+    loss: OwnLoss = "balanced"
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0
     guided_share: Share = 1.0  # of the surrogate's steps, noisiest first
     solver: Literal["ddim", "dpmpp_2m", "dpmpp_2s"] = "ddim"
@@ -268,7 +273,10 @@ class GuidedConfig(_Frozen):
     """Ours, not Algorithm 1: the sampling itself is steered (`guided_sampling`)."""
 
     form: Literal["clean", "unet"] = "clean"
+    # branches of the guided prediction that the form unet differentiates
+    gradient: Literal["both", "conditional"] = "both"
     strength: Annotated[float, Field(ge=0)] = 0.1
+    loss: OwnLoss = "balanced"
     n_inner: PositiveInt = 1
     range: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
 

@@ -1,7 +1,7 @@
 from .banded_ridge import BandedRidge
 from .cross_validation import contiguous_folds, cross_validate
 from .feature_selection import top_percent
-from .fitting import VoxelData, correlations, fit, score
+from .fitting import VoxelData, fit, score
 from .ridge import RidgeGCV
 from .voxel_selection import VoxelSelectedRidge
 
@@ -11,7 +11,6 @@ __all__ = [
     "VoxelData",
     "VoxelSelectedRidge",
     "contiguous_folds",
-    "correlations",
     "cross_validate",
     "fit",
     "score",

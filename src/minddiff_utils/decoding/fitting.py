@@ -23,7 +23,6 @@ __all__ = [
     "FittedDecoders",
     "Scores",
     "VoxelData",
-    "correlations",
     "fit",
     "score",
 ]
@@ -169,6 +168,10 @@ class FittedDecoders(dict[str, FittedDecoder]):
             for name, Y_hat in self.predict(X).items()
         }
 
+    def correlations(self, Y: Features, Y_hat: Features) -> dict[str, Floats]:
+        """Return Pearson's r over images by feature, (n_targets,); NaN: constant."""
+        return {name: feature_correlation(Y[name], Y_hat[name]) for name in self}
+
     def ceilings(self, data: VoxelData, Y_hat: Features) -> dict[str, Floats]:
         """Return each target's noise ceiling by feature, (n_targets,)."""
         noise = data.ncsnr, data.n_repeats_test
@@ -267,11 +270,6 @@ class FittedDecoders(dict[str, FittedDecoder]):
             yield f"{name}/target", np.flatnonzero(selected).astype(np.int32)
             yield f"{name}/r_cv", fitted.selection.r_cv
             yield f"{name}/voxel_weight", fitted.decoder.voxel_weight()
-
-
-def correlations(Y: Features, Y_hat: Features) -> dict[str, Floats]:
-    """Return Pearson's r over images by feature, (n_targets,); NaN: constant."""
-    return {name: feature_correlation(Y[name], Y_hat[name]) for name in Y_hat}
 
 
 class Scores(NamedTuple):

@@ -214,7 +214,9 @@ def _optimise(
     settings, began = run.objective.settings, time.perf_counter()
     level = None
     if settings.stop_level > 0:
-        level = settings.stop_level * discrepancy(run.objective.target, settings.loss)
+        level = settings.stop_level * discrepancy(
+            run.objective.loss.target, settings.loss
+        )
     spent = float(run.seconds[run.iteration - 1]) if run.iteration else 0.0
     label = f"stage 2, images {names[0]} to {names[-1]}"
     steps = range(run.iteration, settings.n_iter + 1)

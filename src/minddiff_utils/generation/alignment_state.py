@@ -23,11 +23,7 @@ from minddiff_utils.generation.sampler import (
     sample,
     thin,
 )
-from minddiff_utils.generation.structural_loss import (
-    StructuralTarget,
-    layer_weights,
-    structural_loss,
-)
+from minddiff_utils.generation.structural_loss import StructuralLoss, StructuralTarget
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -92,16 +88,13 @@ class Objective:
     backbone: Backbone
     full: Schedule
     short: Schedule
-    target: StructuralTarget
-    weights: Mapping[int, Tensor]
+    loss: StructuralLoss
     settings: AlignmentSettings
 
     def loss_of(self, images: Tensor, rows: Tensor) -> Tensor:
         """Return the loss of the images of some rows of the batch."""
-        features = self.backbone.clip_layers(images, self.target.layers)
-        target = self.target.rows(rows)
-        weights = {layer: w[rows] for layer, w in self.weights.items()}
-        return structural_loss(features, target, weights)
+        features = self.backbone.clip_layers(images, self.loss.target.layers)
+        return self.loss.rows(rows)(features)
 
     def imagine(self, latent: Latent) -> Tensor:
         """Return images that carry the gradient, by the optimiser's sampler."""
@@ -149,8 +142,8 @@ def make_objective(
             "With a guidance_scale of 0 the U-Net does not read c, so c cannot be"
             " optimised: raise the guidance or set lr_c to 0."
         )
-    weights = layer_weights(target, settings.loss)
-    return Objective(backbone, full, short, target, weights, settings)
+    loss = StructuralLoss.of(target, settings.loss)
+    return Objective(backbone, full, short, loss, settings)
 
 
 def _spread(n_iter: int, n: int) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from minddiff_utils.core.run import Run
 from minddiff_utils.decoding.feature_selection import select_best
 from minddiff_utils.generation.checkpoints import subject_of
 from minddiff_utils.generation.presets import layers_of
-from minddiff_utils.generation.structural_loss import StructuralTarget
+from minddiff_utils.generation.structural_loss import Likelihood, StructuralTarget
 from minddiff_utils.models import Backbone
 
 __all__ = ["DecodedFeatures", "Source", "SubjectFeatures", "with_k"]
@@ -32,7 +32,9 @@ __all__ = ["DecodedFeatures", "Source", "SubjectFeatures", "with_k"]
 #: Where the features of a subject's images come from.
 Source = Literal["decoded", "true", "shuffled"]
 #: What a target knows of each layer, beside its features.
-_FACTS = ("selected", "scale", "residual")
+_FACTS = ("selected", "scale", "residual", "mean")
+#: What the decoder's errors make of the features.
+_NOISE = "noise_model.h5"
 #: Whose features stand for another image's brain.
 _DONORS = "decoded_validation.h5"
 #: Images that a sentence names.
@@ -195,17 +197,44 @@ class SubjectFeatures:
             name: self._tensor(donors, names[name], shape)[rows]
             for name, shape in shapes.items()
         }
-        target = StructuralTarget(
-            {k: read[f"clip/{k}"] for k in layers},
-            *(
-                {
-                    k: torch.from_numpy(stored[f"clip/{k}/{fact}"]).to(backbone.device)
-                    for k in layers
-                }
-                for fact in _FACTS
-            ),
-        )
+        known = {
+            fact: {k: self._on_device(stored[f"clip/{k}/{fact}"]) for k in layers}
+            for fact in _FACTS
+        }
+        seen = {k: read[f"clip/{k}"] for k in layers}
+        likelihood = self._likelihood(source, seen, rows)
+        target = StructuralTarget(seen, **known, likelihood=likelihood)
         return DecodedFeatures(ids, read["z"], read["c"], target)
+
+    def _on_device(self, values: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.backbone.device)
+
+    def _likelihood(
+        self, source: Source, seen: Mapping[int, Tensor], rows: Sequence[int]
+    ) -> dict[int, Likelihood]:
+        """Return the likelihood of each layer; empty where no noise model was kept.
+
+        What a decoder would say of true features without errors stands in for what was
+        decoded where the source is the seen image.
+        """
+        if not (path := self.path(_NOISE)).exists():
+            return {}
+        noise = store.read_arrays(
+            path, [f"clip/{k}/{part}" for k in seen for part in ("map", "shift")]
+        )
+        decoded: Mapping[str, npt.NDArray[Any]] = {}
+        if source != "true":
+            file = self.path(_DONORS if source == "shuffled" else "")
+            decoded = store.read_arrays(file, [f"clip/{k}/whitened" for k in seen])
+        found = {}
+        for k, features in seen.items():
+            parts = [self._on_device(noise[f"clip/{k}/{n}"]) for n in ("map", "shift")]
+            if source == "true":
+                whitened = features.to(parts[0].dtype) @ parts[0].T + parts[1]
+            else:
+                whitened = self._on_device(decoded[f"clip/{k}/whitened"][rows])
+            found[k] = Likelihood(parts[0], parts[1], whitened)
+        return found
 
     def _donor_rows(self, n_donors: int, n: int) -> list[int]:
         """Return which validation image stands for each image, in turn."""
@@ -258,7 +287,11 @@ class SubjectFeatures:
             return self.backbone.null_text().expand_as(like).clone()
         if row.c == "own":
             return self._own(f"{row.name}/c", like)
-        return self.of(cast(Source, row.c)).c
+        if row.c == "posterior":
+            stored = store.read_arrays(self.path(), ["nsd_id", "c/posterior"])
+            c = self._tensor(stored, "c/posterior", tuple(like.shape[1:]))
+            return c[: len(like)]
+        return self.of(cast(Literal["decoded", "true", "shuffled"], row.c)).c
 
     def _z(self, row: Condition) -> Tensor:
         like = self.of("decoded").z
@@ -268,7 +301,7 @@ class SubjectFeatures:
             return self._own(f"{row.name}/z", like)
         if row.z == "pixels":
             return self._pixel_latents
-        return self.of(row.z).z
+        return self.of(cast(Source, row.z)).z
 
     @cached_property
     def _r_cv(self) -> dict[int, npt.NDArray[Any]]:

@@ -42,10 +42,7 @@ from minddiff_utils.generation.presets import (
     settings_of,
 )
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
-from minddiff_utils.generation.structural_loss import (
-    layer_weights,
-    structural_loss,
-)
+from minddiff_utils.generation.structural_loss import Loss, StructuralLoss
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -232,7 +229,8 @@ def _batch_maker(
     if condition.engine == "sampler" and condition.n_draws == 1:
         return _sample, (sampler, condition.draw), (features.z, features.c)
     if condition.engine == "sampler":
-        return _sample_best, (sampler, condition.n_draws), features.tensors
+        loss = condition.settings.get("loss", "balanced")
+        return _sample_best, (sampler, condition.n_draws, loss), features.tensors
     n_shown = sum(row < run.profile.stage2.n_images_trajectory for row in rows)
     settings = settings_of(condition, run.profile)
     return _align, (settings, sampler, n_shown), features.tensors
@@ -296,8 +294,9 @@ def _sample_best(
     _state: object,
     sampler: Stage1Config,
     n_draws: int,
+    kind: Loss,
 ) -> Arrays:
-    """Return of `n_draws` images by stage 1 the one with the lowest balanced loss.
+    """Return of `n_draws` images by stage 1 the one with the lowest structural loss.
 
     The draws go on in each image's own stream: more of them change no earlier one, and
     the first is stage 1's.
@@ -306,13 +305,13 @@ def _sample_best(
 
     def best(part: DecodedFeatures) -> torch.Tensor:
         generators = noise_generators(run, _ids(part))
-        weights = layer_weights(part.target, "balanced")
+        loss_of = StructuralLoss.of(part.target, kind)
         lowest, kept = torch.full((len(part.nsd_id),), torch.nan), torch.empty(0)
         for k in range(n_draws):
             noise = draw_noise(backbone, generators)
             images = sample(backbone, part.z, part.c, noise, schedule)
             layers = backbone.clip_layers(images, part.target.layers)
-            loss = structural_loss(layers, part.target, weights).cpu()
+            loss = loss_of(layers).cpu()
             better = (loss < lowest) | lowest.isnan()  # a draw may have no number
             lowest = torch.where(better, loss, lowest)
             chosen = better.to(images.device)[:, None, None, None]

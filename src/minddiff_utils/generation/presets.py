@@ -14,7 +14,7 @@ from typing import Any, Literal
 from minddiff_utils.core.conditions import Condition
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.profile import Preset, Profile, Stage1Config, Stage2Config
-from minddiff_utils.generation.sampler import Memory, Solver
+from minddiff_utils.generation.sampler import Branches, Memory, Solver
 from minddiff_utils.generation.structural_loss import Loss
 
 __all__ = [
@@ -49,8 +49,8 @@ class AlignmentSettings:
         released code.
     optimiser : {"gradient", "adam"}
         Plain gradient step, or Adam.
-    loss : {"paper", "released", "balanced"}
-        Layer weights, see `structural_loss.layer_weights`.
+    loss : str
+        One of five measures, see `structural_loss.StructuralLoss`.
     noise : {"fixed", "fresh"}
         Whether ε stays or is drawn anew in every iteration.
     anchor_c : float
@@ -105,14 +105,16 @@ class GuidanceSettings:
     ----------
     form : {"clean", "unet"}
         Gradient with respect to the clean estimate, or through the U-Net.
+    gradient : {"both", "conditional"}
+        Branches of the guided prediction that it goes through, of the form `unet`.
     strength : float
         Root mean square of one pull, in units of the noise level; 0 gives stage 1.
     n_inner : int
         Pulls per step; more than 1 for `clean` only.
     first, last : float
         Share of the steps, from the noisiest, at which pulling begins and ends.
-    loss : {"paper", "released", "balanced"}
-        Layer weights, see `structural_loss.layer_weights`.
+    loss : str
+        One of five measures, see `structural_loss.StructuralLoss`.
     n_trajectory : int
         Clean estimates kept for show.
     memory : {"store", "checkpoint"}
@@ -120,6 +122,7 @@ class GuidanceSettings:
     """
 
     form: Literal["clean", "unet"] = "clean"
+    gradient: Branches = "both"
     strength: float = 0.1
     n_inner: int = 1
     first: float = 0.0
@@ -142,6 +145,8 @@ class GuidanceSettings:
 
     def pulls(self, n_steps: int) -> tuple[bool, ...]:
         """Return whether each step is pulled."""
+        if not self.strength:
+            return (False,) * n_steps
         low = min(round(self.first * n_steps), n_steps - 1)  # one step at the least
         high = max(round(self.last * n_steps), low + 1)
         return tuple(low <= step < high for step in range(n_steps))
@@ -169,7 +174,7 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
         return GuidanceSettings(first=first, last=last, **more)
     if config.preset == "fast":
         more |= config.fast.model_dump(exclude={"layers"})
-        return AlignmentSettings(loss="balanced", **more)
+        return AlignmentSettings(**more)
     if config.preset == "paper":
         more |= config.paper.model_dump(exclude={"step", "n_images"})
         eta = config.paper.step
@@ -226,12 +231,13 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
     """Return a condition's sampler: stage 1's, or that from its own level of noise."""
+    sampler = profile.stage1.model_copy(update=dict(row.sampler))
     if row.z is None:  # from noise
-        return image_to_image(profile.stage1, 1.0)
+        return image_to_image(sampler, 1.0)
     if row.strength is None:
-        return profile.stage1
+        return sampler
     strength = getattr(profile.systems, f"strength_{row.strength}")
-    return image_to_image(profile.stage1, strength)
+    return image_to_image(sampler, strength)
 
 
 def image_to_image(sampler: Stage1Config, strength: float) -> Stage1Config:

@@ -30,6 +30,7 @@ from minddiff_utils.models import Backbone
 
 __all__ = [
     "SOLVERS",
+    "Branches",
     "Memory",
     "Schedule",
     "Solver",
@@ -44,6 +45,8 @@ __all__ = [
 
 #: How intermediate values are kept for the gradient: all of them, or x_t only.
 Memory = Literal["store", "checkpoint"]
+#: Which branches of the guided prediction a gradient goes through.
+Branches = Literal["both", "conditional"]
 #: DDIM (Song et al. 2021), and DPM-Solver++ of order 2 (Lu et al. 2022), multistep and
 #: singlestep. All take one guided prediction per step.
 Solver = Literal["ddim", "dpmpp_2m", "dpmpp_2s"]
@@ -233,17 +236,38 @@ def _predict(
     x: Tensor,
     step: int,
     c: Tensor,
+    gradient: Branches = "both",
 ) -> Tensor:
-    """Return the U-Net's guided prediction; both branches in one call."""
+    """Return the U-Net's guided prediction; both branches in one call, or apart."""
     t, w = schedule.timesteps[step], schedule.guidance[step]
     nulls = null.expand_as(c)
     if w == 1:
         return backbone.unet(x, t, c)
     if w == 0:
         return backbone.unet(x, t, nulls)
+    if gradient == "conditional" and x.requires_grad:
+        with_c = backbone.unet(x, t, c)
+        with torch.no_grad():
+            without = backbone.unet(x, t, nulls)
+            guided = without + w * (with_c - without)
+        followed: Tensor = _GradientOf.apply(guided, with_c)  # type: ignore[no-untyped-call]
+        return followed
     both = backbone.unet(torch.cat([x, x]), t, torch.cat([nulls, c]))
     without, with_c = both.chunk(2)
     return without + w * (with_c - without)
+
+
+class _GradientOf(torch.autograd.Function):
+    """One tensor's values with another's gradient."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor, followed: Tensor) -> Tensor:
+        del followed
+        return values.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, gradient
 
 
 def clean_and_noise(
@@ -290,7 +314,18 @@ def _ddim_step(schedule: Schedule, out: Tensor, step: int, x: Tensor) -> Tensor:
 
 
 class Steering(Protocol):
-    """What changes the clean latent that each step implies."""
+    """What changes the clean latent that each step implies.
+
+    Attributes
+    ----------
+    gradient : {"both", "conditional"}
+        Whether the gradient for x goes through both branches of the guided prediction
+        or, at half the cost, through the conditional one as if it were the whole.
+    """
+
+    @property
+    def gradient(self) -> Branches:
+        """Return through which branches the gradient goes."""
 
     def enter(self, step: int, x: Tensor) -> Tensor:
         """Return x as the step starts from it, such as a leaf of a graph."""
@@ -343,15 +378,16 @@ def img2img(
     x: Tensor = a**0.5 * z + (1 - a) ** 0.5 * noise
     predict = partial(_predict, backbone, schedule, backbone.null_text())
     advance = _solver(backbone, schedule)
+    gradient = steering.gradient if steering is not None else "both"
     # 2. denoise under c; solvers remember, so only the U-Net is computed twice
     for step in range(len(schedule.timesteps)):
         if steering is not None:
             x = steering.enter(step, x)
         keeps_graph = torch.is_grad_enabled() and (x.requires_grad or c.requires_grad)
         if memory == "checkpoint" and keeps_graph:
-            out = torch_checkpoint(predict, x, step, c, use_reentrant=False)
+            out = torch_checkpoint(predict, x, step, c, gradient, use_reentrant=False)
         else:
-            out = predict(x, step, c)
+            out = predict(x, step, c, gradient)
         if steering is None:
             x = advance(out, step, x)
         else:

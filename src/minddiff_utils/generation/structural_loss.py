@@ -1,14 +1,17 @@
 """The structural loss: how far an image's CLIP features are from the decoded ones.
 
 The paper's sum of squared errors, the released code's weighted and masked form, and a
-balanced one; and the level that even the true image would reach. It knows no sampler
-and no optimiser.
+balanced one; and the level that even the true image would reach. All three ask for the
+decoded features as they are, which a ridge has shrunk, so that the true image can lie
+farther off than a dull one. Two further forms do not: the cosine, which no shrinking
+changes, and the likelihood of the decoded features under the decoder's own errors. It
+knows no sampler and no optimiser.
 
 Notation: Z = decoded CLIP features, m = mask of selected features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
@@ -17,7 +20,9 @@ from torch import Tensor
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
 
 __all__ = [
+    "Likelihood",
     "Loss",
+    "StructuralLoss",
     "StructuralTarget",
     "discrepancy",
     "layer_weights",
@@ -27,8 +32,43 @@ __all__ = [
 #: Weights of blocks 1 to 6 in the released code (`Reconstruction.py`, MSE_CLIP_mask).
 RELEASED_LAYER_WEIGHTS = (1.5, 1.2, 1.0, 1.0, 1.0, 1.0)
 
-#: How the blocks of CLIP are weighed, see `layer_weights`.
-Loss = Literal["paper", "released", "balanced"]
+#: The squared errors differ in how they weigh the blocks of CLIP (`layer_weights`).
+SquaredError = Literal["paper", "released", "balanced"]
+#: See `StructuralLoss`.
+Loss = Literal["paper", "released", "balanced", "cosine", "likelihood"]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What the decoder's errors make of one block's features.
+
+    Attributes
+    ----------
+    map, shift : Tensor
+        A (p, n_features) and b (p,): A f + b is what is decoded of the features f, in
+        axes along which the decoder's errors are independent and of variance 1
+        (`decoding.noise_model`).
+    decoded : Tensor
+        What was decoded, in these axes, (n, p).
+    """
+
+    map: Tensor
+    shift: Tensor
+    decoded: Tensor
+
+    def __post_init__(self) -> None:
+        p = len(self.shift)
+        check_shape(tuple(self.map.shape), (p, None), "map")
+        check_shape(tuple(self.decoded.shape), (None, p), "decoded")
+
+    def rows(self, rows: Tensor | list[int]) -> "Likelihood":
+        """Return that of some of the images."""
+        return replace(self, decoded=self.decoded[rows])
+
+    def loss(self, features: Tensor) -> Tensor:
+        """Return the mean squared error of the axes, (n,): 1 at the truth."""
+        seen = features.to(self.map.dtype) @ self.map.T + self.shift
+        return (seen - self.decoded).square().mean(1)
 
 
 @dataclass(frozen=True)
@@ -46,12 +86,19 @@ class StructuralTarget:
     residual : mapping of int to Tensor
         Layer to the mean squared error of each feature's out-of-fold decodings on
         training images, (n_features,); empty where not known.
+    mean : mapping of int to Tensor
+        Layer to the training mean of each feature, (n_features,), for the cosine; empty
+        where not known.
+    likelihood : mapping of int to Likelihood
+        By layer, for the loss of that name; empty where not known.
     """
 
     features: Mapping[int, Tensor]
     selected: Mapping[int, Tensor]
     scale: Mapping[int, Tensor]
     residual: Mapping[int, Tensor] = field(default_factory=dict)
+    mean: Mapping[int, Tensor] = field(default_factory=dict)
+    likelihood: Mapping[int, Likelihood] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layers = set(self.features)
@@ -61,11 +108,13 @@ class StructuralTarget:
                 f" but name {sorted(layers)}, {sorted(self.selected)} and"
                 f" {sorted(self.scale)}."
             )
-        if self.residual and layers != set(self.residual):
-            raise DataError(
-                f"residual names the layers {sorted(self.residual)}, but must name all"
-                f" of {sorted(layers)} or none."
-            )
+        for name in ("residual", "mean", "likelihood"):
+            known = getattr(self, name)
+            if known and layers != set(known):
+                raise DataError(
+                    f"{name} names the layers {sorted(known)}, but must name all of"
+                    f" {sorted(layers)} or none."
+                )
         empty = [k for k, mask in self.selected.items() if not bool(mask.any())]
         if empty:
             raise DataError(
@@ -80,9 +129,16 @@ class StructuralTarget:
         check_shape(tuple(features.shape), (n_images, None), f"Z of layer {layer}")
         check_shape(tuple(mask.shape), width, f"selected of layer {layer}")
         check_shape(tuple(self.scale[layer].shape), width, f"scale of layer {layer}")
-        if self.residual:
-            residual = self.residual[layer]
-            check_shape(tuple(residual.shape), width, f"residual of layer {layer}")
+        for name in ("residual", "mean"):
+            if known := getattr(self, name):
+                check_shape(
+                    tuple(known[layer].shape), width, f"{name} of layer {layer}"
+                )
+        if self.likelihood:
+            known = self.likelihood[layer]
+            check_shape(tuple(known.map.shape[1:]), width, f"map of layer {layer}")
+            n_decoded = (len(known.decoded),)
+            check_shape(n_decoded, (n_images,), f"likelihood of layer {layer}")
         if mask.dtype != torch.bool:
             raise DataError(
                 f"selected of layer {layer} is {mask.dtype}, but must be bool."
@@ -101,22 +157,27 @@ class StructuralTarget:
     def rows(self, rows: Tensor | list[int]) -> "StructuralTarget":
         """Return the target of some of the images."""
         features = {layer: values[rows] for layer, values in self.features.items()}
-        return replace(self, features=features)
-
-    @property
-    def _parts(self) -> tuple[Mapping[int, Tensor], ...]:
-        return (self.features, self.selected, self.scale, self.residual)
+        likelihood = {k: known.rows(rows) for k, known in self.likelihood.items()}
+        return replace(self, features=features, likelihood=likelihood)
 
     def of_layers(self, layers: Sequence[int]) -> "StructuralTarget":
         """Return the target of some of the layers."""
-        parts = ({k: part[k] for k in layers if k in part} for part in self._parts)
-        return StructuralTarget(*parts)
+        every = {one.name: getattr(self, one.name) for one in fields(self)}
+        return StructuralTarget(
+            **{
+                n: {k: part[k] for k in layers if k in part}
+                for n, part in every.items()
+            }
+        )
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all that a loss can depend on."""
-        layers = self.layers
-        return tuple(part[k] for part in self._parts for k in layers if k in part)
+        parts = (self.features, self.selected, self.scale, self.residual, self.mean)
+        known = [part[k] for part in parts for k in self.layers if k in part]
+        for one in (self.likelihood[k] for k in self.layers if k in self.likelihood):
+            known += [one.map, one.shift, one.decoded]
+        return tuple(known)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -124,7 +185,7 @@ class StructuralTarget:
         return tuple(sorted(self.features))
 
 
-def layer_weights(target: StructuralTarget, kind: Loss) -> dict[int, Tensor]:
+def layer_weights(target: StructuralTarget, kind: SquaredError) -> dict[int, Tensor]:
     """Return each layer's weight per image, (n,), on the sum of squared errors.
 
     paper : 1.
@@ -199,21 +260,106 @@ def structural_loss(
     return total
 
 
+def _cosine_distance(
+    features: Mapping[int, Tensor], target: StructuralTarget
+) -> Tensor:
+    """Return 1 - cos of both sides' deviations from the training mean, (n,)."""
+    distances = []
+    for layer in target.layers:
+        keep = target.selected[layer] & (target.scale[layer] > 0)
+        mean, scale = target.mean[layer][keep], target.scale[layer][keep]
+        seen = (features[layer][:, keep] - mean) / scale
+        decoded = (target.features[layer][:, keep] - mean) / scale
+        distances.append(1 - torch.cosine_similarity(seen, decoded, dim=1))
+    return torch.stack(distances).mean(0)
+
+
+@dataclass(frozen=True)
+class StructuralLoss:
+    """How far images are from a target, by one of five measures.
+
+    paper, released, balanced : `structural_loss` with `layer_weights` of that name.
+    cosine : 1 - cos between seen and decoded deviations from the training mean, in
+        training SDs, over the selected features; mean over the layers. A decoder that
+        shrinks all features alike changes nothing.
+    likelihood : squared errors in the axes of the decoder's noise, each in units of its
+        own SD (`Likelihood`); mean over axes, then layers. The seen image has about 1:
+        below it, an image fits what the decoder got wrong. No feature is selected, as
+        one that is badly decoded counts little.
+
+    Attributes
+    ----------
+    target : StructuralTarget
+    kind : str
+        One of `Loss`.
+    weights : mapping of int to Tensor
+        Those of the squared errors, (n,); empty for the others.
+    """
+
+    target: StructuralTarget
+    kind: Loss
+    weights: Mapping[int, Tensor]
+
+    @classmethod
+    def of(cls, target: StructuralTarget, kind: Loss) -> "StructuralLoss":
+        """Return the loss `kind` of a target.
+
+        Raises
+        ------
+        DataError
+            The target lacks what the loss reads, or as `layer_weights`.
+        """
+        needed = {"cosine": target.mean, "likelihood": target.likelihood}
+        if kind in ("paper", "released", "balanced"):
+            return cls(target, kind, layer_weights(target, kind))
+        if not needed[kind]:
+            raise DataError(
+                f"The loss {kind} needs what notebook 02 has learnt of the decoder's"
+                " errors, which was not found: run notebook 02 again."
+            )
+        return cls(target, kind, {})
+
+    def rows(self, rows: Tensor | list[int]) -> "StructuralLoss":
+        """Return the loss of some of the images."""
+        weights = {layer: w[rows] for layer, w in self.weights.items()}
+        return replace(self, target=self.target.rows(rows), weights=weights)
+
+    def __call__(self, features: Mapping[int, Tensor]) -> Tensor:
+        """Return the loss of each image's CLIP features by layer, (n,)."""
+        if self.kind == "cosine":
+            return _cosine_distance(features, self.target)
+        if self.kind == "likelihood":
+            known = self.target.likelihood
+            losses = [known[k].loss(features[k]) for k in self.target.layers]
+            return torch.stack(losses).mean(0)
+        return structural_loss(features, self.target, self.weights)
+
+
 def discrepancy(target: StructuralTarget, kind: Loss) -> Tensor:
     """Return the loss that the seen image itself is expected to have, per image, (n,).
 
-    The decoder's out-of-fold errors on training images, weighted as the loss weighs
-    them: below it, an image fits what the decoder got wrong.
+    Of a squared error the decoder's out-of-fold errors on training images, weighted as
+    the loss weighs them; of the likelihood 1: below it, an image fits what the decoder
+    got wrong.
 
     Raises
     ------
     DataError
-        The target does not know these errors.
+        The target does not know these errors, or the loss is the cosine.
 
     References
     ----------
     Morozov (1966), the discrepancy principle.
     """
+    if kind == "likelihood":
+        return torch.ones(
+            target.n_images, device=target.features[target.layers[0]].device
+        )
+    if kind == "cosine":
+        raise DataError(
+            "No cosine is known at which an image fits the decoder's errors: set"
+            " stop_level to 0 or loss to another one."
+        )
     if not target.residual:
         raise DataError(
             "decoded.h5 does not hold the decoder's out-of-fold errors, which the stop"

@@ -93,9 +93,10 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
 
     Around the profile's `fast`: solver, steps and guidance of the surrogate, a single
     prediction of the clean image, what moves and how fast, the anchor, the stop, the
-    blocks in the loss. Around `guided`: form, strength, number of pulls, range.
-    Algorithm 1 with several step sizes finds the one for `paper_tuned`. What repeats
-    another arm under a new name is left out.
+    blocks in the loss. Around `guided`: form, strength, number of pulls, range, loss,
+    branches of its gradient, and what it starts from. Algorithm 1 with several step
+    sizes finds the one for `paper_tuned`. What repeats another arm under a new name is
+    left out.
     """
     fast, guided = (settings_of(_arm(name, name), profile) for name in OURS)
     assert isinstance(fast, AlignmentSettings)
@@ -120,6 +121,8 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
         "fast, double step sizes": {"lr_z": fast.lr_z * 2, "lr_c": fast.lr_c * 2},
         "fast, half the iterations": {"n_iter": fast.n_iter // 2},
         "fast, discrepancy stop": {"stop_level": 1.0},
+        "fast, cosine": {"loss": "cosine"},
+        "fast, likelihood": {"loss": "likelihood"},
     }
     other = "clean" if guided.form == "unet" else "unet"
     pulls: dict[str, dict[str, Any]] = {
@@ -130,6 +133,9 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
         "guided, first half": {"last": 0.5},
         "guided, second half": {"first": 0.5},
         f"guided, form {other}": {"form": other, "n_inner": 1},
+        "guided, cosine": {"loss": "cosine"},
+        "guided, likelihood": {"loss": "likelihood"},
+        "guided, conditional gradient": {"gradient": "conditional"},
     }
     every: dict[str, Any] = {"layers": profile.features.clip_layers}
     arms = [
@@ -138,12 +144,39 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
         *(_arm(name, "guided", settings=change) for name, change in pulls.items()),
         _arm("guided, all blocks", "guided", **every),
     ]
+    arms += _from_the_posterior(profile, guided.strength)
     for eta in (0.01, 0.001, 0.0001, 0.00001):
         steps = {"n_iter": profile.study.n_iter_pilot, "lr_z": eta, "lr_c": eta}
         label, name = "Algorithm 1", f"paper, step {eta:g}"
         arms.append(_arm(name, "paper", settings=steps, label=label))
     distinct: dict[object, Condition] = {}
     for arm in arms:
-        key = settings_of(arm, profile), layers_of(arm, profile)
+        start = arm.engine, arm.c, arm.n_draws, *sorted(arm.sampler.items())
+        key = (*start, settings_of(arm, profile), layers_of(arm, profile))
         distinct.setdefault(key, arm)
     return (_STAGE1, *distinct.values())
+
+
+def _from_the_posterior(profile: Profile, strength: float) -> list[Condition]:
+    """Return what starts from the posterior mean of c, and what the likelihood chooses.
+
+    At stage 1's level of noise and at about half of it, on a grid twice as fine, from
+    which as many steps are taken.
+    """
+    index, n_steps = profile.stage1.encode_index, profile.stage1.n_steps
+    finer = {"n_steps": 2 * n_steps, "encode_index": index, "decode_steps": index + 1}
+    likely: dict[str, Any] = {"loss": "likelihood"}
+    best = _arm("best of 10, likelihood", "sampler", n_draws=10, settings=likely)
+    arms = [best]
+    for level, sampler in (("", {}), (", less noise", finer)):
+        row = replace(_STAGE1, name=f"posterior{level}", c="posterior", sampler=sampler)
+        arms.append(replace(row, label=row.name))
+        for loss in ("cosine", "likelihood"):
+            for factor in (0.5, 1, 2):
+                settings: dict[str, Any] = {"loss": loss, "gradient": "conditional"}
+                settings |= {"strength": factor * strength}
+                settings |= {"form": "unet", "n_inner": 1}
+                name = f"posterior, {loss}, strength x{factor:g}{level}"
+                arm = _arm(name, "guided", settings=settings, sampler=sampler)
+                arms.append(replace(arm, c="posterior"))
+    return arms

@@ -45,9 +45,8 @@ from minddiff_utils.generation.generate import Generated
 from minddiff_utils.generation.presets import settings_of
 from minddiff_utils.generation.structural_loss import (
     Loss,
+    StructuralLoss,
     StructuralTarget,
-    layer_weights,
-    structural_loss,
 )
 from minddiff_utils.models import Judge, load_backbone, load_judge
 from minddiff_utils.studies.stage2_arms import ENGINES, OURS, Part, arms_of
@@ -225,8 +224,7 @@ def _losses_and_costs(
         layers = backbone.clip_layers(x, decoded.layers)
         values = {name: each[kept].astype(float) for name, each in _costs(arm).items()}
         for name, target, kind in targets:
-            weights = layer_weights(target.rows(kept), kind)
-            loss = structural_loss(layers, target.rows(kept), weights)
+            loss = StructuralLoss.of(target.rows(kept), kind)(layers)
             values[name] = loss.double().cpu().numpy()
         index = {"subject": str(features.run.subject), "method": arm.condition.name}
         table = pd.DataFrame({**index, "nsd_id": arm.nsd_id[kept], **values})

@@ -1,6 +1,7 @@
 from .decoding import (
     fig_accuracy,
     fig_accuracy_histograms,
+    fig_calibration,
     fig_decoders,
     fig_holdout,
     fig_predictions,
@@ -35,6 +36,7 @@ from .reconstruction import (
     MethodPanels,
     fig_gallery,
     fig_losses,
+    fig_losses_of_truth,
     fig_method,
     fig_trajectory,
 )
@@ -54,6 +56,7 @@ __all__ = [
     "fig_ablation",
     "fig_accuracy",
     "fig_accuracy_histograms",
+    "fig_calibration",
     "fig_comparison",
     "fig_decoders",
     "fig_differences",
@@ -66,6 +69,7 @@ __all__ = [
     "fig_k_quality",
     "fig_k_selection",
     "fig_losses",
+    "fig_losses_of_truth",
     "fig_method",
     "fig_naming",
     "fig_ncsnr_recovery",

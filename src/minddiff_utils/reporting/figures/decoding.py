@@ -26,6 +26,7 @@ from minddiff_utils.reporting.wording import (
 __all__ = [
     "fig_accuracy",
     "fig_accuracy_histograms",
+    "fig_calibration",
     "fig_decoders",
     "fig_holdout",
     "fig_predictions",
@@ -218,6 +219,41 @@ def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
         axes.scatter(truth, predicted, s=12, color=PALETTE[0], alpha=0.7, linewidths=0)
         axes.set(xlabel="true (SD of training images)", title=name)
     grid[0].set_ylabel("decoded")
+    return figure
+
+
+@draws("The calibration", "feature axis sd rms coverage_50 coverage_80 coverage_95")
+def fig_calibration(table: pd.DataFrame, *, n_images: int) -> Figure:
+    """Draw the errors that a noise model expects against those of other images.
+
+    `table` is from `noise_model.calibration` of each feature, one below the other.
+    """
+    features = feature_order(table["feature"])
+    levels = {f"coverage_{level}": level for level in (50, 80, 95)}
+    note = (
+        f"n = {counted(n_images, 'validation image')}, no interval; a point on the left"
+        " is an axis of a feature, a line on the right the mean over its axes. On the"
+        " gray lines errors are as large as expected"
+    )
+    figure = canvas.new_figure("Decoding errors, expected and found", note, 3.4)
+    sizes, coverage = figure.subplots(1, 2)
+    for feature, colour in zip(features, PALETTE, strict=False):
+        rows = table[table["feature"] == feature]
+        label = feature_words(feature)
+        sizes.scatter(rows["sd"], rows["rms"], s=9, color=colour, alpha=0.7, lw=0)
+        found = [100 * rows[name].mean() for name in levels]
+        coverage.plot(
+            list(levels.values()), found, "o-", ms=3, color=colour, label=label
+        )
+    sizes.set(xscale="log", yscale="log", xlabel="expected SD of the error")
+    sizes.set(ylabel="found (root mean square)", title="size of the error, by axis")
+    for axis in (sizes.xaxis, sizes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    sizes.axline((1, 1), (10, 10), color=GRAY, linewidth=0.9, zorder=0)
+    coverage.axline((50, 50), slope=1, color=GRAY, linewidth=0.9, zorder=0)
+    coverage.set(xlabel="probability of the interval (%)", ylabel="errors inside (%)")
+    coverage.set(title="how often an interval holds", xticks=list(levels.values()))
+    coverage.legend(loc="lower right")
     return figure
 
 

@@ -166,6 +166,42 @@ def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> 
     return figure
 
 
+@draws()
+def fig_losses_of_truth(losses: Mapping[str, tuple[Floats, Floats]]) -> Figure:
+    """Draw the loss of the seen image against that of draws, a panel per loss.
+
+    Parameters
+    ----------
+    losses : mapping of str to (truth, draws)
+        By the loss's name, of the same images: (n_images,) and (n_images, n_draws).
+    """
+    n_images, n_draws = next(iter(losses.values()))[1].shape
+    for truth, drawn in losses.values():
+        check_shape(drawn.shape, (n_images, n_draws), "draws")
+        check_shape(truth.shape, (n_images,), "truth")
+    note = (
+        f"n = {counted(n_images, 'image')}; across: mean loss of"
+        f" {counted(n_draws, 'draw')} of stage 1, each image's own target; no interval,"
+        " all images are shown. Below the line the loss knows the seen image from a"
+        " draw; the share of images there stands in each panel"
+    )
+    title = "What each loss makes of the seen image"
+    figure = canvas.new_figure(title, note, 2.6)
+    panels = canvas.panels(figure, len(losses), len(losses))
+    for axes, (name, (truth, drawn)) in zip(panels, losses.items(), strict=True):
+        mean = drawn.mean(axis=1)
+        axes.scatter(mean, truth, s=9, color=PALETTE[0], alpha=0.7, linewidths=0)
+        low = float(min(mean.min(), truth.min()))
+        axes.axline((low, low), slope=1, color=GRAY, linewidth=0.9, zorder=0)
+        below = f"{(truth < mean).mean():.0%} below"
+        axes.text(0.96, 0.04, below, transform=axes.transAxes, ha="right", size=7.5)
+        axes.set(title=name, aspect="equal", adjustable="datalim")
+        axes.locator_params(nbins=4)
+        axes.set_xlabel("loss of a draw")
+    panels[0].set_ylabel("loss of the seen image")
+    return figure
+
+
 # --- the method on one page ---------------------------------------------------------
 
 #: Size of the overview, inches.
