@@ -56,16 +56,16 @@ class VoxelData:
         check_shape(self.n_repeats_test.shape, (len(self.X_test),), "n_repeats_test")
 
     @classmethod
-    def from_responses(cls, stored: Mapping[str, Array]) -> Self:
-        """Cut the content of `responses.h5`; validation images are left out."""
-        train, test = (stored["split"] == name for name in ("train", "test"))
-        if not train.any() or not test.any():
+    def from_responses(cls, stored: Mapping[str, Array], test: str = "test") -> Self:
+        """Cut the content of `responses.h5`; images of other splits are left out."""
+        train, tested = (stored["split"] == name for name in ("train", test))
+        if not train.any() or not tested.any():
             raise DataError(
                 "responses.h5 holds no training or no test images: run notebook 01"
                 " with more sessions."
             )
         betas, repeats = stored["betas"], stored["n_repeats"]
-        return cls(betas[train], betas[test], stored["ncsnr"], repeats[test])
+        return cls(betas[train], betas[tested], stored["ncsnr"], repeats[tested])
 
     def voxels(self, keep: Mask) -> "VoxelData":
         """Return the data of some of the voxels."""

@@ -436,6 +436,43 @@ class DecodingErrors(NamedTuple):
         tables = [table.assign(feature=name) for name, table in parts.items()]
         return pd.concat(tables, ignore_index=True)
 
+    def posterior(self, c: Floats, corpus: Floats) -> Posterior:
+        """Return the posterior of decoded c over a corpus, at the chosen temperature.
+
+        c, corpus : (n_images, n_targets), (n_corpus, n_targets)
+        """
+        return posterior_over(self.noise["c"], c, corpus, temperature=self.temperature)
+
+    def decoded(self, Y_hat: Mapping[str, Floats], corpus: Floats) -> dict[str, Array]:
+        """Return what the files of decoded features hold beside these.
+
+        Parameters
+        ----------
+        Y_hat : mapping of (n_images, n_targets)
+            Decoded features in their own units.
+        corpus : (n_corpus, n_targets)
+            Training c.
+
+        Returns
+        -------
+        dict
+            `c/posterior`, and each CLIP layer's `whitened`, both float32.
+        """
+        layers = (name for name in self.noise if name != "c")
+        return {
+            "c/posterior": self.posterior(Y_hat["c"], corpus).mean(corpus),
+            **{
+                f"{name}/whitened": self.noise[name].decoded(Y_hat[name]).astype("f4")
+                for name in layers
+            },
+        }
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the content of `noise_model.h5`."""
+        parts = {n: m.arrays() for n, m in self.noise.items() if n != "c"}
+        named = {f"{n}/{k}": v for n, part in parts.items() for k, v in part.items()}
+        return {"z/error": np.array(self.z_error), **named}
+
 
 def _fitted(Y: Floats, Y_hat: Floats) -> tuple[NoiseModel, Doubles, Doubles]:
     """Return the noise of a feature and the coordinates that it was learnt from."""
