@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import FEW_VOXELS, HVC, LVC
+from minddiff_utils.core.areas import FEW_VOXELS, high_over_low
 from minddiff_utils.core.conditions import floors, k_name
 from minddiff_utils.core.contrasts import FROM_ALL_THREE
 from minddiff_utils.core.inference import (
@@ -43,7 +43,6 @@ __all__ = [
     "each_feature",
     "engine_gain",
     "every_subject",
-    "high_over_low",
     "image_pairs",
     "lowest_layer",
     "other_systems",
@@ -305,33 +304,6 @@ def _image_accuracy(
     if wide.empty:
         raise NotTestableError(f"no accuracy of single images of {feature}")
     return wide
-
-
-def high_over_low(
-    table: pd.DataFrame, column: str, *, by: Sequence[str] = ("feature",)
-) -> pd.Series:
-    """Return the mean over voxels of HVC over that of LVC.
-
-    Every voxel counts once, areas with fewer than `FEW_VOXELS` not at all.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns area, n_voxels, those of `by` and `column`, a mean over the area.
-    column : str
-        Such as weight or pattern.
-    by : sequence of str
-        What has a ratio of its own.
-    """
-    kept = table[table["n_voxels"] >= FEW_VOXELS]
-    kept = kept.assign(total=kept[column] * kept["n_voxels"])
-
-    def mean_of(areas: Sequence[str]) -> pd.Series:
-        inside = kept[kept["area"].isin(areas)]
-        sums = inside.groupby(list(by), sort=False)[["total", "n_voxels"]].sum()
-        return sums["total"] / sums["n_voxels"]
-
-    return mean_of(HVC) / mean_of(LVC)
 
 
 def _log_pattern_ratios(table: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:

@@ -9,10 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from minddiff_utils.core.areas import AREAS, FEW_VOXELS
+from minddiff_utils.core.areas import AREAS, FEW_VOXELS, high_over_low
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import t_interval
-from minddiff_utils.evaluation.claims.rules import high_over_low
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables.rows import INTERVAL
 from minddiff_utils.reporting.wording import feature_order
