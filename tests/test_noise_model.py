@@ -61,7 +61,7 @@ def _fitted(world: World, n_axes: int = 3) -> NoiseModel:
 
 def test_the_errors_of_a_known_world_are_learnt() -> None:
     rng = np.random.default_rng(2)
-    n, p = 20_000, 3
+    n, p = 4000, 3
     # standardised targets that are the axes themselves, but for their order and sign
     Y = rng.normal(size=(n, p))
     Y = np.linalg.qr(Y - Y.mean(0))[0] * np.sqrt(n)
@@ -70,13 +70,13 @@ def test_the_errors_of_a_known_world_are_learnt() -> None:
     shared = rng.normal(size=(n, 1))  # one error in all targets
     Y_hat = gain * Y + 0.5 * shared + 0.1
     noise = NoiseModel.fit(Y, Y_hat, n_axes=3)
-    # 20,000 images: standard errors of about .003 to .01
-    np.testing.assert_allclose(noise.gain, [0.6, 0.4, 0.2], atol=0.02)
+    # 4,000 images: standard errors of about .005 to .02
+    np.testing.assert_allclose(noise.gain, [0.6, 0.4, 0.2], atol=0.04)
     # of an axis of m equal targets, the shared error and the offset count sqrt(m)
     root = np.sqrt([3, 2, 1])
-    np.testing.assert_allclose(np.abs(noise.offset), 0.1 * root, atol=0.02)
+    np.testing.assert_allclose(np.abs(noise.offset), 0.1 * root, atol=0.04)
     expected = 0.25 * np.outer(root, root)
-    np.testing.assert_allclose(np.abs(noise.covariance), expected, rtol=0.03)
+    np.testing.assert_allclose(np.abs(noise.covariance), expected, rtol=0.06)
 
 
 def test_axes_are_the_principal_ones_of_the_standardised_targets() -> None:
