@@ -10,13 +10,15 @@ import pytest
 from scipy import stats
 
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError
+from minddiff_utils.decoding.decoding_errors import (
+    choose_posterior,
+    choose_rank,
+    learn,
+)
 from minddiff_utils.decoding.noise_model import (
     NoiseModel,
     calibration,
-    choose_posterior,
-    choose_rank,
     error_share,
-    learn,
     posterior_over,
 )
 

@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from minddiff_utils.decoding import noise_model
+from minddiff_utils.decoding.decoding_errors import learn_layer
 
 N_IMAGES, N_TARGETS, N_AXES, N_SOURCES = 8859, 38_400, 300, 400
 
@@ -50,7 +50,7 @@ def main() -> None:
         Y, Y_hat = simulated(*sizes)
         clocks = {}
         for name, run in (
-            ("learnt", lambda: noise_model.learn_layer(Y, Y_hat)),
+            ("learnt", lambda: learn_layer(Y, Y_hat)),
             ("pca", lambda: PCA(N_AXES, random_state=0).fit(Y)),
         ):
             wall, cpu = time.perf_counter(), time.process_time()

@@ -4,11 +4,11 @@
 all voxels (the preset `fast`), `BandedRidge` searches the balance of voxel groups by
 himalaya. All keep one contract, that of `_linear_decoder.LinearDecoder`: fit, predict,
 weights by voxel, penalties. `fit` fits those of all features, `cross_validate` predicts
-training images out of their fold; by it `top_percent` selects targets and `noise_model`
-learns how decoded features err. `score` says how well test images are decoded, against
-what `chance` draws of them, and how often each is identified (`identification`).
-`comparison` sets decoders side by side (appendix A2), `other_systems` decodes what the
-compared systems start from.
+training images out of their fold; by it `top_percent` selects targets and
+`decoding_errors` learns how decoded features err (`noise_model`). `score` says how well
+test images are decoded, against what `chance` draws of them, and how often each is
+identified (`identification`). `comparison` sets decoders side by side (appendix A2),
+`other_systems` decodes what the compared systems start from.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

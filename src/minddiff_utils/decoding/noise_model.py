@@ -14,9 +14,8 @@ Over a corpus of captions it gives the posterior of c; under a generator it is t
 structural loss that asks for no shrunk image (`generation.structural_loss`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -29,26 +28,19 @@ from minddiff_utils.core.types import Array, Doubles, Floats, IntArray, Matrix
 from minddiff_utils.decoding.targets import TargetScaling, target_blocks
 
 __all__ = [
-    "DecodingErrors",
     "NoiseModel",
     "Posterior",
     "calibration",
-    "choose_posterior",
-    "choose_rank",
     "error_share",
-    "learn",
-    "learn_layer",
+    "gain_and_noise",
     "posterior_over",
 ]
 
 #: Axes of one feature at most; images per axis at least.
 _MOST_AXES, _IMAGES_PER_AXIS = 300, 8
-#: Images that the axes are learnt from, and each half is asked about, at most: a
-#: subject of NSD has 8,859, of which these tell as much in a third of the time.
-_MOST_IMAGES, _MOST_ASKED = 4000, 1000
-#: What is compared: axes, and what the log-likelihood is divided by.
-RANKS = (10, 20, 40, 80, 150, 300)
-TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 8.0)
+#: Images that the axes are learnt from at most: a subject of NSD has 8,859, of which
+#: these tell as much in a third of the time.
+_MOST_IMAGES = 4000
 #: Central intervals whose coverage is counted.
 _LEVELS = (0.5, 0.8, 0.95)
 
@@ -97,8 +89,15 @@ class NoiseModel:
         DataError
             Fewer than 16 images, a prediction that is missing, or no target varies.
         """
+        return cls.fit_in_axes(Y, Y_hat, n_axes=n_axes, seed=seed)[0]
+
+    @classmethod
+    def fit_in_axes(
+        cls, Y: Floats, Y_hat: Floats, *, n_axes: int = _MOST_AXES, seed: int = 0
+    ) -> tuple[Self, Doubles, Doubles]:
+        """Return `fit` and, of both sides, the coordinates that it was learnt from."""
         mean, axes, truth, decoded = _in_axes(Y, Y_hat, n_axes, seed)
-        return cls(mean, axes, *_gain_and_noise(truth, decoded))
+        return cls(mean, axes, *gain_and_noise(truth, decoded)), truth, decoded
 
     @property
     def n_axes(self) -> int:
@@ -215,7 +214,7 @@ def _coordinates(Y: Floats, mean: Matrix, axes: Matrix) -> Doubles:
     return found
 
 
-def _gain_and_noise(truth: Doubles, decoded: Doubles) -> tuple[Doubles, ...]:
+def gain_and_noise(truth: Doubles, decoded: Doubles) -> tuple[Doubles, ...]:
     """Return g, o and C of coordinates of the same images, each (n_images, p)."""
     centre, shift = truth.mean(axis=0), decoded.mean(axis=0)
     together = ((truth - centre) * (decoded - shift)).mean(axis=0)
@@ -296,234 +295,6 @@ def posterior_over(
         raise ConfigError(f"temperature is {temperature}, but must be above 0.")
     scores = noise.log_likelihood(Y_hat, corpus) / temperature
     return Posterior(np.asarray(special.softmax(scores, axis=1)))
-
-
-#: Coordinates of true and decoded features, and of which images they are.
-_Halves = Iterator[tuple["NoiseModel", Doubles, Doubles, Doubles]]
-
-
-def _halves(noise: NoiseModel, truth: Doubles, decoded: Doubles) -> _Halves:
-    """Give of each half of the images what the other half's noise is asked about.
-
-    The noise of one half, its true coordinates, and the true and decoded coordinates of
-    the other half's first thousand. The axes, which no response has touched, are those
-    of all images.
-    """
-    first, second = slice(len(truth) // 2), slice(len(truth) // 2, None)
-    for known, new in ((first, second), (second, first)):
-        parts = _gain_and_noise(truth[known], decoded[known])
-        half = NoiseModel(noise.mean, noise.axes, *parts)
-        asked = slice(_MOST_ASKED)
-        yield half, truth[known], truth[new][asked], decoded[new][asked]
-
-
-def choose_posterior(
-    noise: NoiseModel,
-    truth: Doubles,
-    decoded: Doubles,
-    *,
-    ranks: Sequence[int] = RANKS,
-    temperatures: Sequence[float] = TEMPERATURES,
-) -> pd.DataFrame:
-    """Compare axes and temperatures by the error of the posterior mean.
-
-    Errors and corpus are of one half of the training images, what is predicted is the
-    other half's: no image finds itself in the corpus.
-
-    Parameters
-    ----------
-    noise : NoiseModel
-        Fitted to the same images.
-    truth, decoded : (n_images, p)
-        Coordinates of their features and of the out-of-fold predictions.
-
-    Returns
-    -------
-    DataFrame
-        n_axes, temperature, r2 (of the posterior mean, over all axes), r2_decoded (of
-        the prediction itself) and chosen: the highest r2, of equal ones the fewest axes
-        and the lowest temperature.
-    """
-    rows: list[dict[str, float]] = []
-    for half, corpus, new, said in _halves(noise, truth, decoded):
-        total = np.square(new - corpus.mean(axis=0)).sum()
-        plain = 1 - np.square(new - said).sum() / total
-        for rank in _possible(ranks, noise):
-            scores = half.leading(rank).compared(said, corpus)
-            for temperature in temperatures:
-                weights = special.softmax(scores / temperature, axis=1)
-                error = np.square(new - weights @ corpus).sum()
-                row = {"n_axes": rank, "temperature": temperature}
-                rows.append(row | {"r2": 1 - error / total, "r2_decoded": plain})
-    table = pd.DataFrame(rows).groupby(["n_axes", "temperature"], as_index=False).mean()
-    return table.assign(chosen=table.index == table["r2"].argmax())
-
-
-def choose_rank(
-    noise: NoiseModel,
-    truth: Doubles,
-    decoded: Doubles,
-    *,
-    ranks: Sequence[int] = RANKS,
-) -> pd.DataFrame:
-    """Compare numbers of axes by how probable they make the image that was seen.
-
-    The errors of one half of the training images give each image of the other half its
-    probability among all of that half.
-
-    Parameters
-    ----------
-    noise : NoiseModel
-        Fitted to the same images.
-    truth, decoded : (n_images, p)
-        Coordinates of their features and of the out-of-fold predictions.
-
-    Returns
-    -------
-    DataFrame
-        n_axes, log_probability (mean over images), top1 (how often the image that was
-        seen is the likeliest) and chosen: the highest log_probability, of equal ones
-        the fewest axes.
-    """
-    rows: list[dict[str, float]] = []
-    for half, _, new, said in _halves(noise, truth, decoded):
-        for rank in _possible(ranks, noise):
-            scores = half.leading(rank).compared(said, new)
-            own = np.diag(special.log_softmax(scores, axis=1))
-            top1 = scores.argmax(axis=1) == np.arange(len(scores))
-            row = {"n_axes": rank, "log_probability": own.mean(), "top1": top1.mean()}
-            rows.append(row)
-    table = pd.DataFrame(rows).groupby("n_axes", as_index=False).mean()
-    return table.assign(chosen=table.index == table["log_probability"].argmax())
-
-
-def _possible(ranks: Sequence[int], noise: NoiseModel) -> list[int]:
-    """Return the ranks that the model has axes for, once each, the largest with all."""
-    return sorted({min(rank, noise.n_axes) for rank in ranks})
-
-
-# --- of one subject -------------------------------------------------------------------
-
-
-class DecodingErrors(NamedTuple):
-    """What the out-of-fold predictions of one subject say of its decoders.
-
-    Attributes
-    ----------
-    noise : dict of NoiseModel
-        Of c and of each CLIP layer, in as many axes as training images prefer.
-    by_rank : dict of DataFrame
-        From `choose_rank`, by CLIP layer.
-    by_temperature : DataFrame
-        From `choose_posterior`, of c.
-    temperature : float
-        The chosen one.
-    z_error : float
-        From `error_share`, of z.
-    """
-
-    noise: dict[str, NoiseModel]
-    by_rank: dict[str, pd.DataFrame]
-    by_temperature: pd.DataFrame
-    temperature: float
-    z_error: float
-
-    def calibration(
-        self, Y: Mapping[str, Floats], Y_hat: Mapping[str, Floats]
-    ) -> pd.DataFrame:
-        """Return `calibration` of each feature, one below the other (column feature).
-
-        Y, Y_hat : true and decoded features of other images, by name.
-        """
-        parts = {
-            name: calibration(model, Y[name], Y_hat[name])
-            for name, model in self.noise.items()
-        }
-        tables = [table.assign(feature=name) for name, table in parts.items()]
-        return pd.concat(tables, ignore_index=True)
-
-    def posterior(self, c: Floats, corpus: Floats) -> Posterior:
-        """Return the posterior of decoded c over a corpus, at the chosen temperature.
-
-        c, corpus : (n_images, n_targets), (n_corpus, n_targets)
-        """
-        return posterior_over(self.noise["c"], c, corpus, temperature=self.temperature)
-
-    def decoded(self, Y_hat: Mapping[str, Floats], corpus: Floats) -> dict[str, Array]:
-        """Return what the files of decoded features hold beside these.
-
-        Parameters
-        ----------
-        Y_hat : mapping of (n_images, n_targets)
-            Decoded features in their own units.
-        corpus : (n_corpus, n_targets)
-            Training c.
-
-        Returns
-        -------
-        dict
-            `c/posterior`, and each CLIP layer's `whitened`, both float32.
-        """
-        layers = (name for name in self.noise if name != "c")
-        return {
-            "c/posterior": self.posterior(Y_hat["c"], corpus).mean(corpus),
-            **{
-                f"{name}/whitened": self.noise[name].decoded(Y_hat[name]).astype("f4")
-                for name in layers
-            },
-        }
-
-    def arrays(self) -> dict[str, Array]:
-        """Return the content of `noise_model.h5`."""
-        parts = {n: m.arrays() for n, m in self.noise.items() if n != "c"}
-        named = {f"{n}/{k}": v for n, part in parts.items() for k, v in part.items()}
-        return {"z/error": np.array(self.z_error), **named}
-
-
-def _fitted(Y: Floats, Y_hat: Floats) -> tuple[NoiseModel, Doubles, Doubles]:
-    """Return the noise of a feature and the coordinates that it was learnt from."""
-    mean, axes, truth, decoded = _in_axes(Y, Y_hat, _MOST_AXES, seed=0)
-    noise = NoiseModel(mean, axes, *_gain_and_noise(truth, decoded))
-    return noise, truth, decoded
-
-
-def learn_layer(Y: Floats, Y_hat: Floats) -> tuple[NoiseModel, pd.DataFrame]:
-    """Return the noise of a CLIP layer in the rank that is chosen, and the choice.
-
-    Parameters and errors as `NoiseModel.fit`.
-    """
-    model, *coordinates = _fitted(Y, Y_hat)
-    table = choose_rank(model, *coordinates)
-    return model.leading(int(table.loc[table["chosen"], "n_axes"].item())), table
-
-
-def learn(Y: Mapping[str, Floats], Y_hat: Mapping[str, Floats]) -> DecodingErrors:
-    """Learn the noise of c and of each CLIP layer, and the error of z.
-
-    Parameters
-    ----------
-    Y, Y_hat : mapping of (n_images, n_targets)
-        Training features by name and their predictions from `cross_validate`.
-
-    Raises
-    ------
-    DataError
-        As `NoiseModel.fit`.
-    """
-    noise: dict[str, NoiseModel] = {}
-    by_rank: dict[str, pd.DataFrame] = {}
-    for name in (name for name in Y if name.startswith("clip/")):
-        noise[name], by_rank[name] = learn_layer(Y[name], Y_hat[name])
-    model, *coordinates = _fitted(Y["c"], Y_hat["c"])
-    table = choose_posterior(model, *coordinates)
-    best = table.loc[table["chosen"]].iloc[0]
-    return DecodingErrors(
-        {"c": model.leading(int(best["n_axes"])), **noise},
-        by_rank,
-        table,
-        float(best["temperature"]),
-        error_share(Y["z"], Y_hat["z"]),
-    )
 
 
 # --- how far it can be believed -------------------------------------------------------

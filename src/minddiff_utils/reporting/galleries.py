@@ -9,12 +9,7 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import factorial, gallery_words
-from minddiff_utils.core.errors import (
-    ConfigError,
-    DataError,
-    StoreError,
-    check_finite,
-)
+from minddiff_utils.core.errors import ConfigError, DataError, StoreError, check_finite
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import gallery
