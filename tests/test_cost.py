@@ -38,6 +38,7 @@ SMALL = {
     **{f"stage2.{loop}.n_iter": 4 for loop in ("paper", "released", "fast")},
     **{f"stage2.{loop}.n_candidates": 3 for loop in ("paper", "released", "fast")},
     "stage2.fast.n_steps": 2,
+    "stage2.guided.form": "clean",
     "stage2.guided.n_inner": 2,
     "stage2.guided.range": [0.0, 0.5],
 }
@@ -92,6 +93,7 @@ def _metered(settings: EngineSettings, profile: Profile) -> tuple[Any, Counter[s
         {k: torch.randn(N, w, generator=rng) for k, w in widths.items()},
         {k: torch.ones(w, dtype=torch.bool) for k, w in widths.items()},
         {k: torch.ones(w) for k, w in widths.items()},
+        mean={k: torch.zeros(w) for k, w in widths.items()},
     )
     inputs = (backbone, latent, target, profile.stage1, settings)
     if isinstance(settings, GuidanceSettings):
@@ -152,8 +154,8 @@ def test_the_papers_evaluations_are_those_of_algorithm_1() -> None:
     profile = load_profile("nsd")
     work = cost.preset_work(profile, "paper", "checkpoint")
     # 35 guided steps are 70 evaluations: in 300 gradient steps, in the last look, and
-    # in stage 1's image and the candidates.
-    n_images = 300 + 1 + 1 + profile.stage2.paper.n_candidates
+    # in the candidates; stage 1's image is given.
+    n_images = 300 + 1 + profile.stage2.paper.n_candidates
     assert work.counts.unet_forwards == 70 * n_images
     assert work.counts.unet_backwards == 70 * 300
 

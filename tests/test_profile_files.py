@@ -61,7 +61,7 @@ def _sentence(overrides: dict, name: str = "demo") -> str:
         ),
         (
             {"stage1.encode_index": 51},
-            "encode_index is 51 and decode_steps 8, but with n_steps 10",
+            "encode_index is 51 and decode_steps 6, but with n_steps 7",
             "",
         ),
         ({"stage1": {"encode_index": 51}}, "is 51", "stage1.encode_index"),
@@ -114,7 +114,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("n_iter: 17", "n_iter: -3", "stage2.fast.n_iter is -3, but must be"),
+        ("n_iter: 11", "n_iter: -3", "stage2.fast.n_iter is -3, but must be"),
         (
             "preset: fast",
             "preset: quick",
@@ -123,7 +123,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("seed: 2308\n", "", "seed is missing"),
         ("sessions: 4, n_val", "n_val", "data.sessions is missing"),
         ("features: {}", "features: {x: 1}", "features.x is no key"),
-        ("encode_index: 7", "encode_index: 60", "encode_index is 60"),
+        ("encode_index: 5", "encode_index: 60", "encode_index is 60"),
     ],
 )
 @pytest.mark.parametrize(

@@ -93,10 +93,10 @@ def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
     assert tuned == replace(paper, lr_z=0.001, lr_c=0.001)
     assert (released.n_iter, released.loss) == (300, "released")
     assert isinstance(settings_of(arms["guided"], profile), GuidanceSettings)
-    # best of N costs what fast does: 18 looks through 4 steps, 2 of them guided, and
-    # stage 1 with 2 candidates
-    stage1 = 2 * profile.stage1.decode_steps
-    fast = 18 * (2 * 2 + 2) + 3 * stage1
+    # best of N costs what fast does: 12 looks through 3 steps, 1 of them guided, and
+    # 2 candidates; half of stage 1's 6 steps are guided
+    stage1 = 3 * 2 + 3
+    fast = 12 * (2 + 2) + 2 * stage1
     assert abs(arms["best_of_n"].n_draws * stage1 - fast) <= stage1 / 2
 
 
@@ -145,9 +145,9 @@ def test_a_subject_s_arms_are_scored_on_all_images(begin: Start) -> None:
     loss = wide["structural_loss"].groupby("method").mean()
     assert loss["paper"] <= loss["stage1"]  # iteration 0 is a candidate
     n_draws = {a.name: a.n_draws for a in arms_of(begin().profile, "confirmation")}
-    for name, n in (("stage1", 6), ("best_of_n", 6 * n_draws["best_of_n"])):
+    for name, n in (("stage1", 5), ("best_of_n", 5 * n_draws["best_of_n"])):
         assert wide.loc[name, "n_unet_evaluations"].eq(n).all()
-    assert wide.loc["guided", "n_unet_evaluations"].eq(12).all()
+    assert wide.loc["guided", "n_unet_evaluations"].eq(10).all()
     assert wide["seconds"].gt(0).all()
 
 

@@ -67,8 +67,7 @@ class SimulationConfig(_Frozen):
 
     n_sessions: Annotated[int, Field(gt=0, le=40)]  # 750 trials each
     n_test_images: PositiveInt  # shared images shown, three repeats each
-    # shared images of held-out categories, the second test set, three repeats each
-    n_heldout_images: Annotated[int, Field(ge=0)] = 0
+    n_heldout_images: Annotated[int, Field(ge=0)] = 0  # test2, of other categories
     image_size: PositiveInt = 425  # px, NSD's own
     n_surface_depths: PositiveInt = 3  # layerB1..B3
 
@@ -451,10 +450,8 @@ class Profile(_Frozen):
         models = "random" if rehearsed else _MODELS[self.models.backbone]
         models = f"{models} models" if models else self._checkpoint_words(checkpoint)
         words = ", ".join(part for part in (data, models, scaling) if part)
-        name = (
-            f"rehearsal of profile {self.name}" if rehearsed else f"profile {self.name}"
-        )
-        return f"{name}: {words}" if words else name
+        name = "rehearsal of profile" if rehearsed else "profile"
+        return f"{name} {self.name}: {words}".removesuffix(": ")
 
     def _checkpoint_words(self, name: str) -> str:
         """Return what a label says of Stable Diffusion; nothing where none is used."""

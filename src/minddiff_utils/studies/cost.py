@@ -46,7 +46,7 @@ from minddiff_utils.generation.presets import (
     settings_of,
 )
 from minddiff_utils.generation.sampler import Memory, make_schedule, sample
-from minddiff_utils.generation.structural_loss import StructuralTarget
+from minddiff_utils.generation.structural_loss import Likelihood, StructuralTarget
 from minddiff_utils.models import Backbone, tiny_backbone
 from minddiff_utils.studies.unit_rates import (
     ITEM_BYTES,
@@ -156,8 +156,10 @@ def _counts(settings: EngineSettings | None, diffusion: Stage1Config) -> Counts:
         images=torch.zeros(1, 3, 1, 1),  # stage 1 has made it
     )
     width = models.layer_widths[0]
-    ones = {1: torch.ones(width)}
-    target = StructuralTarget({1: torch.zeros(1, width)}, {1: ones[1] > 0}, ones, ones)
+    ones, seen = {1: torch.ones(width)}, {1: torch.eye(width)[:1]}
+    mean = {1: torch.arange(float(width))}  # or no pixel would change a cosine
+    noise = {1: Likelihood(torch.ones(1, width), torch.ones(1), torch.ones(1, 1))}
+    target = StructuralTarget(seen, {1: ones[1] > 0}, ones, ones, mean, noise)
     inputs = (models, latent, target, diffusion)
     with redirect_stderr(StringIO()):  # no progress bars of what makes no image
         if isinstance(settings, GuidanceSettings):

@@ -120,7 +120,8 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
         "fast, half step sizes": {"lr_z": fast.lr_z / 2, "lr_c": fast.lr_c / 2},
         "fast, double step sizes": {"lr_z": fast.lr_z * 2, "lr_c": fast.lr_c * 2},
         "fast, half the iterations": {"n_iter": fast.n_iter // 2},
-        "fast, discrepancy stop": {"stop_level": 1.0},
+        "fast, discrepancy stop": {"stop_level": 1.0, "loss": "balanced"},
+        "fast, balanced": {"loss": "balanced"},
         "fast, cosine": {"loss": "cosine"},
         "fast, likelihood": {"loss": "likelihood"},
     }
@@ -133,9 +134,11 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
         "guided, first half": {"last": 0.5},
         "guided, second half": {"first": 0.5},
         f"guided, form {other}": {"form": other, "n_inner": 1},
+        "guided, balanced": {"loss": "balanced"},
         "guided, cosine": {"loss": "cosine"},
         "guided, likelihood": {"loss": "likelihood"},
-        "guided, conditional gradient": {"gradient": "conditional"},
+        "guided, both branches": {"gradient": "both"},
+        "guided, conditional branch": {"gradient": "conditional"},
     }
     every: dict[str, Any] = {"layers": profile.features.clip_layers}
     arms = [
