@@ -444,8 +444,6 @@ def test_a_run_says_what_is_missing_before_it_starts(
     words = ["run", "--profile", "algonauts", "--subjects", "5", "--only", "01"]
     assert main([*words, "--nsd-root", str(copy), "--set", "models.backbone=tiny"])
     assert "prf-visualrois_challenge_space" in capsys.readouterr().err
-    assert main(["fetch", str(tmp_path), "--profile", "algonauts"]) == 1
-    assert "brings no files of algonauts" in capsys.readouterr().err
     assert main(words) == 1
     assert "needs the Algonauts 2023 release" in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ from minddiff_utils.preprocessing import (
     prepare_stimuli,
     read_repeats,
 )
-from tests import tiny_algonauts, tiny_nsd
+from tests import tiny_algonauts, tiny_mindeye2, tiny_nsd
 
 VERSION = "betas_fithrf_GLMdenoise_RR"
 
@@ -48,6 +48,11 @@ SETS: Mapping[str, Example] = {
         tiny_algonauts.write,
         tiny_algonauts.SUBJECT,
         DataConfig(sessions="all", n_validation=6, n_reconstruct=None, zscore_on="all"),
+    ),
+    "mindeye2": Example(
+        tiny_mindeye2.write,
+        tiny_mindeye2.SUBJECT,
+        DataConfig(sessions="all", n_validation=50, n_reconstruct=None),
     ),
 }
 

@@ -1,33 +1,25 @@
 """What is fetched equals the server's, cut off anywhere; what does not is refused.
 
-The server answers as S3 does for public objects (ranges, If-Match, sizes of parts), and
-as COCO's for an archive. It cuts answers off and changes them.
+The server is that of `loopback`.
 """
 
 import errno
 import hashlib
-import io
 import os
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 import pytest
-from urllib3.util import Retry
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
 from minddiff_utils.datasets import download, part_files, transfer
 from minddiff_utils.datasets.digits69 import source as digits69
 from minddiff_utils.datasets.download import (
-    DownloadPlan,
     Outcome,
     confirm_agreement,
     plan_download,
@@ -37,148 +29,24 @@ from minddiff_utils.datasets.nsd import source
 from minddiff_utils.datasets.nsd.layout import NsdFile, inventory
 from minddiff_utils.datasets.transfer import Download
 from minddiff_utils.pipeline.cli import main
-
-SIZE = 64_000  # bytes of an object
-PIECE = 1024  # bytes read at once here
-NAMES = ("captions_train2017.json", "captions_val2017.json")
-ANNOTATIONS = "nsddata_stimuli/stimuli/nsd/annotations"
-MEMBERS = tuple(f"{ANNOTATIONS}/{name}" for name in NAMES)
-
-Headers = dict[str, str]
-Answer = tuple[int, Headers, bytes]
-Change = Callable[[int, Headers, bytes], Answer]
-
-
-# --- the server, and what goes wrong on the way -------------------------------------
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: "Server"
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        server, method = self.server, self.command
-        status, headers, body = server.find(self.path, self.headers)
-        change = server.changes.get(method)
-        if change is not None and status < 300:
-            status, headers, body = change(status, headers, body)
-        headers = {"Content-Length": str(len(body))} | headers
-        with server.lock:
-            cut = server.cuts.pop(0) if method == "GET" and server.cuts else len(body)
-            server.seen.append((method, str(self.headers.get("Range")), cut))
-            server.passwords.append(self.headers.get("Authorization"))
-        self.send_response_only(status)
-        for name, value in (headers | {"Connection": "close"}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if method == "GET":
-            self.wfile.write(body[:cut])
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """Holds objects and one archive; cuts bodies off after `cuts` bytes, in order."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lock = Lock()
-        self.objects: dict[str, tuple[bytes, str, int]] = {}  # bytes, ETag, part size
-        self.archive = pack()
-        self.cuts: list[int] = []
-        self.changes: dict[str, Change] = {}
-        self.has_ranges = True
-        self.seen: list[tuple[str, str, int]] = []
-        self.passwords: list[str | None] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def find(self, address: str, asked: Any) -> Answer:
-        path, query = urlsplit(address).path, parse_qs(urlsplit(address).query)
-        key = unquote(path).removeprefix(f"/{source.BUCKET}/")
-        if key == "/coco.zip":
-            return self._part(self.archive, {}, asked)
-        if key not in self.objects:
-            return 404, {}, b""
-        data, etag, part_size = self.objects[key]
-        if asked.get("If-Match", f'"{etag}"') != f'"{etag}"':
-            return 412, {}, b""
-        headers = {"ETag": f'"{etag}"'}
-        if "partNumber" in query and part_size:
-            return 200, headers, data[:part_size]
-        return self._part(data, headers, asked)
-
-    def _part(self, data: bytes, headers: Headers, asked: Any) -> Answer:
-        start = asked.get("Range", "")
-        if not (start and self.has_ranges):
-            return 200, headers, data
-        first = int(start.removeprefix("bytes=").removesuffix("-"))
-        stated = f"bytes {first}-{len(data) - 1}/{len(data)}"
-        return 206, headers | {"Content-Range": stated}, data[first:]
-
-    def gets(self) -> list[tuple[str, int]]:
-        """Return range and bytes sent of each GET."""
-        return [(start, n) for method, start, n in self.seen if method == "GET"]
-
-
-def pack(names: tuple[str, ...] = NAMES) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name in (*names, "instances_val2017.json"):
-            file.writestr(f"annotations/{name}", f'{{"annotations": "{name}"}}' * 50)
-    return buffer.getvalue()
-
-
-@dataclass
-class Bucket:
-    """A server's bucket, and the folder that its files go to."""
-
-    server: Server
-    root: Path
-    rng: np.random.Generator
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def put(self, key: str, size: int = SIZE, part_size: int = 0) -> bytes:
-        data = self.files[key] = self.rng.bytes(size)
-        etag = hashlib.md5(data).hexdigest()
-        if part_size:  # by S3's published rule
-            parts = [data[at : at + part_size] for at in range(0, size, part_size)]
-            digests = b"".join(hashlib.md5(part).digest() for part in parts)
-            etag = f"{hashlib.md5(digests).hexdigest()}-{len(parts)}"
-        self.server.objects[key] = data, etag, part_size
-        return data
-
-    def want(self, key: str, *, optional: bool = False) -> Download:
-        (wanted,) = source.downloads(
-            [NsdFile("any", key, "a test", optional=optional)],
-            self.root,
-            endpoint=self.server.address,
-        )
-        return wanted
-
-    def plan(self) -> DownloadPlan:
-        return plan_download([self.want(key) for key in self.files], self.root)
-
-    def fetch(self, n_workers: int = 1) -> Outcome:
-        return download.download(self.plan(), n_workers=n_workers)
-
-    def path(self, key: str) -> Path:
-        return self.root / key
-
-    def check(self) -> None:
-        """Every file is there, byte for byte, and no part is left."""
-        for key, data in self.files.items():
-            assert self.path(key).read_bytes() == data
-        assert not [p for p in self.root.rglob(".*") if p.is_file()]
+from tests.loopback import (
+    ANNOTATIONS,
+    MEMBERS,
+    NAMES,
+    PIECE,
+    SIZE,
+    Answer,
+    Bucket,
+    Change,
+    Headers,
+    a_page,
+    left,
+    pack,
+    serving,
+    shorter,
+    status,
+    wrong_bytes,
+)
 
 
 def needed(*sessions: int) -> list[NsdFile]:
@@ -191,18 +59,9 @@ def needed(*sessions: int) -> list[NsdFile]:
 def bucket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> Iterator[Bucket]:
-    """Give an empty bucket on loopback; nothing waits, pieces are small."""
-    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path / "project"))  # keeps records
-    monkeypatch.setattr(transfer, "_CHUNK", PIECE)
-    monkeypatch.setattr(transfer, "_FIRST_WAIT", 0.0)
-    monkeypatch.setattr(transfer, "_RETRIES", Retry(0))
-    server = Server()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield Bucket(server, tmp_path / "nsd", rng)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """Give an empty bucket on loopback."""
+    with serving(tmp_path, monkeypatch, rng) as bucket:
+        yield bucket
 
 
 # --- fetching -----------------------------------------------------------------------
@@ -330,25 +189,9 @@ def test_no_password_of_the_account_goes_out(
 # --- what is refused ----------------------------------------------------------------
 
 
-def wrong_bytes(status: int, headers: Headers, body: bytes) -> Answer:
-    return status, headers, bytes([body[0] ^ 1]) + body[1:]
-
-
-def shorter(status: int, headers: Headers, body: bytes) -> Answer:
-    return status, headers, body[:-1]
-
-
 def other_total(status: int, headers: Headers, body: bytes) -> Answer:
     stated = {"Content-Range": f"bytes 0-{len(body) - 1}/{len(body) + 1}"}
     return status, headers | stated, body
-
-
-def a_page(status: int, headers: Headers, body: bytes) -> Answer:
-    return 200, {"ETag": headers.get("ETag", "")}, b"<html>Please log in</html>"
-
-
-def status(number: int) -> Change:
-    return lambda *_: (number, {}, b"")
 
 
 @pytest.mark.parametrize(
@@ -460,10 +303,6 @@ def coco(bucket: Bucket) -> source.Archive:
 def captions(bucket: Bucket, coco: source.Archive) -> tuple[Download, ...]:
     files = [file for file in inventory({}) if file.kind == "captions"]
     return source.downloads(files, bucket.root, archive=coco)
-
-
-def left(root: Path) -> list[str]:
-    return sorted(path.name for path in root.rglob("*") if path.is_file())
 
 
 def test_the_archive_is_the_published_one() -> None:

@@ -251,7 +251,10 @@ def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
     ("field", "value", "changed"),
     [
         ("stage2.fast.n_iter", 3, ["04_stage2"]),
-        ("stage2.preset", "paper", ["02_decoding", "04_stage2"]),  # another decoder
+        (  # another decoder
+            *("stage2.preset", "paper"),
+            ["02_decoding", "A7_further_tests", "04_stage2"],
+        ),
         ("stage2.preset", "guided", ["04_stage2"]),
         ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
         ("subjects", [1, 2], ["00_insilico_nsd", "A3_engines", "A6_digits69"]),

@@ -20,6 +20,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *("decoding", "decoder", "systems"),
     ),
     "A2_decoders": ("features", "decoding", "evaluation"),
+    "A7_further_tests": ("data", "models", "features", "decoding", "decoder"),
     "03_stage1": (
         *("simulation", "data", "models", "features"),
         *("stage1", "systems", "ablation"),
@@ -36,7 +37,10 @@ READS: Mapping[str, tuple[str, ...]] = {
 #: Fields of these sections that the notebook may not read.
 UNREAD: Mapping[str, tuple[tuple[str, str], ...]] = {
     notebook: (("data", "n_reconstruct"),)
-    for notebook in ("00_insilico_nsd", "01_data_prep", "02_decoding")
+    for notebook in (
+        *("00_insilico_nsd", "01_data_prep", "02_decoding"),
+        "A7_further_tests",
+    )
 }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.datasets.algonauts.data_set import Algonauts
 from minddiff_utils.datasets.algonauts.release import Release
+from minddiff_utils.datasets.mindeye2.data_set import MindEye2
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.layout import BETAS_VERSIONS
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -23,9 +24,11 @@ def open_data_set(name: str, root: Path, betas_version: str) -> DataSet:
     ConfigError
         There is no such data set, or it has no such betas.
     """
-    check_choice(name, ("nsd", "algonauts"), "data_set")
+    check_choice(name, ("nsd", "algonauts", "mindeye2"), "data_set")
     tree = NsdTree(root, betas_version)
     if name == "nsd":
         return Nsd(tree)
+    if name == "mindeye2":
+        return MindEye2(tree)
     check_choice(betas_version, BETAS_VERSIONS[:1], "data.betas_version")
     return Algonauts(Release(root), tree)

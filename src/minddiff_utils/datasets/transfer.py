@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Literal
@@ -43,6 +43,7 @@ _RETRIES = Retry(
 _N_TRIES, _WORTHWHILE = 6, 16 << 20
 #: Seconds before the second try; doubled each time, up to the longest wait.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+_SHA256 = re.compile("[0-9a-f]{64}")
 _FAILURES = (requests.RequestException, HTTPError, OSError)
 
 
@@ -122,7 +123,7 @@ def ask(session: requests.Session, file: Download, path: Path) -> Item | str:
         return _ask_server(session, file, path)
     except requests.RequestException as error:
         status = _status_of(error)
-        if status not in (403, 404):
+        if status not in (401, 403, 404):
             raise DataError(
                 f"The server does not answer about {file.path} ({_words_of(error)}):"
                 " check the connection, then run again."
@@ -138,6 +139,10 @@ def _ask_server(session: requests.Session, file: Download, path: Path) -> Item:
         on_disk = part_files.on_disk(path, file.size, file.sha256)
         return Item(file, file.size, file.sha256, *on_disk)
     head = _head(session, file.url)
+    if linked := _SHA256.fullmatch(head.get("X-Linked-ETag", "").strip('"')):
+        size = int(head.get("X-Linked-Size", 0))  # as the hub states a large file
+        file = replace(file, size=size, sha256=linked[0])
+        return Item(file, size, file.sha256, *part_files.on_disk(path, size, linked[0]))
     size, method = int(head.get("Content-Length", 0)), "x-amz-server-side-encryption"
     keyed = head.get(method, "").startswith("aws:kms")
     # under a key of its own an object's ETag is no MD5 sum
@@ -146,8 +151,13 @@ def _ask_server(session: requests.Session, file: Download, path: Path) -> Item:
 
 
 def _head(session: requests.Session, url: str, **query: int) -> Any:
-    """Return the headers of a file; raise where the answer is none."""
-    answer = session.head(url, params=query, timeout=_TIMEOUT, allow_redirects=True)
+    """Return the headers of a file; raise where the answer is none.
+
+    The hub states SHA-256 and size of a large file before it sends one elsewhere.
+    """
+    answer = session.head(url, params=query, timeout=_TIMEOUT, allow_redirects=False)
+    if answer.is_redirect and "X-Linked-ETag" not in answer.headers:
+        answer = session.head(url, params=query, timeout=_TIMEOUT, allow_redirects=True)
     answer.raise_for_status()
     return answer.headers
 
@@ -257,7 +267,7 @@ class Worker:
         match = self._verify(item, part)
         if match == "other":
             self._discard(part)
-            kind = "SHA-256" if file.sha256 else "ETag"
+            kind = "SHA-256" if item.file.sha256 else "ETag"
             raise DataError(
                 f"{file.path} came with other bytes than its {kind} {item.checksum}"
                 " stands for and was thrown away: run again, and if it stays so,"

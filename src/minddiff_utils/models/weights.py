@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from minddiff_utils.core.errors import ModelError
+from minddiff_utils.core.errors import ModelError, writing
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.provenance import digest_file
 from minddiff_utils.core.reading import reading
@@ -36,6 +36,7 @@ __all__ = [
     "refuse_pickles",
     "rename_parts",
     "sha256",
+    "write_digests",
 ]
 
 #: Names of the weights in a folder, by the library that wrote them.
@@ -117,6 +118,17 @@ def check_digests(folder: Path) -> None:
     strangers = sorted(set(folder.rglob("*.safetensors")) - listed)
     if strangers:
         raise ModelError(f"{strangers[0]} is not listed in {sums}: add its digest.")
+
+
+def write_digests(folder: Path) -> None:
+    """Write the digests of all weights below `folder` into its SHA256SUMS, at once."""
+    weights = sorted(folder.rglob("*.safetensors"))
+    lines = [f"{sha256(path)}  {path.relative_to(folder)}\n" for path in weights]
+    sums = folder / "SHA256SUMS"
+    fresh = sums.with_name(f".{sums.name}.new")
+    with writing(sums):
+        fresh.write_text("".join(lines), encoding="utf-8")
+        fresh.replace(sums)
 
 
 #: A line as sha256sum writes it (with * for binary), or shasum and openssl with --tag.

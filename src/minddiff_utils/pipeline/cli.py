@@ -10,6 +10,7 @@ from typing import Any
 from minddiff_utils import __version__
 from minddiff_utils.core.entry import check_place, guarded, without_switches
 from minddiff_utils.pipeline import commands
+from minddiff_utils.pipeline.setup import set_up
 
 __all__ = ["main"]
 
@@ -100,6 +101,14 @@ _FETCH: _Options = {
     ),
     "--endpoint": _text("a mirror of the data set's server", "URL"),
 }
+_SETUP: _Options = _FETCH | {
+    "--models-from": _text("a mirror of the models' hub", "URL"),
+}
+#: What the commands that `setup` composes take, and it does not.
+_WITHIN_SETUP = {
+    **{"deep": False, "images": None, "gpus": 1},
+    **{"tflops": None, "tflops_float32": None, "rates": ""},
+}
 _PLAN: _Options = {
     "--images": _number("per subject; default: the profile's"),
     "--gpus": _number("devices at once", default=1),
@@ -173,10 +182,17 @@ _COMMANDS: Mapping[str, _Command] = {
         _NOTEBOOKS,
         {"only": "00", "first": "", "shards": 1, "rehearse": False},
     ),
+    "setup": _Command(
+        set_up,
+        "bring data and models, check them, say what a run costs, rehearse it; goes on"
+        " where it was cut off",
+        _SETUP | _PROFILE,
+        {"profile": "nsd", **_WITHIN_SETUP},
+    ),
     "fetch": _Command(
         commands.fetch_data,
-        "download the files that a run needs (profiles nsd and digits69); goes on"
-        " where it was cut off",
+        "download the files that a run needs, and say what comes by hand; goes on where"
+        " it was cut off",
         _FETCH | _PROFILE,
         {"profile": "nsd"},
     ),

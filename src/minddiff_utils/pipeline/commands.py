@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from minddiff_utils.core.checkpoint import checkpoint_in
 from minddiff_utils.core.entry import say
-from minddiff_utils.core.errors import ConfigError, DataError, check_choice
+from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.places import place, project_root, read_environment
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
@@ -32,18 +32,22 @@ from minddiff_utils.pipeline.records import why
 from minddiff_utils.pipeline.runner import run_plan
 
 if TYPE_CHECKING:
-    from minddiff_utils.datasets.download import Agreement
+    from minddiff_utils.datasets.download import DownloadPlan
+    from minddiff_utils.datasets.sources import Source
     from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
+    "bring",
     "check_data",
     "compare_runs",
     "fetch_data",
     "human_trials",
+    "list_files",
     "run_notebooks",
     "run_study",
     "show_claims",
     "show_plan",
+    "source_for",
 ]
 
 
@@ -227,52 +231,57 @@ def compare_runs(args: argparse.Namespace) -> None:
 
 def fetch_data(args: argparse.Namespace) -> None:
     """Download the files of a data set that a run needs."""
-    from minddiff_utils.datasets import download
+    from minddiff_utils.datasets.download import confirm_agreement
 
     check_counts(args, "jobs")
     profile = load_profile(args.profile, overrides_of(args))
     root = place(args.path, "PATH")
-    agreement, files = _what_to_fetch(args, profile, root)
-    if not args.dry_run:
-        download.confirm_agreement(agreement, input, agreed=args.agreement_signed)
-    plan = download.plan_download(files, root)
+    source = source_for(args, profile, root)
+    if source.agreement and not args.dry_run:
+        confirm_agreement(source.agreement, input, agreed=args.agreement_signed)
+    plan = list_files(source.files, root)
+    for line in source.by_hand:
+        say(line)
+    if args.dry_run:
+        return
+    bring(plan, args.jobs)
+    if source.by_hand:
+        raise DataError(
+            "What comes from servers is there; what comes by hand is named above: run"
+            f" minddiff check {args.path} --profile {profile.name} when it is there."
+        )
+
+
+def source_for(args: argparse.Namespace, profile: Profile, root: Path) -> "Source":
+    """Return where the files of a profile's data set come from."""
+    from minddiff_utils.datasets.sources import Mirrors, source_of
+
+    mirrors = Mirrors(args.endpoint, args.captions_from or "", args.form)
+    subjects, data = profile.subjects, profile.data
+    return source_of(profile.data_set, root, subjects, data, mirrors)
+
+
+def list_files(files: "Sequence[Download]", folder: Path) -> "DownloadPlan":
+    """Say what would come to `folder`, with sizes; raise where it does not fit."""
+    from minddiff_utils.datasets import download
+
+    plan = download.plan_download(files, folder)
     for line in download.listing(plan):
         say(line)
     plan.check_space()
-    if args.dry_run:
-        return
+    return plan
+
+
+def bring(plan: "DownloadPlan", n_jobs: int) -> None:
+    """Download what a plan lacks; say what did not come, and raise."""
+    from minddiff_utils.datasets import download
+
     with download.progress_bar(plan) as tell:
-        done = download.download(plan, n_workers=args.jobs, on_progress=tell)
+        done = download.download(plan, n_workers=n_jobs, on_progress=tell)
     sizes = (f"known by size alone: {path}" for path in done.size_only)
     for line in (*done.problems, *sizes):
         say(line)
     done.check()
-
-
-def _what_to_fetch(
-    args: argparse.Namespace, profile: Profile, root: Path
-) -> "tuple[Agreement, Sequence[Download]]":
-    """Return what has to be signed, and the files with their addresses."""
-    from minddiff_utils.datasets.digits69 import source as digits69
-    from minddiff_utils.datasets.nsd import layout, source
-
-    if profile.data_set == "digits69":
-        return digits69.AGREEMENT, digits69.downloads(root, endpoint=args.endpoint)
-    if profile.data_set != "nsd":
-        raise ConfigError(
-            f"minddiff fetch brings no files of {profile.data_set}: its README in"
-            " src/minddiff_utils/datasets says what to put where by hand."
-        )
-    data = profile.data
-    check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
-    sessions = layout.published_sessions(profile.subjects, data.session_numbers)
-    forms: tuple[layout.Container] = (args.form or "hdf5",)
-    wanted = layout.inventory(sessions, data.betas_version, forms)
-    if args.form is None:
-        wanted = layout.as_present(wanted, root)
-    wanted = layout.not_otherwise(wanted, root)
-    mirrors = {"endpoint": args.endpoint, "captions_from": args.captions_from}
-    return source.AGREEMENT, source.downloads(wanted, root, **mirrors)
 
 
 def check_data(args: argparse.Namespace) -> None:

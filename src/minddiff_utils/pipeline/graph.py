@@ -20,6 +20,8 @@ from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
 from minddiff_utils.datasets.digits69.reader import FILE as DIGITS
+from minddiff_utils.datasets.further_tests.opening import further_tests
+from minddiff_utils.datasets.further_tests.test_set import files as one_subject
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.opening import open_data_set
 
@@ -44,6 +46,7 @@ class Notebook:
     shows_study: bool = False
     shows_figures: bool = False  # of the notebooks before it
     profile: str = ""  # the one that runs it, and no other notebook
+    is_of_nsd: bool = False  # reads more of NSD than any simulation writes
 
 
 #: In the order in which they run; each needs all before it (of its own subject), but
@@ -53,6 +56,7 @@ GRAPH = (
     Notebook("01_data_prep", per_subject=True),
     Notebook("02_decoding", per_subject=True),
     Notebook("A2_decoders", per_subject=True),
+    Notebook("A7_further_tests", per_subject=True, is_of_nsd=True),
     Notebook("03_stage1", per_subject=True, per_shard=True),
     Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("A3_engines", per_subject=False, shows_study=True),
@@ -222,11 +226,13 @@ def make_plan(
 
 def _notebooks_of(profile: Profile) -> list[Notebook]:
     """Return the notebooks that a profile runs; 00 writes what is simulated."""
+    is_nsd = profile.simulation is None and profile.data_set == "nsd"
     own = [notebook for notebook in GRAPH if notebook.profile == profile.name]
     if own:
         return own
     skipped = "00" if profile.simulation is None else "none"
-    return [n for n in GRAPH if not n.profile and n.stem[:2] != skipped]
+    common = [n for n in GRAPH if not n.profile and n.stem[:2] != skipped]
+    return [n for n in common if is_nsd or not n.is_of_nsd]
 
 
 def _check_numbers(given: Sequence[str]) -> None:
@@ -295,7 +301,7 @@ def _files(
     """
     kind = profile.models.backbone
     files: tuple[Path, ...] = ()
-    if number in ("02", "03", "04", "05"):
+    if number in ("02", "A7", "03", "04", "05"):
         files = network_files(tree.models, kind)
     if number == "05":
         files += judge_files(tree.models, kind)
@@ -309,6 +315,11 @@ def _files(
     if number == "01" and subject is not None:
         data_set = open_data_set(profile.data_set, tree.nsd, data.betas_version)
         read = data_set.files(subject, data.session_numbers, data.voxels)
+        stamps |= provenance.stamps(read, tree.nsd)
+    if number == "A7" and subject is not None:
+        nsd = NsdTree(tree.nsd, data.betas_version)
+        several = further_tests(nsd)
+        read = tuple(path for one in several for path in one_subject(one, subject))
         stamps |= provenance.stamps(read, tree.nsd)
     if number == "06":
         nsd = NsdTree(tree.nsd, data.betas_version)

@@ -10,11 +10,12 @@ gifale95/algonauts_2023, `challenge_data_preparation.py`.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from minddiff_utils.datasets.nsd.layout import FACTS as NSD_FACTS
-from minddiff_utils.datasets.nsd.layout import HEMISPHERES, path_of
+from minddiff_utils.datasets.nsd.layout import HEMISPHERES, NsdFile, path_of
 
 __all__ = [
     "FILES",
@@ -24,6 +25,7 @@ __all__ = [
     "AlgonautsFile",
     "inventory",
     "n_sessions",
+    "nsd_files",
     "path",
 ]
 
@@ -113,3 +115,13 @@ def inventory(subject: int) -> tuple[str, ...]:
         for file, h in product(FILES, HEMISPHERES)
     )
     return tuple(paths)
+
+
+def nsd_files(subjects: Sequence[int]) -> tuple[NsdFile, ...]:
+    """Return the files of NSD, and COCO's captions, that lie beside the release."""
+    rows = [file for file in FILES if file.path.startswith("nsddata")]
+    found = dict[str, NsdFile]()
+    for file, subject, h in product(rows, subjects, HEMISPHERES):
+        place = file.path.format(subject=f"subj{subject:02d}", h=h)
+        found[place] = NsdFile(file.kind, place, file.reason, optional=file.optional)
+    return tuple(found.values())

@@ -50,12 +50,14 @@ def check_int16(dtype: np.dtype[Any], path: Path) -> None:
         raise wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
 
 
-def read_betas_nii(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
-    """Return one session at `mask`, (750, n_voxels), from a NIfTI file."""
+def read_betas_nii(
+    path: Path, mask: Mask, n_trials: int = N_TRIALS
+) -> npt.NDArray[np.int16]:
+    """Return one session at `mask`, (n_trials, n_voxels), from a NIfTI file."""
     with guard(path, "Betas"):
         image = load_image(path)
     check_int16(image.get_data_dtype(), path)
-    check_shape(image.shape, (*mask.shape, N_TRIALS), f"Betas in {path}")
+    check_shape(image.shape, (*mask.shape, n_trials), f"Betas in {path}")
     with guard(path, "Betas"):
         data = np.asanyarray(image.dataobj)  # int16: NSD's slope 0 means no scaling
     check_int16(data.dtype, path)
@@ -136,15 +138,16 @@ class _Blocks(RawIOBase):
 def _read_chunks(
     data: h5py.Dataset, ijk: Voxels, pace: _Pace | None
 ) -> npt.NDArray[np.int16] | None:
-    """Return betas chunk by chunk, (750, n_voxels); None if chunks are not NSD's.
+    """Return betas chunk by chunk, (n_trials, n_voxels); None if chunks are not NSD's.
 
-    NSD's chunk is one voxel by 750 trials, uncompressed. Chunks are taken whole, in the
+    NSD's chunk is one voxel by all trials, uncompressed. Chunks are taken whole, in the
     order of their index and only for the voxels asked: as a selection, HDF5 would copy
     every number on its own (tests/benchmarks/read_nsd.py).
     """
-    if data.chunks != (N_TRIALS, 1, 1, 1) or data.id.get_create_plist().get_nfilters():
+    n_trials = len(data)
+    if data.chunks != (n_trials, 1, 1, 1) or data.id.get_create_plist().get_nfilters():
         return None
-    rows = np.empty((len(ijk), N_TRIALS), data.dtype)
+    rows = np.empty((len(ijk), n_trials), data.dtype)
     as_bytes = rows.view(np.uint8)
     for n_read, row in enumerate(np.lexsort(ijk.T)):  # k slowest, i fastest
         if pace is not None:
@@ -160,8 +163,8 @@ def _read_chunks(
 def _read_planes(
     data: h5py.Dataset, ijk: Voxels, pace: _Pace | None
 ) -> npt.NDArray[np.int16]:
-    """Return betas, (750, n_voxels), plane by plane; for files with other chunks."""
-    betas = np.empty((N_TRIALS, len(ijk)), np.int16)
+    """Return betas, (n_trials, n_voxels), plane by plane; for other chunks."""
+    betas = np.empty((len(data), len(ijk)), np.int16)
     planes = np.unique(ijk[:, 2])
     for n_read, k in enumerate(planes):
         if pace is not None:
@@ -173,24 +176,27 @@ def _read_planes(
     return betas
 
 
-def read_betas_hdf5(path: Path, mask: Mask) -> npt.NDArray[np.int16]:
-    """Return one session at `mask`, (750, n_voxels), from an HDF5 file."""
+def read_betas_hdf5(
+    path: Path, mask: Mask, n_trials: int = N_TRIALS
+) -> npt.NDArray[np.int16]:
+    """Return one session at `mask`, (n_trials, n_voxels), from an HDF5 file."""
     with guard(path, "Betas"):
         try:
             with open_hdf5(path) as file:
-                return _read_file(file, path, mask, _Pace(path.stat().st_size))
+                pace = _Pace(path.stat().st_size)
+                return _read_file(file, path, mask, n_trials, pace)
         except _SlowDiskError:
             logger.info("%s lies on a slow disk and is read in its order", path)
         with _Blocks(path) as blocks, h5py.File(blocks, "r") as file:
-            return _read_file(file, path, mask, None)
+            return _read_file(file, path, mask, n_trials, None)
 
 
 def _read_file(
-    file: h5py.File, path: Path, mask: Mask, pace: _Pace | None
+    file: h5py.File, path: Path, mask: Mask, n_trials: int, pace: _Pace | None
 ) -> npt.NDArray[np.int16]:
     data, ijk = dataset(file, "betas", path), voxel_indices(mask)
     check_int16(data.dtype, path)
-    expected = (N_TRIALS, *mask.shape[::-1])  # MATLAB's order seen from Python
+    expected = (n_trials, *mask.shape[::-1])  # MATLAB's order seen from Python
     check_shape(data.shape, expected, f"Betas in {path}")
     betas = _read_chunks(data, ijk, pace)
     return _read_planes(data, ijk, pace) if betas is None else betas

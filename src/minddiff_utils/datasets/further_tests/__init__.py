@@ -1,0 +1,1 @@
+"""Further test sets of NSD, for decoders that were trained on its core."""

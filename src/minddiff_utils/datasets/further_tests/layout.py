@@ -1,0 +1,177 @@
+"""The files of NSD-synthetic and NSD-imagery, in one list, and what they are known for.
+
+They lie in NSD's own tree, beside its core, under the same agreement and in the same
+bucket. Facts without a mark were read in public code that works on the files; nobody
+here has opened one.
+
+References
+----------
+Gifford, A. T. et al. (2025). NSD-synthetic; gifale95/NSD-synthetic at 5d644e4.
+Kneeland, R. et al. (2025). NSD-Imagery. CVPR, arXiv 2506.06898.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from typing import Literal
+
+__all__ = [
+    "CLASS_SIZE",
+    "CONCEPTS",
+    "FILES",
+    "N_CLASSES",
+    "N_COMMON",
+    "N_STIMULI",
+    "N_TRIALS",
+    "N_TRIALS_RUN",
+    "PICTURES",
+    "RUNS",
+    "FurtherFile",
+    "Name",
+    "Run",
+    "Task",
+    "inventory",
+    "path",
+]
+
+#: The further test sets.
+Name = Literal["synthetic", "imagery"]
+Task = Literal["vision", "attention", "imagery"]
+
+#: Trials of each file of betas: not a session's 750.
+N_TRIALS: dict[Name, int] = {"synthetic": 744, "imagery": 720}
+N_STIMULI: dict[Name, int] = {"synthetic": 284, "imagery": 18}
+
+# --- NSD-synthetic --------------------------------------------------------------------
+
+#: Stimuli that all subjects saw; the rest, in colour, were calibrated for each.
+N_COMMON = 220
+#: Classes of stimuli, and the fewest stimuli of one: 8 of each are 64 candidates.
+N_CLASSES, CLASS_SIZE = 8, 8
+
+# --- NSD-imagery ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its name in file names, its task, its set of stimuli, betas of a trial."""
+
+    name: str
+    task: Task
+    letter: str
+    n_betas: int = 1
+
+
+def _first_runs(letter: str) -> tuple[Run, ...]:
+    return (
+        Run(f"vis{letter}", "vision", letter),
+        Run(f"att{letter}", "attention", letter, 2),
+        Run(f"img{letter}_1", "imagery", letter),
+    )
+
+
+#: In the order of the betas. A trial of attention has two, one after the other.
+RUNS = (
+    *(run for letter in "ABC" for run in _first_runs(letter)),
+    *(Run(f"img{letter}_2", "imagery", letter) for letter in "ABC"),
+)
+#: Trials of each run.
+N_TRIALS_RUN = 48
+
+#: Letter of the column CONDITION -> picture, of the simple (A) and complex (B) stimuli.
+#: Numbers of B are NSD's own, 1-based; the last is no picture of NSD.
+PICTURES: dict[str, dict[str, str]] = {
+    "A": {
+        "H": "bar_000.0deg_450L_43W.png",
+        "R": "bar_045.0deg_450L_43W.png",
+        "V": "bar_090.0deg_450L_43W.png",
+        "L": "bar_135.0deg_450L_43W.png",
+        "P": "crs_000.0deg_450L_43W.png",
+        "E": "crs_045.0deg_450L_43W.png",
+    },
+    "B": {
+        "W": "shared0385_nsd28752.png",
+        "K": "shared0413_nsd30857.png",
+        "B": "shared0741_nsd53882.png",
+        "C": "shared0842_nsd61178.png",
+        "D": "shared0907_nsd65873.png",
+        "T": "shared0000_nsd00000.png",
+    },
+}
+#: The same of the concepts (C), which have a word and many pictures.
+CONCEPTS = {
+    "S": "stripes",
+    "Z": "zebra",
+    "M": "mammal",
+    "Y": "yellow",
+    "N": "banana",
+    "F": "fruit",
+}
+
+# --- the inventory --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FurtherFile:
+    """A file of a further test set; several where its path differs in a name."""
+
+    test_set: Name
+    kind: str
+    path: str
+    reason: str
+    names: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def paths(self, subject: int, version: str) -> tuple[str, ...]:
+        """Return the paths below NSD's root, those of all names."""
+        given = {"subject": f"subj{subject:02d}", "version": version}
+        return tuple(
+            self.path.format(**given, **dict(zip(self.names, values, strict=True)))
+            for values in product(*self.names.values())
+        )
+
+
+_BETAS = "nsddata_betas/ppdata/{subject}/func1pt8mm/nsd%s{version}/betas_nsd%s.hdf5"
+_DESIGN = "nsddata/experiments/nsdsynthetic"
+_BRICKS = "nsddata_stimuli/stimuli/nsdsynthetic/nsdsynthetic"
+_BEHAVIOUR = "nsddata/bdata/nsdimagery/nsdimagery_{subject}_{run}.tsv"
+_TARGETS = "nsddata/experiments/nsdimagery/rawtargetimages"
+_synthetic, _imagery = (
+    partial(FurtherFile, "synthetic"),
+    partial(FurtherFile, "imagery"),
+)
+#: Every file that a decoding of the further test sets reads.
+FILES = (
+    _synthetic("betas", _BETAS % ("synthetic", "synthetic"), "responses"),
+    _synthetic("design", f"{_DESIGN}/nsdsynthetic_expdesign.mat", "order of stimuli"),
+    _synthetic("table", f"{_DESIGN}/nsdsyntheticimageinformation.csv", "classes"),
+    _synthetic("common", f"{_BRICKS}_stimuli.hdf5", "stimuli of all subjects"),
+    _synthetic("own", f"{_BRICKS}_colorstimuli_{{subject}}.hdf5", "stimuli of one"),
+    _imagery("betas", _BETAS % ("imagery", "imagery"), "responses"),
+    _imagery("run", _BEHAVIOUR, "trials", {"run": [run.name for run in RUNS]}),
+    *(
+        _imagery(
+            f"pictures {letter}",
+            f"{_TARGETS}/set{letter}/{{picture}}",
+            "pictures seen or imagined",
+            {"picture": list(pictures.values())},
+        )
+        for letter, pictures in PICTURES.items()
+    ),
+)
+
+
+def path(name: Name, kind: str, subject: int, version: str, **names: str) -> str:
+    """Return the path of a file below NSD's root, as NSD publishes it.
+
+    >>> path("imagery", "run", 1, "betas_fithrf", run="imgB_2")
+    'nsddata/bdata/nsdimagery/nsdimagery_subj01_imgB_2.tsv'
+    """
+    row = next(row for row in FILES if (row.test_set, row.kind) == (name, kind))
+    return row.path.format(subject=f"subj{subject:02d}", version=version, **names)
+
+
+def inventory(name: Name, subject: int, version: str) -> tuple[str, ...]:
+    """Return the paths of all files of a test set that a subject needs."""
+    rows = (row for row in FILES if row.test_set == name)
+    return tuple(one for row in rows for one in row.paths(subject, version))

@@ -1,0 +1,1 @@
+"""NSD as MindEye2's folder on Hugging Face has it."""

@@ -1,0 +1,83 @@
+"""The files of MindEye2's folder that are read, and what is not settled about them.
+
+`pscotti/mindeyev2` on Hugging Face holds NSD's responses at 1.8 mm inside nsdgeneral,
+standardised, all sessions of a subject in one array. Facts were read in public code;
+nobody here has opened a file. Not settled:
+
+- Which version of NSD's betas is inside. Nothing in the file says so.
+- Over which trials mean and SD were taken. The shipped file leaves the shared images
+  out, the public notebook that is said to write it does not (and writes float16): it
+  does not reproduce the file (MedARC-AI/MindEyeV2, issue 35). The paper's appendix
+  speaks of the training set alone. Whatever it was, standardising within sessions on
+  one's own training trials undoes it, as long as it was one mean and one SD for a voxel
+  and session: that is done here, as for NSD itself.
+- The order of columns. nsdgeneral > 0 in C order fits their number for subject 1; the
+  regions that lie beside are compared, and another order is refused.
+- A licence. None is stated; NSD's agreement holds.
+
+Files with other suffixes there (`.pt`, `.pth`) are pickles, which could run code: none
+is opened.
+
+References
+----------
+Scotti, P. S. et al. (2024). MindEye2. ICML, arXiv 2403.11207; MedARC-AI/MindEyeV2.
+"""
+
+from dataclasses import dataclass
+
+from minddiff_utils.datasets.nsd.layout import path_of
+
+__all__ = ["BEHAVIOUR", "FILES", "MindEye2File", "inventory", "path"]
+
+
+@dataclass(frozen=True)
+class MindEye2File:
+    """A file of the folder, or of NSD beside it."""
+
+    kind: str
+    path: str
+    reason: str
+    optional: bool = False
+
+
+#: Columns of a trial's behaviour: (1, 17) float64, -1 for what is missing. Ids and rows
+#: count from 0.
+BEHAVIOUR = (
+    *("image", "subject", "session", "run", "trial", "row", "time", "is_old"),
+    *("is_correct", "reaction_time", "change_of_mind", "is_old_current"),
+    *("is_correct_current", "total1", "total2", "button", "is_shared"),
+)
+
+_file = MindEye2File
+#: Every file that is read.
+FILES = (
+    _file("betas", "betas_all_subj{subject:02d}_fp32_renorm.hdf5", "responses"),
+    _file("indices", "COCO_73k_subj_indices.hdf5", "image of each trial"),
+    _file("shared", "shared1000.npy", "images that test"),
+    _file("regions", "brain_region_masks.hdf5", "checks the order of columns", True),
+    _file("train", "wds/subj{subject:02d}/train/{part}.tar", "behaviour", True),
+    _file("test", "wds/subj{subject:02d}/new_test/0.tar", "behaviour", True),
+    _file("images", "coco_images_224_float16.hdf5", "images of 224 px", True),
+    _file("design", path_of("design"), "order of the images", True),
+    _file("table", path_of("table"), "COCO ids"),
+    _file("stimuli", path_of("stimuli"), "images of 425 px", True),
+    *(
+        _file("captions", path_of("captions", split=split), "what the images show")
+        for split in ("train2017", "val2017")
+    ),
+)
+
+
+def path(kind: str, subject: int = 1, part: int = 0) -> str:
+    """Return the path of a file below the folder.
+
+    >>> path("train", 2, part=3)
+    'wds/subj02/train/3.tar'
+    """
+    row = next(row for row in FILES if row.kind == kind)
+    return row.path.format(subject=subject, part=part)
+
+
+def inventory(subject: int) -> tuple[str, ...]:
+    """Return the paths of all files that are read of a subject, NSD's volumes aside."""
+    return tuple(row.path.format(subject=subject, part=0) for row in FILES)

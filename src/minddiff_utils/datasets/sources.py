@@ -1,0 +1,89 @@
+"""Where the files of each data set come from: from servers, or by hand.
+
+One place that knows all data sets, for `minddiff fetch` and `minddiff setup`; what
+there is to say of one of them stands in its own folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minddiff_utils.core.errors import check_choice
+from minddiff_utils.core.profile import DataConfig
+from minddiff_utils.datasets.algonauts import source as algonauts
+from minddiff_utils.datasets.digits69 import source as digits69
+from minddiff_utils.datasets.download import Agreement
+from minddiff_utils.datasets.nsd import layout
+from minddiff_utils.datasets.nsd import source as nsd
+from minddiff_utils.datasets.transfer import Download
+
+__all__ = ["Mirrors", "Source", "source_of"]
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """What a user asks for instead of the usual servers and forms.
+
+    Attributes
+    ----------
+    endpoint, captions_from : str
+        Addresses of mirrors of the data set's server and of COCO's archive.
+    form : {"hdf5", "nii.gz"} or None
+        Of NSD's betas; None: what is there of a session, else hdf5.
+    """
+
+    endpoint: str = ""
+    captions_from: str = ""
+    form: layout.Container | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set consists of.
+
+    Attributes
+    ----------
+    agreement : Agreement or None
+        What has to be signed before; None where the files are free.
+    files : tuple of Download
+        What comes from servers.
+    by_hand : tuple of str
+        One sentence for each part that no server gives and the folder lacks.
+    """
+
+    agreement: Agreement | None
+    files: tuple[Download, ...]
+    by_hand: tuple[str, ...] = ()
+
+
+def source_of(
+    name: str, root: Path, subjects: Sequence[int], data: DataConfig, mirrors: Mirrors
+) -> Source:
+    """Return what the data set `name` (`Profile.data_set`) needs in the folder `root`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such data set, or it has no such betas, subject or session.
+    """
+    if name == "digits69":
+        files = digits69.downloads(root, endpoint=mirrors.endpoint)
+        return Source(digits69.AGREEMENT, files)
+    check_choice(name, ("nsd", "algonauts"), "data_set")
+    check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
+    servers: dict[str, Any] = {
+        "endpoint": mirrors.endpoint,
+        "captions_from": mirrors.captions_from,
+    }
+    if name == "algonauts":
+        by_hand = algonauts.by_hand(root, subjects)
+        files = algonauts.downloads(root, subjects, **servers)
+        return Source(nsd.AGREEMENT, files, by_hand)
+    sessions = layout.published_sessions(subjects, data.session_numbers)
+    forms: tuple[layout.Container] = (mirrors.form or "hdf5",)
+    wanted = layout.inventory(sessions, data.betas_version, forms)
+    if mirrors.form is None:
+        wanted = layout.as_present(wanted, root)
+    wanted = layout.not_otherwise(wanted, root)
+    return Source(nsd.AGREEMENT, nsd.downloads(wanted, root, **servers))

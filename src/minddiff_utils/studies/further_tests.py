@@ -1,0 +1,323 @@
+"""Decoders trained on NSD's core, tried on its further test sets.
+
+What notebook A7 calls. Nothing is fitted here: stored decoders of notebook 02 predict
+c, z and Z_CLIP from responses that no decoder has seen, and what is known of the
+stimuli says how often a prediction is nearer to its own stimulus than to others.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Array, Doubles, Ints, Mask, Matrix
+from minddiff_utils.datasets.further_tests.layout import CLASS_SIZE, Name
+from minddiff_utils.datasets.further_tests.opening import further_tests
+from minddiff_utils.datasets.further_tests.test_set import FurtherTest, absent_words
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
+from minddiff_utils.decoding._linear_decoder import LinearDecoder
+from minddiff_utils.decoding.balanced_identification import (
+    balanced_ranks,
+    draw_balanced,
+)
+from minddiff_utils.decoding.identification import pairwise, row_products
+from minddiff_utils.decoding.targets import TargetScaling
+from minddiff_utils.features import image_features, semantic_features
+from minddiff_utils.models import Backbone
+from minddiff_utils.preprocessing.further_tests import FurtherResponses
+
+__all__ = [
+    "COLUMNS",
+    "StoredDecoder",
+    "Truth",
+    "conclusions",
+    "decode",
+    "present",
+    "read_decoders",
+    "score",
+    "stored_predictions",
+    "true_features",
+]
+
+#: Draws of the candidates, all of which are averaged.
+_N_DRAWS = 1000
+#: Images encoded at once.
+_BATCH = 64
+_KINDS: Mapping[str, tuple[type[LinearDecoder], tuple[str, ...]]] = {
+    "dense": (
+        RidgeGCV,
+        ("weights", "intercept", "alpha", "band_scales", "criterion"),
+    ),
+    "voxel_selected": (
+        VoxelSelectedRidge,
+        (
+            *("voxels", "weights", "intercept", "residual"),
+            *("n_voxels", "alpha", "n_feat"),
+        ),
+    ),
+}
+#: Of the table of scores, a row for each score.
+COLUMNS = (
+    *("test_set", "condition", "group", "standardised_by", "feature", "measure"),
+    *("value", "chance", "n_images", "n_trials", "n_candidates", "n_draws", "p"),
+)
+
+
+def present(tree: NsdTree, subject: int) -> tuple[list[FurtherTest], list[str]]:
+    """Return the further test sets of a subject, and a sentence on each that is not."""
+    found, words = [], []
+    for test_set in further_tests(tree):
+        absent = absent_words(test_set, subject)
+        words += [absent] if absent else []
+        found += [] if absent else [test_set]
+    return found, words
+
+
+# --- predictions ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredDecoder:
+    """The decoder of one feature as notebook 02 wrote it: its selected targets.
+
+    Attributes
+    ----------
+    decoder : LinearDecoder
+    scaling : TargetScaling
+        Of the selected targets.
+    selected : (n_targets,) bool
+        Which of the feature's targets they are.
+    mean : (n_targets,) float32
+        Training mean of all of the feature's targets.
+    """
+
+    decoder: LinearDecoder
+    scaling: TargetScaling
+    selected: Mask
+    mean: Matrix
+
+
+def read_decoders(
+    run: Run, names: Sequence[str]
+) -> Iterator[tuple[str, StoredDecoder]]:
+    """Give the decoder of each feature, one at a time: they are large."""
+    kind, keys = _KINDS[run.profile.decoder]
+    for name in names:
+        arrays = run.read("decoders", [f"{name}/{key}" for key in keys])
+        arrays = {key: arrays[f"{name}/{key}"] for key in keys}
+        known = [f"{name}/{key}" for key in ("mean", "scale", "selected")]
+        stored = run.read("decoded", known)
+        every, spread, selected = (stored[key] for key in known)
+        mean, spread = every[selected].astype(np.float64), spread[selected]
+        scaling = TargetScaling(
+            mean, np.where(spread > 0, spread, 1).astype(np.float64), spread > 0
+        )
+        yield (
+            name,
+            StoredDecoder(
+                kind.from_arrays(arrays), scaling, selected, every.astype(np.float32)
+            ),
+        )
+
+
+def decode(one: StoredDecoder, betas: Mapping[str, Matrix]) -> dict[str, Matrix]:
+    """Return standardised predictions of the selected targets, by standardisation."""
+    return {k: one.decoder.predict(X).astype(np.float32) for k, X in betas.items()}
+
+
+# --- what is known of the stimuli -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A true feature of those stimuli that have it.
+
+    Attributes
+    ----------
+    stimulus : (n_known,) int64
+        Their numbers, ascending.
+    values : (n_known, n_targets) float32
+        In the feature's own units.
+    """
+
+    stimulus: Ints
+    values: Matrix
+
+
+def true_features(
+    test_set: FurtherTest,
+    subject: int,
+    backbone: Backbone,
+    layers: Sequence[int],
+    n_captions: int,
+) -> dict[str, Truth]:
+    """Return z and Z_CLIP of the stimuli with a picture, c of those with words.
+
+    Nobody described synthetic stimuli: c is not among what is returned of them.
+    """
+    pictures = test_set.pictures(subject, backbone.image_size)
+    stimulus = np.array(sorted(pictures), np.int64)
+    images = np.stack([pictures[number] for number in stimulus.tolist()])
+    encoded = image_features(backbone, images, layers, batch_size=_BATCH)
+    found = {name: Truth(stimulus, values) for name, values in encoded.items()}
+    captions = test_set.captions(n_captions)
+    if not captions:
+        return found
+    numbers = sorted(captions)
+    rows = [
+        semantic_features(backbone, np.array([captions[n]], object), batch_size=_BATCH)
+        for n in numbers
+    ]
+    return {"c": Truth(np.array(numbers, np.int64), np.concatenate(rows)), **found}
+
+
+# --- scores ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Stimuli of one condition whose feature is known, and what was decoded of them."""
+
+    similarity: Doubles
+    group: npt.NDArray[np.str_]
+    n_trials: float
+
+
+def score(
+    test_set: FurtherTest,
+    responses: FurtherResponses,
+    predictions: Mapping[str, Matrix],
+    truth: Truth,
+    one: StoredDecoder,
+    *,
+    n_permutations: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Score the predictions of one feature, condition by condition.
+
+    Measures: `r`, the mean correlation over targets of decoded and true feature (its
+    chance is that with the other stimuli); `pairwise`, how often a decoded feature is
+    nearer to its own stimulus than to another of the group; of synthetic stimuli
+    `rank_of_64` and `top_1_of_64` among 8 of each of 8 classes, means over 1,000 draws.
+    p is one-sided, over permutations of the stimuli of a group.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`, without `feature`; NaN where a measure has none of it.
+    """
+    groups = test_set.stimuli().group
+    target = one.scaling.apply(truth.values[:, one.selected])
+    rows: list[dict[str, Any]] = []
+    for standard, Y_hat in predictions.items():
+        for condition in dict.fromkeys(responses.condition.tolist()):
+            at = responses.rows(condition)
+            at = at[np.isin(responses.stimulus[at], truth.stimulus)]
+            if len(at) < 2:
+                continue
+            stimulus = responses.stimulus[at]
+            known = target[np.searchsorted(truth.stimulus, stimulus)]
+            part = _Part(
+                row_products(known, Y_hat[at]).similarity(),
+                groups[stimulus],
+                float(responses.n_repeats[at].mean()),
+            )
+            names = {"test_set": test_set.name, "condition": condition}
+            names |= {"standardised_by": standard}
+            scores = _rows(test_set.name, part, n_permutations, rng)
+            rows += [{**names, **row} for row in scores]
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[name for name in COLUMNS if name != "feature"])
+
+
+def _rows(
+    name: Name, part: _Part, n_permutations: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Give the scores of a condition: all stimuli together, then by group."""
+    every = np.ones(len(part.group), bool)
+    members = {group: part.group == group for group in dict.fromkeys(part.group)}
+    sets = {"all": every} | (members if len(members) > 1 else {})
+    for group, rows in sets.items():
+        if rows.sum() < 2:
+            continue
+        names = {"group": group, "n_images": int(rows.sum())}
+        names["n_trials"] = part.n_trials
+        some = part.similarity[np.ix_(rows, rows)]
+        for row in _nearness(some, n_permutations, rng):
+            yield {**names, **row}
+    if name != "synthetic":
+        return
+    others = draw_balanced(part.group, CLASS_SIZE, _N_DRAWS, rng)
+    ranks = balanced_ranks(part.similarity, others)
+    n = {"n_candidates": ranks.n_candidates, "n_draws": ranks.n_draws}
+    for group, rows in sets.items():
+        names = {"group": group, "n_images": int(rows.sum()), "n_trials": part.n_trials}
+        rank, first = float(ranks.rank[rows].mean()), float(ranks.top_1[rows].mean())
+        measured = {"measure": "rank_of_64", "value": rank}
+        yield {**names, **n, **measured, "chance": ranks.rank_chance}
+        measured = {"measure": "top_1_of_64", "value": first}
+        yield {**names, **n, **measured, "chance": ranks.top_1_chance}
+
+
+def _nearness(
+    similarity: Doubles, n_permutations: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Give correlation and pairwise identification with their one-sided p."""
+    n = len(similarity)
+    own = float(np.diag(similarity).mean())
+    other = float((similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
+    share = pairwise(similarity)
+    higher = np.zeros(2)
+    for _ in range(n_permutations):
+        permuted = similarity[:, rng.permutation(n)]
+        higher += (
+            np.diag(permuted).mean() >= own - 1e-12,
+            pairwise(permuted) >= share - 1e-12,
+        )
+    p = ((1 + higher) / (1 + n_permutations)).tolist()
+    yield {"measure": "r", "value": own, "chance": other, "p": p[0]}
+    yield {"measure": "pairwise", "value": share, "chance": 0.5, "p": p[1]} | {
+        "n_candidates": 2
+    }
+
+
+def stored_predictions(
+    name: str, one: StoredDecoder, predictions: Mapping[str, Matrix]
+) -> dict[str, Array]:
+    """Return what `decoded_<test set>.h5` holds of a feature, (n_rows, n_targets).
+
+    In the feature's own units, by standardisation. Targets that the decoder does not
+    select, whose weights nobody kept, are at their training mean.
+    """
+    arrays: dict[str, Array] = {f"{name}/selected": one.selected}
+    for standard, Y_hat in predictions.items():
+        every = np.tile(one.mean, (len(Y_hat), 1))
+        every[:, one.selected] = one.scaling.invert(Y_hat)
+        arrays[f"{name}/decoded/{standard}"] = every
+    return arrays
+
+
+def conclusions(scores: pd.DataFrame) -> list[str]:
+    """Return how each condition fares under the core's statistics, in words."""
+    chosen = scores[
+        (scores["standardised_by"] == "core")
+        & (scores["group"] == "all")
+        & scores["measure"].isin(["pairwise", "rank_of_64"])
+    ]
+    names = ["test_set", "condition", "measure"]
+    lines = []
+    for (test_set, condition, measure), rows in chosen.groupby(names, sort=False):
+        each = ", ".join(
+            f"{row.feature} {row.value:.3g} (n = {row.n_images})"
+            for row in rows.itertuples()
+        )
+        lines.append(
+            f"NSD-{test_set}, {condition}, {measure} (chance "
+            f"{rows['chance'].iloc[0]:.3g}): {each}."
+        )
+    return lines
