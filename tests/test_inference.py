@@ -1,7 +1,7 @@
 """Intervals equal scipy's, cover as often as they say, and the old ones did not.
 
 The simulations use the variance components of paired differences in the demo's study of
-stage 2 (in silico, data/study/demo/scores.csv, 4 subjects x 8 images): SSIM of the
+stage 2 (in silico, data/study/first_world/scores.csv, 4 subjects x 8 images): SSIM of the
 engine `fast` minus stage 1 has standard deviations .028 of a subject, .035 of an image,
 .045 of the rest; they are estimated again here from that file.
 """
@@ -248,7 +248,7 @@ def test_the_old_interval_was_too_wide_for_the_demos_subjects(
 
 
 def test_the_components_are_those_of_the_demos_study() -> None:
-    path = Path(__file__).parents[1] / "data/study/demo/scores.csv"
+    path = Path(__file__).parents[1] / "data/study/first_world/scores.csv"
     scores = pd.read_csv(path).astype({"subject": str})
     d = Matrices(scores).contrast("fast", "none", "ssim_2d").to_numpy()
     n_subjects, n_images = d.shape
