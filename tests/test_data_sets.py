@@ -22,7 +22,7 @@ from minddiff_utils.preprocessing import (
     prepare_stimuli,
     read_repeats,
 )
-from tests import tiny_algonauts, tiny_mindeye2, tiny_nsd
+from tests import tiny_algonauts, tiny_laion_fmri, tiny_mindeye2, tiny_nsd
 
 VERSION = "betas_fithrf_GLMdenoise_RR"
 
@@ -54,6 +54,16 @@ SETS: Mapping[str, Example] = {
         tiny_mindeye2.SUBJECT,
         DataConfig(sessions="all", n_validation=50, n_reconstruct=None),
     ),
+    "laion_fmri": Example(
+        tiny_laion_fmri.write,
+        tiny_laion_fmri.SUBJECT,
+        DataConfig(
+            sessions=tiny_laion_fmri.N_SESSIONS,
+            n_validation=6,
+            n_reconstruct=None,
+            split=tiny_laion_fmri.SPLIT,
+        ),
+    ),
 }
 
 
@@ -76,7 +86,7 @@ def opened(
     example = SETS[request.param]
     root = example.write(tmp_path_factory.mktemp("a folder of") / request.param)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    data_set = open_data_set(request.param, root, VERSION)
+    data_set = open_data_set(request.param, root, VERSION, example.data.split)
     subject, data = example.subject, example.data
     sessions = data_set.sessions(subject, data.session_numbers)
     found = Opened(

@@ -98,7 +98,7 @@ def test_the_training_log_covers_every_part() -> None:
 
 def test_clip_and_judge_name_held_out_objects(quality: ModuleType) -> None:
     # The demo promises 80 %; with 120 scenes the standard error at 90 % is 3 %.
-    _, x, categories = quality.held_out(N_SCENES)
+    _, x, categories, _ = quality.held_out(N_SCENES)
     backbone = load_backbone(load_profile("demo").models, MODELS)
     for model in (backbone, load_judge(MODELS)):
         said = np.array(quality.named_by_clip(model, x))
@@ -108,25 +108,25 @@ def test_clip_and_judge_name_held_out_objects(quality: ModuleType) -> None:
 def test_autoencoder_round_trip_keeps_the_promised_quality(
     quality: ModuleType,
 ) -> None:
-    # The aim is 26 dB; data/README.md states 28.6 over 400 scenes, and the mean of 120
-    # has a standard error of about 0.2 dB.
-    _, x, _ = quality.held_out(N_SCENES)
+    # data/README.md states 29.0 dB over 560 scenes, and the mean of 120 has a standard
+    # error of about 0.2 dB.
+    _, x, _, _ = quality.held_out(N_SCENES)
     backbone = load_backbone(load_profile("demo").models, MODELS)
     round_trip = backbone.decode_latents(backbone.encode_images(x))
-    assert quality.psnr(x, round_trip).mean() >= 27.5
+    assert quality.psnr(x, round_trip).mean() >= 28.2
 
 
 def test_samples_show_the_category_that_was_asked_for(quality: ModuleType) -> None:
-    # data/README.md: 95 % by CLIP, 81 % by the judge over 180 samples; of 45 the
-    # standard errors are 3 and 6 %. Chance is 2 %.
+    # data/README.md: 93 % by CLIP, 86 % by the judge over 112 samples; of 28 the
+    # standard errors are 5 and 7 %. Chance is 4 %.
     backbone = load_backbone(load_profile("demo").models, MODELS)
     samples = quality.text_to_image(
         backbone, quality.category_prompts(), n_steps=25, guidance_scale=5.0, seed=1
     )
-    y, asked = quality.as_tensor(samples), np.arange(45)
-    assert quality.right(quality.named_by_clip(backbone, y), asked).mean() >= 0.80
+    y, asked = quality.as_tensor(samples), np.arange(len(samples))
+    assert quality.right(quality.named_by_clip(backbone, y), asked).mean() >= 0.75
     judge = load_judge(MODELS)
-    assert quality.right(quality.named_by_clip(judge, y), asked).mean() >= 0.60
+    assert quality.right(quality.named_by_clip(judge, y), asked).mean() >= 0.65
 
 
 def test_judge_and_method_share_neither_weights_nor_architecture() -> None:

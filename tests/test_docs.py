@@ -34,6 +34,7 @@ NOT_SHIPPED = (
     "data/nsd",
     "data/algonauts",
     "data/digits69",
+    "data/laion_fmri",  # and their rehearsals
     "data/training",
     "data/models/sd14",
     "data/models/perception",

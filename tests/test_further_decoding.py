@@ -15,6 +15,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.core.run import start as start_run
 from minddiff_utils.core.store import read_arrays, read_table
+from minddiff_utils.datasets.further_tests import opening
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.decoding import RidgeGCV, VoxelData, VoxelSelectedRidge, fit
@@ -28,7 +29,7 @@ from minddiff_utils.models import tiny_backbone
 from minddiff_utils.pipeline import graph
 from minddiff_utils.preprocessing.further_tests import FurtherResponses
 from minddiff_utils.preprocessing.responses import prepare_responses
-from minddiff_utils.studies import further_tests
+from minddiff_utils.studies import further_images, further_tests
 from tests import tiny_further_tests, tiny_nsd
 
 SIZES = {"a": 8, "b": 13, "c": 40}
@@ -123,9 +124,9 @@ def test_stored_decoders_predict_what_those_of_notebook_02_did(
         selected = fitted[name].selected
         found = further_tests.decode(stored, {"core": X_new})["core"]
         np.testing.assert_allclose(found, expected[name][:, selected], atol=1e-5)
-        whole = further_tests.stored_predictions(name, stored, {"core": found})
+        whole = further_tests.stored_predictions(name, stored, found)
         units = held["decoded"][f"{name}/decoded"]
-        key = f"{name}/decoded/core"
+        key = f"{name}/decoded"
         np.testing.assert_allclose(
             whole[key][:, selected], units[:, selected], atol=1e-4
         )
@@ -166,9 +167,8 @@ def scored(name: str, signal: float, conditions: tuple[str, ...]) -> Any:
     known = np.arange(n) if name == "synthetic" else np.arange(12)
     truth = further_tests.Truth(known, values[known])
     test_set: Any = Eight(name)
-    return further_tests.score(
-        test_set, responses, Y_hat, truth, decoder, n_permutations=99, rng=rng
-    )
+    draws = further_tests.Draws.of(test_set, 99, rng)
+    return further_tests.score(test_set, responses, Y_hat, truth, decoder, draws)
 
 
 def test_what_is_decoded_scores_and_what_is_not_does_not() -> None:
@@ -220,6 +220,9 @@ OVER = {
     "features.clip_layers": LAYERS,
     "decoding.decoder": "dense",
     "decoding.n_permutations": 9,
+    "stage1.n_steps": 3,
+    "stage1.encode_index": 2,
+    "stage1.decode_steps": 2,
 }
 
 
@@ -288,11 +291,15 @@ def test_the_notebook_decodes_what_is_there(
     assert (whole.loc["top_1_of_64", "chance"] == 1 / 64).all()
     for name, n_rows in (("synthetic", 284), ("imagery", 54)):
         decoded = read_arrays(folder / f"decoded_{name}.h5")
-        assert len(decoded["stimulus"]) == len(decoded["c/decoded/core"]) == n_rows
-        assert np.isfinite(decoded["z/decoded/own"]).all()
+        assert len(decoded["stimulus"]) == len(decoded["c/decoded"]) == n_rows
+        assert np.isfinite(decoded["z/decoded"]).all()
         kept = read_arrays(folder / f"responses_{name}.h5")
         assert kept["betas/core"].shape == kept["betas/own"].shape
         assert len(kept["n_repeats"]) == n_rows
+    figures = tmp_path / "figures" / "nsd"
+    for name in ("synthetic", "imagery"):
+        drawn = figures / f"further_{name}_subj01.png"
+        assert drawn.stat().st_size > 10_000
 
 
 def test_the_notebook_says_what_is_not_there_and_decodes_nothing(
@@ -310,6 +317,44 @@ def test_the_notebook_says_what_is_not_there_and_decodes_nothing(
     assert "decoded here: nothing" in said
     assert len(read_table(names["run"].folder / "further_tests.csv")) == 0
     assert not list(names["run"].folder.glob("*_synthetic.h5"))
+    assert not list((tmp_path / "run" / "figures").rglob("further_*.png"))
+
+
+def test_stimuli_are_shown_by_a_rule_and_noise_belongs_to_a_stimulus(
+    nsd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of each class, all pictures; a condition's images depend on it alone."""
+    synthetic, imagery = opening.further_tests(NsdTree(nsd))
+    group = synthetic.stimuli().group
+    shown = further_images.chosen(synthetic.stimuli())
+    assert len(shown) == 16
+    for name in set(group):
+        of_class = np.flatnonzero(group == name)
+        assert set(shown) & set(of_class) == set(of_class[:2])
+    assert further_images.chosen(imagery.stimuli()).tolist() == list(range(12))
+
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    run = start_run("nsd", subject=1, overrides=OVER, notebook="A7_further_tests")
+    backbone, rng = tiny_backbone(), np.random.default_rng(7)
+    stimulus = np.tile(np.arange(18), 3)
+    condition = np.repeat(["attention", "imagery", "vision"], 18)
+    responses = FurtherResponses({}, stimulus, condition, stimulus + 1, {})
+    widths = {"z": int(np.prod(backbone.latent_shape))}
+    widths["c"] = backbone.n_tokens * backbone.text_dim
+    decoded = {
+        f"{name}/decoded": np.tile(rng.standard_normal((18, n)), (3, 1)).astype("f4")
+        for name, n in widths.items()
+    }
+    given = (run, backbone, imagery, responses)
+    images = further_images.reconstruct(*given, decoded)
+    assert list(images) == ["shown", "decoded, imagery", "decoded, vision"]
+    same = images["decoded, vision"]
+    np.testing.assert_array_equal(images["decoded, imagery"], same)
+    assert len({image.tobytes() for image in same}) == 12
+    decoded["z/decoded"][18:36] *= -1  # imagery alone
+    again = further_images.reconstruct(*given, decoded)
+    np.testing.assert_array_equal(again["decoded, vision"], same)
+    assert (again["decoded, imagery"] != same).any()
 
 
 def test_it_runs_where_nsd_may_be_and_again_when_its_files_come(

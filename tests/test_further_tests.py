@@ -299,12 +299,29 @@ def bricks(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
 
 
 def betas(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    """Write betas again, their values (n_trials, n_voxels) changed."""
+
+    def damage(root: Path) -> None:
+        kind = Synthetic if name == SYNTHETIC else Imagery
+        test_set = kind(NsdTree(root))
+        stimulus = test_set.trials(1).stimulus
+        (root / name).unlink()
+        tiny_further_tests.write_betas(root, test_set.name, stimulus, change=change)
+
+    return damage
+
+
+def hollow(
+    name: str, shape: Callable[[tuple[int, ...]], Any], kind: str = "<i2"
+) -> Damage:
+    """Write betas of another shape or type, of which nothing is stored."""
+
     def damage(root: Path) -> None:
         with h5py.File(root / name) as file:
-            values = change(file["betas"][...])
+            whole = file["betas"].shape
         (root / name).unlink()
         with h5py.File(root / name, "w") as file:
-            file.create_dataset("betas", data=values, compression="lzf")
+            file.create_dataset("betas", shape(whole), kind, chunks=True)
 
     return damage
 
@@ -356,9 +373,13 @@ def packed(root: Path) -> None:
     (root / SYNTHETIC).unlink()
 
 
-def zeros_in(values: np.ndarray, rows: Any) -> np.ndarray:
-    values[rows] = 0
+def early_zeros(values: np.ndarray) -> np.ndarray:
+    values[:60] = 0
     return values
+
+
+def at_the_limit(values: np.ndarray) -> np.ndarray:
+    return np.where(values > 0, 32767, values).astype(np.int16)
 
 
 def repeated(held: pd.DataFrame) -> pd.DataFrame:
@@ -389,23 +410,23 @@ BAD_SYNTHETIC: dict[str, tuple[Damage, str]] = {
         lambda root: (root / SYNTHETIC).write_bytes((root / IMAGERY).read_bytes()),
         r"shape \(720, ",
     ),
-    "a session of the core": (betas(SYNTHETIC, lambda v: v[:743]), r"shape \(743, "),
+    "a session of the core": (hollow(SYNTHETIC, lambda n: (743, *n[1:])), r"\(743, "),
     "betas of another subject": (
-        betas(SYNTHETIC, lambda v: v[:, :, :, :-1]), r"has shape \(744, \d+, \d+, 45\)"
+        hollow(SYNTHETIC, lambda n: (*n[:3], n[3] - 1)), r"\(744, \d+, \d+, 45\)"
     ),
     "betas in MATLAB's order": (
-        betas(SYNTHETIC, lambda v: v.transpose(3, 2, 1, 0)), "has shape"
+        hollow(SYNTHETIC, lambda n: n[::-1]), "has shape"
     ),
     "betas as floats": (
-        betas(SYNTHETIC, lambda v: v.astype(np.float32)), "holds float32 betas"
+        hollow(SYNTHETIC, tuple, "<f4"), "holds float32 betas"
     ),
     "betas of zeros": (betas(SYNTHETIC, np.zeros_like), "holds zeros or one value"),
     "trials of zeros": (
-        betas(SYNTHETIC, lambda v: zeros_in(v, slice(0, 60))), "holds zeros or one"
+        betas(SYNTHETIC, early_zeros), "holds zeros or one"
     ),
     "betas at the limits": (
-        betas(SYNTHETIC, lambda v: np.where(v, 32767, v).astype(np.int16)),
-        "one value throughout|limits of int16",
+        betas(SYNTHETIC, at_the_limit),
+        "limits of int16",
     ),
     "betas turned round": (packed, "lie in different spaces"),
     "design gone": (gone(DESIGN), "design not found"),
@@ -467,13 +488,13 @@ BAD_IMAGERY: dict[str, tuple[Damage, str]] = {
         lambda root: (root / IMAGERY).write_bytes((root / SYNTHETIC).read_bytes()),
         r"shape \(744, ",
     ),
-    "betas without attention": (betas(IMAGERY, lambda v: v[:432]), r"shape \(432, "),
+    "betas without attention": (hollow(IMAGERY, lambda n: (432, *n[1:])), r"\(432, "),
     "betas as floats": (
-        betas(IMAGERY, lambda v: v.astype(np.float64)), "holds float64 betas"
+        hollow(IMAGERY, tuple, "<f8"), "holds float64 betas"
     ),
     "betas of zeros": (betas(IMAGERY, np.zeros_like), "holds zeros or one value"),
     "a run of zeros": (
-        betas(IMAGERY, lambda v: zeros_in(v, slice(192, 240))), "holds zeros or one"
+        betas(IMAGERY, early_zeros), "holds zeros or one"
     ),
     "a pointer": (
         holds(IMAGERY, b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"

@@ -1,9 +1,9 @@
 """Intervals equal scipy's, cover as often as they say, and the old ones did not.
 
 The simulations use the variance components of paired differences in the demo's study of
-stage 2 (in silico, data/study/first_world/scores.csv, 4 subjects x 8 images): SSIM of the
-engine `fast` minus stage 1 has standard deviations .028 of a subject, .035 of an image,
-.045 of the rest; they are estimated again here from that file.
+stage 2 (in silico, data/study/first_world/scores.csv, 4 subjects x 8 images): SSIM of
+the engine `fast` minus stage 1 has standard deviations .028 of a subject, .035 of an
+image, .045 of the rest; they are estimated again here from that file.
 """
 
 from pathlib import Path

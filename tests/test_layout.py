@@ -242,7 +242,8 @@ _PATH = re.compile(
 def test_a_path_of_nsd_stands_in_inventories_alone() -> None:
     """The in-silico writer has paths of its own, so that it can test the reader.
 
-    Algonauts' inventory holds those of two files that no run of NSD itself reads.
+    Algonauts' inventory holds those of two files that no run of NSD itself reads, that
+    of further test sets those of more sessions.
     """
     package = Path(layout.__file__).parents[2]
     holders = set()
@@ -253,7 +254,8 @@ def test_a_path_of_nsd_stands_in_inventories_alone() -> None:
         if any(map(_PATH.search, words)):
             holders.add(path.relative_to(package).as_posix())
     others = {name for name in holders if not name.startswith("insilico/")}
-    assert others == {"datasets/nsd/layout.py", "datasets/algonauts/layout.py"}
+    parts = ("nsd", "algonauts", "further_tests")
+    assert others == {f"datasets/{part}/layout.py" for part in parts}
 
 
 def test_files_are_listed_once_and_subjects_share_the_experiment() -> None:

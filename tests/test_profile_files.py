@@ -187,7 +187,7 @@ def test_there_are_at_most_as_many_shards_as_batches(n_shards: int, fits: int) -
 
 
 def test_unknown_profile_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, digits69, nsd, smoke"):
+    with pytest.raises(ConfigError, match="demo, digits69, laion_fmri, nsd, smoke"):
         load_profile("dmeo")
 
 

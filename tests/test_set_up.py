@@ -16,9 +16,9 @@ from minddiff_utils.core.checkpoint import PAPERS, checkpoint_in
 from minddiff_utils.datasets import part_files
 from minddiff_utils.datasets.nsd import source
 from minddiff_utils.models.weights import check_digests
-from minddiff_utils.pipeline import setup
+from minddiff_utils.pipeline import commands, setup
 from minddiff_utils.pipeline.cli import _parser, main
-from tests import tiny_algonauts
+from tests import tiny_algonauts, tiny_laion_fmri
 from tests.loopback import (
     MEMBERS,
     PIECE,
@@ -31,6 +31,8 @@ from tests.loopback import (
     wrong_bytes,
 )
 
+#: Where the repository of LAION-fMRI's makers has the splits.
+_PACKAGE = "/ViCCo-Group/LAION-fMRI/04ee2883bba2684e65f16f11c7566e2463c9ddc5/laion_fmri"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -67,6 +69,8 @@ def bucket(
                 size = SIZE if name.endswith("safetensors") else 90
                 bucket.server.hub[where] = rng.bytes(size), size == SIZE
         models(bucket).parent.mkdir(parents=True)
+        monkeypatch.setattr(setup, "run_notebooks", lambda _: None)
+        monkeypatch.setattr(setup, "show_plan", lambda _: None)  # seconds
         yield bucket
 
 
@@ -104,12 +108,18 @@ def brought(bucket: Bucket) -> list[str]:
 
 
 def test_all_comes_through_broken_connections_and_only_once(
-    bucket: Bucket, release: Path, capsys: pytest.CaptureFixture[str]
+    bucket: Bucket,
+    release: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(setup, "show_plan", commands.show_plan)
     bucket.server.cuts = [PIECE] * 4
     assert command(bucket) == 0
     said = capsys.readouterr().out
     assert "CreativeML OpenRAIL-M" in said
+    assert "minddiff setup PATH --profile algonauts --dry-run" in said  # of the plan
+    assert "./run_all.sh --profile algonauts --rehearse" in said
     assert said.rstrip().endswith(f"--subjects 5 --nsd-root {bucket.root}")
     for path in release.glob("nsddata*/**/*.*"):
         here = bucket.root / path.relative_to(release)
@@ -195,8 +205,41 @@ def test_the_rehearsal_begins_when_all_else_is_there(
     assert done == ["other", "other"]
     monkeypatch.setattr(setup, "bring", lambda *_: None)
     assert command(bucket, *words) == 0
-    assert done[-1] == "rehearsal"
+    assert done == ["other", "other"] * 2 + ["rehearsal"]
     assert "./run_all.sh --profile nsd --rehearse" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def laion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the folder of LAION-fMRI."""
+    return tiny_laion_fmri.write(tmp_path_factory.mktemp("all of laion") / "folder")
+
+
+def test_open_data_need_no_agreement_and_their_images_come_by_hand(
+    bucket: Bucket,
+    laion: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gated = ("task-images_stimuli.h5", "task-images_metadata.csv")
+    for path in (p for p in laion.rglob("*.*") if p.is_file() and p.name not in gated):
+        data, key = path.read_bytes(), path.relative_to(laion).as_posix()
+        if key.startswith("splits/"):  # as the package of its makers has them
+            key = f"{_PACKAGE}/{key.replace('splits/', 'splits/data/')}"
+        bucket.server.objects[key] = data, hashlib.md5(data).hexdigest(), 0
+    monkeypatch.setattr("sys.stdin", None)  # nobody is asked
+    words = ["--profile", "laion_fmri", "--subjects", "3", "--set", "data.sessions=3"]
+    assert command(bucket, *words, agreed=False) == 1
+    found = capsys.readouterr()
+    assert "https://laion-fmri.hebartlab.com/request" in found.out
+    assert "(data, check)" in found.err
+    for name in gated:
+        shutil.copy(laion / "stimuli" / name, bucket.root / "stimuli")
+    assert command(bucket, *words, agreed=False) == 0
+    names = {p.name for p in bucket.root.rglob("*") if p.is_file()}
+    assert {"tau.json", *gated} < names
+    assert "random_0.json" not in names  # of the splits the profile's alone
+    assert "./run_all.sh --profile laion_fmri --rehearse" in capsys.readouterr().out
 
 
 # --- what does not --------------------------------------------------------------------

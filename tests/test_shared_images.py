@@ -57,8 +57,19 @@ def test_methods_are_compared_again_only_where_an_image_is_left_out() -> None:
         }
     )
     whole = compare_methods(scores)
+    none = further.compare_on(np.array([], int), scores, whole)
+    assert list(none) == list(whole)
+    assert none.empty
     same = further.compare_on(np.array([1, 2, 3, 4]), scores, whole)
     pd.testing.assert_frame_equal(same, whole)
     part = further.compare_on(np.array([2, 1]), scores, whole)
     assert part["value"].tolist() == pytest.approx([0.15, 0.15])
     assert set(part["n_images"]) == {2}
+
+
+def test_a_data_set_of_other_images_has_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    run = start("laion_fmri", notebook="05_evaluation")
+    assert len(further.shared515(run)) == 0

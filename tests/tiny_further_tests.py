@@ -6,6 +6,7 @@ byte is NSD's.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -90,8 +91,12 @@ def write_betas(
     *,
     subject: int = 1,
     packed: bool = False,
+    change: Callable[[npt.NDArray[np.int16]], npt.NDArray[np.int16]] = np.asarray,
 ) -> Path:
-    """Write the betas of a test set at the voxels of the regions."""
+    """Write the betas of a test set at the voxels of the regions.
+
+    `change`: what becomes of them, (n_trials, n_voxels), before they are written.
+    """
     rois = root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi"
     labels = [nib.load(rois / f"{n}.nii.gz") for n in ("Kastner2015", "prf-visualrois")]
     inside = np.any([np.asarray(x.dataobj) > 0 for x in labels], axis=0)
@@ -99,7 +104,7 @@ def write_betas(
     rng = np.random.default_rng(n_trials)
     patterns = 300 * rng.standard_normal((stimulus.max() + 1, len(ijk)))
     values = patterns[stimulus] + 150 * rng.standard_normal((n_trials, len(ijk)))
-    stored = np.rint(values + 200).astype(np.int16)
+    stored = change(np.rint(values + 200).astype(np.int16))
     folder = f"nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsd{name}{VERSION}"
     path = root / folder / f"betas_nsd{name}.hdf5"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,10 @@ def _case(found: str, remedy: str, damage: Damage, names: str = "") -> Case:
 
 CASES = {
     "gone": _case(
-        "does not exist", "use one of algonauts, demo, digits69, nsd", gone, "'smoke'"
+        "does not exist",
+        "use one of algonauts, demo, digits69, laion_fmri, nsd",
+        gone,
+        "'smoke'",
     ),
     "a folder": _case("cannot be read (Is a directory)", "move the folder", a_folder),
     "a loop": _case("cannot be read", "mend the link", a_loop),

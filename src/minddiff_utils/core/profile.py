@@ -15,8 +15,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainValidator,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -24,6 +25,23 @@ from minddiff_utils.core.checkpoint import PAPERS
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.places import place
 from minddiff_utils.core.profile_parts import READS, UNREAD
+from minddiff_utils.core.profile_values import (
+    ALL_TRIALS,
+    MODEL_WORDS,
+    MOST_SESSIONS,
+    MOST_TEST_IMAGES,
+    SUBJECT_WORDS,
+    Fraction,
+    Origin,
+    Percent,
+    Percents,
+    PositiveInt,
+    Session,
+    Sessions,
+    Share,
+    Split,
+    Subject,
+)
 
 __all__ = [
     "MOVED_FIELDS",
@@ -43,18 +61,6 @@ __all__ = [
     "SystemsConfig",
 ]
 
-PositiveInt = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Percent = Annotated[float, Field(gt=0, le=100)]
-Percents = Annotated[tuple[Percent, ...], Field(min_length=1)]
-Subject = Annotated[int, Field(ge=1, le=8)]
-#: Sessions of NSD's design; not every subject came to all of them.
-_MOST_SESSIONS = 40
-#: Images that NSD shows to all subjects: no subject has more test images.
-_MOST_TEST_IMAGES = 1000
-Session = Annotated[int, Field(ge=1, le=_MOST_SESSIONS)]
-
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(
@@ -72,19 +78,11 @@ class SimulationConfig(_Frozen):
     n_surface_depths: PositiveInt = 3  # layerB1..B3
 
 
-def _sessions_asked(given: object) -> object:
-    """Return a number of sessions or "all"; a union would name its members instead."""
-    if given != "all" and not (type(given) is int and 1 <= given <= _MOST_SESSIONS):
-        msg = f"it is {given!r}, but must be 1 to {_MOST_SESSIONS}, or all"
-        raise ValueError(msg)
-    return given
-
-
 class DataConfig(_Frozen):
     """How responses are read and prepared (notebook 01)."""
 
     # the first n sessions of each subject, or as many as the subject has; all: these
-    sessions: Annotated[int | Literal["all"], PlainValidator(_sessions_asked)]
+    sessions: Sessions
     betas_version: str = "betas_fithrf_GLMdenoise_RR"
     zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
     n_validation: PositiveInt  # last training images by 10k index (published: 859)
@@ -99,6 +97,14 @@ class DataConfig(_Frozen):
     voxels: Literal["areas", "nsdgeneral"] = "areas"
     # what notebook 01 does where a test image is in the training set too
     leaks: Literal["refuse", "report"] = "refuse"
+    # which of LAION-fMRI's shipped splits says what trains and tests; null elsewhere
+    split: Split | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_split(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields; one that says nothing changes no digest."""
+        fields: dict[str, Any] = dump(self)
+        return {k: v for k, v in fields.items() if (k, v) != ("split", None)}
 
     @model_validator(mode="after")
     def _sessions_fit(self) -> "DataConfig":
@@ -114,7 +120,7 @@ class DataConfig(_Frozen):
     @property
     def last_session(self) -> int:
         """Return the last session that is read of a subject who has it."""
-        return _MOST_SESSIONS if self.sessions == "all" else self.sessions
+        return MOST_SESSIONS if self.sessions == "all" else self.sessions
 
     @property
     def session_numbers(self) -> tuple[int, ...]:
@@ -370,23 +376,10 @@ class EvaluationConfig(_Frozen):
     extra_metrics: tuple[str, ...] = ()
 
 
-#: Where responses come from.
-Origin = Literal["measured", "in silico", "mixed"]
-_SUBJECTS: Mapping[Origin, str] = {
-    "measured": "measured responses",
-    "in silico": "in-silico subjects",
-    "mixed": "measured and in-silico subjects",
-}
-#: What is said where test trials have a part in the scaling of the others.
-_ALL_TRIALS = "session z-scores with test images"
-#: What is said of models that are not the paper's.
-_MODELS = {"demo": "demo", "tiny": "tiny random", "sd14": ""}
-
-
 class Profile(_Frozen):
     """One resolved profile; equal digests mean equal results on one machine."""
 
-    name: Literal["smoke", "demo", "nsd", "algonauts", "digits69"]
+    name: Literal["smoke", "demo", "nsd", "algonauts", "laion_fmri", "digits69"]
     seed: Annotated[int, Field(ge=0)]
     subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
     simulation: SimulationConfig | None
@@ -409,6 +402,13 @@ class Profile(_Frozen):
             raise ValueError(msg)
         return subjects
 
+    @model_validator(mode="after")
+    def _split_fits(self) -> "Profile":
+        if (self.data.split is None) == (self.name == "laion_fmri"):
+            msg = f"data.split is {self.data.split!r}, which laion_fmri alone needs"
+            raise ValueError(msg)
+        return self
+
     @property
     def decoder(self) -> Literal["voxel_selected", "dense"]:
         """Return the decoder in use; the preset of stage 2 decides where none is set.
@@ -423,11 +423,8 @@ class Profile(_Frozen):
 
     @property
     def data_set(self) -> str:
-        """Return the data set that the profile is for (`datasets.open_data_set`).
-
-        digits69 is none of the protocol: notebook A6 alone reads it.
-        """
-        return self.name if self.name in ("algonauts", "digits69") else "nsd"
+        """Return the data set that the profile is for (`datasets.open_data_set`)."""
+        return "nsd" if self.name in ("smoke", "demo") else self.name
 
     @property
     def usual_origin(self) -> Origin:
@@ -443,13 +440,14 @@ class Profile(_Frozen):
         """
         origin = origin or self.usual_origin
         rehearsed = self.name == "nsd" and self.simulation is not None
-        data = _SUBJECTS[origin]
-        if self.name in ("nsd", "algonauts") and origin == "measured":
+        data = SUBJECT_WORDS[origin]
+        if self.name in ("nsd", "algonauts", "laion_fmri") and origin == "measured":
             data = ""  # what this profile is for
-        scaling = _ALL_TRIALS if self.data.zscore_on == "all" else ""
-        models = "random" if rehearsed else _MODELS[self.models.backbone]
+        scaling = ALL_TRIALS if self.data.zscore_on == "all" else ""
+        models = "random" if rehearsed else MODEL_WORDS[self.models.backbone]
         models = f"{models} models" if models else self._checkpoint_words(checkpoint)
-        words = ", ".join(part for part in (data, models, scaling) if part)
+        split = f"split {self.data.split}" if self.data.split else ""
+        words = ", ".join(part for part in (data, models, scaling, split) if part)
         name = "rehearsal of profile" if rehearsed else "profile"
         return f"{name} {self.name}: {words}".removesuffix(": ")
 
@@ -464,7 +462,7 @@ class Profile(_Frozen):
 
         Shards share out whole batches, so that results do not depend on them.
         """
-        most = self.simulation.n_test_images if self.simulation else _MOST_TEST_IMAGES
+        most = self.simulation.n_test_images if self.simulation else MOST_TEST_IMAGES
         n_images, size = self.data.n_reconstruct or most, self.models.batch_size
         n_batches = -(-n_images // size)
         if not 1 <= n_shards <= n_batches:

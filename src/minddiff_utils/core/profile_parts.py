@@ -20,7 +20,10 @@ READS: Mapping[str, tuple[str, ...]] = {
         *("decoding", "decoder", "systems"),
     ),
     "A2_decoders": ("features", "decoding", "evaluation"),
-    "A7_further_tests": ("data", "models", "features", "decoding", "decoder"),
+    "A7_further_tests": (
+        *("data", "models", "features", "decoding", "decoder"),
+        "stage1",
+    ),
     "03_stage1": (
         *("simulation", "data", "models", "features"),
         *("stage1", "systems", "ablation"),

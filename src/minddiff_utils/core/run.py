@@ -301,7 +301,7 @@ def expected_origin(profile: Profile, tree: Tree) -> Origin:
     Of a folder that is not there, or holds nothing of NSD, what the profile would put
     there.
     """
-    if any(tree.nsd.glob("nsddata*")):
+    if (tree.nsd / provenance.MARK).is_file() or any(tree.nsd.glob("nsddata*")):
         return provenance.origin_of(tree.nsd)
     return profile.usual_origin
 

@@ -14,6 +14,8 @@ from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.algonauts import source as algonauts
 from minddiff_utils.datasets.digits69 import source as digits69
 from minddiff_utils.datasets.download import Agreement
+from minddiff_utils.datasets.laion_fmri import source as laion_fmri
+from minddiff_utils.datasets.laion_fmri.layout import N_SESSIONS
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd import source as nsd
 from minddiff_utils.datasets.transfer import Download
@@ -70,6 +72,11 @@ def source_of(
     if name == "digits69":
         files = digits69.downloads(root, endpoint=mirrors.endpoint)
         return Source(digits69.AGREEMENT, files)
+    if name == "laion_fmri":
+        sessions = [n for n in data.session_numbers if n <= N_SESSIONS]
+        asked = (root, subjects, sessions, str(data.split))
+        files = laion_fmri.downloads(*asked, endpoint=mirrors.endpoint)
+        return Source(None, files, laion_fmri.by_hand(root))
     check_choice(name, ("nsd", "algonauts"), "data_set")
     check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
     servers: dict[str, Any] = {
@@ -80,9 +87,9 @@ def source_of(
         by_hand = algonauts.by_hand(root, subjects)
         files = algonauts.downloads(root, subjects, **servers)
         return Source(nsd.AGREEMENT, files, by_hand)
-    sessions = layout.published_sessions(subjects, data.session_numbers)
+    published = layout.published_sessions(subjects, data.session_numbers)
     forms: tuple[layout.Container] = (mirrors.form or "hdf5",)
-    wanted = layout.inventory(sessions, data.betas_version, forms)
+    wanted = layout.inventory(published, data.betas_version, forms)
     if mirrors.form is None:
         wanted = layout.as_present(wanted, root)
     wanted = layout.not_otherwise(wanted, root)

@@ -35,6 +35,7 @@ __all__ = [
 _NEEDED = {
     "nsd": "the Natural Scenes Dataset",
     "algonauts": "the Algonauts 2023 release",
+    "laion_fmri": "LAION-fMRI",
     "digits69": "the folder of the 69 digits",
 }
 

@@ -38,7 +38,10 @@ def _at_once(what: str) -> dict[str, Any]:
 
 #: What names a profile and changes it.
 _PROFILE: _Options = {
-    "--profile": {"default": "demo", "help": "smoke, demo, nsd, algonauts, digits69"},
+    "--profile": {
+        "default": "demo",
+        "help": "smoke, demo, nsd, algonauts, laion_fmri, digits69",
+    },
     "--subjects": _text("as 1,2,5,7"),
     "--models": _text("folder of models, for offline use", "PATH"),
     "--set": {
@@ -68,7 +71,8 @@ _NOTEBOOKS: _Options = _PROFILE | {
 _RUN: _Options = {
     "--rehearse": _flag(
         "with --profile nsd: run it on synthetic data of NSD's sizes with random"
-        " models and a few images, and say what the whole run would take"
+        " models and a few images, and say what the whole run would take; with"
+        " algonauts and laion_fmri: notebook 01 on data of their sizes"
     ),
     "--only": _text("notebook numbers, as 03,A3"),
     "--from": {"dest": "first", "default": "", "help": "as 02"},

@@ -85,19 +85,25 @@ def run_notebooks(args: argparse.Namespace) -> None:
 
 
 def _rehearse(args: argparse.Namespace) -> None:
-    from minddiff_utils.studies import (
-        nsd_rehearsal as rehearsal,
-    )  # loads torch and diffusers, seconds
+    from minddiff_utils.studies.reading_rehearsal import PROFILES
 
-    if args.profile != "nsd":
+    if args.profile not in ("nsd", *PROFILES):
         raise ConfigError(
-            f"--rehearse is for --profile nsd: {args.profile} runs as it is."
+            f"--rehearse is for --profile nsd, {', '.join(PROFILES)}: {args.profile}"
+            " runs as it is."
         )
     if args.nsd_root or args.models or args.executor != "local":
         raise ConfigError(
             "--rehearse writes its own data and models, and runs here: leave"
             " --nsd-root, --models and --executor out."
         )
+    if args.profile in PROFILES:
+        _rehearse_reading(args)
+        return
+    from minddiff_utils.studies import (
+        nsd_rehearsal as rehearsal,
+    )  # loads torch and diffusers, seconds
+
     trial = rehearsal.rehearse(overrides_of(args), read_environment().root)
     chosen = chosen_jobs(args) | {"first": max("01", args.first)}
     plan = make_plan(trial.profile, trial.tree, trial.overrides, **chosen)
@@ -109,6 +115,24 @@ def _rehearse(args: argparse.Namespace) -> None:
     run_plan(plan, n_jobs=1, force=args.force, say=say)  # peaks are each one's own
     record = rehearsal.finish(trial, preparing, rehearsal.fits_of(trial, say))
     for line in rehearsal.last_words(trial, record):
+        say(line)
+
+
+def _rehearse_reading(args: argparse.Namespace) -> None:
+    """Run notebook 01 on a synthetic folder of a data set's sizes."""
+    from minddiff_utils.studies import reading_rehearsal
+
+    overrides, root = overrides_of(args), read_environment().root
+    trial = reading_rehearsal.rehearse_reading(args.profile, overrides, root)
+    plan = make_plan(trial.profile, trial.tree, trial.overrides, only=("01",))
+    say(f"{trial.profile.label('in silico')} · subject {trial.subject} · notebook 01")
+    if args.dry_run:
+        _say_states(plan, force=args.force, done="done")
+        return
+    say(f"Synthetic data of the release's sizes go to {trial.tree.nsd}: minutes")
+    trial.prepare()
+    run_plan(plan, n_jobs=1, force=args.force, say=say)
+    for line in reading_rehearsal.words(trial):
         say(line)
 
 
@@ -169,7 +193,8 @@ def _check_data_set(profile: Profile, root: Path, subjects: Sequence[int]) -> No
     """Raise DataError unless the files of a data set of means agree; say its notes."""
     from minddiff_utils.datasets import open_data_set  # loads the readers, a second
 
-    data_set = open_data_set(profile.data_set, root, profile.data.betas_version)
+    version, split = profile.data.betas_version, profile.data.split
+    data_set = open_data_set(profile.data_set, root, version, split)
     for subject in subjects:
         sessions = data_set.sessions(subject, profile.data.session_numbers)
         data_set.check(subject, sessions)

@@ -313,7 +313,8 @@ def _files(
     if number == "A6":
         stamps |= provenance.stamps([tree.nsd / DIGITS], tree.nsd)
     if number == "01" and subject is not None:
-        data_set = open_data_set(profile.data_set, tree.nsd, data.betas_version)
+        asked = (data.betas_version, data.split)
+        data_set = open_data_set(profile.data_set, tree.nsd, *asked)
         read = data_set.files(subject, data.session_numbers, data.voxels)
         stamps |= provenance.stamps(read, tree.nsd)
     if number == "A7" and subject is not None:

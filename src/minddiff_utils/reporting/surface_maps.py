@@ -330,6 +330,8 @@ def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalM
     """
     if run.profile.data_set != "nsd":
         words = "Units are vertices of fsaverage, for which no map is drawn yet."
+        if run.profile.data_set == "laion_fmri":
+            words = "No map of LAION-fMRI's voxels on the cortex is drawn yet."
         return CorticalMaps(None, note=words)
     reasons = []
     for subject in subjects:

@@ -4,7 +4,8 @@
 `cost` counts what stage 2 takes, `unit_rates` how fast a device is, `storage` what lies
 on disk; `cost_report` prints them. `nsd_rehearsal` runs the notebooks at NSD's sizes on
 `rehearsal_data` and random models; `timing_report` and `decoder_fits` say what the
-whole run would take.
+whole run would take. `reading_rehearsal` reads other data sets at their sizes, in
+`rehearsal_folders`.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

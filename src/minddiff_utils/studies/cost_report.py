@@ -152,6 +152,11 @@ def _whole_run(profile: Profile, rehearsed: Path) -> list[str]:
     """Return what a run on real data downloads, keeps, holds and takes, in GB and h."""
     if profile.simulation is not None or profile.models.backbone != "sd14":
         return []
+    if profile.data_set != "nsd":
+        return [
+            "What is downloaded, with sizes: minddiff setup PATH --profile"
+            f" {profile.name} --dry-run. Images are counted as NSD's."
+        ]
     lines = []
     for words, space in (
         ("To download, betas as hdf5", storage.to_download(profile)),

@@ -7,7 +7,7 @@ stimuli says how often a prediction is nearer to its own stimulus than to others
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import pandas as pd
 
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Array, Doubles, Ints, Mask, Matrix
-from minddiff_utils.datasets.further_tests.layout import CLASS_SIZE, Name
+from minddiff_utils.datasets.further_tests.layout import CLASS_SIZE
 from minddiff_utils.datasets.further_tests.opening import further_tests
 from minddiff_utils.datasets.further_tests.test_set import FurtherTest, absent_words
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -33,6 +33,7 @@ from minddiff_utils.preprocessing.further_tests import FurtherResponses
 
 __all__ = [
     "COLUMNS",
+    "Draws",
     "StoredDecoder",
     "Truth",
     "conclusions",
@@ -180,6 +181,37 @@ def true_features(
 
 
 @dataclass(frozen=True)
+class Draws:
+    """What chance does with a test set, the same for all features.
+
+    Attributes
+    ----------
+    others : (n_stimuli, n_draws, n_others) int or None
+        Among which synthetic stimuli are ranked: 8 of each of 8 classes with the
+        stimulus itself, in 1,000 draws; None of imagery.
+    n_permutations : int
+        Permutations of the stimuli of a group, for p.
+    rng : Generator
+        Draws them.
+    """
+
+    others: Ints | None
+    n_permutations: int
+    rng: np.random.Generator
+
+    @classmethod
+    def of(
+        cls, test_set: FurtherTest, n_permutations: int, rng: np.random.Generator
+    ) -> Self:
+        """Draw the candidates of a test set."""
+        others = None
+        if test_set.name == "synthetic":
+            group = test_set.stimuli().group
+            others = draw_balanced(group, CLASS_SIZE, _N_DRAWS, rng)
+        return cls(others, n_permutations, rng)
+
+
+@dataclass(frozen=True)
 class _Part:
     """Stimuli of one condition whose feature is known, and what was decoded of them."""
 
@@ -194,9 +226,7 @@ def score(
     predictions: Mapping[str, Matrix],
     truth: Truth,
     one: StoredDecoder,
-    *,
-    n_permutations: int,
-    rng: np.random.Generator,
+    draws: Draws,
 ) -> pd.DataFrame:
     """Score the predictions of one feature, condition by condition.
 
@@ -229,15 +259,13 @@ def score(
             )
             names = {"test_set": test_set.name, "condition": condition}
             names |= {"standardised_by": standard}
-            scores = _rows(test_set.name, part, n_permutations, rng)
+            scores = _rows(part, draws)
             rows += [{**names, **row} for row in scores]
     table = pd.DataFrame(rows)
     return table.reindex(columns=[name for name in COLUMNS if name != "feature"])
 
 
-def _rows(
-    name: Name, part: _Part, n_permutations: int, rng: np.random.Generator
-) -> Iterator[dict[str, Any]]:
+def _rows(part: _Part, draws: Draws) -> Iterator[dict[str, Any]]:
     """Give the scores of a condition: all stimuli together, then by group."""
     every = np.ones(len(part.group), bool)
     members = {group: part.group == group for group in dict.fromkeys(part.group)}
@@ -248,12 +276,11 @@ def _rows(
         names = {"group": group, "n_images": int(rows.sum())}
         names["n_trials"] = part.n_trials
         some = part.similarity[np.ix_(rows, rows)]
-        for row in _nearness(some, n_permutations, rng):
+        for row in _nearness(some, draws):
             yield {**names, **row}
-    if name != "synthetic":
+    if draws.others is None:
         return
-    others = draw_balanced(part.group, CLASS_SIZE, _N_DRAWS, rng)
-    ranks = balanced_ranks(part.similarity, others)
+    ranks = balanced_ranks(part.similarity, draws.others)
     n = {"n_candidates": ranks.n_candidates, "n_draws": ranks.n_draws}
     for group, rows in sets.items():
         names = {"group": group, "n_images": int(rows.sum()), "n_trials": part.n_trials}
@@ -264,22 +291,20 @@ def _rows(
         yield {**names, **n, **measured, "chance": ranks.top_1_chance}
 
 
-def _nearness(
-    similarity: Doubles, n_permutations: int, rng: np.random.Generator
-) -> Iterator[dict[str, Any]]:
+def _nearness(similarity: Doubles, draws: Draws) -> Iterator[dict[str, Any]]:
     """Give correlation and pairwise identification with their one-sided p."""
     n = len(similarity)
     own = float(np.diag(similarity).mean())
     other = float((similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
     share = pairwise(similarity)
     higher = np.zeros(2)
-    for _ in range(n_permutations):
-        permuted = similarity[:, rng.permutation(n)]
+    for _ in range(draws.n_permutations):
+        permuted = similarity[:, draws.rng.permutation(n)]
         higher += (
             np.diag(permuted).mean() >= own - 1e-12,
             pairwise(permuted) >= share - 1e-12,
         )
-    p = ((1 + higher) / (1 + n_permutations)).tolist()
+    p = ((1 + higher) / (1 + draws.n_permutations)).tolist()
     yield {"measure": "r", "value": own, "chance": other, "p": p[0]}
     yield {"measure": "pairwise", "value": share, "chance": 0.5, "p": p[1]} | {
         "n_candidates": 2
@@ -287,19 +312,16 @@ def _nearness(
 
 
 def stored_predictions(
-    name: str, one: StoredDecoder, predictions: Mapping[str, Matrix]
+    name: str, one: StoredDecoder, Y_hat: Matrix
 ) -> dict[str, Array]:
     """Return what `decoded_<test set>.h5` holds of a feature, (n_rows, n_targets).
 
-    In the feature's own units, by standardisation. Targets that the decoder does not
+    As in `decoded.h5`, in the feature's own units. Targets that the decoder does not
     select, whose weights nobody kept, are at their training mean.
     """
-    arrays: dict[str, Array] = {f"{name}/selected": one.selected}
-    for standard, Y_hat in predictions.items():
-        every = np.tile(one.mean, (len(Y_hat), 1))
-        every[:, one.selected] = one.scaling.invert(Y_hat)
-        arrays[f"{name}/decoded/{standard}"] = every
-    return arrays
+    every = np.tile(one.mean, (len(Y_hat), 1))
+    every[:, one.selected] = one.scaling.invert(Y_hat)
+    return {f"{name}/decoded": every, f"{name}/selected": one.selected}
 
 
 def conclusions(scores: pd.DataFrame) -> list[str]:

@@ -38,13 +38,15 @@ def shared515(run: Run) -> IntArray:
     """Return the images that all eight subjects saw three times, by NSD's own design.
 
     515 of real NSD; in silico, where all sessions are complete, no test image is left
-    out.
+    out; none of a data set with other images than NSD's.
 
     Raises
     ------
     DataError
         The design is missing or damaged.
     """
+    if run.profile.data_set == "laion_fmri":
+        return np.empty(0, np.int64)
     tree = NsdTree(run.tree.nsd, run.profile.data.betas_version)
     return seen_three_times(tree.design(), _SESSIONS_OF_ALL)
 
@@ -69,10 +71,12 @@ def compare_on(
         The images.
     scores, comparison : DataFrame
         Of all images: a row per image, and `compare_methods` of them, which is returned
-        where no image is left out.
+        where no image is left out; no row where none is among them.
     confidence : float
     """
     part = of_images(scores, nsd_id)
+    if part.empty:
+        return comparison.iloc[:0].copy()
     if len(part) == len(scores):
         return comparison.copy()
     return compare_methods(part, confidence=confidence)

@@ -1,0 +1,1 @@
+"""LAION-fMRI (Hebart lab): volumes at 1.8 mm, human captions, shipped splits."""

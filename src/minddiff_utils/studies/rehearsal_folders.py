@@ -1,0 +1,243 @@
+"""Synthetic folders of Algonauts 2023 and LAION-fMRI at their sizes; values are noise.
+
+Names come from the inventories, so that no path stands in two places; what the readers
+make of the published layout is tested on folders that the tests write on their own.
+"""
+
+import gzip
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from minddiff_utils.core.rng import stream
+from minddiff_utils.datasets.algonauts import layout as algonauts
+from minddiff_utils.datasets.laion_fmri import layout as laion
+from minddiff_utils.datasets.nsd.layout import (
+    FACTS,
+    HEMISPHERES,
+    IMAGE_SIZE,
+    N_FSAVERAGE,
+    N_IMAGES,
+    N_SHARED,
+    N_TRIALS,
+    SEEN,
+)
+
+__all__ = ["AlgonautsSize", "LaionSize", "write_algonauts", "write_laion"]
+
+_SEED = 2308
+#: Rows of responses written at once.
+_BLOCK = 512
+#: Patches along a side of a synthetic picture.
+_PATCHES = 17
+
+
+@dataclass(frozen=True)
+class AlgonautsSize:
+    """Images that all subjects share and others, and vertices of lh and rh."""
+
+    n_shared: int
+    n_other: int
+    n_vertices: tuple[int, int]
+
+    @classmethod
+    def of(cls, subject: int) -> "AlgonautsSize":
+        """Return the release's sizes of a subject."""
+        known = SEEN[min(n for n in SEEN if n >= algonauts.n_sessions(subject))]
+        return cls(known[1], known[2], algonauts.N_VERTICES[subject])
+
+
+@dataclass(frozen=True)
+class LaionSize:
+    """Sides of the volume, of a region's cube, and images of one session, thrice each.
+
+    By default 1,050 trials and 11,664 voxels in 16 regions.
+    """
+
+    side: int = 143
+    region: int = 9
+    n_images: int = 350
+    n_table: int = laion.N_IMAGES
+
+
+def _picture(number: int, size: int) -> Image.Image:
+    """Return patches of colours of an image's own, written quickly."""
+    rng = stream(_SEED, "rehearsal", "picture", number)
+    patches = rng.integers(0, 256, (_PATCHES, _PATCHES, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize((size, size), Image.Resampling.NEAREST)
+
+
+def _place(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# --- Algonauts 2023 -------------------------------------------------------------------
+
+
+def write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
+    """Write one subject of the release, and the files of NSD that it needs."""
+    rng = stream(_SEED, "rehearsal", "algonauts", subject)
+    shared = np.sort(rng.choice(N_IMAGES, N_SHARED, replace=False))
+    others = np.setdiff1d(np.arange(N_IMAGES), shared)
+    seen = np.concatenate(
+        [
+            rng.choice(shared, size.n_shared, replace=False),
+            rng.choice(others, size.n_other, replace=False),
+        ]
+    )
+    ids = np.sort(seen)
+    _write_experiment(root, subject, shared, ids, rng)
+    for h, n in zip(HEMISPHERES, size.n_vertices, strict=True):
+        inside = np.zeros(N_FSAVERAGE, np.int64)
+        inside[np.sort(rng.choice(N_FSAVERAGE, n, replace=False))] = 1
+        np.save(_place(root / algonauts.path("vertices", subject, h=h)), inside)
+        drawn = np.zeros(n, np.int64)  # a third of the vertices, and the atlas a third
+        drawn[: n // 3] = 1 + np.arange(n // 3) % 7
+        roi = "prf-visualrois"
+        np.save(root / algonauts.path("roi", subject, h=h, roi=roi), drawn)
+        path = _place(root / algonauts.path("kastner", subject, h=h))
+        atlas = rng.choice(76, N_FSAVERAGE).astype(np.float32)
+        atlas[atlas > 25] = 0
+        nib.save(nib.MGHImage(atlas.reshape(-1, 1, 1), np.eye(4)), path)
+        path = _place(root / algonauts.path("fmri", subject, h=h))
+        values = np.lib.format.open_memmap(
+            path, mode="w+", dtype=np.float32, shape=(len(ids), n)
+        )
+        for first in range(0, len(ids), _BLOCK):
+            rows = values[first : first + _BLOCK]
+            rows[:] = rng.standard_normal(rows.shape, np.float32)
+        values.flush()
+    folder = path.parent.parent / "training_images"
+    folder.mkdir(exist_ok=True)
+    for rank, nsd_id in enumerate(ids.tolist(), start=1):
+        name = f"train-{rank:04d}_nsd-{nsd_id:05d}.png"
+        _picture(nsd_id, IMAGE_SIZE).save(folder / name, compress_level=1)
+
+
+def _write_experiment(
+    root: Path,
+    subject: int,
+    shared: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+) -> None:
+    """Write the table of images and COCO's captions."""
+    every = np.arange(N_IMAGES)
+    last = N_TRIALS * algonauts.n_sessions(subject)
+    reps = rng.integers(1, N_TRIALS * FACTS[subject].n_sessions + 1, (N_IMAGES, 3))
+    reps[:, 0] = rng.integers(1, last + 1, N_IMAGES)
+    splits = np.where(every % 2, "train2017", "val2017")
+    table = pd.DataFrame(
+        {
+            "cocoId": every + 1,
+            "cocoSplit": splits,
+            "nsdId": every,
+            "shared1000": np.isin(every, shared),
+            **{f"subject{subject}_rep{r}": reps[:, r] for r in range(3)},
+        }
+    )
+    table.to_csv(_place(root / algonauts.path("table", subject)))
+    paths = [path for path in algonauts.inventory(subject) if path.endswith(".json")]
+    for path in paths:
+        own = ids[[split in path for split in splits[ids]]]
+        notes = [
+            {"image_id": n + 1, "id": 5 * n + k, "caption": f"picture {n}, words {k}"}
+            for n in own.tolist()
+            for k in range(5)
+        ]
+        text = json.dumps({"annotations": notes})
+        _place(root / path).write_text(text, encoding="utf-8")
+
+
+# --- LAION-fMRI -----------------------------------------------------------------------
+
+
+def write_laion(root: Path, subject: int, split: str, size: LaionSize) -> None:
+    """Write one session of a subject, the regions, the images that it shows."""
+    rng = stream(_SEED, "rehearsal", "laion_fmri", subject)
+    names = [f"image_{number:05d}.jpg" for number in range(size.n_table)]
+    shown = rng.permutation(np.repeat(np.arange(size.n_images), 3))
+    _write_session(root, subject, [names[n] for n in shown], size, rng)
+    _write_stimuli(root, names, size)
+    order = rng.permutation(size.n_images)
+    train, test = np.split(order, [size.n_images * 4 // 5])
+    parts = {
+        f"{part}_ids": [names[n] for n in numbers]
+        for part, numbers in (("train", train), ("test", test))
+    }
+    facts = {"name": split, "n_train": len(train), "n_test": len(test)}
+    text = json.dumps(facts | {"variants": [{"variant_id": 0, **parts}]})
+    path = _place(root / laion.path_of("split", subject, split=split))
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_session(
+    root: Path,
+    subject: int,
+    labels: list[str],
+    size: LaionSize,
+    rng: np.random.Generator,
+) -> None:
+    """Write regions, noise ceiling, trials and betas: zero outside of the regions."""
+    shape = (size.side,) * 3
+    regions = [roi for names in laion.ROIS.values() for roi in names]
+    areas = np.zeros(shape, bool)
+    for number, roi in enumerate(regions):  # cubes in a row of four by four
+        mask = np.zeros(shape, np.uint8)
+        i, j = (size.region * n for n in divmod(number, 4))
+        mask[i : i + size.region, j : j + size.region, : size.region] = 1
+        areas |= mask > 0
+        _save(root / laion.path_of("roi", subject, roi=roi), mask)
+    _save(
+        root / laion.path_of("ceiling", subject),
+        np.where(areas, rng.uniform(1, 60, shape), 0).astype(np.float32),
+    )
+    table = pd.DataFrame({"session": "ses-01", "run": "run-01", "label": labels})
+    table["beta_index"] = np.arange(len(labels))
+    path = _place(root / laion.path_of("trials", subject, session=1))
+    table.to_csv(path, sep="\t", index=False)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((*shape, len(labels)))
+    header["vox_offset"] = 352
+    place = np.flatnonzero(areas.ravel(order="F"))
+    path = _place(root / laion.path_of("betas", subject, session=1))
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header.binaryblock + bytes(4))
+        for _ in labels:
+            volume = np.zeros(size.side**3, np.float32)
+            volume[place] = rng.standard_normal(len(place), np.float32)
+            file.write(volume.tobytes())
+
+
+def _save(path: Path, values: npt.NDArray[np.generic]) -> None:
+    nib.save(nib.Nifti1Image(values, np.eye(4)), _place(path))
+
+
+def _write_stimuli(root: Path, names: list[str], size: LaionSize) -> None:
+    """Write the table of all images, and pictures and captions of those shown."""
+    table = pd.DataFrame({"image_name": names})
+    table.to_csv(_place(root / laion.path_of("table")), index=False)
+    shown = names[: size.n_images]
+    rows = [
+        (name, k, "human", f"{name}, words {k}") for name in shown for k in range(1, 6)
+    ]
+    columns = ["image_name", "caption_idx", "source", "caption"]
+    captions = pd.DataFrame(rows, columns=columns)
+    captions.to_csv(root / laion.path_of("captions"), index=False)
+    with h5py.File(root / laion.path_of("images"), "w") as file:
+        kind = h5py.vlen_dtype(np.uint8)
+        images = file.create_dataset("images", (len(names),), kind)
+        for row in range(size.n_images):
+            buffer = io.BytesIO()
+            _picture(row, 1000).save(buffer, "JPEG")
+            images[row] = np.frombuffer(buffer.getvalue(), np.uint8)

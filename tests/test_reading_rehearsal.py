@@ -1,0 +1,93 @@
+"""A data set's reading is rehearsed on a folder of its layout, apart from results."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minddiff_utils.core.run import expected_origin
+from minddiff_utils.datasets import open_data_set
+from minddiff_utils.datasets.algonauts.layout import N_VERTICES
+from minddiff_utils.pipeline import commands
+from minddiff_utils.pipeline.cli import main
+from minddiff_utils.preprocessing import (
+    find_leaks,
+    prepare_responses,
+    prepare_stimuli,
+)
+from minddiff_utils.studies.reading_rehearsal import PROFILES, rehearse_reading
+from minddiff_utils.studies.rehearsal_folders import AlgonautsSize, LaionSize
+
+SMALL: dict[str, AlgonautsSize | LaionSize] = {
+    "algonauts": AlgonautsSize(9, 31, (60, 90)),
+    "laion_fmri": LaionSize(side=10, region=2, n_images=24, n_table=30),
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_is_written_is_read_as_the_release_is(name: str, tmp_path: Path) -> None:
+    trial = rehearse_reading(name, {"data.n_validation": 5}, tmp_path)
+    trial.prepare(SMALL[name])
+    assert expected_origin(trial.profile, trial.tree) == "in silico"
+    data = trial.profile.data
+    data_set = open_data_set(name, trial.tree.nsd, data.betas_version, data.split)
+    assert not data_set.is_real
+    sessions = data_set.sessions(trial.subject, data.session_numbers)
+    data_set.check(trial.subject, sessions)
+    ready = prepare_responses(data_set, trial.subject, data)
+    assert len(ready.nsd_id) == (40 if name == "algonauts" else 24)
+    assert len(set(ready.split.tolist())) == 3
+    assert np.isfinite(ready.betas).all()
+    n_captions = trial.profile.features.n_captions
+    stimuli = prepare_stimuli(data_set, ready.nsd_id, 16, n_captions)
+    texts = stimuli["captions"]
+    assert isinstance(texts, np.ndarray)
+    leaks = find_leaks(data_set, trial.subject, ready, stimuli["images"], texts)
+    assert leaks["passed"].all()
+    before = {p: p.stat().st_mtime_ns for p in trial.tree.nsd.rglob("*")}
+    trial.prepare(SMALL[name])  # it is there
+    assert {p: p.stat().st_mtime_ns for p in trial.tree.nsd.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
+    name: str, tmp_path: Path
+) -> None:
+    trial = rehearse_reading(name, {"subjects": [5, 7]}, tmp_path)
+    assert trial.profile.subjects == (5,)
+    assert trial.tree.root == tmp_path / "data" / f"{name}-rehearsal"
+    for place in (trial.tree.nsd, trial.tree.figures, trial.tree.derived(5)):
+        assert place.is_relative_to(trial.tree.root)
+    json.dumps(trial.overrides)  # they go to a notebook as its parameters
+    assert AlgonautsSize.of(5) == AlgonautsSize(982, 8859, N_VERTICES[5])
+    assert AlgonautsSize.of(3).n_vertices == (19_004, 20_544)
+    assert (LaionSize().side, LaionSize().n_table) == (143, 25_052)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_command_runs_notebook_01_on_it(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    ran = list[str]()
+    monkeypatch.setattr(
+        commands, "run_plan", lambda plan, **_: ran.extend(j.name for j in plan.jobs)
+    )
+    prepare = "minddiff_utils.studies.reading_rehearsal.ReadingRehearsal.prepare"
+    monkeypatch.setattr(prepare, lambda _: ran.append("folder"))
+    words = ["run", "--rehearse", "--profile", name, "--subjects", "3"]
+    assert main([*words, "--dry-run"]) == 0
+    assert ran == []
+    assert main(words) == 0
+    assert ran[0] == "folder"
+    assert [job[:2] for job in ran[1:]] == ["01"]
+    said = capsys.readouterr().out
+    assert "in-silico subjects" in said
+    assert "is rehearsed by --profile nsd" in said
+    assert main([*words, "--nsd-root", "."]) == 1
+    assert main(["run", "--rehearse", "--profile", "digits69"]) == 1
+    assert "digits69 runs as it is" in capsys.readouterr().err
