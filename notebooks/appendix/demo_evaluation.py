@@ -58,13 +58,14 @@ Scores = npt.NDArray[np.float64]
 WITHIN_SETTING = "scenes: r with the mean of the setting"
 WITHIN_BOTH = "scenes: r with the mean of setting and category"
 SAID = "scenes: share of the pixels' variance that c explains"
-#: What scenes must stay below, and what the models should reach on held-out ones; the
-#: rest is shown for scale and has no aim.
+#: What scenes must stay below, and what the models should reach on held-out ones (after
+#: the round trip nine tenths of what the probe names in true scenes); the rest is shown
+#: for scale and has no aim.
 AIMS = {
     WITHIN_SETTING: 0.30,
     WITHIN_BOTH: 0.35,
     "autoencoder PSNR, dB": 29.0,
-    "EfficientNet probe after the round trip": 0.90,
+    "EfficientNet probe after the round trip": 0.86,
     "CLIP zero-shot": 0.80,
     "judge zero-shot": 0.80,
     "text-to-image named by CLIP": 0.80,
