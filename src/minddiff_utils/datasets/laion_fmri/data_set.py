@@ -188,6 +188,10 @@ class LaionFmri:
         """Return the numbers of the images that test under the split."""
         return self._parts(subject)[1]
 
+    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
+        """Return nothing: no image forms a test set of its own."""
+        return np.zeros(0, np.int64)
+
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images as they were shown, (n, 1000, 1000, 3)."""
         ids, n_images = np.asarray(image_id), len(self._number)

@@ -126,6 +126,10 @@ class MindEye2:
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
         return stored.read_shared(self.file("shared", subject))
 
+    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
+        """Return nothing: no image forms a test set of its own."""
+        return np.zeros(0, np.int64)
+
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return NSD's images where they are there, else the folder's of 224 px."""
         path = self.file("images", 1)
