@@ -30,7 +30,7 @@ from minddiff_utils.pipeline.cluster import dask_workers
         (["run", "--models", "/nowhere"], "The models' folder"),
         (["fetch", "nsd", "--jobs", "0"], "--jobs is 0, but must be 1 or more"),
         (["fetch", "nsd", "--subjects", "9"], "subjects"),
-        (["run", "--shards", "2"], "12 images in batches of 16 make 1 to 1"),
+        (["run", "--shards", "4"], "60 images in batches of 20 make 1 to 3"),
         (["run", "--shards", "0"], "There are to be 0 shards"),
     ],
 )
