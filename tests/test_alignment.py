@@ -73,7 +73,8 @@ def _problem(
     width = features[1].shape[1]
     selected = {k: torch.rand(width, generator=rng) < 0.25 for k in LAYERS}
     scale = {k: 0.5 + torch.rand(width, generator=rng) for k in LAYERS}
-    return backbone, latent, StructuralTarget(features, selected, scale)
+    mean = {k: features[k].mean(0) - 1 for k in LAYERS}
+    return backbone, latent, StructuralTarget(features, selected, scale, mean=mean)
 
 
 def _rows(latent: Latent, target: StructuralTarget, rows: Sequence[int]) -> Any:
@@ -150,12 +151,13 @@ def test_presets_are_what_their_sources_say() -> None:
     config = load_profile("smoke").stage2.fast
     assert (paper.optimiser, paper.lr_z, paper.lr_c) == ("gradient", 0.01, 0.01)
     assert (paper.loss, paper.noise, paper.n_steps) == ("paper", "fixed", None)
+    assert paper.guided_share is None  # the steps that stage 1 guides
     assert (paper.lr_decay, paper.anchor_c) == (1.0, 0.0)
     assert (released.optimiser, released.lr_z, released.lr_c) == ("adam", 0.01, 0.0)
     assert (released.loss, released.noise) == ("released", "fresh")
     assert (released.lr_decay, released.n_steps) == (0.999, None)
     assert (fast.optimiser, fast.lr_z, fast.lr_c) == ("adam", config.lr_z, config.lr_c)
-    assert (fast.loss, fast.noise, fast.anchor_c) == ("balanced", "fixed", 3.0)
+    assert (fast.loss, fast.noise, fast.anchor_c) == ("cosine", "fixed", 3.0)
     assert (fast.n_steps, fast.guidance_scale) == (config.n_steps, 1.0)
 
 

@@ -412,7 +412,7 @@ BAD_SYNTHETIC: dict[str, tuple[Damage, str]] = {
     ),
     "a session of the core": (hollow(SYNTHETIC, lambda n: (743, *n[1:])), r"\(743, "),
     "betas of another subject": (
-        hollow(SYNTHETIC, lambda n: (*n[:3], n[3] - 1)), r"\(744, \d+, \d+, 45\)"
+        hollow(SYNTHETIC, lambda n: (*n[:3], n[3] - 1)), r"\(744, \d+, \d+, \d+\), but"
     ),
     "betas in MATLAB's order": (
         hollow(SYNTHETIC, lambda n: n[::-1]), "has shape"

@@ -377,7 +377,7 @@ def test_stage_1_is_the_sampler_under_each_image_s_own_noise(
     own = features.of("decoded")
     expected = sample(backbone, own.z, own.c, noise, schedule)
     np.testing.assert_array_equal(found.images, to_uint8(expected))
-    assert found.n_unet_evaluations == 6  # 3 steps, both branches of the guidance
+    assert found.n_unet_evaluations == 5  # 3 steps, 2 of them guided
 
 
 def test_a_later_draw_is_stage_1_from_the_next_noise_of_the_same_stream(
@@ -393,7 +393,7 @@ def test_a_later_draw_is_stage_1_from_the_next_noise_of_the_same_stream(
     schedule, own = make_schedule(backbone, run.profile.stage1), features.of("decoded")
     expected = to_uint8(sample(backbone, own.z, own.c, noise[2], schedule))
     np.testing.assert_array_equal(found.images, expected)
-    assert found.n_unet_evaluations == 6  # one draw is used, and one is paid for
+    assert found.n_unet_evaluations == 5  # one draw is used, and one is paid for
     assert conditions.draws() == ["stage1", "stage1_draw_2", "stage1_draw_3"]
 
 
@@ -408,7 +408,7 @@ def test_z_alone_is_the_autoencoder_and_c_alone_takes_all_steps_from_noise(
     assert (z_only.n_unet_evaluations, z_only.sampler) == (0, None)
     assert c_only.sampler is not None
     assert (c_only.sampler.encode_index, c_only.sampler.decode_steps) == (3, 4)
-    assert c_only.n_unet_evaluations == 8
+    assert c_only.n_unet_evaluations == 6  # 4 steps, 2 of them guided
 
 
 def test_noise_depends_on_subject_and_image_alone(
@@ -490,16 +490,23 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
     features = write_files(run, backbone)
     found, own = _one(features, ROWS["stage2"]), features.of("decoded")
     seeds = [torch_stream(run.profile.seed, "noise", 1, int(i)) for i in IDS]
+    plain = to_torch(_one(features, ROWS["stage1"]).images)
     expected = guide(
         backbone,
-        Latent(own.z, own.c, draw_noise(backbone, seeds)),
+        Latent(own.z, own.c, draw_noise(backbone, seeds), images=plain),
         own.with_layers((2,)).target,
         run.profile.stage1,
-        GuidanceSettings(form="clean", strength=0.7, n_trajectory=3),
+        GuidanceSettings(
+            form="unet",
+            gradient="conditional",
+            strength=0.7,
+            loss="cosine",
+            n_trajectory=3,
+        ),
     )
     np.testing.assert_array_equal(found.images, to_uint8(expected.images))
     np.testing.assert_array_equal(found.stacked("losses"), expected.losses)
-    assert set(found.stacked("n_unet_evaluations")) == {12}  # twice 3 guided steps
+    assert set(found.stacked("n_unet_evaluations")) == {10}  # twice 3 steps, 2 guided
     named = _one(features, ROWS["stage2_guided"])
     np.testing.assert_array_equal(named.images, found.images)
 
@@ -529,7 +536,7 @@ def test_presets_of_conditions(start: Start) -> None:
     rows = {row.name: row for row in conditions_of(profile)}
     assert layers_of(rows["guided_layers_1"], profile) == (1,)
     short = settings_of(rows["stage2_iter_2"], profile)
-    assert (short.loss, short.n_iter, short.n_candidates) == ("balanced", 2, 2)
+    assert (short.loss, short.n_iter, short.n_candidates) == ("cosine", 2, 2)
     other = replace(ROWS["stage2"], engine="released", settings={"lr_z": 0.5})
     released = settings_of(other, profile)
     assert (released.loss, released.lr_z, released.lr_c) == ("released", 0.5, 0.0)

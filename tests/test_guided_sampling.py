@@ -154,7 +154,8 @@ def test_the_profile_s_part_becomes_the_settings() -> None:
         n_inner=2,
         first=0.2,
         last=0.7,
-        loss="balanced",
+        gradient="conditional",
+        loss="cosine",
         n_trajectory=5,
     )
 

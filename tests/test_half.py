@@ -253,6 +253,7 @@ def decoded(weak: Backbone) -> DecodedFeatures:
         {k: torch.ones(width, dtype=torch.bool) for k in LAYERS},
         {k: torch.ones(width) for k in LAYERS},
         {k: torch.ones(width) for k in LAYERS},
+        {k: torch.zeros(width) for k in LAYERS},
     )
     z = torch.randn(3, *weak.latent_shape, generator=rng)
     return DecodedFeatures(IDS, z, c, target)

@@ -13,8 +13,15 @@ from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.nsd.layout import inventory
 from minddiff_utils.pipeline import graph, records
 
-ALL = "01 02 03 04 05 06 A2 A3"
-BY_SUBJECT = ("01_data_prep", "02_decoding", "A2_decoders", "03_stage1", "04_stage2")
+ALL = "01 02 03 04 05 06 A2 A3 A7"
+BY_SUBJECT = (
+    "01_data_prep",
+    "02_decoding",
+    "A2_decoders",
+    "03_stage1",
+    "04_stage2",
+    "A7_further_tests",
+)
 OVER = {"subjects": [1, 2], "data.sessions": 2}
 CAPTIONS = "nsddata_stimuli/stimuli/nsd/annotations/captions_train2017.json"
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -24,8 +31,8 @@ WANTED = sorted(
     if "nsdgeneral" not in file.path
 )
 WEIGHTS = {
-    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 A2 A3",
-    "sd14/clip/open_clip_config.json": "02 03 04 05 06 A2 A3",
+    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 A2 A3 A7",
+    "sd14/clip/open_clip_config.json": "02 03 04 05 06 A2 A3 A7",
     "sd14/judge/open_clip_model.safetensors": "05 06",
     "perception/alexnet_imagenet1k_v1.safetensors": "05 06",
 }

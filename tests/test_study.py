@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -240,9 +241,12 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
         figures.fig_no_worse(written, {}, confidence=0.95, reference="nobody")
 
 
-def test_the_published_study_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINDDIFF_ROOT", str(ROOT))
+def test_the_study_of_the_first_world_keeps_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     run = start_run("demo", notebook="A3_engines")
+    shutil.copytree(ROOT / "data" / "study" / "first_world", run.tree.study)
     result = study.read_study(run)
     assert result is not None
     keys = ["subject", "method", "reference", "metric"]

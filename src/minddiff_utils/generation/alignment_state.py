@@ -113,12 +113,15 @@ class Objective:
 def surrogate(full: Schedule, settings: AlignmentSettings) -> Schedule:
     """Return the sampler that is optimised through, of the complete one `full`."""
     n_steps, scale = settings.n_steps, settings.guidance_scale
+    share = settings.guided_share
+    if share is None:
+        share = full.guidance.count(full.guidance[0]) / len(full.guidance)
     return thin(
         full,
         len(full.timesteps) if n_steps is None else n_steps,
         full.guidance[0] if scale is None else scale,
         solver=settings.solver,
-        guided_share=settings.guided_share,
+        guided_share=share,
     )
 
 

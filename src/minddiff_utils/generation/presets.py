@@ -55,12 +55,11 @@ class AlignmentSettings:
         Whether ε stays or is drawn anew in every iteration.
     anchor_c : float
         Weight of the penalty on c's displacement.
-    n_steps, guidance_scale : int, float or None
-        Steps and guidance of the surrogate sampler; None means the complete sampler's.
+    n_steps, guidance_scale, guided_share : int, float, float or None
+        Steps and guidance of the surrogate sampler, and the share of its steps, from
+        the noisiest, that are guided; None means the complete sampler's.
     solver : str
         The surrogate's, one of `sampler.SOLVERS`; the complete sampler is DDIM.
-    guided_share : float
-        Share of the surrogate's steps, from the noisiest, that are guided.
     stop_level : float
         An image stops when its loss is at or below this times the discrepancy level
         (`structural_loss.discrepancy`); 0 means never. For fixed noise only.
@@ -83,7 +82,7 @@ class AlignmentSettings:
     n_steps: int | None = None
     guidance_scale: float | None = None
     solver: Solver = "ddim"
-    guided_share: float = 1.0
+    guided_share: float | None = None
     stop_level: float = 0.0
     n_candidates: int = 4
     n_trajectory: int = 8
@@ -247,8 +246,8 @@ def image_to_image(sampler: Stage1Config, strength: float) -> Stage1Config:
     CompVis' `stochastic_encode(z, 40)`, which Takagi and Nishimoto call, takes grid
     index 40 and then denoises from 39: one level more noise than the U-Net is told.
 
-    >>> image_to_image(Stage1Config(), 0.8)
-    Stage1Config(n_steps=50, encode_index=39, decode_steps=40, guidance_scale=5.0)
+    >>> image_to_image(Stage1Config(), 0.8).encode_index
+    39
     """
     steps = max(1, int(strength * sampler.n_steps))
     levels = {"encode_index": steps - 1, "decode_steps": steps}

@@ -94,7 +94,7 @@ def n_reconstructed(profile: Profile, subject: int) -> int:
 
     >>> from minddiff_utils.core.profile_files import load_profile
     >>> n_reconstructed(load_profile("demo"), 1)
-    12
+    60
     """
     if profile.simulation is None:
         return images_of(profile, subject)[1]

@@ -162,7 +162,8 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         something else.
     """
     with guard(path, "Stimulus table"):
-        table = pd.read_csv(path, index_col=0)
+        # column by column: a table cut short has no warning of its own
+        table = pd.read_csv(path, index_col=0, low_memory=False)
     lacking = ", ".join(n for n in (*columns, "nsdId") if n not in table)
     if lacking:
         raise wrong(path, f"no column {lacking}", "NSD's stimulus table")
