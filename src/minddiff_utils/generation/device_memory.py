@@ -92,13 +92,11 @@ def image_bytes(footprint: Footprint, held: int, memory: Memory) -> float:
 
 def held_by(settings: EngineSettings, full: Schedule, memory: Memory) -> int:
     """Return the U-Net samples of one image whose values are held at once."""
-    branches = full.n_unet_evaluations // len(full.timesteps)
     if isinstance(settings, GuidanceSettings):
-        return branches if settings.form == "unet" else 0
+        return max(full.branches) if settings.form == "unet" else 0
     short = surrogate(full, settings)
     gradients = short.n_unet_evaluations
-    most = 1 if all(w in (0, 1) for w in short.guidance) else 2
-    return gradients if memory == "store" else min(gradients, most)
+    return gradients if memory == "store" else min(gradients, max(short.branches))
 
 
 def default_memory(settings: EngineSettings, models: ModelConfig) -> Memory:

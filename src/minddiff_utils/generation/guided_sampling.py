@@ -204,10 +204,9 @@ def guide(
         )
     shown = np.unique(np.linspace(0, n_steps - 1, settings.n_trajectory).round())
     n, cost = len(latent.z), 2 * schedule.n_unet_evaluations
-    through = sum(settings.pulls(n_steps)) * (settings.form == "unet")
-    branches = schedule.n_unet_evaluations // n_steps
-    if settings.gradient == "conditional":
-        branches = min(branches, 1)
+    most = 1 if settings.gradient == "conditional" else 2
+    pulls = zip(schedule.branches, settings.pulls(n_steps), strict=True)
+    through = sum(min(branches, most) for branches, is_pulled in pulls if is_pulled)
     return AlignmentResult(
         images=torch.where(better[:, None, None, None], guided, plain),
         losses=losses.float().cpu().numpy(),
@@ -222,5 +221,5 @@ def guide(
         c=latent.c.clone(),
         seconds=np.linspace(0, time.perf_counter() - began, n_steps + 1)[1:],
         n_unet_evaluations=np.full(n, cost),
-        n_unet_gradients=np.full(n, through * branches),
+        n_unet_gradients=np.full(n, through * (settings.form == "unet")),
     )

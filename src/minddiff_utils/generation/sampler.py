@@ -82,12 +82,17 @@ class Schedule:
     solver: Solver
 
     @property
+    def branches(self) -> tuple[int, ...]:
+        """Return the U-Net forward passes of each step; a guided one takes two."""
+        return tuple(1 if w in (0, 1) else 2 for w in self.guidance)
+
+    @property
     def n_unet_evaluations(self) -> int:
-        """Return the U-Net forward passes per image; a guided step takes two.
+        """Return the U-Net forward passes per image.
 
         As many backward passes are taken where the sample is optimised.
         """
-        return sum(1 if w in (0, 1) else 2 for w in self.guidance)
+        return sum(self.branches)
 
     @property
     def reads_text(self) -> bool:
