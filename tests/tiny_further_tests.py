@@ -173,29 +173,43 @@ SHARED = {385: 28752, 413: 30857, 741: 53882, 842: 61178, 907: 65873}
 
 
 def _share(root: Path) -> None:
-    """Let the shared images be those that the pictures of B name, with captions."""
+    """Exchange images, so that the shared ones are those that pictures of B name."""
     folder = root / "nsddata/experiments/nsd"
-    path = folder / "nsd_expdesign.mat"
-    design = {k: v for k, v in loadmat(path).items() if not k.startswith("_")}
-    for place, number in SHARED.items():
-        design["subjectim"][:, place - 1] = number
-        design["sharedix"][:, place - 1] = number
-    savemat(path, design, do_compression=True)
-    table = pd.read_csv(folder / "nsd_stim_info_merged.csv", index_col=0)
+    design_path, table_path = (
+        folder / name for name in ("nsd_expdesign.mat", "nsd_stim_info_merged.csv")
+    )
+    design = {k: v for k, v in loadmat(design_path).items() if not k.startswith("_")}
+    table = pd.read_csv(table_path, index_col=0)
+    shown = [c for c in table if c.startswith("subject") or c == "shared1000"]
     notes = root / "nsddata_stimuli/stimuli/nsd/annotations"
-    for number in SHARED.values():
-        row = table.loc[number - 1]
-        path = notes / f"captions_{row['cocoSplit']}.json"
+    stimuli = root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+    for place, number in SHARED.items():
+        other = int(design["sharedix"][0, place - 1])
+        for name in ("subjectim", "sharedix"):
+            ids = design[name]
+            was, becomes = ids == other, ids == number
+            ids[was], ids[becomes] = number, other
+        pair = [other - 1, number - 1]
+        table.loc[pair, shown] = table.loc[pair[::-1], shown].to_numpy()
+        with h5py.File(stimuli, "r+") as file:
+            images = file["imgBrick"][sorted(pair)][::-1]
+            for row, image in zip(sorted(pair), images, strict=True):
+                file["imgBrick"][row] = image
+        path = notes / f"captions_{table.loc[number - 1, 'cocoSplit']}.json"
         held = json.loads(path.read_text())
         held["annotations"] += [
             {
                 "id": 10**8 + 10 * number + k,
-                "image_id": int(row["cocoId"]),
+                "image_id": int(table.loc[number - 1, "cocoId"]),
                 "caption": f"picture {number}, words {k}",
             }
             for k in range(5)
         ]
         path.write_text(json.dumps(held))
+    savemat(design_path, design, do_compression=True)
+    table.to_csv(table_path)
+    for path in (root / "nsddata/ppdata").glob("subj*/behav/responses.tsv"):
+        path.unlink()  # optional, and of the images before
 
 
 def write(root: Path, subject: int = 1) -> Path:
