@@ -24,6 +24,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import start
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.reporting import reference
+from minddiff_utils.reporting.reference import writing
 from minddiff_utils.reporting.reference.comparing import compare_cells
 
 NOTEBOOKS = ("05_evaluation",)
@@ -366,6 +367,18 @@ def test_a_reference_holds_the_first_subject_and_the_tables_as_they_are(
     assert set(about.files) == tables | drawn | {"notebooks/05_evaluation.ipynb"}
     for name in tables:
         assert (kept / name).read_bytes() == (sound / name).read_bytes()
+
+
+def test_a_table_with_every_image_s_scores_is_left_out_where_it_is_heavy(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (sound / "tables" / "scores.csv").stat().st_size
+    monkeypatch.setattr(writing, "_MOST_TABLE", size - 1)
+    about = write(sound, tmp_path / "light")
+    assert "tables/scores.csv" not in about.files
+    assert "tables/seconds.csv" in about.files
+    page = (tmp_path / "light" / "report.html").read_text(encoding="utf-8")
+    assert 'href="tables/scores.csv"' not in page
 
 
 T = ("tables/scores", "tables/seconds")

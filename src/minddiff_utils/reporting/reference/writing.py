@@ -44,8 +44,9 @@ Files = dict[str, bytes]
 
 #: Widths of images in pixels; the first at which all fits is taken.
 _WIDTHS = (1000, 900, 800, 700, 600, 500)
-#: A table in Markdown above this is not read by anybody as text.
-_MOST_MARKDOWN = 30_000
+#: A table in Markdown above this is not read by anybody as text; one above the other
+#: number holds every image's scores, of which all others are made.
+_MOST_MARKDOWN, _MOST_TABLE = 30_000, 1_000_000
 _TEXT = (".csv", ".md", ".html", ".ipynb", ".json")
 _OF_SUBJECT = re.compile(r"_subj(\d\d)$")
 _EMBEDDED = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
@@ -204,8 +205,10 @@ def _is_ours(path: Path) -> bool:
 
 
 def _tables(run: Path) -> Iterator[tuple[str, bytes]]:
-    """Give the ledger and the tables that the run wrote, and Markdown where light."""
+    """Give the ledger and the run's tables, and Markdown, as far as they are light."""
     for path in filter(_is_ours, (run / LEDGER, *(run / "tables").glob("*.csv"))):
+        if path.stat().st_size > _MOST_TABLE:
+            continue
         yield path.relative_to(run).as_posix(), read_bytes(path)
         twin = path.with_suffix(".md")
         if twin.is_file() and twin.stat().st_size <= _MOST_MARKDOWN:
