@@ -39,6 +39,10 @@ ONE_STEP = {
     "stage2.fast.n_steps": 1,
     "stage2.fast.layers": LAYERS,
     "stage2.guided.form": "unet",
+    "stage2.preset": "fast",
+    "stage2.bayes.layers": LAYERS,
+    **{f"posterior.{name}": 1 for name in ("encode_index", "decode_steps")},
+    "posterior.n_steps": 3,
 }
 SMALL = {
     "models.backbone": "tiny",
@@ -50,6 +54,11 @@ SMALL = {
     "stage2.fast.n_iter": 2,
     "stage2.fast.n_steps": 2,
     "stage2.paper.n_iter": 1,
+    "stage2.preset": "fast",
+    "stage2.bayes.layers": LAYERS,
+    "posterior.n_steps": 4,
+    "posterior.encode_index": 1,
+    "posterior.decode_steps": 2,
     "subjects": (1, 2),
     "data.n_reconstruct": 5,
 }
@@ -114,6 +123,7 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         return rng.normal(size=(n, width)).astype(np.float32)
 
     decoded: Arrays = {"nsd_id": IDS, "retrieval_nsd_id": TRAIN[[1, 0, 3, 1, 2]]}
+    decoded["posterior_nsd_id"] = TRAIN[[3, 3, 0, 2, 1]]
     for name, width in widths.items():
         decoded |= {f"{name}/{kind}": normal(width) for kind in ("decoded", "true")}
         decoded[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
@@ -141,7 +151,8 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         "decoded.h5": decoded,
         "noise_model.h5": noise,
         "decoded_validation.h5": donors,
-        "decoded_systems.h5": systems | {"pixel_ridge": pixels},
+        "decoded_systems.h5": systems
+        | {"pixel_ridge": pixels, "posterior_image": pixels[::-1].copy()},
         "decoders.h5": r_cv,
         "stimuli.h5": {"nsd_id": ids, "images": images},
         "responses.h5": {"split": np.array(["train"] * len(TRAIN) + ["test"] * n)},

@@ -55,7 +55,7 @@ def _room(preset: str, free: float, **models: Any) -> Room:
     return room_for(_card(free), *_engine(preset), config, 16)
 
 
-@pytest.mark.parametrize("preset", ["paper", "released", "fast", "guided"])
+@pytest.mark.parametrize("preset", ["paper", "released", "fast", "guided", "bayes"])
 def test_what_is_chosen_fits_into_what_is_free(preset: str) -> None:
     for free in (24 * GB, 40 * GB, 80 * GB, 141 * GB, 1000 * GB):
         found = _room(preset, free)

@@ -168,7 +168,9 @@ def test_stage_1_and_its_parts_run_on_the_models_device(
         assert found.images.shape == (2, 512, 512, 3)
 
 
-@pytest.mark.parametrize("run", ["paper", "released", "fast", "guided"], indirect=True)
+@pytest.mark.parametrize(
+    "run", ["paper", "released", "fast", "guided", "bayes"], indirect=True
+)
 def test_stage_2_runs_on_the_models_device(
     run: Run, backbone: Backbone, decoded: DecodedFeatures
 ) -> None:

@@ -328,12 +328,69 @@ def test_the_posterior_mean_of_c_stands_for_c_where_a_row_says_so(
     posterior = files(backbone)["decoded.h5"]["c/decoded"][::-1].copy()
     run = start(data__n_reconstruct=n)
     features = write_files(run, backbone, decoded={"c/posterior": posterior})
-    row = replace(ROWS["stage1"], c="posterior")
-    found = features.of_condition(row)
+    found = features.of_condition(ROWS["posterior"])
     np.testing.assert_array_equal(found.c.flatten(1).numpy(), posterior[:n])
     decoded = features.of_condition(ROWS["stage1"])
     assert torch.equal(found.z, decoded.z)
     assert not torch.equal(found.c, decoded.c)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "rows"),
+    [
+        ("stage2", "decoded.h5", [0, 1, 2, 3, 4]),
+        ("stage2_shuffled", "decoded_validation.h5", [1, 2, 0, 1, 2]),
+    ],
+)
+def test_preset_bayes_starts_from_the_posterior_mean_of_the_brain_in_question(
+    start: Start, backbone: Backbone, name: str, file: str, rows: list[int]
+) -> None:
+    features = write_files(start(stage2__preset="bayes"), backbone)
+    found = features.of_condition(replace(ROWS[name], n_images="all"))
+    posterior = files(backbone)[file]["c/posterior"]
+    np.testing.assert_array_equal(found.c.flatten(1).numpy(), posterior[rows])
+
+
+def test_preset_bayes_leaves_true_features_and_other_engines_as_they_are(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(stage2__preset="bayes"), backbone)
+    decoded, true = features.of("decoded"), features.of("true")
+    assert torch.equal(features.of_condition(ROWS["stage2_guided"]).c, decoded.c)
+    assert torch.equal(features.of_condition(ROWS["stage1"]).c, decoded.c)
+    row = replace(ROWS["stage2_true"], n_images="all")
+    assert torch.equal(features.of_condition(row).c, true.c)
+
+
+def test_what_starts_from_the_posterior_has_a_sampler_of_its_own(start: Start) -> None:
+    profile = start(stage2__preset="bayes").profile
+    for name in ("posterior", "stage2", "stage2_true", "stage2_shuffled"):
+        assert sampler_of(ROWS[name], profile) == profile.posterior, name
+    for name in ("stage1", "stage2_guided", "true_features"):
+        assert sampler_of(ROWS[name], profile) == profile.stage1, name
+    without = start(stage2__preset="bayes", posterior=None).profile
+    assert sampler_of(ROWS["stage2"], without) == without.stage1
+
+
+def test_preset_bayes_steers_the_row_without_z_clip(
+    start: Start, backbone: Backbone
+) -> None:
+    over = {"stage2__preset": "bayes", "stage2__bayes__strength": 2.0}
+    features = write_files(start(**over), backbone)
+    plain, steered = made(features, ROWS["posterior"], ROWS["stage2"]).values()
+    losses = steered.stacked("candidate_losses")
+    better = losses[:, 1] < losses[:, 0]
+    equal = (plain.images == steered.images).all(axis=(1, 2, 3))
+    assert better.any()
+    np.testing.assert_array_equal(equal, ~better)
+    unpulled = made(features, replace(ROWS["stage2"], n_iter=0))["stage2"]
+    np.testing.assert_array_equal(unpulled.images, plain.images)
+
+
+def test_blocks_of_bayes_are_its_own(start: Start) -> None:
+    profile = start(stage2__bayes__layers=(2,), stage2__fast__layers=(1,)).profile
+    assert layers_of(replace(ROWS["stage2"], engine="bayes"), profile) == (2,)
+    assert layers_of(ROWS["stage2_guided"], profile) == (1,)
 
 
 def test_a_row_s_own_sampler_changes_its_fields_alone(start: Start) -> None:
@@ -465,11 +522,11 @@ def test_a_system_with_our_features_and_sampler_is_our_stage_1(
 # --- stage 2 ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["fast", "paper", "released", "guided"])
+@pytest.mark.parametrize("preset", ["fast", "paper", "released", "guided", "bayes"])
 def test_stage_2_keeps_shapes_and_moves_images(
     start: Start, backbone: Backbone, preset: str
 ) -> None:
-    over = {} if preset == "guided" else {f"stage2__{preset}__n_iter": 2}
+    over = {} if preset in ("guided", "bayes") else {f"stage2__{preset}__n_iter": 2}
     run = start(stage2__preset=preset, data__n_reconstruct=3, **over)
     features = write_files(run, backbone)
     found = _one(features, ROWS["stage2"])
@@ -511,7 +568,7 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
     np.testing.assert_array_equal(named.images, found.images)
 
 
-@pytest.mark.parametrize("preset", ["fast", "guided"])
+@pytest.mark.parametrize("preset", ["fast", "guided", "bayes"])
 def test_stage_2_reads_the_images_of_stage_1_and_never_samples_them_twice(
     start: Start, backbone: Backbone, count_passes: Any, preset: str
 ) -> None:
@@ -557,7 +614,7 @@ def test_brain_diffuser_s_start_is_the_image_read_from_voxels(
 ) -> None:
     features = write_files(start(), backbone)
     row, size = ROWS["brain_diffuser_style"], backbone.image_size
-    pixels = features.pixel_ridge(size)
+    pixels = features.pixels("pixel_ridge", size)
     stored = files(backbone)["decoded_systems.h5"]["pixel_ridge"]
     small = np.rint(255 * np.clip(stored, 0, 1)).astype(np.uint8).reshape(5, 8, 8, 3)
     np.testing.assert_array_equal(pixels, resize(small, size))
@@ -590,15 +647,22 @@ def test_baselines_are_training_images_their_mean_and_the_pixels_read(
     features, stored = write_files(start(), backbone), files(backbone)
     stimuli = stored["stimuli.h5"]
     seen = dict(zip(stimuli["nsd_id"], stimuli["images"], strict=True))
-    names = ("mean_image", "retrieval", "random_train", "pixel_ridge")
-    mean, near, drawn, pixels = made(features, *map(ROWS.get, names)).values()
+    names = ("mean_image", "retrieval", "random_train")
+    mean, near, drawn = made(features, *map(ROWS.get, names)).values()
     train = np.stack([seen[i] for i in TRAIN])
     np.testing.assert_array_equal(mean.images, np.stack([mean_image(train)] * 5))
     ids = stored["decoded.h5"]["retrieval_nsd_id"]
     np.testing.assert_array_equal(near.images, np.stack([seen[i] for i in ids]))
     stream = features.run.stream("random train", 1).integers(4, size=5)
     np.testing.assert_array_equal(drawn.images, train[stream])
-    np.testing.assert_array_equal(pixels.images, features.pixel_ridge(64))
+
+    names = ("pixel_ridge", "posterior_image", "likeliest")
+    read, expected, likeliest = made(features, *map(ROWS.get, names)).values()
+    np.testing.assert_array_equal(read.images, features.pixels("pixel_ridge", 64))
+    # the file of this test has the pixels of one in the other order
+    np.testing.assert_array_equal(expected.images, read.images[::-1])
+    ids = stored["decoded.h5"]["posterior_nsd_id"]
+    np.testing.assert_array_equal(likeliest.images, np.stack([seen[i] for i in ids]))
 
 
 def test_the_mean_image_is_the_rounded_mean_of_each_value() -> None:

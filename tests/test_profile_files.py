@@ -44,7 +44,7 @@ def _sentence(overrides: dict, name: str = "demo") -> str:
         ({"stage2.fast.n_iter": True}, "is True, but must be a valid integer", ""),
         (
             {"stage2.preset": "quick"},
-            "is 'quick', but must be 'paper', 'released', 'fast' or 'guided'",
+            "is 'quick', but must be 'paper', 'released', 'fast', 'guided' or 'bayes'",
             "",
         ),
         ({"stage2": 3}, "is 3, but must be a group of keys", ""),
@@ -118,7 +118,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             "preset: fast",
             "preset: quick",
-            "must be 'paper', 'released', 'fast' or 'guided'",
+            "must be 'paper', 'released', 'fast', 'guided' or 'bayes'",
         ),
         ("seed: 2308\n", "", "seed is missing"),
         ("sessions: 4, n_val", "n_val", "data.sessions is missing"),

@@ -128,7 +128,7 @@ def test_trajectories_hold_losses_of_all_images_and_frames_of_the_first(
     np.testing.assert_array_equal(arrays["stage2/images"][1], frames[0])
 
 
-@pytest.mark.parametrize("preset", ["fast", "guided"])
+@pytest.mark.parametrize("preset", ["fast", "guided", "bayes"])
 def test_zero_iterations_give_the_files_of_stage_1(
     start: Start, backbone: Backbone, preset: str
 ) -> None:

@@ -17,6 +17,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.images import to_torch
+from minddiff_utils.core.profile import OUR_PRESETS
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run
@@ -33,7 +34,7 @@ from minddiff_utils.models import Backbone
 from minddiff_utils.pipeline import cli
 from minddiff_utils.reporting import figures
 from minddiff_utils.studies import stage2_engines as study
-from minddiff_utils.studies.stage2_arms import ENGINES, OURS, arms_of
+from minddiff_utils.studies.stage2_arms import ENGINES, arms_of
 from tests import small_subject
 from tests.small_subject import (
     LAYERS,
@@ -84,7 +85,7 @@ def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
     profile = load_profile("demo")
     arms = {arm.name: arm for arm in arms_of(profile, "confirmation")}
     assert len(arms) == len(arms_of(profile, "confirmation"))
-    assert {*study.REFERENCES, *OURS, *ENGINES} <= set(arms)
+    assert {*study.REFERENCES, *ENGINES} <= set(arms)
     assert arms["fast_shuffled"].clip == arms["fast_shuffled"].z == "shuffled"
     paper, tuned, released = (
         settings_of(arms[name], profile)
@@ -110,14 +111,23 @@ def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
     assert len(set(zip(starts, engines, strict=True))) == len(arms)
 
 
-def test_less_noise_halves_the_level_on_a_finer_grid() -> None:
+def test_arms_around_bayes_change_one_thing_each() -> None:
     profile = load_profile("demo")
     arms = {arm.name: arm for arm in arms_of(profile, "pilot")}
-    names = ("posterior", "posterior, less noise")
-    plain, less = (sampler_of(arms[name], profile) for name in names)
-    assert plain == profile.stage1
-    assert less.encode_index / less.n_steps == plain.encode_index / plain.n_steps / 2
-    assert less.decode_steps == less.encode_index + 1
+    bayes = arms["bayes"]
+    own, settings = sampler_of(bayes, profile), settings_of(bayes, profile)
+    assert own == profile.posterior
+    levels = {"less noise": -1, "more noise": 1}
+    for words, step in levels.items():
+        found = sampler_of(arms[f"bayes, {words}"], profile)
+        assert found.encode_index == own.encode_index + step
+        assert found.decode_steps == found.encode_index + 1
+    assert sampler_of(arms["bayes, stage 1's noise"], profile) == profile.stage1
+    decoded = arms["bayes, decoded c"]
+    assert (decoded.engine, decoded.c) == ("guided", "decoded")
+    assert sampler_of(decoded, profile) == own
+    assert settings_of(decoded, profile) == settings
+    assert layers_of(decoded, profile) == layers_of(bayes, profile)
 
 
 # --- running ------------------------------------------------------------------------
@@ -221,7 +231,9 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
     assert result.pilot is None  # a confirmation can do without
     pd.testing.assert_frame_equal(result.verdicts, written, atol=1e-5)
     n_references, n_endpoints = len(study.REFERENCES), len(study.ENDPOINTS)
-    assert len(written) == len(OURS) * n_references * n_endpoints * 3  # 2 subjects, all
+    assert (
+        len(written) == len(OUR_PRESETS) * n_references * n_endpoints * 3
+    )  # 2 subjects, all
     share = result.costs.set_index("method")["share"]
     assert share["paper"] == 1
     n_arms = scores["method"].nunique()
@@ -229,7 +241,7 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
     assert set(result.points["n_images"]) == {3}
     assert set(result.points["n_subjects"]) == {2}
     lines = study.conclusions(result)
-    assert len(lines) == len(OURS) * n_references + n_endpoints
+    assert len(lines) == len(OUR_PRESETS) * n_references + n_endpoints
     fast = f"fast against Algorithm 1, at {share['fast']:.1%} of its U-Net evaluations:"
     (line,) = (line for line in lines if line.startswith(fast))
     assert all(endpoint in line for endpoint in study.ENDPOINTS)

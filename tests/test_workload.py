@@ -14,7 +14,7 @@ from tests.small_subject import Start, backbone, made, start, write_files
 __all__ = ["backbone", "start"]  # fixtures
 
 
-@pytest.mark.parametrize("preset", ["fast", "guided", "paper"])
+@pytest.mark.parametrize("preset", ["fast", "guided", "bayes", "paper"])
 def test_a_plan_sums_what_the_notebooks_run(
     start: Start, backbone: Backbone, preset: str, count_passes: Any
 ) -> None:

@@ -7,15 +7,18 @@ images of each row that has an engine: a new row is one edit, here. Not here: ho
 engine works (`generation`) and what the images score (`evaluation`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
-from minddiff_utils.core.profile import PaperConfig, Preset, Profile
+from minddiff_utils.core.condition import Condition, Engine, Source
+from minddiff_utils.core.profile import PaperConfig, Profile
 
 __all__ = [
     "TABLE",
     "Condition",
+    "Engine",
+    "Source",
     "ablation_conditions",
     "by_name",
     "ceilings",
@@ -33,96 +36,6 @@ __all__ = [
     "n_images_of",
     "not_run",
 ]
-
-#: Where a feature comes from: the brain; the seen image; another image's brain; the
-#: brain for this row alone (`decoded_systems.h5`); pixels read from it; of c, the mean
-#: of what the brain leaves of a corpus of captions. None: left out.
-Source = Literal["decoded", "true", "shuffled", "own", "pixels", "posterior"] | None
-#: What makes the images: z through the autoencoder; the sampler of stage 1; an engine
-#: of stage 2 (the preset's, or a fixed one); or a baseline: the mean training image,
-#: one at random, the nearest one, pixels read from the brain. None: it has no images.
-_Baseline = Literal["mean", "random", "nearest", "pixels"]
-Engine = Literal["autoencoder", "sampler", "preset"] | Preset | _Baseline
-#: How many images of a subject are made: all, or the first ones by a profile's field.
-Count = Literal["all", "controls", "paper", "ablation"]
-Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling", "draw"]
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One row of the tables.
-
-    Attributes
-    ----------
-    name : str
-        In tables, and of the folder of its images.
-    label : str
-        What it is, in the words of tables and figures.
-    kind : {"method", "part", "system", "baseline", "floor", "ceiling", "draw"}
-        "method": MindDiffuser and its variants; "part": some of its features alone;
-        "draw": stage 1 again from other noise, for the spread over draws.
-    c, z, clip : str or None
-        Where each feature comes from.
-    engine : str or None
-        What makes its images; None: there are none.
-    n_images : {"all", "controls", "paper", "ablation"}
-        "ablation": a row of the ablation's table alone.
-    strength : {"takagi", "brain_diffuser"} or None
-        Share of the noise steps that is its own; None: the level of stage 1.
-    ceiling, floor : str or None
-        The row from the true features, and that from another image's brain.
-    is_cell : bool
-        Whether it is one of the eight cells of the factorial of c, z and Z_CLIP.
-    short : str
-        Words of its row in galleries or, of a floor, in `floors.csv`; empty: none.
-    why_not_run : str
-        Why it has no images; empty: it is run.
-    layers, k_percent, n_iter : optional
-        What is changed of the engine: CLIP blocks in the loss, the share of features
-        kept, iterations of the loop.
-    n_draws : int
-        Images of the sampler, of which that with the lowest structural loss is kept.
-    draw : int
-        Of the sampler: which draw of an image's stream of noise is taken, from 1.
-    settings : mapping
-        Fields of the engine's settings (`generation.presets`) that are the row's own;
-        of the best of several draws, which `loss` chooses it.
-    sampler : mapping
-        Fields of the sampler (`core.profile.Stage1Config`) that are the row's own.
-    """
-
-    name: str
-    label: str
-    kind: Kind
-    c: Source = None
-    z: Source = None
-    clip: Source = None
-    engine: Engine | None = None
-    n_images: Count = "all"
-    strength: Literal["takagi", "brain_diffuser"] | None = None
-    ceiling: str | None = None
-    floor: str | None = None
-    is_cell: bool = False
-    short: str = ""
-    why_not_run: str = ""
-    layers: tuple[int, ...] | Literal["highest"] | None = None
-    k_percent: float | None = None
-    n_iter: int | None = None
-    n_draws: int = 1
-    draw: int = 1
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    sampler: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def is_baseline(self) -> bool:
-        """Return whether its images need no generator."""
-        return self.engine in get_args(_Baseline)
-
-    @property
-    def stage(self) -> Literal[1, 2]:
-        """Return the stage that makes it: notebook 03 or 04."""
-        return 2 if self.engine in ("preset", *get_args(Preset)) else 1
-
 
 #: Of a cell of the factorial that no other table has.
 _CELL: dict[str, Any] = {"n_images": "ablation", "is_cell": True}
@@ -162,6 +75,15 @@ TABLE: tuple[Condition, ...] = (
         ceiling="stage2_true",
         is_cell=True,
         short="guided sampling",
+    ),
+    Condition(
+        "posterior",
+        "posterior mean of c, less noise on z; no Z_CLIP (ours)",
+        "method",
+        **_made("sampler", "posterior", "c"),
+        z="decoded",
+        ceiling="true_features",
+        short="posterior mean of c, no Z_CLIP",
     ),
     Condition(
         "stage2_paper",
@@ -227,6 +149,20 @@ TABLE: tuple[Condition, ...] = (
         "baseline",
         engine="nearest",
         short="retrieval",
+    ),
+    Condition(
+        "likeliest",
+        "training image of the likeliest caption",
+        "baseline",
+        engine="likeliest",
+        short="image of the likeliest caption",
+    ),
+    Condition(
+        "posterior_image",
+        "mean of the training images over the posterior of their captions",
+        "baseline",
+        engine="expected",
+        short="mean image over the posterior",
     ),
     Condition(
         "stage1_best",
@@ -465,7 +401,8 @@ def _ladders(profile: Profile) -> Iterator[Condition]:
     for k in profile.ablation.k_grid:
         words = f"guided, k = {k:g} %"
         yield replace(guided, name=k_name(k), label=words, k_percent=k)
-    loop = replace(guided, engine="preset")
+    has_loop = profile.stage2.preset in ("paper", "released", "fast")
+    loop = replace(guided, engine="preset" if has_loop else "fast")
     for n_iter in profile.ablation.iterations:
         words = f"the loop of stage 2, {n_iter} iterations"
         yield replace(loop, name=iteration_name(n_iter), label=words, n_iter=n_iter)

@@ -44,7 +44,7 @@ from minddiff_utils.core.profile_values import (
 )
 
 __all__ = [
-    "MOVED_FIELDS",
+    "OUR_PRESETS",
     "AblationConfig",
     "DataConfig",
     "DecodingConfig",
@@ -198,7 +198,7 @@ class FeatureConfig(_Frozen):
 class DecodingConfig(_Frozen):
     """How features are read from voxels (paper section 3; ours: dense ridge)."""
 
-    # by_preset: the paper's for the presets paper and released, dense for fast
+    # by_preset: the paper's for the presets paper and released, dense for ours
     decoder: Literal["by_preset", "voxel_selected", "dense"] = "by_preset"
     # of the voxel-selected ridge; at NSD's size float64 takes hours, float32 minutes
     dtype: Literal["float32", "float64"] = "float64"
@@ -286,8 +286,19 @@ class GuidedConfig(_Frozen):
     range: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
 
 
-#: Engines of stage 2, each with a section of its own.
-Preset = Literal["paper", "released", "fast", "guided"]
+class BayesConfig(GuidedConfig):
+    """Ours: `guided` from the posterior mean of c, by the sampler `posterior`."""
+
+    form: Literal["clean", "unet"] = "unet"
+    gradient: Literal["both", "conditional"] = "conditional"
+    strength: Annotated[float, Field(ge=0)] = 0.3
+    loss: OwnLoss = "cosine"
+    layers: tuple[int, ...] = (1, 2, 3, 4)  # CLIP blocks in the loss
+
+
+#: Engines of stage 2, each with a section of its own, and those not the paper's.
+Preset = Literal["paper", "released", "fast", "guided", "bayes"]
+OUR_PRESETS: tuple[Preset, ...] = ("fast", "guided", "bayes")
 
 
 class Stage2Config(_Frozen):
@@ -298,6 +309,7 @@ class Stage2Config(_Frozen):
     released: ReleasedConfig = ReleasedConfig()
     fast: FastConfig = FastConfig()
     guided: GuidedConfig = GuidedConfig()
+    bayes: BayesConfig = BayesConfig()
     # first images that true features and another brain get; null: all
     n_images_controls: PositiveInt | None = None
     n_trajectory: PositiveInt = 8  # images kept per trajectory
@@ -307,18 +319,6 @@ class Stage2Config(_Frozen):
         """Return these settings with another engine, and changes to its section."""
         section = getattr(self, preset).model_copy(update=changes)
         return self.model_copy(update={"preset": preset, preset: section})
-
-
-#: Where fields of `stage2` are that had no section once.
-MOVED_FIELDS: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("n_iter", "n_candidates"), "{0} of the engine meant, as stage2.fast.{0}"
-    ),
-    **dict.fromkeys(("lr_z", "lr_c", "anchor_c", "stop_level"), "stage2.fast.{0}"),
-    **{f"{name}_fast": f"stage2.fast.{name}" for name in FastConfig.model_fields},
-    **{f"{name}_guided": f"stage2.guided.{name}" for name in GuidedConfig.model_fields},
-    **{f"{name}_paper": f"stage2.paper.{name}" for name in PaperConfig.model_fields},
-}
 
 
 class SystemsConfig(_Frozen):
@@ -333,7 +333,7 @@ class AblationConfig(_Frozen):
     """What is taken away or varied (`ablation`), on the first images of each subject.
 
     Features and blocks are taken from the `guided` engine, iterations from the loop of
-    the profile's preset.
+    the profile's preset, or of `fast` where that has none.
     """
 
     n_images: PositiveInt = 8
@@ -388,6 +388,8 @@ class Profile(_Frozen):
     features: FeatureConfig
     decoding: DecodingConfig
     stage1: Stage1Config
+    # the sampler of what starts from the posterior mean of c; null: that of stage 1
+    posterior: Stage1Config | None = None
     stage2: Stage2Config
     evaluation: EvaluationConfig
     systems: SystemsConfig = SystemsConfig()
@@ -413,11 +415,11 @@ class Profile(_Frozen):
     def decoder(self) -> Literal["voxel_selected", "dense"]:
         """Return the decoder in use; the preset of stage 2 decides where none is set.
 
-        `paper` and `released` keep the paper's (FastL2LiR); ours of `fast` reads more.
+        `paper` and `released` keep the paper's (FastL2LiR); ours reads more.
         """
         chosen = self.decoding.decoder
         if chosen == "by_preset":
-            ours = self.stage2.preset in ("fast", "guided")
+            ours = self.stage2.preset in OUR_PRESETS
             return "dense" if ours else "voxel_selected"
         return chosen
 

@@ -14,13 +14,26 @@ from pydantic import BaseModel, ValidationError
 
 from minddiff_utils.core.errors import ConfigError, in_a_line
 from minddiff_utils.core.places import project_root
-from minddiff_utils.core.profile import MOVED_FIELDS, Profile
+from minddiff_utils.core.profile import Profile, Stage2Config
 from minddiff_utils.core.reading import reading
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = ["load_profile", "parse_yaml"]
+
+#: Where fields of `stage2` are that had no section once.
+_MOVED_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("n_iter", "n_candidates"), "{0} of the engine meant, as stage2.fast.{0}"
+    ),
+    **dict.fromkeys(("lr_z", "lr_c", "anchor_c", "stop_level"), "stage2.fast.{0}"),
+    **{
+        f"{name}_{preset}": f"stage2.{preset}.{name}"
+        for preset in ("fast", "guided", "paper")
+        for name in type(getattr(Stage2Config(), preset)).model_fields
+    },
+}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,8 +267,8 @@ def _fault(error: "ErrorDetails") -> str:
         return "is missing, but has no default"
     if kind == "extra_forbidden":
         *group, name = map(str, error["loc"])
-        if group == ["stage2"] and name in MOVED_FIELDS:
-            return f"has moved: it is {MOVED_FIELDS[name].format(name)} now"
+        if group == ["stage2"] and name in _MOVED_FIELDS:
+            return f"has moved: it is {_MOVED_FIELDS[name].format(name)} now"
         return f"is no key of a profile ({_known_keys(error['loc'][:-1])})"
     if kind == "value_error":
         return f"does not fit: {words.removeprefix('Value error, ')}"

@@ -26,11 +26,11 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "03_stage1": (
         *("simulation", "data", "models", "features"),
-        *("stage1", "systems", "ablation"),
+        *("stage1", "posterior", "systems", "ablation"),
     ),
     "04_stage2": (
         *("simulation", "data", "models", "features"),
-        *("stage1", "stage2", "systems", "ablation"),
+        *("stage1", "posterior", "stage2", "systems", "ablation"),
     ),
     "A3_engines": ("subjects", "study", "evaluation"),
     "A6_digits69": ("subjects", "decoding", "evaluation"),

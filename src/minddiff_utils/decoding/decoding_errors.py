@@ -26,25 +26,25 @@ __all__ = ["DecodingErrors", "choose_posterior", "choose_rank", "learn", "learn_
 #: What is compared: axes, and what the log-likelihood is divided by.
 RANKS = (10, 20, 40, 80, 150, 300)
 TEMPERATURES = (1.0, 2.0, 3.0, 5.0, 8.0)
-#: Images that each half is asked about at most.
-_MOST_ASKED = 1000
+#: Folds of the training images, and images that each is asked about at most.
+_N_FOLDS, _MOST_ASKED = 5, 1000
 #: Coordinates of true and decoded features, and of which images they are.
-_Halves = Iterator[tuple["NoiseModel", Doubles, Doubles, Doubles]]
+_Folds = Iterator[tuple["NoiseModel", Doubles, Doubles, Doubles]]
 
 
-def _halves(noise: NoiseModel, truth: Doubles, decoded: Doubles) -> _Halves:
-    """Give of each half of the images what the other half's noise is asked about.
+def _folds(noise: NoiseModel, truth: Doubles, decoded: Doubles) -> _Folds:
+    """Give of each fold of the images what the noise of the others is asked about.
 
-    The noise of one half, its true coordinates, and the true and decoded coordinates of
-    the other half's first thousand. The axes, which no response has touched, are those
-    of all images.
+    The noise of the other folds, their true coordinates, and the true and decoded
+    coordinates of the fold's first thousand. The axes, which no response has touched,
+    are those of all images.
     """
-    first, second = slice(len(truth) // 2), slice(len(truth) // 2, None)
-    for known, new in ((first, second), (second, first)):
+    for new in np.array_split(np.arange(len(truth)), _N_FOLDS):
+        known = np.setdiff1d(np.arange(len(truth)), new)
         parts = gain_and_noise(truth[known], decoded[known])
-        half = NoiseModel(noise.mean, noise.axes, *parts)
-        asked = slice(_MOST_ASKED)
-        yield half, truth[known], truth[new][asked], decoded[new][asked]
+        others = NoiseModel(noise.mean, noise.axes, *parts)
+        asked = new[:_MOST_ASKED]
+        yield others, truth[known], truth[asked], decoded[asked]
 
 
 def choose_posterior(
@@ -57,8 +57,8 @@ def choose_posterior(
 ) -> pd.DataFrame:
     """Compare axes and temperatures by the error of the posterior mean.
 
-    Errors and corpus are of one half of the training images, what is predicted is the
-    other half's: no image finds itself in the corpus.
+    What is predicted is a fold of the training images, errors and corpus are of the
+    other folds: no image finds itself in the corpus.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ def choose_posterior(
         and the lowest temperature.
     """
     rows: list[dict[str, float]] = []
-    for half, corpus, new, said in _halves(noise, truth, decoded):
+    for others, corpus, new, said in _folds(noise, truth, decoded):
         total = np.square(new - corpus.mean(axis=0)).sum()
         plain = 1 - np.square(new - said).sum() / total
         for rank in _possible(ranks, noise):
-            scores = half.leading(rank).compared(said, corpus)
+            scores = others.leading(rank).compared(said, corpus)
             for temperature in temperatures:
                 weights = special.softmax(scores / temperature, axis=1)
                 error = np.square(new - weights @ corpus).sum()
@@ -98,15 +98,8 @@ def choose_rank(
 ) -> pd.DataFrame:
     """Compare numbers of axes by how probable they make the image that was seen.
 
-    The errors of one half of the training images give each image of the other half its
-    probability among all of that half.
-
-    Parameters
-    ----------
-    noise : NoiseModel
-        Fitted to the same images.
-    truth, decoded : (n_images, p)
-        Coordinates of their features and of the out-of-fold predictions.
+    The errors of the other folds of training images give each image of a fold its
+    probability among all of that fold. Parameters as `choose_posterior`.
 
     Returns
     -------
@@ -116,9 +109,9 @@ def choose_rank(
         the fewest axes.
     """
     rows: list[dict[str, float]] = []
-    for half, _, new, said in _halves(noise, truth, decoded):
+    for others, _, new, said in _folds(noise, truth, decoded):
         for rank in _possible(ranks, noise):
-            scores = half.leading(rank).compared(said, new)
+            scores = others.leading(rank).compared(said, new)
             own = np.diag(special.log_softmax(scores, axis=1))
             top1 = scores.argmax(axis=1) == np.arange(len(scores))
             row = {"n_axes": rank, "log_probability": own.mean(), "top1": top1.mean()}

@@ -1,11 +1,13 @@
 """The images that need no generator: what a reconstruction must be better than.
 
-The mean training image, a training image at random, the one nearest by decoded
-features, and the pixels that ridge reads from voxels. Not here: what each is called
+The mean training image, a training image at random, the one nearest by decoded features
+and that of the likeliest caption, the mean of them over the posterior of their
+captions, and the pixels that ridge reads from voxels. Not here: what each is called
 (`core.conditions`).
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def baseline_images(features: SubjectFeatures, engine: str) -> Images:
     Parameters
     ----------
     features : SubjectFeatures
-    engine : {"mean", "random", "nearest", "pixels"}
+    engine : {"mean", "random", "nearest", "likeliest", "expected", "pixels"}
 
     Raises
     ------
@@ -60,8 +62,10 @@ def baseline_images(features: SubjectFeatures, engine: str) -> Images:
     make: dict[str, Callable[[SubjectFeatures], Images]] = {
         "mean": _mean,
         "random": _random,
-        "nearest": _nearest,
-        "pixels": _pixels,
+        "nearest": partial(_retrieved, "retrieval_nsd_id"),
+        "likeliest": partial(_retrieved, "posterior_nsd_id"),
+        "expected": partial(_pixels, "posterior_image"),
+        "pixels": partial(_pixels, "pixel_ridge"),
     }
     return make[engine](features)
 
@@ -89,19 +93,18 @@ def _random(features: SubjectFeatures) -> Images:
     return train.of(stream.integers(len(train), size=len(features.nsd_id)))
 
 
-def _nearest(features: SubjectFeatures) -> Images:
+def _retrieved(name: str, features: SubjectFeatures) -> Images:
     nsd_id, images, _ = _seen(features)
-    nearest = store.read_arrays(features.path(), ["retrieval_nsd_id"])
     row = {int(i): k for k, i in enumerate(nsd_id)}
-    ids = nearest["retrieval_nsd_id"][: len(features.nsd_id)]
+    ids = store.read_arrays(features.path(), [name])[name][: len(features.nsd_id)]
     if not {int(i) for i in ids} <= set(row):
         raise _strangers(features.path().parent)
     return images.of([row[int(i)] for i in ids])
 
 
-def _pixels(features: SubjectFeatures) -> Images:
+def _pixels(name: str, features: SubjectFeatures) -> Images:
     _, images, _ = _seen(features)
-    return features.pixel_ridge(images.shape[1])
+    return features.pixels(name, images.shape[1])
 
 
 def _strangers(folder: Path) -> StoreError:

@@ -23,7 +23,7 @@ from minddiff_utils.core.images import resize, to_torch
 from minddiff_utils.core.run import Run
 from minddiff_utils.decoding.feature_selection import select_best
 from minddiff_utils.generation.checkpoints import subject_of
-from minddiff_utils.generation.presets import layers_of
+from minddiff_utils.generation.presets import is_bayes, layers_of
 from minddiff_utils.generation.structural_loss import Likelihood, StructuralTarget
 from minddiff_utils.models import Backbone
 
@@ -287,11 +287,18 @@ class SubjectFeatures:
             return self.backbone.null_text().expand_as(like).clone()
         if row.c == "own":
             return self._own(f"{row.name}/c", like)
-        if row.c == "posterior":
-            stored = store.read_arrays(self.path(), ["nsd_id", "c/posterior"])
-            c = self._tensor(stored, "c/posterior", tuple(like.shape[1:]))
-            return c[: len(like)]
+        if row.c == "posterior" or (
+            is_bayes(row, self.run.profile) and row.c != "true"
+        ):
+            return self._posterior(like, is_shuffled=row.c == "shuffled")
         return self.of(cast(Literal["decoded", "true", "shuffled"], row.c)).c
+
+    def _posterior(self, like: Tensor, *, is_shuffled: bool) -> Tensor:
+        """Return the posterior mean of c, or that from another image's brain."""
+        path = self.path(_DONORS if is_shuffled else "")
+        stored = store.read_arrays(path, ["nsd_id", "c/posterior"])
+        c = self._tensor(stored, "c/posterior", tuple(like.shape[1:]))
+        return c[self._donor_rows(len(c), len(like))] if is_shuffled else c[: len(like)]
 
     def _z(self, row: Condition) -> Tensor:
         like = self.of("decoded").z
@@ -331,16 +338,20 @@ class SubjectFeatures:
         tensor = torch.from_numpy(np.ascontiguousarray(self._systems(name)))
         return tensor.reshape(like.shape).to(like)
 
-    def pixel_ridge(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return the pixels that ridge reads from voxels, (n, size, size, 3)."""
-        pixels = self._systems("pixel_ridge")
+    def pixels(self, name: str, size: int) -> npt.NDArray[np.uint8]:
+        """Return an image of pixels of notebook 02, (n, size, size, 3).
+
+        `name`: "pixel_ridge", those that ridge reads from voxels, or "posterior_image",
+        the mean of the training images over the posterior of their captions.
+        """
+        pixels = self._systems(name)
         side = round((pixels.shape[1] / 3) ** 0.5)
         scaled = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
         return resize(scaled.reshape(len(pixels), side, side, 3), size)
 
     @cached_property
     def _pixel_latents(self) -> Tensor:
-        images = self.pixel_ridge(self.backbone.image_size)
+        images = self.pixels("pixel_ridge", self.backbone.image_size)
         size = self.backbone.at_once(self.run.profile.models.batch_size)
         blocks = (images[k : k + size] for k in range(0, len(images), size))
         encode, device = self.backbone.encode_images, self.backbone.device

@@ -1,15 +1,16 @@
 """Which sampler and which engine a profile, or one of its conditions, asks for.
 
-Four presets of stage 2. `paper` is Algorithm 1: plain gradient steps on z and c through
+Five presets of stage 2. `paper` is Algorithm 1: plain gradient steps on z and c through
 the complete sampler. `released` is what the published code does: Adam on z alone,
 decaying, with fresh noise in every iteration and layer weights. `fast` is ours: the
 loop of Algorithm 1 through a short surrogate of the sampler, Adam, an anchor on c, and
 the final image always by the complete sampler. `guided`, ours too, steers the sampling
-itself and leaves z and c as decoded. Nothing is computed here.
+itself and leaves z and c as decoded. `bayes`, ours, does that from the posterior mean
+of c, in a sampler of its own. Nothing is computed here.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from minddiff_utils.core.conditions import Condition
 from minddiff_utils.core.errors import ConfigError
@@ -23,6 +24,7 @@ __all__ = [
     "GuidanceSettings",
     "engine_settings",
     "image_to_image",
+    "is_bayes",
     "layers_of",
     "sampler_of",
     "settings_of",
@@ -167,9 +169,10 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
     `released`: `Reconstruction.py`, commit c9773ac (Adam 0.01, decay 0.999, z only).
     """
     more: dict[str, Any] = {"n_trajectory": config.n_trajectory}
-    if config.preset == "guided":
-        more |= config.guided.model_dump(exclude={"range"})
-        first, last = config.guided.range
+    if config.preset in ("guided", "bayes"):
+        own = config.bayes if config.preset == "bayes" else config.guided
+        more |= own.model_dump(exclude={"range", "layers"})
+        first, last = own.range
         return GuidanceSettings(first=first, last=last, **more)
     if config.preset == "fast":
         more |= config.fast.model_dump(exclude={"layers"})
@@ -194,9 +197,16 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
 
 def preset_of(row: Condition, config: Stage2Config) -> Preset:
     """Return the engine of stage 2 that makes a condition, else the profile's."""
-    if row.engine in ("paper", "released", "fast", "guided"):
-        return row.engine
+    if row.engine in get_args(Preset):
+        return cast(Preset, row.engine)
     return config.preset
+
+
+def is_bayes(row: Condition, profile: Profile) -> bool:
+    """Return whether preset `bayes` makes a condition: from the posterior mean of c."""
+    if row.engine == "preset":
+        return profile.stage2.preset == "bayes"
+    return row.engine == "bayes"
 
 
 def settings_of(row: Condition, profile: Profile) -> EngineSettings:
@@ -224,13 +234,22 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
         return row.layers
     if row.engine == "sampler":  # of stage 1: no setting of stage 2 bears on it
         return decoded
+    if is_bayes(row, profile):
+        return profile.stage2.bayes.layers
     ours = preset_of(row, profile.stage2) in ("fast", "guided")
     return profile.stage2.fast.layers if ours else decoded
 
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
-    """Return a condition's sampler: stage 1's, or that from its own level of noise."""
-    sampler = profile.stage1.model_copy(update=dict(row.sampler))
+    """Return a condition's sampler: stage 1's, or that from its own level of noise.
+
+    What starts from the posterior mean of c has one of its own: where c errs less, z
+    needs less noise.
+    """
+    sampler = profile.stage1
+    if row.c == "posterior" or is_bayes(row, profile):
+        sampler = profile.posterior or sampler
+    sampler = sampler.model_copy(update=dict(row.sampler))
     if row.z is None:  # from noise
         return image_to_image(sampler, 1.0)
     if row.strength is None:

@@ -21,6 +21,7 @@ from minddiff_utils.generation.alignment import PER_IMAGE
 from minddiff_utils.generation.checkpoints import subject_of
 from minddiff_utils.generation.decoded_features import SubjectFeatures
 from minddiff_utils.generation.generate import Generated, generate, is_generated
+from minddiff_utils.generation.presets import is_bayes
 from minddiff_utils.models import Backbone
 
 __all__ = ["Results", "write_results", "zero_iterations_equal"]
@@ -44,6 +45,7 @@ _COLUMNS = {
         "encode_index": "Int64",
         "decode_steps": "Int64",
         "guidance_scale": "float64",
+        "guided_share": "float64",
         "n_unet_evaluations": "int64",
         "finished": "bool",
     },
@@ -165,7 +167,9 @@ def _discard_leftovers(run: Run, made: Made) -> None:
 def zero_iterations_equal(
     run: Run, backbone: Backbone, features: SubjectFeatures
 ) -> pd.DataFrame:
-    """Compare stage 2 without any iteration to the files of stage 1, pixel by pixel.
+    """Compare stage 2 without any iteration to the files of its start, pixel by pixel.
+
+    That is stage 1, of the preset `bayes` the row without Z_CLIP.
 
     Of the shard's first batch alone: it goes through everything that could differ, and
     the whole set costs as much as a stage of its own.
@@ -178,11 +182,12 @@ def zero_iterations_equal(
     Raises
     ------
     DataError
-        An image of stage 1 has another size.
+        An image of its start has another size.
     """
     still = replace(by_name()["stage2"], n_iter=0)
     made = generate(run, backbone, features, still, n_batches=1)
-    folder = run.tree.stage_dir(subject_of(run), "stage1")
+    start = "posterior" if is_bayes(still, run.profile) else "stage1"
+    folder = run.tree.stage_dir(subject_of(run), start)
     ids = made.nsd_id[made.finished]
     equal = [
         np.array_equal(image, store.read_png(folder / f"{nsd_id}.png"))

@@ -218,7 +218,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     profile, sure = run.profile, run.profile.evaluation.confidence
     stage1, stage2, k = profile.stage1, profile.stage2, profile.decoding.k_percent
     chosen = "chosen for each layer by cross-validation" if k is None else f"{k:g} %"
-    n_iter = getattr(getattr(stage2, stage2.preset), "n_iter", stage2.fast.n_iter)
+    own = getattr(stage2, stage2.preset).model_dump()
     return [
         ("decoder", f"{profile.decoder} ridge, k = {chosen}"),
         (
@@ -228,9 +228,8 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ),
         (
             "stage 2",
-            f"preset {stage2.preset}, {n_iter} iterations, CLIP blocks"
-            f" {', '.join(map(str, stage2.fast.layers))}, {stage2.fast.n_steps} solver"
-            f" steps ({stage2.fast.solver})",
+            f"preset {stage2.preset}: "
+            + ", ".join(f"{name} {value}" for name, value in own.items()),
         ),
         ("statistics", f"Student's t over images, confidence {sure:g}"),
     ]

@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from minddiff_utils.core.conditions import Condition, Engine, Source
-from minddiff_utils.core.profile import Profile
+from minddiff_utils.core.profile import OUR_PRESETS, Profile
 from minddiff_utils.generation.presets import (
     AlignmentSettings,
     GuidanceSettings,
     layers_of,
+    sampler_of,
     settings_of,
 )
 from minddiff_utils.studies.cost import work_of
 
-__all__ = ["ENGINES", "OURS", "Part", "arms_of"]
+__all__ = ["ENGINES", "Part", "arms_of"]
 
 #: Variants on validation images, or the arms on test images.
 Part = Literal["pilot", "confirmation"]
@@ -32,9 +33,8 @@ ENGINES: Mapping[str, str] = {
     "released": "released code",
     "fast": "fast",
     "guided": "guided",
+    "bayes": "bayes",
 }
-#: The engines that the study is about.
-OURS: tuple[Literal["fast", "guided"], ...] = ("fast", "guided")
 _STAGE1 = Condition("stage1", ENGINES["stage1"], "method", "decoded", "decoded")
 _STAGE1 = replace(_STAGE1, engine="sampler")
 
@@ -80,7 +80,7 @@ def _confirmation(profile: Profile) -> tuple[Condition, ...]:
         _arm("released", "released", settings=long),
         _arm("fast_z", "fast", settings={"lr_c": 0.0}, label="fast, z alone"),
     ]
-    for name in OURS:
+    for name in OUR_PRESETS:
         shuffled, true = f"{name}, another brain", f"{name}, true features"
         arms.append(_arm(name, name))
         arms.append(_arm(f"{name}_shuffled", name, "shuffled", label=shuffled))
@@ -89,65 +89,46 @@ def _confirmation(profile: Profile) -> tuple[Condition, ...]:
 
 
 def _pilot(profile: Profile) -> tuple[Condition, ...]:
-    """Return the variants of the pilot: one thing changed at a time, then together.
+    """Return the variants of the pilot: one thing changed at a time.
 
-    Around the profile's `fast`: solver, steps and guidance of the surrogate, a single
-    prediction of the clean image, what moves and how fast, the anchor, the stop, the
-    blocks in the loss. Around `guided`: form, strength, number of pulls, range, loss,
-    branches of its gradient, and what it starts from. Algorithm 1 with several step
-    sizes finds the one for `paper_tuned`. What repeats another arm under a new name is
-    left out.
+    Around the profile's `fast`: what moves and how fast, the loss, the blocks in it.
+    Around `guided`: form, strength, loss, branches of its gradient, blocks; around
+    `bayes`: `_around_bayes`. Algorithm 1 with several step sizes finds the one for
+    `paper_tuned`. What repeats another arm under a new name is left out.
     """
-    fast, guided = (settings_of(_arm(name, name), profile) for name in OURS)
+    fast = settings_of(_arm("fast", "fast"), profile)
+    guided = settings_of(_arm("guided", "guided"), profile)
     assert isinstance(fast, AlignmentSettings)
     assert isinstance(guided, GuidanceSettings)
-    w = profile.stage1.guidance_scale
-    all_guided = {"guidance_scale": w, "guided_share": 1.0}
     loops: dict[str, dict[str, Any]] = {
         "fast": {},
-        "fast, no guidance": {"guidance_scale": 1.0},
-        "fast, guidance": all_guided,
-        "fast, guidance in half": {"guidance_scale": w, "guided_share": 0.5},
-        "fast, dpmpp_2m": {"solver": "dpmpp_2m"},
-        "fast, dpmpp_2m, guidance": {"solver": "dpmpp_2m", **all_guided},
-        "fast, dpmpp_2s, guidance": {"solver": "dpmpp_2s", **all_guided},
-        "fast, 2 steps": {"n_steps": 2},
-        "fast, 1 step (x0)": {"n_steps": 1},
-        "fast, all steps": {"n_steps": None, **all_guided},
         "fast, z alone": {"lr_c": 0.0},
         "fast, c alone": {"lr_z": 0.0},
         "fast, no anchor": {"anchor_c": 0.0},
         "fast, half step sizes": {"lr_z": fast.lr_z / 2, "lr_c": fast.lr_c / 2},
         "fast, double step sizes": {"lr_z": fast.lr_z * 2, "lr_c": fast.lr_c * 2},
-        "fast, half the iterations": {"n_iter": fast.n_iter // 2},
-        "fast, discrepancy stop": {"stop_level": 1.0, "loss": "balanced"},
-        "fast, balanced": {"loss": "balanced"},
-        "fast, cosine": {"loss": "cosine"},
-        "fast, likelihood": {"loss": "likelihood"},
+        "fast, all steps": {"n_steps": None, "guided_share": 1.0},
     }
+    losses = ("balanced", "cosine", "likelihood")
+    loops |= {f"fast, {loss}": {"loss": loss} for loss in losses}
     other = "clean" if guided.form == "unet" else "unet"
     pulls: dict[str, dict[str, Any]] = {
         "guided": {},
         "guided, half strength": {"strength": guided.strength / 2},
         "guided, double strength": {"strength": guided.strength * 2},
-        "guided, 3 pulls": {"form": "clean", "n_inner": 3},
-        "guided, first half": {"last": 0.5},
-        "guided, second half": {"first": 0.5},
-        f"guided, form {other}": {"form": other, "n_inner": 1},
-        "guided, balanced": {"loss": "balanced"},
-        "guided, cosine": {"loss": "cosine"},
-        "guided, likelihood": {"loss": "likelihood"},
+        f"guided, form {other}": {"form": other},
         "guided, both branches": {"gradient": "both"},
         "guided, conditional branch": {"gradient": "conditional"},
     }
+    pulls |= {f"guided, {loss}": {"loss": loss} for loss in losses}
     every: dict[str, Any] = {"layers": profile.features.clip_layers}
     arms = [
         *(_arm(name, "fast", settings=change) for name, change in loops.items()),
         _arm("fast, all blocks", "fast", **every),
         *(_arm(name, "guided", settings=change) for name, change in pulls.items()),
         _arm("guided, all blocks", "guided", **every),
+        *_around_bayes(profile),
     ]
-    arms += _from_the_posterior(profile, guided.strength)
     for eta in (0.01, 0.001, 0.0001, 0.00001):
         steps = {"n_iter": profile.study.n_iter_pilot, "lr_z": eta, "lr_c": eta}
         label, name = "Algorithm 1", f"paper, step {eta:g}"
@@ -160,26 +141,50 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
     return (_STAGE1, *distinct.values())
 
 
-def _from_the_posterior(profile: Profile, strength: float) -> list[Condition]:
-    """Return what starts from the posterior mean of c, and what the likelihood chooses.
+def _around_bayes(profile: Profile) -> list[Condition]:
+    """Return variants of the profile's `bayes`, and what needs no gradient.
 
-    At stage 1's level of noise and at about half of it, on a grid twice as fine, from
-    which as many steps are taken.
+    One thing changed at a time: what c it starts from, the noise on z, loss, strength,
+    range, blocks.
     """
-    index, n_steps = profile.stage1.encode_index, profile.stage1.n_steps
-    finer = {"n_steps": 2 * n_steps, "encode_index": index, "decode_steps": index + 1}
-    likely: dict[str, Any] = {"loss": "likelihood"}
-    best = _arm("best of 10, likelihood", "sampler", n_draws=10, settings=likely)
-    arms = [best]
-    for level, sampler in (("", {}), (", less noise", finer)):
-        row = replace(_STAGE1, name=f"posterior{level}", c="posterior", sampler=sampler)
-        arms.append(replace(row, label=row.name))
-        for loss in ("cosine", "likelihood"):
-            for factor in (0.5, 1, 2):
-                settings: dict[str, Any] = {"loss": loss, "gradient": "conditional"}
-                settings |= {"strength": factor * strength}
-                settings |= {"form": "unet", "n_inner": 1}
-                name = f"posterior, {loss}, strength x{factor:g}{level}"
-                arm = _arm(name, "guided", settings=settings, sampler=sampler)
-                arms.append(replace(arm, c="posterior"))
-    return arms
+    bayes = _arm("bayes", "bayes")
+    settings, sampler = settings_of(bayes, profile), sampler_of(bayes, profile)
+    assert isinstance(settings, GuidanceSettings)
+    index, n_steps = sampler.encode_index, sampler.n_steps
+    noise = {
+        "stage 1's noise": profile.stage1.model_dump(),
+        "less noise": {"encode_index": index - 1, "decode_steps": index},
+        "more noise": {
+            "encode_index": min(index + 1, n_steps - 1),
+            "decode_steps": min(index + 2, n_steps),
+        },
+    }
+    pulls: dict[str, dict[str, Any]] = {
+        "half strength": {"strength": settings.strength / 2},
+        "double strength": {"strength": settings.strength * 2},
+        "balanced": {"loss": "balanced"},
+        "likelihood": {"loss": "likelihood"},
+        "both branches": {"gradient": "both"},
+        "first half": {"last": 0.5},
+        "second half": {"first": 0.5},
+    }
+    every = profile.features.clip_layers
+    layers = {"blocks 1, 2": every[:2], "all blocks": every}
+    plain = replace(_STAGE1, name="posterior", label="posterior", c="posterior")
+    decoded: dict[str, Any] = {
+        "settings": {k: v for k, v in vars(settings).items() if k != "memory"},
+        "sampler": sampler.model_dump(),
+        "layers": layers_of(bayes, profile),
+    }
+    return [
+        bayes,
+        plain,
+        _arm("bayes, decoded c", "guided", **decoded),
+        *(_arm(f"bayes, {k}", "bayes", sampler=v) for k, v in noise.items()),
+        *(_arm(f"bayes, {k}", "bayes", settings=v) for k, v in pulls.items()),
+        *(_arm(f"bayes, {k}", "bayes", layers=v) for k, v in layers.items()),
+        *(
+            _arm(f"best of 10, {k}", "sampler", n_draws=10, settings={"loss": k})
+            for k in ("cosine", "likelihood")
+        ),
+    ]

@@ -28,6 +28,7 @@ from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.locks import end_with_parent
+from minddiff_utils.core.profile import OUR_PRESETS
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.core.surroundings import (
     ended_if_cut_off,
@@ -49,7 +50,7 @@ from minddiff_utils.generation.structural_loss import (
     StructuralTarget,
 )
 from minddiff_utils.models import Judge, load_backbone, load_judge
-from minddiff_utils.studies.stage2_arms import ENGINES, OURS, Part, arms_of
+from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -302,7 +303,7 @@ def confirm(
     known = scores[scores["metric"].isin(margins)]
     sign = known["metric"].map({m: 1.0 if up else -1.0 for m, up in ENDPOINTS.items()})
     signed = known.assign(value=known["value"] * sign)
-    pairs = [(ours, other) for ours in OURS for other in REFERENCES]
+    pairs = [(ours, other) for ours in OUR_PRESETS for other in REFERENCES]
     table = contrast_table(signed, pairs, confidence=confidence)
     table["margin"] = table["metric"].map(margins)
     is_worse, is_better = table["ci_high"] < 0, table["ci_low"] > 0

@@ -14,6 +14,7 @@ import pandas as pd
 
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.inference import Estimate, estimate
+from minddiff_utils.core.profile import OUR_PRESETS
 from minddiff_utils.evaluation.summaries import Matrices
 
 __all__ = [
@@ -45,13 +46,13 @@ SHORT = {
     "pcc": "PCC",
     "ssim_2d": "SSIM",
 }
-#: Presets of stage 2 that are not the paper's.
-OURS = ("fast", "guided")
+OURS = OUR_PRESETS
 _ENGINES = {
     "paper": "Algorithm 1 as printed",
     "released": "released code's loop",
     "fast": "fast (ours)",
     "guided": "guided sampling (ours)",
+    "bayes": "bayes (ours)",
     "best_of_n": "best of N draws",
     "none": "stage 1",  # as the first study called it
 }
