@@ -70,9 +70,9 @@ def test_the_pairs_of_a_feature_differ_in_that_feature_alone() -> None:
 
 def test_galleries_and_floors_have_their_rows_in_order() -> None:
     assert list(galleries.system_rows("fast")) == [
-        *("truth", "stage2", "stage2_guided", "stage1", "takagi"),
+        *("truth", "stage2", "stage2_guided", "stage1", "stage1_posterior", "takagi"),
         *("takagi_minddiffuser", "brain_diffuser_style", "pixel_ridge", "retrieval"),
-        *("stage1_best", "category_only"),
+        *("retrieval_caption", "stage1_best", "category_only"),
     ]
     assert list(galleries.ablation_rows().values()) == [
         *("seen image", "c, z and Z_CLIP", "c and z", "c and Z_CLIP", "z and Z_CLIP"),

@@ -273,6 +273,9 @@ def test_a_condition_s_features_come_from_where_its_row_says(
         elif source == "own":
             expected = stored["decoded_systems.h5"][f"{row.name}/{name}"][:n]
             np.testing.assert_array_equal(value.flatten(1).numpy(), expected)
+        elif source == "posterior":
+            expected = stored["decoded.h5"]["c/posterior"][:n]
+            np.testing.assert_array_equal(value.flatten(1).numpy(), expected)
         elif name == "c":
             assert torch.equal(value, backbone.null_text().expand_as(value))
         elif source is None and name == "z":
@@ -328,7 +331,7 @@ def test_the_posterior_mean_of_c_stands_for_c_where_a_row_says_so(
     posterior = files(backbone)["decoded.h5"]["c/decoded"][::-1].copy()
     run = start(data__n_reconstruct=n)
     features = write_files(run, backbone, decoded={"c/posterior": posterior})
-    found = features.of_condition(ROWS["posterior"])
+    found = features.of_condition(ROWS["stage1_posterior"])
     np.testing.assert_array_equal(found.c.flatten(1).numpy(), posterior[:n])
     decoded = features.of_condition(ROWS["stage1"])
     assert torch.equal(found.z, decoded.z)
@@ -364,11 +367,11 @@ def test_preset_bayes_leaves_true_features_and_other_engines_as_they_are(
 
 def test_what_starts_from_the_posterior_has_a_sampler_of_its_own(start: Start) -> None:
     profile = start(stage2__preset="bayes").profile
-    for name in ("posterior", "stage2", "stage2_true", "stage2_shuffled"):
+    for name in ("stage1_posterior", "stage2", "stage2_true", "stage2_shuffled"):
         assert sampler_of(ROWS[name], profile) == profile.posterior, name
     for name in ("stage1", "stage2_guided", "true_features"):
         assert sampler_of(ROWS[name], profile) == profile.stage1, name
-    without = start(stage2__preset="bayes", posterior=None).profile
+    without = profile.model_copy(update={"posterior": None})
     assert sampler_of(ROWS["stage2"], without) == without.stage1
 
 
@@ -377,7 +380,7 @@ def test_preset_bayes_steers_the_row_without_z_clip(
 ) -> None:
     over = {"stage2__preset": "bayes", "stage2__bayes__strength": 2.0}
     features = write_files(start(**over), backbone)
-    plain, steered = made(features, ROWS["posterior"], ROWS["stage2"]).values()
+    plain, steered = made(features, ROWS["stage1_posterior"], ROWS["stage2"]).values()
     losses = steered.stacked("candidate_losses")
     better = losses[:, 1] < losses[:, 0]
     equal = (plain.images == steered.images).all(axis=(1, 2, 3))
@@ -535,7 +538,8 @@ def test_stage_2_keeps_shapes_and_moves_images(
     assert [len(batch["losses"]) for batch in found.batches] == [2, 1]
     assert not any("images" in batch for batch in found.batches)  # held once
     losses = found.stacked("losses")
-    assert losses.shape == (3, 3)
+    n_steps = 2 if preset == "bayes" else 3  # its sampler takes two
+    assert losses.shape == (3, n_steps if preset in ("guided", "bayes") else 2 + 1)
     assert not np.array_equal(losses[:, 0], losses[:, 1])
 
 
@@ -575,7 +579,8 @@ def test_stage_2_reads_the_images_of_stage_1_and_never_samples_them_twice(
     over = {"stage2__fast__n_iter": 1, "stage2__fast__n_candidates": 1}
     run = start(stage2__preset=preset, **over)
     features = write_files(run, backbone)
-    first = _one(features, ROWS["stage1"])
+    start_row = "stage1_posterior" if preset == "bayes" else "stage1"
+    first = _one(features, ROWS[start_row])
     passes = count_passes(backbone)
     second = _one(features, ROWS["stage2"])
     said = second.stacked("n_unet_evaluations")
@@ -656,7 +661,7 @@ def test_baselines_are_training_images_their_mean_and_the_pixels_read(
     stream = features.run.stream("random train", 1).integers(4, size=5)
     np.testing.assert_array_equal(drawn.images, train[stream])
 
-    names = ("pixel_ridge", "posterior_image", "likeliest")
+    names = ("pixel_ridge", "posterior_image", "retrieval_caption")
     read, expected, likeliest = made(features, *map(ROWS.get, names)).values()
     np.testing.assert_array_equal(read.images, features.pixels("pixel_ridge", 64))
     # the file of this test has the pixels of one in the other order

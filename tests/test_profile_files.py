@@ -116,14 +116,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("n_iter: 11", "n_iter: -3", "stage2.fast.n_iter is -3, but must be"),
         (
-            "preset: fast",
+            "preset: bayes",
             "preset: quick",
             "must be 'paper', 'released', 'fast', 'guided' or 'bayes'",
         ),
-        ("seed: 2308\n", "", "seed is missing"),
+        ("seed: 2311\n", "", "seed is missing"),
         ("sessions: 4, n_val", "n_val", "data.sessions is missing"),
         ("features: {}", "features: {x: 1}", "features.x is no key"),
-        ("encode_index: 5", "encode_index: 60", "encode_index is 60"),
+        ("n_steps: 7, encode_index: 5", "encode_index: 60", "encode_index is 60"),
     ],
 )
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_stage_1_table_states_what_each_condition_ran_with(
     table = store.read_table(run.tree.derived(1) / "stage1.csv")
     assert list(table.columns) == [
         *("method", "nsd_id", "seed", "encode_index", "decode_steps"),
-        *("guidance_scale", "n_unet_evaluations", "finished"),
+        *("guidance_scale", "guided_share", "n_unet_evaluations", "finished"),
     ]
     assert table["method"].tolist() == np.repeat(FIRST, 2).tolist()
     assert table["nsd_id"].tolist() == IDS[:2].tolist() * 4
@@ -73,7 +73,7 @@ def test_the_stage_1_table_states_what_each_condition_ran_with(
     assert by_method["encode_index"].tolist()[::2] == [2, 3]
     assert by_method["n_unet_evaluations"].tolist() == [5, 0, 6, 0]
     without = by_method.loc[["z_only", "retrieval"]]
-    settings = ["encode_index", "decode_steps", "guidance_scale"]
+    settings = ["encode_index", "decode_steps", "guidance_scale", "guided_share"]
     assert without[settings].isna().all(axis=None)
 
 
@@ -129,12 +129,13 @@ def test_trajectories_hold_losses_of_all_images_and_frames_of_the_first(
 
 
 @pytest.mark.parametrize("preset", ["fast", "guided", "bayes"])
-def test_zero_iterations_give_the_files_of_stage_1(
+def test_zero_iterations_give_the_files_of_their_start(
     start: Start, backbone: Backbone, preset: str
 ) -> None:
     run = start(stage2__preset=preset, stage2__guided__strength=2.0)
     features = write_files(run, backbone)  # batches of two: the first is compared
-    _write(run, backbone, FIRST)
+    first = "stage1_posterior" if preset == "bayes" else "stage1"
+    _write(run, backbone, (first,))
 
     def compare() -> list[bool]:
         table = zero_iterations_equal(run, backbone, features)
@@ -143,7 +144,7 @@ def test_zero_iterations_give_the_files_of_stage_1(
         return list(table["equal"])
 
     assert compare() == [True, True]
-    path = run.tree.stage_dir(1, "stage1") / f"{IDS[1]}.png"
+    path = run.tree.stage_dir(1, first) / f"{IDS[1]}.png"
     spoilt = store.read_png(path).copy()
     spoilt[0, 0, 0] ^= 1
     store.write_png(path, spoilt, run=run)

@@ -77,13 +77,13 @@ TABLE: tuple[Condition, ...] = (
         short="guided sampling",
     ),
     Condition(
-        "posterior",
-        "posterior mean of c, less noise on z; no Z_CLIP (ours)",
+        "stage1_posterior",
+        "stage 1 from the posterior mean of c, less noise on z (ours)",
         "method",
         **_made("sampler", "posterior", "c"),
         z="decoded",
         ceiling="true_features",
-        short="posterior mean of c, no Z_CLIP",
+        short="stage 1 from the posterior of c",
     ),
     Condition(
         "stage2_paper",
@@ -151,7 +151,7 @@ TABLE: tuple[Condition, ...] = (
         short="retrieval",
     ),
     Condition(
-        "likeliest",
+        "retrieval_caption",
         "training image of the likeliest caption",
         "baseline",
         engine="likeliest",
@@ -162,7 +162,6 @@ TABLE: tuple[Condition, ...] = (
         "mean of the training images over the posterior of their captions",
         "baseline",
         engine="expected",
-        short="mean image over the posterior",
     ),
     Condition(
         "stage1_best",

@@ -55,5 +55,5 @@ CONTROLS: Mapping[str, str] = {
     "retrieval": "retrieval of a training image",
     "mean_image": "the mean training image",
     "category_only": "what the category alone gives",
-    "likeliest": "the training image of the likeliest caption",
+    "retrieval_caption": "the training image of the likeliest caption",
 }

@@ -186,7 +186,7 @@ def zero_iterations_equal(
     """
     still = replace(by_name()["stage2"], n_iter=0)
     made = generate(run, backbone, features, still, n_batches=1)
-    start = "posterior" if is_bayes(still, run.profile) else "stage1"
+    start = "stage1_posterior" if is_bayes(still, run.profile) else "stage1"
     folder = run.tree.stage_dir(subject_of(run), start)
     ids = made.nsd_id[made.finished]
     equal = [
