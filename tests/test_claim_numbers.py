@@ -238,6 +238,7 @@ PAIRS = {
     "K1": _against("retrieval"),
     "K2": _against("mean_image"),
     "K3": _against("category_only"),
+    "K4": _against("retrieval_caption"),
 }
 
 

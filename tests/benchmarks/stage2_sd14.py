@@ -32,12 +32,18 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation.alignment import Latent, align
 from minddiff_utils.generation.guided_sampling import guide
-from minddiff_utils.generation.presets import GuidanceSettings, engine_settings
+from minddiff_utils.generation.presets import (
+    GuidanceSettings,
+    engine_settings,
+    layers_of,
+    sampler_of,
+)
 from minddiff_utils.generation.sampler import draw_noise
 from minddiff_utils.generation.structural_loss import StructuralTarget
 from minddiff_utils.models import Backbone, libraries, precision
@@ -178,14 +184,14 @@ def run_operations(args: argparse.Namespace) -> dict[str, float]:
 def run_preset(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Time a preset at the sizes of profile nsd, its loop cut short; per batch."""
     profile = load_profile("nsd", {"stage2.preset": name})
-    diffusion, config = profile.stage1, profile.stage2
+    stage2, config = by_name()["stage2"], profile.stage2
+    diffusion = sampler_of(stage2, profile)
     if args.steps:
         steps = min(args.steps, diffusion.decode_steps)
         diffusion = diffusion.model_copy(update={"decode_steps": steps})
     settings = replace(engine_settings(config), memory=args.memory)
     backbone = build(args)
-    ours = name in ("fast", "guided")
-    layers = tuple(config.fast.layers) if ours else profile.features.clip_layers
+    layers = layers_of(stage2, profile)
     latent, target, generators = problem(backbone, args, layers)
     held = unit_rates.held_bytes(backbone.device)
 

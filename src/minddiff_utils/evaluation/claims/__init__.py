@@ -1,7 +1,7 @@
 """The claims as a ledger: statement, engine, endpoints with intervals, verdict.
 
 `evidence` says what a claim, its endpoints and its verdict are; `rules` turns tables
-into endpoints; `ledger` is C1 to C11 with the controls K1 to K3; `sanity_checks` is
+into endpoints; `ledger` is C1 to C11 with the controls K1 to K4; `sanity_checks` is
 what a sceptic asks first. Not here: making the tables.
 """
 
