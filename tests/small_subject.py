@@ -40,7 +40,6 @@ ONE_STEP = {
     "stage2.fast.layers": LAYERS,
     "stage2.guided.form": "unet",
     "stage2.preset": "fast",
-    "stage2.bayes.layers": LAYERS,
     **{f"posterior.{name}": 1 for name in ("encode_index", "decode_steps")},
     "posterior.n_steps": 3,
 }
@@ -55,7 +54,6 @@ SMALL = {
     "stage2.fast.n_steps": 2,
     "stage2.paper.n_iter": 1,
     "stage2.preset": "fast",
-    "stage2.bayes.layers": LAYERS,
     "posterior.n_steps": 4,
     "posterior.encode_index": 1,
     "posterior.decode_steps": 2,

@@ -390,9 +390,9 @@ def test_preset_bayes_steers_the_row_without_z_clip(
     np.testing.assert_array_equal(unpulled.images, plain.images)
 
 
-def test_blocks_of_bayes_are_its_own(start: Start) -> None:
-    profile = start(stage2__bayes__layers=(2,), stage2__fast__layers=(1,)).profile
-    assert layers_of(replace(ROWS["stage2"], engine="bayes"), profile) == (2,)
+def test_bayes_has_all_decoded_blocks_in_its_loss(start: Start) -> None:
+    profile = start(stage2__fast__layers=(1,)).profile
+    assert layers_of(replace(ROWS["stage2"], engine="bayes"), profile) == LAYERS
     assert layers_of(ROWS["stage2_guided"], profile) == (1,)
 
 

@@ -287,13 +287,15 @@ class GuidedConfig(_Frozen):
 
 
 class BayesConfig(GuidedConfig):
-    """Ours: `guided` from the posterior mean of c, by the sampler `posterior`."""
+    """Ours: `guided` from the posterior mean of c, by the sampler `posterior`.
+
+    All blocks that were decoded are in the loss.
+    """
 
     form: Literal["clean", "unet"] = "unet"
     gradient: Literal["both", "conditional"] = "conditional"
     strength: Annotated[float, Field(ge=0)] = 0.3
     loss: OwnLoss = "cosine"
-    layers: tuple[int, ...] = (1, 2, 3, 4)  # CLIP blocks in the loss
 
 
 #: Engines of stage 2, each with a section of its own, and those not the paper's.

@@ -171,7 +171,7 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
     more: dict[str, Any] = {"n_trajectory": config.n_trajectory}
     if config.preset in ("guided", "bayes"):
         own = config.bayes if config.preset == "bayes" else config.guided
-        more |= own.model_dump(exclude={"range", "layers"})
+        more |= own.model_dump(exclude={"range"})
         first, last = own.range
         return GuidanceSettings(first=first, last=last, **more)
     if config.preset == "fast":
@@ -226,7 +226,7 @@ def settings_of(row: Condition, profile: Profile) -> EngineSettings:
 
 
 def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
-    """Return the CLIP blocks in a condition's loss: the presets of ours have fewer."""
+    """Return the CLIP blocks in a condition's loss: `fast` and `guided` have fewer."""
     decoded = profile.features.clip_layers
     if row.layers == "highest":
         return (max(decoded),)
@@ -234,8 +234,6 @@ def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
         return row.layers
     if row.engine == "sampler":  # of stage 1: no setting of stage 2 bears on it
         return decoded
-    if is_bayes(row, profile):
-        return profile.stage2.bayes.layers
     ours = preset_of(row, profile.stage2) in ("fast", "guided")
     return profile.stage2.fast.layers if ours else decoded
 

@@ -169,7 +169,7 @@ def _around_bayes(profile: Profile) -> list[Condition]:
         "second half": {"first": 0.5},
     }
     every = profile.features.clip_layers
-    layers = {"blocks 1, 2": every[:2], "all blocks": every}
+    layers = {"blocks 1, 2": every[:2], "blocks 1 to 4": every[:4]}
     plain = replace(_STAGE1, name="posterior", label="posterior", c="posterior")
     decoded: dict[str, Any] = {
         "settings": {k: v for k, v in vars(settings).items() if k != "memory"},
