@@ -309,13 +309,16 @@ class StructuralLoss:
         DataError
             The target lacks what the loss reads, or as `layer_weights`.
         """
-        needed = {"cosine": target.mean, "likelihood": target.likelihood}
         if kind in ("paper", "released", "balanced"):
             return cls(target, kind, layer_weights(target, kind))
-        if not needed[kind]:
+        needed, words = {
+            "cosine": (target.mean, "the features' training means"),
+            "likelihood": (target.likelihood, "noise_model.h5"),
+        }[kind]
+        if not needed:
             raise DataError(
-                f"The loss {kind} needs what notebook 02 has learnt of the decoder's"
-                " errors, which was not found: run notebook 02 again."
+                f"The loss {kind} needs {words}, which notebook 02 writes but which"
+                " was not found: run notebook 02 again."
             )
         return cls(target, kind, {})
 
