@@ -29,6 +29,7 @@ FLOORS = ("mean_image", "shuffled", "stage2_shuffled", "permuted_voxels")
 METHODS = (
     *("stage1", "stage2", "stage1_best", "stage2_guided", "z_clip", "c_clip", "takagi"),
     *("retrieval", "category_only", "guided_k5", "guided_k25", "guided_k100", *FLOORS),
+    "retrieval_caption",
 )
 ARMS = ("none", "best_of_n", "paper", "released", "fast")
 FEATURES = ("c", "z", "clip/1")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import Profile
@@ -22,6 +23,7 @@ from minddiff_utils.generation.presets import (
     EngineSettings,
     GuidanceSettings,
     engine_settings,
+    sampler_of,
 )
 from minddiff_utils.generation.sampler import Memory, draw_noise, make_schedule
 from minddiff_utils.generation.structural_loss import StructuralTarget
@@ -119,12 +121,14 @@ def test_counts_are_those_a_hook_sees_in_a_real_run(
 ) -> None:
     profile = _small()
     config = profile.stage2.using(preset)
-    result, seen = _metered(replace(engine_settings(config), memory=memory), profile)
+    row = replace(by_name()["stage2"], engine=preset)
+    sampled = profile.model_copy(update={"stage1": sampler_of(row, profile)})
+    result, seen = _metered(replace(engine_settings(config), memory=memory), sampled)
     assert not result.diverged.any()
     work = cost.preset_work(profile, preset, memory)
     assert seen == _expected(work)
     # stage 1 has made its image; what an image of stage 2 costs says it all the same
-    stage1 = make_schedule(tiny_backbone(), profile.stage1).n_unet_evaluations
+    stage1 = make_schedule(tiny_backbone(), sampled.stage1).n_unet_evaluations
     assert (result.n_unet_evaluations == work.counts.unet_forwards + stage1).all()
     assert (result.n_unet_gradients == work.counts.unet_backwards).all()
 
@@ -323,9 +327,10 @@ def test_plan_prints_a_row_per_preset_and_says_what_was_not_measured(
     monkeypatch.setattr(unit_rates, "project_root", lambda: tmp_path)  # no rates there
     lines = _said(capsys, "--profile", "nsd")
     assert "subjects 1, 2, 5, 7 · 982 images of each" in lines[0]
-    assert [line.split()[0] for line in lines[2:6]] == list(PRESETS)
-    assert all(line.endswith("not measured") for line in lines[2:6])
-    assert any("Nobody has measured a cuda device" in line for line in lines[6:])
+    presets, after = lines[2 : 2 + len(PRESETS)], lines[2 + len(PRESETS) :]
+    assert [line.split()[0] for line in presets] == list(PRESETS)
+    assert all(line.endswith("not measured") for line in presets)
+    assert any("Nobody has measured a cuda device" in line for line in after)
 
 
 def test_plan_with_rates_names_their_file_and_shares_hours_out(
