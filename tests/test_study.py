@@ -310,6 +310,23 @@ def test_the_command_runs_the_pilot_of_every_subject(
     assert text["arms"]["stage1"]["settings"] is None
 
 
+def test_ours_on_held_out_categories_are_held_against_stage_1(
+    begin: Start, backbone: Backbone
+) -> None:
+    run = begin(None)
+    for subject in (1, 2):
+        path = run.tree.derived(subject) / "decoded_second.h5"
+        store.write_arrays(path, files(backbone)["decoded.h5"], run=run)
+    changes = (small_subject.SMALL | SMALL).items()
+    given = [f"--set={key}={json.dumps(value)}" for key, value in changes]
+    words = ["study", "--profile", "smoke", "--part", "heldout", "--jobs", "1"]
+    assert cli.main([*words, *given]) == 0
+    table = store.read_table(run.tree.study / "heldout.csv")
+    assert set(table["reference"]) == {"stage1"}
+    assert set(table["method"]) == {"posterior", *OUR_PRESETS}
+    assert set(table["metric"]) == set(study.ENDPOINTS)
+
+
 def test_a_study_of_more_subjects_at_once_than_gpus_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

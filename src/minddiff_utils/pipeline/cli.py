@@ -136,8 +136,9 @@ _PLAN: _Options = {
 _STUDY: _Options = {
     "--part": {
         "default": "confirmation",
-        "choices": ("pilot", "confirmation"),
-        "help": "variants on validation images, or all arms on test images",
+        "choices": ("pilot", "confirmation", "heldout"),
+        "help": "variants on validation images, all arms on test images, or ours on"
+        " images of categories that no training image shows",
     },
     "--jobs": _at_once("subjects"),
 }

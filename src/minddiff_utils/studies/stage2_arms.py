@@ -22,8 +22,8 @@ from minddiff_utils.studies.cost import work_of
 
 __all__ = ["ENGINES", "Part", "arms_of"]
 
-#: Variants on validation images, or the arms on test images.
-Part = Literal["pilot", "confirmation"]
+#: Variants on validation images; the arms on test images; ours on held-out categories.
+Part = Literal["pilot", "confirmation", "heldout"]
 #: Arms that a figure names; the others are controls.
 ENGINES: Mapping[str, str] = {
     "stage1": "stage 1 alone",
@@ -37,6 +37,7 @@ ENGINES: Mapping[str, str] = {
 }
 _STAGE1 = Condition("stage1", ENGINES["stage1"], "method", "decoded", "decoded")
 _STAGE1 = replace(_STAGE1, engine="sampler")
+_POSTERIOR = replace(_STAGE1, name="posterior", label="posterior c", c="posterior")
 
 
 def _arm(
@@ -50,6 +51,9 @@ def _arm(
 
 def arms_of(profile: Profile, part: Part) -> tuple[Condition, ...]:
     """Return the arms of one part of the study."""
+    if part == "heldout":
+        ours = [_arm(name, name) for name in OUR_PRESETS]
+        return (_STAGE1, _POSTERIOR, *ours)
     return _pilot(profile) if part == "pilot" else _confirmation(profile)
 
 
@@ -170,7 +174,6 @@ def _around_bayes(profile: Profile) -> list[Condition]:
     }
     every = profile.features.clip_layers
     layers = {"blocks 1, 2": every[:2], "blocks 1 to 4": every[:4]}
-    plain = replace(_STAGE1, name="posterior", label="posterior", c="posterior")
     decoded: dict[str, Any] = {
         "settings": {k: v for k, v in vars(settings).items() if k != "memory"},
         "sampler": sampler.model_dump(),
@@ -178,7 +181,7 @@ def _around_bayes(profile: Profile) -> list[Condition]:
     }
     return [
         bayes,
-        plain,
+        _POSTERIOR,
         _arm("bayes, decoded c", "guided", **decoded),
         *(_arm(f"bayes, {k}", "bayes", sampler=v) for k, v in noise.items()),
         *(_arm(f"bayes, {k}", "bayes", settings=v) for k, v in pulls.items()),

@@ -79,10 +79,12 @@ ENDPOINTS: Mapping[str, bool] = {
 #: What our engines are held against: the paper's algorithm, and what needs no gradient.
 REFERENCES = ("paper", "paper_tuned", "released", "best_of_n", "stage1")
 _COSTS = ("n_unet_evaluations", "n_unet_gradients", "seconds", "steps")
-#: The validation images of notebook 02 and the test images, by part.
+#: The validation images of notebook 02, the test images and those of held-out
+#: categories, by part.
 _DECODED: Mapping[Part, str] = {
     "pilot": "decoded_validation.h5",
     "confirmation": "decoded.h5",
+    "heldout": "decoded_second.h5",
 }
 
 
@@ -152,9 +154,9 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     """Make or read the images of every arm of one subject; return all their scores.
 
     Columns subject, method, nsd_id, metric, value. `run` is of one subject and all
-    images: validation ones for the pilot's variants, test ones for the arms; `say` is
-    told of each arm. Without a study in the profile, ConfigError; where notebook 02 has
-    not run for this subject, StoreError.
+    images: validation ones for the pilot's variants, test ones for the arms, those of
+    held-out categories for ours; `say` is told of each arm. Without a study in the
+    profile, ConfigError; where notebook 02 has not run for this subject, StoreError.
     """
     if run.profile.study.n_images == 0:
         raise ConfigError(
@@ -166,7 +168,7 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     backbone = load_backbone(models, run.tree.models)
     judge = load_judge(run.tree.models, kind=models.backbone, device=models.device)
     study = run.profile.study
-    n = study.n_images_pilot if part == "pilot" else study.n_images
+    n = study.n_images if part == "confirmation" else study.n_images_pilot
     features = SubjectFeatures(run, backbone, decoded=decoded.name, n=n)
     made = []
     for arm in arms_of(run.profile, part):
@@ -323,6 +325,13 @@ def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
     if part == "pilot":
         main = _means(scores, (*ENDPOINTS, "heldout_loss", *_COSTS))
         tables = {"pilot": main}
+    elif part == "heldout":
+        known = scores[scores["metric"].isin(ENDPOINTS)]
+        arms = [arm.name for arm in arms_of(run.profile, part)]
+        pairs = [(arm, "stage1") for arm in arms if arm != "stage1"]
+        sure = run.profile.evaluation.confidence
+        main = contrast_table(known, pairs, confidence=sure)
+        tables = {"heldout": main}
     else:
         result = study_of(run, scores)
         main = result.verdicts
