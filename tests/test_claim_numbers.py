@@ -42,7 +42,7 @@ HIGH, LOW = ("VO", "PHC", "LO", "MT", "MST", "IPS"), ("V1", "V2", "V3", "V3ab", 
 @cache
 def _scores(world: int, methods: Sequence[str]) -> Mapping[tuple[str, str], np.ndarray]:
     """Return scores, subjects x images, by method and metric; one image is lost."""
-    rng = np.random.default_rng([world, len(methods)])
+    rng = np.random.default_rng([world, 4, len(methods)])
     hard = rng.normal(0, 0.1, (len(SUBJECTS), N_IMAGES))  # alike under every method
     made = {
         (method, metric): rng.normal(0.5, 0.06) + hard + rng.normal(0, 0.05, hard.shape)
