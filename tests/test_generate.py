@@ -390,6 +390,27 @@ def test_preset_bayes_steers_the_row_without_z_clip(
     np.testing.assert_array_equal(unpulled.images, plain.images)
 
 
+def test_a_ladder_of_iterations_is_of_fast_where_the_preset_has_no_loop(
+    start: Start,
+) -> None:
+    for preset in ("guided", "bayes"):
+        profile = start(**ABLATION, stage2__preset=preset).profile
+        rows = {row.name: row for row in conditions_of(profile)}
+        found = settings_of(rows["stage2_iter_2"], profile)
+        loop = settings_of(replace(ROWS["stage2"], engine="fast"), profile)
+        assert found == replace(loop, n_iter=2, n_candidates=2)
+        assert sampler_of(rows["stage2_iter_2"], profile) == profile.stage1
+
+
+def test_notebook_03_sees_its_rows_without_the_settings_of_stage_2(
+    start: Start,
+) -> None:
+    run = start(**ABLATION, notebook="03_stage1")
+    for row in conditions.generated(run.profile, 1):
+        if row.engine == "sampler":
+            sampler_of(row, run.profile)
+
+
 def test_bayes_has_all_decoded_blocks_in_its_loss(start: Start) -> None:
     profile = start(stage2__fast__layers=(1,)).profile
     assert layers_of(replace(ROWS["stage2"], engine="bayes"), profile) == LAYERS

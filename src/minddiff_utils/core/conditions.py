@@ -400,8 +400,7 @@ def _ladders(profile: Profile) -> Iterator[Condition]:
     for k in profile.ablation.k_grid:
         words = f"guided, k = {k:g} %"
         yield replace(guided, name=k_name(k), label=words, k_percent=k)
-    has_loop = profile.stage2.preset in ("paper", "released", "fast")
-    loop = replace(guided, engine="preset" if has_loop else "fast")
+    loop = replace(guided, engine="preset")
     for n_iter in profile.ablation.iterations:
         words = f"the loop of stage 2, {n_iter} iterations"
         yield replace(loop, name=iteration_name(n_iter), label=words, n_iter=n_iter)

@@ -196,16 +196,21 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
 
 
 def preset_of(row: Condition, config: Stage2Config) -> Preset:
-    """Return the engine of stage 2 that makes a condition, else the profile's."""
+    """Return the engine of stage 2 that makes a condition, else the profile's.
+
+    A number of iterations is that of a loop: of `fast`, where the profile's has none.
+    """
     if row.engine in get_args(Preset):
         return cast(Preset, row.engine)
+    if row.n_iter and config.preset in ("guided", "bayes"):
+        return "fast"
     return config.preset
 
 
 def is_bayes(row: Condition, profile: Profile) -> bool:
     """Return whether preset `bayes` makes a condition: from the posterior mean of c."""
     if row.engine == "preset":
-        return profile.stage2.preset == "bayes"
+        return preset_of(row, profile.stage2) == "bayes"
     return row.engine == "bayes"
 
 
