@@ -6,6 +6,11 @@ result, reads a model or a file, or touches pyplot's global state. Each figure s
 it shows, in which unit, over how many units and with which interval; `run.show` adds
 the profile's label.
 
+What many of them take: `metrics`, `methods` and the like map a name to what a reader is
+told, in the order shown, and what the table has no row of is left out; `confidence` is
+that of the table's intervals, for the note. A table without rows or without a column
+that is drawn is a DataError, and so are arrays of shapes that do not fit.
+
 Modules follow the notebooks: `preparation` (00, 01), `decoding` and `selection` (02),
 `reconstruction` (03, 04, 06), `study` (A3), `evaluation` (05), `maps` and `failures`
 (06), all drawn on `canvas`.

@@ -62,18 +62,8 @@ def _draw_feature_axis(axes: Axes, features: list[str], margin: float = 0.08) ->
 def fig_accuracy(accuracy: pd.DataFrame) -> Figure:
     """Draw decoding accuracy by feature and area set, with null level and ceiling.
 
-    Parameters
-    ----------
-    accuracy : DataFrame
-        From `decoding.score`, of one or (column subject) several subjects: feature,
-        area_set (all_targets, LVC and HVC are over the same targets of a feature),
-        r_mean, r_null_mean, r_null_high, r_null_within_high, r_ceiling, p_permutation,
-        p_within, n_images, n_targets; r is Pearson's, signed.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or there is no row.
+    `accuracy`: from `decoding.score`, of one or (column subject) several subjects; r is
+    Pearson's, signed, and all_targets, LVC and HVC are over the same targets.
     """
     features = feature_order(accuracy["feature"])
     names = list(dict.fromkeys(accuracy["area_set"].astype(str)))
@@ -141,12 +131,9 @@ def fig_accuracy_histograms(
 ) -> Figure:
     """Draw the distribution over targets of each feature's accuracy, floor, ceiling.
 
-    Parameters
-    ----------
-    r_by_feature : mapping of (n_targets,)
-        Signed correlation over test images; NaN where the target does not vary.
-    floors, ceilings : mapping of (n_targets,)
-        The same with permuted test images, and the noise ceilings.
+    Feature to float (n_targets,): signed correlation over test images, NaN where the
+    target does not vary; `floors`: the same with permuted test images; `ceilings`:
+    noise ceilings.
     """
     if not r_by_feature:
         raise DataError("No accuracies given: decode at least one feature.")
@@ -198,10 +185,8 @@ def _draw_outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
 def fig_predictions(pairs: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """Draw the predictions of single targets against the truth, a panel per target.
 
-    Parameters
-    ----------
-    pairs : mapping of str to (truth, prediction)
-        What to say of a target, and its standardised values, (n_images,) each.
+    `pairs`: what to say of a target to its standardised values, true and predicted,
+    (n_images,) each.
     """
     if len({values.shape for pair in pairs.values() for values in pair}) != 1:
         raise DataError(
@@ -280,18 +265,8 @@ def _relative_weights(weights: pd.DataFrame) -> pd.Series:
 def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     """Draw decoder weights and patterns of each area's voxels, as two heat maps.
 
-    Parameters
-    ----------
-    weights : DataFrame
-        From `tables.weights_by_area`: feature, area, weight (mean |w| over the area's
-        voxels), pattern (mean |r| with what is decoded), n_voxels, few_voxels; several
-        subjects (column subject) are averaged. Areas of few voxels in any subject are
-        hatched.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there is no row, or all weights are 0.
+    `weights`: from `tables.weights_by_area`; several subjects (column subject) are
+    averaged, areas of few voxels in any subject hatched. All weights 0: DataError.
     """
     weights = weights.reset_index(drop=True)
     table = _by_area(weights, _relative_weights(weights))
@@ -416,19 +391,9 @@ def _finish(
 def fig_decoders(table: pd.DataFrame) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `decoding.comparison`, of one subject and one confidence: decoder, feature,
-        r_mean with r_low and r_high (its interval of this confidence), r_ceiling,
-        rank_share (effective rank of the predictions over that of the truth), n_images,
-        n_targets.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there is no row, several subjects or confidences, or more
-        decoders than colours.
+    `table`: from `decoding.comparison`, of one subject and one confidence, or
+    DataError: r_mean with its interval r_low to r_high, r_ceiling, and rank_share, the
+    effective rank of the predictions over that of the truth.
     """
     n_decoders = len(_colours(table))
     if table.duplicated(["decoder", "feature"]).any():
@@ -461,17 +426,8 @@ def fig_decoders(table: pd.DataFrame) -> Figure:
 def fig_holdout(table: pd.DataFrame) -> Figure:
     """Draw accuracy and rank on categories that were trained on, and that were not.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As for `fig_decoders`, with trained_on ("same categories" or "other
-        categories"), n_train and n_categories, without r_ceiling and n_targets.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there is no row, several confidences, or more decoders than
-        colours.
+    `table`: as for `fig_decoders`, with trained_on ("same categories" or "other
+    categories"), n_train and n_categories, without r_ceiling and n_targets.
     """
     note = (
         f"n = {span(table['n_images'])} images of {span(table['n_categories'])} "

@@ -67,27 +67,9 @@ def fig_comparison(
     """Draw every method's score with interval, chance level and ceiling, by metric.
 
     Only methods with as many images as most are drawn: means over different images
-    cannot be compared; the note names the others.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `summaries.summarise`; the rows "all" are drawn, or those of the only
-        subject.
-    metrics : mapping of str to str
-        Metric -> words, in the order shown; those without a row are left out.
-    methods : mapping of str to str
-        Method -> words, in the order shown; those without a row are left out.
-    title : str
-        Which methods these are.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there is no row of these metrics and methods, or there are
-        several subjects and no rows "all".
+    cannot be compared; the note names the others. `table`: from `summaries.summarise`;
+    its rows "all" are drawn, or those of the only subject, and several subjects without
+    rows "all" are a DataError. `title`: which methods these are.
     """
     rows = canvas.pooled_rows(table, "The table of scores")
     metric_names = _metrics_in(rows, metrics)
@@ -132,23 +114,9 @@ def fig_differences(
 ) -> Figure:
     """Draw paired differences on the same images as a forest plot.
 
-    Parameters
-    ----------
-    contrasts : DataFrame
-        From `summaries.contrast_table`.
-    metrics : mapping of str to str
-        Metric -> words, in the order shown; those without a row are left out.
-    rows : mapping of (method, reference, subject) to str
-        Each row's words, in the order shown; those that were not run are left out.
-    title : str
-        What is compared.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or none of the metrics or of the rows is there.
+    `contrasts`: from `summaries.contrast_table`; `rows`: (method, reference, subject)
+    to the row's words, in the order shown, those that were not run left out. None of
+    them in the table: DataError. `title`: what is compared.
     """
     names = _metrics_in(contrasts, metrics)
     own = contrasts.assign(subject=contrasts["subject"].astype(str))
@@ -191,22 +159,9 @@ def fig_naming(
 ) -> Figure:
     """Draw the share named rightly by method, and by category for one method.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `evaluation.further.naming_table`; shares, 0 to 1.
-    namers, methods : mapping of str to str
-        Metric, and method -> words, in the order shown; those without a row are left
-        out.
-    by_category : str
-        The method whose categories are drawn, as the first of `namers` names them.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or there is no row.
+    `table`: from `evaluation.further.naming_table`, shares from 0 to 1; `namers`: its
+    metrics in words; `by_category`: the method whose categories are drawn, as the first
+    of `namers` names them.
     """
     whole = table[table["category"] == "all"]
     names = [m for m in methods if (whole["method"] == m).any()]
@@ -262,19 +217,7 @@ def fig_subjects(
 ) -> Figure:
     """Draw stage 1 and stage 2 of every subject with intervals, by metric.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `summaries.summarise`; methods stage1 and stage2 are drawn.
-    metrics : mapping of str to str
-        Metric -> words, in the order shown; those without a row are left out.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or neither stage has a row of these metrics.
+    `table`: from `summaries.summarise`; other methods than the stages are not drawn.
     """
     rows = table[table["method"].isin([*_STAGES])]
     names = _metrics_in(rows, metrics)
@@ -311,18 +254,8 @@ def fig_images(
 ) -> Figure:
     """Draw how well an image was decoded against how well it was reconstructed.
 
-    Parameters
-    ----------
-    pairs : mapping of str to DataFrame
-        From `claims.image_pairs`: claim -> columns subject, x, y, one row per image;
-        `attrs` "x", "y" and "rho" name axes and correlation.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or a claim has no row.
+    `pairs`: from `claims.image_pairs`, claim to a table with columns subject, x and y,
+    one row per image, whose `attrs` "x", "y" and "rho" name axes and correlation.
     """
     n = max(len(table) for table in pairs.values())
     note = (
@@ -360,23 +293,9 @@ def fig_ablation(
 ) -> Figure:
     """Draw each combination of features as dots, and its difference from all of them.
 
-    Parameters
-    ----------
-    contrasts : DataFrame
-        From `summaries.contrast_table`: every cell of the factorial minus `reference`.
-    features : sequence of str
-        The features in the order of the factorial's flags.
-    metrics : mapping of str to str
-        Metric -> words, in the order shown; those without a row are left out.
-    reference : str
-        The cell with all features, drawn as the line at 0.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or there is no row of these metrics and this reference.
+    `contrasts`: from `summaries.contrast_table`, every cell of the factorial minus
+    `reference`, the cell with all features, which is the line at 0; `features`: in the
+    order of the factorial's flags.
     """
     own = contrasts[contrasts["reference"] == reference]
     canvas.check_table(own, (), f"The table of differences from {reference}")

@@ -41,19 +41,13 @@ def fig_failures(
     Parameters
     ----------
     points : DataFrame
-        From `galleries.failure_table`, of one subject and method.
+        From `galleries.failure_table`, of one subject and method, or DataError.
     images : mapping of int to (seen, reconstruction)
         By nsd_id: uint8 (height, width, 3) each, for every marked image.
     metrics : mapping of str to str
         The structural metric (x), then the semantic one (y) -> words.
     rule : str
         How the images shown were chosen, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there is no row, other than two metrics, several subjects
-        or methods, or a marked image is not given.
     """
     canvas.check_table(points, metrics, "The table of failures")
     if len(metrics) != 2:

@@ -38,15 +38,7 @@ def _name_groups(axes: Axes) -> None:
 def fig_roi_counts(counts: pd.DataFrame) -> Figure:
     """Draw the number of voxels of each visual area, a panel per subject.
 
-    Parameters
-    ----------
-    counts : DataFrame
-        Columns subject, area, area_set (LVC or HVC), n_voxels.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or there is no row.
+    `counts`: columns subject, area, area_set (LVC or HVC), n_voxels.
     """
     subjects, areas = subject_order(counts["subject"]), area_order(counts["area"])
     note = (
@@ -72,10 +64,8 @@ def fig_roi_counts(counts: pd.DataFrame) -> Figure:
 def fig_repeats(repeats: Mapping[str, Floats]) -> Figure:
     """Draw single trials of the same images, a panel per voxel.
 
-    Parameters
-    ----------
-    repeats : mapping of str to (n_images, n_repeats)
-        What to say of a voxel, and its trials; NaN where a trial holds no data.
+    `repeats`: what to say of a voxel to its trials (n_images, n_repeats), NaN where a
+    trial holds no data.
     """
     sizes = {values.shape for values in repeats.values()}
     if len(sizes) != 1:
@@ -108,13 +98,8 @@ def fig_reliability(
 ) -> Figure:
     """Draw the distribution over voxels of the noise ceiling, by area.
 
-    Parameters
-    ----------
-    noise_ceiling_r : (n_voxels,)
-        Correlation that a perfect model would reach; NaN where not known.
-    roi : (n_voxels,)
-        Index into `area_names`.
-    area_names : sequence of str
+    `noise_ceiling_r`, (n_voxels,): correlation that a perfect model would reach, NaN
+    where not known; `roi`, (n_voxels,): index into `area_names`.
     """
     check_shape(roi.shape, noise_ceiling_r.shape, "roi")
     known = np.isfinite(noise_ceiling_r)
@@ -156,19 +141,7 @@ def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
 
 @draws()
 def fig_scenes(images: Images, captions: Sequence[str]) -> Figure:
-    """Draw images, each with its caption.
-
-    Parameters
-    ----------
-    images : uint8 (n_images, height, width, 3)
-    captions : sequence of str
-        One per image.
-
-    Raises
-    ------
-    DataError
-        No uint8 RGB images, or another number of captions.
-    """
+    """Draw images, uint8 (n_images, height, width, 3), each with its caption."""
     canvas.check_images(images, "Scenes")
     check_shape((len(captions),), (len(images),), "captions")
     n, height, width, _ = images.shape
@@ -193,11 +166,8 @@ def fig_ncsnr_recovery(
 ) -> Figure:
     """Draw the planted signal-to-noise ratio against the one computed from trials.
 
-    Parameters
-    ----------
-    planted, recomputed, standard_error : (n_voxels,)
-        ncsnr that the simulation was given, the one that its trials show, and the
-        standard error of the latter; voxels with a NaN in one of them are left out.
+    All (n_voxels,): ncsnr that the simulation was given, the one that its trials show,
+    and the standard error of the latter; voxels with a NaN in one are left out.
     """
     check_shape(recomputed.shape, planted.shape, "recomputed")
     check_shape(standard_error.shape, planted.shape, "standard_error")
@@ -232,15 +202,9 @@ def fig_noise(
 ) -> Figure:
     """Draw planted and measured structure of the noise, and ceilings that were reached.
 
-    Parameters
-    ----------
-    distance : DataFrame
-        Columns distance (voxels), n_pairs, planted, measured: correlation of the noise
-        of two voxels.
-    serial : DataFrame
-        Columns lag (trials), planted, measured: correlation of successive noise.
-    ceilings : DataFrame
-        Columns ceiling, reached (mean over voxels of correlations), n_voxels.
+    `distance`: columns distance (voxels), n_pairs, planted and measured correlation of
+    the noise of two voxels; `serial`: lag (trials), planted and measured correlation of
+    successive noise; `ceilings`: ceiling, reached (means over voxels), n_voxels.
     """
     canvas.check_table(serial, ("lag", *_BOTH), "Noise by lag")
     canvas.check_table(ceilings, ("ceiling", "reached", "n_voxels"), "Ceilings")

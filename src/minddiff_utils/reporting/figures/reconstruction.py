@@ -35,19 +35,12 @@ def fig_gallery(
     rows : mapping of uint8 (n_images, height, width, 3)
         Method -> images, usually the seen ones first; a method with fewer images
         leaves its last cells blank.
-    title : str
-        What the gallery shows.
+    title, rule : str
+        What the gallery shows; how the images were picked, for the note.
     column_titles : sequence of str, optional
-        Words above the columns.
-    rule : str, optional
-        How the images were picked, for the note.
+        Words above the columns, one for each.
     below : mapping of str to sequence of str, optional
         Method -> its scores, which stand below its pictures.
-
-    Raises
-    ------
-    DataError
-        No rows, a row holds no uint8 RGB images, or a column has no title.
     """
     if not rows:
         raise DataError("The gallery has no rows: pass at least one method's images.")
@@ -137,14 +130,8 @@ def _relative(losses: Floats) -> Floats:
 def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> Figure:
     """Draw images along stage 2, a row per image, with the seen image at the end.
 
-    Parameters
-    ----------
-    images : uint8 (n_images, n_steps, height, width, 3)
-        As the optimiser saw them.
-    iterations : sequence of int
-        Their iterations.
-    truth : uint8 (n_images, height, width, 3)
-        Seen images.
+    `images`, uint8 (n_images, n_steps, height, width, 3): as the optimiser saw them at
+    `iterations`; `truth`, uint8 (n_images, height, width, 3): the seen ones.
     """
     check_shape(images.shape, (len(truth), len(iterations), None, None, 3), "images")
     canvas.check_images(truth, "Seen images")
@@ -170,10 +157,7 @@ def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> 
 def fig_losses_of_truth(losses: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """Draw the loss of the seen image against that of draws, a panel per loss.
 
-    Parameters
-    ----------
-    losses : mapping of str to (truth, draws)
-        By the loss's name, of the same images: (n_images,) and (n_images, n_draws).
+    `losses`: name of a loss to truth (n_images,) and draws (n_images, n_draws).
     """
     n_images, n_draws = next(iter(losses.values()))[1].shape
     for truth, drawn in losses.values():

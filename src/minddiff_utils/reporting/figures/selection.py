@@ -30,19 +30,9 @@ _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
 def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
     """Draw accuracy and share of variance against the share of targets kept.
 
-    Parameters
-    ----------
-    k_table : DataFrame
-        Notebook 02's `k_selection`: layer, k_percent, r_selected_mean,
-        r_cv_selected_mean, variance_kept (0 to 1), identification and, for several
-        subjects, subject; lines are means over subjects.
-    k_chosen : float or None
-        The k in use, percent; None where cross-validation chose one for each layer.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or there is no row.
+    `k_table`: notebook 02's `k_selection`, of one or (column subject) several subjects,
+    whose mean is drawn; variance_kept is a share, 0 to 1. `k_chosen`: the k in use,
+    percent; None where cross-validation chose one for each layer.
     """
     mean = k_table.groupby(["layer", "k_percent"]).mean(numeric_only=True).reset_index()
     layers = sorted(mean["layer"].unique())
@@ -98,23 +88,8 @@ def fig_k_quality(
 ) -> Figure:
     """Draw accuracy, identification and final quality against k.
 
-    Parameters
-    ----------
-    k_table : DataFrame
-        As for `fig_k_selection`, of all subjects; layers are averaged.
-    differences : DataFrame
-        From `tables.k_differences`.
-    metrics : mapping of str to str
-        Metric -> words, in the order shown.
-    k_chosen : float or None
-        As in `fig_k_selection`.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or there is no row.
+    `k_table`, `k_chosen`: as for `fig_k_selection`, layers averaged; `differences`:
+    from `tables.k_differences`.
     """
     curves = ["r_selected_mean", "identification"]
     needed = ("subject", "metric", "n_images", "k_percent", *canvas.INTERVAL)

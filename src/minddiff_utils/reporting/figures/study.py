@@ -38,19 +38,8 @@ def _metrics(table: pd.DataFrame) -> list[str]:
 def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figure:
     """Draw every endpoint against the U-Net evaluations of an image.
 
-    Parameters
-    ----------
-    points : DataFrame
-        From `stage2_engines.pareto_table`.
-    shown : mapping of str to str
-        Methods with a colour of their own, and their words; others are gray.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column or every endpoint is missing, or there is no row.
+    `points`: from `stage2_engines.pareto_table`; `shown`: methods with a colour of
+    their own, in words; others are gray.
     """
     metrics = _metrics(points)
     subjects = counted(int(points["n_subjects"].max()), "subject")
@@ -114,21 +103,8 @@ def fig_no_worse(
 ) -> Figure:
     """Draw how far each engine is from the reference, with the margins.
 
-    Parameters
-    ----------
-    verdicts : DataFrame
-        From `stage2_engines.confirm`; above 0 is better.
-    shown : mapping of str to str
-        Words for methods and reference.
-    reference : str
-        The reference whose rows are drawn.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column, every endpoint or the reference is missing.
+    `verdicts`: from `stage2_engines.confirm`, above 0 is better; its rows of
+    `reference` are drawn. `shown`: words for methods and reference.
     """
     rows = verdicts[verdicts["reference"] == reference]
     canvas.check_table(rows, (), f"The table of verdicts against {reference}")
