@@ -185,7 +185,7 @@ def test_only_the_voxels_given_show_on_the_map(tree: NsdTree) -> None:
 
 def test_inflated_maps_carry_values_and_geometry_of_both_sides(tree: NsdTree) -> None:
     shown = surface_maps.inflated_maps(tree, 1, _data())["c"]
-    for mesh in (shown.lh, shown.rh):
+    for mesh in shown:
         assert mesh.values.tolist() == [112.0, 122.0, 212.0, 222.0]
         np.testing.assert_array_equal(mesh.faces, FACES)
         # FreeSurfer stores float32

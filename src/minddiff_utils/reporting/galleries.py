@@ -9,7 +9,7 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import factorial, gallery_words
-from minddiff_utils.core.errors import ConfigError, DataError, StoreError, check_finite
+from minddiff_utils.core.errors import DataError, StoreError, check_finite
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import gallery
@@ -40,6 +40,8 @@ __all__ = [
 
 #: Images that the galleries always show, the first of the test set, and all they show.
 _N_FIXED, _N_SHOWN = 4, 9
+#: Quantiles of the score in the order in which they are taken.
+_QUANTILES = (0.5, 0.05, 0.95, 0.25, 0.75)
 
 
 # --- the rows -------------------------------------------------------------------------
@@ -48,13 +50,8 @@ _N_FIXED, _N_SHOWN = 4, 9
 def system_rows(preset: str) -> dict[str, str]:
     """Return the rows of the comparison gallery (F2): condition -> words.
 
-    Parameters
-    ----------
-    preset : str
-        The engine of stage 2, which its row names.
+    `preset`: the engine of stage 2, which its row names.
 
-    Examples
-    --------
     >>> system_rows("fast")["stage2"]
     'stage 2, fast (ours)'
     """
@@ -83,14 +80,7 @@ def ablation_rows() -> dict[str, str]:
 class Selection:
     """Images of a gallery, words above each, and the rule that picked them.
 
-    Attributes
-    ----------
-    nsd_id : tuple of int
-        Fixed ones first, then from the lowest score to the highest.
-    titles : tuple of str
-        Words above each image.
-    rule : str
-        For the caption.
+    `nsd_id`: fixed ones first, then from the lowest score to the highest.
     """
 
     nsd_id: tuple[int, ...]
@@ -99,12 +89,7 @@ class Selection:
 
 
 def select_images(
-    scores: pd.DataFrame,
-    n: int,
-    *,
-    words: str,
-    fixed: Sequence[int] = (),
-    quantiles: Sequence[float] = (0.5, 0.05, 0.95, 0.25, 0.75),
+    scores: pd.DataFrame, n: int, *, words: str, fixed: Sequence[int] = ()
 ) -> Selection:
     """Pick images for a gallery: fixed ids, then quantiles of the score. Never by hand.
 
@@ -121,22 +106,13 @@ def select_images(
     words : str
         What the score is, for the caption.
     fixed : sequence of int
-        Ids shown first; those without a score are left out, and the rule says so.
-    quantiles : sequence of float
-        In the order in which they are taken until there are n images.
+        Ids shown first, n at most; each has a score.
 
     Raises
     ------
-    ConfigError
-        n is below 1, or a quantile lies outside 0 to 1.
     DataError
         A column is missing, an image is there twice, or a score is not finite.
     """
-    if n < 1 or not all(0 <= q <= 1 for q in quantiles):
-        raise ConfigError(
-            f"n is {n} and quantiles are {list(quantiles)}, but n must be at least 1 "
-            "and each quantile between 0 and 1."
-        )
     check_table(scores, ("nsd_id", "value"), "The scores to pick images by")
     if scores["nsd_id"].duplicated().any():
         raise DataError(
@@ -145,41 +121,27 @@ def select_images(
     values = scores["value"].to_numpy(dtype=np.float64)
     check_finite(bool(np.isfinite(values).all()), "The scores to pick images by")
     ranked = scores.sort_values(["value", "nsd_id"])["nsd_id"].astype(int).tolist()
-    first = [int(i) for i in dict.fromkeys(fixed) if int(i) in ranked][:n]
     taken: dict[int, float] = {}
-    for q in list(quantiles)[: n - len(first)]:
-        free = [r for r, i in enumerate(ranked) if i not in first and r not in taken]
+    for q in _QUANTILES[: n - len(fixed)]:
+        free = [r for r, i in enumerate(ranked) if i not in fixed and r not in taken]
         if free:
             taken[min(free, key=lambda r: abs(r - q * (len(ranked) - 1)))] = q
     chosen = sorted(taken)
-    titles = [f"fixed: {i}" for i in first] + [f"{100 * taken[r]:g} %" for r in chosen]
-    absent = [int(i) for i in dict.fromkeys(fixed) if int(i) not in first]
+    titles = [f"fixed: {i}" for i in fixed] + [f"{100 * taken[r]:g} %" for r in chosen]
     levels = ", ".join(f"{100 * q:g}" for q in sorted(taken.values()))
-    fixed_ids, absent_ids = (", ".join(map(str, ids)) for ids in (first, absent))
     parts = {
-        f"fixed ids {fixed_ids}": first,
-        f"fixed ids {absent_ids} have no score or no place here": absent,
+        f"fixed ids {', '.join(map(str, fixed))}": fixed,
         f"quantiles of the score: {levels} % of {words}, among {len(ranked)} images, "
         "ties by id": taken,
     }
     rule = "Picked by rule: " + "; ".join(part for part, has in parts.items() if has)
-    return Selection((*first, *(ranked[r] for r in chosen)), tuple(titles), rule)
+    return Selection((*fixed, *(ranked[r] for r in chosen)), tuple(titles), rule)
 
 
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
-    """Return the rows of one method of one subject.
+    """Return the rows of one method of one subject in notebook 05's `scores.csv`.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        `tables/scores.csv` of notebook 05.
-    subject : int
-    method : str
-
-    Raises
-    ------
-    StoreError
-        `scores` lacks a column.
+    Without a column, StoreError.
     """
     missing = sorted({"subject", "method", "metric", "nsd_id", "value"} - {*scores})
     if missing:
@@ -207,19 +169,8 @@ def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
     """Pick the images of the galleries: the first ones, then quantiles of stage 2.
 
     Only images that every subject saw and has a reconstruction of: subjects who came to
-    fewer sessions lack some.
-
-    Parameters
-    ----------
-    subject : int
-        Whose judge CLIP of stage 2 ranks the images.
-    scores : DataFrame
-        `tables/scores.csv` of notebook 05, of all subjects.
-
-    Raises
-    ------
-    DataError, StoreError
-        As `select_images` and `own_scores`.
+    fewer sessions lack some. `scores`: notebook 05's `scores.csv`, of all subjects; the
+    judge's CLIP similarity of `subject` ranks the images.
     """
     judged = _judged(subject, scores)
     fixed = [int(i) for i in judged["nsd_id"][:_N_FIXED]]
@@ -275,7 +226,7 @@ def scored_gallery(
     rows : mapping of str to str
         Condition, or `truth` -> words of its row.
     scores : DataFrame
-        `tables/scores.csv` of notebook 05.
+        Notebook 05's `scores.csv`.
     ids : sequence of int, or int
         The images, or how many of the first ones.
 
@@ -301,22 +252,7 @@ def subject_gallery(
 ) -> Pictures:
     """Return both stages of every subject below the seen images (F3).
 
-    Parameters
-    ----------
-    run, scores, ids
-        As in `scored_gallery`.
-    subjects : sequence of int
-        In the order shown; all of them saw the images.
-
-    Returns
-    -------
-    dict, dict
-        Pictures and scores, as `scored_gallery`.
-
-    Raises
-    ------
-    StoreError
-        As `scored_gallery`.
+    As `scored_gallery`; all `subjects`, in the order shown, saw the images `ids`.
     """
     pictures, below = scored_gallery(
         run, subjects[0], {"truth": "seen image"}, scores, ids=ids
@@ -332,13 +268,7 @@ def subject_gallery(
 
 
 def failure_rule(n: int) -> str:
-    """Return the rule of `failure_table` in words, for the caption.
-
-    Parameters
-    ----------
-    n : int
-        Images of each way.
-    """
+    """Return the rule of `failure_table` for `n` images of each way, in words."""
     return (
         f"Shown: of the images above the median of one score and below that of the "
         f"other, the {n} with the largest product of the two opposite ranks, ties by id"
@@ -372,14 +302,10 @@ def failure_table(
 
     Raises
     ------
-    ConfigError
-        n is below 1.
     DataError
         A column or a metric is missing, there are several subjects or methods, an image
         lacks one of the scores, or a score is not finite.
     """
-    if n < 1:
-        raise ConfigError(f"n is {n}, but at least one image of each way is needed.")
     needed = ("subject", "method", "nsd_id", "metric", "value")
     check_table(scores, needed, "The scores")
     if scores["subject"].nunique() > 1 or scores["method"].nunique() > 1:
@@ -388,8 +314,6 @@ def failure_table(
         )
     check_metrics(scores, dict.fromkeys((semantic, structural), ""))
     both = scores[scores["metric"].isin([semantic, structural])]
-    if both.duplicated(["nsd_id", "metric"]).any():
-        raise DataError("An image is scored twice for one metric: pass each once.")
     wide = both.pivot(index="nsd_id", columns="metric", values="value").sort_index()
     finite = np.isfinite(wide.to_numpy(dtype=np.float64))
     check_finite(bool(finite.all()), "The scores of an image, or one that is lacking,")
@@ -423,22 +347,7 @@ def marked_pairs(
 ) -> dict[int, tuple[Images, Images]]:
     """Return seen image and reconstruction of the images that `failure_table` marks.
 
-    Parameters
-    ----------
-    run, subject
-        Whose images.
-    points : DataFrame
-        From `failure_table`.
-
-    Returns
-    -------
-    dict of (seen, reconstruction)
-        By nsd_id, uint8 (height, width, 3) each.
-
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or two of them do not belong together.
+    By nsd_id: uint8 (height, width, 3) each. As `scored_gallery`, StoreError.
     """
     marked = points.loc[points["place"] > 0, "nsd_id"].astype(int).tolist()
     if not marked:
@@ -455,24 +364,10 @@ _PANELS = dict(
 
 
 def method_panels(run: Run, subject: int, scores: pd.DataFrame) -> MethodPanels:
-    """Return the pictures and curves of the subject's median image, by stage 2's score.
+    """Return what `figures.fig_method` draws of the subject's median image.
 
-    Parameters
-    ----------
-    run, subject
-        Whose images.
-    scores : DataFrame
-        `tables/scores.csv` of notebook 05, of all subjects.
-
-    Returns
-    -------
-    MethodPanels
-        What `figures.fig_method` draws.
-
-    Raises
-    ------
-    StoreError
-        An image or an array of the subject is missing.
+    `scores`: notebook 05's `scores.csv`, of all subjects; those of stage 2 by the judge
+    decide. An image or an array of the subject is missing: StoreError.
     """
     folder = run.tree.derived(subject)
     words = _judge_words(subject)

@@ -24,7 +24,8 @@ from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Hemisphere
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.reporting.figures import InflatedMap, Surface
+from minddiff_utils.reporting.figures import Surface
+from minddiff_utils.reporting.figures.maps import Hemispheres
 
 __all__ = [
     "CorticalData",
@@ -251,13 +252,13 @@ def _flat_side(
 
 def inflated_maps(
     tree: NsdTree, subject: int, data: CorticalData
-) -> dict[str, InflatedMap]:
+) -> dict[str, Hemispheres]:
     """Return an inflated map per feature on the subject's own surface."""
     left, right = (
         _side(tree, subject, h, data, tree.surface(subject, h, "inflated"))
         for h in HEMISPHERES
     )
-    return {name: InflatedMap(left[name], right[name]) for name in data.values}
+    return {name: (left[name], right[name]) for name in data.values}
 
 
 # --- maps of a run --------------------------------------------------------------------
@@ -297,7 +298,7 @@ class CorticalMaps:
     ----------
     subject : int or None
         Whose cortex; None where no subject has all surfaces and transforms.
-    flat, inflated : mapping of str to Surface, to InflatedMap
+    flat, inflated : mapping of str to Surface, to a pair of them
         By feature; empty without a subject.
     note : str
         Which subjects have no maps, and why; empty where the first one has them.
@@ -305,7 +306,7 @@ class CorticalMaps:
 
     subject: int | None
     flat: Mapping[str, Surface] = field(default_factory=dict)
-    inflated: Mapping[str, InflatedMap] = field(default_factory=dict)
+    inflated: Mapping[str, Hemispheres] = field(default_factory=dict)
     note: str = ""
 
 

@@ -19,7 +19,6 @@ from .failures import (
     fig_failures,
 )
 from .maps import (
-    InflatedMap,
     Surface,
     fig_flat_maps,
     fig_inflated,
@@ -50,7 +49,6 @@ from .study import (
 )
 
 __all__ = [
-    "InflatedMap",
     "MethodPanels",
     "Surface",
     "fig_ablation",

@@ -146,10 +146,8 @@ def fig_accuracy_histograms(
     height = 0.9 + 1.5 * -(-n // n_columns)
     figure = canvas.new_figure("Decoding accuracy of single targets", note, height)
     grid = canvas.panels(figure, n, n_columns, sharex=True)
-    known = {
-        f: [r[f][np.isfinite(r[f])] for r in (floors, ceilings, r_by_feature)]
-        for f in features
-    }
+    each = (floors, ceilings, r_by_feature)
+    known = {f: [r[f][np.isfinite(r[f])] for r in each] for f in features}
     every = np.concatenate([r for three in known.values() for r in three])
     bins = np.linspace(every.min(initial=-0.05), every.max(initial=0.05), 41)
     for axes, feature in zip(grid, features, strict=True):
@@ -334,24 +332,14 @@ _ORDER = ("voxel-selected (paper)", "voxel-selected, tuned", "dense")
 def _colours(table: pd.DataFrame) -> dict[str, Any]:
     """Return the colour of each decoder, in the order of the table."""
     names = list(dict.fromkeys(table["decoder"].astype(str)))
-    if len(names) > len(PALETTE):
-        raise DataError(
-            f"{len(names)} decoders cannot be told apart by {len(PALETTE)} colours:"
-            " draw fewer at a time."
-        )
     known = [*_ORDER, *[name for name in names if name not in _ORDER]]
     return {name: PALETTE[known.index(name) % len(PALETTE)] for name in names}
 
 
 def _interval(table: pd.DataFrame) -> str:
     """Return what the intervals of the table are."""
-    levels = table["confidence"].unique()
-    if len(levels) > 1:
-        raise DataError(
-            f"The intervals have the confidences {', '.join(map(str, levels))}, but one"
-            " figure tells one: draw them apart."
-        )
-    return f"{100 * levels[0]:.3g} % interval (bootstrap of images)"
+    confidence = 100 * table["confidence"].iloc[0]
+    return f"{confidence:.3g} % interval (bootstrap of images)"
 
 
 def _places(
@@ -391,9 +379,9 @@ def _finish(
 def fig_decoders(table: pd.DataFrame) -> Figure:
     """Draw each decoder's accuracy and the rank of its predictions, by feature.
 
-    `table`: from `decoding.comparison`, of one subject and one confidence, or
-    DataError: r_mean with its interval r_low to r_high, r_ceiling, and rank_share, the
-    effective rank of the predictions over that of the truth.
+    `table`: from `decoding.comparison`, of one subject, or DataError; r_low to r_high
+    is the interval of r_mean, rank_share the effective rank of the predictions over
+    that of the truth.
     """
     n_decoders = len(_colours(table))
     if table.duplicated(["decoder", "feature"]).any():

@@ -41,7 +41,7 @@ def fig_failures(
     Parameters
     ----------
     points : DataFrame
-        From `galleries.failure_table`, of one subject and method, or DataError.
+        From `galleries.failure_table`, of one subject and method.
     images : mapping of int to (seen, reconstruction)
         By nsd_id: uint8 (height, width, 3) each, for every marked image.
     metrics : mapping of str to str
@@ -50,12 +50,6 @@ def fig_failures(
         How the images shown were chosen, for the note.
     """
     canvas.check_table(points, metrics, "The table of failures")
-    if len(metrics) != 2:
-        raise DataError(f"metrics names {len(metrics)} metrics, but two are compared.")
-    if len(points[["subject", "method"]].drop_duplicates()) > 1:
-        raise DataError(
-            "The points are of several subjects or methods: pass one of each."
-        )
     subject, method = points[["subject", "method"]].iloc[0]
     marked = {
         signature: points[points["signature"] == signature].sort_values("place")

@@ -26,11 +26,9 @@ from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import WIDTH, draws
 from minddiff_utils.reporting.wording import feature_order, feature_words
 
-__all__ = ["InflatedMap", "Surface", "fig_flat_maps", "fig_inflated"]
+__all__ = ["Surface", "fig_flat_maps", "fig_inflated"]
 
-
-#: What the maps show: 1 is the mean over voxels, where the colours part.
-_UNIT = "weight / mean weight"
+#: Of weights over their mean: the colours part at 1.
 _CMAP = "RdYlBu_r"
 #: Share of an area's vertices that a connected piece needs for a name of its own.
 _NAMED_SHARE = 0.1
@@ -81,18 +79,8 @@ class Surface:
             )
 
 
-@dataclass(frozen=True)
-class InflatedMap:
-    """One feature's values on both hemispheres.
-
-    Attributes
-    ----------
-    lh, rh : Surface
-        Left and right.
-    """
-
-    lh: Surface
-    rh: Surface
+#: Left and right.
+Hemispheres = tuple[Surface, Surface]
 
 
 # --- faces --------------------------------------------------------------------------
@@ -131,7 +119,7 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], scale: Normalize) -> None:
     bar = figure.colorbar(
         mappable, ax=[*axes], shrink=0.5, aspect=24, extend="both", pad=0.02
     )
-    bar.set_label(_UNIT, size=6.5)
+    bar.set_label("weight / mean weight", size=6.5)
     bar.ax.tick_params(labelsize=6.5)
 
 
@@ -209,11 +197,8 @@ def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
 def fig_flat_maps(maps: Mapping[str, Surface]) -> Figure:
     """Draw one flat map per feature on one colour scale, and one with areas' names.
 
-    Parameters
-    ----------
-    maps : mapping of str to Surface
-        Feature -> both hemispheres in one plane (`surface_maps.flat_maps`), points in
-        mm; values are weights over their mean, so that 1 is the mean of all voxels.
+    `maps`: feature to both hemispheres in one plane (`surface_maps.flat_maps`); values
+    are weights over their mean, so that 1 is the mean of all voxels.
     """
     names = feature_order(maps)
     scale = _scale({name: maps[name].values for name in names})
@@ -249,26 +234,19 @@ def _note(values: Sequence[Floats], where: str) -> str:
 # --- inflated -----------------------------------------------------------------------
 
 
-def _facing(mesh: Surface, direction: Floats) -> tuple[Floats, Floats]:
-    """Return the corners of all faces, (n, 3, 3), and how far each looks at the viewer.
-
-    1: squarely; 0: edgewise; below: it is seen from behind.
-    """
-    corners = mesh.points[mesh.faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
-    return corners, normal @ direction / length
-
-
 def _project(
     mesh: Surface, direction: Floats, up: Floats, scale: Normalize
-) -> tuple[Floats, Floats]:
-    """Return visible triangles (n, 3, 2), far ones first, and colours (n, 3).
+) -> tuple[Floats, Floats, Floats]:
+    """Return visible triangles (n, 3, 2), far ones first, colours (n, 3), and borders.
 
-    Orthographic: what faces away from the viewer is left out, what is nearer is drawn
-    later (painter's algorithm), brightness follows the angle to the viewer.
+    Borders of the areas on these triangles: (m, 2, 2). Orthographic: what faces away
+    from the viewer is left out, what is nearer is drawn later (painter's algorithm),
+    brightness follows the angle to the viewer.
     """
-    corners, facing = _facing(mesh, direction)
+    corners = mesh.points[mesh.faces]  # (n_faces, 3, 3)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
+    facing = normal @ direction / length  # 1: squarely; 0: edgewise
     visible = np.flatnonzero(facing > 0)
     order = visible[np.argsort((corners[visible].mean(axis=1)) @ direction)]
     values = _face_values(mesh.values, mesh.faces)[order]
@@ -277,35 +255,25 @@ def _project(
     colours = np.where(np.isfinite(values)[:, None], data, gray)
     light = 0.62 + 0.38 * facing[order, None]
     plane = np.stack([np.cross(up, direction), up], axis=1)
-    return corners[order] @ plane, colours * light
+    borders = np.empty((0, 2, 3))
+    if mesh.areas is not None:
+        borders = _borders(mesh.points, mesh.faces[visible], mesh.areas)
+    return corners[order] @ plane, colours * light, borders @ plane
 
 
-def _visible_borders(mesh: Surface, direction: Floats, up: Floats) -> Floats:
-    """Return the areas' borders on faces towards the viewer, (n, 2, 2)."""
-    if mesh.areas is None:
-        return np.empty((0, 2, 2))
-    faces = mesh.faces[_facing(mesh, direction)[1] > 0]
-    plane = np.stack([np.cross(up, direction), up], axis=1)
-    segments: Floats = _borders(mesh.points, faces, mesh.areas) @ plane
-    return segments
-
-
-def _views(both: InflatedMap) -> Iterator[tuple[str, Surface, Floats, Floats]]:
+def _views(both: Hemispheres) -> Iterator[tuple[str, Surface, Floats, Floats]]:
     """Yield words, mesh, direction and up: left outside to right outside."""
-    for side, mesh, names in (
-        ("L", both.lh, ("outside", "inside", "below")),
-        ("R", both.rh, ("below", "inside", "outside")),
-    ):
-        mirror = np.array([1.0 if side == "L" else -1.0, 1.0, 1.0])
-        for name in names:
+    for side, mesh, sign in zip("LR", both, (1, -1), strict=True):
+        mirror = np.array([sign, 1, 1])
+        for name in [*_VIEWS][::sign]:
             direction, up = map(np.array, _VIEWS[name])
             yield f"{side} {name}", mesh, direction * mirror, up
 
 
-def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
+def _draw_inflated(axes: Axes, both: Hemispheres, scale: Normalize) -> None:
     left, bottom, top = 0.0, np.inf, -np.inf
     for words, mesh, direction, up in _views(both):
-        triangles, colours = _project(mesh, direction, up, scale)
+        triangles, colours, borders = _project(mesh, direction, up, scale)
         if not len(triangles):
             continue
         low = triangles.reshape(-1, 2).min(axis=0)
@@ -317,8 +285,8 @@ def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
         )
         faces.set_rasterized(True)
         axes.add_collection(faces)
-        lines = _visible_borders(mesh, direction, up) - [low[0] - left, middle]
-        axes.add_collection(LineCollection(list(lines), colors="0.15", lw=0.35))
+        lines = list(borders - [low[0] - left, middle])
+        axes.add_collection(LineCollection(lines, colors="0.15", lw=0.35))
         half = (high[1] - low[1]) / 2
         centre = left + (high[0] - low[0]) / 2
         axes.text(centre, -half - 3, words, size=6, ha="center", va="top", color="0.4")
@@ -329,16 +297,13 @@ def _draw_inflated(axes: Axes, both: InflatedMap, scale: Normalize) -> None:
 
 
 @draws()
-def fig_inflated(maps: Mapping[str, InflatedMap]) -> Figure:
+def fig_inflated(maps: Mapping[str, Hemispheres]) -> Figure:
     """Draw each feature on both inflated hemispheres from behind, on one colour scale.
 
-    Parameters
-    ----------
-    maps : mapping of str to InflatedMap
-        By feature; points and values as in `fig_flat_maps`.
+    `maps`: left and right hemisphere by feature, as in `fig_flat_maps`.
     """
     names = feature_order(maps)
-    both = {f: np.concatenate([maps[f].lh.values, maps[f].rh.values]) for f in names}
+    both = {f: np.concatenate([side.values for side in maps[f]]) for f in names}
     scale = _scale(both)
     where = "L, R: hemispheres, seen from behind: from outside, from inside, from below"
     page = ("Decoder weights on the inflated cortex", _note([*both.values()], where))

@@ -207,19 +207,11 @@ _PLACES = {
 class MethodPanels:
     """One test image on its way through the method.
 
-    Attributes
-    ----------
-    seen, z_alone, c_alone, sampled, aligned : uint8 (height, width, 3)
-        What the subject saw; decoded z through the autoencoder; decoded c from noise;
-        both; after alignment.
-    responses : (n_voxels,)
-        The subject's standardised responses to the image.
-    losses : (n_iter + 1,)
-        Structural loss along the alignment.
-    scores : mapping of str to str
-        Picture, by its name here -> what stands below it.
-    engine, rule : str
-        What made the image of stage 2; how the image was chosen.
+    `seen`, `z_alone`, `c_alone`, `sampled`, `aligned`, uint8 (height, width, 3): what
+    the subject saw; decoded z through the autoencoder; decoded c from noise; both;
+    after alignment. `responses`, (n_voxels,): standardised; `losses`, (n_iter + 1,):
+    along the alignment; `scores`: what stands below a picture, by its name here;
+    `engine`: what made the image of stage 2; `rule`: how the image was chosen.
     """
 
     seen: Images
@@ -232,14 +224,6 @@ class MethodPanels:
     scores: Mapping[str, str]
     engine: str
     rule: str
-
-    def __post_init__(self) -> None:
-        for name in ("seen", "z_alone", "c_alone", "sampled", "aligned"):
-            canvas.check_images(getattr(self, name)[None], f"The image {name!r}")
-        check_shape(self.responses.shape, (None,), "responses")
-        check_shape(self.losses.shape, (None,), "losses")
-        if not (self.responses.size and self.losses.size):
-            raise DataError("responses and losses must not be empty: pass one image's.")
 
 
 def _panel(figure: Figure, name: str, words: str, size: float = _SIDE) -> Axes:
@@ -297,10 +281,7 @@ _WORDS = (
 def fig_method(panels: MethodPanels) -> Figure:
     """Draw the method as a path from the seen image to its reconstruction.
 
-    Parameters
-    ----------
-    panels : MethodPanels
-        Images and numbers of one test image, from `reporting.method_panels`.
+    `panels`: of one test image, from `reporting.method_panels`.
     """
     note = (
         "n = 1 test image, all pictures and numbers from this run; c: decoded text "
