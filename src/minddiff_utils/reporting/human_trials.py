@@ -31,28 +31,11 @@ _SIDE, _SECONDS = 256, 6
 def make_page(
     run: Run, subject: int, methods: Sequence[str], *, n: int
 ) -> tuple[pd.DataFrame, str]:
-    """Return the trials with their key, and the page that shows them.
+    """Return the trials with their key (`plan_trials`), and the page that shows them.
 
-    Parameters
-    ----------
-    run, subject
-        Whose images are judged.
-    methods : sequence of str
-        Conditions whose images are judged.
-    n : int
-        Trials of each method, and of each pair of methods.
-
-    Returns
-    -------
-    DataFrame
-        From `plan_trials`: what each trial shows, and which answer is right.
-    str
-        HTML that loads nothing from elsewhere.
-
-    Raises
-    ------
-    StoreError
-        A method has no images, or not those of this run.
+    `run`, `subject`: whose images by `methods`, conditions, are judged; `n`: trials of
+    each method, and of each pair of methods. A method has no images, or not those of
+    this run: StoreError.
     """
     truth = read_stimuli(run, subject).truth
     shown: dict[str, npt.NDArray[np.uint8]] = _by_key(

@@ -256,17 +256,8 @@ def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
 def build_report(run: Run, maps: CorticalMaps) -> str:
     """Return the report page of a finished run as self-contained HTML.
 
-    Parameters
-    ----------
-    run : Run
-        Of no single subject.
-    maps : CorticalMaps
-        What notebook 06 has drawn of the cortex.
-
-    Raises
-    ------
-    StoreError
-        A figure or table of the run is missing or damaged, or no subject is finished.
+    `run`: of no single subject; `maps`: what notebook 06 has drawn of the cortex. A
+    figure or table is missing or damaged, or no subject is finished: StoreError.
     """
     profile, completeness = run.profile, check_completeness(run)
     subjects = completeness.complete
@@ -311,12 +302,7 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
 def conclusions(ledger: pd.DataFrame, figures: Mapping[str, str]) -> list[str]:
     """Return a line for each endpoint that a figure bears on.
 
-    Parameters
-    ----------
-    ledger : DataFrame
-        `claims.csv` of notebook 05.
-    figures : mapping of str to str
-        Claim -> the figures that show it.
+    `ledger`: notebook 05's `claims.csv`; `figures`: claim -> the figures that show it.
     """
     lines = []
     for _, row in ledger[ledger["claim"].isin(figures)].iterrows():

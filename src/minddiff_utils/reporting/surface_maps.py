@@ -294,14 +294,9 @@ def weight_maps(run: Run, subject: int) -> CorticalData:
 class CorticalMaps:
     """Decoder weights on a subject's cortex, or a note that says why there are none.
 
-    Attributes
-    ----------
-    subject : int or None
-        Whose cortex; None where no subject has all surfaces and transforms.
-    flat, inflated : mapping of str to Surface, to a pair of them
-        By feature; empty without a subject.
-    note : str
-        Which subjects have no maps, and why; empty where the first one has them.
+    `subject`: whose cortex, None where no subject has all surfaces and transforms;
+    `flat`, `inflated`: by feature, empty without a subject; `note`: which subjects have
+    no maps, and why, empty where the first one has them.
     """
 
     subject: int | None
@@ -311,23 +306,10 @@ class CorticalMaps:
 
 
 def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalMaps:
-    """Return the maps of the first subject whose surfaces can be read.
+    """Return the maps of the first finished subject whose surfaces can be read.
 
-    Surfaces and transforms are optional files of NSD: without them there is a note.
-
-    Parameters
-    ----------
-    run : Run
-        Of no single subject.
-    tree : NsdTree
-        NSD's folder.
-    subjects : sequence of int
-        Finished ones, in the order in which they are tried.
-
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or a feature's weights are all zero.
+    Surfaces and transforms are optional files of NSD: without them there is a note. An
+    artefact is missing, or a feature's weights are all zero: StoreError.
     """
     if run.profile.data_set != "nsd":
         words = "Units are vertices of fsaverage, for which no map is drawn yet."

@@ -42,16 +42,7 @@ _MOST_ROWS = 6
 
 @dataclass(frozen=True)
 class FigureItem:
-    """A figure with words that can be read alone.
-
-    Attributes
-    ----------
-    name, caption : str
-    png : bytes
-        Content of the PNG.
-    kind : str
-        Which part of the template lays it out.
-    """
+    """A figure, content of a PNG, with words that can be read alone."""
 
     name: str
     png: bytes = field(repr=False)
@@ -61,17 +52,9 @@ class FigureItem:
 
 @dataclass(frozen=True)
 class TableItem:
-    """A table with words that can be read alone.
+    """A table with words that can be read alone, printed without its index.
 
-    Attributes
-    ----------
-    name, caption : str
-    table : DataFrame
-        Printed cell by cell; the index is not shown.
-    folded : bool
-        Whether it is shown only when it is opened, and on paper.
-    kind : str
-        As in `FigureItem`.
+    `folded`: whether it is shown only when it is opened, and on paper.
     """
 
     name: str
@@ -85,23 +68,9 @@ class TableItem:
 class GalleryItem:
     """Pictures of the same images by several methods, to be compared by eye.
 
-    Attributes
-    ----------
-    name, caption : str
-    rows : mapping of str to sequence of bytes
-        Method -> its PNG pictures, one per image or of the first ones alone; the seen
-        images first.
-    columns : sequence of str
-        The images in words.
-    scores : mapping of str to sequence of str
-        Method -> what stands below its pictures; methods without are left out.
-    kind : str
-        As in `FigureItem`.
-
-    Raises
-    ------
-    DataError
-        A method has more pictures or scores than there are images.
+    `rows`: method -> its PNG pictures, one per image or of the first ones alone, the
+    seen images first; `columns`: the images in words; `scores`: method -> what stands
+    below its pictures. More pictures or scores than images: DataError.
     """
 
     name: str
@@ -124,15 +93,8 @@ class GalleryItem:
 class LedgerItem:
     """The ledger: each claim with its verdict, and below it its endpoints.
 
-    Attributes
-    ----------
-    claims : DataFrame
-        From `ledger.verdicts`, one row per claim.
-    endpoints : mapping of str to DataFrame
-        Claim -> its endpoints, one quantity per column.
-    caption : str
-    kind : str
-        As in `FigureItem`.
+    `claims`: from `ledger.verdicts`, one row per claim; `endpoints`: claim -> its
+    endpoints, one quantity per column.
     """
 
     claims: pd.DataFrame
@@ -166,18 +128,10 @@ Item = FigureItem | TableItem | GalleryItem | LedgerItem
 
 @dataclass(frozen=True)
 class Section:
-    """A title, paragraphs, and what follows them.
+    """A title, paragraphs, and what follows them, in the order shown.
 
-    Attributes
-    ----------
-    title : str
-    paragraphs : sequence of str
-    items : sequence of Item
-        Figures, tables, galleries, the ledger, in the order shown.
-    links : sequence of (str, str)
-        Words and path, below the page's folder, of files to open.
-    settings : sequence of (str, str)
-        Names and what they are set to.
+    `links`: words and path, below the page's folder, of files to open; `settings`:
+    names and what they are set to.
     """
 
     title: str
@@ -191,20 +145,9 @@ class Section:
 class Report:
     """The whole page.
 
-    Attributes
-    ----------
-    title, label : str
-        Title; the profile's words.
-    lead : sequence of str
-        Paragraphs below the title.
-    first : FigureItem
-        The picture beside them.
-    ledger : LedgerItem
-        Its verdicts are counted at the top; one of the sections holds it.
-    sections : sequence of Section
-        In the order shown.
-    facts : sequence of (str, str)
-        What made the page, shown at its end.
+    `label`: the profile's words; `lead`: paragraphs below the title, `first`: the
+    picture beside them; `ledger`: its verdicts are counted at the top, one of the
+    sections holds it; `facts`: what made the page, shown at its end.
     """
 
     title: str
@@ -217,15 +160,8 @@ class Report:
 
 
 def banner(label: str) -> tuple[str, str]:
-    """Return heading and text that say what kind of data the label names.
+    """Return heading and text that say what kind of data the profile's words name.
 
-    Parameters
-    ----------
-    label : str
-        The profile's words.
-
-    Examples
-    --------
     >>> banner("profile nsd")[0]
     'Measured responses'
     """
@@ -286,10 +222,6 @@ def render_report(report: Report) -> str:
     """Return the report as one self-contained HTML page.
 
     The same report gives the same text; nothing on the page is loaded from elsewhere.
-
-    Parameters
-    ----------
-    report : Report
     """
     heading, text = banner(report.label)
     items = [item for section in report.sections for item in section.items]

@@ -45,10 +45,6 @@ _EFFECT = "main effect"
 def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Return what the profile's ablation varies beside the factorial.
 
-    Parameters
-    ----------
-    profile : Profile
-
     Returns
     -------
     dict of tuple of str
@@ -78,13 +74,7 @@ def main_effects(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFr
     """Return what each feature adds, averaged over the presence of the two others.
 
     Per image: the mean score of the four cells of the factorial with the feature, minus
-    that of the four without it.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns `rows.SCORES`, with all eight cells.
-    confidence : float
+    that of the four without it. `scores`: columns `rows.SCORES`, with all eight cells.
 
     Returns
     -------
@@ -205,20 +195,9 @@ def quality_by_k(
 ) -> pd.DataFrame:
     """Return the final quality at each k of the ablation, on the same images.
 
-    Parameters
-    ----------
-    scores, settings, confidence
-        As for `ablation_table`.
-
-    Returns
-    -------
-    DataFrame
-        Columns k_percent, those of `summaries.summarise`, and settings.
-
-    Raises
-    ------
-    DataError
-        No k was scored, a metric is missing, or as `shared_images`.
+    Columns k_percent, those of `summaries.summarise`, and settings; arguments as for
+    `ablation_table`. No k was scored, a metric is missing, or as `shared_images`:
+    DataError.
     """
     check_metrics(scores, settings)
     scores = scores[scores["metric"].isin(settings)]
@@ -233,20 +212,8 @@ def quality_by_k(
 def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     """Return how the final quality at each k differs from that at the largest one.
 
-    Parameters
-    ----------
-    scores, confidence
-        As for `ablation_table`.
-
-    Returns
-    -------
-    DataFrame
-        Columns k_percent and those of `summaries.contrast_table`, on the same images.
-
-    Raises
-    ------
-    DataError
-        Fewer than two k were scored, or they share no image.
+    Columns k_percent and those of `summaries.contrast_table`, on the same images; no k
+    was scored, or they share no image: DataError.
     """
     k_of = _k_of(scores)
     whole = max(k_of, key=lambda method: k_of[method])

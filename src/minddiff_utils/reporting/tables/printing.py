@@ -17,17 +17,10 @@ Row = Mapping[Any, Any]
 
 
 def interval_cell(row: Row) -> str:
-    """Return a number with its interval, as in "0.517 [0.49, 0.55]".
+    """Return a row's number with its interval.
 
     A row with a smallest effect is a difference: signs are shown.
 
-    Parameters
-    ----------
-    row : mapping
-        A row of a table: value, ci_low, ci_high and, if any, smallest_effect.
-
-    Examples
-    --------
     >>> interval_cell({"value": 0.5171, "ci_low": 0.4902, "ci_high": 0.5511})
     '0.517 [0.49, 0.55]'
     """
@@ -41,13 +34,6 @@ def interval_cell(row: Row) -> str:
 def bounded_cell(row: Row) -> str:
     """Return `interval_cell` with floor and ceiling, where they are known.
 
-    Parameters
-    ----------
-    row : mapping
-        As for `interval_cell`, with floor and ceiling.
-
-    Examples
-    --------
     >>> known = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "floor": 0.01}
     >>> bounded_cell(known | {"ceiling": float("nan")})
     '0.500 [0.40, 0.60] (floor 0.01)'
@@ -58,15 +44,8 @@ def bounded_cell(row: Row) -> str:
 
 
 def count_cell(row: Row) -> str:
-    """Return a cost, with its share of the reference's where there is one.
+    """Return a cost of T5, with its share of the reference's where there is one.
 
-    Parameters
-    ----------
-    row : mapping
-        A row of T5: value and, if any, relative.
-
-    Examples
-    --------
     >>> count_cell({"value": 1234.0, "relative": 0.125})
     '1,234 (0.125 x)'
     """

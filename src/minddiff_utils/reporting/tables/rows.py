@@ -34,18 +34,9 @@ SUMMARY += ("chance_method", "ceiling", "sd_draw")
 def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFrame:
     """Return `scores` with methods that are another one under a second name.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Column method and any others.
-    same_as : mapping of str to str
-        Name -> the method that it equals by construction, such as "guided_layers_12"
-        -> "stage2_guided"; a name with scores of its own keeps them.
-
-    Raises
-    ------
-    DataError
-        A method that others equal has no scores.
+    `same_as`: name -> the method that it equals by construction, such as
+    "guided_layers_12" -> "stage2_guided"; a name with scores of its own keeps them. A
+    method that others equal has no scores: DataError.
     """
     scored = set(scores["method"])
     absent = sorted(set(same_as.values()) - scored)
@@ -65,18 +56,8 @@ def with_aliases(scores: pd.DataFrame, same_as: Mapping[str, str]) -> pd.DataFra
 def shared_images(scores: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
     """Return the scores of `methods` on the images that all of them have.
 
-    Images are matched within a subject and a metric.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns `SCORES`; one row per image.
-    methods : collection of str
-
-    Raises
-    ------
-    DataError
-        A method has no scores, or no image is shared.
+    Images are matched within a subject and a metric; `scores` has columns `SCORES`. A
+    method has no scores, or no image is shared: DataError.
     """
     check_table(scores, SCORES, "The table of scores")
     names = list(dict.fromkeys(methods))
