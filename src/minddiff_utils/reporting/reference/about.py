@@ -24,22 +24,11 @@ _RESTORE = "restore it with git checkout -- figures/reference"
 class About:
     """What made a reference.
 
-    Attributes
-    ----------
-    version, code, commit : str
-        Of this package, as the ledger was written.
-    profile, label, digest : str
-        The profile's name, words and digest.
-    settings : mapping
-        The resolved profile.
-    machine, versions : mapping
-        Processor and cores; library -> version.
-    notebooks_of_subject : int
-        The subject whose executed notebooks are there.
-    widest_image : int
-        Pixels to which images were reduced.
-    files : mapping of str to mapping
-        Relative name -> bytes and SHA-256.
+    `version`, `code`, `commit`: of this package, as the ledger was written; `profile`,
+    `label`, `digest`: the profile's name, words and digest; `settings`: the resolved
+    profile; `machine`: processor and cores; `versions`: library -> version;
+    `notebooks_of_subject`: whose executed notebooks are there; `widest_image`: pixels
+    to which images were reduced; `files`: relative name -> bytes and SHA-256.
     """
 
     version: str
@@ -72,19 +61,10 @@ class About:
 
 
 def read_about(folder: Path) -> About:
-    """Return what made a reference, once each of its files has its digest.
+    """Return what made the reference in `folder`; its files have their digests.
 
-    Parameters
-    ----------
-    folder : Path
-        That `write_reference` wrote.
-
-    Raises
-    ------
-    DataError
-        There is no reference.
-    StoreError
-        A file of it is missing, changed or not of it.
+    There is no reference: DataError; a file is missing, changed or not of it:
+    StoreError.
     """
     path = folder / NAME
     if not path.is_file():

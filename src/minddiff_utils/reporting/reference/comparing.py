@@ -40,16 +40,9 @@ _MEASURED = "seconds"
 
 @dataclass(frozen=True)
 class Part:
-    """A claim or a table, and how it agrees.
+    """A claim or a table, how it agrees, and in `words` where it does not.
 
-    Attributes
-    ----------
-    name : str
-    kind : {"identical", "within rounding", "different"}
-    words : str
-        Where it does not agree, empty where it does.
-    is_changed_verdict : bool
-        Whether it is a claim with another verdict.
+    `is_changed_verdict`: whether it is a claim with another verdict.
     """
 
     name: str
@@ -65,14 +58,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside the reference.
+    """A run beside the reference, claim by claim and table by table.
 
-    Attributes
-    ----------
-    notes : tuple of str
-        What made the two, and what differs in it.
-    claims, tables : tuple of Part
-        Claim by claim, and table by table.
+    `notes`: what made the two, and what differs in it.
     """
 
     notes: tuple[str, ...]
@@ -115,11 +103,6 @@ def compare(run: Path, reference: Path, *, profile: Profile) -> Comparison:
         `figures/<profile>` of a finished run; a folder that `write_reference` wrote.
     profile : Profile
         What the run was made with.
-
-    Returns
-    -------
-    Comparison
-        Its `lines` are what `minddiff compare` prints.
 
     Raises
     ------
