@@ -37,10 +37,10 @@ def test_recall_counts_the_true_words_that_are_said() -> None:
 
 
 def test_the_floor_is_what_the_captions_of_other_images_say() -> None:
-    recall = np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.5], [0.25, 0.0, 1.0]])
-    own, floor = captions._pairs(recall)
-    np.testing.assert_array_equal(own, 1.0)
-    np.testing.assert_allclose(floor, [0.125, 0.25, 0.25])
+    said, true = [{"cat"}, {"dog"}, set()], [{"cat"}, {"cat", "dog"}, {"tv"}]
+    own, floor = captions.recall_and_floor(said, true)
+    np.testing.assert_array_equal(own, [1, 0.5, 0])
+    np.testing.assert_array_equal(floor, [0, 0.25, 0])
 
 
 def test_the_table_has_the_words_of_true_c_and_says_what_is_not_scored() -> None:

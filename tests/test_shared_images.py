@@ -41,8 +41,6 @@ def test_a_run_knows_them_from_its_design_and_keeps_their_scores(
     ids = further.shared515(run)
     assert len(tested) == 30
     assert set(tested) <= set(ids)
-    scores = pd.DataFrame({"nsd_id": [tested[0], -1, tested[1]], "value": [1, 2, 3]})
-    assert further.of_images(scores, ids)["value"].tolist() == [1, 3]
 
 
 def test_methods_are_compared_again_only_where_an_image_is_left_out() -> None:

@@ -2,7 +2,7 @@ from .brain_correlation import brain_correlation_table
 from .captions import caption_table
 from .naming import naming_table
 from .scores import NAMED_BY, ROLES, FurtherScores, all_scores
-from .shared_images import compare_on, of_images, shared515
+from .shared_images import compare_on, shared515
 
 __all__ = [
     "NAMED_BY",
@@ -13,6 +13,5 @@ __all__ = [
     "caption_table",
     "compare_on",
     "naming_table",
-    "of_images",
     "shared515",
 ]

@@ -23,7 +23,7 @@ import pandas as pd
 from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Doubles, Floats
-from minddiff_utils.evaluation.further.naming import mean_of_images
+from minddiff_utils.evaluation.further.naming import beside_truth, mean_of_images
 
 __all__ = [
     "Encoder",
@@ -156,9 +156,7 @@ def brain_correlation_table(
         value, ci_low, ci_high, floor (another image's responses), ceiling (the true
         image through the same model), n_images, n_subjects, judge_role.
     """
-    key = ["metric", "subject", "nsd_id"]
-    truth = scores[scores["method"] == "truth"].set_index(key)["value"]
-    known = scores.join(truth.rename("best"), on=key)  # on the same images
+    known = beside_truth(scores)
     rows = []
     for (metric, method), block in known.groupby(["metric", "method"], sort=False):
         prefix = next(name for name in _THROUGH if str(metric).startswith(name))

@@ -19,7 +19,7 @@ from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.evaluation.further.caption_metrics import Score
-from minddiff_utils.evaluation.further.naming import mean_of_images
+from minddiff_utils.evaluation.further.naming import mean_of_images, mean_of_others
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.features import semantic_features
@@ -31,6 +31,7 @@ __all__ = [
     "caption_table",
     "nearest_rows",
     "published_scores",
+    "recall_and_floor",
     "recall_of_words",
 ]
 
@@ -61,13 +62,9 @@ _WORDS: Mapping[str, Callable[[Any], Words]] = {
 def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
     """Return, per row, the row of `known` with the highest correlation.
 
-    Both are centred on the mean of `known` first: the sequences of all captions share
-    most of their values.
-
-    Parameters
-    ----------
-    features, known : float (n, n_features), (n_known, n_features)
-        Such as decoded c, and true c of training images.
+    Decoded c, (n, n_features), and true c of training images, (n_known, n_features),
+    both centred on the mean of `known` first: the sequences of all captions share most
+    of their values.
     """
     check_shape(features.shape, (None, known.shape[1]), "the decoded c")
     centre = known.mean(axis=0, dtype=np.float64)
@@ -78,17 +75,10 @@ def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
 
 
 def recall_of_words(said: Words, true: Words) -> Doubles:
-    """Return the share of the true words that are said, of every pair.
+    """Return the share of the true words that are said, of every pair: float64 (n, m).
 
-    Parameters
-    ----------
-    said, true : n and m collections of words
-        Of the captions found, and of the seen images.
-
-    Returns
-    -------
-    float64 (n, m)
-        NaN in the columns of images without such a word.
+    `said`, `true`: words of the n captions found, and of the m seen images; NaN in the
+    columns of images without such a word.
 
     >>> recall_of_words([{"cat", "dog"}], [{"cat"}, {"cat", "tv"}, set()]).tolist()
     [[1.0, 0.5, nan]]
@@ -98,12 +88,10 @@ def recall_of_words(said: Words, true: Words) -> Doubles:
     return np.asarray(hits.reshape(len(said), len(true)) / sizes)
 
 
-def _pairs(recall: Doubles) -> tuple[Doubles, Doubles]:
-    """Return the diagonal, and the mean of the other captions against each image."""
-    own, n = np.diag(recall), len(recall)
-    if n < 2:
-        return own, np.full(n, np.nan)
-    return own, (recall.sum(axis=0) - own) / (n - 1)
+def recall_and_floor(said: Words, true: Words) -> tuple[Doubles, Doubles]:
+    """Return each caption's recall, and the mean of the others' of the same image."""
+    recall = recall_of_words(said, true)
+    return np.diag(recall), mean_of_others(recall.T)
 
 
 def published_scores(
@@ -111,20 +99,10 @@ def published_scores(
 ) -> tuple[Doubles, Doubles]:
     """Return a score of each caption with its image's captions, and with others'.
 
-    Parameters
-    ----------
-    score : callable
-        From `caption_metrics`.
-    said : n captions
-        Found for each image.
-    true : n sequences of captions
-        Of each image; the highest score with one of them counts.
-
-    Returns
-    -------
-    float64 (n,), (n,)
-        The second is the mean over the captions of the next five images (cyclic; fewer
-        where n <= 5, NaN where n is 1).
+    `said`: the caption found for each of n images; `true`: the captions of each image,
+    of which the one with the highest score counts. The second, float64 (n,) like the
+    first, is the mean over the captions of the next five images (cyclic; fewer where
+    n <= 5, NaN where n is 1).
     """
     n = len(said)
     floors = [
@@ -167,7 +145,7 @@ def caption_scores(
         found = captions[train][nearest_rows(test[name], known)]
         first = found[:, 0].tolist()
         made = {
-            metric: _pairs(recall_of_words(*(words(texts) for texts in (found, seen))))
+            metric: recall_and_floor(words(found), words(seen))
             for metric, words in _WORDS.items()
         }
         made |= {
@@ -188,19 +166,10 @@ def caption_table(
 ) -> pd.DataFrame:
     """Return mean scores with intervals, and a row for what cannot be scored here.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        From `caption_scores`, of all subjects.
-    absent : mapping of str to str
-        Metric -> why it is not scored.
-
-    Returns
-    -------
-    DataFrame
-        Columns metric, method, value, ci_low, ci_high, chance, true_c (the captions
-        nearest to true c: no bound, as they may name the object and miss the setting),
-        n_images, n_subjects, state.
+    `scores`: from `caption_scores`, of all subjects; `absent`: metric -> why it is not
+    scored. Columns metric, method, value, ci_low, ci_high, chance, true_c (the captions
+    nearest to true c: no bound, as they may name the object and miss the setting),
+    n_images, n_subjects, state.
     """
     decoded, true = _METHODS
     rows: list[dict[str, object]] = []

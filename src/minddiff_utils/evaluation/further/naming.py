@@ -13,6 +13,7 @@ Radford et al. (2021), CLIP, section 3.1 (zero-shot classification).
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,11 @@ from minddiff_utils.core.types import Doubles, Floats
 __all__ = [
     "Probe",
     "all_names",
+    "beside_truth",
     "chance_of_names",
     "fit_probe",
     "mean_of_images",
+    "mean_of_others",
     "name_by_captions",
     "naming_table",
 ]
@@ -51,14 +54,8 @@ def name_by_captions(
 ) -> list[str]:
     """Return the name whose caption is nearest to each image's embedding (cosine).
 
-    Parameters
-    ----------
-    images : float (n, e)
-        Embeddings of unit norm.
-    names : sequence of str
-        What can be said.
-    embed_texts : callable
-        Captions -> float (n_captions, e) of unit norm.
+    `images`, float (n, e): embeddings of unit norm; `names`: what can be said;
+    `embed_texts`: captions -> float (n_captions, e) of unit norm.
     """
     captions = embed_texts([_CAPTION.format(name) for name in names])
     check_shape(
@@ -72,62 +69,54 @@ class Probe:
     """A linear classifier of features: `name` gives the category scored highest."""
 
     names: tuple[str, ...]
-    mean: Doubles
-    weights: Doubles  # (n_features, n_names), of centred features
-    base: Doubles  # (n_names,), how often each category is there
+    model: Any  # a fitted scaler and ridge
 
     def name(self, features: Floats) -> list[str]:
         """Return the name of each row of `features` (n, n_features)."""
-        scores = (features - self.mean) @ self.weights + self.base
+        scores = self.model.predict(features)
         return [self.names[k] for k in np.argmax(scores, axis=1)]
 
 
 def fit_probe(features: Floats, categories: Categories) -> Probe:
     """Fit one-against-all ridge on true training images.
 
-    Parameters
-    ----------
-    features : float (n, n_features)
-        Of true training images, by a network that neither method nor judge uses.
-    categories : n collections of str
-        What is on each of them.
+    `features`, float (n, n_features): by a network that neither method nor judge uses;
+    `categories`: what is on each of the n images.
     """
     from sklearn.linear_model import RidgeCV  # slow import
+    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     names = all_names(categories)
     present = np.array([[name in own for name in names] for own in categories], float)
-    scale = StandardScaler().fit(features)
-    fitted = RidgeCV(_ALPHAS, gcv_mode="svd").fit(scale.transform(features), present)
-    weights = np.asarray(fitted.coef_, np.float64).reshape(len(names), -1).T
-    return Probe(
-        names=tuple(names),
-        mean=np.asarray(scale.mean_),
-        weights=weights / np.asarray(scale.scale_)[:, None],
-        base=present.mean(axis=0),
-    )
+    model = make_pipeline(StandardScaler(), RidgeCV(_ALPHAS, gcv_mode="svd"))
+    return Probe(tuple(names), model.fit(features, present))
+
+
+def mean_of_others(matrix: Doubles) -> Doubles:
+    """Return each row's mean without the diagonal; NaN of a single row.
+
+    >>> mean_of_others(np.array([[9.0, 1.0, 3.0], [0.0, 9.0, 0.0], [2.0, 2.0, 9.0]]))
+    array([2., 0., 2.])
+    """
+    n = len(matrix)
+    others = matrix.sum(axis=1) - np.diag(matrix)
+    return np.asarray(others / (n - 1 if n > 1 else np.nan))
 
 
 def chance_of_names(named: Sequence[str], categories: Categories) -> Doubles:
     """Return how often each name would be right for the *other* images.
 
     The chance level of a permutation: it is higher than one in the number of names for
-    those who always say what is frequent. NaN where there is no other image.
-
-    Parameters
-    ----------
-    named : n names
-        Said of each image.
-    categories : n collections of str
-        What is on each image.
+    those who always say what is frequent. NaN where there is no other image. `named`:
+    said of each of n images; `categories`: what is on each of them.
 
     >>> chance_of_names(["cat", "cat"], [{"cat"}, {"dog"}]).tolist()
     [0.0, 1.0]
     """
-    holds = np.array([[name in own for own in categories] for name in named], float)
-    others = holds.sum(axis=1) - np.diag(holds)
-    n = len(named)
-    return others / (n - 1) if n > 1 else np.full(n, np.nan)
+    return mean_of_others(
+        np.array([[name in own for own in categories] for name in named], float)
+    )
 
 
 # --- tables -------------------------------------------------------------------------
@@ -142,20 +131,10 @@ def mean_of_images(
 ) -> dict[str, object]:
     """Return a mean and its interval by column: these subjects, new images.
 
-    Scores are averaged over subjects; images are the units of Student's t.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, nsd_id and value.
-    confidence : float
-    least, most : float
-        Ends of the scale, beyond which no interval reaches.
-
-    Returns
-    -------
-    dict
-        value, ci_low, ci_high (NaN where there is one image), n_images, n_subjects.
+    Scores are averaged over subjects; images are the units of Student's t. `scores` has
+    columns subject, nsd_id and value; `least`, `most`: ends of the scale, beyond which
+    no interval reaches. Columns value, ci_low, ci_high (NaN where there is one image),
+    n_images, n_subjects.
     """
     _, image = np.unique(scores["nsd_id"], return_inverse=True)
     values = np.bincount(image, scores["value"]) / np.bincount(image)
@@ -167,6 +146,13 @@ def mean_of_images(
         "n_images": len(values),
         "n_subjects": scores["subject"].nunique(),
     }
+
+
+def beside_truth(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return `scores` with what the method "truth" has of each image, as `best`."""
+    key = ["metric", "subject", "nsd_id"]
+    truth = scores[scores["method"] == "truth"].set_index(key)["value"]
+    return scores.join(truth.rename("best"), on=key)
 
 
 def naming_table(
@@ -196,11 +182,8 @@ def naming_table(
         ceiling, n_images, n_subjects, judge_role.
     """
     names = all_names(list(categories.values()))
-    truth = scores[scores["method"] == "truth"]
-    best = truth.set_index(["metric", "subject", "nsd_id"])["value"].rename("best")
     named = [i for i, own in categories.items() if own]
-    known = scores[scores["nsd_id"].isin(named)]
-    known = known.join(best, on=["metric", "subject", "nsd_id"])  # on the same images
+    known = beside_truth(scores[scores["nsd_id"].isin(named)])
     rows = []
     for (metric, method), block in known.groupby(["metric", "method"], sort=False):
         shown = [categories[i] for i in block["nsd_id"]]

@@ -19,7 +19,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Doubles, Floats, IntArray, Matrix
+from minddiff_utils.core.types import Floats, IntArray, Matrix
 from minddiff_utils.evaluation.further.brain_correlation import (
     Encoder,
     area_sets,
@@ -33,6 +33,7 @@ from minddiff_utils.evaluation.further.naming import (
     all_names,
     chance_of_names,
     fit_probe,
+    mean_of_others,
     name_by_captions,
 )
 from minddiff_utils.evaluation.images import rows_of, wanted_ids
@@ -77,19 +78,12 @@ ROLES: Mapping[str, str] = {
 class FurtherScores:
     """Scores of each image; tables have columns subject, method, nsd_id, metric, value.
 
-    Attributes
-    ----------
-    naming : DataFrame
-        And floor: how often the name would be right for the other images.
-    brain : DataFrame
-        And floor: the responses to the other images. Metrics are `brain_` and an area
-        set; in silico `true_brain_` and a set of several areas, too.
-    captions : DataFrame
-        And floor, caption; methods are "decoded c" and "true c".
-    categories : mapping of int to frozenset of str
-        What is on each evaluated image, by its captions.
-    captions_absent : mapping of str to str
-        Scores of captions whose files are not here -> the sentence that says so.
+    `naming`: its floor is how often the name would be right for the other images;
+    `brain`: its floor is the responses to the other images, metrics are `brain_` and an
+    area set, in silico `true_brain_` and a set of several areas, too; `captions`: as
+    `caption_scores`. `categories`: what is on each evaluated image, by its captions;
+    `captions_absent`: scores of captions whose files are not here -> the sentence that
+    says so.
     """
 
     naming: pd.DataFrame
@@ -154,15 +148,14 @@ class _Look:
             if name == "true_brain" and area in AREAS:
                 continue  # the encoding model tells the areas apart
             r = pattern_correlation(predicted[:, mask], measured[:, mask])
-            both = {"value": np.diag(r), "floor": _without(r)}
+            both = {"value": np.diag(r), "floor": mean_of_others(r)}
             self.evoked.append(_frame(shown, f"{name}_{area}", **both))
 
 
 def _frame(shown: ConditionImages, metric: str, **columns: object) -> pd.DataFrame:
-    table = pd.DataFrame({"nsd_id": shown.nsd_id, **columns})
-    table.insert(0, "method", shown.method)
-    table.insert(2, "metric", metric)
-    return table
+    return pd.DataFrame(
+        {"method": shown.method, "nsd_id": shown.nsd_id, "metric": metric, **columns}
+    )
 
 
 #: Metric -> whose embedding names.
@@ -185,13 +178,6 @@ def _namers(
     if probe is not None:
         namers["named_by_probe"] = probe.name
     return namers
-
-
-def _without(matrix: Doubles) -> Doubles:
-    """Return each row's mean without the diagonal; NaN of a single image."""
-    n = len(matrix)
-    others = matrix.sum(axis=1) - np.diag(matrix)
-    return np.asarray(others / (n - 1 if n > 1 else np.nan))
 
 
 def _fit_look(
@@ -249,7 +235,8 @@ def _score_subject(
     scored = score_subject(run, subject, models, seen_by=look)
     seen = rows_of(look.folder, wanted_ids(run, subject), look.nsd_id)
     naming, evoked = (
-        _together(tables, subject) for tables in (look.named, look.evoked)
+        _together(tables).assign(subject=str(subject))[_COLUMNS]
+        for tables in (look.named, look.evoked)
     )
     categories = {int(look.nsd_id[row]): look.categories[row] for row in seen}
     published = load_caption_scores(run.tree.models, device=run.profile.models.device)
@@ -257,12 +244,12 @@ def _score_subject(
     return scored, FurtherScores(naming, evoked, captions, categories, published.absent)
 
 
-def _together(tables: Sequence[pd.DataFrame], subject: int) -> pd.DataFrame:
-    if not tables:
-        return pd.DataFrame(columns=_COLUMNS)
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "subject", str(subject))
-    return table
+def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables that have rows, one below the other."""
+    found = [table for table in tables if len(table)]
+    return (
+        pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=_COLUMNS)
+    )
 
 
 def all_scores(
@@ -306,14 +293,9 @@ def all_scores(
     categories: dict[int, frozenset[str]] = {}
     for part in further:
         categories |= part.categories
-    tables = []
-    for name in ("naming", "brain", "captions"):
-        parts = [table for part in further if len(table := getattr(part, name))]
-        tables.append(
-            pd.concat(parts, ignore_index=True)
-            if parts
-            else pd.DataFrame(columns=_COLUMNS)
-        )
-    naming, brain, captions = tables
+    naming, brain, captions = (
+        _together([getattr(part, name) for part in further])
+        for name in ("naming", "brain", "captions")
+    )
     absent = further[0].captions_absent
     return scores, distances, FurtherScores(naming, brain, captions, categories, absent)

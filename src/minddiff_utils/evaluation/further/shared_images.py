@@ -13,7 +13,7 @@ from minddiff_utils.datasets.nsd.experiment import Design
 from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED
 from minddiff_utils.evaluation.summaries import compare_methods
 
-__all__ = ["compare_on", "of_images", "seen_three_times", "shared515"]
+__all__ = ["compare_on", "seen_three_times", "shared515"]
 
 #: Sessions to which all eight subjects came: 30.
 _SESSIONS_OF_ALL = min(facts.n_sessions for facts in FACTS.values())
@@ -22,12 +22,7 @@ _SESSIONS_OF_ALL = min(facts.n_sessions for facts in FACTS.values())
 def seen_three_times(design: Design, n_sessions: int) -> IntArray:
     """Return the shared images shown three times in the first sessions, ascending.
 
-    Parameters
-    ----------
-    design : Design
-        The order of images is the same for all subjects.
-    n_sessions : int
-        To which all of them came.
+    The order of images is the same for all subjects; all came to `n_sessions`.
     """
     order = design.of(range(1, n_sessions + 1))
     times = np.bincount(order[order < N_SHARED], minlength=N_SHARED)
@@ -51,11 +46,6 @@ def shared515(run: Run) -> IntArray:
     return seen_three_times(tree.design(), _SESSIONS_OF_ALL)
 
 
-def of_images(scores: pd.DataFrame, nsd_id: IntArray) -> pd.DataFrame:
-    """Return the rows of `scores` whose images are among `nsd_id`."""
-    return scores[scores["nsd_id"].isin(nsd_id)].reset_index(drop=True)
-
-
 def compare_on(
     nsd_id: IntArray,
     scores: pd.DataFrame,
@@ -63,18 +53,12 @@ def compare_on(
     *,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Return the table of all methods on some images.
+    """Return the table of all methods on the images `nsd_id`.
 
-    Parameters
-    ----------
-    nsd_id : int (n,)
-        The images.
-    scores, comparison : DataFrame
-        Of all images: a row per image, and `compare_methods` of them, which is returned
-        where no image is left out; no row where none is among them.
-    confidence : float
+    `scores`, `comparison`: of all images, and `compare_methods` of them, which is
+    returned where no image is left out; no row where none is among them.
     """
-    part = of_images(scores, nsd_id)
+    part = scores[scores["nsd_id"].isin(nsd_id)].reset_index(drop=True)
     if part.empty:
         return comparison.iloc[:0].copy()
     if len(part) == len(scores):
