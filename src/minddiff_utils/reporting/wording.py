@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 
+import numpy as np
 import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
@@ -15,7 +16,6 @@ __all__ = [
     "counted",
     "feature_order",
     "feature_words",
-    "is_bool",
     "percent",
     "span",
     "subject_order",
@@ -120,7 +120,7 @@ def cell_text(value: object) -> str:
     """
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
-    if is_bool(value):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, Integral):
         return str(int(value))
@@ -131,8 +131,3 @@ def cell_text(value: object) -> str:
         return "–"
     small = number != 0 and abs(number) < 0.001
     return f"{number:.2e}" if small or abs(number) >= 1e6 else f"{number:.3f}"
-
-
-def is_bool(value: object) -> bool:
-    """Return whether a value is a truth value of Python or numpy."""
-    return type(value).__name__ in {"bool", "bool_"}

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from minddiff_utils.core.areas import AREAS, FEW_VOXELS, high_over_low
 from minddiff_utils.core.errors import DataError
@@ -96,29 +95,17 @@ def _over_subjects(
     table: pd.DataFrame, n_subjects: int, confidence: float
 ) -> pd.DataFrame:
     """Return the rows "all": means over subjects with Student's interval."""
-
-    def mean(r: pd.Series) -> float:
-        return float(r.mean(skipna=False))  # an unknown subject is no zero
-
-    def sd(r: pd.Series) -> float:
-        return float(r.std(skipna=False))
-
-    rows = table.groupby(["feature", "area_set"]).agg(
-        value=("value", mean),
-        sd=("value", sd),
-        n=("value", "size"),
-        n_targets=("n_targets", "max"),
-        floor=("floor", "mean"),
-        ceiling=("ceiling", "mean"),
-        p_permutation=("p_permutation", "max"),
-    )
-    t = stats.t.ppf((1 + confidence) / 2, rows["n"] - 1)  # NaN for a single subject
-    half = t * rows["sd"] / np.sqrt(rows["n"])
-    words = [
-        f"{n} of {n_subjects} subjects" if n < n_subjects else "" for n in rows["n"]
-    ]
-    bounds = {"ci_low": rows["value"] - half, "ci_high": rows["value"] + half}
-    return rows.assign(**bounds, status=words, subject="all").reset_index()
+    rows = []
+    for (feature, area_set), block in table.groupby(["feature", "area_set"]):
+        r, n = block["value"].to_numpy(), len(block)  # an unknown subject is no zero
+        low, high, _ = t_interval(r, confidence)
+        row = {"feature": feature, "area_set": area_set, "subject": "all", "n": n}
+        row |= {"value": r.mean(), "ci_low": low, "ci_high": high}
+        row |= block[["n_targets", "p_permutation"]].max().to_dict()
+        row |= block[["floor", "ceiling"]].mean().to_dict()
+        status = f"{n} of {n_subjects} subjects" if n < n_subjects else ""
+        rows.append(row | {"status": status})
+    return pd.DataFrame(rows)
 
 
 def weights_by_area(
