@@ -22,7 +22,7 @@ from minddiff_utils.models import random as random_models
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.graph import make_plan
 from minddiff_utils.preprocessing import prepare_responses
-from minddiff_utils.reporting.report import banner
+from minddiff_utils.reporting.report.page import banner
 from minddiff_utils.studies import decoder_fits, unit_rates
 from minddiff_utils.studies import nsd_rehearsal as rehearsal
 from minddiff_utils.studies import rehearsal_data as data

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from minddiff_utils.core.rng import stream
-from minddiff_utils.reporting.report import (
+from minddiff_utils.reporting.report.page import (
     FigureItem,
     GalleryItem,
     LedgerItem,

@@ -196,8 +196,3 @@ def test_voxels_of_another_place_are_refused_in_one_sentence(tree: NsdTree) -> N
     far = CorticalData(IJK + 50, np.zeros(64, int), ("V1",), {"c": VALUES})
     with pytest.raises(DataError, match="same subject"):
         surface_maps.flat_maps(tree, 1, far)
-
-
-def test_a_region_without_a_name_is_refused() -> None:
-    with pytest.raises(DataError, match="roi spans"):
-        CorticalData(IJK, np.ones(64, int), ("V1",), {"c": VALUES})

@@ -29,7 +29,6 @@ __all__ = [
     "marked_pairs",
     "method_panels",
     "own_scores",
-    "score_lines",
     "scored_gallery",
     "select_for_gallery",
     "select_images",
@@ -183,28 +182,6 @@ def select_for_gallery(subject: int, scores: pd.DataFrame) -> Selection:
 _BELOW = ("clip_judge", "ssim_2d")
 
 
-def score_lines(
-    scores: pd.DataFrame, subject: int, rows: Mapping[str, str], ids: Sequence[int]
-) -> dict[str, list[str]]:
-    """Return what stands below the pictures: judge CLIP and SSIM of each image `ids`.
-
-    `rows`: condition -> words of its row; those without scores are left out.
-    """
-    lines = {}
-    for method, words in rows.items():
-        own = own_scores(scores, subject, method)
-        if own.empty:
-            continue
-        wide = own.pivot_table("value", "nsd_id", "metric").reindex(
-            index=[*ids], columns=[*_BELOW]
-        )
-        lines[words] = [
-            " · ".join("–" if np.isnan(v) else f"{v:.2f}" for v in row)
-            for row in wide.to_numpy()
-        ]
-    return lines
-
-
 #: Rows of pictures, and what stands below them.
 Pictures = tuple[dict[str, Images], dict[str, list[str]]]
 
@@ -244,7 +221,18 @@ def scored_gallery(
     """
     chosen = wanted_ids(run, subject)[:ids].tolist() if isinstance(ids, int) else ids
     pictures = gallery(run, subject, rows, n=len(chosen), picked=chosen)
-    return pictures, score_lines(scores, subject, rows, chosen)
+    below = {}
+    for method, words in rows.items():
+        own = own_scores(scores, subject, method)
+        if len(own):
+            wide = own.pivot_table("value", "nsd_id", "metric").reindex(
+                index=[*chosen], columns=[*_BELOW]
+            )
+            below[words] = [
+                " · ".join("–" if np.isnan(v) else f"{v:.2f}" for v in row)
+                for row in wide.to_numpy()
+            ]
+    return pictures, below
 
 
 def subject_gallery(

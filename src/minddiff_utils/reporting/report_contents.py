@@ -23,7 +23,7 @@ from minddiff_utils.reporting.galleries import (
     system_rows,
 )
 from minddiff_utils.reporting.numbering import FIGURES
-from minddiff_utils.reporting.report import (
+from minddiff_utils.reporting.report.page import (
     FigureItem,
     GalleryItem,
     Item,

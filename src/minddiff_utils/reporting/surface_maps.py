@@ -63,20 +63,6 @@ class CorticalData:
     area_names: tuple[str, ...]
     values: Mapping[str, Floats]
 
-    def __post_init__(self) -> None:
-        check_shape(self.voxel_ijk.shape, (None, 3), "voxel_ijk")
-        n_voxels = len(self.voxel_ijk)
-        check_shape(self.roi.shape, (n_voxels,), "roi")
-        for name, values in self.values.items():
-            check_shape(values.shape, (n_voxels,), f"values of {name!r}")
-        if not n_voxels or not self.values:
-            raise DataError("A map needs voxels and values: pass at least one feature.")
-        if self.roi.min() < 0 or self.roi.max() >= len(self.area_names):
-            raise DataError(
-                f"roi spans {self.roi.min()}..{self.roi.max()}, but there are "
-                f"{len(self.area_names)} area names: pass the names roi counts."
-            )
-
 
 # --- vertices -------------------------------------------------------------------------
 

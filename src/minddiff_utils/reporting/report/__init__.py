@@ -6,7 +6,3 @@ from. Not here: any number or drawing, and no file is written.
 
 `page` says what a page may hold; `page.html` and `style.css` lay it out.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

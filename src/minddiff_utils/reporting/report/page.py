@@ -13,7 +13,6 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
-from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.wording import cell_text
 
 __all__ = [
@@ -70,7 +69,7 @@ class GalleryItem:
 
     `rows`: method -> its PNG pictures, one per image or of the first ones alone, the
     seen images first; `columns`: the images in words; `scores`: method -> what stands
-    below its pictures. More pictures or scores than images: DataError.
+    below its pictures.
     """
 
     name: str
@@ -79,14 +78,6 @@ class GalleryItem:
     caption: str
     scores: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kind: str = "gallery"
-
-    def __post_init__(self) -> None:
-        for method, pictures in {**self.rows, **self.scores}.items():
-            if len(pictures) > len(self.columns):
-                raise DataError(
-                    f"Gallery {self.name!r} has {len(pictures)} pictures or scores of"
-                    f" {method!r} for {len(self.columns)} images: pass one per image."
-                )
 
 
 @dataclass(frozen=True)
