@@ -96,21 +96,9 @@ def select_images(
     ranked by id; where that one is taken already, the nearest rank that is not, the
     lower one first.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns nsd_id, value: one metric of one method of one subject.
-    n : int
-        Number of images; with fewer images all of them are shown.
-    words : str
-        What the score is, for the caption.
-    fixed : sequence of int
-        Ids shown first, n at most; each has a score.
-
-    Raises
-    ------
-    DataError
-        A column is missing, an image is there twice, or a score is not finite.
+    `scores`: columns nsd_id and value of one metric, method and subject; an image twice
+    or a score that is not finite is a DataError. `n`: number of images, with fewer ones
+    all are shown; `words`: what the score is; `fixed`: ids with a score, shown first.
     """
     check_table(scores, ("nsd_id", "value"), "The scores to pick images by")
     if scores["nsd_id"].duplicated().any():
@@ -196,28 +184,11 @@ def scored_gallery(
 ) -> Pictures:
     """Return pictures by row, and the scores that stand below them.
 
-    Parameters
-    ----------
-    run, subject
-        Whose images.
-    rows : mapping of str to str
-        Condition, or `truth` -> words of its row.
-    scores : DataFrame
-        Notebook 05's `scores.csv`.
-    ids : sequence of int, or int
-        The images, or how many of the first ones.
-
-    Returns
-    -------
-    dict of uint8 (n_images, height, width, 3)
-        By the words of the row; conditions without images are left out.
-    dict of list of str
-        By the words of the row: judge CLIP and SSIM of each image.
-
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or two of them do not belong together.
+    `rows`: condition, or `truth`, -> words of its row; `scores`: notebook 05's
+    `scores.csv`; `ids`: the images, or how many of the first ones. Both by the words of
+    the row: uint8 (n_images, height, width, 3), conditions without images left out, and
+    judge CLIP and SSIM of each image. An artefact is missing, or two of them do not
+    belong together: StoreError.
     """
     chosen = wanted_ids(run, subject)[:ids].tolist() if isinstance(ids, int) else ids
     pictures = gallery(run, subject, rows, n=len(chosen), picked=chosen)
@@ -276,7 +247,8 @@ def failure_table(
     Parameters
     ----------
     scores : DataFrame
-        Of one method of one subject; see `own_scores`.
+        Of one method of one subject, or DataError; see `own_scores`. So is an image
+        that lacks one of the scores, and one that is not finite.
     semantic, structural : str
         The two metrics, such as clip_judge and ssim_2d.
     n : int
@@ -287,12 +259,6 @@ def failure_table(
     DataFrame
         Columns subject, method, nsd_id, one per metric, and `signature`: "low semantic"
         or "low structural" for those marked, else empty; and `place`, 1 to n, else 0.
-
-    Raises
-    ------
-    DataError
-        A column or a metric is missing, there are several subjects or methods, an image
-        lacks one of the scores, or a score is not finite.
     """
     needed = ("subject", "method", "nsd_id", "metric", "value")
     check_table(scores, needed, "The scores")

@@ -66,15 +66,9 @@ def _components(fitted: Sequence[Any], layers: Sequence[Floats]) -> Doubles:
 def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> Encoder:
     """Fit ridge with a penalty for each voxel, by generalised cross-validation.
 
-    Parameters
-    ----------
-    layers : sequence of float (n, n_features)
-        Floats of true training images, layer by layer; each is standardised and
-        reduced to 256 principal components.
-    responses : float (n, n_voxels)
-        To the same images.
-    seed : int
-        Of the randomised decomposition.
+    `layers`, float (n, n_features) each: features of true training images, which are
+    standardised and reduced to 256 principal components; `responses`, (n, n_voxels): to
+    the same images; `seed`: of the randomised decomposition.
     """
     from sklearn.decomposition import PCA  # slow import
     from sklearn.linear_model import RidgeCV
@@ -103,10 +97,7 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
 def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, Any]:
     """Return masks of voxels: all, lower and higher areas, each with 20 voxels or more.
 
-    Parameters
-    ----------
-    roi : int (n_voxels,)
-        Index into `names`.
+    `roi`, int (n_voxels,): index into `names`.
     """
     area = np.array(names)[roi]
     groups = {"all": tuple(names), "LVC": LVC, "HVC": HVC} | {a: (a,) for a in AREAS}
@@ -117,14 +108,8 @@ def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, A
 def pattern_correlation(predicted: Floats, measured: Floats) -> Doubles:
     """Return Pearson's r over voxels of each predicted and each measured pattern.
 
-    Parameters
-    ----------
-    predicted, measured : float (n, n_voxels), (m, n_voxels)
-
-    Returns
-    -------
-    float64 (n, m)
-        0 where a pattern does not vary.
+    Float (n, n_voxels) and (m, n_voxels) give float64 (n, m), 0 where a pattern does
+    not vary.
     """
     check_shape(measured.shape, (None, predicted.shape[1]), "the measured responses")
     units = []
@@ -141,13 +126,9 @@ def brain_correlation_table(
 ) -> pd.DataFrame:
     """Return mean brain correlation by area set and method.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric (`brain_` or `true_brain_`, and the area
-        set), value, floor; rows of the method "truth" are the ceiling.
-    role : str
-        What the encoding model's network does elsewhere.
+    `scores`: columns subject, method, nsd_id, metric (`brain_` or `true_brain_`, and
+    the area set), value, floor; `role`: what the encoding model's network does
+    elsewhere.
 
     Returns
     -------

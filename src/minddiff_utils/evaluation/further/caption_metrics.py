@@ -49,19 +49,10 @@ class CaptionScores:
 def load_caption_scores(models: Path, *, device: str = "cpu") -> CaptionScores:
     """Return the scores whose files are at hand.
 
-    Parameters
-    ----------
-    models : Path
-        Folder of models. In its folder `perception` METEOR looks for
-        `nltk_data/corpora/wordnet`, the similarity for `all-MiniLM-L6-v2`.
-    device : str
-        Of the sentence encoder.
-
-    Raises
-    ------
-    ModelError
-        The encoder's files are there, but are others than those of the pinned commit,
-        or cannot be read.
+    `models`: folder of models, in whose folder `perception` METEOR looks for
+    `nltk_data/corpora/wordnet`, the similarity for `all-MiniLM-L6-v2`; `device`: of the
+    sentence encoder. Its files are there, but are others than those of the pinned
+    commit, or cannot be read: ModelError.
     """
     scores: dict[str, Score] = {
         metric: partial(_rouge, kind) for metric, kind in _ROUGE.items()
@@ -141,12 +132,8 @@ def sentence_scorer(
     """Return the cosine similarity of captions by a sentence encoder in `folder`.
 
     An embedding is the mean over the word pieces of a caption, of unit norm; each
-    caption is embedded once.
-
-    Raises
-    ------
-    ModelError
-        A file is not that of the commit in `pin`, or cannot be read.
+    caption is embedded once. A file is not that of the commit in `pin`, or cannot be
+    read: ModelError.
     """
     load_torchvision()
     from transformers import AutoModel, AutoTokenizer  # slow import, after the shim

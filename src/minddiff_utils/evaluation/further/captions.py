@@ -117,7 +117,8 @@ def caption_scores(
 ) -> pd.DataFrame:
     """Return the recall of words, and published scores, for every test image.
 
-    `published`: from `caption_metrics`, by metric.
+    `published`: from `caption_metrics`, by metric. An artefact is missing, or two of
+    them do not belong together: StoreError.
 
     Returns
     -------
@@ -126,11 +127,6 @@ def caption_scores(
         (object_words, setting_words and those of `published`), value, floor (the
         captions found for other images), caption (the first of those found, which the
         published scores compare).
-
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or two of them do not belong together.
     """
     folder = run.tree.derived(subject)
     shown = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])

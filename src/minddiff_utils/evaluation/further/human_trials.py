@@ -38,7 +38,7 @@ def plan_trials(
     Parameters
     ----------
     images : mapping of str to sequence of int
-        Method -> the images that it reconstructed, two at least.
+        Method -> the images that it reconstructed; fewer than two are a DataError.
     n : int
         Trials of each method, and of each pair of methods; fewer where there are fewer
         images. One catch trial for ten others, three at least.
@@ -51,11 +51,6 @@ def plan_trials(
         Columns trial (from 1), kind, method, seen, left, right, answer: `left` and
         `right` are "method/image", `answer` the side of the mate, or of the first
         method of a pair.
-
-    Raises
-    ------
-    DataError
-        A method has fewer than two images.
     """
     rows: list[tuple[str, str, int, str, str]] = []
     for method, ids in images.items():
@@ -101,12 +96,9 @@ def page_of(trials: pd.DataFrame) -> str:
 def evaluate_answers(trials: pd.DataFrame, texts: Mapping[str, str]) -> pd.DataFrame:
     """Return the share right by rater and method, with exact binomial interval and p.
 
-    Parameters
-    ----------
-    trials : DataFrame
-        From `plan_trials`.
-    texts : mapping of str to str
-        File -> answers as the page gives them: lines of page, rater, trial, answer.
+    `trials`: from `plan_trials`; `texts`: file -> answers as the page gives them, lines
+    of page, rater, trial, answer. Answers of another page, a line that is none, an
+    answer twice, or none at all: DataError.
 
     Returns
     -------
@@ -114,11 +106,6 @@ def evaluate_answers(trials: pd.DataFrame, texts: Mapping[str, str]) -> pd.DataF
         Columns rater, kind, method, n, n_right, share, ci_low, ci_high, p (two-sided,
         against 1/2), state: "counted", or why the rater is left out; of a pair of
         methods, `share` is that of the first one.
-
-    Raises
-    ------
-    DataError
-        Answers of another page, a line that is none, an answer twice, or none at all.
     """
     key, answers = trials.set_index("trial"), _read_answers(trials, texts)
     rows: list[dict[str, object]] = []

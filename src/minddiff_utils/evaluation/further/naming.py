@@ -164,22 +164,12 @@ def naming_table(
 ) -> pd.DataFrame:
     """Return the share named rightly by who names, method and category (T8).
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value (1: rightly named), floor.
-        Rows of the method "truth" are the ceiling: the true image, named by the same.
-    categories : dict
-        Image -> what is on it. An image with two counts in both rows, one without is
-        left out, as no name would be right.
-    roles : dict
-        Metric -> what its network does elsewhere.
-
-    Returns
-    -------
-    DataFrame
-        Columns metric, method, category ("all" first), value, ci_low, ci_high, chance,
-        ceiling, n_images, n_subjects, judge_role.
+    `scores`: columns subject, method, nsd_id, metric, value (1: rightly named), floor;
+    rows of the method "truth" are the ceiling: the true image, named by the same.
+    `categories`: image -> what is on it; one with two counts in both rows, one without
+    is left out, as no name would be right. `roles`: metric -> what its network does
+    elsewhere. Columns metric, method, category ("all" first), value, ci_low, ci_high,
+    chance, ceiling, n_images, n_subjects, judge_role.
     """
     names = all_names(list(categories.values()))
     named = [i for i, own in categories.items() if own]

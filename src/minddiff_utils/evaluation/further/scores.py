@@ -261,7 +261,8 @@ def all_scores(
 ) -> tuple[pd.DataFrame, pd.DataFrame, FurtherScores]:
     """Return the scores, the Fréchet distances and the further scores of subjects.
 
-    On a CPU several subjects at once; each network looks at each image once.
+    On a CPU several subjects at once; each network looks at each image once. The first
+    two tables are those of `join_subjects`.
 
     Parameters
     ----------
@@ -274,12 +275,6 @@ def all_scores(
         Of a module (`insilico.read_brain`): folder of the data, subject and places of
         voxels to a function from images to responses, or None where there is none. It
         is asked where the responses are in silico, and looks at images by itself.
-
-    Returns
-    -------
-    DataFrame, DataFrame
-        As `join_subjects`.
-    FurtherScores
 
     Raises
     ------

@@ -38,16 +38,10 @@ def fig_failures(
 ) -> Figure:
     """Draw one score against another per image, and the images that disagree most.
 
-    Parameters
-    ----------
-    points : DataFrame
-        From `galleries.failure_table`, of one subject and method.
-    images : mapping of int to (seen, reconstruction)
-        By nsd_id: uint8 (height, width, 3) each, for every marked image.
-    metrics : mapping of str to str
-        The structural metric (x), then the semantic one (y) -> words.
-    rule : str
-        How the images shown were chosen, for the note.
+    `points`: from `galleries.failure_table`; `images`: id of every marked image to the
+    seen and the reconstructed one, uint8 (height, width, 3) each, or DataError;
+    `metrics`: the structural one (x), then the semantic one (y); `rule`: how the images
+    shown were chosen, for the note.
     """
     canvas.check_table(points, metrics, "The table of failures")
     subject, method = points[["subject", "method"]].iloc[0]

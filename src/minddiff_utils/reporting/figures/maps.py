@@ -45,18 +45,11 @@ _VIEWS = {
 class Surface:
     """Values on a surface: one hemisphere, or both flattened in one plane.
 
-    Attributes
-    ----------
-    points : (n_vertices, 2 or 3)
-        Positions, mm: in the plane, or right, anterior, superior.
-    faces : int (n_faces, 3)
-        Triangles, 0-based, counter-clockwise from outside.
-    values : (n_vertices,)
-        NaN where there are no data.
-    sulc : (n_vertices,), optional
-        Sulcal depth, above 0 in sulci: the gray below.
-    areas : int (n_vertices,), optional
-        Index into `area_names`, -1 for none; borders are drawn between them.
+    `points`, (n_vertices, 2 or 3): mm, in the plane, or right, anterior, superior;
+    `faces`, int (n_faces, 3): triangles, 0-based, counter-clockwise from outside. By
+    vertex: `values`, NaN where there are no data; `sulc`, sulcal depth, above 0 in
+    sulci, the gray below; `areas`, index into `area_names`, -1 for none, between which
+    borders are drawn.
     """
 
     points: Floats

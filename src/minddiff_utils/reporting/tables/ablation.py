@@ -74,18 +74,9 @@ def main_effects(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFr
     """Return what each feature adds, averaged over the presence of the two others.
 
     Per image: the mean score of the four cells of the factorial with the feature, minus
-    that of the four without it. `scores`: columns `rows.SCORES`, with all eight cells.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method (the feature), metric and those of
-        `summaries.ESTIMATE`.
-
-    Raises
-    ------
-    DataError
-        As `shared_images`, over the eight cells.
+    that of the four without it. `scores`: columns `rows.SCORES`, with all eight cells;
+    DataError as in `shared_images`. Columns subject (or "all"), method (the feature),
+    metric and those of `summaries.ESTIMATE`.
     """
     kept = shared_images(scores, factorial())
     rows = []

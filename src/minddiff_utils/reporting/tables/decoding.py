@@ -120,18 +120,10 @@ def weights_by_area(
     in which voxels that which is decoded shows. Neither is where the brain represents
     it (`LinearDecoder.voxel_pattern`).
 
-    Parameters
-    ----------
-    voxel_weight, voxel_pattern : mapping of float (n_voxels,)
-        Feature -> mean |w|, and mean |r| with the decoded target, over targets.
-    roi : int (n_voxels,)
-        Index into `roi_names`.
-
-    Returns
-    -------
-    DataFrame
-        Columns feature, area, weight, n_voxels, pattern, few_voxels (fewer than 20); an
-        area without voxels has weight and pattern 0.
+    `voxel_weight`, `voxel_pattern`: feature -> mean |w|, and mean |r| with the decoded
+    target, over targets, float (n_voxels,); `roi`, (n_voxels,): index into `roi_names`.
+    Columns feature, area, weight, n_voxels, pattern, few_voxels (fewer than 20); an
+    area without voxels has weight and pattern 0.
     """
     rows = []
     for feature in voxel_weight:

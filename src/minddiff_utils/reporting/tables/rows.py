@@ -135,21 +135,15 @@ def comparison_table(
         From `summaries.summarise`.
     who, methods : sequence of str
         Subjects, and "all"; methods, in the order shown.
-    settings : mapping of str to str
-        Metric -> its definition; these metrics are shown.
-    not_run : mapping of str to str
-        Method -> why there are no scores; each gets its rows.
+    settings, not_run : mapping of str to str
+        Metric -> its definition, these metrics are shown; method -> why there are no
+        scores, each gets its rows. A metric or a method that contradicts: DataError.
 
     Returns
     -------
     DataFrame
         `comparison`'s columns, status ("missing" or "not run" with the reason, beside
         NaN) and settings.
-
-    Raises
-    ------
-    DataError
-        A column or a metric is missing, or a method in `not_run` has scores.
     """
     check_table(comparison, SUMMARY, "The table of summarised scores")
     check_metrics(comparison, settings)
