@@ -34,12 +34,8 @@ def check_images(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
 class Completeness:
     """Subjects whose notebooks are done, and why the others are missing.
 
-    Attributes
-    ----------
-    n_images : mapping of int to (int, int)
-        Of each finished subject the images that were reconstructed, and those of its
-        test set.
-    missing : mapping of int to str
+    `n_images`: of each finished subject the images that were reconstructed, and those
+    of its test set.
     """
 
     n_images: Mapping[int, tuple[int, int]]
@@ -87,10 +83,7 @@ _NEEDED = (
 def check_completeness(run: Run) -> Completeness:
     """Tell finished subjects from missing and half-finished ones.
 
-    Raises
-    ------
-    StoreError
-        No subject of the profile is finished; the sentence is that of the first.
+    No subject of the profile is finished: StoreError, in the words of the first.
     """
     n_images: dict[int, tuple[int, int]] = {}
     missing: dict[int, str] = {}

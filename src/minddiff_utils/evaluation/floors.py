@@ -16,12 +16,8 @@ __all__ = ["category_floor", "floor_table"]
 def category_floor(run: Run, subject: int) -> float:
     """Return the two-way score of a reconstruction that carries the category alone.
 
-    The category of an image is the set of object names in its captions.
-
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or two of them do not belong together.
+    The category of an image is the set of object names in its captions. An artefact is
+    missing, or two of them do not belong together: StoreError.
     """
     folder, names = run.tree.derived(subject), ["nsd_id", "captions"]
     stored = store.read_arrays(folder / "stimuli.h5", names)
@@ -35,18 +31,9 @@ _INTERVAL = ("value", "ci_low", "ci_high", "n_images", "n_subjects")
 def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame:
     """Return what each metric gives to reconstructions that know nothing.
 
-    Parameters
-    ----------
-    comparison : DataFrame
-        From `compare_methods`; the rows over all subjects are read.
-    category_floor : float
-        From `category_floor`, for two-way identification.
-
-    Returns
-    -------
-    DataFrame
-        Columns metric, floor (what it is), value, ci_low, ci_high, n_images,
-        n_subjects.
+    `comparison`: from `compare_methods`, whose rows over all subjects are read;
+    `category_floor`: for two-way identification. Columns metric, floor (what it is),
+    value, ci_low, ci_high, n_images, n_subjects.
     """
     pooled = comparison[comparison["subject"] == "all"]
     rows = []

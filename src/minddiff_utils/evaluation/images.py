@@ -43,12 +43,8 @@ Ids = npt.NDArray[np.int64]
 class Stimuli:
     """The true images of one subject, unread.
 
-    Attributes
-    ----------
-    truth : ConditionImages
-        The images to reconstruct.
-    test : Rows of uint8 (n_test, S, S, 3)
-        All test images, the reference of set-wise distances.
+    `truth`: the images to reconstruct; `test`, uint8 (n_test, S, S, 3): all test
+    images, the reference of set-wise distances.
     """
 
     truth: ConditionImages
@@ -58,10 +54,7 @@ class Stimuli:
 def read_stimuli(run: Run, subject: int) -> Stimuli:
     """Return the true images of one subject.
 
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or two of them do not belong together.
+    An artefact is missing, or two of them do not belong together: StoreError.
     """
     folder = run.tree.derived(subject)
     nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
@@ -77,10 +70,7 @@ def read_stimuli(run: Run, subject: int) -> Stimuli:
 def rows_of(folder: Path, wanted: Ids, nsd_id: Ids) -> list[int]:
     """Return the rows of the images `wanted` among `nsd_id`.
 
-    Raises
-    ------
-    StoreError
-        One of them is not there; the sentence names `folder`, which both are from.
+    One of them is not there: StoreError; it names `folder`, which both are from.
     """
     row = {int(i): k for k, i in enumerate(nsd_id)}
     try:
@@ -117,11 +107,8 @@ def wanted_ids(run: Run, subject: int) -> Ids:
 def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int]:
     """Return those of the images `nsd_id` that a condition has, in their order.
 
-    Raises
-    ------
-    StoreError
-        Some are missing of a condition that is made for all of them, and its table does
-        not call them unfinished.
+    Some are missing of a condition that is made for all of them, and its table does not
+    call them unfinished: StoreError.
     """
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
@@ -141,19 +128,9 @@ def read_condition(
 ) -> ConditionImages | None:
     """Return the images of a condition, or None where it has none.
 
-    Parameters
-    ----------
-    folder : Path
-        Holds one `<nsd_id>.png` per image.
-    method : str
-        Name of the row.
-    nsd_id : int (n,)
-        The images wanted, in this order.
-
-    Raises
-    ------
-    StoreError
-        As `made_ids`, or the images differ in size.
+    `folder` holds one `<nsd_id>.png` per image; `method`: name of the row; `nsd_id`,
+    (n,): the images wanted, in this order. As `made_ids`, or the images differ in size:
+    StoreError.
     """
     found = made_ids(folder, method, nsd_id)
     if not found:
@@ -174,10 +151,7 @@ def read_condition(
 def unfinished(folder: Path) -> dict[int, list[str]]:
     """Return the images that half precision could not make, with their methods.
 
-    Parameters
-    ----------
-    folder : Path
-        A subject's, with what notebooks 03 and 04 have written so far.
+    `folder`: a subject's, with what notebooks 03 and 04 have written so far.
     """
     found: dict[int, list[str]] = {}
     for name in ("stage1.csv", "stage2.csv"):
@@ -199,12 +173,8 @@ def condition_images(
 ) -> Iterator[ConditionImages]:
     """Yield every condition of a subject that has images, in the order of the tables.
 
-    Those of the ablation come last, with their own images.
-
-    Raises
-    ------
-    StoreError
-        As `read_condition`.
+    Those of the ablation come last, with their own images. As `read_condition`,
+    StoreError.
     """
     for row in conditions_of(run.profile):
         folder = run.tree.stage_dir(subject, row.name)
@@ -227,13 +197,8 @@ def gallery(
 ) -> dict[str, Images]:
     """Return the first `n` images of the run's shard, or those `picked`, by method.
 
-    Parameters
-    ----------
-    methods : mapping of str to str
-        Condition, or `truth`, to the words of its row, in order; conditions without
-        images are left out.
-    picked : sequence of int, optional
-        Image ids, in the order shown.
+    `methods`: condition, or `truth`, to the words of its row, in order; conditions
+    without images are left out. `picked`: ids, in the order shown.
     """
     truth = read_stimuli(run, subject).truth
     chosen = [row for batch in run.batches(len(truth.nsd_id)) for row in batch][:n]

@@ -63,15 +63,7 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
 
 @dataclass(frozen=True)
 class Models:
-    """What looks at the images: the method's own models, the judge, and the field's.
-
-    Attributes
-    ----------
-    backbone : Backbone
-    judge : Judge
-    networks : mapping of callables
-        Further networks by name, from `load_networks`.
-    """
+    """What looks at images: the method's own models, the judge, the field's."""
 
     backbone: Backbone
     judge: Judge
@@ -79,13 +71,7 @@ class Models:
 
 
 def load_models(run: Run) -> Models:
-    """Load the models of the run's profile, and the networks whose weights are there.
-
-    Raises
-    ------
-    ModelError
-        Weights are missing or damaged.
-    """
+    """Load the profile's models, and the networks whose weights are there."""
     models = run.profile.models
     return Models(
         load_backbone(models, run.tree.models),
@@ -103,19 +89,9 @@ def score_subject(
 ) -> Scored:
     """Score every method of one subject; also embed all of its true test images.
 
-    `seen_by` is told what each network makes of the images of each method.
-
-    Returns
-    -------
-    SubjectScores
-        Scores and, for set-wise distances, embeddings by metric and method.
-    mapping of float (n_test, n_features)
-        Embeddings of the true test images by set-wise metric, rows as `test_ids`.
-
-    Raises
-    ------
-    StoreError
-        A shard of notebook 03 or 04 is missing, or they ran for other images.
+    `seen_by` is told what each network makes of the images of each method. The second
+    are float (n_test, n_features) by set-wise metric, rows as `test_ids`. A shard of
+    notebook 03 or 04 is missing, or they ran for other images: StoreError.
     """
     stimuli = read_stimuli(run, subject)
     check_images(run, subject, stimuli.truth.nsd_id)
@@ -158,12 +134,8 @@ def each_subject(
 ) -> dict[int, Done]:
     """Return what `work` makes of each subject, on a CPU as many at once as cores.
 
-    Parameters
-    ----------
-    work : callable
-        Of a module, so that another process can call it.
-    load : callable, optional
-        Gives the models; with it all is done in this process. Default: `load_models`.
+    `work`: of a module, so that another process can call it; `load`: gives the models,
+    and with it all is done in this process (default: `load_models`).
     """
     n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
     if load or n_workers == 1 or run.profile.models.device != "cpu":
@@ -181,13 +153,9 @@ def join_subjects(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Put the scores of subjects together.
 
-    Returns
-    -------
-    DataFrame
-        One row per subject, method, image and metric: `value` and shuffled `floor`.
-    DataFrame
-        Fréchet distances to the true test images, by subject (and "all"), method and
-        metric.
+    One row per subject, method, image and metric, with `value` and shuffled `floor`;
+    and Fréchet distances to the true test images, by subject (and "all"), method and
+    metric.
     """
     subjects = list(scored)
     ids = {subject: test_ids(run, subject) for subject in subjects}

@@ -42,23 +42,10 @@ class Matrices:
     """Scores of every method and metric as a matrix, subjects x images.
 
     Each row of the table is put in its place once: to look for a method again for each
-    of its numbers takes longer than all arithmetic.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric and `column`; one row per image.
-    column : {"value", "floor"}
-
-    Attributes
-    ----------
-    pairs : list of (str, str)
-        Methods with their metrics, in the order of the table.
-
-    Raises
-    ------
-    DataError
-        An image is scored twice for one subject.
+    of its numbers takes longer than all arithmetic. `scores`: columns subject, method,
+    nsd_id, metric and `column`, "value" or "floor"; an image that is scored twice for
+    one subject is a DataError. `pairs`: methods with their metrics, in the order of the
+    table.
     """
 
     def __init__(self, scores: pd.DataFrame, column: str = "value") -> None:
@@ -106,12 +93,8 @@ class Matrices:
     ) -> Iterator[tuple[str, Estimate, _Place]]:
         """Yield each subject's estimate, then that of "all" on the images all have.
 
-        Beside it, where in `values` its numbers are.
-
-        Raises
-        ------
-        DataError
-            No image is scored in every subject.
+        Beside it, where in `values` its numbers are. No image is scored in every
+        subject: DataError.
         """
         there = ~np.isnan(values)
         scored = np.flatnonzero(there.any(axis=1))
@@ -226,13 +209,9 @@ def contrast_table(
 ) -> pd.DataFrame:
     """Return a method minus a reference on the same images, by subject and over all.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value.
-    pairs : iterable of (str, str)
-        Method and reference; pairs of which one was not run are left out.
-    confidence : float
+    `scores`: columns subject, method, nsd_id, metric, value; `pairs`: method and
+    reference, those of which one was not run are left out. No pair was run, or the two
+    methods of one share no image: DataError.
 
     Returns
     -------
@@ -240,11 +219,6 @@ def contrast_table(
         Columns subject (or "all"), method, reference, metric and those of `ESTIMATE`,
         one row for each metric in which the two share an image. Rows "all" are over the
         images that every subject has.
-
-    Raises
-    ------
-    DataError
-        No pair was run, or the two methods of one share no image.
     """
     rows: list[tuple[object, ...]] = []
     made = Matrices(scores)

@@ -48,22 +48,10 @@ def _reciprocal(norms: Floats, size: Floats | float, name: str) -> Floats:
 
 
 def cosine_similarity(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
-    """Return the cosine between corresponding rows.
+    """Return the cosine between corresponding rows, float64 (n,) in [-1, 1].
 
     Its floor is far above 0 for CLIP: show the score of shuffled pairs beside it.
 
-    Parameters
-    ----------
-    embedding_a, embedding_b : float (n, n_features)
-        Embeddings of the two sets, of any length.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1].
-
-    Examples
-    --------
     >>> cosine_similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(3)
     array([0.707])
     """
@@ -101,19 +89,9 @@ def mean_with_others(a: Floats, b: Floats) -> Floats:
 def embedding_distance(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
     """Return 1 - Pearson's r of corresponding rows: the field's "EffNet-B" and "SwAV".
 
-    Parameters
-    ----------
-    embedding_a, embedding_b : float (n, n_features)
-        Embeddings of the two sets, of any length.
+    Float64 (n,) in [0, 2]; 0 for rows that agree. A row that does not vary has no
+    correlation: its distance is 1, and it is counted in the log.
 
-    Returns
-    -------
-    float64 (n,)
-        In [0, 2]; 0 for rows that agree. A row that does not vary has no correlation:
-        its distance is 1, and it is counted in the log.
-
-    Examples
-    --------
     >>> a, b = np.array([[0.0, 1.0, 2.0]]), np.array([[2.0, 1.0, 0.0]])
     >>> embedding_distance(a, b).round(3)
     array([2.])
@@ -134,22 +112,14 @@ def frechet_distance(features_a: Embedding, features_b: Embedding) -> float:
     """Return the squared Fréchet distance of Gaussians fitted to two feature sets.
 
     ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` with sample covariances
-    (n - 1). With the Inception network this is FID; here the caller names the network.
+    (n - 1) of float (n_a, n_features) and (n_b, n_features), two rows or more each; 0
+    for equal sets. With the Inception network this is FID; here the caller names the
+    network.
 
     Small samples: the distance of two samples of one distribution is positive and grows
     as n falls below the number of features, so a value is comparable only with values
     of the same two sample sizes, and says nothing by itself. It sees two sets, not
     pairs: shuffling the images does not change it.
-
-    Parameters
-    ----------
-    features_a, features_b : float (n_a, n_features), (n_b, n_features)
-        At least two rows each.
-
-    Returns
-    -------
-    float
-        0 or more; 0 for equal sets.
 
     Notes
     -----
@@ -204,12 +174,8 @@ def pairwise_correlation(truth: Embedding, reconstruction: Embedding) -> Floats:
     """Return Pearson's r between each truth (rows) and each reconstruction (columns).
 
     Features are taken block by block: memory is that of the embeddings and of the
-    result, (n, n).
-
-    Raises
-    ------
-    DataError
-        The embeddings differ in shape, hold NaN, or have fewer than two rows.
+    result, (n, n). The embeddings differ in shape, hold NaN, or have fewer than two
+    rows: DataError.
     """
     _check_embeddings(truth, reconstruction)
     if len(truth) < 2:
@@ -236,15 +202,7 @@ def share_beaten(similarity: Floats) -> Floats:
     beats another one. The transpose gives that of Takagi and Nishimoto: per truth, how
     often its own reconstruction beats another one. Chance is 0.5; a tie counts half.
 
-    Parameters
-    ----------
-    similarity : float64 (n, n)
-        From `pairwise_correlation`, n >= 2.
-
-    Returns
-    -------
-    float64 (n,)
-        Share of the n - 1 comparisons won.
+    `similarity`, float64 (n, n): from `pairwise_correlation`, n >= 2.
     """
     own = np.diag(similarity)[None, :]
     tied = np.abs(own - similarity) <= _TIE
@@ -259,25 +217,8 @@ def category_only_two_way(categories: Sequence[Hashable]) -> float:
     A comparison with an image of another category is won, one within the category is
     won by chance. With s the mean share of the other images that have an image's own
     category, the score is ``s / 2 + (1 - s)``; for k equally frequent categories and
-    many images, s = 1/k: ``0.5 / k + 1 - 1/k``.
+    many images, s = 1/k: ``0.5 / k + 1 - 1/k``. Fewer than two images: DataError.
 
-    Parameters
-    ----------
-    categories : sequence of n hashables
-        The category of each image, n >= 2.
-
-    Returns
-    -------
-    float
-        In [0.5, 1].
-
-    Raises
-    ------
-    DataError
-        Fewer than two images.
-
-    Examples
-    --------
     >>> category_only_two_way(["cat", "cat", "dog", "dog"]) * 6  # s = 1/3
     5.0
     """

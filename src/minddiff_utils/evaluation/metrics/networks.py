@@ -68,13 +68,9 @@ _BATCH = 16
 class Networks:
     """Pretrained networks that look at images.
 
-    Attributes
-    ----------
-    embedders : mapping of callables
-        Name -> function from uint8 (n, s, s, 3) to float32 (n, n_features). A network
-        is built when its function is first called, and kept.
-    absent : mapping of str
-        Name -> the sentence that says which file is missing and what to do.
+    `embedders`: name -> function from uint8 (n, s, s, 3) to float32 (n, n_features),
+    whose network is built at its first call, and kept; `absent`: name -> the sentence
+    that says which file is missing and what to do.
     """
 
     embedders: Mapping[str, Callable[[Images], Features]]
@@ -146,10 +142,7 @@ def _on_meta(network: str) -> nn.Module:
 def state_shapes(network: str) -> dict[str, tuple[int, ...]]:
     """Return the keys that a file of weights must have, with their shapes.
 
-    Parameters
-    ----------
-    network : {"alexnet", "inception", "clip_l14", "efficientnet", "resnet50"}
-        Key of the architecture, `Embedder.network`.
+    `network`: key of the architecture, `Embedder.network`, but of Lite0.
     """
     check_choice(network, tuple(_ARCHITECTURES), "network")
     return {k: tuple(v.shape) for k, v in _on_meta(network).state_dict().items()}
@@ -162,10 +155,7 @@ def _is_counter(key: str) -> bool:
 def _check_weights(path: Path, weights: Weights) -> None:
     """Compare the header of a file of weights with the architecture, reading no weight.
 
-    Raises
-    ------
-    ModelError
-        The file is no safetensors file, or a weight is missing, unknown or misshapen.
+    It is no safetensors file, or a weight is missing, unknown or misshapen: ModelError.
     """
     no_file = "is not a safetensors file"
     convert = (
@@ -253,24 +243,8 @@ def prepare(images: Pictures, embedder: Embedder) -> Tensor:
     """Return images as the network sees them: resized, in [0, 1], standardised.
 
     Floats are resized with antialiasing only where the embedder says so: the published
-    code ran under torchvision 0.15, which had none for tensors.
-
-    Parameters
-    ----------
-    images : uint8 (n, s, s, 3)
-        Square RGB images.
-    embedder : Embedder
-        Whose settings.
-
-    Returns
-    -------
-    Tensor
-        float32 (n, 3, size, size), on the CPU.
-
-    Raises
-    ------
-    DataError
-        The images are not uint8, not RGB, not square, or none.
+    code ran under torchvision 0.15, which had none for tensors. Square RGB images,
+    uint8 (n, s, s, 3), or DataError, give float32 (n, 3, size, size), on the CPU.
     """
     _check_square(images)
     if embedder.interpolation == "bilinear_8bit":
@@ -391,15 +365,8 @@ def load_networks(
     only : sequence of str, optional
         Names of the embedders wanted (default: all of `EMBEDDERS`).
 
-    Returns
-    -------
-    Networks
-        Functions by name, and sentences by name.
-
     Raises
     ------
-    ConfigError
-        A name in `only` is unknown.
     ModelError
         A file of weights is not safetensors or does not fit its architecture, or a GPU
         is asked for where there is none.

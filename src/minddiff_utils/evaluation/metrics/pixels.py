@@ -170,26 +170,10 @@ def _ssim_windowed(a: _Windowed, others: Sequence[_Windowed]) -> Floats:
 def ssim_2d_with_floor(
     images: Images, truth: Images, n_others: int
 ) -> tuple[Floats, Floats]:
-    """Return `ssim_2d` of each pair, and its mean with the next true images.
+    """Return `ssim_2d` of each pair, and its mean with the next `n_others` true images.
 
     Each image is looked at once: the moments of a true image under the window are kept
-    while the images before it need them.
-
-    Parameters
-    ----------
-    images, truth : uint8 (n, height, width, 3)
-    n_others : int
-        Of n - 1; truth i itself is left out.
-
-    Returns
-    -------
-    float64 (n,), (n,)
-        In [-1, 1].
-
-    Raises
-    ------
-    DataError
-        As `ssim_2d`.
+    while the images before it need them. `n_others` is at most n - 1.
     """
     _check_window(images, truth)
     n = len(truth)
@@ -208,7 +192,7 @@ def ssim_2d_with_floor(
 def ssim_2d(
     images_a: Images, images_b: Images, *, convert: _Convert = _as_given
 ) -> Floats:
-    """Return the structural similarity of each pair of images.
+    """Return the structural similarity of each pair of images, float64 (n,) in [-1, 1].
 
     Gray by Rec. 709 weights, Gaussian window of sigma 1.5 (11 x 11 px), population
     covariance, data range 1, at the size given. What scikit-image 0.20 and later
@@ -217,19 +201,9 @@ def ssim_2d(
     Parameters
     ----------
     images_a, images_b : uint8 (n, height, width, 3)
-        RGB images of at least 11 px a side; the order of the two does not matter.
+        RGB images of at least 11 px a side, or DataError; their order does not matter.
     convert : callable
         Makes RGB floats in 0..1 of an image.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1]; 1 for equal images.
-
-    Raises
-    ------
-    DataError
-        The sets differ in shape, are not uint8 RGB, or are smaller than 11 px.
 
     References
     ----------
@@ -241,21 +215,11 @@ def ssim_2d(
 def ssim_percolumn_legacy(
     images_a: Images, images_b: Images, *, convert: _Convert = _as_given
 ) -> Floats:
-    """Return the mean of one-dimensional SSIMs over the columns of each pair.
+    """Return the mean of one-dimensional SSIMs over the columns, else as `ssim_2d`.
 
     The published calls pass `multichannel=True` with gray images. Up to scikit-image
     0.19 each column was then a channel of its own, so that the score is a mean of 1-D
     SSIMs: usually higher than `ssim_2d`, and never to be compared with it.
-
-    Parameters
-    ----------
-    images_a, images_b : uint8 (n, height, width, 3)
-        RGB images.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1]; 1 for equal images.
     """
     return _ssim(images_a, images_b, -1, convert)
 
@@ -265,17 +229,8 @@ def pixel_correlation(
 ) -> Floats:
     """Return Pearson's r over all RGB values of each pair, at the size given.
 
-    An image of one colour has no correlation; it scores 0 and is counted in the log.
-
-    Parameters
-    ----------
-    images_a, images_b : uint8 (n, height, width, 3)
-        RGB images.
-
-    Returns
-    -------
-    float64 (n,)
-        In [-1, 1].
+    Of uint8 (n, height, width, 3) float64 (n,) in [-1, 1]. An image of one colour has
+    no correlation; it scores 0 and is counted in the log.
     """
     _check_pairs(images_a, images_b)
     pairs = zip(images_a, images_b, strict=True)  # one at a time, to spare memory

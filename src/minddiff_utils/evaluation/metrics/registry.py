@@ -55,16 +55,10 @@ Path = Literal["as given", "256 aa", "256 no aa", "425 only"]
 class Weights:
     """Published weights of a network.
 
-    Attributes
-    ----------
-    file : str
-        Name of their file without ending; of the package for Lite0.
-    network, label : str
-        Key of the architecture, and its words.
-    origin, url : str
-        What the weights are called, and where they are published.
-    normalisation : str
-        What they were trained with: imagenet, clip or lite.
+    `file`: name of their file without ending, of the package for Lite0; `network`,
+    `label`: key of the architecture, and its words; `origin`, `url`: what the weights
+    are called, and where they are published; `normalisation`: what they were trained
+    with, imagenet, clip or lite.
     """
 
     file: str
@@ -79,21 +73,10 @@ class Weights:
 class Embedder:
     """A layer of a pretrained network and how images reach it, never cropped.
 
-    Attributes
-    ----------
-    label : str
-        Its words.
-    weights : Weights
-        With the network that they belong to.
-    layer : str
-        Layer read, flattened: the network's own name and, in brackets, what it is.
-    sizes : tuple of int
-        Sides in px to which images are resized one after the other (MindEye stores
-        256 px); at the last they enter.
-    used_by : str
-        Published code with these settings.
-    interpolation : str
-        bilinear, bilinear_no_aa, bilinear_8bit or bicubic_8bit.
+    `layer`: read and flattened, the network's own name and, in brackets, what it is;
+    `sizes`: sides in px to which images are resized one after the other (MindEye stores
+    256 px), at the last they enter; `used_by`: published code with these settings;
+    `interpolation`: bilinear, bilinear_no_aa, bilinear_8bit or bicubic_8bit.
     """
 
     label: str
@@ -124,26 +107,12 @@ class Embedder:
 class Metric:
     """What a score is.
 
-    Attributes
-    ----------
-    label : str
-        Its words.
-    judge_role : str
-        The role of its network elsewhere.
-    network : str or None
-        Name of the embedder it needs, None for pixels.
-    rule : str
-        How it follows from the embeddings.
-    settings : str
-        Layer, input size, interpolation, crop, normalisation, weights and ties, in
-        words.
-    used_by : str
-        Published code with this metric and these settings.
-    path : str
-        How images are resized before their pixels are compared.
-    n_others : int or None
-        Other true images that each reconstruction meets for its floor, the next ones;
-        None: all of them.
+    `judge_role`: the role of its network elsewhere; `network`: name of the embedder
+    that it needs, None for pixels; `rule`: how it follows from the embeddings;
+    `settings`: layer, input size, interpolation, crop, normalisation, weights and ties,
+    in words; `used_by`: published code with this metric and these settings; `path`: how
+    images are resized before their pixels are compared; `n_others`: other true images
+    that each reconstruction meets for its floor, the next ones, None: all of them.
     """
 
     label: str
@@ -429,13 +398,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 
 def metrics_of(network: str) -> dict[str, Metric]:
-    """Return the metrics that follow from the embedder `network`, by name.
-
-    Raises
-    ------
-    ConfigError
-        No metric uses an embedder of that name.
-    """
+    """Return the metrics that follow from the embedder `network`, by name."""
     known = dict.fromkeys(m.network for m in METRICS.values() if m.network is not None)
     check_choice(network, tuple(known), "an embedder's name")
     return {name: m for name, m in METRICS.items() if m.network == network}
@@ -446,19 +409,10 @@ def definitions(
 ) -> pd.DataFrame:
     """Return the table of definitions: every metric, and whether it is scored.
 
-    Parameters
-    ----------
-    absent : mapping of str
-        Embedder -> why it is not there (`Networks.absent`, and what else the caller
-        did not give to `score_methods`).
-    extra : collection of str
-        Metrics on request that were asked for.
-
-    Returns
-    -------
-    DataFrame
-        Columns metric, label, network, path, settings, used_by, judge_role,
-        higher_is_better, state; `state` is "scored" or the sentence that says why not.
+    `absent`: embedder -> why it is not there (`Networks.absent`, and what else the
+    caller did not give to `score_methods`); `extra`: metrics on request that were asked
+    for. Columns metric, label, network, path, settings, used_by, judge_role,
+    higher_is_better, state: "scored" or the sentence that says why not.
     """
     columns = ["label", "network", "path", "settings", "used_by", "judge_role"]
     rows = [

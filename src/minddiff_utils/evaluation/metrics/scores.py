@@ -68,13 +68,8 @@ class ConditionImages:
 class SubjectScores:
     """All scores of a subject and the embeddings that set-wise distances need.
 
-    Attributes
-    ----------
-    table : DataFrame
-        Columns subject, method, nsd_id, metric, value, floor.
-    sets : mapping of mapping of float64 (n, n_features)
-        By metric (`fid_judge`, `fid_inception`), then by method: what `frechet_table`
-        takes.
+    `table`: columns subject, method, nsd_id, metric, value, floor; `sets`: by metric
+    (`fid_judge`, `fid_inception`), then by method, float64 (n, n_features).
     """
 
     table: pd.DataFrame
@@ -311,22 +306,10 @@ def frechet_table(
     """Return the Fréchet distance of each method's images to the reference images.
 
     No interval: resampling repeats images, which by itself raises the distance.
-
-    Parameters
-    ----------
-    subjects : mapping of mapping of float (n, n_features)
-        Embeddings by subject and method (`SubjectScores.sets[metric]`); the row "all"
-        puts subjects together.
-    references : mapping of float (n_reference, n_features)
-        Embeddings of the true test images by the same network, by subject and "all".
-    metric : {"fid_judge", "fid_inception"}
-        Written into the table.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject, method, metric, value, n; methods with fewer than two images
-        are left out.
+    `subjects`: float (n, n_features) by subject and method (`SubjectScores.sets` of
+    `metric`), which the row "all" puts together; `references`: those of the true test
+    images by the same network, by subject and "all". Columns subject, method, metric,
+    value, n; methods with fewer than two images are left out.
     """
     known = [name for name, m in METRICS.items() if m.rule == "frechet"]
     check_choice(metric, known, "a set-wise metric")
