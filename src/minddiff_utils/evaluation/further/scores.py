@@ -59,6 +59,8 @@ __all__ = [
 #: Images to responses (n, n_voxels).
 Respond = Callable[[npt.NDArray[np.uint8]], Floats]
 ReadBrain = Callable[[Path, int, IntArray], Respond | None]
+#: A metric, and embeddings (n, n_features) to n names.
+Namer = tuple[str, Callable[[Floats], list[str]]]
 
 _COLUMNS = ["subject", "method", "nsd_id", "metric", "value", "floor"]
 #: Metric -> who names, in words.
@@ -104,7 +106,7 @@ class _Look:
     nsd_id: IntArray
     categories: Sequence[frozenset[str]]
     betas: Floats
-    namers: Mapping[str, Callable[[Floats], list[str]]]
+    namers: Mapping[str, Namer]
     encoder: Encoder | None
     sets: Mapping[str, Any]
     true_brain: Respond | None
@@ -118,9 +120,9 @@ class _Look:
         if shown.method != "truth" and (row is None or row.n_images == "ablation"):
             return
         rows = rows_of(self.folder, shown.nsd_id, self.nsd_id)
-        for metric, namer in self.namers.items():
-            if _NAMING_NETWORK[metric] == network:
-                self._name(shown, metric, namer(seen), rows)
+        if network in self.namers:
+            metric, namer = self.namers[network]
+            self._name(shown, metric, namer(seen), rows)
         if network in LITE0 and self.encoder is not None:
             self.layers.append(seen)
             if len(self.layers) == len(LITE0):
@@ -158,25 +160,20 @@ def _frame(shown: ConditionImages, metric: str, **columns: object) -> pd.DataFra
     )
 
 
-#: Metric -> whose embedding names.
-_NAMING_NETWORK = {"named_by_judge": "clip_judge", "named_by_probe": "lite0_late"}
-
-
-def _namers(
-    models: Models, names: list[str], probe: Probe | None
-) -> dict[str, Callable[[Floats], list[str]]]:
-    """Return who can name images: the judge, and the probe where there is one."""
+def _namers(models: Models, names: list[str], probe: Probe | None) -> dict[str, Namer]:
+    """Return, by network, who can name images: the judge, and the probe if any."""
     if not names:
         return {}
 
     def embed_texts(texts: Sequence[str]) -> Matrix:
         return models.judge.text_embed(texts).float().cpu().numpy()
 
-    namers: dict[str, Callable[[Floats], list[str]]] = {
-        "named_by_judge": lambda seen: name_by_captions(seen, names, embed_texts)
-    }
+    def judge(seen: Floats) -> list[str]:
+        return name_by_captions(seen, names, embed_texts)
+
+    namers: dict[str, Namer] = {"clip_judge": ("named_by_judge", judge)}
     if probe is not None:
-        namers["named_by_probe"] = probe.name
+        namers["lite0_late"] = ("named_by_probe", probe.name)
     return namers
 
 

@@ -142,7 +142,7 @@ def _on_meta(network: str) -> nn.Module:
 def state_shapes(network: str) -> dict[str, tuple[int, ...]]:
     """Return the keys that a file of weights must have, with their shapes.
 
-    `network`: key of the architecture, `Embedder.network`, but of Lite0.
+    `network`: key of the architecture (`Embedder.network`) of any embedder but Lite0.
     """
     check_choice(network, tuple(_ARCHITECTURES), "network")
     return {k: tuple(v.shape) for k, v in _on_meta(network).state_dict().items()}
@@ -363,7 +363,7 @@ def load_networks(
     device : str
         cpu, or cuda.
     only : sequence of str, optional
-        Names of the embedders wanted (default: all of `EMBEDDERS`).
+        Names of the embedders wanted (default: all of `EMBEDDERS`), else ConfigError.
 
     Raises
     ------

@@ -398,7 +398,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 
 def metrics_of(network: str) -> dict[str, Metric]:
-    """Return the metrics that follow from the embedder `network`, by name."""
+    """Return the metrics that follow from the embedder `network`, by name.
+
+    There is none of that name: ConfigError.
+    """
     known = dict.fromkeys(m.network for m in METRICS.values() if m.network is not None)
     check_choice(network, tuple(known), "an embedder's name")
     return {name: m for name, m in METRICS.items() if m.network == network}

@@ -50,7 +50,7 @@ class Part:
     words: str = ""
     is_changed_verdict: bool = False
 
-    def line(self, width: int = 0) -> str:
+    def line(self, width: int) -> str:
         """Return one line of the comparison, its name on `width` characters."""
         words = f", {self.words}" if self.words else ""
         return f"{self.name + ':':<{width + 1}} {self.kind}{words}"
