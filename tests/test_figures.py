@@ -177,7 +177,15 @@ FAILURES = _frame(
 #: Closed, its faces counter-clockwise from outside.
 VERTICES = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float) * 20
 FACES = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1], [1, 3, 2]])
-TETRAHEDRON = Surface(VERTICES, FACES, np.array([1.0, 2.0, 3.0, np.nan]))
+
+
+def _surface(points: Any, faces: Any, values: Any) -> Surface:
+    """Return a surface without sulci and areas."""
+    n = len(points)
+    return Surface(points, faces, values, np.zeros(n), np.full(n, -1), ())
+
+
+TETRAHEDRON = _surface(VERTICES, FACES, np.array([1.0, 2.0, 3.0, np.nan]))
 INFLATED = (TETRAHEDRON, TETRAHEDRON)
 #: A square of two faces: V1 at x = 0, V2 at x = 1, no value in a corner.
 XY = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
@@ -722,16 +730,16 @@ def test_every_large_piece_of_an_area_is_named_at_one_of_its_vertices() -> None:
     both = Surface(
         np.concatenate([XY, XY + np.array([5, 0])]),
         np.concatenate([FLAT.faces, FLAT.faces + 4]),
-        np.concatenate([FLAT.values, FLAT.values]),
-        area_names=("V1", "V2"),
+        *(np.concatenate([x, x]) for x in (FLAT.values, FLAT.sulc, FLAT.areas)),
+        ("V1", "V2"),
     )
-    named = [(n, *at) for n, at in maps._pieces(both, np.array([0, 0, 1, 1] * 2))]
+    named = [(n, *at) for n, at in maps._pieces(both)]
     assert [n for n, _, _ in named] == ["V1", "V1", "V2", "V2"]
     assert {x for _, x, _ in named} == {0.0, 5.0, 1.0, 6.0}
 
 
 def test_the_viewer_sees_no_back_faces_and_posterior_at_the_right() -> None:
-    mesh = Surface(VERTICES, FACES, np.array([1.0, 2.0, 3.0, 4.0]))
+    mesh = _surface(VERTICES, FACES, np.array([1.0, 2.0, 3.0, 4.0]))
     triangles, colours, _ = maps._project(mesh, LEFT, UP, mpl.colors.Normalize(1, 4))
     # from the left, two of the four faces look at the viewer
     assert len(triangles) == len(colours) == 2
@@ -745,7 +753,7 @@ def test_near_faces_are_drawn_after_far_ones(swap: bool) -> None:
     far = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]], float)
     near = far - np.array([5, 0, 0])
     vertices = np.concatenate([near, far] if swap else [far, near])
-    mesh = Surface(vertices, np.arange(6).reshape(2, 3), np.repeat([1.0, 2.0], 3))
+    mesh = _surface(vertices, np.arange(6).reshape(2, 3), np.repeat([1.0, 2.0], 3))
     _, colours, _ = maps._project(mesh, LEFT, UP, mpl.colors.Normalize(1, 2))
     last = mpl.colormaps[maps._CMAP](0.0 if swap else 1.0)[:3]
     # both face the viewer squarely, so the light leaves the colours as they are
@@ -776,7 +784,7 @@ def test_all_features_share_one_scale_around_one_and_names_keep_apart() -> None:
 
 # --- refusals -------------------------------------------------------------------------
 
-_EMPTY = Surface(VERTICES, FACES, np.full(4, np.nan))
+_EMPTY = _surface(VERTICES, FACES, np.full(4, np.nan))
 _SINGLE = SCORES[SCORES["subject"] != "all"]
 
 
@@ -801,7 +809,7 @@ _SINGLE = SCORES[SCORES["subject"] != "all"]
         (lambda: _ablation(CELLS.assign(reference="other")), "has no rows"),
         (lambda: _failures(FAILURES.replace({"nsd_id": {50: 51}})), "images 51 are"),
         (lambda: figures.fig_inflated({"c": (_EMPTY, _EMPTY)}), "No vertex"),
-        (lambda: Surface(VERTICES, FACES + 1, np.zeros(4)), "0-based"),
+        (lambda: _surface(VERTICES, FACES + 1, np.zeros(4)), "0-based"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Any], words: str) -> None:

@@ -1,5 +1,6 @@
 """Voxel values reach the right vertices, and only those."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -124,7 +125,8 @@ def _strip(n: int, gap_mm: float) -> Surface:
     faces = np.concatenate(
         [np.stack([k, k + 1, k + n], 1), np.stack([k + 1, k + n + 1, k + n], 1)]
     )
-    return Surface(xy, faces, np.arange(2.0 * n))
+    every = np.arange(2.0 * n)
+    return Surface(xy, faces, every, every, np.zeros(2 * n, int), ("V1",))
 
 
 def test_cropping_keeps_the_wanted_vertices_and_12_mm_around() -> None:
@@ -147,7 +149,7 @@ def test_faces_that_bridge_a_cut_are_left_out() -> None:
         1,
         0,
     ]
-    cut = surface_maps.without_cuts(Surface(moved, strip.faces, strip.values))
+    cut = surface_maps.without_cuts(replace(strip, points=moved))
     assert len(cut.faces) == len(strip.faces) - 2
 
 
@@ -169,10 +171,8 @@ def test_flat_maps_read_the_right_voxels_from_1_based_files(tree: NsdTree) -> No
     # (222 + 223) / 2 in the first vertex, the third depth lying outside
     expected = [112.0, 122.0, 212.0, 222.0]
     assert flat.values.tolist() == expected * 2
-    assert flat.areas is not None
     assert flat.areas.tolist() == [0, 0, 1, 1] * 2
     assert flat.area_names == ("V1", "V2")
-    assert flat.sulc is not None
     assert flat.sulc.tolist() == [-1, -1, 1, 1] * 2
 
 

@@ -12,7 +12,6 @@ and artificial intelligence. Nature Neuroscience 25, 116-126 (three cortical dep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,8 +177,8 @@ def _subset(flat: Surface, keep: Mask) -> Surface:
         points=flat.points[keep],
         faces=renumber[flat.faces[keep[flat.faces].all(axis=1)]],
         values=flat.values[keep],
-        sulc=None if flat.sulc is None else flat.sulc[keep],
-        areas=None if flat.areas is None else flat.areas[keep],
+        sulc=flat.sulc[keep],
+        areas=flat.areas[keep],
     )
 
 
@@ -199,16 +198,12 @@ def side_by_side(left: Surface, right: Surface) -> Surface:
         left.points - np.array([left.points[:, 0].max() + half, middle[0]]),
         right.points - np.array([right.points[:, 0].min() - half, middle[1]]),
     ]
-
-    def both(one: Any, other: Any) -> Any:
-        return None if one is None or other is None else np.concatenate([one, other])
-
     return Surface(
         points=np.concatenate(moved),
         faces=np.concatenate([left.faces, right.faces + len(left.points)]),
         values=np.concatenate([left.values, right.values]),
-        sulc=both(left.sulc, right.sulc),
-        areas=both(left.areas, right.areas),
+        sulc=np.concatenate([left.sulc, right.sulc]),
+        areas=np.concatenate([left.areas, right.areas]),
         area_names=left.area_names,
     )
 
@@ -232,7 +227,7 @@ def _flat_side(
     on_map, maps = np.isfinite(xy).all(axis=1), {}
     for name, whole in _side(tree, subject, h, data, (xy, faces)).items():
         patch = without_cuts(_subset(whole, on_map))
-        maps[name] = crop(patch, np.asarray(patch.areas) >= 0)
+        maps[name] = crop(patch, patch.areas >= 0)
     return maps
 
 

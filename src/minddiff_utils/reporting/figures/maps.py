@@ -55,16 +55,15 @@ class Surface:
     points: Floats
     faces: Ints
     values: Floats
-    sulc: Floats | None = None
-    areas: Ints | None = None
-    area_names: tuple[str, ...] = ()
+    sulc: Floats
+    areas: Ints
+    area_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         n, faces = len(self.points), self.faces
         check_shape(faces.shape, (None, 3), "faces of a map")
         for name in ("values", "sulc", "areas"):
-            if (each := getattr(self, name)) is not None:
-                check_shape(each.shape, (n,), f"{name} of a map")
+            check_shape(getattr(self, name).shape, (n,), f"{name} of a map")
         if len(faces) and not 0 <= faces.min() <= faces.max() < n:
             raise DataError(
                 f"faces name vertices {faces.min()} to {faces.max()}, but the map has "
@@ -85,10 +84,8 @@ def _face_values(values: Floats, faces: Ints) -> Floats:
     return corners.mean(axis=1).where(corners.notna().sum(axis=1) >= 2).to_numpy()
 
 
-def _gray(sulc: Floats | None, faces: Ints) -> Floats:
+def _gray(sulc: Floats, faces: Ints) -> Floats:
     """Return the gray of each face, 0..1: sulci darker than gyri."""
-    if sulc is None:
-        return np.full(len(faces), 0.86)
     return np.where(sulc[faces].mean(axis=1) > 0, 0.76, 0.88)
 
 
@@ -130,15 +127,15 @@ def _borders(points: Floats, faces: Ints, areas: Ints) -> Floats:
     return segments.reshape(-1, 2, points.shape[1])
 
 
-def _pieces(flat: Surface, areas: Ints) -> Iterator[tuple[str, Floats]]:
+def _pieces(flat: Surface) -> Iterator[tuple[str, Floats]]:
     """Yield name and place of every connected piece of an area that is large enough."""
     pairs = flat.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    same = pairs[areas[pairs[:, 0]] == areas[pairs[:, 1]]]
+    same = pairs[flat.areas[pairs[:, 0]] == flat.areas[pairs[:, 1]]]
     n = len(flat.points)
     graph = coo_array((np.ones(len(same), np.int8), (same[:, 0], same[:, 1])), (n, n))
     piece = connected_components(graph, directed=False)[1]
     for index, name in enumerate(flat.area_names):
-        inside = np.flatnonzero(areas == index)
+        inside = np.flatnonzero(flat.areas == index)
         sizes = np.bincount(piece[inside]) if len(inside) else np.zeros(0, int)
         for own in np.flatnonzero(sizes > _NAMED_SHARE * len(inside)):
             points = flat.points[inside[piece[inside] == own]]
@@ -172,16 +169,15 @@ def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
     if known.any() and scale is not None:
         data = Triangulation(x, y, flat.faces[known])
         axes.tripcolor(data, facecolors=means[known], cmap=_CMAP, norm=scale, **options)
-    if flat.areas is not None:
-        segments = list(_borders(flat.points, flat.faces, flat.areas))
-        axes.add_collection(LineCollection(segments, colors="0.15", lw=0.6))
-        if scale is None:
-            names, places = zip(*_pieces(flat, flat.areas), strict=True)
-            wide, high = np.ptp(flat.points, axis=0)
-            apart = _apart(np.array(places), 0.06 * wide, 0.05 * high)
-            for name, (at, up) in zip(names, apart, strict=True):
-                words = axes.text(at, up, name, size=6, ha="center", va="center")
-                words.set_path_effects([withStroke(linewidth=1.4, foreground="white")])
+    segments = list(_borders(flat.points, flat.faces, flat.areas))
+    axes.add_collection(LineCollection(segments, colors="0.15", lw=0.6))
+    if scale is None:
+        names, places = zip(*_pieces(flat), strict=True)
+        wide, high = np.ptp(flat.points, axis=0)
+        apart = _apart(np.array(places), 0.06 * wide, 0.05 * high)
+        for name, (at, up) in zip(names, apart, strict=True):
+            words = axes.text(at, up, name, size=6, ha="center", va="center")
+            words.set_path_effects([withStroke(linewidth=1.4, foreground="white")])
     axes.set_aspect("equal")
     axes.set_axis_off()
 
@@ -198,7 +194,7 @@ def fig_flat_maps(maps: Mapping[str, Surface]) -> Figure:
     sizes = [np.ptp(maps[name].points, axis=0) for name in names]
     aspect = float(np.median([size[0] / max(size[1], 1e-9) for size in sizes]))
     first = maps[names[0]]
-    shown = [*names, *(["areas"] if first.areas is not None else [])]
+    shown = [*names, "areas"]
     n_columns = min(len(shown), 2 if aspect < 3 else 1)
     where = "left hemisphere left, right hemisphere right"
     note = _note([maps[name].values for name in names], where)
@@ -248,9 +244,7 @@ def _project(
     colours = np.where(np.isfinite(values)[:, None], data, gray)
     light = 0.62 + 0.38 * facing[order, None]
     plane = np.stack([np.cross(up, direction), up], axis=1)
-    borders = np.empty((0, 2, 3))
-    if mesh.areas is not None:
-        borders = _borders(mesh.points, mesh.faces[visible], mesh.areas)
+    borders = _borders(mesh.points, mesh.faces[visible], mesh.areas)
     return corners[order] @ plane, colours * light, borders @ plane
 
 
