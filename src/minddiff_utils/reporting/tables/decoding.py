@@ -34,7 +34,6 @@ _COUNTS = {
     "n_unet_evaluations": "passes of one sample through the U-Net, per image",
     "n_unet_gradients": "of these, passes with a gradient, per image",
 }
-_SECONDS = "wall time of one run of the notebook"
 
 
 def accuracy_table(
@@ -141,37 +140,26 @@ def weights_by_area(
 
 
 def cost_table(
-    costs: pd.DataFrame,
-    seconds: pd.DataFrame,
-    *,
-    confidence: float = 0.95,
-    reference: Mapping[str, float],
+    costs: pd.DataFrame, *, confidence: float = 0.95, reference: Mapping[str, float]
 ) -> pd.DataFrame:
-    """Return table T5: what an image costs under each method, and each notebook's time.
+    """Return table T5: what an image costs under each method.
 
     Parameters
     ----------
     costs : DataFrame
         The rows of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such
-        column, count as none: it forms no gradient.
-    seconds : DataFrame
-        Columns notebook, seconds; one row per run (subject, shard). It may be empty.
+        column, count as none: it forms no gradient. An image twice: DataError.
     confidence : float
-        Of the intervals over images, or runs.
+        Of the intervals over images.
     reference : mapping of float
         What an image costs under Algorithm 1, by count: costs are compared with it.
 
     Returns
     -------
     DataFrame
-        By method (or notebook) and metric: value (mean), ci_low, ci_high, n (images, or
-        runs), total, relative (to the reference's; NaN where that is 0), floor and
-        ceiling (NaN: a cost has none), status, settings.
-
-    Raises
-    ------
-    DataError
-        A column is missing, there are no costs, or an image is there twice.
+        By method and metric: value (mean), ci_low, ci_high, n (images), total, relative
+        (to the reference's; NaN where that is 0), floor and ceiling (NaN: a cost has
+        none), status, settings.
     """
     image = ["subject", "method", "nsd_id"]
     check_table(costs, (*image, *_COUNTS), "The table of costs")
@@ -179,35 +167,16 @@ def cost_table(
         raise DataError("An image of one method is there twice: pass each cost once.")
     filled = costs.assign(n_unet_gradients=costs["n_unet_gradients"].fillna(0))
     filled = filled.sort_values(["subject", "nsd_id"], kind="stable")
-    measured = [
-        (str(method), metric, filled.loc[filled["method"] == method, metric], words)
-        for metric, words in _COUNTS.items()
-        for method in dict.fromkeys(costs["method"])
-    ]
-    if len(seconds):
-        check_table(seconds, ("notebook", "seconds"), "The table of times")
-        times = seconds.groupby("notebook", sort=True)["seconds"]
-        measured += [(str(name), "seconds", runs, _SECONDS) for name, runs in times]
-    return pd.DataFrame(
-        _cost_row(name, metric, values.dropna().to_numpy(), confidence, reference)
-        | {"status": "", "settings": words}
-        for name, metric, values, words in measured
-    )
-
-
-def _cost_row(
-    name: str,
-    metric: str,
-    values: npt.NDArray[Any],
-    confidence: float,
-    reference: Mapping[str, float],
-) -> dict[str, Any]:
-    mean, unit = float(values.mean()), reference.get(metric, 0)
-    low, high, _ = t_interval(values.astype(np.float64), confidence)
-    return {
-        **{"method": name, "metric": metric, "value": mean},
-        **{"ci_low": low, "ci_high": high, "n": len(values)},
-        "total": float(values.sum()),
-        "relative": mean / unit if unit > 0 else np.nan,
-        **{"floor": np.nan, "ceiling": np.nan},
-    }
+    rows: list[dict[str, Any]] = []
+    for metric, words in _COUNTS.items():
+        unit = reference.get(metric, 0)
+        for method in dict.fromkeys(costs["method"]):
+            own = filled.loc[filled["method"] == method, metric].dropna()
+            values = own.to_numpy(np.float64)
+            mean, (low, high, _) = float(values.mean()), t_interval(values, confidence)
+            row = {"method": str(method), "metric": metric, "value": mean}
+            row |= {"ci_low": low, "ci_high": high, "n": len(values)}
+            row |= {"total": values.sum(), "relative": mean / unit if unit else np.nan}
+            row |= {"floor": np.nan, "ceiling": np.nan, "status": "", "settings": words}
+            rows.append(row)
+    return pd.DataFrame(rows)
