@@ -114,7 +114,7 @@ def _full(words: str = "Words.", label: str = DEMO) -> str:
         words,
         [words],
         [
-            TableItem(words, pd.DataFrame({words: [words]}), words, folded=True),
+            TableItem(words, pd.DataFrame({words: [words]}), words),
             TableItem(words, TABLE, words),
             _gallery(words),
             figure,

@@ -163,7 +163,7 @@ def _report(n_long: int) -> str:
     images = [str(1000 + i) for i in range(N_IMAGES - 1)] + ["a few words on an image"]
     below = {m: ["0.81 · 0.42"] * N_IMAGES for m in METHODS[1:]}
     numbers = {f"a_long_column_name_{i}": [0.5] * n_long for i in range(9)}
-    table = TableItem("long", pd.DataFrame(numbers), "Long.", folded=True)
+    table = TableItem("long", pd.DataFrame(numbers), "Long.")
     wide = FigureItem("wide", _png((300, 1500), "figure"), "A wide figure.")
     sections = [
         Section("Claims", ["Words. " * 30], [ledger]),

@@ -119,7 +119,7 @@ def _table(run: Run, name: str) -> TableItem:
         words = _SCORES
     printed = tables.for_print(table, words, **how)
     shown = printed.iloc[:-1]  # the last row: settings
-    return TableItem(name[:2], shown, caption, folded=True)
+    return TableItem(name[:2], shown, caption)
 
 
 def _further(run: Run) -> list[TableItem]:
@@ -133,7 +133,7 @@ def _further(run: Run) -> list[TableItem]:
             drawn = kept.drop(columns=[of_all, "profile"], errors="ignore")
             counts = [name for name in drawn if str(name).startswith("n_")]
             drawn = drawn.astype(dict.fromkeys(counts, "Int64"))  # also beside a gap
-            items.append(TableItem(name, drawn, caption, folded=True))
+            items.append(TableItem(name, drawn, caption))
     return items
 
 
@@ -201,7 +201,7 @@ def _checks(run: Run) -> tuple[list[str], list[TableItem]]:
     lines = [f"Failed: {row.check}: {row.observed}." for row in failed.itertuples()]
     shown = table[["check", "observed", "passed"]]
     caption = "Each check of the pipeline with what was seen."
-    return [words, *lines], [TableItem("Checks", shown, caption, folded=True)]
+    return [words, *lines], [TableItem("Checks", shown, caption)]
 
 
 def _links(run: Run) -> list[tuple[str, str]]:

@@ -53,13 +53,12 @@ class FigureItem:
 class TableItem:
     """A table with words that can be read alone, printed without its index.
 
-    `folded`: whether it is shown only when it is opened, and on paper.
+    It is shown only when it is opened, and on paper.
     """
 
     name: str
     table: pd.DataFrame
     caption: str
-    folded: bool = False
     kind: str = "table"
 
 

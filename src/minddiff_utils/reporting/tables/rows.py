@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.reporting.figures.canvas import check_table
+from minddiff_utils.reporting.figures.canvas import INTERVAL, check_table
 
 __all__ = [
     "INTERVAL",
@@ -24,7 +24,6 @@ __all__ = [
 
 #: Columns of scores, one row per image; and of their summaries.
 SCORES = ("subject", "method", "nsd_id", "metric", "value", "floor")
-INTERVAL = ("value", "ci_low", "ci_high")
 _KEY = ["subject", "method", "metric"]
 COUNTS = ("n_images", "n_subjects")
 SUMMARY = (*_KEY, *INTERVAL, *COUNTS, "floor", "chance")
@@ -137,7 +136,7 @@ def comparison_table(
         Subjects, and "all"; methods, in the order shown.
     settings, not_run : mapping of str to str
         Metric -> its definition, these metrics are shown; method -> why there are no
-        scores, each gets its rows. A metric or a method that contradicts: DataError.
+        scores, each gets its rows. A metric without a score: DataError.
 
     Returns
     -------
@@ -147,11 +146,6 @@ def comparison_table(
     """
     check_table(comparison, SUMMARY, "The table of summarised scores")
     check_metrics(comparison, settings)
-    both = sorted(set(comparison["method"]) & set(not_run))
-    if both:
-        raise DataError(
-            f"{', '.join(both)} has scores but is also said not to be run: remove one."
-        )
     table = comparison[[*SUMMARY]].assign(subject=comparison["subject"].astype(str))
     names = list(dict.fromkeys([*methods, *not_run]))
     kept = table[table["method"].isin(names) & table["metric"].isin(settings)]
