@@ -98,8 +98,8 @@ def _over_subjects(
     for (feature, area_set), block in table.groupby(["feature", "area_set"]):
         r, n = block["value"].to_numpy(), len(block)  # an unknown subject is no zero
         low, high, _ = t_interval(r, confidence)
-        row = {"feature": feature, "area_set": area_set, "subject": "all", "n": n}
-        row |= {"value": r.mean(), "ci_low": low, "ci_high": high}
+        row: dict[Any, Any] = {"feature": feature, "area_set": area_set, "n": n}
+        row |= {"subject": "all", "value": r.mean(), "ci_low": low, "ci_high": high}
         row |= block[["n_targets", "p_permutation"]].max().to_dict()
         row |= block[["floor", "ceiling"]].mean().to_dict()
         status = f"{n} of {n_subjects} subjects" if n < n_subjects else ""
