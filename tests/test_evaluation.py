@@ -46,6 +46,7 @@ GENERATED += ("stage2_true", "stage2_shuffled", "stage2_guided")
 GENERATED += ("takagi", "takagi_minddiffuser", "brain_diffuser_style")
 GENERATED += ("permuted_voxels", "retrieval", "random_train", "mean_image")
 GENERATED += ("pixel_ridge", "autoencoder", "stage1_best", "category_only")
+GENERATED += ("stage1_posterior", "retrieval_caption", "posterior_image")
 GENERATED += ("stage1_draw_2", "stage1_draw_3")
 #: Captions of the stimuli, a row per image: cats and dogs.
 CAPTIONS = np.array(

@@ -26,6 +26,7 @@ IDS = np.array([40, 7, 300])
 SPLIT = ["train", "test", "test"]
 METHODS = ("z_only", "c_only", "stage1", "stage2")
 OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.fast.n_iter": 3}
+OVERRIDES |= {"stage2.preset": "fast"}
 
 
 @pytest.fixture
@@ -248,7 +249,7 @@ def test_the_report_shows_this_run_s_figures_tables_and_notebooks_once(
         assert f'href="{link}"' in page
     assert finished.label in page
     assert f"smoke, digest {finished.profile.digest}" in page
-    assert "preset fast, 3 iterations" in page
+    assert "preset fast: n_iter 3, n_candidates 4" in page
     head = page[: page.index("</header>")]
     assert "Engine of stage 2 in this run: fast (ours)" in head
     assert "reproduced" not in head
