@@ -180,7 +180,7 @@ def fig_losses_of_truth(losses: Mapping[str, tuple[Floats, Floats]]) -> Figure:
         below = f"{(truth < mean).mean():.0%} below"
         axes.text(0.96, 0.04, below, transform=axes.transAxes, ha="right", size=7.5)
         axes.set(title=name, aspect="equal", adjustable="datalim")
-        axes.locator_params(nbins=4)
+        axes.locator_params(nbins=3)
         axes.set_xlabel("loss of a draw")
     panels[0].set_ylabel("loss of the seen image")
     return figure
