@@ -57,7 +57,14 @@ _ENGINES = {
     "none": "stage 1",  # as the first study called it
 }
 
-_STAGES = {"stage1": "stage 1", "stage2": "stage 2"}
+_STAGES = {
+    "stage1": "stage 1",
+    "stage2": "stage 2",
+    "setting_only": "the true setting alone",
+    "heldout": "stage 1 without its cluster in training",
+    "noise_refit": "a decoder fitted to noise",
+    "axes_10": "ten principal axes",
+}
 
 #: What the interval of an endpoint shows: the effect lies where the claim says; beyond
 #: the bound on the other side; neither.
@@ -151,7 +158,8 @@ class Evidence:
         `scores`, image by image (subject, method, nsd_id, metric, value, floor), the
         steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
         feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
-        subjects; `study`: the scores of the study of stage 2, where it was run.
+        subjects; `study`: the scores of the study of stage 2, where it was run;
+        `leakage`: those of notebook 08.
     in_silico : bool
         Whether the subjects are simulated.
     profile : str

@@ -1,4 +1,4 @@
-"""The ledger: the paper's claims C1 to C11 as data, controls, and their verdicts."""
+"""The ledger: the paper's claims, controls and open questions, and their verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -9,7 +9,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.claims import rules
+from minddiff_utils.evaluation.claims import leakage, rules
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -75,7 +75,7 @@ def _number(claim: str, name: str, metric: str, value: float) -> Claim:
     )
 
 
-#: The ledger: the paper's claims in its order, then controls that it does not have.
+#: The ledger: the paper's claims in its order, then what it does not ask.
 CLAIMS: tuple[Claim, ...] = (
     _number("C1", "CLIP similarity 0.765", "clip_method", 0.765),
     _number("C2", "SSIM 0.354", "ssim_2d", 0.354),
@@ -144,6 +144,30 @@ CLAIMS: tuple[Claim, ...] = (
         )
         for k, (reference, words) in enumerate(CONTROLS.items(), 1)
     ),
+    Claim(
+        "O2",
+        "what is read goes beyond the kind of thing and of place",
+        leakage.beyond_category,
+        lambda _: "stage 1",
+    ),
+    Claim(
+        "O3",
+        "categories that trained no decoder are read above chance",
+        leakage.held_out,
+        lambda _: "stage 1",
+    ),
+    Claim(
+        "O4a",
+        "the brain adds to the prior: above a decoder fitted to noise",
+        leakage.above("noise_refit", ["clip_judge", "pcc", "ssim_2d"]),
+        lambda _: "stage 1",
+    ),
+    Claim(
+        "O4b",
+        "more than ten principal axes each of c and z are read",
+        leakage.above("axes_10", ["clip_judge", "pcc"]),
+        lambda _: "stage 1",
+    ),
 )
 
 
@@ -168,6 +192,8 @@ def collect_evidence(
     tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
     if (study := run.tree.study / "scores.csv").is_file():
         tables["study"] = store.read_table(study).astype({"subject": str})
+    if (made := run.tree.tables / "leakage.csv").is_file():
+        tables["leakage"] = store.read_table(made).astype({"subject": str})
     return Evidence(
         tables,
         in_silico=run.origin != "measured",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.types import Floats, Mask
 
 __all__ = [
     "category_only_two_way",
@@ -194,7 +194,7 @@ def pairwise_correlation(truth: Embedding, reconstruction: Embedding) -> Floats:
     return r
 
 
-def share_beaten(similarity: Floats) -> Floats:
+def share_beaten(similarity: Floats, among: Mask | None = None) -> Floats:
     """Return, per column, how often the diagonal beats the column's other entries.
 
     With truths in rows and reconstructions in columns this is two-way identification by
@@ -202,13 +202,17 @@ def share_beaten(similarity: Floats) -> Floats:
     beats another one. The transpose gives that of Takagi and Nishimoto: per truth, how
     often its own reconstruction beats another one. Chance is 0.5; a tie counts half.
 
-    `similarity`, float64 (n, n): from `pairwise_correlation`, n >= 2.
+    `similarity`, float64 (n, n): from `pairwise_correlation`, n >= 2. `among`, bool
+    (n, n): which entries are compared, by default all others; NaN where there are none.
     """
     own = np.diag(similarity)[None, :]
     tied = np.abs(own - similarity) <= _TIE
     wins = np.where(tied, 0.5, own > similarity)
-    np.fill_diagonal(wins, 0.0)
-    return np.asarray(wins.sum(axis=0) / (len(similarity) - 1))
+    others = ~np.eye(len(similarity), dtype=bool)
+    if among is not None:
+        others &= among
+    n = others.sum(axis=0)
+    return np.asarray((wins * others).sum(axis=0) / np.where(n, n, np.nan))
 
 
 def category_only_two_way(categories: Sequence[Hashable]) -> float:

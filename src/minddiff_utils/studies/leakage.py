@@ -1,0 +1,324 @@
+"""How much of a reconstruction is read from the brain, and how much is guessed.
+
+What notebook 08 calls. What decoders say that were fitted again to less, and c that
+knows the true setting alone, is carried to images by stage 1 and scored beside the
+run's own conditions, on the same images. Not here: the refits (`decoding.refits`), and
+what is claimed of them (`evaluation.claims`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minddiff_utils.core.conditions import Condition
+from minddiff_utils.core.inference import estimate, jackknife
+from minddiff_utils.core.rows import Rows
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Doubles, Floats, IntArray, Ints, Matrix
+from minddiff_utils.decoding import VoxelData
+from minddiff_utils.decoding.other_systems import category_means, small_pixels
+from minddiff_utils.decoding.refits import (
+    Refits,
+    category_clusters,
+    compared_with_samples,
+    image_clusters,
+    likeness,
+)
+from minddiff_utils.evaluation.further.captions import SETTINGS
+from minddiff_utils.evaluation.images import read_condition
+from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
+from minddiff_utils.evaluation.metrics.embeddings import (
+    pairwise_correlation,
+    share_beaten,
+)
+from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed_with
+from minddiff_utils.evaluation.summaries import Matrices
+from minddiff_utils.features import image_features, semantic_features
+from minddiff_utils.generation import SubjectFeatures, generate
+from minddiff_utils.generation.decoded_features import DecodedFeatures, Source
+from minddiff_utils.models import Backbone
+from minddiff_utils.preprocessing import categories_in_captions
+
+__all__ = ["AXES", "FLOOR", "prior_shares", "study", "study_subject"]
+
+#: Principal axes of c and of z that are read; on none the training mean is left, and so
+#: the generator is told nothing.
+AXES, FLOOR = (0, 1, 2, 5, 10, 20, 50), "axes_0"
+#: What was decoded again is compared with training samples, too.
+_COMPARED = ("heldout", "as_many_out", "noise_refit")
+#: Clusters of categories, each left out once.
+_N_CLUSTERS = 6
+#: Images or captions encoded at once.
+_BATCH = 64
+
+Named = Sequence[frozenset[str]]
+Features = Mapping[str, Matrix]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What one subject's study starts from; test images are the chosen ones.
+
+    `chosen`: their rows among the images to reconstruct; `decoded`: by notebook 02;
+    `cluster`, `settings`: of training and of test images; `shows`: see `Refits`.
+    """
+
+    run: Run
+    refits: Refits
+    chosen: IntArray
+    seen: ConditionImages
+    train_images: Rows
+    truth: Features
+    decoded: Features
+    clusters: Mapping[str, int]
+    shows: Any
+    cluster: tuple[Ints, Ints]
+    settings: tuple[Named, Named]
+
+
+def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
+    own = replace(run, subject=subject)
+    captions, stored = (
+        own.read("stimuli", ["captions"])["captions"],
+        own.read("responses"),
+    )
+    images, data = own.rows("stimuli", "images"), VoxelData.from_responses(stored)
+    train, test = (np.flatnonzero(stored["split"] == s) for s in ("train", "test"))
+    test = test[: run.profile.data.n_reconstruct]
+    named = [categories_in_captions(captions[rows]) for rows in (train, test)]
+    clusters = _clusters(backbone, sorted(frozenset().union(*named[0], *named[1])))
+    in_train, in_test = (image_clusters(part, clusters) for part in named)
+    pure = np.flatnonzero(in_test >= 0)  # others cannot lose their categories alone
+    chosen = pure if len(pure) > 1 else np.arange(len(test))
+    chosen = chosen[: run.profile.ablation.n_images]
+    shown = test[chosen]
+    Y_train = {
+        "c": semantic_features(backbone, captions[train], batch_size=_BATCH),
+        **image_features(backbone, images.of(train), (), batch_size=_BATCH),
+    }
+    kept = own.read(
+        "decoded", [f"{k}/{s}" for k in Y_train for s in ("true", "decoded")]
+    )
+    every = range(len({*clusters.values()}))
+    settings = (categories_in_captions(captions[r], SETTINGS) for r in (train, shown))
+    return _Subject(
+        own,
+        Refits(data.X_train, data.X_test[chosen], Y_train),
+        chosen,
+        ConditionImages("truth", stored["nsd_id"][shown], images[shown]),
+        images.of(train),
+        {k: kept[f"{k}/true"][chosen] for k in Y_train},
+        {k: kept[f"{k}/decoded"][chosen] for k in Y_train},
+        clusters,
+        np.array(
+            [[k in {clusters[n] for n in part} for k in every] for part in named[0]]
+        ),
+        (in_train, in_test[chosen]),
+        cast(tuple[Named, Named], tuple(settings)),
+    )
+
+
+@torch.no_grad()
+def _clusters(backbone: Backbone, names: Sequence[str]) -> dict[str, int]:
+    if not names:
+        return {}
+    embedded = backbone.clip_text_embed([f"a photo of a {name}" for name in names])
+    return category_clusters(names, embedded.float().cpu().numpy(), _N_CLUSTERS)
+
+
+# --- images ---------------------------------------------------------------------------
+
+
+def _decoded_again(one: _Subject) -> dict[str, Features]:
+    """Return c and z by condition; a cluster is left out where each image has one."""
+    subject, Y_train = one.run.subject or 0, one.refits.Y_train
+    setting = category_means(Y_train["c"], *one.settings)
+    noise = one.refits.on_noise(one.run.stream("noise for voxels", subject))
+    found: dict[str, Features] = {"setting_only": {"c": setting}, "noise_refit": noise}
+    found |= {f"axes_{n}": own for n, own in one.refits.on_axes(AXES).items()}
+    if (one.cluster[1] >= 0).all():
+        stream = one.run.stream("images left out", subject)
+        found |= one.refits.without_clusters(one.shows, one.cluster[1], stream)
+    return found
+
+
+class _Arms(SubjectFeatures):
+    """Features of some of the images to reconstruct, as this study's conditions say."""
+
+    def __init__(
+        self, one: _Subject, backbone: Backbone, again: Mapping[str, Features]
+    ) -> None:
+        super().__init__(one.run, backbone)
+        self._rows, self._again = one.chosen.tolist(), again
+
+    def of(self, source: Source) -> DecodedFeatures:
+        """Return the features of the chosen images from one source."""
+        return super().of(source).rows(self._rows)
+
+    def _systems(self, name: str) -> Matrix:
+        condition, _, feature = name.rpartition("/")
+        return self._again[condition][feature]
+
+
+def _images(
+    one: _Subject,
+    backbone: Backbone,
+    again: Mapping[str, Features],
+    beside: Sequence[str],
+) -> Iterator[ConditionImages]:
+    """Give stage 1's images of each condition, then those that the run has made."""
+    arms = _Arms(one, backbone, again)
+    for name, features in again.items():
+        sources: dict[str, Any] = dict.fromkeys(features, "own")
+        row = Condition(name, name, "part", engine="sampler", **sources)
+        made = generate(one.run, backbone, arms, row)
+        there = made.finished
+        yield ConditionImages(name, made.nsd_id[there], made.images[there])
+    for name in beside:
+        folder = one.run.tree.stage_dir(one.run.subject or 0, name)
+        found = read_condition(folder, name, one.seen.nsd_id)
+        if found is not None:
+            yield found
+
+
+# --- scores ---------------------------------------------------------------------------
+
+
+def _frame(
+    method: str, nsd_id: IntArray, metric: str, value: Floats, floor: float
+) -> Any:
+    about = {"method": method, "nsd_id": nsd_id, "metric": metric}
+    return pd.DataFrame({**about, "value": value, "floor": floor})
+
+
+def _score_images(
+    one: _Subject, conditions: Sequence[ConditionImages], models: Models
+) -> Iterator[pd.DataFrame]:
+    """Give the scores of images, with two-way identification by cluster."""
+    seen: dict[str, Floats] = {}
+
+    def keep(shown: ConditionImages, _network: str, embedded: Floats) -> None:
+        seen[shown.method] = embedded
+
+    judge = {"clip_judge": embed_with(models.judge, _BATCH)}
+    subject = one.run.subject or 0
+    yield score_methods(subject, conditions, one.seen, judge, seen_by=keep).table
+    for shown in (shown for shown in conditions if len(shown.nsd_id) > 1):
+        rows = np.flatnonzero(np.isin(one.seen.nsd_id, shown.nsd_id))
+        own = one.cluster[1][rows]
+        known, same = np.logical_and.outer(own >= 0, own >= 0), np.equal.outer(own, own)
+        similarity = pairwise_correlation(seen["truth"][rows], seen[shown.method])
+        for where, among in (("within", known & same), ("across", known & ~same)):
+            beaten = share_beaten(similarity, among)
+            yield _frame(shown.method, shown.nsd_id, f"two_way_{where}", beaten, 0.5)
+
+
+def _score_features(
+    one: _Subject, again: Mapping[str, Features]
+) -> Iterator[pd.DataFrame]:
+    """Give what was decoded beside clusters and samples, and how near samples are."""
+    left_out = {k: again[k] for k in again if k in _COMPARED}
+    for method, features in ({"stage1": one.decoded} | left_out).items():
+        for name, Y_hat in features.items():
+            samples = one.refits.Y_train[name]
+            given = (Y_hat, one.truth[name], samples, one.cluster[1], one.cluster[0])
+            for metric, value, chance in compared_with_samples(*given):
+                metric = f"{name}_{metric}"
+                yield _frame(method, one.seen.nsd_id, metric, value, chance)
+    size = one.run.profile.systems.pixel_size
+    pixels = [small_pixels(i, size) for i in (one.seen.images, one.train_images)]
+    r = likeness(*pixels)
+    yield _frame("nearest_sample", one.seen.nsd_id, "pixels", r.max(1), np.nan)
+
+
+def study_subject(
+    run: Run, subject: int, models: Models, *, beside: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the study of one subject; see `study`."""
+    one = _read_subject(run, subject, models.backbone)
+    again = _decoded_again(one)
+    made = list(_images(one, models.backbone, again, beside))
+    tables = [*_score_images(one, made, models), *_score_features(one, again)]
+    scores = pd.concat(tables, ignore_index=True).dropna(subset="value")
+    rows = [
+        (k, name, int(one.shows[:, k].sum()), int((one.cluster[1] == k).sum()))
+        for name, k in one.clusters.items()
+    ]
+    columns = ["cluster", "category", "n_train", "n_test"]
+    clusters = pd.DataFrame(rows, columns=columns).sort_values("cluster")
+    return tuple(t.assign(subject=str(subject)) for t in (scores, clusters))
+
+
+def study(
+    run: Run, subjects: Sequence[int], *, beside: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the study of several subjects, as many at once as there are cores.
+
+    Parameters
+    ----------
+    beside : sequence of str
+        Conditions of the run that are scored beside those made here.
+
+    Returns
+    -------
+    DataFrame
+        Columns subject, method, nsd_id, metric, value, floor. Of images those of
+        notebook 05, and two_way_within and two_way_across: identification among images
+        of the own cluster of categories and of others. Of features `c_` and `z_` with
+        the measures of `compared_with_samples`. Of "nearest_sample" pixels: r with the
+        training image most like the seen one.
+    DataFrame
+        Columns cluster, category, n_train (training images that show the cluster),
+        n_test, subject.
+    """
+    found = each_subject(run, subjects, partial(study_subject, beside=beside))
+    scores, clusters = zip(*found.values(), strict=True)
+    return tuple(pd.concat(t, ignore_index=True) for t in (scores, clusters))
+
+
+# --- what it says ---------------------------------------------------------------------
+
+
+def prior_shares(
+    scores: pd.DataFrame,
+    methods: Sequence[str],
+    priors: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Return the share of each method's score above the floor that a prior reaches.
+
+    (prior - floor) / (method - floor), of means over subjects and the images that all
+    have; the floor is `FLOOR`, the interval the jackknife's over images. NaN where a
+    method is not shown to lie above the floor.
+
+    Returns
+    -------
+    DataFrame
+        Columns metric, method, prior, value, ci_low, ci_high, n_images, n_subjects.
+    """
+    made, rows = Matrices(scores), []
+    for metric, method, prior in product(metrics, methods, priors):
+        both = [made.of(n, metric) - made.of(FLOOR, metric) for n in (prior, method)]
+        top, gain = (part[:, ~np.isnan(sum(both)).any(axis=0)] for part in both)
+        n_subjects, n = gain.shape
+        value = low = high = np.nan
+        if n >= 4 and estimate(gain, confidence=confidence).low > 0:
+            ratio = partial(_ratio, top, gain)
+            found = jackknife(ratio, n, confidence=confidence)
+            value, low, high = found.value, found.low, found.high
+        if n:
+            rows.append((metric, method, prior, value, low, high, n, n_subjects))
+    columns = ["metric", "method", "prior", "value", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=[*columns, "n_images", "n_subjects"])
+
+
+def _ratio(top: Doubles, bottom: Doubles, rows: IntArray) -> Doubles:
+    return np.array([top[:, rows].mean() / bottom[:, rows].mean()])
