@@ -31,6 +31,9 @@ METHODS = (
     *("retrieval", "category_only", "guided_k5", "guided_k25", "guided_k100", *FLOORS),
     "retrieval_caption",
 )
+#: Of notebook 08, and the shares of comparisons that O2 and O3 ask for.
+TOLD = ("stage1", "heldout", "category_only", "setting_only", "noise_refit", "axes_10")
+SHARES = ("two_way_within", "two_way_across", "c_beats_clusters")
 ARMS = ("none", "best_of_n", "paper", "released", "fast")
 FEATURES = ("c", "z", "clip/1")
 HIGH, LOW = ("VO", "PHC", "LO", "MT", "MST", "IPS"), ("V1", "V2", "V3", "V3ab", "hV4")
@@ -64,6 +67,17 @@ def _frame(made: Mapping[tuple[str, str], np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["subject", "method", "nsd_id", "metric", "value"]
     )
+
+
+@cache
+def _leakage(world: int) -> Mapping[tuple[str, str], np.ndarray]:
+    """Return the scores of notebook 08; an image is alone in its cluster."""
+    made = dict(_scores(world, TOLD))
+    rng = np.random.default_rng([world, 8])
+    for metric in SHARES:
+        made |= {(m, metric): rng.uniform(0.2, 1, (3, N_IMAGES)) for m in TOLD[:2]}
+    made["stage1", "two_way_within"][:, 2] = np.nan
+    return made
 
 
 @cache
@@ -123,6 +137,7 @@ def _evidence(world: int, preset: str = "fast") -> Evidence:
     few[:, :4] = 0.9  # the highest chance level, but not of every image
     made = {**_scores(world, METHODS), **{("random_train", m): few for m in METRICS}}
     tables = {"scores": _frame(made), "study": _frame(_scores(world, ARMS))}
+    tables["leakage"] = _frame(_leakage(world))
     return Evidence(tables | _decoding(world), True, "demo", preset)
 
 
@@ -251,6 +266,25 @@ def test_paired_endpoints(claim: str, world: int) -> None:
         _of_images(made[a, metric] - made[b, metric]) for a, b, metric in PAIRS[claim]
     ]
     _agree(_rows(_evidence(world), claim), expected)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_what_notebook_08_is_asked(world: int) -> None:
+    made = _leakage(world)
+
+    def apart(reference: str, metric: str) -> Numbers:
+        return _of_images(made["stage1", metric] - made[reference, metric])
+
+    within = _of_images(made["stage1", "two_way_within"] - 0.5)
+    kinds = [apart(name, "pcc") for name in ("category_only", "setting_only")]
+    asked = {
+        "O2": [within, *kinds],
+        "O3": [_of_images(made["heldout", m] - 0.5) for m in SHARES[::-1]],
+        "O4a": [apart("noise_refit", metric) for metric in METRICS],
+        "O4b": [apart("axes_10", metric) for metric in METRICS[:2]],
+    }
+    for claim, expected in asked.items():
+        _agree(_rows(_evidence(world), claim), expected)
 
 
 @pytest.mark.parametrize("world", WORLDS)

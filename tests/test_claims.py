@@ -127,11 +127,32 @@ def _study(**levels: float) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def _leakage(n_images: int = 24, **moved: float) -> pd.DataFrame:
+    """Return the scores of notebook 08, means of a method or a metric moved."""
+    rng = stream(5, "claims", "leakage")
+    levels = {"setting_only": 0.3, "category_only": 0.4, "noise_refit": 0.2}
+    means = {(m, k): v for m, v in levels.items() for k in METRICS}
+    means |= {("axes_10", k): 0.4 for k in METRICS}
+    means |= {("stage1", k): 0.5 for k in METRICS}
+    means |= {("stage1", "two_way_within"): 0.7, ("heldout", "two_way_within"): 0.7}
+    means |= {("heldout", k): 0.7 for k in ("two_way_across", "c_beats_clusters")}
+    rows = [
+        (s, method, image, metric, level + moved.get(method, 0) + moved.get(metric, 0))
+        for (method, metric), level in means.items()
+        for s in SUBJECTS
+        for image in range(n_images)
+    ]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(value=table["value"] + rng.normal(0, 0.05, len(table)))
+
+
 def _evidence(*, in_silico: bool = True, n_images: int = 24) -> Evidence:
     tables = {
         "scores": _scores(n_images),
         "image_accuracy": _image_accuracy(n_images),
         "study": _study(),
+        "leakage": _leakage(n_images),
         **_decoding(),
     }
     return Evidence(tables, in_silico, "demo" if in_silico else "nsd")
@@ -275,6 +296,10 @@ def _weakened(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Evid
     return evidence.with_tables(**{name: change(evidence.table(name).copy())})
 
 
+def _leaked(**moved: float) -> Evidence:
+    return _evidence().with_tables(leakage=_leakage(**moved))
+
+
 def _swapped_areas(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         area_set=table["area_set"].replace({"LVC": "HVC", "HVC": "LVC"})
@@ -303,6 +328,15 @@ def _one_noisy(table: pd.DataFrame) -> pd.DataFrame:
         ("C9", _weakened("image_accuracy", _swapped_areas), "contradicted"),
         ("C9", _weakened("image_accuracy", _one_noisy), "inconclusive"),
         ("C10", _weakened("accuracy", lambda t: t.assign(r_mean=0.05)), "contradicted"),
+        ("O2", _leaked(two_way_within=-0.2), "inconclusive"),
+        ("O2", _leaked(category_only=0.2), "contradicted"),
+        ("O2", _leaked(setting_only=0.2), "inconclusive"),
+        ("O3", _leaked(c_beats_clusters=-0.4), "contradicted"),
+        ("O3", _leaked(two_way_across=-0.2), "inconclusive"),
+        ("O4a", _leaked(noise_refit=0.3), "inconclusive"),
+        ("O4a", _leaked(noise_refit=0.4), "contradicted"),
+        ("O4b", _leaked(axes_10=0.1), "inconclusive"),
+        ("O4b", _leaked(axes_10=0.2), "contradicted"),
         ("K1", _moved(_evidence(), "retrieval", 0.4, "clip_judge"), "contradicted"),
         ("K2", _equal("mean_image", "pcc"), "inconclusive"),
     ],

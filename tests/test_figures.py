@@ -246,6 +246,20 @@ CALIBRATION = pd.DataFrame(
         "coverage_95": [0.95, 1.0, 0.9],
     }
 )
+TOLD = {"nothing": {"shuffled": "another brain"}, "brain": {"stage1": "stage 1"}}
+AXES_READ = {"axes_0": "0", "axes_2": "2", "stage1": "all"}
+GAINS = _frame(
+    "subject method metric value ci_low ci_high n_images n_subjects",
+    [
+        (s, m, k, 0.1 * i, 0.1 * i - 0.05, 0.1 * i + 0.05, 6, 2)
+        for s, (i, m), k in product(
+            SUBJECTS, enumerate(("shuffled", "axes_2", "stage1")), METRICS
+        )
+    ],
+)
+SHARES_OF = _frame(
+    "metric prior value", [(k, "shuffled", 0.25) for k in ("clip_judge",)]
+)
 DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_pareto": lambda: figures.fig_pareto(
         POINTS, {"fast": "fast", "paper": "the paper's"}, confidence=0.95
@@ -305,6 +319,9 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_failures": _failures,
     "fig_naming": lambda: figures.fig_naming(
         NAMED, NAMERS, METHODS | {"truth": "true image"}, by_category="stage2"
+    ),
+    "fig_leakage": lambda: figures.fig_leakage(
+        GAINS, SHARES_OF, METRICS, TOLD, AXES_READ
     ),
     "fig_weights_by_area": lambda: figures.fig_weights_by_area(WEIGHTS),
     "fig_method": _method,

@@ -61,6 +61,7 @@ GRAPH = (
     Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("A3_engines", per_subject=False, shows_study=True),
     Notebook("A6_digits69", per_subject=False, profile="digits69"),
+    Notebook("08_leakage", per_subject=False),  # the ledger of 05 reads it
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
 )
@@ -301,9 +302,9 @@ def _files(
     """
     kind = profile.models.backbone
     files: tuple[Path, ...] = ()
-    if number in ("02", "A7", "03", "04", "05"):
+    if number in ("02", "A7", "03", "04", "05", "08"):
         files = network_files(tree.models, kind)
-    if number == "05":
+    if number in ("05", "08"):
         files += judge_files(tree.models, kind)
     stamps = provenance.stamps(files, tree.models)
     simulated = profile.simulation is not None

@@ -78,6 +78,7 @@ _CONTENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("T1_comparison",),
     ),
     "Scores": (("comparison", "controls"), ()),
+    "Read or guessed": (("leakage",), ()),
     "What each part is worth": (("ablation", "gallery_ablation"), ("T2_ablation",)),
     "How many features to keep": (("k_quality",), ()),
     "Decoding": (("accuracy", "histograms"), ("T4_decoding",)),

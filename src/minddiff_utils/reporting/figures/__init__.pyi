@@ -18,6 +18,9 @@ from .evaluation import (
 from .failures import (
     fig_failures,
 )
+from .leakage import (
+    fig_leakage,
+)
 from .maps import (
     Surface,
     fig_flat_maps,
@@ -66,6 +69,7 @@ __all__ = [
     "fig_inflated",
     "fig_k_quality",
     "fig_k_selection",
+    "fig_leakage",
     "fig_losses",
     "fig_losses_of_truth",
     "fig_method",
