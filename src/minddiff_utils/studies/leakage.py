@@ -252,7 +252,8 @@ def study_subject(
     ]
     columns = ["cluster", "category", "n_train", "n_test"]
     clusters = pd.DataFrame(rows, columns=columns).sort_values("cluster")
-    return tuple(t.assign(subject=str(subject)) for t in (scores, clusters))
+    who = {"subject": str(subject)}
+    return scores.assign(**who), clusters.assign(**who)
 
 
 def study(
@@ -279,7 +280,7 @@ def study(
     """
     found = each_subject(run, subjects, partial(study_subject, beside=beside))
     scores, clusters = zip(*found.values(), strict=True)
-    return tuple(pd.concat(t, ignore_index=True) for t in (scores, clusters))
+    return pd.concat(scores, ignore_index=True), pd.concat(clusters, ignore_index=True)
 
 
 # --- what it says ---------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The figure of notebook 08: how much of a score is read from the brain."""
 
-from collections.abc import Mapping
-from itertools import chain
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -53,21 +54,24 @@ def fig_leakage(
     DataError
         A column is missing, or none of the rows or metrics is there.
     """
-    rows = canvas.pooled_rows(gains, "The table of gains")
-    rows = rows[rows["metric"].isin(metrics)].set_index(["metric", "method"])
-    there = set(rows.index.get_level_values("method"))
+    pooled = canvas.pooled_rows(gains, "The table of gains")
+    rows = {
+        (row["metric"], row["method"]): row
+        for row in canvas.records(pooled[pooled["metric"].isin(metrics)])
+    }
+    there = {method for _, method in rows}
     known = [[name for name in words if name in there] for words in groups.values()]
-    lines = list(chain.from_iterable(known))
+    lines = [name for own in known for name in own]
     if not lines:
         raise DataError("The table of gains holds none of the rows to draw.")
     first = {own[0]: what for own, what in zip(known, groups, strict=True) if own}
     words = {name: text for own in groups.values() for name, text in own.items()}
     note = (
-        f"n = {span(rows['n_images'])} images, {span(rows['n_subjects'])} subjects. Dot"
-        f" and line: mean and {percent(confidence)} interval of the paired difference"
-        " from stage 1 given the training means of c and z (t over images); number:"
-        " the same as a share of stage 1's difference. Below: stage 1 from the leading"
-        " principal axes of c and of z alone, the decoder refitted"
+        f"n = {span(pooled['n_images'])} images, {span(pooled['n_subjects'])} subjects."
+        f" Dot and line: mean and {percent(confidence)} interval of the paired"
+        " difference from stage 1 given the training means of c and z (t over images);"
+        " number: the same as a share of stage 1's difference. Below: stage 1 from the"
+        " leading principal axes of c and of z alone, the decoder refitted"
     )
     title = "How much of a reconstruction is the brain's, and how much the prior's"
     above = 0.75 + 0.26 * len(lines)
@@ -77,17 +81,20 @@ def fig_leakage(
     for axes, metric in zip(grid, metrics, strict=True):
         axes.set_title(wrap(metrics[metric], 30), size=8)
         axes.set_xlabel("score above a generator that is told nothing")
-        of = shares[shares["metric"] == metric].set_index("prior")["value"]
+        own = canvas.records(shares[shares["metric"] == metric])
+        of = {row["prior"]: float(row["value"]) for row in own}
         for place, name in enumerate(lines):
             colour = PALETTE[list(groups).index(_group(groups, name))]
-            _draw_row(axes, place, rows, (metric, name), colour, of.get(name))
+            row = rows.get((metric, name), {})
+            _draw_row(axes, place, row, colour, of.get(name, math.nan))
             if name in first and place:
                 axes.axhline(place - 0.5, color="0.8", linewidth=0.6)
     grid[0].set_yticks(range(len(lines)), [wrap(words[name], 34) for name in lines])
     grid[0].invert_yaxis()
     lower = canvas.panels(below, len(metrics), len(metrics))
     for axes, metric in zip(lower, metrics, strict=True):
-        _draw_curve(axes, rows.loc[metric], curve)
+        steps = [rows.get((metric, name)) for name in curve]
+        _draw_curve(axes, steps, list(curve.values()))
     lower[0].set_ylabel("score above it")
     return figure
 
@@ -97,34 +104,28 @@ def _group(groups: Mapping[str, Words], name: str) -> str:
 
 
 def _draw_row(
-    axes: Axes,
-    place: int,
-    rows: pd.DataFrame,
-    key: tuple[str, str],
-    colour: object,
-    share: float | None,
+    axes: Axes, place: int, row: Mapping[Any, Any], colour: object, share: float
 ) -> None:
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.grid(axis="x")
-    if key not in rows.index:
-        return
-    canvas.draw_interval(axes, place, rows.loc[key].to_dict(), color=colour, zorder=3)
-    if share is not None and pd.notna(share):
-        beside = {"transform": axes.get_yaxis_transform(), "clip_on": False}
+    if row:
+        canvas.draw_interval(axes, place, row, color=colour, zorder=3)
+    if math.isfinite(share):
+        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
         axes.text(1.01, place, f"{share:.0%}", size=6.5, va="center", **beside)
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, curve: Words) -> None:
-    """Draw the gain against the number of axes, evenly spaced."""
-    names = list(curve)
-    places = [k for k, name in enumerate(names) if name in rows.index]
-    values = [float(rows.loc[names[k], "value"]) for k in places]
-    axes.plot([0, *places], [0.0, *values], color=GRAY, zorder=1)
+def _draw_curve(
+    axes: Axes, steps: Sequence[Mapping[Any, Any] | None], names: Sequence[str]
+) -> None:
+    """Draw the gain against the number of axes, evenly spaced; the first has none."""
+    known = {k: row for k, row in enumerate(steps) if row is not None}
+    values = [float(row["value"]) for row in known.values()]
+    axes.plot([0, *known], [0.0, *values], color=GRAY, zorder=1)
     axes.plot(0, 0, "o", color=GRAY, markersize=4)
-    for place in places:
-        row = rows.loc[names[place]].to_dict()
+    for place, row in known.items():
         canvas.draw_interval(axes, place, row, upright=True, color=PALETTE[0])
     axes.axhline(0, color="0.3", linewidth=0.8)
     axes.grid(axis="y")
-    axes.set_xticks(range(len(names)), list(curve.values()))
+    axes.set_xticks(range(len(names)), list(names))
     axes.set_xlabel("principal axes of c and of z")
