@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, Words, draws
-from minddiff_utils.reporting.wording import percent, span, wrap
+from minddiff_utils.reporting.wording import counted, percent, span, wrap
 
 __all__ = ["fig_leakage"]
 
@@ -66,12 +66,14 @@ def fig_leakage(
         raise DataError("The table of gains holds none of the rows to draw.")
     first = {own[0]: what for own, what in zip(known, groups, strict=True) if own}
     words = {name: text for own in groups.values() for name, text in own.items()}
+    n_subjects = int(pooled["n_subjects"].max())
     note = (
-        f"n = {span(pooled['n_images'])} images, {span(pooled['n_subjects'])} subjects."
+        f"n = {span(pooled['n_images'])} images, {counted(n_subjects, 'subject')}."
         f" Dot and line: mean and {percent(confidence)} interval of the paired"
         " difference from stage 1 given the training means of c and z (t over images);"
-        " number: the same as a share of stage 1's difference. Below: stage 1 from the"
-        " leading principal axes of c and of z alone, the decoder refitted"
+        " number: the same as a share of stage 1's difference. Colours: what a row is"
+        f" told, {', '.join(groups)}. Below: stage 1 from the leading principal axes of"
+        " c and of z alone, the decoder refitted"
     )
     title = "How much of a reconstruction is the brain's, and how much the prior's"
     above = 0.75 + 0.26 * len(lines)
@@ -80,7 +82,6 @@ def fig_leakage(
     grid = canvas.panels(top, len(metrics), len(metrics), sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
         axes.set_title(wrap(metrics[metric], 30), size=8)
-        axes.set_xlabel("score above a generator that is told nothing")
         own = canvas.records(shares[shares["metric"] == metric])
         of = {row["prior"]: float(row["value"]) for row in own}
         for place, name in enumerate(lines):
@@ -91,11 +92,13 @@ def fig_leakage(
                 axes.axhline(place - 0.5, color="0.8", linewidth=0.6)
     grid[0].set_yticks(range(len(lines)), [wrap(words[name], 34) for name in lines])
     grid[0].invert_yaxis()
+    top.supxlabel("score above that of the same generator told nothing", size=8)
     lower = canvas.panels(below, len(metrics), len(metrics))
     for axes, metric in zip(lower, metrics, strict=True):
         steps = [rows.get((metric, name)) for name in curve]
         _draw_curve(axes, steps, list(curve.values()))
     lower[0].set_ylabel("score above it")
+    below.supxlabel("principal axes of c and of z that are read", size=8)
     return figure
 
 
@@ -112,7 +115,8 @@ def _draw_row(
         canvas.draw_interval(axes, place, row, color=colour, zorder=3)
     if math.isfinite(share):
         beside: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-        axes.text(1.01, place, f"{share:.0%}", size=6.5, va="center", **beside)
+        words = f"{round(100 * share)} %"
+        axes.text(1.01, place, words, size=6.5, va="center", **beside)
 
 
 def _draw_curve(
@@ -128,4 +132,3 @@ def _draw_curve(
     axes.axhline(0, color="0.3", linewidth=0.8)
     axes.grid(axis="y")
     axes.set_xticks(range(len(names)), list(names))
-    axes.set_xlabel("principal axes of c and of z")
