@@ -21,6 +21,7 @@ METRICS = ("clip_judge", "clip_method", "pcc", "ssim_2d")
 LEVELS = {
     **{"stage1": 0.5, "stage2": 0.6, "stage1_best": 0.52, "stage2_guided": 0.62},
     **{"z_clip": 0.5, "c_clip": 0.5, "retrieval": 0.4, "category_only": 0.4},
+    "retrieval_caption": 0.4,
     **{"mean_image": 0.3, "random_train": 0.1, "shuffled": 0.2, "takagi": 0.4},
     **{"guided_k5": 0.5, "guided_k25": 0.6, "guided_k100": 0.5},
     **{"true_features": 0.8, "stage2_true": 0.9, "stage2_shuffled": 0.2},
