@@ -72,7 +72,7 @@ def fig_leakage(
         f" Dot and line: mean and {percent(confidence)} interval of the paired"
         " difference from stage 1 given the training means of c and z (t over images);"
         " number: the same as a share of stage 1's difference. Colours: what a row is"
-        f" told, {', '.join(groups)}. Below: stage 1 from the leading principal axes of"
+        f" told ({'; '.join(groups)}). Below: stage 1 from the leading principal axes of"
         " c and of z alone, the decoder refitted"
     )
     title = "How much of a reconstruction is the brain's, and how much the prior's"
