@@ -72,8 +72,8 @@ def fig_leakage(
         f" Dot and line: mean and {percent(confidence)} interval of the paired"
         " difference from stage 1 given the training means of c and z (t over images);"
         " number: the same as a share of stage 1's difference. Colours: what a row is"
-        f" told ({'; '.join(groups)}). Below: stage 1 from the leading principal axes of"
-        " c and of z alone, the decoder refitted"
+        f" told ({'; '.join(groups)}). Below: stage 1 from the leading principal axes"
+        " of c and of z alone, the decoder refitted"
     )
     title = "How much of a reconstruction is the brain's, and how much the prior's"
     above = 0.75 + 0.26 * len(lines)
