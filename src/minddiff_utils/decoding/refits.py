@@ -148,11 +148,11 @@ class Refits:
 
     def on_noise(self, rng: np.random.Generator) -> dict[str, Matrix]:
         """Return what decoders say that are fitted to noise and given noise."""
-        noise = (
+        train, test = (
             rng.standard_normal(X.shape, np.float32)
             for X in (self.X_train, self.X_test)
         )
-        return Refits(*noise, self.Y_train).decoded()
+        return Refits(train, test, self.Y_train).decoded()
 
 
 # --- what is said, compared -----------------------------------------------------------

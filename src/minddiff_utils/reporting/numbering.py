@@ -78,10 +78,9 @@ _FURTHER = {
     "study_against_paper": (
         "Engines of stage 2: difference from Algorithm 1 as printed."
     ),
-    "leakage": Caption(
-        "S17",
+    "leakage": (
         "What rows that know no brain, or less of it, score above a generator that is"
-        " told nothing.",
+        " told nothing."
     ),
 }
 #: Each subject has its own.
