@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError
+from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import open_data_set
@@ -24,7 +24,19 @@ from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 from minddiff_utils.reporting.surface_maps import cortical_maps
-from tests import tiny_algonauts, tiny_nsd
+from tests import tiny_algonauts
+from tests.damaged import (
+    Damage,
+    array,
+    cut,
+    filled,
+    folders,
+    gone,
+    holds,
+    is_a_sentence,
+    refused,
+    table,
+)
 from tests.tiny_algonauts import SUBJECT
 
 VERSION = "betas_fithrf_GLMdenoise_RR"
@@ -39,25 +51,11 @@ NCSNR = f"nsddata_betas/ppdata/subj05/fsaverage/{VERSION}"
 NOTES = "nsddata_stimuli/stimuli/nsd/annotations"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the folder; nobody changes it."""
-    return tiny_algonauts.write(tmp_path_factory.mktemp("release") / "the release")
-
-
-@pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    """Give a copy of links, in which a test may replace files."""
-    return tiny_nsd.copy_of(whole, tmp_path / "a copy")
+whole, copy = folders(tiny_algonauts.write)
 
 
 def opened(root: Path) -> Algonauts:
     return Algonauts(Release(root), NsdTree(root))
-
-
-def replace(path: Path, values: np.ndarray) -> None:
-    path.unlink()  # a link to the whole folder's
-    np.save(path, values)
 
 
 def per_vertex(path: Path) -> Any:
@@ -193,40 +191,7 @@ def test_maps_of_vertices_are_not_drawn_and_it_is_said() -> None:
 # --- bad input ----------------------------------------------------------------------
 
 
-def cut(name: str, n: int = 40) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        held = (root / name).read_bytes()
-        (root / name).unlink()
-        (root / name).write_bytes(held[:-n])
-
-    return change
-
-
-def gone(name: str) -> Callable[[Path], None]:
-    return lambda root: (root / name).unlink()
-
-
-def text(name: str, words: str) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        (root / name).unlink()
-        (root / name).write_text(words)
-
-    return change
-
-
-def array(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
-    return lambda root: replace(root / name, edit(np.load(root / name)))
-
-
-def filled(value: object, *where: object) -> Callable[[Any], Any]:
-    def edit(values: Any) -> Any:
-        values[where] = value
-        return values
-
-    return edit
-
-
-def swapped(folder: str, pattern: str) -> Callable[[Path], None]:
+def swapped(folder: str, pattern: str) -> Damage:
     def change(root: Path) -> None:
         for left in list((root / folder).glob(pattern)):
             right = left.with_name(f"rh{left.name[2:]}")
@@ -237,7 +202,7 @@ def swapped(folder: str, pattern: str) -> Callable[[Path], None]:
     return change
 
 
-def named(rank: int, name: str) -> Callable[[Path], None]:
+def named(rank: int, name: str) -> Damage:
     def change(root: Path) -> None:
         [path] = (root / IMAGES).glob(f"train-{rank:04d}_*")
         path.rename(path.with_name(name))
@@ -245,7 +210,7 @@ def named(rank: int, name: str) -> Callable[[Path], None]:
     return change
 
 
-def first_image(save: Callable[[Path], None]) -> Callable[[Path], None]:
+def first_image(save: Damage) -> Damage:
     def change(root: Path) -> None:
         path = min((root / IMAGES).iterdir())
         path.unlink()
@@ -254,21 +219,11 @@ def first_image(save: Callable[[Path], None]) -> Callable[[Path], None]:
     return change
 
 
-def drawn(size: tuple[int, int], mode: str) -> Callable[[Path], None]:
+def drawn(size: tuple[int, int], mode: str) -> Damage:
     return first_image(lambda path: Image.new(mode, size).save(path))
 
 
-def table(edit: Callable[[pd.DataFrame], object]) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        held = pd.read_csv(root / TABLE, index_col=0)
-        edit(held)
-        (root / TABLE).unlink()
-        held.to_csv(root / TABLE)
-
-    return change
-
-
-def surface(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
+def surface(name: str, edit: Callable[[Any], Any]) -> Damage:
     def change(root: Path) -> None:
         values = per_vertex(root / name)
         (root / name).unlink()
@@ -284,15 +239,15 @@ def other_reps(held: pd.DataFrame) -> None:
 LH, RH = (f"{FMRI}/{h}_training_fmri.npy" for h in ("lh", "rh"))
 ALL = f"{MASKS}/lh.all-vertices_fsaverage_space.npy"
 PRF = f"{MASKS}/lh.prf-visualrois_challenge_space.npy"
-BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+BAD: dict[str, tuple[Damage, str]] = {
     "no such folder": (shutil.rmtree, "Training images not found"),
     "array cut short": (cut(LH), r"lh_training_fmri\.npy is truncated"),
     "array gone": (gone(RH), r"Responses not found at .*rh_training_fmri\.npy"),
-    "array empty": (text(LH, ""), "is empty"),
+    "array empty": (holds(LH, ""), "is empty"),
     "array a pointer": (
-        text(LH, "version https://git-lfs.github.com/spec/v1\n"), "pointer of Git LFS"
+        holds(LH, "version https://git-lfs.github.com/spec/v1\n"), "pointer of Git LFS"
     ),
-    "array a web page": (text(LH, "<!DOCTYPE html><html>quota"), "server's page"),
+    "array a web page": (holds(LH, "<!DOCTYPE html><html>quota"), "server's page"),
     "array of objects": (
         array(LH, lambda v: v.astype(object)), r"lh_training_fmri\.npy is truncated or"
     ),
@@ -335,20 +290,24 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         named(48, "train-0048_nsd-72999.png"), r"nsd_id 72999\) were not shown in sess"
     ),
     "image cut short": (
-        lambda root: cut(str(min((root / IMAGES).iterdir())), 90)(root),
+        lambda root: cut(str(min((root / IMAGES).iterdir())), -90)(root),
         "Image at .* is truncated",
     ),
     "image of another size": (drawn((224, 224), "RGB"), "224 x 224 px .RGB., but 425"),
     "image in grey": (drawn((425, 425), "L"), r"425 x 425 px \(L\), but"),
     "table gone": (gone(TABLE), "Stimulus table not found"),
-    "table of others": (table(other_reps), r"48 images of subject 5 .* were not shown"),
-    "table without shared images": (
-        table(lambda t: t.__setitem__("shared1000", False)), "0 shared images, but 1000"
+    "table of others": (
+        table(TABLE, other_reps),
+        r"48 images of subject 5 .* were not shown",
     ),
-    "design cut short": (cut(DESIGN, 900), "Experimental design at"),
+    "table without shared images": (
+        table(TABLE, lambda t: t.__setitem__("shared1000", False)),
+        "0 shared images, but 1000",
+    ),
+    "design cut short": (cut(DESIGN, -900), "Experimental design at"),
     "captions gone": (gone(f"{NOTES}/captions_val2017.json"), "captions .*not found"),
     "captions missing": (
-        text(f"{NOTES}/captions_val2017.json", '{"annotations": []}'), "has 0 captions"
+        holds(f"{NOTES}/captions_val2017.json", '{"annotations": []}'), "has 0 captions"
     ),
     "atlas gone": (gone(f"{ATLAS}/rh.Kastner2015.mgz"), "Kastner2015 .*not found"),
     "atlas of another surface": (
@@ -377,22 +336,11 @@ def prepare(root: Path, data: DataConfig = DATA, subject: int = SUBJECT) -> None
     assert stimuli["images"][:1].shape == (1, 8, 8, 3)
 
 
-def is_a_sentence(error: MindDiffError) -> bool:
-    words = str(error)
-    return "\n" not in words and words[-1] in ".?" and len(words) < 700
-
-
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_and_nothing_is_written(
     copy: Path, case: str
 ) -> None:
-    change, words = BAD[case]
-    change(copy)
-    before = {path: path.stat().st_size for path in copy.rglob("*")}
-    with pytest.raises(DataError, match=words) as caught:
-        prepare(copy)
-    assert is_a_sentence(caught.value)
-    assert {path: path.stat().st_size for path in copy.rglob("*")} == before
+    refused(copy, *BAD[case], prepare)
 
 
 def test_there_are_cases_enough() -> None:
@@ -449,7 +397,7 @@ def test_a_run_says_what_is_missing_before_it_starts(
 
 
 def test_a_few_vertices_without_data_are_left_out_and_counted(copy: Path) -> None:
-    replace(copy / LH, filled(np.nan, slice(None), 0)(np.load(copy / LH)))
+    array(LH, filled(np.nan, slice(None), 0))(copy)
     data = DATA.model_copy(update={"voxels": "nsdgeneral"})
     ready = prepare_responses(opened(copy), SUBJECT, data)
     assert ready.counts["voxels left out: no valid session"] == 1

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError
+from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.profile_values import SPLITS
@@ -21,7 +21,19 @@ from minddiff_utils.datasets import open_data_set
 from minddiff_utils.datasets.laion_fmri.data_set import LaionFmri
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
-from tests import tiny_laion_fmri, tiny_nsd
+from tests import tiny_laion_fmri
+from tests.damaged import (
+    Damage,
+    cut,
+    filled,
+    folders,
+    gone,
+    holds,
+    is_a_sentence,
+    refused,
+    table,
+    volume,
+)
 from tests.tiny_laion_fmri import SUBJECT
 
 DATA = DataConfig(sessions=3, n_validation=6, n_reconstruct=None, split="tau")
@@ -38,19 +50,10 @@ IMAGES = "stimuli/task-images_stimuli.h5"
 SPLIT = "splits/sub-03/tau.json"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the folder; nobody changes it."""
-    return tiny_laion_fmri.write(tmp_path_factory.mktemp("laion") / "the folder")
+whole, copy = folders(tiny_laion_fmri.write)
 
 
-@pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    """Give a copy of links, in which a test may replace files."""
-    return tiny_nsd.copy_of(whole, tmp_path / "a copy")
-
-
-def volume(path: Path) -> Any:
+def stored(path: Path) -> Any:
     return np.asanyarray(nib.load(path).dataobj)
 
 
@@ -64,13 +67,13 @@ def test_a_row_is_the_trial_and_a_column_the_voxel_of_the_file(whole: Path) -> N
     found = data_set.responses(SUBJECT, 2, units)
     every = tiny_laion_fmri.names()
     labels = pd.read_csv(whole / TRIALS, sep="\t")["label"].tolist()
-    stored = volume(whole / BETAS)
+    betas = stored(whole / BETAS)
     row = 0
     for at, label in enumerate(labels):
         if "OOD" in label:
             continue
         assert every[trials.image_id[row]] == label
-        expected = stored[..., at][tuple(units.position.T)]
+        expected = betas[..., at][tuple(units.position.T)]
         np.testing.assert_array_equal(found[row], expected)
         row += 1
     assert row == len(found)
@@ -87,16 +90,16 @@ def test_an_area_is_the_union_of_its_regions_and_mt_is_to1(whole: Path) -> None:
         units.position.tolist(), units.area, strict=True
     )}  # fmt: skip
     for area, regions in groups.items():
-        masks = [volume(whole / f"{ROIS}{roi}_mask.nii.gz") for roi in regions]
+        masks = [stored(whole / f"{ROIS}{roi}_mask.nii.gz") for roi in regions]
         inside = {tuple(p) for mask in masks for p in np.argwhere(mask).tolist()}
         assert {place for place, name in places.items() if name == area} == inside
 
 
 def test_a_voxel_of_two_regions_is_the_earlier_area_s(copy: Path) -> None:
-    both = tuple(np.argwhere(volume(copy / V1V))[0])
-    mask = volume(copy / HV4).copy()
+    both = tuple(np.argwhere(stored(copy / V1V))[0])
+    mask = stored(copy / HV4).copy()
     mask[both] = 1
-    save(copy / HV4, mask)
+    volume(copy / HV4, lambda _: mask)
     units = LaionFmri(copy, "tau").units(SUBJECT, "areas")
     row = units.position.tolist().index([int(n) for n in both])
     assert units.area_names[units.area[row]] == "V1"
@@ -105,7 +108,7 @@ def test_a_voxel_of_two_regions_is_the_earlier_area_s(copy: Path) -> None:
 def test_the_ceiling_is_that_of_four_repeats(whole: Path) -> None:
     """NC = 100 s / (s + 1 / 4), as its makers state; undone by trying s itself."""
     units = LaionFmri(whole, "tau").units(SUBJECT, "areas")
-    percent = volume(whole / CEILING)[tuple(units.position.T)]
+    percent = stored(whole / CEILING)[tuple(units.position.T)]
     assert units.ncsnr is not None
     s = units.ncsnr.astype(float) ** 2
     np.testing.assert_allclose(100 * s / (s + 0.25), percent, rtol=1e-5)
@@ -164,7 +167,7 @@ def test_all_visual_cortex_is_laiongeneral_and_trials_may_be_in_any_order(
     np.testing.assert_array_equal(after.image_id, before.image_id)
     units = LaionFmri(copy, "tau").units(SUBJECT, "nsdgeneral")
     name = "sub-03_space-T1w_res-1pt8_label-laiongeneral_mask.nii.gz"
-    mask = volume(copy / "derivatives/rois/sub-03/visual" / name)
+    mask = stored(copy / "derivatives/rois/sub-03/visual" / name)
     assert units.position.tolist() == np.argwhere(mask).tolist()
 
 
@@ -181,60 +184,15 @@ def test_without_a_noise_ceiling_none_is_made_up_and_it_is_said(copy: Path) -> N
 # --- bad input ------------------------------------------------------------------------
 
 
-def save(path: Path, values: Any) -> None:
-    path.unlink()  # a link to the whole folder's
-    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
-
-
-def edited(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
-    return lambda root: save(root / name, edit(volume(root / name).copy()))
-
-
-def filled(value: float, *where: Any) -> Callable[[Any], Any]:
-    def edit(values: Any) -> Any:
-        values[where] = value
-        return values
-
-    return edit
-
-
-def gone(name: str) -> Callable[[Path], None]:
-    return lambda root: (root / name).unlink()
-
-
-def data(name: str, content: bytes) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        (root / name).unlink()
-        (root / name).write_bytes(content)
-
-    return change
-
-
-def cut(name: str, n: int = 40) -> Callable[[Path], None]:
-    return lambda root: data(name, (root / name).read_bytes()[:-n])(root)
-
-
 def ends_early(root: Path) -> None:
     """Leave a sound gzip file that holds less than its header says."""
     stored = gzip.decompress((root / BETAS).read_bytes())
-    data(BETAS, gzip.compress(stored[:-999], 1))(root)
+    holds(BETAS, gzip.compress(stored[:-999], 1))(root)
 
 
 def too_long(root: Path) -> None:
     stored = gzip.decompress((root / BETAS).read_bytes())
-    data(BETAS, gzip.compress(stored + bytes(4), 1))(root)
-
-
-def table(name: str, edit: Callable[[pd.DataFrame], Any]) -> Callable[[Path], None]:
-    def change(root: Path) -> None:
-        sep = "\t" if name.endswith("tsv") else ","
-        held = pd.read_csv(root / name, sep=sep, dtype=str, keep_default_na=False)
-        found = edit(held)
-        held = held if found is None else found
-        (root / name).unlink()
-        held.to_csv(root / name, sep=sep, index=False)
-
-    return change
+    holds(BETAS, gzip.compress(stored + bytes(4), 1))(root)
 
 
 def cell(column: str, row: int, value: str) -> Callable[[pd.DataFrame], None]:
@@ -243,11 +201,11 @@ def cell(column: str, row: int, value: str) -> Callable[[pd.DataFrame], None]:
     )
 
 
-def split(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+def split(edit: Callable[[dict[str, Any]], object]) -> Damage:
     def change(root: Path) -> None:
         held = json.loads((root / SPLIT).read_text())
         edit(held)
-        data(SPLIT, json.dumps(held).encode())(root)
+        holds(SPLIT, json.dumps(held).encode())(root)
 
     return change
 
@@ -261,7 +219,7 @@ def moved(held: dict[str, Any]) -> None:
     part(held, "train")[0] = part(held, "test")[0]
 
 
-def pictures(edit: Callable[[list[Any]], list[Any]]) -> Callable[[Path], None]:
+def pictures(edit: Callable[[list[Any]], list[Any]]) -> Damage:
     def change(root: Path) -> None:
         with h5py.File(root / IMAGES) as file:
             stored = edit([file["images"][n] for n in range(len(file["images"]))])
@@ -284,26 +242,27 @@ def of_one_image(held: pd.DataFrame) -> pd.DataFrame:
     return held[held["image_name"] != name]
 
 
-BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+BAD: dict[str, tuple[Damage, str]] = {
     "no such folder": (shutil.rmtree, "are missing"),
     "betas gone": (gone(BETAS), "Betas of 1 sessions are missing, 2 are there"),
-    "betas cut short": (cut(BETAS, 400), "Betas at .* is truncated"),
+    "betas cut short": (cut(BETAS, -400), "Betas at .* is truncated"),
     "betas end early": (ends_early, "Betas at .*it ends within a trial"),
     "betas too long": (too_long, "Betas at .*more bytes than its header"),
-    "betas empty": (data(BETAS, b""), "is empty"),
-    "betas a page": (data(BETAS, b"<html>403"), "server's page or error message"),
+    "betas empty": (holds(BETAS, b""), "is empty"),
+    "betas a page": (holds(BETAS, b"<html>403"), "server's page or error message"),
     "betas a pointer": (
-        data(BETAS, b"version https://git-lfs.github.com/spec/v1"), "pointer of Git LFS"
+        holds(BETAS, b"version https://git-lfs.github.com/spec/v1"),
+        "pointer of Git LFS",
     ),
     "betas of whole numbers": (
-        edited(BETAS, lambda v: np.nan_to_num(v).astype(np.int16)), "int16 betas"
+        volume(BETAS, lambda v: np.nan_to_num(v).astype(np.int16)), "int16 betas"
     ),
-    "betas of one volume": (edited(BETAS, lambda v: v[..., 0]), "has shape .7, 6, 5."),
-    "a volume too few": (edited(BETAS, lambda v: v[..., :-1]), "48. is expected"),
-    "betas of another grid": (edited(BETAS, lambda v: v[:-1]), "has shape .6, 6, 5"),
-    "betas infinite": (edited(BETAS, filled(np.inf, 4, 4)), "infinite values"),
-    "betas all NaN": (edited(BETAS, filled(np.nan, ...)), "zeros or one value through"),
-    "many voxels NaN": (edited(BETAS, filled(np.nan, 3)), "zeros or one value through"),
+    "betas of one volume": (volume(BETAS, lambda v: v[..., 0]), "has shape .7, 6, 5."),
+    "a volume too few": (volume(BETAS, lambda v: v[..., :-1]), "48. is expected"),
+    "betas of another grid": (volume(BETAS, lambda v: v[:-1]), "has shape .6, 6, 5"),
+    "betas infinite": (volume(BETAS, filled(np.inf, 4, 4)), "infinite values"),
+    "betas all NaN": (volume(BETAS, filled(np.nan, ...)), "zeros or one value through"),
+    "many voxels NaN": (volume(BETAS, filled(np.nan, 3)), "zeros or one value through"),
     "trials gone": (gone(TRIALS), "Trials not found at"),
     "trials without labels": (
         table(TRIALS, lambda t: t.drop(columns="label")), "a column label is expected"
@@ -320,14 +279,14 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a trial too few": (table(TRIALS, lambda t: t[:-1]), "48., but .7, 6, 5, 47. is"),
     "no trial": (table(TRIALS, lambda t: t[:0]), "holds no row"),
     "ceiling cut short": (cut(CEILING), "Noise ceiling at .* is truncated"),
-    "ceiling beyond 100": (edited(CEILING, filled(101, 3)), "percent of the variance"),
-    "ceiling of another grid": (edited(CEILING, lambda v: v[1:]), "Noise ceiling .*sh"),
+    "ceiling beyond 100": (volume(CEILING, filled(101, 3)), "percent of the variance"),
+    "ceiling of another grid": (volume(CEILING, lambda v: v[1:]), "Noise ceiling .*sh"),
     "region gone": (gone(V1V), "Region not found at .*label-V1v_mask"),
     "region of fractions": (
-        edited(V1V, lambda v: v * np.float32(0.5)), "the value 0.5, but 0 or 1"
+        volume(V1V, lambda v: v * np.float32(0.5)), "the value 0.5, but 0 or 1"
     ),
-    "region of another grid": (edited(HV4, lambda v: v[:, 1:]), "Region .* has shape"),
-    "region in time": (edited(HV4, lambda v: v[..., None][..., [0, 0]]), "one number"),
+    "region of another grid": (volume(HV4, lambda v: v[:, 1:]), "Region .* has shape"),
+    "region in time": (volume(HV4, lambda v: v[..., None][..., [0, 0]]), "one number"),
     "table gone": (gone(TABLE), "Table of images not found"),
     "an image twice": (
         table(TABLE, cell("image_name", 4, tiny_laion_fmri.names()[0])), "twice, but ea"
@@ -336,7 +295,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         table(TABLE, lambda t: t[:20]), "which .*metadata.csv does not have"
     ),
     "images gone": (gone(IMAGES), "Images not found at"),
-    "images cut short": (cut(IMAGES, 99), "Images at .* is truncated"),
+    "images cut short": (cut(IMAGES, -99), "Images at .* is truncated"),
     "an image too few": (pictures(lambda all_: all_[:-1]), "one for each name"),
     "a picture empty": (
         pictures(lambda all_: [a[:0] for a in all_]), "no picture in row"
@@ -349,7 +308,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         table(CAPTIONS, lambda t: t.assign(caption_idx="0")), "without a rank"
     ),
     "split gone": (gone(SPLIT), "Split not found .*minddiff fetch"),
-    "split no JSON": (data(SPLIT, b"train: [1]"), "Split at .* not as released"),
+    "split no JSON": (holds(SPLIT, b"train: [1]"), "Split at .* not as released"),
     "split of another name": (
         split(lambda s: s.update(name="ood")), "the split 'ood', but 'tau' is expected"
     ),
@@ -374,22 +333,11 @@ def prepare(root: Path, data: DataConfig = DATA, subject: int = SUBJECT) -> None
     assert stimuli["images"][:1].shape == (1, 8, 8, 3)
 
 
-def is_a_sentence(error: MindDiffError) -> bool:
-    words = str(error)
-    return "\n" not in words and words[-1] in ".?" and len(words) < 700
-
-
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_sentence_and_nothing_is_written(
     copy: Path, case: str
 ) -> None:
-    change, words = BAD[case]
-    change(copy)
-    before = {path: path.stat().st_size for path in copy.rglob("*")}
-    with pytest.raises(DataError, match=words) as caught:
-        prepare(copy)
-    assert is_a_sentence(caught.value)
-    assert {path: path.stat().st_size for path in copy.rglob("*")} == before
+    refused(copy, *BAD[case], prepare)
 
 
 def test_there_are_cases_enough() -> None:

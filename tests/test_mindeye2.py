@@ -16,7 +16,9 @@ from minddiff_utils.datasets.mindeye2 import files as stored
 from minddiff_utils.datasets.mindeye2.data_set import MindEye2
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
-from tests import tiny_mindeye2, tiny_nsd
+from tests import tiny_mindeye2
+from tests.damaged import Damage, cut, filled, folders, gone, holds, refused, volume
+from tests.damaged import array as npy
 from tests.tiny_mindeye2 import BETAS, SUBJECT
 
 DATA = DataConfig(sessions=2, n_validation=50, n_reconstruct=None)
@@ -28,16 +30,7 @@ DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
 STIMULI = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the folder; nobody changes it."""
-    return tiny_mindeye2.write(tmp_path_factory.mktemp("hub") / "mindeyev2")
-
-
-@pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    """Give a copy of links, in which a test may replace files."""
-    return tiny_nsd.copy_of(whole, tmp_path / "a copy")
+whole, copy = folders(tiny_mindeye2.write)
 
 
 def opened(root: Path) -> MindEye2:
@@ -149,29 +142,6 @@ def test_behaviour_and_regions_may_be_missing(copy: Path) -> None:
 
 # --- what is refused ------------------------------------------------------------------
 
-Damage = Callable[[Path], object]
-
-
-def gone(name: str) -> Damage:
-    return lambda root: (root / name).unlink()
-
-
-def holds(name: str, content: bytes) -> Damage:
-    def damage(root: Path) -> None:
-        (root / name).unlink()
-        (root / name).write_bytes(content)
-
-    return damage
-
-
-def cut(name: str, n: int) -> Damage:
-    def damage(root: Path) -> None:
-        data = (root / name).read_bytes()
-        (root / name).unlink()
-        (root / name).write_bytes(data[:-n])
-
-    return damage
-
 
 def array(name: str, key: str, change: Callable[[np.ndarray], object]) -> Damage:
     """Write a file of HDF5 again, one array changed; None leaves it out."""
@@ -193,41 +163,12 @@ def array(name: str, key: str, change: Callable[[np.ndarray], object]) -> Damage
     return damage
 
 
-def npy(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
-    def damage(root: Path) -> None:
-        values = change(np.load(root / name))
-        (root / name).unlink()
-        np.save(root / name, values, allow_pickle=True)
-
-    return damage
-
-
 def tar(
     name: str, values: np.ndarray, member: str = "sample000000000.behav.npy"
 ) -> Damage:
     def damage(root: Path) -> None:
         (root / name).unlink()
         tiny_mindeye2.write_tar(root / name, {member: values})
-
-    return damage
-
-
-def put(where: object, value: float) -> Callable[[np.ndarray], np.ndarray]:
-    def change(values: np.ndarray) -> np.ndarray:
-        values = values.copy()
-        values[where] = value
-        return values
-
-    return change
-
-
-def a_volume(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
-    def damage(root: Path) -> None:
-        path = root / ROI / f"{name}.nii.gz"
-        image = nib.load(path)
-        values = change(np.asarray(image.dataobj))
-        path.unlink()
-        nib.save(nib.Nifti1Image(values, image.affine), path)
 
     return damage
 
@@ -259,7 +200,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     "a pointer": (
         holds(BETAS, b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"
     ),
-    "betas cut short": (cut(BETAS, 5000), "is truncated or not"),
+    "betas cut short": (cut(BETAS, -5000), "is truncated or not"),
     "betas under another name": (
         array(BETAS, "betas", lambda _: None), "holds nothing, but a dataset 'betas'"
     ),
@@ -276,10 +217,11 @@ BAD: dict[str, tuple[Damage, str]] = {
     "voxels of another subject": (
         array(BETAS, "betas", lambda v: v[:, :-3]), r"as NSD's nsdgeneral of subject 1"
     ),
-    "betas infinite": (array(BETAS, "betas", put(3, np.inf)), "infinite values"),
-    "betas NaN": (array(BETAS, "betas", put(slice(None), np.nan)), "holds zeros"),
+    "betas infinite": (array(BETAS, "betas", filled(np.inf, 3)), "infinite values"),
+    "betas NaN": (array(BETAS, "betas", filled(np.nan, slice(None))), "holds zeros"),
     "a session of zeros": (
-        array(BETAS, "betas", put(slice(750, None), 0)), "rows 750 to 1499, holds zeros"
+        array(BETAS, "betas", filled(0, slice(750, None))),
+        "rows 750 to 1499, holds zeros",
     ),
     "a session twice": (
         array(BETAS, "betas", lambda v: np.r_[v[:750], v[:750]]), "session 1 once more"
@@ -297,7 +239,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     ),
     "indices counted from 1": (array(INDICES, "subj01", lambda v: v + 1), "subject's"),
     "indices beyond the last": (
-        array(INDICES, "subj01", put(3, 73_000)), "to 73000 for subject 1"
+        array(INDICES, "subj01", filled(73_000, 3)), "to 73000 for subject 1"
     ),
     "indices of fractions": (
         array(INDICES, "subj01", lambda v: v + 0.5), "no whole numbers for subject 1"
@@ -312,7 +254,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     "shared images as objects": (npy(SHARED, objects), "Shared images at .* is"),
     "shared images as ids": (npy(SHARED, np.flatnonzero), r"int64 of shape \(1000,\)"),
     "one shared image less": (
-        npy(SHARED, lambda v: put(np.flatnonzero(v)[0], 0)(v)), "999 shared images"
+        npy(SHARED, lambda v: filled(0, np.flatnonzero(v)[0])(v)), "999 shared images"
     ),
     "regions of others": (
         array(REGIONS, "subj01/V1", lambda v: v[:-1]), "for V1, but a mask of"
@@ -326,10 +268,11 @@ BAD: dict[str, tuple[Damage, str]] = {
     "regions of nobody": (holds(REGIONS, b"regions"), "Regions at .* is truncated"),
     "nsdgeneral gone": (gone(f"{ROI}/nsdgeneral.nii.gz"), "nsdgeneral .*not found"),
     "nsdgeneral of another release": (
-        a_volume("nsdgeneral", one_voxel_less), "as NSD's nsdgeneral of subject 1 has"
+        volume(f"{ROI}/nsdgeneral.nii.gz", one_voxel_less),
+        "as NSD's nsdgeneral of subject 1 has",
     ),
     "atlas gone": (gone(f"{ROI}/Kastner2015.nii.gz"), "Kastner2015 .*not found"),
-    "behaviour cut short": (cut(TRAIN, 40_000), "Behaviour at .* is truncated"),
+    "behaviour cut short": (cut(TRAIN, -40_000), "Behaviour at .* is truncated"),
     "behaviour of text": (holds(TRAIN, b"behaviour"), "Behaviour at .* is truncated"),
     "behaviour as objects": (
         tar(TEST, np.array([[None] * 17], object)), "Behaviour at .* is truncated"
@@ -373,16 +316,7 @@ def prepare(root: Path) -> None:
 def test_bad_input_is_one_sentence_and_nothing_is_written(
     copy: Path, case: str
 ) -> None:
-    change, words = BAD[case]
-    change(copy)
-    before = {path: path.stat().st_size for path in copy.rglob("*")}
-    with pytest.raises(DataError, match=words) as caught:
-        prepare(copy)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said[-1] in ".?"
-    assert len(said) < 700
-    assert {path: path.stat().st_size for path in copy.rglob("*")} == before
+    refused(copy, *BAD[case], prepare)
 
 
 def test_there_are_cases_enough() -> None:

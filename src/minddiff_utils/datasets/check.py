@@ -14,6 +14,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126; NSD Data Manual.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from minddiff_utils.datasets.findings import (
     sentences,
     spoilt,
 )
+from minddiff_utils.datasets.further_tests.check import check_further
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.formats import wrong
@@ -58,6 +60,7 @@ def check_folder(
     sessions: Sequence[int],
     betas_version: str,
     deep: bool = False,
+    further: bool = False,
 ) -> Report:
     """Look at every file that a run on `root` would read.
 
@@ -73,6 +76,9 @@ def check_folder(
         Folder of the betas, such as "betas_fithrf_GLMdenoise_RR".
     deep : bool
         Read betas and images seen as well: minutes to hours on the real data.
+    further : bool
+        NSD-synthetic and NSD-imagery must be there; else they are looked at where they
+        are.
 
     Raises
     ------
@@ -82,7 +88,10 @@ def check_folder(
         `root` is no folder, or holds none of NSD's folders.
     """
     tree = NsdTree(root, betas_version)
-    return _check(Scope(tree, tuple(sessions), deep), subjects)
+    scope = Scope(tree, tuple(sessions), deep)
+    report = _check(scope, subjects)
+    more = check_further(scope, subjects, needed=further)
+    return replace(report, findings=(*report.findings, *more))
 
 
 def before_run(

@@ -8,12 +8,14 @@ hole, the file is read as notebook 01 would, so that both refuse the same.
 
 import gzip
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import FeatureConfig
@@ -33,7 +35,7 @@ from minddiff_utils.datasets.nsd.formats import (
 from minddiff_utils.datasets.nsd.reader import NsdTree, VoxelSet
 from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, where_held
 
-__all__ = ["Scope", "Space", "check_betas", "check_file"]
+__all__ = ["Scope", "Space", "check_betas", "check_file", "read_sample"]
 
 _BATCH = 64  # images read at once
 _BLOCK = 1 << 20  # bytes unpacked at once
@@ -388,7 +390,8 @@ def _look_at_files(
             )
             finding, number = replace(finding, state="damaged", words=words), 0
         else:
-            finding, digest = look(finding, _read_betas, scope, space, number, path)
+            read = partial(scope.tree.betas, space.subject, number)
+            finding, digest = look(finding, read_sample, scope, space, path, read)
             if digest and seen.setdefault(digest, path.name) != path.name:
                 words = (
                     f"{path} holds the numbers of {seen[digest]} once more: compare"
@@ -418,8 +421,17 @@ def _gives_way(scope: Scope, space: Space, finding: Finding) -> bool:
     return False
 
 
-def _read_betas(scope: Scope, space: Space, number: int, path: Path) -> str:
-    """Return a digest of the betas read, "" where none is; refuse what is no data."""
+def read_sample(
+    scope: Scope,
+    space: Space,
+    path: Path,
+    read: Callable[[Mask, layout.Container], npt.NDArray[np.int16]],
+    n_trials: int = layout.N_TRIALS,
+) -> str:
+    """Return a digest of the betas read, "" where none is; refuse what is no data.
+
+    `read` gives all trials of a file at a mask, as a run reads them.
+    """
     is_hdf5, areas = path.suffix.lower() == ".hdf5", space.areas
     image: Any = None
     if is_hdf5:
@@ -431,17 +443,14 @@ def _read_betas(scope: Scope, space: Space, number: int, path: Path) -> str:
         shape, dtype = image.shape, image.get_data_dtype()
     check_int16(dtype, path)
     grid = space.grid or (None, None, None)
-    check_shape(shape, (*grid, layout.N_TRIALS), f"Betas in {path}")
+    check_shape(shape, (*grid, n_trials), f"Betas in {path}")
     scope.tree.check_space(space.subject, path)
     if areas is None:
         return ""
 
-    def read(mask: Mask) -> Any:
-        form: layout.Container = "hdf5" if is_hdf5 else "nii.gz"
-        return scope.tree.betas(space.subject, number, mask, form)
-
+    form: layout.Container = "hdf5" if is_hdf5 else "nii.gz"
     if is_hdf5:
-        raw = read(areas if scope.deep else _sample(areas))
+        raw = read(areas if scope.deep else _sample(areas), form)
         held = where_held(raw)
         suspect = bool(fault(raw, held)) or not (
             held.voxels.all() and held.trials.all()
@@ -454,7 +463,7 @@ def _read_betas(scope: Scope, space: Space, number: int, path: Path) -> str:
         most = 1 - 1e-9 if scope.before_run else MOST_EMPTY
         suspect = scope.deep or empty > most
     if suspect:
-        every = read(areas)
+        every = read(areas, form)
         if words := fault(every, where_held(every)):
             raise DataError(f"{path} holds {words}: {again(path)}.")
     return digest_betas(raw)

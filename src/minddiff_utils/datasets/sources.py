@@ -6,14 +6,16 @@ there is to say of one of them stands in its own folder.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from minddiff_utils.core.errors import check_choice
+from minddiff_utils.core.errors import ConfigError, check_choice
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.algonauts import source as algonauts
 from minddiff_utils.datasets.digits69 import source as digits69
 from minddiff_utils.datasets.download import Agreement
+from minddiff_utils.datasets.further_tests import layout as further_tests
 from minddiff_utils.datasets.laion_fmri import source as laion_fmri
 from minddiff_utils.datasets.laion_fmri.layout import N_SESSIONS
 from minddiff_utils.datasets.nsd import layout
@@ -25,7 +27,7 @@ __all__ = ["Mirrors", "Source", "source_of"]
 
 @dataclass(frozen=True)
 class Mirrors:
-    """What a user asks for instead of the usual servers and forms.
+    """What a user asks for in place of the usual servers and forms, and beside them.
 
     Attributes
     ----------
@@ -33,11 +35,14 @@ class Mirrors:
         Addresses of mirrors of the data set's server and of COCO's archive.
     form : {"hdf5", "nii.gz"} or None
         Of NSD's betas; None: what is there of a session, else hdf5.
+    further : bool
+        Whether NSD-synthetic and NSD-imagery are asked for, too.
     """
 
     endpoint: str = ""
     captions_from: str = ""
     form: layout.Container | None = None
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,14 @@ def source_of(
     Raises
     ------
     ConfigError
-        There is no such data set, or it has no such betas, subject or session.
+        There is no such data set, or it has no such betas, subject, session or further
+        test sets.
     """
+    if mirrors.further and name != "nsd":
+        raise ConfigError(
+            f"NSD-synthetic and NSD-imagery belong to NSD, not to {name}: leave"
+            " --further-tests out, or fetch them with --profile nsd."
+        )
     if name == "digits69":
         files = digits69.downloads(root, endpoint=mirrors.endpoint)
         return Source(digits69.AGREEMENT, files)
@@ -88,8 +99,13 @@ def source_of(
         files = algonauts.downloads(root, subjects, **servers)
         return Source(nsd.AGREEMENT, files, by_hand)
     published = layout.published_sessions(subjects, data.session_numbers)
-    forms: tuple[layout.Container] = (mirrors.form or "hdf5",)
-    wanted = layout.inventory(published, data.betas_version, forms)
+    form: layout.Container = mirrors.form or "hdf5"
+    wanted = layout.inventory(published, data.betas_version, (form,))
+    if mirrors.further:
+        several = product(further_tests.NAMES, subjects)
+        found = [further_tests.inventory(*a, data.betas_version, form) for a in several]
+        # subjects share some of them
+        wanted += tuple({file.path: file for file in chain(*found)}.values())
     if mirrors.form is None:
         wanted = layout.as_present(wanted, root)
     wanted = layout.not_otherwise(wanted, root)

@@ -83,11 +83,16 @@ _RUN: _Options = {
         default=1,
     ),
 }
-_CHECK: _Options = {
+_FURTHER: _Options = {
+    "--further-tests": _flag(
+        "with --profile nsd: NSD-synthetic and NSD-imagery of these subjects, too"
+    ),
+}
+_CHECK: _Options = _FURTHER | {
     "path": {"metavar": "PATH", "help": "folder of the data set, only read"},
     "--deep": _flag("read all contents too: hours for all of NSD"),
 }
-_FETCH: _Options = {
+_FETCH: _Options = _FURTHER | {
     "path": {"metavar": "PATH", "help": "folder that becomes the data set's root"},
     "--form": {
         "choices": ("hdf5", "nii.gz"),

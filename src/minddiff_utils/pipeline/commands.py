@@ -281,9 +281,9 @@ def source_for(args: argparse.Namespace, profile: Profile, root: Path) -> "Sourc
     """Return where the files of a profile's data set come from."""
     from minddiff_utils.datasets.sources import Mirrors, source_of
 
-    mirrors = Mirrors(args.endpoint, args.captions_from or "", args.form)
+    asked = (args.endpoint, args.captions_from or "", args.form, args.further_tests)
     subjects, data = profile.subjects, profile.data
-    return source_of(profile.data_set, root, subjects, data, mirrors)
+    return source_of(profile.data_set, root, subjects, data, Mirrors(*asked))
 
 
 def list_files(files: "Sequence[Download]", folder: Path) -> "DownloadPlan":
@@ -314,6 +314,11 @@ def check_data(args: argparse.Namespace) -> None:
     from minddiff_utils.datasets import check_folder  # loads the readers, a second
 
     profile = load_profile(args.profile, overrides_of(args))
+    if args.further_tests and profile.data_set != "nsd":
+        raise ConfigError(
+            f"Profile {profile.name} has no further test sets: leave --further-tests"
+            " out, or check with --profile nsd."
+        )
     if profile.data_set == "digits69":
         from minddiff_utils.datasets.digits69.reader import read_digits
 
@@ -330,6 +335,7 @@ def check_data(args: argparse.Namespace) -> None:
         sessions=profile.data.session_numbers,
         betas_version=profile.data.betas_version,
         deep=args.deep,
+        further=args.further_tests,
     )
     for line in findings.lines():
         say(line)

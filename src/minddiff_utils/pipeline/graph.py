@@ -20,7 +20,7 @@ from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
 from minddiff_utils.datasets.digits69.reader import FILE as DIGITS
-from minddiff_utils.datasets.further_tests.opening import further_tests
+from minddiff_utils.datasets.further_tests import further_tests
 from minddiff_utils.datasets.further_tests.test_set import files as one_subject
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.opening import open_data_set

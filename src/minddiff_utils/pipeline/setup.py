@@ -113,8 +113,9 @@ def _does(part: _Part) -> bool:
 
 def _parts(args: argparse.Namespace, profile: Profile, root: Path) -> list[_Part]:
     """Return the parts that do not depend on each other, in order."""
-    check = _words("check", args.path, *_options(args))
-    fetch = _words("fetch", args.path, *_options(args))
+    further = ["--further-tests"] if args.further_tests else []
+    check = _words("check", args.path, *_options(args), *further)
+    fetch = _words("fetch", args.path, *_options(args), *further)
     parts = [_Part("data", partial(_bring_data, args, profile, root), fetch)]
     if folder := _models_folder(profile, root):
         where = shlex.quote(str(folder))

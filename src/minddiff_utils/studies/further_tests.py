@@ -15,8 +15,8 @@ import pandas as pd
 
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Array, Doubles, Ints, Mask, Matrix
+from minddiff_utils.datasets.further_tests import further_tests
 from minddiff_utils.datasets.further_tests.layout import CLASS_SIZE
-from minddiff_utils.datasets.further_tests.opening import further_tests
 from minddiff_utils.datasets.further_tests.test_set import FurtherTest, absent_words
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge

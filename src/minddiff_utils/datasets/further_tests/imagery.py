@@ -21,7 +21,6 @@ from PIL import Image
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.images import resize
-from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.further_tests.layout import (
     CONCEPTS,
@@ -36,14 +35,13 @@ from minddiff_utils.datasets.further_tests.test_set import (
     Stimuli,
     file_of,
     middle_square,
-    wrong,
 )
+from minddiff_utils.datasets.nsd.formats import guard, wrong
 from minddiff_utils.datasets.nsd.layout import N_SHARED
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["Imagery"]
 
-_REMEDY = "compare its size with NSD's own file and download it again"
 #: Letters of the stimuli by set; no two stimuli have one.
 _LETTERS = {name: tuple(known) for name, known in {**PICTURES, "C": CONCEPTS}.items()}
 _NUMBER = {
@@ -89,7 +87,7 @@ class Imagery:
     def _run(self, subject: int, run: Run) -> IntArray | None:
         """Return the stimuli of a run's trials; None of attention with other names."""
         path = file_of(self, "run", subject, run=run.name)
-        with reading(path, DataError, remedy=_REMEDY, what="Trials of a run"):
+        with guard(path, "Trials of a run"):
             table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
         lacking = [name for name in ("TRIAL", "CONDITION") if name not in table]
         if lacking:
@@ -128,6 +126,10 @@ class Imagery:
             for letter, picture in known.items()
         }
 
+    def check_pictures(self, subject: int) -> None:
+        """Read the pictures, which are few."""
+        self.pictures(subject, 1)
+
     def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:
         """Return COCO's captions of NSD's pictures in B, and the words of C.
 
@@ -155,10 +157,7 @@ class Imagery:
 
 def _read_picture(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """Return a picture, (size, size, 3); grey ones in three channels."""
-    with (
-        reading(path, DataError, remedy=_REMEDY, what="Picture"),
-        Image.open(path) as picture,
-    ):
+    with guard(path, "Picture"), Image.open(path) as picture:
         if picture.mode not in ("RGB", "L"):
             raise wrong(path, f"a picture of mode {picture.mode}", "RGB or grey")
         pixels = np.asarray(picture.convert("RGB"))

@@ -10,16 +10,17 @@ Gifford, A. T. et al. (2025). NSD-synthetic; gifale95/NSD-synthetic at 5d644e4.
 Kneeland, R. et al. (2025). NSD-Imagery. CVPR, arXiv 2506.06898.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
-from typing import Literal
+from typing import Literal, get_args
+
+from minddiff_utils.datasets.nsd.layout import Container, NsdFile, expand
 
 __all__ = [
     "CLASS_SIZE",
     "CONCEPTS",
     "FILES",
+    "NAMES",
     "N_CLASSES",
     "N_COMMON",
     "N_STIMULI",
@@ -27,7 +28,6 @@ __all__ = [
     "N_TRIALS_RUN",
     "PICTURES",
     "RUNS",
-    "FurtherFile",
     "Name",
     "Run",
     "Task",
@@ -37,6 +37,7 @@ __all__ = [
 
 #: The further test sets.
 Name = Literal["synthetic", "imagery"]
+NAMES: tuple[Name, ...] = get_args(Name)
 Task = Literal["vision", "attention", "imagery"]
 
 #: Trials of each file of betas: not a session's 750.
@@ -111,54 +112,41 @@ CONCEPTS = {
 
 # --- the inventory --------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class FurtherFile:
-    """A file of a further test set; several where its path differs in a name."""
-
-    test_set: Name
-    kind: str
-    path: str
-    reason: str
-    names: dict[str, Sequence[str]] = field(default_factory=dict)
-
-    def paths(self, subject: int, version: str) -> tuple[str, ...]:
-        """Return the paths below NSD's root, those of all names."""
-        given = {"subject": f"subj{subject:02d}", "version": version}
-        return tuple(
-            self.path.format(**given, **dict(zip(self.names, values, strict=True)))
-            for values in product(*self.names.values())
-        )
-
-
-_BETAS = "nsddata_betas/ppdata/{subject}/func1pt8mm/nsd%s{version}/betas_nsd%s.hdf5"
+_BETAS = "nsddata_betas/ppdata/{subject}/func1pt8mm/nsd%s{version}/betas_nsd%s.{form}"
 _DESIGN = "nsddata/experiments/nsdsynthetic"
 _BRICKS = "nsddata_stimuli/stimuli/nsdsynthetic/nsdsynthetic"
 _BEHAVIOUR = "nsddata/bdata/nsdimagery/nsdimagery_{subject}_{run}.tsv"
 _TARGETS = "nsddata/experiments/nsdimagery/rawtargetimages"
-_synthetic, _imagery = (
-    partial(FurtherFile, "synthetic"),
-    partial(FurtherFile, "imagery"),
-)
+_file = partial(NsdFile, notebook="A7")
+
+
+def _betas(name: Name) -> NsdFile:
+    return _file("betas", _BETAS % (name, name), "responses", n_trials=N_TRIALS[name])
+
+
 #: Every file that a decoding of the further test sets reads.
-FILES = (
-    _synthetic("betas", _BETAS % ("synthetic", "synthetic"), "responses"),
-    _synthetic("design", f"{_DESIGN}/nsdsynthetic_expdesign.mat", "order of stimuli"),
-    _synthetic("table", f"{_DESIGN}/nsdsyntheticimageinformation.csv", "classes"),
-    _synthetic("common", f"{_BRICKS}_stimuli.hdf5", "stimuli of all subjects"),
-    _synthetic("own", f"{_BRICKS}_colorstimuli_{{subject}}.hdf5", "stimuli of one"),
-    _imagery("betas", _BETAS % ("imagery", "imagery"), "responses"),
-    _imagery("run", _BEHAVIOUR, "trials", {"run": [run.name for run in RUNS]}),
-    *(
-        _imagery(
-            f"pictures {letter}",
-            f"{_TARGETS}/set{letter}/{{picture}}",
-            "pictures seen or imagined",
-            {"picture": list(pictures.values())},
-        )
-        for letter, pictures in PICTURES.items()
+FILES: dict[Name, tuple[NsdFile, ...]] = {
+    "synthetic": (
+        _betas("synthetic"),
+        _file("design", f"{_DESIGN}/nsdsynthetic_expdesign.mat", "order of stimuli"),
+        _file("table", f"{_DESIGN}/nsdsyntheticimageinformation.csv", "classes"),
+        _file("common", f"{_BRICKS}_stimuli.hdf5", "stimuli of all subjects"),
+        _file("own", f"{_BRICKS}_colorstimuli_{{subject}}.hdf5", "stimuli of one"),
     ),
-)
+    "imagery": (
+        _betas("imagery"),
+        _file("run", _BEHAVIOUR, "trials", {"run": [run.name for run in RUNS]}),
+        *(
+            _file(
+                f"pictures {letter}",
+                f"{_TARGETS}/set{letter}/{{picture}}",
+                "pictures seen or imagined",
+                {"picture": list(pictures.values())},
+            )
+            for letter, pictures in PICTURES.items()
+        ),
+    ),
+}
 
 
 def path(name: Name, kind: str, subject: int, version: str, **names: str) -> str:
@@ -167,11 +155,22 @@ def path(name: Name, kind: str, subject: int, version: str, **names: str) -> str
     >>> path("imagery", "run", 1, "betas_fithrf", run="imgB_2")
     'nsddata/bdata/nsdimagery/nsdimagery_subj01_imgB_2.tsv'
     """
-    row = next(row for row in FILES if (row.test_set, row.kind) == (name, kind))
-    return row.path.format(subject=f"subj{subject:02d}", version=version, **names)
+    row = next(row for row in FILES[name] if row.kind == kind)
+    given = {"subject": f"subj{subject:02d}", "version": version, "form": "hdf5"}
+    return row.path.format(**given | names)
 
 
-def inventory(name: Name, subject: int, version: str) -> tuple[str, ...]:
-    """Return the paths of all files of a test set that a subject needs."""
-    rows = (row for row in FILES if row.test_set == name)
-    return tuple(one for row in rows for one in row.paths(subject, version))
+def inventory(
+    name: Name, subject: int, version: str, form: Container = "hdf5"
+) -> tuple[NsdFile, ...]:
+    """Return all files of a test set that a subject needs.
+
+    >>> inventory("imagery", 1, "betas_fithrf")[0].n_bytes / 1e9
+    1.051584768
+    """
+    files = list[NsdFile]()
+    for row in FILES[name]:
+        who = subject if "{subject}" in row.path else None
+        more = {"form": (form,)} if row.kind == "betas" else {}
+        files += expand(row, who, more, version)
+    return tuple(files)

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.images import resize
-from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.further_tests.layout import (
     CLASS_SIZE,
@@ -35,15 +35,19 @@ from minddiff_utils.datasets.further_tests.test_set import (
     Stimuli,
     file_of,
     middle_square,
+)
+from minddiff_utils.datasets.nsd.formats import (
+    dataset,
+    guard,
+    open_hdf5,
+    read_mat,
     wrong,
 )
-from minddiff_utils.datasets.nsd.formats import dataset, open_hdf5, read_mat
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["Synthetic", "as_seen"]
 
 _N_STIMULI, _N_TRIALS = N_STIMULI["synthetic"], N_TRIALS["synthetic"]
-_REMEDY = "compare its size with NSD's own file and download it again"
 #: Columns of the table of stimuli.
 _NAME, _CLASS = "Image", "Image class"
 
@@ -78,7 +82,7 @@ class Synthetic:
     def trials(self, subject: int) -> FurtherTrials:
         """Return the stimulus of each trial, the same for all subjects."""
         path = file_of(self, "design", subject)
-        with reading(path, DataError, remedy=_REMEDY, what="NSD-synthetic's design"):
+        with guard(path, "NSD-synthetic's design"):
             stored = read_mat(path, ("masterordering",))
         if "masterordering" not in stored:
             raise wrong(path, "no variable 'masterordering'", "the order of stimuli")
@@ -98,7 +102,7 @@ class Synthetic:
     def stimuli(self) -> Stimuli:
         """Return names and classes."""
         path = file_of(self, "table", 1)
-        with reading(path, DataError, remedy=_REMEDY, what="Table of stimuli"):
+        with guard(path, "Table of stimuli"):
             table = pd.read_csv(path, keep_default_na=False, dtype=str)
         lacking = [name for name in (_NAME, _CLASS) if name not in table]
         if lacking:
@@ -118,9 +122,19 @@ class Synthetic:
 
     def pictures(self, subject: int, size: int) -> dict[int, npt.NDArray[np.uint8]]:
         """Return all stimuli as seen, at `size` px: common ones, then the subject's."""
-        common = _read_bricks(file_of(self, "common", subject), N_COMMON, size)
-        own = _read_bricks(file_of(self, "own", subject), _N_STIMULI - N_COMMON, size)
-        return dict(enumerate(np.concatenate([common, own])))
+        parts = [_read_bricks(*one, size) for one in self._bricks(subject)]
+        return dict(enumerate(np.concatenate(parts)))
+
+    def check_pictures(self, subject: int) -> None:
+        """Raise DataError unless both files have pictures of the right shape."""
+        for path, n in self._bricks(subject):
+            with guard(path, "Stimuli"), open_hdf5(path) as file:
+                _open_bricks(file, path, n)
+
+    def _bricks(self, subject: int) -> list[tuple[Path, int]]:
+        """Return the two files of pictures, and how many each holds."""
+        sizes = {"common": N_COMMON, "own": _N_STIMULI - N_COMMON}
+        return [(file_of(self, kind, subject), n) for kind, n in sizes.items()]
 
     def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:  # noqa: ARG002
         """Return nothing: nobody described the stimuli."""
@@ -144,17 +158,19 @@ def _to_rows(order: npt.NDArray[np.generic], path: Path) -> IntArray:
     return whole - 1
 
 
+def _open_bricks(file: h5py.File, path: Path, n: int) -> h5py.Dataset:
+    bricks = dataset(file, "imgBrick", path)
+    check_shape(bricks.shape, (n, None, None, 3), f"imgBrick in {path}")
+    if bricks.dtype != np.uint8:
+        raise wrong(path, f"{bricks.dtype} pictures", "uint8")
+    return bricks
+
+
 def _read_bricks(path: Path, n: int, size: int) -> npt.NDArray[np.uint8]:
     """Return the pictures of a file, (n, size, size, 3), one after the other."""
     pictures = np.empty((n, size, size, 3), np.uint8)
-    with (
-        reading(path, DataError, remedy=_REMEDY, what="Stimuli"),
-        open_hdf5(path) as file,
-    ):
-        bricks = dataset(file, "imgBrick", path)
-        check_shape(bricks.shape, (n, None, None, 3), f"imgBrick in {path}")
-        if bricks.dtype != np.uint8:
-            raise wrong(path, f"{bricks.dtype} pictures", "uint8")
+    with guard(path, "Stimuli"), open_hdf5(path) as file:
+        bricks = _open_bricks(file, path, n)
         for row in range(n):
             pictures[row] = resize(as_seen(bricks[row][None]), size)[0]
     if not pictures.any():

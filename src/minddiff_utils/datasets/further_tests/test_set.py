@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.errors import DataError, check_exists, check_shape
+from minddiff_utils.core.errors import check_exists, check_shape
 from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.further_tests.layout import (
     N_TRIALS,
@@ -21,7 +21,12 @@ from minddiff_utils.datasets.further_tests.layout import (
     path,
 )
 from minddiff_utils.datasets.nsd.betas import read_betas_hdf5, read_betas_nii
-from minddiff_utils.datasets.nsd.layout import find, is_there
+from minddiff_utils.datasets.nsd.layout import (
+    CONTAINERS,
+    as_present,
+    find,
+    is_there,
+)
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = [
@@ -35,12 +40,11 @@ __all__ = [
     "lacking",
     "middle_square",
     "read_betas",
-    "wrong",
 ]
 
 _BUCKET = (
-    "download it from NSD's bucket, where it has the same path from nsddata on, or name"
-    " the right folder (--nsd-root)"
+    "get it with `minddiff fetch --further-tests`, or name the right folder"
+    " (--nsd-root)"
 )
 
 
@@ -123,6 +127,10 @@ class FurtherTest(Protocol):
         """Return stimulus -> picture, (size, size, 3); concepts have none."""
         ...
 
+    def check_pictures(self, subject: int) -> None:
+        """Raise DataError where headers of files of pictures say that they are not."""
+        ...
+
     def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:
         """Return stimulus -> what people write of it; many have nothing."""
         ...
@@ -132,17 +140,20 @@ def lacking(test_set: FurtherTest, subject: int) -> tuple[str, ...]:
     """Return the paths below NSD's root that are not there in any form."""
     root, version = test_set.tree.root, test_set.tree.betas_version
     return tuple(
-        one
-        for one in inventory(test_set.name, subject, version)
-        if not is_there(find(root / one)) and not is_there(find(_packed(root / one)))
+        file.path
+        for file in as_present(inventory(test_set.name, subject, version), root)
+        if not is_there(find(root / file.path))
     )
 
 
 def files(test_set: FurtherTest, subject: int) -> tuple[Path, ...]:
     """Return the files there are of those that a subject needs, sorted."""
     root, version = test_set.tree.root, test_set.tree.betas_version
-    paths = [root / one for one in inventory(test_set.name, subject, version)]
-    found = {find(form) for one in paths for form in (one, _packed(one))}
+    found = {
+        find(root / file.path)
+        for form in CONTAINERS
+        for file in inventory(test_set.name, subject, version, form)
+    }
     return tuple(sorted(one for one in found if is_there(one)))
 
 
@@ -152,12 +163,13 @@ def absent_words(test_set: FurtherTest, subject: int) -> str:
     A folder that has a part of it is not without: what is missing is said where it is
     read.
     """
-    betas = path(test_set.name, "betas", subject, test_set.tree.betas_version)
-    if betas not in lacking(test_set, subject):
+    root, betas = test_set.tree.root, betas_file(test_set, subject)
+    if is_there(betas):
         return ""
     return (
-        f"NSD-{test_set.name} of subject {subject} is not decoded, because {betas} is "
-        f"not in {test_set.tree.root}: it is part of NSD's bucket, under the same path."
+        f"NSD-{test_set.name} of subject {subject} is not decoded, because "
+        f"{betas.relative_to(root)} is not in {root}: `minddiff fetch --further-tests` "
+        "brings it."
     )
 
 
@@ -191,32 +203,18 @@ def read_betas(
         The file is missing, truncated, of the wrong shape or dtype, or in another
         space.
     """
-    tree, n_trials = test_set.tree, N_TRIALS[test_set.name]
-    hdf5 = tree.root / path(test_set.name, "betas", subject, tree.betas_version)
-    found = next((p for p in map(find, (hdf5, _packed(hdf5))) if is_there(p)), hdf5)
+    found, n_trials = betas_file(test_set, subject), N_TRIALS[test_set.name]
     check_exists(found, f"NSD-{test_set.name}: betas", _BUCKET)
-    tree.check_space(subject, found)
+    test_set.tree.check_space(subject, found)
     is_hdf5 = found.suffix.lower() == ".hdf5"
     return (read_betas_hdf5 if is_hdf5 else read_betas_nii)(found, mask, n_trials)
 
 
-def betas_file(test_set: FurtherTest, subject: int) -> str:
-    """Return the name of what `read_betas` reads, for a sentence."""
-    version = test_set.tree.betas_version
-    return str(test_set.tree.root / path(test_set.name, "betas", subject, version))
-
-
-def _packed(one: Path) -> Path:
-    """Return the path of the other container of betas; of other files their own."""
-    return one.with_suffix(".nii.gz") if one.name.startswith("betas_") else one
-
-
-def wrong(file: Path, found: str, expected: str) -> DataError:
-    """Return the error of a file that can be read and holds something else."""
-    return DataError(
-        f"{file} holds {found}, but {expected} is expected: replace it by NSD's own "
-        "file."
-    )
+def betas_file(test_set: FurtherTest, subject: int) -> Path:
+    """Return the file that `read_betas` reads; the path as hdf5 where there is none."""
+    root, version = test_set.tree.root, test_set.tree.betas_version
+    file = as_present(inventory(test_set.name, subject, version), root)[0]
+    return find(root / file.path)
 
 
 def middle_square(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

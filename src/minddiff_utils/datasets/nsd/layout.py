@@ -50,6 +50,7 @@ __all__ = [
     "Hemisphere",
     "NsdFile",
     "as_present",
+    "expand",
     "find",
     "inventory",
     "is_there",
@@ -121,8 +122,8 @@ HEMISPHERES: tuple[Hemisphere, ...] = ("lh", "rh")
 #: Depths of the cortex at which maps are sampled: 25, 50 and 75 %.
 DEPTHS = ("layerB1", "layerB2", "layerB3")
 
-#: Bytes of an hdf5 session per index of the volume: 750 trials in int16, and chunks.
-_PER_INDEX = N_TRIALS * 2 + 64
+#: Bytes of an hdf5 file of betas per voxel of the volume, beside the numbers.
+_CHUNK = 64
 #: Bytes of other large files; of captions, a half of COCO's archive.
 _N_BYTES = {"stimuli": 39.6e9, "captions": 0.125e9}
 
@@ -147,6 +148,8 @@ class NsdFile:
         The one that reads it.
     subject : int, "fsaverage" or None
         None for what all subjects share.
+    n_trials : int
+        Of a file of betas.
     """
 
     kind: str
@@ -156,6 +159,7 @@ class NsdFile:
     optional: bool = False
     notebook: str = "01"
     subject: Anatomy | None = None
+    n_trials: int = N_TRIALS
 
     @property
     def n_bytes(self) -> float:
@@ -165,7 +169,8 @@ class NsdFile:
         1.093536288
         """
         if self.kind == "betas" and isinstance(self.subject, int):
-            whole = prod(FACTS[self.subject].grid) * _PER_INDEX
+            per_voxel = self.n_trials * 2 + _CHUNK  # int16
+            whole = prod(FACTS[self.subject].grid) * per_voxel
             return whole if self.names["form"] == "hdf5" else whole / 2
         return _N_BYTES.get(self.kind, 0)
 
@@ -223,8 +228,11 @@ def path_of(kind: str, subject: Anatomy | None = None, **names: str | int) -> st
     'nsddata/freesurfer/subj01/label/Kastner2015.mgz.ctab'
     """
     row = next(row for row in FILES if row.kind == kind)
-    folder = f"subj{subject:02d}" if isinstance(subject, int) else subject
-    return row.path.format(subject=folder, **names)
+    return row.path.format(subject=_folder(subject), **names)
+
+
+def _folder(subject: Anatomy | None) -> str | None:
+    return f"subj{subject:02d}" if isinstance(subject, int) else subject
 
 
 def inventory(
@@ -245,13 +253,13 @@ def inventory(
     """
     shared = [row for row in FILES if "{subject}" not in row.path]
     surfaces = next(row for row in FILES if row.kind == "surface")
-    files = [file for row in shared for file in _expand(row, None, {}, version)]
-    files += _expand(surfaces, "fsaverage", {}, version)
+    files = [file for row in shared for file in expand(row, None, {}, version)]
+    files += expand(surfaces, "fsaverage", {}, version)
     for subject, numbers in sessions.items():
         betas = {"session": numbers, "form": forms}
         for row in (row for row in FILES if row not in shared):
             names = betas if row.kind == "betas" else {}
-            files += _expand(row, subject, names, version)
+            files += expand(row, subject, names, version)
     return tuple(files)
 
 
@@ -278,17 +286,17 @@ def published_sessions(
     return sessions
 
 
-def _expand(
+def expand(
     row: NsdFile,
     subject: Anatomy | None,
     more: Mapping[str, Sequence[Any]],
     version: str,
 ) -> Iterator[NsdFile]:
-    """Yield the files of a row of the inventory."""
+    """Yield the files of a row of an inventory; `more` names to choose from."""
     choices = {**row.names, **more}
     for values in product(*choices.values()):
         names = dict(zip(choices, values, strict=True))
-        path = path_of(row.kind, subject, version=version, **names)
+        path = row.path.format(subject=_folder(subject), version=version, **names)
         yield replace(row, path=path, subject=subject, names=names)
 
 
