@@ -1,5 +1,6 @@
 """NSD-synthetic and NSD-imagery: rows, conditions, and every damage in one sentence."""
 
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,10 @@ from scipy.io import loadmat, savemat
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
+from minddiff_utils.datasets.check_files import Scope
+from minddiff_utils.datasets.findings import Finding
 from minddiff_utils.datasets.further_tests import further_tests
+from minddiff_utils.datasets.further_tests.check import check_further
 from minddiff_utils.datasets.further_tests.imagery import Imagery
 from minddiff_utils.datasets.further_tests.synthetic import Synthetic, as_seen
 from minddiff_utils.datasets.further_tests.test_set import (
@@ -543,11 +547,28 @@ def everything(core: Any, kind: type, root: Path) -> None:
     test_set.pictures(1, 8)
 
 
+def checked(root: Path, *, needed: bool = False) -> list[Finding]:
+    """Return what a deep check finds, the core's regions being sound."""
+    scope = Scope(NsdTree(root), (1, 2), deep=True)
+    scope.values |= {(1, name): True for name in ("Kastner2015", "prf-visualrois")}
+    return check_further(scope, [1], needed=needed)
+
+
+def blamed(root: Path, name: str, words: str) -> None:
+    """A check says the same sentence, of the damaged part alone."""
+    *others, found = sorted(checked(root, needed=True), key=lambda f: f.is_unusable)
+    assert {finding.state for finding in others} == {"ok"}
+    assert found.is_unusable
+    assert found.item.startswith(f"NSD-{name} ")
+    assert found.state == "missing" or re.search(words, found.words)
+
+
 @pytest.mark.parametrize("case", BAD_SYNTHETIC)
 def test_a_damaged_synthetic_set_is_one_sentence(
     copy: Path, core: Any, case: str
 ) -> None:
     refused(copy, *BAD_SYNTHETIC[case], partial(everything, core, Synthetic))
+    blamed(copy, "synthetic", BAD_SYNTHETIC[case][1])
 
 
 @pytest.mark.parametrize("case", BAD_IMAGERY)
@@ -555,6 +576,7 @@ def test_a_damaged_imagery_set_is_one_sentence(
     copy: Path, core: Any, case: str
 ) -> None:
     refused(copy, *BAD_IMAGERY[case], partial(everything, core, Imagery))
+    blamed(copy, "imagery", BAD_IMAGERY[case][1])
 
 
 def test_there_are_cases_enough() -> None:
