@@ -19,7 +19,6 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import open_data_set
 from minddiff_utils.datasets.algonauts import layout
 from minddiff_utils.datasets.algonauts.data_set import Algonauts
-from minddiff_utils.datasets.algonauts.release import Release
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
@@ -55,7 +54,7 @@ whole, copy = folders(tiny_algonauts.write)
 
 
 def opened(root: Path) -> Algonauts:
-    return Algonauts(Release(root), NsdTree(root))
+    return Algonauts(NsdTree(root))
 
 
 def per_vertex(path: Path) -> Any:

@@ -308,7 +308,7 @@ BAD: dict[str, tuple[Damage, str]] = {
         table(CAPTIONS, lambda t: t.assign(caption_idx="0")), "without a rank"
     ),
     "split gone": (gone(SPLIT), "Split not found .*minddiff fetch"),
-    "split no JSON": (holds(SPLIT, b"train: [1]"), "Split at .* not as released"),
+    "split no JSON": (holds(SPLIT, b"train: [1]"), "Split at .* not as published"),
     "split of another name": (
         split(lambda s: s.update(name="ood")), "the split 'ood', but 'tau' is expected"
     ),

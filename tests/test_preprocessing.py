@@ -12,7 +12,7 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import Units
-from minddiff_utils.datasets.nsd.areas import ROI_LABELS, ROI_NAMES, assign_areas
+from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.experiment import Design, Trials
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
@@ -334,7 +334,7 @@ def test_every_atlas_label_has_the_area_of_the_published_recipe() -> None:
 def test_voxels_outside_the_areas_are_counted_apart() -> None:
     named = {"LVC": LVC, "HVC": HVC}
     position, area = np.zeros((4, 3), np.int32), np.array([0, 5, 11, 11], np.int32)
-    table = count_areas(Units(position, (1, 1, 1), area, ROI_NAMES, named), 1)
+    table = count_areas(Units(position, (1, 1, 1), area, (*AREAS, "none"), named), 1)
     sets = table.groupby("area_set")["n_voxels"].sum()
     assert sets.to_dict() == {"LVC": 1, "HVC": 1, "none": 2}
     assert table["area"].tolist() == [*AREAS, "none"]

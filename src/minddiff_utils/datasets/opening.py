@@ -5,7 +5,6 @@ from pathlib import Path
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.core.profile_values import SPLITS
 from minddiff_utils.datasets.algonauts.data_set import Algonauts
-from minddiff_utils.datasets.algonauts.release import Release
 from minddiff_utils.datasets.laion_fmri.data_set import LaionFmri
 from minddiff_utils.datasets.mindeye2.data_set import MindEye2
 from minddiff_utils.datasets.nsd.data_set import Nsd
@@ -39,4 +38,4 @@ def open_data_set(
     if name == "mindeye2":
         return MindEye2(tree)
     check_choice(betas_version, BETAS_VERSIONS[:1], "data.betas_version")
-    return Algonauts(Release(root), tree)
+    return Algonauts(tree)

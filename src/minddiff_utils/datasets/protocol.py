@@ -14,10 +14,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import IntArray, Matrix
 
-__all__ = ["DataSet", "Trials", "UnitSet", "Units"]
+__all__ = ["DataSet", "SingleTrials", "Trials", "UnitSet", "Units", "units_of"]
 
 #: Units of the areas alone, or of all visual cortex as the data set delimits it.
 UnitSet = Literal["areas", "nsdgeneral"]
@@ -206,3 +207,41 @@ class DataSet(Protocol):
     def coco_id(self, image_id: IntArray) -> IntArray | None:
         """Return the pictures' numbers in COCO; None where they are from elsewhere."""
         ...
+
+
+class SingleTrials:
+    """What data sets of single trials have alike; a data set says what is otherwise."""
+
+    are_averaged: bool = False
+
+    def n_repeats(self, subject: int, image_id: IntArray) -> IntArray | None:  # noqa: ARG002
+        """Return None: trials are single ones."""
+        return None
+
+    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
+        """Return nothing: no image forms a test set of its own."""
+        return np.zeros(0, np.int64)
+
+    def scaled(self, stored: npt.NDArray[Any]) -> Matrix:
+        """Return a copy: responses are in units of their own, or in SDs."""
+        return stored.astype(np.float32)
+
+
+def units_of(
+    position: npt.NDArray[np.int32],
+    grid: tuple[int, ...],
+    area: IntArray,
+    ncsnr: Matrix | None,
+    which: UnitSet,
+) -> Units:
+    """Return those of the units in an area, or for `nsdgeneral` all of them.
+
+    `area`, (n_units,): index into the paper's areas, -1 in none of them.
+    """
+    names: tuple[str, ...] = AREAS
+    if which == "nsdgeneral" and (area < 0).any():
+        names = (*AREAS, "none")
+        area = np.where(area < 0, len(AREAS), area)
+    sets = {"LVC": LVC, "HVC": HVC}
+    every = Units(position, grid, area.astype(np.int32), names, sets, ncsnr)
+    return every.at(area >= 0)

@@ -7,22 +7,19 @@ share test here: of subjects 1, 2, 5 and 7 the paper's 8,859 + 982 images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.types import IntArray, Matrix
 from minddiff_utils.datasets.algonauts import layout
 from minddiff_utils.datasets.algonauts.files import read_image
 from minddiff_utils.datasets.algonauts.release import Release
-from minddiff_utils.datasets.nsd.areas import (
-    NO_AREA,
-    ROI_NAMES,
-)
+from minddiff_utils.datasets.nsd.data_set import OfNsd
 from minddiff_utils.datasets.nsd.formats import wrong
 from minddiff_utils.datasets.nsd.layout import (
     HEMISPHERES,
@@ -33,25 +30,22 @@ from minddiff_utils.datasets.nsd.layout import (
     find,
     is_there,
 )
-from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.datasets.protocol import Trials, Units, UnitSet
+from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, units_of
 
 __all__ = ["Algonauts"]
 
 
 @dataclass(frozen=True)
-class Algonauts:
-    """The release below one folder, beside those files of NSD that it needs."""
+class Algonauts(OfNsd):
+    """The release below the root of NSD's files that it needs."""
 
-    release: Release
-    tree: NsdTree  # of NSD's files
     name: str = "algonauts"
     are_averaged: bool = True
 
-    @property
-    def is_real(self) -> bool:
-        """Return whether no simulation marked the folder as its own."""
-        return self.tree.is_real
+    @cached_property
+    def release(self) -> Release:
+        """Return the reader of the release's own files."""
+        return Release(self.tree.root)
 
     def files(
         self,
@@ -77,11 +71,7 @@ class Algonauts:
             "Vertices lie in nsdgeneral and RSC: areas beyond them, the parietal ones "
             "above all, are cut off, and counts are no voxel counts.",
         ]
-        if not self._has_design:
-            notes.append(
-                "nsd_expdesign.mat is not there: images are in the order of their ids, "
-                "and other images validate than by the order of NSD's list."
-            )
+        notes += self.order_notes
         if self.release.ncsnr_files(subject) is None:
             notes.append(
                 "lh.ncsnr.mgh and rh.ncsnr.mgh are not there: no noise ceiling is "
@@ -112,7 +102,7 @@ class Algonauts:
         """Raise DataError unless names, table, design, arrays and masks agree."""
         ids = self.image_ids(subject)
         self.n_repeats(subject, ids)
-        self._place(subject, ids)
+        self.place(subject, ids)
         self.release.check_masks(subject)
         for h in HEMISPHERES:
             self.release.fmri(subject, h)
@@ -121,7 +111,7 @@ class Algonauts:
         """Return a row per image; its session stands for all that are averaged."""
         ids = self.image_ids(subject)
         session = np.full(len(ids), sessions[0], np.int64)
-        return Trials(session, ids, self._place(subject, ids))
+        return Trials(session, ids, self.place(subject, ids))
 
     def n_repeats(self, subject: int, image_id: IntArray) -> IntArray:
         """Return in how many trials each image was seen, by the stimulus table."""
@@ -149,10 +139,6 @@ class Algonauts:
             raise wrong(path, f"{len(ids)} shared images", f"{N_SHARED}")
         return ids
 
-    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
-        """Return nothing: no image forms a test set of its own."""
-        return np.zeros(0, np.int64)
-
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images, (n, 425, 425, 3), in the order asked."""
         known = self.release.every_image
@@ -165,36 +151,6 @@ class Algonauts:
                 )
             images[row] = read_image(known[nsd_id])
         return images
-
-    def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
-        """Return the first COCO captions of each image, (n, n_captions)."""
-        return self.tree.captions(image_id, n_captions)
-
-    def coco_id(self, image_id: IntArray) -> IntArray:
-        """Return the pictures' numbers in COCO."""
-        table = self.tree.stim_info("cocoId")
-        return np.asarray(table["cocoId"].to_numpy()[image_id], np.int64)
-
-    @property
-    def _has_design(self) -> bool:
-        return is_there(self.tree.file("design"))
-
-    def _place(self, subject: int, ids: IntArray) -> IntArray:
-        """Return the 10k index of each image, its id where no design is there."""
-        if not self._has_design:
-            return ids
-        own = self.tree.design().images[subject - 1]
-        order = np.argsort(own)
-        row = np.searchsorted(own, ids, sorter=order).clip(max=len(own) - 1)
-        place = order[row]
-        strangers = ids[own[place] != ids]
-        if len(strangers):
-            raise DataError(
-                f"{len(strangers)} images of subject {subject} (such as nsd_id "
-                f"{strangers[0]}) are not the subject's by {self.tree.file('design')}: "
-                "use the images of this subject."
-            )
-        return np.asarray(place, np.int64)
 
     # What was measured
 
@@ -215,20 +171,9 @@ class Algonauts:
             )
         side = np.repeat((0, 1), [len(own) for own in vertices])
         position = np.stack([side, np.concatenate(vertices)], axis=1).astype(np.int32)
-        names: tuple[str, ...] = AREAS
-        keep = area >= 0
-        if which == "nsdgeneral":
-            names = ROI_NAMES
-            area = np.where(keep, area, ROI_NAMES.index(NO_AREA))
-            keep = np.ones(len(area), bool)
-        return Units(
-            position[keep],
-            (len(HEMISPHERES), N_FSAVERAGE),
-            area[keep].astype(np.int32),
-            names,
-            {"LVC": LVC, "HVC": HVC},
-            self.release.ncsnr(subject, position[keep]),
-        )
+        grid = (len(HEMISPHERES), N_FSAVERAGE)
+        ncsnr = self.release.ncsnr(subject, position)
+        return units_of(position, grid, area, ncsnr, which)
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:  # noqa: ARG002
         """Return the mean responses, (n_images, n_units) float32."""
@@ -246,10 +191,6 @@ class Algonauts:
                 )
             parts.append(part)
         return np.concatenate(parts, axis=1)
-
-    def scaled(self, stored: npt.NDArray[Any]) -> Matrix:
-        """Return a copy: the release's own units, SDs within sessions."""
-        return stored.astype(np.float32)
 
     def responses_file(self, subject: int, session: int) -> str:  # noqa: ARG002
         """Return the name of the two arrays."""

@@ -11,7 +11,7 @@ gifale95/algonauts_2023, `challenge_data_preparation.py`.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import product
 
 from minddiff_utils.datasets.nsd.layout import FACTS as NSD_FACTS
@@ -22,7 +22,6 @@ __all__ = [
     "IMAGE_NAME",
     "N_VERTICES",
     "ROIS",
-    "AlgonautsFile",
     "inventory",
     "n_sessions",
     "nsd_files",
@@ -56,19 +55,9 @@ ROIS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class AlgonautsFile:
-    """A file of the release or of NSD; several where its path differs in a name."""
-
-    kind: str
-    path: str
-    reason: str
-    optional: bool = False
-
-
 _MASKS = "{subject}/roi_masks/{h}"
 _FSAVERAGE = "nsddata_betas/ppdata/{subject}/fsaverage/betas_fithrf_GLMdenoise_RR"
-_file = AlgonautsFile
+_file = NsdFile
 #: Every file that a run reads, but for the images.
 FILES = (
     _file(
@@ -123,5 +112,5 @@ def nsd_files(subjects: Sequence[int]) -> tuple[NsdFile, ...]:
     found = dict[str, NsdFile]()
     for file, subject, h in product(rows, subjects, HEMISPHERES):
         place = file.path.format(subject=f"subj{subject:02d}", h=h)
-        found[place] = NsdFile(file.kind, place, file.reason, optional=file.optional)
+        found[place] = replace(file, path=place)
     return tuple(found.values())

@@ -11,21 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.types import IntArray, Matrix
 from minddiff_utils.datasets.laion_fmri import files, layout
 from minddiff_utils.datasets.laion_fmri.regions import read_areas
-from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES
 from minddiff_utils.datasets.nsd.betas import voxel_indices
 from minddiff_utils.datasets.nsd.layout import is_there
-from minddiff_utils.datasets.protocol import Trials, Units, UnitSet
+from minddiff_utils.datasets.protocol import (
+    SingleTrials,
+    Trials,
+    Units,
+    UnitSet,
+    units_of,
+)
 
 __all__ = ["LaionFmri"]
 
@@ -36,13 +40,12 @@ _GENERAL = "laiongeneral"
 
 
 @dataclass(frozen=True)
-class LaionFmri:
+class LaionFmri(SingleTrials):
     """The folder of LAION-fMRI, under one of its splits."""
 
     root: Path
     split: str
     name: str = "laion_fmri"
-    are_averaged: bool = False
 
     @property
     def is_real(self) -> bool:
@@ -94,19 +97,11 @@ class LaionFmri:
         """Return the numbers of the images that train, and of those that test."""
         path = self._file("split", subject, split=self.split)
         parts = files.read_split(path, self.split)
-        unknown = next((n for part in parts for n in part if n not in self._number), "")
-        if unknown:
-            raise DataError(
-                f"{path} names the image {unknown}, which {self._file('table')} does "
-                "not have: use files of one release."
-            )
-        train, test = (np.array([self._number[n] for n in part]) for part in parts)
+        train, test = (self._numbers(part, path) for part in parts)
         return train, test
 
-    def _shown(self, subject: int, session: int) -> IntArray:
-        """Return the number of the image of each volume of a session's betas."""
-        path = self._file("trials", subject, session=session)
-        names = files.read_trials(path, session)
+    def _numbers(self, names: Sequence[str], path: Path) -> IntArray:
+        """Return the numbers of images that a file names."""
         unknown = next((name for name in names if name not in self._number), "")
         if unknown:
             raise DataError(
@@ -114,6 +109,11 @@ class LaionFmri:
                 "not have: use files of one release."
             )
         return np.array([self._number[name] for name in names], np.int64)
+
+    def _shown(self, subject: int, session: int) -> IntArray:
+        """Return the number of the image of each volume of a session's betas."""
+        path = self._file("trials", subject, session=session)
+        return self._numbers(files.read_trials(path, session), path)
 
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
         """Return the sessions asked for, of those that are public; all are there."""
@@ -180,17 +180,9 @@ class LaionFmri:
             np.array([place[n] for n in image], np.int64),
         )
 
-    def n_repeats(self, subject: int, image_id: IntArray) -> None:  # noqa: ARG002
-        """Return None: trials are single ones."""
-        return
-
     def test_images(self, subject: int) -> IntArray:
         """Return the numbers of the images that test under the split."""
         return self._parts(subject)[1]
-
-    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
-        """Return nothing: no image forms a test set of its own."""
-        return np.zeros(0, np.int64)
 
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images as they were shown, (n, 1000, 1000, 3)."""
@@ -227,27 +219,18 @@ class LaionFmri:
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the areas, or of all visual cortex (laiongeneral)."""
-        names: tuple[str, ...] = AREAS
         areas = read_areas(self.root, subject)
+        mask = areas >= 0
         if which == "nsdgeneral":
             path = layout.roi_file(self.root, subject, _GENERAL)
-            general = files.read_mask(path)
-            check_shape(general.shape, areas.shape, f"Region {path}")
-            named = np.where(areas < 0, ROI_NAMES.index(NO_AREA), areas)
-            areas, names = np.where(general, named, -1), ROI_NAMES
-        mask = areas >= 0
-        area = areas[mask].astype(np.int32)
-        counts = np.bincount(area, minlength=len(AREAS)).tolist()
-        each = ", ".join(f"{a} {n}" for a, n in zip(AREAS, counts, strict=False))
+            mask = files.read_mask(path)
+            check_shape(mask.shape, areas.shape, f"Region {path}")
+        area = areas[mask]
+        counts = np.bincount(area[area >= 0], minlength=len(AREAS)).tolist()
+        each = ", ".join(f"{a} {n}" for a, n in zip(AREAS, counts, strict=True))
         logger.info("subject %d: %d voxels (%s)", subject, len(area), each)
-        return Units(
-            voxel_indices(mask),
-            areas.shape,
-            area,
-            names,
-            {"LVC": LVC, "HVC": HVC},
-            self._ncsnr(subject, mask),
-        )
+        ncsnr = self._ncsnr(subject, mask)
+        return units_of(voxel_indices(mask), areas.shape, area, ncsnr, which)
 
     def _ncsnr(self, subject: int, mask: npt.NDArray[np.bool_]) -> Matrix | None:
         path = self._file("ceiling", subject)
@@ -265,10 +248,6 @@ class LaionFmri:
         shape = (*units.grid, len(shown))
         betas = files.read_betas(path, units.position, shape)
         return betas[np.isin(shown, np.concatenate(self._parts(subject)))]
-
-    def scaled(self, stored: npt.NDArray[Any]) -> Matrix:
-        """Return a copy: betas shrunk by a ridge, in units of their own."""
-        return stored.astype(np.float32)
 
     def responses_file(self, subject: int, session: int) -> str:
         """Return the path of a session's betas."""

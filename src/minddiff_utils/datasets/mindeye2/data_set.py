@@ -8,21 +8,19 @@ What is not settled about the responses stands in `layout`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.mindeye2 import files as stored
 from minddiff_utils.datasets.mindeye2 import layout
-from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES
 from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.datasets.nsd.data_set import OfNsd
 from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS, find, is_there
-from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.datasets.protocol import Trials, Units, UnitSet
+from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, units_of
 
 __all__ = ["MindEye2"]
 
@@ -31,17 +29,10 @@ _LEAST_IN_REGION = 0.5
 
 
 @dataclass(frozen=True)
-class MindEye2:
+class MindEye2(OfNsd):
     """The folder, and those files of NSD that it needs, below one root."""
 
-    tree: NsdTree
     name: str = "mindeye2"
-    are_averaged: bool = False
-
-    @property
-    def is_real(self) -> bool:
-        """Return whether no simulation marked the folder as its own."""
-        return self.tree.is_real
 
     def file(self, kind: str, subject: int, part: int = 0) -> Path:
         """Return a file of the inventory."""
@@ -63,19 +54,14 @@ class MindEye2:
 
     def notes(self, subject: int) -> tuple[str, ...]:  # noqa: ARG002
         """Return what a reader of any number must know of these responses."""
-        notes = [
+        return (
             "Responses are those of MindEye2's folder, which does not say from which "
             "betas of NSD they were made, nor over which trials they were standardised;"
             " they are standardised once more, within sessions.",
             "Voxels lie in nsdgeneral: areas beyond it, the parietal ones above all, "
             "are cut off.",
-        ]
-        if not is_there(self.tree.file("design")):
-            notes.append(
-                "nsd_expdesign.mat is not there: images are in the order of their ids, "
-                "and other images validate than by the order of NSD's list."
-            )
-        return tuple(notes)
+            *self.order_notes,
+        )
 
     # What was shown
 
@@ -84,7 +70,7 @@ class MindEye2:
         path = self.file("betas", subject)
         most = stored.shape_of_betas(path)[0] // N_TRIALS
         if most > FACTS[subject].n_sessions:
-            raise stored.wrong(
+            raise stored.FOLDER.wrong(
                 path, f"{most} sessions", f"{FACTS[subject].n_sessions} at most"
             )
         sessions = tuple(session for session in asked if session <= most)
@@ -103,9 +89,9 @@ class MindEye2:
         n_trials = stored.shape_of_betas(self.file("betas", subject))[0]
         if len(ids) != n_trials:
             found = f"{len(ids)} trials of subject {subject}"
-            raise stored.wrong(path, found, f"{n_trials}, as responses have")
+            raise stored.FOLDER.wrong(path, found, f"{n_trials}, as responses have")
         session = np.repeat(np.arange(1, n_trials // N_TRIALS + 1), N_TRIALS)
-        return Trials(session, ids, self._place(subject, ids)).of(sessions)
+        return Trials(session, ids, self.place(subject, ids)).of(sessions)
 
     def check(self, subject: int, sessions: Sequence[int]) -> None:
         """Raise DataError unless indices, behaviour, design and regions agree."""
@@ -118,17 +104,9 @@ class MindEye2:
             if is_there(path):
                 self._check_behaviour(path, subject, ids)
 
-    def n_repeats(self, subject: int, image_id: IntArray) -> None:  # noqa: ARG002
-        """Return None: trials are single ones."""
-        return
-
     def test_images(self, subject: int) -> IntArray:
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
         return stored.read_shared(self.file("shared", subject))
-
-    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
-        """Return nothing: no image forms a test set of its own."""
-        return np.zeros(0, np.int64)
 
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return NSD's images where they are there, else the folder's of 224 px."""
@@ -136,32 +114,6 @@ class MindEye2:
         if is_there(self.tree.file("stimuli")) or not is_there(path):
             return self.tree.stimuli(image_id)
         return stored.read_images(path, image_id)
-
-    def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
-        """Return the first COCO captions of each image, (n, n_captions)."""
-        return self.tree.captions(image_id, n_captions)
-
-    def coco_id(self, image_id: IntArray) -> IntArray:
-        """Return the pictures' numbers in COCO."""
-        table = self.tree.stim_info("cocoId")
-        return np.asarray(table["cocoId"].to_numpy()[image_id], np.int64)
-
-    def _place(self, subject: int, ids: IntArray) -> IntArray:
-        """Return each trial's 10k index, its image's id where there is no design."""
-        if not is_there(self.tree.file("design")):
-            return ids
-        own = self.tree.design().images[subject - 1]
-        order = np.argsort(own)
-        row = np.searchsorted(own, ids, sorter=order).clip(max=len(own) - 1)
-        place = order[row]
-        strangers = np.unique(ids[own[place] != ids])
-        if len(strangers):
-            raise DataError(
-                f"{len(strangers)} images of subject {subject} (such as nsd_id "
-                f"{strangers[0]}) are not the subject's by {self.tree.file('design')}: "
-                "use the indices of this subject."
-            )
-        return np.asarray(place, np.int64)
 
     def _check_design(self, subject: int, ids: IntArray) -> None:
         if not is_there(self.tree.file("design")):
@@ -181,12 +133,14 @@ class MindEye2:
         row, image = (table[name].to_numpy() for name in ("row", "image"))
         if not (table["subject"] == subject).all():
             found = f"trials of subject {table['subject'].iloc[0]:.0f}"
-            raise stored.wrong(path, found, f"those of subject {subject}")
+            raise stored.FOLDER.wrong(path, found, f"those of subject {subject}")
         if not ((row >= 0) & (row < len(ids)) & (row == np.rint(row))).all():
-            raise stored.wrong(path, "rows that there are not", f"0 to {len(ids) - 1}")
+            raise stored.FOLDER.wrong(
+                path, "rows that there are not", f"0 to {len(ids) - 1}"
+            )
         differ = np.flatnonzero(ids[row.astype(np.int64)] != image)
         if len(differ):
-            raise stored.wrong(
+            raise stored.FOLDER.wrong(
                 path,
                 f"image {image[differ[0]]:.0f} for row {row[differ[0]]:.0f}",
                 f"{ids[int(row[differ[0]])]}, as {self.file('indices', subject).name} "
@@ -204,23 +158,10 @@ class MindEye2:
                 f"Subject {subject} has no voxel in any of the areas "
                 f"{', '.join(AREAS)} inside nsdgeneral: check the regions of NSD."
             )
-        names: tuple[str, ...] = AREAS
-        keep = area >= 0
-        if which == "nsdgeneral":
-            names = ROI_NAMES
-            area = np.where(keep, area, ROI_NAMES.index(NO_AREA))
-            keep = np.ones(len(area), bool)
         ncsnr = None
         if self.tree.has_ncsnr(subject):
-            ncsnr = self.tree.ncsnr(subject)[general][keep]
-        return Units(
-            voxel_indices(general)[keep],
-            general.shape,
-            area[keep].astype(np.int32),
-            names,
-            {"LVC": LVC, "HVC": HVC},
-            ncsnr,
-        )
+            ncsnr = self.tree.ncsnr(subject)[general]
+        return units_of(voxel_indices(general), general.shape, area, ncsnr, which)
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
         """Return one session's responses, (750, n_units) float32."""
@@ -231,10 +172,6 @@ class MindEye2:
         first = (session - 1) * N_TRIALS
         path = self.file("betas", subject)
         return stored.read_rows(path, slice(first, first + N_TRIALS), columns)
-
-    def scaled(self, stored_values: npt.NDArray[Any]) -> Matrix:
-        """Return a copy: the folder's own units, SDs of some trials."""
-        return stored_values.astype(np.float32)
 
     def responses_file(self, subject: int, session: int) -> str:
         """Return the path of the array, and the session's rows."""
@@ -247,7 +184,7 @@ class MindEye2:
         path = self.file("betas", subject)
         n_voxels = stored.shape_of_betas(path)[1]
         if int(general.sum()) != n_voxels:
-            raise stored.wrong(
+            raise stored.FOLDER.wrong(
                 path,
                 f"{n_voxels} voxels",
                 f"{general.sum()}, as NSD's nsdgeneral of subject {subject} has,",
@@ -262,7 +199,9 @@ class MindEye2:
         regions = stored.read_regions(path, subject, int(general.sum()))
         if "V1" not in regions or not regions["V1"].any():
             held = ", ".join(regions)[:200] or "nothing"
-            raise stored.wrong(path, f"the regions {held}", "V1, with a voxel in it,")
+            raise stored.FOLDER.wrong(
+                path, f"the regions {held}", "V1, with a voxel in it,"
+            )
         labels = self.tree.roi_labels(subject, "prf-visualrois")
         v1 = [labels[name] for name in ("V1v", "V1d")]
         drawn = np.isin(self.tree.roi(subject, "prf-visualrois")[general], v1)

@@ -6,21 +6,21 @@ Arrays are read without pickles: an array of objects is refused.
 import io
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import DataError, check_exists
-from minddiff_utils.core.reading import reading
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.reading import Published
 from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.mindeye2.layout import BEHAVIOUR
 from minddiff_utils.datasets.nsd.formats import open_hdf5
 from minddiff_utils.datasets.nsd.layout import N_IMAGES, N_SHARED, N_TRIALS
 
 __all__ = [
+    "FOLDER",
     "read_behaviour",
     "read_images",
     "read_indices",
@@ -30,99 +30,88 @@ __all__ = [
     "shape_of_betas",
 ]
 
-_AGAIN = "compare it with pscotti/mindeyev2 on Hugging Face and download it again"
-_WHERE = (
+FOLDER = Published(
     "name the folder that holds the files of pscotti/mindeyev2 (--nsd-root), or "
-    "download it there"
+    "download it there",
+    "compare it with pscotti/mindeyev2 on Hugging Face and download it again",
 )
-_FOUND = "is truncated or not as published"
 _MEMBER = ".behav.npy"
-
-
-def wrong(path: Path, found: str, expected: str) -> DataError:
-    """Return the error of a file that can be read and holds something else."""
-    return DataError(f"{path} holds {found}, but {expected} is expected: {_AGAIN}.")
-
-
-def _reading(path: Path, what: str) -> Any:
-    check_exists(path, what, _WHERE)
-    return reading(path, DataError, found=_FOUND, remedy=_AGAIN, what=what)
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     if name not in file or not isinstance(file[name], h5py.Dataset):
         held = ", ".join(map(str, file))[:200] or "nothing"
-        raise wrong(path, held, f"a dataset {name!r}")
+        raise FOLDER.wrong(path, held, f"a dataset {name!r}")
     return file[name]
 
 
 def _betas(file: h5py.File, path: Path) -> h5py.Dataset:
     data = _dataset(file, "betas", path)
     if data.dtype != np.float32:
-        raise wrong(path, f"{data.dtype} responses", "float32")
+        raise FOLDER.wrong(path, f"{data.dtype} responses", "float32")
     if data.ndim != 2 or 0 in data.shape or len(data) % N_TRIALS:
         expected = f"(trials, voxels), {N_TRIALS} trials a session,"
-        raise wrong(path, f"an array of shape {data.shape}", expected)
+        raise FOLDER.wrong(path, f"an array of shape {data.shape}", expected)
     return data
 
 
 def shape_of_betas(path: Path) -> tuple[int, int]:
     """Return the numbers of trials and voxels of a subject's responses."""
-    with _reading(path, "Responses"), open_hdf5(path) as file:
+    with FOLDER.reading(path, "Responses"), open_hdf5(path) as file:
         n_trials, n_voxels = _betas(file, path).shape
     return int(n_trials), int(n_voxels)
 
 
 def read_rows(path: Path, rows: slice, columns: IntArray) -> Matrix:
     """Return some responses, (n_rows, n_columns) float32; NaN where there is none."""
-    with _reading(path, "Responses"), open_hdf5(path) as file:
+    with FOLDER.reading(path, "Responses"), open_hdf5(path) as file:
         values: Matrix = _betas(file, path)[rows][:, columns]
     if np.isinf(values).any():
-        raise wrong(path, "infinite values", "finite ones or NaN")
+        raise FOLDER.wrong(path, "infinite values", "finite ones or NaN")
     return values
 
 
 def read_indices(path: Path, subject: int) -> IntArray:
     """Return the `nsd_id` of each trial of a subject."""
-    with _reading(path, "Images of the trials"), open_hdf5(path) as file:
+    with FOLDER.reading(path, "Images of the trials"), open_hdf5(path) as file:
         values = _dataset(file, f"subj{subject:02d}", path)[...]
     values = np.asarray(values)
     if values.ndim != 1 or values.dtype.kind not in "iuf":
         found = f"{values.dtype} of shape {values.shape} for subject {subject}"
-        raise wrong(path, found, "a row of ids")
+        raise FOLDER.wrong(path, found, "a row of ids")
     if not np.isfinite(values).all() or (values != np.rint(values)).any():
-        raise wrong(path, f"no whole numbers for subject {subject}", "ids")
+        raise FOLDER.wrong(path, f"no whole numbers for subject {subject}", "ids")
     ids: IntArray = values.astype(np.int64)
     if len(ids) and not 0 <= ids.min() <= ids.max() < N_IMAGES:
         found = f"ids {ids.min()} to {ids.max()} for subject {subject}"
-        raise wrong(path, found, f"0 to {N_IMAGES - 1}")
+        raise FOLDER.wrong(path, found, f"0 to {N_IMAGES - 1}")
     return ids
 
 
 def read_shared(path: Path) -> IntArray:
     """Return the `nsd_id` of the images that all subjects share, (1000,)."""
-    with _reading(path, "Shared images"):
+    with FOLDER.reading(path, "Shared images"):
         values = np.load(path, allow_pickle=False)
     if values.dtype != bool or values.shape != (N_IMAGES,):
         found = f"{values.dtype} of shape {values.shape}"
-        raise wrong(path, found, f"bool of shape ({N_IMAGES},)")
+        raise FOLDER.wrong(path, found, f"bool of shape ({N_IMAGES},)")
     if values.sum() != N_SHARED:
-        raise wrong(path, f"{values.sum()} shared images", f"{N_SHARED}")
+        raise FOLDER.wrong(path, f"{values.sum()} shared images", f"{N_SHARED}")
     return np.flatnonzero(values)
 
 
 def read_regions(path: Path, subject: int, n_voxels: int) -> dict[str, Mask]:
     """Return region -> which columns are in it, (n_voxels,)."""
-    with _reading(path, "Regions"), open_hdf5(path) as file:
+    with FOLDER.reading(path, "Regions"), open_hdf5(path) as file:
         group = file.get(f"subj{subject:02d}")
         if not isinstance(group, h5py.Group):
             held = ", ".join(map(str, file))[:200] or "nothing"
-            raise wrong(path, held, f"a group subj{subject:02d}")
+            raise FOLDER.wrong(path, held, f"a group subj{subject:02d}")
         found = {name: np.asarray(group[name][...]) for name in group}
     for name, values in found.items():
         if values.dtype.kind not in "biuf" or values.shape != (n_voxels,):
             held = f"{values.dtype} of shape {values.shape} for {name}"
-            raise wrong(path, held, f"a mask of {n_voxels} voxels")
+            raise FOLDER.wrong(path, held, f"a mask of {n_voxels} voxels")
     return {name: values > 0 for name, values in found.items()}
 
 
@@ -132,7 +121,7 @@ def read_behaviour(path: Path) -> pd.DataFrame:
     Columns `layout.BEHAVIOUR`; NaN where the file has -1.
     """
     rows = []
-    with _reading(path, "Behaviour"), tarfile.open(path) as tar:
+    with FOLDER.reading(path, "Behaviour"), tarfile.open(path) as tar:
         for member in tar:
             if not member.isfile() or not member.name.endswith(_MEMBER):
                 continue
@@ -141,21 +130,21 @@ def read_behaviour(path: Path) -> pd.DataFrame:
             values = np.load(io.BytesIO(stored.read()), allow_pickle=False)
             if values.shape != (1, len(BEHAVIOUR)) or values.dtype.kind != "f":
                 held = f"{values.dtype} of shape {values.shape} in {member.name}"
-                raise wrong(path, held, f"floats of shape (1, {len(BEHAVIOUR)})")
+                raise FOLDER.wrong(path, held, f"floats of shape (1, {len(BEHAVIOUR)})")
             rows.append(values[0])
     if not rows:
-        raise wrong(path, f"no member *{_MEMBER}", "one for each trial")
+        raise FOLDER.wrong(path, f"no member *{_MEMBER}", "one for each trial")
     table = pd.DataFrame(np.stack(rows), columns=list(BEHAVIOUR))
     return table.mask(table == -1)
 
 
 def read_images(path: Path, image_id: IntArray) -> npt.NDArray[np.uint8]:
     """Return images, (n, 224, 224, 3), from float16 in 0..1 with channels first."""
-    with _reading(path, "Images"), open_hdf5(path) as file:
+    with FOLDER.reading(path, "Images"), open_hdf5(path) as file:
         data = _dataset(file, "images", path)
         if data.dtype.kind != "f" or data.ndim != 4 or data.shape[1] != 3:
             found = f"{data.dtype} of shape {data.shape}"
-            raise wrong(path, found, "floats of shape (73000, 3, 224, 224)")
+            raise FOLDER.wrong(path, found, "floats of shape (73000, 3, 224, 224)")
         ids = np.asarray(image_id, np.int64)
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(data):
             raise DataError(
@@ -166,6 +155,8 @@ def read_images(path: Path, image_id: IntArray) -> npt.NDArray[np.uint8]:
         for row in np.argsort(ids, kind="stable"):
             values = data[ids[row]].astype(np.float32)
             if not (values >= 0).all() or not (values <= 1).all():
-                raise wrong(path, "values beyond 0 and 1, or NaN", "images in 0..1")
+                raise FOLDER.wrong(
+                    path, "values beyond 0 and 1, or NaN", "images in 0..1"
+                )
             images[row] = np.rint(255 * values).transpose(1, 2, 0)
     return images

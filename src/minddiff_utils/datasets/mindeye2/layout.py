@@ -23,21 +23,11 @@ References
 Scotti, P. S. et al. (2024). MindEye2. ICML, arXiv 2403.11207; MedARC-AI/MindEyeV2.
 """
 
-from dataclasses import dataclass
+from functools import partial
 
-from minddiff_utils.datasets.nsd.layout import path_of
+from minddiff_utils.datasets.nsd.layout import NsdFile, path_of
 
-__all__ = ["BEHAVIOUR", "FILES", "MindEye2File", "inventory", "path"]
-
-
-@dataclass(frozen=True)
-class MindEye2File:
-    """A file of the folder, or of NSD beside it."""
-
-    kind: str
-    path: str
-    reason: str
-    optional: bool = False
+__all__ = ["BEHAVIOUR", "FILES", "inventory", "path"]
 
 
 #: Columns of a trial's behaviour: (1, 17) float64, -1 for what is missing. Ids and rows
@@ -48,19 +38,19 @@ BEHAVIOUR = (
     *("is_correct_current", "total1", "total2", "button", "is_shared"),
 )
 
-_file = MindEye2File
+_file, _spare = NsdFile, partial(NsdFile, optional=True)
 #: Every file that is read.
 FILES = (
     _file("betas", "betas_all_subj{subject:02d}_fp32_renorm.hdf5", "responses"),
     _file("indices", "COCO_73k_subj_indices.hdf5", "image of each trial"),
     _file("shared", "shared1000.npy", "images that test"),
-    _file("regions", "brain_region_masks.hdf5", "checks the order of columns", True),
-    _file("train", "wds/subj{subject:02d}/train/{part}.tar", "behaviour", True),
-    _file("test", "wds/subj{subject:02d}/new_test/0.tar", "behaviour", True),
-    _file("images", "coco_images_224_float16.hdf5", "images of 224 px", True),
-    _file("design", path_of("design"), "order of the images", True),
+    _spare("regions", "brain_region_masks.hdf5", "checks the order of columns"),
+    _spare("train", "wds/subj{subject:02d}/train/{part}.tar", "behaviour"),
+    _spare("test", "wds/subj{subject:02d}/new_test/0.tar", "behaviour"),
+    _spare("images", "coco_images_224_float16.hdf5", "images of 224 px"),
+    _spare("design", path_of("design"), "order of the images"),
     _file("table", path_of("table"), "COCO ids"),
-    _file("stimuli", path_of("stimuli"), "images of 425 px", True),
+    _spare("stimuli", path_of("stimuli"), "images of 425 px"),
     *(
         _file("captions", path_of("captions", split=split), "what the images show")
         for split in ("train2017", "val2017")

@@ -16,9 +16,7 @@ from minddiff_utils.core.types import IntArray
 __all__ = [
     "AREA_LABELS",
     "NEEDED_LABELS",
-    "NO_AREA",
     "ROI_LABELS",
-    "ROI_NAMES",
     "assign_areas",
     "read_labels",
 ]
@@ -50,10 +48,6 @@ ROI_LABELS = {
 }
 #: Labels without which voxels of the eleven areas would be lost.
 NEEDED_LABELS = {"prf-visualrois": _PRF, "Kastner2015": (*_PRF, *_WANG, *_IPS)}
-#: A voxel of nsdgeneral that lies in none of the areas.
-NO_AREA = "none"
-#: What an index in `roi` means.
-ROI_NAMES = (*AREAS, NO_AREA)
 
 
 def read_labels(text: str) -> dict[str, int]:

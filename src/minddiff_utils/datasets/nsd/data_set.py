@@ -9,33 +9,79 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.areas import AREAS, HVC, LVC
+from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.nsd.areas import NO_AREA, ROI_NAMES
 from minddiff_utils.datasets.nsd.betas import voxel_indices
 from minddiff_utils.datasets.nsd.experiment import to_percent
-from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1
+from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1, is_there
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
-from minddiff_utils.datasets.protocol import Trials, Units, UnitSet
+from minddiff_utils.datasets.protocol import (
+    SingleTrials,
+    Trials,
+    Units,
+    UnitSet,
+    units_of,
+)
 
-__all__ = ["Nsd"]
+__all__ = ["Nsd", "OfNsd"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Nsd:
-    """NSD's tree, or an in-silico one of the same layout, as a data set."""
+class OfNsd(SingleTrials):
+    """What data sets have alike whose images are NSD's, beside files of NSD's tree."""
 
     tree: NsdTree
-    name: str = "nsd"
-    are_averaged: bool = False
 
     @property
     def is_real(self) -> bool:
         """Return whether no simulation marked the folder as its own."""
         return self.tree.is_real
+
+    def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
+        """Return the first COCO captions of each image, (n, n_captions)."""
+        return self.tree.captions(image_id, n_captions)
+
+    def coco_id(self, image_id: IntArray) -> IntArray:
+        """Return the pictures' numbers in COCO."""
+        table = self.tree.stim_info("cocoId")
+        return np.asarray(table["cocoId"].to_numpy()[image_id], np.int64)
+
+    @property
+    def order_notes(self) -> list[str]:
+        """Return a sentence where nothing says the order of a subject's images."""
+        if is_there(self.tree.file("design")):
+            return []
+        return [
+            "nsd_expdesign.mat is not there: images are in the order of their ids, "
+            "and other images validate than by the order of NSD's list."
+        ]
+
+    def place(self, subject: int, ids: IntArray) -> IntArray:
+        """Return the 10k index of each image, its id where no design is there."""
+        if not is_there(self.tree.file("design")):
+            return ids
+        own = self.tree.design().images[subject - 1]
+        order = np.argsort(own)
+        row = np.searchsorted(own, ids, sorter=order).clip(max=len(own) - 1)
+        place = order[row]
+        strangers = np.unique(ids[own[place] != ids])
+        if len(strangers):
+            raise DataError(
+                f"{len(strangers)} images of subject {subject} (such as nsd_id "
+                f"{strangers[0]}) are not the subject's by {self.tree.file('design')}: "
+                "use the files of this subject."
+            )
+        return np.asarray(place, np.int64)
+
+
+@dataclass(frozen=True)
+class Nsd(OfNsd):
+    """NSD's tree, or an in-silico one of the same layout, as a data set."""
+
+    name: str = "nsd"
 
     def files(
         self, subject: int, sessions: Sequence[int], units: UnitSet
@@ -64,10 +110,6 @@ class Nsd:
         shown = self.tree.trials(subject, sessions[-1]).of(sessions)
         return Trials(shown.session, shown.nsd_id, shown.image_10k)
 
-    def n_repeats(self, subject: int, image_id: IntArray) -> None:  # noqa: ARG002
-        """Return None: trials are single ones."""
-        return
-
     def test_images(self, subject: int) -> IntArray:
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
         return self.tree.design().images[subject - 1, :N_SHARED]
@@ -80,33 +122,16 @@ class Nsd:
         """Return the images, (n, 425, 425, 3), in the order asked."""
         return self.tree.stimuli(image_id)
 
-    def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
-        """Return the first COCO captions of each image, (n, n_captions)."""
-        return self.tree.captions(image_id, n_captions)
-
-    def coco_id(self, image_id: IntArray) -> IntArray:
-        """Return the pictures' numbers in COCO."""
-        table = self.tree.stim_info("cocoId")
-        return table["cocoId"].to_numpy()[image_id]
-
     # What was measured
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the eleven areas, or of `nsdgeneral`."""
         areas = self._areas(subject)
-        if which == "nsdgeneral":
-            areas = self._in_nsdgeneral(subject, areas)
         mask = areas >= 0
-        area = areas[mask].astype(np.int32)
-        has_others = (area >= len(AREAS)).any()
-        return Units(
-            voxel_indices(mask),
-            areas.shape,
-            area,
-            ROI_NAMES if has_others else AREAS,
-            {"LVC": LVC, "HVC": HVC},
-            self._ncsnr(subject, mask),
-        )
+        if which == "nsdgeneral":
+            mask = self._nsdgeneral(subject, areas.shape)
+        ncsnr = self._ncsnr(subject, mask)
+        return units_of(voxel_indices(mask), areas.shape, areas[mask], ncsnr, which)
 
     def responses(
         self, subject: int, session: int, units: Units
@@ -137,17 +162,16 @@ class Nsd:
         _report_areas(subject, areas)
         return areas
 
-    def _in_nsdgeneral(self, subject: int, areas: IntArray) -> IntArray:
-        """Return the areas of all voxels of `nsdgeneral`, which may have none."""
-        general = self.tree.roi(subject, "nsdgeneral") > 0
-        check_shape(general.shape, areas.shape, f"nsdgeneral of subject {subject}")
+    def _nsdgeneral(self, subject: int, shape: tuple[int, ...]) -> Mask:
+        """Return the voxels of `nsdgeneral`, which may lie in no area."""
+        general = np.asarray(self.tree.roi(subject, "nsdgeneral") > 0)
+        check_shape(general.shape, shape, f"nsdgeneral of subject {subject}")
         if not general.any():
             raise DataError(
                 f"Subject {subject} has no voxel in nsdgeneral.nii.gz: replace it by "
                 "NSD's own file, or set data.voxels to areas."
             )
-        named = np.where(areas < 0, ROI_NAMES.index(NO_AREA), areas)
-        return np.where(general, named, -1)
+        return general
 
     def _ncsnr(self, subject: int, mask: Mask) -> Matrix | None:
         """Return NSD's ncsnr at `mask`, None where there is no such file."""
