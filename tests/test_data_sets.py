@@ -245,3 +245,35 @@ def test_what_notebook_01_makes_of_it_has_no_leak(opened: Opened) -> None:
     rows = [ready.nsd_id.tolist().index(i) for i in shown.nsd_id.tolist()]
     expected = ready.betas[rows][:, [2, 0]]
     np.testing.assert_allclose(shown.z.mean(axis=1), expected, rtol=0, atol=2e-6)
+
+
+def test_fewer_images_are_a_share_of_each_split_and_scaled_as_all_are(
+    opened: Opened,
+) -> None:
+    data_set, subject, every = opened.data_set, opened.subject, opened.ready
+    more = {"n_images": 24, "n_validation": 4}
+    data = opened.data.model_copy(update=more)
+    few = prepare_responses(data_set, subject, data)
+    assert len(few.nsd_id) == pytest.approx(24, abs=2)
+    at = [every.nsd_id.tolist().index(i) for i in few.nsd_id.tolist()]
+    assert at == sorted(at)
+    share = (every.split == "test").mean()
+    n_test = (few.split == "test").sum()
+    assert n_test == pytest.approx(max(24 * share, 2), abs=1)
+    tests = data_set.test_images(subject)
+    np.testing.assert_array_equal(
+        np.isin(few.nsd_id, tests), np.isin(few.split, ["test", "test2"])
+    )
+    assert (few.split == "validation").sum() == 4
+    np.testing.assert_array_equal(few.n_repeats, every.n_repeats[at])
+    np.testing.assert_array_equal(few.units.position, every.units.position)
+    # other images validate, and all others of all sessions scale
+    r = [
+        np.corrcoef(a, b)[0, 1] for a, b in zip(few.betas, every.betas[at], strict=True)
+    ]
+    assert min(r) > 0.99
+    shown = read_repeats(data_set, subject, data, few, [2, 0], n_images=2)
+    rows = [few.nsd_id.tolist().index(i) for i in shown.nsd_id.tolist()]
+    np.testing.assert_allclose(
+        shown.z.mean(axis=1), few.betas[rows][:, [2, 0]], rtol=0, atol=2e-6
+    )

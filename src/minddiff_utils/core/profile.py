@@ -86,8 +86,7 @@ class DataConfig(_Frozen):
     betas_version: str = "betas_fithrf_GLMdenoise_RR"
     zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
     n_validation: PositiveInt  # last training images by 10k index (published: 859)
-    # first test images that stages 1 and 2 reconstruct, or as many as the subject saw;
-    # null: all that the subject saw
+    # first test images that stages 1 and 2 reconstruct; null: all that the subject saw
     n_reconstruct: PositiveInt | None
     # of those sessions, the ones that are read; null: all
     only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = None
@@ -97,14 +96,16 @@ class DataConfig(_Frozen):
     voxels: Literal["areas", "nsdgeneral"] = "areas"
     # what notebook 01 does where a test image is in the training set too
     leaks: Literal["refuse", "report"] = "refuse"
+    # so many of a subject's images alone, spread evenly over all; null: all
+    n_images: PositiveInt | None = None
     # which of LAION-fMRI's shipped splits says what trains and tests; null elsewhere
     split: Split | None = None
 
     @model_serializer(mode="wrap")
-    def _without_split(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the fields; one that says nothing changes no digest."""
-        fields: dict[str, Any] = dump(self)
-        return {k: v for k, v in fields.items() if (k, v) != ("split", None)}
+    def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the fields; one of later that says nothing changes no digest."""
+        late, fields = ("split", "n_images"), dump(self)
+        return {k: v for k, v in fields.items() if k not in late or v is not None}
 
     @model_validator(mode="after")
     def _sessions_fit(self) -> "DataConfig":
@@ -140,11 +141,9 @@ class ModelConfig(_Frozen):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     batch_size: PositiveInt = 8  # images kept and shared out together
     n_threads: PositiveInt = 1
-    # tokens of c under sd14 (the others have their own); paper: not said; published
-    # code: 15, `max_length` of its v1-inference.yaml; ours: 15; Stable Diffusion's: 77
+    # tokens of c under sd14; published code and ours: 15; Stable Diffusion's own: 77
     n_tokens: Literal[15, 77] = 15
-    # mean and SD on which CLIP sees images; paper: not said; published code:
-    # ImageNet's; ours: those CLIP was trained with
+    # mean and SD on which CLIP sees images: its own, or as in the published code
     normalisation: Literal["clip", "imagenet"] = "clip"
     # the U-Net through torch.compile: faster on a GPU, after minutes of compiling
     compile: bool = False
@@ -451,7 +450,8 @@ class Profile(_Frozen):
         models = "random" if rehearsed else MODEL_WORDS[self.models.backbone]
         models = f"{models} models" if models else self._checkpoint_words(checkpoint)
         split = f"split {self.data.split}" if self.data.split else ""
-        words = ", ".join(part for part in (data, models, scaling, split) if part)
+        few = f"{self.data.n_images} images a subject" if self.data.n_images else ""
+        words = ", ".join(part for part in (data, models, scaling, split, few) if part)
         name = "rehearsal of profile" if rehearsed else "profile"
         return f"{name} {self.name}: {words}".removesuffix(": ")
 

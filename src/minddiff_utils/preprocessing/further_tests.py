@@ -34,6 +34,7 @@ from minddiff_utils.datasets.further_tests.test_set import (
 from minddiff_utils.datasets.nsd.experiment import to_percent
 from minddiff_utils.datasets.protocol import DataSet, Units
 from minddiff_utils.datasets.validity import fault, where_held
+from minddiff_utils.preprocessing.splits import may_scale
 from minddiff_utils.preprocessing.trials import (
     Scaling,
     average_repeats,
@@ -126,8 +127,8 @@ def core_scaling(
     """
     sessions = data_set.sessions(subject, data.session_numbers)
     trials = data_set.trials(subject, sessions)
-    train = stored["nsd_id"][stored["split"] == "train"]
-    fits = np.isin(trials.image_id, train) | (data.zscore_on == "all")
+    fits = may_scale(trials.image_id, data_set.test_images(subject), stored)
+    fits |= data.zscore_on == "all"
     n = len(units.area)
     total, spread, count = np.zeros(n), np.zeros(n), np.zeros(n)
     for session in sessions:

@@ -15,6 +15,7 @@ from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.protocol import DataSet, Trials
 from minddiff_utils.preprocessing.responses import Responses
+from minddiff_utils.preprocessing.splits import may_scale
 from minddiff_utils.preprocessing.trials import zscore_sessions
 
 __all__ = ["Repeats", "read_repeats", "read_trials"]
@@ -110,8 +111,9 @@ def read_trials(
     empty = ((raw == 0) | np.isnan(raw)).all(axis=1)
     z = data_set.scaled(raw)
     if not data_set.are_averaged:
-        train = responses.nsd_id[responses.split == "train"]
-        fits = np.isin(trials.image_id, train) | (data.zscore_on == "all")
+        known = {"nsd_id": responses.nsd_id, "split": responses.split}
+        fits = may_scale(trials.image_id, data_set.test_images(subject), known)
+        fits |= data.zscore_on == "all"
         z = zscore_sessions(z, trials.session, fits & ~empty)
     z[empty] = np.nan
     return z, trials

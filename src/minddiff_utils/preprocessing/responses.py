@@ -28,7 +28,12 @@ from minddiff_utils.datasets.validity import (
     where_held,
 )
 from minddiff_utils.preprocessing.noise_ceiling import ncsnr_of_trials, noise_ceiling_r
-from minddiff_utils.preprocessing.splits import check_splits, split_images
+from minddiff_utils.preprocessing.splits import (
+    check_splits,
+    may_scale,
+    some_images,
+    split_images,
+)
 from minddiff_utils.preprocessing.trials import average_repeats, zscore_sessions
 
 __all__ = [
@@ -387,18 +392,24 @@ def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Resp
     units = data_set.units(subject, data.voxels)
     read = _read(data_set, subject, trials, units)
     place, n_repeats = _count_repeats(read)
-    nsd_id = trials.image_id[np.unique(trials.place, return_index=True)[1]]
+    every = trials.image_id[np.unique(trials.place, return_index=True)[1]]
+    test_images = data_set.test_images(subject)
+    is_test = np.isin(every, test_images)
+    is_second = np.isin(every, data_set.second_test_images(subject))
+    kept = some_images(is_test * 1 + is_second, data.n_images)
+    nsd_id, n_repeats = every[kept], n_repeats[kept]
     split = split_images(
-        place,
-        np.isin(nsd_id, data_set.test_images(subject)),
+        place[kept],
+        is_test[kept],
         data.n_validation,
         data.validation_fold,
-        is_second=np.isin(nsd_id, data_set.second_test_images(subject)),
+        is_second=is_second[kept],
     )
     check_splits(nsd_id, split)
-    trains = np.isin(trials.image_id, nsd_id[split == "train"])
+    known = {"nsd_id": nsd_id, "split": split}
+    fits = may_scale(trials.image_id, test_images, known) | (data.zscore_on == "all")
     tests = split == "test"
-    prepared = _prepare(read, trains | (data.zscore_on == "all"), tests)
+    prepared = _prepare(read, fits, np.isin(every, nsd_id[tests]))
     _check_sessions(read, prepared)
     units = units.at(prepared.keep)
     stored = units.ncsnr
@@ -411,7 +422,7 @@ def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Resp
     if averaged is None:
         averaged = np.ones(len(nsd_id), np.int64)
     return Responses(
-        betas=prepared.betas,
+        betas=prepared.betas[kept],
         nsd_id=nsd_id,
         n_repeats=(n_repeats * averaged).astype(np.int32),
         split=split,

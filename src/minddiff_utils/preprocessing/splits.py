@@ -1,12 +1,15 @@
 """Which images train, validate and test: by image, never by trial."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import IntArray, Mask
 
-__all__ = ["TESTS", "check_splits", "split_images"]
+__all__ = ["TESTS", "check_splits", "may_scale", "some_images", "split_images"]
 
 #: Splits of images that all subjects share; the second one's categories are in no other
 #: split. The real NSD has none.
@@ -71,6 +74,43 @@ def split_images(
     split[again] = "test2"
     split[np.flatnonzero(~is_test)[last - n_validation : last]] = "validation"
     return split
+
+
+def some_images(parts: npt.NDArray[Any], n_images: int | None) -> Mask:
+    """Return which images to keep: `n_images`, spread evenly, or all for None.
+
+    Each part has its share of them, and two at least of those that it has.
+
+    Parameters
+    ----------
+    parts : (n_images,)
+        What an image may be for, in the order of the subject's list.
+
+    Examples
+    --------
+    >>> some_images(np.array([1, 1, 1, 0, 0, 0, 0, 0, 0]), 6).tolist()
+    [True, False, True, True, False, True, True, False, True]
+    """
+    keep = np.full(len(parts), n_images is None or n_images >= len(parts))
+    if keep.all() or n_images is None:
+        return keep
+    for part in np.unique(parts):
+        rows = np.flatnonzero(parts == part)
+        n = max(round(n_images * len(rows) / len(parts)), min(2, len(rows)))
+        keep[rows[np.linspace(0, len(rows) - 1, n).round().astype(np.int64)]] = True
+    return keep
+
+
+def may_scale(
+    image_id: IntArray, test_images: IntArray, known: Mapping[str, npt.NDArray[Any]]
+) -> Mask:
+    """Return which trials fit a standardisation: those of no held-out image.
+
+    `known` holds `nsd_id` and `split` of the images that are used. Images that are left
+    out (`data.n_images`) fit it too, or sessions would have few trials to tell.
+    """
+    validate = known["nsd_id"][known["split"] == "validation"]
+    return ~np.isin(image_id, np.concatenate([test_images, validate]))
 
 
 def check_splits(nsd_id: IntArray, split: npt.NDArray[np.str_]) -> None:
