@@ -72,7 +72,7 @@ _RUN: _Options = {
     "--rehearse": _flag(
         "with --profile nsd: run it on synthetic data of NSD's sizes with random"
         " models and a few images, and say what the whole run would take; with"
-        " algonauts and laion_fmri: notebook 01 on data of their sizes"
+        " algonauts, laion_fmri and digits69: read and decode data of their sizes"
     ),
     "--only": _text("notebook numbers, as 03,A3"),
     "--from": {"dest": "first", "default": "", "help": "as 02"},

@@ -119,13 +119,15 @@ def _rehearse(args: argparse.Namespace) -> None:
 
 
 def _rehearse_reading(args: argparse.Namespace) -> None:
-    """Run notebook 01 on a synthetic folder of a data set's sizes."""
+    """Read and decode a synthetic folder of a data set's sizes."""
     from minddiff_utils.studies import reading_rehearsal
 
     overrides, root = overrides_of(args), read_environment().root
     trial = reading_rehearsal.rehearse_reading(args.profile, overrides, root)
-    plan = make_plan(trial.profile, trial.tree, trial.overrides, only=("01",))
-    say(f"{trial.profile.label('in silico')} · subject {trial.subject} · notebook 01")
+    plan = make_plan(trial.profile, trial.tree, trial.overrides, only=trial.notebooks)
+    numbers = ", ".join(trial.notebooks)
+    said = trial.profile.label("in silico")
+    say(f"{said} · subject {trial.subject} · notebooks {numbers}")
     if args.dry_run:
         _say_states(plan, force=args.force, done="done")
         return

@@ -1,9 +1,10 @@
-"""The reading of a data set rehearsed: a synthetic folder of its sizes, notebook 01.
+"""Other data sets than NSD rehearsed: a synthetic folder of their sizes, decoded.
 
-`./run_all.sh --profile laion_fmri --rehearse` (or algonauts): notebook 01 alone knows
-one data set from another; all that comes after it is rehearsed by `--profile nsd`. It
-shows that the files of the release, at their sizes, are read on this machine, and what
-that takes. Values are noise.
+`./run_all.sh --profile algonauts --rehearse` (or laion_fmri): notebooks 01 and 02, with
+the models of `nsd_rehearsal` that a processor can run and fewer images in 02; all that
+comes after them is the same as with NSD. `--profile digits69`: notebook A6. It shows
+that files of the release's layout and sizes are read and decoded on this machine, and
+what that takes. Values are noise: no accuracy means anything.
 """
 
 from collections.abc import Mapping
@@ -16,20 +17,36 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.run import Tree
 from minddiff_utils.insilico.folder import find, renewing
+from minddiff_utils.models.random import write_models
 from minddiff_utils.studies.rehearsal_folders import (
     AlgonautsSize,
     LaionSize,
     write_algonauts,
+    write_digits,
     write_laion,
 )
 from minddiff_utils.studies.timing_report import machine, read_steps
 
 __all__ = ["PROFILES", "ReadingRehearsal", "rehearse_reading", "words"]
 
-#: Those whose reading is rehearsed here.
-PROFILES = ("algonauts", "laion_fmri")
-#: LAION-fMRI: one session, of which so many images validate.
-_LAION: Mapping[str, Any] = {"data.sessions": 1, "data.n_validation": 30}
+#: Those that are rehearsed here, and the notebooks that know them from others.
+PROFILES = {
+    "algonauts": ("01", "02"),
+    "laion_fmri": ("01", "02"),
+    "digits69": ("A6",),
+}
+#: Of a run on a processor: no more voxels per target than a quarter of the images.
+_CUT: Mapping[str, Any] = {
+    "data.n_reconstruct": 4,
+    "data.n_images": 200,
+    "data.n_validation": 20,
+    "models.device": "cpu",
+    "models.dtype": "float32",
+    **dict.fromkeys(
+        ("decoding.n_feat_c", "decoding.n_feat_z", "decoding.n_feat_clip"), 40
+    ),
+    "decoding.n_folds": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -45,14 +62,27 @@ class ReadingRehearsal:
         """Return the one subject."""
         return self.profile.subjects[0]
 
+    @property
+    def notebooks(self) -> tuple[str, ...]:
+        """Return the numbers of the notebooks that are run."""
+        return PROFILES[self.profile.name]
+
     def prepare(self, size: AlgonautsSize | LaionSize | None = None) -> None:
-        """Write the folder unless it is there; by default of the release's sizes."""
-        is_laion = self.profile.name == "laion_fmri"
-        size = size or (LaionSize() if is_laion else AlgonautsSize.of(self.subject))
+        """Write the folder and models unless they are there.
+
+        By default the folder is of the release's sizes.
+        """
+        name = self.profile.name
+        if "02" in self.notebooks:
+            write_models(self.tree.models, "thin", self.profile.seed)
+        if size is None and name == "algonauts":
+            size = AlgonautsSize.of(self.subject)
+        elif size is None and name == "laion_fmri":
+            size = LaionSize()
         code = Path(__file__)
         files = [code, code.with_name("rehearsal_folders.py")]
         facts = {
-            "size": asdict(size),
+            "size": asdict(size) if size else name,
             "subject": self.subject,
             "split": self.profile.data.split,
             "code": digest_paths(files, code.parent),
@@ -64,8 +94,10 @@ class ReadingRehearsal:
             if isinstance(size, LaionSize):
                 split = str(self.profile.data.split)
                 write_laion(renewal.fresh, self.subject, split, size)
-            else:
+            elif size is not None:
                 write_algonauts(renewal.fresh, self.subject, size)
+            else:
+                write_digits(renewal.fresh)
             renewal.publish(key, {})
 
 
@@ -77,11 +109,10 @@ def rehearse_reading(
     `root` holds `data` and `figures`; all of it lies in `data/NAME-rehearsal`.
     """
     first = load_profile(name, overrides).subjects[0]
-    cut = {"subjects": [first], "data.n_reconstruct": 4}
-    cut |= {"models.device": "cpu", "models.dtype": "float32"}
-    merged = {**cut, **(_LAION if name == "laion_fmri" else {}), **overrides}
-    merged["subjects"] = [first]
     home = root.absolute() / "data" / f"{name}-rehearsal"
+    one = {"data.sessions": 1} if name == "laion_fmri" else {}
+    cut = {} if name == "digits69" else {**_CUT, "models.path": str(home / "models")}
+    merged = {**cut, **one, **overrides, "subjects": [first]}
     tree = Tree(home, name, home / "folder", home / "models")
     return ReadingRehearsal(load_profile(name, merged), merged, tree)
 
@@ -92,9 +123,9 @@ def words(rehearsal: ReadingRehearsal) -> list[str]:
     took = ", ".join(
         f"{step.notebook} {step.seconds:.0f} s, {step.peak_gb:.1f} GB" for step in whole
     )
-    of = "one session" if rehearsal.profile.name == "laion_fmri" else "all images"
     return [
-        f"Rehearsed on {machine()}, {of} of one subject: {took} at most.",
-        "What comes after notebook 01 is rehearsed by --profile nsd.",
-        f"Delete the rehearsal's data and figures: {rehearsal.tree.root}",
+        f"Rehearsed on {machine()}: {took} at most.",
+        "Not covered: accuracies, as values are noise; the time of the real models,"
+        " whose narrow copies stand in; generation, which --profile nsd rehearses.",
+        f"Delete the rehearsal's data, models and figures: {rehearsal.tree.root}",
     ]

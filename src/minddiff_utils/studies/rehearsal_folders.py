@@ -1,4 +1,4 @@
-"""Synthetic folders of Algonauts 2023 and LAION-fMRI at their sizes; values are noise.
+"""Synthetic folders of other data sets than NSD, at their sizes; values are noise.
 
 Names come from the inventories, so that no path stands in two places; what the readers
 make of the published layout is tested on folders that the tests write on their own.
@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
+from scipy.io import savemat
 
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.algonauts import layout as algonauts
+from minddiff_utils.datasets.digits69 import reader as digits69
 from minddiff_utils.datasets.laion_fmri import layout as laion
 from minddiff_utils.datasets.nsd.layout import (
     FACTS,
@@ -31,7 +33,13 @@ from minddiff_utils.datasets.nsd.layout import (
     SEEN,
 )
 
-__all__ = ["AlgonautsSize", "LaionSize", "write_algonauts", "write_laion"]
+__all__ = [
+    "AlgonautsSize",
+    "LaionSize",
+    "write_algonauts",
+    "write_digits",
+    "write_laion",
+]
 
 _SEED = 2308
 #: Rows of responses written at once.
@@ -241,3 +249,26 @@ def _write_stimuli(root: Path, names: list[str], size: LaionSize) -> None:
             buffer = io.BytesIO()
             _picture(row, 1000).save(buffer, "JPEG")
             images[row] = np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+# --- the "69" digits ------------------------------------------------------------------
+
+
+def write_digits(root: Path) -> None:
+    """Write 100 rings, low and high for the two digits, and responses to them."""
+    rng = stream(_SEED, "rehearsal", "digits69")
+    y, x = np.mgrid[: digits69.SIDE, : digits69.SIDE]
+    label = 1 + np.arange(100) % 2
+    middle = np.where(label == 1, 18, 10)[:, None, None]
+    radius = rng.uniform(3, 8, (100, 1, 1))
+    ring = np.exp(-((np.hypot(x - 14, y - middle) - radius) ** 2) / 4)
+    stim = np.rint(255 * ring).astype(np.uint8).reshape(100, -1)
+    weights = rng.standard_normal((stim.shape[1], digits69.N_VOXELS))
+    fmri = ring.reshape(100, -1) @ weights
+    fmri += fmri.std() * rng.standard_normal(fmri.shape)
+    values = {"fmri": fmri, "stim": stim, "label": label[:, None]}
+    parts = {"Trn": slice(90), "Test": slice(90, 100)}
+    stored = {
+        f"{k}{p}": v[rows] for k, v in values.items() for p, rows in parts.items()
+    }
+    savemat(_place(root / digits69.FILE), stored, do_compression=True)
