@@ -22,7 +22,8 @@ from minddiff_utils.datasets.algonauts.data_set import Algonauts
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
-from minddiff_utils.reporting.surface_maps import cortical_maps
+from minddiff_utils.reporting import surface_maps
+from minddiff_utils.reporting.surface_maps import CorticalData, cortical_maps
 from tests import tiny_algonauts
 from tests.damaged import (
     Damage,
@@ -38,6 +39,7 @@ from tests.damaged import (
 )
 from tests.tiny_algonauts import SUBJECT
 
+ONE = np.ones(1)
 VERSION = "betas_fithrf_GLMdenoise_RR"
 DATA = DataConfig(sessions=37, n_validation=6, n_reconstruct=None, zscore_on="all")
 FMRI = "subj05/training_split/training_fmri"
@@ -180,11 +182,20 @@ def test_the_profile_has_the_paper_s_sizes_and_this_data_set(whole: Path) -> Non
     assert found.sessions(SUBJECT, asked) == tuple(range(1, 38))
 
 
-def test_maps_of_vertices_are_not_drawn_and_it_is_said() -> None:
+def test_maps_of_vertices_need_fsaverage_which_is_fetched(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run: Any = SimpleNamespace(profile=load_profile("algonauts"))
-    maps = cortical_maps(run, NsdTree(Path()), (5,))
+    data = CorticalData(np.zeros((1, 2), int), np.zeros(1, int), ("V1",), {"c": ONE})
+    monkeypatch.setattr(surface_maps, "weight_maps", lambda *_: data)
+    maps = cortical_maps(run, NsdTree(copy), (5,))
     assert maps.subject is None
-    assert "vertices of fsaverage" in maps.note
+    assert "lh.sulc" in maps.note or "lh.white" in maps.note
+    wanted = {file.path: file for file in layout.nsd_files((5,))}
+    surfaces = [path for path in wanted if "/fsaverage/surf/" in path]
+    assert len(surfaces) == 8
+    assert all(wanted[path].optional for path in surfaces)
+    assert not set(surfaces) & set(layout.inventory(5))  # notebook 01 reads none
 
 
 # --- bad input ----------------------------------------------------------------------

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.run import expected_origin
 from minddiff_utils.datasets import open_data_set
 from minddiff_utils.datasets.algonauts.layout import N_VERTICES
+from minddiff_utils.datasets.digits69.reader import read_digits
 from minddiff_utils.pipeline import commands
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (
@@ -16,6 +19,7 @@ from minddiff_utils.preprocessing import (
     prepare_responses,
     prepare_stimuli,
 )
+from minddiff_utils.studies import reading_rehearsal
 from minddiff_utils.studies.reading_rehearsal import PROFILES, rehearse_reading
 from minddiff_utils.studies.rehearsal_folders import AlgonautsSize, LaionSize
 
@@ -25,8 +29,11 @@ SMALL: dict[str, AlgonautsSize | LaionSize] = {
 }
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_what_is_written_is_read_as_the_release_is(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_written_is_read_as_the_release_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_rehearsal, "write_models", lambda *_: None)
     trial = rehearse_reading(name, {"data.n_validation": 5}, tmp_path)
     trial.prepare(SMALL[name])
     assert expected_origin(trial.profile, trial.tree) == "in silico"
@@ -50,7 +57,22 @@ def test_what_is_written_is_read_as_the_release_is(name: str, tmp_path: Path) ->
     assert {p: p.stat().st_mtime_ns for p in trial.tree.nsd.rglob("*")} == before
 
 
-@pytest.mark.parametrize("name", PROFILES)
+def test_digits_are_written_of_the_published_sizes_and_pass_for_no_real_ones(
+    tmp_path: Path,
+) -> None:
+    trial = rehearse_reading("digits69", {}, tmp_path)
+    trial.prepare()
+    assert expected_origin(trial.profile, trial.tree) == "in silico"
+    digits = read_digits(trial.tree.nsd)
+    assert digits.responses.shape == (100, 3092)
+    low = digits.images[digits.digit == 6, 14:].mean()
+    assert low > 2 * digits.images[digits.digit == 9, 14:].mean()  # they stand upright
+    (trial.tree.nsd / MARK).unlink()
+    with pytest.raises(DataError, match="but its SHA-256 is"):
+        read_digits(trial.tree.nsd)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
     name: str, tmp_path: Path
 ) -> None:
@@ -59,6 +81,11 @@ def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
     assert trial.tree.root == tmp_path / "data" / f"{name}-rehearsal"
     for place in (trial.tree.nsd, trial.tree.figures, trial.tree.derived(5)):
         assert place.is_relative_to(trial.tree.root)
+    assert trial.profile.data.n_images == 200
+    assert "200 images a subject" in trial.profile.label()
+    given = rehearse_reading(name, {"data.n_images": None}, tmp_path)
+    assert "n_images" not in given.profile.data.model_dump()  # no digest moves
+    assert given.profile.data.n_images is None
     json.dumps(trial.overrides)  # they go to a notebook as its parameters
     assert AlgonautsSize.of(5) == AlgonautsSize(982, 8859, N_VERTICES[5])
     assert AlgonautsSize.of(3).n_vertices == (19_004, 20_544)
@@ -66,7 +93,7 @@ def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_command_runs_notebook_01_on_it(
+def test_the_command_runs_the_notebooks_that_read_and_decode(
     name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -79,15 +106,16 @@ def test_the_command_runs_notebook_01_on_it(
     )
     prepare = "minddiff_utils.studies.reading_rehearsal.ReadingRehearsal.prepare"
     monkeypatch.setattr(prepare, lambda _: ran.append("folder"))
-    words = ["run", "--rehearse", "--profile", name, "--subjects", "3"]
+    words = ["run", "--rehearse", "--profile", name]
+    words += [] if name == "digits69" else ["--subjects", "3"]
     assert main([*words, "--dry-run"]) == 0
     assert ran == []
     assert main(words) == 0
     assert ran[0] == "folder"
-    assert [job[:2] for job in ran[1:]] == ["01"]
+    assert [job[:2] for job in ran[1:]] == list(PROFILES[name])
     said = capsys.readouterr().out
     assert "in-silico subjects" in said
-    assert "is rehearsed by --profile nsd" in said
+    assert "Not covered: accuracies, as values are noise" in said
     assert main([*words, "--nsd-root", "."]) == 1
-    assert main(["run", "--rehearse", "--profile", "digits69"]) == 1
-    assert "digits69 runs as it is" in capsys.readouterr().err
+    assert main(["run", "--rehearse", "--profile", "demo"]) == 1
+    assert "demo runs as it is" in capsys.readouterr().err

@@ -196,3 +196,24 @@ def test_voxels_of_another_place_are_refused_in_one_sentence(tree: NsdTree) -> N
     far = CorticalData(IJK + 50, np.zeros(64, int), ("V1",), {"c": VALUES})
     with pytest.raises(DataError, match="same subject"):
         surface_maps.flat_maps(tree, 1, far)
+
+
+def test_values_of_vertices_lie_on_fsaverage_itself(tmp_path: Path) -> None:
+    position = np.array([[0, 0], [0, 3], [1, 2]])
+    values = np.array([5.0, 7.0, 9.0])
+    data = CorticalData(position, np.array([0, 1, 1]), ("V1", "V2"), {"c": values})
+    folder = tmp_path / "nsddata/freesurfer/fsaverage/surf"
+    for h in ("lh", "rh"):
+        _write_surf(folder, h)
+    tree = NsdTree(tmp_path)
+    left, right = surface_maps.inflated_maps(tree, "fsaverage", data)["c"]
+    np.testing.assert_array_equal(left.values, [5, np.nan, np.nan, 7])
+    np.testing.assert_array_equal(right.values, [np.nan, np.nan, 9, np.nan])
+    np.testing.assert_array_equal(left.areas, [0, -1, -1, 1])
+    flat = surface_maps.flat_maps(tree, "fsaverage", data)["c"]
+    assert sorted(flat.values[np.isfinite(flat.values)]) == [5, 7, 9]
+    far = CorticalData(position * 9, np.array([0, 1, 1]), ("V1", "V2"), {"c": values})
+    with pytest.raises(DataError, match=r"has 4 vertices, but vertex 27 has a value"):
+        surface_maps.inflated_maps(tree, "fsaverage", far)
+    with pytest.raises(DataError, match=r"not found at .*lh.white"):
+        surface_maps.flat_maps(NsdTree(tmp_path / "nsd"), "fsaverage", data)

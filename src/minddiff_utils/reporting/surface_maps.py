@@ -21,7 +21,12 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import DataError, StoreError, check_shape
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
-from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Hemisphere
+from minddiff_utils.datasets.nsd.layout import (
+    DEPTHS,
+    HEMISPHERES,
+    Anatomy,
+    Hemisphere,
+)
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.reporting.figures import Surface
 from minddiff_utils.reporting.figures.maps import Hemispheres
@@ -51,16 +56,22 @@ _STRETCH = 8.0
 
 @dataclass(frozen=True)
 class CorticalData:
-    """Values of one subject's voxels, NaN for none, by feature.
+    """Values of one subject's voxels or vertices, NaN for none, by feature.
 
-    `voxel_ijk`, (n_voxels, 3): 0-based indices in the functional volume; `roi`,
-    (n_voxels,): index into `area_names`.
+    `position`: of voxels (n_voxels, 3), 0-based indices in the functional volume; of
+    vertices of fsaverage (n_vertices, 2), hemisphere and index; `roi`, (n_voxels,):
+    index into `area_names`.
     """
 
-    voxel_ijk: Ints
+    position: Ints
     roi: Ints
     area_names: tuple[str, ...]
     values: Mapping[str, Floats]
+
+    @property
+    def are_vertices(self) -> bool:
+        """Return whether values belong to vertices of fsaverage, not to voxels."""
+        return self.position.shape[1:] == (2,)
 
 
 # --- vertices -------------------------------------------------------------------------
@@ -134,21 +145,39 @@ def vertex_areas(rows: Rows, roi: Ints, n_areas: int) -> Rows:
 
 def _side(
     tree: NsdTree,
-    subject: int,
+    anatomy: Anatomy,
     h: Hemisphere,
     data: CorticalData,
     mesh: tuple[Floats, Ints],
 ) -> dict[str, Surface]:
     """Return a hemisphere by feature; `mesh`: its points and faces."""
-    coordinates = np.stack([tree.transform(subject, h, depth) for depth in DEPTHS])
-    rows = vertex_rows(coordinates, data.voxel_ijk)  # (n_depths, n_vertices)
+    sulc = tree.surface_values(anatomy, h, "sulc")
+    rows = _rows(tree, anatomy, h, data, len(sulc))  # (n_depths, n_vertices)
     areas = vertex_areas(rows, data.roi, len(data.area_names))
-    sulc = tree.surface_values(subject, h, "sulc")
     check_shape(sulc.shape, areas.shape, f"Sulcal depth of {h}")
     return {
         name: Surface(*mesh, vertex_values(rows, v), sulc, areas, data.area_names)
         for name, v in data.values.items()
     }
+
+
+def _rows(
+    tree: NsdTree, anatomy: Anatomy, h: Hemisphere, data: CorticalData, n_vertices: int
+) -> Rows:
+    """Return the voxel or vertex of the data at each vertex of a surface, by depth."""
+    if isinstance(anatomy, int):
+        coordinates = np.stack([tree.transform(anatomy, h, depth) for depth in DEPTHS])
+        return vertex_rows(coordinates, data.position)
+    (own,) = np.nonzero(data.position[:, 0] == HEMISPHERES.index(h))
+    index = data.position[own, 1]
+    if len(index) and index.max() >= n_vertices:
+        raise DataError(
+            f"The surface of {h} has {n_vertices} vertices, but vertex {index.max()}"
+            " has a value: take fsaverage from NSD's bucket (`minddiff fetch`)."
+        )
+    rows = np.full((1, n_vertices), -1, np.int64)
+    rows[0, index] = own
+    return rows
 
 
 # --- flat maps ------------------------------------------------------------------------
@@ -208,35 +237,38 @@ def side_by_side(left: Surface, right: Surface) -> Surface:
     )
 
 
-def flat_maps(tree: NsdTree, subject: int, data: CorticalData) -> dict[str, Surface]:
-    """Return a flat map per feature on the subject's own surface, of visual cortex.
+def flat_maps(
+    tree: NsdTree, anatomy: Anatomy, data: CorticalData
+) -> dict[str, Surface]:
+    """Return a flat map per feature, of visual cortex.
 
-    Where a file is missing or damaged, or no vertex lies in a voxel in use, DataError.
+    `anatomy`: the subject, or "fsaverage" for vertices. Where a file is missing or
+    damaged, or no vertex lies in a voxel in use, DataError.
     """
-    left, right = (_flat_side(tree, subject, h, data) for h in HEMISPHERES)
+    left, right = (_flat_side(tree, anatomy, h, data) for h in HEMISPHERES)
     return {name: side_by_side(left[name], right[name]) for name in data.values}
 
 
 def _flat_side(
-    tree: NsdTree, subject: int, h: Hemisphere, data: CorticalData
+    tree: NsdTree, anatomy: Anatomy, h: Hemisphere, data: CorticalData
 ) -> dict[str, Surface]:
-    xy = np.full((len(tree.transform(subject, h, DEPTHS[0])), 2), np.nan)
-    index, xyz = tree.flat_patch(subject, h)
-    faces = tree.surface(subject, h, "white")[1]
+    points, faces = tree.surface(anatomy, h, "white")
+    xy = np.full((len(points), 2), np.nan)
+    index, xyz = tree.flat_patch(anatomy, h)
     xy[index] = xyz[:, :2]
     on_map, maps = np.isfinite(xy).all(axis=1), {}
-    for name, whole in _side(tree, subject, h, data, (xy, faces)).items():
+    for name, whole in _side(tree, anatomy, h, data, (xy, faces)).items():
         patch = without_cuts(_subset(whole, on_map))
         maps[name] = crop(patch, patch.areas >= 0)
     return maps
 
 
 def inflated_maps(
-    tree: NsdTree, subject: int, data: CorticalData
+    tree: NsdTree, anatomy: Anatomy, data: CorticalData
 ) -> dict[str, Hemispheres]:
-    """Return an inflated map per feature on the subject's own surface."""
+    """Return an inflated map per feature; `anatomy` as for `flat_maps`."""
     left, right = (
-        _side(tree, subject, h, data, tree.surface(subject, h, "inflated"))
+        _side(tree, anatomy, h, data, tree.surface(anatomy, h, "inflated"))
         for h in HEMISPHERES
     )
     return {name: (left[name], right[name]) for name in data.values}
@@ -265,10 +297,11 @@ def weight_maps(run: Run, subject: int) -> CorticalData:
                 " decoding.alpha."
             )
         values[words] = weight / np.mean(weight)
-    arrays = ["voxel_ijk", "roi", "roi_names"]
+    position = "vertex" if run.profile.data_set == "algonauts" else "voxel_ijk"
+    arrays = [position, "roi", "roi_names"]
     voxels = store.read_arrays(folder / "responses.h5", arrays)
     areas = tuple(map(str, voxels["roi_names"]))
-    return CorticalData(voxels["voxel_ijk"], voxels["roi"], areas, values)
+    return CorticalData(voxels[position], voxels["roi"], areas, values)
 
 
 @dataclass(frozen=True)
@@ -277,7 +310,7 @@ class CorticalMaps:
 
     `subject`: whose cortex, None where no subject has all surfaces and transforms;
     `flat`, `inflated`: by feature, empty without a subject; `note`: which subjects have
-    no maps, and why, empty where the first one has them.
+    no maps, and why, and whose surface it is if not their own.
     """
 
     subject: int | None
@@ -292,20 +325,21 @@ def cortical_maps(run: Run, tree: NsdTree, subjects: Sequence[int]) -> CorticalM
     Surfaces and transforms are optional files of NSD: without them there is a note. An
     artefact is missing, or a feature's weights are all zero: StoreError.
     """
-    if run.profile.data_set != "nsd":
-        words = "Units are vertices of fsaverage, for which no map is drawn yet."
-        if run.profile.data_set == "laion_fmri":
-            words = "No map of LAION-fMRI's voxels on the cortex is drawn yet."
+    if run.profile.data_set == "laion_fmri":
+        words = "No map of LAION-fMRI's voxels on the cortex is drawn yet."
         return CorticalMaps(None, note=words)
-    reasons = []
+    reasons = list[str]()
     for subject in subjects:
         data = weight_maps(run, subject)
+        anatomy: Anatomy = "fsaverage" if data.are_vertices else subject
         try:
-            flat = flat_maps(tree, subject, data)
-            inflated = inflated_maps(tree, subject, data)
+            flat = flat_maps(tree, anatomy, data)
+            inflated = inflated_maps(tree, anatomy, data)
         except DataError as error:
             reasons.append(f"Subject {subject} is not shown on the cortex: {error}")
         else:
+            if data.are_vertices:
+                reasons.append(f"Subject {subject} is shown on fsaverage's surface.")
             return CorticalMaps(subject, flat, inflated, " ".join(reasons))
     note = f"{' '.join(reasons)} Surfaces are optional, all else is here without them."
     return CorticalMaps(None, note=note)

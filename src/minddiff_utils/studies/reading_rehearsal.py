@@ -110,9 +110,10 @@ def rehearse_reading(
     """
     first = load_profile(name, overrides).subjects[0]
     home = root.absolute() / "data" / f"{name}-rehearsal"
+    models = str(home / "models")
     one = {"data.sessions": 1} if name == "laion_fmri" else {}
-    cut = {} if name == "digits69" else {**_CUT, "models.path": str(home / "models")}
-    merged = {**cut, **one, **overrides, "subjects": [first]}
+    cut, kept = ({}, {}) if name == "digits69" else (_CUT, {"models.path": models})
+    merged = {**cut, **one, **overrides, **kept, "subjects": [first]}
     tree = Tree(home, name, home / "folder", home / "models")
     return ReadingRehearsal(load_profile(name, merged), merged, tree)
 

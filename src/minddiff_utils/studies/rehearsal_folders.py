@@ -260,7 +260,7 @@ def write_digits(root: Path) -> None:
     y, x = np.mgrid[: digits69.SIDE, : digits69.SIDE]
     label = 1 + np.arange(100) % 2
     middle = np.where(label == 1, 18, 10)[:, None, None]
-    radius = rng.uniform(3, 8, (100, 1, 1))
+    radius = rng.permutation(np.linspace(3, 8, 100))[:, None, None]
     ring = np.exp(-((np.hypot(x - 14, y - middle) - radius) ** 2) / 4)
     stim = np.rint(255 * ring).astype(np.uint8).reshape(100, -1)
     weights = rng.standard_normal((stim.shape[1], digits69.N_VOXELS))

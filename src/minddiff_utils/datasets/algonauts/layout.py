@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import product
 
 from minddiff_utils.datasets.nsd.layout import FACTS as NSD_FACTS
+from minddiff_utils.datasets.nsd.layout import FILES as NSD_FILES
 from minddiff_utils.datasets.nsd.layout import HEMISPHERES, NsdFile, path_of
 
 __all__ = [
@@ -79,6 +80,12 @@ FILES = (
         _file("captions", path_of("captions", split=split), "what the images show")
         for split in ("train2017", "val2017")
     ),
+    *(
+        replace(row, path=path_of("surface", "fsaverage", h="{h}", surface=shape))
+        for row in NSD_FILES
+        if row.kind == "surface"
+        for shape in row.names["surface"]
+    ),
 )
 
 
@@ -98,10 +105,11 @@ def path(kind: str, subject: int, **names: str) -> str:
 
 
 def inventory(subject: int) -> tuple[str, ...]:
-    """Return the paths of all files that a run reads of a subject, images aside."""
+    """Return the paths of all files that notebook 01 reads, images aside."""
     paths = dict.fromkeys(
         file.path.format(subject=f"subj{subject:02d}", h=h, roi="prf-visualrois")
         for file, h in product(FILES, HEMISPHERES)
+        if file.notebook == "01"
     )
     return tuple(paths)
 
