@@ -377,11 +377,11 @@ BAD_SYNTHETIC: dict[str, tuple[Damage, str]] = {
     "a web page": (holds(SYNTHETIC, b"<!DOCTYPE html><html>"), "server's page"),
     "betas of imagery": (
         taken(SYNTHETIC, IMAGERY),
-        r"shape \(720, ",
+        r"shape \(.*\b720\b",
     ),
-    "a session of the core": (hollow(SYNTHETIC, lambda n: (743, *n[1:])), r"\(743, "),
+    "a session of the core": (hollow(SYNTHETIC, lambda n: (743, *n[1:])), r"\b743\b"),
     "betas of another subject": (
-        hollow(SYNTHETIC, lambda n: (*n[:3], n[3] - 1)), r"\(744, \d+, \d+, \d+\), but"
+        hollow(SYNTHETIC, lambda n: (*n[:3], n[3] - 1)), r"\b744\b.*, but"
     ),
     "betas in MATLAB's order": (
         hollow(SYNTHETIC, lambda n: n[::-1]), "has shape"
@@ -461,9 +461,9 @@ BAD_IMAGERY: dict[str, tuple[Damage, str]] = {
     ),
     "betas of synthetic": (
         taken(IMAGERY, SYNTHETIC),
-        r"shape \(744, ",
+        r"shape \(.*\b744\b",
     ),
-    "betas without attention": (hollow(IMAGERY, lambda n: (432, *n[1:])), r"\(432, "),
+    "betas without attention": (hollow(IMAGERY, lambda n: (432, *n[1:])), r"\b432\b"),
     "betas as floats": (
         hollow(IMAGERY, tuple, "<f8"), "holds float64 betas"
     ),

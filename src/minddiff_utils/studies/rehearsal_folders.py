@@ -262,7 +262,8 @@ def write_digits(root: Path) -> None:
     middle = np.where(label == 1, 18, 10)[:, None, None]
     radius = rng.permutation(np.linspace(3, 8, 100))[:, None, None]
     ring = np.exp(-((np.hypot(x - 14, y - middle) - radius) ** 2) / 4)
-    stim = np.rint(255 * ring).astype(np.uint8).reshape(100, -1)
+    pixels = np.rint(255 * ring).astype(np.uint8)
+    stim = pixels.transpose(0, 2, 1).reshape(100, -1)  # columns first, as in MATLAB
     weights = rng.standard_normal((stim.shape[1], digits69.N_VOXELS))
     fmri = ring.reshape(100, -1) @ weights
     fmri += fmri.std() * rng.standard_normal(fmri.shape)
