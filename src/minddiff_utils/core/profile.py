@@ -81,14 +81,13 @@ class SimulationConfig(_Frozen):
 class DataConfig(_Frozen):
     """How responses are read and prepared (notebook 01)."""
 
-    # the first n sessions of each subject, or as many as the subject has; all: these
+    # the first n of each subject, or as many as there are; those in `only_sessions`
     sessions: Sessions
     betas_version: str = "betas_fithrf_GLMdenoise_RR"
     zscore_on: Literal["train", "all"] = "train"  # trials that fit session scaling
     n_validation: PositiveInt  # last training images by 10k index (published: 859)
     # first test images that stages 1 and 2 reconstruct; null: all that the subject saw
     n_reconstruct: PositiveInt | None
-    # of those sessions, the ones that are read; null: all
     only_sessions: Annotated[tuple[Session, ...], Field(min_length=1)] | None = None
     # which block of n_validation images validates, from the end; 1: as published
     validation_fold: PositiveInt = 1
@@ -96,8 +95,7 @@ class DataConfig(_Frozen):
     voxels: Literal["areas", "nsdgeneral"] = "areas"
     # what notebook 01 does where a test image is in the training set too
     leaks: Literal["refuse", "report"] = "refuse"
-    # so many of a subject's images alone, spread evenly over all; null: all
-    n_images: PositiveInt | None = None
+    n_images: PositiveInt | None = None  # spread evenly over a subject's; null: all
     # which of LAION-fMRI's shipped splits says what trains and tests; null elsewhere
     split: Split | None = None
 
