@@ -20,7 +20,6 @@ from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.types import IntArray, Matrix
 from minddiff_utils.datasets.laion_fmri import files, layout
-from minddiff_utils.datasets.laion_fmri.regions import read_areas
 from minddiff_utils.datasets.nsd.betas import voxel_indices
 from minddiff_utils.datasets.nsd.layout import is_there
 from minddiff_utils.datasets.protocol import (
@@ -142,7 +141,7 @@ class LaionFmri(SingleTrials):
                 f"subject {subject} in the sessions asked for: use the split of this "
                 "subject, or more sessions."
             )
-        grid = read_areas(self.root, subject).shape
+        grid = files.read_areas(self.root, subject).shape
         for session, numbers in zip(sessions, seen, strict=True):
             path = self._file("betas", subject, session=session)
             shape = files.read_grid(path)
@@ -219,7 +218,7 @@ class LaionFmri(SingleTrials):
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the areas, or of all visual cortex (laiongeneral)."""
-        areas = read_areas(self.root, subject)
+        areas = files.read_areas(self.root, subject)
         mask = areas >= 0
         if which == "nsdgeneral":
             path = layout.roi_file(self.root, subject, _GENERAL)

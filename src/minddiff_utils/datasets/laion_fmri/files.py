@@ -15,11 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from minddiff_utils.core.areas import AREAS
+from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.reading import Published
 from minddiff_utils.core.types import IntArray, Ints, Mask, Matrix
+from minddiff_utils.datasets.laion_fmri import layout
 from minddiff_utils.datasets.nsd.formats import load_image, open_hdf5
 
 __all__ = [
+    "read_areas",
     "read_betas",
     "read_captions",
     "read_ceiling",
@@ -152,6 +156,33 @@ def read_mask(path: Path) -> Mask:
     if odd.size:
         raise _RELEASE.wrong(path, f"the value {float(odd[0]):.4g}", "0 or 1")
     return np.asarray(values == 1)
+
+
+def read_areas(root: Path, subject: int) -> IntArray:
+    """Return the volume of areas as indices into `AREAS`, -1 outside.
+
+    Where regions overlap at a border, the earlier area has the voxel.
+
+    Raises
+    ------
+    DataError
+        A mask is missing, damaged or of another grid, or no voxel lies in any area.
+    """
+    volume: IntArray | None = None
+    for number, area in reversed(list(enumerate(AREAS))):
+        for roi in layout.ROIS[area]:
+            path = layout.roi_file(root, subject, roi)
+            mask = read_mask(path)
+            if volume is None:
+                volume = np.full(mask.shape, -1, np.int64)
+            check_shape(mask.shape, volume.shape, f"Region {path}")
+            volume[mask] = number
+    if volume is None or not (volume >= 0).any():
+        raise DataError(
+            f"Subject {subject} has no voxel in any of the areas: fetch the masks of "
+            "derivatives/rois again."
+        )
+    return volume
 
 
 def read_ceiling(path: Path) -> Matrix:
