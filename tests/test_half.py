@@ -287,9 +287,7 @@ def test_an_image_without_a_number_is_named_in_stage_1_and_the_others_go_on(
         evaluation_images.read_condition(folder, "stage1", IDS)
 
 
-@pytest.mark.parametrize(
-    "run", ["paper", "released", "fast", "guided", "bayes"], indirect=True
-)
+@pytest.mark.parametrize("run", ["paper", "released", "fast", "guided"], indirect=True)
 def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
     run: Run,
     weak: Backbone,
