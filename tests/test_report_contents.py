@@ -1,6 +1,7 @@
 """The report shows this run's own artefacts, and is not made of less than all."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -343,7 +344,8 @@ def test_the_first_subject_with_surfaces_is_shown_on_the_cortex(
         return {"c": object()}
 
     tree: Any = None
-    monkeypatch.setattr(surface_maps, "weight_maps", lambda *_: None)
+    of_voxels = SimpleNamespace(are_vertices=False)
+    monkeypatch.setattr(surface_maps, "weight_maps", lambda *_: of_voxels)
     monkeypatch.setattr(surface_maps, "flat_maps", drawn)
     monkeypatch.setattr(surface_maps, "inflated_maps", drawn)
     maps = surface_maps.cortical_maps(run, tree, (5, 1))
