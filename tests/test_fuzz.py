@@ -160,7 +160,8 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         / "profiles"
         / "smoke.yaml"
     )
-    (folder / "smoke.yaml").write_bytes(shipped.read_bytes())
+    # damage to a comment can be read, so there must be enough of one to be hit
+    (folder / "smoke.yaml").write_bytes(b"# comment\n" * 60 + shipped.read_bytes())
     return folder / "smoke.yaml"
 
 

@@ -136,7 +136,7 @@ def test_weights_are_relative_to_their_mean_over_voxels(
     }
     assert maps.area_names == AREAS
     assert maps.roi.tolist() == [0, 1, 1, 10]
-    assert maps.voxel_ijk.tolist() == np.arange(12).reshape(4, 3).tolist()
+    assert maps.position.tolist() == np.arange(12).reshape(4, 3).tolist()
     other = start("smoke", overrides={**OVERRIDES, "features.clip_layers": (2, 3)})
     lowest = surface_maps.weight_maps(other, 1).values["lowest CLIP layer"]
     np.testing.assert_allclose(lowest, np.arange(4) / 1.5, rtol=1e-15)  # one division

@@ -178,7 +178,7 @@ def test_a_shard_waits_for_all_shards_before_it_and_for_none_beside_it(
         "03_stage1_subj02_shard0of2",
         "03_stage1_subj02_shard1of2",
     )
-    assert len(jobs["05_evaluation"].needs) == 1 + 2 + 2 + 4 + 4
+    assert len(jobs["05_evaluation"].needs) == 1 + 2 + 2 + 4 + 4 + 1  # with 08
 
 
 def test_each_shard_is_told_which_it_is_and_has_a_key_of_its_own(
