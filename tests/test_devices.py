@@ -93,6 +93,7 @@ def decoded(run: Run, backbone: Backbone, elsewhere: Elsewhere) -> DecodedFeatur
         arrays[f"{name}/selected"] = rng.random(width) < 0.5
         arrays[f"{name}/residual"] = np.ones(width, np.float32)
         arrays[f"{name}/mean"] = np.zeros(width, np.float32)
+    arrays["c/posterior"] = arrays["c/decoded"]
     folder = run.tree.derived(1)
     for name in ("decoded.h5", "decoded_validation.h5"):
         store.write_arrays(folder / name, arrays, run=run)
