@@ -15,7 +15,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree
 from minddiff_utils.core.run import start as start_run
 from minddiff_utils.core.store import read_arrays, read_table
-from minddiff_utils.datasets.further_tests import opening
+from minddiff_utils.datasets import further_tests as test_sets
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.decoding import RidgeGCV, VoxelData, VoxelSelectedRidge, fit
@@ -324,7 +324,7 @@ def test_stimuli_are_shown_by_a_rule_and_noise_belongs_to_a_stimulus(
     nsd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of each class, all pictures; a condition's images depend on it alone."""
-    synthetic, imagery = opening.further_tests(NsdTree(nsd))
+    synthetic, imagery = test_sets.further_tests(NsdTree(nsd))
     group = synthetic.stimuli().group
     shown = further_images.chosen(synthetic.stimuli())
     assert len(shown) == 16
