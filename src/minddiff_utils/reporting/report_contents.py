@@ -283,7 +283,7 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
         " the ledger name the engine that they judge.",
         "From responses of visual cortex three features of the seen image are decoded:"
         " c (semantics), z (detail) and Z_CLIP (structure). Stage 1 makes an image from"
-        " c and z by diffusion; stage 2 adjusts both until the image shows the decoded"
+        " c and z by diffusion; stage 2 changes it until it shows the decoded"
         " structure.",
     )
     missing = [f"{s} ({why})" for s, why in completeness.missing.items()]
