@@ -16,9 +16,6 @@ from minddiff_utils.core.profile import PaperConfig, Profile
 
 __all__ = [
     "TABLE",
-    "Condition",
-    "Engine",
-    "Source",
     "ablation_conditions",
     "by_name",
     "ceilings",
@@ -69,12 +66,12 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         "stage2_guided",
-        "sampling steered by Z_CLIP (not Algorithm 1)",
+        "stage 1's sampling steered by Z_CLIP (not Algorithm 1)",
         "method",
-        **_made("guided", "decoded", "c", "z", "clip"),
+        **_made("bayes", "decoded", "c", "z", "clip"),
         ceiling="stage2_true",
         is_cell=True,
-        short="guided sampling",
+        short="stage 1, steered",
     ),
     Condition(
         "stage1_posterior",
@@ -131,9 +128,10 @@ TABLE: tuple[Condition, ...] = (
         "system",
         c="decoded",
         z="pixels",
-        **_made("guided", "decoded", "clip"),
+        **_made("bayes", "decoded", "clip"),
         strength="brain_diffuser",
         layers="highest",
+        settings={"strength": 0.2},  # of a pull: its own, whatever ours is
         short="Brain-Diffuser's style",
     ),
     Condition(
@@ -269,23 +267,23 @@ TABLE: tuple[Condition, ...] = (
     ),
     Condition(
         "clip_only",
-        "decoded Z_CLIP alone, guided from noise",
+        "decoded Z_CLIP alone, steered from noise",
         "part",
-        **_made("guided", "decoded", "clip"),
+        **_made("bayes", "decoded", "clip"),
         **_CELL,
     ),
     Condition(
         "c_clip",
-        "decoded c and Z_CLIP, guided from noise",
+        "decoded c and Z_CLIP, steered from noise",
         "part",
-        **_made("guided", "decoded", "c", "clip"),
+        **_made("bayes", "decoded", "c", "clip"),
         **_CELL,
     ),
     Condition(
         "z_clip",
-        "decoded z and Z_CLIP, guided under the empty caption",
+        "decoded z and Z_CLIP, steered under the empty caption",
         "part",
-        **_made("guided", "decoded", "z", "clip"),
+        **_made("bayes", "decoded", "z", "clip"),
         **_CELL,
     ),
 )
@@ -392,15 +390,15 @@ def ablation_conditions(profile: Profile) -> list[Condition]:
 
 def _ladders(profile: Profile) -> Iterator[Condition]:
     """Yield what the profile varies beside the factorial: blocks, k, iterations."""
-    three = _made("guided", "decoded", "c", "z", "clip")
-    guided = Condition("", "", "part", **three, n_images="ablation")
+    three = _made("bayes", "decoded", "c", "z", "clip")
+    steered = Condition("", "", "part", **three, n_images="ablation")
     for layers in profile.ablation.layers:
-        words = f"guided, CLIP blocks {', '.join(map(str, layers))}"
-        yield replace(guided, name=layers_name(layers), label=words, layers=layers)
+        words = f"steered, CLIP blocks {', '.join(map(str, layers))}"
+        yield replace(steered, name=layers_name(layers), label=words, layers=layers)
     for k in profile.ablation.k_grid:
-        words = f"guided, k = {k:g} %"
-        yield replace(guided, name=k_name(k), label=words, k_percent=k)
-    loop = replace(guided, engine="preset")
+        words = f"steered, k = {k:g} %"
+        yield replace(steered, name=k_name(k), label=words, k_percent=k)
+    loop = replace(steered, engine="preset")
     for n_iter in profile.ablation.iterations:
         words = f"the loop of stage 2, {n_iter} iterations"
         yield replace(loop, name=iteration_name(n_iter), label=words, n_iter=n_iter)

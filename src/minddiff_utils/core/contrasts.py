@@ -9,7 +9,7 @@ from collections.abc import Mapping
 __all__ = ["CONTRASTS", "CONTROLS", "FROM_ALL_THREE", "ONE_STEP_EACH", "Pair"]
 
 Pair = tuple[str, str]
-#: Feature -> conditions with and without it, it alone taken from all three, guided.
+#: Feature -> conditions with and without it, it alone taken from all three, steered.
 FROM_ALL_THREE: Mapping[str, Pair] = {
     "c": ("stage2_guided", "z_clip"),
     "z": ("stage2_guided", "c_clip"),

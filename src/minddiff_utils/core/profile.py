@@ -44,7 +44,6 @@ from minddiff_utils.core.profile_values import (
 )
 
 __all__ = [
-    "OUR_PRESETS",
     "AblationConfig",
     "DataConfig",
     "DecodingConfig",
@@ -249,65 +248,30 @@ class ReleasedConfig(_Frozen):
     n_candidates: PositiveInt = 4  # as of `paper`
 
 
-#: The measures of the structural loss that our own engines may take.
-OwnLoss = Literal["balanced", "cosine", "likelihood"]
+class BayesConfig(_Frozen):
+    """Ours, not Algorithm 1: the sampling itself is steered (`guided_sampling`).
 
+    From the posterior mean of c, by the sampler `posterior`; all blocks that were
+    decoded are in the loss.
+    """
 
-class FastConfig(_Frozen):
-    """Ours: the loop of Algorithm 1 through a short surrogate of the sampler."""
-
-    n_iter: Annotated[int, Field(ge=0)] = 300
-    n_candidates: PositiveInt = 4  # as of `paper`
-    lr_z: Annotated[float, Field(ge=0)] = 0.01
-    lr_c: Annotated[float, Field(ge=0)] = 0.01
-    anchor_c: Annotated[float, Field(ge=0)] = 0.0  # penalty on c's displacement
-    n_steps: PositiveInt = 6  # solver steps of the surrogate
-    layers: tuple[int, ...] = (1, 2)  # CLIP blocks in the loss, that of `guided` too
-    loss: OwnLoss = "balanced"
-    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
-    guided_share: Share = 1.0  # of the surrogate's steps, noisiest first
-    solver: Literal["ddim", "dpmpp_2m", "dpmpp_2s"] = "ddim"
-    # stops an image below this times the discrepancy level; 0: never
-    stop_level: Annotated[float, Field(ge=0)] = 0.0
-
-
-class GuidedConfig(_Frozen):
-    """Ours, not Algorithm 1: the sampling itself is steered (`guided_sampling`)."""
-
-    form: Literal["clean", "unet"] = "clean"
-    # branches of the guided prediction that the form unet differentiates
-    gradient: Literal["both", "conditional"] = "both"
-    strength: Annotated[float, Field(ge=0)] = 0.1
-    loss: OwnLoss = "balanced"
-    n_inner: PositiveInt = 1
+    # branches of the guided prediction that the gradient goes through
+    gradient: Literal["both", "conditional"] = "conditional"
+    strength: Annotated[float, Field(ge=0)] = 0.3
+    loss: Literal["balanced", "cosine", "likelihood"] = "cosine"
     range: tuple[Share, Share] = (0.0, 1.0)  # of the steps, noisiest first
 
 
-class BayesConfig(GuidedConfig):
-    """Ours: `guided` from the posterior mean of c, by the sampler `posterior`.
-
-    All blocks that were decoded are in the loss.
-    """
-
-    form: Literal["clean", "unet"] = "unet"
-    gradient: Literal["both", "conditional"] = "conditional"
-    strength: Annotated[float, Field(ge=0)] = 0.3
-    loss: OwnLoss = "cosine"
-
-
-#: Engines of stage 2, each with a section of its own, and those not the paper's.
-Preset = Literal["paper", "released", "fast", "guided", "bayes"]
-OUR_PRESETS: tuple[Preset, ...] = ("fast", "guided", "bayes")
+#: Engines of stage 2, each with a section of its own; `bayes` is ours.
+Preset = Literal["paper", "released", "bayes"]
 
 
 class Stage2Config(_Frozen):
     """Structural alignment: which engine, and the settings of each."""
 
-    preset: Preset = "fast"
+    preset: Preset = "bayes"
     paper: PaperConfig = PaperConfig()
     released: ReleasedConfig = ReleasedConfig()
-    fast: FastConfig = FastConfig()
-    guided: GuidedConfig = GuidedConfig()
     bayes: BayesConfig = BayesConfig()
     # first images that true features and another brain get; null: all
     n_images_controls: PositiveInt | None = None
@@ -331,12 +295,12 @@ class SystemsConfig(_Frozen):
 class AblationConfig(_Frozen):
     """What is taken away or varied (`ablation`), on the first images of each subject.
 
-    Features and blocks are taken from the `guided` engine, iterations from the loop of
-    the profile's preset, or of `fast` where that has none.
+    Features and blocks are taken from stage 1 steered as `bayes` is, iterations from
+    the loop of the profile's preset, or of `paper` where that has none.
     """
 
     n_images: PositiveInt = 8
-    layers: tuple[tuple[int, ...], ...] = ((1,), (1, 2, 3, 4, 5, 6))
+    layers: tuple[tuple[int, ...], ...] = ((1,), (1, 2))
     iterations: tuple[PositiveInt, ...] = ()
     k_grid: Percents = (5.0, 10.0, 25.0, 50.0, 75.0, 100.0)
 
@@ -418,8 +382,7 @@ class Profile(_Frozen):
         """
         chosen = self.decoding.decoder
         if chosen == "by_preset":
-            ours = self.stage2.preset in OUR_PRESETS
-            return "dense" if ours else "voxel_selected"
+            return "dense" if self.stage2.preset == "bayes" else "voxel_selected"
         return chosen
 
     @property

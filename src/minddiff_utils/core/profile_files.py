@@ -14,26 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from minddiff_utils.core.errors import ConfigError, in_a_line
 from minddiff_utils.core.places import project_root
-from minddiff_utils.core.profile import Profile, Stage2Config
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.reading import reading
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = ["load_profile", "parse_yaml"]
-
-#: Where fields of `stage2` are that had no section once.
-_MOVED_FIELDS: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("n_iter", "n_candidates"), "{0} of the engine meant, as stage2.fast.{0}"
-    ),
-    **dict.fromkeys(("lr_z", "lr_c", "anchor_c", "stop_level"), "stage2.fast.{0}"),
-    **{
-        f"{name}_{preset}": f"stage2.{preset}.{name}"
-        for preset in ("fast", "guided", "paper")
-        for name in type(getattr(Stage2Config(), preset)).model_fields
-    },
-}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +55,7 @@ def _nest(overrides: Mapping[str, Any]) -> dict[str, Any]:
         if not all((*parents, leaf)):
             raise ConfigError(
                 f"The override {in_a_line(repr(dotted))} names no field: write it as"
-                " stage2.fast.n_iter."
+                " stage2.paper.n_iter."
             )
         node = nested
         for parent in parents:
@@ -184,7 +171,7 @@ def _check_nodes(root: Any) -> None:
 
 
 def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
-    """Read the profile `name` and apply `overrides` (`{"stage2.fast.n_iter": 5}`).
+    """Read the profile `name` and apply `overrides` (`{"stage2.paper.n_iter": 5}`).
 
     Raises
     ------
@@ -266,9 +253,6 @@ def _fault(error: "ErrorDetails") -> str:
     if kind == "missing":
         return "is missing, but has no default"
     if kind == "extra_forbidden":
-        *group, name = map(str, error["loc"])
-        if group == ["stage2"] and name in _MOVED_FIELDS:
-            return f"has moved: it is {_MOVED_FIELDS[name].format(name)} now"
         return f"is no key of a profile ({_known_keys(error['loc'][:-1])})"
     if kind == "value_error":
         return f"does not fit: {words.removeprefix('Value error, ')}"

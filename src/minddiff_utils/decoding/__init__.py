@@ -1,7 +1,7 @@
 """Decoders of image features from voxels, their choice and their scores (notebook 02).
 
 `VoxelSelectedRidge` is the paper's decoder (FastL2LiR's answer), `RidgeGCV` is ridge on
-all voxels (the preset `fast`), `BandedRidge` searches the balance of voxel groups by
+all voxels (the preset `bayes`), `BandedRidge` searches the balance of voxel groups by
 himalaya. All keep one contract, that of `_linear_decoder.LinearDecoder`: fit, predict,
 weights by voxel, penalties. `fit` fits those of all features, `cross_validate` predicts
 training images out of their fold; by it `top_percent` selects targets and

@@ -12,7 +12,7 @@ from minddiff_utils.core.types import Floats, Mask
 from minddiff_utils.decoding.cross_validation import Fold, pooled_correlation
 from minddiff_utils.decoding.identification import RowProducts, pairwise
 from minddiff_utils.decoding.scores import nanmean
-from minddiff_utils.decoding.targets import TargetScaling, target_blocks
+from minddiff_utils.decoding.targets import TargetScaling
 
 __all__ = ["Selection", "choose_k", "k_curve", "select_best", "top_percent"]
 
@@ -165,23 +165,19 @@ class Selection:
         The targets that are kept.
     r_cv : (n_targets,) float32
         Cross-validated correlation on training images; NaN where not computed.
-    residual : (n_targets,) float32
-        Mean squared error of the out-of-fold predictions, in the targets' units
-        squared; NaN where not computed.
     k_scores : DataFrame
         What cross-validation says of each k (`choose_k`); empty where not computed.
     """
 
     selected: Mask
     r_cv: Floats
-    residual: Floats
     k_scores: pd.DataFrame
 
     @classmethod
     def everything(cls, n_targets: int) -> Self:
         """Return the selection of all targets, without cross-validation."""
         unknown = np.full(n_targets, np.nan, np.float32)
-        return cls(np.ones(n_targets, bool), unknown, unknown, pd.DataFrame())
+        return cls(np.ones(n_targets, bool), unknown, pd.DataFrame())
 
 
 def top_percent(
@@ -211,7 +207,4 @@ def top_percent(
     scores = choose_k(Y, Y_hat, folds=folds, k_grid=k_grid)
     if k_percent is None:
         k_percent = float(scores.loc[scores["chosen"], "k_percent"].iloc[0])
-    error = np.empty(Y.shape[1], np.float32)
-    for block in target_blocks(*Y.shape):
-        error[block] = np.square(Y[:, block] - Y_hat[:, block]).mean(axis=0)
-    return Selection(select_best(r_cv, k_percent), r_cv, error, scores)
+    return Selection(select_best(r_cv, k_percent), r_cv, scores)

@@ -254,8 +254,6 @@ class FittedDecoders(dict[str, FittedDecoder]):
                 f"{name}/scale": fitted.spread,
                 f"{name}/selected": fitted.selected,
             }
-            if name.startswith("clip/"):
-                arrays[f"{name}/residual"] = fitted.selection.residual
         return arrays
 
     def arrays(self) -> dict[str, Array]:

@@ -4,8 +4,8 @@ Latent → generator → encoder → loss: the latent (z, c, noise) becomes an i
 the sampler of stage 1 and the autoencoder, the image becomes CLIP features, and the
 structural loss compares them with the features decoded from the brain; the gradient
 goes all the way back. Images share a batch, never a number: each has its own loss, its
-own noise, its own stop and its own best iterate. It reads no files. The other engine,
-which steers the sampling itself, is `guided_sampling`; the settings are in `presets`.
+own noise and its own best iterate. It reads no files. The other engine, which steers
+the sampling itself, is `guided_sampling`; the settings are in `presets`.
 
 Notation: z, c, ε as in `sampler`; η = step size.
 """
@@ -29,13 +29,11 @@ from minddiff_utils.generation.alignment_state import (
     Latent,
     Progress,
     State,
-    anchor,
     make_objective,
-    surrogate,
 )
 from minddiff_utils.generation.presets import AlignmentSettings
 from minddiff_utils.generation.sampler import draw_noise
-from minddiff_utils.generation.structural_loss import StructuralTarget, discrepancy
+from minddiff_utils.generation.structural_loss import StructuralTarget
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -44,7 +42,6 @@ __all__ = [
     "StateStore",
     "align",
     "joined",
-    "surrogate",
 ]
 
 LOG = logging.getLogger(__name__)
@@ -69,20 +66,20 @@ class AlignmentResult:
     Attributes
     ----------
     images : Tensor
-        Chosen images (n, 3, S, S) in [-1, 1], by the complete sampler.
+        Chosen images (n, 3, S, S) in [-1, 1].
     losses : ndarray
-        Structural loss that the optimiser saw, (n, n_iter + 1); through the surrogate
-        sampler where there is one; NaN after an image's last step.
+        Structural loss that the optimiser saw, (n, n_iter + 1); NaN after an image's
+        last step.
     candidates : tuple of int
-        Iterations whose images the complete sampler made; 0 is stage 1. An image that
-        has stopped shows its last iterate at the later ones.
+        Iterations whose images are candidates; 0 is stage 1. An image that has stopped
+        shows its last iterate at the later ones.
     candidate_losses : ndarray
         Structural loss of those images, clipped to [-1, 1], (n, number of candidates).
     best_iteration : ndarray
         The chosen candidate of each image: that of the lowest loss, the earlier one on
         a tie; one without a number (the steps diverged) is never chosen over one with.
     stopped : ndarray
-        Steps that each image took, (n,); below n_iter where it stopped by itself.
+        Steps that each image took, (n,); below n_iter where it diverged.
     diverged : ndarray
         Whether its loss lost its number, which ended its steps, bool (n,).
     trajectory : Tensor
@@ -159,16 +156,16 @@ def align(
     ConfigError
         c is to move, but the sampler's guidance of 0 does not read it.
     DataError
-        Fresh noise without one generator per image, latents and targets of another
-        number of images, or a stop at a discrepancy level that is not known.
+        Fresh noise without one generator per image, or latents and targets of another
+        number of images.
     ModelError
         The gradient does not reach z or c.
 
     References
     ----------
     MindDiffuser Algorithm 1. The rule for the chosen image is ours, the paper has none:
-    the lowest structural loss of the complete sampler's image among iteration 0 and
-    `n_candidates` evenly spaced iterations.
+    the lowest structural loss among iteration 0 and `n_candidates` evenly spaced
+    iterations, under the noise of stage 1.
     """
     objective = make_objective(backbone, target, diffusion, settings)
     if target.n_images != len(latent.z):
@@ -212,11 +209,6 @@ def _optimise(
 ) -> None:
     """Take all steps that are left."""
     settings, began = run.objective.settings, time.perf_counter()
-    level = None
-    if settings.stop_level > 0:
-        level = settings.stop_level * discrepancy(
-            run.objective.loss.target, settings.loss
-        )
     spent = float(run.seconds[run.iteration - 1]) if run.iteration else 0.0
     label = f"stage 2, images {names[0]} to {names[-1]}"
     steps = range(run.iteration, settings.n_iter + 1)
@@ -227,10 +219,10 @@ def _optimise(
         run.iteration = iteration
         if state is not None and iteration % KEEP_EVERY == 0 and iteration:
             state.write(run.state(generators))
-        # 1. candidates come from the complete sampler, under the noise of stage 1
+        # 1. candidates are made under the noise of stage 1
         if iteration in run.candidates[1:]:
             run.consider()
-        _iterate(run, generators, names, level)
+        _iterate(run, generators, names)
         run.show()
         run.seconds[iteration] = spent + time.perf_counter() - began
         loss = float(run.losses[:, iteration].nanmean())
@@ -241,7 +233,6 @@ def _iterate(
     run: Progress,
     generators: Sequence[torch.Generator],
     names: Sequence[object],
-    level: Tensor | None,
 ) -> None:
     """Look at the present iterates and take a step from them."""
     settings, last = (
@@ -260,7 +251,6 @@ def _iterate(
         now = Latent(part.z, part.c, noise[rows])
         images = run.objective.imagine(now)
         loss = run.objective.loss_of(images, rows)
-        objective = loss + settings.anchor_c * anchor(now.c, run.start.c[rows])
     run.see(rows, images, loss)
     for row in rows[~run.active[rows]].tolist():
         LOG.warning(
@@ -269,20 +259,18 @@ def _iterate(
             names[row],
             run.iteration,
         )
-    run.stop(level)
     # 3. a gradient step on z and c (Algorithm 1, lines 6 and 7)
     moving = run.active[rows]
     if not last and bool(moving.any()) and run.variables.moving:
-        run.variables.move(objective[moving].sum(), loss[moving], run.active)
+        run.variables.move(loss[moving], run.active)
         run.moved |= run.active
         run.steps[run.rows.cpu()] += 1
 
 
 def _result(run: Progress) -> AlignmentResult:
-    full, short = run.objective.full, run.objective.short
-    looking = run.looks * short.n_unet_evaluations
-    gradients = run.steps * short.n_unet_evaluations
-    evaluations = looking + run.finishes * full.n_unet_evaluations
+    each = run.objective.schedule.n_unet_evaluations
+    gradients = run.steps * each
+    evaluations = (run.looks + run.finishes) * each
     return AlignmentResult(
         images=run.best.images,
         losses=run.losses.numpy(),

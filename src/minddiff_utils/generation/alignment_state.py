@@ -21,7 +21,6 @@ from minddiff_utils.generation.sampler import (
     img2img,
     make_schedule,
     sample,
-    thin,
 )
 from minddiff_utils.generation.structural_loss import StructuralLoss, StructuralTarget
 from minddiff_utils.models import Backbone
@@ -31,10 +30,8 @@ __all__ = [
     "Objective",
     "Progress",
     "State",
-    "anchor",
     "make_objective",
     "stage1_images",
-    "surrogate",
 ]
 
 State = Mapping[str, npt.NDArray[Any]]
@@ -66,19 +63,10 @@ class Latent:
 
 
 def stage1_images(backbone: Backbone, latent: Latent, full: Schedule) -> Tensor:
-    """Return the complete sampler's images of a latent: those it has, or sampled."""
+    """Return the sampler's images of a latent: those it has, or sampled."""
     if latent.images is not None:
         return latent.images
     return sample(backbone, latent.z, latent.c, latent.noise, full)
-
-
-def anchor(c: Tensor, c_start: Tensor) -> Tensor:
-    """Return c's mean squared displacement relative to its mean square, (n,).
-
-    One scale per image: a scale per token would be zero at constant tokens.
-    """
-    size = (c_start**2).mean((1, 2)).clamp_min(1e-12)
-    return ((c - c_start) ** 2).mean((1, 2)) / size
 
 
 @dataclass(frozen=True)
@@ -86,8 +74,7 @@ class Objective:
     """Latent → generator → encoder → loss, as one graph."""
 
     backbone: Backbone
-    full: Schedule
-    short: Schedule
+    schedule: Schedule
     loss: StructuralLoss
     settings: AlignmentSettings
 
@@ -97,32 +84,17 @@ class Objective:
         return self.loss.rows(rows)(features)
 
     def imagine(self, latent: Latent) -> Tensor:
-        """Return images that carry the gradient, by the optimiser's sampler."""
+        """Return images that carry the gradient."""
         memory = self.settings.memory
         parts = (latent.z, latent.c, latent.noise)
-        latents = img2img(self.backbone, *parts, self.short, memory=memory)
+        latents = img2img(self.backbone, *parts, self.schedule, memory=memory)
         return self.backbone.decode_latents(latents)
 
     def finish(self, latent: Latent, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the complete sampler's images and their losses, no gradient."""
-        images = stage1_images(self.backbone, latent, self.full)
+        """Return clipped images and their losses, no gradient."""
+        images = stage1_images(self.backbone, latent, self.schedule)
         with torch.no_grad():
             return images, self.loss_of(images, rows)
-
-
-def surrogate(full: Schedule, settings: AlignmentSettings) -> Schedule:
-    """Return the sampler that is optimised through, of the complete one `full`."""
-    n_steps, scale = settings.n_steps, settings.guidance_scale
-    share = settings.guided_share
-    if share is None:
-        share = full.guidance.count(full.guidance[0]) / len(full.guidance)
-    return thin(
-        full,
-        len(full.timesteps) if n_steps is None else n_steps,
-        full.guidance[0] if scale is None else scale,
-        solver=settings.solver,
-        guided_share=share,
-    )
 
 
 def make_objective(
@@ -138,15 +110,14 @@ def make_objective(
     ConfigError
         c is to move, but the sampler does not read it.
     """
-    full = make_schedule(backbone, diffusion)
-    short = surrogate(full, settings)
-    if settings.lr_c > 0 and not short.reads_text:
+    schedule = make_schedule(backbone, diffusion)
+    if settings.lr_c > 0 and not schedule.reads_text:
         raise ConfigError(
             "With a guidance_scale of 0 the U-Net does not read c, so c cannot be"
             " optimised: raise the guidance or set lr_c to 0."
         )
     loss = StructuralLoss.of(target, settings.loss)
-    return Objective(backbone, full, short, loss, settings)
+    return Objective(backbone, schedule, loss, settings)
 
 
 def _spread(n_iter: int, n: int) -> tuple[int, ...]:
@@ -155,7 +126,7 @@ def _spread(n_iter: int, n: int) -> tuple[int, ...]:
 
 
 class Best:
-    """The best candidate of each image so far, by the complete sampler's loss."""
+    """The best candidate of each image so far."""
 
     def __init__(self, images: Tensor, loss: Tensor, latent: Latent) -> None:
         unknown = torch.full_like(loss, torch.inf)
@@ -197,13 +168,13 @@ class Variables:
         self.optimiser = kind(groups) if groups else None
         self.decay = settings.lr_decay
 
-    def move(self, objective: Tensor, loss: Tensor, active: Tensor) -> None:
+    def move(self, loss: Tensor, active: Tensor) -> None:
         """Step in the active rows; the others stay where they are."""
         if self.optimiser is None:
             return
         self.optimiser.zero_grad(set_to_none=True)
-        if objective.requires_grad:  # without it backward would fail unexplained
-            objective.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:  # without it backward would fail unexplained
+            loss.sum().backward()  # type: ignore[no-untyped-call]
         for name, leaf, _ in self.moving:
             _check_gradient(name, leaf.grad, loss)
         before = [leaf.detach().clone() for _, leaf, _ in self.moving]
@@ -250,7 +221,7 @@ class Variables:
 class Progress:
     """What a run has seen so far; it can be put away as arrays and taken up again.
 
-    `moved` marks images whose iterate the complete sampler has not shown yet.
+    `moved` marks images whose iterate is no candidate yet.
     """
 
     #: Tensors that are put away.
@@ -278,7 +249,7 @@ class Progress:
         images, loss = objective.finish(start, torch.arange(n, device=device))
         self.best = Best(images, loss, start)
         self.candidate_losses[:, 0] = loss
-        self.last = images.clone()  # of each image, by the optimiser's sampler
+        self.last = images.clone()  # of each image, as the optimiser saw it
         self.frames = images.new_zeros((n, len(self.shown), *images.shape[1:]))
 
     @property
@@ -292,7 +263,7 @@ class Progress:
         return Latent(z, c, self.start.noise[rows])
 
     def consider(self) -> None:
-        """Let the complete sampler show what has moved since the last candidate."""
+        """Make the images of what has moved since the last candidate."""
         column = self.candidates.index(self.iteration)
         self.candidate_losses[:, column] = self.candidate_losses[:, column - 1]
         rows = self.moved.nonzero()[:, 0]
@@ -323,13 +294,6 @@ class Progress:
         """Keep a frame of every image; one that has stopped shows its last."""
         if self.iteration in self.shown:
             self.frames[:, self.shown.index(self.iteration)] = self.last
-
-    def stop(self, level: Tensor | None) -> None:
-        """End the images that have reached their level."""
-        if level is None:
-            return
-        done = self.losses[:, self.iteration] <= level.cpu()
-        self._end((done.to(self.active.device) & self.active).nonzero()[:, 0])
 
     def _end(self, rows: Tensor) -> None:
         self.active[rows] = False

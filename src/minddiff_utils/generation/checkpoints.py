@@ -39,8 +39,9 @@ _CARRIES = (
     *(
         f"minddiff_utils.core.{name}"
         for name in (
-            *("conditions", "profile", "errors", "locks", "places", "profile_files"),
-            *("profile_parts", "provenance", "reach", "run", "signature", "store"),
+            *("condition", "conditions", "profile", "errors", "locks", "places"),
+            *("profile_files", "profile_parts", "provenance", "reach", "run"),
+            *("signature", "store"),
         )
     ),
 )

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core import store
-from minddiff_utils.core.conditions import Condition, n_images_of
+from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.conditions import n_images_of
 from minddiff_utils.core.errors import ConfigError, StoreError, check_choice
 from minddiff_utils.core.images import resize, to_torch
 from minddiff_utils.core.run import Run
 from minddiff_utils.decoding.feature_selection import select_best
 from minddiff_utils.generation.checkpoints import subject_of
-from minddiff_utils.generation.presets import is_bayes, layers_of
+from minddiff_utils.generation.presets import layers_of, uses_posterior
 from minddiff_utils.generation.structural_loss import Likelihood, StructuralTarget
 from minddiff_utils.models import Backbone
 
@@ -32,7 +33,7 @@ __all__ = ["DecodedFeatures", "Source", "SubjectFeatures", "with_k"]
 #: Where the features of a subject's images come from.
 Source = Literal["decoded", "true", "shuffled"]
 #: What a target knows of each layer, beside its features.
-_FACTS = ("selected", "scale", "residual", "mean")
+_FACTS = ("selected", "scale", "mean")
 #: What the decoder's errors make of the features.
 _NOISE = "noise_model.h5"
 #: Whose features stand for another image's brain.
@@ -89,9 +90,9 @@ class DecodedFeatures:
         strange = sorted(set(layers) - set(self.target.layers))
         if strange or not layers:
             raise ConfigError(
-                f"stage2.fast.layers is {tuple(layers)}, but the decoded layers are"
-                f" {self.target.layers}: choose among them, or change"
-                " features.clip_layers."
+                f"The loss is to have CLIP blocks {tuple(layers)}, but decoded were"
+                f" {self.target.layers}: choose among them in ablation.layers, or"
+                " change features.clip_layers."
             )
         return replace(self, target=self.target.of_layers(layers))
 
@@ -287,9 +288,7 @@ class SubjectFeatures:
             return self.backbone.null_text().expand_as(like).clone()
         if row.c == "own":
             return self._own(f"{row.name}/c", like)
-        if row.c == "posterior" or (
-            is_bayes(row, self.run.profile) and row.c != "true"
-        ):
+        if row.c != "true" and uses_posterior(row, self.run.profile):
             return self._posterior(like, is_shuffled=row.c == "shuffled")
         return self.of(cast(Literal["decoded", "true", "shuffled"], row.c)).c
 

@@ -14,7 +14,6 @@ from typing import Annotated
 from pydantic import Field
 
 from minddiff_utils.core.profile import ModelConfig
-from minddiff_utils.generation.alignment import surrogate
 from minddiff_utils.generation.presets import EngineSettings, GuidanceSettings
 from minddiff_utils.generation.sampler import Memory, Schedule
 from minddiff_utils.models import Backbone
@@ -93,16 +92,15 @@ def image_bytes(footprint: Footprint, held: int, memory: Memory) -> float:
 def held_by(settings: EngineSettings, full: Schedule, memory: Memory) -> int:
     """Return the U-Net samples of one image whose values are held at once."""
     if isinstance(settings, GuidanceSettings):
-        return max(full.branches) if settings.form == "unet" else 0
-    short = surrogate(full, settings)
-    gradients = short.n_unet_evaluations
-    return gradients if memory == "store" else min(gradients, max(short.branches))
+        return max(full.branches)
+    gradients = full.n_unet_evaluations
+    return gradients if memory == "store" else min(gradients, max(full.branches))
 
 
 def default_memory(settings: EngineSettings, models: ModelConfig) -> Memory:
     """Return the memory mode that fits where one image fits: what a plan counts with.
 
-    `guided` has one U-Net call per gradient, so that a checkpoint would save nothing.
+    `bayes` has one U-Net call per gradient, so that a checkpoint would save nothing.
     """
     if models.memory != "auto":
         return models.memory

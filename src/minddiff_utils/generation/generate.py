@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from minddiff_utils.core.conditions import Condition
+from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.profile import Stage1Config

@@ -5,17 +5,14 @@ towards the decoded CLIP features before the noise is put back. z and c stay as 
 so this is not Algorithm 1 and is never called by its name; it costs a hundredth of it.
 Results have the form of `alignment`'s.
 
-Two forms. `clean` takes the gradient with respect to the clean estimate, so that the
-U-Net is never differentiated (MPGD); `unet` takes it through the U-Net (DPS,
-NeuralDiffuser). Both scale it to a root mean square of 1 per image, times `strength`
-times the noise level sqrt(1 - ᾱ), so that the step depends neither on the loss's scale
-nor on the number of features. In `unet` the gradient goes through both branches of the
-guided prediction, or through the conditional one alone, as in NeuralDiffuser: the
-branches differ little, and half the work is saved.
+The gradient goes through the U-Net (DPS, NeuralDiffuser). It is scaled to a root mean
+square of 1 per image, times `strength` times the noise level sqrt(1 - ᾱ), so that the
+step depends neither on the loss's scale nor on the number of features. It goes through
+both branches of the guided prediction, or through the conditional one alone, as in
+NeuralDiffuser: the branches differ little, and half the work is saved.
 
 References
 ----------
-He et al. 2024, Manifold Preserving Guided Diffusion (arXiv 2311.16424).
 Li et al. 2024, NeuralDiffuser (arXiv 2402.13809).
 Chung et al. 2023, Diffusion Posterior Sampling (arXiv 2209.14687).
 """
@@ -62,7 +59,7 @@ def _unit(gradient: Tensor) -> Tensor:
 class _Pull:
     """Steers the sampler: a pull on the clean estimate of each step.
 
-    `losses` (n,) and `frames` are those of each step's estimate before its first pull;
+    `losses` (n,) and `frames` are those of each step's estimate before its pull;
     `missed` counts the pulls without a direction, of each image.
     """
 
@@ -87,16 +84,15 @@ class _Pull:
         return self.settings.pulls(len(self.schedule.timesteps))[step]
 
     def enter(self, step: int, x: Tensor) -> Tensor:
-        """Return x as a leaf, which the form `unet` differentiates."""
-        through = self._is_active(step) and self.settings.form == "unet"
-        return x.detach().requires_grad_(through)
+        """Return x as a leaf, which a pull differentiates."""
+        return x.detach().requires_grad_(self._is_active(step))
 
     def steer(self, step: int, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the clean latent after its pulls, and the noise in x."""
+        """Return the clean latent after its pull, and the noise in x."""
         if x.requires_grad and not out.requires_grad:
             raise ModelError(
-                "The form 'unet' needs the U-Net's gradient, but the U-Net runs"
-                " without: use one that torch can differentiate, or the form 'clean'."
+                "Steering needs the U-Net's gradient, but the U-Net runs without: use"
+                " one that torch can differentiate."
             )
         clean, noise = clean_and_noise(self.schedule, step, x, out)
         if self._is_active(step):
@@ -108,20 +104,16 @@ class _Pull:
 
     def _pulled(self, step: int, clean: Tensor, x: Tensor) -> Tensor:
         level = self.settings.strength * (1 - self.schedule.abar[step]) ** 0.5
-        for inner in range(self.settings.n_inner):
-            leaf = clean if x.requires_grad else clean.detach().requires_grad_()
-            value = self._see(leaf, is_kept=inner == 0)
-            shift = self._direction(value, x if x.requires_grad else leaf)
-            clean = leaf.detach() - level * shift
-        return clean
+        shift = self._direction(self._see(clean), x)
+        pulled: Tensor = clean.detach() - level * shift
+        return pulled
 
-    def _see(self, clean: Tensor, *, is_kept: bool = True) -> Tensor:
+    def _see(self, clean: Tensor) -> Tensor:
         """Return the losses of clean latents; keep them and the images."""
         images = self.backbone.decode_latents(clean)
         value = self.loss_of(images)
-        if is_kept:
-            self.losses.append(value.detach())
-            self.frames.append(images.detach().clamp(-1, 1))
+        self.losses.append(value.detach())
+        self.frames.append(images.detach().clamp(-1, 1))
         return value
 
     def _direction(self, value: Tensor, wrt: Tensor) -> Tensor:
@@ -221,5 +213,5 @@ def guide(
         c=latent.c.clone(),
         seconds=np.linspace(0, time.perf_counter() - began, n_steps + 1)[1:],
         n_unet_evaluations=np.full(n, cost),
-        n_unet_gradients=np.full(n, through * (settings.form == "unet")),
+        n_unet_gradients=np.full(n, through),
     )

@@ -1,21 +1,19 @@
 """Which sampler and which engine a profile, or one of its conditions, asks for.
 
-Five presets of stage 2. `paper` is Algorithm 1: plain gradient steps on z and c through
-the complete sampler. `released` is what the published code does: Adam on z alone,
-decaying, with fresh noise in every iteration and layer weights. `fast` is ours: the
-loop of Algorithm 1 through a short surrogate of the sampler, Adam, an anchor on c, and
-the final image always by the complete sampler. `guided`, ours too, steers the sampling
-itself and leaves z and c as decoded. `bayes`, ours, does that from the posterior mean
-of c, in a sampler of its own. Nothing is computed here.
+Three presets of stage 2. `paper` is Algorithm 1: plain gradient steps on z and c
+through the sampler. `released` is what the published code does: Adam on z alone,
+decaying, with fresh noise in every iteration and layer weights. `bayes` is ours: it
+steers the sampling itself, from the posterior mean of c, in a sampler of its own.
+Nothing is computed here.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from minddiff_utils.core.conditions import Condition
+from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.profile import Preset, Profile, Stage1Config, Stage2Config
-from minddiff_utils.generation.sampler import Branches, Memory, Solver
+from minddiff_utils.generation.sampler import Branches, Memory
 from minddiff_utils.generation.structural_loss import Loss
 
 __all__ = [
@@ -24,10 +22,10 @@ __all__ = [
     "GuidanceSettings",
     "engine_settings",
     "image_to_image",
-    "is_bayes",
     "layers_of",
     "sampler_of",
     "settings_of",
+    "uses_posterior",
 ]
 
 #: Step size of Algorithm 1 and learning rate of the released code.
@@ -55,18 +53,8 @@ class AlignmentSettings:
         One of five measures, see `structural_loss.StructuralLoss`.
     noise : {"fixed", "fresh"}
         Whether ε stays or is drawn anew in every iteration.
-    anchor_c : float
-        Weight of the penalty on c's displacement.
-    n_steps, guidance_scale, guided_share : int, float, float or None
-        Steps and guidance of the surrogate sampler, and the share of its steps, from
-        the noisiest, that are guided; None means the complete sampler's.
-    solver : str
-        The surrogate's, one of `sampler.SOLVERS`; the complete sampler is DDIM.
-    stop_level : float
-        An image stops when its loss is at or below this times the discrepancy level
-        (`structural_loss.discrepancy`); 0 means never. For fixed noise only.
     n_candidates : int
-        Iterates, evenly spaced, whose images the complete sampler makes for the choice.
+        Iterates, evenly spaced, whose images are made for the choice.
     n_trajectory : int
         Iterates whose images are kept for show.
     memory : {"store", "checkpoint"}
@@ -80,22 +68,9 @@ class AlignmentSettings:
     optimiser: Literal["gradient", "adam"] = "adam"
     loss: Loss = "paper"
     noise: Literal["fixed", "fresh"] = "fixed"
-    anchor_c: float = 0.0
-    n_steps: int | None = None
-    guidance_scale: float | None = None
-    solver: Solver = "ddim"
-    guided_share: float | None = None
-    stop_level: float = 0.0
     n_candidates: int = 4
     n_trajectory: int = 8
     memory: Memory = "store"
-
-    def __post_init__(self) -> None:
-        if self.noise == "fresh" and self.stop_level:
-            raise ConfigError(
-                "Under fresh noise the loss jumps from one draw to the next, so it must"
-                " be stopped by n_iter alone: set stop_level to 0."
-            )
 
 
 @dataclass(frozen=True)
@@ -104,14 +79,10 @@ class GuidanceSettings:
 
     Attributes
     ----------
-    form : {"clean", "unet"}
-        Gradient with respect to the clean estimate, or through the U-Net.
     gradient : {"both", "conditional"}
-        Branches of the guided prediction that it goes through, of the form `unet`.
+        Branches of the guided prediction that it goes through.
     strength : float
         Root mean square of one pull, in units of the noise level; 0 gives stage 1.
-    n_inner : int
-        Pulls per step; more than 1 for `clean` only.
     first, last : float
         Share of the steps, from the noisiest, at which pulling begins and ends.
     loss : str
@@ -122,10 +93,8 @@ class GuidanceSettings:
         See `sampler.img2img`.
     """
 
-    form: Literal["clean", "unet"] = "clean"
     gradient: Branches = "both"
     strength: float = 0.1
-    n_inner: int = 1
     first: float = 0.0
     last: float = 1.0
     loss: Loss = "balanced"
@@ -133,11 +102,6 @@ class GuidanceSettings:
     memory: Memory = "store"
 
     def __post_init__(self) -> None:
-        if self.form == "unet" and self.n_inner > 1:
-            raise ConfigError(
-                f"n_inner is {self.n_inner}, but the form 'unet' has one gradient per"
-                " step: set n_inner to 1 or form to 'clean'."
-            )
         if not 0 <= self.first < self.last <= 1:
             raise ConfigError(
                 f"Guidance from {self.first} to {self.last} of the steps is no range"
@@ -169,14 +133,10 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
     `released`: `Reconstruction.py`, commit c9773ac (Adam 0.01, decay 0.999, z only).
     """
     more: dict[str, Any] = {"n_trajectory": config.n_trajectory}
-    if config.preset in ("guided", "bayes"):
-        own = config.bayes if config.preset == "bayes" else config.guided
-        more |= own.model_dump(exclude={"range"})
-        first, last = own.range
+    if config.preset == "bayes":
+        more |= config.bayes.model_dump(exclude={"range"})
+        first, last = config.bayes.range
         return GuidanceSettings(first=first, last=last, **more)
-    if config.preset == "fast":
-        more |= config.fast.model_dump(exclude={"layers"})
-        return AlignmentSettings(**more)
     if config.preset == "paper":
         more |= config.paper.model_dump(exclude={"step", "n_images"})
         eta = config.paper.step
@@ -198,20 +158,26 @@ def engine_settings(config: Stage2Config) -> EngineSettings:
 def preset_of(row: Condition, config: Stage2Config) -> Preset:
     """Return the engine of stage 2 that makes a condition, else the profile's.
 
-    A number of iterations is that of a loop: of `fast`, where the profile's has none.
+    A number of iterations is that of a loop: of `paper`, where the profile's has none.
     """
     if row.engine in get_args(Preset):
         return cast(Preset, row.engine)
-    if row.n_iter and config.preset in ("guided", "bayes"):
-        return "fast"
+    if row.n_iter and config.preset == "bayes":
+        return "paper"
     return config.preset
 
 
-def is_bayes(row: Condition, profile: Profile) -> bool:
-    """Return whether preset `bayes` makes a condition: from the posterior mean of c."""
+def uses_posterior(row: Condition, profile: Profile) -> bool:
+    """Return whether the posterior mean of c, and its sampler, make a condition.
+
+    They do where preset `bayes` makes what is called stage 2, whatever decoders say of
+    c. A row that names the engine says itself what it starts from.
+    """
     if row.engine == "preset":
         return preset_of(row, profile.stage2) == "bayes"
-    return row.engine == "bayes"
+    return row.c == "posterior" or (
+        row.engine == "bayes" and row.c in ("shuffled", "true")
+    )
 
 
 def settings_of(row: Condition, profile: Profile) -> EngineSettings:
@@ -231,16 +197,11 @@ def settings_of(row: Condition, profile: Profile) -> EngineSettings:
 
 
 def layers_of(row: Condition, profile: Profile) -> tuple[int, ...]:
-    """Return the CLIP blocks in a condition's loss: `fast` and `guided` have fewer."""
+    """Return the CLIP blocks in a condition's loss: its own, or all decoded ones."""
     decoded = profile.features.clip_layers
     if row.layers == "highest":
         return (max(decoded),)
-    if row.layers is not None:
-        return row.layers
-    if row.engine == "sampler":  # of stage 1: no setting of stage 2 bears on it
-        return decoded
-    ours = preset_of(row, profile.stage2) in ("fast", "guided")
-    return profile.stage2.fast.layers if ours else decoded
+    return decoded if row.layers is None else row.layers
 
 
 def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
@@ -250,7 +211,7 @@ def sampler_of(row: Condition, profile: Profile) -> Stage1Config:
     needs less noise.
     """
     sampler = profile.stage1
-    if row.c == "posterior" or is_bayes(row, profile):
+    if uses_posterior(row, profile):
         sampler = profile.posterior or sampler
     sampler = sampler.model_copy(update=dict(row.sampler))
     if row.z is None:  # from noise

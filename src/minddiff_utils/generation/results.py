@@ -21,7 +21,7 @@ from minddiff_utils.generation.alignment import PER_IMAGE
 from minddiff_utils.generation.checkpoints import subject_of
 from minddiff_utils.generation.decoded_features import SubjectFeatures
 from minddiff_utils.generation.generate import Generated, generate, is_generated
-from minddiff_utils.generation.presets import is_bayes
+from minddiff_utils.generation.presets import uses_posterior
 from minddiff_utils.models import Backbone
 
 __all__ = ["Results", "write_results", "zero_iterations_equal"]
@@ -186,7 +186,7 @@ def zero_iterations_equal(
     """
     still = replace(by_name()["stage2"], n_iter=0)
     made = generate(run, backbone, features, still, n_batches=1)
-    start = "stage1_posterior" if is_bayes(still, run.profile) else "stage1"
+    start = "stage1_posterior" if uses_posterior(still, run.profile) else "stage1"
     folder = run.tree.stage_dir(subject_of(run), start)
     ids = made.nsd_id[made.finished]
     equal = [

@@ -2,18 +2,18 @@
 
 The sampler's gradient reaches z and c, its noise is an argument, and the level of
 noising and the first denoising step may differ, as they do in MindDiffuser's released
-code (index 37, 35 steps). DDIM without added noise, the paper's, is written out; other
-solvers are diffusers' own, by name. Where the settings agree the sampler equals
-diffusers' image-to-image pipeline. It knows nothing of brains or losses.
+code (index 37, 35 steps). It is DDIM without added noise, the paper's; where the
+settings agree it equals diffusers' image-to-image pipeline. It knows nothing of brains
+or losses.
 
 Notation: z = decoded latent, c = decoded text, x_t = noised latent, ε = noise, ᾱ_t =
 cumulative product of the noise schedule, w = guidance scale.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -29,28 +29,21 @@ from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.models import Backbone
 
 __all__ = [
-    "SOLVERS",
     "Branches",
     "Memory",
     "Schedule",
-    "Solver",
     "Steering",
     "clean_and_noise",
     "draw_noise",
     "img2img",
     "make_schedule",
     "sample",
-    "thin",
 ]
 
 #: How intermediate values are kept for the gradient: all of them, or x_t only.
 Memory = Literal["store", "checkpoint"]
 #: Which branches of the guided prediction a gradient goes through.
 Branches = Literal["both", "conditional"]
-#: DDIM (Song et al. 2021), and DPM-Solver++ of order 2 (Lu et al. 2022), multistep and
-#: singlestep. All take one guided prediction per step.
-Solver = Literal["ddim", "dpmpp_2m", "dpmpp_2s"]
-SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 @dataclass(frozen=True)
@@ -69,8 +62,6 @@ class Schedule:
         w of classifier-free guidance, per step; 1 and 0 need one branch only.
     prediction : str
         epsilon or v_prediction: what the U-Net predicts.
-    solver : str
-        One of `SOLVERS`.
     """
 
     encode_abar: float
@@ -79,7 +70,6 @@ class Schedule:
     abar_next: tuple[float, ...]
     guidance: tuple[float, ...]
     prediction: str
-    solver: Solver
 
     @property
     def branches(self) -> tuple[int, ...]:
@@ -140,7 +130,6 @@ def make_schedule(backbone: Backbone, settings: Stage1Config) -> Schedule:
         abar_next=tuple(float(levels[t]) if t >= 0 else final for t in after),
         guidance=_guidance(settings.guidance_scale, settings.guided_share, len(steps)),
         prediction=config.prediction_type,
-        solver="ddim",
     )
 
 
@@ -166,62 +155,6 @@ def _guidance(scale: float, share: float, n_steps: int) -> tuple[float, ...]:
     """
     n_guided = round(share * n_steps)
     return (scale,) * n_guided + (1.0,) * (n_steps - n_guided)
-
-
-def thin(
-    schedule: Schedule,
-    n_steps: int,
-    guidance_scale: float,
-    *,
-    solver: Solver = "ddim",
-    guided_share: float = 1.0,
-) -> Schedule:
-    """Return a shorter schedule over the same range of noise, with its own guidance.
-
-    Keeps the first step and about evenly spaced others; each step jumps to the level
-    where the next one starts, the last to the end. With no fewer steps than `schedule`
-    has, the steps stay as they are.
-
-    Parameters
-    ----------
-    schedule : Schedule
-    n_steps : int
-        Steps to keep.
-    guidance_scale : float
-        w of the first `guided_share` of the steps, the noisiest; the others get 1.
-    solver : str
-        One of `SOLVERS`.
-    guided_share : float
-        0 to 1.
-
-    Raises
-    ------
-    ConfigError
-        No step would be left, or another solver or share.
-
-    References
-    ----------
-    The surrogate of DITTO-2 (arXiv 2405.20289): optimise through few steps, decode with
-    all of them.
-    """
-    check_choice(solver, SOLVERS, "solver")
-    n_all = len(schedule.timesteps)
-    if n_steps < 1 or not 0 <= guided_share <= 1:
-        raise ConfigError(
-            f"A sampler of {n_steps} steps, {guided_share} of them guided, cannot be"
-            " made: use 1 step or more, and a share between 0 and 1."
-        )
-    n = min(n_steps, n_all)
-    kept = [step * n_all // n for step in range(n)]
-    abar = tuple(schedule.abar[k] for k in kept)
-    return replace(
-        schedule,
-        timesteps=tuple(schedule.timesteps[k] for k in kept),
-        abar=abar,
-        abar_next=(*abar[1:], schedule.abar_next[-1]),
-        guidance=_guidance(guidance_scale, guided_share, n),
-        solver=solver,
-    )
 
 
 def draw_noise(backbone: Backbone, generators: Sequence[torch.Generator]) -> Tensor:
@@ -296,23 +229,6 @@ def _renoise(schedule: Schedule, step: int, clean: Tensor, noise: Tensor) -> Ten
     return following
 
 
-#: (U-Net's output, step, x) -> x of the next level.
-_Advance = Callable[[Tensor, int, Tensor], Tensor]
-
-
-def _solver(backbone: Backbone, schedule: Schedule) -> _Advance:
-    """Return the rule that takes a step; it may remember the steps before."""
-    if schedule.solver == "ddim":
-        return partial(_ddim_step, schedule)
-    scheduler = backbone.solver(schedule.solver, schedule.timesteps)
-
-    def advance(out: Tensor, step: int, x: Tensor) -> Tensor:
-        following: Tensor = scheduler.step(out, scheduler.timesteps[step], x)[0]
-        return following.to(x.dtype)
-
-    return advance
-
-
 def _ddim_step(schedule: Schedule, out: Tensor, step: int, x: Tensor) -> Tensor:
     """Take one DDIM step with η = 0 (Song et al. 2021, equation 12)."""
     return _renoise(schedule, step, *clean_and_noise(schedule, step, x, out))
@@ -363,7 +279,7 @@ def img2img(
         Whether the U-Net's values in each step are stored for the gradient, or only its
         inputs, at the price of a second forward pass. The gradients are the same.
     steering : Steering, optional
-        Changes what each step of DDIM goes on with.
+        Changes what each step goes on with.
 
     Raises
     ------
@@ -382,9 +298,8 @@ def img2img(
     a = schedule.encode_abar
     x: Tensor = a**0.5 * z + (1 - a) ** 0.5 * noise
     predict = partial(_predict, backbone, schedule, backbone.null_text())
-    advance = _solver(backbone, schedule)
     gradient = steering.gradient if steering is not None else "both"
-    # 2. denoise under c; solvers remember, so only the U-Net is computed twice
+    # 2. denoise under c
     for step in range(len(schedule.timesteps)):
         if steering is not None:
             x = steering.enter(step, x)
@@ -394,7 +309,7 @@ def img2img(
         else:
             out = predict(x, step, c, gradient)
         if steering is None:
-            x = advance(out, step, x)
+            x = _ddim_step(schedule, out, step, x)
         else:
             x = _renoise(schedule, step, *steering.steer(step, x, out))
     return x

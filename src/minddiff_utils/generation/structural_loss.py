@@ -1,11 +1,10 @@
 """The structural loss: how far an image's CLIP features are from the decoded ones.
 
 The paper's sum of squared errors, the released code's weighted and masked form, and a
-balanced one; and the level that even the true image would reach. All three ask for the
-decoded features as they are, which a ridge has shrunk, so that the true image can lie
-farther off than a dull one. Two further forms do not: the cosine, which no shrinking
-changes, and the likelihood of the decoded features under the decoder's own errors. It
-knows no sampler and no optimiser.
+balanced one. All three ask for the decoded features as they are, which a ridge has
+shrunk, so that the true image can lie farther off than a dull one. Two further forms do
+not: the cosine, which no shrinking changes, and the likelihood of the decoded features
+under the decoder's own errors. It knows no sampler and no optimiser.
 
 Notation: Z = decoded CLIP features, m = mask of selected features.
 """
@@ -24,7 +23,6 @@ __all__ = [
     "Loss",
     "StructuralLoss",
     "StructuralTarget",
-    "discrepancy",
     "layer_weights",
     "structural_loss",
 ]
@@ -83,9 +81,6 @@ class StructuralTarget:
         Layer to m, bool (n_features,): the k % best decoded on training data.
     scale : mapping of int to Tensor
         Layer to the training standard deviation of each feature, (n_features,).
-    residual : mapping of int to Tensor
-        Layer to the mean squared error of each feature's out-of-fold decodings on
-        training images, (n_features,); empty where not known.
     mean : mapping of int to Tensor
         Layer to the training mean of each feature, (n_features,), for the cosine; empty
         where not known.
@@ -96,7 +91,6 @@ class StructuralTarget:
     features: Mapping[int, Tensor]
     selected: Mapping[int, Tensor]
     scale: Mapping[int, Tensor]
-    residual: Mapping[int, Tensor] = field(default_factory=dict)
     mean: Mapping[int, Tensor] = field(default_factory=dict)
     likelihood: Mapping[int, Likelihood] = field(default_factory=dict)
 
@@ -108,7 +102,7 @@ class StructuralTarget:
                 f" but name {sorted(layers)}, {sorted(self.selected)} and"
                 f" {sorted(self.scale)}."
             )
-        for name in ("residual", "mean", "likelihood"):
+        for name in ("mean", "likelihood"):
             known = getattr(self, name)
             if known and layers != set(known):
                 raise DataError(
@@ -129,11 +123,8 @@ class StructuralTarget:
         check_shape(tuple(features.shape), (n_images, None), f"Z of layer {layer}")
         check_shape(tuple(mask.shape), width, f"selected of layer {layer}")
         check_shape(tuple(self.scale[layer].shape), width, f"scale of layer {layer}")
-        for name in ("residual", "mean"):
-            if known := getattr(self, name):
-                check_shape(
-                    tuple(known[layer].shape), width, f"{name} of layer {layer}"
-                )
+        if self.mean:
+            check_shape(tuple(self.mean[layer].shape), width, f"mean of layer {layer}")
         if self.likelihood:
             known = self.likelihood[layer]
             check_shape(tuple(known.map.shape[1:]), width, f"map of layer {layer}")
@@ -145,9 +136,6 @@ class StructuralTarget:
             )
         finite = bool(features[:, mask].isfinite().all())
         check_finite(finite, f"Z of layer {layer}, where selected,")
-        if self.residual:
-            finite = bool(self.residual[layer][mask].isfinite().all())
-            check_finite(finite, f"residual of layer {layer}, where selected,")
 
     @property
     def n_images(self) -> int:
@@ -173,7 +161,7 @@ class StructuralTarget:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all that a loss can depend on."""
-        parts = (self.features, self.selected, self.scale, self.residual, self.mean)
+        parts = (self.features, self.selected, self.scale, self.mean)
         known = [part[k] for part in parts for k in self.layers if k in part]
         for one in (self.likelihood[k] for k in self.layers if k in self.likelihood):
             known += [one.map, one.shift, one.decoded]
@@ -336,41 +324,3 @@ class StructuralLoss:
             losses = [known[k].loss(features[k]) for k in self.target.layers]
             return torch.stack(losses).mean(0)
         return structural_loss(features, self.target, self.weights)
-
-
-def discrepancy(target: StructuralTarget, kind: Loss) -> Tensor:
-    """Return the loss that the seen image itself is expected to have, per image, (n,).
-
-    Of a squared error the decoder's out-of-fold errors on training images, weighted as
-    the loss weighs them; of the likelihood 1: below it, an image fits what the decoder
-    got wrong.
-
-    Raises
-    ------
-    DataError
-        The target does not know these errors, or the loss is the cosine.
-
-    References
-    ----------
-    Morozov (1966), the discrepancy principle.
-    """
-    if kind == "likelihood":
-        return torch.ones(
-            target.n_images, device=target.features[target.layers[0]].device
-        )
-    if kind == "cosine":
-        raise DataError(
-            "No cosine is known at which an image fits the decoder's errors: set"
-            " stop_level to 0 or loss to another one."
-        )
-    if not target.residual:
-        raise DataError(
-            "decoded.h5 does not hold the decoder's out-of-fold errors, which the stop"
-            " at the discrepancy level needs: run notebook 02 again."
-        )
-    weights = layer_weights(target, kind)
-    total = torch.zeros_like(weights[target.layers[0]])
-    for layer in target.layers:
-        errors = target.residual[layer][target.selected[layer]].to(total)
-        total = total + weights[layer] * errors.sum()
-    return total

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.errors import ModelError, check_choice
+from minddiff_utils.core.errors import ModelError
 from minddiff_utils.models.clip import ClipEncoder
-from minddiff_utils.models.libraries import SOLVERS, Scheduler
+from minddiff_utils.models.libraries import Scheduler
 from minddiff_utils.models.precision import free_bytes, from_float32
 from minddiff_utils.models.text_encoder import OpenClipText, TextEncoder, WordTokenizer
 
@@ -180,30 +180,6 @@ class Backbone:
         scheduler = Scheduler.from_config(dict(self._scheduler_config))
         scheduler.set_timesteps(n_steps)
         return scheduler
-
-    def solver(self, name: str, timesteps: Sequence[int]) -> Any:
-        """Return diffusers' solver `name` on the models' noise schedule.
-
-        Parameters
-        ----------
-        name : {"dpmpp_2m", "dpmpp_2s"}
-            DPM-Solver++ of order 2, multistep or singlestep.
-        timesteps : sequence of int
-            Where it calls the U-Net, noisiest first.
-        """
-        check_choice(name, tuple(SOLVERS), "solver")
-        kind, order = SOLVERS[name]
-        config = dict(self._scheduler_config)
-        # the grid ends where that of the models' DDIM does
-        ends_clean = config.get("set_alpha_to_one", True)
-        solver = kind.from_config(
-            config,
-            solver_order=order,
-            algorithm_type="dpmsolver++",
-            final_sigmas_type="zero" if ends_clean else "sigma_min",
-        )
-        solver.set_timesteps(timesteps=list(timesteps))
-        return solver
 
 
 # --- assembling -----------------------------------------------------------------------

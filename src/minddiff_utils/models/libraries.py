@@ -64,8 +64,6 @@ load_torchvision()
 from diffusers import (  # noqa: E402  (after the shim)
     AutoencoderKL,
     DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    DPMSolverSinglestepScheduler,
     UNet2DConditionModel,
 )
 from open_clip.model import CLIP  # noqa: E402
@@ -76,7 +74,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: E
 
 __all__ = [
     "CLIP",
-    "SOLVERS",
     "Autoencoder",
     "CLIPTextConfig",
     "CLIPTextModel",
@@ -93,8 +90,3 @@ __all__ = [
 Autoencoder: Any = AutoencoderKL
 UNet: Any = UNet2DConditionModel
 Scheduler: Any = DDIMScheduler
-#: Solvers by name, with their order.
-SOLVERS: dict[str, tuple[Any, int]] = {
-    "dpmpp_2m": (DPMSolverMultistepScheduler, 2),
-    "dpmpp_2s": (DPMSolverSinglestepScheduler, 2),
-}

@@ -47,7 +47,7 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise ConfigError(
-                f"--set {item!r} must read KEY=VALUE, as stage2.fast.n_iter=5."
+                f"--set {item!r} must read KEY=VALUE, as stage2.paper.n_iter=5."
             )
         fields[key] = parse_yaml(value, f"The value of --set {item[:80]!r}")
     if args.subjects:

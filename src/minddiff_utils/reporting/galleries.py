@@ -51,8 +51,8 @@ def system_rows(preset: str) -> dict[str, str]:
 
     `preset`: the engine of stage 2, which its row names.
 
-    >>> system_rows("fast")["stage2"]
-    'stage 2, fast (ours)'
+    >>> system_rows("bayes")["stage2"]
+    'stage 2, bayes (ours)'
     """
     stage2 = {"stage2": f"stage 2, {engine_words(preset)}"}
     return {"truth": "seen image", **gallery_words(), **stage2}

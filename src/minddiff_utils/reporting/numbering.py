@@ -37,7 +37,7 @@ _PAPER = {
     "gallery_subjects": "The same test images from every subject's brain, both stages.",
     "gallery_ablation": (
         "Every combination of c, z and Z_CLIP as images, subject {subject}, made by"
-        " guided sampling."
+        " steered sampling."
     ),
     "losses": "Structural loss along stage 2, subject {subject}.",
     "k_quality": (

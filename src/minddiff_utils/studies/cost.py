@@ -22,12 +22,8 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
-from minddiff_utils.core.conditions import (
-    Condition,
-    by_name,
-    conditions_of,
-    n_images_of,
-)
+from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.conditions import by_name, conditions_of, n_images_of
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.core.profile import Preset, Profile, Stage1Config
 from minddiff_utils.generation.alignment import Latent, align
@@ -115,7 +111,7 @@ class _CountingModels(Backbone):
     """Models that count what goes through them, and compute next to nothing.
 
     Outputs depend on every input, so that gradients take the way that they take in a
-    run. Schedule and solvers are the tiny models': only the grid's length counts.
+    run. The schedule is the tiny models': only the grid's length counts.
     """
 
     seen: Counter[str] = field(default_factory=Counter)
@@ -159,7 +155,7 @@ def _counts(settings: EngineSettings | None, diffusion: Stage1Config) -> Counts:
     ones, seen = {1: torch.ones(width)}, {1: torch.eye(width)[:1]}
     mean = {1: torch.arange(float(width))}  # or no pixel would change a cosine
     noise = {1: Likelihood(torch.ones(1, width), torch.ones(1), torch.ones(1, 1))}
-    target = StructuralTarget(seen, {1: ones[1] > 0}, ones, ones, mean, noise)
+    target = StructuralTarget(seen, {1: ones[1] > 0}, ones, mean, noise)
     inputs = (models, latent, target, diffusion)
     with redirect_stderr(StringIO()):  # no progress bars of what makes no image
         if isinstance(settings, GuidanceSettings):
@@ -173,7 +169,7 @@ def _counts(settings: EngineSettings | None, diffusion: Stage1Config) -> Counts:
 
 
 def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
-    """Return what one image counts under an engine, if it does not stop by itself.
+    """Return what one image counts under an engine, if it does not diverge.
 
     Loops are run for 1 and 2 iterations, with 1 and 2 candidates: counts are linear in
     both, and there is no candidate without an iteration of its own.
@@ -181,21 +177,20 @@ def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
     settings = replace(settings, memory="store")  # nothing is evaluated again
     if isinstance(settings, GuidanceSettings):
         return _counts(settings, diffusion)
-    loop = replace(settings, stop_level=0.0)
-    if loop.n_iter <= 2:
-        return _counts(loop, diffusion)
+    if settings.n_iter <= 2:
+        return _counts(settings, diffusion)
     first, longer, more = (
-        _counts(replace(loop, n_iter=n_iter, n_candidates=n), diffusion)
+        _counts(replace(settings, n_iter=n_iter, n_candidates=n), diffusion)
         for n_iter, n in ((1, 1), (2, 1), (2, 2))
     )
-    n_candidates = min(loop.n_candidates, loop.n_iter)
+    n_candidates = min(settings.n_candidates, settings.n_iter)
     iteration, candidate = longer + first * -1, more + longer * -1
-    return first + iteration * (loop.n_iter - 1) + candidate * (n_candidates - 1)
+    return first + iteration * (settings.n_iter - 1) + candidate * (n_candidates - 1)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one image costs, at most: it may stop by itself.
+    """What one image costs, at most: it may diverge.
 
     `memory`: how values are kept for the gradient; `held`: U-Net samples of one image
     whose values are held at once.
@@ -241,7 +236,8 @@ def work_of(row: Condition, profile: Profile, memory: Memory | None = None) -> W
 def preset_work(profile: Profile, preset: Preset, memory: Memory | None = None) -> Work:
     """Return what one image of stage 2 costs under `preset`."""
     check_choice(preset, PRESETS, "preset")
-    return work_of(replace(by_name()["stage2"], engine=preset), profile, memory)
+    chosen = profile.model_copy(update={"stage2": profile.stage2.using(preset)})
+    return work_of(by_name()["stage2"], chosen, memory)
 
 
 # --- what notebooks 03 and 04 run -----------------------------------------------------

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from minddiff_utils.core.conditions import Condition
+from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.inference import estimate, jackknife
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run

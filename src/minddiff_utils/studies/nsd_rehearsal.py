@@ -168,8 +168,8 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
         "models.device": device,
         # more voxels than images tell a target nothing
         **{key: min(getattr(decoding, key[9:]), n_train) for key in _SELECTED},
-        **{f"stage2.{loop}.n_iter": 2 for loop in ("paper", "released", "fast")},
-        **{f"stage2.{loop}.n_candidates": 1 for loop in ("paper", "released", "fast")},
+        **{f"stage2.{loop}.n_iter": 2 for loop in ("paper", "released")},
+        **{f"stage2.{loop}.n_candidates": 1 for loop in ("paper", "released")},
         "stage2.paper.n_images": 1,
         "stage2.n_images_controls": 1,
         "stage2.n_trajectory": 2,
@@ -189,7 +189,6 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
             "stage1.n_steps": 4,
             "stage1.encode_index": 2,
             "stage1.decode_steps": 2,
-            "stage2.fast.n_steps": 1,
         }
     return cut
 

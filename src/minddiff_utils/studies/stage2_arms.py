@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from minddiff_utils.core.conditions import Condition, Engine, Source
-from minddiff_utils.core.profile import OUR_PRESETS, Profile
+from minddiff_utils.core.condition import Condition, Engine, Source
+from minddiff_utils.core.conditions import by_name
+from minddiff_utils.core.profile import Profile
 from minddiff_utils.generation.presets import (
-    AlignmentSettings,
     GuidanceSettings,
     layers_of,
     sampler_of,
     settings_of,
 )
-from minddiff_utils.studies.cost import work_of
 
 __all__ = ["ENGINES", "Part", "arms_of"]
 
@@ -31,115 +30,76 @@ ENGINES: Mapping[str, str] = {
     "paper": "Algorithm 1",
     "paper_tuned": "Algorithm 1, step tuned",
     "released": "released code",
-    "fast": "fast",
-    "guided": "guided",
     "bayes": "bayes",
 }
-_STAGE1 = Condition("stage1", ENGINES["stage1"], "method", "decoded", "decoded")
-_STAGE1 = replace(_STAGE1, engine="sampler")
-_POSTERIOR = replace(_STAGE1, name="posterior", label="posterior c", c="posterior")
+#: Draws of the controls without a gradient, as many as in the ledger's.
+_N_DRAWS = by_name()["stage1_best"].n_draws
 
 
 def _arm(
     name: str, engine: Engine, source: Source = "decoded", **more: Any
 ) -> Condition:
-    """Return an arm whose c, z and Z_CLIP come from one source."""
-    more.setdefault("label", ENGINES.get(name, name))
-    three = dict.fromkeys(("c", "z", "clip"), source)
-    return Condition(name, kind="method", engine=engine, **three, **more)
+    """Return an arm whose features come from one source; `bayes` has c of its own."""
+    features: dict[str, Any] = dict.fromkeys(("c", "z", "clip"), source)
+    if engine == "bayes" and source == "decoded":
+        features["c"] = "posterior"
+    label = ENGINES.get(name, name)
+    given = {"label": label, "kind": "method", "engine": engine, **features, **more}
+    return Condition(name, **given)
+
+
+_STAGE1 = _arm("stage1", "sampler", clip=None)
+_POSTERIOR = replace(_STAGE1, name="posterior", label="posterior c", c="posterior")
+_BAYES = _arm("bayes", "bayes")
 
 
 def arms_of(profile: Profile, part: Part) -> tuple[Condition, ...]:
     """Return the arms of one part of the study."""
     if part == "heldout":
-        ours = [_arm(name, name) for name in OUR_PRESETS]
-        return (_STAGE1, _POSTERIOR, *ours)
+        return (_STAGE1, _POSTERIOR, _BAYES)
     return _pilot(profile) if part == "pilot" else _confirmation(profile)
+
+
+def _best_of_n(name: str, loss: str, **more: Any) -> Condition:
+    """Return the best of several draws of stage 1 by some loss: no gradient."""
+    return _arm(name, "sampler", n_draws=_N_DRAWS, settings={"loss": loss}, **more)
 
 
 def _confirmation(profile: Profile) -> tuple[Condition, ...]:
     """Return the arms of the confirmation, with the settings of the profile.
 
-    The best-of-N control draws as many images of stage 1 as the U-Net evaluations of
-    `fast` pay for, and keeps the one that `fast` would keep.
+    The best-of-N control keeps the draw of stage 1 that `bayes` would keep, by the
+    cosine.
     """
-    study, layers = profile.study, profile.stage2.fast.layers
-    fast, stage1 = (
-        work_of(row, profile).counts.unet_forwards
-        for row in (_arm("fast", "fast"), _STAGE1)
-    )
-    n_draws = max(2, round(fast / stage1))
+    study = profile.study
     long = {"n_iter": study.n_iter_paper}
     tuned = long | dict.fromkeys(("lr_z", "lr_c"), study.step_tuned)
-    best: dict[str, Any] = {
-        "layers": layers,
-        "n_draws": n_draws,
-        "label": f"best of {n_draws} draws",
-    }
-    arms = [
+    return (
         _STAGE1,
-        _arm("best_of_n", "sampler", **best),
+        _best_of_n("best_of_n", "cosine", label=f"best of {_N_DRAWS} draws"),
         _arm("paper", "paper", settings=long),
         _arm("paper_tuned", "paper", settings=tuned),
         _arm("released", "released", settings=long),
-        _arm("fast_z", "fast", settings={"lr_c": 0.0}, label="fast, z alone"),
-    ]
-    for name in OUR_PRESETS:
-        shuffled, true = f"{name}, another brain", f"{name}, true features"
-        arms.append(_arm(name, name))
-        arms.append(_arm(f"{name}_shuffled", name, "shuffled", label=shuffled))
-        arms.append(_arm(f"{name}_true", name, "true", label=true))
-    return tuple(arms)
+        _BAYES,
+        _arm("bayes_shuffled", "bayes", "shuffled", label="bayes, another brain"),
+        _arm("bayes_true", "bayes", "true", label="bayes, true features"),
+    )
 
 
 def _pilot(profile: Profile) -> tuple[Condition, ...]:
     """Return the variants of the pilot: one thing changed at a time.
 
-    Around the profile's `fast`: what moves and how fast, the loss, the blocks in it.
-    Around `guided`: form, strength, loss, branches of its gradient, blocks; around
-    `bayes`: `_around_bayes`. Algorithm 1 with several step sizes finds the one for
+    `_around_bayes`, and Algorithm 1 with several step sizes, which find the one for
     `paper_tuned`. What repeats another arm under a new name is left out.
     """
-    fast = settings_of(_arm("fast", "fast"), profile)
-    guided = settings_of(_arm("guided", "guided"), profile)
-    assert isinstance(fast, AlignmentSettings)
-    assert isinstance(guided, GuidanceSettings)
-    loops: dict[str, dict[str, Any]] = {
-        "fast": {},
-        "fast, z alone": {"lr_c": 0.0},
-        "fast, c alone": {"lr_z": 0.0},
-        "fast, no anchor": {"anchor_c": 0.0},
-        "fast, half step sizes": {"lr_z": fast.lr_z / 2, "lr_c": fast.lr_c / 2},
-        "fast, double step sizes": {"lr_z": fast.lr_z * 2, "lr_c": fast.lr_c * 2},
-        "fast, all steps": {"n_steps": None, "guided_share": 1.0},
-    }
-    losses = ("balanced", "cosine", "likelihood")
-    loops |= {f"fast, {loss}": {"loss": loss} for loss in losses}
-    other = "clean" if guided.form == "unet" else "unet"
-    pulls: dict[str, dict[str, Any]] = {
-        "guided": {},
-        "guided, half strength": {"strength": guided.strength / 2},
-        "guided, double strength": {"strength": guided.strength * 2},
-        f"guided, form {other}": {"form": other},
-        "guided, both branches": {"gradient": "both"},
-        "guided, conditional branch": {"gradient": "conditional"},
-    }
-    pulls |= {f"guided, {loss}": {"loss": loss} for loss in losses}
-    every: dict[str, Any] = {"layers": profile.features.clip_layers}
-    arms = [
-        *(_arm(name, "fast", settings=change) for name, change in loops.items()),
-        _arm("fast, all blocks", "fast", **every),
-        *(_arm(name, "guided", settings=change) for name, change in pulls.items()),
-        _arm("guided, all blocks", "guided", **every),
-        *_around_bayes(profile),
-    ]
+    arms = _around_bayes(profile)
     for eta in (0.01, 0.001, 0.0001, 0.00001):
         steps = {"n_iter": profile.study.n_iter_pilot, "lr_z": eta, "lr_c": eta}
         label, name = "Algorithm 1", f"paper, step {eta:g}"
         arms.append(_arm(name, "paper", settings=steps, label=label))
     distinct: dict[object, Condition] = {}
     for arm in arms:
-        start = arm.engine, arm.c, arm.n_draws, *sorted(arm.sampler.items())
+        start = arm.engine, arm.c, arm.clip, arm.n_draws, sampler_of(arm, profile)
         key = (*start, settings_of(arm, profile), layers_of(arm, profile))
         distinct.setdefault(key, arm)
     return (_STAGE1, *distinct.values())
@@ -148,20 +108,20 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
 def _around_bayes(profile: Profile) -> list[Condition]:
     """Return variants of the profile's `bayes`, and what needs no gradient.
 
-    One thing changed at a time: what c it starts from, the noise on z, loss, strength,
-    range, blocks.
+    One thing changed at a time: what c it starts from, the noise on z, the guidance,
+    loss, strength, range, blocks.
     """
-    bayes = _arm("bayes", "bayes")
-    settings, sampler = settings_of(bayes, profile), sampler_of(bayes, profile)
+    settings, sampler = settings_of(_BAYES, profile), sampler_of(_BAYES, profile)
     assert isinstance(settings, GuidanceSettings)
     index, n_steps = sampler.encode_index, sampler.n_steps
-    noise = {
+    samplers = {
         "stage 1's noise": profile.stage1.model_dump(),
         "less noise": {"encode_index": index - 1, "decode_steps": index},
         "more noise": {
             "encode_index": min(index + 1, n_steps - 1),
             "decode_steps": min(index + 2, n_steps),
         },
+        **{f"guidance {w:g}": {"guidance_scale": w} for w in (5.0, 7.0)},
     }
     pulls: dict[str, dict[str, Any]] = {
         "half strength": {"strength": settings.strength / 2},
@@ -174,20 +134,13 @@ def _around_bayes(profile: Profile) -> list[Condition]:
     }
     every = profile.features.clip_layers
     layers = {"blocks 1, 2": every[:2], "blocks 1 to 4": every[:4]}
-    decoded: dict[str, Any] = {
-        "settings": {k: v for k, v in vars(settings).items() if k != "memory"},
-        "sampler": sampler.model_dump(),
-        "layers": layers_of(bayes, profile),
-    }
+    own = sampler.model_dump()  # decoded c alone would bring stage 1's
     return [
-        bayes,
+        _BAYES,
         _POSTERIOR,
-        _arm("bayes, decoded c", "guided", **decoded),
-        *(_arm(f"bayes, {k}", "bayes", sampler=v) for k, v in noise.items()),
+        _arm("bayes, decoded c", "bayes", c="decoded", sampler=own),
+        *(_arm(f"bayes, {k}", "bayes", sampler=v) for k, v in samplers.items()),
         *(_arm(f"bayes, {k}", "bayes", settings=v) for k, v in pulls.items()),
         *(_arm(f"bayes, {k}", "bayes", layers=v) for k, v in layers.items()),
-        *(
-            _arm(f"best of 10, {k}", "sampler", n_draws=10, settings={"loss": k})
-            for k in ("cosine", "likelihood")
-        ),
+        *(_best_of_n(f"best of {_N_DRAWS}, {k}", k) for k in ("cosine", "likelihood")),
     ]

@@ -1,6 +1,6 @@
 """The study of stage 2: whether a cheap engine is no worse than the paper's algorithm.
 
-Two parts, both outside the notebooks' minutes. The pilot tries variants of our engines
+Two parts, both outside the notebooks' minutes. The pilot tries variants of our engine
 on validation images, which no decoder was fitted to; settings are chosen there. The
 confirmation makes every arm (`stage2_arms`), with the settings of the profile, on test
 images, and holds ours by margins that the profile states against both forms of
@@ -28,7 +28,6 @@ from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.locks import end_with_parent
-from minddiff_utils.core.profile import OUR_PRESETS
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.core.surroundings import (
     ended_if_cut_off,
@@ -76,7 +75,7 @@ ENDPOINTS: Mapping[str, bool] = {
     "pcc": True,
     "clip_judge": True,
 }
-#: What our engines are held against: the paper's algorithm, and what needs no gradient.
+#: What our engine is held against: the paper's algorithm, and what needs no gradient.
 REFERENCES = ("paper", "paper_tuned", "released", "best_of_n", "stage1")
 _COSTS = ("n_unet_evaluations", "n_unet_gradients", "seconds", "steps")
 #: The validation images of notebook 02, the test images and those of held-out
@@ -294,7 +293,7 @@ def pareto_table(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
 def confirm(
     scores: pd.DataFrame, margins: Mapping[str, float], confidence: float
 ) -> pd.DataFrame:
-    """Return whether our engines are no worse than each reference, by endpoint.
+    """Return whether our engine is no worse than each reference, by endpoint.
 
     As `contrast_table` of the scores of all subjects, with margin (by endpoint: how
     much worse still counts as no worse; fixed beforehand) and verdict. A difference is
@@ -305,7 +304,7 @@ def confirm(
     known = scores[scores["metric"].isin(margins)]
     sign = known["metric"].map({m: 1.0 if up else -1.0 for m, up in ENDPOINTS.items()})
     signed = known.assign(value=known["value"] * sign)
-    pairs = [(ours, other) for ours in OUR_PRESETS for other in REFERENCES]
+    pairs = [("bayes", other) for other in REFERENCES]
     table = contrast_table(signed, pairs, confidence=confidence)
     table["margin"] = table["metric"].map(margins)
     is_worse, is_better = table["ci_high"] < 0, table["ci_low"] > 0
@@ -388,20 +387,23 @@ def read_study(run: Run) -> StudyResult | None:
     """Return the confirmation of the run's profile, None where it has not been run.
 
     All follows from the scores of the images, so that a study that was published before
-    a reference was added is held against that one, too. Damaged, StoreError.
+    a reference was added is held against that one, too. Arms that a study no longer has
+    are left out. Damaged, StoreError.
     """
     path = run.tree.study / "scores.csv"
     if not path.is_file():
         return None
     scores = store.read_table(path).astype({"subject": str})
-    # the published one calls stage 1 so
-    return study_of(run, scores.replace({"method": {"none": "stage1"}}))
+    # an early one calls stage 1 so
+    scores = scores.replace({"method": {"none": "stage1"}})
+    arms = [arm.name for arm in arms_of(run.profile, "confirmation")]
+    return study_of(run, scores[scores["method"].isin(arms)])
 
 
 def conclusions(result: StudyResult) -> list[str]:
     """Return what the confirmation shows over all subjects, a sentence per line.
 
-    First each engine of ours against each reference, then the arm with the best mean of
+    First ours against each reference, then the arm with the best mean of
     each endpoint, among those that see the decoded features of the right brain.
     """
     whole = result.verdicts[result.verdicts["subject"] == "all"]

@@ -14,14 +14,12 @@ import pandas as pd
 
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.inference import Estimate, estimate
-from minddiff_utils.core.profile import OUR_PRESETS
 from minddiff_utils.evaluation.summaries import Matrices
 
 __all__ = [
     "CONTRADICTED",
     "INCONCLUSIVE",
     "NOT_TESTABLE",
-    "OURS",
     "SHORT",
     "SUPPORTED",
     "Claim",
@@ -46,12 +44,9 @@ SHORT = {
     "pcc": "PCC",
     "ssim_2d": "SSIM",
 }
-OURS = OUR_PRESETS
 _ENGINES = {
     "paper": "Algorithm 1 as printed",
     "released": "released code's loop",
-    "fast": "fast (ours)",
-    "guided": "guided sampling (ours)",
     "bayes": "bayes (ours)",
     "best_of_n": "best of N draws",
     "none": "stage 1",  # as the first study called it
@@ -74,8 +69,8 @@ Result = Literal["shown", "opposite", "open"]
 def engine_words(preset: str) -> str:
     """Return an engine of stage 2 in the words of the ledger.
 
-    >>> engine_words("fast")
-    'fast (ours)'
+    >>> engine_words("bayes")
+    'bayes (ours)'
     """
     return _ENGINES.get(preset, preset)
 
@@ -177,7 +172,7 @@ class Evidence:
     tables: Mapping[str, pd.DataFrame]
     in_silico: bool
     profile: str
-    preset: str = "fast"
+    preset: str = "bayes"
     backbone: str = "demo"
     missing: Sequence[int] = field(default_factory=tuple)
     confidence: float = 0.95

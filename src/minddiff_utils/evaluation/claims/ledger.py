@@ -14,7 +14,6 @@ from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_TESTABLE,
-    OURS,
     SUPPORTED,
     Claim,
     Endpoint,
@@ -50,8 +49,12 @@ def _preset(evidence: Evidence) -> str:
     return engine_words(evidence.preset)
 
 
-def _ours(evidence: Evidence) -> str:
-    return engine_words(evidence.preset if evidence.preset in OURS else "fast")
+def _ours(_: Evidence) -> str:
+    return engine_words("bayes")
+
+
+def _steered(_: Evidence) -> str:
+    return "stage 1, steered (ours)"
 
 
 def _fixed(engine: str) -> Claim:
@@ -104,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
         "C6",
         "each of c, z, Z_CLIP contributes: removing one lowers its metric",
         rules.each_feature,
-        lambda _: engine_words("guided"),
+        _steered,
     ),
     Claim(
         "C7",
@@ -116,7 +119,7 @@ CLAIMS: tuple[Claim, ...] = (
         "C8",
         "smaller k: higher decoding accuracy; quality is best at k = 25",
         rules.balance_of_k,
-        lambda _: engine_words("guided"),
+        _steered,
     ),
     Claim(
         "C9",

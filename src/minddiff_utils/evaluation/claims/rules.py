@@ -23,7 +23,6 @@ from minddiff_utils.core.inference import (
     jackknife,
 )
 from minddiff_utils.evaluation.claims.evidence import (
-    OURS,
     SHORT,
     Endpoint,
     Evidence,
@@ -152,24 +151,23 @@ _STUDY_STAGE1, _STUDY_BEST = ("stage1", "none"), ("best_of_n",)
 
 def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, str, str]:
     """Return which table has an engine's images, its method and its reference."""
-    wanted = OURS if engine == "ours" else (engine,)
+    wanted = "bayes" if engine == "ours" else engine
     scores, study = evidence.table("scores"), evidence.table("study")
     made = set(scores["method"]) if len(scores) else set()
-    if evidence.preset in wanted and {"stage2", reference} <= made:
+    if evidence.preset == wanted and {"stage2", reference} <= made:
         return "scores", "stage2", reference
     arms = set(study["method"]) if len(study) else set()
-    own = evidence.preset if evidence.preset in wanted else wanted[0]
     for base in _STUDY_STAGE1 if reference == "stage1" else _STUDY_BEST:
-        if {own, base} <= arms:
-            return "study", own, base
-    both = f"{method_words(own)} and {method_words(reference)}"
+        if {wanted, base} <= arms:
+            return "study", wanted, base
+    both = f"{method_words(wanted)} and {method_words(reference)}"
     raise NotTestableError(f"neither this run nor a study has {both}")
 
 
 def each_feature(evidence: Evidence) -> list[Endpoint]:
     """Decide C6: without a feature the metric it stands for falls, for all three.
 
-    Each is taken from all three in guided sampling.
+    Each is taken from all three in the steered sampling of stage 1.
     """
     endpoints = []
     for feature, metric in _STANDS_FOR.items():

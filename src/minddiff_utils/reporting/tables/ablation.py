@@ -50,10 +50,10 @@ def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str
     dict of tuple of str
         "layers", "iterations" and "k" -> methods, from few to many.
     dict of str
-        Methods that are another one by construction, for `with_aliases`: the profile's
-        own blocks and k are `stage2_guided`, and no iteration is stage 1.
+        Methods that are another one by construction, for `with_aliases`: all blocks
+        and the profile's own k are `stage2_guided`, and no iteration is stage 1.
     """
-    varied, layers = profile.ablation, profile.stage2.fast.layers
+    varied, layers = profile.ablation, profile.features.clip_layers
     k = profile.decoding.k_percent  # None: another one for each layer
     blocks = sorted({*varied.layers, layers}, key=lambda b: (len(b), b))
     iterations = (0, *sorted(varied.iterations))
