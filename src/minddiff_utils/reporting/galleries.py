@@ -20,6 +20,7 @@ from minddiff_utils.reporting.figures import MethodPanels
 from minddiff_utils.reporting.figures.canvas import check_table
 from minddiff_utils.reporting.tables import FEATURES
 from minddiff_utils.reporting.tables.rows import check_metrics
+from minddiff_utils.reporting.wording import step_words
 
 __all__ = [
     "Selection",
@@ -345,5 +346,6 @@ def method_panels(run: Run, subject: int, scores: pd.DataFrame) -> MethodPanels:
         losses=paths["stage2/losses"][row],
         scores={p: below[name][0] for p, name in _PANELS.items() if name in below},
         engine=engine_words(run.profile.stage2.preset),
+        unit=step_words(run.profile.stage2.preset),
         rule=f"Image {median.nsd_id[0]}. {median.rule}",
     )

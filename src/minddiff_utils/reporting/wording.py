@@ -18,6 +18,7 @@ __all__ = [
     "feature_words",
     "percent",
     "span",
+    "step_words",
     "subject_order",
     "wrap",
 ]
@@ -39,6 +40,15 @@ def counted(n: int, noun: str) -> str:
     ('1 image', '2 images')
     """
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def step_words(preset: str) -> str:
+    """Return what an engine of stage 2 goes through one by one.
+
+    >>> step_words("paper"), step_words("bayes")
+    ('iteration', 'step of the sampler')
+    """
+    return "step of the sampler" if preset == "bayes" else "iteration"
 
 
 def percent(share: float) -> str:

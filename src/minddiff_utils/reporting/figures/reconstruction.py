@@ -66,19 +66,23 @@ def fig_losses(
     best_iteration: Ints,
     candidates: Sequence[int],
     candidate_losses: Floats,
+    *,
+    unit: str = "iteration",
 ) -> Figure:
     """Draw the structural loss along stage 2, relative to its start.
 
     Parameters
     ----------
     losses : (n_images, n_iter + 1)
-        Loss that the optimiser saw; NaN after an image's last step.
+        Loss that the engine saw; NaN after an image's last step.
     best_iteration : (n_images,)
         The candidate chosen for each image.
     candidates : sequence of int
-        Iterations whose images the complete sampler made.
+        Iterations whose images are candidates.
     candidate_losses : (n_images, number of candidates)
         Loss of those images.
+    unit : str
+        What is on the axis, from `wording.step_words`.
     """
     n_images, n_steps = losses.shape
     check_shape(best_iteration.shape, (n_images,), "best_iteration")
@@ -87,16 +91,15 @@ def fig_losses(
     rises = int((relative[:, 1] > relative[:, 0]).sum()) if n_steps > 1 else 0
     note = (
         f"n = {counted(n_images, 'image')}; thin: single images, thick: their mean; no "
-        "interval. Loss of iteration 0 is 1; an image that has stopped keeps its last. "
-        f"The first step, of full length, raises the loss of {rises} of the images; "
-        "iteration 0 remains a candidate. Right: images of the complete sampler, "
-        "filled where it is the one chosen"
+        "interval. The first loss is 1; an image that has stopped keeps its last. The "
+        f"second is above it in {rises} of the images. Right: finished images, the "
+        "one before the first change among them; filled where it is the one chosen"
     )
-    title = "Structural loss during alignment (stage 2)"
+    title = "Structural loss along stage 2"
     figure = canvas.new_figure(title, note, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
     marker = "" if n_steps > 1 else "o"
-    left.set(title="as the optimiser saw it", ylabel="loss, relative to iteration 0")
+    left.set(title="as the engine saw it", ylabel="loss, relative to the first")
     for axes, steps, curves, colour, mark in (
         (left, range(n_steps), relative, PALETTE[0], marker),
         (right, candidates, sampled, PALETTE[1], ""),
@@ -106,7 +109,7 @@ def fig_losses(
         axes.plot(steps, mean, color=colour, linewidth=2.2, marker=mark)
         axes.axhline(1, color="0.3", linewidth=0.7, linestyle="--")
         axes.grid(axis="y")
-        axes.set_xlabel("iteration")
+        axes.set_xlabel(unit)
     for k, iteration in enumerate(candidates):
         chosen, y = best_iteration == iteration, sampled[:, k]
         x = np.full(n_images, iteration)
@@ -115,7 +118,7 @@ def fig_losses(
         at: Any = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "top"}
         right.annotate(f"{int(chosen.sum())}", (iteration, 1), size=7, **at)
     right.set_xticks(candidates)
-    right.set_title("complete sampler (numbers: images that chose it)")
+    right.set_title("finished images (numbers: how often chosen)")
     right.margins(y=0.12)
     return figure
 
@@ -127,11 +130,18 @@ def _relative(losses: Floats) -> Floats:
 
 
 @draws()
-def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> Figure:
+def fig_trajectory(
+    images: Images,
+    iterations: Sequence[int],
+    truth: Images,
+    *,
+    unit: str = "iteration",
+) -> Figure:
     """Draw images along stage 2, a row per image, with the seen image at the end.
 
-    `images`, uint8 (n_images, n_steps, height, width, 3): as the optimiser saw them at
-    `iterations`; `truth`, uint8 (n_images, height, width, 3): the seen ones.
+    `images`, uint8 (n_images, n_steps, height, width, 3): as the engine saw them at
+    `iterations`; `truth`, uint8 (n_images, height, width, 3): the seen ones; `unit`:
+    as of `fig_losses`.
     """
     check_shape(images.shape, (len(truth), len(iterations), None, None, 3), "images")
     canvas.check_images(truth, "Seen images")
@@ -140,14 +150,15 @@ def fig_trajectory(images: Images, iterations: Sequence[int], truth: Images) -> 
     check_shape(truth.shape[1:], images.shape[2:], "A seen image")
     n_images, n_columns = len(images), len(iterations) + 1
     note = (
-        f"n = {counted(n_images, 'image')}; as the optimiser's sampler makes them; "
+        f"n = {counted(n_images, 'image')}; as the engine saw them, by {unit}; "
         "last column: the image the subject saw"
     )
-    title = "What alignment changes, step by step (stage 2)"
+    title = "What stage 2 changes, step by step"
     height = min(6.6 / n_columns, 1.1) * n_images + 1.2
     figure = canvas.new_figure(title, note, height)
     names = [f"{k + 1}" for k in range(n_images)]
-    columns = [*(f"iteration {k}" for k in iterations), "seen image"]
+    word = unit.partition(" ")[0]
+    columns = [*(f"{word} {k}" for k in iterations), "seen image"]
     rows = np.concatenate([images, truth[:, None]], axis=1)
     canvas.draw_images(figure.subplots(), canvas.Grid([*rows], names, columns))
     return figure
@@ -211,7 +222,8 @@ class MethodPanels:
     the subject saw; decoded z through the autoencoder; decoded c from noise; both;
     after alignment. `responses`, (n_voxels,): standardised; `losses`, (n_iter + 1,):
     along the alignment; `scores`: what stands below a picture, by its name here;
-    `engine`: what made the image of stage 2; `rule`: how the image was chosen.
+    `engine`: what made the image of stage 2; `unit`: as of `fig_losses`; `rule`: how
+    the image was chosen.
     """
 
     seen: Images
@@ -223,6 +235,7 @@ class MethodPanels:
     losses: Floats
     scores: Mapping[str, str]
     engine: str
+    unit: str
     rule: str
 
 
@@ -246,7 +259,7 @@ def _draw_responses(axes: Axes, responses: Floats) -> None:
     axes.set_xlabel(f"{responses.size:,} voxels\n(z-scores, −2.5 to 2.5)", size=6.5)
 
 
-def _draw_curve(axes: Axes, losses: Floats) -> None:
+def _draw_curve(axes: Axes, losses: Floats, unit: str) -> None:
     relative = losses / losses[0]
     axes.plot(np.arange(losses.size), relative, color=PALETTE[0])
     axes.spines[["left", "bottom"]].set_visible(True)
@@ -254,7 +267,7 @@ def _draw_curve(axes: Axes, losses: Floats) -> None:
     axes.tick_params(labelsize=6, length=2)
     levels = sorted({1.0, round(float(np.nanmin(relative)), 2)})
     axes.set_yticks(levels, [f"{level:g}" for level in levels])
-    axes.set_xlabel("iteration", size=6.5, labelpad=-4)
+    axes.set_xlabel(unit, size=6.5, labelpad=-4)
 
 
 #: From, to (inches), colour, and the angles of a way with a corner.
@@ -304,7 +317,7 @@ def fig_method(panels: MethodPanels) -> Figure:
         axes.set_xlabel(panels.scores.get(name, ""), size=6.5, labelpad=2)
     _draw_responses(_panel(figure, "responses", "response"), panels.responses)
     losses = _panel(figure, "losses", "structural loss, relative", 0.9)
-    _draw_curve(losses, panels.losses)
+    _draw_curve(losses, panels.losses, panels.unit)
     for start, end, colour, corner in _ARROWS:
         way = f"angle,{corner},rad=6" if corner else "arc3,rad=0"
         ends = [(x / width, y / height) for x, y in (start, end)]
