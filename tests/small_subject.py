@@ -35,11 +35,8 @@ ONE_STEP = {
     "stage1.n_steps": 2,
     "stage1.encode_index": 1,
     "stage1.decode_steps": 1,
-    **{f"stage2.{loop}.n_iter": 1 for loop in ("paper", "released", "fast")},
-    "stage2.fast.n_steps": 1,
-    "stage2.fast.layers": LAYERS,
-    "stage2.guided.form": "unet",
-    "stage2.preset": "fast",
+    **{f"stage2.{loop}.n_iter": 1 for loop in ("paper", "released")},
+    "stage2.preset": "released",
     **{f"posterior.{name}": 1 for name in ("encode_index", "decode_steps")},
     "posterior.n_steps": 3,
 }
@@ -50,10 +47,9 @@ SMALL = {
     "stage1.n_steps": 4,
     "stage1.encode_index": 2,
     "stage1.decode_steps": 3,
-    "stage2.fast.n_iter": 2,
-    "stage2.fast.n_steps": 2,
     "stage2.paper.n_iter": 1,
-    "stage2.preset": "fast",
+    "stage2.released.n_iter": 2,
+    "stage2.preset": "released",
     "posterior.n_steps": 4,
     "posterior.encode_index": 1,
     "posterior.decode_steps": 2,
@@ -126,7 +122,6 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         decoded |= {f"{name}/{kind}": normal(width) for kind in ("decoded", "true")}
         decoded[f"{name}/scale"] = rng.uniform(0.5, 2, width).astype(np.float32)
         decoded[f"{name}/selected"] = rng.random(width) < 0.25
-        decoded[f"{name}/residual"] = rng.uniform(0.1, 1, width).astype(np.float32)
         decoded[f"{name}/mean"] = 0.1 * decoded[f"{name}/scale"]
     donors: Arrays = {"nsd_id": TRAIN[:3]}
     donors |= {f"{name}/decoded": normal(width)[:3] for name, width in widths.items()}

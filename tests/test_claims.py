@@ -123,7 +123,7 @@ def _study(**levels: float) -> pd.DataFrame:
         base.assign(
             method=arm, value=base["value"] + gain + rng.normal(0, 0.005, len(base))
         )
-        for arm, gain in {**arms, "fast": 0.05, **levels}.items()
+        for arm, gain in {**arms, "bayes": 0.05, **levels}.items()
     ]
     return pd.concat(frames, ignore_index=True)
 
@@ -262,7 +262,7 @@ def test_the_ledger_has_one_quantity_per_column_and_names_engines() -> None:
     assert row["n_subjects_positive"] == 4
     engines = claims.verdicts(ledger).set_index("claim")["engine"]
     assert engines["C5a"] == "Algorithm 1 as printed"
-    assert engines["C4"] == engines["C5c"] == "fast (ours)"
+    assert engines["C4"] == engines["C5c"] == "bayes (ours)"
     assert engines["C6"] == "guided sampling (ours)"
 
 
@@ -397,7 +397,7 @@ def test_engines_that_this_run_made_are_judged_on_its_images() -> None:
     assert ledger.loc["C5b", "endpoint"] == "stage 2 minus stage 1"
     assert ledger.loc["C5b", "n_images"] == 24
     # ours is then known from the study alone
-    assert ledger.loc["C5c", "endpoint"] == "fast minus stage 1"
+    assert ledger.loc["C5c", "endpoint"] == "bayes minus stage 1"
     assert ledger.loc["C5c", "n_images"] == 8
     without = released.with_tables(study=pd.DataFrame())
     assert _verdict(without, "C5a") == "not testable here"

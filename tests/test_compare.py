@@ -310,8 +310,8 @@ def test_a_run_of_another_kind_or_a_damaged_one_is_not_compared(
         ("demo", {}, "is of profile smoke, not demo: compare"),
         (
             "smoke",
-            {"stage2.fast.n_iter": 3, "seed": 1},
-            r"other settings \(seed, stage2.fast.n_iter\):",
+            {"stage2.paper.n_iter": 3, "seed": 1},
+            r"other settings \(seed, stage2.paper.n_iter\):",
         ),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 
 import minddiff_utils
 from minddiff_utils.core import conditions, contrasts
-from minddiff_utils.core.conditions import TABLE, Condition
+from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.conditions import TABLE
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.evaluation import compare_methods, floor_table, gallery
 from minddiff_utils.evaluation.images import condition_images, read_stimuli
@@ -69,7 +70,7 @@ def test_the_pairs_of_a_feature_differ_in_that_feature_alone() -> None:
 
 
 def test_galleries_and_floors_have_their_rows_in_order() -> None:
-    assert list(galleries.system_rows("fast")) == [
+    assert list(galleries.system_rows("bayes")) == [
         *("truth", "stage2", "stage2_guided", "stage1", "stage1_posterior", "takagi"),
         *("takagi_minddiffuser", "brain_diffuser_style", "pixel_ridge", "retrieval"),
         *("retrieval_caption", "stage1_best", "category_only"),
@@ -163,7 +164,7 @@ def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
     assert row["ceiling"] == pytest.approx(best["value"].iloc[0])
     assert words["stage2_new"] == "a new engine"
     assert "a blur" in set(floor_table(comparison, 0.5)["floor"])
-    shown = galleries.system_rows("fast")
+    shown = galleries.system_rows("bayes")
     assert list(shown)[1:5] == ["stage2", "stage2_guided", "stage2_new", "stage1"]
     assert "blur" not in shown
     images = gallery(run, 1, shown, n=2)

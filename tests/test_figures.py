@@ -152,13 +152,13 @@ POINTS = _frame(
     "method metric value low high cost n_images n_subjects",
     [
         (arm, k, 0.5 + 0.1 * i, 0.4, 0.8, 10.0 ** (i + 1), 12, 2)
-        for (i, arm), k in product(enumerate(("none", "fast", "paper")), STUDY)
+        for (i, arm), k in product(enumerate(("none", "bayes", "paper")), STUDY)
     ],
 )
 VERDICTS = _frame(
     "subject method reference metric value ci_low ci_high margin verdict n_images",
     [
-        (s, "fast", "paper", k, 0.01, -0.03, 0.05, 0.02, verdict, 6)
+        (s, "bayes", "paper", k, 0.01, -0.03, 0.05, 0.02, verdict, 6)
         for (s, verdict), k in product(
             zip(SUBJECTS, ("no worse", "not shown", "worse"), strict=True), STUDY
         )
@@ -228,7 +228,7 @@ def _method() -> Figure:
     names = ("seen", "z_alone", "c_alone", "sampled", "aligned")
     pictures = dict(zip(names, _images(5), strict=True))
     responses, losses = np.arange(10.0), np.array([2.0, 1.0])
-    said = {"scores": {"sampled": "0.5 · 0.4"}, "engine": "fast", "rule": "Image 7."}
+    said = {"scores": {"sampled": "0.5 · 0.4"}, "engine": "bayes", "unit": "step", "rule": "Image 7."}
     return figures.fig_method(
         MethodPanels(**pictures, responses=responses, losses=losses, **said)
     )
@@ -262,10 +262,10 @@ SHARES_OF = _frame(
 )
 DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_pareto": lambda: figures.fig_pareto(
-        POINTS, {"fast": "fast", "paper": "the paper's"}, confidence=0.95
+        POINTS, {"bayes": "bayes", "paper": "the paper's"}, confidence=0.95
     ),
     "fig_no_worse": lambda: figures.fig_no_worse(
-        VERDICTS, {"fast": "ours"}, reference="paper", confidence=0.95
+        VERDICTS, {"bayes": "ours"}, reference="paper", confidence=0.95
     ),
     "fig_roi_counts": lambda: figures.fig_roi_counts(COUNTS),
     "fig_reliability": lambda: figures.fig_reliability(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from minddiff_utils.core import conditions
-from minddiff_utils.core.conditions import Condition, by_name, conditions_of
+from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.conditions import by_name, conditions_of
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, StoreError
 from minddiff_utils.core.images import resize, to_torch, to_uint8
 from minddiff_utils.core.profile import Stage1Config

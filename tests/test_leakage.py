@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from minddiff_utils.core.conditions import Condition, by_name
+from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.rng import stream
 from minddiff_utils.decoding import RidgeGCV
 from minddiff_utils.decoding.refits import (

@@ -14,7 +14,6 @@ from minddiff_utils.generation.structural_loss import (
     Likelihood,
     StructuralLoss,
     StructuralTarget,
-    discrepancy,
     layer_weights,
     structural_loss,
 )
@@ -29,11 +28,6 @@ SCALE_HAND = {
     1: np.array([9.0, 1.0, 2.0], np.float32),
     2: np.array([0.5, 9.0, 0.5], np.float32),
 }
-#: Selected ones sum to 2 and 1; the others must not count.
-RESIDUAL_HAND = {
-    1: np.array([np.nan, 0.5, 1.5], np.float32),
-    2: np.array([0.25, 8.0, 0.75], np.float32),
-}
 SEEN_HAND = {
     1: np.array([[7.0, 3.0, 2.5], [7.0, 3.0, 1.0]], np.float32),
     2: np.array([[2.0, 7.0, 3.0], [1.5, 7.0, 0.0]], np.float32),
@@ -46,10 +40,6 @@ def _torch(arrays: dict[int, npt.NDArray[Any]]) -> dict[int, Tensor]:
 
 def _hand_target() -> StructuralTarget:
     return StructuralTarget(_torch(Z_HAND), _torch(MASK_HAND), _torch(SCALE_HAND))
-
-
-def _with_residual() -> StructuralTarget:
-    return replace(_hand_target(), residual=_torch(RESIDUAL_HAND))
 
 
 def _hand_loss(kind: Any) -> npt.NDArray[np.float32]:
@@ -126,52 +116,12 @@ def test_unselected_features_change_neither_loss_nor_gradient(kind: Any) -> None
         assert bool(image.grad.isfinite().all())
 
 
-# --- the discrepancy level -----------------------------------------------------------
-
-
-def test_the_paper_s_discrepancy_is_the_sum_of_the_selected_errors() -> None:
-    found = discrepancy(_with_residual(), "paper")
-    np.testing.assert_allclose(found, [3, 3], rtol=1e-6)  # 2 + 1, float32
-
-
-def test_the_released_discrepancy_weighs_as_the_published_formula() -> None:
-    # norms of the selected Z: image 0 has sqrt(8) and 5, image 1 has 5 and sqrt(2)
-    expected = [
-        (1.5 / first * 2 / 3 + 1.2 / second * 1 / 3) / (1 / first + 1 / second)
-        for first, second in ((8**0.5, 5), (5, 2**0.5))
-    ]
-    found = discrepancy(_with_residual(), "released")
-    np.testing.assert_allclose(found, expected, rtol=1e-6)  # float32
-
-
-def test_the_balanced_discrepancy_is_the_mean_share_of_unexplained_variance() -> None:
-    found = discrepancy(_with_residual(), "balanced")
-    # layer 1: 2 of a variance of 5; layer 2: 1 of 0.5
-    np.testing.assert_allclose(found, [(2 / 5 + 1 / 0.5) / 2] * 2, rtol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["paper", "released", "balanced"])
-def test_an_image_that_is_off_by_the_decoder_s_errors_has_the_discrepancy_as_its_loss(
-    kind: Any,
-) -> None:
-    target = _with_residual()
-    seen = {k: z + target.residual[k].sqrt() for k, z in target.features.items()}
-    loss = structural_loss(seen, target, layer_weights(target, kind))
-    found = discrepancy(target, kind)
-    torch.testing.assert_close(found, loss, rtol=1e-5, atol=0)  # roots, squared again
-
-
-def test_a_discrepancy_without_residuals_says_what_to_do() -> None:
-    with pytest.raises(DataError, match="run notebook 02 again"):
-        discrepancy(_hand_target(), "balanced")
-
-
 # --- some of the images ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["paper", "released", "balanced"])
-def test_rows_keep_each_image_s_target_loss_and_level(kind: Any) -> None:
-    target, order = _with_residual(), torch.tensor([1, 0, 1])
+def test_rows_keep_each_image_s_target_and_loss(kind: Any) -> None:
+    target, order = _hand_target(), torch.tensor([1, 0, 1])
     some = target.rows(order)
     assert (target.n_images, some.n_images) == (2, 3)
     for k in target.layers:
@@ -183,14 +133,13 @@ def test_rows_keep_each_image_s_target_loss_and_level(kind: Any) -> None:
     seen = {k: v[order] for k, v in seen.items()}
     found = structural_loss(seen, some, layer_weights(some, kind))
     assert torch.equal(found, loss[order])
-    assert torch.equal(discrepancy(some, kind), discrepancy(target, kind)[order])
 
 
 # --- refusals -------------------------------------------------------------------------
 
 
 def _wrong(name: str, layer: int, value: Tensor) -> dict[str, dict[int, Tensor]]:
-    target = _with_residual()
+    target = _hand_target()
     return {name: {**getattr(target, name), layer: value}}
 
 
@@ -204,10 +153,6 @@ def _wrong(name: str, layer: int, value: Tensor) -> dict[str, dict[int, Tensor]]
         (_wrong("scale", 2, torch.ones(1)), "scale of layer 2"),
         (_wrong("features", 2, torch.ones(1, 3)), "Z of layer 2"),
         (_wrong("features", 2, torch.full((2, 3), torch.nan)), "NaN"),
-        (_wrong("residual", 2, torch.ones(4)), "residual of layer 2"),
-        (_wrong("residual", 2, torch.full((3,), torch.nan)), "residual of layer 2"),
-        (_wrong("residual", 3, torch.ones(3)), "all of .1, 2. or none"),
-        ({"residual": _torch({1: RESIDUAL_HAND[1]})}, "all of .1, 2. or none"),
     ],
 )
 def test_inconsistent_targets_are_refused(change: dict[str, Any], words: str) -> None:
@@ -282,7 +227,6 @@ def test_likelihood_is_the_mean_squared_error_in_the_axes_of_the_noise() -> None
     order = [1, 0, 1]
     seen = {k: v[order] for k, v in _torch(SEEN_HAND).items()}
     np.testing.assert_allclose(loss.rows(order)(seen), expected[order], rtol=1e-5)
-    assert discrepancy(target, "likelihood").tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -292,11 +236,6 @@ def test_a_loss_without_what_it_reads_says_what_to_do(kind: Any, words: str) -> 
     with pytest.raises(DataError, match=words) as caught:
         StructuralLoss.of(_hand_target(), kind)
     assert str(caught.value).endswith("run notebook 02 again.")
-
-
-def test_no_stop_is_known_for_the_cosine() -> None:
-    with pytest.raises(DataError, match="set stop_level to 0"):
-        discrepancy(_with_mean(), "cosine")
 
 
 @pytest.mark.parametrize("name", ["mean", "likelihood"])

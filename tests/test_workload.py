@@ -7,7 +7,7 @@ import pytest
 
 from minddiff_utils.core.conditions import generated
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.generation.presets import is_bayes
+from minddiff_utils.generation.presets import uses_posterior
 from minddiff_utils.models import Backbone
 from minddiff_utils.studies.cost import workloads
 from tests.small_subject import Start, backbone, made, start, write_files
@@ -15,7 +15,7 @@ from tests.small_subject import Start, backbone, made, start, write_files
 __all__ = ["backbone", "start"]  # fixtures
 
 
-@pytest.mark.parametrize("preset", ["fast", "guided", "bayes", "paper"])
+@pytest.mark.parametrize("preset", ["released", "bayes", "paper"])
 def test_a_plan_sums_what_the_notebooks_run(
     start: Start, backbone: Backbone, preset: str, count_passes: Any
 ) -> None:
@@ -39,7 +39,7 @@ def test_a_plan_sums_what_the_notebooks_run(
         each = np.array([total.unet_forwards, total.unet_backwards])
         # images that two conditions share are made once; those that stage 2 starts from
         # are stage 1's, or made where stage 1 has none from this start in this batch
-        first = "stage1_posterior" if is_bayes(row, profile) else "stage1"
+        first = "stage1_posterior" if uses_posterior(row, profile) else "stage1"
         start_too = each + np.array([planned[first].work.counts.unet_forwards, 0])
         expected = {tuple(one.n_images * each), (0, 0)}
         begins = (row.c, row.z, row.strength, one.n_images)

@@ -55,7 +55,7 @@ CASES = {
         (*SET, "stage2.=5"), "names no field", "write it as", names="'stage2.'"
     ),
     "a setting of a group and of its field": Case(
-        (*SET, "stage2=3", "--set", "stage2.fast.n_iter=5"),
+        (*SET, "stage2=3", "--set", "stage2.paper.n_iter=5"),
         "another sets a field of it",
         "keep one",
         names="stage2",
@@ -79,10 +79,10 @@ CASES = {
         (*SET, f"seed={'[' * 500}"), "nested", "mend", names="--set"
     ),
     "infinity": Case(
-        (*SET, "stage2.fast.lr_z=.inf"),
+        (*SET, "stage2.paper.step=.inf"),
         "must be a finite",
         "mend",
-        names="stage2.fast.lr_z",
+        names="stage2.paper.step",
     ),
     "another profile's name": Case(
         (*SET, "name=demo"), "must be that of the file", "mend", names="override name"

@@ -33,10 +33,10 @@ CASES = {
         names="data.sessions",
     ),
     "not a number": Case(
-        starts(overrides={"stage2.fast.lr_z": float("nan")}),
+        starts(overrides={"stage2.paper.step": float("nan")}),
         "must be a finite number",
         "mend the override",
-        names="stage2.fast.lr_z",
+        names="stage2.paper.step",
     ),
     "nothing for a group": Case(
         starts(overrides={"data": None}),

@@ -122,9 +122,8 @@ def _notes(predictions: Sequence[Prediction], profile: Profile) -> list[str]:
     estimated = any(source.startswith("estimate") for source in sources)
     one_speed = not any("in float32" in source for source in sources)
     notes = {
-        "Per image of one condition, at most: an image that stops by itself takes"
-        " fewer. An evaluation that is done again for the gradient counts with the"
-        " gradient.": True,
+        "Per image of one condition, at most. An evaluation that is done again for the"
+        " gradient counts with the gradient.": True,
         "Rates and operations are known for Stable Diffusion v1-4 (backbone sd14)"
         f" alone, not for {models.backbone}.": not known,
         f"Nobody has measured a {models.device} device in this precision: hours are"
