@@ -60,15 +60,13 @@ def _cut_off(
 
 #: Long enough that most is done before the cut.
 CUT = {
-    "stage2__fast__n_iter": 5,
+    "stage2__paper__n_iter": 5,
     "stage2__released__n_iter": 5,
-    "stage2__fast__lr_c": 0.02,
-    "stage2__fast__anchor_c": 1.0,
+    "data__n_reconstruct": 3,
 }
-CUT |= {"data__n_reconstruct": 3}
 
 
-@pytest.mark.parametrize("preset", ["fast", "released"])
+@pytest.mark.parametrize("preset", ["paper", "released"])
 def test_a_run_that_was_cut_off_goes_on_from_its_file_to_the_same_bytes(
     start: Start,
     backbone: Backbone,
@@ -98,10 +96,11 @@ def test_a_run_that_was_cut_off_goes_on_from_its_file_to_the_same_bytes(
 def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
     start: Start, backbone: Backbone, n_calls: Count, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    features = write_files(start(**CUT), backbone)
+    cut = CUT | {"stage2__preset": "paper"}
+    features = write_files(start(**cut), backbone)
     others = [
-        SubjectFeatures(start(**CUT, **change), backbone)
-        for change in ({"stage2__fast__lr_z": 0.05}, {"stage1__guidance_scale": 2.0})
+        SubjectFeatures(start(**cut, **change), backbone)
+        for change in ({"stage2__paper__step": 0.05}, {"stage1__guidance_scale": 2.0})
     ]
     expected = [(_stage2(other).images, n_calls()) for other in others]
     shutil.rmtree(features.run.tree.derived(1) / "checkpoints")
@@ -153,7 +152,9 @@ def _make(start: Start, backbone: Backbone, *, order: str) -> None:
         stem = {"3": "03_stage1", "4": "04_stage2", "s": ""}[which]
         run = start(notebook=stem, data__n_reconstruct=3)
         if which == "s":
-            (arm,) = (a for a in arms_of(run.profile, "pilot") if a.name == "fast")
+            (arm,) = (
+                a for a in arms_of(run.profile, "pilot") if a.name == "paper, step 0.01"
+            )
             features = SubjectFeatures(run, backbone, n=2)
             made(features, replace(arm, settings={"n_iter": 1}))
         else:

@@ -120,7 +120,7 @@ NEW = Condition(
     c="decoded",
     z="true",
     clip="decoded",
-    engine="guided",
+    engine="bayes",
     ceiling="stage2_true",
     short="new",
 )

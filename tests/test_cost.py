@@ -32,17 +32,14 @@ from minddiff_utils.pipeline.cli import main
 from minddiff_utils.studies import cost, storage, unit_rates
 from minddiff_utils.studies.cost import PRESETS, Counts, Preset, Work
 
-#: Small enough to run: 4 sampler steps, 4 iterations, a surrogate of 2 guided steps.
+#: Small enough to run: 4 sampler steps, 4 iterations.
 SMALL = {
     "stage1.n_steps": 5,
     "stage1.encode_index": 3,
     "stage1.decode_steps": 4,
-    **{f"stage2.{loop}.n_iter": 4 for loop in ("paper", "released", "fast")},
-    **{f"stage2.{loop}.n_candidates": 3 for loop in ("paper", "released", "fast")},
-    "stage2.fast.n_steps": 2,
-    "stage2.guided.form": "clean",
-    "stage2.guided.n_inner": 2,
-    "stage2.guided.range": [0.0, 0.5],
+    **{f"stage2.{loop}.n_iter": 4 for loop in ("paper", "released")},
+    **{f"stage2.{loop}.n_candidates": 3 for loop in ("paper", "released")},
+    "stage2.bayes.range": [0.0, 0.5],
 }
 N = 2
 
@@ -139,12 +136,11 @@ LOOP = AlignmentSettings(n_iter=2, lr_z=0.1, lr_c=0.1)
 @pytest.mark.parametrize(
     "settings",
     [
-        GuidanceSettings(form="unet", last=0.5),
+        GuidanceSettings(last=0.5),
         replace(LOOP, n_iter=0),
         replace(LOOP, n_iter=4, lr_z=0.0, lr_c=0.0),
         replace(LOOP, n_iter=1, n_candidates=4),
         replace(LOOP, n_iter=5, n_candidates=9),
-        replace(LOOP, n_iter=4, n_steps=3, guided_share=0.4),
     ],
 )
 def test_counts_hold_at_the_edges_of_the_settings(settings: EngineSettings) -> None:
@@ -167,12 +163,11 @@ def test_the_papers_evaluations_are_those_of_algorithm_1() -> None:
 def test_ours_keep_to_their_share_of_algorithm_1() -> None:
     for name in ("demo", "nsd"):
         profile = load_profile(name)
-        paper, fast, guided = (
+        paper, bayes = (
             cost.preset_work(profile, preset).counts.unet_forwards
-            for preset in ("paper", "fast", "guided")
+            for preset in ("paper", "bayes")
         )
-        assert fast <= paper / 30
-        assert guided <= paper / 100
+        assert bayes <= paper / 100
 
 
 # --- memory -----------------------------------------------------------------------
@@ -198,7 +193,7 @@ def test_a_plan_for_a_gpu_checkpoints_loops_and_stores_one_guided_step() -> None
     profile = load_profile("nsd")
     assert cost.preset_work(profile, "paper").held == 2
     assert cost.preset_work(profile, "paper", "store").held == 70
-    steered = cost.preset_work(profile, "guided")
+    steered = cost.preset_work(profile, "bayes")
     assert (steered.memory, steered.held) == ("store", 2)
 
 
@@ -232,7 +227,7 @@ def test_seconds_are_counts_times_rates_by_hand(tmp_path: Path) -> None:
 def test_an_estimate_is_the_operations_over_two_speeds_and_says_so() -> None:
     profile = load_profile("nsd")
     rates = unit_rates.estimated_rates(250.0, 50.0, "cuda", "float16")
-    found = cost.predict(profile, "guided", rates)
+    found = cost.predict(profile, "bayes", rates)
     assert found.seconds is not None
     assert found.operations is not None
     total = found.work.counts
@@ -252,7 +247,7 @@ def test_an_estimate_is_the_operations_over_two_speeds_and_says_so() -> None:
 def test_a_device_that_nobody_measured_has_no_hours(tmp_path: Path) -> None:
     profile = load_profile("nsd")
     assert unit_rates.find_rates(tmp_path, "sd14", "cuda", "float16") is None
-    found = cost.predict(profile, "fast", None)
+    found = cost.predict(profile, "bayes", None)
     assert found.seconds is None
     assert found.source == "not measured"
 
@@ -340,7 +335,7 @@ def test_plan_with_rates_names_their_file_and_shares_hours_out(
     arguments = ("--profile", "nsd", "--rates", str(path), "--gpus", "4")
     lines = _said(capsys, *arguments, "--subjects", "1", "--images", "10")
     assert "subjects 1 · 10 images of each" in lines[0]
-    row = lines[5]  # guided
+    row = lines[4]  # bayes
     assert row.endswith("measured on Card X, batches of 1 (x_float16.json)")
     seconds, hours, wall = (float(cell) for cell in row.split()[5:8])
     # printed to three digits
@@ -352,15 +347,15 @@ def test_plan_with_a_speed_says_it_is_an_estimate_and_two_speeds_take_longer(
     capsys: pytest.CaptureFixture,
 ) -> None:
     one = ("--profile", "nsd", "--tflops", "250")
-    fast = _said(capsys, *one)
+    first = _said(capsys, *one)
     label = "estimate from operation counts at 250 TFLOP/s"
-    assert all(line.endswith(label) for line in fast[2:6])
-    assert any("nothing was measured" in line for line in fast[6:])
-    assert any("--tflops-float32" in line for line in fast)
+    assert all(line.endswith(label) for line in first[2:5])
+    assert any("nothing was measured" in line for line in first[5:])
+    assert any("--tflops-float32" in line for line in first)
     slow = _said(capsys, *one, "--tflops-float32", "60")
     assert slow[2].endswith("at 250 TFLOP/s, 60 in float32")
     assert not any("--tflops-float32" in line for line in slow)
-    for before, after in zip(fast[2:6], slow[2:6], strict=True):
+    for before, after in zip(first[2:5], slow[2:5], strict=True):
         assert float(after.split()[5]) > float(before.split()[5])  # seconds
 
 

@@ -55,7 +55,7 @@ def _room(preset: str, free: float, **models: Any) -> Room:
     return room_for(_card(free), *_engine(preset), config, 16)
 
 
-@pytest.mark.parametrize("preset", ["paper", "released", "fast", "guided", "bayes"])
+@pytest.mark.parametrize("preset", ["paper", "released", "bayes"])
 def test_what_is_chosen_fits_into_what_is_free(preset: str) -> None:
     for free in (24 * GB, 40 * GB, 80 * GB, 141 * GB, 1000 * GB):
         found = _room(preset, free)
@@ -73,21 +73,18 @@ def test_a_gpu_is_not_made_to_compute_twice_where_values_fit() -> None:
     assert _room("paper", 24 * GB) == Room("checkpoint", 3)
     assert _room("paper", 80 * GB).memory == "checkpoint"
     assert _room("paper", 180 * GB) == Room("store", 2)
-    # 9 samples instead of 70
-    assert _room("fast", 80 * GB) == Room("store", 4)
-    assert _room("fast", 24 * GB).memory == "checkpoint"
 
 
 @pytest.mark.parametrize("free", [8, 24, 80, 141])
 def test_guided_sampling_stores_on_every_card(free: int) -> None:
-    assert _room("guided", free * GB).memory == "store"
+    assert _room("bayes", free * GB).memory == "store"
 
 
 def test_the_profile_fixes_mode_and_number() -> None:
-    assert _room("guided", 80 * GB, memory="checkpoint").memory == "checkpoint"
+    assert _room("bayes", 80 * GB, memory="checkpoint").memory == "checkpoint"
     assert _room("paper", 80 * GB, memory="store") == Room("store", 1)
-    assert _room("fast", 80 * GB, n_at_once=2) == Room("store", 2)
-    assert _room("guided", 1000 * GB, n_at_once=99).n_images == 16
+    assert _room("paper", 80 * GB, n_at_once=2) == Room("checkpoint", 2)
+    assert _room("bayes", 1000 * GB, n_at_once=99).n_images == 16
 
 
 def test_too_little_room_is_said_and_one_image_tried(
@@ -97,7 +94,7 @@ def test_too_little_room_is_said_and_one_image_tried(
     assert "2.0 GB of the device are free" in caplog.text
 
 
-@pytest.mark.parametrize("preset", ["paper", "fast", "guided"])
+@pytest.mark.parametrize("preset", ["paper", "bayes"])
 def test_a_cpu_takes_whole_batches_and_stores(preset: str) -> None:
     models, backbone = load_profile("demo").models, tiny_backbone()
     found = room_for(backbone, *_engine(preset), models, 16)

@@ -228,7 +228,12 @@ def _method() -> Figure:
     names = ("seen", "z_alone", "c_alone", "sampled", "aligned")
     pictures = dict(zip(names, _images(5), strict=True))
     responses, losses = np.arange(10.0), np.array([2.0, 1.0])
-    said = {"scores": {"sampled": "0.5 · 0.4"}, "engine": "bayes", "unit": "step", "rule": "Image 7."}
+    said = {
+        "scores": {"sampled": "0.5 · 0.4"},
+        "engine": "bayes",
+        "unit": "step",
+        "rule": "Image 7.",
+    }
     return figures.fig_method(
         MethodPanels(**pictures, responses=responses, losses=losses, **said)
     )

@@ -52,7 +52,7 @@ ABLATION = {
     "ablation__layers": [[1]],
     "ablation__iterations": [2],
     "ablation__k_grid": [25.0, 100.0],
-    "stage2__guided__strength": 0.5,
+    "stage2__bayes__strength": 0.5,
 }
 
 
@@ -103,7 +103,7 @@ def test_features_are_the_file_s_in_the_models_shapes(
         expected = values_of[f"{name}/{kind}"][rows]
         np.testing.assert_array_equal(tensor.flatten(1).numpy(), expected)
     for k in LAYERS:
-        for fact in ("selected", "scale", "residual", "mean"):
+        for fact in ("selected", "scale", "mean"):
             found = getattr(read.target, fact)[k].numpy()
             np.testing.assert_array_equal(found, stored[f"clip/{k}/{fact}"])
 
@@ -164,7 +164,7 @@ def test_rows_and_layers_keep_an_image_s_features_together(
     assert torch.equal(some.c, whole.c[[2, 0]])
     assert some.target.layers == (2,)
     assert torch.equal(some.target.features[2], whole.target.features[2][[2, 0]])
-    assert torch.equal(some.target.residual[2], whole.target.residual[2])
+    assert torch.equal(some.target.scale[2], whole.target.scale[2])
     known = some.target.likelihood[2]
     assert torch.equal(known.decoded, whole.target.likelihood[2].decoded[[2, 0]])
     with pytest.raises(ConfigError, match="choose among them"):
@@ -209,7 +209,7 @@ def _cut(name: str, axis: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
         ),
         *(
             (_cut(f"clip/1/{fact}", 0), DataError, f"{fact} of layer 1")
-            for fact in ("selected", "scale", "residual", "mean")
+            for fact in ("selected", "scale", "mean")
         ),
     ],
 )
@@ -286,7 +286,7 @@ def test_a_condition_s_features_come_from_where_its_row_says(
 def test_a_new_row_may_mix_sources(start: Start, backbone: Backbone) -> None:
     features = write_files(start(), backbone)
     row = Condition(
-        "mixed", "true z", "method", "decoded", "true", "shuffled", engine="guided"
+        "mixed", "true z", "method", "decoded", "true", "shuffled", engine="bayes"
     )
     found = features.of_condition(row)
     assert torch.equal(found.c, features.of("decoded").c)
@@ -391,16 +391,15 @@ def test_preset_bayes_steers_the_row_without_z_clip(
     np.testing.assert_array_equal(unpulled.images, plain.images)
 
 
-def test_a_ladder_of_iterations_is_of_fast_where_the_preset_has_no_loop(
+def test_a_ladder_of_iterations_is_of_the_paper_where_the_preset_has_no_loop(
     start: Start,
 ) -> None:
-    for preset in ("guided", "bayes"):
-        profile = start(**ABLATION, stage2__preset=preset).profile
-        rows = {row.name: row for row in conditions_of(profile)}
-        found = settings_of(rows["stage2_iter_2"], profile)
-        loop = settings_of(replace(ROWS["stage2"], engine="fast"), profile)
-        assert found == replace(loop, n_iter=2, n_candidates=2)
-        assert sampler_of(rows["stage2_iter_2"], profile) == profile.stage1
+    profile = start(**ABLATION, stage2__preset="bayes").profile
+    rows = {row.name: row for row in conditions_of(profile)}
+    found = settings_of(rows["stage2_iter_2"], profile)
+    loop = settings_of(ROWS["stage2_paper"], profile)
+    assert found == replace(loop, n_iter=2, n_candidates=2)
+    assert sampler_of(rows["stage2_iter_2"], profile) == profile.stage1
 
 
 def test_notebook_03_sees_its_rows_without_the_settings_of_stage_2(
@@ -412,10 +411,15 @@ def test_notebook_03_sees_its_rows_without_the_settings_of_stage_2(
             sampler_of(row, run.profile)
 
 
-def test_bayes_has_all_decoded_blocks_in_its_loss(start: Start) -> None:
-    profile = start(stage2__fast__layers=(1,)).profile
-    assert layers_of(replace(ROWS["stage2"], engine="bayes"), profile) == LAYERS
-    assert layers_of(ROWS["stage2_guided"], profile) == (1,)
+def test_stage_1_can_be_steered_from_c_as_decoded_in_its_own_sampler(
+    start: Start, backbone: Backbone
+) -> None:
+    features = write_files(start(stage2__preset="bayes"), backbone)
+    profile, row = features.run.profile, ROWS["stage2_guided"]
+    assert torch.equal(features.of_condition(row).c, features.of("decoded").c)
+    assert sampler_of(row, profile) == profile.stage1 != profile.posterior
+    assert settings_of(row, profile) == settings_of(ROWS["stage2"], profile)
+    assert layers_of(row, profile) == layers_of(ROWS["stage2"], profile) == LAYERS
 
 
 def test_a_row_s_own_sampler_changes_its_fields_alone(start: Start) -> None:
@@ -547,11 +551,11 @@ def test_a_system_with_our_features_and_sampler_is_our_stage_1(
 # --- stage 2 ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["fast", "paper", "released", "guided", "bayes"])
+@pytest.mark.parametrize("preset", ["paper", "released", "bayes"])
 def test_stage_2_keeps_shapes_and_moves_images(
     start: Start, backbone: Backbone, preset: str
 ) -> None:
-    over = {} if preset in ("guided", "bayes") else {f"stage2__{preset}__n_iter": 2}
+    over = {} if preset == "bayes" else {f"stage2__{preset}__n_iter": 2}
     run = start(stage2__preset=preset, data__n_reconstruct=3, **over)
     features = write_files(run, backbone)
     found = _one(features, ROWS["stage2"])
@@ -560,27 +564,27 @@ def test_stage_2_keeps_shapes_and_moves_images(
     assert [len(batch["losses"]) for batch in found.batches] == [2, 1]
     assert not any("images" in batch for batch in found.batches)  # held once
     losses = found.stacked("losses")
-    n_steps = 2 if preset == "bayes" else 3  # its sampler takes two
-    assert losses.shape == (3, n_steps if preset in ("guided", "bayes") else 2 + 1)
+    assert losses.shape == (3, 2 if preset == "bayes" else 2 + 1)  # two steps
     assert not np.array_equal(losses[:, 0], losses[:, 1])
 
 
-def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
+def test_preset_bayes_is_the_engine_that_steers_the_sampling(
     start: Start, backbone: Backbone
 ) -> None:
-    over = {"stage2__guided__strength": 0.7, "stage2__fast__layers": (2,)}
-    run = start(stage2__preset="guided", models__batch_size=5, **over)
+    run = start(
+        stage2__preset="bayes", models__batch_size=5, stage2__bayes__strength=0.7
+    )
     features = write_files(run, backbone)
     found, own = _one(features, ROWS["stage2"]), features.of("decoded")
     seeds = [torch_stream(run.profile.seed, "noise", 1, int(i)) for i in IDS]
-    plain = to_torch(_one(features, ROWS["stage1"]).images)
+    plain = to_torch(_one(features, ROWS["stage1_posterior"]).images)
+    c = features.of_condition(ROWS["stage2"]).c
     expected = guide(
         backbone,
-        Latent(own.z, own.c, draw_noise(backbone, seeds), images=plain),
-        own.with_layers((2,)).target,
-        run.profile.stage1,
+        Latent(own.z, c, draw_noise(backbone, seeds), images=plain),
+        own.target,
+        run.profile.posterior,
         GuidanceSettings(
-            form="unet",
             gradient="conditional",
             strength=0.7,
             loss="cosine",
@@ -589,16 +593,14 @@ def test_the_guided_preset_is_the_engine_that_steers_the_sampling(
     )
     np.testing.assert_array_equal(found.images, to_uint8(expected.images))
     np.testing.assert_array_equal(found.stacked("losses"), expected.losses)
-    assert set(found.stacked("n_unet_evaluations")) == {10}  # twice 3 steps, 2 guided
-    named = _one(features, ROWS["stage2_guided"])
-    np.testing.assert_array_equal(named.images, found.images)
+    assert set(found.stacked("n_unet_evaluations")) == {6}  # twice 2 steps, 1 guided
 
 
-@pytest.mark.parametrize("preset", ["fast", "guided", "bayes"])
+@pytest.mark.parametrize("preset", ["paper", "bayes"])
 def test_stage_2_reads_the_images_of_stage_1_and_never_samples_them_twice(
     start: Start, backbone: Backbone, count_passes: Any, preset: str
 ) -> None:
-    over = {"stage2__fast__n_iter": 1, "stage2__fast__n_candidates": 1}
+    over = {"stage2__paper__n_iter": 1, "stage2__paper__n_candidates": 1}
     run = start(stage2__preset=preset, **over)
     features = write_files(run, backbone)
     start_row = "stage1_posterior" if preset == "bayes" else "stage1"
@@ -620,7 +622,7 @@ def test_presets_of_conditions(start: Start) -> None:
     rows = {row.name: row for row in conditions_of(profile)}
     assert layers_of(rows["guided_layers_1"], profile) == (1,)
     short = settings_of(rows["stage2_iter_2"], profile)
-    assert (short.loss, short.n_iter, short.n_candidates) == ("cosine", 2, 2)
+    assert (short.loss, short.n_iter, short.n_candidates) == ("released", 2, 2)
     other = replace(ROWS["stage2"], engine="released", settings={"lr_z": 0.5})
     released = settings_of(other, profile)
     assert (released.loss, released.lr_z, released.lr_c) == ("released", 0.5, 0.0)
@@ -629,7 +631,7 @@ def test_presets_of_conditions(start: Start) -> None:
 def test_more_iterations_are_the_same_loop_for_longer(
     start: Start, backbone: Backbone
 ) -> None:
-    features = write_files(start(**ABLATION, stage2__fast__n_iter=2), backbone)
+    features = write_files(start(**ABLATION, stage2__released__n_iter=2), backbone)
     rows = {row.name: row for row in conditions_of(features.run.profile)}
     short, whole = made(features, rows["stage2_iter_2"], rows["stage2"]).values()
     losses = [found.batches[0]["losses"] for found in (short, whole)]

@@ -145,7 +145,7 @@ def test_overrides_of_a_group_and_of_its_field_contradict(order: int) -> None:
 def test_overrides_of_several_fields_of_a_group_all_count(order: int) -> None:
     pairs = [("stage2", {"paper": {"step": 0.7}}), ("stage2.paper.n_iter", 5)][::order]
     stage2 = load_profile("demo", dict(pairs)).stage2
-    assert (stage2.fast.lr_z, stage2.paper.n_iter) == (0.7, 5)
+    assert (stage2.paper.step, stage2.paper.n_iter) == (0.7, 5)
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,9 @@ def test_the_stage_2_table_compares_losses_of_the_complete_sampler(
     chosen = [candidates.index(k) for k in table["best_iteration"]]
     np.testing.assert_array_equal(table["loss_first"], losses[:, 0])
     np.testing.assert_array_equal(table["loss_best"], losses[range(3), chosen])
-    # surrogate: 3 times 2 unguided steps; complete: 3 candidates of 3 steps, 2 of
-    # them guided
-    assert set(table["n_unet_evaluations"]) == {3 * 2 + 3 * 5}
-    assert set(table["n_unet_gradients"]) == {2 * 2}
+    # 3 looks and 3 candidates of 3 steps, 2 of them guided
+    assert set(table["n_unet_evaluations"]) == {3 * 5 + 3 * 5}
+    assert set(table["n_unet_gradients"]) == {2 * 5}
     # by hand: best in the middle; and steps that diverged after the first image
     by_hand = {
         **stage2.batches[0],
@@ -128,11 +127,11 @@ def test_trajectories_hold_losses_of_all_images_and_frames_of_the_first(
     np.testing.assert_array_equal(arrays["stage2/images"][1], frames[0])
 
 
-@pytest.mark.parametrize("preset", ["fast", "guided", "bayes"])
+@pytest.mark.parametrize("preset", ["paper", "released", "bayes"])
 def test_zero_iterations_give_the_files_of_their_start(
     start: Start, backbone: Backbone, preset: str
 ) -> None:
-    run = start(stage2__preset=preset, stage2__guided__strength=2.0)
+    run = start(stage2__preset=preset, stage2__bayes__strength=2.0)
     features = write_files(run, backbone)  # batches of two: the first is compared
     first = "stage1_posterior" if preset == "bayes" else "stage1"
     _write(run, backbone, (first,))

@@ -17,7 +17,6 @@ from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.images import to_torch
-from minddiff_utils.core.profile import OUR_PRESETS
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.run import start as start_run
@@ -28,6 +27,7 @@ from minddiff_utils.generation.presets import (
     layers_of,
     sampler_of,
     settings_of,
+    uses_posterior,
 )
 from minddiff_utils.generation.structural_loss import layer_weights, structural_loss
 from minddiff_utils.models import Backbone
@@ -54,7 +54,6 @@ ROOT = Path(__file__).parents[1]
 SHOWN: dict[str, Any] = {"n_candidates": 4, "n_trajectory": 8}
 
 SMALL = {
-    "stage2.fast.n_steps": 1,
     "stage2.n_trajectory": 2,
     "study.n_images": 3,
     "study.n_images_pilot": 2,
@@ -86,7 +85,7 @@ def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
     arms = {arm.name: arm for arm in arms_of(profile, "confirmation")}
     assert len(arms) == len(arms_of(profile, "confirmation"))
     assert {*study.REFERENCES, *ENGINES} <= set(arms)
-    assert arms["fast_shuffled"].clip == arms["fast_shuffled"].z == "shuffled"
+    assert arms["bayes_shuffled"].clip == arms["bayes_shuffled"].z == "shuffled"
     paper, tuned, released = (
         settings_of(arms[name], profile)
         for name in ("paper", "paper_tuned", "released")
@@ -94,19 +93,28 @@ def test_the_confirmation_has_every_arm_of_the_protocol_once() -> None:
     assert paper == AlignmentSettings(300, 0.01, 0.01, optimiser="gradient", **SHOWN)
     assert tuned == replace(paper, lr_z=0.001, lr_c=0.001)
     assert (released.n_iter, released.loss) == (300, "released")
-    assert isinstance(settings_of(arms["guided"], profile), GuidanceSettings)
-    # best of N costs what fast does: 12 looks through 3 steps, 1 of them guided, and
-    # 2 candidates; half of stage 1's 6 steps are guided
-    stage1 = 3 * 2 + 3
-    fast = 12 * (2 + 2) + 2 * stage1
-    assert abs(arms["best_of_n"].n_draws * stage1 - fast) <= stage1 / 2
+    bayes, best = settings_of(arms["bayes"], profile), arms["best_of_n"]
+    assert isinstance(bayes, GuidanceSettings)
+    assert best.n_draws == by_name()["stage1_best"].n_draws
+    assert best.settings == {"loss": bayes.loss}
+
+
+def test_the_study_s_bayes_is_that_of_stage_2_whatever_the_profile_s_preset() -> None:
+    bayes, nsd = load_profile("demo"), load_profile("nsd")
+    chosen = nsd.model_copy(update={"stage2": nsd.stage2.using("bayes")})
+    for profile, other in ((bayes, bayes), (nsd, chosen)):
+        arms = {arm.name: arm for arm in arms_of(profile, "confirmation")}
+        for arm, row in (("", ""), ("_shuffled", "_shuffled"), ("_true", "_true")):
+            own, theirs = arms[f"bayes{arm}"], by_name()[f"stage2{row}"]
+            for of in (settings_of, sampler_of, layers_of, uses_posterior):
+                assert of(own, profile) == of(theirs, other)
 
 
 def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
     profile = load_profile("demo")
     arms = arms_of(profile, "pilot")
     assert len({arm.name for arm in arms}) == len(arms)
-    starts = [(a.engine, a.c, a.n_draws, *sorted(a.sampler.items())) for a in arms]
+    starts = [(a.engine, a.c, a.clip, a.n_draws, sampler_of(a, profile)) for a in arms]
     engines = [(settings_of(a, profile), layers_of(a, profile)) for a in arms]
     assert len(set(zip(starts, engines, strict=True))) == len(arms)
 
@@ -124,10 +132,13 @@ def test_arms_around_bayes_change_one_thing_each() -> None:
         assert found.decode_steps == found.encode_index + 1
     assert sampler_of(arms["bayes, stage 1's noise"], profile) == profile.stage1
     decoded = arms["bayes, decoded c"]
-    assert (decoded.engine, decoded.c) == ("guided", "decoded")
+    assert (decoded.engine, decoded.c) == ("bayes", "decoded")
     assert sampler_of(decoded, profile) == own
     assert settings_of(decoded, profile) == settings
     assert layers_of(decoded, profile) == layers_of(bayes, profile)
+    # the profile has guidance 7
+    assert sampler_of(arms["bayes, guidance 5"], profile).guidance_scale == 5
+    assert "bayes, guidance 7" not in arms
 
 
 # --- running ------------------------------------------------------------------------
@@ -158,14 +169,16 @@ def test_a_subject_s_arms_are_scored_on_all_images(begin: Start) -> None:
     n_draws = {a.name: a.n_draws for a in arms_of(begin().profile, "confirmation")}
     for name, n in (("stage1", 5), ("best_of_n", 5 * n_draws["best_of_n"])):
         assert wide.loc[name, "n_unet_evaluations"].eq(n).all()
-    assert wide.loc["guided", "n_unet_evaluations"].eq(10).all()
+    assert wide.loc["bayes", "n_unet_evaluations"].eq(6).all()
     assert wide["seconds"].gt(0).all()
 
 
 def test_arms_are_made_again_after_a_change_of_engine_or_profile_alone(
     begin: Start, monkeypatch: pytest.MonkeyPatch, edited: Callable[..., None]
 ) -> None:
-    few = arms_of(begin().profile, "confirmation")[-3:]  # the guided ones
+    few = arms_of(begin().profile, "confirmation")[
+        -3:
+    ]  # bayes, its floor and its ceiling
     monkeypatch.setattr(study, "arms_of", lambda *_: few)
     first = _confirmed(begin())
     monkeypatch.setattr(generate, "_align", _never)
@@ -231,9 +244,7 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
     assert result.pilot is None  # a confirmation can do without
     pd.testing.assert_frame_equal(result.verdicts, written, atol=1e-5)
     n_references, n_endpoints = len(study.REFERENCES), len(study.ENDPOINTS)
-    assert (
-        len(written) == len(OUR_PRESETS) * n_references * n_endpoints * 3
-    )  # 2 subjects, all
+    assert len(written) == n_references * n_endpoints * 3  # 2 subjects, all
     share = result.costs.set_index("method")["share"]
     assert share["paper"] == 1
     n_arms = scores["method"].nunique()
@@ -241,9 +252,9 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
     assert set(result.points["n_images"]) == {3}
     assert set(result.points["n_subjects"]) == {2}
     lines = study.conclusions(result)
-    assert len(lines) == len(OUR_PRESETS) * n_references + n_endpoints
-    fast = f"fast against Algorithm 1, at {share['fast']:.1%} of its U-Net evaluations:"
-    (line,) = (line for line in lines if line.startswith(fast))
+    assert len(lines) == n_references + n_endpoints
+    ours = f"bayes against Algorithm 1, at {share['bayes']:.1%} of its U-Net"
+    (line,) = (line for line in lines if line.startswith(ours))
     assert all(endpoint in line for endpoint in study.ENDPOINTS)
     figure = figures.fig_pareto(result.points, ENGINES, confidence=0.95)
     assert len(figure.axes) == 4
@@ -253,30 +264,35 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
         figures.fig_no_worse(written, {}, confidence=0.95, reference="nobody")
 
 
-def test_the_study_of_the_first_world_keeps_its_numbers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("name", ["demo", "first_world"])
+def test_a_published_study_is_read_without_the_arms_that_are_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     run = start_run("demo", notebook="A3_engines")
-    shutil.copytree(ROOT / "data" / "study" / "first_world", run.tree.study)
+    shutil.copytree(ROOT / "data" / "study" / name, run.tree.study)
+    path = run.tree.study / "scores.csv"
+    gone = pd.read_csv(path).assign(method="an engine of before")
+    pd.concat([pd.read_csv(path), gone]).to_csv(path, index=False)
     result = study.read_study(run)
     assert result is not None
-    keys = ["subject", "method", "reference", "metric"]
-    published = pd.read_csv(run.tree.study / "verdicts.csv").astype({"subject": str})
-    both = published.merge(result.verdicts, on=keys, suffixes=("", "_now"))
-    assert (
-        len(both) == 2 * 5 * 4 * 5
-    )  # engines, references, endpoints, subjects and all
-    for name in ("value", "ci_low", "ci_high", "margin"):
-        np.testing.assert_allclose(both[name], both[f"{name}_now"], atol=2e-6)
-    assert (both["verdict"] == both["verdict_now"]).all()
+    arms = {arm.name for arm in arms_of(run.profile, "confirmation")}
     costs = pd.read_csv(run.tree.study / "costs.csv").replace("none", "stage1")
+    costs = costs[costs["method"].isin(arms)].reset_index(drop=True)
     pd.testing.assert_frame_equal(
         costs, result.costs[costs.columns], rtol=1e-5, check_dtype=False
     )
-    whole = result.verdicts[result.verdicts["subject"] == "all"].set_index(keys[1:])
-    # the control without a gradient has the better SSIM
-    assert whole.loc[("guided", "best_of_n", "ssim_2d"), "verdict"] == "worse"
+    assert set(result.points["method"]) == set(costs["method"])
+    keys = ["subject", "method", "reference", "metric"]
+    published = pd.read_csv(run.tree.study / "verdicts.csv").astype({"subject": str})
+    published = published[published["method"] == "bayes"]
+    assert len(published) == len(result.verdicts)
+    both = published.merge(result.verdicts, on=keys, suffixes=("", "_now"))
+    assert len(both) == len(published)
+    for column in ("value", "ci_low", "ci_high", "margin"):
+        np.testing.assert_allclose(both[column], both[f"{column}_now"], atol=2e-6)
+    assert (both["verdict"] == both["verdict_now"]).all()
+    assert study.conclusions(result)
 
 
 # --- the command --------------------------------------------------------------------
@@ -305,7 +321,7 @@ def test_the_command_runs_the_pilot_of_every_subject(
     table = store.read_table(run.tree.study / "pilot.csv")
     arms = arms_of(run.profile, "pilot")
     assert table["method"].tolist() == [arm.name for arm in arms]
-    assert "subject 2, fast" in capsys.readouterr().out
+    assert "subject 2, bayes" in capsys.readouterr().out
     text = json.loads((run.tree.study / "pilot.json").read_text(encoding="utf-8"))
     assert text["arms"]["stage1"]["settings"] is None
 
@@ -323,7 +339,7 @@ def test_ours_on_held_out_categories_are_held_against_stage_1(
     assert cli.main([*words, *given]) == 0
     table = store.read_table(run.tree.study / "heldout.csv")
     assert set(table["reference"]) == {"stage1"}
-    assert set(table["method"]) == {"posterior", *OUR_PRESETS}
+    assert set(table["method"]) == {"posterior", "bayes"}
     assert set(table["metric"]) == set(study.ENDPOINTS)
 
 

@@ -213,15 +213,15 @@ def test_the_ablation_reports_what_was_not_run_and_who_is_lacking() -> None:
 def test_ladders_hold_the_profile_s_own_setting_once() -> None:
     overrides = {
         "ablation.n_images": 2,
-        "ablation.layers": ((1, 2, 3), (1,)),
+        "features.clip_layers": (1, 2),
+        "ablation.layers": ((2,), (1,)),
         "ablation.iterations": (8, 4),
         "ablation.k_grid": (100.0, 5.0),
-        "stage2.fast.layers": (1, 2),
         "decoding.k_percent": 25.0,
     }
     methods, same_as = tables.ladders(load_profile("smoke", overrides))
     assert methods == {
-        "layers": ("guided_layers_1", "guided_layers_1_2", "guided_layers_1_2_3"),
+        "layers": ("guided_layers_1", "guided_layers_2", "guided_layers_1_2"),
         "iterations": ("stage2_iter_0", "stage2_iter_4", "stage2_iter_8", "stage2"),
         "k": ("guided_k5", "guided_k25", "guided_k100"),
     }
