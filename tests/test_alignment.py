@@ -1,4 +1,4 @@
-"""Stage 2: the presets' steps, stops, runs that go on, and images that stay apart."""
+"""Stage 2: the presets' steps, runs that go on, and images that stay apart."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from minddiff_utils.generation.alignment import (
     Latent,
     align,
 )
-from minddiff_utils.generation.alignment_state import Best, anchor
+from minddiff_utils.generation.alignment_state import Best
 from minddiff_utils.generation.decoded_features import DecodedFeatures
 from minddiff_utils.generation.presets import AlignmentSettings, engine_settings
 from minddiff_utils.generation.sampler import (
@@ -35,7 +35,6 @@ from minddiff_utils.generation.sampler import (
     img2img,
     make_schedule,
     sample,
-    thin,
 )
 from minddiff_utils.generation.structural_loss import (
     StructuralTarget,
@@ -47,7 +46,7 @@ from minddiff_utils.models import Backbone, tiny_backbone
 DIFFUSION = Stage1Config(n_steps=3, encode_index=1, decode_steps=2, guidance_scale=2)
 LAYERS = (1, 2)
 State = Mapping[str, npt.NDArray[Any]]
-#: Adam on both variables, through the complete sampler.
+#: Adam on both variables.
 PLAIN = AlignmentSettings(n_iter=3, lr_z=0.05, lr_c=0.05, loss="balanced")
 #: Networks sum in another order for another batch size: float32 rounding.
 FLOAT32 = 1e-4
@@ -115,11 +114,10 @@ def _stage1(backbone: Backbone, latent: Latent) -> Tensor:
 # --- stage 1 is where it starts -----------------------------------------------------
 
 
-@pytest.mark.parametrize("n_steps", [None, 1])
 @pytest.mark.parametrize("noise", ["fixed", "fresh"])
-def test_zero_iterations_are_stage_1_to_the_byte(noise: Any, n_steps: int) -> None:
+def test_zero_iterations_are_stage_1_to_the_byte(noise: Any) -> None:
     backbone, latent, target = _problem()
-    settings = replace(PLAIN, n_iter=0, noise=noise, n_steps=n_steps)
+    settings = replace(PLAIN, n_iter=0, noise=noise)
     generators = _generators(2)
     found = align(backbone, latent, target, DIFFUSION, settings, generators=generators)
     assert torch.equal(found.images, _stage1(backbone, latent))
@@ -147,18 +145,12 @@ def _preset(name: Preset, n_iter: int = 2) -> Any:
 
 
 def test_presets_are_what_their_sources_say() -> None:
-    paper, released, fast = _preset("paper"), _preset("released"), _preset("fast")
-    config = load_profile("smoke").stage2.fast
+    paper, released = _preset("paper"), _preset("released")
     assert (paper.optimiser, paper.lr_z, paper.lr_c) == ("gradient", 0.01, 0.01)
-    assert (paper.loss, paper.noise, paper.n_steps) == ("paper", "fixed", None)
-    assert paper.guided_share is None  # the steps that stage 1 guides
-    assert (paper.lr_decay, paper.anchor_c) == (1.0, 0.0)
+    assert (paper.loss, paper.noise, paper.lr_decay) == ("paper", "fixed", 1.0)
     assert (released.optimiser, released.lr_z, released.lr_c) == ("adam", 0.01, 0.0)
     assert (released.loss, released.noise) == ("released", "fresh")
-    assert (released.lr_decay, released.n_steps) == (0.999, None)
-    assert (fast.optimiser, fast.lr_z, fast.lr_c) == ("adam", config.lr_z, config.lr_c)
-    assert (fast.loss, fast.noise, fast.anchor_c) == ("cosine", "fixed", 3.0)
-    assert (fast.n_steps, fast.guidance_scale) == (config.n_steps, 1.0)
+    assert released.lr_decay == 0.999
 
 
 def _loss(
@@ -306,76 +298,19 @@ def test_the_loss_falls_where_the_target_can_be_reached(optimiser: Any) -> None:
     assert (losses[:, -1] < 0.5 * losses[:, 0]).all()
 
 
-def test_the_anchor_holds_c_and_only_c() -> None:
-    backbone, latent, target = _problem()
-    free, held = (
-        align(backbone, latent, target, DIFFUSION, replace(PLAIN, n_iter=5, anchor_c=a))
-        for a in (0.0, 100.0)
-    )
-    shift = [(found.c - latent.c).square().mean().sqrt() for found in (free, held)]
-    assert shift[1] < 0.5 * shift[0]
-    assert (held.losses[:, 0] == free.losses[:, 0]).all()  # the penalty is not reported
-
-
-def test_the_anchor_is_the_displacement_relative_to_the_size_of_c() -> None:
-    start = torch.full((2, 3, 4), 2.0)
-    start[1] = 0.5
-    moved = start + 1.0
-    found = anchor(moved, start)
-    torch.testing.assert_close(found, torch.tensor([0.25, 4.0]))  # 1² / 2², 1² / 0.5²
-
-
-def test_the_surrogate_optimises_and_the_complete_sampler_decodes() -> None:
-    backbone, latent, target = _problem()
-    settings = replace(PLAIN, n_steps=1, guidance_scale=1.0, n_candidates=2)
-    found = align(backbone, latent, target, DIFFUSION, settings)
-    final = _stage1(backbone, replace(latent, z=found.z, c=found.c))
-    torch.testing.assert_close(found.images, final, rtol=0, atol=FLOAT32)
-    # 4 surrogate images of 1 unguided step, 3 candidates of 2 guided ones
-    assert found.n_unet_evaluations.tolist() == [4 * 1 + 3 * 2 * 2] * 2
-    assert found.n_unet_gradients.tolist() == [3 * 1] * 2  # the last look takes none
-    complete = align(
-        *(backbone, latent, target, DIFFUSION),
-        replace(settings, n_steps=None, guidance_scale=None),
-    )
-    assert complete.n_unet_evaluations.tolist() == [(4 + 3) * 2 * 2] * 2
-    assert not np.allclose(found.losses[:, 0], complete.losses[:, 0])
-
-
-#: A sampler long enough to be thinned: 4 guided steps.
-LONG = Stage1Config(n_steps=6, encode_index=3, decode_steps=4, guidance_scale=2)
-
-
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
-def test_the_surrogate_has_the_solver_and_the_guided_share_asked_for(
-    solver: Any,
-) -> None:
-    backbone, latent, target = _problem()
-    guided = {"guidance_scale": 6.0, "guided_share": 0.4}
-    settings = replace(PLAIN, n_iter=0, n_steps=3, solver=solver, **guided)
-    found = align(backbone, latent, target, LONG, settings)
-    schedule = make_schedule(backbone, LONG)
-    short = thin(schedule, 3, 6.0, solver=solver, guided_share=0.4)
-    assert short.guidance == (6.0, 1.0, 1.0)
-    parts = (latent.z, latent.c, latent.noise)
-    with torch.no_grad():
-        loss = _loss(backbone, target, "balanced", *parts, schedule=short)
-    np.testing.assert_allclose(found.losses[:, 0], loss, rtol=1e-5)  # same batch
-    other = "ddim" if solver != "ddim" else "dpmpp_2m"
-    with torch.no_grad():
-        short = replace(short, solver=other)
-        loss = _loss(backbone, target, "balanced", *parts, schedule=short)
-    assert (np.abs(found.losses[:, 0] / loss.numpy() - 1) > 1e-4).all()
+#: Two guided steps and two without guidance.
+LONG = Stage1Config(
+    n_steps=6, encode_index=3, decode_steps=4, guidance_scale=2, guided_share=0.5
+)
 
 
 def test_the_counted_passes_are_those_of_the_u_net(count_passes: Any) -> None:
     backbone, latent, target = _problem()
     passes = count_passes(backbone)
-    guided = {"guidance_scale": 3.0, "guided_share": 0.5}
-    settings = replace(PLAIN, n_iter=2, n_candidates=1, **guided)
+    settings = replace(PLAIN, n_iter=2, n_candidates=1)
     found = align(backbone, latent, target, LONG, settings)
-    # 3 looks of 2 guided and 2 unguided steps, 2 images of 4 guided ones
-    assert found.n_unet_evaluations.tolist() == [3 * 6 + 2 * 8] * 2
+    # 3 looks and 2 candidates of 2 guided and 2 unguided steps
+    assert found.n_unet_evaluations.tolist() == [(3 + 2) * 6] * 2
     # 2 steps, each through 2 guided and 2 unguided ones
     assert found.n_unet_gradients.tolist() == [2 * 6] * 2
     assert passes.forward == found.n_unet_evaluations.sum()
@@ -412,7 +347,7 @@ def test_fresh_noise_needs_a_generator_per_image() -> None:
 # --- images stay apart --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["paper", "released", "fast"])
+@pytest.mark.parametrize("name", ["paper", "released"])
 def test_images_of_a_batch_do_not_influence_each_other(name: str) -> None:
     backbone, latent, target = _problem(3)
     settings = replace(_preset(name, 3), n_candidates=1)
@@ -461,112 +396,11 @@ def test_a_diverging_image_is_named_and_leaves_its_neighbour_alone(
     assert bool(found.trajectory.isfinite().all())  # gray, not NaN
 
 
-# --- stops ----------------------------------------------------------------------------
-
-#: Six steps of Adam under the plain sum of squares, whose level is plain too.
-STOPPING = AlignmentSettings(n_iter=6, lr_z=0.02, lr_c=0.02, n_candidates=3)
-
-
-def _with_level(target: StructuralTarget, level: float) -> StructuralTarget:
-    """Return the target with this discrepancy under the paper's loss, exactly."""
-    residual = {k: torch.zeros_like(v) for k, v in target.scale.items()}
-    residual[1][target.selected[1].nonzero()[0]] = level
-    return replace(target, residual=residual)
-
-
-def _stopping(at: int) -> tuple[Backbone, Latent, StructuralTarget, AlignmentResult]:
-    """Return a problem whose image 0 alone stops, exactly at its loss at `at`.
-
-    The last one is the run without a stop.
-    """
-    backbone, latent, target = _problem()
-    target = _reachable(backbone, latent, target, 0.3)
-    features = {k: v.clone() for k, v in target.features.items()}
-    for values in features.values():
-        values[1] += 0.5  # image 1 stays far away
-    target = replace(target, features=features)
-    free = align(backbone, latent, target, DIFFUSION, STOPPING)
-    level = free.losses[0, at]
-    assert (free.losses[0, :at] > level).all()
-    assert (free.losses[1] > level).all()
-    return backbone, latent, _with_level(target, float(level)), free
-
-
-def test_an_image_stops_at_its_level_and_its_neighbour_goes_on(
-    count_passes: Any,
-) -> None:
-    backbone, latent, target, free = _stopping(at=3)
-    passes = count_passes(backbone)
-    settings = replace(STOPPING, stop_level=1.0)
-    found = align(backbone, latent, target, DIFFUSION, settings)
-    assert found.stopped.tolist() == [3, 6]
-    assert found.diverged.tolist() == [False, False]
-    np.testing.assert_array_equal(found.losses[:, :4], free.losses[:, :4])
-    assert np.isnan(found.losses[0, 4:]).all()
-    # Adam magnifies the rounding of another batch size, hence 1e-3
-    np.testing.assert_allclose(found.losses[1], free.losses[1], rtol=1e-3)
-    # candidates 0, 2, 4, 6: the one after the stop shows it, the next repeats that
-    assert found.candidate_losses[0, 3] == found.candidate_losses[0, 2]
-    assert found.candidate_losses[1, 3] != found.candidate_losses[1, 2]
-    # 4 evaluations per image of 2 guided steps: 4 and 7 looks, 3 and 4 candidates
-    assert found.n_unet_evaluations.tolist() == [4 * (4 + 3), 4 * (7 + 4)]
-    assert found.n_unet_gradients.tolist() == [4 * 3, 4 * 6]
-    assert passes.forward == found.n_unet_evaluations.sum()
-    # half the level takes longer
-    half = align(backbone, latent, target, DIFFUSION, replace(STOPPING, stop_level=0.5))
-    below = free.losses <= 0.5 * free.losses[0, 3]
-    steps = [int(row.argmax()) if row.any() else 6 for row in below]
-    assert half.stopped.tolist() == steps
-    assert steps[0] > 3
-
-
-def test_a_stopped_image_keeps_the_iterate_of_its_last_step() -> None:
-    backbone, latent, target, _ = _stopping(at=3)
-    stops = replace(STOPPING, stop_level=1.0)
-    found = align(backbone, latent, target, DIFFUSION, stops)
-    short = align(backbone, latent, target, DIFFUSION, replace(STOPPING, n_iter=3))
-    assert (found.best_iteration[0], short.best_iteration[0]) == (4, 3)
-    assert torch.equal(found.z[0], short.z[0])
-    assert torch.equal(found.c[0], short.c[0])
-    assert not torch.equal(found.z[1], short.z[1])
-    torch.testing.assert_close(found.images[0], short.images[0], rtol=0, atol=FLOAT32)
-    # its frames repeat; this sampler is the complete one, so the last is its image
-    torch.testing.assert_close(found.trajectory[0, -1], found.trajectory[0, 3])
-    torch.testing.assert_close(found.trajectory[0, -1], short.trajectory[0, -1])
-
-
-def test_nothing_calls_the_u_net_once_all_images_have_stopped(
-    count_passes: Any,
-) -> None:
-    backbone, latent, target = _problem()
-    settings = replace(PLAIN, n_iter=50, loss="paper", stop_level=1.0)
-    passes = count_passes(backbone)
-    found = align(backbone, latent, _with_level(target, 1e6), DIFFUSION, settings)
-    assert found.stopped.tolist() == [0, 0]
-    # stage 1 and one look, 2 guided steps each
-    assert passes.forward == 2 * (4 + 4)
-    assert passes.backward == 0
-    assert found.n_unet_evaluations.tolist() == [8, 8]
-    assert torch.equal(found.images, _stage1(backbone, latent))
-    assert np.ptp(found.candidate_losses, axis=1).max() == 0
-    assert found.losses.shape == (2, 51)
-
-
 # --- runs that are cut off ------------------------------------------------------------
 
 
 class _CutError(Exception):
     """The power fails."""
-
-
-def _resumable(name: str) -> tuple[Any, AlignmentSettings]:
-    """Return the inputs of `align`, and five iterations of a preset."""
-    if name != "fast":
-        return (*_problem(), DIFFUSION), _preset(name, 5)
-    # through the complete sampler, so that image 0 stops before the run is cut off
-    settings = replace(_preset("fast", 5), n_steps=None, guidance_scale=None)
-    settings = replace(settings, loss="paper", stop_level=1.0, lr_z=0.02, lr_c=0.02)
-    return (*_stopping(at=1)[:3], DIFFUSION), settings
 
 
 class _States:
@@ -594,9 +428,9 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-@pytest.mark.parametrize("name", ["paper", "released", "fast"])
+@pytest.mark.parametrize("name", ["paper", "released"])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(name: str) -> None:
-    inputs, settings = _resumable(name)
+    inputs, settings = (*_problem(), DIFFUSION), _preset(name, 5)
 
     def run(state: _States | None) -> AlignmentResult:
         generators = _generators(2)
@@ -604,7 +438,6 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(name: str) -> None:
         return align(*inputs, settings, generators=generators, state=state)
 
     whole = run(None)
-    assert (whole.stopped[0] < 4) == (name == "fast")
     cut = _States(fails_at=4)
     with pytest.raises(_CutError):
         run(cut)
@@ -660,7 +493,7 @@ def test_candidates_and_trajectory_are_kept_as_documented() -> None:
         loss = structural_loss(seen, target, layer_weights(target, "balanced")).numpy()
     # the saved image has the loss that chose it
     np.testing.assert_allclose(loss, found.candidate_losses.min(axis=1), rtol=1e-5)
-    # without a surrogate, the first frame is stage 1
+    # the first frame is stage 1
     torch.testing.assert_close(found.trajectory[:, 0], _stage1(backbone, latent))
     short = align(backbone, latent, target, DIFFUSION, replace(PLAIN, n_iter=1))
     assert short.candidates == short.trajectory_iterations == (0, 1)
@@ -683,7 +516,7 @@ class _NoGradient:
         return self.inner.decode_latents(z)
 
 
-@pytest.mark.parametrize("name", ["paper", "released", "fast"])
+@pytest.mark.parametrize("name", ["paper", "released"])
 def test_a_model_without_gradients_is_an_error(name: str) -> None:
     backbone, latent, target = _problem()
     blind = _NoGradient(backbone)
@@ -696,20 +529,9 @@ def test_a_model_without_gradients_is_an_error(name: str) -> None:
 
 def test_moving_c_where_guidance_does_not_read_it_is_refused() -> None:
     backbone, latent, target = _problem()
-    settings = replace(PLAIN, n_steps=2, guidance_scale=0.0)
+    deaf = DIFFUSION.model_copy(update={"guidance_scale": 0.0})
     with pytest.raises(ConfigError, match="does not read c"):
-        align(backbone, latent, target, DIFFUSION, settings)
-
-
-def test_a_stop_under_fresh_noise_is_refused() -> None:
-    with pytest.raises(ConfigError, match="stopped by n_iter alone"):
-        replace(PLAIN, noise="fresh", stop_level=1.0)
-
-
-def test_a_stop_at_a_level_that_is_not_known_is_refused() -> None:
-    backbone, latent, target = _problem()
-    with pytest.raises(DataError, match="run notebook 02 again"):
-        align(backbone, latent, target, DIFFUSION, replace(PLAIN, stop_level=1.0))
+        align(backbone, latent, target, deaf, PLAIN)
 
 
 def test_targets_of_other_images_are_refused() -> None:

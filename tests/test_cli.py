@@ -107,7 +107,7 @@ def test_claims_prints_verdicts_endpoints_and_the_label(
     said = capsys.readouterr().out.splitlines()
     start = next(k for k, line in enumerate(said) if line.startswith(" C5c"))
     assert said[start].startswith(" C5c  supported  ·  stage 2 improves structure")
-    assert said[start].endswith("[fast (ours)]")
+    assert said[start].endswith("[bayes (ours)]")
     assert said[start + 1].strip() == (
         "shown: stage 2 minus stage 1, PCC +0.100 [+0.100, +0.100]; unit image,"
         " 5 images, 2 of 2 subjects above 0"

@@ -34,10 +34,8 @@ from minddiff_utils.models import Backbone, tiny_backbone
 #: Four guided steps.
 DIFFUSION = Stage1Config(n_steps=6, encode_index=3, decode_steps=4, guidance_scale=2)
 LAYERS = (1, 2)
-FORMS = ("clean", "unet")
-CLEAN = GuidanceSettings(strength=0.5)
-UNET = GuidanceSettings(form="unet", strength=0.2)
-HALF = GuidanceSettings(form="unet", gradient="conditional", strength=0.2)
+BOTH = GuidanceSettings(strength=0.2)
+HALF = GuidanceSettings(gradient="conditional", strength=0.2)
 #: Rounding over four steps.
 FLOAT32 = 1e-4
 
@@ -115,7 +113,7 @@ class _Recorder(_Around):
 # --- what it starts from ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [CLEAN, UNET, HALF])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_a_strength_of_0_is_stage_1_to_the_byte(settings: GuidanceSettings) -> None:
     backbone, latent, target = _problem()
     recorder: Any = _Recorder(backbone)
@@ -130,7 +128,7 @@ def test_a_strength_of_0_is_stage_1_to_the_byte(settings: GuidanceSettings) -> N
 
 def test_the_result_has_the_form_that_stage_2_has() -> None:
     backbone, latent, target = _problem()
-    settings = replace(CLEAN, n_trajectory=3)
+    settings = replace(BOTH, n_trajectory=3)
     found = guide(backbone, latent, target, DIFFUSION, settings)
     assert found.candidates == (0, 4)
     assert found.losses.shape == (2, 4)
@@ -145,16 +143,14 @@ def test_the_result_has_the_form_that_stage_2_has() -> None:
 
 def test_the_profile_s_part_becomes_the_settings() -> None:
     config = load_profile("smoke", {"stage2.n_trajectory": 5}).stage2.using(
-        "guided", form="clean", strength=0.3, n_inner=2, range=(0.2, 0.7)
+        "bayes", gradient="both", strength=0.3, range=(0.2, 0.7)
     )
     found = engine_settings(config)
     assert found == GuidanceSettings(
-        form="clean",
         strength=0.3,
-        n_inner=2,
         first=0.2,
         last=0.7,
-        gradient="conditional",
+        gradient="both",
         loss="cosine",
         n_trajectory=5,
     )
@@ -163,14 +159,11 @@ def test_the_profile_s_part_becomes_the_settings() -> None:
 # --- one pull -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_one_pull_is_the_unit_gradient_times_strength_and_noise_level(
-    form: Any,
-) -> None:
+def test_one_pull_is_the_unit_gradient_times_strength_and_noise_level() -> None:
     backbone, latent, target = _problem(dtype=torch.float64)
     recorder: Any = _Recorder(backbone)
     one = Stage1Config(n_steps=2, encode_index=1, decode_steps=1, guidance_scale=2)
-    guide(recorder, latent, target, one, GuidanceSettings(form=form, strength=0.3))
+    guide(recorder, latent, target, one, GuidanceSettings(strength=0.3))
     estimate, guided, plain = recorder.decoded
     # by hand: the estimate of the only step, and its loss's gradient
     schedule = make_schedule(backbone, one)
@@ -180,7 +173,7 @@ def test_one_pull_is_the_unit_gradient_times_strength_and_noise_level(
     clean, _ = clean_and_noise(schedule, 0, x, out)
     torch.testing.assert_close(estimate, clean.detach(), rtol=0, atol=1e-12)
     loss = _loss(backbone, target, backbone.decode_latents(clean)).sum()
-    (slope,) = torch.autograd.grad(loss, clean if form == "clean" else x)
+    (slope,) = torch.autograd.grad(loss, x)
     size = torch.stack([(each**2).mean().sqrt() for each in slope])
     level = 0.3 * (1 - schedule.abar[0]) ** 0.5
     pull = -level * slope / size[:, None, None, None]
@@ -194,7 +187,7 @@ def test_the_conditional_gradient_takes_the_other_branch_as_given() -> None:
     backbone, latent, target = _problem(dtype=torch.float64)
     recorder: Any = _Recorder(backbone)
     one = Stage1Config(n_steps=2, encode_index=1, decode_steps=1, guidance_scale=2)
-    settings = GuidanceSettings(form="unet", gradient="conditional", strength=0.3)
+    settings = GuidanceSettings(gradient="conditional", strength=0.3)
     guide(recorder, latent, target, one, settings)
     _, guided, plain = recorder.decoded
     schedule = make_schedule(backbone, one)
@@ -252,29 +245,14 @@ def test_steps_in_the_range_are_pulled(
 
 def test_nothing_is_pulled_before_the_range() -> None:
     backbone, latent, target = _problem()
-    late = guide(backbone, latent, target, DIFFUSION, replace(CLEAN, first=0.5))
-    never = guide(backbone, latent, target, DIFFUSION, replace(CLEAN, strength=0))
+    late = guide(backbone, latent, target, DIFFUSION, replace(BOTH, first=0.5))
+    never = guide(backbone, latent, target, DIFFUSION, replace(BOTH, strength=0))
     # steps 0 and 1 are not pulled; the loss of step 2 is that before its pull
     np.testing.assert_allclose(late.losses[:, :3], never.losses[:, :3], rtol=1e-6)
     assert (np.abs(late.losses[:, 3] / never.losses[:, 3] - 1) > 1e-3).all()
 
 
-def test_inner_pulls_start_from_the_estimate_that_was_pulled_before() -> None:
-    backbone, latent, target = _problem()
-    recorder: Any = _Recorder(backbone)
-    settings = replace(CLEAN, n_inner=3, last=0.25)
-    found = guide(recorder, latent, target, DIFFUSION, settings)
-    assert len(recorder.decoded) == 3 + 3 + 2  # one step, three steps, two images
-    level = 0.5 * (1 - make_schedule(backbone, DIFFUSION).abar[0]) ** 0.5
-    for before, after in zip(recorder.decoded[:2], recorder.decoded[1:3], strict=True):
-        size = (after - before).square().mean((1, 2, 3)).sqrt()
-        torch.testing.assert_close(size, torch.full((2,), level), rtol=1e-4, atol=0)
-    # the loss that is reported is the one before the first pull
-    first = _loss(backbone, target, backbone.decode_latents(recorder.decoded[0]))
-    np.testing.assert_allclose(found.losses[:, 0], first, rtol=1e-5)  # float32
-
-
-@pytest.mark.parametrize("settings", [CLEAN, replace(CLEAN, n_inner=3), UNET])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_guidance_lowers_the_loss_where_the_target_can_be_reached(
     settings: GuidanceSettings,
 ) -> None:
@@ -290,7 +268,7 @@ def test_guidance_lowers_the_loss_where_the_target_can_be_reached(
 
 def test_stage_1_stays_where_guidance_makes_the_loss_worse() -> None:
     backbone, latent, target = _problem()
-    found = guide(backbone, latent, target, DIFFUSION, replace(CLEAN, strength=1e3))
+    found = guide(backbone, latent, target, DIFFUSION, replace(BOTH, strength=1e3))
     assert (found.candidate_losses[:, 1] > found.candidate_losses[:, 0]).all()
     assert torch.equal(found.images, _stage1(backbone, latent))
     assert found.best_iteration.tolist() == [0, 0]
@@ -300,7 +278,7 @@ def test_stage_1_stays_where_guidance_makes_the_loss_worse() -> None:
 
 
 @pytest.mark.parametrize("part", [{}, {"first": 0.3, "last": 0.7}])
-@pytest.mark.parametrize("settings", [CLEAN, UNET, HALF])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_the_counted_passes_are_those_of_the_u_net(
     settings: GuidanceSettings, part: dict[str, float], count_passes: Any
 ) -> None:
@@ -312,23 +290,19 @@ def test_the_counted_passes_are_those_of_the_u_net(
     assert found.n_unet_evaluations.tolist() == [2 * 4 * 2] * 2
     pulled = 2 if part else 4
     branches = 1 if settings.gradient == "conditional" else 2
-    through = pulled * branches if settings.form == "unet" else 0
-    assert found.n_unet_gradients.tolist() == [through] * 2
+    assert found.n_unet_gradients.tolist() == [pulled * branches] * 2
     assert passes.forward == found.n_unet_evaluations.sum()
     assert passes.backward == found.n_unet_gradients.sum()
 
 
-def test_the_clean_form_needs_no_gradient_of_the_u_net() -> None:
+def test_a_u_net_without_gradients_is_an_error() -> None:
     backbone, latent, target = _problem()
     blind: Any = _BlindUNet(backbone)
-    found = guide(blind, latent, target, DIFFUSION, CLEAN)
-    expected = guide(backbone, latent, target, DIFFUSION, CLEAN)
-    assert torch.equal(found.images, expected.images)
-    with pytest.raises(ModelError, match="or the form 'clean'"):
-        guide(blind, latent, target, DIFFUSION, UNET)
+    with pytest.raises(ModelError, match="one that torch can differentiate"):
+        guide(blind, latent, target, DIFFUSION, BOTH)
 
 
-@pytest.mark.parametrize("settings", [CLEAN, UNET])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_a_decoder_without_gradients_is_an_error(settings: GuidanceSettings) -> None:
     backbone, latent, target = _problem()
     blind: Any = _BlindDecoder(backbone)
@@ -336,7 +310,7 @@ def test_a_decoder_without_gradients_is_an_error(settings: GuidanceSettings) -> 
         guide(blind, latent, target, DIFFUSION, settings)
 
 
-@pytest.mark.parametrize("settings", [UNET, HALF])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_checkpointing_moves_nothing(settings: GuidanceSettings) -> None:
     backbone, latent, target = _problem()
     stored, again = (
@@ -350,7 +324,7 @@ def test_checkpointing_moves_nothing(settings: GuidanceSettings) -> None:
 # --- images stay apart ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [CLEAN, UNET])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_images_of_a_batch_do_not_influence_each_other(
     settings: GuidanceSettings,
 ) -> None:
@@ -367,7 +341,7 @@ def test_images_of_a_batch_do_not_influence_each_other(
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e30])  # 1e30 has an infinite square
-@pytest.mark.parametrize("settings", [CLEAN, UNET])
+@pytest.mark.parametrize("settings", [BOTH, HALF])
 def test_an_image_without_a_loss_is_stage_1_s_and_leaves_its_neighbour_alone(
     settings: GuidanceSettings, value: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,7 +371,6 @@ def test_an_image_without_a_loss_is_stage_1_s_and_leaves_its_neighbour_alone(
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"form": "unet", "n_inner": 2}, "one gradient per step"),
         ({"first": 0.5, "last": 0.5}, "no range"),
         ({"first": -0.1}, "no range"),
         ({"last": 1.1}, "no range"),
@@ -406,11 +379,11 @@ def test_an_image_without_a_loss_is_stage_1_s_and_leaves_its_neighbour_alone(
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        replace(CLEAN, **wrong)
+        replace(BOTH, **wrong)
 
 
 def test_targets_of_other_images_are_refused() -> None:
     backbone, latent, target = _problem()
     _, one = _rows(latent, target, [0])
     with pytest.raises(DataError, match="2 latents but targets of 1"):
-        guide(backbone, latent, one, DIFFUSION, CLEAN)
+        guide(backbone, latent, one, DIFFUSION, BOTH)

@@ -189,7 +189,7 @@ def test_the_pull_of_guidance_keeps_its_direction_in_float16(
         backbone = pair[name]
         schedule = make_schedule(backbone, sampler)
         weights = {k: factor * w for k, w in layer_weights(target, kind).items()}
-        settings = GuidanceSettings(form="unet", loss=kind)
+        settings = GuidanceSettings(loss=kind)
         missed = torch.zeros(N, dtype=torch.int64)
         loss = StructuralLoss(target, kind, weights)
         pull = _Pull(backbone, schedule, loss, settings, missed)
@@ -221,7 +221,7 @@ def run(
     """Give a run in half precision, of the preset that the test asks for."""
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     small = ONE_STEP | {
-        "stage2.preset": getattr(request, "param", "fast"),
+        "stage2.preset": getattr(request, "param", "released"),
         "models.backbone": "tiny",
         "models.dtype": "float16",
     }
@@ -287,7 +287,7 @@ def test_an_image_without_a_number_is_named_in_stage_1_and_the_others_go_on(
         evaluation_images.read_condition(folder, "stage1", IDS)
 
 
-@pytest.mark.parametrize("run", ["paper", "released", "fast", "guided"], indirect=True)
+@pytest.mark.parametrize("run", ["paper", "released"], indirect=True)
 def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
     run: Run,
     weak: Backbone,
@@ -311,7 +311,7 @@ def test_an_image_without_a_number_is_named_in_stage_2_and_the_others_go_on(
     assert still["equal"].all()
 
 
-@pytest.mark.parametrize("name", ["stage1", "best_of_n", "guided"])
+@pytest.mark.parametrize("name", ["stage1", "best_of_n", "released"])
 def test_an_image_without_a_number_is_named_in_an_arm_of_the_study(
     run: Run,
     weak: Backbone,

@@ -31,9 +31,9 @@ TINY = SMALL | {
     "decoding.n_feat_z": 5,
     "decoding.n_feat_clip": 5,
     "decoding.n_folds": 2,
-    "stage2.preset": "fast",
-    "stage2.fast.n_iter": 1,
-    "stage2.fast.n_candidates": 1,
+    "stage2.preset": "released",
+    "stage2.released.n_iter": 1,
+    "stage2.released.n_candidates": 1,
     "stage2.n_images_controls": 1,
     "systems.pixel_size": 8,
 }

@@ -85,7 +85,7 @@ TABLE = pd.DataFrame({"what": ["a", "b"], "a_score": [0.123456, np.nan], "n": [2
 CLAIMS = pd.DataFrame(
     [
         ("C1", "it rises", "none", "supported", ""),
-        ("C2", "it falls", "fast (ours)", "inconclusive", ""),
+        ("C2", "it falls", "bayes (ours)", "inconclusive", ""),
         ("C3", "it stays", "none", "supported", ""),
         ("C4", "it is there", "none", "not testable here", "no data"),
     ],
@@ -219,7 +219,7 @@ def test_verdicts_are_counted_at_the_top_and_link_to_their_claims() -> None:
         own = text.split(f'id="{anchor}"')[1].split("</tbody>")[0]
         assert f"<strong>{claim}</strong>" in own
         assert (f"end of {claim}" in own) == (claim in ENDS)
-    assert "fast (ours)" in text
+    assert "bayes (ours)" in text
     assert "no data" in text
     assert text.count('class="engine"') == 1  # "none" is no engine
 

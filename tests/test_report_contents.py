@@ -26,8 +26,8 @@ from minddiff_utils.reporting import (
 IDS = np.array([40, 7, 300])
 SPLIT = ["train", "test", "test"]
 METHODS = ("z_only", "c_only", "stage1", "stage2")
-OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.fast.n_iter": 3}
-OVERRIDES |= {"stage2.preset": "fast"}
+OVERRIDES = {"subjects": (5, 1), "data.n_reconstruct": 2, "stage2.released.n_iter": 3}
+OVERRIDES |= {"stage2.preset": "released"}
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_panels_are_those_of_the_median_image(run: Run, subject_folder: Path) ->
     assert panels.responses.tolist() == [8, 9, 10, 11]  # row 2 of betas
     assert panels.losses.tolist() == [3, 2]
     assert panels.scores == {"aligned": "0.50 · –"}
-    assert panels.engine == "fast (ours)"
+    assert panels.engine == "released code's loop"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ SHOWN = (
 FIGURES = tuple(numbering.FIGURES[name].file_name(name, 5) for name in SHOWN)
 TABLES = ("T1_comparison", "T2_ablation", "T4_decoding", "T5_cost")
 #: In the gallery of two images.
-N_PICTURES = 2 * len(galleries.system_rows("fast"))
+N_PICTURES = 2 * len(galleries.system_rows("released"))
 #: What notebooks 02 to 04 leave and the report only asks for.
 LEFT = ("accuracy", "image_accuracy", "k_selection", "weights", "zero_iterations")
 
@@ -190,7 +190,7 @@ def _leave_subject(run: Run, subject: int) -> None:
     for stage in ("stage1", "stage2"):
         table = pd.DataFrame({"method": [stage] * 2, "nsd_id": IDS[1:]})
         store.write_table(folder / f"{stage}.csv", table, run=run)
-    made = [m for m in galleries.system_rows("fast") if m != "truth"]
+    made = [m for m in galleries.system_rows("released") if m != "truth"]
     for k, method in enumerate(made):
         for row, nsd_id in enumerate(IDS[1:]):
             path = run.tree.stage_dir(subject, method) / f"{nsd_id}.png"
@@ -250,9 +250,9 @@ def test_the_report_shows_this_run_s_figures_tables_and_notebooks_once(
         assert f'href="{link}"' in page
     assert finished.label in page
     assert f"smoke, digest {finished.profile.digest}" in page
-    assert "preset fast: n_iter 3, n_candidates 4" in page
+    assert "preset released: n_iter 3, n_candidates 4" in page
     head = page[: page.index("</header>")]
-    assert "Engine of stage 2 in this run: fast (ours)" in head
+    assert "Engine of stage 2 in this run: released code's loop" in head
     assert "reproduced" not in head
     assert "<dd>5, 1</dd>" in page
     assert "subject 5" in page  # captions speak of the first subject

@@ -11,14 +11,10 @@ from minddiff_utils.core.errors import ConfigError, DataError, ModelError
 from minddiff_utils.core.profile import Stage1Config
 from minddiff_utils.generation import sampler
 from minddiff_utils.generation.sampler import (
-    SOLVERS,
-    Schedule,
-    Solver,
     draw_noise,
     img2img,
     make_schedule,
     sample,
-    thin,
 )
 from minddiff_utils.models import Backbone, tiny_backbone
 
@@ -144,36 +140,6 @@ def test_agreeing_levels_equal_diffusers_image_to_image_pipeline(
     torch.testing.assert_close(ours, expected, rtol=0, atol=FLOAT32)
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if s != "ddim"])
-@pytest.mark.parametrize("n_steps", [3, 7])
-def test_other_solvers_equal_the_pipeline_with_diffusers_own_scheduler(
-    solver: Solver, n_steps: int
-) -> None:
-    backbone = tiny_backbone()
-    full = make_schedule(backbone, _levels(20, 13, 14, 5.0))
-    short = thin(full, n_steps, 5.0, solver=solver)
-    # the noise that `encode_index` asks for is that of the first step here
-    scheduler = backbone.solver(solver, short.timesteps)
-    options = {"strength": 1.0, "timesteps": list(short.timesteps)}
-    expected = _pipeline(backbone, scheduler, **options)
-    with torch.no_grad():
-        ours = img2img(backbone, *_inputs(backbone), short)
-    torch.testing.assert_close(ours, expected, rtol=0, atol=FLOAT32)
-
-
-def test_solvers_of_higher_order_come_nearer_to_the_complete_sampler() -> None:
-    backbone = tiny_backbone()
-    full = make_schedule(backbone, _levels(50, 34, 35, 1.0))
-    error = {}
-    with torch.no_grad():
-        exact = img2img(backbone, *_inputs(backbone), full)
-        for solver in SOLVERS:
-            short = thin(full, 8, 1.0, solver=solver)
-            found = img2img(backbone, *_inputs(backbone), short)
-            error[solver] = float((found - exact).square().mean().sqrt())
-    assert all(error[s] < error["ddim"] for s in SOLVERS if s != "ddim")
-
-
 # --- levels -------------------------------------------------------------------------
 
 
@@ -290,38 +256,9 @@ def test_gradients_of_z_c_and_noise_equal_finite_differences(guidance: float) ->
         torch.testing.assert_close(slope, gradient.norm(), rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if s != "ddim"])
-def test_other_solvers_carry_the_gradient_to_z_and_c(solver: Solver) -> None:
-    backbone = tiny_backbone(dtype=torch.float64)
-    z, c, noise = (x[:1] for x in _inputs(backbone))
-    full = make_schedule(backbone, _levels(10, 7, 8, 3.0))
-    schedule = thin(full, 4, 3.0, solver=solver)
-
-    def value(z: Tensor, c: Tensor) -> Tensor:
-        return img2img(backbone, z, c, noise, schedule).square().mean()
-
-    inputs = [z.clone().requires_grad_(), c.clone().requires_grad_()]
-    gradients = torch.autograd.grad(value(*inputs), inputs)
-    for position, gradient in enumerate(gradients):
-        direction = gradient / gradient.norm()
-        moved = []
-        for sign in (1, -1):
-            parts = [z, c]
-            parts[position] = parts[position] + sign * 0.05 * direction
-            with torch.no_grad():
-                moved.append(value(*parts))
-        slope = (moved[0] - moved[1]) / 0.1
-        # the schedulers compute in float32 inside: differences of 1e-6 over 0.1
-        torch.testing.assert_close(slope, gradient.norm(), rtol=1e-2, atol=0)
-
-
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "dpmpp_2s"])
-def test_checkpoint_and_store_give_the_same_image_and_gradients(
-    solver: Solver,
-) -> None:
+def test_checkpoint_and_store_give_the_same_image_and_gradients() -> None:
     backbone = tiny_backbone()
-    full = make_schedule(backbone, _levels(10, 7, 5, 2.0))
-    schedule = thin(full, 5, 2.0, solver=solver)
+    schedule = make_schedule(backbone, _levels(10, 7, 5, 2.0))
     found = []
     for memory in ("store", "checkpoint"):
         z, c, noise = _inputs(backbone)
@@ -357,43 +294,6 @@ def test_noise_belongs_to_the_image_whatever_the_order_or_batch() -> None:
     assert not torch.equal(together[0], together[1])
 
 
-def _thinned(n_steps: int) -> tuple[Schedule, Schedule]:
-    full = make_schedule(tiny_backbone(), _levels(50, 37, 35, 5.0))
-    return full, thin(full, n_steps, 2.0)
-
-
-@pytest.mark.parametrize("n_steps", [1, 2, 6, 34, 35, 99])
-def test_a_thinned_schedule_spans_the_same_levels_in_order(n_steps: int) -> None:
-    full, short = _thinned(n_steps)
-    assert len(short.timesteps) == min(n_steps, 35)
-    assert set(short.timesteps) <= set(full.timesteps)
-    assert short.timesteps[0] == full.timesteps[0]
-    assert list(short.timesteps) == sorted(set(short.timesteps), reverse=True)
-    assert (short.encode_abar, short.abar[0]) == (full.encode_abar, full.abar[0])
-    assert short.abar_next[-1] == full.abar_next[-1]
-    assert short.abar_next[:-1] == short.abar[1:]
-    assert short.guidance == (2.0,) * len(short.timesteps)
-    if n_steps >= 35:
-        assert short == replace(full, guidance=(2.0,) * 35)
-    if n_steps == 6:
-        places = [full.timesteps.index(t) for t in short.timesteps]
-        gaps = {b - a for a, b in zip(places, [*places[1:], 35], strict=True)}
-        assert gaps == {5, 6}  # 35 / 6 rounded down or up
-        half = thin(full, 6, 3.0, guided_share=0.5)
-        assert half.guidance == (3.0,) * 3 + (1.0,) * 3
-        assert half.n_unet_evaluations == 9
-
-
-def test_a_thinned_sampler_returns_the_latent_under_the_true_noise() -> None:
-    z, c, noise = _inputs(tiny_backbone())
-    backbone = _KnownNoise(noise)
-    full = make_schedule(backbone, _levels(50, 34, 35, 1.0))
-    full = replace(full, abar_next=(*full.abar_next[:-1], 1.0))
-    for n_steps in (1, 4):
-        back = img2img(backbone, z, c, noise, thin(full, n_steps, 1.0))
-        torch.testing.assert_close(back, z, rtol=0, atol=FLOAT32)
-
-
 # --- refusals -----------------------------------------------------------------------
 
 
@@ -416,11 +316,6 @@ def test_another_kind_of_prediction_is_refused() -> None:
     backbone = tiny_backbone(prediction_type="sample")
     with pytest.raises(ConfigError, match="prediction_type is 'sample'"):
         make_schedule(backbone, _levels(10, 5, 5, 1.0))
-
-
-def test_a_surrogate_without_steps_is_refused() -> None:
-    with pytest.raises(ConfigError, match="0 steps"):
-        _thinned(0)
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

@@ -176,9 +176,7 @@ def test_a_subject_s_arms_are_scored_on_all_images(begin: Start) -> None:
 def test_arms_are_made_again_after_a_change_of_engine_or_profile_alone(
     begin: Start, monkeypatch: pytest.MonkeyPatch, edited: Callable[..., None]
 ) -> None:
-    few = arms_of(begin().profile, "confirmation")[
-        -3:
-    ]  # bayes, its floor and its ceiling
+    few = arms_of(begin().profile, "confirmation")[-3:]  # those of bayes
     monkeypatch.setattr(study, "arms_of", lambda *_: few)
     first = _confirmed(begin())
     monkeypatch.setattr(generate, "_align", _never)
