@@ -263,7 +263,7 @@ def test_the_ledger_has_one_quantity_per_column_and_names_engines() -> None:
     engines = claims.verdicts(ledger).set_index("claim")["engine"]
     assert engines["C5a"] == "Algorithm 1 as printed"
     assert engines["C4"] == engines["C5c"] == "bayes (ours)"
-    assert engines["C6"] == "guided sampling (ours)"
+    assert engines["C6"] == "stage 1, steered (ours)"
 
 
 def test_every_directional_claim_is_supported_where_its_effect_is_large() -> None:
