@@ -262,13 +262,12 @@ def test_tables_of_all_subjects_are_written_read_told_and_drawn(begin: Start) ->
         figures.fig_no_worse(written, {}, confidence=0.95, reference="nobody")
 
 
-@pytest.mark.parametrize("name", ["demo", "first_world"])
 def test_a_published_study_is_read_without_the_arms_that_are_gone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     run = start_run("demo", notebook="A3_engines")
-    shutil.copytree(ROOT / "data" / "study" / name, run.tree.study)
+    shutil.copytree(ROOT / "data" / "study" / "demo", run.tree.study)
     path = run.tree.study / "scores.csv"
     gone = pd.read_csv(path).assign(method="an engine of before")
     pd.concat([pd.read_csv(path), gone]).to_csv(path, index=False)
@@ -288,9 +287,12 @@ def test_a_published_study_is_read_without_the_arms_that_are_gone(
     both = published.merge(result.verdicts, on=keys, suffixes=("", "_now"))
     assert len(both) == len(published)
     for column in ("value", "ci_low", "ci_high", "margin"):
-        np.testing.assert_allclose(both[column], both[f"{column}_now"], atol=2e-6)
+        np.testing.assert_allclose(both[column], both[f"{column}_now"], atol=1e-5)
     assert (both["verdict"] == both["verdict_now"]).all()
     assert study.conclusions(result)
+    first = ROOT / "data" / "study" / "first_world" / "scores.csv"
+    shutil.copy(first, path)  # of engines that are all gone
+    assert study.read_study(run) is None
 
 
 # --- the command --------------------------------------------------------------------

@@ -384,7 +384,7 @@ def study_of(run: Run, scores: pd.DataFrame) -> StudyResult:
 
 
 def read_study(run: Run) -> StudyResult | None:
-    """Return the confirmation of the run's profile, None where it has not been run.
+    """Return the confirmation of our engine, None where it has not been run.
 
     All follows from the scores of the images, so that a study that was published before
     a reference was added is held against that one, too. Arms that a study no longer has
@@ -397,7 +397,8 @@ def read_study(run: Run) -> StudyResult | None:
     # an early one calls stage 1 so
     scores = scores.replace({"method": {"none": "stage1"}})
     arms = [arm.name for arm in arms_of(run.profile, "confirmation")]
-    return study_of(run, scores[scores["method"].isin(arms)])
+    known = scores[scores["method"].isin(arms)]
+    return study_of(run, known) if "bayes" in set(known["method"]) else None
 
 
 def conclusions(result: StudyResult) -> list[str]:
