@@ -133,6 +133,8 @@ def test_a_set_of_sessions_is_read_instead_of_the_first_ones() -> None:
         ("only_sessions", None, [3, 37]),
         ("validation_fold", 1, 2),
         ("voxels", "areas", "nsdgeneral"),
+        ("n_train", None, 100),
+        ("n_test_repeats", None, 1),
     ],
 )
 def test_only_another_choice_than_the_usual_one_changes_the_digest(
@@ -475,6 +477,56 @@ def test_a_second_test_set_must_leave_a_first_one_and_be_shared() -> None:
     second = np.isin(place, [4, 1000])
     split = split_images(place, place < 1000, 1, is_second=second)
     assert split.tolist() == ["test", "test2", "train", "validation"]
+
+
+def test_fewer_trials_of_a_test_image_are_its_first_ones_and_move_nothing_else() -> (
+    None
+):
+    tree = WithSecondSet()
+    whole = prepare_responses(Nsd(tree), 1, DATA)
+    single = prepare_responses(
+        Nsd(tree), 1, DATA.model_copy(update={"n_test_repeats": 1})
+    )
+    tests = np.char.startswith(whole.split, "test")
+    np.testing.assert_array_equal(whole.nsd_id, single.nsd_id)
+    np.testing.assert_array_equal(whole.betas[~tests], single.betas[~tests])
+    np.testing.assert_array_equal(whole.n_repeats[~tests], single.n_repeats[~tests])
+    assert (single.n_repeats[tests] == 1).all()
+    assert (single.n_valid_test == 1).all()
+    found = read_repeats(Nsd(tree), 1, DATA, whole, [0, 1], n_images=5)
+    rows = np.searchsorted(single.nsd_id, found.nsd_id)
+    np.testing.assert_allclose(single.betas[rows][:, :2], found.z[:, 0], atol=1e-6)
+    np.testing.assert_array_equal(whole.ncsnr_recomputed, single.ncsnr_recomputed)
+    assert (single.noise_ceiling_r < whole.noise_ceiling_r).all()
+
+
+def test_fewer_training_images_are_spread_and_leave_the_others() -> None:
+    few = DATA.model_copy(update={"n_train": 36})
+    whole, part = (prepare_responses(Nsd(MemoryTree()), 1, d) for d in (DATA, few))
+    train = np.flatnonzero(whole.split == "train")
+    assert len(train) == 360
+    kept = np.flatnonzero(np.isin(whole.nsd_id, part.nsd_id))
+    np.testing.assert_array_equal(part.split, whole.split[kept])
+    np.testing.assert_array_equal(
+        np.delete(whole.split, train), part.split[part.split != "train"]
+    )
+    chosen = np.flatnonzero(np.isin(train, kept))
+    assert len(chosen) == 36
+    assert chosen[0] == 0
+    assert chosen[-1] == 359
+    assert set(np.diff(chosen).tolist()) <= {10, 11}
+    np.testing.assert_array_equal(part.betas, whole.betas[kept])  # scaled as before
+    more = DATA.model_copy(update={"n_train": 1000})
+    same = prepare_responses(Nsd(MemoryTree()), 1, more)
+    np.testing.assert_array_equal(same.nsd_id, whole.nsd_id)
+
+
+def test_trials_that_were_averaged_before_cannot_be_left_out() -> None:
+    averaged = Nsd(MemoryTree())
+    object.__setattr__(averaged, "are_averaged", True)
+    data = DATA.model_copy(update={"n_test_repeats": 1, "zscore_on": "all"})
+    with pytest.raises(ConfigError, match="do without data"):
+        prepare_responses(averaged, 1, data)
 
 
 def test_scaling_on_all_trials_is_the_stated_alternative() -> None:

@@ -95,13 +95,15 @@ class DataConfig(_Frozen):
     # what notebook 01 does where a test image is in the training set too
     leaks: Literal["refuse", "report"] = "refuse"
     n_images: PositiveInt | None = None  # spread evenly over a subject's; null: all
+    n_train: PositiveInt | None = None  # as many of the training images alone
+    n_test_repeats: PositiveInt | None = None  # first trials of a test image; null: all
     # which of LAION-fMRI's shipped splits says what trains and tests; null elsewhere
     split: Split | None = None
 
     @model_serializer(mode="wrap")
     def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return the fields; one of later that says nothing changes no digest."""
-        late, fields = ("split", "n_images"), dump(self)
+        late, fields = ("split", "n_images", "n_train", "n_test_repeats"), dump(self)
         return {k: v for k, v in fields.items() if k not in late or v is not None}
 
     @model_validator(mode="after")
@@ -411,8 +413,16 @@ class Profile(_Frozen):
         models = "random" if rehearsed else MODEL_WORDS[self.models.backbone]
         models = f"{models} models" if models else self._checkpoint_words(checkpoint)
         split = f"split {self.data.split}" if self.data.split else ""
-        few = f"{self.data.n_images} images a subject" if self.data.n_images else ""
-        words = ", ".join(part for part in (data, models, scaling, split, few) if part)
+        some = [
+            words.format(n)
+            for n, words in (
+                (self.data.n_images, "{} images a subject"),
+                (self.data.n_train, "{} training images"),
+                (self.data.n_test_repeats, "at most {} trials of a test image"),
+            )
+            if n
+        ]
+        words = ", ".join(filter(None, (data, models, scaling, split, *some)))
         name = "rehearsal of profile" if rehearsed else "profile"
         return f"{name} {self.name}: {words}".removesuffix(": ")
 

@@ -30,6 +30,7 @@ from minddiff_utils.datasets.validity import (
 from minddiff_utils.preprocessing.noise_ceiling import ncsnr_of_trials, noise_ceiling_r
 from minddiff_utils.preprocessing.splits import (
     check_splits,
+    evenly,
     may_scale,
     some_images,
     split_images,
@@ -266,8 +267,21 @@ def _read(data_set: DataSet, subject: int, trials: Trials, units: Units) -> _Rea
     return _Read(data_set, subject, trials, betas, held)
 
 
-def _count_repeats(read: _Read) -> tuple[IntArray, npt.NDArray[np.int32]]:
-    """Return the place of each distinct image, and its trials that hold data.
+def _some_trials(read: _Read, tests: Mask, most: int | None) -> Mask:
+    """Return which trials are averaged: of those in `tests` an image's first ones."""
+    if most is None:
+        return np.ones(len(tests), bool)
+    if read.data_set.are_averaged:
+        raise ConfigError(
+            f"Responses of {read.data_set.name} are averages over trials, of which none"
+            " can be left out: do without data.n_test_repeats."
+        )
+    nth = pd.Series(read.whole.astype(int)).groupby(read.trials.place).cumsum()
+    return np.asarray(~tests | (nth <= most))
+
+
+def _count_repeats(read: _Read, some: Mask) -> tuple[IntArray, npt.NDArray[np.int32]]:
+    """Return the place of each distinct image, and its averaged trials that hold data.
 
     Raises
     ------
@@ -276,7 +290,7 @@ def _count_repeats(read: _Read) -> tuple[IntArray, npt.NDArray[np.int32]]:
     """
     trials = read.trials
     place, row = np.unique(trials.place, return_inverse=True)
-    n_repeats = np.bincount(row, weights=read.whole)
+    n_repeats = np.bincount(row, weights=read.whole & some)
     if not n_repeats.all():
         lost = np.isin(row, np.flatnonzero(n_repeats == 0))
         ids, numbers = (
@@ -300,11 +314,11 @@ class _Prepared:
     counts: dict[str, int]
 
 
-def _prepare(read: _Read, fit_rows: Mask, is_test: Mask) -> _Prepared:
+def _prepare(read: _Read, fit_rows: Mask, some: Mask, is_test: Mask) -> _Prepared:
     """Standardise, average and count, a block of voxels at a time.
 
-    Trials in `fit_rows` fit the scaling; of the images (n_images,) in `is_test` valid
-    trials are counted voxel by voxel.
+    Trials in `fit_rows` fit the scaling, those in `some` are averaged; of the images
+    (n_images,) in `is_test` valid trials are counted voxel by voxel.
     """
     trials, whole = read.trials, read.whole
     rows = [trials.session == number for number in np.unique(trials.session)]
@@ -317,6 +331,7 @@ def _prepare(read: _Read, fit_rows: Mask, is_test: Mask) -> _Prepared:
         percent = read.scaled(block)
         z = read.standardised(percent, fit_rows & whole)
         z[empty] = np.nan
+        z[~some] = np.nan
         keep = np.isfinite(z).any(axis=0)
         averaged = average_repeats(z[:, keep], trials.place)
         z_all = read.standardised(percent[:, keep], whole)
@@ -371,6 +386,26 @@ def _complete_ncsnr(stored: Matrix, recomputed: Matrix) -> tuple[Matrix, int]:
     return np.where(unknown, substitute, stored).astype(np.float32), int(unknown.sum())
 
 
+def _split(
+    data_set: DataSet, subject: int, data: DataConfig, every: IntArray, place: IntArray
+) -> tuple[IntArray, npt.NDArray[np.str_]]:
+    """Return the rows of the images that are used, of `every`, and what each is for."""
+    is_test = np.isin(every, data_set.test_images(subject))
+    is_second = np.isin(every, data_set.second_test_images(subject))
+    kept = np.flatnonzero(some_images(is_test * 1 + is_second, data.n_images))
+    split = split_images(
+        place[kept],
+        is_test[kept],
+        data.n_validation,
+        data.validation_fold,
+        is_second=is_second[kept],
+    )
+    train = np.flatnonzero(split == "train")
+    n_train = data.n_train or len(train)
+    left_out = np.delete(train, evenly(len(train), n_train))
+    return np.delete(kept, left_out), np.delete(split, left_out)
+
+
 def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Responses:
     """Read and prepare one subject's responses, in the voxels that `data` names.
 
@@ -391,25 +426,19 @@ def prepare_responses(data_set: DataSet, subject: int, data: DataConfig) -> Resp
     trials = data_set.trials(subject, numbers)
     units = data_set.units(subject, data.voxels)
     read = _read(data_set, subject, trials, units)
-    place, n_repeats = _count_repeats(read)
-    every = trials.image_id[np.unique(trials.place, return_index=True)[1]]
     test_images = data_set.test_images(subject)
-    is_test = np.isin(every, test_images)
-    is_second = np.isin(every, data_set.second_test_images(subject))
-    kept = some_images(is_test * 1 + is_second, data.n_images)
-    nsd_id, n_repeats = every[kept], n_repeats[kept]
-    split = split_images(
-        place[kept],
-        is_test[kept],
-        data.n_validation,
-        data.validation_fold,
-        is_second=is_second[kept],
+    some = _some_trials(
+        read, np.isin(trials.image_id, test_images), data.n_test_repeats
     )
+    place, n_repeats = _count_repeats(read, some)
+    every = trials.image_id[np.unique(trials.place, return_index=True)[1]]
+    kept, split = _split(data_set, subject, data, every, place)
+    nsd_id, n_repeats = every[kept], n_repeats[kept]
     check_splits(nsd_id, split)
     known = {"nsd_id": nsd_id, "split": split}
     fits = may_scale(trials.image_id, test_images, known) | (data.zscore_on == "all")
     tests = split == "test"
-    prepared = _prepare(read, fits, np.isin(every, nsd_id[tests]))
+    prepared = _prepare(read, fits, some, np.isin(every, nsd_id[tests]))
     _check_sessions(read, prepared)
     units = units.at(prepared.keep)
     stored = units.ncsnr

@@ -97,8 +97,17 @@ def some_images(parts: npt.NDArray[Any], n_images: int | None) -> Mask:
     for part in np.unique(parts):
         rows = np.flatnonzero(parts == part)
         n = max(round(n_images * len(rows) / len(parts)), min(2, len(rows)))
-        keep[rows[np.linspace(0, len(rows) - 1, n).round().astype(np.int64)]] = True
+        keep[rows[evenly(len(rows), n)]] = True
     return keep
+
+
+def evenly(n_rows: int, n: int) -> IntArray:
+    """Return `n` of `n_rows` rows, spread evenly, the first and the last among them.
+
+    >>> evenly(10, 4).tolist()
+    [0, 3, 6, 9]
+    """
+    return np.linspace(0, n_rows - 1, min(n, n_rows)).round().astype(np.int64)
 
 
 def may_scale(
