@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,8 @@ from minddiff_utils.core.surroundings import (
     settled,
     visible_gpus,
 )
+from minddiff_utils.core.types import Floats
+from minddiff_utils.evaluation.further.naming import all_names, name_by_captions
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
 from minddiff_utils.evaluation.subject_scores import embed_with
@@ -49,6 +51,7 @@ from minddiff_utils.generation.structural_loss import (
     StructuralTarget,
 )
 from minddiff_utils.models import Judge, load_backbone, load_judge
+from minddiff_utils.preprocessing import categories_in_captions
 from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ ENDPOINTS: Mapping[str, bool] = {
 }
 #: What our engine is held against: the paper's algorithm, and what needs no gradient.
 REFERENCES = ("paper", "paper_tuned", "released", "best_of_n", "stage1")
+#: Whether the judge's word for an image is one of what was seen: shown, no endpoint.
+_NAMED = "named_by_judge"
 _COSTS = ("n_unet_evaluations", "n_unet_gradients", "seconds", "steps")
 #: The validation images of notebook 02, the test images and those of held-out
 #: categories, by part.
@@ -188,18 +193,46 @@ def score_arms(
 ) -> pd.DataFrame:
     """Return a row per arm, finished image and metric: scores, losses and costs."""
     run, ids, stimuli = features.run, features.nsd_id, features.path("stimuli.h5")
-    stored = store.read_arrays(stimuli, ["nsd_id"])["nsd_id"]
-    seen = store.read_rows(stimuli, "images")[rows_of(stimuli.parent, ids, stored)]
-    truth = ConditionImages("truth", ids, seen)
+    stored = store.read_arrays(stimuli, ["nsd_id", "captions"])
+    rows = rows_of(stimuli.parent, ids, stored["nsd_id"])
+    truth = ConditionImages("truth", ids, store.read_rows(stimuli, "images")[rows])
+    shows = categories_in_captions(stored["captions"])
+    named = _Named(
+        judge, all_names(shows), {i: shows[k] for i, k in zip(ids, rows, strict=True)}
+    )
     arms = [
         ConditionImages(m.condition.name, m.nsd_id[m.finished], m.images[m.finished])
         for m in made
     ]
     look = {"clip_judge": embed_with(judge, run.profile.models.batch_size)}
-    table = score_methods(run.subject or 0, arms, truth, look).table
+    table = score_methods(run.subject or 0, arms, truth, look, seen_by=named).table
     table = table[table["metric"].isin(ENDPOINTS)]
     columns = ["subject", "method", "nsd_id", "metric", "value"]
-    return pd.concat([table[columns], *_losses_and_costs(features, made)])
+    words = [own.assign(subject=str(run.subject))[columns] for own in named.tables]
+    return pd.concat([table[columns], *words, *_losses_and_costs(features, made)])
+
+
+@dataclass
+class _Named:
+    """Whether the judge names what is on each arm's images, `names` being all words."""
+
+    judge: Judge
+    names: Sequence[str]
+    shows: Mapping[int, frozenset[str]]
+    tables: list[pd.DataFrame] = field(default_factory=list)
+
+    def __call__(self, shown: ConditionImages, _network: str, seen: Floats) -> None:
+        """Take what the judge sees in the images of an arm, (n, n_features)."""
+        if shown.method == "truth" or not self.names:
+            return
+        said = name_by_captions(seen, self.names, self._embed)
+        both = zip(said, shown.nsd_id, strict=True)
+        right = [float(word in self.shows[i]) for word, i in both]
+        who = {"method": shown.method, "nsd_id": shown.nsd_id, "metric": _NAMED}
+        self.tables.append(pd.DataFrame({**who, "value": right}))
+
+    def _embed(self, texts: Sequence[str]) -> Floats:
+        return self.judge.text_embed(texts).float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -322,10 +355,10 @@ def confirm(
 def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
     """Write the tables of a part, with its settings; return the main one."""
     if part == "pilot":
-        main = _means(scores, (*ENDPOINTS, "heldout_loss", *_COSTS))
+        main = _means(scores, (*ENDPOINTS, _NAMED, "heldout_loss", *_COSTS))
         tables = {"pilot": main}
     elif part == "heldout":
-        known = scores[scores["metric"].isin(ENDPOINTS)]
+        known = scores[scores["metric"].isin((*ENDPOINTS, _NAMED))]
         arms = [arm.name for arm in arms_of(run.profile, part)]
         pairs = [(arm, "stage1") for arm in arms if arm != "stage1"]
         sure = run.profile.evaluation.confidence
