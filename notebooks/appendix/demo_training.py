@@ -603,21 +603,26 @@ def latents_and_text(device: str) -> dict[str, torch.Tensor]:
     return saved
 
 
-def train_unet(schedule: Schedule) -> None:
+def train_unet(schedule: Schedule, arm: str | None) -> None:
+    """Train the U-Net, or one arm of the control run, which begins from random weights.
+
+    The arms differ in c alone: "uncorrupted" never sees c as a decoder returns it.
+    """
     torch.manual_seed(4)
     device = schedule.device
     data = latents_and_text(device)
     z = data["z"]
     model = UNet2DConditionModel(**UNET_CONFIG)
     model.to(device, memory_format=torch.channels_last)
-    trainer = Trainer("unet", model, lr=1e-3, decay=0.999)
+    name = f"unet_{arm}" if arm else "unet"
+    trainer = Trainer(name, model, lr=1e-3, decay=0.999)
     abar = DDIMScheduler(**SCHEDULER_CONFIG).alphas_cumprod
     batch = 64 if device == "cpu" else 256
     generator = torch.Generator().manual_seed(40 + trainer.step)
 
     def step() -> torch.Tensor:
         i = torch.randint(len(z), (batch,), generator=generator)
-        c = _conditions(data, i, generator)
+        c = _conditions(data, i, generator, corrupted=arm != "uncorrupted")
         t = torch.randint(1000, (batch,), generator=generator)
         noise = torch.randn(z[i].shape, generator=generator)
         a = abar[t][:, None, None, None]
@@ -634,7 +639,11 @@ def train_unet(schedule: Schedule) -> None:
 
 
 def _conditions(
-    data: dict[str, torch.Tensor], i: torch.Tensor, generator: torch.Generator
+    data: dict[str, torch.Tensor],
+    i: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    corrupted: bool,
 ) -> torch.Tensor:
     """One caption or the mean of five, in part as a decoder returns it, or empty."""
     rows = data["rows"][i]
@@ -644,10 +653,10 @@ def _conditions(
     mean = torch.rand(n, generator=generator) < 0.6
     c[mean] = data["table"][rows[mean]].float().mean(1)
     how = torch.rand(n, generator=generator)
-    decoded = mean & (how < DECODED_SHARE)
+    decoded = mean & (how < DECODED_SHARE) & corrupted
     if decoded.any():
         c[decoded] = _as_decoded(data, c[decoded], generator)[0]
-    likely = mean & (how > 1 - POSTERIOR_SHARE)
+    likely = mean & (how > 1 - POSTERIOR_SHARE) & corrupted
     if likely.any():
         c[likely] = _as_posterior(data, c[likely], generator)
     empty = torch.rand(n, generator=generator) < 0.1
@@ -780,6 +789,11 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
+        "--control",
+        choices=("corrupted", "uncorrupted"),
+        help="an arm of the control run of unet: does it help to learn c as decoded?",
+    )
+    parser.add_argument(
         "--start", type=Path, help="folder of an autoencoder that vae begins from"
     )
     parser.add_argument(
@@ -804,7 +818,7 @@ def main() -> None:
     elif args.part == "whiten":
         whiten(args.device)
     elif args.part == "unet":
-        train_unet(schedule)
+        train_unet(schedule, args.control)
     else:
         export()
 

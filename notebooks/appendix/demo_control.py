@@ -1,0 +1,84 @@
+"""What learning from c as decoded gives: the control run of the demo's U-Net.
+
+    python demo_control.py
+
+Before it, train both arms (`demo_training.py unet --control ...`) and run the demo to
+notebook 02 of all subjects. Each arm's U-Net makes validation images of every subject
+from decoded features, beside the shipped autoencoder, CLIP and judge; what is written
+to `data/study/<profile>/control.csv` is the arm that learned from c as decoded minus
+the one that never did, paired by image, for stage 1, the posterior of c, and `bayes`.
+"""
+
+import shutil
+from pathlib import Path
+
+import demo_training
+import pandas as pd
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
+
+from minddiff_utils import start
+from minddiff_utils.core import store
+from minddiff_utils.evaluation.summaries import contrast_table
+from minddiff_utils.generation import SubjectFeatures, generate
+from minddiff_utils.models import load_backbone, load_judge
+from minddiff_utils.models.weights import write_digests
+from minddiff_utils.studies.stage2_arms import arms_of
+from minddiff_utils.studies.stage2_engines import ENDPOINTS, score_arms
+
+ARMS = ("corrupted", "uncorrupted")
+PROFILE = "demo"
+
+
+def write_models(arm: str) -> Path:
+    """Write the shipped models with an arm's U-Net; return the folder of folders."""
+    folder = demo_training.WORK / arm
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(demo_training.MODELS, folder / "demo")
+    unet = UNet2DConditionModel(**demo_training.UNET_CONFIG)
+    unet = demo_training.load_average(f"unet_{arm}", unet)
+    weights = folder / "demo" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({k: v.contiguous() for k, v in unet.state_dict().items()}, weights)
+    write_digests(folder / "demo")
+    return folder
+
+
+def score(arm: str, subject: int) -> pd.DataFrame:
+    """Return the scores of an arm's images, with the arm in each method's name."""
+    overrides = {"models.path": str(demo_training.WORK / arm)}
+    run = start(PROFILE, subject=subject, overrides=overrides)
+    backbone = load_backbone(run.profile.models, run.tree.models)
+    judge = load_judge(run.tree.models, kind=run.profile.models.backbone)
+    features = SubjectFeatures(
+        run,
+        backbone,
+        decoded="decoded_validation.h5",
+        n=run.profile.study.n_images_pilot,
+    )
+    arms = arms_of(run.profile, "heldout")
+    scores = score_arms(
+        features, judge, [generate(run, backbone, features, row) for row in arms]
+    )
+    return scores.assign(method=scores["method"] + ", " + arm)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for arm in ARMS:
+        write_models(arm)
+    run = start(PROFILE)
+    tables = [score(arm, s) for s in run.profile.subjects for arm in ARMS]
+    scores = pd.concat(tables, ignore_index=True)
+    scores = scores[scores["metric"].isin((*ENDPOINTS, "named_by_judge"))]
+    rows = [row.name for row in arms_of(run.profile, "heldout")]
+    pairs = [tuple(f"{row}, {arm}" for arm in ARMS) for row in rows]
+    store.write_table(
+        run.tree.study / "control.csv", contrast_table(scores, pairs), run=run
+    )
+    means = scores.groupby(["method", "metric"])["value"].mean().unstack()
+    print(means.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
