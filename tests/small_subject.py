@@ -140,6 +140,8 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         donors[f"clip/{k}/whitened"] = normal(N_AXES)[:3]
     decoded["c/posterior"] = normal(widths["c"])
     donors["c/posterior"] = normal(widths["c"])[:3]
+    words = [f"a {('cat', 'dog', 'bus')[k % 3]} outside" for k in range(len(ids))]
+    captions = np.array(words)[:, None]
     return {
         "decoded.h5": decoded,
         "noise_model.h5": noise,
@@ -147,7 +149,7 @@ def files(backbone: Backbone) -> dict[str, Arrays]:
         "decoded_systems.h5": systems
         | {"pixel_ridge": pixels, "posterior_image": pixels[::-1].copy()},
         "decoders.h5": r_cv,
-        "stimuli.h5": {"nsd_id": ids, "images": images},
+        "stimuli.h5": {"nsd_id": ids, "images": images, "captions": captions},
         "responses.h5": {"split": np.array(["train"] * len(TRAIN) + ["test"] * n)},
     }
 

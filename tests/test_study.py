@@ -30,7 +30,7 @@ from minddiff_utils.generation.presets import (
     uses_posterior,
 )
 from minddiff_utils.generation.structural_loss import layer_weights, structural_loss
-from minddiff_utils.models import Backbone
+from minddiff_utils.models import Backbone, load_judge
 from minddiff_utils.pipeline import cli
 from minddiff_utils.reporting import figures
 from minddiff_utils.studies import stage2_engines as study
@@ -171,6 +171,31 @@ def test_a_subject_s_arms_are_scored_on_all_images(begin: Start) -> None:
         assert wide.loc[name, "n_unet_evaluations"].eq(n).all()
     assert wide.loc["bayes", "n_unet_evaluations"].eq(6).all()
     assert wide["seconds"].gt(0).all()
+
+
+def test_an_arm_s_objects_are_named_by_the_caption_nearest_to_what_the_judge_sees(
+    begin: Start, backbone: Backbone
+) -> None:
+    run = begin()
+    features = SubjectFeatures(run, backbone, n=3)
+    judge = load_judge(run.tree.models, kind="demo")
+    arms = [
+        generate.generate(run, backbone, features, row)
+        for row in arms_of(run.profile, "heldout")
+    ]
+    scores = study.score_arms(features, judge, arms)
+    named = scores[scores["metric"] == "named_by_judge"].set_index(["method", "nsd_id"])
+    shown = ["cat", "dog", "bus"]
+    stored = store.read_arrays(features.path("stimuli.h5"), ["nsd_id"])[
+        "nsd_id"
+    ].tolist()
+    captions = judge.text_embed([f"a photo of a {name}" for name in shown])
+    for arm in arms:
+        likeness = judge.image_embed(to_torch(arm.images)) @ captions.T
+        for i, k in zip(arm.nsd_id.tolist(), likeness.argmax(1).tolist(), strict=True):
+            right = shown[stored.index(i) % 3] == shown[k]
+            assert named.loc[(arm.condition.name, i), "value"] == right
+    assert len(named) == 9
 
 
 def test_arms_are_made_again_after_a_change_of_engine_or_profile_alone(
