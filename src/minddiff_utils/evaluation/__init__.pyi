@@ -1,20 +1,12 @@
-from .completeness import check_completeness
-from .floors import category_floor, floor_table
-from .images import gallery
-from .subject_tables import gather, gather_costs, notebook_seconds
-from .summaries import (
-    compare_methods,
-    contrast_table,
+from .completeness import check_completeness as check_completeness
+from .floors import category_floor as category_floor, floor_table as floor_table
+from .images import gallery as gallery
+from .subject_tables import (
+    gather as gather,
+    gather_costs as gather_costs,
+    notebook_seconds as notebook_seconds,
 )
-
-__all__ = [
-    "category_floor",
-    "check_completeness",
-    "compare_methods",
-    "contrast_table",
-    "floor_table",
-    "gallery",
-    "gather",
-    "gather_costs",
-    "notebook_seconds",
-]
+from .summaries import (
+    compare_methods as compare_methods,
+    contrast_table as contrast_table,
+)

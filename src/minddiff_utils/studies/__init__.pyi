@@ -1,24 +1,11 @@
-from .cost import predict, workloads
-from .cost_report import plan_lines
-from .nsd_rehearsal import rehearse
-from .stage2_arms import ENGINES
+from .cost import predict as predict, workloads as workloads
+from .cost_report import plan_lines as plan_lines
+from .nsd_rehearsal import rehearse as rehearse
+from .stage2_arms import ENGINES as ENGINES
 from .stage2_engines import (
-    REFERENCES,
-    StudyResult,
-    conclusions,
-    read_study,
-    run_study,
+    REFERENCES as REFERENCES,
+    StudyResult as StudyResult,
+    conclusions as conclusions,
+    read_study as read_study,
+    run_study as run_study,
 )
-
-__all__ = [
-    "ENGINES",
-    "REFERENCES",
-    "StudyResult",
-    "conclusions",
-    "plan_lines",
-    "predict",
-    "read_study",
-    "rehearse",
-    "run_study",
-    "workloads",
-]

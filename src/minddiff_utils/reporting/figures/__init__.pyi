@@ -1,89 +1,45 @@
 from .decoding import (
-    fig_accuracy,
-    fig_accuracy_histograms,
-    fig_calibration,
-    fig_decoders,
-    fig_holdout,
-    fig_predictions,
-    fig_weights_by_area,
+    fig_accuracy as fig_accuracy,
+    fig_accuracy_histograms as fig_accuracy_histograms,
+    fig_calibration as fig_calibration,
+    fig_decoders as fig_decoders,
+    fig_holdout as fig_holdout,
+    fig_predictions as fig_predictions,
+    fig_weights_by_area as fig_weights_by_area,
 )
 from .evaluation import (
-    fig_ablation,
-    fig_comparison,
-    fig_differences,
-    fig_images,
-    fig_naming,
-    fig_subjects,
+    fig_ablation as fig_ablation,
+    fig_comparison as fig_comparison,
+    fig_differences as fig_differences,
+    fig_images as fig_images,
+    fig_naming as fig_naming,
+    fig_subjects as fig_subjects,
 )
-from .failures import (
-    fig_failures,
-)
-from .leakage import (
-    fig_leakage,
-)
+from .failures import fig_failures as fig_failures
+from .leakage import fig_leakage as fig_leakage
 from .maps import (
-    Surface,
-    fig_flat_maps,
-    fig_inflated,
+    Surface as Surface,
+    fig_flat_maps as fig_flat_maps,
+    fig_inflated as fig_inflated,
 )
 from .preparation import (
-    fig_ncsnr_recovery,
-    fig_noise,
-    fig_reliability,
-    fig_repeats,
-    fig_roi_counts,
-    fig_scenes,
+    fig_ncsnr_recovery as fig_ncsnr_recovery,
+    fig_noise as fig_noise,
+    fig_reliability as fig_reliability,
+    fig_repeats as fig_repeats,
+    fig_roi_counts as fig_roi_counts,
+    fig_scenes as fig_scenes,
 )
 from .reconstruction import (
-    MethodPanels,
-    fig_gallery,
-    fig_losses,
-    fig_losses_of_truth,
-    fig_method,
-    fig_trajectory,
+    MethodPanels as MethodPanels,
+    fig_gallery as fig_gallery,
+    fig_losses as fig_losses,
+    fig_losses_of_truth as fig_losses_of_truth,
+    fig_method as fig_method,
+    fig_trajectory as fig_trajectory,
 )
 from .selection import (
-    fig_k_quality,
-    fig_k_selection,
+    fig_k_quality as fig_k_quality,
+    fig_k_selection as fig_k_selection,
 )
-from .study import (
-    fig_no_worse,
-    fig_pareto,
-)
-
-__all__ = [
-    "MethodPanels",
-    "Surface",
-    "fig_ablation",
-    "fig_accuracy",
-    "fig_accuracy_histograms",
-    "fig_calibration",
-    "fig_comparison",
-    "fig_decoders",
-    "fig_differences",
-    "fig_failures",
-    "fig_flat_maps",
-    "fig_gallery",
-    "fig_holdout",
-    "fig_images",
-    "fig_inflated",
-    "fig_k_quality",
-    "fig_k_selection",
-    "fig_leakage",
-    "fig_losses",
-    "fig_losses_of_truth",
-    "fig_method",
-    "fig_naming",
-    "fig_ncsnr_recovery",
-    "fig_no_worse",
-    "fig_noise",
-    "fig_pareto",
-    "fig_predictions",
-    "fig_reliability",
-    "fig_repeats",
-    "fig_roi_counts",
-    "fig_scenes",
-    "fig_subjects",
-    "fig_trajectory",
-    "fig_weights_by_area",
-]
+from .study import fig_no_worse as fig_no_worse, fig_pareto as fig_pareto

@@ -1,5 +1,3 @@
-from .about import LIMIT, About, read_about
-from .comparing import Comparison, compare
-from .writing import write_reference
-
-__all__ = ["LIMIT", "About", "Comparison", "compare", "read_about", "write_reference"]
+from .about import LIMIT as LIMIT, About as About, read_about as read_about
+from .comparing import Comparison as Comparison, compare as compare
+from .writing import write_reference as write_reference
