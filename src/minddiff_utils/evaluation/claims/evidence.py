@@ -28,6 +28,7 @@ __all__ = [
     "NotTestableError",
     "Outcome",
     "Result",
+    "Rule",
     "count_words",
     "decide",
     "engine_words",
@@ -105,19 +106,10 @@ class NotTestableError(Exception):
 class Endpoint:
     """One effect that a claim stands or falls with.
 
-    Attributes
-    ----------
-    name : str
-        What is compared, in words.
-    scale : str
-        Unit of the effect.
-    result_of : Estimate
-        The effect with its intervals.
-    unit : {"image", "subject"}
-        What the interval generalises over, and so which interval decides: that of the
-        estimate, or its `subjects_low` and `subjects_high`.
-    above, below : float
-        The claim says that the effect lies between them.
+    `name`: what is compared, in words; `scale`: unit of the effect; `unit`: what the
+    interval generalises over, and so which one decides, that of the estimate or its
+    `subjects_low` and `subjects_high`; the claim says that the effect lies between
+    `above` and `below`.
     """
 
     name: str
@@ -147,26 +139,13 @@ class Endpoint:
 class Evidence:
     """The tables of a run, and what a verdict has to know of it.
 
-    Attributes
-    ----------
-    tables : mapping of DataFrame
-        `scores`, image by image (subject, method, nsd_id, metric, value, floor), the
-        steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
-        feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
-        subjects; `study`: the scores of the study of stage 2, where it was run;
-        `leakage`: those of notebook 08.
-    in_silico : bool
-        Whether the subjects are simulated.
-    profile : str
-        Its name.
-    preset : str
-        The engine that makes the images called stage2.
-    backbone : str
-        Which generator and CLIP.
-    missing : sequence of int
-        Subjects of the profile that are not finished.
-    confidence : float
-        Of the intervals, 0.95 in every published rule.
+    `tables`: `scores`, image by image (subject, method, nsd_id, metric, value, floor),
+    the steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
+    feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
+    subjects; `study` and `leakage`, the scores of the study of stage 2 and of notebook
+    08, where they were run. `preset`: the engine that makes the images called stage2;
+    `backbone`: which generator and CLIP; `missing`: subjects that are not finished;
+    `confidence`: of the intervals, 0.95 in every published rule.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -238,24 +217,16 @@ Rule = Callable[[Evidence], Sequence[Endpoint]]
 class Claim:
     """One claim as data: what it says, and what decides it.
 
-    Attributes
-    ----------
-    claim, statement : str
-        Id and words.
-    rule : callable
-        Evidence to endpoints; the claim is the conjunction of what they say.
-    engine : callable
-        Evidence to the engine that is judged, in words; "none" where it is decoding.
-    paper_value : float
-        The paper's number, NaN where it gives none.
-    profiles : tuple of str
-        Profiles that can speak to it.
+    `rule`: the claim is the conjunction of its endpoints; `engine`: what is judged, an
+    engine, "run" for this run's, "none" where it is decoding;
+    `paper_value`: the paper's number, NaN where it gives none; `profiles`: those that
+    can speak to it.
     """
 
     claim: str
     statement: str
     rule: Rule
-    engine: Callable[[Evidence], str] = lambda _: "none"
+    engine: str = "none"
     paper_value: float = float("nan")
     profiles: tuple[str, ...] = ("demo", "nsd")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.claims import leakage, rules
+from minddiff_utils.evaluation.claims import rules
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -45,39 +46,19 @@ COLUMNS = (
 )
 
 
-def _preset(evidence: Evidence) -> str:
-    return engine_words(evidence.preset)
-
-
-def _ours(_: Evidence) -> str:
-    return engine_words("bayes")
-
-
-def _steered(_: Evidence) -> str:
-    return "stage 1, steered (ours)"
-
-
-def _fixed(engine: str) -> Claim:
-    words = {"paper": "C5a", "released": "C5b"}
-    return Claim(
-        words[engine],
-        "stage 2 improves structure over stage 1 without losing semantics",
-        rules.engine_gain(engine),
-        lambda _: engine_words(engine),
-    )
-
-
 def _number(claim: str, name: str, metric: str, value: float) -> Claim:
     return Claim(
         claim,
         f"subject 1: {name}, equal within {rules.MARGIN_NUMBER}",
         rules.paper_number(metric, value),
-        _preset,
+        "run",
         paper_value=value,
         profiles=("nsd",),
     )
 
 
+_STAGE2 = "stage 2 improves structure over stage 1 without losing semantics"
+_LEAKAGE: dict[str, Any] = {"method": "stage1", "source": "leakage"}
 #: The ledger: the paper's claims in its order, then what it does not ask.
 CLAIMS: tuple[Claim, ...] = (
     _number("C1", "CLIP similarity 0.765", "clip_method", 0.765),
@@ -86,40 +67,35 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "C4",
         "better than Takagi & Nishimoto (2023); Ozcelik et al. (2022) not run",
-        rules.other_systems,
-        _preset,
+        rules.above("takagi"),
+        "run",
     ),
-    _fixed("paper"),
-    _fixed("released"),
-    Claim(
-        "C5c",
-        "stage 2 improves structure over stage 1 without losing semantics",
-        rules.engine_gain("ours"),
-        _ours,
-    ),
+    Claim("C5a", _STAGE2, rules.engine_gain("paper"), "paper"),
+    Claim("C5b", _STAGE2, rules.engine_gain("released"), "released"),
+    Claim("C5c", _STAGE2, rules.engine_gain("bayes"), "bayes"),
     Claim(
         "C5d",
         "stage 2 beats the best of N draws of stage 1 (what each costs: T5)",
-        rules.engine_gain("ours", "stage1_best"),
-        _ours,
+        rules.engine_gain("bayes", "stage1_best"),
+        "bayes",
     ),
     Claim(
         "C6",
         "each of c, z, Z_CLIP contributes: removing one lowers its metric",
         rules.each_feature,
-        _steered,
+        "stage 1, steered (ours)",
     ),
     Claim(
         "C7",
         "works for every subject without any change per subject",
         rules.every_subject,
-        _preset,
+        "run",
     ),
     Claim(
         "C8",
         "smaller k: higher decoding accuracy; quality is best at k = 25",
         rules.balance_of_k,
-        _steered,
+        "stage 1, steered (ours)",
     ),
     Claim(
         "C9",
@@ -130,48 +106,49 @@ CLAIMS: tuple[Claim, ...] = (
         "C10",
         "c, z, Z_CLIP decode above chance, and quality follows accuracy",
         rules.decodable,
-        _preset,
+        "run",
     ),
     Claim(
         "C11",
         "low CLIP with high structure: semantics misread; the reverse: detail misread",
         rules.signatures,
-        _preset,
+        "run",
     ),
     *(
-        Claim(
-            f"K{k}",
-            f"control: above {words}",
-            rules.above_reference(reference),
-            _preset,
-        )
+        Claim(f"K{k}", f"control: above {words}", rules.above(reference), "run")
         for k, (reference, words) in enumerate(CONTROLS.items(), 1)
     ),
     Claim(
         "O2",
         "what is read goes beyond the kind of thing and of place",
-        leakage.beyond_category,
-        lambda _: "stage 1",
+        rules.beyond_category,
+        "stage 1",
     ),
     Claim(
         "O3",
         "categories that trained no decoder are read above chance",
-        leakage.held_out,
-        lambda _: "stage 1",
+        rules.held_out,
+        "stage 1",
     ),
     Claim(
         "O4a",
         "the brain adds to the prior: above a decoder fitted to noise",
-        leakage.above("noise_refit", ["clip_judge", "pcc", "ssim_2d"]),
-        lambda _: "stage 1",
+        rules.above("noise_refit", ["clip_judge", "pcc", "ssim_2d"], **_LEAKAGE),
+        "stage 1",
     ),
     Claim(
         "O4b",
         "more than ten principal axes each of c and z are read",
-        leakage.above("axes_10", ["clip_judge", "pcc"]),
-        lambda _: "stage 1",
+        rules.above("axes_10", ["clip_judge", "pcc"], **_LEAKAGE),
+        "stage 1",
     ),
 )
+
+
+def _engine(claim: Claim, evidence: Evidence) -> str:
+    """Return the engine that a claim judges, in words."""
+    name = evidence.preset if claim.engine == "run" else claim.engine
+    return name if name == "none" else engine_words(name)
 
 
 def collect_evidence(
@@ -182,21 +159,18 @@ def collect_evidence(
 ) -> Evidence:
     """Return everything that the claims are decided on, the study of stage 2 too.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Image by image, of notebook 05.
-    subjects : sequence of int, optional
-        The finished ones; default all of the profile.
+    `scores`: image by image, of notebook 05; `subjects`: the finished ones, by default
+    all of the profile.
     """
     done = run.profile.subjects if subjects is None else subjects
     names = ("accuracy", "image_accuracy", "k_selection", "weights", "stage2")
     tables = {name: gather(run, f"{name}.csv", done) for name in names}
     tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
-    if (study := run.tree.study / "scores.csv").is_file():
-        tables["study"] = store.read_table(study).astype({"subject": str})
-    if (made := run.tree.tables / "leakage.csv").is_file():
-        tables["leakage"] = store.read_table(made).astype({"subject": str})
+    further = {"study": run.tree.study / "scores.csv"}
+    further |= {"leakage": run.tree.tables / "leakage.csv"}
+    for name, path in further.items():
+        if path.is_file():
+            tables[name] = store.read_table(path).astype({"subject": str})
     return Evidence(
         tables,
         in_silico=run.origin != "measured",
@@ -213,24 +187,15 @@ def evaluate_claims(
 ) -> pd.DataFrame:
     """Return the ledger: one row per endpoint, the verdict of its claim beside it.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        Tables of the run; a missing one gives "not testable here".
-    label : str
-        The profile's words.
-
-    Returns
-    -------
-    DataFrame
-        The columns of `COLUMNS`. `verdict` is "supported", "contradicted",
-        "inconclusive" or "not testable here"; `result` of an endpoint "shown",
-        "opposite" or "open". A claim without endpoints has one row without numbers.
+    A missing table of the run gives "not testable here"; `label`: the profile's words.
+    The columns of `COLUMNS`: `verdict` is "supported", "contradicted", "inconclusive"
+    or "not testable here"; `result` of an endpoint "shown", "opposite" or "open". A
+    claim without endpoints has one row without numbers.
     """
     rows = []
     for claim in claims:
         outcome = decide(claim, evidence)
-        about = (claim.claim, claim.statement, claim.engine(evidence))
+        about = (claim.claim, claim.statement, _engine(claim, evidence))
         found = (outcome.verdict, outcome.reason)
         for numbers in [_numbers(e) for e in outcome.endpoints] or [_NONE]:
             rows.append((*about, *found, *numbers, claim.paper_value))

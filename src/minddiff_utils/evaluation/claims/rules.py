@@ -5,7 +5,7 @@ CHANGELOG.md has the date. A rule with several endpoints asks for all of them. E
 are averaged over subjects, images are the unit, unless an endpoint says otherwise.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,24 +27,22 @@ from minddiff_utils.evaluation.claims.evidence import (
     Endpoint,
     Evidence,
     NotTestableError,
+    Rule,
     count_words,
     method_words,
 )
 
 __all__ = [
-    "K_PAPER",
-    "MARGIN_CLIP",
     "MARGIN_NUMBER",
-    "MIN_IMAGES_NUMBER",
-    "above_reference",
+    "above",
     "balance_of_k",
+    "beyond_category",
     "decodable",
     "each_feature",
     "engine_gain",
     "every_subject",
+    "held_out",
     "image_pairs",
-    "lowest_layer",
-    "other_systems",
     "paper_number",
     "rank_correlation",
     "signatures",
@@ -68,9 +66,7 @@ _STANDS_FOR = {"c": "clip_judge", "z": "pcc", "Z_CLIP": "ssim_2d"}
 # --- C1 to C3: the paper's numbers ------------------------------------------------
 
 
-def paper_number(
-    metric: str, paper_value: float
-) -> Callable[[Evidence], Sequence[Endpoint]]:
+def paper_number(metric: str, paper_value: float) -> Rule:
     """Return the rule: our mean of subject 1 equals the paper's within the margin."""
 
     def rule(evidence: Evidence) -> list[Endpoint]:
@@ -102,45 +98,38 @@ def paper_number(
 # --- C4 to C7: images compared with images ------------------------------------------
 
 
-def above_reference(reference: str) -> Callable[[Evidence], Sequence[Endpoint]]:
-    """Return the rule: stage 2 above `reference` in judge CLIP, PCC and SSIM."""
+def above(
+    reference: str,
+    metrics: Sequence[str] = _METRICS,
+    *,
+    method: str = "stage2",
+    source: str = "scores",
+) -> Rule:
+    """Return the rule: `method` above `reference` in each of the metrics."""
 
     def rule(evidence: Evidence) -> list[Endpoint]:
-        return [evidence.contrast("stage2", reference, m) for m in _METRICS]
+        pair = (method, reference)
+        return [evidence.contrast(*pair, metric, source=source) for metric in metrics]
 
     return rule
 
 
-#: C4; Ozcelik et al. (2022) are not run, which the statement says.
-other_systems = above_reference("takagi")
-
-
-def engine_gain(
-    engine: str, reference: str = "stage1"
-) -> Callable[[Evidence], Sequence[Endpoint]]:
+def engine_gain(engine: str, reference: str = "stage1") -> Rule:
     """Return the rule of C5 for an engine: structure rises, meaning is kept.
 
     PCC and SSIM above the reference; a loss of judge CLIP beyond `MARGIN_CLIP`
     excluded. The images are those of this run where it made them, else those of the
-    study of this profile.
-
-    Parameters
-    ----------
-    engine : {"paper", "released", "ours"}
-    reference : {"stage1", "stage1_best"}
-        Stage 1 alone, or the best of N draws of it.
+    study of this profile. `engine`: paper, released or bayes; `reference`: stage1, or
+    stage1_best, the best of N draws of it.
     """
 
     def rule(evidence: Evidence) -> list[Endpoint]:
         source, method, base = _images_of(evidence, engine, reference)
-        structure = [
-            evidence.contrast(method, base, metric, source=source)
-            for metric in ("pcc", "ssim_2d")
+        bounds = {"pcc": 0.0, "ssim_2d": 0.0, "clip_judge": -MARGIN_CLIP}
+        return [
+            evidence.contrast(method, base, metric, above=bound, source=source)
+            for metric, bound in bounds.items()
         ]
-        kept = evidence.contrast(
-            method, base, "clip_judge", above=-MARGIN_CLIP, source=source
-        )
-        return [*structure, kept]
 
     return rule
 
@@ -151,16 +140,15 @@ _STUDY_STAGE1, _STUDY_BEST = ("stage1", "none"), ("best_of_n",)
 
 def _images_of(evidence: Evidence, engine: str, reference: str) -> tuple[str, str, str]:
     """Return which table has an engine's images, its method and its reference."""
-    wanted = "bayes" if engine == "ours" else engine
     scores, study = evidence.table("scores"), evidence.table("study")
     made = set(scores["method"]) if len(scores) else set()
-    if evidence.preset == wanted and {"stage2", reference} <= made:
+    if evidence.preset == engine and {"stage2", reference} <= made:
         return "scores", "stage2", reference
     arms = set(study["method"]) if len(study) else set()
     for base in _STUDY_STAGE1 if reference == "stage1" else _STUDY_BEST:
-        if {wanted, base} <= arms:
-            return "study", wanted, base
-    both = f"{method_words(wanted)} and {method_words(reference)}"
+        if {engine, base} <= arms:
+            return "study", engine, base
+    both = f"{method_words(engine)} and {method_words(reference)}"
     raise NotTestableError(f"neither this run nor a study has {both}")
 
 
@@ -256,7 +244,7 @@ def _ends_of_k(evidence: Evidence) -> tuple[float, float]:
 # --- C9: where each feature is read ---------------------------------------------------
 
 
-def lowest_layer(table: pd.DataFrame) -> str | None:
+def _lowest_layer(table: pd.DataFrame) -> str | None:
     """Return the feature `clip/<layer>` of the lowest layer, if there is one."""
     layers = [str(f) for f in set(table["feature"]) if str(f).startswith("clip/")]
     return min(layers, key=lambda name: int(name.split("/")[1]), default=None)
@@ -274,7 +262,7 @@ def where_read(evidence: Evidence) -> list[Endpoint]:
     table = evidence.table("image_accuracy")
     if table.empty or not {"LVC", "HVC"} <= set(table["area_set"]):
         raise NotTestableError("no accuracies of single images from LVC and HVC")
-    lowest = lowest_layer(table)
+    lowest = _lowest_layer(table)
     if lowest is None:
         raise NotTestableError("no CLIP layer was decoded from LVC and HVC")
     leans = {f: _image_accuracy(table, f, "HVC", "LVC") for f in ("c", "z", lowest)}
@@ -332,7 +320,7 @@ def decodable(evidence: Evidence) -> list[Endpoint]:
     if accuracy.empty or "r_null_within" not in accuracy:
         raise NotTestableError("no decoding accuracies with a conditional chance level")
     whole = accuracy[accuracy["area_set"] == "all"]
-    lowest = lowest_layer(whole)
+    lowest = _lowest_layer(whole)
     endpoints = []
     for feature in ("c", "z", lowest) if lowest else ("c", "z"):
         own = whole[whole["feature"] == feature]
@@ -352,39 +340,45 @@ def signatures(evidence: Evidence) -> list[Endpoint]:
     return [_correlated("C11", evidence)]
 
 
-#: Claim -> what was read of an image, and what became of it, in words.
+#: Claim -> what was read of an image and what became of it, in words, and which
+#: features and metrics these are; of two the difference of the ranks.
 _IMAGE_LEVEL = {
-    "C10": ("accuracy of c, r", "CLIP similarity (judge), stage 2"),
-    "C11": ("rank of r of c minus rank of r of z", "rank of CLIP minus rank of PCC"),
+    "C10": (
+        ("accuracy of c, r", "CLIP similarity (judge), stage 2"),
+        (("c",), ("clip_judge",)),
+    ),
+    "C11": (
+        ("rank of r of c minus rank of r of z", "rank of CLIP minus rank of PCC"),
+        (("c", "z"), ("clip_judge", "pcc")),
+    ),
 }
 
 
 def _correlated(claim: str, evidence: Evidence) -> Endpoint:
-    x, y = _image_level(claim, evidence)
+    (x, y), (words, _) = _image_level(claim, evidence), _IMAGE_LEVEL[claim]
     rho = rank_correlation(x.to_numpy(), y.to_numpy(), confidence=evidence.confidence)
-    return Endpoint(" with ".join(_IMAGE_LEVEL[claim]), "Spearman's rho", rho)
+    return Endpoint(" with ".join(words), "Spearman's rho", rho)
 
 
-def _image_level(claim: str, evidence: Evidence) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _image_level(claim: str, evidence: Evidence) -> tuple[pd.DataFrame, ...]:
     """Return what C10 or C11 correlates, each subjects x images."""
-    if claim == "C10":
-        (c,), (clip,) = _paired_images(evidence, ("c",), ("clip_judge",))
-        return c, clip
-    (c, z), (clip, pcc) = _paired_images(evidence, ("c", "z"), ("clip_judge", "pcc"))
-    return c.rank(axis=1) - z.rank(axis=1), clip.rank(axis=1) - pcc.rank(axis=1)
+    _, (features, metrics) = _IMAGE_LEVEL[claim]
+    parts = _paired_images(evidence, features, metrics)
+    n = len(features)
+    return tuple(
+        part[0] if n == 1 else part[0].rank(axis=1) - part[1].rank(axis=1)
+        for part in (parts[:n], parts[n:])
+    )
 
 
 def image_pairs(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """Return what C10 and C11 correlate, image by image, for a figure.
 
-    Returns
-    -------
-    dict of DataFrame
-        Claim -> columns subject, nsd_id, x, y; `attrs` hold the words of "x" and "y"
-        and "rho", the correlation with its interval. Empty where the run lacks them.
+    By claim: columns subject, nsd_id, x, y; `attrs` hold the words of "x" and "y" and
+    "rho", the correlation with its interval. Empty where the run lacks them.
     """
     pairs = {}
-    for claim, (x_words, y_words) in _IMAGE_LEVEL.items():
+    for claim, ((x_words, y_words), _) in _IMAGE_LEVEL.items():
         try:
             x, y = _image_level(claim, evidence)
         except NotTestableError:
@@ -400,31 +394,28 @@ def image_pairs(evidence: Evidence) -> dict[str, pd.DataFrame]:
 
 def _paired_images(
     evidence: Evidence, features: Sequence[str], metrics: Sequence[str]
-) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
-    """Return accuracies and scores of stage 2, on the images of every subject."""
+) -> list[pd.DataFrame]:
+    """Return accuracies, then scores of stage 2, on the images of every subject."""
     table = evidence.table("image_accuracy")
     if table.empty or evidence.table("scores").empty:
         raise NotTestableError("no accuracies of single images beside their scores")
-    read = [_image_accuracy(table, f, "all") for f in features]
+    read = [_image_accuracy(table, f, "all").rename(index=str) for f in features]
     scored = [evidence.matrices().matrix("stage2", m) for m in metrics]
-    for part in read:
-        part.index = part.index.astype(str)
-    rows = sorted(set.intersection(*(set(p.index) for p in (*read, *scored))))
-    every = [p.reindex(rows).dropna(axis=1).columns for p in (*read, *scored)]
-    images = sorted(set.intersection(*map(set, every))) if rows else []
+    keys = range(len(read) + len(scored))
+    both = pd.concat([*read, *scored], axis=1, join="inner", keys=keys).sort_index()
+    complete = both.notna().all().unstack(fill_value=False).all()
+    images = complete.index[complete] if len(both) else []
     if len(images) < 4:
         raise NotTestableError(
             f"{count_words(len(images), 'image')} with both, 4 at least"
         )
-    return tuple([p.loc[rows, images] for p in part] for part in (read, scored))  # type: ignore[return-value]
+    return [both[key][images] for key in keys]
 
 
 def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estimate:
     """Return the mean over subjects of Spearman's rho over images, with intervals.
 
-    Parameters
-    ----------
-    x, y : float (n_subjects, n_images)
+    `x`, `y`: float (n_subjects, n_images).
     """
 
     def rho(rows: npt.NDArray[np.int64]) -> Floats:
@@ -434,3 +425,54 @@ def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estim
         return np.asarray((a * b).sum(axis=1) / np.where(scale > 0, scale, np.inf))
 
     return jackknife(rho, x.shape[1], confidence=confidence)
+
+
+# --- O2 to O4: is it read, or guessed? ------------------------------------------------
+# Fixed on 2026-11-30, before notebook 08 had run on any test image; CHANGELOG.md says
+# what had been seen by then.
+
+#: Shares of comparisons won, of which half are won by chance.
+_SHARES = {
+    "two_way_within": "two-way identification (judge) within clusters",
+    "two_way_across": "two-way identification (judge) across clusters",
+    "c_beats_clusters": "c: its cluster's mean against another's",
+}
+
+
+def beyond_category(evidence: Evidence) -> list[Endpoint]:
+    """Decide O2: what is read goes beyond the kind of thing and of place.
+
+    Stage 1 is identified among images of its own cluster of categories more often than
+    half of the time, and has a higher PCC than images made from the true category
+    alone, and from the true setting alone.
+    """
+    endpoints = [_above_half(evidence, "stage1", "two_way_within")]
+    for reference in ("category_only", "setting_only"):
+        rule = above(reference, ["pcc"], method="stage1", source="leakage")
+        endpoints += rule(evidence)
+    return endpoints
+
+
+def held_out(evidence: Evidence) -> list[Endpoint]:
+    """Decide O3: categories that trained no decoder are read above chance.
+
+    Without the image's cluster of categories in training: decoded c is more like the
+    mean c of its cluster than like that of another, and stage 1's image is identified
+    among images of other clusters and of its own, each more often than half of the
+    time.
+    """
+    return [_above_half(evidence, "heldout", metric) for metric in reversed(_SHARES)]
+
+
+def _above_half(evidence: Evidence, method: str, metric: str) -> Endpoint:
+    """Return the share of comparisons won, minus a half."""
+    scores, wide = evidence.table("leakage"), None
+    if not scores.empty:
+        wide = evidence.matrices("leakage").matrix(method, metric).dropna(axis=1)
+    if wide is None or wide.empty:
+        raise NotTestableError(
+            f"no {_SHARES[metric]} of {method_words(method)}: notebook 08 was not run,"
+            " or no image is of one cluster"
+        )
+    mean = estimate(wide - 0.5, confidence=evidence.confidence)
+    return Endpoint(f"{method_words(method)}, {_SHARES[metric]}", "share over .5", mean)
