@@ -45,13 +45,9 @@ _EFFECT = "main effect"
 def ladders(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Return what the profile's ablation varies beside the factorial.
 
-    Returns
-    -------
-    dict of tuple of str
-        "layers", "iterations" and "k" -> methods, from few to many.
-    dict of str
-        Methods that are another one by construction, for `with_aliases`: all blocks
-        and the profile's own k are `stage2_guided`, and no iteration is stage 1.
+    First "layers", "iterations" and "k" -> methods, from few to many; then methods that
+    are another one by construction, for `with_aliases`: all blocks and the profile's
+    own k are `stage2_guided`, and no iteration is stage 1.
     """
     varied, layers = profile.ablation, profile.features.clip_layers
     k = profile.decoding.k_percent  # None: another one for each layer
@@ -105,33 +101,16 @@ def ablation_table(
 ) -> pd.DataFrame:
     """Return table T2: the full factorial with its main effects, and the ladders.
 
-    Every row is over the same images: those that all conditions have which were
-    scored at all.
+    Every row is over the same images: those that all conditions have which were scored
+    at all. `scores`: columns `rows.SCORES`, see `with_aliases` for conditions that are
+    another one by construction; `subjects`: the profile's, one without scores is
+    reported too; `settings`: metric -> its definition, these metrics are shown;
+    `ladders`: what is varied beside the factorial -> methods, in order. A column, a
+    metric or every condition is missing, or as `shared_images`: DataError.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns `rows.SCORES`; see `with_aliases` for conditions that are another one by
-        construction.
-    subjects : sequence of int
-        The profile's; one without scores is reported too.
-    settings : mapping of str to str
-        Metric -> its definition; these metrics are shown.
-    ladders : mapping of sequence of str
-        What is varied beside the factorial -> methods, in order; see `ladders`.
-    confidence : float
-
-    Returns
-    -------
-    DataFrame
-        Columns group ("factorial", "main effect" or a key of `ladders`), c, z, Z_CLIP
-        (1 or 0 in the factorial), those of `comparison_table` and `summaries.ESTIMATE`.
-        In main effects `method` is the feature.
-
-    Raises
-    ------
-    DataError
-        A column, a metric or every condition is missing, or as `shared_images`.
+    Columns group ("factorial", "main effect" or a key of `ladders`), c, z, Z_CLIP (1 or
+    0 in the factorial), those of `comparison_table` and `summaries.ESTIMATE`. In main
+    effects `method` is the feature.
     """
     check_table(scores, SCORES, "The table of scores")
     check_metrics(scores, settings)
@@ -142,22 +121,22 @@ def ablation_table(
     if not scored:
         raise DataError("No condition of the ablation was scored: run notebook 04.")
     kept = shared_images(scores, scored)
-    summary = _summarise_kept(kept, scores, confidence)
+    best_names = {ceilings()[m] for m in scored if m in ceilings()} - {*scored}
+    best = scores[scores["method"].isin(best_names)]
+    both = pd.concat([kept, best.astype({"subject": str})], ignore_index=True)
+    summary = summarise(both, confidence=confidence, ceilings=ceilings())
     who = [*map(str, subjects), "all"]
-    tables = {
-        group: complete(
-            summary[summary["method"].isin(methods)], who, methods, settings, {}
-        )
-        for group, methods in groups.items()
-    }
-    cells = set(factorial())
-    effects = pd.DataFrame(columns=[*SUMMARY])
-    reason = f"a main effect needs all cells, {', '.join(sorted(cells - set(scored)))}"
-    if cells <= set(scored):
+    effects, absent = pd.DataFrame(columns=[*SUMMARY]), {*factorial()} - {*scored}
+    if not absent:
         effects = main_effects(kept, confidence=confidence)
+    reason = f"a main effect needs all cells, {', '.join(sorted(absent))}"
     why = dict.fromkeys(FEATURES, reason)
-    effects = complete(effects, who, FEATURES, settings, why)
-    tables = {"factorial": tables.pop("factorial"), _EFFECT: effects, **tables}
+    tables = {}
+    for group, methods in groups.items():
+        own = summary[summary["method"].isin(methods)]
+        tables[group] = complete(own, who, methods, settings, {})
+        if group == "factorial":
+            tables[_EFFECT] = complete(effects, who, FEATURES, settings, why)
     table = pd.concat(tables, names=["group"])
     table = table.reset_index("group").reset_index(drop=True)
     in_cell = table["group"] == "factorial"
@@ -167,18 +146,6 @@ def ablation_table(
     more = [name for name in ESTIMATE if name not in SUMMARY]
     columns = ["group", *FEATURES, *SUMMARY, *more, "status", "settings"]
     return table.reindex(columns=columns)
-
-
-def _summarise_kept(
-    kept: pd.DataFrame, scores: pd.DataFrame, confidence: float
-) -> pd.DataFrame:
-    """Summarise the kept scores, with the ceilings' scores on the same images."""
-    known = set(kept["method"])
-    best_names = {best for m, best in ceilings().items() if m in known} - known
-    best = scores[scores["method"].isin(best_names)]
-    best = best.assign(subject=best["subject"].astype(str))
-    both = pd.concat([kept, best], ignore_index=True) if len(best) else kept
-    return summarise(both, confidence=confidence, ceilings=ceilings())
 
 
 def quality_by_k(

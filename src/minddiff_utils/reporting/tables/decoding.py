@@ -41,29 +41,13 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Return table T4: decoding accuracy by feature and area, with floor and ceiling.
 
-    Parameters
-    ----------
-    accuracy : DataFrame
-        Notebook 02's, of all subjects.
-    subjects : sequence of int
-        The profile's.
-    confidence : float
-        Of the intervals in the rows "all": Student's t over subjects, as so few
-        subjects cannot be resampled. A subject alone has none.
-
-    Returns
-    -------
-    DataFrame
-        A row for each subject (and "all"), feature and one of `AREA_SETS` that was
-        decoded in any subject, "missing" for a subject in whom it was not: value
-        (signed r, mean over targets), ci_low, ci_high, n (test images; subjects for
-        "all"), n_targets, floor (mean r with permuted images), ceiling (mean noise
-        ceiling), p_permutation (for "all" the largest), status, settings.
-
-    Raises
-    ------
-    DataError
-        A column is missing, a row is there twice, or there is no row.
+    `accuracy`: notebook 02's, of all subjects; a column missing, a row twice, or no row
+    is a DataError. A row for each of `subjects` (and "all"), feature and one of
+    `AREA_SETS` that was decoded in any subject, "missing" for a subject in whom it was
+    not: value (signed r, mean over targets), ci_low and ci_high (of "all" alone:
+    Student's t over subjects, as so few cannot be resampled), n (test images; subjects
+    for "all"), n_targets, floor (mean r with permuted images), ceiling (mean noise
+    ceiling), p_permutation (for "all" the largest), status, settings.
     """
     key = ["feature", "area_set", "subject"]
     check_table(accuracy, (*key, *_NAMES), "The table of accuracies")
@@ -125,13 +109,11 @@ def weights_by_area(
     area without voxels has weight and pattern 0.
     """
     rows = []
-    for feature in voxel_weight:
-        both = voxel_weight[feature], voxel_pattern[feature]
-        for index, area in enumerate(roi_names):
-            inside = np.asarray(roi) == index
-            n = int(inside.sum())
-            weight, pattern = (float(v[inside].mean()) if n else 0.0 for v in both)
-            rows.append((feature, str(area), weight, n, pattern, n < FEW_VOXELS))
+    for feature, (index, area) in product(voxel_weight, enumerate(roi_names)):
+        inside = np.asarray(roi) == index
+        both, n = (voxel_weight[feature], voxel_pattern[feature]), int(inside.sum())
+        weight, pattern = (float(v[inside].mean()) if n else 0.0 for v in both)
+        rows.append((feature, str(area), weight, n, pattern, n < FEW_VOXELS))
     columns = ["feature", "area", "weight", "n_voxels", "pattern", "few_voxels"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -144,39 +126,26 @@ def cost_table(
 ) -> pd.DataFrame:
     """Return table T5: what an image costs under each method.
 
-    Parameters
-    ----------
-    costs : DataFrame
-        The rows of stage1.csv and stage2.csv. NaN gradients, as stage 1 has no such
-        column, count as none: it forms no gradient. An image twice: DataError.
-    confidence : float
-        Of the intervals over images.
-    reference : mapping of float
-        What an image costs under Algorithm 1, by count: costs are compared with it.
-
-    Returns
-    -------
-    DataFrame
-        By method and metric: value (mean), ci_low, ci_high, n (images), total, relative
-        (to the reference's; NaN where that is 0), floor and ceiling (NaN: a cost has
-        none), status, settings.
+    `costs`: the rows of stage1.csv and stage2.csv; NaN gradients, as stage 1 has no
+    such column, count as none; an image twice is a DataError. `reference`: what an
+    image costs under Algorithm 1, by count. By method and metric: value (mean), ci_low,
+    ci_high (over images), n (images), total, relative (to the reference's; NaN where
+    that is 0), floor and ceiling (NaN: a cost has none), status, settings.
     """
     image = ["subject", "method", "nsd_id"]
     check_table(costs, (*image, *_COUNTS), "The table of costs")
     if costs.duplicated(image).any():
         raise DataError("An image of one method is there twice: pass each cost once.")
-    filled = costs.assign(n_unet_gradients=costs["n_unet_gradients"].fillna(0))
+    filled = costs.fillna({"n_unet_gradients": 0})
     filled = filled.sort_values(["subject", "nsd_id"], kind="stable")
     rows: list[dict[str, Any]] = []
-    for metric, words in _COUNTS.items():
+    for metric, method in product(_COUNTS, dict.fromkeys(costs["method"])):
         unit = reference.get(metric, 0)
-        for method in dict.fromkeys(costs["method"]):
-            own = filled.loc[filled["method"] == method, metric].dropna()
-            values = own.to_numpy(np.float64)
-            mean, (low, high, _) = float(values.mean()), t_interval(values, confidence)
-            row = {"method": str(method), "metric": metric, "value": mean}
-            row |= {"ci_low": low, "ci_high": high, "n": len(values)}
-            row |= {"total": values.sum(), "relative": mean / unit if unit else np.nan}
-            row |= {"floor": np.nan, "ceiling": np.nan, "status": "", "settings": words}
-            rows.append(row)
-    return pd.DataFrame(rows)
+        own = filled.loc[filled["method"] == method, metric].dropna()
+        values = own.to_numpy(np.float64)
+        mean, (low, high, _) = float(values.mean()), t_interval(values, confidence)
+        row = {"method": str(method), "metric": metric, "value": mean}
+        row |= {"ci_low": low, "ci_high": high, "n": len(values)}
+        row |= {"total": values.sum(), "relative": mean / unit if unit else np.nan}
+        rows.append(row | {"floor": np.nan, "ceiling": np.nan, "status": ""})
+    return pd.DataFrame(rows).assign(settings=lambda t: t["metric"].map(_COUNTS))

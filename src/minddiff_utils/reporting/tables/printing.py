@@ -64,30 +64,14 @@ def for_print(
 ) -> pd.DataFrame:
     """Return a long table of this package in columns, its cells as text.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A long table, or some of its rows.
-    words : mapping of str to str
-        Value of the column `across` -> heading, in the order shown.
-    rows : sequence of str
-        Columns that together name a printed row.
-    across : str
-        The column that is spread out: "metric", or "feature" for T4.
-    cell : callable
-        From a row of the table to the words of its cell.
+    `words`: value of the column `across`, which is spread out, to its heading, in the
+    order shown; `rows`: columns that together name a printed row; `cell`: from a row of
+    the table to the words of its cell. A column is missing, or no row has one of
+    `words`: DataError.
 
-    Returns
-    -------
-    DataFrame
-        `rows`, a column per heading, n_images and n_subjects (or n), and `note` where a
-        status was to be said. A cell without a number holds the status of its row, one
-        without a row "–". The last row, "settings", defines each metric.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or no row has one of `words`.
+    Columns `rows`, one per heading, n_images and n_subjects (or n), and `note` where a
+    status was to be said. A cell without a number holds the status of its row, one
+    without a row "–". The last row, "settings", defines each metric.
     """
     needed = (*rows, across, *INTERVAL, "status", "settings")
     check_table(table, needed, "The table to print")

@@ -128,21 +128,11 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Return table T1, every method in some subjects and over all, or T3.
 
-    Parameters
-    ----------
-    comparison : DataFrame
-        From `summaries.summarise`.
-    who, methods : sequence of str
-        Subjects, and "all"; methods, in the order shown.
-    settings, not_run : mapping of str to str
-        Metric -> its definition, these metrics are shown; method -> why there are no
-        scores, each gets its rows. A metric without a score: DataError.
-
-    Returns
-    -------
-    DataFrame
-        `comparison`'s columns, status ("missing" or "not run" with the reason, beside
-        NaN) and settings.
+    `comparison`: from `summaries.summarise`; `who`: subjects, and "all"; `methods`: in
+    the order shown; `settings`: metric -> its definition, these are shown, one without
+    a score is a DataError; `not_run`: method -> why there are no scores, each gets its
+    rows. Columns as `comparison`'s, status ("missing" or "not run" with the reason,
+    beside NaN) and settings.
     """
     check_table(comparison, SUMMARY, "The table of summarised scores")
     check_metrics(comparison, settings)
