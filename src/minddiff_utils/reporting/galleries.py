@@ -245,21 +245,10 @@ def failure_table(
     the `n` with the largest product of ranks, the low score counted from the top and
     the high one from the bottom, are marked; equal scores share their mean rank.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Of one method of one subject, or DataError; see `own_scores`. So is an image
-        that lacks one of the scores, and one that is not finite.
-    semantic, structural : str
-        The two metrics, such as clip_judge and ssim_2d.
-    n : int
-        Images of each way.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject, method, nsd_id, one per metric, and `signature`: "low semantic"
-        or "low structural" for those marked, else empty; and `place`, 1 to n, else 0.
+    `scores`: of one method of one subject (`own_scores`); others are a DataError, and
+    so is an image that lacks one of the two metrics, or whose score is not finite.
+    Columns subject, method, nsd_id, one per metric, and `signature`: "low semantic" or
+    "low structural" for those marked, else empty; and `place`, 1 to n, else 0.
     """
     needed = ("subject", "method", "nsd_id", "metric", "value")
     check_table(scores, needed, "The scores")
@@ -272,9 +261,8 @@ def failure_table(
     wide = both.pivot(index="nsd_id", columns="metric", values="value").sort_index()
     finite = np.isfinite(wide.to_numpy(dtype=np.float64))
     check_finite(bool(finite.all()), "The scores of an image, or one that is lacking,")
-    table = wide.reset_index()[["nsd_id", semantic, structural]]
-    table.columns.name = None
-    table = table.assign(signature="", place=0)
+    table = wide.rename_axis(columns=None).reset_index()
+    table = table[["nsd_id", semantic, structural]].assign(signature="", place=0)
     ways = ("semantic", semantic, structural), ("structural", structural, semantic)
     for name, low, high in ways:
         marked = _extremes(table, low, high, n)

@@ -76,9 +76,7 @@ def render_page(trials: pd.DataFrame, shown: dict[str, Images], label: str) -> s
     """
     seen = "truth/" + trials["seen"].astype(str)
     keys = list(zip(seen, trials["left"], trials["right"], strict=True))
-    number = {
-        key: k for k, key in enumerate(dict.fromkeys(x for row in keys for x in row))
-    }
+    codes, shown_keys = pd.factorize(np.ravel(keys))
     here = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=here, autoescape=True, undefined=StrictUndefined)
     return page.get_template("human_trials.html").render(
@@ -86,6 +84,6 @@ def render_page(trials: pd.DataFrame, shown: dict[str, Images], label: str) -> s
         page=page_of(trials),
         n_trials=len(trials),
         minutes=max(1, round(len(trials) * _SECONDS / 60)),
-        pictures=[_png(shown[key]) for key in number],
-        trials=[[number[key] for key in row] for row in keys],
+        pictures=[_png(shown[key]) for key in shown_keys],
+        trials=codes.reshape(-1, 3).tolist(),
     )

@@ -80,20 +80,11 @@ class CorticalData:
 def vertex_rows(coordinates: Floats, voxel_ijk: Ints) -> Rows:
     """Return the voxel in which each vertex lies, as a row of `voxel_ijk`.
 
-    Parameters
-    ----------
-    coordinates : (..., 3)
-        0-based voxel-centre coordinates of the vertices; NaN where there are no data.
-    voxel_ijk : int (n_voxels, 3)
-        0-based indices of the voxels in use, each once, none negative; else DataError.
+    `coordinates`, (..., 3): 0-based voxel-centre coordinates of the vertices, NaN where
+    there are no data; `voxel_ijk`, int (n_voxels, 3): 0-based indices of the voxels in
+    use, each once, none negative, or DataError. The row, int64 (...), is that of the
+    nearest voxel, -1 where it is not in use or there are no data.
 
-    Returns
-    -------
-    int64 (...)
-        Row of the nearest voxel, -1 where it is not in use or there are no data.
-
-    Examples
-    --------
     >>> points = np.array([[1.4, 0, 0], [1.6, 0, 0]])
     >>> vertex_rows(points, np.array([[1, 0, 0]])).tolist()
     [0, -1]
@@ -193,22 +184,17 @@ def crop(flat: Surface, inside: Mask) -> Surface:
             "No vertex of the flat map lies in a voxel in use: check that voxel_ijk "
             "and the surface transforms belong to the same subject."
         )
-    low = flat.points[inside].min(axis=0) - _MARGIN_MM
-    high = flat.points[inside].max(axis=0) + _MARGIN_MM
+    shown = flat.points[inside]
+    low, high = shown.min(axis=0) - _MARGIN_MM, shown.max(axis=0) + _MARGIN_MM
     return _subset(flat, ((flat.points >= low) & (flat.points <= high)).all(axis=1))
 
 
 def _subset(flat: Surface, keep: Mask) -> Surface:
     """Return the vertices `keep` and the faces that have all three of them."""
     renumber = np.cumsum(keep) - 1
-    return replace(
-        flat,
-        points=flat.points[keep],
-        faces=renumber[flat.faces[keep[flat.faces].all(axis=1)]],
-        values=flat.values[keep],
-        sulc=flat.sulc[keep],
-        areas=flat.areas[keep],
-    )
+    faces = renumber[flat.faces[keep[flat.faces].all(axis=1)]]
+    names = ("points", "values", "sulc", "areas")
+    return replace(flat, faces=faces, **{k: getattr(flat, k)[keep] for k in names})
 
 
 def without_cuts(flat: Surface) -> Surface:
@@ -227,14 +213,12 @@ def side_by_side(left: Surface, right: Surface) -> Surface:
         left.points - np.array([left.points[:, 0].max() + half, middle[0]]),
         right.points - np.array([right.points[:, 0].min() - half, middle[1]]),
     ]
-    return Surface(
-        points=np.concatenate(moved),
-        faces=np.concatenate([left.faces, right.faces + len(left.points)]),
-        values=np.concatenate([left.values, right.values]),
-        sulc=np.concatenate([left.sulc, right.sulc]),
-        areas=np.concatenate([left.areas, right.areas]),
-        area_names=left.area_names,
-    )
+    joined = {
+        name: np.concatenate([getattr(left, name), getattr(right, name)])
+        for name in ("values", "sulc", "areas")
+    }
+    faces = np.concatenate([left.faces, right.faces + len(left.points)])
+    return replace(left, points=np.concatenate(moved), faces=faces, **joined)
 
 
 def flat_maps(

@@ -31,41 +31,22 @@ def fig_leakage(
 ) -> Figure:
     """Draw what each row scores above a generator that is told nothing, and by axes.
 
-    Parameters
-    ----------
-    gains : DataFrame
-        From `summaries.contrast_table`, all with the same reference; the rows "all" are
-        drawn, or those of the only subject.
-    shares : DataFrame
-        From `studies.leakage.prior_shares` of one method; printed beside the rows.
-    metrics : mapping of str to str
-        Metric -> words, in the order shown.
-    groups : mapping of mapping of str to str
-        What a group of rows knows -> method -> words, in the order shown; those that
-        were not run are left out.
-    curve : mapping of str to str
-        Method -> number of axes in words, in the order shown; the first is the
-        reference itself.
-    confidence : float
-        Of the intervals, for the note.
-
-    Raises
-    ------
-    DataError
-        A column is missing, or none of the rows or metrics is there.
+    `gains`: from `summaries.contrast_table`, all with the same reference, of which the
+    rows "all" are drawn, or those of the only subject; `shares`: from
+    `studies.leakage.prior_shares` of one method, printed beside the rows; `groups`:
+    what a group of rows knows -> method -> words; `curve`: method -> number of axes in
+    words, the first being the reference itself. None of the rows is there: DataError.
     """
     pooled = canvas.pooled_rows(gains, "The table of gains")
-    rows = {
-        (row["metric"], row["method"]): row
-        for row in canvas.records(pooled[pooled["metric"].isin(metrics)])
-    }
-    there = {method for _, method in rows}
+    drawn = pooled[pooled["metric"].isin(metrics)]
+    rows = drawn.set_index(["metric", "method"]).to_dict("index")
+    there = set(drawn["method"])
     known = [[name for name in words if name in there] for words in groups.values()]
     lines = [name for own in known for name in own]
     if not lines:
         raise DataError("The table of gains holds none of the rows to draw.")
-    first = {own[0]: what for own, what in zip(known, groups, strict=True) if own}
     words = {name: text for own in groups.values() for name, text in own.items()}
+    colours = {name: PALETTE[k] for k, own in enumerate(known) for name in own}
     n_subjects = int(pooled["n_subjects"].max())
     note = (
         f"n = {span(pooled['n_images'])} images, {counted(n_subjects, 'subject')}."
@@ -82,13 +63,12 @@ def fig_leakage(
     grid = canvas.panels(top, len(metrics), len(metrics), sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
         axes.set_title(wrap(metrics[metric], 30), size=8)
-        own = canvas.records(shares[shares["metric"] == metric])
-        of = {row["prior"]: float(row["value"]) for row in own}
+        of = shares[shares["metric"] == metric].set_index("prior")["value"]
         for place, name in enumerate(lines):
-            colour = PALETTE[list(groups).index(_group(groups, name))]
             row = rows.get((metric, name), {})
-            _draw_row(axes, place, row, colour, of.get(name, math.nan))
-            if name in first and place:
+            _draw_row(axes, place, row, colours[name], of.get(name, math.nan))
+        for own in filter(None, known):
+            if place := lines.index(own[0]):
                 axes.axhline(place - 0.5, color="0.8", linewidth=0.6)
     grid[0].set_yticks(range(len(lines)), [wrap(words[name], 34) for name in lines])
     grid[0].invert_yaxis()
@@ -100,10 +80,6 @@ def fig_leakage(
     lower[0].set_ylabel("score above it")
     below.supxlabel("principal axes of c and of z that are read", size=8)
     return figure
-
-
-def _group(groups: Mapping[str, Words], name: str) -> str:
-    return next(what for what, words in groups.items() if name in words)
 
 
 def _draw_row(

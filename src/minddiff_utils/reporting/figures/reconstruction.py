@@ -30,17 +30,10 @@ def fig_gallery(
 ) -> Figure:
     """Draw images in a grid: a row per method, a column per image.
 
-    Parameters
-    ----------
-    rows : mapping of uint8 (n_images, height, width, 3)
-        Method -> images, usually the seen ones first; a method with fewer images
-        leaves its last cells blank.
-    title, rule : str
-        What the gallery shows; how the images were picked, for the note.
-    column_titles : sequence of str, optional
-        Words above the columns, one for each.
-    below : mapping of str to sequence of str, optional
-        Method -> its scores, which stand below its pictures.
+    `rows`: method -> uint8 (n_images, height, width, 3), usually the seen ones first; a
+    method with fewer images leaves its last cells blank. `title`: what is shown;
+    `column_titles`: one for each column; `rule`: how the images were picked; `below`:
+    method -> its scores, which stand below its pictures.
     """
     if not rows:
         raise DataError("The gallery has no rows: pass at least one method's images.")
@@ -49,13 +42,10 @@ def fig_gallery(
     grid = canvas.Grid(list(rows.values()), list(rows), column_titles, below or {})
     if column_titles:
         check_shape((len(column_titles),), (grid.n_columns,), "column_titles")
-    note = (
-        f"n = {counted(grid.n_columns, 'image')}, {counted(len(rows), 'row')}; "
-        "single images, no interval"
-    )
-    note += ". Below: CLIP similarity by the judge · SSIM" if below else ""
-    note += f". {rule}" if rule else ""
-    figure = canvas.new_figure(title, note, grid.height)
+    size = f"{counted(grid.n_columns, 'image')}, {counted(len(rows), 'row')}"
+    scored = "Below: CLIP similarity by the judge · SSIM" if below else ""
+    parts = [f"n = {size}; single images, no interval", scored, rule]
+    figure = canvas.new_figure(title, ". ".join(filter(None, parts)), grid.height)
     canvas.draw_images(figure.subplots(), grid)
     return figure
 

@@ -75,13 +75,15 @@ class Comparison:
 
     def difference(self) -> str:
         """Return one sentence on what differs beyond rounding; empty if nothing."""
-        parts = []
-        for what, whole in (("claims", self.claims), ("tables", self.tables)):
-            names = [part.name for part in whole if part.kind == "different"]
-            if names:
-                parts.append(
-                    f"{len(names)} of {len(whole)} {what} ({', '.join(names)})"
-                )
+        other = {
+            what: (len(whole), [p.name for p in whole if p.kind == "different"])
+            for what, whole in (("claims", self.claims), ("tables", self.tables))
+        }
+        parts = [
+            f"{len(names)} of {n} {what} ({', '.join(names)})"
+            for what, (n, names) in other.items()
+            if names
+        ]
         if not parts:
             return ""
         changed = [part.name for part in self.claims if part.is_changed_verdict]
@@ -97,21 +99,10 @@ class Comparison:
 def compare(run: Path, reference: Path, *, profile: Profile) -> Comparison:
     """Compare the finished run in the folder `run` with a reference.
 
-    Parameters
-    ----------
-    run, reference : Path
-        `figures/<profile>` of a finished run; a folder that `write_reference` wrote.
-    profile : Profile
-        What the run was made with.
-
-    Raises
-    ------
-    ConfigError
-        The reference is of another profile, other settings or another version.
-    DataError
-        There is no reference, or no finished run.
-    StoreError
-        A file of either is damaged.
+    `run`: `figures/<profile>`, made with `profile`; `reference`: a folder that
+    `write_reference` wrote. The reference is of another profile, other settings or
+    another version: ConfigError; there is no reference, or no finished run: DataError;
+    a file of either is damaged: StoreError.
     """
     about = read_about(reference)
     _check_profile(about, profile)
@@ -139,23 +130,14 @@ def _check_profile(about: About, profile: Profile) -> None:
             f" that with minddiff compare --profile {about.profile}."
         )
     if about.digest != profile.digest:
-        now = _fields(profile.model_dump(mode="json"))
-        then = _fields(about.settings)
+        both = profile.model_dump(mode="json"), about.settings
+        now, then = (dict(pd.json_normalize(s).iloc[0]) for s in both)
         other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
         raise ConfigError(
             f"The reference was made with other settings"
             f" ({', '.join(other) or 'the profile'}): compare a run of"
             f" profile {about.profile} as it is in the clone."
         )
-
-
-def _fields(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return nested settings by the names that `--set` takes."""
-    fields: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = isinstance(value, dict)
-        fields |= _fields(value, f"{above}{key}.") if nested else {above + key: value}
-    return fields
 
 
 def _notes(about: About, manifest: Mapping[str, Any], run: Path) -> Iterable[str]:

@@ -67,30 +67,12 @@ def write_reference(
 ) -> About:
     """Write the reference at `target` from the finished run in the folder `run`.
 
-    Parameters
-    ----------
-    run : Path
-        `figures/<profile>` of a finished run.
-    target : Path
-        The reference's folder; an earlier reference there is replaced.
-    profile : Profile
-        What the run was made with.
-    notebooks : sequence of str
-        Names of the executed notebooks to copy, without suffix.
-    limit : int
-        Bytes that it may take.
-
-    Returns
-    -------
-    About
-        What made it, and its files.
-
-    Raises
-    ------
-    StoreError
-        A file of the run is missing or damaged, or was made by other versions than are
-        installed; it would take more than `limit`, or name this machine's folders; or
-        `target` holds something else.
+    `run`: `figures/<profile>`, made with `profile`; `target`: an earlier reference
+    there is replaced; `notebooks`: names of the executed ones to copy, without suffix;
+    `limit`: bytes that it may take. What made it is returned, with its files. A file of
+    the run is missing or damaged, or was made by other versions than are installed; it
+    would take more than `limit`, or name this machine's folders; or `target` holds
+    something else: StoreError.
     """
     _check_target(target)
     manifest = read_run(run, profile)
