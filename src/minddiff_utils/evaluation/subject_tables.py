@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Run
 
 __all__ = ["gather", "gather_costs", "notebook_seconds"]
@@ -41,24 +41,12 @@ def notebook_seconds(run: Run) -> pd.DataFrame:
     """Return the wall time of every notebook that the runner has recorded.
 
     Columns notebook (without subject and shard) and seconds; empty where the notebooks
-    were run by hand.
-
-    Raises
-    ------
-    StoreError
-        A record is damaged.
+    were run by hand. A record is damaged: StoreError.
     """
-    rows = []
+    rows, remedy = [], "move it away and run again"
     for path in sorted(run.tree.notebooks.glob("*.run.json")):
         stem = path.name.removesuffix(".run.json").partition("_subj")[0]
-        rows.append((stem, _seconds(path)))
+        with reading(path, StoreError, remedy=remedy):
+            seconds = float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        rows.append((stem, seconds))
     return pd.DataFrame(rows, columns=["notebook", "seconds"])
-
-
-def _seconds(path: Path) -> float:
-    try:
-        return float(json.loads(store.read_bytes(path))["seconds"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(
-            f"{path} is damaged and tells no seconds: move it away and run again."
-        ) from error

@@ -125,28 +125,17 @@ def summarise(
 ) -> pd.DataFrame:
     """Return mean, interval, chance levels and ceiling of each method and metric.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns subject, method, nsd_id, metric, value, floor; one row per image.
-    confidence : float
-    ceilings : mapping of str to str
-        Method -> the method whose score on the same images is its ceiling.
-    floors : collection of str
-        Methods that know nothing of the image.
-    draws : sequence of str
-        Methods that are the first of them again, from other noise.
+    `scores`: columns subject, method, nsd_id, metric, value, floor, one row per image;
+    `ceilings`: method -> the method whose score on the same images is its ceiling;
+    `floors`: methods that know nothing of the image; `draws`: methods that are the
+    first of them again, from other noise.
 
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method, metric, value, ci_low, ci_high, n_images,
-        n_subjects, floor (the row's images scored against other seen images), chance
-        (the highest of that and of the methods `floors` on the same images; of a
-        distance the lowest), chance_method (whose it is, "" for shuffled pairs),
-        ceiling and sd_draw: of an image's score over `draws`, the root of the mean
-        variance. A ceiling is NaN where it was not made for all images of the row,
-        sd_draw in the rows of other methods than the draws.
+    Columns subject (or "all"), method, metric, value, ci_low, ci_high, n_images,
+    n_subjects, floor (the row's images scored against other seen images), chance (the
+    highest of that and of the methods `floors` on the same images; of a distance the
+    lowest), chance_method (whose it is, "" for shuffled pairs), ceiling (NaN where it
+    was not made for all images of the row), and sd_draw: of an image's score over
+    `draws`, the root of the mean variance (NaN of other methods).
     """
     rows: list[tuple[object, ...]] = []
     # the second: the same images scored against other seen ones
@@ -189,13 +178,8 @@ def _highest(levels: Mapping[str, float], metric: str) -> tuple[str, float]:
 
 def compare_methods(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     """Return `summarise` with the ceilings and floors of the table of conditions."""
-    return summarise(
-        scores,
-        confidence=confidence,
-        ceilings=ceilings(),
-        floors=floors(),
-        draws=draws(),
-    )
+    known: Any = {"ceilings": ceilings(), "floors": floors(), "draws": draws()}
+    return summarise(scores, confidence=confidence, **known)
 
 
 # --- paired differences -------------------------------------------------------------
@@ -211,14 +195,9 @@ def contrast_table(
 
     `scores`: columns subject, method, nsd_id, metric, value; `pairs`: method and
     reference, those of which one was not run are left out. No pair was run, or the two
-    methods of one share no image: DataError.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject (or "all"), method, reference, metric and those of `ESTIMATE`,
-        one row for each metric in which the two share an image. Rows "all" are over the
-        images that every subject has.
+    methods of one share no image: DataError. Columns subject (or "all", over the images
+    that every subject has), method, reference, metric and those of `ESTIMATE`, one row
+    for each metric in which the two share an image.
     """
     rows: list[tuple[object, ...]] = []
     made = Matrices(scores)

@@ -81,17 +81,8 @@ def _check_stage2(evidence: Evidence, n_equal: int, n_compared: int) -> list[Che
 def sanity_table(evidence: Evidence, *, n_equal: int, n_compared: int) -> pd.DataFrame:
     """Return what a sceptic asks for first, with what was seen.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        Tables of the run.
-    n_equal, n_compared : int
-        Images whose stage 2 with zero iterations equals stage 1, of those compared.
-
-    Returns
-    -------
-    DataFrame
-        Columns check, expected, observed, passed.
+    `n_equal`, `n_compared`: images whose stage 2 with zero iterations equals stage 1,
+    of those compared. Columns check, expected, observed, passed.
     """
     checks = [
         *_check_accuracy(evidence),

@@ -82,15 +82,11 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
         reduce = PCA(n, svd_solver="randomized", random_state=seed)
         fitted.append(make_pipeline(StandardScaler(), reduce).fit(features))
     reduced = _components(fitted, layers)
-    blocks = (
-        responses[:, k : k + _BLOCK] for k in range(0, responses.shape[1], _BLOCK)
-    )
-    ridges = [
-        RidgeCV(_ALPHAS, alpha_per_target=True, gcv_mode="svd").fit(
-            reduced, np.asarray(x, np.float64)
-        )
-        for x in blocks
-    ]
+    ridges = []
+    for k in range(0, responses.shape[1], _BLOCK):
+        block = np.asarray(responses[:, k : k + _BLOCK], np.float64)
+        ridge = RidgeCV(_ALPHAS, alpha_per_target=True, gcv_mode="svd")
+        ridges.append(ridge.fit(reduced, block))
     return Encoder(tuple(fitted), tuple(ridges))
 
 
@@ -128,14 +124,9 @@ def brain_correlation_table(
 
     `scores`: columns subject, method, nsd_id, metric (`brain_` or `true_brain_`, and
     the area set), value, floor; `role`: what the encoding model's network does
-    elsewhere.
-
-    Returns
-    -------
-    DataFrame
-        Columns through ("encoding model" or "true simulated brain"), area_set, method,
-        value, ci_low, ci_high, floor (another image's responses), ceiling (the true
-        image through the same model), n_images, n_subjects, judge_role.
+    elsewhere. Columns through ("encoding model" or "true simulated brain"), area_set,
+    method, value, ci_low, ci_high, floor (another image's responses), ceiling (the true
+    image through the same model), n_images, n_subjects, judge_role.
     """
     known = beside_truth(scores)
     rows = []

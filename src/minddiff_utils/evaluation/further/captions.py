@@ -118,15 +118,10 @@ def caption_scores(
     """Return the recall of words, and published scores, for every test image.
 
     `published`: from `caption_metrics`, by metric. An artefact is missing, or two of
-    them do not belong together: StoreError.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject, method ("decoded c", "true c"), nsd_id, metric
-        (object_words, setting_words and those of `published`), value, floor (the
-        captions found for other images), caption (the first of those found, which the
-        published scores compare).
+    them do not belong together: StoreError. Columns subject, method ("decoded c",
+    "true c"), nsd_id, metric (object_words, setting_words and those of `published`),
+    value, floor (the captions found for other images), caption (the first of those
+    found, which the published scores compare).
     """
     folder = run.tree.derived(subject)
     shown = store.read_arrays(folder / "stimuli.h5", ["nsd_id", "captions"])
@@ -149,9 +144,9 @@ def caption_scores(
             for metric, score in published.items()
         }
         for metric, (value, floor) in made.items():
-            part = pd.DataFrame({"nsd_id": test["nsd_id"], "value": value})
-            part = part.assign(floor=floor, caption=first)
-            parts.append(part.assign(metric=metric, method=method))
+            about = {"method": method, "nsd_id": test["nsd_id"], "metric": metric}
+            numbers = {"value": value, "floor": floor, "caption": first}
+            parts.append(pd.DataFrame(about | numbers))
     table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
     columns = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
     return table.loc[table["value"].notna(), columns].reset_index(drop=True)

@@ -35,22 +35,11 @@ def plan_trials(
 ) -> pd.DataFrame:
     """Return the trials in the order shown, with the side that is right.
 
-    Parameters
-    ----------
-    images : mapping of str to sequence of int
-        Method -> the images that it reconstructed; fewer than two are a DataError.
-    n : int
-        Trials of each method, and of each pair of methods; fewer where there are fewer
-        images. One catch trial for ten others, three at least.
-    rng : Generator
-        Draws images, sides and order.
-
-    Returns
-    -------
-    DataFrame
-        Columns trial (from 1), kind, method, seen, left, right, answer: `left` and
-        `right` are "method/image", `answer` the side of the mate, or of the first
-        method of a pair.
+    `images`: method -> the images that it reconstructed, of which fewer than two are a
+    DataError; `n`: trials of each method, and of each pair of methods, fewer where
+    there are fewer images; one catch trial for ten others, three at least. Columns
+    trial (from 1), kind, method, seen, left, right, answer: `left` and `right` are
+    "method/image", `answer` the side of the mate, or of the first method of a pair.
     """
     rows: list[tuple[str, str, int, str, str]] = []
     for method, ids in images.items():
@@ -98,14 +87,9 @@ def evaluate_answers(trials: pd.DataFrame, texts: Mapping[str, str]) -> pd.DataF
 
     `trials`: from `plan_trials`; `texts`: file -> answers as the page gives them, lines
     of page, rater, trial, answer. Answers of another page, a line that is none, an
-    answer twice, or none at all: DataError.
-
-    Returns
-    -------
-    DataFrame
-        Columns rater, kind, method, n, n_right, share, ci_low, ci_high, p (two-sided,
-        against 1/2), state: "counted", or why the rater is left out; of a pair of
-        methods, `share` is that of the first one.
+    answer twice, or none at all: DataError. Columns rater, kind, method, n, n_right,
+    share (of a pair of methods that of the first one), ci_low, ci_high, p (two-sided,
+    against 1/2), state: "counted", or why the rater is left out.
     """
     key, answers = trials.set_index("trial"), _read_answers(trials, texts)
     rows: list[dict[str, object]] = []

@@ -259,35 +259,20 @@ def all_scores(
     """Return the scores, the Fréchet distances and the further scores of subjects.
 
     On a CPU several subjects at once; each network looks at each image once. The first
-    two tables are those of `join_subjects`.
-
-    Parameters
-    ----------
-    run : Run
-        Of no single subject.
-    subjects : sequence of int
-    load : callable, optional
-        As in `each_subject`.
-    true_brain : callable, optional
-        Of a module (`insilico.read_brain`): folder of the data, subject and places of
-        voxels to a function from images to responses, or None where there is none. It
-        is asked where the responses are in silico, and looks at images by itself.
-
-    Raises
-    ------
-    StoreError
-        An artefact is missing, or two of them do not belong together.
+    two tables are those of `join_subjects`; `load`: as in `each_subject`; `true_brain`,
+    of a module (`insilico.read_brain`): folder of the data, subject and places of
+    voxels to a function from images to responses, or None where there is none. It is
+    asked where the responses are in silico, and looks at images by itself. An artefact
+    is missing, or two of them do not belong together: StoreError.
     """
     work = partial(_score_subject, true_brain=true_brain)
     done = each_subject(run, subjects, work, load=load)
     scores, distances = join_subjects(run, {s: both[0] for s, both in done.items()})
     further = [both[1] for both in done.values()]
-    categories: dict[int, frozenset[str]] = {}
-    for part in further:
-        categories |= part.categories
-    naming, brain, captions = (
-        _together([getattr(part, name) for part in further])
+    joined = {
+        name: _together([getattr(part, name) for part in further])
         for name in ("naming", "brain", "captions")
-    )
-    absent = further[0].captions_absent
-    return scores, distances, FurtherScores(naming, brain, captions, categories, absent)
+    }
+    categories = {i: own for part in further for i, own in part.categories.items()}
+    whole = replace(further[0], categories=categories, **joined)
+    return scores, distances, whole

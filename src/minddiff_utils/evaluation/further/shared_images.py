@@ -33,12 +33,8 @@ def shared515(run: Run) -> IntArray:
     """Return the images that all eight subjects saw three times, by NSD's own design.
 
     515 of real NSD; in silico, where all sessions are complete, no test image is left
-    out; none of a data set with other images than NSD's.
-
-    Raises
-    ------
-    DataError
-        The design is missing or damaged.
+    out; none of a data set with other images than NSD's. The design is missing or
+    damaged: DataError.
     """
     if run.profile.data_set == "laion_fmri":
         return np.empty(0, np.int64)

@@ -355,21 +355,10 @@ def load_networks(
     is there wherever its package is installed, and always looks on the CPU. It took
     part in the simulated brain of in-silico subjects: `metrics.METRICS` says so.
 
-    Parameters
-    ----------
-    models : Path
-        Folder of models; weights are in its folder `perception` (layout: the text of
-        this module).
-    device : str
-        cpu, or cuda.
-    only : sequence of str, optional
-        Names of the embedders wanted (default: all of `EMBEDDERS`), else ConfigError.
-
-    Raises
-    ------
-    ModelError
-        A file of weights is not safetensors or does not fit its architecture, or a GPU
-        is asked for where there is none.
+    `models`: weights are in its folder `perception` (layout: the text of this module);
+    `device`: cpu or cuda; `only`: names of `EMBEDDERS`, by default all, others are a
+    ConfigError. A file of weights is not safetensors or does not fit its architecture,
+    or a GPU is asked for where there is none: ModelError.
     """
     names = list(EMBEDDERS) if only is None else list(only)
     for name in names:

@@ -8,14 +8,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
+from torch.nn import functional
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.rows import Images
@@ -61,36 +62,17 @@ def _as_given(image: Picture) -> Floats:
     return image.astype(np.float64) / 255.0
 
 
-def _antialiased(image: Picture) -> Floats:
+def _resized_twice(image: Picture, *, antialias: bool) -> Floats:
     """Return the image at 425 x 425 px, by way of 256 px, never rounded between.
 
-    Pillow's bilinear kernel on floats, whose support grows with the reduction, is that
-    of torchvision's antialiased resizing of tensors.
+    As torchvision resizes tensors, bilinear; without antialiasing (up to 0.16) a
+    reduction drops pixels.
     """
-    planes = []
-    for plane in np.moveaxis(image.astype(np.float32) / np.float32(255), -1, 0):
-        resized = Image.fromarray(plane)  # 32-bit float, one channel
-        for side in (_STORED, _SCORED):
-            resized = resized.resize((side, side), Image.Resampling.BILINEAR)
-        planes.append(np.asarray(resized, np.float64))
-    return np.stack(planes, axis=-1)
-
-
-def _not_antialiased(image: Picture) -> Floats:
-    """Return the image at 425 x 425 px, by way of 256 px, from two neighbours each.
-
-    A reduction then drops pixels: torchvision's resizing of tensors up to 0.16.
-    """
-    resized = _as_given(image)
+    x = torch.from_numpy(_as_given(image)).permute(2, 0, 1)[None]  # (1, 3, h, w)
     for side in (_STORED, _SCORED):
-        for axis in (0, 1):
-            n = resized.shape[axis]
-            at = np.clip((np.arange(side) + 0.5) * n / side - 0.5, 0, n - 1)
-            low = at.astype(int)
-            share = np.expand_dims(at - low, (2, 1 - axis))
-            high = resized.take(np.minimum(low + 1, n - 1), axis)
-            resized = resized.take(low, axis) * (1 - share) + high * share
-    return resized
+        size = (side, side)
+        x = functional.interpolate(x, size=size, mode="bilinear", antialias=antialias)
+    return np.asarray(x[0].permute(1, 2, 0).numpy())
 
 
 def _at_once(image: Picture) -> Floats:
@@ -178,14 +160,11 @@ def ssim_2d_with_floor(
     _check_window(images, truth)
     n = len(truth)
     known = lru_cache(n_others + 1)(lambda k: _windowed(truth[k]))
-    scores = np.stack(
-        [
-            _ssim_windowed(
-                _windowed(image), [known((i + k) % n) for k in range(n_others + 1)]
-            )
-            for i, image in enumerate(images)
-        ]
-    )
+    rows = []
+    for i, image in enumerate(images):
+        others = [known((i + k) % n) for k in range(n_others + 1)]
+        rows.append(_ssim_windowed(_windowed(image), others))
+    scores = np.stack(rows)
     return scores[:, 0], scores[:, 1:].mean(axis=1)
 
 
@@ -196,14 +175,9 @@ def ssim_2d(
 
     Gray by Rec. 709 weights, Gaussian window of sigma 1.5 (11 x 11 px), population
     covariance, data range 1, at the size given. What scikit-image 0.20 and later
-    compute for the call that most fMRI papers share.
-
-    Parameters
-    ----------
-    images_a, images_b : uint8 (n, height, width, 3)
-        RGB images of at least 11 px a side, or DataError; their order does not matter.
-    convert : callable
-        Makes RGB floats in 0..1 of an image.
+    compute for the call that most fMRI papers share. Of RGB images, uint8 (n, height,
+    width, 3), at least 11 px a side, or DataError; their order does not matter.
+    `convert` makes RGB floats in 0..1 of an image.
 
     References
     ----------
@@ -252,23 +226,18 @@ def _pearson(image_a: Picture, image_b: Picture, convert: _Convert) -> float:
 
 #: Suffix of a metric's name -> how images reach 425 px.
 _PATHS: Mapping[str, _Convert] = {
-    "_425": _antialiased,
-    "_425_no_aa": _not_antialiased,
+    "_425": partial(_resized_twice, antialias=True),
+    "_425_no_aa": partial(_resized_twice, antialias=False),
     "_425_only": _at_once,
 }
-_SCORES: Mapping[str, Callable[..., Floats]] = {
+_SCORES: dict[str, Callable[..., Floats]] = {
     "ssim_2d": ssim_2d,
     "ssim_percolumn_legacy": ssim_percolumn_legacy,
     "pcc": pixel_correlation,
 }
 #: By metric.
-PIXEL_SCORES: Mapping[str, Callable[[Images, Images], Floats]] = MappingProxyType(
-    {
-        **_SCORES,
-        **{
-            name + suffix: partial(score, convert=convert)
-            for suffix, convert in _PATHS.items()
-            for name, score in _SCORES.items()
-        },
-    }
-)
+PIXEL_SCORES: Mapping[str, Callable[[Images, Images], Floats]] = _SCORES | {
+    name + suffix: partial(score, convert=convert)
+    for suffix, convert in _PATHS.items()
+    for name, score in _SCORES.items()
+}

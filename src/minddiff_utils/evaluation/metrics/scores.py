@@ -188,34 +188,15 @@ def score_methods(
 ) -> SubjectScores:
     """Score every condition of one subject; conditions are read one at a time.
 
-    Parameters
-    ----------
-    subject : int
-        Written into the table.
-    conditions : iterable of ConditionImages
-        Their images must be among those of `truth`.
-    truth : ConditionImages
-        The true images; unread ones are held all at once only where they are few.
-    embedders : mapping of callables
-        Images -> embedding, by name: `clip_judge` at least, `clip_method`, and those of
-        `networks.load_networks`.
-    extra : collection of str
-        Metrics on request, such as `pcc_425`.
-    seen_by : callable, optional
-        Is given every embedding, so that nothing else has to look at an image again.
+    `conditions`: their images must be among those of `truth`, the true ones, which are
+    held all at once only where they are few; `embedders`: images -> embedding, by name,
+    `clip_judge` at least, `clip_method`, and those of `networks.load_networks`;
+    `extra`: metrics on request, such as `pcc_425`; `seen_by`: is given every embedding,
+    so that nothing else has to look at an image again.
 
-    Returns
-    -------
-    SubjectScores
-        The table, and the embeddings of set-wise distances by method.
-
-    Raises
-    ------
-    DataError
-        An image of a condition has no true image, there is no condition, or no
-        `clip_judge` among the embedders.
-    ConfigError
-        No metric uses an embedder of that name, or `extra` names another metric.
+    An image of a condition has no true image, there is no condition, or no `clip_judge`
+    among the embedders: DataError. No metric uses an embedder of that name, or `extra`
+    names another metric: ConfigError.
     """
     if "clip_judge" not in embedders:
         raise DataError(
@@ -285,16 +266,9 @@ def _frame(
     values: Floats,
     floors: Floats,
 ) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "subject": str(subject),
-            "method": condition.method,
-            "nsd_id": condition.nsd_id,
-            "metric": metric,
-            "value": values,
-            "floor": floors,
-        }
-    )
+    about = {"subject": str(subject), "method": condition.method}
+    numbers = {"metric": metric, "value": values, "floor": floors}
+    return pd.DataFrame(about | {"nsd_id": condition.nsd_id} | numbers)
 
 
 def frechet_table(
