@@ -40,16 +40,9 @@ MEAN, MEAN_OF_DIGIT = "mean image", "mean image of the true digit"
 class Reconstructions:
     """Images of the trials that were held out, by method.
 
-    Attributes
-    ----------
-    rows : (n,) int64
-        Trials, ascending.
-    digit : (n,) int64
-        6 or 9.
-    truth : uint8 (n, 28, 28, 3)
-        What was seen.
-    images : mapping of uint8 (n, 28, 28, 3)
-        Method -> images; decoders first, then `MEAN_OF_DIGIT` and `MEAN`.
+    `rows`, (n,): trials, ascending; `digit`, (n,): 6 or 9; `truth`, uint8 (n, 28, 28,
+    3): what was seen; `images`: method -> images as `truth`, decoders first, then
+    `MEAN_OF_DIGIT` and `MEAN`.
     """
 
     rows: IntArray
@@ -77,14 +70,8 @@ def reconstruct(
     """Decode the held-out trials of each fold from its training trials.
 
     Each voxel is standardised by mean and SD over the training trials. A decoded pixel
-    is cut off at black and white.
-
-    Parameters
-    ----------
-    decoders : mapping of estimators
-        Not fitted; they stay so.
-    folds : sequence of (train_rows, held_out_rows)
-        From `Digits.published_split` or `balanced_folds`.
+    is cut off at black and white. `decoders`: not fitted, they stay so; `folds`: rows
+    to train on and held out, from `Digits.published_split` or `balanced_folds`.
     """
     X, Y, digit = digits.responses, digits.pixels, digits.digit
     names = [*decoders, MEAN_OF_DIGIT, MEAN]
@@ -127,32 +114,19 @@ def score(
     Two-way identification asks how often a reconstruction is nearer (pixel correlation)
     to its own digit than to another one. Whoever knows the category alone, six or nine,
     passes that; `within` compares with images of the same digit only. The null permutes
-    the images that were seen, over all or within the digit.
+    the images that were seen, over all or within the digit, `n_permutations` times.
 
-    Parameters
-    ----------
-    n_permutations : int
-        Of each null.
-    confidence : float
-        Of the intervals (t over images) and of the null's range.
-    rng : Generator
-        Draws the permutations.
-
-    Returns
-    -------
-    DataFrame
-        method, n_images; pcc with its interval; gain, what pcc is above that of
-        `MEAN_OF_DIGIT` image by image, with its interval; ssim_2d; mse (of pixels in
-        0..1); then two_way and two_way_within, each with `_null` (mean over
-        permutations), `_null_high` (its upper end) and `_p` (one-sided).
+    Columns method, n_images; pcc with its interval (t over images); gain, what pcc is
+    above that of `MEAN_OF_DIGIT` image by image, with its interval; ssim_2d; mse (of
+    pixels in 0..1); then two_way and two_way_within, each with `_null` (mean over
+    permutations), `_null_high` (upper end of its `confidence` range) and `_p`
+    (one-sided).
     """
     every = np.zeros(len(made.rows), np.int64)
+    groups = {"two_way": every, "two_way_within": made.digit}
     orders = {
-        "two_way": (every, permutations_within(every, n_permutations, rng=rng)),
-        "two_way_within": (
-            made.digit,
-            permutations_within(made.digit, n_permutations, rng=rng),
-        ),
+        name: (group, permutations_within(group, n_permutations, rng=rng))
+        for name, group in groups.items()
     }
     table = []
     correlations = {

@@ -45,17 +45,9 @@ def reconstruct(
 ) -> dict[str, Images]:
     """Return the stimuli that are shown, and what stage 1 makes of each condition.
 
-    Parameters
-    ----------
-    run : Run
-        Of a subject.
-    decoded : mapping of (n_rows, n_targets)
-        With `c/decoded` and `z/decoded`, rows as those of `responses`.
-
-    Returns
-    -------
-    dict of uint8 (n_shown, S, S, 3)
-        "shown", then a row for each condition but attention.
+    `decoded`: with `c/decoded` and `z/decoded`, (n_rows, n_targets), rows as those of
+    `responses`. "shown", then a row for each condition but attention: uint8 (n_shown,
+    S, S, 3) each.
     """
     numbers = chosen(test_set.stimuli())
     pictures = test_set.pictures(run.subject or 0, backbone.image_size)
@@ -63,13 +55,9 @@ def reconstruct(
     for condition in sorted(set(responses.condition.tolist()) - {"attention"}):
         at = responses.rows(condition)
         rows = at[np.searchsorted(responses.stimulus[at], numbers)]
-        z, c = (
-            decoded[f"{name}/decoded"][rows].reshape(len(rows), *shape)
-            for name, shape in (
-                ("z", backbone.latent_shape),
-                ("c", (backbone.n_tokens, backbone.text_dim)),
-            )
-        )
+        z, c = (decoded[f"{name}/decoded"][rows] for name in ("z", "c"))
+        z = z.reshape(-1, *backbone.latent_shape)
+        c = c.reshape(-1, backbone.n_tokens, backbone.text_dim)
         found[f"decoded, {condition}"] = _stage1(run, backbone, (z, c), numbers)
     return found
 
@@ -83,17 +71,10 @@ def _stage1(
     images = []
     for first in range(0, len(numbers), size):
         part = slice(first, first + size)
-        z, c = (
-            torch.from_numpy(np.ascontiguousarray(values[part])).to(
-                backbone.device, backbone.dtype
-            )
-            for values in features
-        )
-        names = [int(number) for number in numbers[part]]
-        streams = [
-            run.torch_stream("further noise", run.subject or 0, name) for name in names
-        ]
-        noise = draw_noise(backbone, streams)
-        x = sample(backbone, z, c, noise, schedule)
+        parts = (torch.from_numpy(np.ascontiguousarray(x[part])) for x in features)
+        z, c = (x.to(backbone.device, backbone.dtype) for x in parts)
+        names, who = numbers[part].tolist(), run.subject or 0
+        streams = [run.torch_stream("further noise", who, name) for name in names]
+        x = sample(backbone, z, c, draw_noise(backbone, streams), schedule)
         images.append(finished_images(backbone, x, names)[0])
     return np.concatenate(images)

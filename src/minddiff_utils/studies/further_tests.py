@@ -7,6 +7,7 @@ stimuli says how often a prediction is nearer to its own stimulus than to others
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -49,17 +50,11 @@ __all__ = [
 _N_DRAWS = 1000
 #: Images encoded at once.
 _BATCH = 64
-_KINDS: Mapping[str, tuple[type[LinearDecoder], tuple[str, ...]]] = {
-    "dense": (
-        RidgeGCV,
-        ("weights", "intercept", "alpha", "band_scales", "criterion"),
-    ),
+_KINDS: Mapping[str, tuple[type[LinearDecoder], str]] = {
+    "dense": (RidgeGCV, "weights intercept alpha band_scales criterion"),
     "voxel_selected": (
         VoxelSelectedRidge,
-        (
-            *("voxels", "weights", "intercept", "residual"),
-            *("n_voxels", "alpha", "n_feat"),
-        ),
+        "voxels weights intercept residual n_voxels alpha n_feat",
     ),
 }
 #: Of the table of scores, a row for each score.
@@ -86,15 +81,8 @@ def present(tree: NsdTree, subject: int) -> tuple[list[FurtherTest], list[str]]:
 class StoredDecoder:
     """The decoder of one feature as notebook 02 wrote it: its selected targets.
 
-    Attributes
-    ----------
-    decoder : LinearDecoder
-    scaling : TargetScaling
-        Of the selected targets.
-    selected : (n_targets,) bool
-        Which of the feature's targets they are.
-    mean : (n_targets,) float32
-        Training mean of all of the feature's targets.
+    `scaling`: of the selected targets; `selected`, (n_targets,) bool: which of the
+    feature's targets they are; `mean`, (n_targets,): training mean of all of them.
     """
 
     decoder: LinearDecoder
@@ -109,21 +97,17 @@ def read_decoders(
     """Give the decoder of each feature, one at a time: they are large."""
     kind, keys = _KINDS[run.profile.decoder]
     for name in names:
-        arrays = run.read("decoders", [f"{name}/{key}" for key in keys])
-        arrays = {key: arrays[f"{name}/{key}"] for key in keys}
+        arrays = run.read("decoders", [f"{name}/{key}" for key in keys.split()])
+        arrays = {key.removeprefix(f"{name}/"): x for key, x in arrays.items()}
+        decoder = kind.from_arrays(arrays)
         known = [f"{name}/{key}" for key in ("mean", "scale", "selected")]
         stored = run.read("decoded", known)
         every, spread, selected = (stored[key] for key in known)
-        mean, spread = every[selected].astype(np.float64), spread[selected]
-        scaling = TargetScaling(
-            mean, np.where(spread > 0, spread, 1).astype(np.float64), spread > 0
-        )
-        yield (
-            name,
-            StoredDecoder(
-                kind.from_arrays(arrays), scaling, selected, every.astype(np.float32)
-            ),
-        )
+        spread = spread[selected]
+        scale = np.where(spread > 0, spread, 1).astype(np.float64)
+        scaling = TargetScaling(every[selected].astype(np.float64), scale, spread > 0)
+        mean = every.astype(np.float32)
+        yield name, StoredDecoder(decoder, scaling, selected, mean)
 
 
 def decode(one: StoredDecoder, betas: Mapping[str, Matrix]) -> dict[str, Matrix]:
@@ -138,12 +122,8 @@ def decode(one: StoredDecoder, betas: Mapping[str, Matrix]) -> dict[str, Matrix]
 class Truth:
     """A true feature of those stimuli that have it.
 
-    Attributes
-    ----------
-    stimulus : (n_known,) int64
-        Their numbers, ascending.
-    values : (n_known, n_targets) float32
-        In the feature's own units.
+    `stimulus`, (n_known,): their numbers, ascending; `values`, (n_known, n_targets): in
+    the feature's own units.
     """
 
     stimulus: Ints
@@ -184,15 +164,9 @@ def true_features(
 class Draws:
     """What chance does with a test set, the same for all features.
 
-    Attributes
-    ----------
-    others : (n_stimuli, n_draws, n_others) int or None
-        Among which synthetic stimuli are ranked: 8 of each of 8 classes with the
-        stimulus itself, in 1,000 draws; None of imagery.
-    n_permutations : int
-        Permutations of the stimuli of a group, for p.
-    rng : Generator
-        Draws them.
+    `others`, int (n_stimuli, n_draws, n_others): among which synthetic stimuli are
+    ranked, 8 of each of 8 classes with the stimulus itself, in 1,000 draws; None of
+    imagery. `n_permutations`: of the stimuli of a group, drawn by `rng`, for p.
     """
 
     others: Ints | None
@@ -234,12 +208,8 @@ def score(
     chance is that with the other stimuli); `pairwise`, how often a decoded feature is
     nearer to its own stimulus than to another of the group; of synthetic stimuli
     `rank_of_64` and `top_1_of_64` among 8 of each of 8 classes, means over 1,000 draws.
-    p is one-sided, over permutations of the stimuli of a group.
-
-    Returns
-    -------
-    DataFrame
-        Columns `COLUMNS`, without `feature`; NaN where a measure has none of it.
+    p is one-sided, over permutations of the stimuli of a group. Columns `COLUMNS`,
+    without `feature`; NaN where a measure has none of it.
     """
     groups = test_set.stimuli().group
     target = one.scaling.apply(truth.values[:, one.selected])
@@ -259,8 +229,7 @@ def score(
             )
             names = {"test_set": test_set.name, "condition": condition}
             names |= {"standardised_by": standard}
-            scores = _rows(part, draws)
-            rows += [{**names, **row} for row in scores]
+            rows += [names | row for row in _rows(part, draws)]
     table = pd.DataFrame(rows)
     return table.reindex(columns=[name for name in COLUMNS if name != "feature"])
 
@@ -270,25 +239,27 @@ def _rows(part: _Part, draws: Draws) -> Iterator[dict[str, Any]]:
     every = np.ones(len(part.group), bool)
     members = {group: part.group == group for group in dict.fromkeys(part.group)}
     sets = {"all": every} | (members if len(members) > 1 else {})
+    names: dict[str, dict[str, Any]] = {
+        group: {"group": group, "n_images": int(n), "n_trials": part.n_trials}
+        for group, n in ((group, rows.sum()) for group, rows in sets.items())
+    }
     for group, rows in sets.items():
-        if rows.sum() < 2:
-            continue
-        names = {"group": group, "n_images": int(rows.sum())}
-        names["n_trials"] = part.n_trials
-        some = part.similarity[np.ix_(rows, rows)]
-        for row in _nearness(some, draws):
-            yield {**names, **row}
+        if rows.sum() > 1:
+            some = part.similarity[np.ix_(rows, rows)]
+            yield from (names[group] | row for row in _nearness(some, draws))
     if draws.others is None:
         return
     ranks = balanced_ranks(part.similarity, draws.others)
     n = {"n_candidates": ranks.n_candidates, "n_draws": ranks.n_draws}
-    for group, rows in sets.items():
-        names = {"group": group, "n_images": int(rows.sum()), "n_trials": part.n_trials}
-        rank, first = float(ranks.rank[rows].mean()), float(ranks.top_1[rows].mean())
-        measured = {"measure": "rank_of_64", "value": rank}
-        yield {**names, **n, **measured, "chance": ranks.rank_chance}
-        measured = {"measure": "top_1_of_64", "value": first}
-        yield {**names, **n, **measured, "chance": ranks.top_1_chance}
+    measures = {
+        "rank_of_64": (ranks.rank, ranks.rank_chance),
+        "top_1_of_64": (ranks.top_1, ranks.top_1_chance),
+    }
+    for (group, rows), (measure, (found, chance)) in product(
+        sets.items(), measures.items()
+    ):
+        value = {"measure": measure, "value": float(found[rows].mean())}
+        yield names[group] | n | value | {"chance": chance}
 
 
 def _nearness(similarity: Doubles, draws: Draws) -> Iterator[dict[str, Any]]:

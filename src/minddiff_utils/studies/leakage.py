@@ -84,10 +84,8 @@ class _Subject:
 
 def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
     own = replace(run, subject=subject)
-    captions, stored = (
-        own.read("stimuli", ["captions"])["captions"],
-        own.read("responses"),
-    )
+    captions = own.read("stimuli", ["captions"])["captions"]
+    stored = own.read("responses")
     images, data = own.rows("stimuli", "images"), VoxelData.from_responses(stored)
     train, test = (np.flatnonzero(stored["split"] == s) for s in ("train", "test"))
     test = test[: run.profile.data.n_reconstruct]
@@ -102,10 +100,9 @@ def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
         "c": semantic_features(backbone, captions[train], batch_size=_BATCH),
         **image_features(backbone, images.of(train), (), batch_size=_BATCH),
     }
-    kept = own.read(
-        "decoded", [f"{k}/{s}" for k in Y_train for s in ("true", "decoded")]
-    )
-    every = range(len({*clusters.values()}))
+    names = [f"{k}/{s}" for k in Y_train for s in ("true", "decoded")]
+    kept, every = own.read("decoded", names), range(len({*clusters.values()}))
+    there = [{clusters[n] for n in part} for part in named[0]]
     settings = (categories_in_captions(captions[r], SETTINGS) for r in (train, shown))
     return _Subject(
         own,
@@ -116,9 +113,7 @@ def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
         {k: kept[f"{k}/true"][chosen] for k in Y_train},
         {k: kept[f"{k}/decoded"][chosen] for k in Y_train},
         clusters,
-        np.array(
-            [[k in {clusters[n] for n in part} for k in every] for part in named[0]]
-        ),
+        np.array([[k in own_ones for k in every] for own_ones in there]),
         (in_train, in_test[chosen]),
         cast(tuple[Named, Named], tuple(settings)),
     )
@@ -261,22 +256,13 @@ def study(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the study of several subjects, as many at once as there are cores.
 
-    Parameters
-    ----------
-    beside : sequence of str
-        Conditions of the run that are scored beside those made here.
-
-    Returns
-    -------
-    DataFrame
-        Columns subject, method, nsd_id, metric, value, floor. Of images those of
-        notebook 05, and two_way_within and two_way_across: identification among images
-        of the own cluster of categories and of others. Of features `c_` and `z_` with
-        the measures of `compared_with_samples`. Of "nearest_sample" pixels: r with the
-        training image most like the seen one.
-    DataFrame
-        Columns cluster, category, n_train (training images that show the cluster),
-        n_test, subject.
+    `beside`: conditions of the run that are scored beside those made here. The first
+    table has columns subject, method, nsd_id, metric, value, floor: of images the
+    scores of notebook 05, and two_way_within and two_way_across, identification among
+    images of the own cluster of categories and of others; of features `c_` and `z_`
+    with the measures of `compared_with_samples`; of "nearest_sample" pixels, r with the
+    training image most like the seen one. The second has columns cluster, category,
+    n_train (training images that show the cluster), n_test, subject.
     """
     found = each_subject(run, subjects, partial(study_subject, beside=beside))
     scores, clusters = zip(*found.values(), strict=True)
@@ -298,12 +284,8 @@ def prior_shares(
 
     (prior - floor) / (method - floor), of means over subjects and the images that all
     have; the floor is `FLOOR`, the interval the jackknife's over images. NaN where a
-    method is not shown to lie above the floor.
-
-    Returns
-    -------
-    DataFrame
-        Columns metric, method, prior, value, ci_low, ci_high, n_images, n_subjects.
+    method is not shown to lie above the floor. Columns metric, method, prior, value,
+    ci_low, ci_high, n_images, n_subjects.
     """
     made, rows = Matrices(scores), []
     for metric, method, prior in product(metrics, methods, priors):

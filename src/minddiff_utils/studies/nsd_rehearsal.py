@@ -78,18 +78,10 @@ _GRAM, _STIMULUS, _OTHER = 16, 0.15e6, 3e9
 class Rehearsal:
     """A rehearsal and the run that it stands for.
 
-    Attributes
-    ----------
-    real, profile : Profile
-        What would be run, and what is run instead.
-    overrides : dict
-        Dotted keys, for the notebooks: they make `profile` of the profile's file.
-    kind : {"full", "thin"}
-        Of the models.
-    tree : Tree
-        Below `home`: `nsd`, `models`, `data` and `figures`.
-    report : Path
-        Folder of the table and of the record, which `minddiff plan` reads.
+    `real`, `profile`: what would be run, and what is run instead; `overrides`: dotted
+    keys, for the notebooks, which make `profile` of the profile's file; `kind`: of the
+    models; `tree`: below `home`, `nsd`, `models`, `data` and `figures`; `report`:
+    folder of the table and of the record, which `minddiff plan` reads.
     """
 
     real: Profile

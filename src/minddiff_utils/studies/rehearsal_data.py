@@ -91,12 +91,8 @@ class Scale:
 def find_scale(areas: Mask, size: Size) -> Scale:
     """Return the scale at which `areas`, a small volume, has `size.n_voxels` at least.
 
-    The small grid's centre comes to the large one's, as nearly as the areas fit in.
-
-    Raises
-    ------
-    DataError
-        The areas are empty, or at that scale do not fit into the grid.
+    The small grid's centre comes to the large one's, as nearly as the areas fit in. The
+    areas are empty, or at that scale do not fit into the grid: DataError.
     """
     ijk = np.argwhere(areas)
     if not len(ijk):
