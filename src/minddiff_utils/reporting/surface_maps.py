@@ -12,6 +12,7 @@ and artificial intelligence. Nature Neuroscience 25, 116-126 (three cortical dep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -213,7 +214,7 @@ def side_by_side(left: Surface, right: Surface) -> Surface:
         left.points - np.array([left.points[:, 0].max() + half, middle[0]]),
         right.points - np.array([right.points[:, 0].min() - half, middle[1]]),
     ]
-    joined = {
+    joined: dict[str, Any] = {
         name: np.concatenate([getattr(left, name), getattr(right, name)])
         for name in ("values", "sulc", "areas")
     }

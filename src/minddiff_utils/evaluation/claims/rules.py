@@ -404,12 +404,12 @@ def _paired_images(
     keys = range(len(read) + len(scored))
     both = pd.concat([*read, *scored], axis=1, join="inner", keys=keys).sort_index()
     complete = both.notna().all().unstack(fill_value=False).all()
-    images = complete.index[complete] if len(both) else []
+    images = [i for i, known in complete.items() if known and len(both)]
     if len(images) < 4:
         raise NotTestableError(
             f"{count_words(len(images), 'image')} with both, 4 at least"
         )
-    return [both[key][images] for key in keys]
+    return [part.loc[both.index, images] for part in (*read, *scored)]
 
 
 def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estimate:

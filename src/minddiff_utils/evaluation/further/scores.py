@@ -269,7 +269,7 @@ def all_scores(
     done = each_subject(run, subjects, work, load=load)
     scores, distances = join_subjects(run, {s: both[0] for s, both in done.items()})
     further = [both[1] for both in done.values()]
-    joined = {
+    joined: dict[str, Any] = {
         name: _together([getattr(part, name) for part in further])
         for name in ("naming", "brain", "captions")
     }

@@ -130,7 +130,7 @@ def _check_profile(about: About, profile: Profile) -> None:
             f" that with minddiff compare --profile {about.profile}."
         )
     if about.digest != profile.digest:
-        both = profile.model_dump(mode="json"), about.settings
+        both = profile.model_dump(mode="json"), dict(about.settings)
         now, then = (dict(pd.json_normalize(s).iloc[0]) for s in both)
         other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
         raise ConfigError(
