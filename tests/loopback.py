@@ -28,9 +28,9 @@ from minddiff_utils.datasets.nsd.layout import NsdFile
 from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
-    "ANNOTATIONS", "MEMBERS", "NAMES", "PIECE", "SIZE", "Answer", "Bucket", "Change",
-    "Headers", "Server", "a_page", "left", "pack", "serving", "shorter", "status",
-    "wrong_bytes",
+    "ANNOTATIONS", "MEMBERS", "NAMES", "PIECE", "SIZE", "WRONG_ANSWERS", "Answer",
+    "Bucket", "Change", "Headers", "Server", "a_page", "left", "pack", "serving",
+    "shorter", "status", "wrong_bytes",
 ]  # fmt: skip
 
 _BUCKETS = re.compile("^/(natural-scenes-dataset|laion-fmri)/")
@@ -171,6 +171,10 @@ class Bucket:
         self.server.objects[key] = data, etag, part_size
         return data
 
+    def serve(self, key: str, data: bytes) -> None:
+        """Have the server give these bytes; `files` does not know of them."""
+        self.server.objects[key] = data, hashlib.md5(data).hexdigest(), 0
+
     def want(self, key: str, *, optional: bool = False) -> Download:
         (wanted,) = source.downloads(
             [NsdFile("any", key, "a test", optional=optional)],
@@ -209,6 +213,20 @@ def a_page(status: int, headers: Headers, body: bytes) -> Answer:
 
 def status(number: int) -> Change:
     return lambda *_: (number, {}, b"")
+
+
+#: What a server may answer in the place of a file, and what is said of it.
+WRONG_ANSWERS = pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (wrong_bytes, "came with other bytes than its"),
+        (shorter, "another size"),
+        (a_page, "another size"),
+        (status(403), "HTTP status 403"),
+        (status(503), "HTTP status 503"),
+    ],
+    ids=["bytes", "shorter", "page", "403", "503"],
+)
 
 
 def left(root: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """NSD-synthetic and NSD-imagery as files: fetched where asked for, and checked."""
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,17 +13,7 @@ from minddiff_utils.datasets.further_tests.layout import inventory
 from minddiff_utils.pipeline.cli import _parser, main
 from tests import tiny_further_tests, tiny_nsd
 from tests.damaged import cut, folders, gone
-from tests.loopback import (
-    MEMBERS,
-    PIECE,
-    Bucket,
-    Change,
-    a_page,
-    serving,
-    shorter,
-    status,
-    wrong_bytes,
-)
+from tests.loopback import MEMBERS, PIECE, WRONG_ANSWERS, Bucket, Change, serving
 
 VERSION = tiny_further_tests.VERSION
 #: 1 + 1 + 1 + 2 files of synthetic, 1 + 12 + 12 of imagery.
@@ -57,8 +46,7 @@ def bucket(
         further = paths()
         for path in sorted(p for p in whole.glob("nsddata*/**/*") if p.is_file()):
             key = path.relative_to(whole).as_posix()
-            data = path.read_bytes()
-            bucket.server.objects[key] = data, hashlib.md5(data).hexdigest(), 0
+            bucket.serve(key, path.read_bytes())
             if key not in further:
                 here = bucket.root / key
                 here.parent.mkdir(parents=True, exist_ok=True)
@@ -106,17 +94,7 @@ def test_they_come_only_if_they_are_asked_for_and_only_once(
     assert len(bucket.server.gets()) == len(starts)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (wrong_bytes, "came with other bytes than its"),
-        (shorter, "another size"),
-        (a_page, "another size"),
-        (status(403), "HTTP status 403"),
-        (status(503), "HTTP status 503"),
-    ],
-    ids=["bytes", "shorter", "page", "403", "503"],
-)
+@WRONG_ANSWERS
 def test_wrong_answers_get_no_name_and_the_next_run_mends_it(
     bucket: Bucket, capsys: pytest.CaptureFixture[str], change: Change, says: str
 ) -> None:
@@ -135,11 +113,7 @@ def test_a_container_that_is_there_is_not_fetched_as_the_other(bucket: Bucket) -
     packed = bucket.root / paths("nii.gz")[0]
     packed.parent.mkdir(parents=True)
     packed.write_bytes(b"packed")
-    bucket.server.objects[paths("nii.gz")[0]] = (
-        b"packed",
-        hashlib.md5(b"packed").hexdigest(),
-        0,
-    )
+    bucket.serve(paths("nii.gz")[0], b"packed")
     assert fetch(bucket, "--further-tests") == 0
     assert there(bucket) == paths()[1:]
 

@@ -23,12 +23,11 @@ from tests.loopback import (
     MEMBERS,
     PIECE,
     SIZE,
+    WRONG_ANSWERS,
     Bucket,
-    a_page,
+    Change,
     serving,
-    shorter,
     status,
-    wrong_bytes,
 )
 
 #: Where the repository of LAION-fMRI's makers has the splits.
@@ -52,9 +51,7 @@ def bucket(
     """Serve NSD's files, the captions and the models; the release is there by hand."""
     with serving(tmp_path, monkeypatch, rng) as bucket:
         for path in sorted(release.glob("nsddata*/**/*.*")):
-            data = path.read_bytes()
-            key = path.relative_to(release).as_posix()
-            bucket.server.objects[key] = data, hashlib.md5(data).hexdigest(), 0
+            bucket.serve(path.relative_to(release).as_posix(), path.read_bytes())
         shutil.copytree(release / "subj05", bucket.root / "subj05")
         packed = bucket.server.archive = _packed(release)
         digest = hashlib.sha256(packed).hexdigest()
@@ -223,10 +220,10 @@ def test_open_data_need_no_agreement_and_their_images_come_by_hand(
 ) -> None:
     gated = ("task-images_stimuli.h5", "task-images_metadata.csv")
     for path in (p for p in laion.rglob("*.*") if p.is_file() and p.name not in gated):
-        data, key = path.read_bytes(), path.relative_to(laion).as_posix()
+        key = path.relative_to(laion).as_posix()
         if key.startswith("splits/"):  # as the package of its makers has them
             key = f"{_PACKAGE}/{key.replace('splits/', 'splits/data/')}"
-        bucket.server.objects[key] = data, hashlib.md5(data).hexdigest(), 0
+        bucket.serve(key, path.read_bytes())
     monkeypatch.setattr("sys.stdin", None)  # nobody is asked
     words = ["--profile", "laion_fmri", "--subjects", "3", "--set", "data.sessions=3"]
     assert command(bucket, *words, agreed=False) == 1
@@ -245,24 +242,11 @@ def test_open_data_need_no_agreement_and_their_images_come_by_hand(
 # --- what does not --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (wrong_bytes, "came with other bytes than its"),
-        (shorter, "another size"),
-        (a_page, "another size"),
-        (status(403), "HTTP status 403"),
-        (status(503), "HTTP status 503"),
-    ],
-    ids=["bytes", "shorter", "page", "403", "503"],
-)
+@WRONG_ANSWERS
 def test_wrong_answers_get_no_name_and_the_next_run_mends_it(
-    bucket: Bucket,
-    capsys: pytest.CaptureFixture[str],
-    change: object,
-    says: str,
+    bucket: Bucket, capsys: pytest.CaptureFixture[str], change: Change, says: str
 ) -> None:
-    bucket.server.changes["GET"] = change  # type: ignore[assignment]
+    bucket.server.changes["GET"] = change
     assert command(bucket) == 1
     found = capsys.readouterr()
     assert says in found.out
