@@ -1,6 +1,6 @@
 """A folder that tests write once, copies that they damage, and what must follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.tiny_nsd import copy_of
 
 __all__ = [
     *("Damage", "array", "cut", "filled", "folders", "gone", "holds"),
-    *("is_a_sentence", "refused", "table", "taken", "volume"),
+    *("is_a_sentence", "refusals", "refused", "table", "taken", "volume"),
 ]
 
 Damage = Callable[[Path], object]
@@ -129,3 +129,16 @@ def refused(
         read(root)
     assert is_a_sentence(caught.value)
     assert {path: path.stat().st_size for path in root.rglob("*")} == before
+
+
+def refusals(
+    bad: Mapping[str, tuple[Damage, str]], read: Callable[[Path], object]
+) -> Callable[..., None]:
+    """Return the test that `read` refuses a copy damaged in each of 25 ways or more."""
+    assert len(bad) >= 25
+
+    @pytest.mark.parametrize("case", bad)
+    def test(copy: Path, case: str) -> None:
+        refused(copy, *bad[case], read)
+
+    return test

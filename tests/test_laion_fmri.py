@@ -30,7 +30,7 @@ from tests.damaged import (
     gone,
     holds,
     is_a_sentence,
-    refused,
+    refusals,
     table,
     volume,
 )
@@ -333,15 +333,7 @@ def prepare(root: Path, data: DataConfig = DATA, subject: int = SUBJECT) -> None
     assert stimuli["images"][:1].shape == (1, 8, 8, 3)
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence_and_nothing_is_written(
-    copy: Path, case: str
-) -> None:
-    refused(copy, *BAD[case], prepare)
-
-
-def test_there_are_cases_enough() -> None:
-    assert len(BAD) >= 25
+test_bad_input_is_one_sentence_and_nothing_is_written = refusals(BAD, prepare)
 
 
 @pytest.mark.parametrize(

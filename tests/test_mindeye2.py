@@ -17,7 +17,7 @@ from minddiff_utils.datasets.mindeye2.data_set import MindEye2
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 from tests import tiny_mindeye2
-from tests.damaged import Damage, cut, filled, folders, gone, holds, refused, volume
+from tests.damaged import Damage, cut, filled, folders, gone, holds, refusals, volume
 from tests.damaged import array as npy
 from tests.tiny_mindeye2 import BETAS, SUBJECT
 
@@ -312,15 +312,7 @@ def prepare(root: Path) -> None:
     assert stimuli["images"][:1].shape == (1, 8, 8, 3)
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence_and_nothing_is_written(
-    copy: Path, case: str
-) -> None:
-    refused(copy, *BAD[case], prepare)
-
-
-def test_there_are_cases_enough() -> None:
-    assert len(BAD) >= 25
+test_bad_input_is_one_sentence_and_nothing_is_written = refusals(BAD, prepare)
 
 
 def test_subjects_and_sessions_that_there_are_not_are_one_sentence(

@@ -252,7 +252,7 @@ def test_the_report_shows_this_run_s_figures_tables_and_notebooks_once(
     assert f"smoke, digest {finished.profile.digest}" in page
     assert "preset released: n_iter 3, n_candidates 4" in page
     head = page[: page.index("</header>")]
-    assert "Engine of stage 2 in this run: released code's loop" in head
+    assert "Engine of stage 2 in this run: released code&#39;s loop" in head
     assert "reproduced" not in head
     assert "<dd>5, 1</dd>" in page
     assert "subject 5" in page  # captions speak of the first subject
