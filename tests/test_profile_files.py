@@ -209,6 +209,24 @@ def test_the_label_follows_the_data_and_not_the_name_of_the_profile(
     assert load_profile(name).label(origin) == words
 
 
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"data.n_train": 135}, "135 training images"),
+        ({"data.n_test_repeats": 1}, "1 trial of a test image"),
+        ({"data.n_test_repeats": 2}, "2 trials of a test image"),
+        (
+            {"data.n_images": 300, "data.n_train": 9},
+            "300 images a subject, 9 training images",
+        ),
+    ],
+)
+def test_the_label_says_what_of_the_data_is_left_out(
+    over: dict[str, int], words: str
+) -> None:
+    assert load_profile("nsd", over).label() == f"profile nsd: {words}"
+
+
 @pytest.mark.parametrize("given", [0, 41, 1.0, True, "37", "both", "ALL", None])
 def test_sessions_are_a_number_or_all(given: object) -> None:
     sentence = _sentence({"data.sessions": given})

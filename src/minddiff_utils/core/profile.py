@@ -413,14 +413,11 @@ class Profile(_Frozen):
         models = "random" if rehearsed else MODEL_WORDS[self.models.backbone]
         models = f"{models} models" if models else self._checkpoint_words(checkpoint)
         split = f"split {self.data.split}" if self.data.split else ""
+        few, repeats = self.data, self.data.n_test_repeats
         some = [
-            words.format(n)
-            for n, words in (
-                (self.data.n_images, "{} images a subject"),
-                (self.data.n_train, "{} training images"),
-                (self.data.n_test_repeats, "at most {} trials of a test image"),
-            )
-            if n
+            f"{few.n_images} images a subject" if few.n_images else "",
+            f"{few.n_train} training images" if few.n_train else "",
+            f"{repeats} trial{'s' * (repeats > 1)} of a test image" if repeats else "",
         ]
         words = ", ".join(filter(None, (data, models, scaling, split, *some)))
         name = "rehearsal of profile" if rehearsed else "profile"

@@ -307,8 +307,8 @@ def fig_ablation(
     cells = cells.loc[order.sort_values("total", kind="stable").index]
     last = features[-1]
     note = (
-        f"{_counts(rows)}, the same images in every row. Filled: the feature is there."
-        f" Dot and line: mean difference from all {len(features)},"
+        f"{_counts(rows)}, the same images in both parts of a row. Filled: the feature"
+        f" is there. Dot and line: mean difference from all {len(features)},"
         f" {_interval(confidence)}. Blue: without {last}, orange: with it"
     )
     title = f"What is lost without {', '.join(features[:-1])} or {last}"
