@@ -280,7 +280,8 @@ def test_the_arms_of_the_study_are_made_and_scored_on_the_models_device(
 ) -> None:
     del decoded  # is read from its file
     folder = run.tree.derived(1)
-    stimuli = {"images": photographs(), "nsd_id": IDS}
+    captions = np.array([["a cat outside"]] * len(IDS))
+    stimuli = {"images": photographs(), "nsd_id": IDS, "captions": captions}
     store.write_arrays(folder / "stimuli.h5", stimuli, run=run)
     arms = {arm.name: arm for arm in arms_of(run.profile, "confirmation")}
     rows = arms["stage1"], replace(arms["best_of_n"], n_draws=2)

@@ -98,7 +98,7 @@ def _aligned(
     rows = torch.arange(N)
     now = Latent(moving.z[rows], moving.c[rows], latent.noise)
     loss = engine.loss_of(engine.imagine(now), rows)
-    moving.move(loss.sum(), loss, rows >= 0)
+    moving.move(loss, rows >= 0)
     found = {name: leaf.grad for name, leaf, _ in moving.moving}
     return {name: g / factor for name, g in found.items() if g is not None}
 
@@ -251,7 +251,6 @@ def decoded(weak: Backbone) -> DecodedFeatures:
     target = StructuralTarget(
         {k: torch.randn(3, width, generator=rng) for k in LAYERS},
         {k: torch.ones(width, dtype=torch.bool) for k in LAYERS},
-        {k: torch.ones(width) for k in LAYERS},
         {k: torch.ones(width) for k in LAYERS},
         {k: torch.zeros(width) for k in LAYERS},
     )
