@@ -117,6 +117,11 @@ def test_variants_of_the_pilot_have_distinct_names_and_settings() -> None:
     starts = [(a.engine, a.c, a.clip, a.n_draws, sampler_of(a, profile)) for a in arms]
     engines = [(settings_of(a, profile), layers_of(a, profile)) for a in arms]
     assert len(set(zip(starts, engines, strict=True))) == len(arms)
+    none = load_profile("demo", {"study.n_iter_pilot": 0})
+    found = {arm.name for arm in arms} - {a.name for a in arms_of(none, "pilot")}
+    assert found == {
+        f"paper, step {eta}" for eta in ("0.01", "0.001", "0.0001", "1e-05")
+    }
 
 
 def test_arms_around_bayes_change_one_thing_each() -> None:

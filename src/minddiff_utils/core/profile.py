@@ -313,7 +313,7 @@ class StudyConfig(_Frozen):
     n_images: Annotated[int, Field(ge=0)] = 0  # test images; 0: no study
     n_images_pilot: PositiveInt = 16  # validation images on which settings are chosen
     n_iter_paper: PositiveInt = 300  # of Algorithm 1 and of the released code's loop
-    n_iter_pilot: PositiveInt = 30  # of Algorithm 1 in the pilot
+    n_iter_pilot: Annotated[int, Field(ge=0)] = 30  # of Algorithm 1 in the pilot
     step_tuned: Annotated[float, Field(gt=0)] = 0.001  # Algorithm 1's, from the pilot
     # how much worse than the paper's algorithm still counts as no worse
     margin_structural_loss: Annotated[float, Field(ge=0)] = 0.02

@@ -90,10 +90,11 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
     """Return the variants of the pilot: one thing changed at a time.
 
     `_around_bayes`, and Algorithm 1 with several step sizes, which find the one for
-    `paper_tuned`. What repeats another arm under a new name is left out.
+    `paper_tuned`, unless they are to have no iteration. What repeats another arm under
+    a new name is left out.
     """
     arms = _around_bayes(profile)
-    for eta in (0.01, 0.001, 0.0001, 0.00001):
+    for eta in (0.01, 0.001, 0.0001, 0.00001) if profile.study.n_iter_pilot else ():
         steps = {"n_iter": profile.study.n_iter_pilot, "lr_z": eta, "lr_c": eta}
         label, name = "Algorithm 1", f"paper, step {eta:g}"
         arms.append(_arm(name, "paper", settings=steps, label=label))
