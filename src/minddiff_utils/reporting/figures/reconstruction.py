@@ -61,18 +61,10 @@ def fig_losses(
 ) -> Figure:
     """Draw the structural loss along stage 2, relative to its start.
 
-    Parameters
-    ----------
-    losses : (n_images, n_iter + 1)
-        Loss that the engine saw; NaN after an image's last step.
-    best_iteration : (n_images,)
-        The candidate chosen for each image.
-    candidates : sequence of int
-        Iterations whose images are candidates.
-    candidate_losses : (n_images, number of candidates)
-        Loss of those images.
-    unit : str
-        What is on the axis, from `wording.step_words`.
+    `losses`, (n_images, n_iter + 1): as the engine saw them, NaN after an image's last
+    step; `best_iteration`, (n_images,): the candidate chosen; `candidates`: iterations
+    whose images are candidates; `candidate_losses`, (n_images, n_candidates): of those
+    images; `unit`: what is on the axis, from `wording.step_words`.
     """
     n_images, n_steps = losses.shape
     check_shape(best_iteration.shape, (n_images,), "best_iteration")
