@@ -11,12 +11,10 @@ from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
-from torch.nn import functional
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.rows import Images
@@ -68,6 +66,9 @@ def _resized_twice(image: Picture, *, antialias: bool) -> Floats:
     As torchvision resizes tensors, bilinear; without antialiasing (up to 0.16) a
     reduction drops pixels.
     """
+    import torch  # slow import
+    from torch.nn import functional
+
     x = torch.from_numpy(_as_given(image)).permute(2, 0, 1)[None]  # (1, 3, h, w)
     for side in (_STORED, _SCORED):
         size = (side, side)
