@@ -72,7 +72,9 @@ CASES = {
         "must be that of the file", "mend", words("name: smoke", "name: demo")
     ),
     "infinite": _case(
-        "must be a finite number", "mend", words("lr_z: 0.1", "lr_z: .inf")
+        "must be a finite number",
+        "mend",
+        words("guidance_scale: 7.0", "guidance_scale: .inf"),
     ),
     "a tab": _case("not valid YAML", "mend", words("seed: 2308", "seed:\n\t- 2308")),
 }

@@ -7,7 +7,6 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
-from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Run
 
 __all__ = ["gather", "gather_costs", "notebook_seconds"]
@@ -43,10 +42,14 @@ def notebook_seconds(run: Run) -> pd.DataFrame:
     Columns notebook (without subject and shard) and seconds; empty where the notebooks
     were run by hand. A record is damaged: StoreError.
     """
-    rows, remedy = [], "move it away and run again"
+    rows = []
     for path in sorted(run.tree.notebooks.glob("*.run.json")):
         stem = path.name.removesuffix(".run.json").partition("_subj")[0]
-        with reading(path, StoreError, remedy=remedy):
-            seconds = float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        try:
+            seconds = float(json.loads(store.read_bytes(path))["seconds"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise StoreError(
+                f"{path} is damaged and tells no seconds: move it away and run again."
+            ) from error
         rows.append((stem, seconds))
     return pd.DataFrame(rows, columns=["notebook", "seconds"])
