@@ -71,6 +71,9 @@ def main() -> None:
     tables = [score(arm, s) for s in run.profile.subjects for arm in ARMS]
     scores = pd.concat(tables, ignore_index=True)
     scores = scores[scores["metric"].isin((*ENDPOINTS, "named_by_judge"))]
+    # subjects share no validation image: the images of all of them are one sample
+    ids = scores["subject"].astype(int) * 100_000 + scores["nsd_id"]
+    scores = scores.assign(nsd_id=ids, subject="all subjects")
     rows = [row.name for row in arms_of(run.profile, "heldout")]
     pairs = [tuple(f"{row}, {arm}" for arm in ARMS) for row in rows]
     store.write_table(
