@@ -92,7 +92,7 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         ("pipeline/graph.py", "Return", ""),
         ("studies/cost_report.py", "Return", ""),
         ("datasets/download.py", "Return", ""),
-        ("studies/stage2_arms.py", "Return", ""),
+        ("studies/stage2_arms.py", "Return", "06 A3"),  # it makes arms when loaded
         ("studies/rehearsal_data.py", "Return", ""),
     ],
 )
