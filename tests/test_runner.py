@@ -104,6 +104,21 @@ def test_only_and_from_choose_notebooks_and_unknown_numbers_are_refused(
         plan(folder, only=("09",))
 
 
+def test_a_notebook_on_request_runs_where_it_is_named_and_in_smoke(
+    folder: Path,
+) -> None:
+    asked = {n.stem for n in graph.GRAPH if n.on_request}
+    assert asked
+    assert asked <= {job.notebook for job in plan(folder).jobs}
+    root = folder.parent
+    demo = (load_profile("demo"), Tree(root, "demo", root / "nsd"), {})
+    made = graph.make_plan(*demo, source=folder).jobs
+    assert not asked & {job.notebook for job in made}
+    for stem in sorted(asked):
+        one = graph.make_plan(*demo, only=(stem[:2],), source=folder)
+        assert {job.notebook for job in one.jobs} == {stem}
+
+
 def test_a_changed_notebook_changes_the_keys_of_all_after_it(folder: Path) -> None:
     before = {job.name: job.key for job in plan(folder).jobs}
     path = folder / "03_stage1.ipynb"

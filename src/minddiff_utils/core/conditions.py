@@ -69,6 +69,7 @@ TABLE: tuple[Condition, ...] = (
         "stage 1's sampling steered by Z_CLIP (not Algorithm 1)",
         "method",
         **_made("bayes", "decoded", "c", "z", "clip"),
+        n_images="ablation",
         ceiling="stage2_true",
         is_cell=True,
         short="stage 1, steered",
@@ -300,7 +301,7 @@ def by_name() -> dict[str, Condition]:
 def compared() -> list[Condition]:
     """Return the rows of the table of all methods, as far as they are run."""
     run = (row for row in TABLE if row.kind != "draw" and not row.why_not_run)
-    return [row for row in run if row.n_images != "ablation"]
+    return [row for row in run if row.n_images != "ablation" or row.kind == "method"]
 
 
 def draws() -> list[str]:
@@ -384,7 +385,7 @@ def k_name(k_percent: float) -> str:
 
 def ablation_conditions(profile: Profile) -> list[Condition]:
     """Return the ablation's conditions that no other table has: cells, then ladders."""
-    cells = [row for row in TABLE if row.n_images == "ablation"]
+    cells = [r for r in TABLE if r.n_images == "ablation" and r.kind == "part"]
     return [*cells, *_ladders(profile)]
 
 

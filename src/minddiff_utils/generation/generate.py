@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.conditions import draws
 from minddiff_utils.core.errors import ModelError
 from minddiff_utils.core.images import to_torch, to_uint8
 from minddiff_utils.core.profile import Stage1Config
@@ -298,27 +299,31 @@ def _sample_best(
 ) -> Arrays:
     """Return of `n_draws` images by stage 1 the one with the lowest structural loss.
 
-    The draws go on in each image's own stream: more of them change no earlier one, and
-    the first is stage 1's.
+    The draws go on in each image's own stream: more of them change no earlier one. The
+    first are stage 1's and those that show its spread, and are not sampled twice.
     """
-    schedule = make_schedule(backbone, sampler)
+    lowest, kept = torch.full((len(features.nsd_id),), torch.nan), torch.empty(0)
+    for draw in range(1, n_draws + 1):
+        images = _stage1(run, backbone, features, sampler, draw)
+        loss = _losses(backbone, features, images, kind)
+        better = (loss < lowest) | lowest.isnan()  # a draw may have no number
+        lowest = torch.where(better, loss, lowest)
+        chosen = better.to(images.device)[:, None, None, None]
+        kept = torch.where(chosen, images, kept) if draw > 1 else images
+    images, finished = finished_images(backbone, kept, _ids(features))
+    return {"images": images, "finished": finished}
 
-    def best(part: DecodedFeatures) -> torch.Tensor:
-        generators = noise_generators(run, _ids(part))
-        loss_of = StructuralLoss.of(part.target, kind)
-        lowest, kept = torch.full((len(part.nsd_id),), torch.nan), torch.empty(0)
-        for k in range(n_draws):
-            noise = draw_noise(backbone, generators)
-            images = sample(backbone, part.z, part.c, noise, schedule)
-            layers = backbone.clip_layers(images, part.target.layers)
-            loss = loss_of(layers).cpu()
-            better = (loss < lowest) | lowest.isnan()  # a draw may have no number
-            lowest = torch.where(better, loss, lowest)
-            chosen = better.to(images.device)[:, None, None, None]
-            kept = torch.where(chosen, images, kept) if k else images
-        return kept
 
-    return _in_parts(backbone, features, best)
+def _losses(
+    backbone: Backbone, features: DecodedFeatures, images: torch.Tensor, kind: Loss
+) -> torch.Tensor:
+    """Return the structural loss of each image of a batch, (n,), on the CPU."""
+    size = backbone.at_once(len(images))
+    found = []
+    for part, some in zip(features.parts(size), images.split(size), strict=True):
+        layers = backbone.clip_layers(some, part.target.layers)
+        found.append(StructuralLoss.of(part.target, kind)(layers).cpu())
+    return torch.cat(found)
 
 
 def _align(
@@ -352,18 +357,26 @@ def _align(
 
 
 def _stage1(
-    run: Run, backbone: Backbone, features: DecodedFeatures, sampler: Stage1Config
+    run: Run,
+    backbone: Backbone,
+    features: DecodedFeatures,
+    sampler: Stage1Config,
+    draw: int = 1,
 ) -> torch.Tensor:
     """Return stage 1's images of a batch, (n, 3, S, S), NaN where one is unfinished.
 
-    They are read from stage 1's checkpoint, or made and kept there.
+    Draws that the table of conditions has are read from their checkpoints, or made and
+    kept there.
     """
-    settings, tensors = (sampler, 1), (features.z, features.c)
-    checkpoint = checkpoint_of(
-        run, _ids(features), _sample, settings=repr(settings), tensors=tensors
-    )
-    given = (run, backbone, features, checkpoint)
-    batch = checkpoint.made_once(partial(_sample, *given, *settings))
+    settings, tensors = (sampler, draw), (features.z, features.c)
+    make = partial(_sample, run, backbone, features, None, *settings)
+    if draw <= len(draws()):
+        checkpoint = checkpoint_of(
+            run, _ids(features), _sample, settings=repr(settings), tensors=tensors
+        )
+        batch = checkpoint.made_once(make)
+    else:
+        batch = make()
     images = to_torch(batch["images"]).to(backbone.device)
     images[~torch.from_numpy(batch["finished"])] = torch.nan
     return images

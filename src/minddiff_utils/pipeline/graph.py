@@ -47,6 +47,7 @@ class Notebook:
     shows_figures: bool = False  # of the notebooks before it
     profile: str = ""  # the one that runs it, and no other notebook
     is_of_nsd: bool = False  # reads more of NSD than any simulation writes
+    on_request: bool = False  # run where it is named, and in smoke
 
 
 #: In the order in which they run; each needs all before it (of its own subject), but
@@ -55,7 +56,7 @@ GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
     Notebook("02_decoding", per_subject=True),
-    Notebook("A2_decoders", per_subject=True),
+    Notebook("A2_decoders", per_subject=True, on_request=True),
     Notebook("A7_further_tests", per_subject=True, is_of_nsd=True),
     Notebook("03_stage1", per_subject=True, per_shard=True),
     Notebook("04_stage2", per_subject=True, per_shard=True),
@@ -206,7 +207,7 @@ def make_plan(
     profile.check_shards(n_shards)
     jobs: list[Job] = []
     place = (source, tree)
-    for notebook in _notebooks_of(profile):
+    for notebook in _notebooks_of(profile, only):
         before = tuple(  # shards of one notebook do not need each other
             job for job in jobs if notebook.shows_figures or job.notebook[0] != "A"
         )
@@ -225,7 +226,7 @@ def make_plan(
     return Plan(tuple(kept), tree, source)
 
 
-def _notebooks_of(profile: Profile) -> list[Notebook]:
+def _notebooks_of(profile: Profile, only: Sequence[str]) -> list[Notebook]:
     """Return the notebooks that a profile runs; 00 writes what is simulated."""
     is_nsd = profile.simulation is None and profile.data_set == "nsd"
     own = [notebook for notebook in GRAPH if notebook.profile == profile.name]
@@ -233,6 +234,8 @@ def _notebooks_of(profile: Profile) -> list[Notebook]:
         return own
     skipped = "00" if profile.simulation is None else "none"
     common = [n for n in GRAPH if not n.profile and n.stem[:2] != skipped]
+    asked = {*only, *(n.stem[:2] for n in common if profile.name == "smoke")}
+    common = [n for n in common if not n.on_request or n.stem[:2] in asked]
     return [n for n in common if is_nsd or not n.is_of_nsd]
 
 
