@@ -125,7 +125,8 @@ class LinearDecoder(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the mean over targets of each voxel's |r| with the decoded target.
 
         Haufe's pattern of one target at a time, on the scale of a correlation. The
-        correlations between voxels are formed once (1 GB for NSD).
+        correlations between voxels are formed once (1 GB for NSD), or not at all where
+        there are so few images that going through the predictions costs less.
 
         A voxel's weight says what the decoder does with it: it may be large for a voxel
         that holds nothing of the target and cancels another's noise, and small for one
@@ -155,12 +156,17 @@ class LinearDecoder(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         standard -= standard.mean(axis=0)
         sd = standard.std(axis=0)
         standard /= np.where(np.ptp(X, axis=0) > 0, sd, np.inf)
-        correlation = standard.T @ standard / len(X)  # (n_voxels, n_voxels)
-        del standard
+        few = 2 * len(X) < self.n_features_in_
+        # (n_voxels, n_voxels)
+        correlation = None if few else standard.T @ standard / len(X)
         total, n_varying = np.zeros(self.n_features_in_), 0
         for block in targets:
             W = sd * self.dense_weights(block)[: block.stop - block.start]
-            covariance = W @ correlation  # (n_block, n_voxels)
+            # (n_block, n_voxels)
+            if correlation is None:
+                covariance = (W @ standard.T) @ standard / len(X)
+            else:
+                covariance = W @ correlation
             variance = np.sum(covariance * W, axis=1)  # of the decoded target
             varies = variance > 0
             r = np.abs(covariance[varies]) / np.sqrt(variance[varies])[:, None]
