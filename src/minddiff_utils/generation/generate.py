@@ -310,8 +310,8 @@ def _sample_best(
         lowest = torch.where(better, loss, lowest)
         chosen = better.to(images.device)[:, None, None, None]
         kept = torch.where(chosen, images, kept) if draw > 1 else images
-    images, finished = finished_images(backbone, kept, _ids(features))
-    return {"images": images, "finished": finished}
+    best, finished = finished_images(backbone, kept, _ids(features))
+    return {"images": best, "finished": finished}
 
 
 def _losses(
@@ -320,7 +320,7 @@ def _losses(
     """Return the structural loss of each image of a batch, (n,), on the CPU."""
     size = backbone.at_once(len(images))
     found = []
-    for part, some in zip(features.parts(size), images.split(size), strict=True):
+    for part, some in zip(features.parts(size), torch.split(images, size), strict=True):
         layers = backbone.clip_layers(some, part.target.layers)
         found.append(StructuralLoss.of(part.target, kind)(layers).cpu())
     return torch.cat(found)

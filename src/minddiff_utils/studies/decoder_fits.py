@@ -22,12 +22,7 @@ from minddiff_utils.core.rng import stream
 from minddiff_utils.core.surroundings import in_own_process, peak_bytes
 from minddiff_utils.core.types import Matrix
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
-from minddiff_utils.studies.storage import (
-    area_voxels,
-    images_seen,
-    session_count,
-    target_counts,
-)
+from minddiff_utils.studies.storage import area_voxels, n_trained, target_counts
 
 __all__ = ["FitTimes", "n_train", "time_fits", "whole_seconds"]
 
@@ -59,8 +54,7 @@ def n_train(profile: Profile) -> int:
     >>> n_train(load_profile("nsd"))
     8000
     """
-    most = max(session_count(profile, subject) for subject in profile.subjects)
-    return images_seen(most)[1] - profile.data.n_validation
+    return max(n_trained(profile, subject) for subject in profile.subjects)
 
 
 def whole_seconds(times: FitTimes, profile: Profile) -> float:

@@ -17,6 +17,7 @@ __all__ = [
     "images_seen",
     "kept",
     "n_reconstructed",
+    "n_trained",
     "session_bytes",
     "session_count",
     "target_counts",
@@ -78,15 +79,39 @@ def images_seen(sessions: int) -> tuple[int, int]:
 
 
 def images_of(profile: Profile, subject: int) -> tuple[int, int]:
-    """Return the images that a real subject saw, and how many are reconstructed.
+    """Return the images of a real subject that are used, and how many are made again.
+
+    Of `data.n_images`, where it is set, test images have the share that they have of
+    all (`preprocessing.splits.some_images`).
 
     >>> from minddiff_utils.core.profile_files import load_profile
     >>> images_of(load_profile("nsd"), 1), images_of(load_profile("nsd"), 4)
     ((9841, 982), (9209, 907))
+    >>> images_of(load_profile("nsd", {"data.n_images": 300}), 1)
+    (300, 30)
     """
-    n_images, n_other = images_seen(session_count(profile, subject))
-    n_test = n_images - n_other
+    n_images, n_test = _used(profile, subject)
     return n_images, min(profile.data.n_reconstruct or n_test, n_test)
+
+
+def _used(profile: Profile, subject: int) -> tuple[int, int]:
+    """Return the images of a real subject that are used, and how many of them test."""
+    n_seen, n_other = images_seen(session_count(profile, subject))
+    n_images = min(profile.data.n_images or n_seen, n_seen)
+    return n_images, max(round(n_images * (1 - n_other / n_seen)), 2)
+
+
+def n_trained(profile: Profile, subject: int) -> int:
+    """Return the images of a real subject that train the decoders.
+
+    >>> from minddiff_utils.core.profile_files import load_profile
+    >>> few = {"data.n_images": 2000}
+    >>> n_trained(load_profile("nsd"), 1), n_trained(load_profile("nsd", few), 1)
+    (8000, 941)
+    """
+    n_images, n_test = _used(profile, subject)
+    n_train = max(n_images - n_test - profile.data.n_validation, 0)
+    return min(profile.data.n_train or n_train, n_train)
 
 
 def n_reconstructed(profile: Profile, subject: int) -> int:
