@@ -1,12 +1,14 @@
-"""What learning from c as decoded gives: the control run of the demo's U-Net.
+"""The control run of the demo's U-Net: what learning from c gives; another generator.
 
     python demo_control.py
 
 Before it, train both arms (`demo_training.py unet --control ...`) and run the demo to
-notebook 02 of all subjects. Each arm's U-Net makes validation images of every subject
+notebook 04 of all subjects. Each arm's U-Net makes validation images of every subject
 from decoded features, beside the shipped autoencoder, CLIP and judge; what is written
 to `data/study/<profile>/control.csv` is the arm that learned from c as decoded minus
 the one that never did, paired by image, for stage 1, the posterior of c, and `bayes`.
+In `generators.csv`: how like the run's own images those of both arms are, which begin
+from other random weights (appendix A5).
 """
 
 import shutil
@@ -20,10 +22,11 @@ from safetensors.torch import save_file
 
 from minddiff_utils import start
 from minddiff_utils.core import store
-from minddiff_utils.evaluation.summaries import contrast_table
+from minddiff_utils.evaluation.summaries import contrast_table, summarise
 from minddiff_utils.generation import SubjectFeatures, generate
 from minddiff_utils.models import load_backbone, load_judge
 from minddiff_utils.models.weights import write_digests
+from minddiff_utils.studies.other_generator import likeness
 from minddiff_utils.studies.stage2_arms import arms_of
 from minddiff_utils.studies.stage2_engines import ENDPOINTS, score_arms
 
@@ -63,10 +66,44 @@ def score(arm: str, subject: int) -> pd.DataFrame:
     return scores.assign(method=scores["method"] + ", " + arm)
 
 
+def opened(subject: int, arm: str = "") -> SubjectFeatures:
+    """Return what a subject's run decoded, before the shipped models or an arm's."""
+    overrides = {"models.path": str(demo_training.WORK / arm)} if arm else {}
+    run = start(PROFILE, subject=subject, overrides=overrides)
+    return SubjectFeatures(run, load_backbone(run.profile.models, run.tree.models))
+
+
+def alike(subject: int) -> pd.DataFrame:
+    """Return how like the shipped generator's images those of the arms are."""
+    own = opened(subject)
+    judge = load_judge(own.run.tree.models, kind=own.run.profile.models.backbone)
+    return likeness(own, {arm: opened(subject, arm) for arm in ARMS}, judge)
+
+
+def write_generators() -> None:
+    """Write the table of appendix A5."""
+    run = start(PROFILE)
+    scores = pd.concat([alike(s) for s in run.profile.subjects], ignore_index=True)
+    sure = {"confidence": run.profile.evaluation.confidence, "ceilings": {}}
+    tables = [
+        summarise(own, **sure).assign(stage=stage)
+        for stage, own in scores.groupby("stage")
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    store.write_table(run.tree.study / "generators.csv", table, run=run)
+    print(table[table["subject"] == "all"].round(3).to_string())
+
+
 def main() -> None:
     torch.set_num_threads(1)
     for arm in ARMS:
         write_models(arm)
+    write_control()
+    write_generators()
+
+
+def write_control() -> None:
+    """Write what the arm that learned from c as decoded has above the other."""
     run = start(PROFILE)
     tables = [score(arm, s) for s in run.profile.subjects for arm in ARMS]
     scores = pd.concat(tables, ignore_index=True)
