@@ -22,7 +22,7 @@ Source = Literal["decoded", "true", "shuffled", "own", "pixels", "posterior"] | 
 _Baseline = Literal["mean", "random", "nearest", "likeliest", "expected", "pixels"]
 Engine = Literal["autoencoder", "sampler", "preset"] | Preset | _Baseline
 #: How many images of a subject are made: all, or the first ones by a profile's field.
-Count = Literal["all", "controls", "paper", "ablation"]
+Count = Literal["all", "controls", "paper", "ablation", "few"]
 Kind = Literal["method", "part", "system", "baseline", "floor", "ceiling", "draw"]
 
 
@@ -43,8 +43,8 @@ class Condition:
         Where each feature comes from.
     engine : str or None
         What makes its images; None: there are none.
-    n_images : {"all", "controls", "paper", "ablation"}
-        "ablation": a row of the ablation's table alone.
+    n_images : {"all", "controls", "paper", "ablation", "few"}
+        "ablation": a row of the ablation's table alone; "few": on half of its images.
     strength : {"takagi", "brain_diffuser"} or None
         Share of the noise steps that is its own; None: the level of stage 1.
     ceiling, floor : str or None

@@ -15,6 +15,7 @@ from minddiff_utils.core.condition import Condition, Engine, Source
 from minddiff_utils.core.profile import PaperConfig, Profile
 
 __all__ = [
+    "NOISE_WEIGHTS",
     "TABLE",
     "ablation_conditions",
     "by_name",
@@ -378,9 +379,13 @@ def iteration_name(n_iter: int) -> str:
     return f"stage2_iter_{n_iter}"
 
 
-def k_name(k_percent: float) -> str:
-    """Return the condition's name for some k: guided_k5, guided_k12.5."""
-    return f"guided_k{k_percent:g}"
+#: Z_CLIP steers with all features, each weighted by the decoder's errors: no k.
+NOISE_WEIGHTS = "guided_likelihood"
+
+
+def k_name(k_percent: float, clip: Literal["decoded", "true"] = "decoded") -> str:
+    """Return the condition's name for some k: guided_k5, guided_true_k12.5."""
+    return f"guided_{'' if clip == 'decoded' else 'true_'}k{k_percent:g}"
 
 
 def ablation_conditions(profile: Profile) -> list[Condition]:
@@ -390,7 +395,11 @@ def ablation_conditions(profile: Profile) -> list[Condition]:
 
 
 def _ladders(profile: Profile) -> Iterator[Condition]:
-    """Yield what the profile varies beside the factorial: blocks, k, iterations."""
+    """Yield what the profile varies beside the factorial: blocks, k, iterations.
+
+    And what steers in the place of the k % best decoded features: the same ones without
+    error, and all of them, weighted.
+    """
     three = _made("bayes", "decoded", "c", "z", "clip")
     steered = Condition("", "", "part", **three, n_images="ablation")
     for layers in profile.ablation.layers:
@@ -399,6 +408,13 @@ def _ladders(profile: Profile) -> Iterator[Condition]:
     for k in profile.ablation.k_grid:
         words = f"steered, k = {k:g} %"
         yield replace(steered, name=k_name(k), label=words, k_percent=k)
+    # the same k, and c and z, but no error in Z_CLIP: what is lost is information
+    true = replace(steered, clip="true", n_images="few")
+    for k in profile.ablation.k_grid:
+        words = f"steered by true Z_CLIP, k = {k:g} %"
+        yield replace(true, name=k_name(k, "true"), label=words, k_percent=k)
+    words, settings = "steered, weights by decoder noise", {"loss": "likelihood"}
+    yield replace(steered, name=NOISE_WEIGHTS, label=words, settings=settings)
     loop = replace(steered, engine="preset")
     for n_iter in profile.ablation.iterations:
         words = f"the loop of stage 2, {n_iter} iterations"
@@ -428,4 +444,6 @@ def n_images_of(row: Condition, profile: Profile, n: int) -> int:
         return min(n, profile.stage2.paper.n_images)
     if row.n_images == "ablation":
         return min(n, profile.ablation.n_images)
+    if row.n_images == "few":
+        return min(n, -(-profile.ablation.n_images // 2))
     return n

@@ -10,7 +10,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.claims import rules
+from minddiff_utils.evaluation.claims import rules, rules_of_k
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -94,7 +94,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "C8",
         "smaller k: higher decoding accuracy; quality is best at k = 25",
-        rules.balance_of_k,
+        rules_of_k.balance_of_k,
         "stage 1, steered (ours)",
     ),
     Claim(
@@ -141,6 +141,18 @@ CLAIMS: tuple[Claim, ...] = (
         "more than ten principal axes each of c and z are read",
         rules.above("axes_10", ["clip_judge", "pcc"], **_LEAKAGE),
         "stage 1",
+    ),
+    Claim(
+        "O5a",
+        "k trades information for accuracy: few features tell less, decoded better",
+        rules_of_k.accuracy_against_information,
+        "stage 1, steered (ours)",
+    ),
+    Claim(
+        "O5b",
+        "weights by the decoder's errors replace k: better than any",
+        rules_of_k.weights_for_k,
+        "stage 1, steered (ours)",
     ),
 )
 

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from minddiff_utils.core.areas import FEW_VOXELS, high_over_low
-from minddiff_utils.core.conditions import floors, k_name
+from minddiff_utils.core.conditions import floors
 from minddiff_utils.core.contrasts import FROM_ALL_THREE
 from minddiff_utils.core.inference import (
     Estimate,
@@ -35,7 +35,6 @@ from minddiff_utils.evaluation.claims.evidence import (
 __all__ = [
     "MARGIN_NUMBER",
     "above",
-    "balance_of_k",
     "beyond_category",
     "decodable",
     "each_feature",
@@ -55,8 +54,6 @@ Floats = npt.NDArray[np.float64]
 MARGIN_NUMBER, MIN_IMAGES_NUMBER = 0.03, 500
 #: C5: a larger loss of judge CLIP is one of semantics.
 MARGIN_CLIP = 0.03
-#: The paper's choice of k, in percent.
-K_PAPER = 25.0
 #: What is compared of two systems: meaning, then structure.
 _METRICS = ("clip_judge", "pcc", "ssim_2d")
 #: C6: which metric each feature stands for.
@@ -194,51 +191,6 @@ def _above_chance(evidence: Evidence, metric: str) -> Iterator[Endpoint]:
         mean = estimate(row.dropna(), confidence=evidence.confidence)
         name = f"subject {subject}: stage 2 minus {method_words(highest)}"
         yield Endpoint(name, SHORT[metric], mean)
-
-
-# --- C8: how many features to keep --------------------------------------------------
-
-
-def balance_of_k(evidence: Evidence) -> list[Endpoint]:
-    """Decide C8: small k decodes better, and quality is best inside the range of k.
-
-    Accuracy on test images of the features that the smallest k keeps, minus that of all
-    features, mean over layers (unit: subject). SSIM of the images at k = 25 above those
-    at the smallest and at the largest k, so that the optimum is inside. That more
-    features hold more variance is no endpoint: it is so by construction.
-    """
-    table = evidence.table("k_selection")
-    if table.empty:
-        raise NotTestableError("no k-selection table in this run")
-    means = table.groupby([table["subject"].astype(str), "k_percent"])[
-        "r_selected_mean"
-    ].mean()
-    wide = means.unstack()
-    few, every = wide.columns.min(), wide.columns.max()
-    fall = wide[few] - wide[every]
-    gain = estimate_subjects(fall, confidence=evidence.confidence)
-    accuracy = Endpoint(
-        f"accuracy at k = {few:g} minus {every:g}", "r", gain, "subject"
-    )
-    best = []
-    for end in _ends_of_k(evidence):
-        pair = evidence.contrast(k_name(K_PAPER), k_name(end), "ssim_2d")
-        best.append(replace(pair, name=f"images at k = {K_PAPER:g} minus {end:g}"))
-    return [accuracy, *best]
-
-
-def _ends_of_k(evidence: Evidence) -> tuple[float, float]:
-    prefix = k_name(0).removesuffix("0")
-    scores = evidence.table("scores")
-    names = {str(m) for m in set(scores["method"])} if len(scores) else set()
-    ks = sorted(
-        float(m.removeprefix(prefix)) for m in names if m.startswith(prefix)
-    )  # guided_k5, guided_k25, ...
-    if len(ks) < 3 or not ks[0] < K_PAPER < ks[-1]:
-        raise NotTestableError(
-            f"images were not made at k = {K_PAPER:g} and on both sides"
-        )
-    return ks[0], ks[-1]
 
 
 # --- C9: where each feature is read ---------------------------------------------------
