@@ -29,7 +29,7 @@ FLOORS = ("mean_image", "shuffled", "stage2_shuffled", "permuted_voxels")
 METHODS = (
     *("stage1", "stage2", "stage1_best", "stage2_guided", "z_clip", "c_clip", "takagi"),
     *("retrieval", "category_only", "guided_k5", "guided_k25", "guided_k100", *FLOORS),
-    "retrieval_caption",
+    *("retrieval_caption", "guided_true_k5", "guided_true_k100", "guided_likelihood"),
 )
 #: Of notebook 08, and the shares of comparisons that O2 and O3 ask for.
 TOLD = ("stage1", "heldout", "category_only", "setting_only", "noise_refit", "axes_10")
@@ -386,6 +386,16 @@ def test_the_balance_of_k(world: int) -> None:
             _of_images(best - made["guided_k100", "ssim_2d"]),
         ],
     )
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_what_k_loses_and_what_replaces_it(world: int) -> None:
+    made = {name: _scores(world, METHODS)[name, "ssim_2d"] for name in METHODS}
+    lost = made["guided_true_k100"] - made["guided_true_k5"]
+    regained = lost - (made["guided_k100"] - made["guided_k5"])
+    _agree(_rows(_evidence(world), "O5a"), [_of_images(lost), _of_images(regained)])
+    weighted = [made["guided_likelihood"] - made[f"guided_k{k}"] for k in (5, 25, 100)]
+    _agree(_rows(_evidence(world), "O5b"), [_of_images(each) for each in weighted])
 
 
 def _pattern(world: int, feature: str, areas: Sequence[str]) -> np.ndarray:

@@ -24,6 +24,7 @@ LEVELS = {
     "retrieval_caption": 0.4,
     **{"mean_image": 0.3, "random_train": 0.1, "shuffled": 0.2, "takagi": 0.4},
     **{"guided_k5": 0.5, "guided_k25": 0.6, "guided_k100": 0.5},
+    **{"guided_true_k5": 0.6, "guided_true_k100": 0.8, "guided_likelihood": 0.7},
     **{"true_features": 0.8, "stage2_true": 0.9, "stage2_shuffled": 0.2},
 }
 #: The paper's numbers, which the levels of subject 1 are moved to for C1 to C3.
@@ -326,6 +327,11 @@ def _one_noisy(table: pd.DataFrame) -> pd.DataFrame:
         ("C7", _moved(_evidence(), "mean_image", 0.6, "ssim_2d"), "contradicted"),
         ("C8", _equal("guided_k100", "ssim_2d"), "inconclusive"),
         ("C8", _moved(_evidence(), "guided_k5", 0.3, "ssim_2d"), "contradicted"),
+        ("O5a", _moved(_evidence(), "guided_true_k5", 0.4, "ssim_2d"), "contradicted"),
+        ("O5a", _moved(_evidence(), "guided_k5", -0.3, "ssim_2d"), "contradicted"),
+        ("O5a", _moved(_evidence(), "guided_k5", -0.2, "ssim_2d"), "inconclusive"),
+        ("O5b", _moved(_evidence(), "guided_likelihood", -0.1), "inconclusive"),
+        ("O5b", _moved(_evidence(), "guided_k5", 0.3, "ssim_2d"), "contradicted"),
         ("C9", _weakened("image_accuracy", _swapped_areas), "contradicted"),
         ("C9", _weakened("image_accuracy", _one_noisy), "inconclusive"),
         ("C10", _weakened("accuracy", lambda t: t.assign(r_mean=0.05)), "contradicted"),

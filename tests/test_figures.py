@@ -112,10 +112,14 @@ K_TABLE = _frame(
     ],
 )
 BY_K = _frame(
-    "subject k_percent metric value ci_low ci_high n_images",
+    "subject features k_percent metric value ci_low ci_high n_images",
     [
-        (s, k, m, k / 1000, low, 0.7, 6)
-        for s, (k, low), m in product(SUBJECTS, ((5.0, -0.1), (25.0, 0.01)), METRICS)
+        (s, features, k, m, k / 1000 if k == k else 0.1, low, 0.7, 6)
+        for s, m in product(SUBJECTS, METRICS)
+        for features, k, low in (
+            *(("decoded", 5.0, -0.1), ("decoded", 25.0, 0.01), ("true", 5.0, 0.01)),
+            ("weighted", np.nan, -0.1),
+        )
     ],
 )
 DECODERS = _frame(
@@ -518,7 +522,7 @@ def test_the_k_in_use_is_marked_in_every_panel_and_only_if_there_is_one(
 
 
 def test_k_lines_are_subjects_with_their_mean_in_bold_and_paired_differences() -> None:
-    accuracy, identification, final = _k_quality().axes
+    accuracy, identification, final, true = _k_quality().axes
     bold, same = (
         [line for line in axes.lines if line.get_linewidth() > 2]
         for axes in (accuracy, identification)
@@ -530,16 +534,18 @@ def test_k_lines_are_subjects_with_their_mean_in_bold_and_paired_differences() -
     np.testing.assert_allclose(thin[0].get_ydata(), expected + 0.1)
     np.testing.assert_allclose(bold[0].get_ydata(), expected + 0.15)
     np.testing.assert_allclose(same[0].get_ydata(), 0.9)
-    dots = [
-        ln
-        for ln in final.lines
-        if ln.get_marker() in ("o", "s") and len(ln.get_xdata()) == 1
-    ]
-    assert sorted(float(np.ravel(d.get_ydata())[0]) for d in dots) == [
-        *(0.005, 0.005, 0.025, 0.025)
-    ]
+    dots, of_true = (
+        [ln for ln in axes.lines if ln.get_marker() in ("o", "s")]
+        for axes in (final, true)
+    )
+    dots = [ln for ln in dots if len(ln.get_xdata()) == 1]
+    found = sorted(float(np.ravel(d.get_ydata())[0]) for d in dots)
+    assert found == [*(0.005, 0.005, 0.025, 0.025, 0.1, 0.1)]
     filled = [d.get_markerfacecolor() != "white" for d in dots]
-    assert filled == [bool(np.ravel(d.get_ydata())[0] > 0.01) for d in dots]
+    assert filled == [bool(np.ravel(d.get_ydata())[0] == 0.025) for d in dots]
+    beyond = [d.get_xdata()[0] > 110 for d in dots]  # what has no k
+    assert beyond == [bool(np.ravel(d.get_ydata())[0] == 0.1) for d in dots]
+    assert {float(np.ravel(d.get_ydata())[0]) for d in of_true} == {0.005}
     paper = [
         ln for a in (accuracy, final) for ln in a.lines if ln.get_linestyle() == "--"
     ]

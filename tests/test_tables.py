@@ -288,6 +288,21 @@ def test_quality_at_a_k_is_compared_with_that_at_the_largest_one() -> None:
     pooled = table[table["subject"] == "all"].set_index("k_percent")
     assert pooled["value"].to_dict() == pytest.approx({5.0: -0.095, 25.0: -0.075})
     assert set(table["reference"]) == {"guided_k100"}
+    # true Z_CLIP on fewer images, and what has no k, each against its own largest k
+    names = {"guided_k5": "guided_true_k5", "guided_k100": "guided_true_k100"}
+    true = scores[scores["nsd_id"] < 2].replace({"method": names})
+    weighted = scores[scores["method"] == "guided_k25"]
+    weighted = weighted.assign(method="guided_likelihood")
+    more = pd.concat([scores, true[true["method"] != "guided_k25"], weighted])
+    found = tables.k_differences(more)
+    pd.testing.assert_frame_equal(found[found["features"] == "decoded"], table)
+    both = found[(found["subject"] == "all") & (found["features"] != "decoded")]
+    both = both.set_index("features")
+    assert both["value"].to_dict() == pytest.approx(
+        {"true": -0.095, "weighted": -0.075}
+    )
+    assert both["n_images"].to_dict() == {"true": 2, "weighted": 4}
+    assert both["k_percent"].isna().to_dict() == {"true": False, "weighted": True}
 
 
 def test_weights_by_area_are_means_over_the_area_s_voxels() -> None:

@@ -1,8 +1,8 @@
 """The claims as a ledger: statement, engine, endpoints with intervals, verdict.
 
-`evidence` says what a claim, its endpoints and its verdict are; `rules` turns tables
-into endpoints; `ledger` is C1 to C11 with controls K and questions O; `sanity_checks`
-is what a sceptic asks first. Not here: making the tables.
+`evidence` says what a claim, its endpoints and its verdict are; `rules` and
+`rules_of_k` turn tables into endpoints; `ledger` is C1 to C11 with controls K and
+questions O; `sanity_checks` is what a sceptic asks first. Not here: making the tables.
 """
 
 from minddiff_utils.evaluation.claims.evidence import (

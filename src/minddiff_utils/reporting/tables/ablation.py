@@ -5,10 +5,12 @@ Every row is over the same images.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from typing import Literal
 
 import pandas as pd
 
 from minddiff_utils.core.conditions import (
+    NOISE_WEIGHTS,
     ceilings,
     factorial,
     iteration_name,
@@ -170,27 +172,47 @@ def quality_by_k(
 def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     """Return how the final quality at each k differs from that at the largest one.
 
-    Columns k_percent and those of `summaries.contrast_table`, on the same images; no k
-    was scored, or they share no image: DataError.
+    Columns features, k_percent and those of `summaries.contrast_table`: "decoded" or
+    "true" Z_CLIP at each k, each ladder on the same images; "weighted": all decoded
+    features, weighted by the decoder's errors, without a k, minus the largest k of the
+    decoded ones. What was not scored is left out; no k was scored as decoded, or they
+    share no image: DataError.
     """
-    k_of = _k_of(scores)
-    whole = max(k_of, key=lambda method: k_of[method])
-    pairs = [(method, whole) for method in sorted(k_of, key=k_of.__getitem__)]
-    kept = shared_images(scores, k_of)
-    table = contrast_table(kept, pairs[:-1], confidence=confidence)
-    table.insert(0, "k_percent", table["method"].map(k_of))
-    return table
+    decoded, true = _k_of(scores, "decoded"), _k_of(scores, "true")
+    weighted = [NOISE_WEIGHTS] if (scores["method"] == NOISE_WEIGHTS).any() else []
+    ladders = {
+        "decoded": (_ascending(decoded), decoded),
+        "true": (_ascending(true), true),
+        "weighted": (weighted, decoded),
+    }
+    tables = []
+    for features, (methods, k_of) in ladders.items():
+        if methods:
+            last = _ascending(k_of)[-1]
+            pairs = [(method, last) for method in methods if method != last]
+            kept = shared_images(scores, {*methods, last})
+            table = contrast_table(kept, pairs, confidence=confidence)
+            table.insert(0, "k_percent", table["method"].map(k_of))
+            table.insert(0, "features", features)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
-def _k_of(scores: pd.DataFrame) -> dict[str, float]:
-    """Return the methods of the ladder of k, each with its k."""
-    prefix = k_name(0).removesuffix("0")
+def _ascending(k_of: Mapping[str, float]) -> list[str]:
+    return sorted(k_of, key=k_of.__getitem__)
+
+
+def _k_of(
+    scores: pd.DataFrame, clip: Literal["decoded", "true"] = "decoded"
+) -> dict[str, float]:
+    """Return the methods of a ladder of k, each with its k."""
+    prefix = k_name(0, clip).removesuffix("0")
     k_of = {
         method: float(method.removeprefix(prefix))
         for method in dict.fromkeys(map(str, scores["method"]))
         if method.startswith(prefix)
     }
-    if not k_of:
+    if not k_of and clip == "decoded":
         raise DataError(
             f"The scores hold no method {prefix}…: run the ablation of k (profile's "
             "ablation.k_grid)."
