@@ -33,6 +33,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *("stage1", "posterior", "stage2", "systems", "ablation"),
     ),
     "A3_engines": ("subjects", "study", "evaluation"),
+    "A4_discrepancies": ("evaluation",),
     "A6_digits69": ("subjects", "decoding", "evaluation"),
 }
 

@@ -141,9 +141,10 @@ _PLAN: _Options = {
 _STUDY: _Options = {
     "--part": {
         "default": "confirmation",
-        "choices": ("pilot", "confirmation", "heldout"),
-        "help": "variants on validation images, all arms on test images, or ours on"
-        " images of categories that no training image shows",
+        "choices": ("pilot", "confirmation", "heldout", "discrepancies"),
+        "help": "variants on validation images, all arms on test images, ours on"
+        " images of categories that no training image shows, or what paper and released"
+        " code differ in, one by one",
     },
     "--jobs": _at_once("subjects"),
 }

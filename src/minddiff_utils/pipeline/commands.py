@@ -376,7 +376,10 @@ def run_study(args: argparse.Namespace) -> None:
         args.profile, overrides, args.part, n_jobs=n_jobs, say=say
     )
     say(table.round(3).to_string(index=False))
-    say(f"Notebook A3 shows it: minddiff run --profile {profile.name} --only A3")
+    number = "A4" if args.part == "discrepancies" else "A3"
+    say(
+        f"Notebook {number} shows it: minddiff run --profile {profile.name} --only {number}"
+    )
 
 
 def human_trials(args: argparse.Namespace) -> None:

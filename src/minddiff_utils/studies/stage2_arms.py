@@ -5,7 +5,7 @@ features that it starts from. `generation` makes its images as it makes all othe
 the same cache.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from minddiff_utils.core.condition import Condition, Engine, Source
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.generation.presets import (
+    PAPER_STEP,
+    RELEASED_DECAY,
     GuidanceSettings,
     layers_of,
     sampler_of,
@@ -21,8 +23,9 @@ from minddiff_utils.generation.presets import (
 
 __all__ = ["ENGINES", "Part", "arms_of"]
 
-#: Variants on validation images; the arms on test images; ours on held-out categories.
-Part = Literal["pilot", "confirmation", "heldout"]
+#: Variants on validation images; the arms on test images; ours on held-out categories;
+#: the paper's text and the released code, one difference at a time.
+Part = Literal["pilot", "confirmation", "heldout", "discrepancies"]
 #: Arms that a figure names; the others are controls.
 ENGINES: Mapping[str, str] = {
     "stage1": "stage 1 alone",
@@ -57,6 +60,8 @@ def arms_of(profile: Profile, part: Part) -> tuple[Condition, ...]:
     """Return the arms of one part of the study."""
     if part == "heldout":
         return (_STAGE1, _POSTERIOR, _BAYES)
+    if part == "discrepancies":
+        return (*_loops(profile), *_samplers(), *_decoders())
     return _pilot(profile) if part == "pilot" else _confirmation(profile)
 
 
@@ -145,3 +150,46 @@ def _around_bayes(profile: Profile) -> list[Condition]:
         *(_arm(f"bayes, {k}", "bayes", layers=v) for k, v in layers.items()),
         *(_best_of_n(f"best of {_N_DRAWS}, {k}", k) for k in ("cosine", "likelihood")),
     ]
+
+
+# --- paper and released code, one difference at a time --------------------------------
+
+
+def _loops(profile: Profile) -> Iterator[Condition]:
+    """Yield Algorithm 1, its step tuned, and one difference of the code's loop each.
+
+    With the paper's k, and the iterations of the pilot; none where these are 0.
+    """
+    n_iter, step = profile.study.n_iter_pilot, profile.study.step_tuned
+    if not n_iter:
+        return
+    base: dict[str, Any] = {"n_iter": n_iter, "lr_z": step, "lr_c": step}
+    adam = {"optimiser": "adam", "lr_decay": RELEASED_DECAY}
+    changes: dict[str, dict[str, Any]] = {
+        "loop": {},
+        "c_stays": {"lr_c": 0.0},
+        "adam": adam | dict.fromkeys(("lr_z", "lr_c"), PAPER_STEP),
+        "half": {"n_iter": max(1, n_iter // 2)},
+        "layer_weights": {"loss": "released"},
+        "imagenet": {},  # other features, and another network (`discrepancies`)
+    }
+    for name, change in changes.items():
+        yield _arm(name, "paper", settings=base | change, k_percent=25.0)
+    yield _arm("most_kept", "paper", settings=base, k_percent=80.0)
+    whole = {"n_iter": n_iter}
+    yield _arm("released_loop", "released", settings=whole, k_percent=25.0)
+
+
+def _samplers() -> Iterator[Condition]:
+    """Yield stage 1 by 50 steps: noised to a level, and denoised by some steps."""
+    for encode_index, decode_steps in ((49, 50), (34, 35), (37, 35)):
+        levels = {"encode_index": encode_index, "decode_steps": decode_steps}
+        name = f"noised_to_{encode_index}"
+        yield _arm(name, "sampler", clip=None, sampler={"n_steps": 50} | levels)
+
+
+def _decoders() -> Iterator[Condition]:
+    """Yield stage 1 from what other decoders say (`discrepancies`), and Takagi's."""
+    for name in ("dense", "paper_decoder", "own_scaling", "scaled_on_all", "voxels"):
+        yield _arm(name, "sampler", "own", clip=None)
+    yield from (by_name()[name] for name in ("takagi", "takagi_minddiffuser"))

@@ -52,6 +52,7 @@ from minddiff_utils.generation.structural_loss import (
 )
 from minddiff_utils.models import Judge, load_backbone, load_judge
 from minddiff_utils.preprocessing import categories_in_captions
+from minddiff_utils.studies import discrepancies
 from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ _DECODED: Mapping[Part, str] = {
     "pilot": "decoded_validation.h5",
     "confirmation": "decoded.h5",
     "heldout": "decoded_second.h5",
+    "discrepancies": "decoded.h5",
 }
 
 
@@ -106,10 +108,12 @@ def run_study(
     """Run every subject of the profile `name` and write the study's tables.
 
     Call it again after it was cut off: finished arms are read, the others go on.
-    `n_jobs` subjects at once, on GPUs one each; `say` is told of every arm. Returned is
-    the pilot's summary, or the verdicts; errors as `run_subject`.
+    `n_jobs` subjects at once, on GPUs one each; `say` is told of every arm. The
+    discrepancies are shown on the first two subjects. Returned is the pilot's summary,
+    the verdicts, or the effects; errors as `run_subject`.
     """
     run = start(name, overrides=overrides)
+    subjects = run.profile.subjects[: 2 if part == "discrepancies" else None]
     context = multiprocessing.get_context("spawn")
     on_gpu = run.profile.models.device == "cuda" and n_jobs > 1
     gpus = context.SimpleQueue()
@@ -127,14 +131,14 @@ def run_study(
         with interrupts_held():
             futures = {
                 pool.submit(_worker, name, subject, dict(overrides), part): subject
-                for subject in run.profile.subjects
+                for subject in subjects
             }
         tables = {}
         for future in as_completed(futures):
             tables[futures[future]], lines = future.result()
             for line in lines:
                 say(line)
-    scores = pd.concat([tables[s] for s in run.profile.subjects], ignore_index=True)
+    scores = pd.concat([tables[s] for s in subjects], ignore_index=True)
     return _write(run, part, scores)
 
 
@@ -158,8 +162,9 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     """Make or read the images of every arm of one subject; return all their scores.
 
     Columns subject, method, nsd_id, metric, value. `run` is of one subject and all
-    images: validation ones for the pilot's variants, test ones for the arms, those of
-    held-out categories for ours; `say` is told of each arm. Without a study in the
+    images: validation ones for the pilot's variants, test ones for the arms and for
+    discrepancies, whose decoding is scored too, those of held-out categories for ours;
+    `say` is told of each arm. Without a study in the
     profile, ConfigError; where notebook 02 has not run for this subject, StoreError.
     """
     if run.profile.study.n_images == 0:
@@ -173,16 +178,22 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     judge = load_judge(run.tree.models, kind=models.backbone, device=models.device)
     study = run.profile.study
     n = study.n_images if part == "confirmation" else study.n_images_pilot
-    features = SubjectFeatures(run, backbone, decoded=decoded.name, n=n)
+    features, again = SubjectFeatures(run, backbone, decoded=decoded.name, n=n), None
+    if part == "discrepancies":
+        n = run.profile.ablation.n_images
+        again = discrepancies.read_again(run, backbone, n)
+        features = again.features
     made = []
     for arm in arms_of(run.profile, part):
         began = time.perf_counter()
-        made.append(generate(run, backbone, features, arm))
+        inputs = again.of(arm) if again else (run, backbone, features)
+        made.append(generate(*inputs, arm))
         say(f"subject {run.subject}, {arm.name}: {time.perf_counter() - began:.0f} s")
         lost = made[-1].nsd_id[~made[-1].finished].tolist()
         if lost:
             say(f"left out, as {models.dtype} gave no number: images {lost}")
-    return score_arms(features, judge, made)
+    scores = score_arms(features, judge, made)
+    return pd.concat([scores, again.scores]) if again else scores
 
 
 # --- scores of one subject ------------------------------------------------------------
@@ -364,6 +375,9 @@ def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
         sure = run.profile.evaluation.confidence
         main = contrast_table(known, pairs, confidence=sure)
         tables = {"heldout": main}
+    elif part == "discrepancies":
+        main = discrepancies.effects(scores, run.profile)
+        tables = {"discrepancies": main}
     else:
         result = study_of(run, scores)
         main = result.verdicts

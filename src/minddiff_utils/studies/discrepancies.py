@@ -1,0 +1,399 @@
+"""What the paper's text and the released code differ in, and what each is worth.
+
+27 differences were found in the code (commit c9773ac). Each that is a switch is turned
+alone, from what the paper says towards what the code does, and its effect is paired
+with the other side on the same images: decoders are fitted again to all targets, stage
+1 makes images of what they say, and Algorithm 1's loop runs with one thing changed
+(`stage2_arms`). The others are listed, with the reason why they have no effect that can
+be measured here. The command is `minddiff study --part discrepancies`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from minddiff_utils.core import store
+from minddiff_utils.core.condition import Condition
+from minddiff_utils.core.profile import DecodingConfig, Profile
+from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import Array, Doubles, Floats, IntArray, Matrix
+from minddiff_utils.decoding import RidgeGCV, VoxelData, VoxelSelectedRidge, fit
+from minddiff_utils.decoding.refits import likeness
+from minddiff_utils.decoding.scores import feature_correlation, nanmean
+from minddiff_utils.decoding.targets import TargetScaling
+from minddiff_utils.evaluation.summaries import contrast_table
+from minddiff_utils.features import image_features, semantic_features
+from minddiff_utils.generation import SubjectFeatures
+from minddiff_utils.generation.decoded_features import DecodedFeatures, Source
+from minddiff_utils.models import Backbone, load_backbone
+from minddiff_utils.studies.discrepancy_list import DISCREPANCIES, SWITCHES
+
+__all__ = [
+    "MARGIN_R",
+    "METRICS",
+    "Again",
+    "conclusions",
+    "decoded_again",
+    "effects",
+    "per_image",
+    "read_again",
+    "read_effects",
+]
+
+#: What effects are shown in, in words: accuracy of decoding, then final images.
+METRICS: Mapping[str, str] = {
+    "r_c": "r of c",
+    "r_z": "r of z",
+    "r_clip": "r of Z_CLIP",
+    "ssim_2d": "SSIM",
+    "pcc": "PCC",
+    "clip_judge": "CLIP similarity (judge)",
+}
+#: An effect on accuracy moves a conclusion beyond this; those of images have the
+#: margins of the study.
+MARGIN_R = 0.02
+#: Voxels that the released code loads for those that it trains with.
+_VOXELS = {"c": 125 / 450, "z": 4000 / 3000}
+_BATCH = 64
+
+Features = Mapping[str, Matrix]
+
+
+# --- decoders, fitted again -----------------------------------------------------------
+
+
+def _ridges(config: DecodingConfig, names: Any, **share: float) -> dict[str, Any]:
+    """Return the paper's decoder of each feature, with a share of its voxels."""
+    n_voxels = {"c": config.n_feat_c, "z": config.n_feat_z}
+    wanted = {n: n_voxels.get(n, config.n_feat_clip) * share.get(n, 1) for n in names}
+    return {
+        name: VoxelSelectedRidge(config.alpha, max(1, round(n)), config.dtype)
+        for name, n in wanted.items()
+    }
+
+
+def _standardised(X: Matrix, like: Matrix) -> Matrix:
+    """Return responses in units of the mean and SD of some, each voxel its own."""
+    scale = like.std(0)
+    return np.asarray((X - like.mean(0)) / np.where(scale > 0, scale, 1), np.float32)
+
+
+def decoded_again(
+    X_train: Matrix,
+    X_test: Matrix,
+    X_held: Matrix,
+    Y_train: Features,
+    config: DecodingConfig,
+) -> dict[str, dict[str, Matrix]]:
+    """Return what decoders say of the test images, by switch, then by feature.
+
+    "dense": ridge on all voxels; "paper_decoder": FastL2LiR's, responses standardised
+    on training images; and of that one "own_scaling": test responses standardised by
+    themselves; "scaled_on_all": c and z, standardised on validation images too;
+    "voxels": c and z, the numbers of voxels that the code loads.
+
+    Parameters
+    ----------
+    X_train, X_test, X_held : (n_images, n_voxels) float32
+        Responses to training, test and validation images.
+    Y_train : mapping of (n_train, n_targets) float32
+    config : DecodingConfig
+    """
+    some = {name: Y_train[name] for name in ("c", "z")}
+    X, X_new, X_own = (
+        _standardised(*pair)
+        for pair in ((X_train, X_train), (X_test, X_train), (X_test, X_test))
+    )
+    every = np.concatenate([X_train, X_held])
+    X_every, X_new_every = (_standardised(part, every) for part in (X_train, X_test))
+    ridges, dense = _ridges(config, Y_train), dict.fromkeys(Y_train, RidgeGCV())
+    paper, loaded = fit(ridges, X, Y_train), _ridges(config, some, **_VOXELS)
+    scaled = fit(_ridges(config, some), X_every, some)
+    return {
+        "dense": fit(dense, X, Y_train).predict_units(X_new),
+        "paper_decoder": paper.predict_units(X_new),
+        "own_scaling": paper.predict_units(X_own),
+        "scaled_on_all": scaled.predict_units(X_new_every),
+        "voxels": fit(loaded, X, some).predict_units(X_new),
+    }
+
+
+def _by_group(values: Mapping[str, Doubles]) -> dict[str, Doubles]:
+    """Return scores of images by metric, (n_images,): CLIP layers are averaged."""
+    clip = [own for name, own in values.items() if name.startswith("clip/")]
+    found = {f"r_{name}": own for name, own in values.items() if name in ("c", "z")}
+    return found | ({"r_clip": np.mean(clip, axis=0)} if clip else {})
+
+
+def _accuracy(Y_hat: Features, truth: Features, scaling: Any) -> dict[str, Doubles]:
+    """Return r of each image over standardised targets, by metric."""
+    pairs = {
+        name: (scaling[name].apply(truth[name]), scaling[name].apply(Y))
+        for name, Y in Y_hat.items()
+    }
+    return _by_group({n: likeness(*pair).diagonal() for n, pair in pairs.items()})
+
+
+def per_image(statistic: Callable[[IntArray], float], n: int) -> Doubles:
+    """Return a number for each image, of a statistic that all images have together.
+
+    Their mean is the statistic; Student's interval of that mean is the jackknife's.
+    `statistic`: of some of n images, by their rows.
+    """
+    rows = np.arange(n)
+    left = np.array([statistic(np.delete(rows, k)) for k in rows])
+    return np.asarray(statistic(rows) + (n - 1) * (left.mean() - left))
+
+
+def _score_forms(
+    Y_hat: Features, truth: Features, scaling: Mapping[str, TargetScaling]
+) -> dict[str, dict[str, Doubles]]:
+    """Return the score of decoding in the forms of paper and code, by method, metric.
+
+    "signed", "absolute": the mean over targets of r over images, or of its size; both
+    also of "other", where each prediction is of the next image; "three_scores": of c, r
+    over targets in their own units, of z the mean product of standardised values.
+    """
+    n = len(truth["c"])
+    found: dict[str, dict[str, Doubles]] = {}
+    for end, order in (("", np.arange(n)), ("_other", np.roll(np.arange(n), -1))):
+        for form, size in (("signed", np.asarray), ("absolute", np.abs)):
+            found[form + end] = _by_group(
+                {
+                    name: per_image(
+                        lambda rows, a=truth[name], b=Y[order], size=size: nanmean(
+                            size(feature_correlation(a[rows], b[rows]))
+                        ),
+                        n,
+                    )
+                    for name, Y in Y_hat.items()
+                }
+            )
+    z = [scaling["z"].apply(Y["z"]) for Y in (truth, Y_hat)]
+    c = likeness(truth["c"], Y_hat["c"]).diagonal()
+    found["three_scores"] = {"r_c": c, "r_z": (z[0] * z[1]).mean(1).astype(float)}
+    return found
+
+
+# --- of one subject -------------------------------------------------------------------
+
+
+class _Own(SubjectFeatures):
+    """Features of the first images, of which a switch has c and z, or Z_CLIP, its own.
+
+    `own`: c and z by condition; `clip`: decoded Z_CLIP by layer, with the training mean
+    and SD of each target, in the place of notebook 02's.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        backbone: Backbone,
+        n: int,
+        own: Mapping[str, Features],
+        clip: Mapping[int, tuple[Array, TargetScaling]] | None = None,
+    ) -> None:
+        super().__init__(run, backbone, n=n)
+        self._again, self._clip = own, clip or {}
+
+    def _systems(self, name: str) -> Matrix:
+        condition, _, feature = name.rpartition("/")
+        if condition in self._again:
+            return self._again[condition][feature][: len(self.nsd_id)]
+        return np.asarray(super()._systems(name))
+
+    def _features(self, source: Source) -> DecodedFeatures:
+        found = super()._features(source)
+        if source != "decoded" or not self._clip:
+            return found
+        like, parts = found.target.features, self._clip.items()
+        n = len(found.nsd_id)
+
+        def tensor(values: Floats, k: int) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(like[k])
+
+        target = replace(
+            found.target,
+            features={k: tensor(Y[:n], k) for k, (Y, _) in parts},
+            mean={k: tensor(scaling.mean, k) for k, (_, scaling) in parts},
+            scale={k: tensor(s.scale * s.varies, k) for k, (_, s) in parts},
+            likelihood={},
+        )
+        return replace(found, target=target)
+
+
+@dataclass(frozen=True)
+class Again:
+    """What the switches of one subject start from.
+
+    `features`: of all arms but "imagenet", which has `imagenet`; `scores`: of decoding,
+    by image, columns subject, method, nsd_id, metric, value.
+    """
+
+    features: SubjectFeatures
+    imagenet: SubjectFeatures
+    scores: pd.DataFrame
+
+    def of(self, arm: Condition) -> tuple[Run, Backbone, SubjectFeatures]:
+        """Return what makes the images of an arm."""
+        own = self.imagenet if arm.name == "imagenet" else self.features
+        return own.run, own.backbone, own
+
+
+def read_again(run: Run, backbone: Backbone, n: int) -> Again:
+    """Fit the decoders of all switches, and score what they say of the test images.
+
+    `run`: of one subject; `n`: images that the arms make, the first ones.
+    """
+    stored = run.read("responses")
+    train, test, held = (
+        np.flatnonzero(stored["split"] == s) for s in ("train", "test", "validation")
+    )
+    test = test[: run.profile.data.n_reconstruct]
+    X = VoxelData.from_responses(stored)
+    images, layers = run.rows("stimuli", "images"), run.profile.features.clip_layers
+    captions = run.read("stimuli", ["captions"])["captions"][train]
+    given = {"batch_size": _BATCH}
+    Y_train = {
+        "c": semantic_features(backbone, captions, **given),
+        **image_features(backbone, images.of(train), layers, **given),
+    }
+    part = {f"{k}/{s}": (k, s) for k in Y_train for s in ("true", "decoded")}
+    kept = run.read("decoded", list(part))
+    truth, decoded = (
+        {k: kept[name][: len(test)] for name, (k, s) in part.items() if s == source}
+        for source in ("true", "decoded")
+    )
+    responses = (X.X_train, X.X_test[: len(test)], stored["betas"][held])
+    config = run.profile.decoding
+    again = decoded_again(*responses, Y_train, config)
+    other, clip, accuracy = _imagenet(run, images, train, test, responses)
+    scaling = {name: TargetScaling.fit(Y) for name, Y in Y_train.items()}
+    scores = {name: _accuracy(Y, truth, scaling) for name, Y in again.items()}
+    scores |= _score_forms(decoded, truth, scaling)
+    seen = {k: Y for k, Y in decoded.items() if k.startswith("clip/")}
+    scores |= {"loop": _accuracy(seen, truth, scaling), "imagenet": accuracy}
+    return Again(
+        _Own(run, backbone, n, again),
+        _Own(other[0], other[1], n, {}, clip),
+        _frame(run, stored["nsd_id"][test], scores),
+    )
+
+
+def _imagenet(
+    run: Run,
+    images: Any,
+    train: IntArray,
+    test: IntArray,
+    responses: tuple[Matrix, Matrix, Matrix],
+) -> tuple[tuple[Run, Backbone], Any, dict[str, Doubles]]:
+    """Return CLIP that sees images by ImageNet's mean and SD, and Z_CLIP decoded of it.
+
+    By the decoder of the run; with its accuracy.
+    """
+    profile, layers = run.profile, run.profile.features.clip_layers
+    models = profile.models.model_copy(update={"normalisation": "imagenet"})
+    other = replace(run, profile=profile.model_copy(update={"models": models}))
+    backbone = load_backbone(models, run.tree.models)
+    both = image_features(
+        backbone, images.of(np.concatenate([train, test])), layers, batch_size=_BATCH
+    )
+    clip = {f"clip/{k}": both[f"clip/{k}"] for k in layers}
+    Y_train, truth = (
+        {name: Y[rows] for name, Y in clip.items()}
+        for rows in (slice(len(train)), slice(len(train), None))
+    )
+    ridges: Any = dict.fromkeys(Y_train, RidgeGCV())
+    if profile.decoder != "dense":
+        ridges = _ridges(profile.decoding, Y_train)
+    Y_hat = fit(ridges, responses[0], Y_train).predict_units(responses[1])
+    scaling = {name: TargetScaling.fit(Y) for name, Y in Y_train.items()}
+    own = {k: (Y_hat[f"clip/{k}"], scaling[f"clip/{k}"]) for k in layers}
+    return (other, backbone), own, _accuracy(Y_hat, truth, scaling)
+
+
+def _frame(
+    run: Run, nsd_id: IntArray, scores: Mapping[str, Mapping[str, Doubles]]
+) -> pd.DataFrame:
+    who = {"subject": str(run.subject), "nsd_id": nsd_id}
+    frames = [
+        pd.DataFrame({**who, "method": method, "metric": metric, "value": values})
+        for method, own in scores.items()
+        for metric, values in own.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+# --- what it says ---------------------------------------------------------------------
+
+
+def effects(scores: pd.DataFrame, profile: Profile) -> pd.DataFrame:
+    """Return the 27 differences, each with the effects of its switches.
+
+    `scores`: of decoding and of images, by subject, method, nsd_id, metric. Columns
+    number, switch, those of `summaries.contrast_table` over all subjects (the code's
+    side minus the paper's), margin, moves, why, paper, code. `moves` a conclusion:
+    "yes" where the interval lies beyond the margin, "no" where it lies within, else
+    "open"; a difference without an effect has no numbers, and says `why`.
+    """
+    known = scores[scores["metric"].isin(METRICS)]
+    pairs = [(one.arm, one.reference) for one in SWITCHES]
+    sure = profile.evaluation.confidence
+    table = contrast_table(known, pairs, confidence=sure)
+    table = table[table["subject"] == "all"].drop(columns="subject")
+    margins = dict.fromkeys(METRICS, MARGIN_R) | profile.study.margins
+    table["margin"] = table["metric"].map(margins)
+    low, high, margin = table["ci_low"], table["ci_high"], table["margin"]
+    beyond = (low > margin) | (high < -margin)
+    within = (low > -margin) & (high < margin)
+    table["moves"] = np.select([beyond, within], ["yes", "no"], "open")
+    rows = pd.DataFrame(list(_lines()))
+    table = rows.merge(table, "left", on=["method", "reference"])
+    is_lost = table["value"].isna() & (table["why"] == "")
+    return table.assign(why=table["why"].mask(is_lost, "not run"))
+
+
+def _lines() -> Iterator[dict[str, str]]:
+    """Yield each switch of each difference, or the difference alone."""
+    for one in DISCREPANCIES:
+        about = {"number": one.number, "paper": one.paper, "code": one.code}
+        switches = [s for s in SWITCHES if s.number == one.number]
+        for s in switches:
+            sides = {"method": s.arm, "reference": s.reference}
+            yield {**about, "switch": s.words, "why": "", **sides}
+        if not switches:
+            sides = {"method": "", "reference": ""}
+            yield {**about, "switch": "", "why": one.why, **sides}
+
+
+def read_effects(run: Run) -> pd.DataFrame | None:
+    """Return the kept table of `effects`, None where it has not been made."""
+    path = run.tree.study / "discrepancies.csv"
+    if not path.is_file():
+        return None
+    table = store.read_table(path, ["number", "method", "reference", "metric", "moves"])
+    text = ["number", "switch", "method", "reference", "metric", "moves", "why"]
+    return table.assign(subject="all", **table[text].astype(object).fillna(""))
+
+
+def conclusions(table: pd.DataFrame) -> list[str]:
+    """Return which differences move a conclusion, a line for each answer."""
+    words = {"yes": "Move a conclusion", "open": "Open", "no": "Move none"}
+    lines, left = [], list(dict.fromkeys(table["number"]))
+    for answer, start in words.items():
+        own = table[table["moves"] == answer]
+        found = [n for n in left if n in set(own["number"])]
+        on = {
+            n: ", ".join(own.loc[own["number"] == n, "metric"].unique()) for n in found
+        }
+        told = "; ".join(f"{n} ({on[n]})" if answer != "no" else n for n in found)
+        lines.append(f"{start}: {told or 'none'}.")
+        left = [n for n in left if n not in found]
+    return [
+        *lines,
+        f"Without an effect that was measured: {', '.join(left) or 'none'}.",
+    ]
