@@ -377,9 +377,8 @@ def run_study(args: argparse.Namespace) -> None:
     )
     say(table.round(3).to_string(index=False))
     number = "A4" if args.part == "discrepancies" else "A3"
-    say(
-        f"Notebook {number} shows it: minddiff run --profile {profile.name} --only {number}"
-    )
+    command = f"minddiff run --profile {profile.name} --only {number}"
+    say(f"Notebook {number} shows it: {command}")
 
 
 def human_trials(args: argparse.Namespace) -> None:

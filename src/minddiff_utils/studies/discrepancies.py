@@ -385,15 +385,12 @@ def conclusions(table: pd.DataFrame) -> list[str]:
     words = {"yes": "Move a conclusion", "open": "Open", "no": "Move none"}
     lines, left = [], list(dict.fromkeys(table["number"]))
     for answer, start in words.items():
-        own = table[table["moves"] == answer]
-        found = [n for n in left if n in set(own["number"])]
-        on = {
-            n: ", ".join(own.loc[own["number"] == n, "metric"].unique()) for n in found
-        }
-        told = "; ".join(f"{n} ({on[n]})" if answer != "no" else n for n in found)
-        lines.append(f"{start}: {told or 'none'}.")
-        left = [n for n in left if n not in found]
-    return [
-        *lines,
-        f"Without an effect that was measured: {', '.join(left) or 'none'}.",
-    ]
+        own = table[table["moves"] == answer].groupby("number")["metric"].unique()
+        told = [
+            n if answer == "no" else f"{n} ({', '.join(own[n])})"
+            for n in left
+            if n in own.index
+        ]
+        lines.append(f"{start}: {'; '.join(told) or 'none'}.")
+        left = [n for n in left if n not in own.index]
+    return [*lines, f"No effect was measured: {', '.join(left) or 'none'}."]
