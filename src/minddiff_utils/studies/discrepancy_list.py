@@ -47,7 +47,7 @@ DISCREPANCIES: tuple[Discrepancy, ...] = (
     ),
     _D(
         *("8", "CLIP's text features", "captions cut to 15 tokens of 77"),
-        "models.n_tokens, of Stable Diffusion alone: the demo's captions are short",
+        "a choice of Stable Diffusion alone (models.n_tokens), which a demo lacks",
     ),
     _D("9", "CLIP's image features", "images scaled by ImageNet's mean and SD"),
     _D(
