@@ -149,6 +149,13 @@ def per_image(statistic: Callable[[IntArray], float], n: int) -> Doubles:
     return np.asarray(statistic(rows) + (n - 1) * (left.mean() - left))
 
 
+def _mean_r(
+    truth: Matrix, Y_hat: Matrix, size: Callable[[Doubles], Doubles]
+) -> Callable[[IntArray], float]:
+    """Return what gives the mean over targets of the size of r, over some images."""
+    return lambda rows: nanmean(size(feature_correlation(truth[rows], Y_hat[rows])))
+
+
 def _score_forms(
     Y_hat: Features, truth: Features, scaling: Mapping[str, TargetScaling]
 ) -> dict[str, dict[str, Doubles]]:
@@ -158,21 +165,15 @@ def _score_forms(
     also of "other", where each prediction is of the next image; "three_scores": of c, r
     over targets in their own units, of z the mean product of standardised values.
     """
-    n = len(truth["c"])
+    rows = np.arange(len(truth["c"]))
     found: dict[str, dict[str, Doubles]] = {}
-    for end, order in (("", np.arange(n)), ("_other", np.roll(np.arange(n), -1))):
+    for end, order in (("", rows), ("_other", np.roll(rows, -1))):
         for form, size in (("signed", np.asarray), ("absolute", np.abs)):
-            found[form + end] = _by_group(
-                {
-                    name: per_image(
-                        lambda rows, a=truth[name], b=Y[order], size=size: nanmean(
-                            size(feature_correlation(a[rows], b[rows]))
-                        ),
-                        n,
-                    )
-                    for name, Y in Y_hat.items()
-                }
-            )
+            values = {
+                name: per_image(_mean_r(truth[name], Y[order], size), len(rows))
+                for name, Y in Y_hat.items()
+            }
+            found[form + end] = _by_group(values)
     z = [scaling["z"].apply(Y["z"]) for Y in (truth, Y_hat)]
     c = likeness(truth["c"], Y_hat["c"]).diagonal()
     found["three_scores"] = {"r_c": c, "r_z": (z[0] * z[1]).mean(1).astype(float)}
