@@ -51,7 +51,7 @@ METRICS: Mapping[str, str] = {
     "r_clip": "r of Z_CLIP",
     "ssim_2d": "SSIM",
     "pcc": "PCC",
-    "clip_judge": "CLIP similarity (judge)",
+    "clip_judge": "CLIP (judge)",
 }
 #: An effect on accuracy moves a conclusion beyond this; those of images have the
 #: margins of the study.

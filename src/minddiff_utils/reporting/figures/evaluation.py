@@ -130,10 +130,11 @@ def fig_differences(
         " filled where it lies on one side of 0; gray bar: effects that this n would"
         " probably not show (power under 80 %)"
     )
-    page = (title, note, 1.2 + 0.27 * len(lines))
-    titles = [wrap(metrics[metric], 60 / len(names) + 6) for metric in names]
-    words = [wrap(rows[line], 40) for line in lines]
-    figure, grid = canvas.rows_by_metric(page, words, titles, "difference", len(names))
+    across = len(names) if len(names) < 5 else 3  # numbers of narrow panels touch
+    height = 0.27 * len(lines) * -(-len(names) // across)
+    titles = [wrap(metrics[metric], 60 / across + 6) for metric in names]
+    words, page = [wrap(rows[line], 40) for line in lines], (title, note, 1.2 + height)
+    figure, grid = canvas.rows_by_metric(page, words, titles, "difference", across)
     for axes, metric in zip(grid, names, strict=True):
         axes.axvline(0, color="0.3", linewidth=0.8)
         for row in canvas.records(drawn[drawn["metric"] == metric]):
