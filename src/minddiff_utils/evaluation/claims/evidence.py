@@ -44,6 +44,11 @@ SHORT = {
     "clip_method": "CLIP similarity (ViT-B/32)",
     "pcc": "PCC",
     "ssim_2d": "SSIM",
+    "frame_order_250": "pairs of frames in order, 0.25 s each",
+    "frame_order_1000": "pairs of frames in order, 1 s each",
+    "frame_order_4000": "pairs of frames in order, 4 s each",
+    "two_way_motion": "two-way identification of the motion",
+    "temporal_ssim": "SSIM of differences between frames",
 }
 _ENGINES = {
     "paper": "Algorithm 1 as printed",
@@ -60,6 +65,8 @@ _STAGES = {
     "heldout": "stage 1 without its cluster in training",
     "noise_refit": "a decoder fitted to noise",
     "axes_10": "ten principal axes",
+    "picture": "each volume as a picture",
+    "lags_prior": "lags and a temporal prior",
 }
 
 #: What the interval of an endpoint shows: the effect lies where the claim says; beyond
@@ -142,8 +149,8 @@ class Evidence:
     `tables`: `scores`, image by image (subject, method, nsd_id, metric, value, floor),
     the steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
     feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
-    subjects; `study` and `leakage`, the scores of the study of stage 2 and of notebook
-    08, where they were run. `preset`: the engine that makes the images called stage2;
+    subjects; `study`, `leakage` and `video`, the scores of the study of stage 2 and of
+    notebooks 08 and 09, where they were run. `preset`: the engine that makes the images called stage2;
     `backbone`: which generator and CLIP; `missing`: subjects that are not finished;
     `confidence`: of the intervals, 0.95 in every published rule.
     """

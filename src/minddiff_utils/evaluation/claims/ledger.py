@@ -11,6 +11,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.claims import rules, rules_of_k
+from minddiff_utils.evaluation.claims.clips import in_order
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -59,6 +60,7 @@ def _number(claim: str, name: str, metric: str, value: float) -> Claim:
 
 _STAGE2 = "stage 2 improves structure over stage 1 without losing semantics"
 _LEAKAGE: dict[str, Any] = {"method": "stage1", "source": "leakage"}
+_OF_CLIPS = ("frame_order_1000", "two_way_motion", "temporal_ssim")
 #: The ledger: the paper's claims in its order, then what it does not ask.
 CLAIMS: tuple[Claim, ...] = (
     _number("C1", "CLIP similarity 0.765", "clip_method", 0.765),
@@ -154,6 +156,13 @@ CLAIMS: tuple[Claim, ...] = (
         rules_of_k.weights_for_k,
         "stage 1, steered (ours)",
     ),
+    Claim(
+        "O6a",
+        "clips: lags and a temporal prior read more than each volume as a picture",
+        rules.above("picture", _OF_CLIPS, method="lags_prior", source="video"),
+        "stage 1",
+    ),
+    Claim("O6b", "clips: frames of 4 s are ordered, those of 0.25 s are not", in_order),
 )
 
 
@@ -180,6 +189,8 @@ def collect_evidence(
     tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
     further = {"study": run.tree.study / "scores.csv"}
     further |= {"leakage": run.tree.tables / "leakage.csv"}
+    own = run.tree.tables / "video.csv"  # notebook 09 is run by hand: else as kept
+    further |= {"video": own if own.is_file() else run.tree.study / "video.csv"}
     for name, path in further.items():
         if path.is_file():
             tables[name] = store.read_table(path).astype({"subject": str})
