@@ -32,6 +32,10 @@ READS: Mapping[str, tuple[str, ...]] = {
         *("simulation", "data", "models", "features"),
         *("stage1", "posterior", "stage2", "systems", "ablation"),
     ),
+    "09_video": (
+        *("simulation", "subjects", "models", "stage1"),
+        *("ablation", "evaluation"),
+    ),
     "A3_engines": ("subjects", "study", "evaluation"),
     "A4_discrepancies": ("evaluation",),
     "A6_digits69": ("subjects", "decoding", "evaluation"),

@@ -64,6 +64,7 @@ GRAPH = (
     Notebook("A4_discrepancies", per_subject=False, shows_study=True, on_request=True),
     Notebook("A6_digits69", per_subject=False, profile="digits69"),
     Notebook("08_leakage", per_subject=False),  # the ledger of 05 reads it
+    Notebook("09_video", per_subject=False, on_request=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
 )
@@ -233,8 +234,9 @@ def _notebooks_of(profile: Profile, only: Sequence[str]) -> list[Notebook]:
     own = [notebook for notebook in GRAPH if notebook.profile == profile.name]
     if own:
         return own
-    skipped = "00" if profile.simulation is None else "none"
-    common = [n for n in GRAPH if not n.profile and n.stem[:2] != skipped]
+    simulated = ("00", "09")  # they show something to a simulated brain
+    skipped = simulated if profile.simulation is None else ()
+    common = [n for n in GRAPH if not n.profile and n.stem[:2] not in skipped]
     asked = {*only, *(n.stem[:2] for n in common if profile.name == "smoke")}
     common = [n for n in common if not n.on_request or n.stem[:2] in asked]
     return [n for n in common if is_nsd or not n.is_of_nsd]
@@ -306,7 +308,7 @@ def _files(
     """
     kind = profile.models.backbone
     files: tuple[Path, ...] = ()
-    if number in ("02", "A7", "03", "04", "05", "08"):
+    if number in ("02", "A7", "03", "04", "05", "08", "09"):
         files = network_files(tree.models, kind)
     if number in ("05", "08"):
         files += judge_files(tree.models, kind)

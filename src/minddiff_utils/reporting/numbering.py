@@ -82,6 +82,7 @@ _FURTHER = {
         "What rows that know no brain, or less of it, score above a generator that is"
         " told nothing."
     ),
+    "video": "How fast a scene may move for its frames to be put in order, and a clip.",
 }
 #: Each subject has its own.
 _EACH_SUBJECT = ("losses", "histograms", "trajectory", "accuracy", "weights")

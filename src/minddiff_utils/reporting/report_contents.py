@@ -68,9 +68,13 @@ _FURTHER = {
         "area_set",
     ),
 }
-#: Made by the study of engines, or only where captions name categories; shown where
-#: they are.
-_OPTIONAL = ("naming", *(name for name in FIGURES if name.startswith("study_")))
+#: Made by the study of engines, by notebook 09, or only where captions name
+#: categories; shown where they are.
+_OPTIONAL = (
+    "naming",
+    "video",
+    *(name for name in FIGURES if name.startswith("study_")),
+)
 #: Section -> its figures, and its tables, which are folded.
 _CONTENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Differences on the same images": (
@@ -79,11 +83,12 @@ _CONTENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "Scores": (("comparison", "controls"), ()),
     "Read or guessed": (("leakage",), ()),
+    "Moving scenes": (("video",), ()),
     "What each part is worth": (("ablation", "gallery_ablation"), ("T2_ablation",)),
     "How many features to keep": (("k_quality",), ()),
     "Decoding": (("accuracy", "histograms"), ("T4_decoding",)),
     "Stage 2, step by step": (("losses", "trajectory"), ("T5_cost",)),
-    "Engines of stage 2 compared": (_OPTIONAL[1:], ()),
+    "Engines of stage 2 compared": (_OPTIONAL[2:], ()),
     "Image by image": (("quality_vs_accuracy", "failures"), ()),
     "Further measures": (("naming",), ()),
     "On the cortex": (("cortex_flat", "cortex_inflated"), ()),

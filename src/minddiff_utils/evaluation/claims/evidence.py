@@ -150,9 +150,9 @@ class Evidence:
     the steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
     feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
     subjects; `study`, `leakage` and `video`, the scores of the study of stage 2 and of
-    notebooks 08 and 09, where they were run. `preset`: the engine that makes the images called stage2;
-    `backbone`: which generator and CLIP; `missing`: subjects that are not finished;
-    `confidence`: of the intervals, 0.95 in every published rule.
+    notebooks 08 and 09, where they were run. `preset`: the engine that makes the images
+    called stage2; `backbone`: which generator and CLIP; `missing`: subjects that are
+    not finished; `confidence`: of the intervals, 0.95 in every published rule.
     """
 
     tables: Mapping[str, pd.DataFrame]

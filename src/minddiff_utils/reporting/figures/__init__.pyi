@@ -43,3 +43,4 @@ from .selection import (
     fig_k_selection as fig_k_selection,
 )
 from .study import fig_no_worse as fig_no_worse, fig_pareto as fig_pareto
+from .video import fig_video as fig_video
