@@ -34,6 +34,7 @@ METHODS = (
 #: Of notebook 08, and the shares of comparisons that O2 and O3 ask for.
 TOLD = ("stage1", "heldout", "category_only", "setting_only", "noise_refit", "axes_10")
 SHARES = ("two_way_within", "two_way_across", "c_beats_clusters")
+SLOW_AND_FAST = ("frame_order_4000", "frame_order_250")
 ARMS = ("none", "best_of_n", "paper", "released", "bayes")
 FEATURES = ("c", "z", "clip/1")
 HIGH, LOW = ("VO", "PHC", "LO", "MT", "MST", "IPS"), ("V1", "V2", "V3", "V3ab", "hV4")
@@ -78,6 +79,18 @@ def _leakage(world: int) -> Mapping[tuple[str, str], np.ndarray]:
         made |= {(m, metric): rng.uniform(0.2, 1, (3, N_IMAGES)) for m in TOLD[:2]}
     made["stage1", "two_way_within"][:, 2] = np.nan
     return made
+
+
+@cache
+def _video(world: int) -> Mapping[tuple[str, str], np.ndarray]:
+    """Return the scores of notebook 09, subjects x clips."""
+    rng = np.random.default_rng([world, 9])
+    orders = [f"frame_order_{ms}" for ms in (250, 1000, 4000)]
+    return {
+        (method, metric): rng.normal(0.6, 0.2) + rng.normal(0, 0.1, (3, N_IMAGES))
+        for method in ("picture", "lags_prior")
+        for metric in (*orders, "two_way_motion", "temporal_ssim")
+    }
 
 
 @cache
@@ -138,6 +151,7 @@ def _evidence(world: int, preset: str = "bayes") -> Evidence:
     made = {**_scores(world, METHODS), **{("random_train", m): few for m in METRICS}}
     tables = {"scores": _frame(made), "study": _frame(_scores(world, ARMS))}
     tables["leakage"] = _frame(_leakage(world))
+    tables["video"] = _frame(_video(world))
     return Evidence(tables | _decoding(world), True, "demo", preset)
 
 
@@ -285,6 +299,17 @@ def test_what_notebook_08_is_asked(world: int) -> None:
     }
     for claim, expected in asked.items():
         _agree(_rows(_evidence(world), claim), expected)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_what_notebook_09_is_asked(world: int) -> None:
+    made = _video(world)
+    metrics = ("frame_order_1000", "two_way_motion", "temporal_ssim")
+    apart = [made["lags_prior", m] - made["picture", m] for m in metrics]
+    _agree(_rows(_evidence(world), "O6a"), [_of_images(one) for one in apart])
+    slow, fast = (made["lags_prior", orders] - 0.5 for orders in SLOW_AND_FAST)
+    expected = [_of_images(slow, 0.25), _of_images(fast, -0.1, 0.1)]
+    _agree(_rows(_evidence(world), "O6b"), expected)
 
 
 @pytest.mark.parametrize("world", WORLDS)

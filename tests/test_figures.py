@@ -269,6 +269,13 @@ GAINS = _frame(
 SHARES_OF = _frame(
     "metric prior value", [(k, "shuffled", 0.25) for k in ("clip_judge",)]
 )
+ORDERS = _frame(
+    "subject method metric value ci_low ci_high n_images n_subjects",
+    [
+        ("all", m, f"frame_order_{ms}", 0.1 * i + 0.5, 0.5, 0.9, 6, 2)
+        for (i, m), ms in product(enumerate(("picture", "lags")), (250, 1000))
+    ],
+)
 DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_pareto": lambda: figures.fig_pareto(
         POINTS, {"bayes": "bayes", "paper": "the paper's"}, confidence=0.95
@@ -331,6 +338,14 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     ),
     "fig_leakage": lambda: figures.fig_leakage(
         GAINS, SHARES_OF, METRICS, TOLD, AXES_READ
+    ),
+    "fig_video": lambda: figures.fig_video(
+        ORDERS,
+        {name: _images(8) for name in ("seen", "picture")},
+        {"frame_order_250": 2.0, "frame_order_1000": 8.0},
+        {"picture": "each volume", "lags": "lags"},
+        {"seen": "seen", "picture": "each volume"},
+        tr=2.0,
     ),
     "fig_weights_by_area": lambda: figures.fig_weights_by_area(WEIGHTS),
     "fig_method": _method,

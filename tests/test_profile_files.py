@@ -263,10 +263,19 @@ def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
         ),
         ("stage2.bayes.strength", 0.1, ["04_stage2"]),
         ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
-        ("subjects", [1, 2], ["00_insilico_nsd", "A3_engines", "A6_digits69"]),
+        (
+            *("subjects", [1, 2]),
+            ["00_insilico_nsd", "09_video", "A3_engines", "A6_digits69"],
+        ),
         (
             *("evaluation.n_bootstrap", 7),
-            ["A2_decoders", "A3_engines", "A4_discrepancies", "A6_digits69"],
+            [
+                "A2_decoders",
+                "09_video",
+                "A3_engines",
+                "A4_discrepancies",
+                "A6_digits69",
+            ],
         ),
         ("study.margin_ssim", 0.5, ["A3_engines"]),
         ("seed", 1, list(READS)),

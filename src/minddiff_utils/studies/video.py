@@ -33,8 +33,9 @@ from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
 from minddiff_utils.insilico import clips as simulated
 from minddiff_utils.insilico.clips import N_FRAMES, Timing, make_clip
 from minddiff_utils.insilico.ground_truth import read_truth
+from minddiff_utils.insilico.image_features import FIELD_DEG
 from minddiff_utils.insilico.noise import Noise
-from minddiff_utils.insilico.true_brain import read_brain
+from minddiff_utils.insilico.true_brain import TrueBrain, read_brain
 from minddiff_utils.models import Backbone
 
 __all__ = [
@@ -44,9 +45,9 @@ __all__ = [
     "banded",
     "design",
     "frame_order",
+    "how_fast",
     "motion",
     "order_name",
-    "readable_from",
     "smoother",
     "study",
     "temporal_prior",
@@ -81,11 +82,12 @@ _Scores = dict[tuple[str, str], tuple[Doubles, Any]]
 
 @dataclass(frozen=True)
 class _Clips:
-    """Clips of a subject: rows of `part` "train", "validation", "test".
+    """Clips of a subject.
 
     `images` (n, n_frames, S, S, 3), `z` (n, n_frames, n_z) and `c` (n, n_c) of the
-    truth; `responses` (n, n_frames, n_voxels), noiseless, `noise_sd` (n_voxels,) of a
-    picture's single trial, `noise` which voxels share it.
+    truth; `responses` (n, n_frames, n_voxels), noiseless; `noise`: which voxels share
+    noise; `noise_sd` (n_voxels,): of a picture's single trial; `part`: rows that train,
+    validate and test.
     """
 
     images: Images
@@ -105,13 +107,7 @@ def _draw(run: Run, subject: int, backbone: Backbone) -> _Clips:
     flat = images.reshape(-1, *images.shape[2:])
     z = image_features(backbone, flat, (), batch_size=_BATCH)["z"]
     texts = np.array([clip.captions for clip in clips])
-    voxel_ijk = replace(run, subject=subject).read("responses")["voxel_ijk"]
-    brain = read_brain(run.tree.nsd, subject, voxel_ijk)
-    if brain is None:
-        raise DataError(
-            f"{run.tree.nsd} has no in-silico brain to show clips to: run notebook 09"
-            " with profile demo or smoke, after notebook 00."
-        )
+    brain = _brain_of(run, subject)
     loadings = read_truth(run.tree.nsd, subject).noise
     ncsnr = brain.brain.ncsnr[brain.rows]
     return _Clips(
@@ -123,6 +119,17 @@ def _draw(run: Run, subject: int, backbone: Backbone) -> _Clips:
         (1 / np.sqrt(1 + ncsnr**2)).astype(np.float32),
         dict(zip(("train", "validation", "test"), parts, strict=True)),
     )
+
+
+def _brain_of(run: Run, subject: int) -> TrueBrain:
+    voxel_ijk = replace(run, subject=subject).read("responses")["voxel_ijk"]
+    brain = read_brain(run.tree.nsd, subject, voxel_ijk)
+    if brain is None:
+        raise DataError(
+            f"{run.tree.nsd} has no in-silico brain to show clips to: run notebook 09"
+            " with profile demo or smoke, after notebook 00."
+        )
+    return brain
 
 
 def _recorded(run: Run, subject: int, clips: _Clips, timing: Timing) -> list[BidsRun]:
@@ -440,14 +447,22 @@ def study(run: Run, subjects: Sequence[int]) -> tuple[pd.DataFrame, dict[str, Im
     return pd.concat(tables, ignore_index=True), found[subjects[0]][1]
 
 
-def readable_from(means: pd.DataFrame, method: str, share: float) -> float:
-    """Return seconds per frame from which on the order is shown to be above `share`.
+def how_fast(means: pd.DataFrame, methods: Sequence[str], share: float) -> list[str]:
+    """Say from which duration on the order of frames is shown to be above `share`.
 
-    Of `means`, rows of `summarise` of one subject or of "all": at that and at all
-    slower speeds of `SPEEDS` the interval lies above; infinite where at none.
+    Of each method: at that and all longer ones of `SPEEDS` the interval lies above.
+    `means`: rows of `summarise` of one subject or of "all".
     """
-    rows = means[means["method"] == method].set_index("metric")["ci_low"]
-    slowest_first = sorted(SPEEDS, reverse=True)
-    shown = [rows[order_name(frame)] > share for frame in slowest_first]
-    n = shown.index(False) if False in shown else len(shown)
-    return slowest_first[n - 1] if n else float("inf")
+    lines = []
+    for method in methods:
+        low = means[means["method"] == method].set_index("metric")["ci_low"]
+        slowest_first = sorted(SPEEDS, reverse=True)
+        shown = [bool(low[order_name(frame)] > share) for frame in slowest_first]
+        n = [*shown, False].index(False)
+        words = "at none of these speeds"
+        if n:
+            clip = Timing(slowest_first[n - 1]).clip
+            degrees = simulated.PATH * FIELD_DEG / clip
+            words = f"clips of {clip:g} s and slower, {degrees:.2f} degrees per s"
+        lines.append(f"{method}: {words}")
+    return lines
