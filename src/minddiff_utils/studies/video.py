@@ -8,13 +8,12 @@ of them (`evaluation.claims`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils.extmath import randomized_svd
+from sklearn.decomposition import PCA
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.images import to_uint8
@@ -65,7 +64,7 @@ LAGS, PEAK = (3.0, 5.0, 7.0, 9.0), (5.0,)
 _PARTS, _N_RUNS = (6, 1, 2), 4
 #: Principal axes that are decoded, and which of a clip's frames train.
 _AXES, _EVERY = {"z": 60, "c": 20, "motion": 40}, 2
-#: Temporal priors to choose from: width in frames, noise over signal; 0: no smoothing.
+#: Temporal priors to choose from: width in frames, noise over signal.
 _WIDTHS, _NOISES = (1.0, 2.0, 4.0, 8.0), (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 #: Penalties over the mean squared length of a row, and how many shares are tried.
 _ALPHAS, _N_SHARES = 10.0 ** np.arange(-3, 4), 12
@@ -173,26 +172,6 @@ def design(run: BidsRun, lags: Sequence[float], *, nearest: bool = False) -> Mat
     return found.reshape(-1, N_FRAMES, found.shape[1] * found.shape[2])
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """Principal axes of what frames or clips have, (n_axes, n_features)."""
-
-    mean: Matrix
-    axes: Matrix
-
-    @classmethod
-    def fit(cls, Y: Matrix, most: int) -> "_Axes":
-        rows = Y.reshape(-1, Y.shape[-1])
-        n, mean = min(most, len(rows) - 1, rows.shape[1]), rows.mean(axis=0)
-        return cls(mean, randomized_svd(rows - mean, n, random_state=0)[2])
-
-    def apply(self, Y: Matrix) -> Matrix:
-        return np.asarray((Y - self.mean) @ self.axes.T, np.float32)
-
-    def invert(self, found: Floats) -> Matrix:
-        return np.asarray(found @ self.axes + self.mean, np.float32)
-
-
 def banded(
     X: Sequence[Matrix], Y: Sequence[tuple[Matrix, int]], n_bands: int
 ) -> list[list[Matrix]]:
@@ -214,24 +193,30 @@ def banded(
     """
     train = np.concatenate(X[:_N_RUNS])
     rows = train.reshape(-1, train.shape[-1])
-    axes = [_Axes.fit(values, most) for values, most in Y]
-    parts = [one.apply(values) for one, (values, _) in zip(axes, Y, strict=True)]
-    targets = np.concatenate(parts, axis=-1)
+    flat = [values.reshape(len(rows), -1) for values, _ in Y]
+    axes = [_axes(one, most) for one, (_, most) in zip(flat, Y, strict=True)]
+    parts = [own.transform(one) for own, one in zip(axes, flat, strict=True)]
     power = float(np.square(rows, dtype=np.float64).sum(axis=1).mean())
     ridge = BandedRidge(
         bands=np.repeat(np.arange(n_bands), rows.shape[1] // n_bands),
         alphas=(power * _ALPHAS).tolist(),
         n_samples=_N_SHARES if n_bands > 1 else 1,
         n_folds=_N_RUNS,
-    ).fit(rows, targets.reshape(len(rows), -1))
-    ends = np.cumsum([part.shape[-1] for part in parts])[:-1]
+    ).fit(rows, np.concatenate(parts, axis=1))
+    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
     read: list[list[Matrix]] = [[] for _ in Y]
     for held in X[_N_RUNS:]:
         found = ridge.predict(held.reshape(-1, held.shape[-1]))
-        found = found.reshape(*held.shape[:-1], -1)
-        for k, part in enumerate(np.split(found, ends, axis=-1)):
-            read[k].append(axes[k].invert(part))
+        for k, part in enumerate(np.split(found, ends, axis=1)):
+            made = axes[k].inverse_transform(part)
+            read[k].append(made.reshape(*held.shape[:-1], -1))
     return read
+
+
+def _axes(rows: Matrix, most: int) -> Any:
+    """Return the principal axes of some features, as many as there can be."""
+    n = min(most, len(rows) - 1, rows.shape[1])
+    return PCA(n, svd_solver="randomized", random_state=0).fit(rows)
 
 
 def smoother(width: float, noise: float) -> Doubles:
@@ -305,19 +290,20 @@ def order_name(frame: float) -> str:
 
 
 def frame_order(found: Floats, truth: Floats) -> Doubles:
-    """Return the share of pairs of a clip's frames that are in the right order, (n,).
+    """Return the share of pairs of frames in order, of each clip in each one's truth.
 
-    A pair is right where exchanging the decoded frames would bring them further from
-    the true ones; where it changes nothing it counts half. Both: (n, n_frames,
-    n_features).
+    (n, n); of its own on the diagonal. A pair is in order where exchanging the decoded
+    frames would bring them further from the true ones; where it changes nothing it
+    counts half. Both: (n, n_frames, n_features).
     """
-    i, j = np.triu_indices(truth.shape[1], 1)
-    apart = [(Y[:, i] - Y[:, j]).astype(np.float64) for Y in (found, truth)]
-    product = np.einsum("npf,npf->np", *apart)
-    size = [np.linalg.norm(one, axis=2) for one in apart]
-    scale = np.abs(found).max(initial=0.0) * size[1]
-    tie = np.abs(product) <= 1e-6 * np.maximum(size[0] * size[1], scale)
-    return np.asarray(np.where(tie, 0.5, product > 0).mean(axis=1))
+    n, n_frames = truth.shape[:2]
+    decoded, true = (Y.reshape(n * n_frames, -1).astype(float) for Y in (found, truth))
+    inner = (decoded @ true.T).reshape(n, n_frames, n, n_frames).swapaxes(1, 2)
+    i, j = np.triu_indices(n_frames, 1)
+    gain = inner[..., i, i] + inner[..., j, j] - inner[..., i, j] - inner[..., j, i]
+    size = [np.linalg.norm(Y, axis=2).max(axis=1) for Y in (found, truth)]
+    tie = np.abs(gain) <= 1e-6 * np.multiply.outer(*size)[..., None]  # float32
+    return np.asarray(np.where(tie, 0.5, gain > 0).mean(axis=2))
 
 
 def motion(images: Images) -> Floats:
@@ -343,27 +329,29 @@ def _steps(images: Images) -> Images:
     return ((step + 255) // 2).astype(np.uint8)
 
 
-def _with_floor(score: Any, truth: Any) -> tuple[Doubles, Doubles]:
-    """Return the scores, and their mean where other clips' truth is in the place."""
-    n = len(truth)
-    others = [score(np.roll(truth, k, axis=0)) for k in range(1, min(n, 8))]
-    floor = np.mean(others, axis=0) if others else np.full(n, np.nan)
-    return score(truth), floor
+def _with_floor(scores: Doubles) -> tuple[Doubles, Doubles]:
+    """Return scores (n, n) of the own truth, and their mean over other clips' truth."""
+    n, own = len(scores), scores.diagonal()
+    return own, (scores.sum(axis=1) - own) / max(1, n - 1)
 
 
 def _score(made: Mapping[str, Images], truth: Images) -> _Scores:
     found: _Scores = {}
     n = len(truth)
     for method, images in made.items():
-        score = partial(temporal_ssim, images)
-        found[method, "temporal_ssim"] = _with_floor(score, truth)
+        found[method, "temporal_ssim"] = _with_next(images, truth)
         for name, look in (("clip", np.asarray), ("motion", motion)):
             flat = [look(x).reshape(n, -1).astype(np.float64) for x in (truth, images)]
             beaten = share_beaten(pairwise_correlation(*flat))
             found[method, f"two_way_{name}"] = np.asarray(beaten), 0.5
     still = np.repeat(truth[:, :1], truth.shape[1], axis=1)
-    score = partial(temporal_ssim, still)
-    return found | {("still", "temporal_ssim"): _with_floor(score, truth)}
+    return found | {("still", "temporal_ssim"): _with_next(still, truth)}
+
+
+def _with_next(images: Images, truth: Images) -> tuple[Doubles, Doubles]:
+    """Return temporal SSIM with the own truth, and with that of the next clip."""
+    other = np.roll(truth, 1, axis=0)
+    return temporal_ssim(images, truth), temporal_ssim(images, other)
 
 
 # --- images ---------------------------------------------------------------------------
@@ -416,8 +404,8 @@ def _study_subject(
         runs = _recorded(run, subject, clips, Timing(frame))
         decoded = _decode(runs, clips)
         for method in METHODS:
-            score = partial(frame_order, decoded[method][0])
-            scores[method, order_name(frame)] = _with_floor(score, clips.z[test])
+            order = frame_order(decoded[method][0], clips.z[test])
+            scores[method, order_name(frame)] = _with_floor(order)
         if frame == SHOWN:
             made = _made(run, subject, models.backbone, decoded, shown)
             scores |= _score(made, clips.images[shown])
@@ -433,10 +421,10 @@ def _study_subject(
 
 
 def study(run: Run, subjects: Sequence[int]) -> tuple[pd.DataFrame, dict[str, Images]]:
-    """Return the scores of every subject's clips, and the first subject's images.
+    """Return the scores of every subject's clips, and images of the first subject.
 
     Columns subject, method, nsd_id (the clip), metric, value, floor (other clips in the
-    truth's place). Methods: picture, lags, lags_prior; of images also true, stage 1 of
+    truth's place). Methods: `METHODS`; of images picture, lags_prior, true, stage 1 of
     the true features, and still, the first frame of the truth for all. Metrics:
     `order_name` of each of `SPEEDS`; of images, at `SHOWN`, temporal_ssim, and two-way
     identification of clips by pixels: two_way_clip, two_way_motion. Images: method, or

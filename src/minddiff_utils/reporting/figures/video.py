@@ -53,9 +53,9 @@ def fig_video(
         [str(k + 1) for k in range(len(next(iter(images.values()))))],
     )
     title = "How fast a scene may move for its frames to be put in order"
-    figure = canvas.new_figure(title, note, 3.4 + strip.height)
+    figure = canvas.new_figure(title, note, 2.4 + strip.height)
     above, below = figure.subfigures(
-        2, 1, squeeze=False, height_ratios=[2.6, strip.height]
+        2, 1, squeeze=False, height_ratios=[2.6, strip.height - 1.0]
     ).flat
     (axes,) = canvas.panels(above, 1, 1)
     _draw_orders(axes, drawn, orders, methods, tr)
