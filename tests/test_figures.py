@@ -270,9 +270,9 @@ SHARES_OF = _frame(
     "metric prior value", [(k, "shuffled", 0.25) for k in ("clip_judge",)]
 )
 ORDERS = _frame(
-    "subject method metric value ci_low ci_high n_images n_subjects",
+    "subject method metric value ci_low ci_high floor n_images n_subjects",
     [
-        ("all", m, f"frame_order_{ms}", 0.1 * i + 0.5, 0.5, 0.9, 6, 2)
+        ("all", m, f"frame_order_{ms}", 0.1 * i + 0.5, 0.5, 0.9, 0.5, 6, 2)
         for (i, m), ms in product(enumerate(("picture", "lags")), (250, 1000))
     ],
 )

@@ -277,6 +277,22 @@ def test_the_order_of_frames_is_a_share_of_pairs(rng: np.random.Generator) -> No
     assert order.mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_the_direction_is_right_half_of_the_time_whatever_clips_share(
+    rng: np.random.Generator,
+) -> None:
+    way = np.linspace(-1, 1, N_FRAMES)[:, None]
+    ahead = rng.normal(size=(2, 200, 1, 3))
+    middle = 3 * way**2 * np.ones(3)  # alike in all clips, and when time is reversed
+    found, truth = (middle + way * one for one in ahead)
+    others = ~np.eye(200, dtype=bool)
+    assert video.direction(found, truth)[others].mean() == pytest.approx(0.5, abs=0.02)
+    assert video.frame_order(found, truth)[others].mean() > 0.6
+    own = video.direction(truth, truth).diagonal()
+    assert (own == 1).all()
+    still = np.repeat(truth[:, :1], N_FRAMES, axis=1)
+    assert (video.direction(still, truth) == 0.5).all()
+
+
 def test_a_temporal_prior_never_worsens_a_clip_without_noise(
     rng: np.random.Generator,
 ) -> None:

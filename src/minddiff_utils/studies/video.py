@@ -43,6 +43,7 @@ __all__ = [
     "SPEEDS",
     "banded",
     "design",
+    "direction",
     "frame_order",
     "how_fast",
     "motion",
@@ -294,16 +295,36 @@ def frame_order(found: Floats, truth: Floats) -> Doubles:
 
     (n, n); of its own on the diagonal. A pair is in order where exchanging the decoded
     frames would bring them further from the true ones; where it changes nothing it
-    counts half. Both: (n, n_frames, n_features).
+    counts half. What all clips share, an object that is in the middle half-way, is
+    worth something: the truth of other clips tells how much. Both: (n, n_frames,
+    n_features).
     """
+    inner, least = _inner(found, truth)
+    i, j = np.triu_indices(truth.shape[1], 1)
+    gain = inner[..., i, i] + inner[..., j, j] - inner[..., i, j] - inner[..., j, i]
+    tie = np.abs(gain) <= least[..., None]
+    return np.asarray(np.where(tie, 0.5, gain > 0).mean(axis=2))
+
+
+def direction(found: Floats, truth: Floats) -> Doubles:
+    """Return whether each clip is nearer to each one's truth than to it reversed.
+
+    (n, n) of 0, 1, or a half where it is as near; what does not change when time is
+    reversed has no part in it, so that chance is a half. Both as in `frame_order`.
+    """
+    inner, least = _inner(found, truth)
+    k = np.arange(truth.shape[1])
+    gain = (inner[..., k, k] - inner[..., k, k[::-1]]).sum(axis=2)
+    return np.asarray(np.where(np.abs(gain) <= least, 0.5, gain > 0))
+
+
+def _inner(found: Floats, truth: Floats) -> tuple[Doubles, Doubles]:
+    """Return products of all frames, (n, n, n_frames, n_frames), and what is a tie."""
     n, n_frames = truth.shape[:2]
     decoded, true = (Y.reshape(n * n_frames, -1).astype(float) for Y in (found, truth))
     inner = (decoded @ true.T).reshape(n, n_frames, n, n_frames).swapaxes(1, 2)
-    i, j = np.triu_indices(n_frames, 1)
-    gain = inner[..., i, i] + inner[..., j, j] - inner[..., i, j] - inner[..., j, i]
     size = [np.linalg.norm(Y, axis=2).max(axis=1) for Y in (found, truth)]
-    tie = np.abs(gain) <= 1e-6 * np.multiply.outer(*size)[..., None]  # float32
-    return np.asarray(np.where(tie, 0.5, gain > 0).mean(axis=2))
+    return inner, 1e-6 * np.multiply.outer(*size)  # features are float32
 
 
 def motion(images: Images) -> Floats:
@@ -404,8 +425,10 @@ def _study_subject(
         runs = _recorded(run, subject, clips, Timing(frame))
         decoded = _decode(runs, clips)
         for method in METHODS:
-            order = frame_order(decoded[method][0], clips.z[test])
-            scores[method, order_name(frame)] = _with_floor(order)
+            z = decoded[method][0], clips.z[test]
+            scores[method, order_name(frame)] = _with_floor(frame_order(*z))
+            name = order_name(frame).replace("frame_order", "direction")
+            scores[method, name] = _with_floor(direction(*z))
         if frame == SHOWN:
             made = _made(run, subject, models.backbone, decoded, shown)
             scores |= _score(made, clips.images[shown])
@@ -426,7 +449,7 @@ def study(run: Run, subjects: Sequence[int]) -> tuple[pd.DataFrame, dict[str, Im
     Columns subject, method, nsd_id (the clip), metric, value, floor (other clips in the
     truth's place). Methods: `METHODS`; of images picture, lags_prior, true, stage 1 of
     the true features, and still, the first frame of the truth for all. Metrics:
-    `order_name` of each of `SPEEDS`; of images, at `SHOWN`, temporal_ssim, and two-way
+    `order_name` of each of `SPEEDS`, direction_250 and so on; of images, at `SHOWN`, temporal_ssim, and two-way
     identification of clips by pixels: two_way_clip, two_way_motion. Images: method, or
     seen -> uint8 (n, n_frames, S, S, 3).
     """

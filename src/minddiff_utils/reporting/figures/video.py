@@ -18,7 +18,7 @@ __all__ = ["fig_video"]
 
 @draws(
     "The table of means",
-    "subject method metric value ci_low ci_high n_images n_subjects",
+    "subject method metric value ci_low ci_high floor n_images n_subjects",
 )
 def fig_video(
     means: pd.DataFrame,
@@ -45,7 +45,7 @@ def fig_video(
         f"n = {span(drawn['n_images'])} clips of {counted(n_subjects, 'subject')}."
         f" Dot and line: mean and {percent(confidence)} interval (t over clips)."
         f" Shaded: the whole clip is over before the next volume, {tr:g} s later."
-        " Below: one clip, the first of the test clips, whichever it is"
+        " Dotted: the same with the truth of other clips. Below: one clip, the first of the test clips, whichever it is"
     )
     strip = Grid(
         [images[name] for name in rows if name in images],
@@ -79,6 +79,7 @@ def _draw_orders(
         look = {"color": PALETTE[place]}
         own = own.sort_values("seconds")
         axes.plot(own["seconds"], own["value"], linewidth=1, **look)
+        axes.plot(own["seconds"], own["floor"], linewidth=1, linestyle=":", **look)
         for row in canvas.records(own):
             shift = 1.03 ** (place - (len(methods) - 1) / 2)  # side by side
             where = float(row["seconds"]) * shift
