@@ -449,9 +449,9 @@ def study(run: Run, subjects: Sequence[int]) -> tuple[pd.DataFrame, dict[str, Im
     Columns subject, method, nsd_id (the clip), metric, value, floor (other clips in the
     truth's place). Methods: `METHODS`; of images picture, lags_prior, true, stage 1 of
     the true features, and still, the first frame of the truth for all. Metrics:
-    `order_name` of each of `SPEEDS`, direction_250 and so on; of images, at `SHOWN`, temporal_ssim, and two-way
-    identification of clips by pixels: two_way_clip, two_way_motion. Images: method, or
-    seen -> uint8 (n, n_frames, S, S, 3).
+    `order_name` of each of `SPEEDS`, direction_250 and so on; of images, at `SHOWN`,
+    temporal_ssim, and two-way identification of clips by pixels: two_way_clip,
+    two_way_motion. Images: method, or seen -> uint8 (n, n_frames, S, S, 3).
     """
     found = each_subject(run, subjects, _study_subject)
     tables = [table for table, _ in found.values()]

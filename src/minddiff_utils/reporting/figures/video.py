@@ -45,7 +45,8 @@ def fig_video(
         f"n = {span(drawn['n_images'])} clips of {counted(n_subjects, 'subject')}."
         f" Dot and line: mean and {percent(confidence)} interval (t over clips)."
         f" Shaded: the whole clip is over before the next volume, {tr:g} s later."
-        " Dotted: the same with the truth of other clips. Below: one clip, the first of the test clips, whichever it is"
+        " Dotted: the same with the truth of other clips. Below: one clip, the first of"
+        " the test clips, whichever it is"
     )
     strip = Grid(
         [images[name] for name in rows if name in images],
