@@ -5,7 +5,7 @@
 `voxel_model` how they respond and `noise` how much that varies; `assumptions` has the
 numbers behind both. `nsd_writer` writes it all (`subject_files`,
 `file_formats`) into a `folder`; `ground_truth` is what was planted, `true_brain`
-answers to other images.
+answers to other images, and `clips` moves objects before it.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for: the
 metrics read EfficientNet-Lite0 here and nothing else.
