@@ -82,6 +82,9 @@ _FURTHER = {
         "What rows that know no brain, or less of it, score above a generator that is"
         " told nothing."
     ),
+    "factors": (
+        "What accuracy depends on (voxels, signal, how much data) and what it is worth."
+    ),
 }
 #: Each subject has its own.
 _EACH_SUBJECT = ("losses", "histograms", "trajectory", "accuracy", "weights")

@@ -44,6 +44,8 @@ SHORT = {
     "clip_method": "CLIP similarity (ViT-B/32)",
     "pcc": "PCC",
     "ssim_2d": "SSIM",
+    "c_r": "accuracy of c, r",
+    "z_r": "accuracy of z, r",
 }
 _ENGINES = {
     "paper": "Algorithm 1 as printed",
@@ -60,6 +62,10 @@ _STAGES = {
     "heldout": "stage 1 without its cluster in training",
     "noise_refit": "a decoder fitted to noise",
     "axes_10": "ten principal axes",
+    "voxels_25": "a quarter of the voxels",
+    "trials_25": "a quarter of the trials",
+    "own_50": "a new subject's 50 minutes alone",
+    "aligned_50": "a new subject's 50 minutes, aligned",
 }
 
 #: What the interval of an endpoint shows: the effect lies where the claim says; beyond
@@ -142,9 +148,10 @@ class Evidence:
     `tables`: `scores`, image by image (subject, method, nsd_id, metric, value, floor),
     the steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
     feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
-    subjects; `study` and `leakage`, the scores of the study of stage 2 and of notebook
-    08, where they were run. `preset`: the engine that makes the images called stage2;
-    `backbone`: which generator and CLIP; `missing`: subjects that are not finished;
+    subjects; `study`, `leakage` and `factors`, the scores of the study of stage 2 and
+    of notebooks 08 and 07, where they were run. `preset`: the engine that makes the
+    images called stage2; `backbone`: which generator and CLIP; `missing`: subjects that
+    are not finished;
     `confidence`: of the intervals, 0.95 in every published rule.
     """
 
