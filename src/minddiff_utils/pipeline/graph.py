@@ -62,6 +62,9 @@ GRAPH = (
     Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("A3_engines", per_subject=False, shows_study=True),
     Notebook("A4_discrepancies", per_subject=False, shows_study=True, on_request=True),
+    Notebook(
+        "A5_other_generator", per_subject=False, shows_study=True, on_request=True
+    ),
     Notebook("A6_digits69", per_subject=False, profile="digits69"),
     Notebook("07_subjects", per_subject=False),  # the ledger of 05 reads it,
     Notebook("08_leakage", per_subject=False),  # and this
