@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from minddiff_utils.core.crossed import variance_ratios
 from minddiff_utils.evaluation import claims
 from minddiff_utils.evaluation.claims.evidence import Evidence
 
@@ -31,6 +32,9 @@ METHODS = (
     *("retrieval", "category_only", "guided_k5", "guided_k25", "guided_k100", *FLOORS),
     *("retrieval_caption", "guided_true_k5", "guided_true_k100", "guided_likelihood"),
 )
+#: Of notebook 07, and what O1b and O1c ask of it.
+DOSES = ("voxels_25", "trials_25", "aligned_50", "own_50")
+ACCURACIES = ("c_r", "z_r")
 #: Of notebook 08, and the shares of comparisons that O2 and O3 ask for.
 TOLD = ("stage1", "heldout", "category_only", "setting_only", "noise_refit", "axes_10")
 SHARES = ("two_way_within", "two_way_across", "c_beats_clusters")
@@ -78,6 +82,16 @@ def _leakage(world: int) -> Mapping[tuple[str, str], np.ndarray]:
     for metric in SHARES:
         made |= {(m, metric): rng.uniform(0.2, 1, (3, N_IMAGES)) for m in TOLD[:2]}
     made["stage1", "two_way_within"][:, 2] = np.nan
+    return made
+
+
+@cache
+def _factors(world: int) -> Mapping[tuple[str, str], np.ndarray]:
+    """Return the scores of notebook 07."""
+    made = dict(_scores(world, DOSES))
+    rng = np.random.default_rng([world, 7])
+    for metric in ACCURACIES:
+        made |= {(m, metric): rng.normal(0.3, 0.1, (3, N_IMAGES)) for m in DOSES}
     return made
 
 
@@ -151,6 +165,7 @@ def _evidence(world: int, preset: str = "bayes") -> Evidence:
     made = {**_scores(world, METHODS), **{("random_train", m): few for m in METRICS}}
     tables = {"scores": _frame(made), "study": _frame(_scores(world, ARMS))}
     tables["leakage"] = _frame(_leakage(world))
+    tables["factors"] = _frame(_factors(world))
     tables["video"] = _frame(_video(world))
     return Evidence(tables | _decoding(world), True, "demo", preset)
 
@@ -280,6 +295,17 @@ def test_paired_endpoints(claim: str, world: int) -> None:
         _of_images(made[a, metric] - made[b, metric]) for a, b, metric in PAIRS[claim]
     ]
     _agree(_rows(_evidence(world), claim), expected)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_what_notebook_07_is_asked(world: int) -> None:
+    made = _factors(world)
+    for claim, a, b, metrics in (
+        ("O1b", *DOSES[:2], ACCURACIES),
+        ("O1c", *DOSES[2:], (*ACCURACIES, "clip_judge")),
+    ):
+        expected = [_of_images(made[a, m] - made[b, m]) for m in metrics]
+        _agree(_rows(_evidence(world), claim), expected)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -464,6 +490,52 @@ def test_decoding_above_chance_and_quality_that_follows(world: int) -> None:
         world, _accuracy(world)["c", "all"], made["stage2", "clip_judge"]
     )
     _agree(_rows(_evidence(world), "C10"), [*expected, _of_ranks(c, clip)])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_slopes_over_images_of_subjects(world: int) -> None:
+    """Given the ratios of variances: `test_crossed` has those from whole matrices.
+
+    The search for them stops where the likelihood is flat: 1e-5 of a number.
+    """
+    r, made = _accuracy(world), _scores(world, METHODS)
+    for place, metric in enumerate(METRICS[:2]):
+        *x, y = _with_stage2(
+            world, r["c", "all"], r["z", "all"], made["stage2", metric]
+        )
+        ratios, n = variance_ratios(y, np.stack(x)), y.shape[1]
+
+        def slope(rows: np.ndarray, x=x, y=y, ratios=ratios, place=place) -> float:
+            n_s, n_i = len(y), len(rows)
+            V = np.eye(n_s * n_i) + ratios[0] * np.kron(
+                np.ones((n_s, n_s)), np.eye(n_i)
+            )
+            V += ratios[1] * np.kron(np.eye(n_s), np.ones((n_i, n_i)))
+            X = np.column_stack([np.ones(len(V)), *(v[:, rows].ravel() for v in x)])
+            half = np.linalg.inv(np.linalg.cholesky(V))
+            found = np.linalg.lstsq(half @ X, half @ y[:, rows].ravel(), rcond=None)
+            return float(found[0][1 + place])
+
+        every = np.arange(n)
+        whole = slope(every)
+        pseudo = [n * whole - (n - 1) * slope(np.delete(every, k)) for k in every]
+        half = stats.sem(pseudo) * stats.t.ppf(0.975, n - 1)
+        row = _rows(_evidence(world), "O1a")[place]
+        low, high = row["ci_low"], row["ci_high"]
+        assert row["value"] == pytest.approx(whole, rel=1e-5)
+        assert (low, high) == pytest.approx((whole - half, whole + half), rel=1e-5)
+        assert row["result"] == (
+            "shown" if whole > half else "opposite" if whole < -half else "open"
+        )
+        by_subject = [
+            np.linalg.lstsq(
+                np.column_stack([np.ones(n), x[0][s], x[1][s]]), y[s], rcond=None
+            )[0][1 + place]
+            for s in range(len(y))
+        ]
+        assert row["n_subjects_positive"] == sum(b > 0 for b in by_subject)
+        ends = (row["subjects_low"], row["subjects_high"])
+        assert ends == pytest.approx(_ends(np.array(by_subject)), rel=1e-5)
 
 
 @pytest.mark.parametrize("world", WORLDS)

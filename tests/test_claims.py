@@ -149,6 +149,22 @@ def _leakage(n_images: int = 24, **moved: float) -> pd.DataFrame:
     return table.assign(value=table["value"] + rng.normal(0, 0.05, len(table)))
 
 
+def _factors(n_images: int = 24, **moved: float) -> pd.DataFrame:
+    """Return the scores of notebook 07, means of a method moved."""
+    rng = stream(5, "claims", "factors")
+    levels = {"trials_25": 0.2, "voxels_25": 0.3, "own_50": 0.2, "aligned_50": 0.3}
+    rows = [
+        (s, method, image, metric, level + moved.get(method, 0))
+        for method, level in levels.items()
+        for metric in ("c_r", "z_r", *METRICS)
+        for s in SUBJECTS
+        for image in range(n_images)
+    ]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(value=table["value"] + rng.normal(0, 0.05, len(table)))
+
+
 def _video(n_clips: int = 24, **moved: float) -> pd.DataFrame:
     """Return the scores of notebook 09, the means of a metric of our way moved."""
     rng = stream(5, "claims", "video")
@@ -176,6 +192,7 @@ def _evidence(*, in_silico: bool = True, n_images: int = 24) -> Evidence:
         "image_accuracy": _image_accuracy(n_images),
         "study": _study(),
         "leakage": _leakage(n_images),
+        "factors": _factors(n_images),
         "video": _video(n_images),
         **_decoding(),
     }
@@ -324,6 +341,10 @@ def _leaked(**moved: float) -> Evidence:
     return _evidence().with_tables(leakage=_leakage(**moved))
 
 
+def _dosed(**moved: float) -> Evidence:
+    return _evidence().with_tables(factors=_factors(**moved))
+
+
 def _moving(**moved: float) -> Evidence:
     return _evidence().with_tables(video=_video(**moved))
 
@@ -332,6 +353,11 @@ def _swapped_areas(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         area_set=table["area_set"].replace({"LVC": "HVC", "HVC": "LVC"})
     )
+
+
+def _unrelated(table: pd.DataFrame) -> pd.DataFrame:
+    """Whatever is read of an image, it is made as well as before."""
+    return table.assign(r=stream(5, "claims", "r").normal(0.3, 0.1, len(table)))
 
 
 def _one_noisy(table: pd.DataFrame) -> pd.DataFrame:
@@ -361,6 +387,16 @@ def _one_noisy(table: pd.DataFrame) -> pd.DataFrame:
         ("C9", _weakened("image_accuracy", _swapped_areas), "contradicted"),
         ("C9", _weakened("image_accuracy", _one_noisy), "inconclusive"),
         ("C10", _weakened("accuracy", lambda t: t.assign(r_mean=0.05)), "contradicted"),
+        ("O1a", _weakened("image_accuracy", _unrelated), "inconclusive"),
+        (
+            "O1a",
+            _weakened("image_accuracy", lambda t: t.assign(r=-t["r"])),
+            "contradicted",
+        ),
+        ("O1b", _dosed(trials_25=0.1), "inconclusive"),
+        ("O1b", _dosed(trials_25=0.2), "contradicted"),
+        ("O1c", _dosed(own_50=0.1), "inconclusive"),
+        ("O1c", _dosed(own_50=0.2), "contradicted"),
         ("O2", _leaked(two_way_within=-0.2), "inconclusive"),
         ("O2", _leaked(category_only=0.2), "contradicted"),
         ("O2", _leaked(setting_only=0.2), "inconclusive"),

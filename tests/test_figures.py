@@ -269,6 +269,29 @@ GAINS = _frame(
 SHARES_OF = _frame(
     "metric prior value", [(k, "shuffled", 0.25) for k in ("clip_judge",)]
 )
+READ = _frame(
+    "subject method metric value ci_low ci_high n_images n_subjects",
+    [
+        (s, m, k, 0.3, 0.2, 0.4, 6, 2)
+        for s, m, k in product(
+            SUBJECTS,
+            ("all", "voxels_25", "LVC", "own_50", "aligned_50", "virtual_1"),
+            ("c_r", "z_r"),
+        )
+    ],
+)
+FITS = _frame(
+    "subject method voxels_percent relative_snr",
+    [
+        (s, m, 25.0, 1.0)
+        for s in SUBJECTS
+        for m in ("all", "own_50", "aligned_50", "virtual_1")
+    ],
+)
+SLOPES = _frame(
+    "model metric feature value ci_low ci_high",
+    [(m, "clip_judge", f, 0.2, 0.1, 0.3) for m in ("random", "fixed") for f in "cz"],
+)
 ORDERS = _frame(
     "subject method metric value ci_low ci_high floor n_images n_subjects",
     [
@@ -339,6 +362,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "fig_leakage": lambda: figures.fig_leakage(
         GAINS, SHARES_OF, METRICS, TOLD, AXES_READ
     ),
+    "fig_factors": lambda: figures.fig_factors(READ, SLOPES, FITS, METRICS),
     "fig_video": lambda: figures.fig_video(
         ORDERS,
         {name: _images(8) for name in ("seen", "picture")},

@@ -1,7 +1,6 @@
 """Notebook 08: what decoders say that cannot know, against independent references."""
 
 from itertools import pairwise, product
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from minddiff_utils.evaluation.metrics.embeddings import share_beaten
 from minddiff_utils.generation import generate
 from minddiff_utils.models import Backbone
 from minddiff_utils.studies import leakage
+from minddiff_utils.studies.again import Arms
 from tests.small_subject import IDS, Start, backbone, made, start, write_files
 
 __all__ = ["backbone", "start"]  # fixtures
@@ -317,8 +317,7 @@ def test_the_chosen_images_are_made_from_their_own_features_and_noise(
         "z": decoded.z[chosen].flatten(1).numpy(),
     }
     again = {"heldout": own, "setting_only": {"c": own["c"]}}
-    one = SimpleNamespace(run=run, chosen=chosen)
-    arms = leakage._Arms(one, backbone, again)
+    arms = Arms(run, backbone, chosen, again)
     sources = {"c": "own", "z": "own", "engine": "sampler"}
     row = Condition("heldout", "", "part", **sources)
     found = generate(run, backbone, arms, row)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -49,8 +50,8 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
     [
         # a verdict
         *(
-            (f"evaluation/claims/{part}.py", "Return", "08 09 05 06")
-            for part in ("evidence", "ledger", "rules")
+            (f"evaluation/claims/{part}.py", "Return", "07 08 09 05 06")
+            for part in ("evidence", "ledger", "rules", "rules_of_subjects")
         ),
         ("evaluation/claims/sanity_checks.py", "Return", "05 06"),
         ("reporting/tables/rows.py", "Return", "05 06"),
@@ -70,25 +71,25 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         (
             "preprocessing/responses.py",
             "def prepare_responses(",
-            "00 01 02 A2 03 04 A3 A4 08 09 05 06",
+            "00 01 02 A2 03 04 A3 A4 07 08 09 05 06",
         ),
         (
             "preprocessing/leak_check.py",
             "def leak_report(",
-            "01 02 A2 03 04 A3 A4 08 09 05 06",
+            "01 02 A2 03 04 A3 A4 07 08 09 05 06",
         ),
-        ("decoding/_solvers.py", "def ", "02 A2 03 04 A3 A4 08 09 05 06"),
-        ("decoding/voxel_selection.py", "def fit(", "02 A2 03 04 A3 A4 08 09 05 06"),
+        ("decoding/_solvers.py", "def ", "02 A2 03 04 A3 A4 07 08 09 05 06"),
+        ("decoding/voxel_selection.py", "def fit(", "02 A2 03 04 A3 A4 07 08 09 05 06"),
         ("decoding/comparison.py", "Return", "A2 06"),
         # 03 runs again, but its images are read from their checkpoints
-        ("generation/sampler.py", "def sample(", "03 04 A3 A4 08 09 05 06"),
-        ("generation/guided_sampling.py", "def guide(", "03 04 A3 A4 08 09 05 06"),
+        ("generation/sampler.py", "def sample(", "03 04 A3 A4 07 08 09 05 06"),
+        ("generation/guided_sampling.py", "def guide(", "03 04 A3 A4 07 08 09 05 06"),
         (
             "generation/alignment_state.py",
             "def make_objective(",
-            "03 04 A3 A4 08 09 05 06",
+            "03 04 A3 A4 07 08 09 05 06",
         ),
-        ("evaluation/metrics/pixels.py", "def ", "08 09 05 06"),
+        ("evaluation/metrics/pixels.py", "def ", "07 08 09 05 06"),
         ("reporting/surface_maps.py", "def flat_maps(", "06"),
         ("studies/stage2_engines.py", "def read_study(", "A3 06"),
         ("studies/discrepancies.py", "def read_effects(", "A4 06"),
@@ -110,6 +111,22 @@ def test_a_word_makes_stale_what_reaches_it_and_nothing_else(
         edited(name, old, new)
 
     assert _stale(change, tmp_path) == set(expected.split())
+
+
+def test_notebook_07_depends_on_the_trials_of_every_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {subject: tmp_path / "nsd" / f"betas_{subject}" for subject in (1, 2)}
+    files[1].parent.mkdir()
+    for path in files.values():
+        path.write_bytes(b"betas")
+    read = SimpleNamespace(files=lambda subject, *_: (files[subject],))
+    monkeypatch.setattr(graph, "open_data_set", lambda *_: read)
+    profile = load_profile("nsd", {"subjects": (1, 2)})
+    tree = Tree(tmp_path, "nsd", tmp_path / "nsd")
+    jobs = {j.notebook: j for j in graph.make_plan(profile, tree, {}).jobs}
+    assert set(jobs["07_subjects"].facts["files"]) == {"betas_1", "betas_2"}
+    assert not {"betas_1"} & set(jobs["08_leakage"].facts["files"])
 
 
 def test_the_face_of_the_package_leads_to_the_code_behind_it(package: Package) -> None:

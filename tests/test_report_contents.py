@@ -161,7 +161,7 @@ SHOWN = (
     *("method", "gallery_subjects", "gallery_ablation", "losses", "k_quality"),
     *("cortex_flat", "histograms", "failures", "differences", "stage2_gain"),
     *("comparison", "controls", "ablation", "trajectory", "quality_vs_accuracy"),
-    *("cortex_inflated", "accuracy", "leakage"),
+    *("cortex_inflated", "accuracy", "leakage", "factors"),
 )
 FIGURES = tuple(numbering.FIGURES[name].file_name(name, 5) for name in SHOWN)
 TABLES = ("T1_comparison", "T2_ablation", "T4_decoding", "T5_cost")

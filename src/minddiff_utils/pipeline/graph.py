@@ -62,8 +62,12 @@ GRAPH = (
     Notebook("04_stage2", per_subject=True, per_shard=True),
     Notebook("A3_engines", per_subject=False, shows_study=True),
     Notebook("A4_discrepancies", per_subject=False, shows_study=True, on_request=True),
+    Notebook(
+        "A5_other_generator", per_subject=False, shows_study=True, on_request=True
+    ),
     Notebook("A6_digits69", per_subject=False, profile="digits69"),
-    Notebook("08_leakage", per_subject=False),  # the ledger of 05 reads it
+    Notebook("07_subjects", per_subject=False),  # the ledger of 05 reads it,
+    Notebook("08_leakage", per_subject=False),  # and this
     Notebook("09_video", per_subject=False, on_request=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
@@ -308,9 +312,9 @@ def _files(
     """
     kind = profile.models.backbone
     files: tuple[Path, ...] = ()
-    if number in ("02", "A7", "03", "04", "05", "08", "09"):
+    if number in ("02", "A7", "03", "04", "05", "07", "08", "09"):
         files = network_files(tree.models, kind)
-    if number in ("05", "08"):
+    if number in ("05", "07", "08"):
         files += judge_files(tree.models, kind)
     stamps = provenance.stamps(files, tree.models)
     simulated = profile.simulation is not None
@@ -319,11 +323,12 @@ def _files(
     data = profile.data
     if number == "A6":
         stamps |= provenance.stamps([tree.nsd / DIGITS], tree.nsd)
-    if number == "01" and subject is not None:
+    if number in ("01", "07"):
         asked = (data.betas_version, data.split)
         data_set = open_data_set(profile.data_set, tree.nsd, *asked)
-        read = data_set.files(subject, data.session_numbers, data.voxels)
-        stamps |= provenance.stamps(read, tree.nsd)
+        for one in profile.subjects if subject is None else (subject,):
+            read = data_set.files(one, data.session_numbers, data.voxels)
+            stamps |= provenance.stamps(read, tree.nsd)
     if number == "A7" and subject is not None:
         nsd = NsdTree(tree.nsd, data.betas_version)
         several = further_tests(nsd)

@@ -25,7 +25,7 @@ from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import Doubles, IntArray, Matrix
 from minddiff_utils.datasets.protocol import DataSet
-from minddiff_utils.preprocessing.repeats import read_trials
+from minddiff_utils.preprocessing.repeats import Known, read_trials
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.trials import average_repeats
 
@@ -110,7 +110,8 @@ def noise_residuals(
         Columns of the responses that hold data in every trial.
     """
     every = range(responses.betas.shape[1])
-    z, trials = read_trials(data_set, subject, data, responses, every)
+    known = Known(responses.units, responses.nsd_id, responses.split)
+    z, trials = read_trials(data_set, subject, data, known, every)
     voxels = np.flatnonzero(np.isfinite(z).all(axis=0))
     found = residuals_of(z[:, voxels], trials.image_id, trials.session)
     return found, voxels

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.protocol import DataSet, Trials
+from minddiff_utils.datasets.protocol import DataSet, Trials, Units
 from minddiff_utils.preprocessing.responses import Responses
 from minddiff_utils.preprocessing.splits import may_scale
 from minddiff_utils.preprocessing.trials import zscore_sessions
 
-__all__ = ["Repeats", "read_repeats", "read_trials"]
+__all__ = ["Known", "Repeats", "read_repeats", "read_trials"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class Repeats:
 
     nsd_id: IntArray
     z: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Which voxels there are, and what each image that they respond to is for.
+
+    `nsd_id`, `split`: (n_images,).
+    """
+
+    units: Units
+    nsd_id: IntArray
+    split: npt.NDArray[np.str_]
 
 
 def read_repeats(
@@ -71,7 +83,8 @@ def read_repeats(
     test = np.isin(trials.image_id, responses.nsd_id[responses.split == "test"])
     rows = _first_repeated(trials, test, n_images)  # (n_images, n_repeats) of trials
     sessions = np.unique(trials.session[rows]).tolist()
-    z, _ = read_trials(data_set, subject, data, responses, voxels, sessions=sessions)
+    known = Known(responses.units, responses.nsd_id, responses.split)
+    z, _ = read_trials(data_set, subject, data, known, voxels, sessions=sessions)
     row = np.cumsum(np.isin(trials.session, sessions)) - 1  # of `trials` in `z`
     return Repeats(trials.image_id[rows[:, 0]], z[row[rows]])
 
@@ -80,7 +93,7 @@ def read_trials(
     data_set: DataSet,
     subject: int,
     data: DataConfig,
-    responses: Responses,
+    responses: Known,
     voxels: Sequence[int],
     *,
     sessions: Sequence[int] | None = None,
@@ -89,8 +102,9 @@ def read_trials(
 
     Parameters
     ----------
-    data_set, subject, data, responses, voxels
+    data_set, subject, data, voxels
         As for `read_repeats`.
+    responses : Known
     sessions : sequence of int, optional
         Of those of the responses; by default all.
 

@@ -82,6 +82,9 @@ _FURTHER = {
         "What rows that know no brain, or less of it, score above a generator that is"
         " told nothing."
     ),
+    "factors": (
+        "What accuracy depends on (voxels, signal, how much data) and what it is worth."
+    ),
     "video": "How fast a scene may move for its frames to be put in order, and a clip.",
 }
 #: Each subject has its own.

@@ -83,6 +83,7 @@ _CONTENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "Scores": (("comparison", "controls"), ()),
     "Read or guessed": (("leakage",), ()),
+    "What makes subjects differ": (("factors",), ()),
     "Moving scenes": (("video",), ()),
     "What each part is worth": (("ablation", "gallery_ablation"), ("T2_ablation",)),
     "How many features to keep": (("k_quality",), ()),

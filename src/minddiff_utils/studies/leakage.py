@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.inference import estimate, jackknife
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
@@ -31,7 +30,6 @@ from minddiff_utils.decoding.refits import (
     likeness,
 )
 from minddiff_utils.evaluation.further.captions import SETTINGS
-from minddiff_utils.evaluation.images import read_condition
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
 from minddiff_utils.evaluation.metrics.embeddings import (
     pairwise_correlation,
@@ -39,11 +37,14 @@ from minddiff_utils.evaluation.metrics.embeddings import (
 )
 from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed_with
 from minddiff_utils.evaluation.summaries import Matrices
-from minddiff_utils.features import image_features, semantic_features
-from minddiff_utils.generation import SubjectFeatures, generate
-from minddiff_utils.generation.decoded_features import DecodedFeatures, Source
 from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing import categories_in_captions
+from minddiff_utils.studies.again import (
+    BATCH,
+    images_again,
+    images_made,
+    training_features,
+)
 
 __all__ = ["AXES", "FLOOR", "prior_shares", "study", "study_subject"]
 
@@ -54,8 +55,6 @@ AXES, FLOOR = (0, 1, 2, 5, 10, 20, 50), "axes_0"
 _COMPARED = ("heldout", "as_many_out", "noise_refit")
 #: Clusters of categories, each left out once.
 _N_CLUSTERS = 6
-#: Images or captions encoded at once.
-_BATCH = 64
 
 Named = Sequence[frozenset[str]]
 Features = Mapping[str, Matrix]
@@ -96,10 +95,7 @@ def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
     chosen = pure if len(pure) > 1 else np.arange(len(test))
     chosen = chosen[: run.profile.ablation.n_images]
     shown = test[chosen]
-    Y_train = {
-        "c": semantic_features(backbone, captions[train], batch_size=_BATCH),
-        **image_features(backbone, images.of(train), (), batch_size=_BATCH),
-    }
+    Y_train = training_features(backbone, captions[train], images.of(train))
     names = [f"{k}/{s}" for k in Y_train for s in ("true", "decoded")]
     kept, every = own.read("decoded", names), range(len({*clusters.values()}))
     there = [{clusters[n] for n in part} for part in named[0]]
@@ -143,24 +139,6 @@ def _decoded_again(one: _Subject) -> dict[str, Features]:
     return found
 
 
-class _Arms(SubjectFeatures):
-    """Features of some of the images to reconstruct, as this study's conditions say."""
-
-    def __init__(
-        self, one: _Subject, backbone: Backbone, again: Mapping[str, Features]
-    ) -> None:
-        super().__init__(one.run, backbone)
-        self._rows, self._again = one.chosen.tolist(), again
-
-    def of(self, source: Source) -> DecodedFeatures:
-        """Return the features of the chosen images from one source."""
-        return super().of(source).rows(self._rows)
-
-    def _systems(self, name: str) -> Matrix:
-        condition, _, feature = name.rpartition("/")
-        return self._again[condition][feature]
-
-
 def _images(
     one: _Subject,
     backbone: Backbone,
@@ -168,18 +146,8 @@ def _images(
     beside: Sequence[str],
 ) -> Iterator[ConditionImages]:
     """Give stage 1's images of each condition, then those that the run has made."""
-    arms = _Arms(one, backbone, again)
-    for name, features in again.items():
-        sources: dict[str, Any] = dict.fromkeys(features, "own")
-        row = Condition(name, name, "part", engine="sampler", **sources)
-        made = generate(one.run, backbone, arms, row)
-        there = made.finished
-        yield ConditionImages(name, made.nsd_id[there], made.images[there])
-    for name in beside:
-        folder = one.run.tree.stage_dir(one.run.subject or 0, name)
-        found = read_condition(folder, name, one.seen.nsd_id)
-        if found is not None:
-            yield found
+    yield from images_again(one.run, backbone, one.chosen, again)
+    yield from images_made(one.run, beside, one.seen.nsd_id)
 
 
 # --- scores ---------------------------------------------------------------------------
@@ -201,7 +169,7 @@ def _score_images(
     def keep(shown: ConditionImages, _network: str, embedded: Floats) -> None:
         seen[shown.method] = embedded
 
-    judge = {"clip_judge": embed_with(models.judge, _BATCH)}
+    judge = {"clip_judge": embed_with(models.judge, BATCH)}
     subject = one.run.subject or 0
     yield score_methods(subject, conditions, one.seen, judge, seen_by=keep).table
     for shown in (shown for shown in conditions if len(shown.nsd_id) > 1):

@@ -56,12 +56,13 @@ GROWTH: Mapping[str, Growth] = {
     "A2_decoders": "images seen",
     "03_stage1": "images reconstructed",
     "04_stage2": "preset",
+    "07_subjects": "images seen",
     "08_leakage": "images seen",
     "05_evaluation": "images reconstructed",
     "06_figures": "once",
 }
 #: Notebooks that ask for the models of stages 1 and 2.
-_GENERATING = ("03_stage1", "04_stage2", "08_leakage")
+_GENERATING = ("03_stage1", "04_stage2", "07_subjects", "08_leakage")
 #: The notebook of the fits, and what the cells call that fit all targets or sets of
 #: areas.
 _FITTING = ("02_decoding", ("cross_validate(", " fit("))

@@ -44,6 +44,8 @@ SHORT = {
     "clip_method": "CLIP similarity (ViT-B/32)",
     "pcc": "PCC",
     "ssim_2d": "SSIM",
+    "c_r": "accuracy of c, r",
+    "z_r": "accuracy of z, r",
     "frame_order_250": "pairs of frames in order, 0.25 s each",
     "frame_order_1000": "pairs of frames in order, 1 s each",
     "frame_order_4000": "pairs of frames in order, 4 s each",
@@ -65,6 +67,10 @@ _STAGES = {
     "heldout": "stage 1 without its cluster in training",
     "noise_refit": "a decoder fitted to noise",
     "axes_10": "ten principal axes",
+    "voxels_25": "a quarter of the voxels",
+    "trials_25": "a quarter of the trials",
+    "own_50": "a new subject's 50 minutes alone",
+    "aligned_50": "a new subject's 50 minutes, aligned",
     "picture": "each volume as a picture",
     "lags_prior": "lags and a temporal prior",
 }
@@ -149,10 +155,11 @@ class Evidence:
     `tables`: `scores`, image by image (subject, method, nsd_id, metric, value, floor),
     the steps of ladders under their own names; `image_accuracy` (subject, nsd_id,
     feature, area_set, r), `accuracy`, `k_selection`, `weights` and `stage2` of all
-    subjects; `study`, `leakage` and `video`, the scores of the study of stage 2 and of
-    notebooks 08 and 09, where they were run. `preset`: the engine that makes the images
-    called stage2; `backbone`: which generator and CLIP; `missing`: subjects that are
-    not finished; `confidence`: of the intervals, 0.95 in every published rule.
+    subjects; `study`, `factors`, `leakage` and `video`, the scores of the study of
+    stage 2 and of notebooks 07 to 09, where they were run. `preset`: the engine that
+    makes the images called stage2; `backbone`: which generator and CLIP; `missing`:
+    subjects that are not finished; `confidence`: of the intervals, 0.95 in every
+    published rule.
     """
 
     tables: Mapping[str, pd.DataFrame]

@@ -10,7 +10,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.claims import rules, rules_of_k
+from minddiff_utils.evaluation.claims import rules, rules_of_k, rules_of_subjects
 from minddiff_utils.evaluation.claims.clips import in_order
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
@@ -60,6 +60,7 @@ def _number(claim: str, name: str, metric: str, value: float) -> Claim:
 
 _STAGE2 = "stage 2 improves structure over stage 1 without losing semantics"
 _LEAKAGE: dict[str, Any] = {"method": "stage1", "source": "leakage"}
+_READ = ("c_r", "z_r")
 _OF_CLIPS = ("frame_order_1000", "two_way_motion", "temporal_ssim")
 #: The ledger: the paper's claims in its order, then what it does not ask.
 CLAIMS: tuple[Claim, ...] = (
@@ -119,6 +120,25 @@ CLAIMS: tuple[Claim, ...] = (
     *(
         Claim(f"K{k}", f"control: above {words}", rules.above(reference), "run")
         for k, (reference, words) in enumerate(CONTROLS.items(), 1)
+    ),
+    Claim(
+        "O1a",
+        "an image that is read better is made better, subject and image aside",
+        rules_of_subjects.follows_accuracy,
+        "run",
+    ),
+    Claim(
+        "O1b",
+        "a quarter of the trials costs more accuracy than a quarter of the voxels",
+        rules.above("trials_25", _READ, method="voxels_25", source="factors"),
+    ),
+    Claim(
+        "O1c",
+        "a new subject's first session says more when aligned to a trained subject",
+        rules.above(
+            "own_50", (*_READ, "clip_judge"), method="aligned_50", source="factors"
+        ),
+        "stage 1",
     ),
     Claim(
         "O2",
@@ -189,6 +209,7 @@ def collect_evidence(
     tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
     further = {"study": run.tree.study / "scores.csv"}
     further |= {"leakage": run.tree.tables / "leakage.csv"}
+    further |= {"factors": run.tree.tables / "factors.csv"}
     own = run.tree.tables / "video.csv"  # notebook 09 is run by hand: else as kept
     further |= {"video": own if own.is_file() else run.tree.study / "video.csv"}
     for name, path in further.items():

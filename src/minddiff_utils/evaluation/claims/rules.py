@@ -42,6 +42,7 @@ __all__ = [
     "every_subject",
     "held_out",
     "image_pairs",
+    "paired_images",
     "paper_number",
     "rank_correlation",
     "signatures",
@@ -315,7 +316,7 @@ def _correlated(claim: str, evidence: Evidence) -> Endpoint:
 def _image_level(claim: str, evidence: Evidence) -> tuple[pd.DataFrame, ...]:
     """Return what C10 or C11 correlates, each subjects x images."""
     _, (features, metrics) = _IMAGE_LEVEL[claim]
-    parts = _paired_images(evidence, features, metrics)
+    parts = paired_images(evidence, features, metrics)
     n = len(features)
     return tuple(
         part[0] if n == 1 else part[0].rank(axis=1) - part[1].rank(axis=1)
@@ -344,15 +345,21 @@ def image_pairs(evidence: Evidence) -> dict[str, pd.DataFrame]:
     return pairs
 
 
-def _paired_images(
-    evidence: Evidence, features: Sequence[str], metrics: Sequence[str]
+def paired_images(
+    evidence: Evidence,
+    features: Sequence[str],
+    metrics: Sequence[str],
+    method: str = "stage2",
 ) -> list[pd.DataFrame]:
-    """Return accuracies, then scores of stage 2, on the images of every subject."""
+    """Return accuracies, then a method's scores, on the images of every subject.
+
+    Subjects x images each; there are none, or fewer than 4 images: NotTestableError.
+    """
     table = evidence.table("image_accuracy")
     if table.empty or evidence.table("scores").empty:
         raise NotTestableError("no accuracies of single images beside their scores")
     read = [_image_accuracy(table, f, "all").rename(index=str) for f in features]
-    scored = [evidence.matrices().matrix("stage2", m) for m in metrics]
+    scored = [evidence.matrices().matrix(method, m) for m in metrics]
     keys = range(len(read) + len(scored))
     both = pd.concat([*read, *scored], axis=1, join="inner", keys=keys).sort_index()
     complete = both.notna().all().unstack(fill_value=False).all()

@@ -15,6 +15,7 @@ from .evaluation import (
     fig_naming as fig_naming,
     fig_subjects as fig_subjects,
 )
+from .factors import fig_factors as fig_factors
 from .failures import fig_failures as fig_failures
 from .leakage import fig_leakage as fig_leakage
 from .maps import (
