@@ -265,7 +265,10 @@ def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
         ("data.n_reconstruct", 3, ["03_stage1", "04_stage2"]),
         (
             *("subjects", [1, 2]),
-            ["00_insilico_nsd", "09_video", "A3_engines", "A6_digits69"],
+            [
+                *("00_insilico_nsd", "09_video", "A3_engines"),
+                *("A5_other_generator", "A6_digits69"),
+            ],
         ),
         (
             *("evaluation.n_bootstrap", 7),

@@ -71,23 +71,31 @@ def _stale(change: Callable[[], None], tmp_path: Path) -> set[str]:
         (
             "preprocessing/responses.py",
             "def prepare_responses(",
-            "00 01 02 A2 03 04 A3 A4 07 08 09 05 06",
+            "00 01 02 A2 03 04 A3 A4 A5 07 08 09 05 06",
         ),
         (
             "preprocessing/leak_check.py",
             "def leak_report(",
-            "01 02 A2 03 04 A3 A4 07 08 09 05 06",
+            "01 02 A2 03 04 A3 A4 A5 07 08 09 05 06",
         ),
-        ("decoding/_solvers.py", "def ", "02 A2 03 04 A3 A4 07 08 09 05 06"),
-        ("decoding/voxel_selection.py", "def fit(", "02 A2 03 04 A3 A4 07 08 09 05 06"),
+        ("decoding/_solvers.py", "def ", "02 A2 03 04 A3 A4 A5 07 08 09 05 06"),
+        (
+            "decoding/voxel_selection.py",
+            "def fit(",
+            "02 A2 03 04 A3 A4 A5 07 08 09 05 06",
+        ),
         ("decoding/comparison.py", "Return", "A2 06"),
         # 03 runs again, but its images are read from their checkpoints
-        ("generation/sampler.py", "def sample(", "03 04 A3 A4 07 08 09 05 06"),
-        ("generation/guided_sampling.py", "def guide(", "03 04 A3 A4 07 08 09 05 06"),
+        ("generation/sampler.py", "def sample(", "03 04 A3 A4 A5 07 08 09 05 06"),
+        (
+            "generation/guided_sampling.py",
+            "def guide(",
+            "03 04 A3 A4 A5 07 08 09 05 06",
+        ),
         (
             "generation/alignment_state.py",
             "def make_objective(",
-            "03 04 A3 A4 07 08 09 05 06",
+            "03 04 A3 A4 A5 07 08 09 05 06",
         ),
         ("evaluation/metrics/pixels.py", "def ", "07 08 09 05 06"),
         ("reporting/surface_maps.py", "def flat_maps(", "06"),

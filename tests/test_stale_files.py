@@ -13,11 +13,10 @@ from minddiff_utils.core.run import Tree
 from minddiff_utils.datasets.nsd.layout import inventory
 from minddiff_utils.pipeline import graph, records
 
-ALL = "01 02 03 04 05 06 08 A3 A7"
+ALL = "01 02 03 04 05 06 07 08 A3 A7"
 BY_SUBJECT = (
     "01_data_prep",
     "02_decoding",
-    "A2_decoders",
     "03_stage1",
     "04_stage2",
     "A7_further_tests",
@@ -31,10 +30,10 @@ WANTED = sorted(
     if "nsdgeneral" not in file.path
 )
 WEIGHTS = {
-    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 08 A3 A7",
-    "sd14/clip/open_clip_config.json": "02 03 04 05 06 08 A3 A7",
-    "sd14/judge/open_clip_model.safetensors": "05 06 08",
-    "perception/alexnet_imagenet1k_v1.safetensors": "05 06 08",
+    "sd14/unet/diffusion_pytorch_model.safetensors": "02 03 04 05 06 07 08 A3 A7",
+    "sd14/clip/open_clip_config.json": "02 03 04 05 06 07 08 A3 A7",
+    "sd14/judge/open_clip_model.safetensors": "05 06 07 08",
+    "perception/alexnet_imagenet1k_v1.safetensors": "05 06 07 08",
 }
 Stale = Callable[[], str]
 

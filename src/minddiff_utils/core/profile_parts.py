@@ -38,7 +38,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "A3_engines": ("subjects", "study", "evaluation"),
     "A4_discrepancies": ("evaluation",),
-    "A5_other_generator": ("evaluation",),
+    "A5_other_generator": ("subjects", "evaluation"),
     "A6_digits69": ("subjects", "decoding", "evaluation"),
 }
 
