@@ -267,7 +267,7 @@ def test_shards_of_all_test_images_are_bounded_by_what_a_subject_can_see(
             *("subjects", [1, 2]),
             [
                 *("00_insilico_nsd", "09_video", "A3_engines"),
-                *("A5_other_generator", "A6_digits69"),
+                *("A4_discrepancies", "A5_other_generator", "A6_digits69"),
             ],
         ),
         (

@@ -37,7 +37,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *("ablation", "evaluation"),
     ),
     "A3_engines": ("subjects", "study", "evaluation"),
-    "A4_discrepancies": ("evaluation",),
+    "A4_discrepancies": ("subjects", "evaluation"),
     "A5_other_generator": ("subjects", "evaluation"),
     "A6_digits69": ("subjects", "decoding", "evaluation"),
 }

@@ -46,7 +46,7 @@ Files = dict[str, bytes]
 _WIDTHS = (1000, 900, 800, 700, 600, 500)
 #: A table in Markdown above this is not read by anybody as text; one above the other
 #: number holds every image's scores, of which all others are made.
-_MOST_MARKDOWN, _MOST_TABLE = 30_000, 500_000
+_MOST_MARKDOWN, _MOST_TABLE = 40_000, 500_000
 _TEXT = (".csv", ".md", ".html", ".ipynb", ".json")
 _OF_SUBJECT = re.compile(r"_subj(\d\d)$")
 _EMBEDDED = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
