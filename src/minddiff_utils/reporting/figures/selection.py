@@ -113,7 +113,7 @@ def fig_k_quality(
         f" Dashed: the paper's 25 %; k in use: {used}"
     )
     title = "Selecting k % of the CLIP features: accuracy, identification, quality"
-    figure = canvas.new_figure(title, note, 3.4)
+    figure = canvas.new_figure(title, note, 3.2)
     accuracy, identification, final, true = panels = figure.subplots(1, 4)
     by_subject = k_table.assign(subject=k_table.get("subject", "1"))
     decoding = by_subject.groupby(["subject", "k_percent"])[curves].mean()
@@ -137,13 +137,15 @@ def fig_k_quality(
     accuracy.set(ylabel="mean correlation r", title="accuracy of those kept")
     identification.set(ylabel="share of pairs (chance .5)", title="identification")
     largest = f"{k_table['k_percent'].max():g} %"
-    final.set(ylabel=f"difference from k = {largest}", title="quality, decoded Z_CLIP")
-    true.set(title="quality, true Z_CLIP")
+    final.set(ylabel=f"difference from k = {largest}", title="images, decoded")
+    true.set(title="images, true Z_CLIP")
     keys = {
-        wrap(words, 26): {"color": PALETTE[i], "marker": _MARKERS[i]}
+        wrap(words, 16): {"color": PALETTE[i], "marker": _MARKERS[i]}
         for i, words in enumerate(metrics.values())
     }
-    canvas.draw_keys(final, keys, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    canvas.draw_keys(
+        final, keys, loc="lower right", frameon=True, framealpha=1, edgecolor="none"
+    )
     return figure
 
 
