@@ -71,7 +71,7 @@ def test_the_pairs_of_a_feature_differ_in_that_feature_alone() -> None:
 
 def test_galleries_and_floors_have_their_rows_in_order() -> None:
     assert list(galleries.system_rows("bayes")) == [
-        *("truth", "stage2", "stage2_guided", "stage1", "stage1_posterior", "takagi"),
+        *("truth", "stage2", "stage1", "stage1_posterior", "takagi"),
         *("takagi_minddiffuser", "brain_diffuser_style", "pixel_ridge", "retrieval"),
         *("retrieval_caption", "stage1_best", "category_only"),
     ]
@@ -165,7 +165,7 @@ def test_a_new_row_has_images_scores_and_its_place_in_tables_and_galleries(
     assert words["stage2_new"] == "a new engine"
     assert "a blur" in set(floor_table(comparison, 0.5)["floor"])
     shown = galleries.system_rows("bayes")
-    assert list(shown)[1:5] == ["stage2", "stage2_guided", "stage2_new", "stage1"]
+    assert list(shown)[1:5] == ["stage2", "stage2_new", "stage1", "stage1_posterior"]
     assert "blur" not in shown
     images = gallery(run, 1, shown, n=2)
     assert images["new"].shape == (2, 64, 64, 3)

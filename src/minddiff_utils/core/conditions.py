@@ -345,7 +345,8 @@ def gallery_words() -> dict[str, str]:
 
     MindDiffuser's come first, those with Z_CLIP above the stage that they start from.
     """
-    rows = [row for row in TABLE if row.short and row.kind != "floor"]
+    whole = [row for row in TABLE if row.short and row.n_images == "all"]
+    rows = [row for row in whole if row.kind != "floor"]
     methods = [row for row in rows if row.kind == "method"]
     methods.sort(key=lambda row: row.clip is None)
     others = [row for row in rows if row.kind != "method"]

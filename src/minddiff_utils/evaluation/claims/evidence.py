@@ -46,11 +46,11 @@ SHORT = {
     "ssim_2d": "SSIM",
     "c_r": "accuracy of c, r",
     "z_r": "accuracy of z, r",
-    "frame_order_250": "pairs of frames in order, 0.25 s each",
-    "frame_order_1000": "pairs of frames in order, 1 s each",
-    "frame_order_4000": "pairs of frames in order, 4 s each",
-    "two_way_motion": "two-way identification of the motion",
-    "temporal_ssim": "SSIM of differences between frames",
+    "frame_order_250": "frames in order, 0.25 s",
+    "frame_order_1000": "frames in order, 1 s",
+    "frame_order_4000": "frames in order, 4 s",
+    "two_way_motion": "motion, two-way",
+    "temporal_ssim": "SSIM of the motion",
 }
 _ENGINES = {
     "paper": "Algorithm 1 as printed",
