@@ -119,7 +119,7 @@ def test_what_torch_holds_unused_counts_as_free(
 
 # --- images do not depend on it -------------------------------------------------------
 
-FOUR = {"models__batch_size": 4}
+FOUR = {"models__batch_size": 4, "ablation__n_images": 5}
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage2_guided"])

@@ -357,7 +357,8 @@ def test_preset_bayes_starts_from_the_posterior_mean_of_the_brain_in_question(
 def test_preset_bayes_leaves_true_features_and_other_engines_as_they_are(
     start: Start, backbone: Backbone
 ) -> None:
-    features = write_files(start(stage2__preset="bayes"), backbone)
+    run = start(stage2__preset="bayes", ablation__n_images=5)
+    features = write_files(run, backbone)
     decoded, true = features.of("decoded"), features.of("true")
     assert torch.equal(features.of_condition(ROWS["stage2_guided"]).c, decoded.c)
     assert torch.equal(features.of_condition(ROWS["stage1"]).c, decoded.c)
@@ -413,7 +414,8 @@ def test_notebook_03_sees_its_rows_without_the_settings_of_stage_2(
 def test_stage_1_can_be_steered_from_c_as_decoded_in_its_own_sampler(
     start: Start, backbone: Backbone
 ) -> None:
-    features = write_files(start(stage2__preset="bayes"), backbone)
+    run = start(stage2__preset="bayes", ablation__n_images=5)
+    features = write_files(run, backbone)
     profile, row = features.run.profile, ROWS["stage2_guided"]
     assert torch.equal(features.of_condition(row).c, features.of("decoded").c)
     assert sampler_of(row, profile) == profile.stage1 != profile.posterior

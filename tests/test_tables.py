@@ -276,6 +276,14 @@ def test_accuracy_reports_areas_and_subjects_that_are_lacking() -> None:
         tables.accuracy_table(twice, subjects=(1, 2, 5), confidence=0.95)
 
 
+def test_a_single_k_differs_from_nothing() -> None:
+    rows = [("1", k_name(50), i, "pcc", 0.1 * i) for i in range(3)]
+    columns = ["subject", "method", "nsd_id", "metric", "value"]
+    table = tables.k_differences(pd.DataFrame(rows, columns=columns))
+    assert table.empty
+    assert {"features", "k_percent", "value", "ci_low"} <= set(table.columns)
+
+
 def test_quality_at_a_k_is_compared_with_that_at_the_largest_one() -> None:
     rows = [
         (s, f"guided_k{k:g}", i, "pcc", k / 1000 + i / 100, 0.0)

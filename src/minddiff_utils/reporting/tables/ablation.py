@@ -175,8 +175,8 @@ def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataF
     Columns features, k_percent and those of `summaries.contrast_table`: "decoded" or
     "true" Z_CLIP at each k, each ladder on the same images; "weighted": all decoded
     features, weighted by the decoder's errors, without a k, minus the largest k of the
-    decoded ones. What was not scored is left out; no k was scored as decoded, or they
-    share no image: DataError.
+    decoded ones. What was not scored is left out, and with a single k there is no row;
+    no k was scored as decoded, or they share no image: DataError.
     """
     decoded, true = _k_of(scores, "decoded"), _k_of(scores, "true")
     weighted = [NOISE_WEIGHTS] if (scores["method"] == NOISE_WEIGHTS).any() else []
@@ -187,14 +187,17 @@ def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataF
     }
     tables = []
     for features, (methods, k_of) in ladders.items():
-        if methods:
-            last = _ascending(k_of)[-1]
-            pairs = [(method, last) for method in methods if method != last]
+        last = _ascending(k_of)[-1] if methods else ""
+        pairs = [(method, last) for method in methods if method != last]
+        if pairs:
             kept = shared_images(scores, {*methods, last})
             table = contrast_table(kept, pairs, confidence=confidence)
             table.insert(0, "k_percent", table["method"].map(k_of))
             table.insert(0, "features", features)
             tables.append(table)
+    if not tables:
+        about = ["features", "k_percent", "subject", "method", "reference", "metric"]
+        return pd.DataFrame(columns=[*about, *ESTIMATE])
     return pd.concat(tables, ignore_index=True)
 
 
