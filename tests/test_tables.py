@@ -277,7 +277,7 @@ def test_accuracy_reports_areas_and_subjects_that_are_lacking() -> None:
 
 
 def test_a_single_k_differs_from_nothing() -> None:
-    rows = [("1", k_name(50), i, "pcc", 0.1 * i) for i in range(3)]
+    rows = [("1", "guided_k50", i, "pcc", 0.1 * i) for i in range(3)]
     columns = ["subject", "method", "nsd_id", "metric", "value"]
     table = tables.k_differences(pd.DataFrame(rows, columns=columns))
     assert table.empty
