@@ -44,7 +44,7 @@ class Condition:
     engine : str or None
         What makes its images; None: there are none.
     n_images : {"all", "controls", "paper", "ablation", "few"}
-        "ablation": a row of the ablation's table alone; "few": on half of its images.
+        "ablation": on the ablation's images; "few": on half of them.
     strength : {"takagi", "brain_diffuser"} or None
         Share of the noise steps that is its own; None: the level of stage 1.
     ceiling, floor : str or None
