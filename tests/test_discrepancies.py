@@ -61,12 +61,13 @@ def test_each_loop_differs_from_the_paper_s_in_one_thing() -> None:
         "half": {"n_iter": 15},
         "layer_weights": {"loss": "released"},
         "imagenet": {},
-        "most_kept": {},
+        **{name: {} for name in ("k_5", "k_80", "k_100")},
     }
     for name, change in changes.items():
         own = settings_of(arms[name], DEMO)
         assert vars(own) == vars(base) | change
-        assert arms[name].k_percent == (80 if name == "most_kept" else 25)
+        kept = float(name[2:]) if name.startswith("k_") else 25
+        assert arms[name].k_percent == kept
     levels = {a.name: sampler_of(a, DEMO) for a in arms.values() if "noised" in a.name}
     assert {s.n_steps for s in levels.values()} == {50}
     none = load_profile("demo", {"study.n_iter_pilot": 0})

@@ -1,6 +1,9 @@
 """Notebook 08: what decoders say that cannot know, against independent references."""
 
+from dataclasses import replace
 from itertools import pairwise, product
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,6 +130,21 @@ def test_axes_are_those_of_an_exact_decomposition_each_read_alone(
         r = [np.corrcoef(own[name].ravel(), truth[name].ravel())[0, 1]
              for own in found.values()]  # fmt: skip
         assert all(later > sooner for sooner, later in pairwise(r[1:]))
+
+
+def test_fewer_trials_are_read_by_the_decoders_of_all(
+    rng: np.random.Generator,
+) -> None:
+    refits, _ = _refits(rng)
+    repeated = {"repeats_1": refits.X_test + 1, "repeats_all": refits.X_test}
+    one: Any = SimpleNamespace(refits=refits, repeated=repeated)
+    found = leakage._with_repeats(one)
+    assert list(found) == list(repeated)
+    for condition, X in repeated.items():
+        alone = replace(refits, X_test=X).decoded()
+        for name, Y in alone.items():
+            # one product for both: the sums are in another order
+            np.testing.assert_allclose(found[condition][name], Y, rtol=1e-4, atol=1e-5)
 
 
 def test_a_decoder_fitted_to_noise_does_not_depend_on_the_responses(

@@ -84,6 +84,18 @@ def test_a_table_has_markdown_and_latex_twins_with_the_profile(run: Run) -> None
     assert r"a\_b" in path.with_suffix(".tex").read_text()
 
 
+def test_twins_show_counts_as_whole_numbers_and_what_is_missing_as_a_dash(
+    run: Run,
+) -> None:
+    path = run.tree.tables / "t.csv"
+    columns = {"n": [24, np.nan], "r": [0.5, np.nan], "name": ["a", None]}
+    store.write_table(path, pd.DataFrame(columns), run=run)
+    assert path.with_suffix(".md").read_text().splitlines()[-2:] == [
+        "| 24 | 0.500 | a |",
+        "| – | – | – |",
+    ]
+
+
 def test_png_round_trip(run: Run) -> None:
     path = run.tree.root / "i.png"
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)

@@ -14,9 +14,9 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.rng import stream
 from minddiff_utils.decoding import RidgeGCV
 from minddiff_utils.decoding.functional_alignment import NewSubject, TrainedSubject
-from minddiff_utils.preprocessing.training_trials import (
-    TrainingTrials,
-    training_trials,
+from minddiff_utils.preprocessing.image_trials import (
+    ImageTrials,
+    image_trials,
 )
 from minddiff_utils.reporting.figures import fig_factors
 from minddiff_utils.studies import subjects as study
@@ -30,14 +30,14 @@ def rng() -> np.random.Generator:
     return stream(7, "tests", "subjects")
 
 
-def _trials(rng: np.random.Generator, n_sessions: int = 4) -> TrainingTrials:
+def _trials(rng: np.random.Generator, n_sessions: int = 4) -> ImageTrials:
     """Return two trials of each image; a session takes 50 minutes, half for others."""
     row = rng.permutation(np.repeat(np.arange(N_IMAGES), 2))
     n = len(row)
     signal = rng.normal(size=(N_IMAGES, N_VOXELS))[row]
     z = (signal + 0.5 * rng.normal(size=signal.shape)).astype(np.float32)
     minute = (np.arange(n) + 1) * 50 * n_sessions / n
-    return TrainingTrials(z, row, np.arange(n) * n_sessions // n + 1, minute)
+    return ImageTrials(z, row, np.arange(n) * n_sessions // n + 1, minute)
 
 
 # --- less of a subject ----------------------------------------------------------------
@@ -111,12 +111,27 @@ def test_trials_of_training_images_alone_are_read(
     )
     data = SimpleNamespace(voxels="areas", session_numbers=(1,), zscore_on="train")
     stored = {"split": split, "nsd_id": ids, "voxel_ijk": units.position}
-    found = training_trials(data_set, 1, data, stored)
+    found = image_trials(data_set, 1, data, stored)
     assert found.row.tolist() == [0, 1, 0, 1, 0]
     np.testing.assert_allclose(found.minute, np.array([2, 3, 4, 6, 8]) / 15)
     own = z[np.isin(image, [5, 7])]
     scaled = (own - own.mean(axis=0)) / own.std(axis=0, ddof=1)
     np.testing.assert_allclose(found.z, scaled, rtol=1e-4, atol=1e-5)
+    test = image_trials(data_set, 1, data, stored, "test")
+    assert test.row.tolist() == [0, 0]  # image 6, the first and the seventh trial
+    both = (z[[0, 6]] - own.mean(axis=0)) / own.std(axis=0, ddof=1)
+    np.testing.assert_allclose(test.z, both, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_trials_are_averaged_in_time_order(rng: np.random.Generator) -> None:
+    z, row = rng.normal(size=(6, 4)).astype(np.float32), np.array([2, 0, 2, 0, 2, 3])
+    trials = ImageTrials(z, row, np.ones(6, int), np.arange(6.0))
+    for n in (1, 2, 3):
+        found = trials.first(n)
+        assert np.isnan(found[1]).all()
+        for image in (0, 2, 3):
+            mean = z[np.flatnonzero(row == image)[:n]].mean(axis=0)
+            np.testing.assert_allclose(found[image], mean, rtol=1e-6)
 
 
 def test_the_figure_does_without_trials_and_without_other_subjects() -> None:

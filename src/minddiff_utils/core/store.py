@@ -250,7 +250,7 @@ def write_table(
     if not twins:
         return
     table = table if printed is None else printed
-    shown = table.map(lambda v: f"{v:.3f}" if isinstance(v, float) else str(v))
+    shown = table_text.as_text(table)
     for suffix, form in ((".md", table_text.markdown), (".tex", table_text.latex)):
         write_text(path.with_suffix(suffix), form(shown, label), run=run, inputs=inputs)
 

@@ -1,8 +1,33 @@
 """A table as text: for a page in markdown and for a paper in LaTeX."""
 
-import pandas as pd
+from typing import Any
 
-__all__ = ["latex", "markdown"]
+import pandas as pd
+from pandas.api.types import is_float_dtype
+
+__all__ = ["as_text", "latex", "markdown"]
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of strings: numbers with three decimals, a dash for no value.
+
+    Counts that are floats only for a NaN among them are whole numbers.
+    """
+    return table.apply(_texts)
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    known = column.dropna()
+    is_count = is_float_dtype(column) and bool((known % 1 == 0).all())
+
+    def text(value: Any) -> str:
+        if pd.isna(value):
+            return "–"
+        if isinstance(value, float):
+            return f"{value:.0f}" if is_count else f"{value:.3f}"
+        return str(value)
+
+    return column.map(text)
 
 
 def markdown(table: pd.DataFrame, label: str) -> str:

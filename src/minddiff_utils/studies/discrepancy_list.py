@@ -69,6 +69,7 @@ DISCREPANCIES: tuple[Discrepancy, ...] = (
         "the selection is of other outputs (4 x 768) than the features: it fits none",
     ),
     _D("19", "the best 25 % of features", "the script's default keeps 80 %"),
+    _D("k", "which k is best is left open", "(no difference: other k)"),
     _D("20", "Takagi and Nishimoto's method", "all areas for c and z, one sample"),
     _D(
         *("21", "Ozcelik et al.'s method", "noise vector drawn, without a seed"),
@@ -117,6 +118,8 @@ SWITCHES: tuple[Switch, ...] = (
     _S("15", "a score for each feature", "three_scores", "signed"),
     _S("16", "FastL2LiR, minus ridge on all voxels", "paper_decoder", "dense"),
     _S("17", "voxels as loaded", "voxels", "paper_decoder"),
-    _S("19", "80 % kept, minus 25 %", "most_kept", "loop"),
+    _S("19", "80 % kept, minus 25 %", "k_80", "loop"),
+    _S("k", "5 % kept, minus 25 %", "k_5", "loop"),
+    _S("k", "all kept, minus 25 %", "k_100", "loop"),
     _S("20", "Takagi's as re-implemented", "takagi_minddiffuser", "takagi"),
 )

@@ -19,7 +19,8 @@ import torch
 from minddiff_utils.core.inference import estimate, jackknife
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Doubles, Floats, IntArray, Ints, Matrix
+from minddiff_utils.core.types import Doubles, Floats, Images, IntArray, Ints, Matrix
+from minddiff_utils.datasets import open_data_set
 from minddiff_utils.decoding import VoxelData
 from minddiff_utils.decoding.other_systems import category_means, small_pixels
 from minddiff_utils.decoding.refits import (
@@ -30,6 +31,7 @@ from minddiff_utils.decoding.refits import (
     likeness,
 )
 from minddiff_utils.evaluation.further.captions import SETTINGS
+from minddiff_utils.evaluation.further.scores import ReadBrain
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
 from minddiff_utils.evaluation.metrics.embeddings import (
     pairwise_correlation,
@@ -39,6 +41,7 @@ from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed
 from minddiff_utils.evaluation.summaries import Matrices
 from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing import categories_in_captions
+from minddiff_utils.preprocessing.image_trials import image_trials
 from minddiff_utils.studies.again import (
     BATCH,
     images_again,
@@ -65,7 +68,8 @@ class _Subject:
     """What one subject's study starts from; test images are the chosen ones.
 
     `chosen`: their rows among the images to reconstruct; `decoded`: by notebook 02;
-    `cluster`, `settings`: of training and of test images; `shows`: see `Refits`.
+    `cluster`, `settings`: of training and of test images; `shows`: see `Refits`;
+    `repeated`: condition -> responses to the test images of fewer trials, or of none.
     """
 
     run: Run
@@ -79,9 +83,12 @@ class _Subject:
     shows: Any
     cluster: tuple[Ints, Ints]
     settings: tuple[Named, Named]
+    repeated: Mapping[str, Matrix]
 
 
-def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
+def _read_subject(
+    run: Run, subject: int, backbone: Backbone, true_brain: ReadBrain | None
+) -> _Subject:
     own = replace(run, subject=subject)
     captions = own.read("stimuli", ["captions"])["captions"]
     stored = own.read("responses")
@@ -112,7 +119,39 @@ def _read_subject(run: Run, subject: int, backbone: Backbone) -> _Subject:
         np.array([[k in own_ones for k in every] for own_ones in there]),
         (in_train, in_test[chosen]),
         cast(tuple[Named, Named], tuple(settings)),
+        _repeated(own, stored, images[shown], chosen, true_brain),
     )
+
+
+def _repeated(
+    run: Run,
+    stored: Mapping[str, Any],
+    seen: Images,
+    chosen: IntArray,
+    true_brain: ReadBrain | None,
+) -> dict[str, Matrix]:
+    """Return the responses to the chosen test images by how much noise is in them.
+
+    "repeats_1", "repeats_2", ...: means of the first trials, up to as many as an image
+    has; "noiseless": of the true brain, where there is one. Without single trials the
+    responses are left as they are, as "repeats_all".
+    """
+    subject, data = run.subject or 0, run.profile.data
+    asked = (run.tree.nsd, data.betas_version, data.split)
+    data_set = open_data_set(run.profile.data_set, *asked)
+    test = stored["betas"][stored["split"] == "test"][chosen]
+    found: dict[str, Matrix] = {}
+    if not data_set.are_averaged:
+        trials = image_trials(data_set, subject, data, stored, "test")
+        most = data.n_test_repeats or int(np.bincount(trials.row).max())
+        found = {f"repeats_{n}": trials.first(n)[chosen] for n in range(1, most)}
+    found["repeats_all"] = test
+    voxels = stored.get("voxel_ijk")  # measured responses may be of vertices
+    if true_brain is not None and run.origin == "in silico" and voxels is not None:
+        brain = true_brain(run.tree.nsd, subject, voxels)
+        if brain is not None:
+            found["noiseless"] = np.asarray(brain(seen), np.float32)
+    return found
 
 
 @torch.no_grad()
@@ -133,10 +172,23 @@ def _decoded_again(one: _Subject) -> dict[str, Features]:
     noise = one.refits.on_noise(one.run.stream("noise for voxels", subject))
     found: dict[str, Features] = {"setting_only": {"c": setting}, "noise_refit": noise}
     found |= {f"axes_{n}": own for n, own in one.refits.on_axes(AXES).items()}
+    found |= _with_repeats(one)
     if (one.cluster[1] >= 0).all():
         stream = one.run.stream("images left out", subject)
         found |= one.refits.without_clusters(one.shows, one.cluster[1], stream)
     return found
+
+
+def _with_repeats(one: _Subject) -> dict[str, Features]:
+    """Return c and z of each of the responses `repeated`, by decoders fitted once."""
+    every = np.concatenate([*one.repeated.values()])
+    said = replace(one.refits, X_test=every).decoded()
+    ends = np.cumsum([len(X) for X in one.repeated.values()])[:-1]
+    parts = {name: np.split(Y, ends) for name, Y in said.items()}
+    return {
+        condition: {name: Y[k] for name, Y in parts.items()}
+        for k, condition in enumerate(one.repeated)
+    }
 
 
 def _images(
@@ -201,10 +253,15 @@ def _score_features(
 
 
 def study_subject(
-    run: Run, subject: int, models: Models, *, beside: Sequence[str]
+    run: Run,
+    subject: int,
+    models: Models,
+    *,
+    beside: Sequence[str],
+    true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the study of one subject; see `study`."""
-    one = _read_subject(run, subject, models.backbone)
+    one = _read_subject(run, subject, models.backbone, true_brain)
     again = _decoded_again(one)
     made = list(_images(one, models.backbone, again, beside))
     tables = [*_score_images(one, made, models), *_score_features(one, again)]
@@ -220,11 +277,16 @@ def study_subject(
 
 
 def study(
-    run: Run, subjects: Sequence[int], *, beside: Sequence[str]
+    run: Run,
+    subjects: Sequence[int],
+    *,
+    beside: Sequence[str],
+    true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the study of several subjects, as many at once as there are cores.
 
-    `beside`: conditions of the run that are scored beside those made here. The first
+    `beside`: conditions of the run that are scored beside those made here;
+    `true_brain`: as for `evaluation.further.all_scores`. The first
     table has columns subject, method, nsd_id, metric, value, floor: of images the
     scores of notebook 05, and two_way_within and two_way_across, identification among
     images of the own cluster of categories and of others; of features `c_` and `z_`
@@ -232,7 +294,8 @@ def study(
     training image most like the seen one. The second has columns cluster, category,
     n_train (training images that show the cluster), n_test, subject.
     """
-    found = each_subject(run, subjects, partial(study_subject, beside=beside))
+    work = partial(study_subject, beside=beside, true_brain=true_brain)
+    found = each_subject(run, subjects, work)
     scores, clusters = zip(*found.values(), strict=True)
     return pd.concat(scores, ignore_index=True), pd.concat(clusters, ignore_index=True)
 

@@ -28,9 +28,9 @@ from minddiff_utils.evaluation.metrics import score_methods
 from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed_with
 from minddiff_utils.evaluation.summaries import Matrices
 from minddiff_utils.models import Backbone
-from minddiff_utils.preprocessing.training_trials import (
-    TrainingTrials,
-    training_trials,
+from minddiff_utils.preprocessing.image_trials import (
+    ImageTrials,
+    image_trials,
 )
 from minddiff_utils.studies.again import (
     BATCH,
@@ -116,7 +116,7 @@ def trained_for(subject: int, subjects: Sequence[int]) -> int | None:
 
 
 def doses(
-    trials: TrainingTrials, areas: Sequence[str], rng: np.random.Generator
+    trials: ImageTrials, areas: Sequence[str], rng: np.random.Generator
 ) -> Iterator[tuple[str, Mask, Mask]]:
     """Give how much of a subject is used, by name: which trials, and which voxels.
 
@@ -158,7 +158,7 @@ def _fits(
     subject, data = run.subject or 0, run.profile.data
     asked = (run.tree.nsd, data.betas_version, data.split)
     data_set = open_data_set(run.profile.data_set, *asked)
-    trials = training_trials(data_set, subject, data, own.stored)
+    trials = image_trials(data_set, subject, data, own.stored)
     areas = np.asarray(own.stored["roi_names"], str)[own.stored["roi"]]
     parts: dict[str, NewSubject] = {}
     for name, keep, voxels in doses(trials, areas, run.stream("doses", subject)):

@@ -1,4 +1,4 @@
-"""The single trials of a subject's training images, to train decoders on some of them.
+"""The single trials of a subject's training or test images, to use only some of them.
 
 They are scaled as the averaged responses of `responses.h5` are, within whole sessions.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import Array, Doubles, IntArray, Mask, Matrix
@@ -15,22 +16,22 @@ from minddiff_utils.preprocessing.noise_structure import residuals_of
 from minddiff_utils.preprocessing.repeats import Known, read_trials
 from minddiff_utils.preprocessing.trials import average_repeats
 
-__all__ = ["SECONDS_PER_TRIAL", "TrainingTrials", "training_trials"]
+__all__ = ["SECONDS_PER_TRIAL", "ImageTrials", "image_trials"]
 
 #: From one image to the next in NSD.
 SECONDS_PER_TRIAL = 4.0
 
 
 @dataclass(frozen=True)
-class TrainingTrials:
-    """Trials of training images, in time order.
+class ImageTrials:
+    """Trials of the images of one split, in time order.
 
     Attributes
     ----------
     z : (n_trials, n_voxels) float32
         NaN where a trial holds no data.
     row : (n_trials,) int64
-        The image, as a row of the training responses.
+        The image, as a row of the responses of the split.
     session : (n_trials,) int64
     minute : (n_trials,) float64
         Minutes of data at the end of the trial, those of other images counted; NaN
@@ -47,6 +48,17 @@ class TrainingTrials:
         mean = average_repeats(self.z[keep], self.row[keep])
         return mean.betas, mean.image
 
+    def first(self, n: int) -> Matrix:
+        """Return the mean of each image's first `n` trials, (n_images, n_voxels).
+
+        An image with fewer has all of its own; NaN where it has none.
+        """
+        nth = pd.Series(self.row).groupby(self.row).cumcount().to_numpy()
+        mean, image = self.averaged(nth < n)
+        every = np.full((self.row.max() + 1, self.z.shape[1]), np.nan, np.float32)
+        every[image] = mean
+        return every
+
     def noise(self) -> Matrix:
         """Return what trials of repeated images differ by from their image's mean.
 
@@ -59,10 +71,14 @@ class TrainingTrials:
         return np.asarray(found.values[again] / scale, np.float32)
 
 
-def training_trials(
-    data_set: DataSet, subject: int, data: DataConfig, stored: Mapping[str, Array]
-) -> TrainingTrials:
-    """Read the trials of the training images; where they are averaged, one for each.
+def image_trials(
+    data_set: DataSet,
+    subject: int,
+    data: DataConfig,
+    stored: Mapping[str, Array],
+    split: str = "train",
+) -> ImageTrials:
+    """Read the trials of a split's images; where they are averaged, one for each.
 
     Parameters
     ----------
@@ -70,18 +86,20 @@ def training_trials(
         As for `prepare_responses`.
     stored : mapping of arrays
         The content of `responses.h5` of the same subject and data.
+    split : str
+        Of `stored`: whose images.
 
     Raises
     ------
     DataError
         A file is missing or damaged.
     """
-    train = np.flatnonzero(stored["split"] == "train")
+    wanted = np.flatnonzero(stored["split"] == split)
     if data_set.are_averaged:
-        rows = np.arange(len(train))
+        rows = np.arange(len(wanted))
         nowhere = np.zeros(len(rows), np.int64)
         unknown = np.full(len(rows), np.nan)
-        return TrainingTrials(stored["betas"][train], rows, nowhere, unknown)
+        return ImageTrials(stored["betas"][wanted], rows, nowhere, unknown)
     units = data_set.units(subject, data.voxels)
     position = stored["voxel_ijk" if units.are_voxels else "vertex"]
     there, used = (
@@ -90,8 +108,8 @@ def training_trials(
     known = Known(units.at(np.isin(there, used)), stored["nsd_id"], stored["split"])
     every = range(len(position))
     z, trials = read_trials(data_set, subject, data, known, every)
-    row_of = {int(i): k for k, i in enumerate(stored["nsd_id"][train])}
+    row_of = {int(i): k for k, i in enumerate(stored["nsd_id"][wanted])}
     rows = np.array([row_of.get(i, -1) for i in trials.image_id.tolist()])
     keep = (rows >= 0) & ~np.isnan(z).all(axis=1)
     minute = np.arange(1, len(rows) + 1) * SECONDS_PER_TRIAL / 60
-    return TrainingTrials(z[keep], rows[keep], trials.session[keep], minute[keep])
+    return ImageTrials(z[keep], rows[keep], trials.session[keep], minute[keep])
