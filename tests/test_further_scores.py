@@ -170,7 +170,8 @@ def test_in_silico_the_true_brain_is_asked_for_the_same_images(run: Run) -> None
         assert voxel_ijk[1].tolist() == [3, 4, 5]
         return respond
 
-    def respond(images: Any) -> Any:
+    def respond(images: Any, depths: Any) -> Any:
+        assert [len(depth) for depth in depths] == [len(images)] * 3
         seen = np.abs(images.mean(axis=(1, 2))[:, None] - COLOURS).sum(-1).argmin(1)
         return means["by kind"][seen]
 

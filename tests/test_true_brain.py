@@ -8,6 +8,8 @@ import pytest
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.datasets import NsdTree
+from minddiff_utils.evaluation.metrics.networks import load_networks
+from minddiff_utils.evaluation.metrics.registry import LITE0
 from minddiff_utils.insilico import image_features, read_brain, voxel_model
 from minddiff_utils.insilico.anatomy import make_anatomy
 from tests import tiny_nsd
@@ -43,6 +45,14 @@ def test_voxels_are_found_by_their_place_and_scaled_as_single_trials_are(
     np.testing.assert_allclose(answer[:, :3], expected, rtol=1e-4, atol=1e-3)
     assert (answer[:, 3] == 0).all()
     assert truth(images[:0]).shape == (0, 4)
+    looks = load_networks(root, only=tuple(LITE0)).embedders
+    depths = [looks[name](images) for name in LITE0]
+    # the network saw them in other batches
+    np.testing.assert_allclose(truth(images, depths), answer, rtol=1e-4, atol=1e-3)
+    nothing = [np.zeros_like(depth) for depth in depths]
+    assert np.abs(truth(images, nothing) - answer).max() > 0.1  # they are used
+    large = np.repeat(np.repeat(images, 2, 1), 2, 2)  # at 128 px, it looks itself
+    np.testing.assert_array_equal(truth(large, nothing), truth(large))
 
 
 def test_a_folder_without_truth_has_no_true_brain(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import fft
 
+from minddiff_utils.core.images import resize
 from minddiff_utils.core.rng import stream
 from minddiff_utils.insilico.efficientnet_lite import INPUT_SIZE, load_network
 
@@ -79,7 +79,9 @@ def join(parts: Sequence[Percepts]) -> Percepts:
     )
 
 
-def perceive(images: npt.NDArray[np.uint8]) -> Percepts:
+def perceive(
+    images: npt.NDArray[np.uint8], depths: Sequence[Array] | None = None
+) -> Percepts:
     """Return what the model sees in images.
 
     Parameters
@@ -87,15 +89,20 @@ def perceive(images: npt.NDArray[np.uint8]) -> Percepts:
     images : ndarray of uint8, shape (n, size, size, 3)
         RGB, of any size; all are seen at 64 px, the size of the images that the demo's
         generator makes, so that none of those loses by its size.
+    depths : sequence of three (n, n_features), optional
+        What EfficientNet-Lite0 saw in them (`LiteZero.see`, flattened), where somebody
+        has asked; it is asked again unless the images are of 64 px.
     """
-    images = _resized(images, _SIDE)
-    enlarged = _resized(images, INPUT_SIZE).astype(np.float32)
-    shallow, middle, late = load_network().see(enlarged)
-    n = len(images)
+    n, is_other_size = len(images), images.shape[1] != _SIDE
+    images = resize(images, _SIDE)
+    if depths is None or is_other_size:
+        depths = load_network().see(resize(images, INPUT_SIZE).astype(np.float32))
+    shallow, middle, late = depths
     shallow = shallow.reshape(n, -1, COARSE, 2, COARSE, 2).mean(axis=(3, 5))
+    both = (x.reshape(n, -1, COARSE**2) for x in (shallow, middle))
     maps = [
-        np.einsum("ncp,cm->nmp", x.reshape(n, x.shape[1], -1), _mixing(x.shape[1], m))
-        for x, m in ((shallow, _N_SHALLOW), (middle, _N_MIDDLE))
+        np.einsum("ncp,cm->nmp", x, _mixing(x.shape[1], m))
+        for x, m in zip(both, (_N_SHALLOW, _N_MIDDLE), strict=True)
     ]
     return Percepts(
         local=_local(images.astype(np.float32) / np.float32(255)),
@@ -104,14 +111,6 @@ def perceive(images: npt.NDArray[np.uint8]) -> Percepts:
         maps=np.ascontiguousarray(np.concatenate(maps, axis=1)),
         late=late @ _mixing(late.shape[1], N_LATE),
     )
-
-
-def _resized(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    resized = [
-        np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BICUBIC))
-        for i in images
-    ]
-    return np.stack(resized)
 
 
 @cache

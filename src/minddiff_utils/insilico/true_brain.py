@@ -5,7 +5,7 @@ the voxels that the measured responses came from, without their noise. Nothing t
 decodes may know it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ class TrueBrain:
     scales: Mapping[str, Array]
     rows: npt.NDArray[np.int64]
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> Array:
+    def __call__(
+        self, images: npt.NDArray[np.uint8], depths: Sequence[Array] | None = None
+    ) -> Array:
         """Return the responses that images would evoke without noise, (n, n_voxels).
 
         To any images: seen ones, reconstructions, others; the brain sees all at 64 px.
@@ -55,6 +57,8 @@ class TrueBrain:
         ----------
         images : uint8 (n, size, size, 3)
             RGB.
+        depths : sequence of three (n, n_features), optional
+            As for `image_features.perceive`.
 
         Raises
         ------
@@ -68,7 +72,9 @@ class TrueBrain:
         responses = np.zeros((len(images), len(active)), np.float32)
         for first in range(0, len(images), _AT_ONCE):
             some = slice(first, first + _AT_ONCE)
-            signal = true_signal(self.brain, perceive(images[some]), self.scales)
+            seen = None if depths is None else [depth[some] for depth in depths]
+            percepts = perceive(images[some], seen)
+            signal = true_signal(self.brain, percepts, self.scales)
             responses[some, active] = signal * share
         return responses[:, self.rows]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
@@ -56,8 +55,8 @@ __all__ = [
 ]
 
 
-#: Images to responses (n, n_voxels).
-Respond = Callable[[npt.NDArray[np.uint8]], Floats]
+#: Images to responses (n, n_voxels); what Lite0 sees in them may be given.
+Respond = Callable[..., Floats]
 ReadBrain = Callable[[Path, int, IntArray], Respond | None]
 #: A metric, and embeddings (n, n_features) to n names.
 Namer = tuple[str, Callable[[Floats], list[str]]]
@@ -129,7 +128,7 @@ class _Look:
                 evoked: dict[str, Floats] = {"brain": self.encoder.predict(self.layers)}
                 if self.true_brain is not None:
                     images = np.asarray(shown.images[:])
-                    evoked["true_brain"] = self.true_brain(images)
+                    evoked["true_brain"] = self.true_brain(images, self.layers)
                 for name, responses in evoked.items():
                     self._evoke(shown, name, responses, rows)
                 self.layers.clear()
