@@ -48,10 +48,12 @@ class Notebook:
     profile: str = ""  # the one that runs it, and no other notebook
     is_of_nsd: bool = False  # reads more of NSD than any simulation writes
     on_request: bool = False  # run where it is named, and in smoke
+    is_further: bool = False  # reads nothing of the others that are
 
 
 #: In the order in which they run; each needs all before it (of its own subject), but
-#: no result depends on those of the appendix, only what shows their figures.
+#: no result depends on those of the appendix, only what shows their figures, and the
+#: further ones do not need each other.
 GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
@@ -66,9 +68,10 @@ GRAPH = (
         "A5_other_generator", per_subject=False, shows_study=True, on_request=True
     ),
     Notebook("A6_digits69", per_subject=False, profile="digits69"),
-    Notebook("07_subjects", per_subject=False),  # the ledger of 05 reads it,
-    Notebook("08_leakage", per_subject=False),  # and this
-    Notebook("09_video", per_subject=False, on_request=True),
+    # the ledger of 05 reads them
+    Notebook("07_subjects", per_subject=False, is_further=True),
+    Notebook("08_leakage", per_subject=False, is_further=True),
+    Notebook("09_video", per_subject=False, is_further=True, on_request=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
 )
@@ -215,7 +218,7 @@ def make_plan(
     place = (source, tree)
     for notebook in _notebooks_of(profile, only):
         before = tuple(  # shards of one notebook do not need each other
-            job for job in jobs if notebook.shows_figures or job.notebook[0] != "A"
+            job for job in jobs if _needs(notebook, job.notebook)
         )
         for part in _parts(notebook, profile, n_shards):
             jobs.append(_job(notebook, part, profile, overrides, before, place))
@@ -230,6 +233,13 @@ def make_plan(
             " or --from."
         )
     return Plan(tuple(kept), tree, source)
+
+
+def _needs(notebook: Notebook, before: str) -> bool:
+    further = {one.stem for one in GRAPH if one.is_further}
+    if notebook.is_further and before in further:
+        return False
+    return notebook.shows_figures or before[0] != "A"
 
 
 def _notebooks_of(profile: Profile, only: Sequence[str]) -> list[Notebook]:
