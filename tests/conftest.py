@@ -17,7 +17,7 @@ from minddiff_utils.core.rng import stream
 from minddiff_utils.models import Backbone
 
 #: Modules that take minutes: begun first, so that no worker waits for them at the end.
-LONGEST = ("test_smoke_run", "test_engine", "test_study")
+LONGEST = ("test_smoke_run", "test_study", "test_real_runs")
 AT_FIRST = dict(os.environ)
 
 

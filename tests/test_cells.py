@@ -12,7 +12,7 @@ from minddiff_utils.pipeline.graph import GRAPH
 
 def _written(statement: ast.stmt) -> set[str]:
     """Return the names that a statement binds, and those whose content it changes."""
-    found = bound_by(statement)
+    found = set(bound_by(statement))
     for node in ast.walk(statement):
         if isinstance(node, ast.alias):
             found.add(node.asname or node.name.partition(".")[0])

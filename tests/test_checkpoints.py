@@ -41,7 +41,7 @@ def _stage2(features: SubjectFeatures) -> Generated:
 def _cut_off(
     monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any], *, after: int
 ) -> None:
-    """Run with a state kept in every iteration until so many were kept."""
+    """Run with a state kept in every second iteration until so many were kept."""
     write, kept = store.write_arrays, []
 
     def writes(path: Path, *parts: Any, **more: Any) -> None:
@@ -52,7 +52,7 @@ def _cut_off(
                 raise _CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(alignment, "KEEP_EVERY", 1)
+        patch.setattr(alignment, "KEEP_EVERY", 2)
         patch.setattr(store, "write_arrays", writes)
         with pytest.raises(_CutError):
             run()
@@ -79,9 +79,10 @@ def test_a_run_that_was_cut_off_goes_on_from_its_file_to_the_same_bytes(
     whole, n_whole = _stage2(features), n_calls()
     assert _files(run, "unfinished") == []  # nothing is left of a run that ended
     shutil.rmtree(run.tree.derived(1) / "checkpoints")
-    _cut_off(monkeypatch, lambda: _stage2(features), after=4)
+    _cut_off(monkeypatch, lambda: _stage2(features), after=2)
     (left,) = _files(run, "unfinished")
     assert left.name.startswith(f"{whole.nsd_id[0]}_")
+    assert store.read_arrays(left)["iteration"] == 4
     n_cut = n_calls()
     again, n_again = _stage2(features), n_calls()
     assert n_again == n_whole - n_cut  # stage 1 of the first batch was kept, too
@@ -104,7 +105,7 @@ def test_a_state_of_other_settings_or_of_another_profile_is_not_taken(
     ]
     expected = [(_stage2(other).images, n_calls()) for other in others]
     shutil.rmtree(features.run.tree.derived(1) / "checkpoints")
-    _cut_off(monkeypatch, lambda: _stage2(features), after=3)
+    _cut_off(monkeypatch, lambda: _stage2(features), after=1)
     (left,) = _files(features.run, "unfinished")
     n_calls()
     # stage 1 of the first batch, 3 steps, is that of the first of them too
@@ -162,7 +163,7 @@ def _make(start: Start, backbone: Backbone, *, order: str) -> None:
             made(SubjectFeatures(run, backbone), ROWS[name])
 
 
-@pytest.mark.parametrize("order", ["343", "4344", "33s43", "s4s3"])
+@pytest.mark.parametrize("order", ["33s43", "s4s3"])
 def test_no_notebook_touches_the_checkpoints_of_another(
     start: Start, backbone: Backbone, n_calls: Count, order: str
 ) -> None:
@@ -205,20 +206,17 @@ def test_an_edit_of_the_guided_sampler_makes_stage_2_again_and_nothing_else(
     assert n_calls() == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("core/store.py", "core/run.py", "core/locks.py", "core/provenance.py"),
-        *("core/conditions.py", "generation/results.py", "generation/checkpoints.py"),
-        "evaluation/claims/ledger.py",
-    ],
-)
 def test_words_outside_the_images_makers_make_no_batch_again(
-    start: Start, backbone: Backbone, n_calls: Count, name: str, edited: Any
+    start: Start, backbone: Backbone, n_calls: Count, edited: Any
 ) -> None:
     write_files(start(), backbone)
     _make(start, backbone, order="34")
-    edited(name, "Return", "Give")
+    for name in (
+        *("core/store.py", "core/run.py", "core/locks.py", "core/provenance.py"),
+        *("core/conditions.py", "generation/results.py", "generation/checkpoints.py"),
+        "evaluation/claims/ledger.py",
+    ):
+        edited(name, "Return", "Give")
     n_calls()
     _make(start, backbone, order="34")
     assert n_calls() == 0

@@ -11,12 +11,16 @@ from minddiff_utils.decoding.scores import (
     effective_rank,
     feature_correlation,
     noise_ceiling,
-    permutation_null,
     permutation_p,
     variance_spectrum,
 )
 
 # --- correlation and its null -------------------------------------------------------
+
+
+def _alone(n_images: int) -> Array:
+    """Return the one order of images none of which is like another."""
+    return np.arange(n_images)[None]
 
 
 def test_correlation_equals_numpys_with_its_sign(
@@ -56,22 +60,27 @@ def test_the_permutation_null_equals_the_plain_loop(
     monkeypatch.setattr(targets, "_BLOCK_ELEMENTS", 36)  # three targets at a time
     Y, Y_hat = rng.standard_normal((2, 12, 8))
     Y[:, 3] = Y_hat[:, 6] = 2.0
-    null = permutation_null(Y, Y_hat, n_permutations=25, rng=np.random.default_rng(5))
     same = np.random.default_rng(5)
     orders = same.permuted(np.tile(np.arange(12), (25, 1)), axis=1)
     loop = [np.nanmean(feature_correlation(Y[o], Y_hat)) for o in orders]
-    np.testing.assert_allclose(null, loop, atol=1e-14)  # rounding
-    assert np.std(null) > 0.01
+    for within in (orders, orders[:9]):
+        options = {"n_permutations": 25, "rng": np.random.default_rng(5)}
+        row = accuracy(Y, Y_hat, np.ones(8), within=within, **options)
+        some = loop[: len(within)]
+        # but for rounding
+        assert row["r_null_mean"] == pytest.approx(np.mean(loop), abs=1e-14)
+        assert row["r_null_high"] == pytest.approx(np.quantile(loop, 0.975), abs=1e-14)
+        assert row["r_null_within"] == pytest.approx(np.mean(some), abs=1e-14)
 
 
 def test_the_null_needs_permutations_and_a_target_that_varies(
     rng: np.random.Generator,
 ) -> None:
-    Y = rng.standard_normal((5, 2))
+    Y, own = rng.standard_normal((5, 2)), {"within": _alone(5), "rng": rng}
     with pytest.raises(ConfigError, match="n_permutations is 0"):
-        permutation_null(Y, Y, n_permutations=0, rng=rng)
+        accuracy(Y, Y, np.ones(2), n_permutations=0, **own)
     with pytest.raises(DataError, match="No target varies"):
-        permutation_null(Y, np.ones_like(Y), n_permutations=3, rng=rng)
+        accuracy(Y, np.ones_like(Y), np.ones(2), n_permutations=3, **own)
 
 
 # --- noise ceiling ------------------------------------------------------------------
@@ -152,11 +161,6 @@ def test_without_any_ncsnr_there_is_no_ceiling() -> None:
 
 
 # --- one row of the table -----------------------------------------------------------
-
-
-def _alone(n_images: int) -> Array:
-    """Return the one order of images none of which is like another."""
-    return np.arange(n_images)[None]
 
 
 def test_a_good_decoder_has_the_smallest_p(rng: np.random.Generator) -> None:

@@ -3,16 +3,24 @@
 import ast
 import dataclasses
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import cross_val_predict
 
+from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import DataConfig, SimulationConfig
-from minddiff_utils.datasets import Nsd, NsdTree
+from minddiff_utils.datasets import Nsd, NsdTree, check_folder
+from minddiff_utils.evaluation.metrics.networks import load_networks
+from minddiff_utils.evaluation.metrics.registry import LITE0
 from minddiff_utils.insilico import (
     anatomy,
     assumptions,
@@ -31,12 +39,12 @@ from minddiff_utils.preprocessing.noise_structure import (
     correlation_between_trials,
     noise_residuals,
 )
-from tests.tiny_nsd import copy_of
+from tests.tiny_nsd import copy_of, digests
 from tests.tiny_nsd import noise as any_image
 
 SEED, SUBJECT = 2308, 7
 SETTINGS = SimulationConfig(
-    n_sessions=1, n_test_images=20, n_heldout_images=8, image_size=8
+    n_sessions=1, n_test_images=20, n_heldout_images=8, image_size=16
 )
 DATA = DataConfig(sessions=1, n_validation=40, n_reconstruct=2)
 
@@ -47,6 +55,38 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("seen") / "nsd"
     nsd_writer.simulate(path, SETTINGS, (SUBJECT,), SEED, n_workers=1)
     return path
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The images that a subject has seen, and what they call forth without noise."""
+
+    nsd_id: npt.NDArray[np.int64]
+    worlds: list[scenes.Scene]
+    images: npt.NDArray[np.uint8]
+    responses: npt.NDArray[np.float32]  # in units of betas; of the active voxels
+    voxel_ijk: npt.NDArray[np.int32]
+    silent_ijk: npt.NDArray[np.int32]
+
+
+@pytest.fixture(scope="module")
+def shown(seen: Path) -> Shown:
+    """Render and see all images of the session again, by nothing that was written."""
+    tree = NsdTree(seen)
+    second = set(tree.second_test_set().tolist())
+    ids = np.unique(tree.trials(SUBJECT, 1).nsd_id)
+    worlds = [nsd_writer.scene_of(int(i), second) for i in ids]
+    images = np.stack([scenes.render(world) for world in worlds])
+    body = anatomy.make_anatomy(SUBJECT, seed=SEED)
+    brain = voxel_model.make_brain(body, seed=SEED, n_sessions=1)
+    glances = [
+        image_features.perceive(images[k : k + 32]) for k in range(0, len(images), 32)
+    ]
+    planted, _ = voxel_model.planted_signal(brain, image_features.join(glances))
+    ncsnr = brain.ncsnr[brain.active]
+    responses = planted * ncsnr / np.sqrt(1 + ncsnr**2)
+    voxel_ijk, silent = body.voxel_ijk[brain.active], body.voxel_ijk[~brain.active]
+    return Shown(ids, worlds, images, responses, voxel_ijk, silent)
 
 
 @pytest.fixture(scope="module")
@@ -93,27 +133,115 @@ def test_the_brain_is_given_images_and_nothing_else() -> None:
         assert not {f"minddiff_utils.insilico.{world}" for world in worlds} & read
 
 
-def test_responses_to_images_that_were_shown_are_the_planted_ones(seen: Path) -> None:
-    tree = NsdTree(seen)
-    shown = np.unique(tree.trials(SUBJECT, 1).nsd_id)
-    second = set(tree.second_test_set().tolist())
-    images = np.stack(
-        [scenes.render(nsd_writer.scene_of(int(i), second)) for i in shown]
-    )
-    body = anatomy.make_anatomy(SUBJECT, seed=SEED)
-    brain = voxel_model.make_brain(body, seed=SEED, n_sessions=1)
-    glances = [
-        image_features.perceive(images[k : k + 32]) for k in range(0, len(images), 32)
-    ]
-    planted, _ = voxel_model.planted_signal(brain, image_features.join(glances))
-    some = np.array([200, 3, 41])
-    voxels = np.flatnonzero(brain.active)[::-3]
-    read = read_brain(seen, SUBJECT, body.voxel_ijk[voxels])
+def test_responses_to_images_that_were_shown_are_the_planted_ones(
+    seen: Path, shown: Shown
+) -> None:
+    some = np.arange(38, 3, -1)  # two batches
+    voxels = np.concatenate([shown.voxel_ijk[::-3], shown.silent_ijk[:1]])
+    read = read_brain(seen, SUBJECT, voxels)
     assert read is not None
-    ncsnr = brain.ncsnr[voxels]
-    expected = planted[some][:, ::-3] * ncsnr / np.sqrt(1 + ncsnr**2)
+    answer = read(shown.images[some])
     # float32 kernels sum in an order that depends on how many images pass at once
-    np.testing.assert_allclose(read(images[some]), expected, atol=2e-3)
+    expected = shown.responses[some][:, ::-3]
+    np.testing.assert_allclose(answer[:, :-1], expected, atol=2e-3)
+    assert not answer[:, -1].any()
+    assert read(shown.images[:0]).shape == (0, len(voxels))
+
+
+def test_what_the_network_saw_already_is_not_looked_at_again(
+    seen: Path, shown: Shown, rng: np.random.Generator
+) -> None:
+    read = read_brain(seen, SUBJECT, shown.voxel_ijk[::-3])
+    assert read is not None
+    images = rng.integers(0, 255, (35, 64, 64, 3), dtype=np.uint8)  # two batches
+    looks = load_networks(seen, only=tuple(LITE0)).embedders
+    depths, answer = [looks[name](images) for name in LITE0], read(images)
+    # the network saw them in other batches
+    np.testing.assert_allclose(read(images, depths), answer, rtol=1e-4, atol=2e-3)
+    nothing = [np.zeros_like(depth) for depth in depths]
+    assert np.abs(read(images, nothing) - answer).max() > 0.1  # they are used
+    large = np.repeat(np.repeat(images, 2, 1), 2, 2)  # at 128 px, it looks itself
+    np.testing.assert_array_equal(read(large, nothing), read(large))
+
+
+def test_voxels_files_and_images_of_elsewhere_are_refused(
+    seen: Path, shown: Shown, tmp_path: Path
+) -> None:
+    one = np.zeros((1, 3), int)
+    assert read_brain(tmp_path, SUBJECT, one) is None  # without truth
+    with pytest.raises(DataError, match="is not in the simulated brain"):
+        read_brain(seen, SUBJECT, one - 1)
+    with pytest.raises(DataError, match="simulate this subject"):
+        read_brain(seen, 3, one)
+    path = tmp_path / "truth" / "subj07.npz"
+    path.parent.mkdir()
+    with np.load(seen / "truth" / "subj07.npz") as file:
+        kept = {k: file[k] for k in file.files if not k.startswith("scale")}
+    np.savez(path, **kept)
+    with pytest.raises(DataError, match="of an earlier version"):
+        read_brain(tmp_path, SUBJECT, one)
+    whole = read_brain(seen, SUBJECT, shown.voxel_ijk[:2])
+    assert whole is not None
+    with pytest.raises(DataError, match="images"):
+        whole(np.zeros((2, 8, 8, 2), np.uint8))
+
+
+def test_stimuli_are_the_rendered_scenes_in_rows_of_nsd_id(
+    seen: Path, shown: Shown
+) -> None:
+    with h5py.File(NsdTree(seen).file("stimuli")) as file:
+        assert file["imgBrick"].shape == (73000, 16, 16, 3)
+        assert file["imgBrick"].dtype == np.uint8
+    tree = NsdTree(seen)
+    for row in (7, 300):
+        scene = Image.fromarray(shown.images[row])
+        small = np.asarray(scene.resize((16, 16), Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(tree.stimuli(shown.nsd_id[[row]])[0], small)
+
+
+def test_the_folder_of_two_workers_is_that_of_one_and_without_fault(
+    seen: Path, tmp_path: Path
+) -> None:
+    nsd_writer.simulate(tmp_path / "nsd", SETTINGS, (SUBJECT,), SEED, n_workers=2)
+    found, expected = digests(tmp_path / "nsd"), digests(seen)
+    assert "truth/subj07.npz" in found
+    assert found == expected
+    version = NsdTree.betas_version
+    report = check_folder(
+        seen, subjects=(SUBJECT,), sessions=(1,), betas_version=version
+    )
+    assert {finding.state for finding in report.findings} == {"ok"}
+
+
+def test_early_areas_carry_layout_and_high_areas_category(
+    seen: Path, shown: Shown
+) -> None:
+    ready = prepare_responses(Nsd(NsdTree(seen)), SUBJECT, DATA)
+    rows, n = np.searchsorted(shown.nsd_id, ready.nsd_id), len(ready.nsd_id)
+    light = NsdTree(seen).stimuli(ready.nsd_id).mean(axis=3).reshape(n, 4, 4, 4, 4)
+    groups = ("animal", "vehicle", "food", "person")
+    sizes = [
+        [sum(o.size for o in w.objects if o.supercategory == g) for g in groups]
+        for w in shown.worlds
+    ]
+    targets = {"layout": light.mean(axis=(2, 4)).reshape(n, 16)}
+    targets["category"] = np.array(sizes)[rows]
+    names = np.array(AREAS)[ready.roi]
+    place = {tuple(ijk): k for k, ijk in enumerate(shown.voxel_ijk.tolist())}
+    voxels = [place[tuple(ijk)] for ijk in ready.voxel_ijk.tolist()]
+    responses = shown.responses[rows][:, voxels]
+
+    def accuracy(areas: tuple[str, ...], name: str) -> float:
+        X, Y = responses[:, np.isin(names, areas)], targets[name]
+        ridge = RidgeCV(alphas=np.logspace(1, 5, 9))
+        pairs = zip(Y.T, cross_val_predict(ridge, X, Y, cv=3).T, strict=True)
+        return float(np.mean([np.corrcoef(y, y_hat)[0, 1] for y, y_hat in pairs]))
+
+    # some 480 images: a correlation has an SD of about .04
+    assert accuracy(LVC, "layout") > 0.3
+    assert accuracy(LVC, "layout") > accuracy(HVC, "layout")
+    assert accuracy(HVC, "category") > 0.3
+    assert accuracy(HVC, "category") > accuracy(LVC, "category") + 0.1
 
 
 def test_measured_responses_are_the_true_ones_and_noise(seen: Path) -> None:

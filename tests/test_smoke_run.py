@@ -119,17 +119,6 @@ def test_a_run_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
     assert seen["kills"] == sum(seen["in_notebook"].values()) == N_KILLS
 
 
-@pytest.mark.timeout(LIMIT_S)
-def test_batches_of_one_notebook_outlive_another(smoke: Smoke) -> None:
-    """03 again, then 04: nothing that is done is lost or made again."""
-    root = smoke.killed
-    before = faults.batches(root)
-    assert {name.split()[0] for name in before} == {"03", "04"}
-    for only in ("03", "04"):
-        faults.run_through(root, "--jobs", "1", "--only", only, "--force")
-        assert faults.lost(before, faults.batches(root)) == []
-
-
 def _with_every_cell_twice(folder: Path) -> None:
     """Write the notebooks with each code cell but the parameters followed by itself."""
     for notebook in GRAPH:
@@ -150,14 +139,17 @@ def _with_every_cell_twice(folder: Path) -> None:
 def test_every_cell_can_be_run_twice_with_the_same_files(
     smoke: Smoke, tmp_path: Path
 ) -> None:
-    """On a finished run, so that images are there and tables are made again."""
+    """On a finished run: tables are made again, and no batch is lost or made again."""
     source, root = tmp_path / "notebooks", tmp_path / "root"
     source.mkdir()
     _with_every_cell_twice(source)
     shutil.copytree(smoke.undisturbed, root, symlinks=True)
+    before = faults.batches(root)
+    assert {name.split()[0] for name in before} == {"03", "04"}
     tree = Tree(root, "smoke", root / "data" / "smoke" / "nsd")
     plan = make_plan(load_profile("smoke"), tree, {}, source=source)
     run_plan(plan, n_jobs=1, force=True, say=lambda _: None)
+    assert faults.lost(before, faults.batches(root)) == []
     found, expected = faults.results(root), faults.results(smoke.undisturbed)
     assert faults.differences(found, expected) == []
 

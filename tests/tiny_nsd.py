@@ -12,10 +12,11 @@ import numpy.typing as npt
 from scipy.io import savemat
 
 from minddiff_utils.core.profile import SimulationConfig
+from minddiff_utils.core.provenance import digest_file
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import image_features, nsd_writer
 
-__all__ = ["copy_of", "noise", "simulate"]
+__all__ = ["copy_of", "digests", "noise", "simulate"]
 
 
 def noise(
@@ -48,6 +49,12 @@ def copy_of(whole: Path, root: Path) -> Path:
     """Give a copy of links; what damages a file makes a new one in its place."""
     shutil.copytree(whole, root, copy_function=lambda a, b: Path(b).hardlink_to(a))
     return root
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file below `folder`, by its name there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): digest_file(path) for path in files}
 
 
 #: What reads a file, without arguments.

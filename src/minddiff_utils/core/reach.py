@@ -310,7 +310,8 @@ def _run_with(statement: ast.AST) -> Iterator[ast.AST]:
             yield from _run_with(node)
 
 
-def bound_by(statement: ast.stmt) -> set[str]:
+@lru_cache(maxsize=8192)
+def bound_by(statement: ast.stmt) -> frozenset[str]:
     """Return the names that a statement binds; imports are told apart from these."""
     bound = set()
     for node in _run_with(statement):
@@ -318,7 +319,7 @@ def bound_by(statement: ast.stmt) -> set[str]:
             bound.add(node.id)
         elif isinstance(node, _DEFINITIONS):
             bound.add(node.name)
-    return bound
+    return frozenset(bound)
 
 
 def _imports_of(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Target]]:

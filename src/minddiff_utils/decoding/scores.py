@@ -13,7 +13,6 @@ __all__ = [
     "feature_correlation",
     "nanmean",
     "noise_ceiling",
-    "permutation_null",
     "permutation_p",
     "variance_spectrum",
 ]
@@ -107,41 +106,13 @@ def permutation_p(observed: float, null: Doubles) -> float:
     return float((1 + np.count_nonzero(draws >= observed - slack)) / (1 + draws.size))
 
 
-def permutation_null(
-    Y_true: Floats, Y_hat: Floats, *, n_permutations: int, rng: np.random.Generator
-) -> Doubles:
-    """Return the mean correlation over targets when test images are permuted.
-
-    All targets are permuted together, so that the null keeps their dependence. With
-    columns of unit norm U and V the mean r under a permutation p is the sum over images
-    i of K[p(i), i], where K = U V' / n_targets: one product serves all permutations.
-
-    Parameters
-    ----------
-    Y_true, Y_hat : (n_images, n_targets)
-        True and decoded features; targets where either does not vary are left out.
-    n_permutations : int
-        At least 1.
-    rng : Generator
-        Draws the permutations.
-
-    Returns
-    -------
-    (n_permutations,) float64
-
-    Raises
-    ------
-    ConfigError
-        n_permutations is below 1.
-    DataError
-        As `feature_correlation`, or no target varies.
-    """
-    _check_pair(Y_true, Y_hat)
-    return _null(*_image_products(Y_true, Y_hat), n_permutations, rng)
-
-
 def _image_products(Y_true: Floats, Y_hat: Floats) -> tuple[Doubles, int]:
-    """Return U V', (true image, decoded image), and the targets that vary in both."""
+    """Return U V', (true image, decoded image), and the targets that vary in both.
+
+    U and V have columns of unit norm. All targets are permuted together, so that a null
+    keeps their dependence: the mean r under an order p of the images is the sum over
+    images i of K[p(i), i], where K = U V' / n_targets. One product serves all orders.
+    """
     n_images = len(Y_true)
     kernel = np.zeros((n_images, n_images))
     n_used = 0
@@ -268,8 +239,10 @@ def accuracy(
 
     Raises
     ------
+    ConfigError
+        n_permutations is below 1.
     DataError
-        As `permutation_null`.
+        As `feature_correlation`, or no target varies.
 
     References
     ----------
