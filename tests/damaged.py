@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 
 from minddiff_utils.core.errors import DataError, MindDiffError
+from minddiff_utils.core.profile import DataConfig
+from minddiff_utils.datasets import open_data_set
+from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 from tests.tiny_nsd import copy_of
 
 __all__ = [
     *("Damage", "array", "cut", "filled", "folders", "gone", "holds"),
-    *("is_a_sentence", "refusals", "refused", "table", "taken", "volume"),
+    *("is_a_sentence", "preparing", "refusals", "refused", "table", "taken", "volume"),
 ]
 
 Damage = Callable[[Path], object]
@@ -114,6 +117,22 @@ def filled(value: object, *where: object) -> Callable[[Any], Any]:
 # --- what must follow -----------------------------------------------------------------
 
 
+def preparing(
+    name: str, data: DataConfig, subject: int, n_captions: int
+) -> Callable[..., None]:
+    """Return what does with the folder of a data set as notebook 01 does."""
+
+    def prepare(root: Path, data: DataConfig = data, subject: int = subject) -> None:
+        data_set = open_data_set(name, root, data.betas_version, data.split)
+        sessions = data_set.sessions(subject, data.session_numbers)
+        data_set.check(subject, sessions)
+        ready = prepare_responses(data_set, subject, data)
+        stimuli = prepare_stimuli(data_set, np.sort(ready.nsd_id), 8, n_captions)
+        assert stimuli["images"][:1].shape == (1, 8, 8, 3)
+
+    return prepare
+
+
 def is_a_sentence(error: MindDiffError) -> bool:
     words = str(error)
     return "\n" not in words and words[-1] in ".?" and len(words) < 700
@@ -124,11 +143,11 @@ def refused(
 ) -> None:
     """A damaged folder is one sentence, and reading it writes nothing."""
     change(root)
-    before = {path: path.stat().st_size for path in root.rglob("*")}
+    before = {path: path.lstat().st_size for path in root.rglob("*")}
     with pytest.raises(DataError, match=words) as caught:
         read(root)
     assert is_a_sentence(caught.value)
-    assert {path: path.stat().st_size for path in root.rglob("*")} == before
+    assert {path: path.lstat().st_size for path in root.rglob("*")} == before
 
 
 def refusals(

@@ -21,7 +21,7 @@ from minddiff_utils.datasets.algonauts import layout
 from minddiff_utils.datasets.algonauts.data_set import Algonauts
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
-from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
+from minddiff_utils.preprocessing import prepare_responses
 from minddiff_utils.reporting import surface_maps
 from minddiff_utils.reporting.surface_maps import CorticalData, cortical_maps
 from tests import tiny_algonauts
@@ -34,6 +34,7 @@ from tests.damaged import (
     gone,
     holds,
     is_a_sentence,
+    preparing,
     refusals,
     table,
 )
@@ -191,11 +192,11 @@ def test_maps_of_vertices_need_fsaverage_which_is_fetched(
     maps = cortical_maps(run, NsdTree(copy), (5,))
     assert maps.subject is None
     assert "lh.sulc" in maps.note or "lh.white" in maps.note
-    wanted = {file.path: file for file in layout.nsd_files((5,))}
+    wanted = {file.path: file for file in layout.inventory(5)}
     surfaces = [path for path in wanted if "/fsaverage/surf/" in path]
     assert len(surfaces) == 8
     assert all(wanted[path].optional for path in surfaces)
-    assert not set(surfaces) & set(layout.inventory(5))  # notebook 01 reads none
+    assert {wanted[path].notebook for path in surfaces} == {"06"}
 
 
 # --- bad input ----------------------------------------------------------------------
@@ -275,12 +276,12 @@ BAD: dict[str, tuple[Damage, str]] = {
     "mask cut short": (cut(ALL), "all-vertices_fsaverage_space.npy is truncated"),
     "mask of another surface": (array(ALL, lambda v: v[:10_242]), r"shape \(10242,\)"),
     "mask of fractions": (
-        array(ALL, lambda v: v * 0.5), "holds float64 values, but whole numbers"
+        array(ALL, lambda v: v * 0.5), "holds fractions in the mask, but whole"
     ),
-    "mask of labels": (array(ALL, lambda v: v * 3), "the value 3, but .* 0 to 1"),
-    "mask without a vertex": (array(ALL, lambda v: v * 0), "marks no vertex"),
+    "mask of labels": (array(ALL, lambda v: v * 3), "0 to 3 in the mask, but 0 to 1"),
+    "mask without a vertex": (array(ALL, lambda v: v * 0), "holds no vertex"),
     "masks of areas gone": (gone(PRF), "not found at .*prf-visualrois_challenge"),
-    "a label too many": (array(PRF, filled(8, 0)), "the value 8, but .* 0 to 7"),
+    "a label too many": (array(PRF, filled(8, 0)), "8 in the mask, but 0 to 7"),
     "areas of fsaverage": (array(PRF, lambda v: v[:5]), r"shape \(5,\), but \(14,\)"),
     "areas swapped": (
         swapped(MASKS, "lh.prf*challenge*"), r"shape \(12,\), but \(14,\)"
@@ -317,7 +318,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     "design cut short": (cut(DESIGN, -900), "Experimental design at"),
     "captions gone": (gone(f"{NOTES}/captions_val2017.json"), "captions .*not found"),
     "captions missing": (
-        holds(f"{NOTES}/captions_val2017.json", '{"annotations": []}'), "has 0 captions"
+        holds(f"{NOTES}/captions_val2017.json", '{"annotations": []}'), "There are 0 ca"
     ),
     "atlas gone": (gone(f"{ATLAS}/rh.Kastner2015.mgz"), "Kastner2015 .*not found"),
     "atlas of another surface": (
@@ -335,17 +336,7 @@ BAD: dict[str, tuple[Damage, str]] = {
 }  # fmt: skip
 
 
-def prepare(root: Path, data: DataConfig = DATA, subject: int = SUBJECT) -> None:
-    """Do what notebook 01 does."""
-    data_set = open_data_set("algonauts", root, data.betas_version)
-    sessions = data_set.sessions(subject, data.session_numbers)
-    data_set.check(subject, sessions)
-    ready = prepare_responses(data_set, subject, data)
-    order = np.argsort(ready.nsd_id)
-    stimuli = prepare_stimuli(data_set, ready.nsd_id[order], 8, 5)
-    assert stimuli["images"][:1].shape == (1, 8, 8, 3)
-
-
+prepare = preparing("algonauts", DATA, SUBJECT, 5)
 test_bad_input_is_one_sentence_and_nothing_is_written = refusals(BAD, prepare)
 
 

@@ -131,7 +131,7 @@ DAMAGE: dict[str, tuple[str, Damage, str]] = {
     "regions turned round": (KASTNER, TURNED, "different spaces (LAS, voxels of"),
     "a session turned round": (NII, TURNED, "different spaces (LAS, voxels of"),
     "regions with no label": (KASTNER, volume(lambda d: d + 90.5), "is expected"),
-    "no brain": (f"{FUNC}/brainmask.nii.gz", volume(lambda d: d * 0), "zeros"),
+    "no brain": (f"{FUNC}/brainmask.nii.gz", volume(lambda d: d * 0), "0 to 0, but"),
     "colour table of pictures": (CTAB, words("1 V1v", "one V1v"), "invalid literal"),
     "design of 0-based images": (
         f"{EXPERIMENT}/nsd_expdesign.mat",
@@ -142,7 +142,7 @@ DAMAGE: dict[str, tuple[str, Damage, str]] = {
     "too few stimuli": (
         f"{STIMULI}/nsd_stimuli.hdf5",
         h5_only("imgBrick", (5, 8, 8, 3), "u1"),
-        "nsd_id must lie in 0..4",
+        "Image ids must lie in 0..4",
     ),
     "sulci cut short": (f"{SURF}/lh.sulc", cut, "10242"),
     "flat map cut short": (f"{SURF}/rh.full.flat.patch.3d", cut, "its size"),

@@ -27,6 +27,7 @@ from minddiff_utils.pipeline import graph
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.studies import digits69
 from tests import tiny_digits69
+from tests.damaged import refused
 
 FILE = "digit69_28x28.mat"
 PROFILE = "digits69"
@@ -173,7 +174,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     "a folder": (a_folder, "Is a directory"),
     "a link to nothing": (a_link_to_nothing, "is a link to nothing"),
     "empty": (holds(b""), "is empty"),
-    "text": (holds(b"six, nine, nine, six\n" * 40), "no MATLAB file"),
+    "text": (holds(b"six, nine, nine, six\n" * 40), "is truncated or not as"),
     "a web page": (holds(b"<!DOCTYPE html><html>"), "server's page"),
     "a pointer of Git LFS": (holds(b"version https://git-lfs.github.com/"), "Git LFS"),
     "version 7.3": (holds(b"MATLAB 7.3 MAT-file" + bytes(600)), "save it in MATLAB"),
@@ -181,11 +182,11 @@ BAD: dict[str, tuple[Damage, str]] = {
     "cut to its head": (lambda p: p.write_bytes(p.read_bytes()[:90]), "is truncated"),
     "one bit flipped": (flipped, "is truncated or"),
     "bytes added": (added, "is truncated or|its SHA-256 is"),
-    "no responses": (resaved(lambda held: held.pop("fmriTrn")), "no variable 'fmriT"),
-    "no labels": (resaved(lambda held: held.pop("labelTest")), "no variable 'labelT"),
-    "nothing of it": (resaved(other_variables), "it has none of its variables"),
-    "training and test swapped": (resaved(all_swapped), "test trials are swapped"),
-    "images swapped": (exchanged("stimTrn", "stimTest"), "stimTrn in .* has 10 trials"),
+    "no responses": (resaved(lambda held: held.pop("fmriTrn")), "a variable 'fmriTr"),
+    "no labels": (resaved(lambda held: held.pop("labelTest")), "a variable 'labelT"),
+    "nothing of it": (resaved(other_variables), "holds none of its variables"),
+    "training and test swapped": (resaved(all_swapped), "that they are not swapped"),
+    "images swapped": (exchanged("stimTrn", "stimTest"), "10 trials in stimTrn, as"),
     "responses for images": (exchanged("fmriTrn", "stimTrn"), r"shape \(90, 784\)"),
     "a trial lost": (replaced("fmriTrn", lambda v: v[1:]), r"shape \(89, 3092\), but"),
     "a trial too many": (
@@ -198,17 +199,17 @@ BAD: dict[str, tuple[Damage, str]] = {
         replaced("stimTrn", lambda v: v.reshape(-1, 28, 28)), r"shape \(90, 28, 28\)"
     ),
     "cells for responses": (
-        replaced("fmriTest", cell), r"fmriTest in .* no numbers \(object\)"
+        replaced("fmriTest", cell), r"no numbers \(object\) in fmriTest"
     ),
-    "cells for images": (replaced("stimTrn", cell), r"stimTrn in .* holds no numbers"),
+    "cells for images": (replaced("stimTrn", cell), r"no numbers .* in stimTrn"),
     "words for labels": (
         replaced("labelTest", lambda _: np.array([["6"]] * 10, object)), "no numbers"
     ),
     "sparse": (replaced("fmriTrn", csc_matrix), "fmriTrn"),
     "complex": (replaced("fmriTrn", lambda v: v * 1j), "complex numbers"),
-    "NaN in a voxel": (filled("fmriTrn", (3, 5), np.nan), "fmriTrn in .* NaN"),
-    "infinite": (filled("fmriTest", (3, 5), np.inf), "fmriTest in .* NaN or infinite"),
-    "NaN in an image": (filled("stimTest", (0, 0), np.nan), "stimTest in .* NaN"),
+    "NaN in a voxel": (filled("fmriTrn", (3, 5), np.nan), "NaN .* in fmriTrn"),
+    "infinite": (filled("fmriTest", (3, 5), np.inf), "NaN or infinite .* in fmriTe"),
+    "NaN in an image": (filled("stimTest", (0, 0), np.nan), "NaN .* in stimTest"),
     "zeros throughout": (replaced("fmriTrn", lambda v: v * 0), "same responses in sev"),
     "a voxel of zeros": (resaved(a_voxel_of_zeros), "1 voxels that never vary"),
     "one trial twice": (
@@ -217,35 +218,28 @@ BAD: dict[str, tuple[Damage, str]] = {
     "a test image that trains": (
         resaved(a_training_image_in_the_test), "an image more than once"
     ),
-    "pixels from 0 to 1": (resaved(black_and_white), "pixels from 0 to 1, where"),
+    "pixels from 0 to 1": (resaved(black_and_white), "pixels from 0 to 1, but 0 to"),
     "pixels of fractions": (
-        replaced("stimTest", lambda v: v / 255.0), "no whole numbers from 0 to 255"
+        replaced("stimTest", lambda v: v / 255.0), "whole numbers from 0 to 255"
     ),
     "pixels beyond white": (filled("stimTrn", (0, 0), 256), "from 0 to 255"),
     "pixels below black": (filled("stimTrn", (0, 0), -1), "from 0 to 255"),
     "labels all one": (replaced("labelTrn", lambda v: v * 0 + 1), "labels 1 and 5 lab"),
-    "labels from 0": (replaced("labelTrn", lambda v: v - 1), "not 50 of each"),
+    "labels from 0": (replaced("labelTrn", lambda v: v - 1), "but 50 of each"),
     "another file": (filled("fmriTrn", (0, 0), 0.123), "its SHA-256 is"),
     "another image": (filled("stimTrn", (0, 0), 7), "its SHA-256 is"),
     "images by rows": (replaced("stimTrn", images_by_rows), "its SHA-256 is"),
 }  # fmt: skip
 
 
+assert len(BAD) >= 25
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_a_damaged_file_is_one_sentence(copy: Path, case: str) -> None:
     damage, words = BAD[case]
-    damage(copy)
-    with pytest.raises(DataError, match=words) as caught:
-        read_digits(copy.parent)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.endswith(".")
-    assert len(said) < 600
-    assert FILE in said or copy.parent.name in said
-
-
-def test_there_are_cases_enough() -> None:
-    assert len(BAD) >= 25
+    folder = copy.parent
+    refused(folder, lambda _: damage(copy), words, read_digits)
 
 
 def test_a_file_that_may_not_be_read_is_said_as_that(

@@ -18,7 +18,7 @@ import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
 from minddiff_utils.datasets import download, part_files, transfer
-from minddiff_utils.datasets.digits69 import source as digits69
+from minddiff_utils.datasets.digits69 import reader as digits69
 from minddiff_utils.datasets.download import (
     Outcome,
     confirm_agreement,

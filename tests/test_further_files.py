@@ -13,7 +13,7 @@ from minddiff_utils.datasets.further_tests.layout import inventory
 from minddiff_utils.pipeline.cli import _parser, main
 from tests import tiny_further_tests, tiny_nsd
 from tests.damaged import cut, folders, gone
-from tests.loopback import MEMBERS, PIECE, WRONG_ANSWERS, Bucket, Change, serving
+from tests.loopback import MEMBERS, PIECE, Bucket, serving
 
 VERSION = tiny_further_tests.VERSION
 #: 1 + 1 + 1 + 2 files of synthetic, 1 + 12 + 12 of imagery.
@@ -92,21 +92,6 @@ def test_they_come_only_if_they_are_asked_for_and_only_once(
     assert sum(start != "bytes=0-" for start in starts) == 3
     assert fetch(bucket, "--further-tests") == 0
     assert len(bucket.server.gets()) == len(starts)
-
-
-@WRONG_ANSWERS
-def test_wrong_answers_get_no_name_and_the_next_run_mends_it(
-    bucket: Bucket, capsys: pytest.CaptureFixture[str], change: Change, says: str
-) -> None:
-    bucket.server.changes["GET"] = change
-    assert fetch(bucket, "--further-tests") == 1
-    said = capsys.readouterr()
-    assert said.out.count(says) == N_FILES
-    assert f"{N_FILES} files are missing" in said.err
-    assert there(bucket) == []
-    bucket.server.changes.clear()
-    assert fetch(bucket, "--further-tests") == 0
-    assert there(bucket) == paths()
 
 
 def test_a_container_that_is_there_is_not_fetched_as_the_other(bucket: Bucket) -> None:

@@ -23,12 +23,6 @@ from minddiff_utils.datasets.further_tests import further_tests
 from minddiff_utils.datasets.further_tests.check import check_further
 from minddiff_utils.datasets.further_tests.imagery import Imagery
 from minddiff_utils.datasets.further_tests.synthetic import Synthetic, as_seen
-from minddiff_utils.datasets.further_tests.test_set import (
-    absent_words,
-    files,
-    lacking,
-    read_betas,
-)
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.further_tests import (
@@ -151,25 +145,25 @@ def test_both_containers_hold_the_same_betas(copy: Path, name: str) -> None:
     tree = NsdTree(copy)
     (test_set,) = (t for t in further_tests(tree) if t.name == name)
     mask = tree.areas(1) >= 0
-    found = read_betas(test_set, 1, mask)
+    found = test_set.betas(1, mask)
     with h5py.File(copy / (SYNTHETIC if name == "synthetic" else IMAGERY)) as file:
         whole = file["betas"][...].transpose(0, 3, 2, 1)
     np.testing.assert_array_equal(found, whole[:, mask])
     stimulus = test_set.trials(1).stimulus
     tiny_further_tests.write_betas(copy, name, stimulus, packed=True)
     (copy / (SYNTHETIC if name == "synthetic" else IMAGERY)).unlink()
-    np.testing.assert_array_equal(read_betas(test_set, 1, mask), found)
+    np.testing.assert_array_equal(test_set.betas(1, mask), found)
 
 
 def test_a_folder_without_them_is_told_so_in_a_sentence(copy: Path) -> None:
     for test_set in further_tests(NsdTree(copy)):
-        assert absent_words(test_set, 1) == ""
-        assert lacking(test_set, 1) == ()
-        assert all(path.is_file() for path in files(test_set, 1))
+        assert test_set.absent_words(1) == ""
+        assert test_set.lacking(1) == ()
+        assert all(path.is_file() for path in test_set.files(1))
     (copy / SYNTHETIC).unlink()
     shutil.rmtree(copy / IMAGERY.rpartition("/")[0])
     for test_set in further_tests(NsdTree(copy)):
-        words = absent_words(test_set, 1)
+        words = test_set.absent_words(1)
         assert words.startswith(f"NSD-{test_set.name} of subject 1 is not decoded,")
         assert words.count(".hdf5") == 1
         assert "\n" not in words
@@ -217,7 +211,7 @@ def test_responses_are_standardised_as_said_and_averaged(core: Any, index: int) 
     trials = test_set.trials(1)
     mask = np.zeros(units.grid, bool)
     mask[tuple(units.position.T)] = True
-    percent = read_betas(test_set, 1, mask) / 300
+    percent = test_set.betas(1, mask) / 300
     own = np.empty_like(percent)
     for block in np.unique(trials.block):
         rows = trials.block == block
@@ -404,14 +398,14 @@ BAD_SYNTHETIC: dict[str, tuple[Damage, str]] = {
         "NSD-synthetic's design at .* is truncated or",
     ),
     "design without its order": (
-        design(lambda held: held.pop("masterordering")), "no variable 'masterordering'"
+        design(lambda held: held.pop("masterordering")), "a variable 'masterordering'"
     ),
     "design of the core": (
         order(lambda v: np.tile(v, 41)[:, :30000]), r"shape \(1, 30000\), but"
     ),
-    "order counted from 0": (order(lambda v: v - 1), "stimuli 0 to 283"),
+    "order counted from 0": (order(lambda v: v - 1), "values 0 to 283 in"),
     "order beyond the last": (
-        order(lambda v: np.where(v == 284, 285, v)), "stimuli 1 to 285"
+        order(lambda v: np.where(v == 284, 285, v)), "values 1 to 285 in"
     ),
     "order of fractions": (order(lambda v: v + 0.5), "fractions in masterordering"),
     "order with NaN": (
@@ -428,7 +422,7 @@ BAD_SYNTHETIC: dict[str, tuple[Damage, str]] = {
         "is truncated or|columns",
     ),
     "table without classes": (
-        table(TABLE, lambda t: t.drop(columns="Image class")), "a column 'Image class'"
+        table(TABLE, lambda t: t.drop(columns="Image class")), "a column Image class"
     ),
     "table short of a row": (table(TABLE, lambda t: t[1:]), "holds 283 rows"),
     "a class too few": (table(TABLE, one_class_less), "holds 7 classes of"),
@@ -549,7 +543,7 @@ def everything(core: Any, kind: type, root: Path) -> None:
 
 def checked(root: Path, *, needed: bool = False) -> list[Finding]:
     """Return what a deep check finds, the core's regions being sound."""
-    scope = Scope(NsdTree(root), (1, 2), deep=True)
+    scope = Scope(NsdTree(root), (1, 2), (1,), deep=True)
     scope.values |= {(1, name): True for name in ("Kastner2015", "prf-visualrois")}
     return check_further(scope, [1], needed=needed)
 
@@ -563,21 +557,21 @@ def blamed(root: Path, name: str, words: str) -> None:
     assert found.state == "missing" or re.search(words, found.words)
 
 
-@pytest.mark.parametrize("case", BAD_SYNTHETIC)
-def test_a_damaged_synthetic_set_is_one_sentence(
-    copy: Path, core: Any, case: str
+BAD = {
+    (name, case): (kind, *how)
+    for name, kind, bad in (
+        ("synthetic", Synthetic, BAD_SYNTHETIC),
+        ("imagery", Imagery, BAD_IMAGERY),
+    )
+    for case, how in bad.items()
+}
+assert min(len(BAD_SYNTHETIC), len(BAD_IMAGERY)) >= 25
+
+
+@pytest.mark.parametrize(("name", "case"), BAD)
+def test_a_damaged_set_is_one_sentence(
+    copy: Path, core: Any, name: str, case: str
 ) -> None:
-    refused(copy, *BAD_SYNTHETIC[case], partial(everything, core, Synthetic))
-    blamed(copy, "synthetic", BAD_SYNTHETIC[case][1])
-
-
-@pytest.mark.parametrize("case", BAD_IMAGERY)
-def test_a_damaged_imagery_set_is_one_sentence(
-    copy: Path, core: Any, case: str
-) -> None:
-    refused(copy, *BAD_IMAGERY[case], partial(everything, core, Imagery))
-    blamed(copy, "imagery", BAD_IMAGERY[case][1])
-
-
-def test_there_are_cases_enough() -> None:
-    assert min(len(BAD_SYNTHETIC), len(BAD_IMAGERY)) >= 25
+    kind, damage, words = BAD[name, case]
+    refused(copy, damage, words, partial(everything, core, kind))
+    blamed(copy, name, words)

@@ -17,10 +17,9 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.profile_values import SPLITS
-from minddiff_utils.datasets import open_data_set
 from minddiff_utils.datasets.laion_fmri.data_set import LaionFmri
 from minddiff_utils.pipeline.cli import main
-from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
+from minddiff_utils.preprocessing import prepare_responses
 from tests import tiny_laion_fmri
 from tests.damaged import (
     Damage,
@@ -30,6 +29,7 @@ from tests.damaged import (
     gone,
     holds,
     is_a_sentence,
+    preparing,
     refusals,
     table,
     volume,
@@ -280,7 +280,7 @@ BAD: dict[str, tuple[Damage, str]] = {
     "no trial": (table(TRIALS, lambda t: t[:0]), "holds no row"),
     "ceiling cut short": (cut(CEILING), "Noise ceiling at .* is truncated"),
     "ceiling beyond 100": (volume(CEILING, filled(101, 3)), "percent of the variance"),
-    "ceiling of another grid": (volume(CEILING, lambda v: v[1:]), "Noise ceiling .*sh"),
+    "ceiling of another grid": (volume(CEILING, lambda v: v[1:]), "ncsnr of subject 3"),
     "region gone": (gone(V1V), "Region not found at .*label-V1v_mask"),
     "region of fractions": (
         volume(V1V, lambda v: v * np.float32(0.5)), "the value 0.5, but 0 or 1"
@@ -323,16 +323,7 @@ BAD: dict[str, tuple[Damage, str]] = {
 }  # fmt: skip
 
 
-def prepare(root: Path, data: DataConfig = DATA, subject: int = SUBJECT) -> None:
-    """Do what notebook 01 does."""
-    data_set = open_data_set("laion_fmri", root, data.betas_version, data.split)
-    sessions = data_set.sessions(subject, data.session_numbers)
-    data_set.check(subject, sessions)
-    ready = prepare_responses(data_set, subject, data)
-    stimuli = prepare_stimuli(data_set, ready.nsd_id, 8, 3)
-    assert stimuli["images"][:1].shape == (1, 8, 8, 3)
-
-
+prepare = preparing("laion_fmri", DATA, SUBJECT, 3)
 test_bad_input_is_one_sentence_and_nothing_is_written = refusals(BAD, prepare)
 
 
@@ -360,7 +351,7 @@ def test_a_subject_that_there_is_not_and_more_captions_than_there_are(
         prepare(whole, subject=2)
     every = tiny_laion_fmri.names()
     row = next(n for n, name in enumerate(every) if name.startswith("sub-03"))
-    with pytest.raises(DataError, match="has 3 captions by people"):
+    with pytest.raises(DataError, match="There are 3 captions of"):
         LaionFmri(whole, "tau").captions(np.array([row]), 5)
 
 

@@ -11,13 +11,22 @@ from scipy.io import loadmat
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.datasets import open_data_set
-from minddiff_utils.datasets.mindeye2 import files as stored
+from minddiff_utils.datasets.mindeye2 import data_set as stored
 from minddiff_utils.datasets.mindeye2.data_set import MindEye2
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
+from minddiff_utils.preprocessing import prepare_responses
 from tests import tiny_mindeye2
-from tests.damaged import Damage, cut, filled, folders, gone, holds, refusals, volume
+from tests.damaged import (
+    Damage,
+    cut,
+    filled,
+    folders,
+    gone,
+    holds,
+    preparing,
+    refusals,
+    volume,
+)
 from tests.damaged import array as npy
 from tests.tiny_mindeye2 import BETAS, SUBJECT
 
@@ -239,13 +248,13 @@ BAD: dict[str, tuple[Damage, str]] = {
     ),
     "indices counted from 1": (array(INDICES, "subj01", lambda v: v + 1), "subject's"),
     "indices beyond the last": (
-        array(INDICES, "subj01", filled(73_000, 3)), "to 73000 for subject 1"
+        array(INDICES, "subj01", filled(73_000, 3)), "to 73000 in subj01"
     ),
     "indices of fractions": (
-        array(INDICES, "subj01", lambda v: v + 0.5), "no whole numbers for subject 1"
+        array(INDICES, "subj01", lambda v: v + 0.5), "fractions in subj01"
     ),
     "indices NaN": (
-        array(INDICES, "subj01", lambda v: np.where(v == v[0], np.nan, v)), "no whole"
+        array(INDICES, "subj01", lambda v: np.where(v == v[0], np.nan, v)), "no numb"
     ),
     "indices in a table": (
         array(INDICES, "subj01", lambda v: v[None]), r"int64 of shape \(1, 1500\)"
@@ -282,8 +291,8 @@ BAD: dict[str, tuple[Damage, str]] = {
         tar(TEST, np.zeros(3), "sample000000000.jpg"), "no member"
     ),
     "behaviour of another subject": (tar(TEST, sample(subject=2)), "of subject 2"),
-    "behaviour of another row": (tar(TEST, sample(row=1500)), "rows that there"),
-    "behaviour without a row": (tar(TEST, sample(row=-1)), "rows that there"),
+    "behaviour of another row": (tar(TEST, sample(row=1500)), "values 1500 to 1500"),
+    "behaviour without a row": (tar(TEST, sample(row=-1)), "no numbers in the"),
     "behaviour of another image": (tar(TEST, sample(image=72_999)), "image 72999"),
     "no images": (gone(STIMULI), "Stimuli not found"),
     "images of another kind": (
@@ -302,23 +311,16 @@ def _images(root: Path, values: np.ndarray) -> None:
         file["images"] = values.astype(np.float16)
 
 
-def prepare(root: Path) -> None:
-    """Do what notebook 01 does."""
-    data_set = open_data_set("mindeye2", root, DATA.betas_version)
-    sessions = data_set.sessions(SUBJECT, DATA.session_numbers)
-    data_set.check(SUBJECT, sessions)
-    ready = prepare_responses(data_set, SUBJECT, DATA)
-    stimuli = prepare_stimuli(data_set, ready.nsd_id[:2], 8, 2)
-    assert stimuli["images"][:1].shape == (1, 8, 8, 3)
-
-
+prepare = preparing("mindeye2", DATA, SUBJECT, 2)
 test_bad_input_is_one_sentence_and_nothing_is_written = refusals(BAD, prepare)
 
 
 def test_subjects_and_sessions_that_there_are_not_are_one_sentence(
     whole: Path,
 ) -> None:
-    with pytest.raises(DataError, match=r"has 2 sessions in .* none is asked for"):
+    with pytest.raises(
+        DataError, match=r"has sessions 1 to 2 in .* but 3, 4 are asked"
+    ):
         opened(whole).sessions(SUBJECT, (3, 4))
     with pytest.raises(DataError, match=r"Responses not found at .*subj02"):
         opened(whole).sessions(2, (1,))

@@ -399,8 +399,8 @@ def test_images_seen_once_are_averaged_split_and_bounded(seen: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nsd\n3\n", "no column nsdId"),
-        ("nsdId\nthree\n", "words or gaps"),
+        ("nsd\n3\n", "a column nsdId"),
+        ("nsdId\nthree\n", "no numbers in the column"),
         ("nsdId\n0\n", "not shared"),  # NSD's first shared image is 2950
     ],
 )

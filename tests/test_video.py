@@ -181,7 +181,7 @@ BAD = {
         "RepetitionTime '2 s', but a number of seconds",
     ),
     "NaN": (_nan, "NaN or infinite values"),
-    "no column": (_say("onset\tduration\n0\t1\n", "events.tsv"), "no column clip"),
+    "no column": (_say("onset\tduration\n0\t1\n", "events.tsv"), "a column clip"),
     "late": (
         _say("onset\tduration\tclip\tframe\n500\t1\t0\t0\n", "events.tsv"),
         "a frame that ends at 501 s",

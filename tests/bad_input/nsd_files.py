@@ -96,16 +96,16 @@ CASES = {
     "design cut short": _case(DESIGN, cut, "truncated or not", AGAIN),
     "design a folder": _case(DESIGN, a_folder, "Is a directory", MOVE),
     "design without order": _case(
-        DESIGN, matlab("masterordering", None), "no variable", REPLACE
+        DESIGN, matlab("masterordering", None), "a variable", REPLACE
     ),
     "design of NaN": _case(
         DESIGN,
         matlab("masterordering", lambda v: v * np.nan),
-        "fractions",
+        "no numbers in",
         REPLACE,
     ),
     "design beyond the last image": _case(
-        DESIGN, matlab("subjectim", lambda v: v + 70_000), "beyond", REPLACE
+        DESIGN, matlab("subjectim", lambda v: v + 70_000), "to 143000 in", REPLACE
     ),
     "design of other shared images": _case(
         DESIGN, matlab("sharedix", lambda v: v + 1), "other shared images", REPLACE
@@ -114,7 +114,7 @@ CASES = {
     "table gone": _case(TABLE, gone, "not found", NAME),
     "table not UTF-8": _case(TABLE, holds(b"a,b\n\xff,\xfe\n"), "truncated", AGAIN),
     "table without cocoId": _case(
-        TABLE, words("cocoId", "coco_id", 1), "no column cocoId", REPLACE
+        TABLE, words("cocoId", "coco_id", 1), "a column cocoId", REPLACE
     ),
     "table cut short": _case(TABLE, cut, "73000", "expected"),
     "table of trials in words": _case(
@@ -135,7 +135,7 @@ CASES = {
     ),
     # behaviour
     "behaviour without sessions": _case(
-        BEHAVIOUR, words("SESSION", "DAY"), "no column SESSION", REPLACE
+        BEHAVIOUR, words("SESSION", "DAY"), "a column SESSION", REPLACE
     ),
     "behaviour of other images": _case(
         BEHAVIOUR,
@@ -152,7 +152,7 @@ CASES = {
         SESSION, a_dangling_link, "link to nothing (not fetched)", "mend the link"
     ),
     "betas under another name": _case(
-        SESSION, h5_only("beta", (3,), "i2"), "beta, but a dataset named", REPLACE
+        SESSION, h5_only("beta", (3,), "i2"), "beta, but a dataset", REPLACE
     ),
     "betas of float": _case(
         SESSION, h5_only("betas", (3,), "f4"), "float32 betas", REPLACE
@@ -221,7 +221,10 @@ CASES = {
     "stimuli gone": _case(BRICK, gone, "not found", NAME),
     "stimuli cut short": _case(BRICK, cut, "truncated or not", AGAIN),
     "stimuli too few": _case(
-        BRICK, h5_only("imgBrick", (9, 8, 8, 3), "u1"), "must lie in 0..8", "but spans"
+        BRICK,
+        h5_only("imgBrick", (9, 8, 8, 3), "u1"),
+        "must lie in 0..8",
+        "use files of",
     ),
     "stimuli of float": _case(
         BRICK, h5_only("imgBrick", (73_000, 8, 8, 3), "f4"), "float32 images", REPLACE
@@ -230,7 +233,7 @@ CASES = {
     "captions cut short": _case(COCO, cut, "truncated or not", AGAIN),
     "captions of a number": _case(COCO, holds("5"), "caption annotations", REPLACE),
     "captions of none": _case(
-        COCO, _notes([]), "has 0 captions", "lower features.", "annotations"
+        COCO, _notes([]), "There are 0 captions", "lower features.", "annotations"
     ),
     "captions without text": _case(
         COCO, words('"caption"', '"title"'), "caption", REPLACE

@@ -1,6 +1,7 @@
 """The data sets and their files: read, checked and downloaded.
 
-`protocol` says what preparation needs of any data set, `opening` opens one by its name.
+`protocol` says what preparation needs of any data set, `opening` opens one by its name;
+`published` reads tables, arrays, MATLAB files and HDF5 for all of them.
 Of NSD `nsd.layout` lists the files and `nsd.reader` reads them; `check` says what a
 folder holds, `download` (on `transfer` and `part_files`) brings what it lacks, from
 where `nsd.source` says. `validity` and `leaks` say what makes values unusable.

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.reading import Published
 from minddiff_utils.core.types import Matrix
+from minddiff_utils.datasets.published import Published
 
 __all__ = ["BidsRun", "read_runs"]
 
@@ -94,9 +94,7 @@ def _read_events(bold: Path, seconds: float) -> pd.DataFrame:
     path = bold.with_name(bold.name.replace("_bold.nii.gz", "_events.tsv"))
     with _FILES.reading(path, "Events"):
         events = pd.read_csv(path, sep="\t")
-        lacking = [name for name in _COLUMNS if name not in events]
-    if lacking:
-        raise _FILES.wrong(path, f"no column {lacking[0]}", ", ".join(_COLUMNS))
+    _FILES.check_columns(path, events, _COLUMNS)
     times = events[["onset", "duration"]].to_numpy(np.float64)
     if not (np.isfinite(times).all() and (times >= 0).all()):
         raise _FILES.wrong(path, "a time that is no number of seconds", "onsets from 0")

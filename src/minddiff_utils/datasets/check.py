@@ -26,15 +26,9 @@ from minddiff_utils.core.errors import DataError, check_choice, check_exists
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import Array, IntArray
+from minddiff_utils.datasets import findings as outcomes
 from minddiff_utils.datasets.check_files import Scope, Space, check_betas, check_file
-from minddiff_utils.datasets.findings import (
-    Count,
-    Finding,
-    Report,
-    look,
-    sentences,
-    spoilt,
-)
+from minddiff_utils.datasets.findings import Count, Finding, Report
 from minddiff_utils.datasets.further_tests.check import check_further
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd import layout
@@ -50,7 +44,11 @@ Volumes = dict[str, Array | None]
 Captions = Mapping[str, Mapping[int, Sequence[str]]]
 
 _VOLUMES = ("brain mask", "Kastner2015", "prf-visualrois", "nsdgeneral", "ncsnr")
-_THREE_TIMES = "images with 3 trials"
+#: Counts of images, those that NSD publishes first.
+_IMAGES = (
+    *("distinct images", "shared images", "other images", "images with 3 trials"),
+    *("images with 1 trial", "images with 2 trials"),
+)
 
 
 def check_folder(
@@ -88,8 +86,8 @@ def check_folder(
         `root` is no folder, or holds none of NSD's folders.
     """
     tree = NsdTree(root, betas_version)
-    scope = Scope(tree, tuple(sessions), deep)
-    report = _check(scope, subjects)
+    scope = Scope(tree, tuple(sessions), tuple(subjects), deep)
+    report = _check(scope)
     more = check_further(scope, subjects, needed=further)
     return replace(report, findings=(*report.findings, *more))
 
@@ -114,64 +112,48 @@ def before_run(
     DataError
         As `check_folder`.
     """
-    tree = NsdTree(root, data.betas_version)
     asked = Scope(
-        tree,
+        NsdTree(root, data.betas_version),
         data.session_numbers,
+        tuple(subjects),
         before_run=True,
         voxels=data.voxels,
         n_captions=n_captions,
     )
-    findings = _check(asked, subjects).findings
+    findings = _check(asked).findings
     needed = [f for f in findings if f.is_unusable and not f.optional]
-    return sentences(needed), sentences([f for f in findings if f.optional])
+    return outcomes.sentences(needed), outcomes.sentences(
+        [f for f in findings if f.optional]
+    )
 
 
-def _check(scope: Scope, subjects: Sequence[int]) -> Report:
-    for subject in subjects:
+def _check(scope: Scope) -> Report:
+    for subject in scope.subjects:
         check_choice(subject, range(1, 9), "subject")
     for session in scope.sessions:
         check_choice(session, range(1, layout.N_SESSIONS + 1), "sessions")
-    _check_root(scope.tree.root)
-    sessions = {subject: scope.asked(subject) for subject in subjects}
-    files = layout.inventory(sessions, scope.tree.betas_version)
-    findings = _look_at_shared_files(scope, files, sessions)
-    counts = list[Count]()
-    for subject in subjects:
-        found, counted = _look_at_subject(
-            scope, subject, [file for file in files if file.subject == subject]
-        )
-        findings += found
-        counts += counted
-    root, is_real = scope.tree.root, scope.tree.is_real
-    return Report(root, is_real, scope.sessions, tuple(findings), tuple(counts))
-
-
-def _check_root(root: Path) -> None:
+    root, remedy = scope.tree.root, "give the path of the NSD folder"
     check_exists(root, "The NSD folder", "give its path")
     if not root.is_dir():
-        raise DataError(f"{root} is no folder: give the path of the NSD folder.")
-    with reading(root, DataError, remedy="give the path of the NSD folder"):
+        raise DataError(f"{root} is no folder: {remedy}.")
+    with reading(root, DataError, remedy=remedy):
         is_nsd = any((root / part).is_dir() for part in layout.PARTS)
     if not is_nsd:
         raise DataError(
             f"{root} holds none of {', '.join(layout.PARTS)}: give the path of the"
             " folder that contains them."
         )
-
-
-def _look_at_shared_files(
-    scope: Scope, files: Sequence[layout.NsdFile], sessions: Mapping[int, Sequence[int]]
-) -> list[Finding]:
-    """Return findings on what all subjects share."""
-    findings = []
-    for file in (file for file in files if not isinstance(file.subject, int)):
-        seen = None
-        if file.kind == "stimuli":
-            each = [scope.seen(subject, asked) for subject, asked in sessions.items()]
-            seen = np.unique(np.concatenate(each))
-        findings.append(check_file(scope, file, seen))
-    return findings
+    sessions = {subject: scope.asked(subject) for subject in scope.subjects}
+    files = layout.inventory(sessions, scope.tree.betas_version)
+    shared = (file for file in files if not isinstance(file.subject, int))
+    findings, counts = [check_file(scope, file) for file in shared], list[Count]()
+    for subject in scope.subjects:
+        own = [file for file in files if file.subject == subject]
+        found, counted = _look_at_subject(scope, subject, own)
+        findings += found
+        counts += counted
+    real = scope.tree.is_real
+    return Report(root, real, scope.sessions, tuple(findings), tuple(counts))
 
 
 # --- one subject ----------------------------------------------------------------------
@@ -218,7 +200,7 @@ def _compare_volumes(
 def _blame(findings: dict[str, Finding], name: str, found: str, expected: str) -> None:
     """Say of a file that could be read what makes it useless."""
     path = findings[name].path or Path(name)
-    findings[name] = spoilt(findings[name], wrong(path, found, expected))
+    findings[name] = outcomes.spoilt(findings[name], wrong(path, found, expected))
 
 
 def _areas(
@@ -253,7 +235,7 @@ def _agreements(
     n_sessions, findings = max(sessions, default=0), list[Finding]()
 
     def compare(item: str, read: Callable[..., None], *args: Any) -> None:
-        findings.append(look(Finding(subject, item), read, *args)[0])
+        findings.append(outcomes.look(Finding(subject, item), read, *args)[0])
 
     if n_sessions and not behaviour.is_unusable:
         compare("image of every trial", check_trials, scope.tree, subject, n_sessions)
@@ -314,7 +296,15 @@ def _counts(
     numbers = {"sessions": len(sessions), "trials": layout.N_TRIALS * len(sessions)}
     expected = {"sessions": len(asked), "trials": layout.N_TRIALS * len(asked)}
     if scope.design is not None:
-        numbers |= _image_counts(scope.design.of(sessions))
+        image, n = np.unique(scope.design.of(sessions), return_counts=True)
+        n_shared = int((image < layout.N_SHARED).sum())
+        each = (
+            len(image),
+            n_shared,
+            len(image) - n_shared,
+            *((n == k).sum() for k in (3, 1, 2)),
+        )
+        numbers |= dict(zip(_IMAGES, map(int, each), strict=True))
     if areas is not None:
         n_voxels = np.bincount(areas[areas >= 0], minlength=len(AREAS)).tolist()
         numbers |= zip(AREAS, n_voxels, strict=True)
@@ -323,31 +313,15 @@ def _counts(
     for name in ("brain mask", "prf-visualrois", "nsdgeneral"):
         if (volume := volumes[name]) is not None:
             numbers[name] = int((volume > 0).sum())
-    if scope.published:
-        whole = sessions == list(range(1, len(asked) + 1))
-        expected |= _published(subject, len(asked) if whole else 0)
+    if scope.published:  # what NSD or MindDiffuser state of a real subject
+        facts = layout.FACTS[subject]
+        expected |= {"nsdgeneral": facts.n_nsdgeneral, "brain mask": facts.n_brain}
+        expected |= layout.SUBJECT1 if subject == 1 else {}
+        if sessions == list(range(1, len(asked) + 1)):
+            seen = layout.SEEN.get(len(asked), ())
+            stated = zip(_IMAGES, seen, strict=False)
+            expected |= {name: n for name, n in stated if n is not None}
     return [Count(subject, name, n, expected.get(name)) for name, n in numbers.items()]
-
-
-def _image_counts(image_10k: IntArray) -> dict[str, int]:
-    image, n_repeats = np.unique(image_10k, return_counts=True)
-    n_shared = int((image < layout.N_SHARED).sum())
-    counts = {"distinct images": len(image), "shared images": n_shared}
-    counts["other images"] = len(image) - n_shared
-    names = ("images with 1 trial", "images with 2 trials", _THREE_TIMES)
-    return counts | {
-        name: int((n_repeats == n).sum()) for n, name in enumerate(names, start=1)
-    }
-
-
-def _published(subject: int, n_sessions: int) -> dict[str, int]:
-    """Return the counts that NSD or MindDiffuser state of a real subject."""
-    facts = layout.FACTS[subject]
-    known = {"nsdgeneral": facts.n_nsdgeneral, "brain mask": facts.n_brain}
-    known |= layout.SUBJECT1 if subject == 1 else {}
-    names = ("distinct images", "shared images", "other images", _THREE_TIMES)
-    seen = layout.SEEN.get(n_sessions, (None,) * 4)
-    return known | {k: n for k, n in zip(names, seen, strict=True) if n is not None}
 
 
 def _unlike(counts: Sequence[Count]) -> list[Finding]:

@@ -9,7 +9,7 @@ hole, the file is read as notebook 01 would, so that both refuse the same.
 import gzip
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,14 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import FeatureConfig
-from minddiff_utils.core.types import IntArray, Mask
+from minddiff_utils.core.types import Array, IntArray, Mask
 from minddiff_utils.datasets.findings import Finding, look
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.betas import check_int16
 from minddiff_utils.datasets.nsd.experiment import Design
-from minddiff_utils.datasets.nsd.formats import (
-    again,
-    dataset,
-    load_image,
-    open_hdf5,
-    source,
-    wrong,
-)
-from minddiff_utils.datasets.nsd.reader import NsdTree, VoxelSet
+from minddiff_utils.datasets.nsd.formats import NSD, again, load_image, source, wrong
+from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.protocol import UnitSet
 from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, where_held
 
 __all__ = ["Scope", "Space", "check_betas", "check_file", "read_sample"]
@@ -41,6 +35,7 @@ _BATCH = 64  # images read at once
 _BLOCK = 1 << 20  # bytes unpacked at once
 #: Voxels of an hdf5 file, and trials of a nii.gz file, that are read as a sample.
 _N_VOXELS, _N_TRIALS = 64, 2
+_BESIDE = "a file beside the betas"
 #: What files are called that have another name than their kind or their path.
 _LABELS = {
     "design": "experimental design",
@@ -58,7 +53,7 @@ class Scope:
 
     Attributes
     ----------
-    sessions : tuple of int
+    sessions, subjects : tuple of int
         Ascending, from 1.
     before_run : bool
         Look at what a run reads alone, whether or not NSD publishes other numbers.
@@ -70,9 +65,10 @@ class Scope:
 
     tree: NsdTree
     sessions: tuple[int, ...]
+    subjects: tuple[int, ...]
     deep: bool = False
     before_run: bool = False
-    voxels: VoxelSet = "areas"
+    voxels: UnitSet = "areas"
     n_captions: int = FeatureConfig().n_captions
     values: dict[tuple[object, ...], Any] = field(default_factory=dict)
     n_vertices: dict[tuple[object, object], int] = field(default_factory=dict)
@@ -114,13 +110,8 @@ class Scope:
         return np.unique(self.design.images[subject - 1, self.design.of(sessions)])
 
 
-def check_file(
-    scope: Scope, file: layout.NsdFile, images: IntArray | None = None
-) -> Finding:
-    """Look at a file, and keep in `scope.values` what it holds if all is well.
-
-    `images` are those, by `nsd_id`, that must be among the stimuli.
-    """
+def check_file(scope: Scope, file: layout.NsdFile) -> Finding:
+    """Look at a file, and keep in `scope.values` what it holds if all is well."""
     path = layout.sides_of(scope.tree.root / file.path)[0]
     label = _LABELS.get(file.kind, file.kind).format(**file.names)
     subject = file.subject
@@ -133,14 +124,12 @@ def check_file(
         optional = False  # a run reads it where it is
     unread = file.kind == "stimuli" and not scope.deep
     finding = Finding(subject, label, path, optional, unread)
-    finding, value = look(finding, _read, scope, file, path, images)
+    finding, value = look(finding, _read, scope, file, path)
     scope.values[subject, label] = value
     return finding
 
 
-def _read(
-    scope: Scope, file: layout.NsdFile, path: Path, images: IntArray | None
-) -> Any:
+def _read(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
     """Return what a file holds, in so far as it must fit others."""
     subject: Any = file.subject
     tree = scope.tree
@@ -150,7 +139,7 @@ def _read(
         case "table":
             return _read_table(scope, path)
         case "stimuli":
-            return _read_stimuli(scope, path, images)
+            return _read_stimuli(scope, path)
         case "captions":
             if known := tree.captions_of(file.names["split"]):
                 return known
@@ -179,10 +168,8 @@ def _read_design(scope: Scope, path: Path) -> Design:
 
 
 def _read_table(scope: Scope, path: Path) -> Any:
-    table = scope.tree.stim_info("cocoId", "cocoSplit", "shared1000")
-    n_shared = int(table["shared1000"].astype(bool).sum())
-    if n_shared != layout.N_SHARED:
-        raise wrong(path, f"{n_shared} shared images", f"{layout.N_SHARED}")
+    scope.tree.shared_images()
+    table = scope.tree.stim_info("cocoId", "cocoSplit")
     row, coco_id = layout.FIRST_SHARED
     stated = int(table["cocoId"].iloc[row])
     if scope.published and stated != coco_id:
@@ -190,18 +177,17 @@ def _read_table(scope: Scope, path: Path) -> Any:
     return table
 
 
-def _read_stimuli(scope: Scope, path: Path, images: IntArray | None) -> None:
-    tree, seen = scope.tree, np.zeros(0, np.int64) if images is None else images
+def _read_stimuli(scope: Scope, path: Path) -> None:
+    tree = scope.tree
+    each = [scope.seen(subject, scope.asked(subject)) for subject in scope.subjects]
+    seen = np.unique(np.concatenate(each))
     if scope.published:
-        with open_hdf5(path) as file:
-            shape = dataset(file, "imgBrick", path).shape
-        real = (layout.N_IMAGES, layout.IMAGE_SIZE, layout.IMAGE_SIZE, 3)
-        check_shape(shape, real, f"imgBrick in {path}")
+        with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
+            real = (layout.N_IMAGES, layout.IMAGE_SIZE, layout.IMAGE_SIZE, 3)
+            check_shape(bricks.shape, real, f"imgBrick in {path}")
     tree.stimuli(seen[-1:])  # the last one seen is within the file
-    if not scope.deep:
-        return
     blank = 0
-    for first in range(0, len(seen), _BATCH):
+    for first in range(0, len(seen) if scope.deep else 0, _BATCH):
         pixels = tree.stimuli(seen[first : first + _BATCH])
         blank += int((~pixels.any(axis=(1, 2, 3))).sum())
     if blank:
@@ -215,32 +201,25 @@ def _read_volume(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
     """Return a volume as the reader gives it; these are small and read whole."""
     subject: Any = file.subject
     tree = scope.tree
-    image = check_nii(path, to_the_end=True)
-    values: Any
-    if file.kind == "brainmask":
-        values = tree.brainmask(subject)
-        _check_affine(scope, image, path)
-    elif file.kind == "ncsnr":
-        values = tree.ncsnr(subject)
-    else:
+    values: Array
+    if file.kind == "roi":
         values = tree.roi(subject, file.names["name"])
+    else:
+        values = (tree.ncsnr if file.kind == "ncsnr" else tree.brainmask)(subject)
     if not (values > 0).any():
         raise wrong(path, "no voxel above 0", "one at least")
+    if file.kind == "brainmask" and scope.published:
+        mm = layout.VOXEL_MM
+        centred = np.diag([mm, mm, mm, 1.0])
+        centred[:3, 3] = [-(n - 1) / 2 * mm for n in values.shape]
+        # float32 in the header
+        if not np.allclose(load_image(path).affine, centred, atol=1e-3):
+            text = "voxels of 1.8 mm centred on the origin"
+            raise wrong(path, "another affine", text)
     return values
 
 
-def _check_affine(scope: Scope, image: Any, path: Path) -> None:
-    """Raise DataError unless NSD's voxels are 1.8 mm and centred on the origin."""
-    if not scope.published:
-        return
-    affine = np.diag([layout.VOXEL_MM, layout.VOXEL_MM, layout.VOXEL_MM, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * layout.VOXEL_MM for n in image.shape[:3]]
-    if not np.allclose(image.affine, affine, atol=1e-3):  # float32 in the header
-        text = "voxels of 1.8 mm centred on the origin"
-        raise wrong(path, "another affine", text)
-
-
-def check_nii(path: Path, *, to_the_end: bool) -> Any:
+def _check_nii(path: Path, *, to_the_end: bool) -> Any:
     """Return the image of a .nii.gz file whose length fits its header.
 
     gzip's last four bytes hold the length (modulo 2^32) of what was packed, so a file
@@ -324,12 +303,13 @@ def check_betas(scope: Scope, space: Space) -> tuple[list[Finding], set[int]]:
     """Return findings on the betas there and lacking, and the sound sessions."""
     subject, asked = space.subject, scope.asked(space.subject)
     folder = layout.find(scope.tree.betas_folder(subject))
-    finding, paths = look(Finding(subject, "betas", folder), _files_of, folder)
+    held = Finding(subject, "betas", folder)
+    finding, paths = look(held, lambda: sorted(folder.iterdir()))
     if paths is None:
         beside = ", ".join(sorted(p.name for p in folder.parent.glob("betas_*")))
         if finding.state == "missing" and beside:
             words = f"{folder} is not there, but {beside}: choose data.betas_version"
-            finding = replace(finding, words=words)
+            finding = finding.but("missing", words)
         return [finding], set()
     files = _look_at_files(scope, space, paths)
     sound = {number for number, finding in files if finding.state == "ok"}
@@ -340,29 +320,19 @@ def check_betas(scope: Scope, space: Space) -> tuple[list[Finding], set[int]]:
             f"the subject has {scope.n_sessions(subject)}, but some of {numbers} are"
             " expected: change data.only_sessions, or leave the subject out"
         )
-        findings.append(
-            Finding(subject, "sessions asked for", state="missing", words=words)
-        )
+        findings.append(Finding(subject, "sessions asked for").but("missing", words))
     for number, finding in files:
-        if (
-            number in sound
-            and finding.is_unusable
-            and _gives_way(scope, space, finding)
-        ):
+        replaced = number in sound and finding.is_unusable
+        if replaced and _gives_way(scope, space, finding):
             words = f"{finding.words}; until then the other container is read"
-            finding = replace(finding, state="unexpected", words=words)
+            finding = finding.but("unexpected", words)
         findings.append(finding)
     for number in sorted(set(asked) - {number for number, _ in files}):
         path = scope.tree.betas_file(subject, number)
         words = f"neither {path} nor the same as nii.gz is there: {source(path)}"
-        item = f"betas session {number:02d}"
-        findings.append(Finding(subject, item, path, state="missing", words=words))
+        lacking = Finding(subject, f"betas session {number:02d}", path)
+        findings.append(lacking.but("missing", words))
     return findings, sound
-
-
-def _files_of(folder: Path) -> list[Path]:
-    """Return what a folder of betas holds."""
-    return sorted(folder.iterdir())
 
 
 def _look_at_files(
@@ -377,18 +347,17 @@ def _look_at_files(
             continue
         number, form = known
         unread = not scope.deep and (form != "hdf5" or space.areas is None)
-        item = f"betas session {number:02d} {form}"
+        item = f"betas session {number:02d} {form}" if form else _BESIDE
         finding = Finding(space.subject, item, path, is_unread=unread)
         if not form:
             words = f"{path.name}: move it away if a download has left it behind"
-            item = "a file beside the betas"
-            finding = replace(finding, item=item, state="unexpected", words=words)
+            finding = finding.but("unexpected", words)
         elif not 1 <= number <= most:
             words = (
                 f"{path} is of session {number}, but a session from 1 to {most} is"
                 " expected: move it away, or give it its name"
             )
-            finding, number = replace(finding, state="damaged", words=words), 0
+            finding, number = finding.but("damaged", words), 0
         else:
             read = partial(scope.tree.betas, space.subject, number)
             finding, digest = look(finding, read_sample, scope, space, path, read)
@@ -397,7 +366,7 @@ def _look_at_files(
                     f"{path} holds the numbers of {seen[digest]} once more: compare"
                     " both with their source and fetch them again"
                 )
-                finding = replace(finding, state="damaged", words=words)
+                finding = finding.but("damaged", words)
         files.append((number, finding))
     return files
 
@@ -414,8 +383,7 @@ def _gives_way(scope: Scope, space: Space, finding: Finding) -> bool:
         return False
     number, _ = layout.session_of(finding.path) or (0, "")
     try:
-        sample = _sample(space.areas, 1)
-        scope.tree.betas(space.subject, number, sample, "hdf5")
+        scope.tree.betas(space.subject, number, _sample(space.areas, 1), "hdf5")
     except DataError:
         return True
     return False
@@ -435,11 +403,10 @@ def read_sample(
     is_hdf5, areas = path.suffix.lower() == ".hdf5", space.areas
     image: Any = None
     if is_hdf5:
-        with open_hdf5(path) as file:  # refuses a file shorter than it says
-            data = dataset(file, "betas", path)
+        with NSD.hdf5(path, "Betas", "betas") as data:  # refuses one cut short
             shape, dtype = data.shape[::-1], data.dtype
     else:
-        image = check_nii(path, to_the_end=scope.deep)
+        image = _check_nii(path, to_the_end=scope.deep)
         shape, dtype = image.shape, image.get_data_dtype()
     check_int16(dtype, path)
     grid = space.grid or (None, None, None)
@@ -455,8 +422,7 @@ def read_sample(
         suspect = bool(fault(raw, held)) or not (
             held.voxels.all() and held.trials.all()
         )
-        if scope.before_run and held.voxels.any():  # 01 itself reads them all
-            suspect = False
+        suspect &= not (scope.before_run and held.voxels.any())  # 01 reads them all
     else:
         raw = np.asanyarray(image.dataobj[..., :_N_TRIALS])[areas].T
         empty = float((raw == 0).all(axis=0).mean())

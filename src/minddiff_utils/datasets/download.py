@@ -17,25 +17,12 @@ from tqdm import tqdm
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError, system_words
 from minddiff_utils.core.locks import locked
 from minddiff_utils.core.provenance import MARK
-from minddiff_utils.datasets import part_files
-from minddiff_utils.datasets.transfer import (
-    Download,
-    Item,
-    Worker,
-    ask,
-    check_address,
-    open_session,
-)
+from minddiff_utils.datasets import part_files, transfer
+from minddiff_utils.datasets.transfer import Download, Item
 
 __all__ = [
-    "Agreement",
-    "DownloadPlan",
-    "Outcome",
-    "confirm_agreement",
-    "download",
-    "listing",
-    "plan_download",
-    "progress_bar",
+    *("Agreement", "DownloadPlan", "Outcome", "confirm_agreement", "download"),
+    *("listing", "plan_download", "progress_bar"),
 ]
 
 #: Questions about sizes at once.
@@ -81,14 +68,13 @@ class DownloadPlan:
 
         The members of an archive unpack to less than the archive.
         """
-        part_files.check_space(
-            {
-                part_files.place_of(self.root, item.file.path): item.n_left
-                + (item.size if item.file.members else 0)
-                for item in self.items
-                if item.n_left
-            }
-        )
+        sizes = {
+            part_files.place_of(self.root, item.file.path): item.n_left
+            + (item.size if item.file.members else 0)
+            for item in self.items
+            if item.n_left
+        }
+        part_files.check_space(sizes)
 
 
 def confirm_agreement(
@@ -142,17 +128,19 @@ def plan_download(files: Sequence[Download], root: Path) -> DownloadPlan:
             " with them: name another folder."
         )
     for url in dict.fromkeys(file.url for file in files):
-        check_address(url)
+        transfer.check_address(url)
     places = [part_files.place_of(root, file.path) for file in files]
-    with open_session(_N_HEADS) as session, ThreadPoolExecutor(_N_HEADS) as pool:
-        answers = list(pool.map(lambda *a: ask(session, *a), files, places))
-    refused = [
-        (f, a) for f, a in zip(files, answers, strict=True) if isinstance(a, str)
-    ]
+    with (
+        transfer.open_session(_N_HEADS) as session,
+        ThreadPoolExecutor(_N_HEADS) as pool,
+    ):
+        answers = list(pool.map(lambda *a: transfer.ask(session, *a), files, places))
     items = tuple(answer for answer in answers if isinstance(answer, Item))
-    problems = tuple(answer for file, answer in refused if not file.optional)
-    notices = tuple(answer for file, answer in refused if file.optional)
-    return DownloadPlan(root, items, problems, notices)
+    refused: dict[bool, list[str]] = {False: [], True: []}
+    for file, answer in zip(files, answers, strict=True):
+        if isinstance(answer, str):
+            refused[file.optional].append(answer)
+    return DownloadPlan(root, items, tuple(refused[False]), tuple(refused[True]))
 
 
 def listing(plan: DownloadPlan) -> list[str]:
@@ -236,8 +224,8 @@ def download(
     if n_workers < 1:
         raise ConfigError(f"n_workers is {n_workers}, but must be 1 or more.")
     plan.check_space()
-    with _alone(plan.root), open_session(n_workers) as session:
-        work = Worker(plan.root, session, on_progress)
+    with _alone(plan.root), transfer.open_session(n_workers) as session:
+        work = transfer.Worker(plan.root, session, on_progress)
         with ThreadPoolExecutor(n_workers) as pool:
             futures = [pool.submit(work.attempt, item) for item in plan.items]
             try:

@@ -56,6 +56,10 @@ class Finding:
     state: State = "ok"
     words: str = ""
 
+    def but(self, state: State, words: str) -> "Finding":
+        """Return the finding in another state, for a reason."""
+        return replace(self, state=state, words=words)
+
     @property
     def is_unusable(self) -> bool:
         """Return whether it cannot be used."""
@@ -96,7 +100,7 @@ def spoilt(finding: Finding, error: DataError) -> Finding:
         state = "unreadable"
     elif finding.path is not None and not os.path.exists(finding.path):  # noqa: PTH110
         state = "optional missing" if finding.optional else "missing"
-    return replace(finding, state=state, words=words)
+    return finding.but(state, words)
 
 
 # --- a folder -------------------------------------------------------------------------
@@ -155,24 +159,17 @@ class Report:
 
         Paths are relative to the folder, which the first line names.
         """
-        kind = (
-            "taken for NSD itself: nothing marks it as in silico"
-            if self.is_real
-            else "in silico"
-        )
+        real = "taken for NSD itself: nothing marks it as in silico"
         first = self.sessions == tuple(range(1, len(self.sessions) + 1))
         numbers = ", ".join(map(str, self.sessions))
         asked = (
             f"first {len(self.sessions)} sessions" if first else f"sessions {numbers}"
         )
         wrong = [text.replace(f"{self.root}/", "") for text in sentences(self.findings)]
-        owners, states = (
-            [f.owner for f in self.findings],
-            [f.state for f in self.findings],
-        )
-        table = pd.crosstab(pd.Series(owners), pd.Series(states))
+        rows = pd.DataFrame([(f.owner, f.state) for f in self.findings])
+        table = pd.crosstab(rows[0], rows[1])
         return [
-            f"{self.root} ({kind}), {asked}",
+            f"{self.root} ({real if self.is_real else 'in silico'}), {asked}",
             "",
             *_printed(table.reindex(columns=[s for s in _STATES if s in table])),
             "",

@@ -9,11 +9,7 @@ import numpy as np
 
 from minddiff_utils.core.types import IntArray, Mask
 
-__all__ = [
-    "caption_keys",
-    "leaking_words",
-    "pairs_across",
-]
+__all__ = ["caption_keys", "leaking_words", "pairs_across"]
 
 #: Two rows that are one image.
 Pair = tuple[int, int]

@@ -17,17 +17,8 @@ from minddiff_utils.core.errors import DataError, StoreError
 from minddiff_utils.core.places import read_environment
 
 __all__ = [
-    "State",
-    "check_space",
-    "discard",
-    "free_bytes",
-    "in_units",
-    "is_begun",
-    "on_disk",
-    "part_of",
-    "place_of",
-    "put_in_place",
-    "write_record",
+    *("State", "check_space", "discard", "free_bytes", "in_units", "is_begun"),
+    *("on_disk", "part_of", "place_of", "put_in_place", "write_record"),
 ]
 
 State = Literal["complete", "unverified", "begun", "absent"]

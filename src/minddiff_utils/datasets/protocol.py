@@ -6,8 +6,9 @@ responses single trials or means over an image's trials, sessions and repeats ar
 many as there are. Files are only read, and what is wrong with one is one sentence.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,10 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
-from minddiff_utils.core.errors import check_shape
-from minddiff_utils.core.types import IntArray, Matrix
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import IntArray, Mask, Matrix
 
-__all__ = ["DataSet", "SingleTrials", "Trials", "UnitSet", "Units", "units_of"]
+__all__ = [
+    *("DataSet", "SingleTrials", "Trials", "UnitSet", "Units"),
+    *("first_captions", "units_of", "voxels_of"),
+]
+
+logger = logging.getLogger(__name__)
 
 #: Units of the areas alone, or of all visual cortex as the data set delimits it.
 UnitSet = Literal["areas", "nsdgeneral"]
@@ -91,14 +97,9 @@ class Units:
     def at(self, rows: Sequence[int] | npt.NDArray[Any]) -> "Units":
         """Return the units in `rows`, an index or a mask."""
         which = np.asarray(rows)
-        return Units(
-            self.position[which],
-            self.grid,
-            self.area[which],
-            self.area_names,
-            self.area_sets,
-            None if self.ncsnr is None else self.ncsnr[which],
-        )
+        position, area = self.position[which], self.area[which]
+        ncsnr = None if self.ncsnr is None else self.ncsnr[which]
+        return replace(self, position=position, area=area, ncsnr=ncsnr)
 
 
 class DataSet(Protocol):
@@ -111,12 +112,10 @@ class DataSet(Protocol):
     @property
     def name(self) -> str:
         """Return its name, as profiles and `responses.h5` have it."""
-        ...
 
     @property
     def is_real(self) -> bool:
         """Return whether its responses were measured, not simulated."""
-        ...
 
     @property
     def are_averaged(self) -> bool:
@@ -124,17 +123,14 @@ class DataSet(Protocol):
 
         Else they are single trials, to be standardised within sessions.
         """
-        ...
 
     def files(
         self, subject: int, sessions: Sequence[int], units: UnitSet
     ) -> tuple[Path, ...]:
         """Return the files there are of those that the other methods read, sorted."""
-        ...
 
     def notes(self, subject: int) -> tuple[str, ...]:
         """Return sentences that a reader of any number from these responses needs."""
-        ...
 
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
         """Return those of the sessions `asked` (ascending) that the subject came to.
@@ -144,40 +140,33 @@ class DataSet(Protocol):
         DataError
             There is none, or the responses of one are missing.
         """
-        ...
 
     def check(self, subject: int, sessions: Sequence[int]) -> None:
         """Raise DataError where several files name other images for the trials."""
-        ...
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
         """Return the trials of `sessions` (numbers from `sessions`).
 
         Where responses are means over sessions, each image has one row, in the first.
         """
-        ...
 
     def n_repeats(self, subject: int, image_id: IntArray) -> IntArray | None:
         """Return in how many trials images were seen whose responses are averaged.
 
         None where that is not known. Single trials are counted, not asked for.
         """
-        ...
 
     def test_images(self, subject: int) -> IntArray:
         """Return the ids of the images that test, seen or not; all others train."""
-        ...
 
     def second_test_images(self, subject: int) -> IntArray:
         """Return those of `test_images` that form a test set of their own.
 
         None in measured data: a simulation shows categories that train nothing.
         """
-        ...
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the subject's units, with their areas and noise-ceiling SNR."""
-        ...
 
     def responses(
         self, subject: int, session: int, units: Units
@@ -186,27 +175,21 @@ class DataSet(Protocol):
 
         Rows are those of `trials`. NaN, and zero throughout, stand for no data.
         """
-        ...
 
     def scaled(self, stored: npt.NDArray[np.int16] | Matrix) -> Matrix:
         """Return stored responses in percent signal change, or in SDs; float32."""
-        ...
 
     def responses_file(self, subject: int, session: int) -> str:
         """Return the name of what `responses` reads, for a sentence."""
-        ...
 
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images, (n, size, size, 3), in the order asked."""
-        ...
 
     def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
         """Return `n_captions` captions of each image, (n, n_captions)."""
-        ...
 
     def coco_id(self, image_id: IntArray) -> IntArray | None:
         """Return the pictures' numbers in COCO; None where they are from elsewhere."""
-        ...
 
 
 class SingleTrials:
@@ -214,11 +197,11 @@ class SingleTrials:
 
     are_averaged: bool = False
 
-    def n_repeats(self, subject: int, image_id: IntArray) -> IntArray | None:  # noqa: ARG002
+    def n_repeats(self, subject: int, image_id: IntArray) -> IntArray | None:
         """Return None: trials are single ones."""
         return None
 
-    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
+    def second_test_images(self, subject: int) -> IntArray:
         """Return nothing: no image forms a test set of its own."""
         return np.zeros(0, np.int64)
 
@@ -233,15 +216,77 @@ def units_of(
     area: IntArray,
     ncsnr: Matrix | None,
     which: UnitSet,
+    owner: str,
 ) -> Units:
     """Return those of the units in an area, or for `nsdgeneral` all of them.
 
-    `area`, (n_units,): index into the paper's areas, -1 in none of them.
+    Parameters
+    ----------
+    position, grid, ncsnr
+        As in `Units`.
+    area : (n_units,)
+        Index into the paper's areas, -1 in none of them.
+    which : {"areas", "nsdgeneral"}
+        Units of the areas, or all.
+    owner : str
+        Whose they are, for a sentence.
+
+    Raises
+    ------
+    DataError
+        None lies in any area.
     """
     names: tuple[str, ...] = AREAS
+    n = np.bincount(area[area >= 0], minlength=len(AREAS)).tolist()
+    kinds = "voxels" if len(grid) == 3 else "vertices"
+    if not any(n):
+        raise DataError(
+            f"{owner.capitalize()} has no {kinds} in any of the areas"
+            f" {', '.join(AREAS)}: check the files of its regions."
+        )
+    each = ", ".join(f"{a} {n_units}" for a, n_units in zip(AREAS, n, strict=True))
+    logger.info("%s: %d %s (%s)", owner, sum(n), kinds, each)
     if which == "nsdgeneral" and (area < 0).any():
         names = (*AREAS, "none")
         area = np.where(area < 0, len(AREAS), area)
     sets = {"LVC": LVC, "HVC": HVC}
     every = Units(position, grid, area.astype(np.int32), names, sets, ncsnr)
     return every.at(area >= 0)
+
+
+def voxels_of(
+    mask: Mask, areas: IntArray, ncsnr: Matrix | None, which: UnitSet, owner: str
+) -> Units:
+    """Return the voxels of `mask` as `units_of` does; all arguments are volumes.
+
+    Raises
+    ------
+    DataError
+        None lies in any area, or volumes have other grids.
+    """
+    if ncsnr is not None:
+        check_shape(ncsnr.shape, mask.shape, f"ncsnr of {owner}")
+        ncsnr = ncsnr[mask]
+    check_shape(mask.shape, areas.shape, f"nsdgeneral of {owner}")
+    position = np.argwhere(mask).astype(np.int32)
+    return units_of(position, areas.shape, areas[mask], ncsnr, which, owner)
+
+
+def first_captions(
+    texts: Sequence[Sequence[str]], names: Sequence[str], n_captions: int
+) -> npt.NDArray[np.object_]:
+    """Return the first captions of each image, (n, n_captions).
+
+    Raises
+    ------
+    DataError
+        An image has too few; `names` say which, and in which file.
+    """
+    for name, known in zip(names, texts, strict=True):
+        if len(known) < n_captions:
+            raise DataError(
+                f"There are {len(known)} captions of {name}, but {n_captions} are asked"
+                " for: use captions of the release, or lower features.n_captions."
+            )
+    rows = [known[:n_captions] for known in texts]
+    return np.array(rows, dtype=object).reshape(len(rows), n_captions)

@@ -12,12 +12,11 @@ from typing import Any
 
 from minddiff_utils.core.errors import ConfigError, check_choice
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.datasets.algonauts import source as algonauts
-from minddiff_utils.datasets.digits69 import source as digits69
+from minddiff_utils.datasets.algonauts import layout as algonauts
+from minddiff_utils.datasets.digits69 import reader as digits69
 from minddiff_utils.datasets.download import Agreement
 from minddiff_utils.datasets.further_tests import layout as further_tests
-from minddiff_utils.datasets.laion_fmri import source as laion_fmri
-from minddiff_utils.datasets.laion_fmri.layout import N_SESSIONS
+from minddiff_utils.datasets.laion_fmri import layout as laion_fmri
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd import source as nsd
 from minddiff_utils.datasets.transfer import Download
@@ -84,9 +83,9 @@ def source_of(
         files = digits69.downloads(root, endpoint=mirrors.endpoint)
         return Source(digits69.AGREEMENT, files)
     if name == "laion_fmri":
-        sessions = [n for n in data.session_numbers if n <= N_SESSIONS]
-        asked = (root, subjects, sessions, str(data.split))
-        files = laion_fmri.downloads(*asked, endpoint=mirrors.endpoint)
+        asked = [n for n in data.session_numbers if n <= laion_fmri.N_SESSIONS]
+        named = laion_fmri.inventory(subjects, asked, str(data.split))
+        files = laion_fmri.downloads(root, named, endpoint=mirrors.endpoint)
         return Source(None, files, laion_fmri.by_hand(root))
     check_choice(name, ("nsd", "algonauts"), "data_set")
     check_choice(data.betas_version, layout.BETAS_VERSIONS, "betas_version")
@@ -96,7 +95,10 @@ def source_of(
     }
     if name == "algonauts":
         by_hand = algonauts.by_hand(root, subjects)
-        files = algonauts.downloads(root, subjects, **servers)
+        every = algonauts.inventory(*subjects)
+        wanted = tuple(file for file in every if file.path.startswith("nsddata"))
+        wanted = layout.not_otherwise(wanted, root)
+        files = nsd.downloads(wanted, root, **servers)
         return Source(nsd.AGREEMENT, files, by_hand)
     published = layout.published_sessions(subjects, data.session_numbers)
     form: layout.Container = mirrors.form or "hdf5"

@@ -43,6 +43,7 @@ _RETRIES = Retry(
 _N_TRIES, _WORTHWHILE = 6, 16 << 20
 #: Seconds before the second try; doubled each time, up to the longest wait.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+_ENCRYPTION = "x-amz-server-side-encryption"
 _SHA256 = re.compile("[0-9a-f]{64}")
 _FAILURES = (requests.RequestException, HTTPError, OSError)
 
@@ -135,19 +136,20 @@ def ask(session: requests.Session, file: Download, path: Path) -> Item | str:
 
 def _ask_server(session: requests.Session, file: Download, path: Path) -> Item:
     """Return a file as it is published or its server states it; errors go through."""
-    if file.sha256:
-        on_disk = part_files.on_disk(path, file.size, file.sha256)
-        return Item(file, file.size, file.sha256, *on_disk)
-    head = _head(session, file.url)
-    if linked := _SHA256.fullmatch(head.get("X-Linked-ETag", "").strip('"')):
-        size = int(head.get("X-Linked-Size", 0))  # as the hub states a large file
-        file = replace(file, size=size, sha256=linked[0])
-        return Item(file, size, file.sha256, *part_files.on_disk(path, size, linked[0]))
-    size, method = int(head.get("Content-Length", 0)), "x-amz-server-side-encryption"
-    keyed = head.get(method, "").startswith("aws:kms")
-    # under a key of its own an object's ETag is no MD5 sum
-    etag = "" if keyed or f"{method}-customer-algorithm" in head else _etag_of(head)
-    return Item(file, size, etag, *part_files.on_disk(path, size, etag))
+    size, checksum = file.size, file.sha256
+    if not checksum:
+        head = _head(session, file.url)
+        if linked := _SHA256.fullmatch(head.get("X-Linked-ETag", "").strip('"')):
+            # as the hub states a large file
+            size, checksum = int(head.get("X-Linked-Size", 0)), linked[0]
+            file = replace(file, size=size, sha256=checksum)
+        else:
+            size, method = int(head.get("Content-Length", 0)), _ENCRYPTION
+            keyed = head.get(method, "").startswith("aws:kms")
+            # under a key of its own an object's ETag is no MD5 sum
+            no_sum = keyed or f"{method}-customer-algorithm" in head
+            checksum = "" if no_sum else _etag_of(head)
+    return Item(file, size, checksum, *part_files.on_disk(path, size, checksum))
 
 
 def _head(session: requests.Session, url: str, **query: int) -> Any:
@@ -337,10 +339,10 @@ class Worker:
         """
         if path.stat().st_size != item.size:
             return "other"
-        if item.file.sha256:
-            (digest,) = self._digests(path, "sha256", item.size, 1)
-            return "same" if digest.hexdigest() == item.checksum else "other"
         etag = re.fullmatch("[0-9a-f]{32}(?:-([0-9]+))?", item.checksum)
+        if item.file.sha256:
+            found = self._digests(path, "sha256", item.size, 1)[0].hexdigest()
+            return "same" if found == item.checksum else "other"
         if etag is None:
             return "size only"
         n_parts = int(etag[1] or 1)
@@ -348,12 +350,12 @@ class Worker:
         if n_parts > 1 and (size < 1 or -(-item.size // size) != n_parts):
             return "size only"  # a mirror that does not know parts
         digests = self._digests(path, "md5", size, n_parts)
-        md5 = digests[0].hexdigest()
+        found = digests[0].hexdigest()
         if etag[1]:
             joined = b"".join(digest.digest() for digest in digests)
             whole = hashlib.md5(joined, usedforsecurity=False)
-            md5 = f"{whole.hexdigest()}-{n_parts}"
-        return "same" if md5 == item.checksum else "other"
+            found = f"{whole.hexdigest()}-{n_parts}"
+        return "same" if found == item.checksum else "other"
 
     def _part_size(self, item: Item) -> int:
         """Return the size of the object's first part; the whole where none is told."""

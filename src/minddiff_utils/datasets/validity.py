@@ -18,15 +18,8 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.types import Floats, Ints, Mask
 
 __all__ = [
-    "LEAST_AGREEMENT",
-    "MOST_EMPTY",
-    "Held",
-    "at_limits",
-    "check_ncsnr",
-    "digest_betas",
-    "fault",
-    "strange_sessions",
-    "where_held",
+    *("LEAST_AGREEMENT", "MOST_EMPTY", "Held", "at_limits", "check_ncsnr"),
+    *("digest_betas", "fault", "strange_sessions", "where_held"),
 ]
 
 #: As stored: whole numbers, or floats, in which NaN stands for no data.

@@ -21,7 +21,6 @@ from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Tree, expected_origin, judge_files, network_files
 from minddiff_utils.datasets.digits69.reader import FILE as DIGITS
 from minddiff_utils.datasets.further_tests import further_tests
-from minddiff_utils.datasets.further_tests.test_set import files as one_subject
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.opening import open_data_set
 
@@ -342,7 +341,7 @@ def _files(
     if number == "A7" and subject is not None:
         nsd = NsdTree(tree.nsd, data.betas_version)
         several = further_tests(nsd)
-        read = tuple(path for one in several for path in one_subject(one, subject))
+        read = tuple(path for one in several for path in one.files(subject))
         stamps |= provenance.stamps(read, tree.nsd)
     if number == "06":
         nsd = NsdTree(tree.nsd, data.betas_version)

@@ -25,12 +25,8 @@ import numpy.typing as npt
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.types import Array, IntArray, Mask, Matrix
-from minddiff_utils.datasets.further_tests.test_set import (
-    FurtherTest,
-    FurtherTrials,
-    betas_file,
-    read_betas,
-)
+from minddiff_utils.datasets.further_tests import FurtherTest
+from minddiff_utils.datasets.further_tests.test_set import FurtherTrials
 from minddiff_utils.datasets.nsd.experiment import to_percent
 from minddiff_utils.datasets.protocol import DataSet, Units
 from minddiff_utils.datasets.validity import fault, where_held
@@ -165,13 +161,13 @@ def prepare_further(
     trials = test_set.trials(subject)
     mask = np.zeros(units.grid, bool)
     mask[tuple(units.position.T)] = True
-    raw = read_betas(test_set, subject, mask)
+    raw = test_set.betas(subject, mask)
     check_shape(raw.shape, (len(trials.stimulus), None), f"NSD-{test_set.name}")
     held = where_held(raw)
     words = fault(raw, held)
     if words:
         raise DataError(
-            f"{betas_file(test_set, subject)} holds {words}: compare it with NSD's own "
+            f"{test_set.betas_file(subject)} holds {words}: compare it with NSD's own "
             "file and download it again."
         )
     empty = ~held.trials[:, None] | ~held.voxels

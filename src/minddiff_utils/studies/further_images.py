@@ -12,7 +12,8 @@ import torch
 
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Array, Images, Ints
-from minddiff_utils.datasets.further_tests.test_set import FurtherTest, Stimuli
+from minddiff_utils.datasets.further_tests import FurtherTest
+from minddiff_utils.datasets.further_tests.test_set import Stimuli
 from minddiff_utils.generation.generate import finished_images
 from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
 from minddiff_utils.models import Backbone

@@ -16,9 +16,8 @@ import pandas as pd
 
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Array, Doubles, Ints, Mask, Matrix
-from minddiff_utils.datasets.further_tests import further_tests
-from minddiff_utils.datasets.further_tests.layout import CLASS_SIZE
-from minddiff_utils.datasets.further_tests.test_set import FurtherTest, absent_words
+from minddiff_utils.datasets.further_tests import FurtherTest, further_tests
+from minddiff_utils.datasets.further_tests.synthetic import CLASS_SIZE
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
@@ -68,7 +67,7 @@ def present(tree: NsdTree, subject: int) -> tuple[list[FurtherTest], list[str]]:
     """Return the further test sets of a subject, and a sentence on each that is not."""
     found, words = [], []
     for test_set in further_tests(tree):
-        absent = absent_words(test_set, subject)
+        absent = test_set.absent_words(subject)
         words += [absent] if absent else []
         found += [] if absent else [test_set]
     return found, words

@@ -154,7 +154,8 @@ def _write_experiment(
         }
     )
     table.to_csv(_place(root / algonauts.path("table", subject)))
-    paths = [path for path in algonauts.inventory(subject) if path.endswith(".json")]
+    files = algonauts.inventory(subject)
+    paths = [file.path for file in files if file.kind == "captions"]
     for path in paths:
         own = ids[[split in path for split in splits[ids]]]
         notes = [

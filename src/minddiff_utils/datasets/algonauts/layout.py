@@ -12,21 +12,15 @@ gifale95/algonauts_2023, `challenge_data_preparation.py`.
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
+from functools import partial
+from pathlib import Path
 
-from minddiff_utils.datasets.nsd.layout import FACTS as NSD_FACTS
-from minddiff_utils.datasets.nsd.layout import FILES as NSD_FILES
-from minddiff_utils.datasets.nsd.layout import HEMISPHERES, NsdFile, path_of
+from minddiff_utils.datasets.nsd import layout as nsd
+from minddiff_utils.datasets.nsd.layout import NsdFile
 
 __all__ = [
-    "FILES",
-    "IMAGE_NAME",
-    "N_VERTICES",
-    "ROIS",
-    "inventory",
-    "n_sessions",
-    "nsd_files",
-    "path",
+    *("FILES", "IMAGE_NAME", "N_VERTICES", "ROIS"),
+    *("by_hand", "inventory", "n_sessions", "path"),
 ]
 
 #: Vertices of the challenge space by subject, lh and rh: nsdgeneral and RSC on
@@ -57,68 +51,66 @@ ROIS: dict[str, tuple[str, ...]] = {
 
 
 _MASKS = "{subject}/roi_masks/{h}"
-_FSAVERAGE = "nsddata_betas/ppdata/{subject}/fsaverage/betas_fithrf_GLMdenoise_RR"
+_FMRI = "{subject}/training_split/training_fmri/{h}_training_fmri.npy"
+_ATLAS = "nsddata/freesurfer/fsaverage/label/{h}.Kastner2015.mgz"
+_NCSNR = "nsddata_betas/ppdata/{subject}/fsaverage/betas_fithrf_GLMdenoise_RR/{h}"
+_SIDES = {"h": nsd.HEMISPHERES}
+_DRAWN = {**_SIDES, "roi": ("prf-visualrois",)}
 _file = NsdFile
+
+
+def _of_nsd(kind: str, optional: bool) -> NsdFile:
+    """Return a row of NSD's own inventory; surfaces are those of the group."""
+    row = next(row for row in nsd.FILES if row.kind == kind)
+    path = row.path.replace("{subject}", "fsaverage")
+    return replace(row, path=path, optional=optional)
+
+
 #: Every file that a run reads, but for the images.
 FILES = (
-    _file(
-        "fmri",
-        "{subject}/training_split/training_fmri/{h}_training_fmri.npy",
-        "responses",
-    ),
-    _file("vertices", f"{_MASKS}.all-vertices_fsaverage_space.npy", "which vertices"),
-    _file("roi", f"{_MASKS}.{{roi}}_challenge_space.npy", "visual areas"),
-    _file(
-        "kastner",
-        "nsddata/freesurfer/fsaverage/label/{h}.Kastner2015.mgz",
-        "visual areas beyond hV4",
-    ),
-    _file("ncsnr", f"{_FSAVERAGE}/{{h}}.ncsnr.mgh", "noise ceiling", optional=True),
-    _file("table", path_of("table"), "COCO ids, repeats and the images that test"),
-    _file("design", path_of("design"), "order of the images", optional=True),
-    *(
-        _file("captions", path_of("captions", split=split), "what the images show")
-        for split in ("train2017", "val2017")
-    ),
-    *(
-        replace(row, path=path_of("surface", "fsaverage", h="{h}", surface=shape))
-        for row in NSD_FILES
-        if row.kind == "surface"
-        for shape in row.names["surface"]
-    ),
+    _file("fmri", _FMRI, "responses", _SIDES),
+    _file("vertices", f"{_MASKS}.all-vertices_fsaverage_space.npy", "which", _SIDES),
+    _file("roi", f"{_MASKS}.{{roi}}_challenge_space.npy", "visual areas", _DRAWN),
+    _file("kastner", _ATLAS, "visual areas beyond hV4", _SIDES),
+    _file("ncsnr", f"{_NCSNR}.ncsnr.mgh", "noise ceiling", _SIDES, optional=True),
+    _of_nsd("table", optional=False),
+    _of_nsd("design", optional=True),
+    _of_nsd("captions", optional=False),
+    _of_nsd("surface", optional=True),
 )
+
+#: The path of a file below the folder, by kind, subject and names.
+path = partial(nsd.path_in, FILES)
 
 
 def n_sessions(subject: int) -> int:
     """Return over how many sessions the release averages an image's trials."""
-    return NSD_FACTS[subject].n_sessions - _N_WITHHELD
+    return nsd.FACTS[subject].n_sessions - _N_WITHHELD
 
 
-def path(kind: str, subject: int, **names: str) -> str:
-    """Return the path of a file below the folder.
+def inventory(*subjects: int) -> tuple[NsdFile, ...]:
+    """Return every file that a run reads, images aside, each once.
 
-    >>> path("roi", 1, h="lh", roi="streams")
-    'subj01/roi_masks/lh.streams_challenge_space.npy'
+    Those of NSD, and COCO's captions, lie below folders nsddata*.
     """
-    row = next(file for file in FILES if file.kind == kind)
-    return row.path.format(subject=f"subj{subject:02d}", **names)
+    files = (f for n in subjects for row in FILES for f in nsd.expand(row, n))
+    return tuple({file.path: file for file in files}.values())
 
 
-def inventory(subject: int) -> tuple[str, ...]:
-    """Return the paths of all files that notebook 01 reads, images aside."""
-    paths = dict.fromkeys(
-        file.path.format(subject=f"subj{subject:02d}", h=h, roi="prf-visualrois")
-        for file, h in product(FILES, HEMISPHERES)
-        if file.notebook == "01"
+def by_hand(root: Path, subjects: Sequence[int]) -> tuple[str, ...]:
+    """Return a sentence for each subject whose responses are not there.
+
+    The release is behind a link that its makers send to those who have filled in a
+    form; no server gives it to a program.
+    """
+    address = "https://algonauts.csail.mit.edu/challenge.html"
+    places = {
+        n: [root / path("fmri", n, h=h) for h in nsd.HEMISPHERES] for n in subjects
+    }
+    lacking = [n for n, both in places.items() if not all(map(nsd.is_there, both))]
+    return tuple(
+        f"{folder} of the release comes by hand, 1.6 GB of responses and the training"
+        f" images: ask for its link at {address}, download {folder} and unpack it as"
+        f" {root / folder}."
+        for folder in (f"subj{subject:02d}" for subject in lacking)
     )
-    return tuple(paths)
-
-
-def nsd_files(subjects: Sequence[int]) -> tuple[NsdFile, ...]:
-    """Return the files of NSD, and COCO's captions, that lie beside the release."""
-    rows = [file for file in FILES if file.path.startswith("nsddata")]
-    found = dict[str, NsdFile]()
-    for file, subject, h in product(rows, subjects, HEMISPHERES):
-        place = file.path.format(subject=f"subj{subject:02d}", h=h)
-        found[place] = replace(file, path=place)
-    return tuple(found.values())

@@ -1,1 +1,1 @@
-"""The "69" digits: read (`reader`) and downloaded (`source`)."""
+"""The "69" digits: where they come from, and their reader."""

@@ -17,37 +17,40 @@ from pathlib import Path
 
 import numpy as np
 
-from minddiff_utils.core.errors import DataError, check_exists, check_shape
+from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.provenance import MARK, digest_file
-from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import Array, Doubles, Images, IntArray
-from minddiff_utils.datasets.nsd.formats import read_mat
+from minddiff_utils.datasets.download import Agreement
+from minddiff_utils.datasets.published import Published
+from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
-    "BY_HAND",
-    "COLLECTION",
-    "COMMIT",
-    "FILE",
-    "N_VOXELS",
-    "REPOSITORY",
-    "SHA256",
-    "SIDE",
-    "SIZE",
-    "Digits",
-    "read_digits",
+    *("AGREEMENT", "COMMIT", "FILE", "N_VOXELS", "SHA256", "SIDE", "SIZE", "Digits"),
+    *("downloads", "read_digits"),
 ]
 
 #: Name, bytes and SHA-256 of the published file.
-FILE = "digit69_28x28.mat"
-SIZE = 2_390_173
+FILE, SIZE = "digit69_28x28.mat", 2_390_173
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
 #: Where it is published, at which commit, and where it was recorded.
-REPOSITORY = "https://github.com/ChangdeDu/DGMM"
+_REPOSITORY = "ChangdeDu/DGMM"
 COMMIT = "684daf6eb531cfc812bfadf72e07563295264ea2"
-COLLECTION = "https://data.donders.ru.nl/collections/di/dcc/DSC_2018.00112_485"
-BY_HAND = (
-    f"take {FILE} from {REPOSITORY} (commit {COMMIT[:7]}) or {COLLECTION} and put it"
-    " there"
+_COLLECTION = "https://data.donders.ru.nl/collections/di/dcc/DSC_2018.00112_485"
+_BY_HAND = (
+    f"take {FILE} from https://github.com/{_REPOSITORY} (commit {COMMIT[:7]}) or"
+    f" {_COLLECTION} and put it there"
+)
+_SERVER = "https://raw.githubusercontent.com"
+AGREEMENT = Agreement(
+    "the data use agreement of the Donders Repository for DSC_2018.00112_485",
+    _COLLECTION,
+    'The "69" digits (van Gerven, de Lange and Heskes 2010) were recorded at the\n'
+    "Donders Institute, whose collection is open to those who ask and agree to its\n"
+    "terms. The copy that is fetched here is published by Du et al. with their code,\n"
+    "without a licence. Use it under the collection's terms, pass it on to\n"
+    "nobody, cite both.\n"
+    f"  Collection  {_COLLECTION}\n"
+    f"  Copy        https://github.com/{_REPOSITORY}\n",
 )
 
 #: Trials of the published split, voxels, and sides of an image in px.
@@ -91,6 +94,18 @@ class Digits:
         return [(rows[:_N_TRAIN], rows[_N_TRAIN:])]
 
 
+def downloads(root: Path, *, endpoint: str = "") -> tuple[Download, ...]:
+    """Return where the one file comes from that goes to the folder `root`.
+
+    The address is pinned by a commit and the bytes by their SHA-256. `endpoint`:
+    address of another server with the same paths.
+    """
+    url = f"{endpoint.rstrip('/') or _SERVER}/{_REPOSITORY}/{COMMIT}/{FILE}"
+    reason = f"responses and images; terms: {_COLLECTION}"
+    by_hand = f"{_BY_HAND} ({root})"
+    return (Download(FILE, url, reason, by_hand, size=SIZE, sha256=SHA256),)
+
+
 def read_digits(folder: Path) -> Digits:
     """Return the data of the file in `folder`.
 
@@ -102,24 +117,23 @@ def read_digits(folder: Path) -> Digits:
     DataError
         The file is missing, damaged, or another one than published.
     """
-    path = folder / FILE
-    fetch = f"`minddiff fetch {folder} --profile digits69`"
-    check_exists(path, "The 69 digits", f"get them with {fetch}, or {BY_HAND}")
-    found, remedy = "is truncated or no MATLAB file", f"move it away, then {fetch}"
-    with reading(path, DataError, found=found, remedy=remedy, what="The 69 digits"):
-        stored = read_mat(path, tuple(_SHAPES))
-        digest = digest_file(path)
+    path, fetch = folder / FILE, f"`minddiff fetch {folder} --profile digits69`"
+    again = f"move it away, then {fetch}"
+    files = Published(f"get them with {fetch}, or {_BY_HAND}", again)
+    stored = files.matlab(path, "The 69 digits", _SHAPES)
     for name, shape in _SHAPES.items():
-        _check(name, shape, stored, f"{path}", remedy)
+        _check(files, path, name, shape, stored[name])
     responses, images, digit = (
         np.concatenate([stored[f"{name}{part}"] for part in ("Trn", "Test")])
         for name in ("fmri", "stim", "label")
     )
-    _check_together(responses, images, digit[:, 0], f"{path}", remedy)
+    if trouble := _trouble(responses, images, digit[:, 0]):
+        raise files.wrong(path, *trouble)
+    digest = digest_file(path)
     if digest != SHA256 and not (folder / MARK).is_file():
         raise DataError(
             f"{path} is laid out as the published file, but its SHA-256 is"
-            f" {digest[:12]}..., not {SHA256[:12]}...: {remedy}."
+            f" {digest[:12]}..., not {SHA256[:12]}...: {files.again}."
         )
     return Digits(
         responses.astype(np.float64),
@@ -130,47 +144,36 @@ def read_digits(folder: Path) -> Digits:
 
 
 def _check(
-    name: str, shape: tuple[int, int], stored: dict[str, Array], path: str, remedy: str
+    files: Published, path: Path, name: str, shape: tuple[int, int], values: Array
 ) -> None:
-    """Raise DataError unless a variable is there, holds numbers and has its shape."""
-    if name not in stored:
-        held = ", ".join(stored) or "none of its variables"
-        raise DataError(f"{path} has no variable {name!r} (it has {held}): {remedy}.")
-    values = stored[name]
+    """Raise DataError unless a variable holds numbers and has its shape."""
     if values.dtype.kind not in "iuf":
         kind = "no numbers" if values.dtype.kind != "c" else "complex numbers"
-        raise DataError(f"{name} in {path} holds {kind} ({values.dtype}): {remedy}.")
+        raise files.wrong(path, f"{kind} ({values.dtype}) in {name}", "real numbers")
     other = f"{name[:-3]}Test" if name.endswith("Trn") else f"{name[:-4]}Trn"
     if values.shape == _SHAPES[other]:
-        raise DataError(
-            f"{name} in {path} has {len(values)} trials, as many as {other} should"
-            f" have: training and test trials are swapped; {remedy}."
-        )
+        found = f"{len(values)} trials in {name}, as many as {other} should have"
+        raise files.wrong(path, found, "that they are not swapped")
     check_shape(values.shape, shape, f"{name} in {path}")
     if not np.isfinite(values).all():
-        raise DataError(f"{name} in {path} holds NaN or infinite values: {remedy}.")
+        raise files.wrong(path, f"NaN or infinite values in {name}", "numbers")
 
 
-def _check_together(
-    responses: Array, images: Array, label: Array, path: str, remedy: str
-) -> None:
-    """Raise DataError where values are none of responses, images and labels."""
+def _trouble(responses: Array, images: Array, label: Array) -> tuple[str, str] | None:
+    """Return what makes values none of responses, images and labels; what is right."""
     flat = int((np.ptp(responses, axis=0) == 0).sum())
-    whole = np.array_equal(images, np.rint(images))
     n_of_each = [int((label == value).sum()) for value in _DIGITS]
     n_images, n_rows = (len(np.unique(x, axis=0)) for x in (images, responses))
-    trouble = ""
     if flat:
-        trouble = f"{flat} voxels that never vary"
-    elif n_rows < len(responses):
-        trouble = f"the same responses in several trials ({n_rows} differ)"
-    elif not whole or images.min() < 0 or images.max() > 255:
-        trouble = "pixels that are no whole numbers from 0 to 255"
-    elif images.max() <= 1:
-        trouble = "pixels from 0 to 1, where 0 to 255 are published"
-    elif n_images < len(images):
-        trouble = f"an image more than once ({n_images} differ)"
-    elif n_of_each != [len(label) // 2] * 2:
-        trouble = f"{n_of_each[0]} labels 1 and {n_of_each[1]} labels 2, not 50 of each"
-    if trouble:
-        raise DataError(f"{path} holds {trouble}: {remedy}.")
+        return f"{flat} voxels that never vary", "none"
+    if n_rows < len(responses):
+        return f"the same responses in several trials ({n_rows} differ)", "no two alike"
+    if (images != np.rint(images)).any() or images.min() < 0 or images.max() > 255:
+        return "other pixels", "whole numbers from 0 to 255"
+    if images.max() <= 1:
+        return "pixels from 0 to 1", "0 to 255"
+    if n_images < len(images):
+        return f"an image more than once ({n_images} differ)", "each image once"
+    if n_of_each != [len(label) // 2] * 2:
+        return f"{n_of_each[0]} labels 1 and {n_of_each[1]} labels 2", "50 of each"
+    return None

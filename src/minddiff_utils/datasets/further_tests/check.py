@@ -1,7 +1,6 @@
 """How NSD-synthetic and NSD-imagery are checked: read as notebook A7 reads them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,15 +9,8 @@ import numpy.typing as npt
 from minddiff_utils.core.types import Mask
 from minddiff_utils.datasets.check_files import Scope, Space, read_sample
 from minddiff_utils.datasets.findings import Finding, look
-from minddiff_utils.datasets.further_tests import further_tests
+from minddiff_utils.datasets.further_tests import FurtherTest, further_tests
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, inventory
-from minddiff_utils.datasets.further_tests.test_set import (
-    FurtherTest,
-    absent_words,
-    betas_file,
-    lacking,
-    read_betas,
-)
 from minddiff_utils.datasets.nsd.layout import FACTS, Container, find
 
 __all__ = ["check_further"]
@@ -45,47 +37,38 @@ def check_further(
         finding
         for subject in subjects
         for test_set in further_tests(scope.tree)
-        if needed or not absent_words(test_set, subject)
+        if needed or not test_set.absent_words(subject)
         for finding in _check(scope, test_set, subject)
     ]
 
 
 def _check(scope: Scope, test_set: FurtherTest, subject: int) -> list[Finding]:
-    root, version = scope.tree.root, scope.tree.betas_version
-    files = inventory(test_set.name, subject, version)
-    absent = set(lacking(test_set, subject))
+    files = inventory(test_set.name, subject, scope.tree.betas_version)
+    absent = set(test_set.lacking(subject))
+    pictures = partial(test_set.check_pictures, subject)
+    read: dict[str, Callable[[], object]] = {
+        "betas": partial(_read_betas, scope, test_set, subject),
+        "trials": partial(test_set.trials, subject),
+        "stimuli": test_set.stimuli,
+        "pictures": pictures
+        if not scope.deep
+        else partial(test_set.pictures, subject, _SIZE),
+    }
     findings = []
     for part, kinds in _PARTS.items():
         paths = [file.path for file in files if file.kind in kinds]
         if not paths:
             continue
         gone = [path for path in paths if path in absent]
-        finding = Finding(
-            subject, f"NSD-{test_set.name} {part}", find(root / (gone or paths)[0])
-        )
+        path = find(scope.tree.root / (gone or paths)[0])
+        finding = Finding(subject, f"NSD-{test_set.name} {part}", path)
         if gone:
             more = f" and {len(gone) - 1} other files" if len(gone) > 1 else ""
             words = f"{gone[0]}{more}: get them with `minddiff fetch --further-tests`"
-            finding = replace(finding, state="missing", words=words)
+            findings.append(finding.but("missing", words))
         else:
-            finding, _ = look(finding, _reader(scope, test_set, subject, part))
-        findings.append(finding)
+            findings.append(look(finding, read[part])[0])
     return findings
-
-
-def _reader(
-    scope: Scope, test_set: FurtherTest, subject: int, part: str
-) -> Callable[[], object]:
-    """Return what reads a part as a decoding does, and refuses what is damaged."""
-    if part == "betas":
-        return partial(_read_betas, scope, test_set, subject)
-    if part == "trials":
-        return partial(test_set.trials, subject)
-    if part == "stimuli":
-        return test_set.stimuli
-    if scope.deep:
-        return partial(test_set.pictures, subject, _SIZE)
-    return partial(test_set.check_pictures, subject)
 
 
 def _read_betas(scope: Scope, test_set: FurtherTest, subject: int) -> None:
@@ -100,7 +83,7 @@ def _read_betas(scope: Scope, test_set: FurtherTest, subject: int) -> None:
         areas = areas if areas is not None and areas.shape == grid else None
 
     def read(mask: Mask, form: Container) -> npt.NDArray[np.int16]:  # noqa: ARG001
-        return read_betas(test_set, subject, mask)
+        return test_set.betas(subject, mask)
 
-    path, n_trials = betas_file(test_set, subject), N_TRIALS[test_set.name]
+    path, n_trials = test_set.betas_file(subject), N_TRIALS[test_set.name]
     read_sample(scope, Space(subject, grid, areas), path, read, n_trials)

@@ -12,7 +12,7 @@ Kneeland, R. et al. (2025). NSD-Imagery. CVPR, arXiv 2506.06898.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,109 +22,92 @@ from PIL import Image
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.images import resize
 from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.further_tests.layout import (
-    CONCEPTS,
-    N_TRIALS_RUN,
-    PICTURES,
-    RUNS,
-    Name,
-    Run,
-)
-from minddiff_utils.datasets.further_tests.test_set import (
-    FurtherTrials,
-    Stimuli,
-    file_of,
-    middle_square,
-)
-from minddiff_utils.datasets.nsd.formats import guard, wrong
+from minddiff_utils.datasets.further_tests import test_set
+from minddiff_utils.datasets.further_tests.layout import PICTURES, RUNS, Name, Run
+from minddiff_utils.datasets.nsd.formats import NSD, wrong
 from minddiff_utils.datasets.nsd.layout import N_SHARED
-from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["Imagery"]
 
-#: Letters of the stimuli by set; no two stimuli have one.
-_LETTERS = {name: tuple(known) for name, known in {**PICTURES, "C": CONCEPTS}.items()}
-_NUMBER = {
-    letter: number
-    for number, letter in enumerate(
-        one for letters in _LETTERS.values() for one in letters
-    )
-}
+#: Trials of each run.
+_N_TRIALS = 48
+#: Letter -> word of the concepts (C), of which each has many pictures.
+_CONCEPTS = dict(S="stripes", Z="zebra", M="mammal", Y="yellow", N="banana", F="fruit")
+#: By set: letter -> name. No two stimuli have one letter; numbers go by their order.
+_NAMES = {**PICTURES, "C": _CONCEPTS}
+_LETTERS = [letter for names in _NAMES.values() for letter in names]
+_NUMBER = {letter: number for number, letter in enumerate(_LETTERS)}
 
 
 @dataclass(frozen=True)
-class Imagery:
+class Imagery(test_set.InNsd):
     """NSD-imagery in NSD's tree."""
 
-    tree: NsdTree
-    name: Name = "imagery"
+    name: ClassVar[Name] = "imagery"
 
-    def trials(self, subject: int) -> FurtherTrials:
+    def trials(self, subject: int) -> test_set.FurtherTrials:
         """Return stimulus and task of each beta, run by run."""
-        stimulus, condition, block, notes = [], [], [], list[str]()
-        for number, run in enumerate(RUNS):
+        stimulus, notes = [], list[str]()
+        for run in RUNS:
             seen = self._run(subject, run)
             if seen is None:
                 notes.append(
                     f"Trials of {run.name} name other conditions than the letters of "
                     "their stimuli and are left out."
                 )
-                seen = np.full(N_TRIALS_RUN, -1)
+                seen = np.full(_N_TRIALS, -1)
             stimulus.append(np.repeat(seen, run.n_betas))
-            condition += [run.task] * len(stimulus[-1])
-            block += [number] * len(stimulus[-1])
         notes.append(
             "A trial of attention has two betas, which are averaged: public code does "
             "not settle what was on the screen in each."
         )
-        return FurtherTrials(
-            np.concatenate(stimulus),
-            np.array(condition, "<U9"),
-            np.array(block, np.int64),
-            tuple(notes),
-        )
+        n_betas = [len(one) for one in stimulus]
+        condition = np.repeat(np.array([run.task for run in RUNS], "<U9"), n_betas)
+        block = np.repeat(np.arange(len(RUNS)), n_betas)
+        every = np.concatenate(stimulus)
+        return test_set.FurtherTrials(every, condition, block, tuple(notes))
 
     def _run(self, subject: int, run: Run) -> IntArray | None:
         """Return the stimuli of a run's trials; None of attention with other names."""
-        path = file_of(self, "run", subject, run=run.name)
-        with guard(path, "Trials of a run"):
-            table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
-        lacking = [name for name in ("TRIAL", "CONDITION") if name not in table]
-        if lacking:
-            held = ", ".join(map(str, table.columns))[:200]
-            raise wrong(path, f"the columns {held}", f"a column {lacking[0]}")
+        path = self.file("run", subject, run=run.name)
+        table = NSD.text(path, "Trials of a run", ("TRIAL", "CONDITION"), "\t")
         number = pd.to_numeric(table["TRIAL"], errors="coerce")
-        if sorted(number.dropna().tolist()) != list(range(1, N_TRIALS_RUN + 1)):
+        if sorted(number.dropna().tolist()) != list(range(1, _N_TRIALS + 1)):
             found = f"{len(table)} trials, or other numbers of them"
-            raise wrong(path, found, f"TRIAL 1 to {N_TRIALS_RUN}, once each,")
+            raise wrong(path, found, f"TRIAL 1 to {_N_TRIALS}, once each,")
         shown = table["CONDITION"].iloc[np.argsort(number)]
-        letters = _LETTERS[run.letter]
-        counts = shown.value_counts()
-        expected = dict.fromkeys(letters, N_TRIALS_RUN // len(letters))
-        if counts.to_dict() != expected:
+        letters, counts = _NAMES[run.letter], shown.value_counts()
+        each = _N_TRIALS // len(letters)
+        if counts.to_dict() != dict.fromkeys(letters, each):
             if run.task == "attention" and set(counts.index).isdisjoint(letters):
                 return None
             odd = sorted(set(counts.index) - set(letters))
             found = f"the condition {odd[0]!r}" if odd else "unequal conditions"
-            each = N_TRIALS_RUN // len(letters)
             raise wrong(path, found, f"{', '.join(letters)}, {each} times each,")
         return np.array([_NUMBER[one] for one in shown], np.int64)
 
-    def stimuli(self) -> Stimuli:
+    def stimuli(self) -> test_set.Stimuli:
         """Return names and sets: A simple, B complex, C concepts."""
-        names = (*PICTURES["A"].values(), *PICTURES["B"].values(), *CONCEPTS.values())
-        group = np.repeat(["A", "B", "C"], [len(x) for x in _LETTERS.values()])
-        return Stimuli(names, group, group != "C")
+        names = tuple(one for known in _NAMES.values() for one in known.values())
+        group = np.repeat(list(_NAMES), [len(known) for known in _NAMES.values()])
+        return test_set.Stimuli(names, group, group != "C")
 
     def pictures(self, subject: int, size: int) -> dict[int, npt.NDArray[np.uint8]]:
-        """Return the pictures of A and B, their middle square at `size` px."""
-        return {
-            _NUMBER[letter]: _read_picture(
-                file_of(self, f"pictures {name}", subject, picture=picture), size
-            )
-            for name, known in PICTURES.items()
-            for letter, picture in known.items()
-        }
+        """Return the pictures of A and B, their middle square at `size` px.
+
+        Concepts have none; grey pictures get three channels.
+        """
+        found = dict[int, npt.NDArray[np.uint8]]()
+        for name, known in PICTURES.items():
+            for letter, picture in known.items():
+                path = self.file(f"pictures {name}", subject, picture=picture)
+                with NSD.reading(path, "Picture"), Image.open(path) as stored:
+                    if stored.mode not in ("RGB", "L"):
+                        mode = f"a picture of mode {stored.mode}"
+                        raise wrong(path, mode, "RGB or grey")
+                    pixels = np.asarray(stored.convert("RGB"))[None]
+                found[_NUMBER[letter]] = resize(test_set.middle_square(pixels), size)[0]
+        return found
 
     def check_pictures(self, subject: int) -> None:
         """Read the pictures, which are few."""
@@ -152,14 +135,4 @@ class Imagery:
                 )
             rows = self.tree.captions(np.array([nsd_id]), n_captions)
             found[_NUMBER[letter]] = tuple(map(str, rows[0]))
-        return found | {_NUMBER[one]: (word,) for one, word in CONCEPTS.items()}
-
-
-def _read_picture(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """Return a picture, (size, size, 3); grey ones in three channels."""
-    with guard(path, "Picture"), Image.open(path) as picture:
-        if picture.mode not in ("RGB", "L"):
-            raise wrong(path, f"a picture of mode {picture.mode}", "RGB or grey")
-        pixels = np.asarray(picture.convert("RGB"))
-    square: npt.NDArray[np.uint8] = resize(middle_square(pixels[None]), size)[0]
-    return square
+        return found | {_NUMBER[one]: (word,) for one, word in _CONCEPTS.items()}

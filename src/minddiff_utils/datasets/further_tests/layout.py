@@ -16,40 +16,14 @@ from typing import Literal, get_args
 
 from minddiff_utils.datasets.nsd.layout import Container, NsdFile, expand
 
-__all__ = [
-    "CLASS_SIZE",
-    "CONCEPTS",
-    "FILES",
-    "NAMES",
-    "N_CLASSES",
-    "N_COMMON",
-    "N_STIMULI",
-    "N_TRIALS",
-    "N_TRIALS_RUN",
-    "PICTURES",
-    "RUNS",
-    "Name",
-    "Run",
-    "Task",
-    "inventory",
-    "path",
-]
+__all__ = ["NAMES", "N_TRIALS", "PICTURES", "RUNS", "Name", "Run", "inventory"]
 
 #: The further test sets.
 Name = Literal["synthetic", "imagery"]
 NAMES: tuple[Name, ...] = get_args(Name)
-Task = Literal["vision", "attention", "imagery"]
 
 #: Trials of each file of betas: not a session's 750.
 N_TRIALS: dict[Name, int] = {"synthetic": 744, "imagery": 720}
-N_STIMULI: dict[Name, int] = {"synthetic": 284, "imagery": 18}
-
-# --- NSD-synthetic --------------------------------------------------------------------
-
-#: Stimuli that all subjects saw; the rest, in colour, were calibrated for each.
-N_COMMON = 220
-#: Classes of stimuli, and the fewest stimuli of one: 8 of each are 64 candidates.
-N_CLASSES, CLASS_SIZE = 8, 8
 
 # --- NSD-imagery ----------------------------------------------------------------------
 
@@ -59,26 +33,21 @@ class Run:
     """A run: its name in file names, its task, its set of stimuli, betas of a trial."""
 
     name: str
-    task: Task
+    task: Literal["vision", "attention", "imagery"]
     letter: str
     n_betas: int = 1
 
 
-def _first_runs(letter: str) -> tuple[Run, ...]:
-    return (
-        Run(f"vis{letter}", "vision", letter),
-        Run(f"att{letter}", "attention", letter, 2),
-        Run(f"img{letter}_1", "imagery", letter),
-    )
-
-
 #: In the order of the betas. A trial of attention has two, one after the other.
-RUNS = (
-    *(run for letter in "ABC" for run in _first_runs(letter)),
-    *(Run(f"img{letter}_2", "imagery", letter) for letter in "ABC"),
-)
-#: Trials of each run.
-N_TRIALS_RUN = 48
+RUNS = tuple(
+    run
+    for x in "ABC"
+    for run in (
+        Run(f"vis{x}", "vision", x),
+        Run(f"att{x}", "attention", x, 2),
+        Run(f"img{x}_1", "imagery", x),
+    )
+) + tuple(Run(f"img{x}_2", "imagery", x) for x in "ABC")
 
 #: Letter of the column CONDITION -> picture, of the simple (A) and complex (B) stimuli.
 #: Numbers of B are NSD's own, 1-based; the last is no picture of NSD.
@@ -100,15 +69,6 @@ PICTURES: dict[str, dict[str, str]] = {
         "T": "shared0000_nsd00000.png",
     },
 }
-#: The same of the concepts (C), which have a word and many pictures.
-CONCEPTS = {
-    "S": "stripes",
-    "Z": "zebra",
-    "M": "mammal",
-    "Y": "yellow",
-    "N": "banana",
-    "F": "fruit",
-}
 
 # --- the inventory --------------------------------------------------------------------
 
@@ -125,7 +85,7 @@ def _betas(name: Name) -> NsdFile:
 
 
 #: Every file that a decoding of the further test sets reads.
-FILES: dict[Name, tuple[NsdFile, ...]] = {
+_FILES: dict[Name, tuple[NsdFile, ...]] = {
     "synthetic": (
         _betas("synthetic"),
         _file("design", f"{_DESIGN}/nsdsynthetic_expdesign.mat", "order of stimuli"),
@@ -149,17 +109,6 @@ FILES: dict[Name, tuple[NsdFile, ...]] = {
 }
 
 
-def path(name: Name, kind: str, subject: int, version: str, **names: str) -> str:
-    """Return the path of a file below NSD's root, as NSD publishes it.
-
-    >>> path("imagery", "run", 1, "betas_fithrf", run="imgB_2")
-    'nsddata/bdata/nsdimagery/nsdimagery_subj01_imgB_2.tsv'
-    """
-    row = next(row for row in FILES[name] if row.kind == kind)
-    given = {"subject": f"subj{subject:02d}", "version": version, "form": "hdf5"}
-    return row.path.format(**given | names)
-
-
 def inventory(
     name: Name, subject: int, version: str, form: Container = "hdf5"
 ) -> tuple[NsdFile, ...]:
@@ -169,7 +118,7 @@ def inventory(
     1.051584768
     """
     files = list[NsdFile]()
-    for row in FILES[name]:
+    for row in _FILES[name]:
         who = subject if "{subject}" in row.path else None
         more = {"form": (form,)} if row.kind == "betas" else {}
         files += expand(row, who, more, version)

@@ -1,46 +1,27 @@
-"""What decoding needs of a further test set, and the two there are.
+"""What the further test sets have alike: trials, stimuli, files and betas."""
 
-A further test set has its own stimuli and responses in the same voxels as the core: it
-is never trained on. `Synthetic` and `Imagery` are one module each.
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_exists, check_shape
 from minddiff_utils.core.types import IntArray, Mask
-from minddiff_utils.datasets.further_tests.layout import (
-    N_TRIALS,
-    Name,
-    inventory,
-    path,
-)
-from minddiff_utils.datasets.nsd.betas import read_betas_hdf5, read_betas_nii
+from minddiff_utils.datasets.further_tests.layout import N_TRIALS, Name, inventory
+from minddiff_utils.datasets.nsd.betas import read_betas
 from minddiff_utils.datasets.nsd.layout import (
     CONTAINERS,
     as_present,
     find,
     is_there,
+    there,
 )
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
-__all__ = [
-    "FurtherTest",
-    "FurtherTrials",
-    "Stimuli",
-    "absent_words",
-    "betas_file",
-    "file_of",
-    "files",
-    "lacking",
-    "middle_square",
-    "read_betas",
-]
+__all__ = ["FurtherTrials", "InNsd", "Stimuli", "middle_square"]
 
 _BUCKET = (
     "get it with `minddiff fetch --further-tests`, or name the right folder"
@@ -98,123 +79,79 @@ class Stimuli:
     has_picture: Mask
 
 
-class FurtherTest(Protocol):
-    """A further test set whose files lie in NSD's tree.
+@dataclass(frozen=True)
+class InNsd:
+    """A test set whose files lie in NSD's tree."""
 
-    Every method raises DataError where a file is missing, damaged or at odds with the
-    others.
-    """
+    tree: NsdTree
+    name: ClassVar[Name]
 
-    @property
-    def name(self) -> Name:
-        """Return its name: `synthetic` or `imagery`."""
-        ...
+    def lacking(self, subject: int) -> tuple[str, ...]:
+        """Return the paths below NSD's root that are not there in any form."""
+        version, root = self.tree.betas_version, self.tree.root
+        files = as_present(inventory(self.name, subject, version), root)
+        return tuple(f.path for f in files if not is_there(find(root / f.path)))
 
-    @property
-    def tree(self) -> NsdTree:
-        """Return the tree that it lies in."""
-        ...
+    def files(self, subject: int) -> tuple[Path, ...]:
+        """Return the files there are of those that a subject needs, sorted."""
+        version = self.tree.betas_version
+        either = (inventory(self.name, subject, version, form) for form in CONTAINERS)
+        return there(self.tree.root, chain(*either))
 
-    def trials(self, subject: int) -> FurtherTrials:
-        """Return what each of the betas is about, in their order."""
-        ...
+    def absent_words(self, subject: int) -> str:
+        """Return one sentence where a subject has nothing of it; else nothing.
 
-    def stimuli(self) -> Stimuli:
-        """Return the stimuli, the same for all subjects but for their pixels."""
-        ...
+        A folder that has a part of it is not without: what is missing is said where it
+        is read.
+        """
+        root, betas = self.tree.root, self.betas_file(subject)
+        if is_there(betas):
+            return ""
+        return (
+            f"NSD-{self.name} of subject {subject} is not decoded, because "
+            f"{betas.relative_to(root)} is not in {root}: `minddiff fetch "
+            "--further-tests` brings it."
+        )
 
-    def pictures(self, subject: int, size: int) -> dict[int, npt.NDArray[np.uint8]]:
-        """Return stimulus -> picture, (size, size, 3); concepts have none."""
-        ...
+    def file(self, kind: str, subject: int, **names: str) -> Path:
+        """Return a file of the inventory, in the form in which it is there.
 
-    def check_pictures(self, subject: int) -> None:
-        """Raise DataError where headers of files of pictures say that they are not."""
-        ...
+        Raises
+        ------
+        DataError
+            It is not there.
+        """
+        path = next(
+            file.path
+            for file in inventory(self.name, subject, self.tree.betas_version)
+            if file.kind == kind and names.items() <= file.names.items()
+        )
+        found = find(self.tree.root / path)
+        check_exists(found, f"NSD-{self.name}: {kind}", _BUCKET)
+        return found
 
-    def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:
-        """Return stimulus -> what people write of it; many have nothing."""
-        ...
+    def betas(self, subject: int, mask: Mask) -> npt.NDArray[np.int16]:
+        """Return the stored betas at `mask`, (n_trials, n_voxels) int16.
 
+        Columns follow `voxel_indices(mask)`. Both containers hold the same numbers;
+        hdf5 is read where there is one.
 
-def lacking(test_set: FurtherTest, subject: int) -> tuple[str, ...]:
-    """Return the paths below NSD's root that are not there in any form."""
-    root, version = test_set.tree.root, test_set.tree.betas_version
-    return tuple(
-        file.path
-        for file in as_present(inventory(test_set.name, subject, version), root)
-        if not is_there(find(root / file.path))
-    )
+        Raises
+        ------
+        DataError
+            The file is missing, truncated, of the wrong shape or dtype, or in another
+            space.
+        """
+        found = self.betas_file(subject)
+        check_exists(found, f"NSD-{self.name}: betas", _BUCKET)
+        self.tree.check_space(subject, found)
+        return read_betas(found, mask, N_TRIALS[self.name])
 
-
-def files(test_set: FurtherTest, subject: int) -> tuple[Path, ...]:
-    """Return the files there are of those that a subject needs, sorted."""
-    root, version = test_set.tree.root, test_set.tree.betas_version
-    found = {
-        find(root / file.path)
-        for form in CONTAINERS
-        for file in inventory(test_set.name, subject, version, form)
-    }
-    return tuple(sorted(one for one in found if is_there(one)))
-
-
-def absent_words(test_set: FurtherTest, subject: int) -> str:
-    """Return one sentence where a subject has nothing of a test set; else nothing.
-
-    A folder that has a part of it is not without: what is missing is said where it is
-    read.
-    """
-    root, betas = test_set.tree.root, betas_file(test_set, subject)
-    if is_there(betas):
-        return ""
-    return (
-        f"NSD-{test_set.name} of subject {subject} is not decoded, because "
-        f"{betas.relative_to(root)} is not in {root}: `minddiff fetch --further-tests` "
-        "brings it."
-    )
-
-
-def file_of(test_set: FurtherTest, kind: str, subject: int, **names: str) -> Path:
-    """Return a file of the inventory, in the form in which it is there.
-
-    Raises
-    ------
-    DataError
-        It is not there.
-    """
-    tree = test_set.tree
-    found = find(
-        tree.root / path(test_set.name, kind, subject, tree.betas_version, **names)
-    )
-    check_exists(found, f"NSD-{test_set.name}: {kind}", _BUCKET)
-    return found
-
-
-def read_betas(
-    test_set: FurtherTest, subject: int, mask: Mask
-) -> npt.NDArray[np.int16]:
-    """Return the stored betas at `mask`, (n_trials, n_voxels) int16.
-
-    Columns follow `voxel_indices(mask)`. Both containers hold the same numbers; hdf5 is
-    read where there is one.
-
-    Raises
-    ------
-    DataError
-        The file is missing, truncated, of the wrong shape or dtype, or in another
-        space.
-    """
-    found, n_trials = betas_file(test_set, subject), N_TRIALS[test_set.name]
-    check_exists(found, f"NSD-{test_set.name}: betas", _BUCKET)
-    test_set.tree.check_space(subject, found)
-    is_hdf5 = found.suffix.lower() == ".hdf5"
-    return (read_betas_hdf5 if is_hdf5 else read_betas_nii)(found, mask, n_trials)
-
-
-def betas_file(test_set: FurtherTest, subject: int) -> Path:
-    """Return the file that `read_betas` reads; the path as hdf5 where there is none."""
-    root, version = test_set.tree.root, test_set.tree.betas_version
-    file = as_present(inventory(test_set.name, subject, version), root)[0]
-    return find(root / file.path)
+    def betas_file(self, subject: int) -> Path:
+        """Return the file of betas; the path as hdf5 where there is none."""
+        root, version = self.tree.root, self.tree.betas_version
+        file = as_present(inventory(self.name, subject, version), root)[0]
+        return find(root / file.path)
 
 
 def middle_square(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

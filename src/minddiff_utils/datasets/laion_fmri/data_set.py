@@ -6,34 +6,47 @@ their trials.
 """
 
 import hashlib
-import logging
+import io
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from PIL import Image
 
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.provenance import MARK
-from minddiff_utils.core.types import IntArray, Matrix
-from minddiff_utils.datasets.laion_fmri import files, layout
-from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.core.types import IntArray, Ints, Mask, Matrix
+from minddiff_utils.datasets.laion_fmri import layout
+from minddiff_utils.datasets.nsd.formats import load_image
 from minddiff_utils.datasets.nsd.layout import is_there
 from minddiff_utils.datasets.protocol import (
     SingleTrials,
     Trials,
     Units,
     UnitSet,
-    units_of,
+    first_captions,
+    voxels_of,
 )
+from minddiff_utils.datasets.published import Published, check_ids
 
 __all__ = ["LaionFmri"]
 
-logger = logging.getLogger(__name__)
-
+_RELEASE = Published(
+    "get it with `minddiff fetch`, or name the folder of LAION-fMRI that holds"
+    " derivatives and stimuli (--nsd-root)",
+    "compare it with LAION-fMRI's own file and fetch it again",
+)
+#: What stood behind images that are transparent in part, and their side, px.
+_GREY, _SIDE = 128, 1000
 #: The region that stands for all visual cortex, where `data.voxels` asks for it.
 _GENERAL = "laiongeneral"
 
@@ -59,11 +72,14 @@ class LaionFmri(SingleTrials):
     ) -> tuple[Path, ...]:
         """Return the files there are of those that are read."""
         asked = [n for n in sessions if n <= layout.N_SESSIONS]
-        named = layout.inventory([subject], asked, self.split)
-        paths = {self.root / path for path, _ in named}
-        regions = [roi for names in layout.ROIS.values() for roi in names]
-        regions += [_GENERAL] if units == "nsdgeneral" else []
-        paths |= {layout.roi_file(self.root, subject, roi) for roi in regions}
+        paths = {
+            layout.roi_file(self.root, subject, file.names["roi"])
+            if file.kind == "roi"
+            else self.root / file.path
+            for file in layout.inventory([subject], asked, self.split)
+        }
+        if units == "nsdgeneral":
+            paths.add(layout.roi_file(self.root, subject, _GENERAL))
         return tuple(sorted(path for path in paths if is_there(path)))
 
     def notes(self, subject: int) -> tuple[str, ...]:
@@ -86,16 +102,16 @@ class LaionFmri(SingleTrials):
     @cached_property
     def _number(self) -> dict[str, int]:
         """Return each image's number by its name: its row in the table."""
-        return files.read_table(self._file("table"))
+        return _read_table(self._file("table"))
 
     @cached_property
     def _captions(self) -> dict[str, list[str]]:
-        return files.read_captions(self._file("captions"))
+        return _read_captions(self._file("captions"))
 
     def _parts(self, subject: int) -> tuple[IntArray, IntArray]:
         """Return the numbers of the images that train, and of those that test."""
         path = self._file("split", subject, split=self.split)
-        parts = files.read_split(path, self.split)
+        parts = _read_split(path, self.split)
         train, test = (self._numbers(part, path) for part in parts)
         return train, test
 
@@ -112,7 +128,7 @@ class LaionFmri(SingleTrials):
     def _shown(self, subject: int, session: int) -> IntArray:
         """Return the number of the image of each volume of a session's betas."""
         path = self._file("trials", subject, session=session)
-        return self._numbers(files.read_trials(path, session), path)
+        return self._numbers(_read_trials(path, session), path)
 
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
         """Return the sessions asked for, of those that are public; all are there."""
@@ -141,13 +157,13 @@ class LaionFmri(SingleTrials):
                 f"subject {subject} in the sessions asked for: use the split of this "
                 "subject, or more sessions."
             )
-        grid = files.read_areas(self.root, subject).shape
+        grid = _read_areas(self.root, subject).shape
         for session, numbers in zip(sessions, seen, strict=True):
             path = self._file("betas", subject, session=session)
-            shape = files.read_grid(path)
+            shape = _read_grid(path)
             check_shape(shape, (*grid, len(numbers)), f"Betas in {path}")
         known = np.unique(np.concatenate(seen))
-        names = {number: name for name, number in self._number.items()}
+        names = list(self._number)
         used = known[np.isin(known, np.concatenate([train, test]))]
         silent = [names[n] for n in used.tolist() if names[n] not in self._captions]
         if silent:
@@ -163,21 +179,15 @@ class LaionFmri(SingleTrials):
         validation images are like the training images.
         """
         used = np.concatenate(self._parts(subject))
-        names = {number: name for name, number in self._number.items()}
-        order = sorted(
-            used.tolist(), key=lambda n: hashlib.sha256(names[n].encode()).digest()
-        )
-        place = {number: at for at, number in enumerate(order)}
-        session, image = list[int](), list[int]()
-        for number in sessions:
-            shown = [n for n in self._shown(subject, number).tolist() if n in place]
-            session += [number] * len(shown)
-            image += shown
-        return Trials(
-            np.array(session, np.int64),
-            np.array(image, np.int64),
-            np.array([place[n] for n in image], np.int64),
-        )
+        names = [name.encode() for name in self._number]
+        digest = np.array([hashlib.sha256(names[n]).hexdigest() for n in used])
+        place = np.full(len(names), -1)
+        place[used[np.argsort(digest)]] = np.arange(len(used))
+        shown = [self._shown(subject, number) for number in sessions]
+        session = np.repeat(np.array(sessions, np.int64), [len(one) for one in shown])
+        image = np.concatenate(shown)
+        kept = place[image] >= 0
+        return Trials(session[kept], image[kept], place[image[kept]])
 
     def test_images(self, subject: int) -> IntArray:
         """Return the numbers of the images that test under the split."""
@@ -185,32 +195,17 @@ class LaionFmri(SingleTrials):
 
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images as they were shown, (n, 1000, 1000, 3)."""
-        ids, n_images = np.asarray(image_id), len(self._number)
-        odd = ids[(ids < 0) | (ids >= n_images)]
-        if len(odd):
-            raise DataError(
-                f"{self._file('table')} has images 0 to {n_images - 1}, but image "
-                f"{odd[0]} is asked for: use files of one release."
-            )
-        return files.read_images(self._file("images"), ids, n_images)
+        return _read_images(self._file("images"), image_id, len(self._number))
 
     def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
         """Return the best captions that people wrote of each image, (n, n_captions)."""
-        names = list(self._number)
-        texts = [
-            self._captions.get(names[n], []) for n in np.asarray(image_id).tolist()
-        ]
-        few = [n for n, one in enumerate(texts) if len(one) < n_captions]
-        if few:
-            name = names[int(image_id[few[0]])]
-            raise DataError(
-                f"{self._file('captions')} has {len(texts[few[0]])} captions by people "
-                f"of {name}, but {n_captions} are asked for: set features.n_captions "
-                "to 3, which images of one subject have."
-            )
-        return np.array([one[:n_captions] for one in texts], object)
+        every = list(self._number)
+        names = [every[n] for n in np.asarray(image_id).tolist()]
+        texts = [self._captions.get(name, []) for name in names]
+        where = [f"{name} in {self._file('captions')}" for name in names]
+        return first_captions(texts, where, n_captions)
 
-    def coco_id(self, image_id: IntArray) -> None:  # noqa: ARG002
+    def coco_id(self, image_id: IntArray) -> None:
         """Return None: most pictures are not from COCO."""
         return
 
@@ -218,36 +213,224 @@ class LaionFmri(SingleTrials):
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the areas, or of all visual cortex (laiongeneral)."""
-        areas = files.read_areas(self.root, subject)
-        mask = areas >= 0
+        areas = _read_areas(self.root, subject)
+        mask = np.asarray(areas >= 0)
         if which == "nsdgeneral":
-            path = layout.roi_file(self.root, subject, _GENERAL)
-            mask = files.read_mask(path)
-            check_shape(mask.shape, areas.shape, f"Region {path}")
-        area = areas[mask]
-        counts = np.bincount(area[area >= 0], minlength=len(AREAS)).tolist()
-        each = ", ".join(f"{a} {n}" for a, n in zip(AREAS, counts, strict=True))
-        logger.info("subject %d: %d voxels (%s)", subject, len(area), each)
-        ncsnr = self._ncsnr(subject, mask)
-        return units_of(voxel_indices(mask), areas.shape, area, ncsnr, which)
-
-    def _ncsnr(self, subject: int, mask: npt.NDArray[np.bool_]) -> Matrix | None:
+            mask = _read_mask(layout.roi_file(self.root, subject, _GENERAL))
         path = self._file("ceiling", subject)
-        if not is_there(path):
-            return None
-        ratio = files.read_ceiling(path)
-        check_shape(ratio.shape, mask.shape, f"Noise ceiling {path}")
-        values: Matrix = ratio[mask]
-        return values
+        ncsnr = _read_ceiling(path) if is_there(path) else None
+        return voxels_of(mask, areas, ncsnr, which, f"subject {subject}")
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
         """Return one session's betas of the images that the split names, float32."""
         shown = self._shown(subject, session)
         path = self._file("betas", subject, session=session)
         shape = (*units.grid, len(shown))
-        betas = files.read_betas(path, units.position, shape)
+        betas = _read_betas(path, units.position, shape)
         return betas[np.isin(shown, np.concatenate(self._parts(subject)))]
 
     def responses_file(self, subject: int, session: int) -> str:
         """Return the path of a session's betas."""
         return str(self._file("betas", subject, session=session))
+
+
+# --- tables ---------------------------------------------------------------------------
+
+
+def _read_csv(
+    path: Path, what: str, columns: Sequence[str], sep: str = ","
+) -> pd.DataFrame:
+    """Return some columns of a table as text; all are there and none has a gap."""
+    found: pd.DataFrame = _RELEASE.text(path, what, columns, sep)[list(columns)]
+    empty = (found == "").any(axis=1)
+    if empty.any():
+        raise _RELEASE.wrong(path, f"a gap in row {int(empty.argmax()) + 1}", "no gap")
+    if found.empty:
+        raise _RELEASE.wrong(path, "no row", "one at least")
+    return found
+
+
+def _read_table(path: Path) -> dict[str, int]:
+    """Return the number of each image, its row in the table, by its name."""
+    names = _read_csv(path, "Table of images", ["image_name"])["image_name"]
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise _RELEASE.wrong(path, f"the image {twice.iloc[0]} twice", "each name once")
+    return {name: row for row, name in enumerate(names)}
+
+
+def _read_trials(path: Path, session: int) -> list[str]:
+    """Return the name of the image of each volume of betas, in their order."""
+    table = _read_csv(path, "Trials", ["session", "beta_index", "label"], "\t")
+    number = table["session"].str.removeprefix("ses-").str.lstrip("0")
+    if (odd := table["session"][number != f"{session}"]).size:
+        found = f"trials of session {odd.iloc[0]!r}"
+        raise _RELEASE.wrong(path, found, f"session {session}")
+    index = pd.to_numeric(table["beta_index"], errors="coerce").to_numpy(float)
+    if not np.array_equal(np.sort(index), np.arange(len(index))):
+        found = "a beta_index that is not there once for each volume"
+        raise _RELEASE.wrong(path, found, f"0 to {len(index) - 1}")
+    return table["label"].iloc[np.argsort(index)].tolist()
+
+
+def _read_captions(path: Path) -> dict[str, list[str]]:
+    """Return the captions that people wrote of each image, the best one first."""
+    columns = ["image_name", "caption_idx", "source", "caption"]
+    table = _read_csv(path, "Captions", columns)
+    table = table[table["source"] == "human"]
+    rank = pd.to_numeric(table["caption_idx"], errors="coerce")
+    if rank.isna().any() or (rank < 1).any():
+        raise _RELEASE.wrong(
+            path, "a caption of a person without a rank", "ranks from 1"
+        )
+    table = table.assign(rank=rank).sort_values(["image_name", "rank"])
+    grouped = table.groupby("image_name", sort=False)["caption"]
+    return {str(name): texts.tolist() for name, texts in grouped}
+
+
+def _read_split(path: Path, name: str) -> tuple[list[str], list[str]]:
+    """Return the names of the images that train, and of those that test."""
+    where = "get it with `minddiff fetch`, or copy laion_fmri/splits/data there"
+    with _RELEASE.reading(path, "Split", where):
+        split = json.loads(path.read_text(encoding="utf-8"))
+        first = split["variants"][0]
+        parts = first["train_ids"], first["test_ids"]
+        stated = split["name"], int(split["n_train"]), int(split["n_test"])
+        if not all(isinstance(text, str) for part in parts for text in part):
+            raise TypeError("ids that are no names")
+    train, test = parts
+    if stated[0] != name:
+        raise _RELEASE.wrong(path, f"the split {stated[0]!r}", f"{name!r}")
+    if stated[1:] != (len(train), len(test)) or not train or not test:
+        n = f"{len(train)} training and {len(test)} test images"
+        raise _RELEASE.wrong(path, n, f"{stated[1]} and {stated[2]}, which it states,")
+    both = set(train) & set(test)
+    if both or len({*train, *test}) < len(train) + len(test):
+        twice = min(both) if both else "an image"
+        raise _RELEASE.wrong(path, f"{twice} more than once", "each image once")
+    return train, test
+
+
+# --- volumes --------------------------------------------------------------------------
+
+
+def _read_grid(path: Path) -> tuple[int, ...]:
+    """Return the shape of a session's betas, (i, j, k, trials), by its header."""
+    with _RELEASE.reading(path, "Betas"):
+        return tuple(map(int, load_image(path).shape))
+
+
+def _read_volume(path: Path, what: str) -> npt.NDArray[Any]:
+    with _RELEASE.reading(path, what):
+        values = np.asanyarray(load_image(path).dataobj)
+    if values.ndim != 3 or values.dtype.kind not in "iuf":
+        found = f"{values.dtype} values of shape {values.shape}"
+        raise _RELEASE.wrong(path, found, "one number per voxel")
+    return values
+
+
+def _read_mask(path: Path) -> Mask:
+    """Return the voxels of a region."""
+    values = _read_volume(path, "Region")
+    odd = values[~np.isin(values, (0, 1))]
+    if odd.size:
+        raise _RELEASE.wrong(path, f"the value {float(odd[0]):.4g}", "0 or 1")
+    return np.asarray(values == 1)
+
+
+def _read_areas(root: Path, subject: int) -> IntArray:
+    """Return the volume of areas as indices into `AREAS`, -1 outside.
+
+    Where regions overlap at a border, the earlier area has the voxel.
+
+    Raises
+    ------
+    DataError
+        A mask is missing, damaged or of another grid.
+    """
+    regions = [
+        (number, layout.roi_file(root, subject, roi))
+        for number, area in reversed(list(enumerate(AREAS)))
+        for roi in layout.ROIS[area]
+    ]
+    volume = np.full(_read_mask(regions[0][1]).shape, -1, np.int64)
+    for number, path in regions:
+        mask = _read_mask(path)
+        check_shape(mask.shape, volume.shape, f"Region {path}")
+        volume[mask] = number
+    return volume
+
+
+def _read_ceiling(path: Path) -> Matrix:
+    """Return the noise-ceiling SNR of each voxel: 4 repeats, in percent of variance.
+
+    References
+    ----------
+    Allen et al. (2022): NC = 100 s / (s + 1 / n) for s = ncsnr squared.
+    """
+    percent = _read_volume(path, "Noise ceiling").astype(np.float64)
+    if np.isinf(percent).any() or (percent < 0).any() or (percent >= 100).any():
+        raise _RELEASE.wrong(
+            path, "values below 0 or from 100 on", "percent of the variance"
+        )
+    return np.sqrt(percent / (100 - percent) / 4).astype(np.float32)
+
+
+def _read_betas(path: Path, ijk: Ints, shape: tuple[int, ...]) -> Matrix:
+    """Return a session's betas at `ijk` (n_units, 3), (n_trials, n_units) float32.
+
+    Trials are read one by one in the order of the file: a whole session has 12 GB.
+    """
+    with _RELEASE.reading(path, "Betas"):
+        image: Any = load_image(path)
+    dtype = image.get_data_dtype()
+    scaled = (float(image.dataobj.slope), float(image.dataobj.inter)) != (1.0, 0.0)
+    if dtype.kind != "f" or scaled:
+        raise _RELEASE.wrong(
+            path, f"{dtype} betas{' with a scale' if scaled else ''}", "floats"
+        )
+    if tuple(image.shape) != shape:
+        raise _RELEASE.wrong(path, f"betas of shape {image.shape}", f"{shape}")
+    place = np.ravel_multi_index(tuple(ijk.T), shape[:3], order="F")
+    n_bytes = math.prod(shape[:3]) * dtype.itemsize
+    betas = np.empty((shape[3], len(place)), np.float32)
+    with _RELEASE.reading(path, "Betas"), nib.openers.ImageOpener(str(path)) as file:
+        file.seek(int(image.dataobj.offset))
+        for row in betas:
+            volume = file.read(n_bytes)
+            if len(volume) < n_bytes:
+                raise EOFError("it ends within a trial")
+            row[:] = np.frombuffer(volume, dtype)[place]
+        if file.read(1):
+            raise ValueError("more bytes than its header says")
+    _RELEASE.no_infinity(path, betas)
+    return betas
+
+
+# --- images ---------------------------------------------------------------------------
+
+
+def _read_images(path: Path, rows: IntArray, n_images: int) -> npt.NDArray[np.uint8]:
+    """Return images as they were shown, (n, 1000, 1000, 3): on grey where open."""
+    with _RELEASE.hdf5(path, "Images", "images") as stored:
+        if stored.shape != (n_images,):
+            found = f"other than {n_images} images"
+            raise _RELEASE.wrong(path, found, "one for each name")
+        ids = check_ids(rows, n_images, path)
+        images = np.empty((len(ids), _SIDE, _SIDE, 3), np.uint8)
+        for at, row in enumerate(ids.tolist()):
+            data = np.asarray(stored[row])
+            if data.dtype != np.uint8 or not data.size:
+                raise _RELEASE.wrong(path, f"no picture in row {row}", "a JPEG or PNG")
+            images[at] = _as_shown(data.tobytes(), path, row)
+    return images
+
+
+def _as_shown(data: bytes, path: Path, row: int) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
+        if picture.size != (_SIDE, _SIDE):
+            found = f"a picture of {picture.width} x {picture.height} px in row {row}"
+            raise _RELEASE.wrong(path, found, f"{_SIDE} x {_SIDE} px")
+        colours = picture.convert("RGBA")
+    behind = Image.new("RGBA", colours.size, (_GREY, _GREY, _GREY, 255))
+    return np.asarray(Image.alpha_composite(behind, colours).convert("RGB"))

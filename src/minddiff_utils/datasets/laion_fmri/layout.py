@@ -9,28 +9,24 @@ https://laion-fmri.hebartlab.com (documentation); ViCCo-Group/LAION-fMRI (packag
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from urllib.parse import quote
 
 from minddiff_utils.core.errors import ConfigError, check_choice
+from minddiff_utils.datasets.nsd import layout as nsd
 from minddiff_utils.datasets.nsd.areas import AREA_LABELS
-from minddiff_utils.datasets.nsd.layout import is_there
+from minddiff_utils.datasets.nsd.layout import NsdFile, is_there
+from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
-    "FILES",
-    "N_IMAGES",
-    "N_SESSIONS",
-    "ROIS",
-    "SUBJECTS",
-    "LaionFile",
-    "check_sessions",
-    "inventory",
-    "path_of",
-    "roi_file",
+    *("FILES", "N_IMAGES", "N_SESSIONS", "ROIS", "by_hand", "check_sessions"),
+    *("downloads", "inventory", "path_of", "roi_file"),
 ]
 
 #: Sessions after the 30 of the experiment are held out: the bucket does not give them.
-SUBJECTS, N_SESSIONS, N_IMAGES = (1, 3, 5, 6, 7), 30, 25_052
+_SUBJECTS, N_SESSIONS, N_IMAGES = (1, 3, 5, 6, 7), 30, 25_052
 #: What no retinotopic region stands for here: PHC1, PHC2, and IPS beyond IPS0.
 _ABSENT = ("PHC1", "PHC2", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5")
 #: Area -> regions of the retinotopic maps; MT is TO1 and MST is TO2, as in NSD.
@@ -40,77 +36,47 @@ ROIS = {
 }
 
 
-@dataclass(frozen=True)
-class LaionFile:
-    """A file; several where its path differs in a name.
-
-    `gated`: given to those alone who have accepted the images' own terms.
-    """
-
-    kind: str
-    path: str
-    reason: str
-    optional: bool = False
-    gated: bool = False
-
-
-_GLM = "derivatives/glmsingle-tedana/{sub}"
-_SESSION = f"{_GLM}/{{ses}}/func/{{sub}}_{{ses}}_task-images"
+_SUB = "sub-{number:02d}"
+_GLM = f"derivatives/glmsingle-tedana/{_SUB}"
+_SESSION = f"{_GLM}/ses-{{session:02d}}/func/{_SUB}_ses-{{session:02d}}_task-images"
+_BETAS = "space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+_CEILING = "task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz"
+_ROI = f"derivatives/rois/{_SUB}/retinotopy/{_SUB}_space-T1w_res-1pt8_label-{{roi}}"
 _STIMULI = "stimuli/task-images"
-_file = LaionFile
+_LABELS = {"roi": [roi for names in ROIS.values() for roi in names]}
+_file = NsdFile
 #: Every file that a run reads.
 FILES = (
-    _file(
-        "betas",
-        f"{_SESSION}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz",
-        "responses of one session",
-    ),
-    _file(
-        "trials",
-        f"{_SESSION}_desc-SingletrialBetas_trials.tsv",
-        "which image each trial showed",
-    ),
-    _file(
-        "ceiling",
-        f"{_GLM}/{{sub}}_task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz",
-        "noise ceiling",
-        optional=True,
-    ),
-    _file(
-        "roi",
-        "derivatives/rois/{sub}/retinotopy/"
-        "{sub}_space-T1w_res-1pt8_label-{roi}_mask.nii.gz",
-        "visual areas",
-    ),
+    _file("betas", f"{_SESSION}_{_BETAS}", "responses of one session"),
+    _file("trials", f"{_SESSION}_desc-SingletrialBetas_trials.tsv", "images of trials"),
+    _file("ceiling", f"{_GLM}/{_SUB}_{_CEILING}", "noise ceiling", optional=True),
+    _file("roi", f"{_ROI}_mask.nii.gz", "visual areas", _LABELS),
     _file("captions", f"{_STIMULI}_desc-captions.csv", "what the images show"),
-    _file("split", "splits/{sub}/{split}.json", "which images train and test"),
-    _file("table", f"{_STIMULI}_metadata.csv", "numbers of the images", gated=True),
-    _file("images", f"{_STIMULI}_stimuli.h5", "the images", gated=True),
+    _file("split", f"splits/{_SUB}/{{split}}.json", "which images train and test"),
+    _file("table", f"{_STIMULI}_metadata.csv", "numbers of the images"),
+    _file("images", f"{_STIMULI}_stimuli.h5", "the images"),
 )
+#: Given to those alone who have accepted the images' own terms.
+_GATED = ("table", "images")
 
-
-def path_of(kind: str, subject: int = 0, **names: str | int) -> str:
-    """Return the path of a file below the folder.
-
-    >>> path_of("split", 1, split="tau")
-    'splits/sub-01/tau.json'
-    """
-    row = next(file for file in FILES if file.kind == kind)
-    if "session" in names:
-        names["ses"] = f"ses-{names['session']:02d}"
-    return row.path.format(sub=f"sub-{subject:02d}", **names)
+#: The path of a file below the folder, by kind, subject and names.
+path_of = partial(nsd.path_in, FILES)
 
 
 def roi_file(root: Path, subject: int, roi: str) -> Path:
     """Return a region's mask, in whichever group of regions it lies."""
-    path = root / path_of("roi", subject, roi=roi)
+    return _beside(root / path_of("roi", subject, roi=roi))
+
+
+def _beside(path: Path) -> Path:
+    """Return a mask where it is, in its own group of regions or another."""
     beside = sorted(path.parent.parent.glob(f"*/{path.name}"))
     return path if is_there(path) or not beside else beside[0]
 
 
 def check_sessions(subject: int, sessions: Sequence[int]) -> None:
     """Raise ConfigError for a subject or a session that is not public."""
-    check_choice(subject, SUBJECTS, "subject of LAION-fMRI")
+    check_choice(subject, _SUBJECTS, "subject of LAION-fMRI")
     odd = [n for n in sessions if not 1 <= n <= N_SESSIONS]
     if odd:
         raise ConfigError(
@@ -121,18 +87,63 @@ def check_sessions(subject: int, sessions: Sequence[int]) -> None:
 
 def inventory(
     subjects: Sequence[int], sessions: Sequence[int], split: str
-) -> list[tuple[str, LaionFile]]:
-    """Return every file that a run reads, once, with its path."""
-    found = dict[str, LaionFile]()
+) -> tuple[NsdFile, ...]:
+    """Return every file that a run reads, once."""
     for subject in subjects:
         check_sessions(subject, sessions)
-        for file in FILES:
-            several: dict[str, list[dict[str, str | int]]] = {
-                "betas": [{"session": n} for n in sessions],
-                "trials": [{"session": n} for n in sessions],
-                "roi": [{"roi": roi} for names in ROIS.values() for roi in names],
-                "split": [{"split": split}],
-            }
-            for names in several.get(file.kind, [{}]):
-                found[path_of(file.kind, subject, **names)] = file
-    return list(found.items())
+    more = {"betas": {"session": sessions}, "trials": {"session": sessions}}
+    names = more | {"split": {"split": (split,)}}
+    files = chain.from_iterable(
+        nsd.expand(row, subject, names.get(row.kind, {}))
+        for subject in subjects
+        for row in FILES
+    )
+    return tuple({file.path: file for file in files}.values())
+
+
+# --- where they come from -------------------------------------------------------------
+
+_BUCKET = "laion-fmri"
+_ADDRESS = f"https://{_BUCKET}.s3.us-west-2.amazonaws.com"
+_PACKAGE = "ViCCo-Group/LAION-fMRI"
+_COMMIT = "04ee2883bba2684e65f16f11c7566e2463c9ddc5"
+_SPLITS = "https://raw.githubusercontent.com"
+
+
+def downloads(
+    root: Path, files: Sequence[NsdFile], *, endpoint: str = ""
+) -> tuple[Download, ...]:
+    """Return where the files come from that are open to all; regions only if lacking.
+
+    Responses, regions and captions are CC0 and need no agreement. The splits lie in the
+    repository of the makers' package, pinned by a commit. `endpoint`: address of
+    another server with the same paths.
+    """
+    server = endpoint.rstrip("/")
+    bucket = f"{server}/{_BUCKET}" if server else _ADDRESS
+    package = f"{server or _SPLITS}/{_PACKAGE}/{_COMMIT}/laion_fmri/splits/data"
+    found = []
+    for file in files:
+        url = f"{bucket}/{quote(file.path)}"
+        by_hand = "look for it with `laion-fmri download`, or put it there by hand"
+        if file.kind == "split":
+            url = f"{package}/{quote(file.path.removeprefix('splits/'))}"
+            by_hand = f"take it from https://github.com/{_PACKAGE} and put it there"
+        path, reason = root / file.path, file.reason
+        elsewhere = file.kind == "roi" and _beside(path) != path
+        if file.kind not in _GATED and not elsewhere:
+            found.append(Download(file.path, url, reason, by_hand, file.optional))
+    return tuple(found)
+
+
+def by_hand(root: Path) -> tuple[str, ...]:
+    """Return a sentence where the images and their table are not there."""
+    paths = [root / path_of(kind) for kind in _GATED]
+    if all(map(is_there, paths)):
+        return ()
+    names = " and ".join(path.name for path in paths)
+    return (
+        "The images of LAION-fMRI come by hand, 3.2 GB: accept their terms at"
+        f" https://laion-fmri.hebartlab.com/request and put {names} into"
+        f" {paths[0].parent}.",
+    )

@@ -5,25 +5,36 @@ small files lie beside (regions, stimulus table, captions), which say where a vo
 What is not settled about the responses stands in `layout`.
 """
 
-from collections.abc import Sequence
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import h5py
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.mindeye2 import files as stored
 from minddiff_utils.datasets.mindeye2 import layout
-from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.datasets.nsd import layout as nsd
 from minddiff_utils.datasets.nsd.data_set import OfNsd
-from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS, find, is_there
-from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, units_of
+from minddiff_utils.datasets.nsd.layout import N_TRIALS
+from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, voxels_of
+from minddiff_utils.datasets.published import Published, check_ids, open_hdf5
 
-__all__ = ["MindEye2"]
+__all__ = ["MindEye2", "read_behaviour"]
 
+_FOLDER = Published(
+    "name the folder that holds the files of pscotti/mindeyev2 (--nsd-root), or "
+    "download it there",
+    "compare it with pscotti/mindeyev2 on Hugging Face and download it again",
+)
+_MEMBER = ".behav.npy"
 #: Share of a region's columns that must lie in the same region of NSD's volume.
 _LEAST_IN_REGION = 0.5
 
@@ -37,22 +48,18 @@ class MindEye2(OfNsd):
     def file(self, kind: str, subject: int, part: int = 0) -> Path:
         """Return a file of the inventory."""
         check_choice(subject, range(1, 9), "subject")
-        return find(self.tree.root / layout.path(kind, subject, part))
+        path = nsd.path_in(layout.FILES, kind, subject, part=part)
+        return nsd.find(self.tree.root / path)
 
     def files(
-        self,
-        subject: int,
-        sessions: Sequence[int],  # noqa: ARG002
-        units: UnitSet,  # noqa: ARG002
+        self, subject: int, sessions: Sequence[int], units: UnitSet
     ) -> tuple[Path, ...]:
         """Return the files there are of those that are read."""
-        roi = ("nsdgeneral", "Kastner2015", "prf-visualrois")
-        paths = {find(self.tree.root / path) for path in layout.inventory(subject)}
-        paths |= {self.tree.file("roi", subject, name=name) for name in roi}
-        paths.add(self.tree.file("ncsnr", subject))
-        return tuple(sorted(path for path in paths if is_there(path)))
+        version = self.tree.betas_version
+        rows = (nsd.expand(row, subject, version=version) for row in layout.FILES)
+        return nsd.there(self.tree.root, chain(*rows))
 
-    def notes(self, subject: int) -> tuple[str, ...]:  # noqa: ARG002
+    def notes(self, subject: int) -> tuple[str, ...]:
         """Return what a reader of any number must know of these responses."""
         return (
             "Responses are those of MindEye2's folder, which does not say from which "
@@ -65,58 +72,54 @@ class MindEye2(OfNsd):
 
     # What was shown
 
+    def _size(self, subject: int) -> tuple[int, int]:
+        """Return the numbers of trials and voxels of a subject's responses."""
+        with _open_betas(self.file("betas", subject)) as data:
+            n_trials, n_voxels = data.shape
+        return n_trials, n_voxels
+
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
         """Return those of the sessions `asked` that the array of responses holds."""
-        path = self.file("betas", subject)
-        most = stored.shape_of_betas(path)[0] // N_TRIALS
-        if most > FACTS[subject].n_sessions:
-            raise stored.FOLDER.wrong(
-                path, f"{most} sessions", f"{FACTS[subject].n_sessions} at most"
-            )
-        sessions = tuple(session for session in asked if session <= most)
-        if not sessions:
-            raise DataError(
-                f"Subject {subject} has {most} sessions in {path}, but of these none is"
-                f" asked for ({', '.join(map(str, asked))}): change data.only_sessions,"
-                " or leave the subject out."
-            )
-        return sessions
+        path, most = self.file("betas", subject), self._size(subject)[0] // N_TRIALS
+        if most > nsd.FACTS[subject].n_sessions:
+            expected = f"{nsd.FACTS[subject].n_sessions} at most"
+            raise _FOLDER.wrong(path, f"{most} sessions", expected)
+        return nsd.sessions_within(subject, asked, most, f" in {path}")
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
         """Return the trials of `sessions`, in time order."""
-        path = self.file("indices", subject)
-        ids = stored.read_indices(path, subject)
-        n_trials = stored.shape_of_betas(self.file("betas", subject))[0]
+        path, n_trials = self.file("indices", subject), self._size(subject)[0]
+        ids = _read_indices(path, subject)
         if len(ids) != n_trials:
             found = f"{len(ids)} trials of subject {subject}"
-            raise stored.FOLDER.wrong(path, found, f"{n_trials}, as responses have")
+            raise _FOLDER.wrong(path, found, f"{n_trials}, as responses have")
         session = np.repeat(np.arange(1, n_trials // N_TRIALS + 1), N_TRIALS)
         return Trials(session, ids, self.place(subject, ids)).of(sessions)
 
     def check(self, subject: int, sessions: Sequence[int]) -> None:
         """Raise DataError unless indices, behaviour, design and regions agree."""
-        every = range(1, FACTS[subject].n_sessions + 1)
+        every = range(1, nsd.FACTS[subject].n_sessions + 1)
         ids = self.trials(subject, every).image_id
         self._check_design(subject, ids)
         self._check_regions(subject)
         parts = [self.file("train", subject, session - 1) for session in sessions]
         for path in (*parts, self.file("test", subject)):
-            if is_there(path):
+            if nsd.is_there(path):
                 self._check_behaviour(path, subject, ids)
 
     def test_images(self, subject: int) -> IntArray:
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
-        return stored.read_shared(self.file("shared", subject))
+        return _read_shared(self.file("shared", subject))
 
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return NSD's images where they are there, else the folder's of 224 px."""
-        path = self.file("images", 1)
-        if is_there(self.tree.file("stimuli")) or not is_there(path):
+        path = self.file("images224", 1)
+        if nsd.is_there(self.tree.file("stimuli")) or not nsd.is_there(path):
             return self.tree.stimuli(image_id)
-        return stored.read_images(path, image_id)
+        return _read_images(path, image_id)
 
     def _check_design(self, subject: int, ids: IntArray) -> None:
-        if not is_there(self.tree.file("design")):
+        if not nsd.is_there(self.tree.file("design")):
             return
         design = self.tree.trials(subject, len(ids) // N_TRIALS)
         differ = np.flatnonzero(design.nsd_id != ids)
@@ -129,39 +132,27 @@ class MindEye2(OfNsd):
             )
 
     def _check_behaviour(self, path: Path, subject: int, ids: IntArray) -> None:
-        table = stored.read_behaviour(path)
-        row, image = (table[name].to_numpy() for name in ("row", "image"))
+        table, wrong = read_behaviour(path), _FOLDER.wrong
+        image = table["image"].to_numpy()
         if not (table["subject"] == subject).all():
             found = f"trials of subject {table['subject'].iloc[0]:.0f}"
-            raise stored.FOLDER.wrong(path, found, f"those of subject {subject}")
-        if not ((row >= 0) & (row < len(ids)) & (row == np.rint(row))).all():
-            raise stored.FOLDER.wrong(
-                path, "rows that there are not", f"0 to {len(ids) - 1}"
-            )
-        differ = np.flatnonzero(ids[row.astype(np.int64)] != image)
+            raise wrong(path, found, f"those of subject {subject}")
+        rows = table["row"].to_numpy()
+        row = _FOLDER.whole(path, rows, "the column row", 0, len(ids) - 1)
+        differ = np.flatnonzero(ids[row] != image)
         if len(differ):
-            raise stored.FOLDER.wrong(
-                path,
-                f"image {image[differ[0]]:.0f} for row {row[differ[0]]:.0f}",
-                f"{ids[int(row[differ[0]])]}, as {self.file('indices', subject).name} "
-                "has it,",
-            )
+            at, other = differ[0], self.file("indices", subject).name
+            found = f"image {image[at]:.0f} for row {row[at]}"
+            raise wrong(path, found, f"{ids[row[at]]}, as {other} has it,")
 
     # What was measured
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the eleven areas inside nsdgeneral, or all of it."""
-        general = self._general(subject)
-        area = self.tree.areas(subject)[general]
-        if not (area >= 0).any():
-            raise DataError(
-                f"Subject {subject} has no voxel in any of the areas "
-                f"{', '.join(AREAS)} inside nsdgeneral: check the regions of NSD."
-            )
-        ncsnr = None
-        if self.tree.has_ncsnr(subject):
-            ncsnr = self.tree.ncsnr(subject)[general]
-        return units_of(voxel_indices(general), general.shape, area, ncsnr, which)
+        has_ncsnr = self.tree.has_ncsnr(subject)
+        ncsnr = self.tree.ncsnr(subject) if has_ncsnr else None
+        general, areas = self._general(subject), self.tree.areas(subject)
+        return voxels_of(general, areas, ncsnr, which, f"subject {subject}")
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
         """Return one session's responses, (750, n_units) float32."""
@@ -169,9 +160,11 @@ class MindEye2(OfNsd):
         number = np.full(general.shape, -1, np.int64)
         number[general] = np.arange(int(general.sum()))
         columns = number[tuple(units.position.T)]
-        first = (session - 1) * N_TRIALS
-        path = self.file("betas", subject)
-        return stored.read_rows(path, slice(first, first + N_TRIALS), columns)
+        path, first = self.file("betas", subject), (session - 1) * N_TRIALS
+        with _open_betas(path) as data:
+            values: Matrix = data[first : first + N_TRIALS][:, columns]
+        _FOLDER.no_infinity(path, values)
+        return values
 
     def responses_file(self, subject: int, session: int) -> str:
         """Return the path of the array, and the session's rows."""
@@ -181,27 +174,22 @@ class MindEye2(OfNsd):
     def _general(self, subject: int) -> Mask:
         """Return nsdgeneral, whose voxels in C order are the columns of responses."""
         general = np.asarray(self.tree.roi(subject, "nsdgeneral") > 0)
-        path = self.file("betas", subject)
-        n_voxels = stored.shape_of_betas(path)[1]
+        n_voxels = self._size(subject)[1]
         if int(general.sum()) != n_voxels:
-            raise stored.FOLDER.wrong(
-                path,
-                f"{n_voxels} voxels",
-                f"{general.sum()}, as NSD's nsdgeneral of subject {subject} has,",
-            )
+            expected = f"{general.sum()}, as NSD's nsdgeneral of subject {subject} has,"
+            path = self.file("betas", subject)
+            raise _FOLDER.wrong(path, f"{n_voxels} voxels", expected)
         return general
 
     def _check_regions(self, subject: int) -> None:
         """Raise DataError unless V1 of the folder is V1 of NSD's volume."""
         general, path = self._general(subject), self.file("regions", subject)
-        if not is_there(path):
+        if not nsd.is_there(path):
             return
-        regions = stored.read_regions(path, subject, int(general.sum()))
+        regions = _read_regions(path, subject, int(general.sum()))
         if "V1" not in regions or not regions["V1"].any():
-            held = ", ".join(regions)[:200] or "nothing"
-            raise stored.FOLDER.wrong(
-                path, f"the regions {held}", "V1, with a voxel in it,"
-            )
+            held = f"the regions {', '.join(regions)[:200] or 'nothing'}"
+            raise _FOLDER.wrong(path, held, "V1, with a voxel in it,")
         labels = self.tree.roi_labels(subject, "prf-visualrois")
         v1 = [labels[name] for name in ("V1v", "V1d")]
         drawn = np.isin(self.tree.roi(subject, "prf-visualrois")[general], v1)
@@ -214,3 +202,97 @@ class MindEye2(OfNsd):
                 "expected (nsdgeneral, C order), so that no voxel's place is known; "
                 "please report this."
             )
+
+
+# --- single files ---------------------------------------------------------------------
+
+
+@contextmanager
+def _open_betas(path: Path) -> Iterator[h5py.Dataset]:
+    """Open a subject's responses, (n_trials, n_voxels) float32; NaN where none is."""
+    with _FOLDER.hdf5(path, "Responses", "betas") as data:
+        if data.dtype != np.float32:
+            raise _FOLDER.wrong(path, f"{data.dtype} responses", "float32")
+        if data.ndim != 2 or 0 in data.shape or len(data) % N_TRIALS:
+            expected = f"(trials, voxels), {N_TRIALS} trials a session,"
+            raise _FOLDER.wrong(path, f"an array of shape {data.shape}", expected)
+        yield data
+
+
+def _read_indices(path: Path, subject: int) -> IntArray:
+    """Return the `nsd_id` of each trial of a subject."""
+    name = f"subj{subject:02d}"
+    with _FOLDER.hdf5(path, "Images of the trials", name) as data:
+        values = np.asarray(data[...])
+    if values.ndim != 1:
+        found = f"{values.dtype} of shape {values.shape} for subject {subject}"
+        raise _FOLDER.wrong(path, found, "a row of ids")
+    return _FOLDER.whole(path, values, name, 0, nsd.N_IMAGES - 1)
+
+
+def _read_shared(path: Path) -> IntArray:
+    """Return the `nsd_id` of the images that all subjects share, (1000,)."""
+    values = _FOLDER.array(path, "Shared images")
+    if values.dtype != bool or values.shape != (nsd.N_IMAGES,):
+        found = f"{values.dtype} of shape {values.shape}"
+        raise _FOLDER.wrong(path, found, f"bool of shape ({nsd.N_IMAGES},)")
+    if values.sum() != nsd.N_SHARED:
+        raise _FOLDER.wrong(path, f"{values.sum()} shared images", f"{nsd.N_SHARED}")
+    return np.flatnonzero(values)
+
+
+def _read_regions(path: Path, subject: int, n_voxels: int) -> dict[str, Mask]:
+    """Return region -> which columns are in it, (n_voxels,)."""
+    with _FOLDER.reading(path, "Regions"), open_hdf5(path) as file:
+        group = file.get(f"subj{subject:02d}")
+        if not isinstance(group, h5py.Group):
+            held = ", ".join(map(str, file))[:200] or "nothing"
+            raise _FOLDER.wrong(path, held, f"a group subj{subject:02d}")
+        found = {name: np.asarray(group[name][...]) for name in group}
+    for name, values in found.items():
+        if values.dtype.kind not in "biuf" or values.shape != (n_voxels,):
+            held = f"{values.dtype} of shape {values.shape} for {name}"
+            raise _FOLDER.wrong(path, held, f"a mask of {n_voxels} voxels")
+    return {name: values > 0 for name, values in found.items()}
+
+
+def read_behaviour(path: Path) -> pd.DataFrame:
+    """Return the behaviour of a tar's trials, in the order of its members.
+
+    Columns `layout.layout.BEHAVIOUR`; NaN where the file has -1.
+    """
+    rows = []
+    with _FOLDER.reading(path, "Behaviour"), tarfile.open(path) as tar:
+        for member in tar:
+            if not member.isfile() or not member.name.endswith(_MEMBER):
+                continue
+            stored = tar.extractfile(member)
+            assert stored is not None  # it is a file
+            values = np.load(io.BytesIO(stored.read()), allow_pickle=False)
+            if values.shape != (1, len(layout.BEHAVIOUR)) or values.dtype.kind != "f":
+                held = f"{values.dtype} of shape {values.shape} in {member.name}"
+                raise _FOLDER.wrong(
+                    path, held, f"floats of shape (1, {len(layout.BEHAVIOUR)})"
+                )
+            rows.append(values[0])
+    if not rows:
+        raise _FOLDER.wrong(path, f"no member *{_MEMBER}", "one for each trial")
+    table = pd.DataFrame(np.stack(rows), columns=list(layout.BEHAVIOUR))
+    return table.mask(table == -1)
+
+
+def _read_images(path: Path, image_id: IntArray) -> npt.NDArray[np.uint8]:
+    """Return images, (n, 224, 224, 3), from float16 in 0..1 with channels first."""
+    with _FOLDER.hdf5(path, "Images", "images") as data:
+        if data.dtype.kind != "f" or data.ndim != 4 or data.shape[1] != 3:
+            found = f"{data.dtype} of shape {data.shape}"
+            raise _FOLDER.wrong(path, found, "floats of shape (73000, 3, 224, 224)")
+        ids = check_ids(image_id, len(data), path)
+        images = np.empty((len(ids), *data.shape[2:], 3), np.uint8)
+        for row in np.argsort(ids, kind="stable"):
+            values = data[ids[row]].astype(np.float32)
+            if not ((values >= 0) & (values <= 1)).all():
+                found = "values beyond 0 and 1, or NaN"
+                raise _FOLDER.wrong(path, found, "images in 0..1")
+            images[row] = np.rint(255 * values).transpose(1, 2, 0)
+    return images

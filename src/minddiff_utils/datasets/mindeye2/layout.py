@@ -25,9 +25,9 @@ Scotti, P. S. et al. (2024). MindEye2. ICML, arXiv 2403.11207; MedARC-AI/MindEye
 
 from functools import partial
 
-from minddiff_utils.datasets.nsd.layout import NsdFile, path_of
+from minddiff_utils.datasets.nsd import layout as nsd
 
-__all__ = ["BEHAVIOUR", "FILES", "inventory", "path"]
+__all__ = ["BEHAVIOUR", "FILES"]
 
 
 #: Columns of a trial's behaviour: (1, 17) float64, -1 for what is missing. Ids and rows
@@ -38,36 +38,16 @@ BEHAVIOUR = (
     *("is_correct_current", "total1", "total2", "button", "is_shared"),
 )
 
-_file, _spare = NsdFile, partial(NsdFile, optional=True)
+_file, _spare = nsd.NsdFile, partial(nsd.NsdFile, optional=True)
+_OF_NSD = ("design", "table", "stimuli", "captions", "labels", "roi", "ncsnr")
 #: Every file that is read.
 FILES = (
-    _file("betas", "betas_all_subj{subject:02d}_fp32_renorm.hdf5", "responses"),
+    _file("betas", "betas_all_{subject}_fp32_renorm.hdf5", "responses"),
     _file("indices", "COCO_73k_subj_indices.hdf5", "image of each trial"),
     _file("shared", "shared1000.npy", "images that test"),
     _spare("regions", "brain_region_masks.hdf5", "checks the order of columns"),
-    _spare("train", "wds/subj{subject:02d}/train/{part}.tar", "behaviour"),
-    _spare("test", "wds/subj{subject:02d}/new_test/0.tar", "behaviour"),
-    _spare("images", "coco_images_224_float16.hdf5", "images of 224 px"),
-    _spare("design", path_of("design"), "order of the images"),
-    _file("table", path_of("table"), "COCO ids"),
-    _spare("stimuli", path_of("stimuli"), "images of 425 px"),
-    *(
-        _file("captions", path_of("captions", split=split), "what the images show")
-        for split in ("train2017", "val2017")
-    ),
+    _spare("train", "wds/{subject}/train/{part}.tar", "behaviour", {"part": range(40)}),
+    _spare("test", "wds/{subject}/new_test/0.tar", "behaviour"),
+    _spare("images224", "coco_images_224_float16.hdf5", "images of 224 px"),
+    *(row for row in nsd.FILES if row.kind in _OF_NSD),
 )
-
-
-def path(kind: str, subject: int = 1, part: int = 0) -> str:
-    """Return the path of a file below the folder.
-
-    >>> path("train", 2, part=3)
-    'wds/subj02/train/3.tar'
-    """
-    row = next(row for row in FILES if row.kind == kind)
-    return row.path.format(subject=subject, part=part)
-
-
-def inventory(subject: int) -> tuple[str, ...]:
-    """Return the paths of all files that are read of a subject, NSD's volumes aside."""
-    return tuple(row.path.format(subject=subject, part=0) for row in FILES)

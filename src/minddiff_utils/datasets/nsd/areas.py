@@ -13,13 +13,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import IntArray
 
-__all__ = [
-    "AREA_LABELS",
-    "NEEDED_LABELS",
-    "ROI_LABELS",
-    "assign_areas",
-    "read_labels",
-]
+__all__ = ["AREA_LABELS", "NEEDED_LABELS", "ROI_LABELS", "assign_areas", "read_labels"]
 
 
 #: Area -> labels of Kastner2015 and prf-visualrois (groups of MindDiffuser's masks;

@@ -6,8 +6,8 @@ and the file is then read in large blocks, in its own order, in bounded memory.
 
 import logging
 import time
-from functools import lru_cache
-from io import RawIOBase
+from functools import lru_cache, partial
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,11 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Mask
-from minddiff_utils.datasets.nsd.formats import (
-    dataset,
-    guard,
-    load_image,
-    open_hdf5,
-    wrong,
-)
+from minddiff_utils.datasets.nsd.formats import NSD, guard, load_image, wrong
 from minddiff_utils.datasets.nsd.layout import N_TRIALS
+from minddiff_utils.datasets.published import open_hdf5
 
-__all__ = ["check_int16", "read_betas_hdf5", "read_betas_nii", "voxel_indices"]
+__all__ = ["check_int16", "read_betas", "voxel_indices"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +45,15 @@ def check_int16(dtype: np.dtype[Any], path: Path) -> None:
         raise wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
 
 
-def read_betas_nii(
+def read_betas(
     path: Path, mask: Mask, n_trials: int = N_TRIALS
 ) -> npt.NDArray[np.int16]:
-    """Return one session at `mask`, (n_trials, n_voxels), from a NIfTI file."""
+    """Return one session at `mask`, (n_trials, n_voxels), from either container."""
+    is_hdf5 = path.suffix.lower() == ".hdf5"
+    return (_read_hdf5 if is_hdf5 else _read_nii)(path, mask, n_trials)
+
+
+def _read_nii(path: Path, mask: Mask, n_trials: int) -> npt.NDArray[np.int16]:
     with guard(path, "Betas"):
         image = load_image(path)
     check_int16(image.get_data_dtype(), path)
@@ -93,46 +93,29 @@ class _Pace:
             raise _SlowDiskError
 
 
-class _Blocks(RawIOBase):
+class _Blocks(FileIO):
     """A file read in large blocks, the last of which are held."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._size, self._place = path.stat().st_size, 0
-        self._block = lru_cache(_N_BLOCKS)(self._read_block)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = offset + (0, self._place, self._size)[whence]
-        return self._place
+        super().__init__(path)
+        self._block = lru_cache(_N_BLOCKS)(partial(self._read_block, path))
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer`, which HDF5 asks for once, to the end of the file."""
-        n_read = 0
+        n_read, place = 0, self.tell()
         while n_read < len(buffer):
-            number, start = divmod(self._place, _BLOCK)
+            number, start = divmod(place + n_read, _BLOCK)
             part = self._block(number)[start : start + len(buffer) - n_read]
             if not part:
                 break
             buffer[n_read : n_read + len(part)] = part
-            n_read, self._place = n_read + len(part), self._place + len(part)
+            n_read += len(part)
+        self.seek(place + n_read)
         return n_read
 
-    def _read_block(self, number: int) -> bytes:
-        self._file.seek(number * _BLOCK)
-        return self._file.read(_BLOCK)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    @staticmethod
+    def _read_block(path: Path, number: int) -> bytes:
+        return np.fromfile(path, np.uint8, _BLOCK, offset=number * _BLOCK).tobytes()
 
 
 def _read_chunks(
@@ -176,10 +159,7 @@ def _read_planes(
     return betas
 
 
-def read_betas_hdf5(
-    path: Path, mask: Mask, n_trials: int = N_TRIALS
-) -> npt.NDArray[np.int16]:
-    """Return one session at `mask`, (n_trials, n_voxels), from an HDF5 file."""
+def _read_hdf5(path: Path, mask: Mask, n_trials: int) -> npt.NDArray[np.int16]:
     with guard(path, "Betas"):
         try:
             with open_hdf5(path) as file:
@@ -194,7 +174,7 @@ def read_betas_hdf5(
 def _read_file(
     file: h5py.File, path: Path, mask: Mask, n_trials: int, pace: _Pace | None
 ) -> npt.NDArray[np.int16]:
-    data, ijk = dataset(file, "betas", path), voxel_indices(mask)
+    data, ijk = NSD.dataset(file, "betas", path), voxel_indices(mask)
     check_int16(data.dtype, path)
     expected = (n_trials, *mask.shape[::-1])  # MATLAB's order seen from Python
     check_shape(data.shape, expected, f"Betas in {path}")

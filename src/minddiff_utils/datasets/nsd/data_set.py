@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.areas import AREAS
-from minddiff_utils.core.errors import DataError, check_shape
-from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.nsd.betas import voxel_indices
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import IntArray, Matrix
 from minddiff_utils.datasets.nsd.experiment import to_percent
 from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1, is_there
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
@@ -21,7 +19,7 @@ from minddiff_utils.datasets.protocol import (
     Trials,
     Units,
     UnitSet,
-    units_of,
+    voxels_of,
 )
 
 __all__ = ["Nsd", "OfNsd"]
@@ -89,7 +87,7 @@ class Nsd(OfNsd):
         """Return the files there are of those that notebook 01 reads."""
         return self.tree.inputs("01", [subject], sessions, units)
 
-    def notes(self, subject: int) -> tuple[str, ...]:  # noqa: ARG002
+    def notes(self, subject: int) -> tuple[str, ...]:
         """Return nothing: responses are prepared here."""
         return ()
 
@@ -114,7 +112,7 @@ class Nsd(OfNsd):
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
         return self.tree.design().images[subject - 1, :N_SHARED]
 
-    def second_test_images(self, subject: int) -> IntArray:  # noqa: ARG002
+    def second_test_images(self, subject: int) -> IntArray:
         """Return the `nsd_id` of a second test set, which a simulation may have."""
         return self.tree.second_test_set()
 
@@ -126,12 +124,29 @@ class Nsd(OfNsd):
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the eleven areas, or of `nsdgeneral`."""
-        areas = self._areas(subject)
-        mask = areas >= 0
+        areas = self.tree.areas(subject)
+        mask = np.asarray(areas >= 0)
+        n_voxels = int(mask.sum())
+        is_paper_s = subject == 1 and areas.shape == FACTS[1].grid
+        if is_paper_s and n_voxels != SUBJECT1["11 areas"]:
+            logger.warning(
+                "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: "
+                "these region files differ from the paper's",
+                n_voxels,
+                SUBJECT1["11 areas"],
+            )
         if which == "nsdgeneral":
-            mask = self._nsdgeneral(subject, areas.shape)
-        ncsnr = self._ncsnr(subject, mask)
-        return units_of(voxel_indices(mask), areas.shape, areas[mask], ncsnr, which)
+            mask = self.tree.roi(subject, "nsdgeneral") > 0
+        ncsnr = None
+        if self.tree.has_ncsnr(subject):
+            ncsnr = self.tree.ncsnr(subject)
+        else:
+            logger.warning(
+                "subject %d has no ncsnr.nii.gz: ncsnr recomputed from the trials read"
+                " is used in its place",
+                subject,
+            )
+        return voxels_of(mask, areas, ncsnr, which, f"subject {subject}")
 
     def responses(
         self, subject: int, session: int, units: Units
@@ -148,55 +163,3 @@ class Nsd(OfNsd):
     def responses_file(self, subject: int, session: int) -> str:
         """Return the path of a session's betas."""
         return str(self.tree.betas_file(subject, session))
-
-    def _areas(self, subject: int) -> IntArray:
-        """Return the volume of areas as indices into `ROI_NAMES`, -1 outside."""
-        areas = self.tree.areas(subject)
-        n_voxels = int((areas >= 0).sum())
-        if not n_voxels:
-            raise DataError(
-                f"Subject {subject} has no voxel in any of the areas "
-                f"{', '.join(AREAS)}: check Kastner2015.nii.gz and "
-                "prf-visualrois.nii.gz."
-            )
-        _report_areas(subject, areas)
-        return areas
-
-    def _nsdgeneral(self, subject: int, shape: tuple[int, ...]) -> Mask:
-        """Return the voxels of `nsdgeneral`, which may lie in no area."""
-        general = np.asarray(self.tree.roi(subject, "nsdgeneral") > 0)
-        check_shape(general.shape, shape, f"nsdgeneral of subject {subject}")
-        if not general.any():
-            raise DataError(
-                f"Subject {subject} has no voxel in nsdgeneral.nii.gz: replace it by "
-                "NSD's own file, or set data.voxels to areas."
-            )
-        return general
-
-    def _ncsnr(self, subject: int, mask: Mask) -> Matrix | None:
-        """Return NSD's ncsnr at `mask`, None where there is no such file."""
-        if not self.tree.has_ncsnr(subject):
-            logger.warning(
-                "subject %d has no ncsnr.nii.gz: ncsnr recomputed from the trials read"
-                " is used in its place",
-                subject,
-            )
-            return None
-        snr = self.tree.ncsnr(subject)
-        check_shape(snr.shape, mask.shape, f"ncsnr of subject {subject}")
-        return snr[mask]
-
-
-def _report_areas(subject: int, areas: IntArray) -> None:
-    """Log voxels per area; warn where NSD's subject 1 has not MindDiffuser's number."""
-    counts = np.bincount(areas[areas >= 0], minlength=len(AREAS)).tolist()
-    each = ", ".join(f"{a} {n}" for a, n in zip(AREAS, counts, strict=True))
-    logger.info("subject %d: %d voxels (%s)", subject, sum(counts), each)
-    is_paper_s = subject == 1 and areas.shape == FACTS[1].grid
-    if is_paper_s and sum(counts) != SUBJECT1["11 areas"]:
-        logger.warning(
-            "subject 1 has %d voxels in the 11 areas, but MindDiffuser used %d: these "
-            "region files differ from the paper's",
-            sum(counts),
-            SUBJECT1["11 areas"],
-        )

@@ -15,35 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import IntArray, Mask
-from minddiff_utils.datasets.nsd.formats import (
-    dataset,
-    guard,
-    open_hdf5,
-    read_mat,
-    wrong,
-)
-from minddiff_utils.datasets.nsd.layout import (
-    N_IMAGES,
-    N_IMAGES_SUBJECT,
-    N_SESSIONS,
-    N_SHARED,
-    N_TRIALS,
-)
+from minddiff_utils.datasets.nsd import layout
+from minddiff_utils.datasets.nsd.formats import NSD, guard, wrong
+from minddiff_utils.datasets.published import check_ids
 
 __all__ = [
-    "Design",
-    "Trials",
-    "captions_by_image",
-    "is_caption",
-    "read_captions",
-    "read_design",
-    "read_responses",
-    "read_second_test_set",
-    "read_stimuli",
-    "read_table",
-    "to_percent",
+    *("Design", "Trials", "captions_by_image", "is_caption", "read_captions"),
+    *("read_design", "read_stimuli", "read_table", "to_percent"),
 ]
 
 
@@ -69,7 +49,7 @@ class Design:
     def of(self, sessions: Collection[int]) -> IntArray:
         """Return the 10k index of every trial of `sessions` (from 1), in time order."""
         rows = np.array(list(sessions), np.int64) - 1
-        return self.order.reshape(-1, N_TRIALS)[rows].ravel()
+        return self.order.reshape(-1, layout.N_TRIALS)[rows].ravel()
 
 
 @dataclass(frozen=True)
@@ -93,7 +73,7 @@ class Trials:
     @property
     def shared(self) -> Mask:
         """Return which trials showed an image that all subjects share (test)."""
-        return np.asarray(self.image_10k < N_SHARED)
+        return np.asarray(self.image_10k < layout.N_SHARED)
 
     def of(self, sessions: Collection[int]) -> "Trials":
         """Return the trials of `sessions` alone, still in time order."""
@@ -118,38 +98,20 @@ def read_design(path: Path) -> Design:
     DataError
         The file is missing, damaged, or not NSD's design.
     """
-    with guard(path, "Experimental design"):
-        raw = read_mat(path, ("masterordering", "subjectim", "sharedix"))
-
-    def indices(name: str, shape: tuple[int, ...]) -> IntArray:
-        if name not in raw:
-            raise wrong(path, f"no variable {name!r}", "NSD's experimental design")
-        values = np.asarray(raw[name])
-        check_shape(values.shape, shape, f"{name} in {path}")
-        if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-            text = f"no numbers or fractions in {name}"
-            raise wrong(path, text, "1-based indices")
-        whole = values.astype(np.int64)  # MATLAB's uint16 would wrap below zero
-        if not np.array_equal(whole, values) or whole.min() < 1:
-            text = f"values below 1 or fractions in {name}"
-            raise wrong(path, text, "1-based indices")
-        return whole - 1
-
-    order = indices("masterordering", (1, N_SESSIONS * N_TRIALS))[0]
-    images = indices("subjectim", (8, N_IMAGES_SUBJECT))
-    shared = indices("sharedix", (1, N_SHARED))[0]
-    if order.max() >= N_IMAGES_SUBJECT or images.max() >= N_IMAGES:
-        raise wrong(path, "indices beyond the last image", "NSD's design")
-    if not (images[:, :N_SHARED] == shared).all():
+    sizes = {
+        "masterordering": (1, layout.N_SESSIONS * layout.N_TRIALS),
+        "subjectim": (8, layout.N_IMAGES_SUBJECT),
+        "sharedix": (1, layout.N_SHARED),
+    }
+    raw, found = NSD.matlab(path, "Experimental design", sizes), list[IntArray]()
+    for name, shape in sizes.items():
+        check_shape(raw[name].shape, shape, f"{name} in {path}")
+        most = layout.N_IMAGES_SUBJECT if name == "masterordering" else layout.N_IMAGES
+        found.append(NSD.whole(path, raw[name], name, 1, most) - 1)
+    order, images, shared = found
+    if not (images[:, : layout.N_SHARED] == shared).all():
         raise wrong(path, "subjects with other shared images", "the same 1000")
-    return Design(order, images)
-
-
-def _check_whole(table: pd.DataFrame, columns: Collection[str], path: Path) -> None:
-    """Raise DataError unless the columns hold numbers, and none is missing."""
-    for name in columns:
-        if table[name].dtype.kind not in "iuf" or table[name].isna().any():
-            raise wrong(path, f"words or gaps in the column {name}", "numbers")
+    return Design(order[0], images)
 
 
 def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -164,32 +126,14 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
     with guard(path, "Stimulus table"):
         # column by column: a table cut short has no warning of its own
         table = pd.read_csv(path, index_col=0, low_memory=False)
-    lacking = ", ".join(n for n in (*columns, "nsdId") if n not in table)
-    if lacking:
-        raise wrong(path, f"no column {lacking}", "NSD's stimulus table")
-    check_shape(table.shape, (N_IMAGES, None), f"Stimulus table {path}")
-    _check_whole(table, set(columns) - {"cocoSplit", "shared1000"}, path)
+    NSD.check_columns(path, table, (*columns, "nsdId"))
+    check_shape(table.shape, (layout.N_IMAGES, None), f"Stimulus table {path}")
+    NSD.check_numbers(path, table, set(columns) - {"cocoSplit", "shared1000"})
     if "cocoSplit" in columns and table["cocoSplit"].isna().any():
         raise wrong(path, "gaps in the column cocoSplit", "train2017 or val2017")
-    if not np.array_equal(table["nsdId"], np.arange(N_IMAGES)):
+    if not np.array_equal(table["nsdId"], np.arange(layout.N_IMAGES)):
         raise wrong(path, "rows out of order", "row r to describe nsdId r")
     return table
-
-
-def read_second_test_set(path: Path) -> IntArray:
-    """Return the images (nsd_id, 0-based) of a simulation's second test set.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
-    with guard(path, "Second test set"):
-        table = pd.read_csv(path)
-    if "nsdId" not in table:
-        raise wrong(path, "no column nsdId", "the images of a second test set")
-    _check_whole(table, ["nsdId"], path)
-    return table["nsdId"].to_numpy(np.int64)
 
 
 def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
@@ -200,35 +144,18 @@ def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
     DataError
         The file is missing, damaged, of another kind, or lacks an image.
     """
-    with guard(path, "Stimuli"), open_hdf5(path) as file:
-        bricks = dataset(file, "imgBrick", path)
+    with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
         check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
         if bricks.dtype != np.uint8:
             raise wrong(path, f"{bricks.dtype} images", "uint8")
         if bricks.shape[1] != bricks.shape[2]:
             sides = f"{bricks.shape[1]} x {bricks.shape[2]}"
             raise wrong(path, f"images of {sides} px", "squares")
-        rows = np.asarray(nsd_id, np.int64)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(bricks):
-            raise DataError(
-                f"nsd_id must lie in 0..{len(bricks) - 1}, the images of {path}, "
-                f"but spans {rows.min()}..{rows.max()}."
-            )
+        rows = check_ids(nsd_id, len(bricks), path)
         images = np.empty((len(rows), *bricks.shape[1:]), np.uint8)
         for row in np.argsort(rows, kind="stable"):  # in the file's own order
             images[row] = bricks[rows[row]]
     return images
-
-
-def read_responses(path: Path) -> pd.DataFrame:
-    """Return the behavioural table, one row per trial, ids 1-based as stored."""
-    with guard(path, "Behavioural responses"):
-        table = pd.read_csv(path, sep="\t")
-    lacking = {"SESSION", "73KID", "10KID"} - set(table.columns)
-    if lacking:
-        raise wrong(path, f"no column {lacking.pop()}", "NSD's responses")
-    _check_whole(table, ["SESSION", "73KID", "10KID"], path)
-    return table
 
 
 # --- captions -------------------------------------------------------------------------

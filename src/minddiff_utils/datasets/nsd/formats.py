@@ -9,44 +9,28 @@ NSD's own is compared with what NSD publishes.
 
 import math
 import struct
-import subprocess
-import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
-from scipy.io import loadmat
 
 from minddiff_utils.core.errors import DataError, check_exists
 from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.reading import reading, stand_in
+from minddiff_utils.core.types import IntArray, Matrix
 from minddiff_utils.datasets.nsd.layout import PARTS
+from minddiff_utils.datasets.published import Published
 
 __all__ = [
-    "again",
-    "dataset",
-    "first_volume",
-    "guard",
-    "load_image",
-    "open_hdf5",
-    "read_array",
-    "read_mat",
-    "read_mesh",
-    "read_patch",
-    "read_per_vertex",
-    "read_volume",
-    "source",
-    "to_labels",
-    "wrong",
+    *("NSD", "again", "check_labels", "first_volume", "guard", "load_image"),
+    *("read_mesh", "read_patch", "read_per_vertex", "read_volume", "source"),
+    *("to_labels", "to_ncsnr", "wrong"),
 ]
 
 #: Off a whole number; 26 labels in steps of 1 / 255 of their range are 0.05 off.
@@ -57,23 +41,6 @@ _SIMULATE = "make one with `minddiff simulate`"
 
 
 _FREESURFER: Any = nib.freesurfer  # its functions carry no types
-_COMPRESSED = 15  # a MATLAB element that zlib packed, with a checksum
-_SECONDS = 120  # for a design of 0.4 MB
-_APART = """
-import sys
-from io import BytesIO
-import numpy as np
-from scipy.io import loadmat
-found = loadmat(sys.argv[1], variable_names=sys.argv[2:])
-kept = {k: np.asarray(v) for k, v in found.items() if isinstance(v, np.ndarray)}
-for name, value in kept.items():
-    if value.dtype.hasobject:
-        kept[name] = np.full(value.shape, "cell")
-buffer = BytesIO()
-np.savez(buffer, **kept)
-sys.stdout.buffer.write(buffer.getvalue())
-"""
-
 
 # --- what to do -----------------------------------------------------------------------
 
@@ -120,24 +87,29 @@ def again(path: Path) -> str:
     )
 
 
-@contextmanager
-def guard(path: Path, what: str) -> Iterator[None]:
-    """Turn a missing or unreadable file into one sentence."""
-    check_exists(path, what, source(path))
-    found = "is truncated or not in NSD's format"
-    with reading(path, DataError, found=found, remedy=again(path), what=what):
-        yield
+class _Nsd(Published):
+    """NSD's files: where they come from, and what helps, depends on the folder."""
+
+    @contextmanager
+    def reading(self, path: Path, what: str, where: str = "") -> Iterator[None]:
+        """Turn a missing or unreadable file into one sentence."""
+        check_exists(path, what, where or source(path))
+        found = "is truncated or not in NSD's format"
+        with reading(path, DataError, found=found, remedy=again(path), what=what):
+            yield
+
+    def wrong(self, path: Path, found: str, expected: str) -> DataError:
+        """Return the error of a file that can be read and holds something else."""
+        marked = is_marked(path)
+        remedy = again(path) if marked else "replace it by NSD's own file"
+        other, fetch = stand_in(path)
+        if other:
+            return DataError(f"{path} {other}: {fetch or remedy}.")
+        return DataError(f"{path} holds {found}, but {expected} is expected: {remedy}.")
 
 
-def wrong(path: Path, found: str, expected: str) -> DataError:
-    """Return the error of a file that can be read and holds something else."""
-    remedy = "replace it by NSD's own file"
-    if is_marked(path):
-        remedy = again(path)
-    other, fetch = stand_in(path)
-    if other:
-        return DataError(f"{path} {other}: {fetch or remedy}.")
-    return DataError(f"{path} holds {found}, but {expected} is expected: {remedy}.")
+NSD = _Nsd("", "")
+guard, wrong = NSD.reading, NSD.wrong
 
 
 # --- opening --------------------------------------------------------------------------
@@ -154,7 +126,7 @@ def first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
 def read_volume(path: Path, what: str) -> npt.NDArray[Any]:
     """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
     with guard(path, what):
-        return read_array(path)
+        return _read_array(path)
 
 
 def to_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
@@ -172,61 +144,20 @@ def to_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
     return np.asarray(labels, np.int64)
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; whoever else has it open does not matter."""
-    return h5py.File(path, "r", locking=False)
+def check_labels(
+    path: Path, labels: IntArray, known: Iterable[int], expected: str
+) -> None:
+    """Refuse labels that are none of -1, 0 and those `known`."""
+    odd = set(np.unique(labels).tolist()) - {-1, 0, *known}
+    if odd:
+        raise wrong(path, f"the value {min(odd)}", f"-1, 0 or {expected}")
 
 
-def dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """Return the dataset `name` of an open file."""
-    if name not in file or not isinstance(file[name], h5py.Dataset):
-        held = ", ".join(map(str, file)) or "nothing"
-        raise wrong(path, f"{held}", f"a dataset named {name!r}")
-    return file[name]
-
-
-# --- MATLAB ---------------------------------------------------------------------------
-
-
-def read_mat(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Return those variables `names` that a MATLAB file (up to version 7) holds.
-
-    SciPy's reader may end the process at one changed byte, without a word. Where every
-    variable is compressed, the checksums of zlib verify the bytes; any other file is
-    read in a process of its own.
-    """
-    data = path.read_bytes()
-    if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
-        raise ValueError("MATLAB's version 7.3: save it in MATLAB with -v7")
-    if _is_verified(data):
-        stored = loadmat(BytesIO(data), variable_names=list(names))
-        return {name: np.asarray(stored[name]) for name in names if name in stored}
-    command = [sys.executable, "-c", _APART, str(path.absolute()), *names]
-    done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-    if done.returncode < 0:
-        raise ValueError(f"its reader ends by signal {-done.returncode}")
-    if done.returncode:
-        raise ValueError(done.stderr.decode(errors="replace").strip().splitlines()[-1])
-    with np.load(BytesIO(done.stdout), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def _is_verified(data: bytes) -> bool:
-    """Return whether all of a MATLAB file is compressed; raise where a sum is wrong."""
-    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None or 0 in data[:4]:
-        return False
-    place = 128
-    while place + 8 <= len(data):
-        kind, size = struct.unpack(f"{order}II", data[place : place + 8])
-        if kind != _COMPRESSED:
-            return False
-        packed = zlib.decompressobj()
-        packed.decompress(data[place + 8 : place + 8 + size])
-        if not packed.eof:
-            raise EOFError("a variable is cut short")
-        place += 8 + size
-    return place == len(data)
+def to_ncsnr(values: npt.NDArray[Any], path: Path) -> Matrix:
+    """Return noise-ceiling SNR as float32; refuse what can be none."""
+    if (values < 0).any() or np.isinf(values).any():
+        raise wrong(path, "negative or infinite values", "a signal-to-noise ratio")
+    return values.astype(np.float32)
 
 
 # --- volumes --------------------------------------------------------------------------
@@ -251,7 +182,7 @@ def _end(image: Any) -> int:
     return int(image.dataobj.offset) + n_values * int(image.get_data_dtype().itemsize)
 
 
-def read_array(path: Path) -> npt.NDArray[Any]:
+def _read_array(path: Path) -> npt.NDArray[Any]:
     """Return the numbers of a volume that ends where its header says."""
     image: Any = load_image(path)
     scaling = float(image.dataobj.slope), float(image.dataobj.inter)

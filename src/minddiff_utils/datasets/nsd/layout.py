@@ -12,53 +12,26 @@ cvnlab/nsddatapaper, `FINALNUMBERSnotes.m` (images seen in 30, 32 and 40 session
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from minddiff_utils.core.errors import ConfigError, check_choice
+from minddiff_utils.core.errors import DataError, check_choice
 
 __all__ = [
-    "BETAS_VERSIONS",
-    "CONTAINERS",
-    "DEPTHS",
-    "FACTS",
-    "FILES",
-    "FIRST_SHARED",
-    "HEMISPHERES",
-    "IMAGE_SIZE",
-    "NO_DATA",
-    "N_FSAVERAGE",
-    "N_IMAGES",
-    "N_IMAGES_SUBJECT",
-    "N_SESSIONS",
-    "N_SHARED",
-    "N_TRIALS",
-    "PARTS",
-    "SECOND_TEST_SET",
-    "SEEN",
-    "SHARED_ENDS",
-    "SUBJECT1",
-    "VOXEL_MM",
-    "Anatomy",
-    "Container",
-    "Facts",
-    "Hemisphere",
-    "NsdFile",
-    "as_present",
-    "expand",
-    "find",
-    "inventory",
-    "is_there",
-    "not_otherwise",
-    "path_of",
-    "published_sessions",
-    "session_of",
-    "sides_of",
+    *("BETAS_VERSIONS", "CONTAINERS", "DEPTHS", "FACTS", "FILES", "FIRST_SHARED"),
+    *("HEMISPHERES", "IMAGE_SIZE", "NO_DATA", "N_FSAVERAGE", "N_IMAGES"),
+    *("N_IMAGES_SUBJECT", "N_SESSIONS", "N_SHARED", "N_TRIALS", "PARTS"),
+    *("SECOND_TEST_SET", "SEEN", "SHARED_ENDS", "SUBJECT1", "VOXEL_MM", "Anatomy"),
+    *("Container", "Facts", "Hemisphere", "NsdFile", "as_present", "expand", "find"),
+    *("inventory", "is_there", "not_otherwise", "path_in", "path_of"),
+    *("published_sessions", "session_of", "sessions_within", "sides_of", "there"),
 ]
 
 Hemisphere = Literal["lh", "rh"]
@@ -221,14 +194,24 @@ FILES = (
 SECOND_TEST_SET = f"{_EXPERIMENT}/second_test_set.csv"
 
 
-def path_of(kind: str, subject: Anatomy | None = None, **names: str | int) -> str:
-    """Return the path of a file below NSD's root, as NSD publishes it.
+def path_in(
+    rows: Sequence[NsdFile],
+    kind: str,
+    subject: Anatomy | None = None,
+    /,
+    **names: str | int,
+) -> str:
+    """Return the path of a file of an inventory, as published.
 
-    >>> path_of("labels", 1, name="Kastner2015")
+    >>> path_in(FILES, "labels", 1, name="Kastner2015")
     'nsddata/freesurfer/subj01/label/Kastner2015.mgz.ctab'
     """
-    row = next(row for row in FILES if row.kind == kind)
-    return row.path.format(subject=_folder(subject), **names)
+    row = next(row for row in rows if row.kind == kind)
+    return row.path.format(subject=_folder(subject), number=subject, **names)
+
+
+#: The path of a file of NSD.
+path_of = partial(path_in, FILES)
 
 
 def _folder(subject: Anatomy | None) -> str | None:
@@ -271,32 +254,44 @@ def published_sessions(
     Raises
     ------
     ConfigError
-        A subject or a session that NSD lacks, or a subject without any of them.
+        A subject that NSD lacks.
+    DataError
+        A subject without any of the sessions.
     """
-    sessions = {}
     for subject in subjects:
         check_choice(subject, range(1, 9), "subject")
-        most = FACTS[subject].n_sessions
-        sessions[subject] = tuple(n for n in asked if 1 <= n <= most)
-        if not sessions[subject] or asked[0] < 1:
-            raise ConfigError(
-                f"Session {asked[-1]} of subject {subject} is asked for, but NSD has 1"
-                f" to {most}: change data.only_sessions, or leave the subject out."
-            )
+    return {
+        subject: sessions_within(subject, asked, FACTS[subject].n_sessions)
+        for subject in subjects
+    }
+
+
+def sessions_within(
+    subject: int, asked: Sequence[int], most: int, where: str = ""
+) -> tuple[int, ...]:
+    """Return those of the sessions `asked` up to `most`; DataError without any."""
+    sessions = tuple(session for session in asked if session <= most)
+    if not sessions or sessions[0] < 1:
+        raise DataError(
+            f"Subject {subject} has sessions 1 to {most}{where}, but"
+            f" {', '.join(map(str, asked))} are asked for: change data.only_sessions,"
+            " or leave the subject out."
+        )
     return sessions
 
 
 def expand(
     row: NsdFile,
     subject: Anatomy | None,
-    more: Mapping[str, Sequence[Any]],
-    version: str,
+    more: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    version: str = BETAS_VERSIONS[0],
 ) -> Iterator[NsdFile]:
     """Yield the files of a row of an inventory; `more` names to choose from."""
     choices = {**row.names, **more}
     for values in product(*choices.values()):
         names = dict(zip(choices, values, strict=True))
-        path = row.path.format(subject=_folder(subject), version=version, **names)
+        given = {"subject": _folder(subject), "number": subject, "version": version}
+        path = row.path.format(**given | names)
         yield replace(row, path=path, subject=subject, names=names)
 
 
@@ -344,16 +339,16 @@ def find(path: Path) -> Path:
     """
     if is_there(path):
         return path
-    names = tuple(_names(path.name))
-    for folder in _folders(path):
-        for name in names:
-            if is_there(folder / name):
-                return folder / name
-        held = _by_lower_case(folder)
-        for name in names:
-            if name.lower() in held:
-                return held[name.lower()]
+    for folder, name in product(_folders(path), _names(path.name)):
+        if is_there(found := _as_written(folder / name)):
+            return found
     return path
+
+
+def there(root: Path, files: Iterable[NsdFile]) -> tuple[Path, ...]:
+    """Return the files there are of an inventory, in any form, sorted."""
+    found = {find(root / file.path) for file in files}
+    return tuple(sorted(path for path in found if is_there(path)))
 
 
 def sides_of(path: Path) -> tuple[Path, ...]:
@@ -394,9 +389,8 @@ def not_otherwise(files: Sequence[NsdFile], root: Path) -> tuple[NsdFile, ...]:
 
 def _names(name: str) -> Iterator[str]:
     """Yield the names of a file and of its other forms."""
-    session = _BETAS_NAME.fullmatch(name)
     stems = [name]
-    if session:
+    if session := _BETAS_NAME.fullmatch(name):
         stems.append(f"betas_session{int(session[1])}.{session[2]}")
     for stem in stems:
         yield stem
@@ -408,7 +402,7 @@ def _names(name: str) -> Iterator[str]:
 
 def _folders(path: Path) -> Iterator[Path]:
     """Yield the folders that may hold a file."""
-    folder = _as_written(path.parent)
+    folder = path.parent
     yield folder
     if path.name.startswith("captions_"):
         yield from (folder / name for name in _UNPACKED)
@@ -416,17 +410,12 @@ def _folders(path: Path) -> Iterator[Path]:
         yield from (folder.parent / name for name in _UNPACKED)
 
 
-def _as_written(folder: Path) -> Path:
-    """Return a folder in the capitals in which it is there."""
-    if is_there(folder) or folder.name in PARTS or folder == folder.parent:
-        return folder
-    parent = _as_written(folder.parent)
-    return _by_lower_case(parent).get(folder.name.lower(), parent / folder.name)
-
-
-def _by_lower_case(folder: Path) -> dict[str, Path]:
-    """Return what a folder holds by name; nothing where nobody may look."""
-    try:
-        return {path.name.lower(): path for path in sorted(folder.iterdir())}
-    except OSError:
-        return {}
+def _as_written(path: Path) -> Path:
+    """Return a file or folder in the capitals in which it is there."""
+    if is_there(path) or path.name in PARTS or path == path.parent:
+        return path
+    parent, held = _as_written(path.parent), list[Path]()
+    with suppress(OSError):  # nobody may look
+        held = sorted(parent.iterdir())
+    alike = (one for one in held if one.name.lower() == path.name.lower())
+    return next(alike, parent / path.name)

@@ -13,35 +13,26 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import (
-    DataError,
-    check_choice,
-    check_shape,
-    read_trouble,
-)
+from minddiff_utils.core import errors
+from minddiff_utils.core.errors import DataError, check_choice, check_shape
 from minddiff_utils.core.provenance import MARK, origin_of
-from minddiff_utils.core.types import IntArray, Mask
+from minddiff_utils.core.types import IntArray, Mask, Matrix
+from minddiff_utils.datasets.nsd import areas as regions
 from minddiff_utils.datasets.nsd import experiment, formats, layout
-from minddiff_utils.datasets.nsd.areas import (
-    NEEDED_LABELS,
-    ROI_LABELS,
-    assign_areas,
-    read_labels,
-)
-from minddiff_utils.datasets.nsd.betas import read_betas_hdf5, read_betas_nii
+from minddiff_utils.datasets.nsd.betas import read_betas
+from minddiff_utils.datasets.nsd.layout import Anatomy, Container, Hemisphere
 from minddiff_utils.datasets.nsd.space import check_axes, check_same_space
+from minddiff_utils.datasets.protocol import UnitSet, first_captions
 
-__all__ = ["NsdTree", "VoxelSet", "check_trials"]
+__all__ = ["NsdTree", "check_trials"]
 
 logger = logging.getLogger(__name__)
-
-VoxelSet = Literal["areas", "nsdgeneral"]
 
 
 # --- the tree -----------------------------------------------------------------------
@@ -57,7 +48,7 @@ class NsdTree:
     # Files
 
     def file(
-        self, kind: str, subject: layout.Anatomy | None = None, **names: str | int
+        self, kind: str, subject: Anatomy | None = None, **names: str | int
     ) -> Path:
         """Return the file of the inventory, in whatever form it is there.
 
@@ -77,7 +68,7 @@ class NsdTree:
         notebook: str,
         subjects: Sequence[int],
         sessions: Sequence[int],
-        voxels: VoxelSet = "areas",
+        voxels: UnitSet = "areas",
     ) -> tuple[Path, ...]:
         """Return the files there are of those that a notebook reads, in any form.
 
@@ -132,10 +123,23 @@ class NsdTree:
         path = self.root / layout.SECOND_TEST_SET
         if not layout.is_there(path):
             return np.zeros(0, np.int64)
-        nsd_id = experiment.read_second_test_set(path)
+        table = formats.NSD.numbers(path, "Second test set", ["nsdId"])
+        nsd_id = table["nsdId"].to_numpy(np.int64)
         if not np.isin(nsd_id, self.design().images[0, : layout.N_SHARED]).all():
             raise formats.wrong(path, "an image that is not shared", "shared images")
         return nsd_id
+
+    def shared_images(self) -> IntArray:
+        """Return the `nsd_id` of the images that all subjects share, by the table."""
+        path = self.file("table")
+        shared = self.stim_info("shared1000")["shared1000"]
+        if shared.dtype != bool:
+            found = "words or gaps in the column shared1000"
+            raise formats.wrong(path, found, "True or False")
+        ids = np.flatnonzero(shared)
+        if len(ids) != layout.N_SHARED:
+            raise formats.wrong(path, f"{len(ids)} shared images", f"{layout.N_SHARED}")
+        return ids
 
     def stim_info(self, *columns: str) -> pd.DataFrame:
         """Return the table of the 73,000 stimuli, which has the `columns` at least."""
@@ -158,17 +162,13 @@ class NsdTree:
         info = self.stim_info("cocoId", "cocoSplit")
         info = info.iloc[np.asarray(nsd_id, np.int64)]
         known = {split: self.captions_of(split) for split in set(info["cocoSplit"])}
-        rows = []
-        for coco_id, split in zip(info["cocoId"], info["cocoSplit"], strict=True):
-            captions = known[split].get(int(coco_id), [])
-            if len(captions) < n_captions:
-                raise DataError(
-                    f"Image cocoId {coco_id} has {len(captions)} captions in "
-                    f"{self.file('captions', split=split)}, but {n_captions} are asked "
-                    "for: use COCO's 2017 captions, or lower features.n_captions."
-                )
-            rows.append(captions[:n_captions])
-        return np.array(rows, dtype=object).reshape(len(rows), n_captions)
+        images = list(zip(info["cocoId"], info["cocoSplit"], strict=True))
+        texts = [known[split].get(int(coco_id), []) for coco_id, split in images]
+        names = [
+            f"image cocoId {coco_id} in {self.file('captions', split=split)}"
+            for coco_id, split in images
+        ]
+        return first_captions(texts, names, n_captions)
 
     def captions_of(self, split: str) -> dict[int, list[str]]:
         """Return the captions of COCO's `split` by cocoId, ordered by their ids."""
@@ -176,7 +176,8 @@ class NsdTree:
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
-        return experiment.read_responses(self.file("responses", subject))
+        path, columns = self.file("responses", subject), ("SESSION", "73KID", "10KID")
+        return formats.NSD.numbers(path, "Behavioural responses", columns, "\t")
 
     # Volumes
 
@@ -188,7 +189,7 @@ class NsdTree:
         except (FileNotFoundError, NotADirectoryError):
             return ()
         except OSError as error:
-            raise DataError(f"{folder} {read_trouble(error)}.") from error
+            raise DataError(f"{folder} {errors.read_trouble(error)}.") from error
         return tuple(sorted({known[0] for known in held if known and known[0]}))
 
     @property
@@ -211,14 +212,7 @@ class NsdTree:
         if not self.is_real:
             last = max(self.sessions(subject), default=0)
             most = last if last and asked[-1] == layout.N_SESSIONS else max(most, last)
-        sessions = tuple(session for session in asked if session <= most)
-        if not sessions:
-            raise DataError(
-                f"Subject {subject} has {most} sessions, but of these none is asked for"
-                f" ({', '.join(map(str, asked))}): change data.only_sessions, or leave"
-                " the subject out."
-            )
-        return sessions
+        return layout.sessions_within(subject, asked, most)
 
     def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
         """Raise DataError unless `sessions` (1-based numbers) are all present."""
@@ -229,10 +223,8 @@ class NsdTree:
             most = layout.FACTS[subject].n_sessions
             known = f" (NSD has {most} of this subject)" if missing[-1] > most else ""
             raise DataError(
-                f"Subject {subject} lacks the betas of session {listed} in "
-                f"{folder}{known}: "
-                f"{formats.source(folder)}, or lower "
-                "data.sessions."
+                f"Subject {subject} lacks the betas of session {listed} in {folder}"
+                f"{known}: {formats.source(folder)}, or lower data.sessions."
             )
 
     def betas(
@@ -240,7 +232,7 @@ class NsdTree:
         subject: int,
         session: int,
         mask: Mask,
-        form: layout.Container | None = None,
+        form: Container | None = None,
     ) -> npt.NDArray[np.int16]:
         """Return one session's stored betas at `mask`, (750, n_voxels) int16.
 
@@ -256,8 +248,7 @@ class NsdTree:
         path = self.betas_file(subject, session, form)
         try:
             self.check_space(subject, path)
-            is_hdf5 = path.suffix.lower() == ".hdf5"
-            return (read_betas_hdf5 if is_hdf5 else read_betas_nii)(path, mask)
+            return read_betas(path, mask)
         except DataError as error:
             other = self.betas_file(subject, session, "nii.gz")
             if form is not None or path == other or not layout.is_there(other):
@@ -266,7 +257,7 @@ class NsdTree:
         return self.betas(subject, session, mask, "nii.gz")
 
     def betas_file(
-        self, subject: int, session: int, form: layout.Container | None = None
+        self, subject: int, session: int, form: Container | None = None
     ) -> Path:
         """Return the file that `betas` reads."""
         hdf5, packed = (
@@ -277,13 +268,17 @@ class NsdTree:
             return packed if layout.is_there(packed) > layout.is_there(hdf5) else hdf5
         return packed if form == "nii.gz" else hdf5
 
+    def _volume(self, subject: int, path: Path, what: str) -> npt.NDArray[Any]:
+        """Return a volume as it is stored, which lies where the others do."""
+        values = formats.read_volume(path, what)
+        self.check_space(subject, path)
+        check_shape(values.shape, (None, None, None), f"{what} {path}")
+        return values
+
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
         path = self.file("brainmask", subject)
-        values = formats.read_volume(path, "Brain mask")
-        self.check_space(subject, path)
-        check_shape(values.shape, (None, None, None), f"Brain mask {path}")
-        labels = formats.to_labels(values, path)
+        labels = formats.to_labels(self._volume(subject, path, "Brain mask"), path)
         if not 0 <= labels.min() <= labels.max() == 1:
             raise formats.wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
         return np.asarray(labels > 0)
@@ -294,11 +289,8 @@ class NsdTree:
         It is compared with the first of ncsnr, brain mask and Kastner2015 that is
         there; betas as hdf5, which state no space, by the order of the axes.
         """
-        known = (
-            self.file("ncsnr", subject),
-            self.file("brainmask", subject),
-            self.file("roi", subject, name="Kastner2015"),
-        )
+        roi = self.file("roi", subject, name="Kastner2015")
+        known = (self.file("ncsnr", subject), self.file("brainmask", subject), roi)
         beside = formats.first_volume(other for other in known if other != path)
         if beside is None:
             return
@@ -313,19 +305,13 @@ class NsdTree:
         """Return whether there is a file of ncsnr, which trials can stand in for."""
         return layout.is_there(self.file("ncsnr", subject))
 
-    def ncsnr(self, subject: int) -> npt.NDArray[np.float32]:
+    def ncsnr(self, subject: int) -> Matrix:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
         path = self.file("ncsnr", subject)
-        values = formats.read_volume(path, "Noise-ceiling SNR")
+        values = self._volume(subject, path, "Noise-ceiling SNR")
         if values.dtype.kind != "f":
             raise formats.wrong(path, f"{values.dtype} values", "float32")
-        self.check_space(subject, path)
-        check_shape(values.shape, (None, None, None), f"Noise-ceiling SNR {path}")
-        if (values < 0).any() or np.isinf(values).any():
-            raise formats.wrong(
-                path, "negative or infinite values", "a signal-to-noise ratio"
-            )
-        return values.astype(np.float32)
+        return formats.to_ncsnr(values, path)
 
     def roi(self, subject: int, name: str) -> IntArray:
         """Return a label volume: -1 not cortex, 0 cortex without label, 1..N labels.
@@ -337,20 +323,15 @@ class NsdTree:
         """
         halves: list[IntArray] = []
         for path in layout.sides_of(self.file("roi", subject, name=name)):
-            values = formats.read_volume(path, f"Region volume {name}")
-            self.check_space(subject, path)
-            shape = halves[0].shape if halves else (None, None, None)
+            values = self._volume(subject, path, f"Region volume {name}")
+            shape = halves[0].shape if halves else values.shape
             check_shape(values.shape, shape, f"Region volume {path}")
             halves.append(formats.to_labels(values, path))
         labels: IntArray = np.maximum.reduce(halves)  # -1 in the other hemisphere
-        allowed = {-1, 0, *self.roi_labels(subject, name).values()}
-        odd = set(np.unique(labels).tolist()) - allowed
-        if odd:
-            table = self.file("labels", subject, name=name)
-            known = f" of {table.name}" if table.exists() else ""
-            raise formats.wrong(
-                path, f"the value {min(odd)}", f"-1, 0 or a label{known}"
-            )
+        table = self.file("labels", subject, name=name)
+        expected = f"a label of {table.name}" if table.exists() else "a label"
+        known = self.roi_labels(subject, name).values()
+        formats.check_labels(path, labels, known, expected)
         return labels
 
     def roi_labels(self, subject: int, name: str) -> dict[str, int]:
@@ -362,11 +343,13 @@ class NsdTree:
             The table is damaged, or lacks labels that the areas are made of.
         """
         path = self.file("labels", subject, name=name)
-        if not layout.is_there(path) and name in ROI_LABELS:
-            return {label: v for v, label in enumerate(ROI_LABELS[name], start=1)}
+        if not layout.is_there(path) and name in regions.ROI_LABELS:
+            return {
+                label: v for v, label in enumerate(regions.ROI_LABELS[name], start=1)
+            }
         with formats.guard(path, f"Colour table of {name}"):
-            labels = read_labels(path.read_text("utf-8-sig"))
-        lacking = [n for n in NEEDED_LABELS.get(name, ()) if n not in labels]
+            labels = regions.read_labels(path.read_text("utf-8-sig"))
+        lacking = [n for n in regions.NEEDED_LABELS.get(name, ()) if n not in labels]
         if lacking:
             held = ", ".join(labels)[:200] or "no label at all"
             expected = f"a label {', '.join(lacking)}"
@@ -379,12 +362,12 @@ class NsdTree:
         atlas, drawn = (
             (self.roi(subject, name), self.roi_labels(subject, name)) for name in names
         )
-        return assign_areas(*atlas, *drawn)
+        return regions.assign_areas(*atlas, *drawn)
 
     # Surfaces
 
     def transform(
-        self, subject: int, hemisphere: layout.Hemisphere, surface: str = "layerB2"
+        self, subject: int, hemisphere: Hemisphere, surface: str = "layerB2"
     ) -> npt.NDArray[np.float64]:
         """Return the functional-volume coordinate of each vertex, (n_vertices, 3).
 
@@ -397,7 +380,7 @@ class NsdTree:
         values[(values == layout.NO_DATA).any(axis=1)] = np.nan
         return values - 1.0  # 1-based in the file
 
-    def from_fsaverage(self, subject: int, hemisphere: layout.Hemisphere) -> IntArray:
+    def from_fsaverage(self, subject: int, hemisphere: Hemisphere) -> IntArray:
         """Return the subject's vertex nearest to each fsaverage vertex, 0-based.
 
         `values[from_fsaverage]` brings a map of the subject to the group surface.
@@ -411,18 +394,15 @@ class NsdTree:
         return index
 
     def surface(
-        self,
-        subject: layout.Anatomy,
-        hemisphere: layout.Hemisphere,
-        kind: str = "inflated",
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "inflated"
+    ) -> tuple[npt.NDArray[np.float64], IntArray]:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
         with formats.guard(path, "Surface"):
             return formats.read_mesh(path)
 
     def flat_patch(
-        self, subject: layout.Anatomy, hemisphere: layout.Hemisphere
+        self, subject: Anatomy, hemisphere: Hemisphere
     ) -> tuple[IntArray, npt.NDArray[np.float64]]:
         """Return the flat map's vertices (n,), 0-based, and positions (n, 3), mm.
 
@@ -433,8 +413,8 @@ class NsdTree:
             return formats.read_patch(path)
 
     def surface_values(
-        self, subject: layout.Anatomy, hemisphere: layout.Hemisphere, kind: str = "sulc"
-    ) -> npt.NDArray[np.float32]:
+        self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "sulc"
+    ) -> Matrix:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
         with formats.guard(path, "Surface values"):
