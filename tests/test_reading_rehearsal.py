@@ -19,8 +19,8 @@ from minddiff_utils.preprocessing import (
     prepare_responses,
     prepare_stimuli,
 )
-from minddiff_utils.studies import reading_rehearsal
-from minddiff_utils.studies.reading_rehearsal import PROFILES, rehearse_reading
+from minddiff_utils.studies import rehearsal
+from minddiff_utils.studies.rehearsal import READING, Rehearsal, prepare, rehearse
 from minddiff_utils.studies.rehearsal_folders import AlgonautsSize, LaionSize
 
 SMALL: dict[str, AlgonautsSize | LaionSize] = {
@@ -33,9 +33,10 @@ SMALL: dict[str, AlgonautsSize | LaionSize] = {
 def test_what_is_written_is_read_as_the_release_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_rehearsal, "write_models", lambda *_: None)
-    trial = rehearse_reading(name, {"data.n_validation": 5}, tmp_path)
-    trial.prepare(SMALL[name])
+    monkeypatch.setattr(rehearsal, "write_models", lambda *_: None)
+    monkeypatch.setattr(Rehearsal, "size", SMALL[name])
+    trial = rehearse(name, {"data.n_validation": 5}, tmp_path)
+    prepare(trial, lambda _: None)
     assert expected_origin(trial.profile, trial.tree) == "in silico"
     data = trial.profile.data
     data_set = open_data_set(name, trial.tree.nsd, data.betas_version, data.split)
@@ -53,15 +54,15 @@ def test_what_is_written_is_read_as_the_release_is(
     leaks = find_leaks(data_set, trial.subject, ready, stimuli["images"], texts)
     assert leaks["passed"].all()
     before = {p: p.stat().st_mtime_ns for p in trial.tree.nsd.rglob("*")}
-    trial.prepare(SMALL[name])  # it is there
+    prepare(trial, lambda _: None)  # it is there
     assert {p: p.stat().st_mtime_ns for p in trial.tree.nsd.rglob("*")} == before
 
 
 def test_digits_are_written_of_the_published_sizes_and_pass_for_no_real_ones(
     tmp_path: Path,
 ) -> None:
-    trial = rehearse_reading("digits69", {}, tmp_path)
-    trial.prepare()
+    trial = rehearse("digits69", {}, tmp_path)
+    prepare(trial, lambda _: None)
     assert expected_origin(trial.profile, trial.tree) == "in silico"
     digits = read_digits(trial.tree.nsd)
     assert digits.responses.shape == (100, 3092)
@@ -76,14 +77,14 @@ def test_digits_are_written_of_the_published_sizes_and_pass_for_no_real_ones(
 def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
     name: str, tmp_path: Path
 ) -> None:
-    trial = rehearse_reading(name, {"subjects": [5, 7]}, tmp_path)
+    trial = rehearse(name, {"subjects": [5, 7]}, tmp_path)
     assert trial.profile.subjects == (5,)
     assert trial.tree.root == tmp_path / "data" / f"{name}-rehearsal"
     for place in (trial.tree.nsd, trial.tree.figures, trial.tree.derived(5)):
         assert place.is_relative_to(trial.tree.root)
     assert trial.profile.data.n_images == 200
     assert "200 images a subject" in trial.profile.label()
-    given = rehearse_reading(name, {"data.n_images": None}, tmp_path)
+    given = rehearse(name, {"data.n_images": None}, tmp_path)
     assert "n_images" not in given.profile.data.model_dump()  # no digest moves
     assert given.profile.data.n_images is None
     json.dumps(trial.overrides)  # they go to a notebook as its parameters
@@ -92,7 +93,7 @@ def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
     assert (LaionSize().side, LaionSize().n_table) == (143, 25_052)
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", READING)
 def test_the_command_runs_the_notebooks_that_read_and_decode(
     name: str,
     tmp_path: Path,
@@ -104,15 +105,14 @@ def test_the_command_runs_the_notebooks_that_read_and_decode(
     monkeypatch.setattr(
         commands, "run_plan", lambda plan, **_: ran.extend(j.name for j in plan.jobs)
     )
-    prepare = "minddiff_utils.studies.reading_rehearsal.ReadingRehearsal.prepare"
-    monkeypatch.setattr(prepare, lambda _: ran.append("folder"))
+    monkeypatch.setattr(rehearsal, "prepare", lambda *_: ran.append("folder"))
     words = ["run", "--rehearse", "--profile", name]
     words += [] if name == "digits69" else ["--subjects", "3"]
     assert main([*words, "--dry-run"]) == 0
     assert ran == []
     assert main(words) == 0
     assert ran[0] == "folder"
-    assert [job[:2] for job in ran[1:]] == list(PROFILES[name])
+    assert [job[:2] for job in ran[1:]] == list(READING[name])
     said = capsys.readouterr().out
     assert "in-silico subjects" in said
     assert "Not covered: accuracies, as values are noise" in said

@@ -23,8 +23,7 @@ from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.graph import make_plan
 from minddiff_utils.preprocessing import prepare_responses
 from minddiff_utils.reporting.report.page import banner
-from minddiff_utils.studies import decoder_fits, unit_rates
-from minddiff_utils.studies import nsd_rehearsal as rehearsal
+from minddiff_utils.studies import decoder_fits, rehearsal, unit_rates
 from minddiff_utils.studies import rehearsal_data as data
 from minddiff_utils.studies import timing_report as report
 from minddiff_utils.studies.decoder_fits import FitTimes
@@ -40,7 +39,7 @@ SMALL = data.Size((48, 62, 50), 2000, 60_000)
 def test_what_decides_memory_and_speed_keeps_nsds_size_apart_from_all_results(
     tmp_path: Path,
 ) -> None:
-    found = rehearsal.rehearse({}, tmp_path)
+    found = rehearsal.rehearse("nsd", {}, tmp_path)
     profile, real = found.profile, load_profile("nsd")
     assert found.size.grid == FACTS[1].grid
     assert found.size.n_voxels == SUBJECT1["11 areas"]
@@ -67,7 +66,7 @@ def test_what_decides_memory_and_speed_keeps_nsds_size_apart_from_all_results(
 
 def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
     theirs = {"data.sessions": 2, "decoding.alpha": 0.5, "subjects": [5, 7]}
-    found = rehearsal.rehearse(theirs, tmp_path)
+    found = rehearsal.rehearse("nsd", theirs, tmp_path)
     assert found.subject == 5
     assert found.real.subjects == (5, 7)
     assert found.profile.decoding.alpha == 0.5
@@ -75,10 +74,12 @@ def test_the_users_overrides_hold_in_the_rehearsal_too(tmp_path: Path) -> None:
     assert found.n_images == n_images_shown(2, 50)
     assert found.size.grid == FACTS[5].grid
     whole = {"n_steps": 8, "encode_index": 5, "decode_steps": 6}
-    found = rehearsal.rehearse({"stage1": whole, "models.device": "cpu"}, tmp_path)
+    found = rehearsal.rehearse(
+        "nsd", {"stage1": whole, "models.device": "cpu"}, tmp_path
+    )
     assert found.profile.stage1.model_dump(include=set(whole)) == whole
     with pytest.raises(ConfigError, match="backbone"):
-        rehearsal.rehearse({"models.backbone": "demo"}, tmp_path)
+        rehearsal.rehearse("nsd", {"models.backbone": "demo"}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_full_disk_or_little_memory_is_said_before_anything_is_written(
     memory: float,
     words: str,
 ) -> None:
-    found = rehearsal.rehearse({"models.device": "cpu"}, tmp_path)
+    found = rehearsal.rehearse("nsd", {"models.device": "cpu"}, tmp_path)
 
     class Amount:
         free, available = disk, memory
@@ -163,7 +164,7 @@ def test_areas_that_do_not_fit_are_refused() -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> rehearsal.Rehearsal:
     """Return a rehearsal whose data are written, with volumes of SMALL's sizes."""
     root = tmp_path_factory.mktemp("a root with spaces")
-    found = rehearsal.rehearse({"models.device": "cpu"}, root)
+    found = rehearsal.rehearse("nsd", {"models.device": "cpu"}, root)
     simulation = found.profile.simulation.model_copy(update={"image_size": 32})
     found = replace(
         found, profile=found.profile.model_copy(update={"simulation": simulation})

@@ -155,6 +155,6 @@ def rates_of(args: argparse.Namespace, profile: Profile) -> "Rates | None":
 
 def rehearsed_folder() -> Path:
     """Return the folder in which a rehearsal says what it found."""
-    from minddiff_utils.studies.nsd_rehearsal import NAME
+    from minddiff_utils.studies.rehearsal import NAME
 
     return read_environment().root / "figures" / NAME

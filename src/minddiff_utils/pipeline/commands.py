@@ -85,56 +85,34 @@ def run_notebooks(args: argparse.Namespace) -> None:
 
 
 def _rehearse(args: argparse.Namespace) -> None:
-    from minddiff_utils.studies.reading_rehearsal import PROFILES
+    from minddiff_utils.studies import rehearsal  # loads torch and diffusers, seconds
 
-    if args.profile not in ("nsd", *PROFILES):
+    if args.profile not in ("nsd", *rehearsal.READING):
         raise ConfigError(
-            f"--rehearse is for --profile nsd, {', '.join(PROFILES)}: {args.profile}"
-            " runs as it is."
+            f"--rehearse is for --profile nsd, {', '.join(rehearsal.READING)}:"
+            f" {args.profile} runs as it is."
         )
     if args.nsd_root or args.models or args.executor != "local":
         raise ConfigError(
             "--rehearse writes its own data and models, and runs here: leave"
             " --nsd-root, --models and --executor out."
         )
-    if args.profile in PROFILES:
-        _rehearse_reading(args)
-        return
-    from minddiff_utils.studies import (
-        nsd_rehearsal as rehearsal,
-    )  # loads torch and diffusers, seconds
-
-    trial = rehearsal.rehearse(overrides_of(args), read_environment().root)
+    root = read_environment().root
+    trial = rehearsal.rehearse(args.profile, overrides_of(args), root)
     chosen = chosen_jobs(args) | {"first": max("01", args.first)}
+    what = f"{trial.kind} models"
+    if trial.notebooks:
+        chosen = {"only": trial.notebooks}
+        what = f"notebooks {', '.join(trial.notebooks)}"
     plan = make_plan(trial.profile, trial.tree, trial.overrides, **chosen)
-    say(f"{trial.profile.label()} · subject {trial.subject} · {trial.kind} models")
-    if args.dry_run:
-        _say_states(plan, force=args.force, done="done")
-        return
-    preparing = rehearsal.prepare(trial, say)
-    run_plan(plan, n_jobs=1, force=args.force, say=say)  # peaks are each one's own
-    record = rehearsal.finish(trial, preparing, rehearsal.fits_of(trial, say))
-    for line in rehearsal.last_words(trial, record):
-        say(line)
-
-
-def _rehearse_reading(args: argparse.Namespace) -> None:
-    """Read and decode a synthetic folder of a data set's sizes."""
-    from minddiff_utils.studies import reading_rehearsal
-
-    overrides, root = overrides_of(args), read_environment().root
-    trial = reading_rehearsal.rehearse_reading(args.profile, overrides, root)
-    plan = make_plan(trial.profile, trial.tree, trial.overrides, only=trial.notebooks)
-    numbers = ", ".join(trial.notebooks)
-    said = trial.profile.label("in silico")
-    say(f"{said} · subject {trial.subject} · notebooks {numbers}")
+    say(f"{trial.profile.label('in silico')} · subject {trial.subject} · {what}")
     if args.dry_run:
         _say_states(plan, force=args.force, done="done")
         return
     say(f"Synthetic data of the release's sizes go to {trial.tree.nsd}: minutes")
-    trial.prepare()
-    run_plan(plan, n_jobs=1, force=args.force, say=say)
-    for line in reading_rehearsal.words(trial):
+    preparing = rehearsal.prepare(trial, say)
+    run_plan(plan, n_jobs=1, force=args.force, say=say)  # peaks are each one's own
+    for line in rehearsal.finish(trial, preparing, say):
         say(line)
 
 

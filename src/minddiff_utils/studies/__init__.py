@@ -2,10 +2,10 @@
 
 `stage2_engines` runs and reads the comparison, `stage2_arms` says what is compared.
 `cost` counts what stage 2 takes, `unit_rates` how fast a device is, `storage` what lies
-on disk; `cost_report` prints them. `nsd_rehearsal` runs the notebooks at NSD's sizes on
-`rehearsal_data` and random models; `timing_report` and `decoder_fits` say what the
-whole run would take. `reading_rehearsal` reads other data sets at their sizes, in
-`rehearsal_folders`.
+on disk; `cost_report` prints them. `rehearsal` runs the notebooks at NSD's sizes on
+`rehearsal_data` and random models, and reads other data sets at their sizes, in
+`rehearsal_folders`; `timing_report` and `decoder_fits` say what the whole run would
+take.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

@@ -1,6 +1,6 @@
 from .cost import predict as predict, workloads as workloads
 from .cost_report import plan_lines as plan_lines
-from .nsd_rehearsal import rehearse as rehearse
+from .rehearsal import rehearse as rehearse
 from .stage2_arms import ENGINES as ENGINES
 from .stage2_engines import (
     REFERENCES as REFERENCES,

@@ -9,7 +9,6 @@ captions, behaviour) stays; the surfaces stay those of fsaverage5, 10,242 vertic
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -29,7 +28,7 @@ from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.insilico.folder import PARTS, find, renewing
-from minddiff_utils.insilico.nsd_writer import Glance, look, simulate
+from minddiff_utils.insilico.nsd_writer import simulate
 
 __all__ = ["Scale", "Size", "enlarge", "find_scale", "write_tree"]
 
@@ -115,12 +114,7 @@ def find_scale(areas: Mask, size: Size) -> Scale:
 
 
 def write_tree(
-    folder: Path,
-    simulation: SimulationConfig,
-    subject: int,
-    seed: int,
-    size: Size,
-    source: Callable[..., Glance] = look,
+    folder: Path, simulation: SimulationConfig, subject: int, seed: int, size: Size
 ) -> bool:
     """Write an enlarged NSD folder unless it is there; return whether it was.
 
@@ -133,7 +127,7 @@ def write_tree(
         return True
     with renewing(folder) as renewal:
         small = renewal.fresh / "small"
-        simulate(small, simulation, (subject,), seed, source=source)
+        simulate(small, simulation, (subject,), seed)
         enlarge(NsdTree(small), subject, simulation.n_sessions, size, seed)
         for name in PARTS:  # the truth is of the small volumes
             (small / name).rename(renewal.fresh / name)

@@ -7,7 +7,7 @@ make of the published layout is tested on folders that the tests write on their 
 import gzip
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 from scipy.io import savemat
 
+from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.algonauts import layout as algonauts
 from minddiff_utils.datasets.digits69 import reader as digits69
@@ -32,13 +33,12 @@ from minddiff_utils.datasets.nsd.layout import (
     N_TRIALS,
     SEEN,
 )
+from minddiff_utils.insilico.folder import find, renewing
 
 __all__ = [
     "AlgonautsSize",
     "LaionSize",
-    "write_algonauts",
-    "write_digits",
-    "write_laion",
+    "write_folder",
 ]
 
 _SEED = 2308
@@ -88,10 +88,36 @@ def _place(path: Path) -> Path:
     return path
 
 
+def write_folder(
+    folder: Path,
+    subject: int,
+    split: str | None,
+    size: AlgonautsSize | LaionSize | None,
+) -> None:
+    """Write the folder of a data set unless it is there; no size: the digits."""
+    facts = {
+        "size": asdict(size) if size else "digits69",
+        "subject": subject,
+        "split": split,
+        "code": digest_paths([Path(__file__)], Path(__file__).parent),
+    }
+    key = digest_json(facts)
+    if find(folder, key) is not None:
+        return
+    with renewing(folder) as renewal:
+        if isinstance(size, LaionSize):
+            _write_laion(renewal.fresh, subject, str(split), size)
+        elif size is not None:
+            _write_algonauts(renewal.fresh, subject, size)
+        else:
+            _write_digits(renewal.fresh)
+        renewal.publish(key, {})
+
+
 # --- Algonauts 2023 -------------------------------------------------------------------
 
 
-def write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
+def _write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
     """Write one subject of the release, and the files of NSD that it needs."""
     rng = stream(_SEED, "rehearsal", "algonauts", subject)
     shared = np.sort(rng.choice(N_IMAGES, N_SHARED, replace=False))
@@ -170,7 +196,7 @@ def _write_experiment(
 # --- LAION-fMRI -----------------------------------------------------------------------
 
 
-def write_laion(root: Path, subject: int, split: str, size: LaionSize) -> None:
+def _write_laion(root: Path, subject: int, split: str, size: LaionSize) -> None:
     """Write one session of a subject, the regions, the images that it shows."""
     rng = stream(_SEED, "rehearsal", "laion_fmri", subject)
     names = [f"image_{number:05d}.jpg" for number in range(size.n_table)]
@@ -255,7 +281,7 @@ def _write_stimuli(root: Path, names: list[str], size: LaionSize) -> None:
 # --- the "69" digits ------------------------------------------------------------------
 
 
-def write_digits(root: Path) -> None:
+def _write_digits(root: Path) -> None:
     """Write 100 rings, low and high for the two digits, and responses to them."""
     rng = stream(_SEED, "rehearsal", "digits69")
     y, x = np.mgrid[: digits69.SIDE, : digits69.SIDE]

@@ -1,4 +1,4 @@
-"""The run on NSD rehearsed: synthetic data of its sizes, random models, a few images.
+"""A run rehearsed: synthetic data of its sizes, random models, a few images.
 
 `./run_all.sh --profile nsd --rehearse` runs every notebook as the real run would, in a
 folder of its own, and says what each step took and what the whole run would take. It is
@@ -9,6 +9,12 @@ images, a few steps, and not more voxels per target than images. On a GPU the mo
 have the real architecture; without one, thin copies stand in for the U-Net, the
 autoencoder and the judge, the sampler is short and voxels per target are fewer still,
 so that stages 1 and 2 run for the form alone.
+
+`--profile algonauts --rehearse` (or laion_fmri): notebooks 01 and 02, with the thin
+models and fewer images in 02; all that comes after them is the same as with NSD.
+`--profile digits69`: notebook A6. It shows that files of the release's layout and sizes
+are read and decoded on this machine, and what that takes. Values are noise: no accuracy
+means anything.
 """
 
 import json
@@ -16,6 +22,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,8 +39,13 @@ from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
 from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models.random import Kind, weight_bytes, write_models
-from minddiff_utils.studies.decoder_fits import FitTimes, time_fits
+from minddiff_utils.studies.decoder_fits import time_fits
 from minddiff_utils.studies.rehearsal_data import Size, write_tree
+from minddiff_utils.studies.rehearsal_folders import (
+    AlgonautsSize,
+    LaionSize,
+    write_folder,
+)
 from minddiff_utils.studies.storage import (
     area_voxels,
     feature_values,
@@ -51,23 +63,38 @@ from minddiff_utils.studies.unit_rates import measure_rates
 
 __all__ = [
     "NAME",
+    "READING",
     "Rehearsal",
     "check_room",
     "finish",
-    "fits_of",
-    "last_words",
     "prepare",
     "rehearse",
 ]
 
-#: Name of the folders of a rehearsal, in `data` and in `figures`.
+#: Name of the folders of NSD's rehearsal, in `data` and in `figures`.
 NAME = "nsd-rehearsal"
+#: Profiles of which those notebooks alone are rehearsed that know them from others.
+READING = {
+    "algonauts": ("01", "02"),
+    "laion_fmri": ("01", "02"),
+    "digits69": ("A6",),
+}
 Say = Callable[[str], None]
 #: Per session of the in-silico design, of some 390 images: so many for tests and for
 #: validation.
 _TEST, _VALIDATION = 25, 22
 #: Voxels per target, by kind.
 _SELECTED = ("decoding.n_feat_c", "decoding.n_feat_z", "decoding.n_feat_clip")
+#: Where reading is rehearsed: no more voxels per target than a quarter of the images.
+_FEW: Mapping[str, Any] = {
+    "data.n_reconstruct": 4,
+    "data.n_images": 200,
+    "data.n_validation": 20,
+    "models.device": "cpu",
+    "models.dtype": "float32",
+    **dict.fromkeys(_SELECTED, 40),
+    "decoding.n_folds": 2,
+}
 #: Bytes of a process that has loaded the libraries and models, and of the Gram matrices
 #: of the decoders; of one stimulus as stored; of what else is kept.
 _PROCESS = {"thin": 4e9, "full": 9e9}
@@ -76,7 +103,7 @@ _GRAM, _STIMULUS, _OTHER = 16, 0.15e6, 3e9
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A rehearsal and the run that it stands for.
+    """A rehearsal of one subject and the run that it stands for.
 
     `real`, `profile`: what would be run, and what is run instead; `overrides`: dotted
     keys, for the notebooks, which make `profile` of the profile's file; `kind`: of the
@@ -102,10 +129,19 @@ class Rehearsal:
         return self.profile.subjects[0]
 
     @property
-    def size(self) -> Size:
-        """Return the sizes of NSD's volumes of the subject."""
-        facts = FACTS[self.subject]
-        return Size(facts.grid, round(area_voxels(self.subject)), facts.n_brain)
+    def notebooks(self) -> tuple[str, ...]:
+        """Return the numbers of the notebooks that are run, none where all are."""
+        return READING.get(self.profile.name, ())
+
+    @property
+    def size(self) -> Size | AlgonautsSize | LaionSize | None:
+        """Return the release's sizes of the subject; the digits have no choice."""
+        name, facts = self.profile.name, FACTS[self.subject]
+        if name == "nsd":
+            return Size(facts.grid, round(area_voxels(self.subject)), facts.n_brain)
+        if name == "algonauts":
+            return AlgonautsSize.of(self.subject)
+        return LaionSize() if name == "laion_fmri" else None
 
     @property
     def n_images(self) -> int:
@@ -113,34 +149,39 @@ class Rehearsal:
         return _n_images(self.profile.data.last_session)
 
 
-def rehearse(overrides: Mapping[str, Any], root: Path) -> Rehearsal:
-    """Return the rehearsal of the profile nsd under the user's `overrides`.
+def rehearse(name: str, overrides: Mapping[str, Any], root: Path) -> Rehearsal:
+    """Return the rehearsal of the profile `name` under the user's `overrides`.
 
     `data.sessions` is 1 unless they say otherwise; what else they set stays as they
     say in the rehearsal, too. `root` holds `data` and `figures`. ConfigError as
     `load_profile`.
     """
-    real = load_profile("nsd", overrides)
-    if real.models.backbone != "sd14":
+    real, is_nsd = load_profile(name, overrides), name == "nsd"
+    if is_nsd and real.models.backbone != "sd14":
         raise ConfigError(
             f"models.backbone is {real.models.backbone!r}, but a rehearsal is one of"
             " Stable Diffusion v1-4: leave that override out."
         )
-    home = root.absolute() / "data" / NAME
+    home = root.absolute() / "data" / f"{name}-rehearsal"
     there = "cuda" if torch.cuda.is_available() else "cpu"
     device = str(overrides.get("models.device", there))
-    kind: Kind = "thin" if device == "cpu" else "full"
-    n_sessions = real.data.last_session if "data.sessions" in overrides else 1
-    ours = _cut(real, n_sessions, device)
+    kind: Kind = "full" if is_nsd and device != "cpu" else "thin"
+    ours: dict[str, Any] = {} if name == "digits69" else {**_FEW}
+    if is_nsd:
+        n_sessions = real.data.last_session if "data.sessions" in overrides else 1
+        ours = _cut(real, n_sessions, device)
+    elif name == "laion_fmri":
+        ours["data.sessions"] = 1
     theirs = {
         k: v for k, v in overrides.items() if k not in ("subjects", "models.path")
     }
     groups = {key for key in theirs if "." not in key}
     kept = {k: v for k, v in ours.items() if k.partition(".")[0] not in groups}
-    merged = {**kept, **theirs, "models.path": str(home / "models")}
-    profile = load_profile("nsd", merged)
-    tree = Tree(home, "nsd", home / "nsd", home / "models")
-    return Rehearsal(real, profile, merged, kind, tree, root / "figures" / NAME)
+    own = {"subjects": [real.subjects[0]], "models.path": str(home / "models")}
+    merged = {**kept, **theirs, **own}
+    tree = Tree(home, name, home / "folder", home / "models")
+    report = root / "figures" / f"{name}-rehearsal"
+    return Rehearsal(real, load_profile(name, merged), merged, kind, tree, report)
 
 
 def _n_images(n_sessions: int) -> int:
@@ -152,7 +193,6 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
     n_train = _n_images(n_sessions) - n_sessions * (_TEST + _VALIDATION)
     decoding = real.decoding
     cut: dict[str, Any] = {
-        "subjects": [real.subjects[0]],
         "simulation": {"n_sessions": n_sessions, "n_test_images": n_sessions * _TEST},
         "data.sessions": n_sessions,
         "data.n_validation": n_sessions * _VALIDATION,
@@ -185,7 +225,7 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
     return cut
 
 
-def check_room(rehearsal: Rehearsal) -> None:
+def check_room(rehearsal: Rehearsal, size: Size) -> None:
     """Raise RunError if disk or memory will not do, before anything is written."""
     home, profile = rehearsal.home, rehearsal.profile
     features = 4 * feature_values(profile) * rehearsal.n_images
@@ -199,7 +239,6 @@ def check_room(rehearsal: Rehearsal) -> None:
             f" about {disk / 1e9:.0f}: free space, or set MINDDIFF_ROOT to another"
             " disk."
         )
-    size = rehearsal.size
     writing = 3 * 750 * prod(size.grid)  # a session and its copy
     decoding = float(_GRAM * size.n_voxels**2 + 3 * features)
     if profile.decoder == "dense":  # a weight per voxel and target, and parts again
@@ -225,32 +264,68 @@ def _existing(path: Path) -> Path:
 def prepare(rehearsal: Rehearsal, say: Say) -> dict[str, float]:
     """Write data and models unless they are there; return the seconds of each.
 
-    Where disk or memory will not do, RunError, and nothing was written; where the
-    folder cannot be written, StoreError.
+    Where disk or memory will not do for NSD's, RunError, and nothing was written; where
+    the folder cannot be written, StoreError.
     """
-    check_room(rehearsal)
-    seconds = {}
-    tree, seed = rehearsal.tree, rehearsal.profile.seed
-    simulation: Any = rehearsal.profile.simulation
-    data = (tree.nsd, simulation, rehearsal.subject, seed, rehearsal.size)
-    models = (tree.models, rehearsal.kind, seed)
-    steps: dict[str, tuple[Callable[..., object], tuple[Any, ...]]] = {
-        "synthetic data": (write_tree, data),
-        "random models": (write_models, models),
+    steps: dict[str, Callable[[], object]] = {
+        "synthetic data": partial(_write_data, rehearsal)
     }
-    for name, (write, given) in steps.items():
+    if rehearsal.notebooks != READING["digits69"]:
+        given = (rehearsal.tree.models, rehearsal.kind, rehearsal.profile.seed)
+        steps["random models"] = partial(write_models, *given)
+    seconds = {}
+    for name, write in steps.items():
         began = time.time()
-        write(*given)
+        write()
         seconds[name] = time.time() - began
         say(f"{name}: there after {seconds[name]:.0f} s")
     return seconds
 
 
-def finish(
-    rehearsal: Rehearsal, preparing: dict[str, float], fits: FitTimes | None
-) -> Record:
-    """Write and return what was run; on a GPU the units of stage 2 are timed first."""
-    profile = rehearsal.profile
+def _write_data(rehearsal: Rehearsal) -> None:
+    profile, subject, size = rehearsal.profile, rehearsal.subject, rehearsal.size
+    if isinstance(size, Size):
+        check_room(rehearsal, size)
+        simulation: Any = profile.simulation
+        write_tree(rehearsal.tree.nsd, simulation, subject, profile.seed, size)
+    else:
+        write_folder(rehearsal.tree.nsd, subject, profile.data.split, size)
+
+
+def finish(rehearsal: Rehearsal, preparing: dict[str, float], say: Say) -> list[str]:
+    """Write what was run of NSD's, and return what there is to say of any rehearsal.
+
+    The decoders are timed at the real size first, on a GPU the units of stage 2, too.
+    """
+    lines = _words_of_reading(rehearsal) if rehearsal.notebooks else []
+    if not rehearsal.notebooks:
+        lines = whole_run_words(_record(rehearsal, preparing, say), rehearsal.real)
+        if rehearsal.kind == "thin":
+            lines.append(
+                "Without a GPU notebooks 03 on ran with thin models, for the form:"
+                " their times say nothing of Stable Diffusion's."
+            )
+        lines.append(f"Table: {rehearsal.report / 'rehearsal.csv'}")
+    data = f"Delete the rehearsal's data, models and figures: {rehearsal.home}"
+    return [*lines, data]
+
+
+def _words_of_reading(rehearsal: Rehearsal) -> list[str]:
+    whole = [step for step in read_steps(rehearsal.tree.notebooks) if not step.section]
+    took = ", ".join(
+        f"{step.notebook} {step.seconds:.0f} s, {step.peak_gb:.1f} GB" for step in whole
+    )
+    return [
+        f"Rehearsed on {machine()}: {took} at most.",
+        "Not covered: accuracies, as values are noise; the time of the real models,"
+        " whose narrow copies stand in; generation, which --profile nsd rehearses.",
+    ]
+
+
+def _record(rehearsal: Rehearsal, preparing: dict[str, float], say: Say) -> Record:
+    """Write and return what was run."""
+    profile, folder = rehearsal.profile, rehearsal.report
+    say("decoders at the real size, a sample of targets: some minutes")
     record = Record(
         date=time.strftime("%Y-%m-%d"),
         machine=machine(),
@@ -261,10 +336,9 @@ def finish(
         n_reconstruct=n_reconstructed(profile, rehearsal.subject),
         preparing=preparing,
         steps=read_steps(rehearsal.tree.notebooks),
-        fits=fits,
+        fits=time_fits(rehearsal.real, rehearsal.subject),
     )
     run = Run(profile, rehearsal.tree, None, (0, 1))
-    folder = rehearsal.report
     if profile.models.device == "cuda":
         given = (profile.models, rehearsal.tree.models)
         rates = asdict(in_own_process(measure_rates, *given))
@@ -275,22 +349,3 @@ def finish(
     store.write_table(folder / "rehearsal.csv", found, run=run, caption=caption)
     store.write_text(folder / "rehearsal.json", record.text(), run=run)
     return record
-
-
-def fits_of(rehearsal: Rehearsal, say: Say) -> FitTimes:
-    """Time the decoders at the real size."""
-    say("decoders at the real size, a sample of targets: some minutes")
-    return time_fits(rehearsal.real, rehearsal.subject)
-
-
-def last_words(rehearsal: Rehearsal, record: Record) -> list[str]:
-    """Return what is left to say at the end of a rehearsal."""
-    lines = whole_run_words(record, rehearsal.real)
-    if rehearsal.kind == "thin":
-        lines.append(
-            "Without a GPU notebooks 03 on ran with thin models, for the form: their"
-            " times say nothing of Stable Diffusion's."
-        )
-    lines.append(f"Table: {rehearsal.report / 'rehearsal.csv'}")
-    lines.append(f"Delete the rehearsal's data, models and figures: {rehearsal.home}")
-    return lines
