@@ -55,7 +55,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         # a verdict
         *(
             (f"evaluation/claims/{part}.py", "Return", "07 08 09 05 06")
-            for part in ("evidence", "ledger", "rules", "rules_of_subjects")
+            for part in ("evidence", "ledger", "rules", "rules_of_studies")
         ),
         ("evaluation/claims/sanity_checks.py", "Return", "05 06"),
         ("reporting/tables/rows.py", "Return", "05 06"),

@@ -10,8 +10,7 @@ import pandas as pd
 from minddiff_utils.core import store
 from minddiff_utils.core.contrasts import CONTROLS
 from minddiff_utils.core.run import Run
-from minddiff_utils.evaluation.claims import rules, rules_of_k, rules_of_subjects
-from minddiff_utils.evaluation.claims.clips import in_order
+from minddiff_utils.evaluation.claims import rules, rules_of_k, rules_of_studies
 from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -124,7 +123,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "O1a",
         "an image that is read better is made better, subject and image aside",
-        rules_of_subjects.follows_accuracy,
+        rules_of_studies.follows_accuracy,
         "run",
     ),
     Claim(
@@ -143,13 +142,13 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "O2",
         "what is read goes beyond the kind of thing and of place",
-        rules.beyond_category,
+        rules_of_studies.beyond_category,
         "stage 1",
     ),
     Claim(
         "O3",
         "categories that trained no decoder are read above chance",
-        rules.held_out,
+        rules_of_studies.held_out,
         "stage 1",
     ),
     Claim(
@@ -182,7 +181,11 @@ CLAIMS: tuple[Claim, ...] = (
         rules.above("picture", _OF_CLIPS, method="lags_prior", source="video"),
         "stage 1",
     ),
-    Claim("O6b", "clips: frames of 4 s are ordered, those of 0.25 s are not", in_order),
+    Claim(
+        "O6b",
+        "clips: frames of 4 s are ordered, those of 0.25 s are not",
+        rules_of_studies.in_order,
+    ),
 )
 
 
@@ -207,11 +210,13 @@ def collect_evidence(
     names = ("accuracy", "image_accuracy", "k_selection", "weights", "stage2")
     tables = {name: gather(run, f"{name}.csv", done) for name in names}
     tables |= {"scores": scores.assign(subject=scores["subject"].astype(str))}
-    further = {"study": run.tree.study / "scores.csv"}
-    further |= {"leakage": run.tree.tables / "leakage.csv"}
-    further |= {"factors": run.tree.tables / "factors.csv"}
     own = run.tree.tables / "video.csv"  # notebook 09 is run by hand: else as kept
-    further |= {"video": own if own.is_file() else run.tree.study / "video.csv"}
+    further = {
+        "study": run.tree.study / "scores.csv",
+        "leakage": run.tree.tables / "leakage.csv",
+        "factors": run.tree.tables / "factors.csv",
+        "video": own if own.is_file() else run.tree.study / "video.csv",
+    }
     for name, path in further.items():
         if path.is_file():
             tables[name] = store.read_table(path).astype({"subject": str})

@@ -35,12 +35,10 @@ from minddiff_utils.evaluation.claims.evidence import (
 __all__ = [
     "MARGIN_NUMBER",
     "above",
-    "beyond_category",
     "decodable",
     "each_feature",
     "engine_gain",
     "every_subject",
-    "held_out",
     "image_pairs",
     "paired_images",
     "paper_number",
@@ -384,54 +382,3 @@ def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estim
         return np.asarray((a * b).sum(axis=1) / np.where(scale > 0, scale, np.inf))
 
     return jackknife(rho, x.shape[1], confidence=confidence)
-
-
-# --- O2 to O4: is it read, or guessed? ------------------------------------------------
-# Fixed on 2026-11-30, before notebook 08 had run on any test image; CHANGELOG.md says
-# what had been seen by then.
-
-#: Shares of comparisons won, of which half are won by chance.
-_SHARES = {
-    "two_way_within": "two-way identification (judge) within clusters",
-    "two_way_across": "two-way identification (judge) across clusters",
-    "c_beats_clusters": "c: its cluster's mean against another's",
-}
-
-
-def beyond_category(evidence: Evidence) -> list[Endpoint]:
-    """Decide O2: what is read goes beyond the kind of thing and of place.
-
-    Stage 1 is identified among images of its own cluster of categories more often than
-    half of the time, and has a higher PCC than images made from the true category
-    alone, and from the true setting alone.
-    """
-    endpoints = [_above_half(evidence, "stage1", "two_way_within")]
-    for reference in ("category_only", "setting_only"):
-        rule = above(reference, ["pcc"], method="stage1", source="leakage")
-        endpoints += rule(evidence)
-    return endpoints
-
-
-def held_out(evidence: Evidence) -> list[Endpoint]:
-    """Decide O3: categories that trained no decoder are read above chance.
-
-    Without the image's cluster of categories in training: decoded c is more like the
-    mean c of its cluster than like that of another, and stage 1's image is identified
-    among images of other clusters and of its own, each more often than half of the
-    time.
-    """
-    return [_above_half(evidence, "heldout", metric) for metric in reversed(_SHARES)]
-
-
-def _above_half(evidence: Evidence, method: str, metric: str) -> Endpoint:
-    """Return the share of comparisons won, minus a half."""
-    scores, wide = evidence.table("leakage"), None
-    if not scores.empty:
-        wide = evidence.matrices("leakage").matrix(method, metric).dropna(axis=1)
-    if wide is None or wide.empty:
-        raise NotTestableError(
-            f"no {_SHARES[metric]} of {method_words(method)}: notebook 08 was not run,"
-            " or no image is of one cluster"
-        )
-    mean = estimate(wide - 0.5, confidence=evidence.confidence)
-    return Endpoint(f"{method_words(method)}, {_SHARES[metric]}", "share over .5", mean)
