@@ -17,7 +17,7 @@ from minddiff_utils.models import Backbone
 from minddiff_utils.pipeline import cli
 from minddiff_utils.reporting import figures
 from minddiff_utils.studies import discrepancies
-from minddiff_utils.studies.discrepancy_list import DISCREPANCIES, SWITCHES
+from minddiff_utils.studies.discrepancy_list import listed
 from minddiff_utils.studies.stage2_arms import arms_of
 from tests import small_subject
 from tests.small_subject import IDS, TRAIN, Start, backbone, start, write_files
@@ -27,25 +27,25 @@ __all__ = ["backbone", "start"]  # fixtures
 DEMO = load_profile("demo")
 #: What no arm makes: forms of the score.
 FORMS = {"signed", "absolute", "signed_other", "absolute_other", "three_scores"}
+LISTED = listed()
+SWITCHED = LISTED[LISTED["switch"] != ""]
 
 
 # --- the list and its switches --------------------------------------------------------
 
 
 def test_each_of_the_27_is_switched_or_says_why_not() -> None:
-    numbers = [one.number for one in DISCREPANCIES]
+    once = LISTED.drop_duplicates(["number", "paper", "code", "why"])
+    numbers = once["number"].tolist()
     assert [n for n in numbers if n.isdigit()] == [str(k) for k in range(1, 28)]
-    switched = {one.number for one in SWITCHES}
-    assert switched <= set(numbers)
-    for one in DISCREPANCIES:
-        assert (one.why == "") == (one.number in switched), one.number
+    assert len(numbers) == 29  # and 1 to 5 together, and other k
+    assert ((LISTED["why"] == "") == (LISTED["switch"] != "")).all()
+    assert ((LISTED["method"] == "") == (LISTED["switch"] == "")).all()
 
 
 def test_each_switch_compares_two_arms_or_two_forms_of_the_score() -> None:
     arms = {arm.name for arm in arms_of(DEMO, "discrepancies")}
-    assert {name for one in SWITCHES for name in (one.arm, one.reference)} == (
-        arms | FORMS
-    )
+    assert {*SWITCHED["method"], *SWITCHED["reference"]} == arms | FORMS
 
 
 def test_each_loop_differs_from_the_paper_s_in_one_thing() -> None:
@@ -199,7 +199,7 @@ def test_the_command_writes_every_effect_and_they_are_read_and_drawn(
     table = discrepancies.read_effects(run)
     assert table is not None
     measured = table[table["metric"] != ""]
-    assert set(measured["number"]) == {one.number for one in SWITCHES}
+    assert set(measured["number"]) == set(SWITCHED["number"])
     assert set(measured["metric"]) == set(discrepancies.METRICS)
     decoding = measured["metric"].str.startswith("r_")
     assert set(measured.loc[decoding, "n_images"]) == {5}
@@ -207,7 +207,7 @@ def test_the_command_writes_every_effect_and_they_are_read_and_drawn(
     assert discrepancies.conclusions(table)[3].startswith(
         "No effect was measured: 6, 7"
     )
-    rows = {(s.arm, s.reference, "all"): s.words for s in SWITCHES}
+    rows = {(s.method, s.reference, "all"): s.switch for s in SWITCHED.itertuples()}
     figure = figures.fig_differences(measured, discrepancies.METRICS, rows, "Effects")
     assert len(figure.axes) == len(discrepancies.METRICS)
 

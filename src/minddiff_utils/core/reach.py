@@ -36,8 +36,8 @@ _IMPORTS = (ast.Import, ast.ImportFrom)
 _DYNAMIC = {"import_module", "__import__"}
 #: How a package's stub imports from the modules of the package.
 _RELATIVE = re.compile(r"^from \.([\w.]+) import", re.MULTILINE)
-#: Suffixes of files that code of the same folder fills in: templates.
-_TEMPLATES = (".html", ".css")
+#: Suffixes of files that code of the same folder fills in or reads.
+_TEMPLATES = (".html", ".css", ".csv")
 
 
 @dataclass(frozen=True)

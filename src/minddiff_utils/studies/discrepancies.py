@@ -8,7 +8,7 @@ with the other side on the same images: decoders are fitted again to all targets
 be measured here. The command is `minddiff study --part discrepancies`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from minddiff_utils.features import image_features, semantic_features
 from minddiff_utils.generation import SubjectFeatures
 from minddiff_utils.generation.decoded_features import DecodedFeatures, Source
 from minddiff_utils.models import Backbone, load_backbone
-from minddiff_utils.studies.discrepancy_list import DISCREPANCIES, SWITCHES
+from minddiff_utils.studies.discrepancy_list import listed
 
 __all__ = [
     "MARGIN_R",
@@ -342,7 +342,9 @@ def effects(scores: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     "open"; a difference without an effect has no numbers, and says `why`.
     """
     known = scores[scores["metric"].isin(METRICS)]
-    pairs = [(one.arm, one.reference) for one in SWITCHES]
+    rows, sides = listed(), ["method", "reference"]
+    switched = rows.loc[rows["method"] != "", sides]
+    pairs = [(str(method), str(reference)) for method, reference in switched.to_numpy()]
     sure = profile.evaluation.confidence
     table = contrast_table(known, pairs, confidence=sure)
     table = table[table["subject"] == "all"].drop(columns="subject")
@@ -352,23 +354,9 @@ def effects(scores: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     beyond = (low > margin) | (high < -margin)
     within = (low > -margin) & (high < margin)
     table["moves"] = np.select([beyond, within], ["yes", "no"], "open")
-    rows = pd.DataFrame(list(_lines()))
-    table = rows.merge(table, "left", on=["method", "reference"])
+    table = rows.merge(table, "left", on=sides)
     is_lost = table["value"].isna() & (table["why"] == "")
     return table.assign(why=table["why"].mask(is_lost, "not run"))
-
-
-def _lines() -> Iterator[dict[str, str]]:
-    """Yield each switch of each difference, or the difference alone."""
-    for one in DISCREPANCIES:
-        about = {"number": one.number, "paper": one.paper, "code": one.code}
-        switches = [s for s in SWITCHES if s.number == one.number]
-        for s in switches:
-            sides = {"method": s.arm, "reference": s.reference}
-            yield {**about, "switch": s.words, "why": "", **sides}
-        if not switches:
-            sides = {"method": "", "reference": ""}
-            yield {**about, "switch": "", "why": one.why, **sides}
 
 
 def read_effects(run: Run) -> pd.DataFrame | None:
