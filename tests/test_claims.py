@@ -12,7 +12,7 @@ from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.rng import stream
 from minddiff_utils.evaluation import claims
-from minddiff_utils.evaluation.claims import CLAIMS
+from minddiff_utils.evaluation.claims import CLAIMS, rules
 from minddiff_utils.evaluation.claims.evidence import Endpoint, Evidence
 
 SUBJECTS = ("1", "2", "5", "7")
@@ -319,6 +319,12 @@ def test_every_directional_claim_is_supported_where_its_effect_is_large() -> Non
         for claim in table.index
     }
     assert table.to_dict() == expected
+
+
+def test_the_margin_that_is_stated_is_that_of_the_rule() -> None:
+    stated = [c.statement for c in CLAIMS if np.isfinite(c.paper_value)]
+    words = f"equal within {rules.MARGIN_NUMBER}"
+    assert [words in statement for statement in stated] == [True] * 3
 
 
 @pytest.mark.parametrize("claim", [c.claim for c in CLAIMS])

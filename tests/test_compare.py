@@ -384,6 +384,15 @@ def test_a_table_with_every_image_s_scores_is_left_out_where_it_is_heavy(
 T = ("tables/scores", "tables/seconds")
 
 
+def test_a_ledger_that_is_too_long_to_be_read_is_refused_and_not_left_out(
+    tmp_path: Path,
+) -> None:
+    words = {"C1": ("supported", "word " * 6000)}
+    run = make_run(tmp_path, verdicts=words)
+    with pytest.raises(StoreError, match=r"claims\.md takes .* bytes, but may take"):
+        write(run, tmp_path / "reference")
+
+
 def test_a_reference_says_what_made_it(kept: Path) -> None:
     about = json.loads((kept / "ABOUT.json").read_text(encoding="utf-8"))
     assert about["version"] == __version__

@@ -29,7 +29,7 @@ from minddiff_utils.models import tiny_backbone
 from minddiff_utils.pipeline import graph
 from minddiff_utils.preprocessing.further_tests import FurtherResponses
 from minddiff_utils.preprocessing.responses import prepare_responses
-from minddiff_utils.studies import further_images, further_tests
+from minddiff_utils.studies import further_tests
 from tests import tiny_further_tests, tiny_nsd
 
 SIZES = {"a": 8, "b": 13, "c": 40}
@@ -326,12 +326,12 @@ def test_stimuli_are_shown_by_a_rule_and_noise_belongs_to_a_stimulus(
     """Two of each class, all pictures; a condition's images depend on it alone."""
     synthetic, imagery = test_sets.further_tests(NsdTree(nsd))
     group = synthetic.stimuli().group
-    shown = further_images.chosen(synthetic.stimuli())
+    shown = further_tests.chosen(synthetic.stimuli())
     assert len(shown) == 16
     for name in set(group):
         of_class = np.flatnonzero(group == name)
         assert set(shown) & set(of_class) == set(of_class[:2])
-    assert further_images.chosen(imagery.stimuli()).tolist() == list(range(12))
+    assert further_tests.chosen(imagery.stimuli()).tolist() == list(range(12))
 
     monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
     run = start_run("nsd", subject=1, overrides=OVER, notebook="A7_further_tests")
@@ -346,13 +346,13 @@ def test_stimuli_are_shown_by_a_rule_and_noise_belongs_to_a_stimulus(
         for name, n in widths.items()
     }
     given = (run, backbone, imagery, responses)
-    images = further_images.reconstruct(*given, decoded)
+    images = further_tests.reconstruct(*given, decoded)
     assert list(images) == ["shown", "decoded, imagery", "decoded, vision"]
     same = images["decoded, vision"]
     np.testing.assert_array_equal(images["decoded, imagery"], same)
     assert len({image.tobytes() for image in same}) == 12
     decoded["z/decoded"][18:36] *= -1  # imagery alone
-    again = further_images.reconstruct(*given, decoded)
+    again = further_tests.reconstruct(*given, decoded)
     np.testing.assert_array_equal(again["decoded, vision"], same)
     assert (again["decoded, imagery"] != same).any()
 

@@ -23,11 +23,11 @@ from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.graph import make_plan
 from minddiff_utils.preprocessing import prepare_responses
 from minddiff_utils.reporting.report.page import banner
-from minddiff_utils.studies import decoder_fits, rehearsal, unit_rates
+from minddiff_utils.studies import rehearsal, unit_rates
 from minddiff_utils.studies import rehearsal_data as data
 from minddiff_utils.studies import timing_report as report
-from minddiff_utils.studies.decoder_fits import FitTimes
 from minddiff_utils.studies.storage import session_bytes
+from minddiff_utils.studies.timing_report import FitTimes
 
 #: Sizes of the tests: NSD's grid of subject 1 at 0.6 of each side.
 SMALL = data.Size((48, 62, 50), 2000, 60_000)
@@ -51,7 +51,7 @@ def test_what_decides_memory_and_speed_keeps_nsds_size_apart_from_all_results(
     assert len(profile.subjects) == 1
     for place in (found.tree.nsd, found.tree.figures, found.tree.derived(1)):
         assert place.is_relative_to(tmp_path / "data" / "nsd-rehearsal")
-    assert found.tree.models.is_relative_to(found.home)
+    assert found.tree.models.is_relative_to(found.tree.root)
     assert found.report == tmp_path / "figures" / "nsd-rehearsal"
     # every figure says what it is of
     label = profile.label()
@@ -354,13 +354,13 @@ def test_fits_at_the_real_size_take_the_place_of_the_rehearsed_ones() -> None:
     profile = load_profile("nsd", {"subjects": [1, 2]})
     whole = 30 + 11.52 + 32.768 + 230.4 + 3 * (10 + 230.4)
     whole += 13 * (11.52 + 38.4) + 2 * 32.768
-    assert decoder_fits.whole_seconds(times, profile) == pytest.approx(whole)
+    assert report.whole_seconds(times, profile) == pytest.approx(whole)
     hours = report.extrapolate(record(fits=times), profile)
     assert hours["02_decoding"] == pytest.approx(2 * 9841 / 250 * (100 - 40) / 3600)
     assert hours[report._FITS] == pytest.approx(2 * whole / 3600)
     dense = FitTimes("dense", 8000, 11_694, 10.0, dict.fromkeys(each, 0.0), 2.5)
     few = load_profile("nsd", {"decoding.n_folds": 2})
-    assert decoder_fits.whole_seconds(dense, few) == pytest.approx(10 + 2 * 10)
+    assert report.whole_seconds(dense, few) == pytest.approx(10 + 2 * 10)
 
 
 def test_the_features_that_notebook_02_holds_are_counted() -> None:
@@ -440,7 +440,7 @@ def test_fits_are_timed_by_what_passes_before_and_after_the_first_read(
     """More targets take longer, a fit without targets does not."""
     profile = load_profile("nsd", {"decoding.decoder": decoder})
     sample = {"c": 8, "z": 8, "clip": 8}
-    times = decoder_fits._measure(profile, (120, 90), sample)
+    times = report._measure(profile, (120, 90), sample)
     assert (times.n_train, times.n_voxels) == (120, 90)
     assert times.fixed > 0
     assert set(times.per_target) == {"c", "z", "clip"}

@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 
 from minddiff_utils import start
 from minddiff_utils.core import store
+from minddiff_utils.core.run import Run
 from minddiff_utils.evaluation.summaries import contrast_table, summarise
 from minddiff_utils.generation import SubjectFeatures, generate
-from minddiff_utils.models import load_backbone, load_judge
+from minddiff_utils.models import Judge, load_backbone, load_judge
 from minddiff_utils.models.weights import write_digests
 from minddiff_utils.studies.other_generator import likeness
 from minddiff_utils.studies.stage2_arms import arms_of
@@ -49,35 +50,37 @@ def write_models(arm: str) -> Path:
 
 def score(arm: str, subject: int) -> pd.DataFrame:
     """Return the scores of an arm's images, with the arm in each method's name."""
-    overrides = {"models.path": str(demo_training.WORK / arm)}
-    run = start(PROFILE, subject=subject, overrides=overrides)
-    backbone = load_backbone(run.profile.models, run.tree.models)
-    judge = load_judge(run.tree.models, kind=run.profile.models.backbone)
-    features = SubjectFeatures(
-        run,
-        backbone,
-        decoded="decoded_validation.h5",
-        n=run.profile.study.n_images_pilot,
-    )
-    arms = arms_of(run.profile, "heldout")
-    scores = score_arms(
-        features, judge, [generate(run, backbone, features, row) for row in arms]
-    )
+    features = opened(subject, arm, decoded="decoded_validation.h5")
+    run = features.run
+    given = (run, features.backbone, features)
+    made = [generate(*given, row) for row in arms_of(run.profile, "heldout")]
+    scores = score_arms(features, judge_of(run), made)
     return scores.assign(method=scores["method"] + ", " + arm)
 
 
-def opened(subject: int, arm: str = "") -> SubjectFeatures:
-    """Return what a subject's run decoded, before the shipped models or an arm's."""
+def opened(
+    subject: int, arm: str = "", *, decoded: str = "decoded.h5"
+) -> SubjectFeatures:
+    """Return what a subject's run decoded, before the shipped models or an arm's.
+
+    Of validation images as many as the study's pilot has.
+    """
     overrides = {"models.path": str(demo_training.WORK / arm)} if arm else {}
     run = start(PROFILE, subject=subject, overrides=overrides)
-    return SubjectFeatures(run, load_backbone(run.profile.models, run.tree.models))
+    n = run.profile.study.n_images_pilot if decoded != "decoded.h5" else None
+    backbone = load_backbone(run.profile.models, run.tree.models)
+    return SubjectFeatures(run, backbone, decoded=decoded, n=n)
+
+
+def judge_of(run: Run) -> Judge:
+    return load_judge(run.tree.models, kind=run.profile.models.backbone)
 
 
 def alike(subject: int) -> pd.DataFrame:
     """Return how like the shipped generator's images those of the arms are."""
     own = opened(subject)
-    judge = load_judge(own.run.tree.models, kind=own.run.profile.models.backbone)
-    return likeness(own, {arm: opened(subject, arm) for arm in ARMS}, judge)
+    others = {arm: opened(subject, arm) for arm in ARMS}
+    return likeness(own, others, judge_of(own.run))
 
 
 def write_generators() -> None:

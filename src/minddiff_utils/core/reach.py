@@ -37,7 +37,7 @@ _DYNAMIC = {"import_module", "__import__"}
 #: How a package's stub imports from the modules of the package.
 _RELATIVE = re.compile(r"^from \.([\w.]+) import", re.MULTILINE)
 #: Suffixes of files that code of the same folder fills in or reads.
-_TEMPLATES = (".html", ".css", ".csv")
+_TEMPLATES = (".html", ".css", ".csv", ".mplstyle")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
+from minddiff_utils.core.types import Matrix
 from minddiff_utils.evaluation.completeness import check_images
 from minddiff_utils.evaluation.images import (
     condition_images,
@@ -40,6 +41,7 @@ __all__ = [
     "join_subjects",
     "load_models",
     "score_subject",
+    "text_embed_with",
 ]
 
 Embedders = Mapping[str, Callable[[Any], npt.NDArray[Any]]]
@@ -59,6 +61,11 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
         return np.concatenate([embed(x) for _, x in in_blocks(images, batch_size)])
 
     return embed_all
+
+
+def text_embed_with(judge: Judge) -> Callable[[Sequence[str]], Matrix]:
+    """Return a function from texts to embeddings."""
+    return lambda texts: judge.text_embed(texts).float().cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
+from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Run
 
 __all__ = ["gather", "gather_costs", "notebook_seconds"]
@@ -45,11 +46,8 @@ def notebook_seconds(run: Run) -> pd.DataFrame:
     rows = []
     for path in sorted(run.tree.notebooks.glob("*.run.json")):
         stem = path.name.removesuffix(".run.json").partition("_subj")[0]
-        try:
+        lacks, remedy = "is damaged and tells no seconds", "move it away and run again"
+        with reading(path, StoreError, found=lacks, remedy=remedy):
             seconds = float(json.loads(store.read_bytes(path))["seconds"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise StoreError(
-                f"{path} is damaged and tells no seconds: move it away and run again."
-            ) from error
         rows.append((stem, seconds))
     return pd.DataFrame(rows, columns=["notebook", "seconds"])

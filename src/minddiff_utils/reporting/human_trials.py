@@ -6,17 +6,15 @@
 
 import base64
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from minddiff_utils.core.errors import StoreError
-from minddiff_utils.core.images import resize
+from minddiff_utils.core.images import encode_png, resize
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images, IntArray
 from minddiff_utils.evaluation.further.human_trials import page_of, plan_trials
@@ -63,9 +61,7 @@ def _by_key(method: str, ids: IntArray, images: Images) -> dict[str, Images]:
 def _png(image: Images) -> str:
     if len(image) > _SIDE:
         image = resize(image[None], _SIDE)[0]
-    stream = BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
+    return base64.b64encode(encode_png(image)).decode()
 
 
 def render_page(trials: pd.DataFrame, shown: dict[str, Images], label: str) -> str:

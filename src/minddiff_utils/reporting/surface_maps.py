@@ -93,18 +93,13 @@ def vertex_rows(coordinates: Floats, voxel_ijk: Ints) -> Rows:
     check_shape(coordinates.shape[-1:], (3,), "the last axis of coordinates")
     if voxel_ijk.min() < 0:
         raise DataError("voxel_ijk holds negative indices: pass 0-based ones.")
-    shape = tuple(int(n) for n in voxel_ijk.max(axis=0) + 1)
-    lookup = np.full(shape, -1, np.int64)
-    lookup[tuple(voxel_ijk.T)] = np.arange(len(voxel_ijk))
-    if np.count_nonzero(lookup >= 0) != len(voxel_ijk):
+    voxels = pd.MultiIndex.from_arrays(list(voxel_ijk.T))
+    if not voxels.is_unique:
         raise DataError("voxel_ijk names a voxel twice: pass each voxel once.")
-    rows = np.full(coordinates.shape[:-1], -1, np.int64)
-    # a voxel reaches half an index to each side of its centre
-    with np.errstate(invalid="ignore"):
-        inside = ((coordinates >= -0.5) & (coordinates < np.array(shape) - 0.5)).all(-1)
-    nearest = np.floor(coordinates[inside] + 0.5).astype(np.int64)
-    rows[inside] = lookup[tuple(nearest.T)]
-    return rows
+    # a voxel reaches half an index to each side of its centre; none has the index -1
+    nearest = np.floor(np.nan_to_num(coordinates, nan=-1.0) + 0.5).astype(np.int64)
+    rows = voxels.get_indexer(pd.MultiIndex.from_arrays(list(nearest.reshape(-1, 3).T)))
+    return np.asarray(rows, np.int64).reshape(coordinates.shape[:-1])
 
 
 def vertex_values(rows: Rows, values: Floats) -> Doubles:

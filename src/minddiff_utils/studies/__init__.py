@@ -4,8 +4,7 @@
 `cost` counts what stage 2 takes, `unit_rates` how fast a device is, `storage` what lies
 on disk; `cost_report` prints them. `rehearsal` runs the notebooks at NSD's sizes on
 `rehearsal_data` and random models, and reads other data sets at their sizes, in
-`rehearsal_folders`; `timing_report` and `decoder_fits` say what the whole run would
-take.
+`rehearsal_folders`; `timing_report` says what the whole run would take.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

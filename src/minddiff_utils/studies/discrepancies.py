@@ -26,10 +26,11 @@ from minddiff_utils.decoding.refits import likeness
 from minddiff_utils.decoding.scores import feature_correlation, nanmean
 from minddiff_utils.decoding.targets import TargetScaling
 from minddiff_utils.evaluation.summaries import contrast_table
-from minddiff_utils.features import image_features, semantic_features
+from minddiff_utils.features import image_features
 from minddiff_utils.generation import SubjectFeatures
 from minddiff_utils.generation.decoded_features import DecodedFeatures, Source
 from minddiff_utils.models import Backbone, load_backbone
+from minddiff_utils.studies.again import BATCH, training_features
 from minddiff_utils.studies.discrepancy_list import listed
 
 __all__ = [
@@ -58,7 +59,6 @@ METRICS: Mapping[str, str] = {
 MARGIN_R = 0.02
 #: Voxels that the released code loads for those that it trains with.
 _VOXELS = {"c": 125 / 450, "z": 4000 / 3000}
-_BATCH = 64
 
 Features = Mapping[str, Matrix]
 
@@ -258,16 +258,11 @@ def read_again(run: Run, backbone: Backbone, n: int) -> Again:
     X = VoxelData.from_responses(stored)
     images, layers = run.rows("stimuli", "images"), run.profile.features.clip_layers
     captions = run.read("stimuli", ["captions"])["captions"][train]
-    given = {"batch_size": _BATCH}
-    Y_train = {
-        "c": semantic_features(backbone, captions, **given),
-        **image_features(backbone, images.of(train), layers, **given),
-    }
-    part = {f"{k}/{s}": (k, s) for k in Y_train for s in ("true", "decoded")}
-    kept = run.read("decoded", list(part))
+    Y_train = training_features(backbone, captions, images.of(train), layers)
+    sides = ("true", "decoded")
+    kept = run.read("decoded", [f"{k}/{s}" for k in Y_train for s in sides])
     truth, decoded = (
-        {k: kept[name][: len(test)] for name, (k, s) in part.items() if s == source}
-        for source in ("true", "decoded")
+        {k: kept[f"{k}/{s}"][: len(test)] for k in Y_train} for s in sides
     )
     responses = (X.X_train, X.X_test[: len(test)], stored["betas"][held])
     config = run.profile.decoding
@@ -301,11 +296,10 @@ def _imagenet(
     other = replace(run, profile=profile.model_copy(update={"models": models}))
     backbone = load_backbone(models, run.tree.models)
     both = image_features(
-        backbone, images.of(np.concatenate([train, test])), layers, batch_size=_BATCH
+        backbone, images.of(np.concatenate([train, test])), layers, batch_size=BATCH
     )
-    clip = {f"clip/{k}": both[f"clip/{k}"] for k in layers}
     Y_train, truth = (
-        {name: Y[rows] for name, Y in clip.items()}
+        {f"clip/{k}": both[f"clip/{k}"][rows] for k in layers}
         for rows in (slice(len(train)), slice(len(train), None))
     )
     ridges: Any = dict.fromkeys(Y_train, RidgeGCV())

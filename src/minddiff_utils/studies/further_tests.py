@@ -3,6 +3,11 @@
 What notebook A7 calls. Nothing is fitted here: stored decoders of notebook 02 predict
 c, z and Z_CLIP from responses that no decoder has seen, and what is known of the
 stimuli says how often a prediction is nearer to its own stimulus than to others.
+
+Which stimuli are shown as stage 1 makes them follows a rule, not the result: the first
+two of each class of synthetic stimuli, all pictures of NSD-imagery. The sampler, its
+settings and its noise are those of notebook 03; an image's noise is the same whether it
+was seen or imagined.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +20,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Array, Doubles, Ints, Mask, Matrix
+from minddiff_utils.core.types import Array, Doubles, Images, Ints, Mask, Matrix
 from minddiff_utils.datasets.further_tests import FurtherTest, further_tests
 from minddiff_utils.datasets.further_tests.synthetic import CLASS_SIZE
+from minddiff_utils.datasets.further_tests.test_set import Stimuli
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.decoding._linear_decoder import LinearDecoder
@@ -28,22 +34,27 @@ from minddiff_utils.decoding.balanced_identification import (
 from minddiff_utils.decoding.identification import pairwise, row_products
 from minddiff_utils.decoding.targets import TargetScaling
 from minddiff_utils.features import image_features, semantic_features
+from minddiff_utils.generation.generate import finished_images
 from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing.further_tests import FurtherResponses
+from minddiff_utils.studies.again import sampled
 
 __all__ = [
     "COLUMNS",
     "Draws",
     "StoredDecoder",
     "Truth",
+    "chosen",
     "conclusions",
     "decode",
     "present",
     "read_decoders",
+    "reconstruct",
     "score",
     "stored_predictions",
     "true_features",
 ]
+
 
 #: Draws of the candidates, all of which are averaged.
 _N_DRAWS = 1000
@@ -184,15 +195,6 @@ class Draws:
         return cls(others, n_permutations, rng)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Stimuli of one condition whose feature is known, and what was decoded of them."""
-
-    similarity: Doubles
-    group: npt.NDArray[np.str_]
-    n_trials: float
-
-
 def score(
     test_set: FurtherTest,
     responses: FurtherResponses,
@@ -221,34 +223,34 @@ def score(
                 continue
             stimulus = responses.stimulus[at]
             known = target[np.searchsorted(truth.stimulus, stimulus)]
-            part = _Part(
-                row_products(known, Y_hat[at]).similarity(),
-                groups[stimulus],
-                float(responses.n_repeats[at].mean()),
-            )
-            names = {"test_set": test_set.name, "condition": condition}
+            similarity = row_products(known, Y_hat[at]).similarity()
+            names: dict[str, Any] = {"test_set": test_set.name, "condition": condition}
             names |= {"standardised_by": standard}
-            rows += [names | row for row in _rows(part, draws)]
+            names["n_trials"] = float(responses.n_repeats[at].mean())
+            made = _rows(similarity, groups[stimulus], draws)
+            rows += [names | row for row in made]
     table = pd.DataFrame(rows)
     return table.reindex(columns=[name for name in COLUMNS if name != "feature"])
 
 
-def _rows(part: _Part, draws: Draws) -> Iterator[dict[str, Any]]:
+def _rows(
+    similarity: Doubles, groups: npt.NDArray[np.str_], draws: Draws
+) -> Iterator[dict[str, Any]]:
     """Give the scores of a condition: all stimuli together, then by group."""
-    every = np.ones(len(part.group), bool)
-    members = {group: part.group == group for group in dict.fromkeys(part.group)}
+    every = np.ones(len(groups), bool)
+    members = {group: groups == group for group in dict.fromkeys(groups)}
     sets = {"all": every} | (members if len(members) > 1 else {})
     names: dict[str, dict[str, Any]] = {
-        group: {"group": group, "n_images": int(n), "n_trials": part.n_trials}
-        for group, n in ((group, rows.sum()) for group, rows in sets.items())
+        group: {"group": group, "n_images": int(rows.sum())}
+        for group, rows in sets.items()
     }
     for group, rows in sets.items():
         if rows.sum() > 1:
-            some = part.similarity[np.ix_(rows, rows)]
+            some = similarity[np.ix_(rows, rows)]
             yield from (names[group] | row for row in _nearness(some, draws))
     if draws.others is None:
         return
-    ranks = balanced_ranks(part.similarity, draws.others)
+    ranks = balanced_ranks(similarity, draws.others)
     n = {"n_candidates": ranks.n_candidates, "n_draws": ranks.n_draws}
     measures = {
         "rank_of_64": (ranks.rank, ranks.rank_chance),
@@ -313,3 +315,58 @@ def conclusions(scores: pd.DataFrame) -> list[str]:
             f"{rows['chance'].iloc[0]:.3g}): {each}."
         )
     return lines
+
+
+#: Stimuli of a class that are shown, where there are many.
+_N_EACH, _MANY = 2, 20
+
+
+def chosen(stimuli: Stimuli) -> Ints:
+    """Return the numbers of the stimuli that are shown, ascending.
+
+    All that have a picture; of more than 20 the first two of each class.
+    """
+    pictured = np.flatnonzero(stimuli.has_picture)
+    if len(pictured) <= _MANY:
+        return pictured
+    of_class = [pictured[stimuli.group[pictured] == g] for g in set(stimuli.group)]
+    return np.sort(np.concatenate([rows[:_N_EACH] for rows in of_class]))
+
+
+def reconstruct(
+    run: Run,
+    backbone: Backbone,
+    test_set: FurtherTest,
+    responses: FurtherResponses,
+    decoded: Mapping[str, Array],
+) -> dict[str, Images]:
+    """Return the stimuli that are shown, and what stage 1 makes of each condition.
+
+    `decoded`: with `c/decoded` and `z/decoded`, (n_rows, n_targets), rows as those of
+    `responses`. "shown", then a row for each condition but attention: uint8 (n_shown,
+    S, S, 3) each.
+    """
+    numbers = chosen(test_set.stimuli())
+    pictures = test_set.pictures(run.subject or 0, backbone.image_size)
+    found = {"shown": np.stack([pictures[int(number)] for number in numbers])}
+    for condition in sorted(set(responses.condition.tolist()) - {"attention"}):
+        at = responses.rows(condition)
+        rows = at[np.searchsorted(responses.stimulus[at], numbers)]
+        z, c = (decoded[f"{name}/decoded"][rows] for name in ("z", "c"))
+        found[f"decoded, {condition}"] = _stage1(run, backbone, (z, c), numbers)
+    return found
+
+
+def _stage1(
+    run: Run, backbone: Backbone, features: tuple[Array, Array], numbers: Ints
+) -> Images:
+    """Return stage 1's images of decoded z and c, (n, S, S, 3)."""
+    size = backbone.at_once(run.profile.models.batch_size)
+    images = []
+    for first in range(0, len(numbers), size):
+        part = slice(first, first + size)
+        names, who = numbers[part].tolist(), run.subject or 0
+        streams = [run.torch_stream("further noise", who, name) for name in names]
+        x = sampled(run, backbone, [x[part] for x in features], streams)
+        images.append(finished_images(backbone, x, names)[0])
+    return np.concatenate(images)

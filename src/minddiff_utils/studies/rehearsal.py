@@ -39,7 +39,6 @@ from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
 from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models.random import Kind, weight_bytes, write_models
-from minddiff_utils.studies.decoder_fits import time_fits
 from minddiff_utils.studies.rehearsal_data import Size, write_tree
 from minddiff_utils.studies.rehearsal_folders import (
     AlgonautsSize,
@@ -57,6 +56,7 @@ from minddiff_utils.studies.timing_report import (
     machine,
     read_steps,
     table,
+    time_fits,
     whole_run_words,
 )
 from minddiff_utils.studies.unit_rates import measure_rates
@@ -107,7 +107,7 @@ class Rehearsal:
 
     `real`, `profile`: what would be run, and what is run instead; `overrides`: dotted
     keys, for the notebooks, which make `profile` of the profile's file; `kind`: of the
-    models; `tree`: below `home`, `nsd`, `models`, `data` and `figures`; `report`:
+    models; `tree`: its root may be deleted afterwards; `report`:
     folder of the table and of the record, which `minddiff plan` reads.
     """
 
@@ -117,11 +117,6 @@ class Rehearsal:
     kind: Kind
     tree: Tree
     report: Path
-
-    @property
-    def home(self) -> Path:
-        """Return the folder that may be deleted afterwards."""
-        return self.tree.root
 
     @property
     def subject(self) -> int:
@@ -227,7 +222,7 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
 
 def check_room(rehearsal: Rehearsal, size: Size) -> None:
     """Raise RunError if disk or memory will not do, before anything is written."""
-    home, profile = rehearsal.home, rehearsal.profile
+    home, profile = rehearsal.tree.root, rehearsal.profile
     features = 4 * feature_values(profile) * rehearsal.n_images
     volumes = profile.data.last_session * session_bytes(rehearsal.subject)
     disk = volumes + weight_bytes(rehearsal.kind) + 2 * features + _OTHER
@@ -306,7 +301,7 @@ def finish(rehearsal: Rehearsal, preparing: dict[str, float], say: Say) -> list[
                 " their times say nothing of Stable Diffusion's."
             )
         lines.append(f"Table: {rehearsal.report / 'rehearsal.csv'}")
-    data = f"Delete the rehearsal's data, models and figures: {rehearsal.home}"
+    data = f"Delete the rehearsal's data, models and figures: {rehearsal.tree.root}"
     return [*lines, data]
 
 

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from minddiff_utils.core.types import Floats
 from minddiff_utils.evaluation.further.naming import all_names, name_by_captions
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
-from minddiff_utils.evaluation.subject_scores import embed_with
+from minddiff_utils.evaluation.subject_scores import embed_with, text_embed_with
 from minddiff_utils.evaluation.summaries import Matrices, contrast_table
 from minddiff_utils.generation import SubjectFeatures, generate
 from minddiff_utils.generation.generate import Generated
@@ -53,6 +53,7 @@ from minddiff_utils.generation.structural_loss import (
 from minddiff_utils.models import Judge, load_backbone, load_judge
 from minddiff_utils.preprocessing import categories_in_captions
 from minddiff_utils.studies import discrepancies
+from minddiff_utils.studies.again import finished_of
 from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
 
 if TYPE_CHECKING:
@@ -208,42 +209,26 @@ def score_arms(
     rows = rows_of(stimuli.parent, ids, stored["nsd_id"])
     truth = ConditionImages("truth", ids, store.read_rows(stimuli, "images")[rows])
     shows = categories_in_captions(stored["captions"])
-    named = _Named(
-        judge, all_names(shows), {i: shows[k] for i, k in zip(ids, rows, strict=True)}
-    )
-    arms = [
-        ConditionImages(m.condition.name, m.nsd_id[m.finished], m.images[m.finished])
-        for m in made
-    ]
+    names, shown_in = all_names(shows), dict(zip(ids, rows, strict=True))
+    words: list[pd.DataFrame] = []
+
+    def name(shown: ConditionImages, _network: str, seen: Floats) -> None:
+        """Say whether the judge names what is on each image of an arm."""
+        if shown.method == "truth" or not names:
+            return
+        said = name_by_captions(seen, names, text_embed_with(judge))
+        both = zip(said, shown.nsd_id, strict=True)
+        right = [float(word in shows[shown_in[i]]) for word, i in both]
+        who = {"subject": str(run.subject), "method": shown.method}
+        about = {"nsd_id": shown.nsd_id, "metric": _NAMED, "value": right}
+        words.append(pd.DataFrame(who | about))
+
+    arms = map(finished_of, made)
     look = {"clip_judge": embed_with(judge, run.profile.models.batch_size)}
-    table = score_methods(run.subject or 0, arms, truth, look, seen_by=named).table
+    table = score_methods(run.subject or 0, arms, truth, look, seen_by=name).table
     table = table[table["metric"].isin(ENDPOINTS)]
     columns = ["subject", "method", "nsd_id", "metric", "value"]
-    words = [own.assign(subject=str(run.subject))[columns] for own in named.tables]
     return pd.concat([table[columns], *words, *_losses_and_costs(features, made)])
-
-
-@dataclass
-class _Named:
-    """Whether the judge names what is on each arm's images, `names` being all words."""
-
-    judge: Judge
-    names: Sequence[str]
-    shows: Mapping[int, frozenset[str]]
-    tables: list[pd.DataFrame] = field(default_factory=list)
-
-    def __call__(self, shown: ConditionImages, _network: str, seen: Floats) -> None:
-        """Take what the judge sees in the images of an arm, (n, n_features)."""
-        if shown.method == "truth" or not self.names:
-            return
-        said = name_by_captions(seen, self.names, self._embed)
-        both = zip(said, shown.nsd_id, strict=True)
-        right = [float(word in self.shows[i]) for word, i in both]
-        who = {"method": shown.method, "nsd_id": shown.nsd_id, "metric": _NAMED}
-        self.tables.append(pd.DataFrame({**who, "value": right}))
-
-    def _embed(self, texts: Sequence[str]) -> Floats:
-        return self.judge.text_embed(texts).float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -366,26 +351,23 @@ def confirm(
 def _write(run: Run, part: Part, scores: pd.DataFrame) -> pd.DataFrame:
     """Write the tables of a part, with its settings; return the main one."""
     if part == "pilot":
-        main = _means(scores, (*ENDPOINTS, _NAMED, "heldout_loss", *_COSTS))
-        tables = {"pilot": main}
+        names = (*ENDPOINTS, _NAMED, "heldout_loss", *_COSTS)
+        tables = {"pilot": _means(scores, names)}
     elif part == "heldout":
         known = scores[scores["metric"].isin((*ENDPOINTS, _NAMED))]
         arms = [arm.name for arm in arms_of(run.profile, part)]
         pairs = [(arm, "stage1") for arm in arms if arm != "stage1"]
         sure = run.profile.evaluation.confidence
-        main = contrast_table(known, pairs, confidence=sure)
-        tables = {"heldout": main}
+        tables = {"heldout": contrast_table(known, pairs, confidence=sure)}
     elif part == "discrepancies":
-        main = discrepancies.effects(scores, run.profile)
-        tables = {"discrepancies": main}
+        tables = {"discrepancies": discrepancies.effects(scores, run.profile)}
     else:
         result = study_of(run, scores)
-        main = result.verdicts
-        tables = {"scores": scores, "costs": result.costs, "verdicts": main}
+        tables = {"verdicts": result.verdicts, "scores": scores, "costs": result.costs}
     for name, table in tables.items():
         store.write_table(run.tree.study / f"{name}.csv", table, run=run)
     store.write_text(run.tree.study / f"{part}.json", _settings(run, part), run=run)
-    return main
+    return next(iter(tables.values()))
 
 
 def _settings(run: Run, part: Part) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.decomposition import PCA
 
 from minddiff_utils.core.errors import DataError
@@ -28,7 +27,6 @@ from minddiff_utils.evaluation.metrics.embeddings import (
 from minddiff_utils.evaluation.metrics.pixels import ssim_2d
 from minddiff_utils.evaluation.subject_scores import Models, each_subject
 from minddiff_utils.features import image_features, semantic_features
-from minddiff_utils.generation.sampler import draw_noise, make_schedule, sample
 from minddiff_utils.insilico import clips as simulated
 from minddiff_utils.insilico.clips import N_FRAMES, Timing, make_clip
 from minddiff_utils.insilico.ground_truth import read_truth
@@ -36,6 +34,7 @@ from minddiff_utils.insilico.image_features import FIELD_DEG
 from minddiff_utils.insilico.noise import Noise
 from minddiff_utils.insilico.true_brain import TrueBrain, read_brain
 from minddiff_utils.models import Backbone
+from minddiff_utils.studies.again import BATCH, sampled
 
 __all__ = [
     "METHODS",
@@ -71,7 +70,6 @@ _WIDTHS, _NOISES = (1.0, 2.0, 4.0, 8.0), (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _ALPHAS, _N_SHARES = 10.0 ** np.arange(-3, 4), 12
 #: Times that training clips and all others are shown, as in CC2017; runs are means.
 _REPEATS = (2, 10)
-_BATCH = 64
 
 #: Scores (n_clips,) of a method by metric, with their floor.
 _Scores = dict[tuple[str, str], tuple[Doubles, Any]]
@@ -105,7 +103,7 @@ def _draw(run: Run, subject: int, backbone: Backbone) -> _Clips:
     clips = [make_clip(run.profile.seed, index) for index in range(n[-1])]
     images = np.stack([clip.images for clip in clips])
     flat = images.reshape(-1, *images.shape[2:])
-    z = image_features(backbone, flat, (), batch_size=_BATCH)["z"]
+    z = image_features(backbone, flat, (), batch_size=BATCH)["z"]
     texts = np.array([clip.captions for clip in clips])
     brain = _brain_of(run, subject)
     loadings = read_truth(run.tree.nsd, subject).noise
@@ -113,7 +111,7 @@ def _draw(run: Run, subject: int, backbone: Backbone) -> _Clips:
     return _Clips(
         images,
         z.reshape(len(clips), N_FRAMES, -1),
-        semantic_features(backbone, texts, batch_size=_BATCH),
+        semantic_features(backbone, texts, batch_size=BATCH),
         brain(flat).reshape(len(clips), N_FRAMES, -1),
         Noise(loadings.smooth[brain.rows], loadings.aligned[brain.rows]),
         (1 / np.sqrt(1 + ncsnr**2)).astype(np.float32),
@@ -378,39 +376,20 @@ def _with_next(images: Images, truth: Images) -> tuple[Doubles, Doubles]:
 # --- images ---------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def _images(
-    run: Run,
-    subject: int,
-    backbone: Backbone,
-    clip: tuple[Matrix, Matrix],
-    noises: Sequence[tuple[int, int]],
-) -> Images:
-    """Return stage 1 of each frame of a clip; frames of equal `noises` share theirs."""
-    name = "noise of a clip"
-    streams = [run.torch_stream(name, subject, *which) for which in noises]
-    noise = draw_noise(backbone, streams)
-    z, c = (torch.from_numpy(np.ascontiguousarray(x)).to(noise) for x in clip)
-    z = z.reshape(-1, *backbone.latent_shape)
-    c = c.reshape(len(z), backbone.n_tokens, -1)
-    schedule = make_schedule(backbone, run.profile.stage1)
-    return to_uint8(sample(backbone, z, c, noise, schedule))
-
-
 def _made(
     run: Run, subject: int, backbone: Backbone, decoded: _Decoded, clips: Ints
 ) -> dict[str, Images]:
-    """Return the images of clips: pictures each from a noise of its own."""
+    """Return stage 1 of each frame of clips: pictures each from a noise of its own."""
     made = {}
     for method in ("picture", "lags_prior", "true"):
         frames = range(N_FRAMES) if method == "picture" else [0] * N_FRAMES
-        z, c = decoded[method]
-        made[method] = np.stack(
-            [
-                _images(run, subject, backbone, (z[k], c[k]), [(n, f) for f in frames])
-                for k, n in enumerate(clips.tolist())
-            ]
-        )
+        images = []
+        for k, n in enumerate(clips.tolist()):
+            names = [("noise of a clip", subject, n, frame) for frame in frames]
+            streams = [run.torch_stream(*name) for name in names]
+            clip = [x[k] for x in decoded[method]]
+            images.append(to_uint8(sampled(run, backbone, clip, streams)))
+        made[method] = np.stack(images)
     return made
 
 

@@ -1,7 +1,9 @@
 """The ledger: the paper's claims, controls and open questions, and their verdicts."""
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from minddiff_utils.evaluation.claims.evidence import (
     Claim,
     Endpoint,
     Evidence,
+    Rule,
     count_words,
     decide,
     engine_words,
@@ -46,146 +49,65 @@ COLUMNS = (
 )
 
 
-def _number(claim: str, name: str, metric: str, value: float) -> Claim:
-    return Claim(
-        claim,
-        f"subject 1: {name}, equal within {rules.MARGIN_NUMBER}",
-        rules.paper_number(metric, value),
-        "run",
-        paper_value=value,
-        profiles=("nsd",),
-    )
-
-
-_STAGE2 = "stage 2 improves structure over stage 1 without losing semantics"
 _LEAKAGE: dict[str, Any] = {"method": "stage1", "source": "leakage"}
+_FACTORS: dict[str, Any] = {"source": "factors"}
+_CLIPS: dict[str, Any] = {"method": "lags_prior", "source": "video"}
 _READ = ("c_r", "z_r")
-_OF_CLIPS = ("frame_order_1000", "two_way_motion", "temporal_ssim")
+#: Claim -> the metric of the paper's number.
+_NUMBERS = {"C1": "clip_method", "C2": "ssim_2d", "C3": "pcc"}
+#: Other claims -> their rule; statements and engines stand in `claims.csv`.
+_RULES: Mapping[str, Rule] = {
+    "C4": rules.above("takagi"),
+    "C5a": rules.engine_gain("paper"),
+    "C5b": rules.engine_gain("released"),
+    "C5c": rules.engine_gain("bayes"),
+    "C5d": rules.engine_gain("bayes", "stage1_best"),
+    "C6": rules.each_feature,
+    "C7": rules.every_subject,
+    "C8": rules_of_k.balance_of_k,
+    "C9": rules.where_read,
+    "C10": rules.decodable,
+    "C11": rules.signatures,
+    "O1a": rules_of_studies.follows_accuracy,
+    "O1b": rules.above("trials_25", _READ, method="voxels_25", **_FACTORS),
+    "O1c": rules.above(
+        "own_50", (*_READ, "clip_judge"), method="aligned_50", **_FACTORS
+    ),
+    "O2": rules_of_studies.beyond_category,
+    "O3": rules_of_studies.held_out,
+    "O4a": rules.above("noise_refit", ["clip_judge", "pcc", "ssim_2d"], **_LEAKAGE),
+    "O4b": rules.above("axes_10", ["clip_judge", "pcc"], **_LEAKAGE),
+    "O5a": rules_of_k.accuracy_against_information,
+    "O5b": rules_of_k.weights_for_k,
+    "O6a": rules.above(
+        "picture", ("frame_order_1000", "two_way_motion", "temporal_ssim"), **_CLIPS
+    ),
+    "O6b": rules_of_studies.in_order,
+}
+
+
+def _read_claims() -> Iterator[Claim]:
+    path = Path(__file__).with_name("claims.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            name, value = row["claim"], float(row["paper_value"] or "nan")
+            if name in _NUMBERS:
+                rule = rules.paper_number(_NUMBERS[name], value)
+            else:
+                rule = _RULES[name]
+            profiles = tuple(row["profiles"].split())
+            yield Claim(name, row["statement"], rule, row["engine"], value, profiles)
+
+
+_STATED = {claim.claim: claim for claim in _read_claims()}
 #: The ledger: the paper's claims in its order, then what it does not ask.
 CLAIMS: tuple[Claim, ...] = (
-    _number("C1", "CLIP similarity 0.765", "clip_method", 0.765),
-    _number("C2", "SSIM 0.354", "ssim_2d", 0.354),
-    _number("C3", "PCC (pixel correlation) 0.278", "pcc", 0.278),
-    Claim(
-        "C4",
-        "better than Takagi & Nishimoto (2023); Ozcelik et al. (2022) not run",
-        rules.above("takagi"),
-        "run",
-    ),
-    Claim("C5a", _STAGE2, rules.engine_gain("paper"), "paper"),
-    Claim("C5b", _STAGE2, rules.engine_gain("released"), "released"),
-    Claim("C5c", _STAGE2, rules.engine_gain("bayes"), "bayes"),
-    Claim(
-        "C5d",
-        "stage 2 beats the best of N draws of stage 1 (what each costs: T5)",
-        rules.engine_gain("bayes", "stage1_best"),
-        "bayes",
-    ),
-    Claim(
-        "C6",
-        "each of c, z, Z_CLIP contributes: removing one lowers its metric",
-        rules.each_feature,
-        "stage 1, steered (ours)",
-    ),
-    Claim(
-        "C7",
-        "works for every subject without any change per subject",
-        rules.every_subject,
-        "run",
-    ),
-    Claim(
-        "C8",
-        "smaller k: higher decoding accuracy; quality is best at k = 25",
-        rules_of_k.balance_of_k,
-        "stage 1, steered (ours)",
-    ),
-    Claim(
-        "C9",
-        "c is read from high-level areas; low CLIP layers and z from early areas",
-        rules.where_read,
-    ),
-    Claim(
-        "C10",
-        "c, z, Z_CLIP decode above chance, and quality follows accuracy",
-        rules.decodable,
-        "run",
-    ),
-    Claim(
-        "C11",
-        "low CLIP with high structure: semantics misread; the reverse: detail misread",
-        rules.signatures,
-        "run",
-    ),
+    *(claim for name, claim in _STATED.items() if name.startswith("C")),
     *(
         Claim(f"K{k}", f"control: above {words}", rules.above(reference), "run")
         for k, (reference, words) in enumerate(CONTROLS.items(), 1)
     ),
-    Claim(
-        "O1a",
-        "an image that is read better is made better, subject and image aside",
-        rules_of_studies.follows_accuracy,
-        "run",
-    ),
-    Claim(
-        "O1b",
-        "a quarter of the trials costs more accuracy than a quarter of the voxels",
-        rules.above("trials_25", _READ, method="voxels_25", source="factors"),
-    ),
-    Claim(
-        "O1c",
-        "a new subject's first session says more when aligned to a trained subject",
-        rules.above(
-            "own_50", (*_READ, "clip_judge"), method="aligned_50", source="factors"
-        ),
-        "stage 1",
-    ),
-    Claim(
-        "O2",
-        "what is read goes beyond the kind of thing and of place",
-        rules_of_studies.beyond_category,
-        "stage 1",
-    ),
-    Claim(
-        "O3",
-        "categories that trained no decoder are read above chance",
-        rules_of_studies.held_out,
-        "stage 1",
-    ),
-    Claim(
-        "O4a",
-        "the brain adds to the prior: above a decoder fitted to noise",
-        rules.above("noise_refit", ["clip_judge", "pcc", "ssim_2d"], **_LEAKAGE),
-        "stage 1",
-    ),
-    Claim(
-        "O4b",
-        "more than ten principal axes each of c and z are read",
-        rules.above("axes_10", ["clip_judge", "pcc"], **_LEAKAGE),
-        "stage 1",
-    ),
-    Claim(
-        "O5a",
-        "k trades information for accuracy: few features tell less, decoded better",
-        rules_of_k.accuracy_against_information,
-        "stage 1, steered (ours)",
-    ),
-    Claim(
-        "O5b",
-        "weights by the decoder's errors replace k: better than any",
-        rules_of_k.weights_for_k,
-        "stage 1, steered (ours)",
-    ),
-    Claim(
-        "O6a",
-        "clips: lags and a temporal prior read more than each volume as a picture",
-        rules.above("picture", _OF_CLIPS, method="lags_prior", source="video"),
-        "stage 1",
-    ),
-    Claim(
-        "O6b",
-        "clips: frames of 4 s are ordered, those of 0.25 s are not",
-        rules_of_studies.in_order,
-    ),
+    *(claim for name, claim in _STATED.items() if name.startswith("O")),
 )
 
 

@@ -18,7 +18,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Floats, IntArray, Matrix
+from minddiff_utils.core.types import Floats, IntArray
 from minddiff_utils.evaluation.further.brain_correlation import (
     Encoder,
     area_sets,
@@ -44,6 +44,7 @@ from minddiff_utils.evaluation.subject_scores import (
     each_subject,
     join_subjects,
     score_subject,
+    text_embed_with,
 )
 from minddiff_utils.preprocessing import categories_in_captions
 
@@ -164,11 +165,8 @@ def _namers(models: Models, names: list[str], probe: Probe | None) -> dict[str, 
     if not names:
         return {}
 
-    def embed_texts(texts: Sequence[str]) -> Matrix:
-        return models.judge.text_embed(texts).float().cpu().numpy()
-
     def judge(seen: Floats) -> list[str]:
-        return name_by_captions(seen, names, embed_texts)
+        return name_by_captions(seen, names, text_embed_with(models.judge))
 
     namers: dict[str, Namer] = {"clip_judge": ("named_by_judge", judge)}
     if probe is not None:

@@ -18,7 +18,6 @@ weights_only=True), target)`; renaming it is not enough.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -81,15 +80,8 @@ class Networks:
 
 
 def _build_clip() -> CLIP:
-    config = Path(open_clip.__file__).parent / "model_configs" / "ViT-L-14.json"
-    options = json.loads(config.read_text(encoding="utf-8"))
     # OpenAI trained with the quick form of GELU, which the config leaves open
-    return CLIP(
-        options["embed_dim"],
-        options["vision_cfg"],
-        options["text_cfg"],
-        quick_gelu=True,
-    )
+    return CLIP(**open_clip.get_model_config("ViT-L-14"), quick_gelu=True)
 
 
 def _build_resnet() -> nn.Module:

@@ -4,7 +4,7 @@ Embedders are functions from images to embeddings by name; which metrics follow 
 each is written in `registry.METRICS`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,8 +39,6 @@ Embedding = npt.NDArray[np.floating]
 Embedders = Mapping[str, Callable[[Images], Embedding]]
 #: Scores of corresponding rows, of images or of embeddings.
 _PairScore = Callable[[Any, Any], Floats]
-#: A metric, how it scores, and the rows of reconstructions and truths.
-_Pair = tuple[str, _PairScore, Any, Any]
 
 #: Images held as numbers at once: 16 of 512 px take 100 MB.
 _N_AT_ONCE = 16
@@ -84,27 +82,19 @@ Seen = Callable[[ConditionImages, str, Embedding], None]
 # --- scores of one condition --------------------------------------------------------
 
 
-def _pixel_metrics(extra: Collection[str]) -> list[str]:
+def _pixel_scores(extra: Collection[str]) -> dict[str, _PairScore]:
     """Return the pixel metrics to score: all that are quick, and those asked for."""
     slow = [name for name in PIXEL_SCORES if METRICS[name].on_request]
     for name in extra:
         check_choice(name, slow, "a metric on request")
-    return [name for name in PIXEL_SCORES if name not in slow or name in extra]
+    left_out = {*slow} - {*extra}
+    return {k: score for k, score in PIXEL_SCORES.items() if k not in left_out}
 
 
-def _pixel_pairs(
-    images: Images, truth: Images, extra: Collection[str]
-) -> Iterator[_Pair]:
-    for name in _pixel_metrics(extra):
-        yield name, PIXEL_SCORES[name], images, truth
-
-
-def _embedding_pairs(
-    network: str, rows: Embedding, truth: Embedding
-) -> Iterator[_Pair]:
-    for name, metric in metrics_of(network).items():
-        if metric.rule in _PAIR_RULES:
-            yield name, _PAIR_RULES[metric.rule], rows, truth
+def _pair_scores(network: str) -> dict[str, _PairScore]:
+    """Return the metrics of a network that compare row by row."""
+    rules = {name: metric.rule for name, metric in metrics_of(network).items()}
+    return {k: _PAIR_RULES[rule] for k, rule in rules.items() if rule in _PAIR_RULES}
 
 
 def _two_way(network: str, rows: Embedding, truth: Embedding) -> dict[str, Floats]:
@@ -118,7 +108,9 @@ def _two_way(network: str, rows: Embedding, truth: Embedding) -> dict[str, Float
     return {name: share_beaten(sides[rule]) for name, rule in two_way.items()}
 
 
-def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
+def _with_floors(
+    scores: Mapping[str, _PairScore], rows: Any, other: Any
+) -> dict[str, tuple[Floats, Floats]]:
     """Return each metric's scores and the mean of those against other true images.
 
     These are all others but where the metric says how many (`Metric.n_others`): then
@@ -126,13 +118,12 @@ def _with_floors(pairs: Iterable[_Pair]) -> dict[str, tuple[Floats, Floats]]:
     fewer). No image meets its own; NaN where n < 2. For distances it is what unrelated
     images have, to stay below.
     """
-    scored = {}
-    for name, score, rows, other in pairs:
+    scored, n = {}, len(rows)
+    for name, score in scores.items():
         n_others = METRICS[name].n_others
         if n_others is None:
             scored[name] = score(rows, other), _floor_of_all(score, rows, other)
             continue
-        n = len(rows)
         some = min(n - 1, n_others)
         if name == "ssim_2d" and n > 1:  # as below, ten times as fast
             scored[name] = ssim_2d_with_floor(rows, other, some)
@@ -216,11 +207,11 @@ def score_methods(
     for condition in conditions:
         rows = _rows(condition, position)
         pairs = condition.images, take(truth.images, rows)
-        scored = _with_floors(_pixel_pairs(*pairs, extra))
+        scored = _with_floors(_pixel_scores(extra), *pairs)
         for network, embed in embedders.items():  # one at a time: AlexNet's are large
             seen, true = embed(condition.images), known[network][rows]
             tell(condition, network, seen)
-            scored |= _with_floors(_embedding_pairs(network, seen, true))
+            scored |= _with_floors(_pair_scores(network), seen, true)
             for name, values in _two_way(network, seen, true).items():
                 scored[name] = values, np.full(len(values), _TWO_WAY_FLOOR)
             for metric in (m for m, name in set_wise.items() if name == network):

@@ -15,9 +15,7 @@ from .evaluation import (
     fig_naming as fig_naming,
     fig_subjects as fig_subjects,
 )
-from .factors import fig_factors as fig_factors
 from .failures import fig_failures as fig_failures
-from .leakage import fig_leakage as fig_leakage
 from .maps import (
     Surface as Surface,
     fig_flat_maps as fig_flat_maps,
@@ -43,5 +41,10 @@ from .selection import (
     fig_k_quality as fig_k_quality,
     fig_k_selection as fig_k_selection,
 )
-from .study import fig_no_worse as fig_no_worse, fig_pareto as fig_pareto
-from .video import fig_video as fig_video
+from .studies import (
+    fig_factors as fig_factors,
+    fig_leakage as fig_leakage,
+    fig_no_worse as fig_no_worse,
+    fig_pareto as fig_pareto,
+    fig_video as fig_video,
+)

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import wraps
 from io import BytesIO
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -61,28 +62,8 @@ Words = Mapping[str, str]
 #: A number with its interval.
 INTERVAL = ("value", "ci_low", "ci_high")
 
-_STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "0.3",
-    "axes.grid": False,
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.7,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 8.5,
-    "figure.facecolor": "white",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "lines.linewidth": 1.2,
-    "text.parse_math": False,  # a caption may hold dollar signs
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-}
+#: What differs from matplotlib's own defaults.
+_STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def _settings() -> AbstractContextManager[None]:

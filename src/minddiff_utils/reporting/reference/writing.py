@@ -44,7 +44,8 @@ Files = dict[str, bytes]
 
 #: Widths of images in pixels; the first at which all fits is taken.
 _WIDTHS = (1000, 900, 800, 700, 600, 500)
-#: A table in Markdown above this is not read by anybody as text; one above the other
+#: A table in Markdown above this is not read by anybody as text: the ledger is refused,
+#: others stay out; one above the other
 #: number holds every image's scores, of which all others are made.
 _MOST_MARKDOWN, _MOST_TABLE = 40_000, 500_000
 _TEXT = (".csv", ".md", ".html", ".ipynb", ".json")
@@ -193,7 +194,13 @@ def _tables(run: Path) -> Iterator[tuple[str, bytes]]:
             continue
         yield path.relative_to(run).as_posix(), read_bytes(path)
         twin = path.with_suffix(".md")
-        if twin.is_file() and twin.stat().st_size <= _MOST_MARKDOWN:
+        size = twin.stat().st_size if twin.is_file() else 0
+        if size > _MOST_MARKDOWN and path.name == LEDGER:
+            raise StoreError(
+                f"{twin} takes {size:,} bytes, but may take {_MOST_MARKDOWN:,}, so"
+                " that the ledger is read as text: shorten its statements or reasons."
+            )
+        if 0 < size <= _MOST_MARKDOWN:
             yield twin.relative_to(run).as_posix(), read_bytes(twin)
 
 
