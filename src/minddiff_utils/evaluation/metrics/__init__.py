@@ -5,28 +5,10 @@ one table of metrics and networks, `pixels` compares images, `embeddings` what n
 make of them, `networks` makes images into features, `scores` scores all images of a
 subject. Networks come in as embeddings, so that the judge knows nothing of the method
 it judges. Not here: intervals and tests.
+
+What the folder hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """
 
-from minddiff_utils.evaluation.metrics.registry import (
-    METRICS,
-    definitions,
-    with_settings,
-)
-from minddiff_utils.evaluation.metrics.scores import (
-    ConditionImages,
-    Seen,
-    SubjectScores,
-    frechet_table,
-    score_methods,
-)
+import lazy_loader
 
-__all__ = [
-    "METRICS",
-    "ConditionImages",
-    "Seen",
-    "SubjectScores",
-    "definitions",
-    "frechet_table",
-    "score_methods",
-    "with_settings",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
