@@ -166,7 +166,9 @@ def test_any_edit_of_a_file_that_is_reached_makes_its_notebook_stale(
 
 def test_without_a_notebook_all_code_counts() -> None:
     files = [
-        path for kind in ("*.py", "*.html", "*.css") for path in FOLDER.rglob(kind)
+        path
+        for kind in ("*.py", "*.html", "*.css", "*.csv", "*.mplstyle")
+        for path in FOLDER.rglob(kind)
     ]
     every = provenance.digest_paths(Package(FOLDER).files, FOLDER)
     assert set(Package(FOLDER).files) == set(files)
