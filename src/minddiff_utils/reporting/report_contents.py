@@ -171,7 +171,7 @@ def _endpoint(row: Mapping[Any, Any]) -> dict[str, str]:
         "effect": f"{row['value']:+.3f}",
         "interval": f"[{low:+.3f}, {high:+.3f}]",
         "unit": str(row["scale"]),
-        "bound": f"{row['above']:+g}",
+        "bound": f"{row['above']:+g}" if row["above"] else "0",
         "over": f"{row['unit']}s",
         "images": "–" if by_subject else _known(row["n_images"]),
         "subjects": _known(row["n_subjects"]),
