@@ -7,17 +7,11 @@ file that may be whole. Every reader of the package goes through here.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from minddiff_utils.core.errors import (
-    DataError,
-    MindDiffError,
-    check_exists,
-    read_trouble,
-)
+from minddiff_utils.core.errors import MindDiffError, read_trouble
 
-__all__ = ["Published", "in_words", "reading", "stand_in"]
+__all__ = ["in_words", "reading", "stand_in"]
 
 _HEAD = 1024  # bytes that tell what a file really is
 _TAIL = 1 << 16
@@ -53,36 +47,6 @@ def reading(
     except Exception as error:  # a damaged file may raise anything
         name = f"{what} at {path}" if what else str(path)
         raise kind(f"{name} {in_words(path, error, found, remedy)}.") from error
-
-
-@dataclass(frozen=True)
-class Published:
-    """Files as somebody publishes them, and what to say where one is not so.
-
-    Attributes
-    ----------
-    where : str
-        What to do where a file is not there.
-    again : str
-        What to do about a damaged one.
-    """
-
-    where: str
-    again: str
-
-    @contextmanager
-    def reading(self, path: Path, what: str, where: str = "") -> Iterator[None]:
-        """Turn a missing or damaged file into one sentence (DataError)."""
-        check_exists(path, what, where or self.where)
-        found = "is truncated or not as published"
-        with reading(path, DataError, found=found, remedy=self.again, what=what):
-            yield
-
-    def wrong(self, path: Path, found: str, expected: str) -> DataError:
-        """Return the error of a file that can be read and holds something else."""
-        return DataError(
-            f"{path} holds {found}, but {expected} is expected: {self.again}."
-        )
 
 
 def in_words(path: Path, error: Exception, found: str, remedy: str) -> str:

@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.io import loadmat
 
-from minddiff_utils.core import reading
-from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.errors import DataError, check_exists
+from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import IntArray
 
 __all__ = ["Published", "check_ids", "open_hdf5"]
@@ -44,8 +45,36 @@ sys.stdout.buffer.write(buffer.getvalue())
 """
 
 
-class Published(reading.Published):
-    """Readers of files of one publisher; each raises DataError."""
+@dataclass(frozen=True)
+class Published:
+    """Files of one publisher: their readers, and what to say where one is not so.
+
+    Each reader raises DataError.
+
+    Attributes
+    ----------
+    where : str
+        What to do where a file is not there.
+    again : str
+        What to do about a damaged one.
+    """
+
+    where: str
+    again: str
+
+    @contextmanager
+    def reading(self, path: Path, what: str, where: str = "") -> Iterator[None]:
+        """Turn a missing or damaged file into one sentence (DataError)."""
+        check_exists(path, what, where or self.where)
+        found = "is truncated or not as published"
+        with reading(path, DataError, found=found, remedy=self.again, what=what):
+            yield
+
+    def wrong(self, path: Path, found: str, expected: str) -> DataError:
+        """Return the error of a file that can be read and holds something else."""
+        return DataError(
+            f"{path} holds {found}, but {expected} is expected: {self.again}."
+        )
 
     def text(
         self, path: Path, what: str, columns: Collection[str], sep: str = ","
