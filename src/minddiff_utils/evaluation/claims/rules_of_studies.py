@@ -140,9 +140,9 @@ def held_out(evidence: Evidence) -> list[Endpoint]:
 def in_order(evidence: Evidence) -> list[Endpoint]:
     """Decide O6b: how fast a clip may be for its frames to be put in order.
 
-    By lags and a temporal prior, of frames shown for 4 s three pairs in four are in the
-    right order, and more; of frames shown for a quarter of a second, eight in a volume,
-    so many as guessing has, within a tenth.
+    By lags and a temporal prior, more than three in four pairs of frames of 4 s are in
+    the right order; of frames of a quarter of a second, eight in a volume, as many as
+    by guessing, within a tenth.
     """
     slow, fast = (
         _above_half(evidence, "video", "lags_prior", f"frame_order_{ms}")
