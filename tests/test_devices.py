@@ -302,7 +302,9 @@ def test_every_kind_of_models_computes_the_same_bits_each_time(
     torch.use_deterministic_algorithms(mode=False)
     try:
         # models.device decides, not the kind of models
-        run = start(name, overrides={"models.device": "cuda"})
+        given = {"models.device": "cuda", "models.n_threads": threads + 1}
+        run = start(name, overrides=given)
+        assert torch.get_num_threads() == threads + 1
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ[variable] == ":0:0"  # there is no GPU: nothing to set
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

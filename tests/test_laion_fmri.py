@@ -244,7 +244,7 @@ def of_one_image(held: pd.DataFrame) -> pd.DataFrame:
 
 BAD: dict[str, tuple[Damage, str]] = {
     "no such folder": (shutil.rmtree, "are missing"),
-    "betas gone": (gone(BETAS), "Betas of 1 sessions are missing, 2 are there"),
+    "betas gone": (gone(BETAS), "Betas of 1 sessions are missing, 3 are asked"),
     "betas cut short": (cut(BETAS, -400), "Betas at .* is truncated"),
     "betas end early": (ends_early, "Betas at .*it ends within a trial"),
     "betas too long": (too_long, "Betas at .*more bytes than its header"),
@@ -257,9 +257,9 @@ BAD: dict[str, tuple[Damage, str]] = {
     "betas of whole numbers": (
         volume(BETAS, lambda v: np.nan_to_num(v).astype(np.int16)), "int16 betas"
     ),
-    "betas of one volume": (volume(BETAS, lambda v: v[..., 0]), "has shape .7, 6, 5."),
+    "betas of one volume": (volume(BETAS, lambda v: v[..., 0]), "shape .7, 6, 5., but"),
     "a volume too few": (volume(BETAS, lambda v: v[..., :-1]), "48. is expected"),
-    "betas of another grid": (volume(BETAS, lambda v: v[:-1]), "has shape .6, 6, 5"),
+    "betas of another grid": (volume(BETAS, lambda v: v[:-1]), "of shape .6, 6, 5,"),
     "betas infinite": (volume(BETAS, filled(np.inf, 4, 4)), "infinite values"),
     "betas all NaN": (volume(BETAS, filled(np.nan, ...)), "zeros or one value through"),
     "many voxels NaN": (volume(BETAS, filled(np.nan, 3)), "zeros or one value through"),
@@ -286,7 +286,7 @@ BAD: dict[str, tuple[Damage, str]] = {
         volume(V1V, lambda v: v * np.float32(0.5)), "the value 0.5, but 0 or 1"
     ),
     "region of another grid": (volume(HV4, lambda v: v[:, 1:]), "Region .* has shape"),
-    "region in time": (volume(HV4, lambda v: v[..., None][..., [0, 0]]), "one number"),
+    "region in time": (volume(HV4, lambda v: v[..., None][..., [0, 0]]), "i, j, k. is"),
     "table gone": (gone(TABLE), "Table of images not found"),
     "an image twice": (
         table(TABLE, cell("image_name", 4, tiny_laion_fmri.names()[0])), "twice, but ea"
@@ -302,8 +302,8 @@ BAD: dict[str, tuple[Damage, str]] = {
     ),
     "a picture damaged": (pictures(lambda all_: [a[:300] for a in all_]), "Images at"),
     "captions gone": (gone(CAPTIONS), "Captions not found"),
-    "captions of machines alone": (table(CAPTIONS, without_people), "has no caption"),
-    "captions of one image gone": (table(CAPTIONS, of_one_image), "no caption of 1"),
+    "captions of machines alone": (table(CAPTIONS, without_people), "are 0 captions"),
+    "captions of one image gone": (table(CAPTIONS, of_one_image), "are 0 captions of"),
     "a caption without a rank": (
         table(CAPTIONS, lambda t: t.assign(caption_idx="0")), "without a rank"
     ),
@@ -330,7 +330,7 @@ test_bad_input_is_one_sentence_and_nothing_is_written = refusals(BAD, prepare)
 @pytest.mark.parametrize(
     ("over", "words"),
     [
-        ({"sessions": 5}, "Betas of 2 sessions are missing, 3 are there"),
+        ({"sessions": 5}, "Betas of 2 sessions are missing, 5 are asked"),
         ({"only_sessions": (31,), "sessions": 40}, "data.only_sessions"),
         ({"split": "ood", "n_validation": 400}, "cannot give a test set"),
         ({"split": None}, "data.split is None, but must be one of"),

@@ -7,7 +7,9 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -317,11 +319,11 @@ def test_a_slow_disk_is_read_in_the_order_of_the_file(
     slow = Slow(path, wait=0.03)
     read_block, blocks = nsd_betas._Blocks._read_block, list[int]()
 
-    def count(path: Path, number: int) -> bytes:
+    def noted(path: Path, number: int) -> bytes:
         blocks.append(number)
         return read_block(path, number)
 
-    monkeypatch.setattr(nsd_betas._Blocks, "_read_block", staticmethod(count))
+    monkeypatch.setattr(nsd_betas._Blocks, "_read_block", staticmethod(noted))
     monkeypatch.setattr(nsd_betas, "open_hdf5", lambda _: h5py.File(slow, "r"))
     monkeypatch.setattr(nsd_betas, "_BLOCK", 1 << 16)
     monkeypatch.setattr(nsd_betas, "_N_BLOCKS", 4)
@@ -338,6 +340,9 @@ def test_a_fast_disk_is_read_voxel_by_voxel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(nsd_betas, "_Blocks", None)
+    # ten microseconds a voxel, however busy the machine is
+    clock = SimpleNamespace(perf_counter=partial(next, count(0, 1e-5)))
+    monkeypatch.setattr(nsd_betas, "time", clock)
     mask = written.kastner > 5
     found = NsdTree(written.root).betas(2, 1, mask, "hdf5")
     np.testing.assert_array_equal(found, written.betas[0][mask].T)

@@ -214,10 +214,10 @@ BAD: dict[str, tuple[Damage, str]] = {
         array(BETAS, "betas", lambda _: None), "holds nothing, but a dataset 'betas'"
     ),
     "betas as float16": (
-        array(BETAS, "betas", lambda v: v.astype(np.float16)), "holds float16 responses"
+        array(BETAS, "betas", lambda v: v.astype(np.float16)), "holds float16 of shape"
     ),
-    "a trial lost": (array(BETAS, "betas", lambda v: v[1:]), r"shape \(1499, "),
-    "betas turned round": (array(BETAS, "betas", np.transpose), "750 trials a session"),
+    "a trial lost": (array(BETAS, "betas", lambda v: v[1:]), "1499 trials, but a mult"),
+    "betas turned round": (array(BETAS, "betas", np.transpose), "2949 trials, but"),
     "betas of three axes": (array(BETAS, "betas", lambda v: v[None]), r"shape \(1, 15"),
     "more sessions than NSD has": (
         array(BETAS, "betas", lambda _: np.zeros((750 * 41, 2), np.float32)),
@@ -266,7 +266,7 @@ BAD: dict[str, tuple[Damage, str]] = {
         npy(SHARED, lambda v: filled(0, np.flatnonzero(v)[0])(v)), "999 shared images"
     ),
     "regions of others": (
-        array(REGIONS, "subj01/V1", lambda v: v[:-1]), "for V1, but a mask of"
+        array(REGIONS, "subj01/V1", lambda v: v[:-1]), "for V1, but numbers of"
     ),
     "regions without V1": (
         array(REGIONS, "subj01/V1", lambda _: None), "the regions V2, V3, V4"

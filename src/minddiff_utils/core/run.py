@@ -364,5 +364,4 @@ def fix_threads(run: Run) -> None:
     if models.device == "cuda" and torch.cuda.is_available():
         os.environ.update(DETERMINISTIC)  # in a kernel that no runner started, too
     torch.use_deterministic_algorithms(mode=True)
-    if models.backbone != "sd14":
-        torch.set_num_threads(models.n_threads)
+    torch.set_num_threads(models.n_threads)

@@ -32,7 +32,7 @@ from minddiff_utils.datasets.findings import Count, Finding, Report
 from minddiff_utils.datasets.further_tests.check import check_further
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd import layout
-from minddiff_utils.datasets.nsd.formats import wrong
+from minddiff_utils.datasets.nsd.formats import NSD
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 
 __all__ = ["before_run", "check_folder"]
@@ -200,7 +200,8 @@ def _compare_volumes(
 def _blame(findings: dict[str, Finding], name: str, found: str, expected: str) -> None:
     """Say of a file that could be read what makes it useless."""
     path = findings[name].path or Path(name)
-    findings[name] = outcomes.spoilt(findings[name], wrong(path, found, expected))
+    error = NSD.wrong(path, found, expected)
+    findings[name] = outcomes.spoilt(findings[name], error)
 
 
 def _areas(
@@ -267,7 +268,7 @@ def _match_splits(scope: Scope, seen: pd.DataFrame, captions: Captions | None) -
         if pairs := pairs_across(rows, test, ~test):
             ids = leaking_words(seen["nsdId"].to_numpy(), pairs)
             found = f"{len(pairs)} of one {name} in both splits (nsdId {ids})"
-            raise wrong(scope.tree.file("table"), found, "none")
+            raise NSD.wrong(scope.tree.file("table"), found, "none")
 
 
 def _match_captions(scope: Scope, seen: pd.DataFrame, captions: Captions) -> None:
@@ -277,7 +278,7 @@ def _match_captions(scope: Scope, seen: pd.DataFrame, captions: Captions) -> Non
         if few:
             found = f"fewer captions of {len(few)} images, such as cocoId {few[0]}"
             path = scope.tree.file("captions", split=str(split))
-            raise wrong(path, found, f"{n} of each")
+            raise NSD.wrong(path, found, f"{n} of each")
 
 
 # --- counts ---------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from minddiff_utils.datasets.findings import Finding, look
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.betas import check_int16
 from minddiff_utils.datasets.nsd.experiment import Design
-from minddiff_utils.datasets.nsd.formats import NSD, again, load_image, source, wrong
+from minddiff_utils.datasets.nsd.formats import NSD, again, load_image, source
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.protocol import UnitSet
 from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, where_held
@@ -143,7 +143,7 @@ def _read(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
         case "captions":
             if known := tree.captions_of(file.names["split"]):
                 return known
-            raise wrong(path, "no caption", "one at least")
+            raise NSD.wrong(path, "no caption", "one at least")
         case "responses":
             return tree.responses(subject)
         case "labels":
@@ -163,7 +163,7 @@ def _read_design(scope: Scope, path: Path) -> Design:
     ends = (int(shared.min()), int(shared.max()))
     if scope.published and ends != layout.SHARED_ENDS:
         text = f"shared images {ends[0]} to {ends[1]}"
-        raise wrong(path, text, f"{layout.SHARED_ENDS}")
+        raise NSD.wrong(path, text, f"{layout.SHARED_ENDS}")
     return design
 
 
@@ -173,7 +173,7 @@ def _read_table(scope: Scope, path: Path) -> Any:
     row, coco_id = layout.FIRST_SHARED
     stated = int(table["cocoId"].iloc[row])
     if scope.published and stated != coco_id:
-        raise wrong(path, f"cocoId {stated} in row {row}", f"{coco_id}")
+        raise NSD.wrong(path, f"cocoId {stated} in row {row}", f"{coco_id}")
     return table
 
 
@@ -191,7 +191,9 @@ def _read_stimuli(scope: Scope, path: Path) -> None:
         pixels = tree.stimuli(seen[first : first + _BATCH])
         blank += int((~pixels.any(axis=(1, 2, 3))).sum())
     if blank:
-        raise wrong(path, f"{blank} images seen by a subject that are black", "none")
+        raise NSD.wrong(
+            path, f"{blank} images seen by a subject that are black", "none"
+        )
 
 
 # --- volumes --------------------------------------------------------------------------
@@ -207,7 +209,7 @@ def _read_volume(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
     else:
         values = (tree.ncsnr if file.kind == "ncsnr" else tree.brainmask)(subject)
     if not (values > 0).any():
-        raise wrong(path, "no voxel above 0", "one at least")
+        raise NSD.wrong(path, "no voxel above 0", "one at least")
     if file.kind == "brainmask" and scope.published:
         mm = layout.VOXEL_MM
         centred = np.diag([mm, mm, mm, 1.0])
@@ -215,7 +217,7 @@ def _read_volume(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
         # float32 in the header
         if not np.allclose(load_image(path).affine, centred, atol=1e-3):
             text = "voxels of 1.8 mm centred on the origin"
-            raise wrong(path, "another affine", text)
+            raise NSD.wrong(path, "another affine", text)
     return values
 
 
@@ -244,9 +246,9 @@ def _check_nii(path: Path, *, to_the_end: bool) -> Any:
             blank &= not np.frombuffer(block, np.uint8)[start:].any()
             n_bytes += len(block)
     if n_bytes < expected:
-        raise wrong(path, f"{n_bytes} bytes when unpacked", f"{expected}")
+        raise NSD.wrong(path, f"{n_bytes} bytes when unpacked", f"{expected}")
     if blank:
-        raise wrong(path, "nothing but zeros", "a value")
+        raise NSD.wrong(path, "nothing but zeros", "a value")
     return image
 
 
@@ -263,7 +265,9 @@ def _read_surface(scope: Scope, file: layout.NsdFile, path: Path) -> None:
         values = tree.transform(who, h, file.names["depth"])
         n = len(values)
         if not np.isfinite(values).all(axis=1).any():
-            raise wrong(path, "no vertex with a coordinate", "a map into the volume")
+            raise NSD.wrong(
+                path, "no vertex with a coordinate", "a map into the volume"
+            )
     elif kind == "to_fsaverage":
         index = tree.from_fsaverage(who, h)
         _check_vertices(path, len(index), scope.n_vertices.get(("fsaverage", h)))
@@ -277,14 +281,16 @@ def _read_surface(scope: Scope, file: layout.NsdFile, path: Path) -> None:
         scope.n_vertices[who, h] = n
     _check_vertices(path, n, known)
     if not index.size:
-        raise wrong(path, "no vertex", "a surface")
+        raise NSD.wrong(path, "no vertex", "a surface")
     if n is not None and not 0 <= index.min() <= index.max() < n:
-        raise wrong(path, f"vertices {index.min()} to {index.max()}", f"0 to {n - 1}")
+        raise NSD.wrong(
+            path, f"vertices {index.min()} to {index.max()}", f"0 to {n - 1}"
+        )
 
 
 def _check_vertices(path: Path, n: int | None, expected: int | None) -> None:
     if None not in (n, expected) and n != expected:
-        raise wrong(path, f"{n} vertices", f"{expected}")
+        raise NSD.wrong(path, f"{n} vertices", f"{expected}")
 
 
 # --- betas ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.datasets.nsd.formats import guard
+from minddiff_utils.datasets.nsd.formats import NSD
 
 __all__ = ["Count", "Finding", "Report", "look", "sentences", "spoilt"]
 
@@ -86,7 +86,7 @@ def look(
     try:
         if finding.path is None:
             return finding, read(*args)
-        with guard(finding.path, finding.item):
+        with NSD.reading(finding.path, finding.item):
             return finding, read(*args)
     except DataError as error:
         return spoilt(finding, error), None

@@ -284,9 +284,10 @@ def first_captions(
     """
     for name, known in zip(names, texts, strict=True):
         if len(known) < n_captions:
+            fewer = ", or lower features.n_captions" if known else ""
             raise DataError(
-                f"There are {len(known)} captions of {name}, but {n_captions} are asked"
-                " for: use captions of the release, or lower features.n_captions."
+                f"There are {len(known)} captions of {name}, but {n_captions} or more"
+                f" are needed: use captions of the release{fewer}."
             )
     rows = [known[:n_captions] for known in texts]
     return np.array(rows, dtype=object).reshape(len(rows), n_captions)

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,6 +27,8 @@ from minddiff_utils.core.types import IntArray
 
 __all__ = ["Published", "check_ids", "open_hdf5"]
 
+#: Kinds of numbers of which the size does not matter, and numpy's letters for them.
+_KINDS = {"floats": "f", "numbers": "biuf"}
 _COMPRESSED = 15  # a MATLAB element that zlib packed, with a checksum
 _SECONDS = 120  # for a design of 0.4 MB
 _APART = """
@@ -140,6 +142,34 @@ class Published:
             held = ", ".join(map(str, file))[:200] or "nothing"
             raise self.wrong(path, held, f"a dataset {name!r}")
         return file[name]
+
+    def check_array(
+        self,
+        path: Path,
+        values: npt.NDArray[Any] | h5py.Dataset,
+        kind: str,
+        shape: Sequence[int | str],
+        name: str = "",
+    ) -> None:
+        """Refuse an array of another kind or shape.
+
+        Parameters
+        ----------
+        kind : str
+            A dtype, or "floats" or "numbers" of any size.
+        shape : sequence
+            A word stands for any length but 0.
+        name : str
+            What it is in its file.
+        """
+        right = values.dtype.kind in _KINDS.get(kind, "") or str(values.dtype) == kind
+        sizes = zip(values.shape, shape, strict=False)
+        fits = all(n == side or (n and isinstance(side, str)) for n, side in sizes)
+        if right and fits and len(shape) == values.ndim:
+            return
+        found = f"{values.dtype} of shape {values.shape}{name and f' for {name}'}"
+        sides = ", ".join(map(str, shape)) + "," * (len(shape) == 1)
+        raise self.wrong(path, found, f"{kind} of shape ({sides})")
 
     def whole(
         self, path: Path, values: npt.NDArray[Any], name: str, least: int, most: int

@@ -5,7 +5,8 @@ layout that `load_backbone` reads. `full` has the architectures of Stable Diffus
 v1-4, CLIP ViT-B/32 and the judge ViT-H/14: seconds and memory do not depend on what the
 weights are. `thin` has narrow copies of the U-Net, the autoencoder and the judge, which
 a processor can run; the features keep their sizes (15 tokens of 768, latents of 4 x 64
-x 64, six CLIP blocks of 50 tokens of 768), so that the decoders do the real work. No
+x 64, six CLIP blocks of 50 tokens of 768), so that the decoders do the real work.
+`reading` is thin but for the autoencoder: all that makes c, z and Z_CLIP is real. No
 hub is asked.
 """
 
@@ -48,7 +49,7 @@ __all__ = [
     "write_tokenizer",
 ]
 
-Kind = Literal["full", "thin"]
+Kind = Literal["full", "thin", "reading"]
 Config = Mapping[str, Any]
 
 #: huggingface.co/CompVis/stable-diffusion-v1-4: unet/config.json, vae/config.json,
@@ -110,7 +111,7 @@ _THIN_VAE: dict[str, Any] = {
     "block_out_channels": [8, 8, 16, 16],
     "norm_num_groups": 4,
 }
-_CLIP, _JUDGE = "ViT-B-32-quickgelu", {"full": "ViT-H-14", "thin": "ViT-B-32"}
+_CLIP = "ViT-B-32-quickgelu"
 
 _TINY_WORDS = (
     *("a", "the", "of", "on", "in", "at", "with", "photo", "small", "large", "red"),
@@ -217,8 +218,9 @@ def model_configs(kind: Kind) -> dict[str, Config]:
     from open_clip import get_model_config  # after the package, see `backbone`
 
     clip = {**get_model_config(_CLIP), "quick_gelu": True}
-    unet, vae = (UNET, VAE) if kind == "full" else (UNET | _THIN_UNET, VAE | _THIN_VAE)
-    judge = get_model_config(_JUDGE[kind])
+    unet = UNET if kind == "full" else UNET | _THIN_UNET
+    vae = VAE | _THIN_VAE if kind == "thin" else VAE
+    judge = get_model_config("ViT-H-14" if kind == "full" else "ViT-B-32")
     return dict(zip(MAKERS, (unet, vae, TEXT, clip, judge), strict=True))
 
 
@@ -242,7 +244,7 @@ def write_models(folder: Path, kind: Kind, seed: int) -> None:
     ----------
     folder : Path
         Becomes `models.path`.
-    kind : {"full", "thin"}
+    kind : {"full", "thin", "reading"}
     seed : int
         The caller's random state is left as it was.
     """

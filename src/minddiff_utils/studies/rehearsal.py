@@ -10,8 +10,9 @@ have the real architecture; without one, thin copies stand in for the U-Net, the
 autoencoder and the judge, the sampler is short and voxels per target are fewer still,
 so that stages 1 and 2 run for the form alone.
 
-`--profile algonauts --rehearse` (or laion_fmri): notebooks 01 and 02, with the thin
-models and fewer images in 02; all that comes after them is the same as with NSD.
+`--profile algonauts --rehearse` (or laion_fmri): notebooks 01 and 02, fewer images in
+02, models of the real architectures for all that makes features; all that comes after
+them is the same as with NSD.
 `--profile digits69`: notebook A6. It shows that files of the release's layout and sizes
 are read and decoded on this machine, and what that takes. Values are noise: no accuracy
 means anything.
@@ -85,19 +86,19 @@ Say = Callable[[str], None]
 _TEST, _VALIDATION = 25, 22
 #: Voxels per target, by kind.
 _SELECTED = ("decoding.n_feat_c", "decoding.n_feat_z", "decoding.n_feat_clip")
-#: Where reading is rehearsed: no more voxels per target than a quarter of the images.
+#: Where reading is rehearsed: no more voxels per target than a fifth of the images.
 _FEW: Mapping[str, Any] = {
     "data.n_reconstruct": 4,
-    "data.n_images": 200,
-    "data.n_validation": 20,
+    "data.n_images": 100,
+    "data.n_validation": 10,
     "models.device": "cpu",
     "models.dtype": "float32",
-    **dict.fromkeys(_SELECTED, 40),
+    **dict.fromkeys(_SELECTED, 20),
     "decoding.n_folds": 2,
 }
 #: Bytes of a process that has loaded the libraries and models, and of the Gram matrices
 #: of the decoders; of one stimulus as stored; of what else is kept.
-_PROCESS = {"thin": 4e9, "full": 9e9}
+_PROCESS = {"thin": 4e9, "reading": 4e9, "full": 9e9}
 _GRAM, _STIMULUS, _OTHER = 16, 0.15e6, 3e9
 
 
@@ -160,7 +161,9 @@ def rehearse(name: str, overrides: Mapping[str, Any], root: Path) -> Rehearsal:
     home = root.absolute() / "data" / f"{name}-rehearsal"
     there = "cuda" if torch.cuda.is_available() else "cpu"
     device = str(overrides.get("models.device", there))
-    kind: Kind = "full" if is_nsd and device != "cpu" else "thin"
+    kind: Kind = "reading"
+    if is_nsd:
+        kind = "full" if device != "cpu" else "thin"
     ours: dict[str, Any] = {} if name == "digits69" else {**_FEW}
     if is_nsd:
         n_sessions = real.data.last_session if "data.sessions" in overrides else 1
@@ -312,8 +315,8 @@ def _words_of_reading(rehearsal: Rehearsal) -> list[str]:
     )
     return [
         f"Rehearsed on {machine()}: {took} at most.",
-        "Not covered: accuracies, as values are noise; the time of the real models,"
-        " whose narrow copies stand in; generation, which --profile nsd rehearses.",
+        "Not covered: accuracies, as values are noise, the models' weights, too;"
+        " generation, which --profile nsd rehearses.",
     ]
 
 

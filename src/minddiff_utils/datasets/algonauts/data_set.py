@@ -5,7 +5,6 @@ test images are withheld and not used. Of the rest, images that all subjects of 
 share test here: of subjects 1, 2, 5 and 7 the paper's 8,859 + 982 images.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +32,6 @@ from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, units_of
 from minddiff_utils.datasets.published import Published
 
 __all__ = ["Algonauts"]
-
-logger = logging.getLogger(__name__)
 
 _LABELS = {
     name: {label: value for value, label in enumerate(labels, start=1)}
@@ -87,7 +84,7 @@ class Algonauts(OfNsd):
             "above all, are cut off, and counts are no voxel counts.",
         ]
         notes += self.order_notes
-        if self._ncsnr_files(subject) is None:
+        if not self._has_ncsnr(subject):
             notes.append(
                 "lh.ncsnr.mgh and rh.ncsnr.mgh are not there: no noise ceiling is "
                 "available, and none is estimated."
@@ -169,11 +166,9 @@ class Algonauts(OfNsd):
         side = np.repeat((0, 1), [len(own) for own in vertices.values()])
         index = np.concatenate(list(vertices.values()))
         position = np.stack([side, index], axis=1).astype(np.int32)
-        grid, ncsnr = (
-            (len(HEMISPHERES), nsd.N_FSAVERAGE),
-            self._ncsnr(subject, position),
-        )
-        return units_of(position, grid, area, ncsnr, which, f"subject {subject}")
+        grid, owner = (len(HEMISPHERES), nsd.N_FSAVERAGE), f"subject {subject}"
+        ncsnr = self._ncsnr(subject, position)
+        return units_of(position, grid, area, ncsnr, which, owner)
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
         """Return the mean responses, (n_images, n_units) float32."""
@@ -268,26 +263,20 @@ class Algonauts(OfNsd):
         formats.check_labels(path, atlas, names.values(), "a label up to 25")
         prf = self.file("roi", subject, h=h, roi="prf-visualrois")
         drawn = _read_mask(prf, len(vertices), len(layout.ROIS["prf-visualrois"]))
-        areas = assign_areas(atlas[vertices], names, drawn, _LABELS["prf-visualrois"])
-        logger.info(
-            "subject %d %s: %d of %d vertices of the atlas lie in the challenge space",
-            *(subject, h, int((atlas[vertices] > 0).sum()), int((atlas > 0).sum())),
-        )
-        return areas
+        return assign_areas(atlas[vertices], names, drawn, _LABELS["prf-visualrois"])
 
-    def _ncsnr_files(self, subject: int) -> list[Path] | None:
-        """Return NSD's two files, None unless both are there."""
-        paths = [self.file("ncsnr", subject, h=h) for h in HEMISPHERES]
-        return paths if all(map(nsd.is_there, paths)) else None
+    def _has_ncsnr(self, subject: int) -> bool:
+        """Return whether NSD's files of both hemispheres are there."""
+        paths = (self.file("ncsnr", subject, h=h) for h in HEMISPHERES)
+        return all(map(nsd.is_there, paths))
 
     def _ncsnr(self, subject: int, position: npt.NDArray[np.int32]) -> Matrix | None:
         """Return NSD's noise-ceiling SNR of each vertex, None where it is not there."""
-        paths = self._ncsnr_files(subject)
-        if paths is None:
+        if not self._has_ncsnr(subject):
             return None
-        both = np.stack([_read_ncsnr(path) for path in paths])
-        values: Matrix = both[tuple(position.T)]
-        return values
+        paths = [self.file("ncsnr", subject, h=h) for h in HEMISPHERES]
+        sides = [formats.to_ncsnr(_read_surface(p, "Noise ceiling"), p) for p in paths]
+        return np.asarray(np.stack(sides)[tuple(position.T)], np.float32)
 
 
 # --- single files ---------------------------------------------------------------------
@@ -296,19 +285,14 @@ class Algonauts(OfNsd):
 def _read_fmri(path: Path) -> Matrix:
     """Return a hemisphere's responses, (n_images, n_vertices), left on disk."""
     values = _RELEASE.array(path, "Responses", mmap_mode="r")
-    if values.dtype != np.float32:
-        raise _RELEASE.wrong(path, f"{values.dtype} values", "float32")
-    if values.ndim != 2 or 0 in values.shape:
-        found = f"an array of shape {values.shape}"
-        raise _RELEASE.wrong(path, found, "(images, vertices)")
+    _RELEASE.check_array(path, values, "float32", ("images", "vertices"))
     return values
 
 
 def _read_mask(path: Path, n: int, most: int) -> IntArray:
     """Return a mask of `n` vertices, whose values are 0 to `most`."""
     values = _RELEASE.array(path, "Mask")
-    if values.shape != (n,):
-        raise _RELEASE.wrong(path, f"an array of shape {values.shape}", f"({n},)")
+    _RELEASE.check_array(path, values, "numbers", (n,))
     return _RELEASE.whole(path, values, "the mask", 0, most)
 
 
@@ -318,11 +302,6 @@ def _read_surface(path: Path, what: str) -> npt.NDArray[np.float32]:
     values = formats.read_volume(path, what).squeeze()
     check_shape(values.shape, (nsd.N_FSAVERAGE,), f"{what} {path}")
     return values.astype(np.float32)
-
-
-def _read_ncsnr(path: Path) -> npt.NDArray[np.float32]:
-    """Return NSD's noise-ceiling SNR of each vertex; NaN where it is unknown."""
-    return formats.to_ncsnr(_read_surface(path, "Noise-ceiling SNR"), path)
 
 
 def _list_images(folder: Path) -> dict[int, Path]:
@@ -337,7 +316,7 @@ def _list_images(folder: Path) -> dict[int, Path]:
     check_exists(folder, "Training images", _WHERE)
     with reading(folder, DataError, remedy=_AGAIN):
         pictures = [p for p in folder.iterdir() if p.suffix.lower() == ".png"]
-    found = list[tuple[int, int, Path]]()
+    found, images = list[tuple[int, int, Path]](), dict[int, Path]()
     for path in sorted(p for p in pictures if not p.name.startswith(".")):
         name = layout.IMAGE_NAME.fullmatch(path.name)
         if name is None:
@@ -352,17 +331,16 @@ def _list_images(folder: Path) -> dict[int, Path]:
         found.append((rank, nsd_id, path))
     if not found:
         raise _RELEASE.wrong(folder, "no image", "train-0001_nsd-NNNNN.png and others")
-    last = -1
-    for place, (rank, nsd_id, _) in enumerate(sorted(found), start=1):
+    for place, (rank, nsd_id, path) in enumerate(sorted(found), start=1):
         if rank != place:
             odd = f"no image of rank {place}"
             words = odd if rank > place else f"an image too many of rank {rank}"
             raise _RELEASE.wrong(folder, words, "ranks from 1, each once")
-        if nsd_id <= last:
+        if nsd_id <= max(images, default=-1):
             words = f"an id out of order at rank {rank}"
             raise _RELEASE.wrong(folder, words, "ascending ids")
-        last = nsd_id
-    return {nsd_id: path for _, nsd_id, path in sorted(found)}
+        images[nsd_id] = path
+    return images
 
 
 def _read_image(path: Path) -> npt.NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from minddiff_utils.core.images import resize
 from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.further_tests import test_set
 from minddiff_utils.datasets.further_tests.layout import PICTURES, RUNS, Name, Run
-from minddiff_utils.datasets.nsd.formats import NSD, wrong
+from minddiff_utils.datasets.nsd.formats import NSD
 from minddiff_utils.datasets.nsd.layout import N_SHARED
 
 __all__ = ["Imagery"]
@@ -74,7 +74,7 @@ class Imagery(test_set.InNsd):
         number = pd.to_numeric(table["TRIAL"], errors="coerce")
         if sorted(number.dropna().tolist()) != list(range(1, _N_TRIALS + 1)):
             found = f"{len(table)} trials, or other numbers of them"
-            raise wrong(path, found, f"TRIAL 1 to {_N_TRIALS}, once each,")
+            raise NSD.wrong(path, found, f"TRIAL 1 to {_N_TRIALS}, once each,")
         shown = table["CONDITION"].iloc[np.argsort(number)]
         letters, counts = _NAMES[run.letter], shown.value_counts()
         each = _N_TRIALS // len(letters)
@@ -83,7 +83,7 @@ class Imagery(test_set.InNsd):
                 return None
             odd = sorted(set(counts.index) - set(letters))
             found = f"the condition {odd[0]!r}" if odd else "unequal conditions"
-            raise wrong(path, found, f"{', '.join(letters)}, {each} times each,")
+            raise NSD.wrong(path, found, f"{', '.join(letters)}, {each} times each,")
         return np.array([_NUMBER[one] for one in shown], np.int64)
 
     def stimuli(self) -> test_set.Stimuli:
@@ -104,7 +104,7 @@ class Imagery(test_set.InNsd):
                 with NSD.reading(path, "Picture"), Image.open(path) as stored:
                     if stored.mode not in ("RGB", "L"):
                         mode = f"a picture of mode {stored.mode}"
-                        raise wrong(path, mode, "RGB or grey")
+                        raise NSD.wrong(path, mode, "RGB or grey")
                     pixels = np.asarray(stored.convert("RGB"))[None]
                 found[_NUMBER[letter]] = resize(test_set.middle_square(pixels), size)[0]
         return found

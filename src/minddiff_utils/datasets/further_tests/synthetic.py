@@ -23,7 +23,7 @@ from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.images import resize
 from minddiff_utils.datasets.further_tests import test_set
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, Name
-from minddiff_utils.datasets.nsd.formats import NSD, wrong
+from minddiff_utils.datasets.nsd.formats import NSD
 
 __all__ = ["CLASS_SIZE", "Synthetic", "as_seen"]
 
@@ -71,7 +71,7 @@ class Synthetic(test_set.InNsd):
         stimulus = NSD.whole(path, order[0], name, 1, _N_STIMULI) - 1
         few = int((np.bincount(stimulus, minlength=_N_STIMULI) < 2).sum())
         if few:
-            raise wrong(path, f"{few} stimuli shown less than twice", "none")
+            raise NSD.wrong(path, f"{few} stimuli shown less than twice", "none")
         note = (
             "Stimuli of NSD-synthetic are no scenes: numbers say how far decoders of "
             "scenes carry, not how good they are."
@@ -84,14 +84,14 @@ class Synthetic(test_set.InNsd):
         path = self.file("table", 1)
         table = NSD.text(path, "Table of stimuli", (_NAME, _CLASS))
         if len(table) != _N_STIMULI:
-            raise wrong(path, f"{len(table)} rows", f"{_N_STIMULI}")
+            raise NSD.wrong(path, f"{len(table)} rows", f"{_N_STIMULI}")
         sizes = table[_CLASS].value_counts()
         if len(sizes) != _N_CLASSES or sizes.min() < CLASS_SIZE or "" in sizes:
             found = f"{len(sizes)} classes of {sizes.min()} stimuli or more"
             expected = f"{_N_CLASSES} of {CLASS_SIZE} or more, all with a name,"
-            raise wrong(path, found, expected)
+            raise NSD.wrong(path, found, expected)
         if table[_NAME].duplicated().any():
-            raise wrong(path, "a name twice", "another for each stimulus")
+            raise NSD.wrong(path, "a name twice", "another for each stimulus")
         group = table[_CLASS].to_numpy(dtype=np.str_)
         return test_set.Stimuli(tuple(table[_NAME]), group, np.ones(_N_STIMULI, bool))
 
@@ -103,7 +103,7 @@ class Synthetic(test_set.InNsd):
                 part = [resize(as_seen(one[None]), size)[0] for one in bricks]
             if not any(map(np.any, part)):
                 path = self.file(kind, subject)
-                raise wrong(path, "black pictures alone", "stimuli")
+                raise NSD.wrong(path, "black pictures alone", "stimuli")
             found += part
         return dict(enumerate(found))
 
@@ -119,9 +119,7 @@ class Synthetic(test_set.InNsd):
         path = self.file(kind, subject)
         n = _N_COMMON if kind == "common" else _N_STIMULI - _N_COMMON
         with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
-            check_shape(bricks.shape, (n, None, None, 3), f"imgBrick in {path}")
-            if bricks.dtype != np.uint8:
-                raise wrong(path, f"{bricks.dtype} pictures", "uint8")
+            NSD.check_array(path, bricks, "uint8", (n, "height", "width", 3))
             yield bricks
 
     def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:

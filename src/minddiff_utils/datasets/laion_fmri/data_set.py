@@ -65,21 +65,17 @@ class LaionFmri(SingleTrials):
         return not (self.root / MARK).is_file()
 
     def _file(self, kind: str, subject: int = 0, **names: str | int) -> Path:
-        return self.root / layout.path_of(kind, subject, **names)
+        return layout.find(self.root / layout.path_of(kind, subject, **names))
 
     def files(
         self, subject: int, sessions: Sequence[int], units: UnitSet
     ) -> tuple[Path, ...]:
         """Return the files there are of those that are read."""
         asked = [n for n in sessions if n <= layout.N_SESSIONS]
-        paths = {
-            layout.roi_file(self.root, subject, file.names["roi"])
-            if file.kind == "roi"
-            else self.root / file.path
-            for file in layout.inventory([subject], asked, self.split)
-        }
+        files = layout.inventory([subject], asked, self.split)
+        paths = {layout.find(self.root / file.path) for file in files}
         if units == "nsdgeneral":
-            paths.add(layout.roi_file(self.root, subject, _GENERAL))
+            paths.add(self._file("roi", subject, roi=_GENERAL))
         return tuple(sorted(path for path in paths if is_there(path)))
 
     def notes(self, subject: int) -> tuple[str, ...]:
@@ -100,8 +96,8 @@ class LaionFmri(SingleTrials):
     # What was shown
 
     @cached_property
-    def _number(self) -> dict[str, int]:
-        """Return each image's number by its name: its row in the table."""
+    def _names(self) -> "pd.Index[str]":
+        """Return the images' names; an image's number is its row in the table."""
         return _read_table(self._file("table"))
 
     @cached_property
@@ -117,13 +113,14 @@ class LaionFmri(SingleTrials):
 
     def _numbers(self, names: Sequence[str], path: Path) -> IntArray:
         """Return the numbers of images that a file names."""
-        unknown = next((name for name in names if name not in self._number), "")
-        if unknown:
+        numbers = np.asarray(self._names.get_indexer(pd.Index(names)), np.int64)
+        if -1 in numbers:
+            unknown = names[int(numbers.argmin())]
             raise DataError(
                 f"{path} names the image {unknown}, which {self._file('table')} does "
                 "not have: use files of one release."
             )
-        return np.array([self._number[name] for name in names], np.int64)
+        return numbers
 
     def _shown(self, subject: int, session: int) -> IntArray:
         """Return the number of the image of each volume of a session's betas."""
@@ -134,15 +131,12 @@ class LaionFmri(SingleTrials):
         """Return the sessions asked for, of those that are public; all are there."""
         numbers = tuple(n for n in asked if n <= layout.N_SESSIONS)
         layout.check_sessions(subject, numbers)
-        lacking = [
-            n for n in numbers if not is_there(self._file("betas", subject, session=n))
-        ]
-        if lacking or not numbers:
-            path = self._file("betas", subject, session=(lacking or [asked[0]])[0])
-            n_there = len(numbers) - len(lacking)
+        betas = [self._file("betas", subject, session=n) for n in numbers or asked[:1]]
+        lacking = [path for path in betas if not is_there(path)]
+        if lacking:
             raise DataError(
-                f"Betas of {len(lacking) or 'all'} sessions are missing, {n_there} are "
-                f"there, such as {path}: get them with `minddiff fetch`, or set "
+                f"Betas of {len(lacking)} sessions are missing, {len(betas)} are asked "
+                f"for, such as {lacking[0]}: get them with `minddiff fetch`, or set "
                 "data.sessions or data.only_sessions to those that are there."
             )
         return numbers
@@ -157,20 +151,11 @@ class LaionFmri(SingleTrials):
                 f"subject {subject} in the sessions asked for: use the split of this "
                 "subject, or more sessions."
             )
-        grid = _read_areas(self.root, subject).shape
+        grid = self._areas(subject).shape
         for session, numbers in zip(sessions, seen, strict=True):
             path = self._file("betas", subject, session=session)
-            shape = _read_grid(path)
-            check_shape(shape, (*grid, len(numbers)), f"Betas in {path}")
-        known = np.unique(np.concatenate(seen))
-        names = list(self._number)
-        used = known[np.isin(known, np.concatenate([train, test]))]
-        silent = [names[n] for n in used.tolist() if names[n] not in self._captions]
-        if silent:
-            raise DataError(
-                f"{self._file('captions')} has no caption of {len(silent)} images, "
-                f"such as {silent[0]}: use files of one release."
-            )
+            _open_betas(path, (*grid, len(numbers)))
+        self.captions(np.intersect1d(np.concatenate(seen), [*train, *test]), 1)
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
         """Return the trials of images that the split names.
@@ -179,9 +164,9 @@ class LaionFmri(SingleTrials):
         validation images are like the training images.
         """
         used = np.concatenate(self._parts(subject))
-        names = [name.encode() for name in self._number]
-        digest = np.array([hashlib.sha256(names[n]).hexdigest() for n in used])
-        place = np.full(len(names), -1)
+        names = (name.encode() for name in self._names[used])
+        digest = np.array([hashlib.sha256(name).hexdigest() for name in names])
+        place = np.full(len(self._names), -1)
         place[used[np.argsort(digest)]] = np.arange(len(used))
         shown = [self._shown(subject, number) for number in sessions]
         session = np.repeat(np.array(sessions, np.int64), [len(one) for one in shown])
@@ -195,12 +180,11 @@ class LaionFmri(SingleTrials):
 
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return the images as they were shown, (n, 1000, 1000, 3)."""
-        return _read_images(self._file("images"), image_id, len(self._number))
+        return _read_images(self._file("images"), image_id, len(self._names))
 
     def captions(self, image_id: IntArray, n_captions: int) -> npt.NDArray[np.object_]:
         """Return the best captions that people wrote of each image, (n, n_captions)."""
-        every = list(self._number)
-        names = [every[n] for n in np.asarray(image_id).tolist()]
+        names = self._names[image_id].tolist()
         texts = [self._captions.get(name, []) for name in names]
         where = [f"{name} in {self._file('captions')}" for name in names]
         return first_captions(texts, where, n_captions)
@@ -213,20 +197,35 @@ class LaionFmri(SingleTrials):
 
     def units(self, subject: int, which: UnitSet) -> Units:
         """Return the voxels of the areas, or of all visual cortex (laiongeneral)."""
-        areas = _read_areas(self.root, subject)
+        areas = self._areas(subject)
         mask = np.asarray(areas >= 0)
         if which == "nsdgeneral":
-            mask = _read_mask(layout.roi_file(self.root, subject, _GENERAL))
+            mask = _read_mask(self._file("roi", subject, roi=_GENERAL))
         path = self._file("ceiling", subject)
         ncsnr = _read_ceiling(path) if is_there(path) else None
         return voxels_of(mask, areas, ncsnr, which, f"subject {subject}")
+
+    def _areas(self, subject: int) -> IntArray:
+        """Return the volume of areas as indices into `AREAS`, -1 outside.
+
+        Where regions overlap at a border, the earlier area has the voxel.
+        """
+        masks = {
+            (number, path): _read_mask(path)
+            for number, area in reversed(list(enumerate(AREAS)))
+            for path in (self._file("roi", subject, roi=r) for r in layout.ROIS[area])
+        }
+        volume = np.full(next(iter(masks.values())).shape, -1, np.int64)
+        for (number, path), mask in masks.items():
+            check_shape(mask.shape, volume.shape, f"Region {path}")
+            volume[mask] = number
+        return volume
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
         """Return one session's betas of the images that the split names, float32."""
         shown = self._shown(subject, session)
         path = self._file("betas", subject, session=session)
-        shape = (*units.grid, len(shown))
-        betas = _read_betas(path, units.position, shape)
+        betas = _read_betas(path, units.position, (*units.grid, len(shown)))
         return betas[np.isin(shown, np.concatenate(self._parts(subject)))]
 
     def responses_file(self, subject: int, session: int) -> str:
@@ -250,13 +249,14 @@ def _read_csv(
     return found
 
 
-def _read_table(path: Path) -> dict[str, int]:
-    """Return the number of each image, its row in the table, by its name."""
-    names = _read_csv(path, "Table of images", ["image_name"])["image_name"]
-    twice = names[names.duplicated()]
-    if len(twice):
-        raise _RELEASE.wrong(path, f"the image {twice.iloc[0]} twice", "each name once")
-    return {name: row for row, name in enumerate(names)}
+def _read_table(path: Path) -> "pd.Index[str]":
+    """Return the name of each image, in the order of the table."""
+    table = _read_csv(path, "Table of images", ["image_name"])
+    names: pd.Index[str] = pd.Index(table["image_name"].tolist())
+    if names.has_duplicates:
+        twice = names[names.duplicated()][0]
+        raise _RELEASE.wrong(path, f"the image {twice} twice", "each name once")
+    return names
 
 
 def _read_trials(path: Path, session: int) -> list[str]:
@@ -279,10 +279,9 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     table = _read_csv(path, "Captions", columns)
     table = table[table["source"] == "human"]
     rank = pd.to_numeric(table["caption_idx"], errors="coerce")
-    if rank.isna().any() or (rank < 1).any():
-        raise _RELEASE.wrong(
-            path, "a caption of a person without a rank", "ranks from 1"
-        )
+    if not (rank >= 1).all():
+        found = "a caption of a person without a rank"
+        raise _RELEASE.wrong(path, found, "ranks from 1")
     table = table.assign(rank=rank).sort_values(["image_name", "rank"])
     grouped = table.groupby("image_name", sort=False)["caption"]
     return {str(name): texts.tolist() for name, texts in grouped}
@@ -304,9 +303,9 @@ def _read_split(path: Path, name: str) -> tuple[list[str], list[str]]:
     if stated[1:] != (len(train), len(test)) or not train or not test:
         n = f"{len(train)} training and {len(test)} test images"
         raise _RELEASE.wrong(path, n, f"{stated[1]} and {stated[2]}, which it states,")
-    both = set(train) & set(test)
-    if both or len({*train, *test}) < len(train) + len(test):
-        twice = min(both) if both else "an image"
+    every = pd.Index([*train, *test])
+    if every.has_duplicates:
+        twice = every[every.duplicated()][0]
         raise _RELEASE.wrong(path, f"{twice} more than once", "each image once")
     return train, test
 
@@ -314,18 +313,10 @@ def _read_split(path: Path, name: str) -> tuple[list[str], list[str]]:
 # --- volumes --------------------------------------------------------------------------
 
 
-def _read_grid(path: Path) -> tuple[int, ...]:
-    """Return the shape of a session's betas, (i, j, k, trials), by its header."""
-    with _RELEASE.reading(path, "Betas"):
-        return tuple(map(int, load_image(path).shape))
-
-
 def _read_volume(path: Path, what: str) -> npt.NDArray[Any]:
     with _RELEASE.reading(path, what):
         values = np.asanyarray(load_image(path).dataobj)
-    if values.ndim != 3 or values.dtype.kind not in "iuf":
-        found = f"{values.dtype} values of shape {values.shape}"
-        raise _RELEASE.wrong(path, found, "one number per voxel")
+    _RELEASE.check_array(path, values, "numbers", ("i", "j", "k"))
     return values
 
 
@@ -338,29 +329,6 @@ def _read_mask(path: Path) -> Mask:
     return np.asarray(values == 1)
 
 
-def _read_areas(root: Path, subject: int) -> IntArray:
-    """Return the volume of areas as indices into `AREAS`, -1 outside.
-
-    Where regions overlap at a border, the earlier area has the voxel.
-
-    Raises
-    ------
-    DataError
-        A mask is missing, damaged or of another grid.
-    """
-    regions = [
-        (number, layout.roi_file(root, subject, roi))
-        for number, area in reversed(list(enumerate(AREAS)))
-        for roi in layout.ROIS[area]
-    ]
-    volume = np.full(_read_mask(regions[0][1]).shape, -1, np.int64)
-    for number, path in regions:
-        mask = _read_mask(path)
-        check_shape(mask.shape, volume.shape, f"Region {path}")
-        volume[mask] = number
-    return volume
-
-
 def _read_ceiling(path: Path) -> Matrix:
     """Return the noise-ceiling SNR of each voxel: 4 repeats, in percent of variance.
 
@@ -369,11 +337,22 @@ def _read_ceiling(path: Path) -> Matrix:
     Allen et al. (2022): NC = 100 s / (s + 1 / n) for s = ncsnr squared.
     """
     percent = _read_volume(path, "Noise ceiling").astype(np.float64)
-    if np.isinf(percent).any() or (percent < 0).any() or (percent >= 100).any():
-        raise _RELEASE.wrong(
-            path, "values below 0 or from 100 on", "percent of the variance"
-        )
+    if (percent < 0).any() or (percent >= 100).any():
+        found = "values below 0 or from 100 on"
+        raise _RELEASE.wrong(path, found, "percent of the variance")
     return np.sqrt(percent / (100 - percent) / 4).astype(np.float32)
+
+
+def _open_betas(path: Path, shape: tuple[int, ...]) -> Any:
+    """Return a session's betas, floats of a `shape` (i, j, k, trials), not yet read."""
+    with _RELEASE.reading(path, "Betas"):
+        image: Any = load_image(path)
+    dtype, scale = image.get_data_dtype(), (image.dataobj.slope, image.dataobj.inter)
+    if dtype.kind != "f" or scale != (1, 0):
+        raise _RELEASE.wrong(path, f"{dtype} betas scaled by {scale}", "plain floats")
+    if image.shape != shape:
+        raise _RELEASE.wrong(path, f"betas of shape {image.shape}", f"{shape}")
+    return image
 
 
 def _read_betas(path: Path, ijk: Ints, shape: tuple[int, ...]) -> Matrix:
@@ -381,16 +360,8 @@ def _read_betas(path: Path, ijk: Ints, shape: tuple[int, ...]) -> Matrix:
 
     Trials are read one by one in the order of the file: a whole session has 12 GB.
     """
-    with _RELEASE.reading(path, "Betas"):
-        image: Any = load_image(path)
+    image = _open_betas(path, shape)
     dtype = image.get_data_dtype()
-    scaled = (float(image.dataobj.slope), float(image.dataobj.inter)) != (1.0, 0.0)
-    if dtype.kind != "f" or scaled:
-        raise _RELEASE.wrong(
-            path, f"{dtype} betas{' with a scale' if scaled else ''}", "floats"
-        )
-    if tuple(image.shape) != shape:
-        raise _RELEASE.wrong(path, f"betas of shape {image.shape}", f"{shape}")
     place = np.ravel_multi_index(tuple(ijk.T), shape[:3], order="F")
     n_bytes = math.prod(shape[:3]) * dtype.itemsize
     betas = np.empty((shape[3], len(place)), np.float32)

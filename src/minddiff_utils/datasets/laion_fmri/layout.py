@@ -22,7 +22,7 @@ from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
     *("FILES", "N_IMAGES", "N_SESSIONS", "ROIS", "by_hand", "check_sessions"),
-    *("downloads", "inventory", "path_of", "roi_file"),
+    *("downloads", "find", "inventory", "path_of"),
 ]
 
 #: Sessions after the 30 of the experiment are held out: the bucket does not give them.
@@ -63,13 +63,8 @@ _GATED = ("table", "images")
 path_of = partial(nsd.path_in, FILES)
 
 
-def roi_file(root: Path, subject: int, roi: str) -> Path:
-    """Return a region's mask, in whichever group of regions it lies."""
-    return _beside(root / path_of("roi", subject, roi=roi))
-
-
-def _beside(path: Path) -> Path:
-    """Return a mask where it is, in its own group of regions or another."""
+def find(path: Path) -> Path:
+    """Return a file where it is: a region's mask may lie in another group's folder."""
     beside = sorted(path.parent.parent.glob(f"*/{path.name}"))
     return path if is_there(path) or not beside else beside[0]
 
@@ -130,7 +125,7 @@ def downloads(
             url = f"{package}/{quote(file.path.removeprefix('splits/'))}"
             by_hand = f"take it from https://github.com/{_PACKAGE} and put it there"
         path, reason = root / file.path, file.reason
-        elsewhere = file.kind == "roi" and _beside(path) != path
+        elsewhere = find(path) != path
         if file.kind not in _GATED and not elsewhere:
             found.append(Download(file.path, url, reason, by_hand, file.optional))
     return tuple(found)

@@ -211,11 +211,11 @@ class MindEye2(OfNsd):
 def _open_betas(path: Path) -> Iterator[h5py.Dataset]:
     """Open a subject's responses, (n_trials, n_voxels) float32; NaN where none is."""
     with _FOLDER.hdf5(path, "Responses", "betas") as data:
-        if data.dtype != np.float32:
-            raise _FOLDER.wrong(path, f"{data.dtype} responses", "float32")
-        if data.ndim != 2 or 0 in data.shape or len(data) % N_TRIALS:
-            expected = f"(trials, voxels), {N_TRIALS} trials a session,"
-            raise _FOLDER.wrong(path, f"an array of shape {data.shape}", expected)
+        _FOLDER.check_array(path, data, "float32", ("trials", "voxels"))
+        if len(data) % N_TRIALS:
+            raise _FOLDER.wrong(
+                path, f"{len(data)} trials", f"a multiple of {N_TRIALS}"
+            )
         yield data
 
 
@@ -224,18 +224,14 @@ def _read_indices(path: Path, subject: int) -> IntArray:
     name = f"subj{subject:02d}"
     with _FOLDER.hdf5(path, "Images of the trials", name) as data:
         values = np.asarray(data[...])
-    if values.ndim != 1:
-        found = f"{values.dtype} of shape {values.shape} for subject {subject}"
-        raise _FOLDER.wrong(path, found, "a row of ids")
+    _FOLDER.check_array(path, values, "numbers", ("trials",), name)
     return _FOLDER.whole(path, values, name, 0, nsd.N_IMAGES - 1)
 
 
 def _read_shared(path: Path) -> IntArray:
     """Return the `nsd_id` of the images that all subjects share, (1000,)."""
     values = _FOLDER.array(path, "Shared images")
-    if values.dtype != bool or values.shape != (nsd.N_IMAGES,):
-        found = f"{values.dtype} of shape {values.shape}"
-        raise _FOLDER.wrong(path, found, f"bool of shape ({nsd.N_IMAGES},)")
+    _FOLDER.check_array(path, values, "bool", (nsd.N_IMAGES,))
     if values.sum() != nsd.N_SHARED:
         raise _FOLDER.wrong(path, f"{values.sum()} shared images", f"{nsd.N_SHARED}")
     return np.flatnonzero(values)
@@ -250,9 +246,7 @@ def _read_regions(path: Path, subject: int, n_voxels: int) -> dict[str, Mask]:
             raise _FOLDER.wrong(path, held, f"a group subj{subject:02d}")
         found = {name: np.asarray(group[name][...]) for name in group}
     for name, values in found.items():
-        if values.dtype.kind not in "biuf" or values.shape != (n_voxels,):
-            held = f"{values.dtype} of shape {values.shape} for {name}"
-            raise _FOLDER.wrong(path, held, f"a mask of {n_voxels} voxels")
+        _FOLDER.check_array(path, values, "numbers", (n_voxels,), name)
     return {name: values > 0 for name, values in found.items()}
 
 
@@ -269,11 +263,8 @@ def read_behaviour(path: Path) -> pd.DataFrame:
             stored = tar.extractfile(member)
             assert stored is not None  # it is a file
             values = np.load(io.BytesIO(stored.read()), allow_pickle=False)
-            if values.shape != (1, len(layout.BEHAVIOUR)) or values.dtype.kind != "f":
-                held = f"{values.dtype} of shape {values.shape} in {member.name}"
-                raise _FOLDER.wrong(
-                    path, held, f"floats of shape (1, {len(layout.BEHAVIOUR)})"
-                )
+            shape = 1, len(layout.BEHAVIOUR)
+            _FOLDER.check_array(path, values, "floats", shape, member.name)
             rows.append(values[0])
     if not rows:
         raise _FOLDER.wrong(path, f"no member *{_MEMBER}", "one for each trial")
@@ -284,9 +275,7 @@ def read_behaviour(path: Path) -> pd.DataFrame:
 def _read_images(path: Path, image_id: IntArray) -> npt.NDArray[np.uint8]:
     """Return images, (n, 224, 224, 3), from float16 in 0..1 with channels first."""
     with _FOLDER.hdf5(path, "Images", "images") as data:
-        if data.dtype.kind != "f" or data.ndim != 4 or data.shape[1] != 3:
-            found = f"{data.dtype} of shape {data.shape}"
-            raise _FOLDER.wrong(path, found, "floats of shape (73000, 3, 224, 224)")
+        _FOLDER.check_array(path, data, "floats", ("images", 3, "height", "width"))
         ids = check_ids(image_id, len(data), path)
         images = np.empty((len(ids), *data.shape[2:], 3), np.uint8)
         for row in np.argsort(ids, kind="stable"):

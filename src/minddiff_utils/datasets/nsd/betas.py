@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Mask
-from minddiff_utils.datasets.nsd.formats import NSD, guard, load_image, wrong
+from minddiff_utils.datasets.nsd.formats import NSD, load_image
 from minddiff_utils.datasets.nsd.layout import N_TRIALS
 from minddiff_utils.datasets.published import open_hdf5
 
@@ -42,7 +42,7 @@ def voxel_indices(mask: Mask) -> Voxels:
 def check_int16(dtype: np.dtype[Any], path: Path) -> None:
     """Raise DataError unless betas are stored as NSD stores them."""
     if dtype.kind != "i" or dtype.itemsize != 2:
-        raise wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
+        raise NSD.wrong(path, f"{dtype} betas", "int16 (percent signal change x 300)")
 
 
 def read_betas(
@@ -54,11 +54,11 @@ def read_betas(
 
 
 def _read_nii(path: Path, mask: Mask, n_trials: int) -> npt.NDArray[np.int16]:
-    with guard(path, "Betas"):
+    with NSD.reading(path, "Betas"):
         image = load_image(path)
     check_int16(image.get_data_dtype(), path)
     check_shape(image.shape, (*mask.shape, n_trials), f"Betas in {path}")
-    with guard(path, "Betas"):
+    with NSD.reading(path, "Betas"):
         data = np.asanyarray(image.dataobj)  # int16: NSD's slope 0 means no scaling
     check_int16(data.dtype, path)
     return np.ascontiguousarray(data[mask].T, dtype=np.int16)
@@ -160,7 +160,7 @@ def _read_planes(
 
 
 def _read_hdf5(path: Path, mask: Mask, n_trials: int) -> npt.NDArray[np.int16]:
-    with guard(path, "Betas"):
+    with NSD.reading(path, "Betas"):
         try:
             with open_hdf5(path) as file:
                 pace = _Pace(path.stat().st_size)

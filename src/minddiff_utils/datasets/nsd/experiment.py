@@ -18,7 +18,7 @@ import pandas as pd
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.nsd import layout
-from minddiff_utils.datasets.nsd.formats import NSD, guard, wrong
+from minddiff_utils.datasets.nsd.formats import NSD
 from minddiff_utils.datasets.published import check_ids
 
 __all__ = [
@@ -110,7 +110,7 @@ def read_design(path: Path) -> Design:
         found.append(NSD.whole(path, raw[name], name, 1, most) - 1)
     order, images, shared = found
     if not (images[:, : layout.N_SHARED] == shared).all():
-        raise wrong(path, "subjects with other shared images", "the same 1000")
+        raise NSD.wrong(path, "subjects with other shared images", "the same 1000")
     return Design(order[0], images)
 
 
@@ -123,16 +123,16 @@ def read_table(path: Path, columns: Collection[str]) -> pd.DataFrame:
         The file is missing or damaged, or one of `columns` is not in it or holds
         something else.
     """
-    with guard(path, "Stimulus table"):
+    with NSD.reading(path, "Stimulus table"):
         # column by column: a table cut short has no warning of its own
         table = pd.read_csv(path, index_col=0, low_memory=False)
     NSD.check_columns(path, table, (*columns, "nsdId"))
     check_shape(table.shape, (layout.N_IMAGES, None), f"Stimulus table {path}")
     NSD.check_numbers(path, table, set(columns) - {"cocoSplit", "shared1000"})
     if "cocoSplit" in columns and table["cocoSplit"].isna().any():
-        raise wrong(path, "gaps in the column cocoSplit", "train2017 or val2017")
+        raise NSD.wrong(path, "gaps in the column cocoSplit", "train2017 or val2017")
     if not np.array_equal(table["nsdId"], np.arange(layout.N_IMAGES)):
-        raise wrong(path, "rows out of order", "row r to describe nsdId r")
+        raise NSD.wrong(path, "rows out of order", "row r to describe nsdId r")
     return table
 
 
@@ -145,12 +145,10 @@ def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
         The file is missing, damaged, of another kind, or lacks an image.
     """
     with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
-        check_shape(bricks.shape, (None, None, None, 3), f"imgBrick in {path}")
-        if bricks.dtype != np.uint8:
-            raise wrong(path, f"{bricks.dtype} images", "uint8")
+        NSD.check_array(path, bricks, "uint8", ("images", "height", "width", 3))
         if bricks.shape[1] != bricks.shape[2]:
             sides = f"{bricks.shape[1]} x {bricks.shape[2]}"
-            raise wrong(path, f"images of {sides} px", "squares")
+            raise NSD.wrong(path, f"images of {sides} px", "squares")
         rows = check_ids(nsd_id, len(bricks), path)
         images = np.empty((len(rows), *bricks.shape[1:]), np.uint8)
         for row in np.argsort(rows, kind="stable"):  # in the file's own order
@@ -169,12 +167,12 @@ def read_captions(path: Path) -> dict[int, list[str]]:
     DataError
         The file is missing, or no file of captions.
     """
-    with guard(path, "COCO captions"):
+    with NSD.reading(path, "COCO captions"):
         raw = json.loads(path.read_text(encoding="utf-8"))
     try:
         return captions_by_image(raw)
     except ValueError as error:
-        raise wrong(path, str(error), "COCO's caption annotations") from error
+        raise NSD.wrong(path, str(error), "COCO's caption annotations") from error
 
 
 def captions_by_image(raw: Any) -> dict[int, list[str]]:

@@ -28,9 +28,9 @@ from minddiff_utils.datasets.nsd.layout import PARTS
 from minddiff_utils.datasets.published import Published
 
 __all__ = [
-    *("NSD", "again", "check_labels", "first_volume", "guard", "load_image"),
+    *("NSD", "again", "check_labels", "first_volume", "load_image"),
     *("read_mesh", "read_patch", "read_per_vertex", "read_volume", "source"),
-    *("to_labels", "to_ncsnr", "wrong"),
+    *("to_labels", "to_ncsnr"),
 ]
 
 #: Off a whole number; 26 labels in steps of 1 / 255 of their range are 0.05 off.
@@ -109,7 +109,6 @@ class _Nsd(Published):
 
 
 NSD = _Nsd("", "")
-guard, wrong = NSD.reading, NSD.wrong
 
 
 # --- opening --------------------------------------------------------------------------
@@ -118,14 +117,14 @@ guard, wrong = NSD.reading, NSD.wrong
 def first_volume(paths: Iterator[Path]) -> tuple[Path, SpatialImage] | None:
     """Return the first volume that can be read, and its file."""
     for path in paths:
-        with suppress(DataError), guard(path, "Volume"):
+        with suppress(DataError), NSD.reading(path, "Volume"):
             return path, load_image(path)
     return None
 
 
 def read_volume(path: Path, what: str) -> npt.NDArray[Any]:
     """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
-    with guard(path, what):
+    with NSD.reading(path, what):
         return _read_array(path)
 
 
@@ -135,12 +134,12 @@ def to_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
     Fractions beyond what eight bits leave of two dozen labels are refused.
     """
     if not np.isfinite(values).all():
-        raise wrong(path, "NaN or infinite values", "labels")
+        raise NSD.wrong(path, "NaN or infinite values", "labels")
     labels = np.rint(values)
     off = (np.abs(values - labels) > _ROUNDING) | (np.abs(labels) > _FARTHEST)
     if off.any():
         found = f"the value {float(values[off].ravel()[0]):.6g}"
-        raise wrong(path, found, "a whole number, neither resampled nor averaged,")
+        raise NSD.wrong(path, found, "a whole number, neither resampled nor averaged,")
     return np.asarray(labels, np.int64)
 
 
@@ -150,13 +149,13 @@ def check_labels(
     """Refuse labels that are none of -1, 0 and those `known`."""
     odd = set(np.unique(labels).tolist()) - {-1, 0, *known}
     if odd:
-        raise wrong(path, f"the value {min(odd)}", f"-1, 0 or {expected}")
+        raise NSD.wrong(path, f"the value {min(odd)}", f"-1, 0 or {expected}")
 
 
 def to_ncsnr(values: npt.NDArray[Any], path: Path) -> Matrix:
     """Return noise-ceiling SNR as float32; refuse what can be none."""
     if (values < 0).any() or np.isinf(values).any():
-        raise wrong(path, "negative or infinite values", "a signal-to-noise ratio")
+        raise NSD.wrong(path, "negative or infinite values", "a signal-to-noise ratio")
     return values.astype(np.float32)
 
 

@@ -26,6 +26,7 @@ from minddiff_utils.core.types import IntArray, Mask, Matrix
 from minddiff_utils.datasets.nsd import areas as regions
 from minddiff_utils.datasets.nsd import experiment, formats, layout
 from minddiff_utils.datasets.nsd.betas import read_betas
+from minddiff_utils.datasets.nsd.formats import NSD
 from minddiff_utils.datasets.nsd.layout import Anatomy, Container, Hemisphere
 from minddiff_utils.datasets.nsd.space import check_axes, check_same_space
 from minddiff_utils.datasets.protocol import UnitSet, first_captions
@@ -123,10 +124,10 @@ class NsdTree:
         path = self.root / layout.SECOND_TEST_SET
         if not layout.is_there(path):
             return np.zeros(0, np.int64)
-        table = formats.NSD.numbers(path, "Second test set", ["nsdId"])
+        table = NSD.numbers(path, "Second test set", ["nsdId"])
         nsd_id = table["nsdId"].to_numpy(np.int64)
         if not np.isin(nsd_id, self.design().images[0, : layout.N_SHARED]).all():
-            raise formats.wrong(path, "an image that is not shared", "shared images")
+            raise NSD.wrong(path, "an image that is not shared", "shared images")
         return nsd_id
 
     def shared_images(self) -> IntArray:
@@ -135,10 +136,10 @@ class NsdTree:
         shared = self.stim_info("shared1000")["shared1000"]
         if shared.dtype != bool:
             found = "words or gaps in the column shared1000"
-            raise formats.wrong(path, found, "True or False")
+            raise NSD.wrong(path, found, "True or False")
         ids = np.flatnonzero(shared)
         if len(ids) != layout.N_SHARED:
-            raise formats.wrong(path, f"{len(ids)} shared images", f"{layout.N_SHARED}")
+            raise NSD.wrong(path, f"{len(ids)} shared images", f"{layout.N_SHARED}")
         return ids
 
     def stim_info(self, *columns: str) -> pd.DataFrame:
@@ -177,7 +178,7 @@ class NsdTree:
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
         path, columns = self.file("responses", subject), ("SESSION", "73KID", "10KID")
-        return formats.NSD.numbers(path, "Behavioural responses", columns, "\t")
+        return NSD.numbers(path, "Behavioural responses", columns, "\t")
 
     # Volumes
 
@@ -280,7 +281,7 @@ class NsdTree:
         path = self.file("brainmask", subject)
         labels = formats.to_labels(self._volume(subject, path, "Brain mask"), path)
         if not 0 <= labels.min() <= labels.max() == 1:
-            raise formats.wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
+            raise NSD.wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
         return np.asarray(labels > 0)
 
     def check_space(self, subject: int, path: Path) -> None:
@@ -297,7 +298,7 @@ class NsdTree:
         if path.suffix.lower() == ".hdf5":
             check_axes(*beside, path)
             return
-        with formats.guard(path, "Volume"):
+        with NSD.reading(path, "Volume"):
             image = formats.load_image(path)
         check_same_space(path, image, *beside)
 
@@ -310,7 +311,7 @@ class NsdTree:
         path = self.file("ncsnr", subject)
         values = self._volume(subject, path, "Noise-ceiling SNR")
         if values.dtype.kind != "f":
-            raise formats.wrong(path, f"{values.dtype} values", "float32")
+            raise NSD.wrong(path, f"{values.dtype} values", "float32")
         return formats.to_ncsnr(values, path)
 
     def roi(self, subject: int, name: str) -> IntArray:
@@ -347,13 +348,13 @@ class NsdTree:
             return {
                 label: v for v, label in enumerate(regions.ROI_LABELS[name], start=1)
             }
-        with formats.guard(path, f"Colour table of {name}"):
+        with NSD.reading(path, f"Colour table of {name}"):
             labels = regions.read_labels(path.read_text("utf-8-sig"))
         lacking = [n for n in regions.NEEDED_LABELS.get(name, ()) if n not in labels]
         if lacking:
             held = ", ".join(labels)[:200] or "no label at all"
             expected = f"a label {', '.join(lacking)}"
-            raise formats.wrong(path, held, f"{expected}, spelled so,")
+            raise NSD.wrong(path, held, f"{expected}, spelled so,")
         return labels
 
     def areas(self, subject: int) -> IntArray:
@@ -390,7 +391,7 @@ class NsdTree:
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
         index = formats.to_labels(values, path).ravel() - 1
         if index.min() < 0:
-            raise formats.wrong(path, "an index below 1", "1-based vertices")
+            raise NSD.wrong(path, "an index below 1", "1-based vertices")
         return index
 
     def surface(
@@ -398,7 +399,7 @@ class NsdTree:
     ) -> tuple[npt.NDArray[np.float64], IntArray]:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
-        with formats.guard(path, "Surface"):
+        with NSD.reading(path, "Surface"):
             return formats.read_mesh(path)
 
     def flat_patch(
@@ -409,7 +410,7 @@ class NsdTree:
         Vertices of the medial wall and along the cuts are not in it.
         """
         path = self.file("surface", subject, h=hemisphere, surface="full.flat.patch.3d")
-        with formats.guard(path, "Flat map"):
+        with NSD.reading(path, "Flat map"):
             return formats.read_patch(path)
 
     def surface_values(
@@ -417,7 +418,7 @@ class NsdTree:
     ) -> Matrix:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
-        with formats.guard(path, "Surface values"):
+        with NSD.reading(path, "Surface values"):
             return formats.read_per_vertex(path)
 
 

@@ -131,10 +131,8 @@ def held_out(evidence: Evidence) -> list[Endpoint]:
     among images of other clusters and of its own, each more often than half of the
     time.
     """
-    return [
-        _above_half(evidence, "leakage", "heldout", metric)
-        for metric in reversed(_SHARES)
-    ]
+    shares = "c_beats_clusters", "two_way_across", "two_way_within"
+    return [_above_half(evidence, "leakage", "heldout", share) for share in shares]
 
 
 def in_order(evidence: Evidence) -> list[Endpoint]:
