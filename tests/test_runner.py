@@ -88,9 +88,10 @@ def test_each_job_needs_what_its_own_subject_did_before(folder: Path) -> None:
     assert jobs["A2_decoders_subj01"].needs == jobs["03_stage1_subj01"].needs
     assert jobs["A3_engines"].needs[-1] == "04_stage2_subj01"
     assert "A3_engines" not in jobs["05_evaluation"].needs  # no result depends on it
-    further = {"07_subjects", "08_leakage", "09_video"}
-    assert further < set(jobs["05_evaluation"].needs)
+    further = {"07_subjects", "08_leakage"}
+    assert {*further, "09_video"} < set(jobs["05_evaluation"].needs)
     assert all(jobs[n].needs == jobs["05_evaluation"].needs[:-3] for n in further)
+    assert jobs["09_video"].needs == ("00_insilico_nsd", "01_data_prep_subj01")
     assert {"A2_decoders_subj01", "A3_engines", "05_evaluation"} <= set(
         jobs["06_figures"].needs
     )

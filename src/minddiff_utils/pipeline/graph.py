@@ -47,12 +47,12 @@ class Notebook:
     profile: str = ""  # the one that runs it, and no other notebook
     is_of_nsd: bool = False  # reads more of NSD than any simulation writes
     on_request: bool = False  # run where it is named, and in smoke
-    is_further: bool = False  # reads nothing of the others that are
+    last_read: str = ""  # number of the last one that it reads; none: all before it
 
 
 #: In the order in which they run; each needs all before it (of its own subject), but
-#: no result depends on those of the appendix, only what shows their figures, and the
-#: further ones do not need each other.
+#: no result depends on those of the appendix, only what shows their figures, and some
+#: read less.
 GRAPH = (
     Notebook("00_insilico_nsd", per_subject=False),
     Notebook("01_data_prep", per_subject=True),
@@ -68,9 +68,9 @@ GRAPH = (
     ),
     Notebook("A6_digits69", per_subject=False, profile="digits69"),
     # the ledger of 05 reads them
-    Notebook("07_subjects", per_subject=False, is_further=True),
-    Notebook("08_leakage", per_subject=False, is_further=True),
-    Notebook("09_video", per_subject=False, is_further=True, on_request=True),
+    Notebook("07_subjects", per_subject=False, last_read="04"),
+    Notebook("08_leakage", per_subject=False, last_read="04"),
+    Notebook("09_video", per_subject=False, last_read="01", on_request=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),
 )
@@ -235,10 +235,9 @@ def make_plan(
 
 
 def _needs(notebook: Notebook, before: str) -> bool:
-    further = {one.stem for one in GRAPH if one.is_further}
-    if notebook.is_further and before in further:
-        return False
-    return notebook.shows_figures or before[0] != "A"
+    if before[0] == "A":
+        return notebook.shows_figures
+    return before[:2] <= (notebook.last_read or before[:2])
 
 
 def _notebooks_of(profile: Profile, only: Sequence[str]) -> list[Notebook]:
