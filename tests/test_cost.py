@@ -161,6 +161,15 @@ def test_the_papers_evaluations_are_those_of_algorithm_1() -> None:
     assert work.counts.unet_backwards == 70 * 300
 
 
+def test_the_best_of_ten_draws_makes_those_that_are_no_rows() -> None:
+    profile = load_profile("nsd")
+    counts = {one.name: one.work.counts for one in cost.workloads(profile, 9)}
+    best, one = counts["stage1_best"], counts["stage1"]
+    assert best.unet_forwards == 7 * one.unet_forwards
+    assert best.decode_forwards == 7 * one.decode_forwards
+    assert best.clip_forwards == 10
+
+
 def test_ours_keep_to_their_share_of_algorithm_1() -> None:
     for name in ("demo", "nsd"):
         profile = load_profile(name)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from minddiff_utils.core.condition import Condition
-from minddiff_utils.core.conditions import by_name, conditions_of, n_images_of
+from minddiff_utils.core.conditions import by_name, conditions_of, draws, n_images_of
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.core.profile import Preset, Profile, Stage1Config
 from minddiff_utils.generation.alignment import Latent, align
@@ -226,8 +226,11 @@ def work_of(row: Condition, profile: Profile, memory: Memory | None = None) -> W
         return Work(Counts(decode_forwards=1))
     diffusion = sampler_of(row, profile)
     if row.engine == "sampler":
-        looks = Counts(clip_forwards=1 if row.n_draws > 1 else 0)
-        return Work((_counts(None, diffusion) + looks) * row.n_draws)
+        one = _counts(None, diffusion)
+        if row.n_draws == 1:
+            return Work(one)
+        n_made = row.n_draws - len(draws())  # the others are rows of their own
+        return Work(one * n_made + Counts(clip_forwards=1) * row.n_draws)
     settings = settings_of(row, profile)
     memory = memory or default_memory(settings, profile.models)
     return settings_work(diffusion, replace(settings, memory=memory))

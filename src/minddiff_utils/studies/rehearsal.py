@@ -89,11 +89,11 @@ _SELECTED = ("decoding.n_feat_c", "decoding.n_feat_z", "decoding.n_feat_clip")
 #: Where reading is rehearsed: no more voxels per target than a fifth of the images.
 _FEW: Mapping[str, Any] = {
     "data.n_reconstruct": 4,
-    "data.n_images": 100,
-    "data.n_validation": 10,
+    "data.n_images": 40,
+    "data.n_validation": 4,
     "models.device": "cpu",
     "models.dtype": "float32",
-    **dict.fromkeys(_SELECTED, 20),
+    **dict.fromkeys(_SELECTED, 8),
     "decoding.n_folds": 2,
 }
 #: Bytes of a process that has loaded the libraries and models, and of the Gram matrices

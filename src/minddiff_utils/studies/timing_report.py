@@ -207,7 +207,7 @@ _GENERATING = ("03_stage1", "04_stage2", "07_subjects", "08_leakage")
 #: The notebook of the fits, and what the cells call that fit all targets or sets of
 #: areas.
 _FITTING = ("02_decoding", ("cross_validate(", " fit("))
-_FITS = "02_decoding, fits at the real size"
+_FITS = "02_decoding, fits at the real size on one thread"
 #: Values of one image by the networks of the field that give many: AlexNet's layers 2
 #: and 5 at 256 and at 224 px, Inception, and both CLIPs.
 _WIDTHS = (184_512, 57_600, 139_968, 43_264, 2048, 768, 512)
@@ -441,6 +441,8 @@ def whole_run_words(record: Record, profile: Profile) -> list[str]:
         f"Rehearsed on {record.machine}, {record.date}, with {record.n_images} images"
         f" of {record.n_sessions} session(s); for {who} one after the other: {known}."
     ]
+    if _FITS in hours:
+        lines.append("models.n_threads shares these fits: the same weights, sooner.")
     if unknown:
         lines.append(
             f"Not told by it: {unknown}; minddiff plan counts their hours by preset."

@@ -84,6 +84,8 @@ class _Drawing(Figure):
     def savefig(self, fname: Any, **kwargs: Any) -> None:
         with _settings():
             super().savefig(fname, **kwargs)
+        # places are found once, which takes longest; other formats have the same
+        self.set_layout_engine("none")
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
