@@ -12,6 +12,7 @@ from minddiff_utils.core.run import expected_origin
 from minddiff_utils.datasets import open_data_set
 from minddiff_utils.datasets.algonauts.layout import N_VERTICES
 from minddiff_utils.datasets.digits69.reader import read_digits
+from minddiff_utils.models.random import model_configs
 from minddiff_utils.pipeline import commands
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (
@@ -82,8 +83,12 @@ def test_it_has_the_release_s_sizes_one_subject_and_a_place_of_its_own(
     assert trial.tree.root == tmp_path / "data" / f"{name}-rehearsal"
     for place in (trial.tree.nsd, trial.tree.figures, trial.tree.derived(5)):
         assert place.is_relative_to(trial.tree.root)
-    assert trial.profile.data.n_images == 200
-    assert "200 images a subject" in trial.profile.label()
+    assert trial.profile.data.n_images == 40
+    assert "40 images a subject" in trial.profile.label()
+    reading, full, thin = map(model_configs, (trial.kind, "full", "thin"))
+    makers = {"vae", "text_encoder", "clip"}  # of z, c and Z_CLIP
+    assert {name for name in full if reading[name] == full[name]} == makers
+    assert reading["unet"] == thin["unet"]
     given = rehearse(name, {"data.n_images": None}, tmp_path)
     assert "n_images" not in given.profile.data.model_dump()  # no digest moves
     assert given.profile.data.n_images is None
