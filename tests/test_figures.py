@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from io import BytesIO
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import matplotlib as mpl
@@ -25,7 +25,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.signature import WATERMARK, sign
 from minddiff_utils.reporting import figures, tables
 from minddiff_utils.reporting.figures import MethodPanels, Surface, maps
-from minddiff_utils.reporting.figures.canvas import PALETTE
+from minddiff_utils.reporting.figures.canvas import PALETTE, rows_by_metric
 from minddiff_utils.reporting.galleries import failure_rule
 
 DEMO = "profile demo: in-silico subjects, demo models"
@@ -882,3 +882,15 @@ _SINGLE = SCORES[SCORES["subject"] != "all"]
 def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         draw()
+
+
+@pytest.mark.parametrize("n_titles", [3, 7])
+def test_words_of_neighbouring_rows_do_not_touch(n_titles: int) -> None:
+    rows = ["one", "of two\nlines", *["words that\ngo on for\nthree lines"] * 9]
+    page = ("a title", "a note", 2.0)
+    figure, grid = rows_by_metric(page, rows, ["SSIM"] * n_titles, "score", 3)
+    figure.savefig(BytesIO(), format="png")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [label.get_window_extent(renderer) for label in grid[0].get_yticklabels()]
+    edges = sorted((box.y0, box.y1) for box in boxes)
+    assert all(low[1] < high[0] for low, high in pairwise(edges))

@@ -38,8 +38,8 @@ __all__ = [
 _N_COMPONENTS = 256
 #: Penalties for standardised components.
 _ALPHAS = np.logspace(1, 5, 9)
-#: Voxels fitted at once: bounds memory at NSD's size.
-_BLOCK = 2048
+#: Responses fitted at once: bounds memory at NSD's size.
+_AT_ONCE = 2**24
 #: Prefix of a metric -> what predicts the responses.
 _THROUGH = {"true_brain_": "true simulated brain", "brain_": "encoding model"}
 _TRUE = "made the responses: all that enters them but the noise"
@@ -82,9 +82,9 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
         reduce = PCA(n, svd_solver="randomized", random_state=seed)
         fitted.append(make_pipeline(StandardScaler(), reduce).fit(features))
     reduced = _components(fitted, layers)
-    ridges = []
-    for k in range(0, responses.shape[1], _BLOCK):
-        block = np.asarray(responses[:, k : k + _BLOCK], np.float64)
+    ridges, n_voxels = [], max(1, _AT_ONCE // len(responses))
+    for k in range(0, responses.shape[1], n_voxels):
+        block = np.asarray(responses[:, k : k + n_voxels], np.float64)
         ridge = RidgeCV(_ALPHAS, alpha_per_target=True, gcv_mode="svd")
         ridges.append(ridge.fit(reduced, block))
     return Encoder(tuple(fitted), tuple(ridges))

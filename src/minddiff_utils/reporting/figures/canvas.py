@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import wraps
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -52,6 +53,8 @@ R = TypeVar("R")
 
 #: Width of a page of text, inches.
 WIDTH = 7.2
+#: Height of a line of a row's words, inches.
+_LINE = 0.14
 #: Colours that are told apart with any colour vision (seaborn's "colorblind").
 PALETTE: tuple[Any, ...] = tuple(sns.color_palette("colorblind"))
 GRAY = "0.45"
@@ -149,10 +152,14 @@ def rows_by_metric(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with a panel per metric, all with the same named rows.
 
-    `page`: title, note and height; `rows`: words at the left, from the top; `titles`:
-    words above each panel.
+    `page`: title, note and height, which grows where words of two rows would touch;
+    `rows`: words at the left, from the top; `titles`: words above each panel.
     """
-    figure = new_figure(*page)
+    title, note, height = page
+    n_lines = [words.count("\n") + 1 for words in rows]
+    apart = _LINE * max(map(sum, pairwise(n_lines)), default=2) / 2
+    least = 1.0 + -(-len(titles) // n_columns) * (0.55 + apart * len(rows))
+    figure = new_figure(title, note, max(height, least))
     grid = panels(figure, len(titles), n_columns, sharey=True)
     for axes, words in zip(grid, titles, strict=True):
         axes.set_ylim(-0.6, len(rows) - 0.4)

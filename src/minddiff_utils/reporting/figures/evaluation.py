@@ -87,7 +87,7 @@ def fig_comparison(
     )
     n_columns = min(3, len(metric_names))
     height = 1.0 + -(-len(metric_names) // n_columns) * (0.55 + 0.3 * len(names))
-    words = [wrap(methods[m], 30) for m in names]
+    words = [wrap(methods[m], 36) for m in names]
     titles = [wrap(metrics[metric], 27) for metric in metric_names]
     page = (title, note, height)
     figure, grid = canvas.rows_by_metric(page, words, titles, "score", n_columns)
