@@ -67,7 +67,7 @@ def test_blocks_of_voxels_change_nothing(
 ) -> None:
     layers, responses = [rng.normal(size=(60, 8))], rng.normal(size=(60, 9))
     whole = brain.fit_encoder(layers, responses, seed=0).predict(layers)
-    monkeypatch.setattr(brain, "_BLOCK", 4)
+    monkeypatch.setattr(brain, "_AT_ONCE", 60 * 4)
     parts = brain.fit_encoder(layers, responses, seed=0).predict(layers)
     np.testing.assert_allclose(parts, whole, rtol=1e-9)
 

@@ -22,7 +22,7 @@ from minddiff_utils.insilico.voxel_model import Brain, true_signal
 __all__ = ["TrueBrain", "read_brain"]
 
 Array = npt.NDArray[np.float32]
-_AT_ONCE = 32  # images that the brain looks at together
+_AT_ONCE = 64  # images that the brain looks at together
 _SCALES = "scales/"
 
 
