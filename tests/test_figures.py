@@ -25,7 +25,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.signature import WATERMARK, sign
 from minddiff_utils.reporting import figures, tables
 from minddiff_utils.reporting.figures import MethodPanels, Surface, maps
-from minddiff_utils.reporting.figures.canvas import PALETTE, rows_by_metric
+from minddiff_utils.reporting.figures.canvas import PALETTE, draws, rows_by_metric
 from minddiff_utils.reporting.galleries import failure_rule
 
 DEMO = "profile demo: in-silico subjects, demo models"
@@ -888,7 +888,8 @@ def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Any], words: str) ->
 def test_words_of_neighbouring_rows_do_not_touch(n_titles: int) -> None:
     rows = ["one", "of two\nlines", *["words that\ngo on for\nthree lines"] * 9]
     page = ("a title", "a note", 2.0)
-    figure, grid = rows_by_metric(page, rows, ["SSIM"] * n_titles, "score", 3)
+    titles = ["SSIM"] * n_titles
+    figure, grid = draws()(rows_by_metric)(page, rows, titles, "score", 3)
     figure.savefig(BytesIO(), format="png")
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [label.get_window_extent(renderer) for label in grid[0].get_yticklabels()]

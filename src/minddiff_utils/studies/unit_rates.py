@@ -7,7 +7,6 @@ operations at a speed that the user names stand in. `cost` makes hours of them.
 """
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -225,7 +224,10 @@ def measure_unit(
     warm_up: int = 1,
     clock: Clock = time.perf_counter,
 ) -> UnitCost:
-    """Return medians of some runs of a unit on `n` samples, and its bytes."""
+    """Return the shortest of some runs of a unit on `n` samples, and its bytes.
+
+    Other work on the machine only adds, and a median of few runs may hold some of it.
+    """
     function, leaves = make_units(backbone, n)[name]
 
     def seconds(call: Callable[[], object]) -> float:
@@ -245,8 +247,8 @@ def measure_unit(
     for _ in range(warm_up):
         evaluate()
         differentiate()
-    forward = statistics.median(seconds(evaluate) for _ in range(repeats))
-    both = statistics.median(seconds(differentiate) for _ in range(repeats))
+    pairs = [(seconds(evaluate), seconds(differentiate)) for _ in range(repeats)]
+    forward, both = map(min, zip(*pairs, strict=True))
     peak = peak_bytes(backbone.device) - held
     return UnitCost(forward, both - forward, _saved(backbone, function, leaves), peak)
 
