@@ -316,7 +316,7 @@ def _list_images(folder: Path) -> dict[int, Path]:
     check_exists(folder, "Training images", _WHERE)
     with reading(folder, DataError, remedy=_AGAIN):
         pictures = [p for p in folder.iterdir() if p.suffix.lower() == ".png"]
-    found, images = list[tuple[int, int, Path]](), dict[int, Path]()
+    found, images, last = list[tuple[int, int, Path]](), dict[int, Path](), -1
     for path in sorted(p for p in pictures if not p.name.startswith(".")):
         name = layout.IMAGE_NAME.fullmatch(path.name)
         if name is None:
@@ -336,10 +336,11 @@ def _list_images(folder: Path) -> dict[int, Path]:
             odd = f"no image of rank {place}"
             words = odd if rank > place else f"an image too many of rank {rank}"
             raise _RELEASE.wrong(folder, words, "ranks from 1, each once")
-        if nsd_id <= max(images, default=-1):
+        if nsd_id <= last:
             words = f"an id out of order at rank {rank}"
             raise _RELEASE.wrong(folder, words, "ascending ids")
         images[nsd_id] = path
+        last = nsd_id
     return images
 
 
