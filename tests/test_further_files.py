@@ -173,4 +173,4 @@ def test_headers_alone_tell_of_a_file_cut_short_or_of_another_kind(copy: Path) -
     (copy / f"{common}.new").rename(copy / common)
     found = check_folder(copy, **asked)  # type: ignore[arg-type]
     (bad,) = (f for f in found.findings if f.is_unusable)
-    assert "has shape (64, 14, 26, 3)" in bad.words
+    assert "of shape (64, 14, 26, 3)" in bad.words

@@ -443,7 +443,7 @@ BAD_SYNTHETIC: dict[str, tuple[Damage, str]] = {
         r"shape \(64, 14, 26, 3\)",
     ),
     "stimuli cut short": (cut(COMMON, -4000), "is truncated or"),
-    "stimuli as floats": (bricks(OWN, lambda v: v / 255), "holds float64 pictures"),
+    "stimuli as floats": (bricks(OWN, lambda v: v / 255), "holds float64 of"),
     "stimuli in grey": (bricks(OWN, lambda v: v[..., :1]), r"shape \(64, 14, 26, 1\)"),
     "stimuli of nothing": (bricks(COMMON, np.zeros_like), "black pictures alone"),
 }  # fmt: skip

@@ -21,8 +21,8 @@ from minddiff_utils.pipeline.graph import GRAPH
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "src" / "minddiff_utils"
 STEMS = [notebook.stem for notebook in GRAPH]
-#: What comes after images were made, and after decoders were fitted.
-IMAGES = "03 04 A3 A4 A5 07 08 09 05 06"
+#: What comes after images were made, and after decoders were fitted; not 09.
+IMAGES = "03 04 A3 A4 A5 07 08 05 06"
 DECODED = f"02 A2 {IMAGES}"
 
 
@@ -72,13 +72,13 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("reporting/report_contents.py", "Return", "06"),
         ("reporting/galleries.py", "Return", "06"),
         # what makes numbers: all that comes after
-        ("preprocessing/responses.py", "def prepare_responses(", f"00 01 {DECODED}"),
-        ("preprocessing/leak_check.py", "def leak_report(", f"01 {DECODED}"),
+        ("preprocessing/responses.py", "def prepare_responses(", f"00 01 {DECODED} 09"),
+        ("preprocessing/leak_check.py", "def leak_report(", f"01 {DECODED} 09"),
         ("decoding/_solvers.py", "def ", DECODED),
         ("decoding/voxel_selection.py", "def fit(", DECODED),
         ("decoding/comparison.py", "Return", "A2 06"),
         # 03 runs again, but its images are read from their checkpoints
-        ("generation/sampler.py", "def sample(", IMAGES),
+        ("generation/sampler.py", "def sample(", f"{IMAGES} 09"),
         ("generation/guided_sampling.py", "def guide(", IMAGES),
         ("generation/alignment_state.py", "def make_objective(", IMAGES),
         ("evaluation/metrics/pixels.py", "def ", "07 08 09 05 06"),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minddiff_utils.core.conditions import generated
+from minddiff_utils.core.conditions import draws, generated
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.generation.presets import uses_posterior
 from minddiff_utils.models import Backbone
@@ -42,8 +42,9 @@ def test_a_plan_sums_what_the_notebooks_run(
         first = "stage1_posterior" if uses_posterior(row, profile) else "stage1"
         start_too = each + np.array([planned[first].work.counts.unet_forwards, 0])
         expected = {tuple(one.n_images * each), (0, 0)}
-        if row.n_draws > 1:  # the first draw is stage 1's; draws after it take theirs
-            expected = {tuple(one.n_images * each * (row.n_draws - 1) // row.n_draws)}
+        if row.n_draws > 1:  # rows of draws come after it, and take those that it made
+            others = [planned[name].work.counts.unet_forwards for name in draws()[1:]]
+            expected = {tuple(one.n_images * (each + np.array([sum(others), 0])))}
         begins = (row.c, row.z, row.strength, one.n_images)
         if row.stage == 2 and begins != ("decoded", "decoded", None, n):
             expected.add(tuple(one.n_images * start_too))

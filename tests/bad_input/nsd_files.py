@@ -227,13 +227,13 @@ CASES = {
         "use files of",
     ),
     "stimuli of float": _case(
-        BRICK, h5_only("imgBrick", (73_000, 8, 8, 3), "f4"), "float32 images", REPLACE
+        BRICK, h5_only("imgBrick", (73_000, 8, 8, 3), "f4"), "float32 of shape", REPLACE
     ),
     "captions gone": _case(COCO, gone, "not found", NAME),
     "captions cut short": _case(COCO, cut, "truncated or not", AGAIN),
     "captions of a number": _case(COCO, holds("5"), "caption annotations", REPLACE),
     "captions of none": _case(
-        COCO, _notes([]), "There are 0 captions", "lower features.", "annotations"
+        COCO, _notes([]), "There are 0 captions", "of the release", "annotations"
     ),
     "captions without text": _case(
         COCO, words('"caption"', '"title"'), "caption", REPLACE
