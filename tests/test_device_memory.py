@@ -108,7 +108,7 @@ def test_images_without_a_gradient_pass_as_many_at_once_as_fit() -> None:
 
 
 def test_a_cpu_encodes_large_images_one_by_one_and_small_ones_together() -> None:
-    """16 of 512 px at once took 24 GB of memory, and no less time."""
+    """16 of 512 px at once did not fit into 24 GB, and were no faster."""
     assert Backbone.at_once(_card(float("inf")), 16) == 1
     small: Any = SimpleNamespace(image_size=64, free_bytes=lambda: float("inf"))
     assert Backbone.at_once(small, 60) == 60

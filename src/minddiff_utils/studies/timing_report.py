@@ -441,7 +441,7 @@ def whole_run_words(record: Record, profile: Profile) -> list[str]:
         f"Rehearsed on {record.machine}, {record.date}, with {record.n_images} images"
         f" of {record.n_sessions} session(s); for {who} one after the other: {known}."
     ]
-    if _FITS in hours:
+    if record.fits is not None and record.fits.decoder == "voxel_selected":
         lines.append("models.n_threads shares these fits: the same weights, sooner.")
     if unknown:
         lines.append(
