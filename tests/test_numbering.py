@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minddiff_utils.core.places import project_root
-from minddiff_utils.reporting.numbering import FIGURES
+from minddiff_utils.reporting.report_contents import FIGURES
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("0*.ipynb"))
 

@@ -92,7 +92,7 @@ CLAIMS = pd.DataFrame(
     columns=["claim", "statement", "engine", "verdict", "reason"],
 )
 ENDS = {
-    name: pd.DataFrame([{"endpoint": f"end of {name}", "effect": "+0.100"}])
+    name: [{"endpoint": f"end of {name}", "effect": "+0.100"}]
     for name in ("C1", "C2", "C3")
 }
 
@@ -107,7 +107,7 @@ def _gallery(words: str = "Words.") -> GalleryItem:
 def _full(words: str = "Words.", label: str = DEMO) -> str:
     """Return a page with everything that a page may hold."""
     claims = CLAIMS.assign(statement=words, engine=words, reason=words)
-    ends = {**ENDS, "C1": pd.DataFrame([{"endpoint": words, "effect": words}])}
+    ends = {**ENDS, "C1": [{"endpoint": words, "effect": words}]}
     ledger = LedgerItem(claims, ends, words)
     figure = FigureItem(words, _png(), words)
     everything = Section(

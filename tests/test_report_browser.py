@@ -156,8 +156,8 @@ def _report(n_long: int) -> str:
     claims = pd.DataFrame({"claim": names}).assign(**about)
     end = {"endpoint": "averylongword" * 9} | {f"quantity {i}": "0.1" for i in range(9)}
     end["result"] = "shown"
-    ends = {name: pd.DataFrame([end] * 3) for name in names}
-    ends["C11"] = pd.DataFrame([end | {"result": "open"}, *[end] * 6])
+    ends = {name: [end] * 3 for name in names}
+    ends["C11"] = [end | {"result": "open"}, *[end] * 6]
     ledger = LedgerItem(claims, ends, "The ledger.")
     rows = {m: [_png((64, 64), f"{m}{i}") for i in range(N_IMAGES)] for m in METHODS}
     images = [str(1000 + i) for i in range(N_IMAGES - 1)] + ["a few words on an image"]

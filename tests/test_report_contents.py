@@ -18,7 +18,6 @@ from minddiff_utils.evaluation.claims import evaluate_claims
 from minddiff_utils.evaluation.claims.evidence import Evidence
 from minddiff_utils.reporting import (
     galleries,
-    numbering,
     report_contents,
     surface_maps,
 )
@@ -163,7 +162,7 @@ SHOWN = (
     *("comparison", "controls", "ablation", "trajectory", "quality_vs_accuracy"),
     *("cortex_inflated", "accuracy", "leakage", "factors"),
 )
-FIGURES = tuple(numbering.FIGURES[name].file_name(name, 5) for name in SHOWN)
+FIGURES = tuple(report_contents.FIGURES[name].file_name(name, 5) for name in SHOWN)
 TABLES = ("T1_comparison", "T2_ablation", "T4_decoding", "T5_cost")
 #: In the gallery of two images.
 N_PICTURES = 2 * len(galleries.system_rows("released"))
@@ -267,8 +266,8 @@ def test_a_study_and_further_measures_are_shown_where_they_are(finished: Run) ->
     table = pd.DataFrame({"category": ["all", "dog"], "method": ["a way", "not shown"]})
     store.write_table(finished.tree.tables / "T8_naming.csv", table, run=finished)
     page = report_contents.build_report(finished, MAPS)
-    assert numbering.FIGURES["study_pareto"].words in page
-    assert numbering.FIGURES["naming"].words in page
+    assert report_contents.FIGURES["study_pareto"].words in page
+    assert report_contents.FIGURES["naming"].words in page
     assert "a way" in page
     assert "not shown" not in page
     assert page.count("data:image/png;base64,") == len(FIGURES) + N_PICTURES + 2

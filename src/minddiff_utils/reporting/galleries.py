@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 
+#: Columns of scores, one row per image.
+_SCORES = ("subject", "method", "metric", "nsd_id", "value")
 #: Images that the galleries always show, the first of the test set, and all they show.
 _N_FIXED, _N_SHOWN = 4, 9
 #: Quantiles of the score in the order in which they are taken.
@@ -129,14 +131,9 @@ def select_images(
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
     """Return the rows of one method of one subject in notebook 05's `scores.csv`.
 
-    Without a column, StoreError.
+    Without a column, DataError.
     """
-    missing = sorted({"subject", "method", "metric", "nsd_id", "value"} - {*scores})
-    if missing:
-        raise StoreError(
-            f"The scores have no column {missing[0]}: delete scores.csv in the run's"
-            " tables and run notebook 05 again."
-        )
+    check_table(scores, _SCORES, "The table of scores")
     mine = scores["subject"].astype(str) == str(subject)
     return scores[mine & (scores["method"] == method)]
 
@@ -250,26 +247,24 @@ def failure_table(
     Columns subject, method, nsd_id, one per metric, and `signature`: "low semantic" or
     "low structural" for those marked, else empty; and `place`, 1 to n, else 0.
     """
-    needed = ("subject", "method", "nsd_id", "metric", "value")
-    check_table(scores, needed, "The scores")
+    check_table(scores, _SCORES, "The scores")
     if scores["subject"].nunique() > 1 or scores["method"].nunique() > 1:
         raise DataError(
             "The scores are of several subjects or methods: pass one of each."
         )
     check_metrics(scores, dict.fromkeys((semantic, structural), ""))
     both = scores[scores["metric"].isin([semantic, structural])]
-    wide = both.pivot(index="nsd_id", columns="metric", values="value").sort_index()
+    both, image = both.astype({"subject": str}), ["subject", "method", "nsd_id"]
+    wide = both.pivot(index=image, columns="metric", values="value")
     finite = np.isfinite(wide.to_numpy(dtype=np.float64))
     check_finite(bool(finite.all()), "The scores of an image, or one that is lacking,")
-    table = wide.rename_axis(columns=None).reset_index()
-    table = table[["nsd_id", semantic, structural]].assign(signature="", place=0)
+    table = wide[[semantic, structural]].rename_axis(columns=None).reset_index()
+    table = table.assign(signature="", place=0)
     ways = ("semantic", semantic, structural), ("structural", structural, semantic)
     for name, low, high in ways:
         marked = _extremes(table, low, high, n)
         table.loc[marked, "signature"] = f"low {name}"
         table.loc[marked, "place"] = range(1, len(marked) + 1)
-    table.insert(0, "subject", str(scores["subject"].iloc[0]))
-    table.insert(1, "method", str(scores["method"].iloc[0]))
     return table
 
 

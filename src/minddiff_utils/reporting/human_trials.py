@@ -1,17 +1,15 @@
 """The page of two-alternative trials for people: pictures and script in one file.
 
-`human_trials.html` lays it out; which trials are shown, and what answers mean, is
-`evaluation.further.human_trials`'s.
+`report/human_trials.html` lays it out; which trials are shown, and what answers mean,
+is `evaluation.further.human_trials`'s.
 """
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.images import encode_png, resize
@@ -19,6 +17,7 @@ from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images, IntArray
 from minddiff_utils.evaluation.further.human_trials import page_of, plan_trials
 from minddiff_utils.evaluation.images import read_condition, read_stimuli
+from minddiff_utils.reporting.report.page import template
 
 __all__ = ["make_page", "render_page"]
 
@@ -73,9 +72,7 @@ def render_page(trials: pd.DataFrame, shown: dict[str, Images], label: str) -> s
     seen = "truth/" + trials["seen"].astype(str)
     keys = list(zip(seen, trials["left"], trials["right"], strict=True))
     codes, shown_keys = pd.factorize(np.ravel(keys))
-    here = FileSystemLoader(Path(__file__).parent)
-    page = Environment(loader=here, autoescape=True, undefined=StrictUndefined)
-    return page.get_template("human_trials.html").render(
+    return template("human_trials.html").render(
         label=label,
         page=page_of(trials),
         n_trials=len(trials),

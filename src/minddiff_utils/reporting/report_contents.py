@@ -1,9 +1,16 @@
 """What the report holds: a finished run's ledger, figures, tables and settings.
 
-Reads artefacts and arranges them; draws nothing and decides nothing.
+Reads artefacts and arranges them; draws nothing and decides nothing. Name, number and
+caption of each figure are said once, in `report/captions.csv`: F1 to F9 are the figures
+that the paper has, S1 and on further ones. Notebooks write the number behind their own
+("**Figure 2 (F6).**"), which the tests check. A caption says what is drawn, never what
+came out.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +29,6 @@ from minddiff_utils.reporting.galleries import (
     select_for_gallery,
     system_rows,
 )
-from minddiff_utils.reporting.numbering import FIGURES
 from minddiff_utils.reporting.report.page import (
     FigureItem,
     GalleryItem,
@@ -35,8 +41,34 @@ from minddiff_utils.reporting.report.page import (
 )
 from minddiff_utils.reporting.surface_maps import CorticalMaps
 
-__all__ = ["build_report", "conclusions"]
+__all__ = ["FIGURES", "Caption", "build_report", "conclusions"]
 
+
+@dataclass(frozen=True)
+class Caption:
+    """A figure's number, and what it shows.
+
+    `each_subject`: "yes" where each has its own, in files `<name>_subj01.png` and so
+    on; `{subject}` in `words` stands for the one that is in the report.
+    """
+
+    number: str
+    each_subject: str
+    words: str
+
+    def file_name(self, name: str, subject: int) -> str:
+        """Return the name of the figure's file, without its ending."""
+        return f"{name}_subj{subject:02d}" if self.each_subject else name
+
+
+def _captions() -> dict[str, Caption]:
+    path = Path(__file__).parent / "report" / "captions.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row.pop("name"): Caption(**row) for row in csv.DictReader(file)}
+
+
+#: Name of a figure's file -> number and caption.
+FIGURES = _captions()
 TITLE = "MindDiffuser: a runnable artifact"
 _SCORES = {name: METRICS[name].label for name in ("clip_judge", "ssim_2d", "pcc")}
 #: Table -> its caption, and how its rows are printed (`tables.for_print`).
@@ -147,7 +179,7 @@ def _further(run: Run) -> list[TableItem]:
 def _ledger(run: Run) -> LedgerItem:
     ledger = store.read_table(run.tree.figures / "claims.csv", COLUMNS)
     ends = {
-        str(claim): pd.DataFrame(map(_endpoint, rows.to_dict("records")))
+        str(claim): [*map(_endpoint, rows.to_dict("records"))]
         for claim, rows in ledger[ledger["value"].notna()].groupby("claim", sort=False)
     }
     caption = (
@@ -215,9 +247,9 @@ def _links(run: Run) -> list[tuple[str, str]]:
     """Return links to the executed notebooks, and to the tables and claims."""
     notebooks = {path.name for path in run.tree.notebooks.glob("*.ipynb")}
     notebooks.add("06_figures.ipynb")  # this one is written when it has ended
-    csv = sorted(path.name for path in run.tree.tables.glob("*.csv"))
+    made = sorted(path.name for path in run.tree.tables.glob("*.csv"))
     links = [(name, f"notebooks/{name}") for name in sorted(notebooks)]
-    return [*links, ("claims.csv", "claims.csv"), *((n, f"tables/{n}") for n in csv)]
+    return [*links, ("claims.csv", "claims.csv"), *((n, f"tables/{n}") for n in made)]
 
 
 def _settings(run: Run) -> list[tuple[str, str]]:
@@ -248,13 +280,13 @@ def _settings(run: Run) -> list[tuple[str, str]]:
 def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
     """Return the sections behind the gallery, those with nothing to show left out."""
     sections = []
-    for title, (names, csv) in _CONTENTS.items():
+    for title, (names, folded) in _CONTENTS.items():
         on_cortex = title == "On the cortex"
         subject = maps.subject if on_cortex else first
         items = _figures(run, subject, names) if subject is not None else []
         notes = [maps.note] if on_cortex and maps.note else []
         further = _further(run) if title == "Further measures" else []
-        content: list[Item] = [*items, *(_table(run, n) for n in csv), *further]
+        content: list[Item] = [*items, *(_table(run, n) for n in folded), *further]
         if content or notes:
             sections.append(Section(title, notes, content))
     return sections

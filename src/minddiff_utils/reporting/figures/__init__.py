@@ -12,8 +12,8 @@ that of the table's intervals, for the note. A table without rows or without a c
 that is drawn is a DataError, and so are arrays of shapes that do not fit.
 
 Modules follow the notebooks: `preparation` (00, 01), `decoding` and `selection` (02),
-`reconstruction` (03, 04, 06), `studies` (A3, 07 to 09), `evaluation` (05), `maps` and
-`failures` (06), all drawn on `canvas`.
+`reconstruction` (03, 04, 06), `studies` (A3, 07 to 09), `evaluation` (05) and `maps`
+(06), all drawn on `canvas`.
 """
 
 import lazy_loader

@@ -15,7 +15,6 @@ from .evaluation import (
     fig_naming as fig_naming,
     fig_subjects as fig_subjects,
 )
-from .failures import fig_failures as fig_failures
 from .maps import (
     Surface as Surface,
     fig_flat_maps as fig_flat_maps,
@@ -31,6 +30,7 @@ from .preparation import (
 )
 from .reconstruction import (
     MethodPanels as MethodPanels,
+    fig_failures as fig_failures,
     fig_gallery as fig_gallery,
     fig_losses as fig_losses,
     fig_losses_of_truth as fig_losses_of_truth,

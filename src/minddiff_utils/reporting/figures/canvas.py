@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Images
-from minddiff_utils.reporting.wording import subject_order, wrap
+from minddiff_utils.reporting.wording import span, subject_order, wrap
 
 __all__ = [
     "GRAY",
@@ -35,16 +35,17 @@ __all__ = [
     "area_colours",
     "check_images",
     "check_table",
+    "counts",
     "draw_images",
     "draw_interval",
     "draw_keys",
     "draws",
     "is_shown",
+    "metrics_in",
     "n_subjects_in",
     "new_figure",
     "panels",
     "pooled_rows",
-    "records",
     "rows_by_metric",
 ]
 
@@ -233,11 +234,6 @@ def check_images(images: npt.NDArray[Any], what: str) -> None:
         )
 
 
-def records(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return the rows of a table as mappings."""
-    return table.to_dict("records")
-
-
 def is_shown(row: Mapping[Any, Any]) -> bool:
     """Return whether the row's interval lies on one side of 0."""
     return float(row["ci_low"]) > 0 or float(row["ci_high"]) < 0
@@ -253,6 +249,24 @@ def pooled_rows(table: pd.DataFrame, what: str) -> pd.DataFrame:
             "pool them first, or pass one subject."
         )
     return table[table["subject"].astype(str) == chosen]
+
+
+def metrics_in(table: pd.DataFrame, metrics: Words) -> list[str]:
+    """Return those of `metrics` that the table holds; none: DataError."""
+    names = [name for name in metrics if (table["metric"] == name).any()]
+    if not names:
+        raise DataError(
+            f"The table holds none of the metrics {', '.join(metrics)}: "
+            "name metrics that were scored."
+        )
+    return names
+
+
+def counts(rows: pd.DataFrame) -> str:
+    """Return the words for n: images, and subjects of each row."""
+    images, subjects = span(rows["n_images"]), span(rows["n_subjects"])
+    who = "subject" if subjects == "1" else "subjects"
+    return f"n = {images} images, {subjects} {who}"
 
 
 def n_subjects_in(table: pd.DataFrame) -> int:

@@ -150,33 +150,27 @@ def fig_accuracy_histograms(
     known = {f: [r[f][np.isfinite(r[f])] for r in each] for f in features}
     every = np.concatenate([r for three in known.values() for r in three])
     bins = np.linspace(every.min(initial=-0.05), every.max(initial=0.05), 41)
+    thin, dashed = {"lw": 0.9}, {"lw": 0.9, "ls": "--"}
+    looks: tuple[tuple[Any, Any, Any], ...] = (
+        ("0.45", thin, dashed),
+        (PALETTE[1], thin, dashed),
+        (PALETTE[0], {"fill": True, "alpha": 0.6}, {"lw": 1.3, "color": "black"}),
+    )
     for axes, feature in zip(grid, features, strict=True):
-        floor, ceiling, r = known[feature]
-        _draw_outline(axes, floor, bins, "0.45")
-        _draw_outline(axes, ceiling, bins, PALETTE[1])
-        share: Any = np.full(len(r), 1 / max(len(r), 1))
-        axes.hist(r, bins, weights=share, color=PALETTE[0], alpha=0.6)  # type: ignore[arg-type]
-        words = f"{feature_words(feature)}\nn = {len(r):,}"
-        if len(r):
-            median = float(np.median(r))
-            axes.axvline(median, color="black", linewidth=1.3)
-            words += f", median {median:.3f}"
-        axes.set_title(words, size=7.5)
+        for r, (colour, shape, line) in zip(known[feature], looks, strict=True):
+            if len(r):
+                share = np.histogram(r, bins)[0] / len(r)
+                axes.stairs(share, bins, color=colour, **shape)
+                axes.axvline(float(np.median(r)), **{"color": colour} | line)
+        *_, r = known[feature]
+        median = f", median {np.median(r):.3f}" if len(r) else ""
+        axes.set_title(f"{feature_words(feature)}\nn = {len(r):,}{median}", size=7.5)
     for axes in grid[-n_columns:]:
         axes.set_xlabel("correlation r")
         axes.tick_params(labelbottom=True)
     for axes in grid[::n_columns]:
         axes.set_ylabel("share of targets")
     return figure
-
-
-def _draw_outline(axes: Axes, r: Floats, bins: Floats, colour: Any) -> None:
-    """Draw a floor or a ceiling: the outline of its histogram, and its median."""
-    if len(r):
-        look: dict[str, Any] = {"color": colour, "linewidth": 0.9}
-        share: Any = np.full(len(r), 1 / len(r))
-        axes.hist(r, bins, weights=share, histtype="step", **look)  # type: ignore[arg-type]
-        axes.axvline(float(np.median(r)), linestyle="--", **look)
 
 
 @draws()
@@ -351,13 +345,10 @@ def _places(
     """
     features, colours = feature_order(table["feature"]), _colours(table)
     names = list(colours)
-    rows = [
-        (features.index(str(row["feature"])), names.index(str(row["decoder"])), row)
-        for row in canvas.records(table)
-    ]
-    for place, i, row in sorted(rows, key=lambda row: row[:2]):
-        x = place + (i - (len(names) - 1) / 2) * width / len(names)
-        yield x, colours[names[i]], row
+    for row in table.to_dict("records"):
+        name, place = str(row["decoder"]), features.index(str(row["feature"]))
+        shift = (names.index(name) - (len(names) - 1) / 2) * width / len(names)
+        yield place + shift, colours[name], row
 
 
 def _finish(

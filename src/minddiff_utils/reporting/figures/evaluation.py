@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minddiff_utils.core.conditions import factorial
-from minddiff_utils.core.errors import DataError
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH, Words, draws
-from minddiff_utils.reporting.wording import counted, percent, span, subject_order, wrap
+from minddiff_utils.reporting.wording import counted, percent, subject_order, wrap
 
 __all__ = [
     "fig_ablation",
@@ -29,27 +28,10 @@ _PAIRS = f"subject method reference metric {_NUMBERS}"
 _STAGES = {"stage1": ("stage 1", PALETTE[0]), "stage2": ("stage 2", PALETTE[1])}
 
 
-def _metrics_in(table: pd.DataFrame, metrics: Words) -> list[str]:
-    names = [name for name in metrics if (table["metric"] == name).any()]
-    if not names:
-        raise DataError(
-            f"The table holds none of the metrics {', '.join(metrics)}: "
-            "name metrics that were scored."
-        )
-    return names
-
-
 def _interval(confidence: float) -> str:
     """Return what an interval of these figures is."""
     width = percent(confidence)
     return f"{width} interval, these subjects and new images (t over images)"
-
-
-def _counts(rows: pd.DataFrame) -> str:
-    """Return the words for n: images, and subjects of each row."""
-    images, subjects = span(rows["n_images"]), span(rows["n_subjects"])
-    who = "subject" if subjects == "1" else "subjects"
-    return f"n = {images} images, {subjects} {who}"
 
 
 # --- methods ------------------------------------------------------------------------
@@ -72,16 +54,15 @@ def fig_comparison(
     rows "all" are a DataError. `title`: which methods these are.
     """
     rows = canvas.pooled_rows(table, "The table of scores")
-    metric_names = _metrics_in(rows, metrics)
+    metric_names = canvas.metrics_in(rows, metrics)
     rows = rows[rows["method"].isin(methods) & rows["metric"].isin(metric_names)]
-    if rows.empty:
-        raise DataError(f"The table holds none of the methods {', '.join(methods)}.")
+    canvas.check_table(rows, (), f"The table of scores, for {', '.join(methods)},")
     full = rows[rows["n_images"] == rows["n_images"].max()]
     few = [m for m in methods if m in set(rows["method"]) - set(full["method"])]
     names = [m for m in methods if (full["method"] == m).any()]
     left_out = f". On fewer images, and so in T1 alone: {', '.join(few)}" if few else ""
     note = (
-        f"{_counts(full)}. Dot and line: mean, {_interval(confidence)}; triangle:"
+        f"{canvas.counts(full)}. Dot and line: mean, {_interval(confidence)}; triangle:"
         " highest chance level on the same images; diamond: ceiling, the same with"
         f" true features{left_out}"
     )
@@ -94,7 +75,7 @@ def fig_comparison(
     mark: dict[str, Any] = {"linestyle": "", "markersize": 4, "zorder": 2}
     ceiling = mark | {"marker": "D", "color": "0.4", "markerfacecolor": "white"}
     for axes, metric in zip(grid, metric_names, strict=True):
-        for row in canvas.records(full[full["metric"] == metric]):
+        for row in full[full["metric"] == metric].to_dict("records"):
             place = names.index(row["method"])
             axes.plot(row["chance"], place, marker="^", color="0.6", **mark)
             axes.plot(row["ceiling"], place, **ceiling)
@@ -118,17 +99,15 @@ def fig_differences(
     to the row's words, in the order shown, those that were not run left out. None of
     them in the table: DataError. `title`: what is compared.
     """
-    names = _metrics_in(contrasts, metrics)
-    own = contrasts.assign(subject=contrasts["subject"].astype(str))
-    own = own.set_index(["method", "reference", "subject"])
-    lines = [key for key in rows if key in own.index]
-    if not lines:
-        raise DataError("The table of differences holds none of the rows to draw.")
-    drawn = own.loc[own.index.isin(lines)].reset_index()
+    names = canvas.metrics_in(contrasts, metrics)
+    keys = contrasts[["method", "reference", "subject"]].astype(str).agg(tuple, axis=1)
+    drawn = contrasts.assign(line=keys)[keys.isin(rows)]
+    canvas.check_table(drawn, (), "The table of differences, for the rows to draw,")
+    lines = [key for key in rows if key in set(keys)]
     note = (
-        f"{_counts(drawn)}. Dot and line: mean difference, {_interval(confidence)};"
-        " filled where it lies on one side of 0; gray bar: effects that this n would"
-        " probably not show (power under 80 %)"
+        f"{canvas.counts(drawn)}. Dot and line: mean difference,"
+        f" {_interval(confidence)}; filled where it lies on one side of 0; gray bar:"
+        " effects that this n would probably not show (power under 80 %)"
     )
     across = len(names) if len(names) < 5 else 3  # numbers of narrow panels touch
     height = 0.27 * len(lines) * -(-len(names) // across)
@@ -137,12 +116,11 @@ def fig_differences(
     figure, grid = canvas.rows_by_metric(page, words, titles, "difference", across)
     for axes, metric in zip(grid, names, strict=True):
         axes.axvline(0, color="0.3", linewidth=0.8)
-        for row in canvas.records(drawn[drawn["metric"] == metric]):
-            place = lines.index((row["method"], row["reference"], row["subject"]))
-            blind = float(row["smallest_effect"])
+        for row in drawn[drawn["metric"] == metric].to_dict("records"):
+            place, blind = lines.index(row["line"]), float(row["smallest_effect"])
             if np.isfinite(blind):
                 axes.barh(place, 2 * blind, 0.7, left=-blind, color="0.92", zorder=0)
-            colour: Any = "black" if row["subject"] == "all" else PALETTE[0]
+            colour: Any = "black" if row["line"][2] == "all" else PALETTE[0]
             face = colour if canvas.is_shown(row) else "white"
             look = {"color": colour, "markerfacecolor": face, "zorder": 3}
             canvas.draw_interval(axes, place, row, **look)
@@ -191,8 +169,8 @@ def fig_naming(
     axes, places = below.subplots(), np.arange(len(kinds))
     axes.bar(places, kinds["value"], color=PALETTE[0], alpha=0.55)
     axes.plot(places, kinds["ceiling"], "D", color="0.4", mfc="white", markersize=3)
-    words = [f"{row['category']} ({row['n_images']})" for row in canvas.records(kinds)]
-    axes.set_xticks(places, words, rotation=90, size=5.5)
+    labels = kinds["category"] + " (" + kinds["n_images"].astype(str) + ")"
+    axes.set_xticks(places, labels.tolist(), rotation=90, size=5.5)
     axes.set(xlim=(-0.7, len(kinds) - 0.3), ylim=(0, 1.05), ylabel="share (n images)")
     return figure
 
@@ -200,7 +178,7 @@ def fig_naming(
 def _draw_named(axes: Axes, rows: pd.DataFrame, names: list[str]) -> None:
     axes.set(xlim=(0, 1.02), xlabel="share named rightly")
     axes.grid(axis="x")
-    for row in canvas.records(rows[rows["method"].isin(names)]):
+    for row in rows[rows["method"].isin(names)].to_dict("records"):
         place = names.index(row["method"])
         colour = PALETTE[0] if row["method"] in _STAGES else GRAY
         axes.barh(place, row["value"], height=0.6, color=colour, alpha=0.55)
@@ -221,17 +199,17 @@ def fig_subjects(
     `table`: from `summaries.summarise`; other methods than the stages are not drawn.
     """
     rows = table[table["method"].isin([*_STAGES])]
-    names = _metrics_in(rows, metrics)
+    names = canvas.metrics_in(rows, metrics)
     subjects = subject_order(rows["subject"])
     note = (
-        f"{_counts(rows)}. Dot and line: mean, {_interval(confidence)}; dash: highest"
-        " chance level on the same images"
+        f"{canvas.counts(rows)}. Dot and line: mean, {_interval(confidence)}; dash:"
+        " highest chance level on the same images"
     )
     figure = canvas.new_figure("Stage 1 and stage 2 in every subject", note, 3.0)
     grid = canvas.panels(figure, len(names), len(names))
     for axes, metric in zip(grid, names, strict=True):
-        scored = rows[rows["metric"] == metric]
-        for row in canvas.records(scored.sort_values("method", kind="stable")):
+        scored = rows[rows["metric"] == metric].sort_values("method", kind="stable")
+        for row in scored.to_dict("records"):
             first = row["method"] == "stage1"
             x = subjects.index(str(row["subject"])) + (-0.14 if first else 0.14)
             look = {"color": _STAGES[row["method"]][1], "linestyle": "-"}
@@ -301,15 +279,14 @@ def fig_ablation(
     own = contrasts[contrasts["reference"] == reference]
     canvas.check_table(own, (), f"The table of differences from {reference}")
     rows = canvas.pooled_rows(own, "The table of differences")
-    rows = rows[rows["metric"].isin(_metrics_in(rows, metrics))]
-    cells = pd.DataFrame.from_dict(factorial(), orient="index", columns=[*features])
-    cells = cells.astype(int).drop(index=reference)
-    order = cells.assign(total=cells.sum(axis=1))
-    cells = cells.loc[order.sort_values("total", kind="stable").index]
+    rows = rows[rows["metric"].isin(canvas.metrics_in(rows, metrics))]
+    flags = dict(sorted(factorial().items(), key=lambda cell: sum(cell[1])))
+    cells = pd.DataFrame.from_dict(flags, orient="index", columns=[*features])
+    cells = cells.drop(index=reference)
     last = features[-1]
     note = (
-        f"{_counts(rows)}, the same images in both parts of a row. Filled: the feature"
-        f" is there. Dot and line: mean difference from all {len(features)},"
+        f"{canvas.counts(rows)}, the same images in both parts of a row. Filled: the"
+        f" feature is there. Dot and line: mean difference from all {len(features)},"
         f" {_interval(confidence)}. Blue: without {last}, orange: with it"
     )
     title = f"What is lost without {', '.join(features[:-1])} or {last}"
@@ -350,7 +327,7 @@ def _draw_losses(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
     """Draw one metric's differences; `flags`: whether the last feature is there."""
     axes.axvline(0, color="0.3", linewidth=0.8)
     at: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-    rows = zip(canvas.records(scores), flags, strict=True)
+    rows = zip(scores.to_dict("records"), flags, strict=True)
     for place, (row, flag) in enumerate(rows):
         if not np.isfinite(float(row["value"])):
             axes.text(0.03, place, "not run", va="center", size=7, color=GRAY, **at)

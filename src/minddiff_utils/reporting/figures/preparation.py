@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -102,41 +103,28 @@ def fig_reliability(
     where not known; `roi`, (n_voxels,): index into `area_names`.
     """
     check_shape(roi.shape, noise_ceiling_r.shape, "roi")
-    known = np.isfinite(noise_ceiling_r)
-    by_area = {
-        name: noise_ceiling_r[known & (roi == k)] for k, name in enumerate(area_names)
-    }
-    areas = [a for a in area_order(area_names) if len(by_area[a])]
+    voxels = pd.DataFrame({"area": np.array(area_names)[roi], "r": noise_ceiling_r})
+    known = voxels.dropna()
+    n_voxels, areas = known["area"].value_counts(), area_order(known["area"])
     if not areas:
         raise DataError("No voxel has a noise ceiling: check ncsnr of this subject.")
     note = (
-        f"n = {int(known.sum()):,} voxels ({int((~known).sum()):,} without a value); "
+        f"n = {len(known):,} voxels ({len(voxels) - len(known):,} without a value); "
         "outline: density of voxels, box: quartiles, line: median; no interval, as "
         "these are voxels and not a sample mean"
     )
     figure = canvas.new_figure("Noise ceiling by visual area", note, 3.0)
     axes = figure.subplots()
-    for place, colour in enumerate(canvas.area_colours(areas)):
-        _violin(axes, place, by_area[areas[place]], colour)
-    names = [f"{area}\n{len(by_area[area]):,}" for area in areas]
-    axes.set_xticks(range(len(areas)), names)
+    colours = dict(zip(areas, canvas.area_colours(areas), strict=True))
+    look: dict[str, Any] = {"alpha": 0.4, "saturation": 1, "linewidth": 0.9, "cut": 0}
+    look |= {"hue": "area", "palette": colours, "legend": False, "order": areas}
+    sns.violinplot(known, x="area", y="r", density_norm="width", ax=axes, **look)
+    axes.set_xticks(range(len(areas)), [f"{a}\n{n_voxels[a]:,}" for a in areas])
     axes.grid(axis="y")
     axes.set(xlabel="visual area and number of voxels", ylim=(0, 1))
     axes.set_ylabel("noise ceiling (correlation r)", size=7.5)
     _name_groups(axes)
     return figure
-
-
-def _violin(axes: Axes, place: int, values: Floats, colour: Any) -> None:
-    if np.ptp(values) > 0:  # a density needs two different values
-        parts = axes.violinplot(values, [place], widths=0.85, showextrema=False)
-        for body in parts["bodies"]:  # type: ignore[attr-defined]
-            body.set(facecolor=colour, alpha=0.35, edgecolor=colour)
-    line = {"color": colour, "linewidth": 1.2}
-    median = {"color": "black", "linewidth": 1.4}
-    look: dict[str, Any] = {"boxprops": line, "whiskerprops": line}
-    look |= {"medianprops": median, "showfliers": False, "showcaps": False}
-    axes.boxplot(values, positions=[place], widths=0.16, manage_ticks=False, **look)
 
 
 @draws()

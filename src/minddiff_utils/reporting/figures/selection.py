@@ -152,7 +152,7 @@ def fig_k_quality(
 def _draw_gains(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
     """Draw each metric's differences, beside each other."""
     axes.axhline(0, color="0.3", linewidth=0.8)
-    for row in canvas.records(rows):
+    for row in rows.to_dict("records"):
         place = names.index(row["metric"])
         look: dict[str, Any] = {"color": PALETTE[place], "marker": _MARKERS[place]}
         look["markerfacecolor"] = PALETTE[place] if canvas.is_shown(row) else "white"

@@ -1,6 +1,5 @@
 """Figures of what the paper left open: stage 2's engines (A3), notebooks 07 to 09."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,13 +28,6 @@ _MARKS = {"better": "o", "no worse": "o", "not shown": "D", "worse": "X"}
 _COLOURS = (*PALETTE[:7], *PALETTE[8:])
 
 
-def _metrics(table: pd.DataFrame) -> list[str]:
-    names = [name for name in _WORDS if name in set(table["metric"])]
-    if not names:
-        raise DataError("The study's table has none of the endpoints: run it again.")
-    return names
-
-
 @draws(
     "The table of quality and cost",
     "method metric value low high cost n_images n_subjects",
@@ -46,10 +38,9 @@ def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figu
     `points`: from `stage2_engines.pareto_table`; `shown`: methods with a colour of
     their own, in words; others are gray.
     """
-    metrics = _metrics(points)
-    subjects = counted(int(points["n_subjects"].max()), "subject")
+    metrics = canvas.metrics_in(points, _WORDS)
     note = (
-        f"n = {span(points['n_images'])} images, {subjects}; bars: {confidence:.0%} "
+        f"{canvas.counts(points)}; bars: {confidence:.0%} "
         "interval for these subjects and new images. A guided step counts two "
         "evaluations; gradients are not counted. Gray: controls, upward triangles with "
         "true features, downward ones with another image's, dots other variants. "
@@ -61,9 +52,9 @@ def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figu
     named = [name for name in dict.fromkeys(points["method"]) if name in shown]
     beside = _side_by_side(points[points["method"].isin(named)])
     for axes, metric in zip(grid, metrics, strict=True):
-        for row in canvas.records(points[points["metric"] == metric]):
+        for row in points[points["metric"] == metric].to_dict("records"):
             name, value = row["method"], float(row["value"])
-            bars = np.array([[value - float(row["low"])], [float(row["high"]) - value]])
+            bars = np.abs([[value - row["low"]], [row["high"] - value]])
             control = {"_true": "^", "_shuffled": "v"}
             ends = (mark for end, mark in control.items() if name.endswith(end))
             look: dict[str, Any] = {"marker": next(ends, "."), "markersize": 4}
@@ -71,9 +62,8 @@ def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figu
             if name in shown:
                 colour = _COLOURS[named.index(name) % len(_COLOURS)]
                 look |= {"marker": "o", "markersize": 6, "color": colour, "zorder": 3}
-            x, yerr = float(row["cost"]) * beside.get(name, 1.0), np.nan_to_num(bars)
-            look |= {"label": shown.get(name), "yerr": np.maximum(yerr, 0)}
-            axes.errorbar([x], [value], **look)
+            look |= {"label": shown.get(name), "yerr": np.nan_to_num(bars)}
+            axes.errorbar([row["cost"] * beside.get(name, 1.0)], [value], **look)
         better = "lower" if metric == "structural_loss" else "higher"
         axes.set(title=f"{_WORDS[metric]} ({better} is better)", xscale="log")
         axes.xaxis.set_major_formatter("{x:,.0f}")  # no mathematics in our style
@@ -113,7 +103,8 @@ def fig_no_worse(
     """
     rows = verdicts[verdicts["reference"] == reference]
     canvas.check_table(rows, (), f"The table of verdicts against {reference}")
-    metrics, methods = _metrics(rows), list(dict.fromkeys(rows["method"].astype(str)))
+    metrics = canvas.metrics_in(rows, _WORDS)
+    methods = list(dict.fromkeys(rows["method"].astype(str)))
     lines = [(m, s) for m in methods for s in subject_order(rows["subject"])]
     note = (
         f"n = {span(rows['n_images'])} images; lines: {confidence:.0%} intervals;"
@@ -130,7 +121,7 @@ def fig_no_worse(
         axes.axvline(0, color="0.3", linewidth=0.7)
         margin = -float(drawn["margin"].iloc[0])
         axes.axvline(margin, color="0.3", lw=0.7, linestyle="--")
-        for row in canvas.records(drawn):
+        for row in drawn.to_dict("records"):
             method, place = str(row["method"]), (row["method"], str(row["subject"]))
             look: dict[str, Any] = {"marker": _MARKS[str(row["verdict"])]}
             look |= {"color": PALETTE[methods.index(method)], "width": 1.4}
@@ -164,10 +155,8 @@ def fig_factors(
     rows = pooled.set_index(["method", "metric"]).to_dict("index")
     if ("all", "c_r") not in rows:
         raise DataError("The table of means has no decoder of all data to compare.")
-    read = pooled.loc[pooled["metric"].isin(_READ), "n_images"]
-    n_subjects = int(pooled["n_subjects"].max())
     note = (
-        f"n = {span(read)} images, {counted(n_subjects, 'subject')}. Accuracy: r of an"
+        f"{canvas.counts(pooled[pooled['metric'].isin(_READ)])}. Accuracy: r of an"
         f" image's decoded c or z. Lines: {percent(confidence)} intervals, new images"
         " (A: jackknife, filled: image and subject as random effects, open: as fixed"
         " ones). C: each dot is a virtual subject, a subject's responses with more of"
@@ -189,7 +178,7 @@ def _draw_slopes(axes: Axes, slopes: pd.DataFrame, metrics: Words) -> None:
     axes.set_title("A  Image by image: what accuracy is worth", size=8)
     axes.axvline(0, color="0.3", linewidth=0.8)
     places = [(metric, feature) for metric in metrics for feature in ("c", "z")]
-    for row in canvas.records(slopes):
+    for row in slopes.to_dict("records"):
         if (key := (row["metric"], row["feature"])) in places:
             is_fixed = row["model"] == "fixed"
             colour = PALETTE[0] if row["feature"] == "c" else PALETTE[1]
@@ -248,29 +237,23 @@ def _draw_virtual(axes: Axes, means: pd.DataFrame, facts: pd.DataFrame) -> None:
     axes.set_xscale("log", base=2)
     levels = sorted(table["relative_snr"].unique())
     axes.set_xticks(levels, [f"{level:.2g}" for level in levels])
-    axes.set_xlabel("SNR of a trial, over the subject's own")
-    axes.set_ylabel("accuracy of c, r")
+    axes.set(xlabel="SNR of a trial, over the subject's own", ylabel="accuracy of c, r")
     if len(table):
         axes.legend()
 
 
 def _draw_minutes(axes: Axes, rows: Rows, facts: pd.DataFrame) -> None:
     axes.set_title("D  A new subject, by minutes of data", size=8)
-    methods = [str(m) for m in facts["method"].unique()]
     looks = {"own": {"color": GRAY}, "aligned": {"color": PALETTE[3]}}
-    for kind, look in looks.items():
+    methods = facts["method"].unique()
+    for kind, apart in (("own", 1.02), ("aligned", 0.98)):  # no interval hides another
         names = [m for m in methods if m.startswith(f"{kind}_")]
-        apart = 1.02 if kind == "own" else 0.98  # no interval hides the other
-        times = [apart * float(m.rpartition("_")[2]) for m in names]
-        _draw_lines(axes, rows, names, times, look)
-    if any(m.startswith("own_") for m in methods):
+        times = [apart * float(name.rpartition("_")[2]) for name in names]
+        _draw_lines(axes, rows, names, times, looks[kind])
+    if alone := sorted(float(m[4:]) for m in methods if m.startswith("own_")):
         axes.set_xscale("log", base=2)
-        times = sorted(
-            {float(m.rpartition("_")[2]) for m in methods if m[:4] == "own_"}
-        )
-        axes.set_xticks(times, [f"{t:g}" for t in times])
-    axes.set_xlabel("minutes of data")
-    axes.set_ylabel("accuracy, r")
+        axes.set_xticks(alone, [f"{t:g}" for t in alone])
+    axes.set(xlabel="minutes of data", ylabel="accuracy, r")
     canvas.draw_keys(axes, {"alone": looks["own"], "aligned": looks["aligned"]})
 
 
@@ -301,13 +284,11 @@ def fig_leakage(
     there = set(drawn["method"])
     known = [[name for name in words if name in there] for words in groups.values()]
     lines = [name for own in known for name in own]
-    if not lines:
-        raise DataError("The table of gains holds none of the rows to draw.")
+    canvas.check_table(drawn[drawn["method"].isin(lines)], (), "The table of gains")
     words = {name: text for own in groups.values() for name, text in own.items()}
     colours = {name: PALETTE[k] for k, own in enumerate(known) for name in own}
-    n_subjects = int(pooled["n_subjects"].max())
     note = (
-        f"n = {span(pooled['n_images'])} images, {counted(n_subjects, 'subject')}."
+        f"{canvas.counts(pooled)}."
         f" Dot and line: mean and {percent(confidence)} interval of the paired"
         " difference from stage 1 given the training means of c and z (t over images);"
         " number: the same as a share of stage 1's difference. Colours: what a row is"
@@ -321,10 +302,16 @@ def fig_leakage(
     grid = canvas.panels(top, len(metrics), len(metrics), sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
         axes.set_title(wrap(metrics[metric], 30), size=8)
-        of = shares[shares["metric"] == metric].set_index("prior")["value"]
+        axes.axvline(0, color="0.3", linewidth=0.8)
+        axes.grid(axis="x")
+        share = shares[shares["metric"] == metric].set_index("prior")["value"].dropna()
+        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
         for place, name in enumerate(lines):
-            row = rows.get((metric, name), {})
-            _draw_row(axes, place, row, colours[name], of.get(name, math.nan))
+            if row := rows.get((metric, name)):
+                canvas.draw_interval(axes, place, row, color=colours[name], zorder=3)
+            if name in share:
+                percentage = f"{round(100 * share[name])} %"
+                axes.text(1.01, place, percentage, size=6.5, va="center", **beside)
         for own in filter(None, known):
             if place := lines.index(own[0]):
                 axes.axhline(place - 0.5, color="0.8", linewidth=0.6)
@@ -338,19 +325,6 @@ def fig_leakage(
     lower[0].set_ylabel("score above it")
     below.supxlabel("principal axes of c and of z that are read", size=8)
     return figure
-
-
-def _draw_row(
-    axes: Axes, place: int, row: Mapping[Any, Any], colour: object, share: float
-) -> None:
-    axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.grid(axis="x")
-    if row:
-        canvas.draw_interval(axes, place, row, color=colour, zorder=3)
-    if math.isfinite(share):
-        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-        words = f"{round(100 * share)} %"
-        axes.text(1.01, place, words, size=6.5, va="center", **beside)
 
 
 def _draw_curve(
@@ -390,8 +364,7 @@ def fig_video(
     """
     pooled = canvas.pooled_rows(means, "The table of means")
     drawn = pooled[pooled["metric"].isin(orders) & pooled["method"].isin(methods)]
-    if drawn.empty:
-        raise DataError("The table of means holds no order of frames to draw.")
+    canvas.check_table(drawn, (), "The table of means, of frames in order,")
     n_subjects = int(drawn["n_subjects"].max())
     note = (
         f"n = {span(drawn['n_images'])} clips of {counted(n_subjects, 'subject')}."
@@ -433,7 +406,7 @@ def _draw_orders(
         own = own.sort_values("seconds")
         axes.plot(own["seconds"], own["value"], linewidth=1, **look)
         axes.plot(own["seconds"], own["floor"], linewidth=1, linestyle=":", **look)
-        for row in canvas.records(own):
+        for row in own.to_dict("records"):
             shift = 1.03 ** (place - (len(methods) - 1) / 2)  # side by side
             where = float(row["seconds"]) * shift
             canvas.draw_interval(axes, where, row, upright=True, **look)
@@ -445,9 +418,7 @@ def _draw_orders(
     axes.set_xscale("log", base=2)
     axes.set_xlim(seconds[0] / 1.3, seconds[-1] * 1.3)
     axes.set_xticks(seconds, [f"{s:g}" for s in seconds])
-    axes.set_xlabel(
-        "seconds in which an object crosses half of the image, eight frames"
-    )
-    axes.set_ylabel("pairs of frames in order")
+    seen = "seconds in which an object crosses half of the image, eight frames"
+    axes.set(xlabel=seen, ylabel="pairs of frames in order")
     axes.grid(axis="y")
     canvas.draw_keys(axes, keys, loc="upper left")

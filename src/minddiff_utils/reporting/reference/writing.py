@@ -24,7 +24,7 @@ from PIL import Image
 
 from minddiff_utils import __version__
 from minddiff_utils.core import provenance
-from minddiff_utils.core.errors import StoreError, system_words
+from minddiff_utils.core.errors import StoreError, writing
 from minddiff_utils.core.machine import processor_name
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import Profile
@@ -160,7 +160,7 @@ def _too_large(files: Files, limit: int) -> str:
 
 def _replace(target: Path, files: Files) -> None:
     """Write `files` beside `target`, then put them in its place."""
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True
@@ -172,11 +172,6 @@ def _replace(target: Path, files: Files) -> None:
             if target.exists():
                 target.rename(old)
             made.rename(target)
-    except OSError as error:
-        raise StoreError(
-            f"{target} could not be written ({system_words(error)}): free space or mend"
-            " permissions there, then run the same command again."
-        ) from error
 
 
 # --- the parts ------------------------------------------------------------------------

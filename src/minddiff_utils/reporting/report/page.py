@@ -1,13 +1,12 @@
 """What the page holds, and its words on the data; `page.html` lays it out."""
 
 import base64
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -25,6 +24,7 @@ __all__ = [
     "TableItem",
     "banner",
     "render_report",
+    "template",
 ]
 
 #: Verdict -> class of its colour and sign before it, so that colour is never alone; in
@@ -84,33 +84,25 @@ class LedgerItem:
     """The ledger: each claim with its verdict, and below it its endpoints.
 
     `claims`: from `ledger.verdicts`, one row per claim; `endpoints`: claim -> its
-    endpoints, one quantity per column.
+    endpoints, each with the same quantities, by their names.
     """
 
     claims: pd.DataFrame
-    endpoints: Mapping[str, pd.DataFrame] = field(repr=False)
+    endpoints: Mapping[str, Sequence[Mapping[str, str]]] = field(repr=False)
     caption: str
     kind: str = "ledger"
 
-    def columns(self) -> list[str]:
-        """Return the quantities of an endpoint."""
-        every = (column for table in self.endpoints.values() for column in table)
-        return list(dict.fromkeys(map(str, every))) or ["endpoint"]
-
-    def rows(self, claim: str) -> list[dict[Hashable, Any]]:
-        """Return the endpoints of a claim."""
-        return self.endpoints.get(claim, pd.DataFrame()).to_dict("records")
-
     def n_folded(self, claim: str) -> int:
         """Return how many of the endpoints a screen folds: of many those shown."""
-        shown = [row for row in self.rows(claim) if row.get("result") == "shown"]
-        return len(shown) if len(self.rows(claim)) > _MOST_ROWS else 0
+        rows = self.endpoints.get(claim, ())
+        shown = [row for row in rows if row.get("result") == "shown"]
+        return len(shown) if len(rows) > _MOST_ROWS else 0
 
     def groups(self) -> list[tuple[str, list[str]]]:
         """Return the verdicts with their claims."""
         by_verdict = self.claims.groupby("verdict", sort=False)["claim"].agg(list)
-        known = [v for v in VERDICTS if v in by_verdict]
-        return [(v, by_verdict[v]) for v in (*known, *{*by_verdict.index} - {*known})]
+        known = sorted(by_verdict.index, key=[*VERDICTS, *by_verdict.index].index)
+        return [(verdict, by_verdict[verdict]) for verdict in known]
 
 
 Item = FigureItem | TableItem | GalleryItem | LedgerItem
@@ -194,7 +186,8 @@ def _embedded(png: bytes) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Return the page of this folder called `name`, to be filled."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -205,7 +198,7 @@ def _template() -> Template:
     environment.filters |= {"cell": cell_text, "embedded": _embedded, "size": _size}
     environment.tests["numeric"] = lambda value: isinstance(value, Real)
     environment.globals["looks"] = VERDICTS
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def render_report(report: Report) -> str:
@@ -216,7 +209,7 @@ def render_report(report: Report) -> str:
     heading, text = banner(report.label)
     items = [item for section in report.sections for item in section.items]
     n_rows = [len(item.rows) for item in items if isinstance(item, GalleryItem)]
-    return _template().render(
+    return template("page.html").render(
         page=report,
         banner_title=heading,
         banner_text=text,

@@ -6,8 +6,8 @@ columns for readers. Nothing is dropped in silence: a subject without scores is 
 "missing", a method that was not run a row with the reason. Not here: files, and how a
 score is computed (`evaluation.metrics`).
 
-`rows` holds what all tables share, with T1 and T3; `ablation` is T2, `decoding` T4 and
-T5; `printing` sets them in columns.
+`rows` holds what all tables share, with T1 and T3, and sets them in columns; `ablation`
+is T2, `decoding` T4 and T5.
 """
 
 import lazy_loader

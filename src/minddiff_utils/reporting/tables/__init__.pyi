@@ -13,14 +13,12 @@ from .decoding import (
     high_over_low as high_over_low,
     weights_by_area as weights_by_area,
 )
-from .printing import (
+from .rows import (
     bounded_cell as bounded_cell,
+    comparison_table as comparison_table,
     count_cell as count_cell,
     for_print as for_print,
     interval_cell as interval_cell,
-)
-from .rows import (
-    comparison_table as comparison_table,
     shared_images as shared_images,
     with_aliases as with_aliases,
 )

@@ -11,8 +11,7 @@ import pandas as pd
 from minddiff_utils.core.areas import AREAS, FEW_VOXELS, high_over_low
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.inference import t_interval
-from minddiff_utils.reporting.figures.canvas import check_table
-from minddiff_utils.reporting.tables.rows import INTERVAL
+from minddiff_utils.reporting.figures.canvas import INTERVAL, check_table
 from minddiff_utils.reporting.wording import feature_order
 
 __all__ = [
