@@ -620,7 +620,7 @@ def test_weights_are_relative_to_the_mean_over_all_voxels_of_a_subject() -> None
         assert [t.get_text() for t in upper.texts] == ["0.50", "2.00", "–"]
         assert [t.get_text() for t in lower.texts] == ["0.20", "0.30", "–"]
         for axes in (upper, lower):  # of LO; MT has no voxel
-            assert [p.get_x() for p in axes.patches if p.get_hatch()] == [0.5]
+            assert [p.get_x() for p in axes.patches if p.get_hatch()] == [1]
 
 
 # --- images ---------------------------------------------------------------------------

@@ -11,9 +11,9 @@ told, in the order shown, and what the table has no row of is left out; `confide
 that of the table's intervals, for the note. A table without rows or without a column
 that is drawn is a DataError, and so are arrays of shapes that do not fit.
 
-Modules follow the notebooks: `preparation` (00, 01), `decoding` and `selection` (02),
-`reconstruction` (03, 04, 06), `studies` (A3, 07 to 09), `evaluation` (05) and `maps`
-(06), all drawn on `canvas`.
+Modules follow the notebooks: `preparation` (00, 01), `decoding` (02), `reconstruction`
+(03, 04, 06), `studies` (A3, 07 to 09), `evaluation` (05) and `maps` (06), all drawn on
+`canvas`.
 """
 
 import lazy_loader

@@ -4,6 +4,7 @@ from .decoding import (
     fig_calibration as fig_calibration,
     fig_decoders as fig_decoders,
     fig_holdout as fig_holdout,
+    fig_k_selection as fig_k_selection,
     fig_predictions as fig_predictions,
     fig_weights_by_area as fig_weights_by_area,
 )
@@ -12,6 +13,7 @@ from .evaluation import (
     fig_comparison as fig_comparison,
     fig_differences as fig_differences,
     fig_images as fig_images,
+    fig_k_quality as fig_k_quality,
     fig_naming as fig_naming,
     fig_subjects as fig_subjects,
 )
@@ -36,10 +38,6 @@ from .reconstruction import (
     fig_losses_of_truth as fig_losses_of_truth,
     fig_method as fig_method,
     fig_trajectory as fig_trajectory,
-)
-from .selection import (
-    fig_k_quality as fig_k_quality,
-    fig_k_selection as fig_k_selection,
 )
 from .studies import (
     fig_factors as fig_factors,

@@ -1,11 +1,11 @@
 """Figures of notebook 02: what is decoded, how well, from where, by which decoder."""
 
-from collections.abc import Iterator, Mapping
-from itertools import product
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,6 +29,7 @@ __all__ = [
     "fig_calibration",
     "fig_decoders",
     "fig_holdout",
+    "fig_k_selection",
     "fig_predictions",
     "fig_weights_by_area",
 ]
@@ -234,6 +235,61 @@ def fig_calibration(table: pd.DataFrame, *, n_images: int) -> Figure:
     return figure
 
 
+# --- how many targets to keep --------------------------------------------------------
+
+
+@draws(
+    "The table of k",
+    "layer k_percent r_selected_mean r_cv_selected_mean variance_kept identification",
+)
+def fig_k_selection(k_table: pd.DataFrame, *, k_chosen: float | None) -> Figure:
+    """Draw accuracy and share of variance against the share of targets kept.
+
+    `k_table`: notebook 02's `k_selection`, of one or (column subject) several subjects,
+    whose mean is drawn; variance_kept is a share, 0 to 1. `k_chosen`: the k in use,
+    percent; None where cross-validation chose one for each layer.
+    """
+    n_layers = k_table["layer"].nunique()
+    used = "a k for each layer" if k_chosen is None else "dotted"
+    note = (
+        f"n = {counted(canvas.n_subjects_in(k_table), 'subject')}, "
+        f"{counted(n_layers, 'CLIP layer')}; "
+        "mean over the targets kept and over subjects, no interval. Targets are ranked "
+        "on training images only; identification: pairs of held-out training images, "
+        f"chance .5. In use: {used}"
+    )
+    title = "What is gained and lost when only the k % best targets are kept"
+    figure = canvas.new_figure(title, note, 3.1)
+    accuracy, variance, identification = panels = figure.subplots(1, 3)
+    table = k_table.assign(variance_kept=100 * k_table["variance_kept"])
+    look: dict[str, Any] = {"palette": sns.color_palette("viridis", n_layers)}
+    look |= {"x": "k_percent", "hue": "layer", "errorbar": None}
+    dots = {"marker": "o", "markersize": 4, "markeredgewidth": 0}
+    names = ("r_selected_mean", "variance_kept", "identification")
+    for axes, name in zip(panels, names, strict=True):
+        key = "full" if axes is variance else False
+        sns.lineplot(table, y=name, ax=axes, legend=key, **dots, **look)
+        axes.set_xlabel("targets kept, k (%)")
+        axes.grid(axis="y")
+        if k_chosen is not None:
+            axes.axvline(k_chosen, color="black", linestyle=":", linewidth=1)
+    look |= {"ax": accuracy, "ls": "--", "legend": False}
+    sns.lineplot(table, y="r_cv_selected_mean", **look)
+    accuracy.set(ylabel="mean correlation r", title="accuracy of the targets kept")
+    identification.set_ylabel("pairwise identification (share)")
+    identification.set_title("what training images prefer")
+    variance.set(ylabel="share of training variance (%)", title="information kept")
+    variance.plot([0, 100], [0, 100], color="0.7", linewidth=0.8, zorder=0)
+    styles = {"test images": "-", "cross-validated, training": "--"}
+    keys = {words: {"color": "0.3", "ls": ls} for words, ls in styles.items()}
+    canvas.draw_keys(accuracy, keys, loc="best")
+    if k_chosen is not None:
+        right: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points"}
+        variance.annotate(f"k = {k_chosen:g} %", (k_chosen, 2), **right)
+    variance.legend(title="CLIP layer", ncols=2, loc="upper left", title_fontsize=7)
+    return figure
+
+
 # --- where the information is -------------------------------------------------------
 
 
@@ -280,40 +336,34 @@ def fig_weights_by_area(weights: pd.DataFrame) -> Figure:
     figure = canvas.new_figure("Which areas the decoders draw on", note, height)
     upper, lower = figure.subplots(2, 1, sharex=True)
     reach = max(float(np.nanmax(np.abs(values - 1))), 0.05)
-    limits: dict[str, Any] = {"vmin": 1 - reach, "vmax": 1 + reach, "cmap": "PuOr_r"}
-    heat = _heat_map(upper, table, **limits)
-    figure.colorbar(heat, ax=upper, pad=0.02).set_label("mean |w|, relative")
+    few = weights[weights["few_voxels"] & (weights["n_voxels"] > 0)]["area"].unique()
+    around_1 = {"vmin": 1 - reach, "vmax": 1 + reach, "cmap": "PuOr_r"}
+    _heat_map(upper, table, few, "mean |w|, relative", **around_1)
     upper.set_title("weights: what the decoder makes use of")
     patterns = _by_area(weights, weights["pattern"])
-    heat = _heat_map(lower, patterns, cmap="Greens", vmin=0)
-    figure.colorbar(heat, ax=lower, pad=0.02).set_label("mean |r|")
+    _heat_map(lower, patterns, few, "mean |r|", vmin=0, cmap="Greens")
     lower.set_title("patterns: in which voxels the decoded target shows")
-    few = weights[weights["few_voxels"] & (weights["n_voxels"] > 0)]["area"]
-    look: dict[str, Any] = {"hatch": "//", "edgecolor": "0.6", "linewidth": 0}
-    for axes, area in product((upper, lower), dict.fromkeys(few)):
-        place = list(table.columns).index(area)
-        axes.axvspan(place - 0.5, place + 0.5, facecolor="none", **look)
     lower.set_xlabel("visual area, from early to late")
     return figure
 
 
-def _heat_map(axes: Axes, table: pd.DataFrame, **limits: Any) -> Any:
-    """Draw features x areas with a number in each cell; return the image."""
-    values = table.to_numpy()
-    axes.set_facecolor("0.93")
-    heat = axes.imshow(values, aspect="auto", **limits)
-    for (row, column), value in np.ndenumerate(values):
-        words = f"{value:.2f}" if np.isfinite(value) else "–"
-        red, green, blue, _ = heat.to_rgba(value)
-        is_dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.45
-        ink = "white" if np.isfinite(value) and is_dark else "black"
-        axes.text(column, row, words, size=7, color=ink, ha="center", va="center")
-    axes.axvline(
-        sum(area in LVC for area in table.columns) - 0.5, color="black", linewidth=1.2
-    )
-    axes.set_xticks(range(table.shape[1]), table.columns)
-    axes.set_yticks(range(len(table)), [feature_words(f) for f in table.index])
-    return heat
+def _heat_map(
+    axes: Axes, table: pd.DataFrame, few: Collection[str], unit: str, **colours: Any
+) -> None:
+    """Draw features x areas, a number in each cell; areas of `few` voxels hatched."""
+    look = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}} | colours
+    names = [feature_words(feature) for feature in table.index]
+    bar = {"label": unit, "pad": 0.02}
+    sns.heatmap(table, ax=axes, yticklabels=names, cbar_kws=bar, **look)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(facecolor="0.93", xlabel="", ylabel="")
+    for row, column in np.argwhere(table.isna().to_numpy()):
+        axes.text(column + 0.5, row + 0.5, "–", size=7, ha="center", va="center")
+    for place, area in enumerate(table.columns):
+        if area in few:
+            axes.axvspan(place, place + 1, fc="none", ec="0.6", lw=0, hatch="//")
+    n_low = sum(area in LVC for area in table.columns)
+    axes.axvline(n_low, color="black", linewidth=1.2)
 
 
 # --- which decoder ------------------------------------------------------------------

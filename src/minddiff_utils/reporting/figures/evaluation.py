@@ -1,4 +1,4 @@
-"""Figures of notebooks 05 and 06: methods, subjects and features compared, paired."""
+"""Figures of notebooks 05 and 06: methods, subjects, features and k compared."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from minddiff_utils.core.conditions import factorial
 from minddiff_utils.reporting.figures import canvas
 from minddiff_utils.reporting.figures.canvas import GRAY, PALETTE, WIDTH, Words, draws
-from minddiff_utils.reporting.wording import counted, percent, subject_order, wrap
+from minddiff_utils.reporting.wording import counted, percent, span, subject_order, wrap
 
 __all__ = [
     "fig_ablation",
     "fig_comparison",
     "fig_differences",
     "fig_images",
+    "fig_k_quality",
     "fig_naming",
     "fig_subjects",
 ]
@@ -337,3 +338,92 @@ def _draw_losses(axes: Axes, scores: pd.DataFrame, flags: pd.Series) -> None:
         canvas.draw_interval(axes, place, row, **look)
     axes.grid(axis="x")
     axes.margins(x=0.08)
+
+
+# --- how many features to keep -------------------------------------------------------
+
+#: Where on the axis of k stands what has none.
+_WEIGHTED = 118
+_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
+
+
+@draws("The table of k", "layer k_percent r_selected_mean identification")
+def fig_k_quality(
+    k_table: pd.DataFrame,
+    differences: pd.DataFrame,
+    metrics: Words,
+    *,
+    k_chosen: float | None,
+    confidence: float = 0.95,
+) -> Figure:
+    """Draw accuracy, identification and final quality against k.
+
+    `k_table`, `k_chosen`: as for `fig_k_selection`, layers averaged; `differences`:
+    from `tables.k_differences`. Quality has a panel for decoded and one for true
+    Z_CLIP; what is weighted and has no k stands beside the decoded ones.
+    """
+    curves = ["r_selected_mean", "identification"]
+    facts = ("features", "subject", "metric", "n_images", "k_percent")
+    needed = (*facts, *canvas.INTERVAL)
+    canvas.check_table(differences, needed, "The differences by k")
+    pooled = canvas.pooled_rows(differences, "The differences by k")
+    n_subjects = counted(canvas.n_subjects_in(k_table), "subject")
+    used = "a k for each layer" if k_chosen is None else f"{k_chosen:g} %, dotted"
+    note = (
+        f"n = {n_subjects}; left and middle: mean over"
+        f" {counted(int(k_table['layer'].nunique()), 'layer')}, thin: subjects, bold:"
+        " their mean, no interval; identification: pairs of held-out training images."
+        f" Quality: {span(pooled['n_images'])} images each, the same at every k, with"
+        f" {percent(confidence)} interval for these subjects and new images, filled"
+        " where it lies on one side of 0; w: all decoded features, weighted by the"
+        " decoder's errors; true: Z_CLIP of the seen image, c and z as decoded."
+        " Features are ranked on training images only."
+        f" Dashed: the paper's 25 %; k in use: {used}"
+    )
+    title = "Selecting k % of the CLIP features: accuracy, identification, quality"
+    figure = canvas.new_figure(title, note, 3.2)
+    accuracy, identification, final, true = panels = figure.subplots(1, 4)
+    by_subject = k_table.assign(subject=k_table.get("subject", "1"))
+    decoding = by_subject.groupby(["subject", "k_percent"])[curves].mean()
+    for axes, name in zip(panels, curves, strict=False):
+        wide = decoding[name].unstack("k_percent").T
+        axes.plot(wide.index, wide, color=GRAY, lw=0.8, marker="o", ms=2.5)
+        axes.plot(wide.index, wide.mean(axis=1), color="black", lw=2.2, zorder=3)
+    true.sharey(final)  # so that what is lost can be compared
+    rows = pooled[pooled["metric"].isin(metrics)]
+    of_true = rows["features"] == "true"
+    _draw_gains(final, rows[~of_true], list(metrics))
+    _draw_gains(true, rows[of_true], list(metrics))
+    for axes in panels:
+        axes.axvline(25, color="0.3", linestyle="--", linewidth=0.8, zorder=1)
+        if k_chosen is not None:
+            axes.axvline(k_chosen, color="0.3", ls=":", lw=1.1, zorder=1)
+        axes.grid(axis="y")
+        axes.set(xlabel="features kept, k (%)", xlim=(0, 104))
+    final.set(xlim=(0, _WEIGHTED + 6), xticks=[0, 50, 100, _WEIGHTED])
+    final.set_xticklabels(["0", "50", "100", "w"])
+    accuracy.set(ylabel="mean correlation r", title="accuracy of those kept")
+    identification.set(ylabel="share of pairs (chance .5)", title="identification")
+    largest = f"{k_table['k_percent'].max():g} %"
+    final.set(ylabel=f"difference from k = {largest}", title="images, decoded")
+    true.set(title="images, true Z_CLIP")
+    keys = {
+        wrap(words, 16): {"color": PALETTE[i], "marker": _MARKERS[i]}
+        for i, words in enumerate(metrics.values())
+    }
+    canvas.draw_keys(
+        final, keys, loc="lower right", frameon=True, framealpha=1, edgecolor="none"
+    )
+    return figure
+
+
+def _draw_gains(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """Draw each metric's differences, beside each other."""
+    axes.axhline(0, color="0.3", linewidth=0.8)
+    for row in rows.to_dict("records"):
+        place = names.index(row["metric"])
+        look: dict[str, Any] = {"color": PALETTE[place], "marker": _MARKERS[place]}
+        look["markerfacecolor"] = PALETTE[place] if canvas.is_shown(row) else "white"
+        k = _WEIGHTED if row["features"] == "weighted" else row["k_percent"]
+        x = k + 2.2 * (place - (len(names) - 1) / 2)
+        canvas.draw_interval(axes, x, row, upright=True, zorder=3, **look)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
 from minddiff_utils.core.errors import DataError, check_shape
@@ -195,20 +194,6 @@ def fig_losses_of_truth(losses: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 
 # --- the method on one page ---------------------------------------------------------
 
-#: Size of the overview, inches.
-_SIZE = (7.2, 4.3)
-_SIDE = 1.0  # side of a picture, inches
-#: Centres of the panels, inches from the lower left.
-_PLACES = {
-    "seen": (0.75, 2.6),
-    "responses": (2.15, 2.6),
-    "c_alone": (3.75, 3.3),
-    "z_alone": (3.75, 1.86),
-    "sampled": (5.25, 2.6),
-    "aligned": (6.55, 2.6),
-    "losses": (5.25, 1.15),
-}
-
 
 @dataclass(frozen=True)
 class MethodPanels:
@@ -235,54 +220,16 @@ class MethodPanels:
     rule: str
 
 
-def _panel(figure: Figure, name: str, words: str, size: float = _SIDE) -> Axes:
-    """Return empty axes around the place `name` with `words` above."""
-    (width, height), (x, y) = _SIZE, _PLACES[name]
-    box = ((x - size / 2) / width, (y - size / 2) / height)
-    axes = figure.add_axes((*box, size / width, size / height))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(words, size=7.5, loc="center", pad=3)
-    return axes
-
-
-def _draw_responses(axes: Axes, responses: Floats) -> None:
-    """Draw all voxels as a square of pixels, in the order of the volume."""
-    side = int(np.ceil(np.sqrt(responses.size)))
-    pixels = np.full(side * side, np.nan)
-    pixels[: responses.size] = responses
-    axes.imshow(pixels.reshape(side, side), cmap="PuOr_r", vmin=-2.5, vmax=2.5)
-    axes.set_xlabel(f"{responses.size:,} voxels\n(z-scores, −2.5 to 2.5)", size=6.5)
-
-
-def _draw_curve(axes: Axes, losses: Floats, unit: str) -> None:
-    relative = losses / losses[0]
-    axes.plot(np.arange(losses.size), relative, color=PALETTE[0])
-    axes.spines[["left", "bottom"]].set_visible(True)
-    axes.set_xticks([0, losses.size - 1])
-    axes.tick_params(labelsize=6, length=2)
-    levels = sorted({1.0, round(float(np.nanmin(relative)), 2)})
-    axes.set_yticks(levels, [f"{level:g}" for level in levels])
-    axes.set_xlabel(unit, size=6.5, labelpad=-4)
-
-
-#: From, to (inches), colour, and the angles of a way with a corner.
-_ARROWS: tuple[tuple[tuple[float, float], tuple[float, float], Any, str], ...] = (
-    ((1.28, 2.6), (1.62, 2.6), "0.2", ""),
-    ((2.7, 2.75), (3.22, 3.2), PALETTE[1], ""),
-    ((2.7, 2.45), (3.22, 2.0), PALETTE[0], ""),
-    ((2.15, 1.72), (4.5, 1.15), PALETTE[2], "angleA=90,angleB=0"),
-    ((4.28, 3.2), (4.72, 2.8), PALETTE[1], ""),
-    ((4.28, 2.0), (4.72, 2.4), PALETTE[0], ""),
-    ((5.78, 2.6), (6.02, 2.6), "0.2", ""),
-    ((5.75, 1.15), (6.55, 2.06), PALETTE[2], "angleA=0,angleB=90"),
-)
-#: Place (inches), words, colour.
-_WORDS = (
-    (1.45, 2.68, "fMRI", "0.2"),
-    (2.9, 3.05, "c", PALETTE[1]),
-    (2.9, 2.02, "z", PALETTE[0]),
-    (2.75, 1.22, "Z_CLIP", PALETTE[2]),
+#: From, to, feature, colour; where the arrow begins and ends, shares of the panels.
+_ARROWS: tuple[tuple[Any, ...], ...] = (
+    ("seen", "responses", "", "0.2", (1.04, 0.5), (-0.04, 0.5)),
+    ("responses", "c_alone", "c", PALETTE[1], (1.1, 0.8), (-0.06, 0.5)),
+    ("responses", "z_alone", "z", PALETTE[0], (1.1, 0.2), (-0.06, 0.5)),
+    ("responses", "losses", "Z_CLIP", PALETTE[2], (0.5, -0.5), (-0.2, 0.1)),
+    ("c_alone", "sampled", "", PALETTE[1], (1.06, 0.5), (-0.06, 0.7)),
+    ("z_alone", "sampled", "", PALETTE[0], (1.06, 0.5), (-0.06, 0.3)),
+    ("sampled", "aligned", "", "0.2", (1.04, 0.5), (-0.04, 0.5)),
+    ("losses", "aligned", "", PALETTE[2], (1.06, 0.1), (0.5, -0.2)),
 )
 
 
@@ -297,34 +244,56 @@ def fig_method(panels: MethodPanels) -> Figure:
         "embedding, z: decoded latent, Z_CLIP: decoded CLIP features; below pictures: "
         f"CLIP similarity by the judge · SSIM; no interval. {panels.rule}"
     )
-    width, height = _SIZE
-    title = "From responses to a picture: two stages"
-    figure = canvas.new_figure(title, note, height, width)
-    figure.set_layout_engine("none")  # every panel has its place
-    for name, words in (
-        ("seen", "seen image"),
-        ("c_alone", "c alone (from noise)"),
-        ("z_alone", "z alone (autoencoder)"),
-        ("sampled", "stage 1\nc and z"),
-        ("aligned", f"stage 2\n{panels.engine}"),
-    ):
-        axes = _panel(figure, name, words)
-        axes.imshow(getattr(panels, name))
-        axes.set_xlabel(panels.scores.get(name, ""), size=6.5, labelpad=2)
-    _draw_responses(_panel(figure, "responses", "response"), panels.responses)
-    losses = _panel(figure, "losses", "structural loss, relative", 0.9)
-    _draw_curve(losses, panels.losses, panels.unit)
-    for start, end, colour, corner in _ARROWS:
-        way = f"angle,{corner},rad=6" if corner else "arc3,rad=0"
-        ends = [(x / width, y / height) for x, y in (start, end)]
-        arrow = FancyArrowPatch(*ends, transform=figure.transFigure, fill=True)
-        arrow.set(arrowstyle="-|>", connectionstyle=way, mutation_scale=9)
-        arrow.set(color=colour, linewidth=1.3)
-        figure.add_artist(arrow)
-    for x, y, words, colour in _WORDS:
-        text = figure.text(x / width, y / height, words, ha="center", color=colour)
-        text.set(size=8.5, weight="bold" if colour != "0.2" else "normal")
+    figure = canvas.new_figure("From responses to a picture: two stages", note, 4.3)
+    titles = {
+        "seen": "seen image",
+        "responses": "fMRI response",
+        "c_alone": "c alone (from noise)",
+        "z_alone": "z alone (autoencoder)",
+        "sampled": "stage 1\nc and z",
+        "aligned": f"stage 2\n{panels.engine}",
+        "losses": "structural loss, relative",
+    }
+    places = figure.subplot_mosaic("..c..\nsrcpa\nsrzpa\n..zl.\n...l.")
+    grid = {name: places[k] for name, k in zip(titles, "srczpal", strict=True)}
+    for name, axes in grid.items():
+        axes.set_title(titles[name], size=7.5, loc="center", pad=3)
+        if name not in ("responses", "losses"):
+            axes.imshow(getattr(panels, name))
+            axes.set_xlabel(panels.scores.get(name, ""), size=6.5, labelpad=2)
+        if name != "losses":
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+    _draw_responses(grid["responses"], panels.responses)
+    _draw_curve(grid["losses"], panels.losses, panels.unit)
+    for start, end, words, colour, leaves, reaches in _ARROWS:
+        arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.3}
+        if "losses" in (start, end):  # around a corner
+            angles = "angleA=-90,angleB=0" if end == "losses" else "angleA=0,angleB=90"
+            arrow["connectionstyle"] = f"angle,{angles},rad=6"
+        at: Any = {"xycoords": grid[end].transAxes, "textcoords": "axes fraction"}
+        text = grid[start].annotate(words, reaches, leaves, arrowprops=arrow, **at)
+        text.set(color=colour, size=8.5, weight="bold", in_layout=False)
     return figure
+
+
+def _draw_responses(axes: Axes, responses: Floats) -> None:
+    """Draw all voxels as a square of pixels, in the order of the volume."""
+    side = int(np.ceil(np.sqrt(responses.size)))
+    pixels = np.full(side * side, np.nan)
+    pixels[: responses.size] = responses
+    axes.imshow(pixels.reshape(side, side), cmap="PuOr_r", vmin=-2.5, vmax=2.5)
+    axes.set_xlabel(f"{responses.size:,} voxels\n(z-scores, −2.5 to 2.5)", size=6.5)
+
+
+def _draw_curve(axes: Axes, losses: Floats, unit: str) -> None:
+    relative = losses / losses[0]
+    axes.plot(np.arange(losses.size), relative, color=PALETTE[0])
+    axes.set_xticks([0, losses.size - 1])
+    axes.tick_params(labelsize=6, length=2)
+    levels = sorted({1.0, round(float(np.nanmin(relative)), 2)})
+    axes.set_yticks(levels, [f"{level:g}" for level in levels])
+    axes.set_xlabel(unit, size=6.5, labelpad=-4)
 
 
 # --- failures -------------------------------------------------------------------------

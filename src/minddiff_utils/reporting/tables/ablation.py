@@ -4,7 +4,6 @@ Every row is over the same images.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Literal
 
 import pandas as pd
@@ -18,7 +17,6 @@ from minddiff_utils.core.conditions import (
     layers_name,
 )
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.core.inference import estimate
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.evaluation.summaries import ESTIMATE, contrast_table, summarise
 from minddiff_utils.reporting.figures.canvas import check_table
@@ -76,21 +74,15 @@ def main_effects(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFr
     DataError as in `shared_images`. Columns subject (or "all"), method (the feature),
     metric and those of `summaries.ESTIMATE`.
     """
-    kept = shared_images(scores, factorial())
-    rows = []
+    kept, tables = shared_images(scores, factorial()), []
     for k, feature in enumerate(FEATURES):
-        sign = kept["method"].map({m: 2 * f[k] - 1 for m, f in factorial().items()})
-        gains = kept.assign(gain=sign * kept["value"] / 4)
-        for metric, block in gains.groupby("metric", sort=False):
-            sums = block.groupby(["subject", "nsd_id"])["gain"].sum().unstack()
-            whole = {"all": sums.dropna(axis=1)}
-            whole |= {str(s): sums.loc[[s]].dropna(axis=1) for s in sums.index}
-            rows += [
-                (s, feature, metric, *astuple(estimate(d, confidence=confidence)))
-                for s, d in whole.items()
-                if d.size
-            ]
-    return pd.DataFrame(rows, columns=["subject", "method", "metric", *ESTIMATE])
+        half = {m: feature if f[k] else "without" for m, f in factorial().items()}
+        halves = kept.assign(method=kept["method"].map(half))
+        image = ["subject", "method", "nsd_id", "metric"]
+        means = halves.groupby(image, as_index=False)["value"].mean()
+        pair = [(feature, "without")]
+        tables.append(contrast_table(means, pair, confidence=confidence))
+    return pd.concat(tables, ignore_index=True).drop(columns="reference")
 
 
 def ablation_table(
