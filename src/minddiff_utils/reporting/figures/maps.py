@@ -5,7 +5,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.tri import Triangulation
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -84,9 +82,15 @@ def _face_values(values: Floats, faces: Ints) -> Floats:
     return corners.mean(axis=1).where(corners.notna().sum(axis=1) >= 2).to_numpy()
 
 
-def _gray(sulc: Floats, faces: Ints) -> Floats:
-    """Return the gray of each face, 0..1: sulci darker than gyri."""
-    return np.where(sulc[faces].mean(axis=1) > 0, 0.76, 0.88)
+def _face_colours(mesh: Surface, scale: Normalize | None) -> Floats:
+    """Return each face's colour, (n_faces, 3): gray without a value or a scale."""
+    in_sulcus = mesh.sulc[mesh.faces].mean(axis=1) > 0
+    gray = np.where(in_sulcus, 0.76, 0.88)[:, None].repeat(3, axis=1)
+    if scale is None:
+        return gray
+    values = _face_values(mesh.values, mesh.faces)
+    data = colormaps[_CMAP](scale(values))[:, :3]
+    return np.where(np.isfinite(values)[:, None], data, gray)
 
 
 def _scale(by_feature: Mapping[str, Floats]) -> Normalize:
@@ -159,16 +163,9 @@ def _apart(places: Floats, width: float, height: float) -> Floats:
 
 def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
     """Draw values with the areas' borders or, without a scale, the areas' names."""
-    x, y = flat.points.T
-    means = _face_values(flat.values, flat.faces)
-    known = np.isfinite(means)
-    options: dict[str, Any] = {"rasterized": True, "edgecolors": "none"}
-    base = Triangulation(x, y, flat.faces)
-    gray = _gray(flat.sulc, flat.faces)
-    axes.tripcolor(base, facecolors=gray, cmap="gray", vmin=0, vmax=1, **options)
-    if known.any() and scale is not None:
-        data = Triangulation(x, y, flat.faces[known])
-        axes.tripcolor(data, facecolors=means[known], cmap=_CMAP, norm=scale, **options)
+    colours, triangles = _face_colours(flat, scale), list(flat.points[flat.faces])
+    faces = PolyCollection(triangles, facecolors=colours, antialiaseds=False)
+    axes.add_collection(faces).set_rasterized(True)
     segments = list(_borders(flat.points, flat.faces, flat.areas))
     axes.add_collection(LineCollection(segments, colors="0.15", lw=0.6))
     if scale is None:
@@ -238,14 +235,11 @@ def _project(
     facing = normal @ direction / length  # 1: squarely; 0: edgewise
     visible = np.flatnonzero(facing > 0)
     order = visible[np.argsort((corners[visible].mean(axis=1)) @ direction)]
-    values = _face_values(mesh.values, mesh.faces)[order]
-    gray = np.repeat(_gray(mesh.sulc, mesh.faces)[order, None], 3, axis=1)
-    data = colormaps[_CMAP](scale(values))[:, :3]
-    colours = np.where(np.isfinite(values)[:, None], data, gray)
     light = 0.62 + 0.38 * facing[order, None]
     plane = np.stack([np.cross(up, direction), up], axis=1)
     borders = _borders(mesh.points, mesh.faces[visible], mesh.areas)
-    return corners[order] @ plane, colours * light, borders @ plane
+    colours = _face_colours(mesh, scale)[order] * light
+    return corners[order] @ plane, colours, borders @ plane
 
 
 def _views(both: Hemispheres) -> Iterator[tuple[str, Surface, Floats, Floats]]:
@@ -263,22 +257,18 @@ def _draw_inflated(axes: Axes, both: Hemispheres, scale: Normalize) -> None:
         triangles, colours, borders = _project(mesh, direction, up, scale)
         if not len(triangles):
             continue
-        low = triangles.reshape(-1, 2).min(axis=0)
-        high = triangles.reshape(-1, 2).max(axis=0)
-        middle = (low[1] + high[1]) / 2
-        moved = triangles - np.array([low[0] - left, middle])
-        faces = PolyCollection(
-            list(moved), facecolors=colours, edgecolors=colours, linewidths=0.1
-        )
-        faces.set_rasterized(True)
+        low, high = (extent(triangles, axis=(0, 1)) for extent in (np.min, np.max))
+        width, half = high[0] - low[0], (high[1] - low[1]) / 2
+        shift = np.array([left, -half]) - low
+        faces = PolyCollection(list(triangles + shift), facecolors=colours, lw=0.1)
+        faces.set(edgecolors=colours, rasterized=True)
         axes.add_collection(faces)
-        lines = list(borders - [low[0] - left, middle])
-        axes.add_collection(LineCollection(lines, colors="0.15", lw=0.35))
-        half = (high[1] - low[1]) / 2
-        centre = left + (high[0] - low[0]) / 2
-        axes.text(centre, -half - 3, words, size=6, ha="center", va="top", color="0.4")
+        lines = LineCollection(list(borders + shift), colors="0.15", lw=0.35)
+        axes.add_collection(lines)
+        at = left + width / 2
+        axes.text(at, -half - 3, words, size=6, color="0.4", va="top", ha="center")
         bottom, top = min(bottom, -half - 18), max(top, half)
-        left += high[0] - low[0] + 14
+        left += width + 14
     axes.set(xlim=(0, left), ylim=(bottom, top), aspect="equal")
     axes.set_axis_off()
 

@@ -79,7 +79,7 @@ def main_effects(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFr
         half = {m: feature if f[k] else "without" for m, f in factorial().items()}
         halves = kept.assign(method=kept["method"].map(half))
         image = ["subject", "method", "nsd_id", "metric"]
-        means = halves.groupby(image, as_index=False)["value"].mean()
+        means = halves.groupby(image)["value"].mean().reset_index()
         pair = [(feature, "without")]
         tables.append(contrast_table(means, pair, confidence=confidence))
     return pd.concat(tables, ignore_index=True).drop(columns="reference")
@@ -173,13 +173,13 @@ def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataF
     decoded, true = _k_of(scores, "decoded"), _k_of(scores, "true")
     weighted = [NOISE_WEIGHTS] if (scores["method"] == NOISE_WEIGHTS).any() else []
     ladders = {
-        "decoded": (_ascending(decoded), decoded),
-        "true": (_ascending(true), true),
+        "decoded": ([*decoded], decoded),
+        "true": ([*true], true),
         "weighted": (weighted, decoded),
     }
     tables = []
     for features, (methods, k_of) in ladders.items():
-        last = _ascending(k_of)[-1] if methods else ""
+        last = [*k_of][-1] if methods else ""
         pairs = [(method, last) for method in methods if method != last]
         if pairs:
             kept = shared_images(scores, {*methods, last})
@@ -193,14 +193,10 @@ def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataF
     return pd.concat(tables, ignore_index=True)
 
 
-def _ascending(k_of: Mapping[str, float]) -> list[str]:
-    return sorted(k_of, key=k_of.__getitem__)
-
-
 def _k_of(
     scores: pd.DataFrame, clip: Literal["decoded", "true"] = "decoded"
 ) -> dict[str, float]:
-    """Return the methods of a ladder of k, each with its k."""
+    """Return the methods of a ladder of k, each with its k, the lowest first."""
     prefix = k_name(0, clip).removesuffix("0")
     k_of = {
         method: float(method.removeprefix(prefix))
@@ -212,4 +208,4 @@ def _k_of(
             f"The scores hold no method {prefix}…: run the ablation of k (profile's "
             "ablation.k_grid)."
         )
-    return k_of
+    return dict(sorted(k_of.items(), key=lambda method: method[1]))
