@@ -1,9 +1,9 @@
 """Labels and number formats: how figures, tables and the report say a thing."""
 
-import math
 import textwrap
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,10 +90,8 @@ def feature_order(features: Iterable[object]) -> list[str]:
     """
 
     def rank(feature: str) -> tuple[int, int, str]:
-        layer = feature.removeprefix("clip/")
-        if layer != feature and layer.isdigit():
-            return 2, int(layer), feature
-        return {"c": 0, "z": 1}.get(feature, 3), 0, feature
+        other = 2 if feature.startswith("clip/") else 3
+        return {"c": 0, "z": 1}.get(feature, other), len(feature), feature
 
     return sorted(set(map(str, features)), key=rank)
 
@@ -122,22 +120,17 @@ def area_order(areas: Iterable[object]) -> list[str]:
     return known + [name for name in names if name not in AREAS]
 
 
-def cell_text(value: object) -> str:
+def cell_text(value: Any) -> str:
     """Return a cell of the report: 3 digits, truth in words, nothing as a dash.
 
     >>> cell_text(0.12345), cell_text(0.00001234), cell_text(True), cell_text(1500)
     ('0.123', '1.23e-05', 'yes', '1500')
     """
-    if value is None or value is pd.NA or value is pd.NaT:
+    if pd.isna(value):
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, Integral):
-        return str(int(value))
-    if not isinstance(value, Real):
+    if isinstance(value, Integral) or not isinstance(value, Real):
         return str(value)
-    number = float(value)
-    if math.isnan(number):
-        return "–"
-    small = number != 0 and abs(number) < 0.001
-    return f"{number:.2e}" if small or abs(number) >= 1e6 else f"{number:.3f}"
+    small = value != 0 and abs(value) < 0.001
+    return f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.3f}"

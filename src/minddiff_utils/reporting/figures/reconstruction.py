@@ -138,12 +138,12 @@ def fig_trajectory(
     `iterations`; `truth`, uint8 (n_images, height, width, 3): the seen ones; `unit`:
     as of `fig_losses`.
     """
-    check_shape(images.shape, (len(truth), len(iterations), None, None, 3), "images")
     canvas.check_images(truth, "Seen images")
-    for steps in images:
-        canvas.check_images(steps, "Images along the way")
-    check_shape(truth.shape[1:], images.shape[2:], "A seen image")
-    n_images, n_columns = len(images), len(iterations) + 1
+    check_shape(images.shape, (len(truth), len(iterations), *truth.shape[1:]), "images")
+    rows = np.concatenate([images, truth[:, None]], axis=1)
+    for row in rows:
+        canvas.check_images(row, "Images along the way")
+    n_images, n_columns, *_ = rows.shape
     note = (
         f"n = {counted(n_images, 'image')}; as the engine saw them, by {unit}; "
         "last column: the image the subject saw"
@@ -154,7 +154,6 @@ def fig_trajectory(
     names = [f"{k + 1}" for k in range(n_images)]
     word = unit.partition(" ")[0]
     columns = [*(f"{word} {k}" for k in iterations), "seen image"]
-    rows = np.concatenate([images, truth[:, None]], axis=1)
     canvas.draw_images(figure.subplots(), canvas.Grid([*rows], names, columns))
     return figure
 
@@ -322,14 +321,10 @@ def fig_failures(
     """
     canvas.check_table(points, metrics, "The table of failures")
     subject, method = points[["subject", "method"]].iloc[0]
-    marked = {
-        signature: points[points["signature"] == signature].sort_values("place")
-        for signature in _LOOK
-    }
-    ids = [int(i) for rows in marked.values() for i in rows["nsd_id"]]
+    marked = points[points["place"] > 0].sort_values(["signature", "place"])
+    ids = marked["nsd_id"].astype(int)
     letters = {i: ascii_lowercase[k % 26] for k, i in enumerate(ids)}
-    absent = sorted(set(ids) - set(images))
-    if absent:
+    if absent := sorted(letters.keys() - images.keys()):
         raise DataError(
             f"The images {', '.join(map(str, absent))} are marked but not given: pass "
             "the seen and the reconstructed image of each."
@@ -341,20 +336,18 @@ def fig_failures(
     )
     title = "Failure signatures: meaning without structure, and reverse"
     figure = canvas.new_figure(title, note, 4.5)
-    grid = figure.add_gridspec(2, 2, width_ratios=[1.25, 1.0])
-    _draw_scatter(figure.add_subplot(grid[:, 0]), points, metrics, letters)
+    scatter, *beside = figure.subplot_mosaic("ab\nac", width_ratios=[1.25, 1]).values()
+    _draw_scatter(scatter, points, metrics, letters)
     n_columns = max(1, int(points["place"].max()))
     structural, semantic = (
         words.partition(",")[0].partition(" (")[0] for words in metrics.values()
     )
     both = ((semantic, structural), (structural, semantic))
-    for k, ((low, high), (signature, rows)) in enumerate(
-        zip(both, marked.items(), strict=True)
-    ):
-        axes = figure.add_subplot(grid[k, 1])
-        words: dict[str, Any] = {"color": _ink(signature), "weight": "bold"}
-        axes.set_title(f"low {low}, high {high}", size=8.5, pad=14, **words)
-        _draw_pairs(axes, rows["nsd_id"].tolist(), images, letters, n_columns)
+    for axes, signature, (low, high) in zip(beside, _LOOK, both, strict=True):
+        look: dict[str, Any] = {"color": _ink(signature), "weight": "bold"}
+        axes.set_title(f"low {low}, high {high}", size=8.5, pad=14, **look)
+        own = ids[marked["signature"] == signature].tolist()
+        _draw_pairs(axes, own, images, letters, n_columns)
     return figure
 
 
