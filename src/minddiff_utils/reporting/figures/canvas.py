@@ -281,25 +281,24 @@ def n_subjects_in(table: pd.DataFrame) -> int:
 class Grid:
     """Pictures in rows, a shorter one leaving its last cells blank, and words on them.
 
-    `names` stand at the left of the rows, `columns` above; `below`: name of a row ->
-    words below each of its pictures.
+    `rows`: name, at the left, -> pictures; `columns`: words above; `below`: name of a
+    row -> words below each of its pictures.
     """
 
-    rows: Sequence[Images]
-    names: Sequence[str]
+    rows: Mapping[str, Images]
     columns: Sequence[str]
     below: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def tops(self) -> list[float]:
         """Return where each row begins, and the last one ends, in cells."""
-        pitches = [1.16 if name in self.below else 1.0 for name in self.names]
+        pitches = [1.16 if name in self.below else 1.0 for name in self.rows]
         return [0.0, *np.cumsum(pitches).tolist()]
 
     @property
     def n_columns(self) -> int:
         """Return the length of the longest row."""
-        return max(len(row) for row in self.rows)
+        return max(map(len, self.rows.values()))
 
     @property
     def height(self) -> float:
@@ -314,7 +313,7 @@ def draw_images(axes: Axes, grid: Grid) -> None:
     beside: dict[str, Any] = {"ha": "right", "va": "center", "clip_on": False}
     centred: dict[str, Any] = {"ha": "center", "clip_on": False}
     tops = grid.tops
-    for top, row, name in zip(tops, grid.rows, grid.names, strict=False):
+    for top, (name, row) in zip(tops, grid.rows.items(), strict=False):
         for k, image in enumerate(row):
             extent = (k + gap, k + 1 - gap, top + 1 - gap, top + gap)
             axes.imshow(image, extent=extent, aspect="equal")

@@ -52,7 +52,7 @@ def fig_gallery(
         raise DataError("The gallery has no rows: pass at least one method's images.")
     for name, images in rows.items():
         canvas.check_images(images, f"Images of {name!r}")
-    grid = canvas.Grid(list(rows.values()), list(rows), column_titles, below or {})
+    grid = canvas.Grid(rows, column_titles, below or {})
     if column_titles:
         check_shape((len(column_titles),), (grid.n_columns,), "column_titles")
     size = f"{counted(grid.n_columns, 'image')}, {counted(len(rows), 'row')}"
@@ -151,10 +151,10 @@ def fig_trajectory(
     title = "What stage 2 changes, step by step"
     height = min(6.6 / n_columns, 1.1) * n_images + 1.2
     figure = canvas.new_figure(title, note, height)
-    names = [f"{k + 1}" for k in range(n_images)]
     word = unit.partition(" ")[0]
     columns = [*(f"{word} {k}" for k in iterations), "seen image"]
-    canvas.draw_images(figure.subplots(), canvas.Grid([*rows], names, columns))
+    by_image = {f"{k}": row for k, row in enumerate(rows, 1)}
+    canvas.draw_images(figure.subplots(), canvas.Grid(by_image, columns))
     return figure
 
 
@@ -418,9 +418,11 @@ def _draw_pairs(
         axes.text(0, 0.8, "no image in this quadrant", size=8, color=GRAY)
         axes.set_axis_off()
         return
-    rows = [np.stack([images[i][side] for i in nsd_ids]) for side in (0, 1)]
-    for row in rows:
+    both = "seen", "made"
+    pairs = zip(*(images[i] for i in nsd_ids), strict=True)
+    rows = {k: np.stack(side) for k, side in zip(both, pairs, strict=True)}
+    for row in rows.values():
         canvas.check_images(row, "Images of failures")
     titles = [f"{letters[i]}: {i}" for i in nsd_ids]
-    canvas.draw_images(axes, canvas.Grid(rows, ["seen", "made"], titles))
+    canvas.draw_images(axes, canvas.Grid(rows, titles))
     axes.set_xlim(0, n_columns)  # the same size of picture in both panels

@@ -373,11 +373,9 @@ def fig_video(
         " Dotted: the same with the truth of other clips. Below: one clip, the first of"
         " the test clips, whichever it is"
     )
-    strip = Grid(
-        [images[name] for name in rows if name in images],
-        [rows[name] for name in rows if name in images],
-        [str(k + 1) for k in range(len(next(iter(images.values()))))],
-    )
+    shown = {words: images[name] for name, words in rows.items() if name in images}
+    n_frames = len(next(iter(images.values())))
+    strip = Grid(shown, [str(k + 1) for k in range(n_frames)])
     title = "How fast a scene may move for its frames to be put in order"
     figure = canvas.new_figure(title, note, 2.4 + strip.height)
     above, below = figure.subfigures(
