@@ -8,7 +8,7 @@ came out.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,18 @@ __all__ = ["FIGURES", "Caption", "build_report", "conclusions"]
 
 @dataclass(frozen=True)
 class Caption:
-    """A figure's number, and what it shows.
+    """A figure's number, what it shows, and the section of the report that it is in.
 
     `each_subject`: "yes" where each has its own, in files `<name>_subj01.png` and so
-    on; `{subject}` in `words` stands for the one that is in the report.
+    on; `{subject}` in `words` stands for the one that is in the report; `optional`:
+    "yes" where it is shown only if it was made, by the study of engines, by notebook 09
+    or from captions that name categories.
     """
 
     number: str
+    section: str
     each_subject: str
+    optional: str
     words: str
 
     def file_name(self, name: str, subject: int) -> str:
@@ -67,22 +71,29 @@ def _captions() -> dict[str, Caption]:
         return {row.pop("name"): Caption(**row) for row in csv.DictReader(file)}
 
 
-#: Name of a figure's file -> number and caption.
+#: Name of a figure's file -> number and caption, in the order of the report.
 FIGURES = _captions()
 TITLE = "MindDiffuser: a runnable artifact"
 _SCORES = {name: METRICS[name].label for name in ("clip_judge", "ssim_2d", "pcc")}
-#: Table -> its caption, and how its rows are printed (`tables.for_print`).
-_TABLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "T1_comparison": ("Every method, over all subjects.", {"rows": ("method",)}),
+#: Table -> its section, its caption, and how its rows are printed (`tables.for_print`).
+_TABLES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "T1_comparison": (
+        "Differences on the same images",
+        "Every method, over all subjects.",
+        {"rows": ("method",)},
+    ),
     "T2_ablation": (
+        "What each part is worth",
         "Combinations of features, main effects, blocks, iterations and k.",
         {"rows": ("group", "method")},
     ),
     "T4_decoding": (
+        "Decoding",
         "Signed r by feature and area, over all subjects.",
         {"rows": ("area_set",), "across": "feature", "cell": tables.bounded_cell},
     ),
     "T5_cost": (
+        "Stage 2, step by step",
         "Passes through the U-Net per image.",
         {"rows": ("method",), "cell": tables.count_cell},
     ),
@@ -100,43 +111,17 @@ _FURTHER = {
         "area_set",
     ),
 }
-#: Made by the study of engines, by notebook 09, or only where captions name
-#: categories; shown where they are.
-_OPTIONAL = (
-    "naming",
-    "video",
-    *(name for name in FIGURES if name.startswith("study_")),
-)
-#: Section -> its figures, and its tables, which are folded.
-_CONTENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "Differences on the same images": (
-        ("differences", "stage2_gain"),
-        ("T1_comparison",),
-    ),
-    "Scores": (("comparison", "controls"), ()),
-    "Read or guessed": (("leakage",), ()),
-    "What makes subjects differ": (("factors",), ()),
-    "Moving scenes": (("video",), ()),
-    "What each part is worth": (("ablation", "gallery_ablation"), ("T2_ablation",)),
-    "How many features to keep": (("k_quality",), ()),
-    "Decoding": (("accuracy", "histograms"), ("T4_decoding",)),
-    "Stage 2, step by step": (("losses", "trajectory"), ("T5_cost",)),
-    "Engines of stage 2 compared": (_OPTIONAL[2:], ()),
-    "Image by image": (("quality_vs_accuracy", "failures"), ()),
-    "Further measures": (("naming",), ()),
-    "On the cortex": (("cortex_flat", "cortex_inflated"), ()),
-}
 
 
 # --- its parts ------------------------------------------------------------------------
 
 
-def _figures(run: Run, subject: int, names: Sequence[str]) -> list[FigureItem]:
+def _figures(run: Run, subject: int, names: Iterable[str]) -> list[FigureItem]:
     items = []
     for name in names:
         caption = FIGURES[name]
         path = run.tree.figures / f"{caption.file_name(name, subject)}.png"
-        if name in _OPTIONAL and not path.is_file():
+        if caption.optional and not path.is_file():
             continue
         store.read_png(path)  # damaged, it would be a gap in the page that nobody tells
         words = caption.words.format(subject=subject)
@@ -146,7 +131,7 @@ def _figures(run: Run, subject: int, names: Sequence[str]) -> list[FigureItem]:
 
 def _table(run: Run, name: str) -> TableItem:
     """Return the rows over all subjects as notebook 05 prints them."""
-    caption, how = _TABLES[name]
+    _, caption, how = _TABLES[name]
     across, texts = how.get("across", "metric"), ("status", "settings")
     needed = (*how["rows"], across, "value", "ci_low", "ci_high", *texts)
     table = store.read_table(run.tree.tables / f"{name}.csv", needed)
@@ -280,13 +265,15 @@ def _settings(run: Run) -> list[tuple[str, str]]:
 def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
     """Return the sections behind the gallery, those with nothing to show left out."""
     sections = []
-    for title, (names, folded) in _CONTENTS.items():
+    for title in dict.fromkeys(c.section for c in FIGURES.values() if c.section):
         on_cortex = title == "On the cortex"
         subject = maps.subject if on_cortex else first
+        names = [name for name, c in FIGURES.items() if c.section == title]
         items = _figures(run, subject, names) if subject is not None else []
         notes = [maps.note] if on_cortex and maps.note else []
+        folded = [_table(run, name) for name, t in _TABLES.items() if t[0] == title]
         further = _further(run) if title == "Further measures" else []
-        content: list[Item] = [*items, *(_table(run, n) for n in folded), *further]
+        content: list[Item] = [*items, *folded, *further]
         if content or notes:
             sections.append(Section(title, notes, content))
     return sections

@@ -132,5 +132,5 @@ def cell_text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, Integral) or not isinstance(value, Real):
         return str(value)
-    small = value != 0 and abs(value) < 0.001
-    return f"{value:.2e}" if small or abs(value) >= 1e6 else f"{value:.3f}"
+    size = abs(float(value))
+    return f"{value:.3f}" if size == 0 or 0.001 <= size < 1e6 else f"{value:.2e}"

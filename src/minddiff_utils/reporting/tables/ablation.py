@@ -120,15 +120,13 @@ def ablation_table(
     both = pd.concat([kept, best.astype({"subject": str})], ignore_index=True)
     summary = summarise(both, confidence=confidence, ceilings=ceilings())
     who = [*map(str, subjects), "all"]
-    effects, absent = pd.DataFrame(columns=[*SUMMARY]), {*factorial()} - {*scored}
-    if not absent:
-        effects = main_effects(kept, confidence=confidence)
+    absent = {*factorial()} - {*scored}
+    effects = summary[:0] if absent else main_effects(kept, confidence=confidence)
     reason = f"a main effect needs all cells, {', '.join(sorted(absent))}"
     why = dict.fromkeys(FEATURES, reason)
     tables = {}
     for group, methods in groups.items():
-        own = summary[summary["method"].isin(methods)]
-        tables[group] = complete(own, who, methods, settings, {})
+        tables[group] = complete(summary, who, methods, settings, {})
         if group == "factorial":
             tables[_EFFECT] = complete(effects, who, FEATURES, settings, why)
     table = pd.concat(tables, names=["group"])

@@ -144,8 +144,8 @@ def comparison_table(
     check_metrics(comparison, settings)
     table = comparison[[*SUMMARY]].assign(subject=comparison["subject"].astype(str))
     names = list(dict.fromkeys([*methods, *not_run]))
-    kept = table[table["method"].isin(names) & table["metric"].isin(settings)]
-    return complete(kept, who, names, settings, not_run)
+    shown = table[table["metric"].isin(settings)]
+    return complete(shown, who, names, settings, not_run)
 
 
 # --- for readers ----------------------------------------------------------------------
