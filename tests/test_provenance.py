@@ -63,7 +63,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("reporting/figures/preparation.py", "def fig_roi_counts(", "01 06"),
         ("reporting/figures/decoding.py", "def fig_weights_by_area(", "02 06"),
         ("reporting/figures/evaluation.py", "def fig_subjects(", "05 06"),
-        ("reporting/figures/failures.py", "Return", "06"),
+        ("reporting/figures/reconstruction.py", "def fig_failures(", "06"),
         # a sentence of the report
         ("reporting/report/captions.csv", "Decoder weights by area", "06"),
         ("reporting/report/page.py", "Return", "06"),

@@ -29,7 +29,7 @@ from minddiff_utils.core.run import Run, start
 from minddiff_utils.evaluation.claims import evaluate_claims
 from minddiff_utils.evaluation.claims.evidence import Evidence
 from minddiff_utils.insilico import nsd_writer
-from minddiff_utils.reporting import figures, numbering
+from minddiff_utils.reporting import figures, report_contents
 from tests.tiny_nsd import noise
 
 PROFILE = "smoke"
@@ -173,7 +173,7 @@ def _grey(value: int) -> npt.NDArray[np.uint8]:
 #: What the report shows of subject 1.
 FIGURES = tuple(
     caption.file_name(name, 1)
-    for name, caption in numbering.FIGURES.items()
+    for name, caption in report_contents.FIGURES.items()
     if not name.startswith(("study_", "naming", "subjects", "weights"))
     and name != "gallery"
 )

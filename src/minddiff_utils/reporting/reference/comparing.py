@@ -75,15 +75,10 @@ class Comparison:
 
     def difference(self) -> str:
         """Return one sentence on what differs beyond rounding; empty if nothing."""
-        other = {
-            what: (len(whole), [p.name for p in whole if p.kind == "different"])
-            for what, whole in (("claims", self.claims), ("tables", self.tables))
-        }
-        parts = [
-            f"{len(names)} of {n} {what} ({', '.join(names)})"
-            for what, (n, names) in other.items()
-            if names
-        ]
+        parts = []
+        for what, whole in (("claims", self.claims), ("tables", self.tables)):
+            if own := [part.name for part in whole if part.kind == "different"]:
+                parts.append(f"{len(own)} of {len(whole)} {what} ({', '.join(own)})")
         if not parts:
             return ""
         changed = [part.name for part in self.claims if part.is_changed_verdict]
@@ -173,12 +168,9 @@ def _cells(path: Path) -> pd.DataFrame:
 
 def _claims(here: pd.DataFrame, there: pd.DataFrame) -> tuple[Part, ...]:
     """Compare two ledgers, claim by claim."""
-    ours, theirs = (
-        {str(claim): rows for claim, rows in ledger.groupby("claim", sort=False)}
-        for ledger in (here, there)
-    )
+    ours, theirs = (dict(iter(t.groupby("claim", sort=False))) for t in (here, there))
     parts = []
-    for name in dict.fromkeys((*theirs, *ours)):
+    for name in map(str, dict.fromkeys((*theirs, *ours))):
         if name in ours and name in theirs:
             parts.append(_claim(name, ours[name], theirs[name]))
         else:
