@@ -23,22 +23,8 @@ from minddiff_utils.evaluation import check_completeness
 from minddiff_utils.evaluation.claims.evidence import engine_words
 from minddiff_utils.evaluation.claims.ledger import COLUMNS, endpoint_words, verdicts
 from minddiff_utils.evaluation.metrics import METRICS
-from minddiff_utils.reporting import tables
-from minddiff_utils.reporting.galleries import (
-    scored_gallery,
-    select_for_gallery,
-    system_rows,
-)
-from minddiff_utils.reporting.report.page import (
-    FigureItem,
-    GalleryItem,
-    Item,
-    LedgerItem,
-    Report,
-    Section,
-    TableItem,
-    render_report,
-)
+from minddiff_utils.reporting import galleries, tables
+from minddiff_utils.reporting.report import page
 from minddiff_utils.reporting.surface_maps import CorticalMaps
 
 __all__ = ["FIGURES", "Caption", "build_report", "conclusions"]
@@ -116,7 +102,7 @@ _FURTHER = {
 # --- its parts ------------------------------------------------------------------------
 
 
-def _figures(run: Run, subject: int, names: Iterable[str]) -> list[FigureItem]:
+def _figures(run: Run, subject: int, names: Iterable[str]) -> list[page.FigureItem]:
     items = []
     for name in names:
         caption = FIGURES[name]
@@ -125,11 +111,11 @@ def _figures(run: Run, subject: int, names: Iterable[str]) -> list[FigureItem]:
             continue
         store.read_png(path)  # damaged, it would be a gap in the page that nobody tells
         words = caption.words.format(subject=subject)
-        items.append(FigureItem(caption.number, store.read_bytes(path), words))
+        items.append(page.FigureItem(caption.number, store.read_bytes(path), words))
     return items
 
 
-def _table(run: Run, name: str) -> TableItem:
+def _table(run: Run, name: str) -> page.TableItem:
     """Return the rows over all subjects as notebook 05 prints them."""
     _, caption, how = _TABLES[name]
     across, texts = how.get("across", "metric"), ("status", "settings")
@@ -143,10 +129,10 @@ def _table(run: Run, name: str) -> TableItem:
         words = _SCORES
     printed = tables.for_print(table, words, **how)
     shown = printed.iloc[:-1]  # the last row: settings
-    return TableItem(name[:2], shown, caption)
+    return page.TableItem(name[:2], shown, caption)
 
 
-def _further(run: Run) -> list[TableItem]:
+def _further(run: Run) -> list[page.TableItem]:
     """Return the tables of further measures that the run has, folded."""
     items = []
     for name, (caption, of_all) in _FURTHER.items():
@@ -157,11 +143,11 @@ def _further(run: Run) -> list[TableItem]:
             drawn = kept.drop(columns=[of_all, "profile"], errors="ignore")
             counts = [name for name in drawn if str(name).startswith("n_")]
             drawn = drawn.astype(dict.fromkeys(counts, "Int64"))  # also beside a gap
-            items.append(TableItem(name, drawn, caption))
+            items.append(page.TableItem(name, drawn, caption))
     return items
 
 
-def _ledger(run: Run) -> LedgerItem:
+def _ledger(run: Run) -> page.LedgerItem:
     ledger = store.read_table(run.tree.figures / "claims.csv", COLUMNS)
     ends = {
         str(claim): [*map(_endpoint, rows.to_dict("records"))]
@@ -174,7 +160,7 @@ def _ledger(run: Run) -> LedgerItem:
         " effect is; “could show” is the smallest effect that this n shows with a power"
         " of 80 %."
     )
-    return LedgerItem(verdicts(ledger), ends, caption)
+    return page.LedgerItem(verdicts(ledger), ends, caption)
 
 
 def _endpoint(row: Mapping[Any, Any]) -> dict[str, str]:
@@ -201,12 +187,12 @@ def _known(number: Any, form: str = ".0f") -> str:
     return "–" if pd.isna(number) or np.isinf(number) else f"{number:{form}}"
 
 
-def _gallery(run: Run, subject: int) -> GalleryItem:
+def _gallery(run: Run, subject: int) -> page.GalleryItem:
     """Return the comparison gallery, picture by picture, with scores."""
     scores = store.read_table(run.tree.tables / "scores.csv")
-    selection = select_for_gallery(subject, scores)
-    ids, systems = selection.nsd_id, system_rows(run.profile.stage2.preset)
-    rows, below = scored_gallery(run, subject, systems, scores, ids=ids)
+    selection = galleries.select_for_gallery(subject, scores)
+    ids, systems = selection.nsd_id, galleries.system_rows(run.profile.stage2.preset)
+    rows, below = galleries.scored_gallery(run, subject, systems, scores, ids=ids)
     pictures = {words: [*map(encode_png, made)] for words, made in rows.items()}
     left_out = "".join(f" Not run: {why}." for why in conditions.not_run().values())
     caption = (
@@ -214,10 +200,10 @@ def _gallery(run: Run, subject: int) -> GalleryItem:
         f" similarity by the judge, and SSIM. {selection.rule}.{left_out}"
     )
     number = FIGURES["gallery"].number
-    return GalleryItem(number, pictures, selection.titles, caption, below)
+    return page.GalleryItem(number, pictures, selection.titles, caption, below)
 
 
-def _checks(run: Run) -> tuple[list[str], list[TableItem]]:
+def _checks(run: Run) -> tuple[list[str], list[page.TableItem]]:
     """Return how many checks passed, in words, and their folded table."""
     table = store.read_table(run.tree.tables / "sanity.csv")
     failed = table[~table["passed"].astype(bool)]
@@ -225,7 +211,7 @@ def _checks(run: Run) -> tuple[list[str], list[TableItem]]:
     lines = [f"Failed: {row.check}: {row.observed}." for row in failed.itertuples()]
     shown = table[["check", "observed", "passed"]]
     caption = "Each check of the pipeline with what was seen."
-    return [words, *lines], [TableItem("Checks", shown, caption)]
+    return [words, *lines], [page.TableItem("Checks", shown, caption)]
 
 
 def _links(run: Run) -> list[tuple[str, str]]:
@@ -262,7 +248,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
 # --- the page -------------------------------------------------------------------------
 
 
-def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
+def _sections(run: Run, first: int, maps: CorticalMaps) -> list[page.Section]:
     """Return the sections behind the gallery, those with nothing to show left out."""
     sections = []
     for title in dict.fromkeys(c.section for c in FIGURES.values() if c.section):
@@ -273,9 +259,9 @@ def _sections(run: Run, first: int, maps: CorticalMaps) -> list[Section]:
         notes = [maps.note] if on_cortex and maps.note else []
         folded = [_table(run, name) for name, t in _TABLES.items() if t[0] == title]
         further = _further(run) if title == "Further measures" else []
-        content: list[Item] = [*items, *folded, *further]
+        content: list[page.Item] = [*items, *folded, *further]
         if content or notes:
-            sections.append(Section(title, notes, content))
+            sections.append(page.Section(title, notes, content))
     return sections
 
 
@@ -290,18 +276,18 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
     first = subjects[0]
     (method,) = _figures(run, first, ["method"])
     ledger, parts = _ledger(run), _sections(run, first, maps)
-    made: list[Item] = [
+    made: list[page.Item] = [
         _gallery(run, first),
         *_figures(run, first, ["gallery_subjects"]),
     ]
     checks, sanity = _checks(run)
     sections = [
-        Section("The claims of the paper, here", items=[ledger]),
-        Section("What is made", items=made),
+        page.Section("The claims of the paper, here", items=[ledger]),
+        page.Section("What is made", items=made),
         *parts,
-        Section("Checks", checks, sanity),
-        Section("Settings", settings=_settings(run)),
-        Section("Files of this run", links=_links(run)),
+        page.Section("Checks", checks, sanity),
+        page.Section("Settings", settings=_settings(run)),
+        page.Section("Files of this run", links=_links(run)),
     ]
     lead = (
         f"Engine of stage 2 in this run: {engine_words(profile.stage2.preset)}. Rows of"
@@ -321,8 +307,8 @@ def build_report(run: Run, maps: CorticalMaps) -> str:
         "code": provenance.code_digest(),
     }
     known = [(name, words) for name, words in facts.items() if words]
-    page = Report(TITLE, run.label, lead, method, ledger, sections, known)
-    return render_report(page)
+    report = page.Report(TITLE, run.label, lead, method, ledger, sections, known)
+    return page.render_report(report)
 
 
 def conclusions(ledger: pd.DataFrame, figures: Mapping[str, str]) -> list[str]:

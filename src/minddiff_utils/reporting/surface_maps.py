@@ -22,12 +22,7 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import DataError, StoreError, check_shape
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
-from minddiff_utils.datasets.nsd.layout import (
-    DEPTHS,
-    HEMISPHERES,
-    Anatomy,
-    Hemisphere,
-)
+from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Anatomy, Hemisphere
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.reporting.figures import Surface
 from minddiff_utils.reporting.figures.maps import Hemispheres

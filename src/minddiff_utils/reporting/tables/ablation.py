@@ -20,13 +20,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.evaluation.summaries import ESTIMATE, contrast_table, summarise
 from minddiff_utils.reporting.figures.canvas import check_table
-from minddiff_utils.reporting.tables.rows import (
-    SCORES,
-    SUMMARY,
-    check_metrics,
-    complete,
-    shared_images,
-)
+from minddiff_utils.reporting.tables import rows
 
 __all__ = [
     "FEATURES",
@@ -74,7 +68,7 @@ def main_effects(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFr
     DataError as in `shared_images`. Columns subject (or "all"), method (the feature),
     metric and those of `summaries.ESTIMATE`.
     """
-    kept, tables = shared_images(scores, factorial()), []
+    kept, tables = rows.shared_images(scores, factorial()), []
     for k, feature in enumerate(FEATURES):
         half = {m: feature if f[k] else "without" for m, f in factorial().items()}
         halves = kept.assign(method=kept["method"].map(half))
@@ -106,15 +100,15 @@ def ablation_table(
     0 in the factorial), those of `comparison_table` and `summaries.ESTIMATE`. In main
     effects `method` is the feature.
     """
-    check_table(scores, SCORES, "The table of scores")
-    check_metrics(scores, settings)
+    check_table(scores, rows.SCORES, "The table of scores")
+    rows.check_metrics(scores, settings)
     scores = scores[scores["metric"].isin(settings)]
     groups = {"factorial": tuple(factorial()), **ladders}
     names = [m for methods in groups.values() for m in methods]
     scored = [m for m in dict.fromkeys(names) if (scores["method"] == m).any()]
     if not scored:
         raise DataError("No condition of the ablation was scored: run notebook 04.")
-    kept = shared_images(scores, scored)
+    kept = rows.shared_images(scores, scored)
     best_names = {ceilings()[m] for m in scored if m in ceilings()} - {*scored}
     best = scores[scores["method"].isin(best_names)]
     both = pd.concat([kept, best.astype({"subject": str})], ignore_index=True)
@@ -126,17 +120,17 @@ def ablation_table(
     why = dict.fromkeys(FEATURES, reason)
     tables = {}
     for group, methods in groups.items():
-        tables[group] = complete(summary, who, methods, settings, {})
+        tables[group] = rows.complete(summary, who, methods, settings, {})
         if group == "factorial":
-            tables[_EFFECT] = complete(effects, who, FEATURES, settings, why)
+            tables[_EFFECT] = rows.complete(effects, who, FEATURES, settings, why)
     table = pd.concat(tables, names=["group"])
     table = table.reset_index("group").reset_index(drop=True)
     in_cell = table["group"] == "factorial"
     for k, feature in enumerate(FEATURES):
         flags = {method: int(flags[k]) for method, flags in factorial().items()}
         table[feature] = table["method"].map(flags).where(in_cell).astype("Int64")
-    more = [name for name in ESTIMATE if name not in SUMMARY]
-    columns = ["group", *FEATURES, *SUMMARY, *more, "status", "settings"]
+    more = [name for name in ESTIMATE if name not in rows.SUMMARY]
+    columns = ["group", *FEATURES, *rows.SUMMARY, *more, "status", "settings"]
     return table.reindex(columns=columns)
 
 
@@ -149,10 +143,10 @@ def quality_by_k(
     `ablation_table`. No k was scored, a metric is missing, or as `shared_images`:
     DataError.
     """
-    check_metrics(scores, settings)
+    rows.check_metrics(scores, settings)
     scores = scores[scores["metric"].isin(settings)]
     k_of = _k_of(scores)
-    kept = shared_images(scores, k_of)
+    kept = rows.shared_images(scores, k_of)
     table = summarise(kept, confidence=confidence, ceilings=ceilings())
     table.insert(0, "k_percent", table["method"].map(k_of))
     table = table.sort_values(["k_percent", "metric"], kind="stable")
@@ -180,7 +174,7 @@ def k_differences(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataF
         last = [*k_of][-1] if methods else ""
         pairs = [(method, last) for method in methods if method != last]
         if pairs:
-            kept = shared_images(scores, {*methods, last})
+            kept = rows.shared_images(scores, {*methods, last})
             table = contrast_table(kept, pairs, confidence=confidence)
             table.insert(0, "k_percent", table["method"].map(k_of))
             table.insert(0, "features", features)
