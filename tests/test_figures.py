@@ -239,7 +239,7 @@ def _method() -> Figure:
         "rule": "Image 7.",
     }
     return figures.fig_method(
-        MethodPanels(**pictures, responses=responses, losses=losses, **said)
+        MethodPanels(pictures, responses=responses, losses=losses, **said)
     )
 
 

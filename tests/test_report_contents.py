@@ -88,10 +88,10 @@ SCORED = pd.DataFrame(
 def test_panels_are_those_of_the_median_image(run: Run, subject_folder: Path) -> None:
     panels = galleries.method_panels(run, 1, SCORED)  # of two, the lower one
     assert panels.rule.startswith("Image 300. Picked by rule: quantiles")
-    np.testing.assert_array_equal(panels.seen, _image(2))
-    shown = (panels.z_alone, panels.c_alone, panels.sampled, panels.aligned)
-    for k, image in enumerate(shown):  # in the order of METHODS
-        np.testing.assert_array_equal(image, _image(101 + 10 * k))
+    np.testing.assert_array_equal(panels.pictures["seen"], _image(2))
+    shown = ("z_alone", "c_alone", "sampled", "aligned")
+    for k, name in enumerate(shown):  # in the order of METHODS
+        np.testing.assert_array_equal(panels.pictures[name], _image(101 + 10 * k))
     assert panels.responses.tolist() == [8, 9, 10, 11]  # row 2 of betas
     assert panels.losses.tolist() == [3, 2]
     assert panels.scores == {"aligned": "0.50 · –"}

@@ -194,13 +194,10 @@ def scored_gallery(
     for method, words in rows.items():
         own = own_scores(scores, subject, method)
         if len(own):
-            wide = own.pivot_table("value", "nsd_id", "metric").reindex(
-                index=[*chosen], columns=[*_BELOW]
-            )
-            below[words] = [
-                " · ".join("–" if np.isnan(v) else f"{v:.2f}" for v in row)
-                for row in wide.to_numpy()
-            ]
+            wide = own.pivot_table("value", "nsd_id", "metric")
+            wide = wide.reindex(index=[*chosen], columns=[*_BELOW])
+            printed = wide.map("{:.2f}".format).replace("nan", "–")
+            below[words] = printed.agg(" · ".join, axis=1).tolist()
     return pictures, below
 
 
@@ -324,7 +321,7 @@ def method_panels(run: Run, subject: int, scores: pd.DataFrame) -> MethodPanels:
     row = int(np.flatnonzero(wanted_ids(run, subject) == median.nsd_id[0])[0])
     (response,) = stored["betas"][seen == median.nsd_id[0]]
     return MethodPanels(
-        **{part: pictures[name][0] for part, name in _PANELS.items()},
+        pictures={part: pictures[name][0] for part, name in _PANELS.items()},
         responses=response,
         losses=paths["stage2/losses"][row],
         scores={p: below[name][0] for p, name in _PANELS.items() if name in below},

@@ -8,13 +8,12 @@ import base64
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.images import encode_png, resize
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Images, IntArray
+from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation.further.human_trials import page_of, plan_trials
 from minddiff_utils.evaluation.images import read_condition, read_stimuli
 from minddiff_utils.reporting.report.page import template
@@ -35,10 +34,7 @@ def make_page(
     this run: StoreError.
     """
     truth = read_stimuli(run, subject).truth
-    shown: dict[str, npt.NDArray[np.uint8]] = _by_key(
-        "truth", truth.nsd_id, truth.images[:]
-    )
-    ids: dict[str, list[int]] = {}
+    sets = [truth]
     for method in methods:
         folder = run.tree.stage_dir(subject, method)
         made = read_condition(folder, method, truth.nsd_id)
@@ -47,14 +43,15 @@ def make_page(
                 f"{folder} holds no images: run notebooks 03 and 04 first, or name a"
                 " condition of this run."
             )
-        ids[method] = made.nsd_id.tolist()
-        shown |= _by_key(method, made.nsd_id, made.images[:])
+        sets.append(made)
+    shown = {
+        f"{made.method}/{i}": image
+        for made in sets
+        for i, image in zip(made.nsd_id, made.images[:], strict=True)
+    }
+    ids = {made.method: made.nsd_id.tolist() for made in sets[1:]}
     trials = plan_trials(ids, n=n, rng=run.stream("human trials", subject, *methods))
     return trials, render_page(trials, shown, f"{run.label}, subject {subject}")
-
-
-def _by_key(method: str, ids: IntArray, images: Images) -> dict[str, Images]:
-    return {f"{method}/{i}": image for i, image in zip(ids, images, strict=True)}
 
 
 def _png(image: Images) -> str:

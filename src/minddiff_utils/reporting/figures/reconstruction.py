@@ -198,19 +198,15 @@ def fig_losses_of_truth(losses: Mapping[str, tuple[Floats, Floats]]) -> Figure:
 class MethodPanels:
     """One test image on its way through the method.
 
-    `seen`, `z_alone`, `c_alone`, `sampled`, `aligned`, uint8 (height, width, 3): what
-    the subject saw; decoded z through the autoencoder; decoded c from noise; both;
-    after alignment. `responses`, (n_voxels,): standardised; `losses`, (n_iter + 1,):
-    along the alignment; `scores`: what stands below a picture, by its name here;
-    `engine`: what made the image of stage 2; `unit`: as of `fig_losses`; `rule`: how
-    the image was chosen.
+    `pictures`, uint8 (height, width, 3) each: "seen", what the subject saw; "z_alone",
+    decoded z through the autoencoder; "c_alone", decoded c from noise; "sampled", both;
+    "aligned". `responses`, (n_voxels,): standardised; `losses`, (n_iter + 1,): along
+    the alignment; `scores`: what stands below a picture, by its name; `engine`: what
+    made the image of stage 2; `unit`: as of `fig_losses`; `rule`: how the image was
+    chosen.
     """
 
-    seen: Images
-    z_alone: Images
-    c_alone: Images
-    sampled: Images
-    aligned: Images
+    pictures: Mapping[str, Images]
     responses: Floats
     losses: Floats
     scores: Mapping[str, str]
@@ -257,8 +253,8 @@ def fig_method(panels: MethodPanels) -> Figure:
     grid = {name: places[k] for name, k in zip(titles, "srczpal", strict=True)}
     for name, axes in grid.items():
         axes.set_title(titles[name], size=7.5, loc="center", pad=3)
-        if name not in ("responses", "losses"):
-            axes.imshow(getattr(panels, name))
+        if name in panels.pictures:
+            axes.imshow(panels.pictures[name])
             axes.set_xlabel(panels.scores.get(name, ""), size=6.5, labelpad=2)
         if name != "losses":
             axes.set(xticks=[], yticks=[])

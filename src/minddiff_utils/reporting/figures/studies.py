@@ -23,6 +23,7 @@ _WORDS = {
     "pcc": "pixel correlation (PCC)",
     "clip_judge": "CLIP similarity (judge)",
 }
+_MEANS = "subject method metric value ci_low ci_high n_images n_subjects"
 _MARKS = {"better": "o", "no worse": "o", "not shown": "D", "worse": "X"}
 #: The eighth colour is gray, which is for controls.
 _COLOURS = (*PALETTE[:7], *PALETTE[8:])
@@ -55,9 +56,8 @@ def fig_pareto(points: pd.DataFrame, shown: Words, *, confidence: float) -> Figu
         for row in points[points["metric"] == metric].to_dict("records"):
             name, value = row["method"], float(row["value"])
             bars = np.abs([[value - row["low"]], [row["high"] - value]])
-            control = {"_true": "^", "_shuffled": "v"}
-            ends = (mark for end, mark in control.items() if name.endswith(end))
-            look: dict[str, Any] = {"marker": next(ends, "."), "markersize": 4}
+            mark = {"true": "^", "shuffled": "v"}.get(name.rpartition("_")[2], ".")
+            look: dict[str, Any] = {"marker": mark, "markersize": 4}
             look |= {"color": GRAY, "zorder": 2, "linestyle": "", "elinewidth": 1}
             if name in shown:
                 colour = _COLOURS[named.index(name) % len(_COLOURS)]
@@ -136,7 +136,7 @@ _SHARES = (25, 50)
 Rows = Mapping[Any, Mapping[Any, Any]]
 
 
-@draws("The table of means", "subject method metric value ci_low ci_high n_images")
+@draws("The table of means", _MEANS)
 def fig_factors(
     means: pd.DataFrame,
     slopes: pd.DataFrame,
@@ -257,10 +257,7 @@ def _draw_minutes(axes: Axes, rows: Rows, facts: pd.DataFrame) -> None:
     canvas.draw_keys(axes, {"alone": looks["own"], "aligned": looks["aligned"]})
 
 
-@draws(
-    "The table of gains",
-    "subject method metric value ci_low ci_high n_images n_subjects",
-)
+@draws("The table of gains", _MEANS)
 def fig_leakage(
     gains: pd.DataFrame,
     shares: pd.DataFrame,
@@ -342,10 +339,7 @@ def _draw_curve(
     axes.set_xticks(range(len(names)), list(names))
 
 
-@draws(
-    "The table of means",
-    "subject method metric value ci_low ci_high floor n_images n_subjects",
-)
+@draws("The table of means", f"{_MEANS} floor")
 def fig_video(
     means: pd.DataFrame,
     images: Mapping[str, Images],

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,6 @@ class About:
     notebooks_of_subject: int
     widest_image: int
     files: Mapping[str, Mapping[str, Any]]
-
-    def text(self) -> str:
-        """Return the content of `ABOUT.json`."""
-        return json.dumps(asdict(self), indent=1) + "\n"
 
     def words(self) -> str:
         """Return one line on what made the reference."""

@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def write_reference(
         files |= _notebooks(run, notebooks, width)
         files["report.html"] = _report(run, profile, width, files)
         about = _about(run, profile, manifest, width, files)
-        files[NAME] = about.text().encode()
+        files[NAME] = (json.dumps(asdict(about), indent=1) + "\n").encode()
         if sum(map(len, files.values())) <= limit:
             break
     else:
@@ -266,10 +267,8 @@ def _lighten(bundle: dict[str, Any], width: int) -> None:
 def _narrowed(png: bytes, width: int) -> Image.Image:
     with Image.open(BytesIO(png)) as opened:
         image = opened.convert("RGB")
-    if image.width <= width:
-        return image
-    height = max(1, round(image.height * width / image.width))
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    image.thumbnail((width, image.height), Image.Resampling.LANCZOS, reducing_gap=None)
+    return image
 
 
 def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
