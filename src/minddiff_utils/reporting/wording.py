@@ -88,12 +88,11 @@ def feature_order(features: Iterable[object]) -> list[str]:
     >>> feature_order({"clip/10", "clip/2", "z", "c"})
     ['c', 'z', 'clip/2', 'clip/10']
     """
-
-    def rank(feature: str) -> tuple[int, int, str]:
-        other = 2 if feature.startswith("clip/") else 3
-        return {"c": 0, "z": 1}.get(feature, other), len(feature), feature
-
-    return sorted(set(map(str, features)), key=rank)
+    places = {"c": 0, "z": 1, "clip": 2}
+    return sorted(
+        set(map(str, features)),
+        key=lambda name: (places.get(name.partition("/")[0], 3), len(name), name),
+    )
 
 
 def subject_order(subjects: Iterable[object]) -> list[str]:
@@ -102,11 +101,10 @@ def subject_order(subjects: Iterable[object]) -> list[str]:
     >>> subject_order(["all", 10, 2])
     ['2', '10', 'all']
     """
-
-    def rank(name: str) -> tuple[int, int, str]:
-        return (2, 0, name) if name == "all" else (not name.isdigit(), len(name), name)
-
-    return sorted(set(map(str, subjects)), key=rank)
+    return sorted(
+        set(map(str, subjects)),
+        key=lambda name: (name == "all", not name.isdigit(), len(name), name),
+    )
 
 
 def area_order(areas: Iterable[object]) -> list[str]:
