@@ -268,7 +268,7 @@ def _draw_inflated(axes: Axes, both: Hemispheres, scale: Normalize) -> None:
         middle = (low[1] + high[1]) / 2
         moved = triangles - np.array([low[0] - left, middle])
         faces = PolyCollection(
-            list(moved), facecolors=colours, edgecolors=colours, linewidths=0.1
+            moved, facecolors=colours, edgecolors=colours, linewidths=0.1
         )
         faces.set_rasterized(True)
         axes.add_collection(faces)
