@@ -271,9 +271,10 @@ def _draw_inflated(axes: Axes, both: Hemispheres, scale: Normalize) -> None:
             moved, facecolors=colours, edgecolors=colours, linewidths=0.1
         )
         faces.set_rasterized(True)
-        axes.add_collection(faces)
+        axes.add_collection(faces, autolim=False)  # limits are set below
         lines = list(borders - [low[0] - left, middle])
-        axes.add_collection(LineCollection(lines, colors="0.15", lw=0.35))
+        edges = LineCollection(lines, colors="0.15", lw=0.35)
+        axes.add_collection(edges, autolim=False)
         half = (high[1] - low[1]) / 2
         centre = left + (high[0] - low[0]) / 2
         axes.text(centre, -half - 3, words, size=6, ha="center", va="top", color="0.4")
