@@ -4,14 +4,31 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from minddiff_utils.evaluation.claims import evaluate_claims
 from minddiff_utils.evaluation.claims.evidence import Evidence
+from minddiff_utils.pipeline import commands
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.pipeline.cluster import dask_workers
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give what happened, and load no libraries ahead of a run."""
+    happened: list[str] = []
+    for name in ("job_context", "make_plan"):
+        known = getattr(commands, name)
+
+        def noted(*given: object, name: str = name, known: Any = known, **more: Any):
+            happened.append(name)
+            return None if name == "job_context" else known(*given, **more)
+
+        monkeypatch.setattr(commands, name, noted)
+    return happened
 
 
 @pytest.mark.parametrize(
@@ -177,6 +194,30 @@ def test_a_gpu_gets_one_job_at_a_time_unless_asked_for_more(
     monkeypatch.setattr("minddiff_utils.pipeline.commands.run_plan", run_plan)
     assert main(["run", "--profile", "smoke", "--only", "01", *arguments]) == 0
     assert seen == [n_jobs]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["job_context", "make_plan"]),
+        (["--only", "01"], ["make_plan"]),
+        (["--from", "05"], ["make_plan"]),
+        (["--dry-run"], ["make_plan"]),
+        (["--executor", "dask"], ["make_plan"]),
+    ],
+)
+def test_a_whole_run_loads_the_libraries_while_it_is_planned(
+    arguments: list[str],
+    expected: list[str],
+    loaded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("MINDDIFF_ROOT", str(tmp_path))
+    for name in ("run_plan", "show_claims"):
+        monkeypatch.setattr(commands, name, lambda *_, **__: None)
+    assert main(["run", "--profile", "smoke", *arguments]) == 0
+    assert loaded == expected
 
 
 def test_the_former_name_of_executor_is_still_understood(

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.conditions import factorial
@@ -445,6 +446,16 @@ def test_a_notebook_shows_a_figure_as_one_picture_with_what_a_reader_adds() -> N
     figure.axes[0].axhline(0.5, color="red")
     again, _ = DisplayFormatter().format(figure)
     assert again["image/png"] != shown["image/png"]
+
+
+def test_a_notebook_shows_the_picture_that_was_written() -> None:
+    figure, buffer = DRAWN["fig_k_selection"](), BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(BytesIO(), format="pdf", metadata={"CreationDate": None})
+    shown, facts = DisplayFormatter().format(figure)
+    assert shown["image/png"] == buffer.getvalue()
+    with Image.open(buffer) as picture:
+        assert facts["image/png"]["width"] == round(picture.width * 110 / 150)
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:

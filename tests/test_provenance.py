@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
@@ -162,6 +163,25 @@ def test_any_edit_of_a_file_that_is_reached_makes_its_notebook_stale(
             edited = f"{path.read_text(encoding='utf-8')}\n{more}\n"
             module = reach._parsed(name, edited)
             assert module.text(reached[name]) != before[name], name
+
+
+def test_digests_of_a_package_that_was_read_open_none_of_its_modules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package, opened = Package(FOLDER), []
+    monkeypatch.setattr(provenance, "_package", lambda: package)
+    provenance.read_package()
+    read = Path.read_text
+
+    def recorded(path: Path, **options: Any) -> str:
+        opened.append(path.suffix)
+        return read(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", recorded)
+    for stem in STEMS:
+        provenance.code_digest.__wrapped__(stem)
+    assert ".ipynb" in opened
+    assert not {".py", ".pyi"} & set(opened)
 
 
 def test_without_a_notebook_all_code_counts() -> None:

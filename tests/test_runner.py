@@ -103,7 +103,7 @@ def test_only_and_from_choose_notebooks_and_unknown_numbers_are_refused(
     assert {j.notebook[:2] for j in plan(folder, only=("04",)).jobs} == {"04"}
     assert [j.notebook for j in plan(folder, only=("A3",)).jobs] == ["A3_engines"]
     assert {j.notebook[:2] for j in plan(folder, first="05").jobs} == {"05", "06"}
-    assert plan(folder, first="04").jobs[1].notebook == "A3_engines"
+    assert plan(folder, first="04").jobs[1].notebook == "07_subjects"
     with pytest.raises(ConfigError, match="'99'"):
         plan(folder, only=("99",))
 

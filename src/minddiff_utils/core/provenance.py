@@ -18,7 +18,7 @@ from typing import Any
 
 from minddiff_utils.core.places import notebook_path, project_root
 from minddiff_utils.core.profile import Origin
-from minddiff_utils.core.reach import Package
+from minddiff_utils.core.reach import WHOLE, Package
 
 __all__ = [
     "MARK",
@@ -119,6 +119,15 @@ _DRAWING = ("minddiff_utils.reporting.figures", "minddiff_utils.reporting.report
 @cache
 def _package() -> Package:
     return Package(Path(__file__).resolve().parents[1])
+
+
+def read_package() -> None:
+    """Read the whole package now, so that digests of parts of it take no time later.
+
+    Processes forked from this one then need not read it again.
+    """
+    package = _package()
+    package.reached(roots=[(name, WHOLE) for name in package.all_modules])
 
 
 @cache

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-__all__ = ["Package", "bound_by"]
+__all__ = ["WHOLE", "Package", "bound_by"]
 
 #: In the place of a name: everything in the module.
-_ALL = "*"
+WHOLE = "*"
 #: A name, and attributes of it.
 Chain = tuple[str, ...]
 #: A module, and a name in it with its attributes; empty for the module itself.
@@ -66,7 +66,7 @@ class _Module:
         for name, statements in self.defined.items():
             for statement in statements:
                 # a statement may define a name that is kept, too
-                if not kept.isdisjoint({_ALL, name} | bound_by(statement)):
+                if not kept.isdisjoint({WHOLE, name} | bound_by(statement)):
                     continue
                 decorators = getattr(statement, "decorator_list", [])
                 first = min(s.lineno for s in (statement, *decorators)) - 1
@@ -192,7 +192,7 @@ class _Search:
     def finish(self) -> dict[str, set[str]]:
         while self._waiting:
             module, name = self._waiting.pop()
-            if name != _ALL:
+            if name != WHOLE:
                 self._follow(module, module.defined[name])
                 continue
             for each in module.defined:
@@ -209,7 +209,7 @@ class _Search:
             return
         self._asked.add((module, chain))
         self._load(module)
-        head, *rest = chain or (_ALL,)
+        head, *rest = chain or (WHOLE,)
         below = f"{module}.{head}"
         targets = [t for t in code.imported.get(head, ()) if _dotted(t) != below]
         for source, inner in targets:
@@ -219,7 +219,7 @@ class _Search:
         elif self._package.module(below) and not targets:
             self.add(below, tuple(rest))
         elif not targets:  # all of it, or what is made while it runs
-            self._reach(code, _ALL)
+            self._reach(code, WHOLE)
 
     def _counts(self, module: str) -> bool:
         return not any(f"{module}.".startswith(f"{name}.") for name in self._without)

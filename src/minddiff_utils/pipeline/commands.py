@@ -4,7 +4,8 @@ A library that takes a second or more to load is loaded by the command that need
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Tree, expected_origin, start
 from minddiff_utils.core.store import read_bytes, read_table
+from minddiff_utils.core.surroundings import interrupts_held, settled
 from minddiff_utils.pipeline.arguments import (
     check_counts,
     chosen_jobs,
@@ -27,9 +29,10 @@ from minddiff_utils.pipeline.arguments import (
     rehearsed_folder,
     tree_of,
 )
-from minddiff_utils.pipeline.graph import Job, Plan, make_plan
+from minddiff_utils.pipeline.graph import GRAPH, Job, Plan, make_plan
 from minddiff_utils.pipeline.records import why
 from minddiff_utils.pipeline.runner import run_plan
+from minddiff_utils.pipeline.warm_kernels import job_context
 
 if TYPE_CHECKING:
     from minddiff_utils.datasets.download import DownloadPlan
@@ -60,21 +63,22 @@ def run_notebooks(args: argparse.Namespace) -> None:
     profile = load_profile(args.profile, overrides)
     tree = tree_of(args, profile)
     n_jobs, executor = n_jobs_of(args, profile), executor_of(args, profile)
-    plan = make_plan(profile, tree, overrides, **chosen_jobs(args))
-    checkpoint = checkpoint_in(tree.models / "sd14")
-    label = profile.label(expected_origin(profile, tree), checkpoint)
-    say(f"{label} · subjects {', '.join(map(str, profile.subjects))}")
-    if args.dry_run:
-        _say_states(plan, force=args.force, done="up to date")
-        return
-    run_plan(
-        plan,
-        n_jobs=n_jobs,
-        force=args.force,
-        say=say,
-        executor=executor,
-        before=partial(_check_first, profile, tree),
-    )
+    with _loading_ahead(args, profile):
+        plan = make_plan(profile, tree, overrides, **chosen_jobs(args))
+        checkpoint = checkpoint_in(tree.models / "sd14")
+        label = profile.label(expected_origin(profile, tree), checkpoint)
+        say(f"{label} · subjects {', '.join(map(str, profile.subjects))}")
+        if args.dry_run:
+            _say_states(plan, force=args.force, done="up to date")
+            return
+        run_plan(
+            plan,
+            n_jobs=n_jobs,
+            force=args.force,
+            say=say,
+            executor=executor,
+            before=partial(_check_first, profile, tree),
+        )
     if profile.data_set == "digits69":
         say(f"Figure and table: {tree.figures}")
         return
@@ -82,6 +86,19 @@ def run_notebooks(args: argparse.Namespace) -> None:
         say(f"Report: {tree.figures / 'report.html'}")
         show_claims(args)
     _name_unfinished(profile, tree)
+
+
+@contextmanager
+def _loading_ahead(args: argparse.Namespace, profile: Profile) -> Iterator[None]:
+    """Load what the notebooks load beside the plan's making, where most will run."""
+    part = args.executor != "local" or args.only or args.first or args.dry_run
+    if part or profile.data_set == "digits69":  # of one notebook
+        yield
+        return
+    with settled():
+        with interrupts_held():
+            job_context(len(GRAPH))
+        yield
 
 
 def _rehearse(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ for running anything (`runner`), nor for what has been run (`records`).
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Notebook:
     last_read: str = ""  # number of the last one that it reads; none: all before it
 
 
+#: What a study found, which no other notebook reads.
+_of_study = partial(Notebook, per_subject=False, shows_study=True, last_read="04")
 #: In the order in which they run; each needs all before it (of its own subject), but
 #: no result depends on those of the appendix, only what shows their figures, and some
 #: read less.
@@ -61,15 +64,13 @@ GRAPH = (
     Notebook("A7_further_tests", per_subject=True, is_of_nsd=True),
     Notebook("03_stage1", per_subject=True, per_shard=True),
     Notebook("04_stage2", per_subject=True, per_shard=True),
-    Notebook("A3_engines", per_subject=False, shows_study=True),
-    Notebook("A4_discrepancies", per_subject=False, shows_study=True, on_request=True),
-    Notebook(
-        "A5_other_generator", per_subject=False, shows_study=True, on_request=True
-    ),
-    Notebook("A6_digits69", per_subject=False, profile="digits69"),
     # the ledger of 05 reads them
     Notebook("07_subjects", per_subject=False, last_read="04"),
     Notebook("08_leakage", per_subject=False, last_read="04"),
+    _of_study("A3_engines"),
+    _of_study("A4_discrepancies", on_request=True),
+    _of_study("A5_other_generator", on_request=True),
+    Notebook("A6_digits69", per_subject=False, profile="digits69"),
     Notebook("09_video", per_subject=False, last_read="01", on_request=True),
     Notebook("05_evaluation", per_subject=False),
     Notebook("06_figures", per_subject=False, shows_figures=True),

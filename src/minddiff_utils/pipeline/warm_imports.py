@@ -20,6 +20,7 @@ __all__: list[str] = []
 _MODULES = (
     "ipykernel.kernelapp",
     "papermill",
+    "matplotlib.backends.backend_pdf",
     "minddiff_utils.decoding.comparison",
     "minddiff_utils.studies.stage2_engines",
     "minddiff_utils.reporting.report_contents",
@@ -53,3 +54,6 @@ os.chdir(Path(__file__).anchor)  # outlives the folder of the run that started i
 with _ended_with(os.getppid()):
     for _name in _MODULES:
         import_module(_name)
+    from minddiff_utils.core.provenance import read_package
+
+    read_package()  # every artefact is signed with a digest of code

@@ -70,6 +70,10 @@ INTERVAL = ("value", "ci_low", "ci_high")
 _STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
+#: Dots per inch of a picture, and pixels per inch at which a notebook shows it.
+_DPI, _SHOWN_DPI = 150, 110
+
+
 def _settings() -> AbstractContextManager[None]:
     """Put matplotlib's own defaults and our style in force, whatever its files say."""
     return style.context(["default", _STYLE])
@@ -81,6 +85,8 @@ class _Drawing(Figure):
     Fonts, hinting and compression are looked up when it is drawn, hence these methods.
     """
 
+    _png = b""
+
     def draw(self, renderer: Any) -> None:
         with _settings():
             super().draw(renderer)
@@ -90,11 +96,16 @@ class _Drawing(Figure):
             super().savefig(fname, **kwargs)
         # places are found once, which takes longest; other formats have the same
         self.set_layout_engine("none")
+        self.stale = False  # until something is added
+        if isinstance(fname, BytesIO) and kwargs.get("format") == "png":
+            self._png = fname.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        return buffer.getvalue()
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Return the picture last written, which is drawn once, and its width."""
+        if self.stale or not self._png:
+            facts = {"Software": None}
+            self.savefig(BytesIO(), format="png", dpi=_DPI, metadata=facts)
+        return self._png, {"width": round(self.get_figwidth() * _SHOWN_DPI)}
 
 
 def draws(

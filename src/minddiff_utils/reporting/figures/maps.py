@@ -163,7 +163,7 @@ def _apart(places: Floats, width: float, height: float) -> Floats:
 
 def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
     """Draw values with the areas' borders or, without a scale, the areas' names."""
-    colours, triangles = _face_colours(flat, scale), list(flat.points[flat.faces])
+    colours, triangles = _face_colours(flat, scale), flat.points[flat.faces]
     faces = PolyCollection(triangles, facecolors=colours, antialiaseds=False)
     axes.add_collection(faces).set_rasterized(True)
     segments = list(_borders(flat.points, flat.faces, flat.areas))
@@ -260,11 +260,11 @@ def _draw_inflated(axes: Axes, both: Hemispheres, scale: Normalize) -> None:
         low, high = (extent(triangles, axis=(0, 1)) for extent in (np.min, np.max))
         width, half = high[0] - low[0], (high[1] - low[1]) / 2
         shift = np.array([left, -half]) - low
-        faces = PolyCollection(list(triangles + shift), facecolors=colours, lw=0.1)
+        faces = PolyCollection(triangles + shift, facecolors=colours, lw=0.1)
         faces.set(edgecolors=colours, rasterized=True)
-        axes.add_collection(faces)
+        axes.add_collection(faces, autolim=False)  # limits are set below
         lines = LineCollection(list(borders + shift), colors="0.15", lw=0.35)
-        axes.add_collection(lines)
+        axes.add_collection(lines, autolim=False)
         at = left + width / 2
         axes.text(at, -half - 3, words, size=6, color="0.4", va="top", ha="center")
         bottom, top = min(bottom, -half - 18), max(top, half)
