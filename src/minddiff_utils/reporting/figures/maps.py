@@ -163,7 +163,7 @@ def _apart(places: Floats, width: float, height: float) -> Floats:
 
 def _draw_flat(axes: Axes, flat: Surface, scale: Normalize | None) -> None:
     """Draw values with the areas' borders or, without a scale, the areas' names."""
-    colours, triangles = _face_colours(flat, scale), flat.points[flat.faces]
+    colours, triangles = _face_colours(flat, scale), list(flat.points[flat.faces])
     faces = PolyCollection(triangles, facecolors=colours, antialiaseds=False)
     axes.add_collection(faces).set_rasterized(True)
     segments = list(_borders(flat.points, flat.faces, flat.areas))
