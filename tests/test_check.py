@@ -21,7 +21,8 @@ import pytest
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.findings import Finding, Report
-from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, NsdFile, inventory
+from minddiff_utils.datasets.inventory import DataFile
+from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, inventory
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.pipeline.cli import main
@@ -194,7 +195,7 @@ EACH = {(f.kind, f.optional): f for f in inventory({SUBJECT: ()})}
 
 @pytest.mark.parametrize("file", EACH.values(), ids=lambda file: file.path)
 def test_a_missing_file_is_named_and_only_a_required_one_fails(
-    root: Path, file: NsdFile
+    root: Path, file: DataFile
 ) -> None:
     path = root / file.path
     for form in path.parent.glob(f"*{path.name}"):

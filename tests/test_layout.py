@@ -19,13 +19,13 @@ import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.datasets import check_folder
+from minddiff_utils.datasets import check_folder, published
+from minddiff_utils.datasets.inventory import find
 from minddiff_utils.datasets.nsd import betas as nsd_betas
-from minddiff_utils.datasets.nsd import formats, layout
+from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.layout import (
     as_present,
-    find,
     inventory,
     not_otherwise,
     published_sessions,
@@ -166,7 +166,7 @@ def test_mgh_stands_for_mgz(broken: NsdTree) -> None:
     points = np.ones((3, 1, 1, 3), np.float32)
     nib.save(nib.MGHImage(points, np.eye(4)), path)
     assert broken.transform(2, "lh").shape == (3, 3)
-    assert find(path.with_suffix(".mgz")) == path
+    assert find(broken.root, path.with_suffix(".mgz")) == path
 
 
 def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_inventory_is_what_the_reader_opens(
         asked.add(path.relative_to(tmp_path).as_posix())
         raise DataError(what)
 
-    monkeypatch.setattr(formats, "check_exists", note)
+    monkeypatch.setattr(published, "check_exists", note)
     tree, mask = NsdTree(tmp_path), np.ones((2, 2, 2), bool)
     one: dict[str, Callable[..., object]] = {
         "design": tree.design,

@@ -12,11 +12,11 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import Units
-from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
 from minddiff_utils.datasets.nsd.data_set import Nsd
 from minddiff_utils.datasets.nsd.experiment import Design, Trials
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.visual_areas import ROI_LABELS, assign_areas
 from minddiff_utils.preprocessing import (
     area_table,
     count_areas,

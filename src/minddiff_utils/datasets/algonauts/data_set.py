@@ -23,13 +23,19 @@ from minddiff_utils.core.errors import (
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.types import IntArray, Matrix
 from minddiff_utils.datasets.algonauts import layout
-from minddiff_utils.datasets.nsd import formats
+from minddiff_utils.datasets.inventory import (
+    HEMISPHERES,
+    Hemisphere,
+    find,
+    is_there,
+    there,
+)
 from minddiff_utils.datasets.nsd import layout as nsd
-from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
 from minddiff_utils.datasets.nsd.data_set import OfNsd
-from minddiff_utils.datasets.nsd.layout import HEMISPHERES, Hemisphere
+from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, units_of
 from minddiff_utils.datasets.published import Published
+from minddiff_utils.datasets.visual_areas import ROI_LABELS, assign_areas
 
 __all__ = ["Algonauts"]
 
@@ -60,7 +66,7 @@ class Algonauts(OfNsd):
     def file(self, kind: str, subject: int, **names: str) -> Path:
         """Return a file of the inventory."""
         check_choice(subject, range(1, 9), "subject")
-        return nsd.find(self.tree.root / layout.path(kind, subject, **names))
+        return find(self.tree.root, layout.path(kind, subject, **names))
 
     def files(
         self, subject: int, sessions: Sequence[int], units: UnitSet
@@ -71,7 +77,7 @@ class Algonauts(OfNsd):
         rows are.
         """
         files = (f for f in layout.inventory(subject) if f.notebook == "01")
-        return nsd.there(self.tree.root, files)
+        return there(self.tree.root, files)
 
     def notes(self, subject: int) -> tuple[str, ...]:
         """Return what a reader of any number must know of these responses."""
@@ -192,7 +198,7 @@ class Algonauts(OfNsd):
         """Return the images of all subjects whose folders are there."""
         known = dict[int, Path]()
         for subject in range(1, 9):
-            if nsd.is_there(self._folder(subject)):
+            if is_there(self._folder(subject)):
                 known |= self._images(subject)
         return known
 
@@ -228,7 +234,7 @@ class Algonauts(OfNsd):
         for h, vertices in self._vertices(subject).items():
             for roi, labels in layout.ROIS.items():
                 path = self.file("roi", subject, h=h, roi=roi)
-                if roi == "prf-visualrois" or nsd.is_there(path):
+                if roi == "prf-visualrois" or is_there(path):
                     _read_mask(path, len(vertices), len(labels))
 
     def _fmri(self, subject: int, h: Hemisphere) -> Matrix:
@@ -258,9 +264,9 @@ class Algonauts(OfNsd):
         As in volumes, what was drawn on the subject overrides the atlas.
         """
         path = self.file("kastner", subject, h=h)
-        atlas = formats.to_labels(_read_surface(path, "Kastner2015"), path)
+        atlas = NSD.labels(path, _read_surface(path, "Kastner2015"))
         names = _LABELS["Kastner2015"]
-        formats.check_labels(path, atlas, names.values(), "a label up to 25")
+        NSD.check_labels(path, atlas, names.values(), "a label up to 25")
         prf = self.file("roi", subject, h=h, roi="prf-visualrois")
         drawn = _read_mask(prf, len(vertices), len(layout.ROIS["prf-visualrois"]))
         return assign_areas(atlas[vertices], names, drawn, _LABELS["prf-visualrois"])
@@ -268,14 +274,14 @@ class Algonauts(OfNsd):
     def _has_ncsnr(self, subject: int) -> bool:
         """Return whether NSD's files of both hemispheres are there."""
         paths = (self.file("ncsnr", subject, h=h) for h in HEMISPHERES)
-        return all(map(nsd.is_there, paths))
+        return all(map(is_there, paths))
 
     def _ncsnr(self, subject: int, position: npt.NDArray[np.int32]) -> Matrix | None:
         """Return NSD's noise-ceiling SNR of each vertex, None where it is not there."""
         if not self._has_ncsnr(subject):
             return None
         paths = [self.file("ncsnr", subject, h=h) for h in HEMISPHERES]
-        sides = [formats.to_ncsnr(_read_surface(p, "Noise ceiling"), p) for p in paths]
+        sides = [NSD.ncsnr(p, _read_surface(p, "Noise ceiling")) for p in paths]
         return np.asarray(np.stack(sides)[tuple(position.T)], np.float32)
 
 
@@ -299,7 +305,7 @@ def _read_mask(path: Path, n: int, most: int) -> IntArray:
 def _read_surface(path: Path, what: str) -> npt.NDArray[np.float32]:
     """Return one number per vertex of fsaverage, from a file of NSD."""
     check_exists(path, what, _FROM_NSD)
-    values = formats.read_volume(path, what).squeeze()
+    values = NSD.volume(path, what).squeeze()
     check_shape(values.shape, (nsd.N_FSAVERAGE,), f"{what} {path}")
     return values.astype(np.float32)
 

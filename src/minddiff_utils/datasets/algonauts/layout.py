@@ -15,8 +15,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from minddiff_utils.datasets.inventory import (
+    HEMISPHERES,
+    DataFile,
+    is_there,
+    list_files,
+    path_in,
+)
 from minddiff_utils.datasets.nsd import layout as nsd
-from minddiff_utils.datasets.nsd.layout import NsdFile
 
 __all__ = [
     *("FILES", "IMAGE_NAME", "N_VERTICES", "ROIS"),
@@ -54,16 +60,15 @@ _MASKS = "{subject}/roi_masks/{h}"
 _FMRI = "{subject}/training_split/training_fmri/{h}_training_fmri.npy"
 _ATLAS = "nsddata/freesurfer/fsaverage/label/{h}.Kastner2015.mgz"
 _NCSNR = "nsddata_betas/ppdata/{subject}/fsaverage/betas_fithrf_GLMdenoise_RR/{h}"
-_SIDES = {"h": nsd.HEMISPHERES}
+_SIDES = {"h": HEMISPHERES}
 _DRAWN = {**_SIDES, "roi": ("prf-visualrois",)}
-_file = NsdFile
+_file = DataFile
 
 
-def _of_nsd(kind: str, optional: bool) -> NsdFile:
+def _of_nsd(kind: str, optional: bool) -> DataFile:
     """Return a row of NSD's own inventory; surfaces are those of the group."""
-    row = next(row for row in nsd.FILES if row.kind == kind)
-    path = row.path.replace("{subject}", "fsaverage")
-    return replace(row, path=path, optional=optional)
+    own = (row for row in nsd.FILES if row.subject or "{subject}" not in row.path)
+    return replace(next(row for row in own if row.kind == kind), optional=optional)
 
 
 #: Every file that a run reads, but for the images.
@@ -80,7 +85,7 @@ FILES = (
 )
 
 #: The path of a file below the folder, by kind, subject and names.
-path = partial(nsd.path_in, FILES)
+path = partial(path_in, FILES)
 
 
 def n_sessions(subject: int) -> int:
@@ -88,13 +93,12 @@ def n_sessions(subject: int) -> int:
     return nsd.FACTS[subject].n_sessions - _N_WITHHELD
 
 
-def inventory(*subjects: int) -> tuple[NsdFile, ...]:
+def inventory(*subjects: int) -> tuple[DataFile, ...]:
     """Return every file that a run reads, images aside, each once.
 
     Those of NSD, and COCO's captions, lie below folders nsddata*.
     """
-    files = (f for n in subjects for row in FILES for f in nsd.expand(row, n))
-    return tuple({file.path: file for file in files}.values())
+    return list_files(FILES, subjects)
 
 
 def by_hand(root: Path, subjects: Sequence[int]) -> tuple[str, ...]:
@@ -105,9 +109,9 @@ def by_hand(root: Path, subjects: Sequence[int]) -> tuple[str, ...]:
     """
     address = "https://algonauts.csail.mit.edu/challenge.html"
     places = {
-        n: [root / path("fmri", n, h=h) for h in nsd.HEMISPHERES] for n in subjects
+        n: [root / path("fmri", n, h=h) for h in HEMISPHERES] for n in subjects
     }
-    lacking = [n for n, both in places.items() if not all(map(nsd.is_there, both))]
+    lacking = [n for n, both in places.items() if not all(map(is_there, both))]
     return tuple(
         f"{folder} of the release comes by hand, 1.6 GB of responses and the training"
         f" images: ask for its link at {address}, download {folder} and unpack it as"

@@ -11,7 +11,8 @@ from minddiff_utils.datasets.check_files import Scope, Space, read_sample
 from minddiff_utils.datasets.findings import Finding, look
 from minddiff_utils.datasets.further_tests import FurtherTest, further_tests
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, inventory
-from minddiff_utils.datasets.nsd.layout import FACTS, Container, find
+from minddiff_utils.datasets.inventory import find
+from minddiff_utils.datasets.nsd.layout import FACTS, Container
 
 __all__ = ["check_further"]
 
@@ -60,7 +61,7 @@ def _check(scope: Scope, test_set: FurtherTest, subject: int) -> list[Finding]:
         if not paths:
             continue
         gone = [path for path in paths if path in absent]
-        path = find(scope.tree.root / (gone or paths)[0])
+        path = find(scope.tree.root, (gone or paths)[0])
         finding = Finding(subject, f"NSD-{test_set.name} {part}", path)
         if gone:
             more = f" and {len(gone) - 1} other files" if len(gone) > 1 else ""

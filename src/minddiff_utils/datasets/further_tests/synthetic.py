@@ -23,7 +23,7 @@ from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.images import resize
 from minddiff_utils.datasets.further_tests import test_set
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, Name
-from minddiff_utils.datasets.nsd.formats import NSD
+from minddiff_utils.datasets.nsd.publisher import NSD
 
 __all__ = ["CLASS_SIZE", "Synthetic", "as_seen"]
 

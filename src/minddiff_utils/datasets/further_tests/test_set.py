@@ -11,14 +11,9 @@ import numpy.typing as npt
 from minddiff_utils.core.errors import check_exists, check_shape
 from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, Name, inventory
+from minddiff_utils.datasets.inventory import find, is_there, there
 from minddiff_utils.datasets.nsd.betas import read_betas
-from minddiff_utils.datasets.nsd.layout import (
-    CONTAINERS,
-    as_present,
-    find,
-    is_there,
-    there,
-)
+from minddiff_utils.datasets.nsd.layout import CONTAINERS, as_present
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["FurtherTrials", "InNsd", "Stimuli", "middle_square"]
@@ -90,7 +85,7 @@ class InNsd:
         """Return the paths below NSD's root that are not there in any form."""
         version, root = self.tree.betas_version, self.tree.root
         files = as_present(inventory(self.name, subject, version), root)
-        return tuple(f.path for f in files if not is_there(find(root / f.path)))
+        return tuple(f.path for f in files if not is_there(find(root, f.path)))
 
     def files(self, subject: int) -> tuple[Path, ...]:
         """Return the files there are of those that a subject needs, sorted."""
@@ -126,7 +121,7 @@ class InNsd:
             for file in inventory(self.name, subject, self.tree.betas_version)
             if file.kind == kind and names.items() <= file.names.items()
         )
-        found = find(self.tree.root / path)
+        found = find(self.tree.root, path)
         check_exists(found, f"NSD-{self.name}: {kind}", _BUCKET)
         return found
 
@@ -151,7 +146,7 @@ class InNsd:
         """Return the file of betas; the path as hdf5 where there is none."""
         root, version = self.tree.root, self.tree.betas_version
         file = as_present(inventory(self.name, subject, version), root)[0]
-        return find(root / file.path)
+        return find(root, file.path)
 
 
 def middle_square(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

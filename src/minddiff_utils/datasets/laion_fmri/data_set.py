@@ -25,9 +25,8 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.types import IntArray, Ints, Mask, Matrix
+from minddiff_utils.datasets.inventory import is_there
 from minddiff_utils.datasets.laion_fmri import layout
-from minddiff_utils.datasets.nsd.formats import load_image
-from minddiff_utils.datasets.nsd.layout import is_there
 from minddiff_utils.datasets.protocol import (
     SingleTrials,
     Trials,
@@ -37,6 +36,7 @@ from minddiff_utils.datasets.protocol import (
     voxels_of,
 )
 from minddiff_utils.datasets.published import Published, check_ids
+from minddiff_utils.datasets.volumes import load_image
 
 __all__ = ["LaionFmri"]
 

@@ -10,15 +10,13 @@ https://laion-fmri.hebartlab.com (documentation); ViCCo-Group/LAION-fMRI (packag
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
 from minddiff_utils.core.errors import ConfigError, check_choice
-from minddiff_utils.datasets.nsd import layout as nsd
-from minddiff_utils.datasets.nsd.areas import AREA_LABELS
-from minddiff_utils.datasets.nsd.layout import NsdFile, is_there
+from minddiff_utils.datasets.inventory import DataFile, is_there, list_files, path_in
 from minddiff_utils.datasets.transfer import Download
+from minddiff_utils.datasets.visual_areas import AREA_LABELS
 
 __all__ = [
     *("FILES", "N_IMAGES", "N_SESSIONS", "ROIS", "by_hand", "check_sessions"),
@@ -44,7 +42,7 @@ _CEILING = "task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz"
 _ROI = f"derivatives/rois/{_SUB}/retinotopy/{_SUB}_space-T1w_res-1pt8_label-{{roi}}"
 _STIMULI = "stimuli/task-images"
 _LABELS = {"roi": [roi for names in ROIS.values() for roi in names]}
-_file = NsdFile
+_file = DataFile
 #: Every file that a run reads.
 FILES = (
     _file("betas", f"{_SESSION}_{_BETAS}", "responses of one session"),
@@ -60,7 +58,7 @@ FILES = (
 _GATED = ("table", "images")
 
 #: The path of a file below the folder, by kind, subject and names.
-path_of = partial(nsd.path_in, FILES)
+path_of = partial(path_in, FILES)
 
 
 def find(path: Path) -> Path:
@@ -82,18 +80,12 @@ def check_sessions(subject: int, sessions: Sequence[int]) -> None:
 
 def inventory(
     subjects: Sequence[int], sessions: Sequence[int], split: str
-) -> tuple[NsdFile, ...]:
+) -> tuple[DataFile, ...]:
     """Return every file that a run reads, once."""
     for subject in subjects:
         check_sessions(subject, sessions)
     more = {"betas": {"session": sessions}, "trials": {"session": sessions}}
-    names = more | {"split": {"split": (split,)}}
-    files = chain.from_iterable(
-        nsd.expand(row, subject, names.get(row.kind, {}))
-        for subject in subjects
-        for row in FILES
-    )
-    return tuple({file.path: file for file in files}.values())
+    return list_files(FILES, subjects, more | {"split": {"split": (split,)}})
 
 
 # --- where they come from -------------------------------------------------------------
@@ -106,7 +98,7 @@ _SPLITS = "https://raw.githubusercontent.com"
 
 
 def downloads(
-    root: Path, files: Sequence[NsdFile], *, endpoint: str = ""
+    root: Path, files: Sequence[DataFile], *, endpoint: str = ""
 ) -> tuple[Download, ...]:
     """Return where the files come from that are open to all; regions only if lacking.
 

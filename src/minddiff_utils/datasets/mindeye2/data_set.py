@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -20,6 +19,7 @@ import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.types import IntArray, Mask, Matrix
+from minddiff_utils.datasets.inventory import find, is_there, list_files, path_in, there
 from minddiff_utils.datasets.mindeye2 import layout
 from minddiff_utils.datasets.nsd import layout as nsd
 from minddiff_utils.datasets.nsd.data_set import OfNsd
@@ -48,16 +48,16 @@ class MindEye2(OfNsd):
     def file(self, kind: str, subject: int, part: int = 0) -> Path:
         """Return a file of the inventory."""
         check_choice(subject, range(1, 9), "subject")
-        path = nsd.path_in(layout.FILES, kind, subject, part=part)
-        return nsd.find(self.tree.root / path)
+        path = path_in(layout.FILES, kind, subject, part=part)
+        return find(self.tree.root, path)
 
     def files(
         self, subject: int, sessions: Sequence[int], units: UnitSet
     ) -> tuple[Path, ...]:
         """Return the files there are of those that are read."""
         version = self.tree.betas_version
-        rows = (nsd.expand(row, subject, version=version) for row in layout.FILES)
-        return nsd.there(self.tree.root, chain(*rows))
+        files = list_files(layout.FILES, [subject], version=version)
+        return there(self.tree.root, files)
 
     def notes(self, subject: int) -> tuple[str, ...]:
         """Return what a reader of any number must know of these responses."""
@@ -104,7 +104,7 @@ class MindEye2(OfNsd):
         self._check_regions(subject)
         parts = [self.file("train", subject, session - 1) for session in sessions]
         for path in (*parts, self.file("test", subject)):
-            if nsd.is_there(path):
+            if is_there(path):
                 self._check_behaviour(path, subject, ids)
 
     def test_images(self, subject: int) -> IntArray:
@@ -114,12 +114,12 @@ class MindEye2(OfNsd):
     def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
         """Return NSD's images where they are there, else the folder's of 224 px."""
         path = self.file("images224", 1)
-        if nsd.is_there(self.tree.file("stimuli")) or not nsd.is_there(path):
+        if is_there(self.tree.file("stimuli")) or not is_there(path):
             return self.tree.stimuli(image_id)
         return _read_images(path, image_id)
 
     def _check_design(self, subject: int, ids: IntArray) -> None:
-        if not nsd.is_there(self.tree.file("design")):
+        if not is_there(self.tree.file("design")):
             return
         design = self.tree.trials(subject, len(ids) // N_TRIALS)
         differ = np.flatnonzero(design.nsd_id != ids)
@@ -184,7 +184,7 @@ class MindEye2(OfNsd):
     def _check_regions(self, subject: int) -> None:
         """Raise DataError unless V1 of the folder is V1 of NSD's volume."""
         general, path = self._general(subject), self.file("regions", subject)
-        if not nsd.is_there(path):
+        if not is_there(path):
             return
         regions = _read_regions(path, subject, int(general.sum()))
         if "V1" not in regions or not regions["V1"].any():

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Mask
-from minddiff_utils.datasets.nsd.formats import NSD, load_image
 from minddiff_utils.datasets.nsd.layout import N_TRIALS
+from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.published import open_hdf5
+from minddiff_utils.datasets.volumes import load_image
 
 __all__ = ["check_int16", "read_betas", "voxel_indices"]
 

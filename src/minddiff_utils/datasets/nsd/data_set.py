@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.types import IntArray, Matrix
+from minddiff_utils.datasets.inventory import is_there
 from minddiff_utils.datasets.nsd.experiment import to_percent
-from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1, is_there
+from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
 from minddiff_utils.datasets.protocol import (
     SingleTrials,
