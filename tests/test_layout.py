@@ -30,7 +30,8 @@ from minddiff_utils.datasets.nsd.layout import (
     not_otherwise,
     published_sessions,
 )
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.data_set import check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses
 
 from .test_nsd import BETAS, FUNC, N_SESSIONS, STIMULI, Truth, written
@@ -121,7 +122,7 @@ def test_another_form_prepares_the_same_and_passes_check(
     broken: NsdTree,
     form: str,
 ) -> None:
-    ids = broken.trials(2, 1).nsd_id[:3]
+    ids = broken.trials(2, 1).image_id[:3]
     expected = prepare_responses(Nsd(NsdTree(written.root)), 2, DATA)
     words = NsdTree(written.root).captions(ids, 2)
     (broken.root / "IN_SILICO.txt").touch()

@@ -33,8 +33,9 @@ from minddiff_utils.datasets.further_tests.check import check_further
 from minddiff_utils.datasets.inventory import DataFile
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd import layout
+from minddiff_utils.datasets.nsd.data_set import check_trials
 from minddiff_utils.datasets.nsd.publisher import NSD
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["before_run", "check_folder"]
 

@@ -64,10 +64,13 @@ class Published:
         What to do where a file is not there.
     again : str
         What to do about a damaged one.
+    form : str
+        What a damaged one is not in.
     """
 
     where: str = ""
     again: str = ""
+    form: str = "as published"
 
     def source(self, path: Path) -> str:
         """Return where a file that is not there comes from."""
@@ -81,7 +84,7 @@ class Published:
     def reading(self, path: Path, what: str, where: str = "") -> Iterator[None]:
         """Turn a missing or damaged file into one sentence (DataError)."""
         check_exists(path, what, where or self.source(path))
-        found, remedy = "is truncated or not as published", self.remedy(path)
+        found, remedy = f"is truncated or not {self.form}", self.remedy(path)
         with reading(path, DataError, found=found, remedy=remedy, what=what):
             yield
 
@@ -126,10 +129,22 @@ class Published:
             held = ", ".join(map(str, table.columns))[:200]
             raise self.wrong(path, f"the columns {held}", f"a column {lacking[0]}")
 
-    def array(self, path: Path, what: str, **options: Any) -> npt.NDArray[Any]:
-        """Return a file of numpy; pickles, which could run code, are refused."""
+    def array(
+        self,
+        path: Path,
+        what: str,
+        kind: str,
+        shape: Sequence[int | str],
+        **options: Any,
+    ) -> npt.NDArray[Any]:
+        """Return a file of numpy, of a kind and shape as `check_array` has them.
+
+        Pickles, which could run code, are refused.
+        """
         with self.reading(path, what):
-            return np.asarray(np.load(path, allow_pickle=False, **options))
+            values = np.asarray(np.load(path, allow_pickle=False, **options))
+        self.check_array(path, values, kind, shape)
+        return values
 
     def matlab(
         self, path: Path, what: str, names: Collection[str]
@@ -144,10 +159,23 @@ class Published:
         return stored
 
     @contextmanager
-    def hdf5(self, path: Path, what: str, name: str) -> Iterator[h5py.Dataset]:
-        """Open a file and give its dataset `name`; errors while it is open are said."""
+    def hdf5(
+        self,
+        path: Path,
+        what: str,
+        name: str,
+        kind: str = "",
+        shape: Sequence[int | str] = (),
+    ) -> Iterator[h5py.Dataset]:
+        """Open a file and give its dataset `name`; errors while it is open are said.
+
+        `kind` and `shape` as `check_array` has them; without a kind it may be any.
+        """
         with self.reading(path, what), open_hdf5(path) as file:
-            yield self.dataset(file, name, path)
+            data = self.dataset(file, name, path)
+            if kind:
+                self.check_array(path, data, kind, shape, name)
+            yield data
 
     def dataset(self, file: h5py.File, name: str, path: Path) -> h5py.Dataset:
         """Return the dataset `name` of an open file."""

@@ -80,9 +80,11 @@ class Download:
     members: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, file: DataFile, address: str, by_hand: str) -> "Download":
-        """Return the download of a file whose path is the same on a server."""
-        url = f"{address}/{quote(file.path)}"
+    def of(
+        cls, file: DataFile, address: str, by_hand: str, below: str = ""
+    ) -> "Download":
+        """Return the download of a file whose path, `below`, is the same on a server."""
+        url = f"{address}/{quote(file.path.removeprefix(below))}"
         return cls(file.path, url, file.reason, by_hand, file.optional)
 
 

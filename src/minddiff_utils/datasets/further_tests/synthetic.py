@@ -118,8 +118,8 @@ class Synthetic(test_set.InNsd):
         """Open a file of pictures, all subjects' or one's own."""
         path = self.file(kind, subject)
         n = _N_COMMON if kind == "common" else _N_STIMULI - _N_COMMON
-        with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
-            NSD.check_array(path, bricks, "uint8", (n, "height", "width", 3))
+        shape = n, "height", "width", 3
+        with NSD.hdf5(path, "Stimuli", "imgBrick", "uint8", shape) as bricks:
             yield bricks
 
     def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:

@@ -12,15 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import check_shape
-from minddiff_utils.core.types import IntArray, Mask
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.published import check_ids
 
-__all__ = [
-    *("Design", "Trials", "read_design", "read_stimuli", "read_table", "to_percent"),
-]
-
+__all__ = ["Design", "read_design", "read_stimuli", "read_table", "to_percent"]
 
 #: int16 units per percent signal change in every beta file (NSD `export.m`).
 _BETA_SCALE = 300
@@ -45,35 +42,6 @@ class Design:
         """Return the 10k index of every trial of `sessions` (from 1), in time order."""
         rows = np.array(list(sessions), np.int64) - 1
         return self.order.reshape(-1, layout.N_TRIALS)[rows].ravel()
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What one subject saw, trial by trial, in time order; every index 0-based.
-
-    Attributes
-    ----------
-    session : (n_trials,) int64
-        Session number, 1-based as in NSD's file names.
-    image_10k : (n_trials,) int64
-        The subject's own image index, 0..9999; below 1000 for shared images.
-    nsd_id : (n_trials,) int64
-        The experiment's image index, 0..72999: the row of stimuli and of the csv.
-    """
-
-    session: IntArray
-    image_10k: IntArray
-    nsd_id: IntArray
-
-    @property
-    def shared(self) -> Mask:
-        """Return which trials showed an image that all subjects share (test)."""
-        return np.asarray(self.image_10k < layout.N_SHARED)
-
-    def of(self, sessions: Collection[int]) -> "Trials":
-        """Return the trials of `sessions` alone, still in time order."""
-        rows = np.isin(self.session, list(sessions))
-        return Trials(self.session[rows], self.image_10k[rows], self.nsd_id[rows])
 
 
 def to_percent(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -139,8 +107,8 @@ def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
     DataError
         The file is missing, damaged, of another kind, or lacks an image.
     """
-    with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
-        NSD.check_array(path, bricks, "uint8", ("images", "height", "width", 3))
+    shape = "images", "height", "width", 3
+    with NSD.hdf5(path, "Stimuli", "imgBrick", "uint8", shape) as bricks:
         if bricks.shape[1] != bricks.shape[2]:
             sides = f"{bricks.shape[1]} x {bricks.shape[2]}"
             raise NSD.wrong(path, f"images of {sides} px", "squares")

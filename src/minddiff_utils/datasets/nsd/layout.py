@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from minddiff_utils.core.errors import DataError, check_choice
+from minddiff_utils.core.errors import check_choice
 from minddiff_utils.datasets.inventory import (
     HEMISPHERES,
     DataFile,
@@ -27,6 +27,7 @@ from minddiff_utils.datasets.inventory import (
     path_in,
     sides_of,
 )
+from minddiff_utils.datasets.protocol import sessions_within
 
 __all__ = [
     *("BETAS_VERSIONS", "CONTAINERS", "DEPTHS", "FACTS", "FILES", "FIRST_SHARED"),
@@ -34,7 +35,7 @@ __all__ = [
     *("N_SESSIONS", "N_SHARED", "N_TRIALS", "PARTS", "SECOND_TEST_SET", "SEEN"),
     *("SHARED_ENDS", "SUBJECT1", "VOXEL_MM", "Container", "Facts", "as_present"),
     *("inventory", "not_otherwise", "path_of", "published_sessions", "session_of"),
-    *("sessions_within", "sized"),
+    "sized",
 ]
 
 #: Both hold the same numbers; hdf5 is read faster, nii.gz is half as large.
@@ -206,20 +207,6 @@ def published_sessions(
         subject: sessions_within(subject, asked, FACTS[subject].n_sessions)
         for subject in subjects
     }
-
-
-def sessions_within(
-    subject: int, asked: Sequence[int], most: int, where: str = ""
-) -> tuple[int, ...]:
-    """Return those of the sessions `asked` up to `most`; DataError without any."""
-    sessions = tuple(session for session in asked if session <= most)
-    if not sessions or sessions[0] < 1:
-        raise DataError(
-            f"Subject {subject} has sessions 1 to {most}{where}, but"
-            f" {', '.join(map(str, asked))} are asked for: change data.only_sessions,"
-            " or leave the subject out."
-        )
-    return sessions
 
 
 # --- the containers of betas ----------------------------------------------------------

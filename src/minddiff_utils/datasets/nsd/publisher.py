@@ -71,4 +71,4 @@ class _Nsd(Published):
         return DataError(f"{path} holds {found}, but {expected} is expected: {remedy}.")
 
 
-NSD = _Nsd()
+NSD = _Nsd(form="in NSD's format")

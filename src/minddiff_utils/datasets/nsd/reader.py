@@ -37,9 +37,14 @@ from minddiff_utils.datasets.nsd.betas import read_betas
 from minddiff_utils.datasets.nsd.layout import Container
 from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.nsd.space import check_space
-from minddiff_utils.datasets.protocol import UnitSet, first_captions
+from minddiff_utils.datasets.protocol import (
+    Trials,
+    UnitSet,
+    first_captions,
+    sessions_within,
+)
 
-__all__ = ["NsdTree", "check_trials"]
+__all__ = ["NsdTree"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,14 +115,17 @@ class NsdTree:
         """Return the experiment's design with 0-based indices."""
         return experiment.read_design(self.file("design"))
 
-    def trials(self, subject: int, n_sessions: int) -> experiment.Trials:
-        """Return what `subject` saw in the first `n_sessions` sessions."""
+    def trials(self, subject: int, n_sessions: int) -> Trials:
+        """Return what `subject` saw in the first `n_sessions` sessions.
+
+        Images are numbered by `nsd_id`, and an image's place is its 10k index.
+        """
         check_choice(subject, range(1, 9), "subject")
         check_choice(n_sessions, range(1, layout.N_SESSIONS + 1), "n_sessions")
         design = self.design()
         order = design.order[: n_sessions * layout.N_TRIALS]
         session = np.repeat(np.arange(1, n_sessions + 1), layout.N_TRIALS)
-        return experiment.Trials(session, order, design.images[subject - 1, order])
+        return Trials(session, design.images[subject - 1, order], order)
 
     def second_test_set(self) -> IntArray:
         """Return the shared images, by nsd_id, that form a test set of their own.
@@ -221,7 +229,7 @@ class NsdTree:
         if not self.is_real:
             last = max(self.sessions(subject), default=0)
             most = last if last and asked[-1] == layout.N_SESSIONS else max(most, last)
-        return layout.sessions_within(subject, asked, most)
+        return sessions_within(subject, asked, most)
 
     def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
         """Raise DataError unless `sessions` (1-based numbers) are all present."""
@@ -345,9 +353,7 @@ class NsdTree:
         """
         path = self.file("labels", subject, name=name)
         if not is_there(path) and name in visual_areas.ROI_LABELS:
-            return {
-                label: v for v, label in enumerate(visual_areas.ROI_LABELS[name], start=1)
-            }
+            return dict(visual_areas.ROI_LABELS[name])
         with NSD.reading(path, f"Colour table of {name}"):
             labels = visual_areas.read_labels(path.read_text("utf-8-sig"))
         lacking = [n for n in visual_areas.NEEDED_LABELS.get(name, ()) if n not in labels]
@@ -420,35 +426,3 @@ class NsdTree:
         path = self.file("surface", subject, h=hemisphere, surface=kind)
         with NSD.reading(path, "Surface values"):
             return surfaces.read_per_vertex(path)
-
-
-def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
-    """Raise DataError unless design, stimulus table and behaviour name the same images.
-
-    The three files state the index chain independently: the design by its order, the
-    table by trial numbers (1-based), the behaviour by 1-based ids. The behavioural file
-    is optional.
-    """
-    trials = tree.trials(subject, n_sessions)
-    columns = [f"subject{subject}_rep{r}" for r in range(3)]
-    planned = tree.stim_info(*columns)[columns].to_numpy(np.int64)
-    numbers = planned[trials.nsd_id]  # (n_trials, 3)
-    expected = np.arange(1, len(trials.nsd_id) + 1)[:, None]
-    differ = np.flatnonzero(~(numbers == expected).any(axis=1))
-    if len(differ):
-        raise DataError(
-            f"Subject {subject}, trial {differ[0] + 1}: the stimulus table does not "
-            f"list nsdId {trials.nsd_id[differ[0]]} there, as nsd_expdesign.mat does "
-            f"({len(differ)} trials differ): use the two files of one release."
-        )
-    if not is_there(tree.file("responses", subject)):
-        return
-    behaviour = tree.responses(subject)
-    behaviour = behaviour[behaviour["SESSION"] <= n_sessions]
-    ids = behaviour[["10KID", "73KID"]].to_numpy(np.float64)
-    stated = np.stack([trials.image_10k, trials.nsd_id], axis=1) + 1
-    if not np.array_equal(ids, stated):
-        raise DataError(
-            f"Subject {subject}: responses.tsv names other images than "
-            "nsd_expdesign.mat: use the two files of one release."
-        )
