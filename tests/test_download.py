@@ -210,7 +210,11 @@ def other_total(status: int, headers: Headers, body: bytes) -> Answer:
 )
 @pytest.mark.parametrize("is_archive", [False, True])
 def test_wrong_answers_never_get_the_file_s_name(
-    bucket: Bucket, coco: coco_files.Archive, change: Change, says: str, is_archive: bool
+    bucket: Bucket,
+    coco: coco_files.Archive,
+    change: Change,
+    says: str,
+    is_archive: bool,
 ) -> None:
     def fetch() -> Outcome:
         if not is_archive:

@@ -33,8 +33,7 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import DataConfig, SimulationConfig
 from minddiff_utils.datasets import check_folder
-from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.data_set import check_trials
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import (
     efficientnet_lite,

@@ -23,14 +23,13 @@ from minddiff_utils.datasets import check_folder, published
 from minddiff_utils.datasets.inventory import find
 from minddiff_utils.datasets.nsd import betas as nsd_betas
 from minddiff_utils.datasets.nsd import layout
-from minddiff_utils.datasets.nsd.data_set import Nsd
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
 from minddiff_utils.datasets.nsd.layout import (
     as_present,
     inventory,
     not_otherwise,
     published_sessions,
 )
-from minddiff_utils.datasets.nsd.data_set import check_trials
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses
 

@@ -22,8 +22,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.betas import voxel_indices
-from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.data_set import check_trials
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 

@@ -15,8 +15,7 @@ import pytest
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.data_set import check_trials
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (

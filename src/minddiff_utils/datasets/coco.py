@@ -7,7 +7,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from minddiff_utils.datasets.inventory import DataFile, find, is_there
@@ -45,13 +45,13 @@ def download_of_captions(
 
     `address`: of a mirror of the archive.
     """
-    paths = [PurePosixPath(file.path) for file in files]
+    paths = [Path(file.path) for file in files]
     lacking = [path for path in paths if not is_there(find(root, path))]
     if not lacking:
         return ()
     names, folder = tuple(path.name for path in lacking), lacking[0].parent
     download = Download(
-        f"{folder}/annotations_trainval2017.zip",
+        f"{folder.as_posix()}/annotations_trainval2017.zip",
         address or archive.url,
         f"{' and '.join(names)} of COCO: CC BY 4.0,"
         " https://cocodataset.org/#termsofuse",

@@ -36,7 +36,7 @@ _UNPACKED = ("annotations", "annotations_trainval2017/annotations")
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a data set; in a list, several of one kind whose paths differ in a name.
+    """A file of a data set; in a list, those of one kind whose paths differ in a name.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ def _names(name: str) -> Iterator[str]:
         yield stem
         if stem.endswith(".nii.gz"):
             yield stem.removesuffix(".gz")
-        if stem.endswith(".mgz"):
+        if stem.endswith("mgz"):
             yield f"{stem.removesuffix('z')}h"
 
 

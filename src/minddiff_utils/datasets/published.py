@@ -239,7 +239,7 @@ class Published:
             return read_array(path)
 
     def labels(self, path: Path, values: npt.NDArray[Any]) -> IntArray:
-        """Return values as whole numbers: those resaved as floats or scaled are rounded.
+        """Return values as whole numbers; floats of a volume resaved are rounded.
 
         Fractions beyond what eight bits leave of two dozen labels are refused.
         """

@@ -83,7 +83,7 @@ class Download:
     def of(
         cls, file: DataFile, address: str, by_hand: str, below: str = ""
     ) -> "Download":
-        """Return the download of a file whose path, `below`, is the same on a server."""
+        """Return the download of a file whose path `below` is that on a server."""
         url = f"{address}/{quote(file.path.removeprefix(below))}"
         return cls(file.path, url, file.reason, by_hand, file.optional)
 

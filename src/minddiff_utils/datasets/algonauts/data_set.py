@@ -18,7 +18,12 @@ from PIL import Image
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.types import Images, IntArray, Matrix
 from minddiff_utils.datasets.algonauts import layout
-from minddiff_utils.datasets.inventory import HEMISPHERES, DataFile, Hemisphere, is_there
+from minddiff_utils.datasets.inventory import (
+    HEMISPHERES,
+    DataFile,
+    Hemisphere,
+    is_there,
+)
 from minddiff_utils.datasets.nsd import layout as nsd
 from minddiff_utils.datasets.nsd.data_set import OfNsd
 from minddiff_utils.datasets.nsd.publisher import NSD
@@ -280,8 +285,8 @@ def _list_images(folder: Path) -> dict[int, Path]:
     if (beyond := numbers.index[ids >= nsd.N_IMAGES]).size:
         found = f"image {numbers['nsd_id'][beyond[0]]} by its name"
         raise _RELEASE.wrong(beyond[0], found, f"0 to {nsd.N_IMAGES - 1}")
-    if (odd := np.flatnonzero(rank != place)).size:
-        first, due = rank[odd[0]], place[odd[0]]
+    if (gaps := np.flatnonzero(rank != place)).size:
+        first, due = rank[gaps[0]], place[gaps[0]]
         twice = f"an image too many of rank {first}"
         found = twice if first < due else f"no image of rank {due}"
         raise _RELEASE.wrong(folder, found, "ranks from 1, each once")

@@ -356,7 +356,8 @@ class NsdTree:
             return dict(visual_areas.ROI_LABELS[name])
         with NSD.reading(path, f"Colour table of {name}"):
             labels = visual_areas.read_labels(path.read_text("utf-8-sig"))
-        lacking = [n for n in visual_areas.NEEDED_LABELS.get(name, ()) if n not in labels]
+        needed = visual_areas.NEEDED_LABELS.get(name, ())
+        lacking = [label for label in needed if label not in labels]
         if lacking:
             held = ", ".join(labels)[:200] or "no label at all"
             expected = f"a label {', '.join(lacking)}"
