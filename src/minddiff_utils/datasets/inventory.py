@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 __all__ = [
-    *("HEMISPHERES", "Anatomy", "DataFile", "Hemisphere", "expand", "find"),
-    *("is_there", "list_files", "path_in", "sides_of", "there"),
+    *("HEMISPHERES", "Anatomy", "DataFile", "Hemisphere", "find", "is_there"),
+    *("list_files", "path_in", "sides_of", "there"),
 ]
 
 Hemisphere = Literal["lh", "rh"]
@@ -85,8 +85,8 @@ def _folder(subject: Anatomy | None) -> str | None:
     return f"subj{subject:02d}" if isinstance(subject, int) else subject
 
 
-def expand(
-    row: DataFile, subject: int, more: Choices = _NOTHING, version: str = ""
+def _expand(
+    row: DataFile, subject: int | None, more: Choices, version: str
 ) -> Iterator[DataFile]:
     """Yield the files of a row that a subject needs; `more` names to choose from."""
     choices, who = {**row.names, **more}, row.subject
@@ -101,20 +101,21 @@ def expand(
 
 def list_files(
     rows: Iterable[DataFile],
-    subjects: Iterable[int],
+    subjects: Iterable[int | None],
     more: Mapping[str, Choices] = _NOTHING,
     version: str = "",
 ) -> tuple[DataFile, ...]:
     """Return the files of a list that subjects need, each once.
 
-    `more`: kind -> further names to choose from; `version`: of the responses.
+    `subjects` [None]: those alone that all subjects share; `more`: kind -> further
+    names to choose from; `version`: of the responses.
     """
     rows = tuple(rows)
     files = (
         file
         for subject in subjects
         for row in rows
-        for file in expand(row, subject, more.get(row.kind, _NOTHING), version)
+        for file in _expand(row, subject, more.get(row.kind, _NOTHING), version)
     )
     return tuple({file.path: file for file in files}.values())
 

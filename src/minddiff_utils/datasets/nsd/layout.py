@@ -181,12 +181,12 @@ def inventory(
     >>> next(f for f in inventory({1: [1]}) if f.kind == "betas").n_bytes / 1e9
     1.093536288
     """
-    files = dict[str, DataFile]()
+    own = [row for row in FILES if "{subject}" in row.path]
+    files = [*list_files((row for row in FILES if row not in own), [None])]
     for subject, numbers in sessions.items():
         betas = {"betas": {"session": numbers, "form": forms}}
-        for file in list_files(FILES, [subject], betas, version):
-            files.setdefault(file.path, sized(file))
-    return tuple(sorted(files.values(), key=lambda file: isinstance(file.subject, int)))
+        files += map(sized, list_files(own, [subject], betas, version))
+    return tuple(files)
 
 
 def published_sessions(
