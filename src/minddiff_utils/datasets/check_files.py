@@ -29,7 +29,7 @@ from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.protocol import UnitSet
 from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, where_held
-from minddiff_utils.datasets.volumes import load_image
+from minddiff_utils.datasets.volumes import end_of, load_image
 
 __all__ = ["Scope", "Space", "check_betas", "check_file", "read_sample"]
 
@@ -234,8 +234,7 @@ def _check_nii(path: Path, *, to_the_end: bool) -> Any:
     image: Any = load_image(path)
     if path.suffix.lower() == ".nii":
         return image  # its length fits, or it were not loaded
-    dtype = image.get_data_dtype()
-    expected = image.dataobj.offset + int(np.prod(image.shape)) * dtype.itemsize
+    expected = end_of(image)
     with path.open("rb") as file:
         file.seek(-4, 2)
         stated = struct.unpack("<I", file.read(4))[0]

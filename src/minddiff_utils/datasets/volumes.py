@@ -17,7 +17,7 @@ from nibabel.spatialimages import SpatialImage
 
 from minddiff_utils.datasets.surfaces import is_tag
 
-__all__ = ["load_image", "read_array"]
+__all__ = ["end_of", "load_image", "read_array"]
 
 
 def load_image(path: Path) -> SpatialImage:
@@ -28,12 +28,12 @@ def load_image(path: Path) -> SpatialImage:
     if not isinstance(image, SpatialImage):
         raise ImageFileError(f"{type(image).__name__} is no volume")
     plain = path.suffix.lower() == ".nii"  # gzip has a checksum
-    if plain and _end(image) != path.stat().st_size:
-        raise ValueError(f"{path.stat().st_size} bytes, {_end(image)} by its header")
+    if plain and end_of(image) != path.stat().st_size:
+        raise ValueError(f"{path.stat().st_size} bytes, {end_of(image)} by its header")
     return image
 
 
-def _end(image: Any) -> int:
+def end_of(image: Any) -> int:
     """Return where a file's numbers end."""
     n_values = math.prod(map(int, image.shape))  # may be beyond int64
     return int(image.dataobj.offset) + n_values * int(image.get_data_dtype().itemsize)
@@ -48,7 +48,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         raise ValueError(f"{image.get_data_dtype()} numbers, scaled by {scaling}")
     values: npt.NDArray[Any] = np.asanyarray(image.dataobj)
     with nib.openers.ImageOpener(str(path)) as file:
-        file.seek(_end(image))
+        file.seek(end_of(image))
         rest = file.read(64)
     if rest and not (isinstance(image, nib.MGHImage) and _is_footer(rest)):
         raise ValueError(f"{len(rest)} bytes or more beyond the end by its header")

@@ -5,13 +5,13 @@ in neither part (those outside the distribution, where others test) are left out
 their trials.
 """
 
-import hashlib
 import io
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +175,7 @@ class LaionFmri(SingleTrials):
         validation images are like the training images.
         """
         used = np.concatenate(self._parts(subject))
-        names = (name.encode() for name in self._names[used])
-        digest = np.array([hashlib.sha256(name).hexdigest() for name in names])
+        digest = [sha256(name.encode()).hexdigest() for name in self._names[used]]
         place = np.full(len(self._names), -1)
         place[used[np.argsort(digest)]] = np.arange(len(used))
         shown = [self._shown(subject, number) for number in sessions]

@@ -31,6 +31,7 @@ from minddiff_utils.datasets.inventory import (
     find,
     is_there,
     sides_of,
+    there,
 )
 from minddiff_utils.datasets.nsd import experiment, layout
 from minddiff_utils.datasets.nsd.betas import read_betas
@@ -97,12 +98,12 @@ class NsdTree:
             As the profile has them.
         """
         asked = dict.fromkeys(subjects, sessions)
-        paths = {self.root / MARK, self.root / layout.SECOND_TEST_SET}
-        for file in layout.inventory(asked, self.betas_version, layout.CONTAINERS):
-            is_general = file.names.get("name") == "nsdgeneral"
-            if file.notebook == notebook and (voxels == "nsdgeneral" or not is_general):
-                paths |= set(sides_of(self.root, file.path))
-        return tuple(sorted(path for path in paths if is_there(path)))
+        every = layout.inventory(asked, self.betas_version, layout.CONTAINERS)
+        files = (file for file in every if file.notebook == notebook)
+        if voxels != "nsdgeneral":
+            files = (f for f in files if f.names.get("name") != "nsdgeneral")
+        beside = (self.root / MARK, self.root / layout.SECOND_TEST_SET)
+        return tuple(sorted((*there(self.root, files), *filter(is_there, beside))))
 
     def files(self) -> tuple[Path, ...]:
         """Return every file of the tree, sorted."""
