@@ -179,13 +179,11 @@ class NsdTree:
         """
         info = self.stim_info("cocoId", "cocoSplit")
         info = info.iloc[np.asarray(nsd_id, np.int64)]
-        known = {split: self.captions_of(split) for split in set(info["cocoSplit"])}
+        files = {s: self.file("captions", split=s) for s in set(info["cocoSplit"])}
+        known = {split: read_captions(NSD, path) for split, path in files.items()}
         images = list(zip(info["cocoId"], info["cocoSplit"], strict=True))
         texts = [known[split].get(int(coco_id), []) for coco_id, split in images]
-        names = [
-            f"image cocoId {coco_id} in {self.file('captions', split=split)}"
-            for coco_id, split in images
-        ]
+        names = [f"image cocoId {n} in {files[split]}" for n, split in images]
         return first_captions(texts, names, n_captions)
 
     def captions_of(self, split: str) -> dict[int, list[str]]:
