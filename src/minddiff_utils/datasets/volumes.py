@@ -15,9 +15,10 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
+from minddiff_utils.core.types import Array, Ints
 from minddiff_utils.datasets.surfaces import is_tag
 
-__all__ = ["end_of", "load_image", "read_array"]
+__all__ = ["end_of", "load_image", "read_array", "read_voxels"]
 
 
 def load_image(path: Path) -> SpatialImage:
@@ -53,6 +54,30 @@ def read_array(path: Path) -> npt.NDArray[Any]:
     if rest and not (isinstance(image, nib.MGHImage) and _is_footer(rest)):
         raise ValueError(f"{len(rest)} bytes or more beyond the end by its header")
     return values
+
+
+def read_voxels(path: Path, image: Any, ijk: Ints, dtype: npt.DTypeLike) -> Array:
+    """Return the voxels `ijk` (n_voxels, 3) of a file's volumes, (n_volumes, n_voxels).
+
+    Volumes are read one by one in the order of the file, of which a session has up to
+    12 GB, and to its end, where gzip has a checksum. `image` as `load_image` gives it.
+    """
+    if (scaling := (image.dataobj.slope, image.dataobj.inter)) != (1, 0):
+        raise ValueError(f"numbers scaled by {scaling}")
+    stored, shape = image.get_data_dtype(), image.shape
+    place = np.ravel_multi_index(tuple(ijk.T), shape[:3], order="F")
+    n_bytes = math.prod(shape[:3]) * stored.itemsize
+    found = np.empty((shape[3], len(place)), dtype)
+    with nib.openers.ImageOpener(str(path)) as file:
+        file.seek(int(image.dataobj.offset))
+        for row in found:
+            volume = file.read(n_bytes)
+            if len(volume) < n_bytes:
+                raise EOFError("it ends within a trial")
+            row[:] = np.frombuffer(volume, stored)[place]
+        if file.read(1):
+            raise ValueError("more bytes than its header says")
+    return found
 
 
 def _is_footer(rest: bytes) -> bool:

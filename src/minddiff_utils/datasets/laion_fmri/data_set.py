@@ -7,7 +7,6 @@ their trials.
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -36,7 +34,7 @@ from minddiff_utils.datasets.protocol import (
     voxels_of,
 )
 from minddiff_utils.datasets.published import Published, check_ids
-from minddiff_utils.datasets.volumes import load_image
+from minddiff_utils.datasets.volumes import load_image, read_voxels
 
 __all__ = ["LaionFmri"]
 
@@ -342,24 +340,10 @@ def _open_betas(path: Path, shape: tuple[int, ...]) -> Any:
 
 
 def _read_betas(path: Path, ijk: Ints, shape: tuple[int, ...]) -> Matrix:
-    """Return a session's betas at `ijk` (n_units, 3), (n_trials, n_units) float32.
-
-    Trials are read one by one in the order of the file: a whole session has 12 GB.
-    """
+    """Return a session's betas at `ijk` (n_units, 3), (n_trials, n_units) float32."""
     image = _open_betas(path, shape)
-    dtype = image.get_data_dtype()
-    place = np.ravel_multi_index(tuple(ijk.T), shape[:3], order="F")
-    n_bytes = math.prod(shape[:3]) * dtype.itemsize
-    betas = np.empty((shape[3], len(place)), np.float32)
-    with _RELEASE.reading(path, "Betas"), nib.openers.ImageOpener(str(path)) as file:
-        file.seek(int(image.dataobj.offset))
-        for row in betas:
-            volume = file.read(n_bytes)
-            if len(volume) < n_bytes:
-                raise EOFError("it ends within a trial")
-            row[:] = np.frombuffer(volume, dtype)[place]
-        if file.read(1):
-            raise ValueError("more bytes than its header says")
+    with _RELEASE.reading(path, "Betas"):
+        betas = read_voxels(path, image, ijk, np.float32)
     _RELEASE.no_infinity(path, betas)
     return betas
 
