@@ -23,8 +23,8 @@ from urllib3.util import Retry
 
 from minddiff_utils.datasets import download, transfer
 from minddiff_utils.datasets.download import DownloadPlan, Outcome, plan_download
+from minddiff_utils.datasets.inventory import DataFile
 from minddiff_utils.datasets.nsd import source
-from minddiff_utils.datasets.nsd.layout import NsdFile
 from minddiff_utils.datasets.transfer import Download
 
 __all__ = [
@@ -177,7 +177,7 @@ class Bucket:
 
     def want(self, key: str, *, optional: bool = False) -> Download:
         (wanted,) = source.downloads(
-            [NsdFile("any", key, "a test", optional=optional)],
+            [DataFile("any", key, "a test", optional=optional)],
             self.root,
             endpoint=self.server.address,
         )

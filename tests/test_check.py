@@ -21,7 +21,8 @@ import pytest
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.datasets import check_folder
 from minddiff_utils.datasets.findings import Finding, Report
-from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, NsdFile, inventory
+from minddiff_utils.datasets.inventory import DataFile
+from minddiff_utils.datasets.nsd.layout import FACTS, SEEN, inventory
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.pipeline.cli import main
@@ -194,7 +195,7 @@ EACH = {(f.kind, f.optional): f for f in inventory({SUBJECT: ()})}
 
 @pytest.mark.parametrize("file", EACH.values(), ids=lambda file: file.path)
 def test_a_missing_file_is_named_and_only_a_required_one_fails(
-    root: Path, file: NsdFile
+    root: Path, file: DataFile
 ) -> None:
     path = root / file.path
     for form in path.parent.glob(f"*{path.name}"):
@@ -235,7 +236,7 @@ def test_a_session_in_neither_container_is_missing_and_not_counted(root: Path) -
     counts = counted(found)
     assert counts["sessions"] == [1, 2]
     assert counts["trials"] == [750, 1500]
-    times = NsdTree(root).trials(SUBJECT, 1).image_10k
+    times = NsdTree(root).trials(SUBJECT, 1).place
     assert counts["distinct images"][0] == len(np.unique(times))
 
 
@@ -351,7 +352,7 @@ def test_stimuli_never_written_are_seen_only_when_read(root: Path) -> None:
     (finding,) = wrong(look(root, deep=True))
     assert finding.path == path
     assert (
-        f"{len(np.unique(NsdTree(root).trials(SUBJECT, 2).nsd_id))} images seen"
+        f"{len(np.unique(NsdTree(root).trials(SUBJECT, 2).image_id))} images seen"
         in finding.words
     )
 
@@ -373,7 +374,7 @@ def test_a_sound_folder_is_all_right(whole: Path, deep: bool) -> None:
 
 def test_counts_are_those_of_the_reader(whole: Path) -> None:
     tree = NsdTree(whole)
-    image, times = np.unique(tree.trials(SUBJECT, 2).image_10k, return_counts=True)
+    image, times = np.unique(tree.trials(SUBJECT, 2).place, return_counts=True)
     expected = {"sessions": 2, "trials": 1500, "distinct images": len(image)}
     expected["shared images"] = int((image < 1000).sum())
     expected["other images"] = int((image >= 1000).sum())
@@ -410,7 +411,8 @@ def test_an_area_without_a_voxel_is_a_warning(root: Path) -> None:
 def test_a_test_picture_under_a_training_id_is_noticed(root: Path) -> None:
     path = root / EXPERIMENT / "nsd_stim_info_merged.csv"
     table, trials = pd.read_csv(path, index_col=0), NsdTree(root).trials(SUBJECT, 2)
-    one, other = (trials.nsd_id[mask][0] for mask in (trials.shared, ~trials.shared))
+    shared = trials.place < 1000
+    one, other = (trials.image_id[mask][0] for mask in (shared, ~shared))
     columns = ["cocoId", "cocoSplit"]
     table.loc[one, columns] = table.loc[other, columns].tolist()
     spoil(path, holds(table.to_csv()))
@@ -476,7 +478,7 @@ def real_size(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.loc[2950, "cocoId"] = 262145
     table.to_csv(csv)
     notes = {"annotations": []}
-    seen = np.unique(NsdTree(root).trials(1, 1).nsd_id)
+    seen = np.unique(NsdTree(root).trials(1, 1).image_id)
     for coco_id in table["cocoId"].iloc[seen].tolist():
         note = {"image_id": coco_id, "caption": "a thing"}
         notes["annotations"] += [note | {"id": 5 * coco_id + n} for n in range(5)]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError, StoreError
+from minddiff_utils.datasets import coco as coco_files
 from minddiff_utils.datasets import download, part_files, transfer
 from minddiff_utils.datasets.digits69 import reader as digits69
 from minddiff_utils.datasets.download import (
@@ -25,8 +26,9 @@ from minddiff_utils.datasets.download import (
     plan_download,
     progress_bar,
 )
+from minddiff_utils.datasets.inventory import DataFile
 from minddiff_utils.datasets.nsd import source
-from minddiff_utils.datasets.nsd.layout import NsdFile, inventory
+from minddiff_utils.datasets.nsd.layout import inventory
 from minddiff_utils.datasets.transfer import Download
 from minddiff_utils.pipeline.cli import main
 from tests.loopback import (
@@ -49,7 +51,7 @@ from tests.loopback import (
 )
 
 
-def needed(*sessions: int) -> list[NsdFile]:
+def needed(*sessions: int) -> list[DataFile]:
     """Return the files that a run of subject 1 cannot do without."""
     files = inventory({1: sessions})
     return [f for f in files if not f.optional and f.kind != "captions"]
@@ -208,7 +210,11 @@ def other_total(status: int, headers: Headers, body: bytes) -> Answer:
 )
 @pytest.mark.parametrize("is_archive", [False, True])
 def test_wrong_answers_never_get_the_file_s_name(
-    bucket: Bucket, coco: source.Archive, change: Change, says: str, is_archive: bool
+    bucket: Bucket,
+    coco: coco_files.Archive,
+    change: Change,
+    says: str,
+    is_archive: bool,
 ) -> None:
     def fetch() -> Outcome:
         if not is_archive:
@@ -293,26 +299,26 @@ def test_where_nobody_tells_the_size_of_parts_a_file_is_known_by_size_alone(
 
 
 @pytest.fixture
-def coco(bucket: Bucket) -> source.Archive:
+def coco(bucket: Bucket) -> coco_files.Archive:
     """Give the server's archive as it would be published."""
     data = bucket.server.archive
     digest = hashlib.sha256(data).hexdigest()
-    return source.Archive(f"{bucket.server.address}/coco.zip", len(data), digest)
+    return coco_files.Archive(f"{bucket.server.address}/coco.zip", len(data), digest)
 
 
-def captions(bucket: Bucket, coco: source.Archive) -> tuple[Download, ...]:
+def captions(bucket: Bucket, coco: coco_files.Archive) -> tuple[Download, ...]:
     files = [file for file in inventory({}) if file.kind == "captions"]
     return source.downloads(files, bucket.root, archive=coco)
 
 
 def test_the_archive_is_the_published_one() -> None:
     """Size and SHA-256 as in the lists of several public projects."""
-    archive = source.ARCHIVE
+    archive = coco_files.ARCHIVE
     assert (archive.size, archive.sha256[:8]) == (252_907_541, "113a836d")
 
 
 def test_two_captions_come_and_the_archive_goes(
-    bucket: Bucket, coco: source.Archive
+    bucket: Bucket, coco: coco_files.Archive
 ) -> None:
     (wanted,) = captions(bucket, coco)
     assert "CC BY 4.0" in wanted.reason
@@ -324,7 +330,7 @@ def test_two_captions_come_and_the_archive_goes(
 
 
 def test_captions_that_are_there_are_left_as_they_are(
-    bucket: Bucket, coco: source.Archive
+    bucket: Bucket, coco: coco_files.Archive
 ) -> None:
     own = bucket.path(MEMBERS[0])
     own.parent.mkdir(parents=True)
@@ -335,7 +341,7 @@ def test_captions_that_are_there_are_left_as_they_are(
 
 
 def test_an_archive_that_a_user_has_brought_is_unpacked_and_kept(
-    bucket: Bucket, coco: source.Archive
+    bucket: Bucket, coco: coco_files.Archive
 ) -> None:
     own = bucket.path(f"{ANNOTATIONS}/annotations_trainval2017.zip")
     own.parent.mkdir(parents=True)
@@ -355,7 +361,7 @@ def test_an_archive_without_the_files_or_a_full_disk_is_said(
 
     data = bucket.server.archive = pack(NAMES[:1])
     digest = hashlib.sha256(data).hexdigest()
-    archive = source.Archive(f"{bucket.server.address}/coco.zip", len(data), digest)
+    archive = coco_files.Archive(f"{bucket.server.address}/coco.zip", len(data), digest)
     (problem,) = download.download(
         plan_download(captions(bucket, archive), bucket.root)
     ).problems

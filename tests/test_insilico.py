@@ -33,8 +33,8 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.places import project_root
 from minddiff_utils.core.profile import DataConfig, SimulationConfig
 from minddiff_utils.datasets import check_folder
-from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import (
     efficientnet_lite,
     experiment_design,
@@ -273,7 +273,7 @@ def test_stimulus_table_counts_trials_from_one_and_rows_from_zero() -> None:
 
 def test_five_captions_of_each_image_come_back_by_coco_id(root: Path) -> None:
     tree = NsdTree(root)
-    ids = np.unique(tree.trials(SUBJECT, 2).nsd_id)
+    ids = np.unique(tree.trials(SUBJECT, 2).image_id)
     second = set(tree.second_test_set().tolist())
     expected = [list(nsd_writer.scene_of(int(i), second).captions) for i in ids]
     assert tree.captions(ids, 5).tolist() == expected
@@ -620,7 +620,7 @@ def test_unchanged_settings_are_skipped_at_once(root: Path) -> None:
     found = nsd_writer.simulate(root, SETTINGS, (SUBJECT,), SEED, source=noise)
     assert time.monotonic() - began < 1  # promised by the issue; takes .1 s
     assert found.was_current
-    n_images = len(np.unique(NsdTree(root).trials(SUBJECT, 2).nsd_id))
+    n_images = len(np.unique(NsdTree(root).trials(SUBJECT, 2).image_id))
     assert (found.n_trials, found.n_images, found.n_scenes) == (1500, *[n_images] * 2)
     assert (root / "IN_SILICO.txt").stat().st_mtime_ns == stamp
 

@@ -19,18 +19,18 @@ import pytest
 
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.datasets import check_folder
+from minddiff_utils.datasets import check_folder, published
+from minddiff_utils.datasets.inventory import find
 from minddiff_utils.datasets.nsd import betas as nsd_betas
-from minddiff_utils.datasets.nsd import formats, layout
-from minddiff_utils.datasets.nsd.data_set import Nsd
+from minddiff_utils.datasets.nsd import layout
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
 from minddiff_utils.datasets.nsd.layout import (
     as_present,
-    find,
     inventory,
     not_otherwise,
     published_sessions,
 )
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses
 
 from .test_nsd import BETAS, FUNC, N_SESSIONS, STIMULI, Truth, written
@@ -121,7 +121,7 @@ def test_another_form_prepares_the_same_and_passes_check(
     broken: NsdTree,
     form: str,
 ) -> None:
-    ids = broken.trials(2, 1).nsd_id[:3]
+    ids = broken.trials(2, 1).image_id[:3]
     expected = prepare_responses(Nsd(NsdTree(written.root)), 2, DATA)
     words = NsdTree(written.root).captions(ids, 2)
     (broken.root / "IN_SILICO.txt").touch()
@@ -166,7 +166,7 @@ def test_mgh_stands_for_mgz(broken: NsdTree) -> None:
     points = np.ones((3, 1, 1, 3), np.float32)
     nib.save(nib.MGHImage(points, np.eye(4)), path)
     assert broken.transform(2, "lh").shape == (3, 3)
-    assert find(path.with_suffix(".mgz")) == path
+    assert find(broken.root, path.with_suffix(".mgz")) == path
 
 
 def test_what_lies_in_another_form_is_not_fetched(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_inventory_is_what_the_reader_opens(
         asked.add(path.relative_to(tmp_path).as_posix())
         raise DataError(what)
 
-    monkeypatch.setattr(formats, "check_exists", note)
+    monkeypatch.setattr(published, "check_exists", note)
     tree, mask = NsdTree(tmp_path), np.ones((2, 2, 2), bool)
     one: dict[str, Callable[..., object]] = {
         "design": tree.design,

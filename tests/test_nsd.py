@@ -22,8 +22,8 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.datasets.nsd.betas import voxel_indices
-from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing import prepare_responses, prepare_stimuli
 
 GRID = (5, 4, 3)
@@ -184,10 +184,10 @@ def test_indices_are_converted_from_one_based_exactly_once(
     trials = tree.trials(2, N_SESSIONS)
     for trial in (0, 1, 749, 750, 1499):
         k10 = written.order[trial]
-        assert trials.image_10k[trial] == k10 - 1
-        assert trials.nsd_id[trial] == written.images[1, k10 - 1] - 1
+        assert trials.place[trial] == k10 - 1
+        assert trials.image_id[trial] == written.images[1, k10 - 1] - 1
         assert trials.session[trial] == 1 + trial // 750
-        assert trials.shared[trial] == (k10 <= 1000)
+        assert (trials.place[trial] < 1000) == (k10 <= 1000)
 
 
 def test_stimulus_table_of_another_subject_is_noticed(tree: NsdTree) -> None:
@@ -201,7 +201,7 @@ def test_all_eight_subjects_have_their_own_images(
 ) -> None:
     trials = tree.trials(subject, 30)
     expected = written.images[subject - 1][written.order[:22_500] - 1] - 1
-    np.testing.assert_array_equal(trials.nsd_id, expected)
+    np.testing.assert_array_equal(trials.image_id, expected)
 
 
 @pytest.mark.parametrize("shift", [0, 1])
@@ -209,7 +209,7 @@ def test_behaviour_must_name_the_images_of_the_design(
     broken: NsdTree, shift: int
 ) -> None:
     trials = broken.trials(2, 1)
-    ids = {"10KID": trials.image_10k + 1, "73KID": trials.nsd_id + 1 + shift}
+    ids = {"10KID": trials.place + 1, "73KID": trials.image_id + 1 + shift}
     path = broken.root / "nsddata/ppdata/subj02/behav/responses.tsv"
     path.parent.mkdir(parents=True)
     table = pd.DataFrame({"SUBJECT": 2, "SESSION": trials.session, **ids})
@@ -355,14 +355,14 @@ def test_ncsnr_keeps_nan_and_refuses_negative_values(broken: NsdTree) -> None:
 
 
 def test_stimuli_come_in_the_order_asked(tree: NsdTree) -> None:
-    ids = tree.trials(2, 1).nsd_id[:6]
+    ids = tree.trials(2, 1).image_id[:6]
     images = tree.stimuli(ids)
     assert images.shape == (6, 8, 8, 3)
     np.testing.assert_array_equal(images[:, 0, 0, 0], ids % 251)
 
 
 def test_captions_join_by_coco_id_and_are_ordered(tree: NsdTree) -> None:
-    ids = tree.trials(2, 1).nsd_id[:20]
+    ids = tree.trials(2, 1).image_id[:20]
     captions = tree.captions(ids, 2)
     assert captions.tolist() == [[f"{i} n0", f"{i} n1"] for i in ids]
 
@@ -443,7 +443,7 @@ def test_a_written_folder_is_prepared_with_every_irregularity_counted(
 
 
 def test_prepared_stimuli_have_the_size_asked_and_their_captions(tree: NsdTree) -> None:
-    ids = np.unique(tree.trials(2, 1).nsd_id)[:70]  # more than one batch
+    ids = np.unique(tree.trials(2, 1).image_id)[:70]  # more than one batch
     ready = prepare_stimuli(Nsd(tree), ids, 4, 2)
     assert ready["images"].shape == (70, 4, 4, 3)
     np.testing.assert_array_equal(ready["images"][:][:, 1, 2, 0], ids % 251)

@@ -15,8 +15,8 @@ import pytest
 from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import DataConfig
-from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.pipeline.cli import main
 from minddiff_utils.preprocessing import (
     Responses,
@@ -86,7 +86,7 @@ def test_any_set_of_sessions_is_read_without_the_others(
     data = DATA.model_copy(update={"only_sessions": (2,), "zscore_on": "all"})
     ready = prepare_responses(Nsd(tree), subject, data)
     trials = tree.trials(subject, 2)
-    shown = trials.image_10k[750:]
+    shown = trials.place[750:]
     image, n_repeats = np.unique(shown, return_counts=True)
     np.testing.assert_array_equal(
         ready.nsd_id, tree.design().images[subject - 1, image]

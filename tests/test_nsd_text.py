@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from minddiff_utils.datasets.nsd.areas import read_labels
-from minddiff_utils.datasets.nsd.experiment import captions_by_image, is_caption
+from minddiff_utils.datasets.coco import captions_by_image, is_caption
+from minddiff_utils.datasets.visual_areas import read_labels
 
 
 def note(number: Any, caption: Any = "a cat", image: Any = 5) -> dict[str, Any]:

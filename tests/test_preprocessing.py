@@ -11,12 +11,12 @@ from minddiff_utils.core.areas import AREAS, HVC, LVC
 from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import DataConfig
 from minddiff_utils.core.profile_files import load_profile
-from minddiff_utils.datasets import Units
-from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
+from minddiff_utils.datasets import Trials, Units
 from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.experiment import Design, Trials
+from minddiff_utils.datasets.nsd.experiment import Design
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
 from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.visual_areas import ROI_LABELS, assign_areas
 from minddiff_utils.preprocessing import (
     area_table,
     count_areas,
@@ -353,7 +353,7 @@ class MemoryTree(NsdTree):
         rng = np.random.default_rng(seed)
         images = np.r_[np.arange(100), np.arange(1000, 1400)]
         order = rng.permutation(np.repeat(images, 3))
-        trials = Trials(np.repeat([1, 2], 750), order, order + 5)
+        trials = Trials(np.repeat([1, 2], 750), order + 5, order)
         signal = rng.normal(0, 300, (10_000, 12))[order]
         raw = signal + rng.normal(0, 400, signal.shape)
         raw = (raw * np.repeat([1, 2], 750)[:, None]).astype(np.int16)
@@ -442,7 +442,8 @@ def test_prepared_training_rows_ignore_the_test_trials() -> None:
     tree, other = MemoryTree(), MemoryTree()
     trials, raw = other.parts  # type: ignore[attr-defined]
     changed = raw.copy()
-    changed[trials.shared] = -changed[trials.shared] // 3
+    shared = trials.place < 1000
+    changed[shared] = -changed[shared] // 3
     object.__setattr__(other, "parts", (trials, changed))
     before = prepare_responses(Nsd(tree), 1, DATA)
     after = prepare_responses(Nsd(other), 1, DATA)
@@ -538,8 +539,8 @@ def test_scaling_on_all_trials_is_the_stated_alternative() -> None:
         rows = raw[trials.session == session].astype(float)
         scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
         z[trials.session == session] = scaled
-    image = np.unique(trials.image_10k)[7]
-    expected = z[trials.image_10k == image].mean(axis=0)
+    image = np.unique(trials.place)[7]
+    expected = z[trials.place == image].mean(axis=0)
     np.testing.assert_allclose(ready.betas[7], expected, atol=1e-5)  # float32
 
 
@@ -605,7 +606,7 @@ def test_repeats_come_from_the_first_sessions_that_hold_enough_of_them() -> None
     object.__setattr__(tree, "asked", [])
     ready = prepare_responses(Nsd(tree), 1, DATA)
     trials = tree.trials()
-    first = trials.nsd_id[trials.shared & (trials.session == 1)]
+    first = trials.image_id[(trials.place < 1000) & (trials.session == 1)]
     ids, counts = np.unique(first, return_counts=True)
     tree.asked.clear()  # type: ignore[attr-defined]
     found = read_repeats(Nsd(tree), 1, DATA, ready, [0, 1], n_images=3)

@@ -28,7 +28,8 @@ from minddiff_utils.core.errors import ConfigError, DataError
 from minddiff_utils.core.profile import Profile
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.types import IntArray
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.data_set import check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.preprocessing.splits import check_splits, split_images
 from minddiff_utils.preprocessing.trials import average_repeats
 
@@ -116,16 +117,16 @@ def test_every_trial_leads_to_its_image_and_back(
         subject, n_sessions
     )
     n_trials, own = 750 * n_sessions, drawn.images[subject - 1]
-    assert len(trials.nsd_id) == n_trials
-    np.testing.assert_array_equal(trials.image_10k + 1, drawn.order[:n_trials])
-    np.testing.assert_array_equal(trials.nsd_id + 1, own[trials.image_10k])
+    assert len(trials.image_id) == n_trials
+    np.testing.assert_array_equal(trials.place + 1, drawn.order[:n_trials])
+    np.testing.assert_array_equal(trials.image_id + 1, own[trials.place])
     np.testing.assert_array_equal(trials.session, 1 + np.arange(n_trials) // 750)
     back = {int(i): k for k, i in enumerate(own - 1)}  # 73k id to 10k index
-    assert [back[i] for i in trials.nsd_id.tolist()] == trials.image_10k.tolist()
-    shared = np.isin(trials.nsd_id + 1, drawn.images[(subject + 2) % 8])  # another's
-    np.testing.assert_array_equal(trials.shared, shared)
-    shown = int(trials.nsd_id[seed % n_trials])
-    again = np.flatnonzero(trials.nsd_id == shown)
+    assert [back[i] for i in trials.image_id.tolist()] == trials.place.tolist()
+    shared = np.isin(trials.image_id + 1, drawn.images[(subject + 2) % 8])  # another's
+    np.testing.assert_array_equal(trials.place < 1000, shared)
+    shown = int(trials.image_id[seed % n_trials])
+    again = np.flatnonzero(trials.image_id == shown)
     whole = np.flatnonzero(drawn.order == back[shown] + 1)
     np.testing.assert_array_equal(again, whole[whole < n_trials])
 

@@ -13,9 +13,9 @@ import torch
 from minddiff_utils.core.errors import ConfigError, DataError, RunError
 from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.datasets import check_folder
-from minddiff_utils.datasets.nsd.data_set import Nsd
+from minddiff_utils.datasets.nsd.data_set import Nsd, check_trials
 from minddiff_utils.datasets.nsd.layout import FACTS, SUBJECT1
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models import load_backbone, load_judge, tiny_backbone
 from minddiff_utils.models import random as random_models

@@ -14,6 +14,7 @@ import pytest
 
 from minddiff_utils.core.checkpoint import PAPERS, checkpoint_in
 from minddiff_utils.datasets import part_files
+from minddiff_utils.datasets.coco import Archive
 from minddiff_utils.datasets.nsd import source
 from minddiff_utils.models.weights import check_digests
 from minddiff_utils.pipeline import commands, setup
@@ -56,7 +57,7 @@ def bucket(
         packed = bucket.server.archive = _packed(release)
         digest = hashlib.sha256(packed).hexdigest()
         coco = f"{bucket.server.address}/coco.zip"
-        archive = source.Archive(coco, len(packed), digest)
+        archive = Archive(coco, len(packed), digest)
         monkeypatch.setitem(source.downloads.__kwdefaults__, "archive", archive)
         pins = tuple(replace(pin, digests={}) for pin in setup.PINNED)
         monkeypatch.setattr(setup, "PINNED", pins)

@@ -74,7 +74,7 @@ def shown(seen: Path) -> Shown:
     """Render and see all images of the session again, by nothing that was written."""
     tree = NsdTree(seen)
     second = set(tree.second_test_set().tolist())
-    ids = np.unique(tree.trials(SUBJECT, 1).nsd_id)
+    ids = np.unique(tree.trials(SUBJECT, 1).image_id)
     worlds = [nsd_writer.scene_of(int(i), second) for i in ids]
     images = np.stack([scenes.render(world) for world in worlds])
     body = anatomy.make_anatomy(SUBJECT, seed=SEED)

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets import Trials
 from minddiff_utils.datasets.nsd.data_set import Nsd
-from minddiff_utils.datasets.nsd.experiment import Trials
 from minddiff_utils.datasets.validity import (
     check_ncsnr,
     fault,
@@ -131,7 +131,7 @@ def test_preparation_refuses_a_session_without_data_and_names_it(
 
 def test_an_image_without_a_valid_trial_is_refused() -> None:
     def lose(raw: Betas, trials: Trials) -> None:
-        raw[trials.image_10k == 7] = 0
+        raw[trials.place == 7] = 0
 
     with pytest.raises(
         DataError, match=r"1 images \(such as nsd_id 12\) have no trial"
@@ -144,7 +144,7 @@ def test_only_valid_trials_are_counted_and_averaged() -> None:
     tree = changed(zeros(lost))
     trials, raw = tree.parts  # type: ignore[attr-defined]
     ready = prepare_responses(Nsd(tree), 1, DATA)
-    seen = trials.image_10k[:1480]
+    seen = trials.place[:1480]
     image, n_valid = np.unique(seen, return_counts=True)
     assert ready.n_repeats.tolist() == n_valid.tolist()
     assert ready.counts["trials left out: no data"] == 20

@@ -1,10 +1,11 @@
 """The data sets and their files: read, checked and downloaded.
 
-`protocol` says what preparation needs of any data set, `opening` opens one by its name;
-`published` reads tables, arrays, MATLAB files and HDF5 for all of them.
-Of NSD `nsd.layout` lists the files and `nsd.reader` reads them; `check` says what a
-folder holds, `download` (on `transfer` and `part_files`) brings what it lacks, from
-where `nsd.source` says. `validity` and `leaks` say what makes values unusable.
+`protocol` says what preparation needs of any data set, `opening` opens one by its name.
+A data set's folder lists its files (`inventory`) and reads them, with what all share:
+`published` (tables, arrays, MATLAB, HDF5, volumes), `surfaces`, `visual_areas`, `coco`.
+`check` says what NSD's folder holds; `download` (on `transfer` and `part_files`) brings
+what a folder lacks, from where `sources` says. `validity` and `leaks` say what makes
+values unusable.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for.
 """

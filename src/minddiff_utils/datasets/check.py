@@ -30,10 +30,12 @@ from minddiff_utils.datasets import findings as outcomes
 from minddiff_utils.datasets.check_files import Scope, Space, check_betas, check_file
 from minddiff_utils.datasets.findings import Count, Finding, Report
 from minddiff_utils.datasets.further_tests.check import check_further
+from minddiff_utils.datasets.inventory import DataFile
 from minddiff_utils.datasets.leaks import caption_keys, leaking_words, pairs_across
 from minddiff_utils.datasets.nsd import layout
-from minddiff_utils.datasets.nsd.formats import NSD
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.data_set import check_trials
+from minddiff_utils.datasets.nsd.publisher import NSD
+from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["before_run", "check_folder"]
 
@@ -160,7 +162,7 @@ def _check(scope: Scope) -> Report:
 
 
 def _look_at_subject(
-    scope: Scope, subject: int, files: Sequence[layout.NsdFile]
+    scope: Scope, subject: int, files: Sequence[DataFile]
 ) -> tuple[list[Finding], list[Count]]:
     """Look at everything of one subject, and count trials, images and voxels."""
     findings = dict[str, Finding]()

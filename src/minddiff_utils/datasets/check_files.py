@@ -21,13 +21,15 @@ from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.profile import FeatureConfig
 from minddiff_utils.core.types import Array, IntArray, Mask
 from minddiff_utils.datasets.findings import Finding, look
+from minddiff_utils.datasets.inventory import HEMISPHERES, DataFile, sides_of
 from minddiff_utils.datasets.nsd import layout
 from minddiff_utils.datasets.nsd.betas import check_int16
 from minddiff_utils.datasets.nsd.experiment import Design
-from minddiff_utils.datasets.nsd.formats import NSD, again, load_image, source
+from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.protocol import UnitSet
 from minddiff_utils.datasets.validity import MOST_EMPTY, digest_betas, fault, where_held
+from minddiff_utils.datasets.volumes import end_of, load_image
 
 __all__ = ["Scope", "Space", "check_betas", "check_file", "read_sample"]
 
@@ -76,7 +78,7 @@ class Scope:
     def __post_init__(self) -> None:
         """Take the vertices that NSD publishes, where they must hold."""
         if self.published:
-            for side, h in enumerate(layout.HEMISPHERES):
+            for side, h in enumerate(HEMISPHERES):
                 self.n_vertices["fsaverage", h] = layout.N_FSAVERAGE
                 for subject, facts in layout.FACTS.items():
                     self.n_vertices[subject, h] = facts.n_vertices[side]
@@ -110,9 +112,9 @@ class Scope:
         return np.unique(self.design.images[subject - 1, self.design.of(sessions)])
 
 
-def check_file(scope: Scope, file: layout.NsdFile) -> Finding:
+def check_file(scope: Scope, file: DataFile) -> Finding:
     """Look at a file, and keep in `scope.values` what it holds if all is well."""
-    path = layout.sides_of(scope.tree.root / file.path)[0]
+    path = sides_of(scope.tree.root, file.path)[0]
     label = _LABELS.get(file.kind, file.kind).format(**file.names)
     subject = file.subject
     if file.notebook == "06":
@@ -129,7 +131,7 @@ def check_file(scope: Scope, file: layout.NsdFile) -> Finding:
     return finding
 
 
-def _read(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
+def _read(scope: Scope, file: DataFile, path: Path) -> Any:
     """Return what a file holds, in so far as it must fit others."""
     subject: Any = file.subject
     tree = scope.tree
@@ -199,7 +201,7 @@ def _read_stimuli(scope: Scope, path: Path) -> None:
 # --- volumes --------------------------------------------------------------------------
 
 
-def _read_volume(scope: Scope, file: layout.NsdFile, path: Path) -> Any:
+def _read_volume(scope: Scope, file: DataFile, path: Path) -> Any:
     """Return a volume as the reader gives it; these are small and read whole."""
     subject: Any = file.subject
     tree = scope.tree
@@ -232,8 +234,7 @@ def _check_nii(path: Path, *, to_the_end: bool) -> Any:
     image: Any = load_image(path)
     if path.suffix.lower() == ".nii":
         return image  # its length fits, or it were not loaded
-    dtype = image.get_data_dtype()
-    expected = image.dataobj.offset + int(np.prod(image.shape)) * dtype.itemsize
+    expected = end_of(image)
     with path.open("rb") as file:
         file.seek(-4, 2)
         stated = struct.unpack("<I", file.read(4))[0]
@@ -255,7 +256,7 @@ def _check_nii(path: Path, *, to_the_end: bool) -> Any:
 # --- surfaces -------------------------------------------------------------------------
 
 
-def _read_surface(scope: Scope, file: layout.NsdFile, path: Path) -> None:
+def _read_surface(scope: Scope, file: DataFile, path: Path) -> None:
     """Compare a surface or a transform with the vertices known; learn them from it."""
     who: Any = file.subject
     tree, h, kind = scope.tree, file.names["h"], file.names.get("surface", file.kind)
@@ -308,7 +309,7 @@ class Space:
 def check_betas(scope: Scope, space: Space) -> tuple[list[Finding], set[int]]:
     """Return findings on the betas there and lacking, and the sound sessions."""
     subject, asked = space.subject, scope.asked(space.subject)
-    folder = layout.find(scope.tree.betas_folder(subject))
+    folder = scope.tree.betas_folder(subject)
     held = Finding(subject, "betas", folder)
     finding, paths = look(held, lambda: sorted(folder.iterdir()))
     if paths is None:
@@ -335,7 +336,7 @@ def check_betas(scope: Scope, space: Space) -> tuple[list[Finding], set[int]]:
         findings.append(finding)
     for number in sorted(set(asked) - {number for number, _ in files}):
         path = scope.tree.betas_file(subject, number)
-        words = f"neither {path} nor the same as nii.gz is there: {source(path)}"
+        words = f"neither {path} nor the same as nii.gz is there: {NSD.source(path)}"
         lacking = Finding(subject, f"betas session {number:02d}", path)
         findings.append(lacking.but("missing", words))
     return findings, sound
@@ -437,7 +438,7 @@ def read_sample(
     if suspect:
         every = read(areas, form)
         if words := fault(every, where_held(every)):
-            raise DataError(f"{path} holds {words}: {again(path)}.")
+            raise DataError(f"{path} holds {words}: {NSD.remedy(path)}.")
     return digest_betas(raw)
 
 

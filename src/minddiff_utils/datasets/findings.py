@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError
-from minddiff_utils.datasets.nsd.formats import NSD
+from minddiff_utils.datasets.nsd.publisher import NSD
 
 __all__ = ["Count", "Finding", "Report", "look", "sentences", "spoilt"]
 

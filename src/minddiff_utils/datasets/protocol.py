@@ -21,7 +21,7 @@ from minddiff_utils.core.types import IntArray, Mask, Matrix
 
 __all__ = [
     *("DataSet", "SingleTrials", "Trials", "UnitSet", "Units"),
-    *("first_captions", "units_of", "voxels_of"),
+    *("first_captions", "sessions_within", "units_of", "voxels_of"),
 ]
 
 logger = logging.getLogger(__name__)
@@ -208,6 +208,20 @@ class SingleTrials:
     def scaled(self, stored: npt.NDArray[Any]) -> Matrix:
         """Return a copy: responses are in units of their own, or in SDs."""
         return stored.astype(np.float32)
+
+
+def sessions_within(
+    subject: int, asked: Sequence[int], most: int, where: str = ""
+) -> tuple[int, ...]:
+    """Return those of the sessions `asked` up to `most`; DataError without any."""
+    sessions = tuple(session for session in asked if session <= most)
+    if not sessions or sessions[0] < 1:
+        raise DataError(
+            f"Subject {subject} has sessions 1 to {most}{where}, but"
+            f" {', '.join(map(str, asked))} are asked for: change data.only_sessions,"
+            " or leave the subject out."
+        )
+    return sessions
 
 
 def units_of(

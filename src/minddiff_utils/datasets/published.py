@@ -1,4 +1,4 @@
-"""Files as somebody publishes them: tables, arrays and HDF5, and what is wrong in them.
+"""Files as somebody publishes them: tables, arrays, volumes, and what is wrong in them.
 
 What each publisher's readers have alike. What is wrong with a file is one sentence that
 ends with what to do, which the publisher's own object knows.
@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,12 +23,17 @@ from scipy.io import loadmat
 
 from minddiff_utils.core.errors import DataError, check_exists
 from minddiff_utils.core.reading import reading
-from minddiff_utils.core.types import IntArray
+from minddiff_utils.core.types import IntArray, Matrix
+from minddiff_utils.datasets.volumes import read_array
 
 __all__ = ["Published", "check_ids", "open_hdf5"]
 
 #: Kinds of numbers of which the size does not matter, and numpy's letters for them.
 _KINDS = {"floats": "f", "numbers": "biuf"}
+#: Off a whole number; 26 labels in steps of 1 / 255 of their range are 0.05 off.
+_ROUNDING = 0.1
+#: No vertex and no label has a number beyond it.
+_FARTHEST = 2**31
 _COMPRESSED = 15  # a MATLAB element that zlib packed, with a checksum
 _SECONDS = 120  # for a design of 0.4 MB
 _APART = """
@@ -59,17 +64,28 @@ class Published:
         What to do where a file is not there.
     again : str
         What to do about a damaged one.
+    form : str
+        What a damaged one is not in.
     """
 
-    where: str
-    again: str
+    where: str = ""
+    again: str = ""
+    form: str = "as published"
+
+    def source(self, path: Path) -> str:
+        """Return where a file that is not there comes from."""
+        return self.where
+
+    def remedy(self, path: Path) -> str:
+        """Return what to do about a file whose bytes are damaged."""
+        return self.again
 
     @contextmanager
     def reading(self, path: Path, what: str, where: str = "") -> Iterator[None]:
         """Turn a missing or damaged file into one sentence (DataError)."""
-        check_exists(path, what, where or self.where)
-        found = "is truncated or not as published"
-        with reading(path, DataError, found=found, remedy=self.again, what=what):
+        check_exists(path, what, where or self.source(path))
+        found, remedy = f"is truncated or not {self.form}", self.remedy(path)
+        with reading(path, DataError, found=found, remedy=remedy, what=what):
             yield
 
     def wrong(self, path: Path, found: str, expected: str) -> DataError:
@@ -113,10 +129,22 @@ class Published:
             held = ", ".join(map(str, table.columns))[:200]
             raise self.wrong(path, f"the columns {held}", f"a column {lacking[0]}")
 
-    def array(self, path: Path, what: str, **options: Any) -> npt.NDArray[Any]:
-        """Return a file of numpy; pickles, which could run code, are refused."""
+    def array(
+        self,
+        path: Path,
+        what: str,
+        kind: str,
+        shape: Sequence[int | str],
+        **options: Any,
+    ) -> npt.NDArray[Any]:
+        """Return a file of numpy, of a kind and shape as `check_array` has them.
+
+        Pickles, which could run code, are refused.
+        """
         with self.reading(path, what):
-            return np.asarray(np.load(path, allow_pickle=False, **options))
+            values = np.asarray(np.load(path, allow_pickle=False, **options))
+        self.check_array(path, values, kind, shape)
+        return values
 
     def matlab(
         self, path: Path, what: str, names: Collection[str]
@@ -131,10 +159,23 @@ class Published:
         return stored
 
     @contextmanager
-    def hdf5(self, path: Path, what: str, name: str) -> Iterator[h5py.Dataset]:
-        """Open a file and give its dataset `name`; errors while it is open are said."""
+    def hdf5(
+        self,
+        path: Path,
+        what: str,
+        name: str,
+        kind: str = "",
+        shape: Sequence[int | str] = (),
+    ) -> Iterator[h5py.Dataset]:
+        """Open a file and give its dataset `name`; errors while it is open are said.
+
+        `kind` and `shape` as `check_array` has them; without a kind it may be any.
+        """
         with self.reading(path, what), open_hdf5(path) as file:
-            yield self.dataset(file, name, path)
+            data = self.dataset(file, name, path)
+            if kind:
+                self.check_array(path, data, kind, shape, name)
+            yield data
 
     def dataset(self, file: h5py.File, name: str, path: Path) -> h5py.Dataset:
         """Return the dataset `name` of an open file."""
@@ -189,6 +230,43 @@ class Published:
         """Refuse infinite responses; NaN stands for none."""
         if np.isinf(values).any():
             raise self.wrong(path, "infinite values", "finite ones or NaN")
+
+    # Volumes, and numbers per vertex
+
+    def volume(self, path: Path, what: str) -> npt.NDArray[Any]:
+        """Return the array of a NIfTI or MGH file as it is stored, without scaling."""
+        with self.reading(path, what):
+            return read_array(path)
+
+    def labels(self, path: Path, values: npt.NDArray[Any]) -> IntArray:
+        """Return values as whole numbers; floats of a volume resaved are rounded.
+
+        Fractions beyond what eight bits leave of two dozen labels are refused.
+        """
+        if not np.isfinite(values).all():
+            raise self.wrong(path, "NaN or infinite values", "labels")
+        labels = np.rint(values)
+        off = (np.abs(values - labels) > _ROUNDING) | (np.abs(labels) > _FARTHEST)
+        if off.any():
+            found = f"the value {float(values[off].ravel()[0]):.6g}"
+            expected = "a whole number, neither resampled nor averaged,"
+            raise self.wrong(path, found, expected)
+        return np.asarray(labels, np.int64)
+
+    def check_labels(
+        self, path: Path, labels: IntArray, known: Iterable[int], expected: str
+    ) -> None:
+        """Refuse labels that are none of -1, 0 and those `known`."""
+        odd = set(np.unique(labels).tolist()) - {-1, 0, *known}
+        if odd:
+            raise self.wrong(path, f"the value {min(odd)}", f"-1, 0 or {expected}")
+
+    def ncsnr(self, path: Path, values: npt.NDArray[Any]) -> Matrix:
+        """Return noise-ceiling SNR as float32; refuse what can be none."""
+        if (values < 0).any() or np.isinf(values).any():
+            found = "negative or infinite values"
+            raise self.wrong(path, found, "a signal-to-noise ratio")
+        return values.astype(np.float32)
 
 
 def open_hdf5(path: Path) -> h5py.File:

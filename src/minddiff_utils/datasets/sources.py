@@ -83,7 +83,7 @@ def source_of(
         files = digits69.downloads(root, endpoint=mirrors.endpoint)
         return Source(digits69.AGREEMENT, files)
     if name == "laion_fmri":
-        asked = [n for n in data.session_numbers if n <= laion_fmri.N_SESSIONS]
+        asked = data.session_numbers
         named = laion_fmri.inventory(subjects, asked, str(data.split))
         files = laion_fmri.downloads(root, named, endpoint=mirrors.endpoint)
         return Source(None, files, laion_fmri.by_hand(root))

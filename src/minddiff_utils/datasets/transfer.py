@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,6 +24,7 @@ from urllib3.util import Retry
 
 from minddiff_utils.core.errors import ConfigError, DataError, MindDiffError, in_a_line
 from minddiff_utils.datasets import part_files
+from minddiff_utils.datasets.inventory import DataFile
 
 __all__ = ["Done", "Download", "Item", "Worker", "ask", "check_address", "open_session"]
 
@@ -77,6 +78,14 @@ class Download:
     size: int = 0
     sha256: str = ""
     members: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, file: DataFile, address: str, by_hand: str, below: str = ""
+    ) -> "Download":
+        """Return the download of a file whose path `below` is that on a server."""
+        url = f"{address}/{quote(file.path.removeprefix(below))}"
+        return cls(file.path, url, file.reason, by_hand, file.optional)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Each vertex takes the values of the voxels it lies in at three cortical depths,
 averaged; nothing is interpolated or smoothed, and a vertex outside the voxels in use
-has no value. Not here: drawing (`figures.maps`), file formats (`datasets.nsd`).
+has no value. Not here: drawing (`figures.maps`), file formats (`datasets.surfaces`).
 
 References
 ----------
@@ -22,7 +22,8 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import DataError, StoreError, check_shape
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, Ints, Mask
-from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, Anatomy, Hemisphere
+from minddiff_utils.datasets.inventory import HEMISPHERES, Anatomy, Hemisphere
+from minddiff_utils.datasets.nsd.layout import DEPTHS
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.reporting.figures import Surface
 from minddiff_utils.reporting.figures.maps import Hemispheres

@@ -23,9 +23,10 @@ from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.types import Mask
-from minddiff_utils.datasets.nsd.areas import assign_areas
-from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO_DATA
+from minddiff_utils.datasets.inventory import HEMISPHERES
+from minddiff_utils.datasets.nsd.layout import DEPTHS, N_TRIALS, NO_DATA
 from minddiff_utils.datasets.nsd.reader import NsdTree
+from minddiff_utils.datasets.visual_areas import assign_areas
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.insilico.folder import PARTS, find, renewing
 from minddiff_utils.insilico.nsd_writer import simulate

@@ -22,10 +22,10 @@ from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.datasets.algonauts import layout as algonauts
 from minddiff_utils.datasets.digits69 import reader as digits69
+from minddiff_utils.datasets.inventory import HEMISPHERES
 from minddiff_utils.datasets.laion_fmri import layout as laion
 from minddiff_utils.datasets.nsd.layout import (
     FACTS,
-    HEMISPHERES,
     IMAGE_SIZE,
     N_FSAVERAGE,
     N_IMAGES,

@@ -9,45 +9,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 
-from minddiff_utils.core.errors import (
-    DataError,
-    check_choice,
-    check_exists,
-    check_shape,
-)
-from minddiff_utils.core.reading import reading
-from minddiff_utils.core.types import IntArray, Matrix
+from minddiff_utils.core.errors import DataError, check_shape
+from minddiff_utils.core.types import Images, IntArray, Matrix
 from minddiff_utils.datasets.algonauts import layout
-from minddiff_utils.datasets.nsd import formats
+from minddiff_utils.datasets.inventory import (
+    HEMISPHERES,
+    DataFile,
+    Hemisphere,
+    is_there,
+)
 from minddiff_utils.datasets.nsd import layout as nsd
-from minddiff_utils.datasets.nsd.areas import ROI_LABELS, assign_areas
 from minddiff_utils.datasets.nsd.data_set import OfNsd
-from minddiff_utils.datasets.nsd.layout import HEMISPHERES, Hemisphere
+from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, units_of
 from minddiff_utils.datasets.published import Published
+from minddiff_utils.datasets.visual_areas import ROI_LABELS, assign_areas
 
 __all__ = ["Algonauts"]
 
-_LABELS = {
-    name: {label: value for value, label in enumerate(labels, start=1)}
-    for name, labels in {**ROI_LABELS, **layout.ROIS}.items()
-}
-
-_WHERE = (
+_RELEASE = Published(
     "name the folder that holds subj01 to subj08 of the Algonauts 2023 release "
-    "(--nsd-root), or unpack the release there"
+    "(--nsd-root), or unpack the release there",
+    "compare it with the Algonauts 2023 release and download it again",
 )
-_AGAIN = "compare it with the Algonauts 2023 release and download it again"
-_RELEASE = Published(_WHERE, _AGAIN)
-_FROM_NSD = (
-    "download it from NSD's bucket, where it has the same path from nsddata on, or name"
-    " the right folder (--nsd-root)"
-)
+_DRAWN, _SIDES = "prf-visualrois", (nsd.IMAGE_SIZE, nsd.IMAGE_SIZE)
 
 
 @dataclass(frozen=True)
@@ -56,40 +47,24 @@ class Algonauts(OfNsd):
 
     name: str = "algonauts"
     are_averaged: bool = True
-
-    def file(self, kind: str, subject: int, **names: str) -> Path:
-        """Return a file of the inventory."""
-        check_choice(subject, range(1, 9), "subject")
-        return nsd.find(self.tree.root / layout.path(kind, subject, **names))
-
-    def files(
-        self, subject: int, sessions: Sequence[int], units: UnitSet
-    ) -> tuple[Path, ...]:
-        """Return the files there are of those that are read, images aside.
-
-        Of images, thousands, only the names say what a row is; they are read when the
-        rows are.
-        """
-        files = (f for f in layout.inventory(subject) if f.notebook == "01")
-        return nsd.there(self.tree.root, files)
+    rows: ClassVar[Sequence[DataFile]] = layout.FILES
 
     def notes(self, subject: int) -> tuple[str, ...]:
         """Return what a reader of any number must know of these responses."""
         last = layout.n_sessions(subject)
-        notes = [
+        ceiling = (
+            "lh.ncsnr.mgh and rh.ncsnr.mgh are not there: no noise ceiling is "
+            "available, and none is estimated."
+        )
+        return (
             "Responses were standardised by the release on all trials of a session, "
             "those of test images included, and averaged over an image's trials in "
             f"sessions 1 to {last}.",
             "Vertices lie in nsdgeneral and RSC: areas beyond them, the parietal ones "
             "above all, are cut off, and counts are no voxel counts.",
-        ]
-        notes += self.order_notes
-        if not self._has_ncsnr(subject):
-            notes.append(
-                "lh.ncsnr.mgh and rh.ncsnr.mgh are not there: no noise ceiling is "
-                "available, and none is estimated."
-            )
-        return tuple(notes)
+            *self.order_notes,
+            *([] if self._ncsnr_files(subject) else [ceiling]),
+        )
 
     # What was shown
 
@@ -115,8 +90,10 @@ class Algonauts(OfNsd):
         ids = self.image_ids(subject)
         self.n_repeats(subject, ids)
         self.place(subject, ids)
-        self._check_masks(subject)
-        for h in HEMISPHERES:
+        for h, vertices in self._vertices(subject).items():
+            for roi in layout.ROIS:  # those that are there fit the columns
+                if roi == _DRAWN or is_there(self.file("roi", subject, h=h, roi=roi)):
+                    self._mask(subject, h, roi, len(vertices))
             self._fmri(subject, h)
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
@@ -144,10 +121,10 @@ class Algonauts(OfNsd):
         """Return the `nsd_id` of the images that all subjects of NSD share, (1000,)."""
         return self.tree.shared_images()
 
-    def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
+    def images(self, image_id: IntArray) -> Images:
         """Return the images, (n, 425, 425, 3), in the order asked."""
         known = self._every_image
-        images = np.empty((len(image_id), nsd.IMAGE_SIZE, nsd.IMAGE_SIZE, 3), np.uint8)
+        images = np.empty((len(image_id), *_SIDES, 3), np.uint8)
         for row, nsd_id in enumerate(np.asarray(image_id).tolist()):
             if nsd_id not in known:
                 raise DataError(
@@ -166,8 +143,11 @@ class Algonauts(OfNsd):
         side = np.repeat((0, 1), [len(own) for own in vertices.values()])
         index = np.concatenate(list(vertices.values()))
         position = np.stack([side, index], axis=1).astype(np.int32)
+        ncsnr = None
+        if paths := self._ncsnr_files(subject):
+            both = [NSD.ncsnr(p, _per_vertex(p, "Noise ceiling")) for p in paths]
+            ncsnr = np.stack(both)[side, index]
         grid, owner = (len(HEMISPHERES), nsd.N_FSAVERAGE), f"subject {subject}"
-        ncsnr = self._ncsnr(subject, position)
         return units_of(position, grid, area, ncsnr, which, owner)
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
@@ -190,11 +170,8 @@ class Algonauts(OfNsd):
     @cached_property
     def _every_image(self) -> dict[int, Path]:
         """Return the images of all subjects whose folders are there."""
-        known = dict[int, Path]()
-        for subject in range(1, 9):
-            if nsd.is_there(self._folder(subject)):
-                known |= self._images(subject)
-        return known
+        folders = filter(is_there, map(self._folder, range(1, 9)))
+        return {k: path for one in folders for k, path in _list_images(one).items()}
 
     def _folder(self, subject: int) -> Path:
         """Return the folder of a subject's training images."""
@@ -210,10 +187,9 @@ class Algonauts(OfNsd):
         vertices = dict[Hemisphere, IntArray]()
         for h in HEMISPHERES:
             path = self.file("vertices", subject, h=h)
-            own = np.flatnonzero(_read_mask(path, nsd.N_FSAVERAGE, 1))
-            if not len(own):
+            vertices[h] = np.flatnonzero(_read_mask(path, nsd.N_FSAVERAGE, 1))
+            if not len(vertices[h]):
                 raise _RELEASE.wrong(path, "no vertex", "thousands")
-            vertices[h] = own
         n = tuple(map(len, vertices.values()))
         if n == layout.N_VERTICES[subject][::-1] and n[0] != n[1]:
             raise DataError(
@@ -223,27 +199,24 @@ class Algonauts(OfNsd):
             )
         return vertices
 
-    def _check_masks(self, subject: int) -> None:
-        """Raise DataError unless all masks that are there fit the columns."""
-        for h, vertices in self._vertices(subject).items():
-            for roi, labels in layout.ROIS.items():
-                path = self.file("roi", subject, h=h, roi=roi)
-                if roi == "prf-visualrois" or nsd.is_there(path):
-                    _read_mask(path, len(vertices), len(labels))
+    def _mask(self, subject: int, h: Hemisphere, roi: str, n: int) -> IntArray:
+        """Return the labels of a hemisphere's `n` columns."""
+        path = self.file("roi", subject, h=h, roi=roi)
+        return _read_mask(path, n, len(layout.ROIS[roi]))
 
     def _fmri(self, subject: int, h: Hemisphere) -> Matrix:
         """Return a hemisphere's responses, left on disk; rows and columns fit."""
-        path = self.file("fmri", subject, h=h)
-        values, n_images = _read_fmri(path), len(self._images(subject))
-        sides = {side: len(own) for side, own in self._vertices(subject).items()}
-        other = next(side for side in HEMISPHERES if side != h)
-        n = values.shape[1]
-        if n != sides[h]:
+        path, sides = self.file("fmri", subject, h=h), ("images", "vertices")
+        values = _RELEASE.array(path, "Responses", "float32", sides, mmap_mode="r")
+        marked = {side: len(own) for side, own in self._vertices(subject).items()}
+        (other,) = marked.keys() - {h}
+        n_images, n = len(self._images(subject)), values.shape[1]
+        if n != marked[h]:
             swapped = f", as many as {other} has: are they swapped?"
-            hint = swapped if n == sides[other] else ""
+            hint = swapped if n == marked[other] else ""
             raise DataError(
                 f"{path} has {n} vertices, but the mask all-vertices of {h} marks "
-                f"{sides[h]}{hint or ': use files of one subject and release.'}"
+                f"{marked[h]}{hint or ': use files of one subject and release.'}"
             )
         if len(values) != n_images:
             raise DataError(
@@ -257,49 +230,30 @@ class Algonauts(OfNsd):
 
         As in volumes, what was drawn on the subject overrides the atlas.
         """
-        path = self.file("kastner", subject, h=h)
-        atlas = formats.to_labels(_read_surface(path, "Kastner2015"), path)
-        names = _LABELS["Kastner2015"]
-        formats.check_labels(path, atlas, names.values(), "a label up to 25")
-        prf = self.file("roi", subject, h=h, roi="prf-visualrois")
-        drawn = _read_mask(prf, len(vertices), len(layout.ROIS["prf-visualrois"]))
-        return assign_areas(atlas[vertices], names, drawn, _LABELS["prf-visualrois"])
+        path, names = self.file("kastner", subject, h=h), ROI_LABELS["Kastner2015"]
+        atlas = NSD.labels(path, _per_vertex(path, "Kastner2015"))
+        NSD.check_labels(path, atlas, names.values(), "a label up to 25")
+        drawn = self._mask(subject, h, _DRAWN, len(vertices))
+        return assign_areas(atlas[vertices], names, drawn, ROI_LABELS[_DRAWN])
 
-    def _has_ncsnr(self, subject: int) -> bool:
-        """Return whether NSD's files of both hemispheres are there."""
-        paths = (self.file("ncsnr", subject, h=h) for h in HEMISPHERES)
-        return all(map(nsd.is_there, paths))
-
-    def _ncsnr(self, subject: int, position: npt.NDArray[np.int32]) -> Matrix | None:
-        """Return NSD's noise-ceiling SNR of each vertex, None where it is not there."""
-        if not self._has_ncsnr(subject):
-            return None
+    def _ncsnr_files(self, subject: int) -> list[Path]:
+        """Return NSD's files of both hemispheres, none where one is not there."""
         paths = [self.file("ncsnr", subject, h=h) for h in HEMISPHERES]
-        sides = [formats.to_ncsnr(_read_surface(p, "Noise ceiling"), p) for p in paths]
-        return np.asarray(np.stack(sides)[tuple(position.T)], np.float32)
+        return paths if all(map(is_there, paths)) else []
 
 
 # --- single files ---------------------------------------------------------------------
 
 
-def _read_fmri(path: Path) -> Matrix:
-    """Return a hemisphere's responses, (n_images, n_vertices), left on disk."""
-    values = _RELEASE.array(path, "Responses", mmap_mode="r")
-    _RELEASE.check_array(path, values, "float32", ("images", "vertices"))
-    return values
-
-
 def _read_mask(path: Path, n: int, most: int) -> IntArray:
     """Return a mask of `n` vertices, whose values are 0 to `most`."""
-    values = _RELEASE.array(path, "Mask")
-    _RELEASE.check_array(path, values, "numbers", (n,))
+    values = _RELEASE.array(path, "Mask", "numbers", (n,))
     return _RELEASE.whole(path, values, "the mask", 0, most)
 
 
-def _read_surface(path: Path, what: str) -> npt.NDArray[np.float32]:
+def _per_vertex(path: Path, what: str) -> Matrix:
     """Return one number per vertex of fsaverage, from a file of NSD."""
-    check_exists(path, what, _FROM_NSD)
-    values = formats.read_volume(path, what).squeeze()
+    values = NSD.volume(path, what).squeeze()
     check_shape(values.shape, (nsd.N_FSAVERAGE,), f"{what} {path}")
     return values.astype(np.float32)
 
@@ -313,45 +267,40 @@ def _list_images(folder: Path) -> dict[int, Path]:
         There is none, a name is not as released, or ranks and ids do not ascend
         together from rank 1 without a gap.
     """
-    check_exists(folder, "Training images", _WHERE)
-    with reading(folder, DataError, remedy=_AGAIN):
-        pictures = [p for p in folder.iterdir() if p.suffix.lower() == ".png"]
-    found, images, last = list[tuple[int, int, Path]](), dict[int, Path](), -1
-    for path in sorted(p for p in pictures if not p.name.startswith(".")):
-        name = layout.IMAGE_NAME.fullmatch(path.name)
-        if name is None:
-            raise DataError(
-                f"{path} is no name of the release, as train-0001_nsd-00013.png is: "
-                "leave the files as they were unpacked."
-            )
-        rank, nsd_id = int(name[1]), int(name[2])
-        if nsd_id >= nsd.N_IMAGES:
-            words = f"image {nsd_id} by its name"
-            raise _RELEASE.wrong(path, words, f"0 to {nsd.N_IMAGES - 1}")
-        found.append((rank, nsd_id, path))
-    if not found:
+    with _RELEASE.reading(folder, "Training images"):
+        pngs = [path for path in folder.iterdir() if path.suffix.lower() == ".png"]
+    paths = [path for path in pngs if not path.name.startswith(".")]
+    if not paths:
         raise _RELEASE.wrong(folder, "no image", "train-0001_nsd-NNNNN.png and others")
-    for place, (rank, nsd_id, path) in enumerate(sorted(found), start=1):
-        if rank != place:
-            odd = f"no image of rank {place}"
-            words = odd if rank > place else f"an image too many of rank {rank}"
-            raise _RELEASE.wrong(folder, words, "ranks from 1, each once")
-        if nsd_id <= last:
-            words = f"an id out of order at rank {rank}"
-            raise _RELEASE.wrong(folder, words, "ascending ids")
-        images[nsd_id] = path
-        last = nsd_id
-    return images
+    names = pd.Series([path.name for path in paths], paths)
+    numbers = names.str.extract(layout.IMAGE_NAME)
+    if (odd := numbers.index[numbers["rank"].isna()]).size:
+        raise DataError(
+            f"{odd[0]} is no name of the release, as train-0001_nsd-00013.png is: "
+            "leave the files as they were unpacked."
+        )
+    numbers = numbers.astype(np.int64).sort_values(["rank", "nsd_id"])
+    rank, ids = numbers["rank"].to_numpy(), numbers["nsd_id"].to_numpy()
+    place = np.arange(1, len(rank) + 1)
+    if (beyond := numbers.index[ids >= nsd.N_IMAGES]).size:
+        found = f"image {numbers['nsd_id'][beyond[0]]} by its name"
+        raise _RELEASE.wrong(beyond[0], found, f"0 to {nsd.N_IMAGES - 1}")
+    if (gaps := np.flatnonzero(rank != place)).size:
+        first, due = rank[gaps[0]], place[gaps[0]]
+        twice = f"an image too many of rank {first}"
+        found = twice if first < due else f"no image of rank {due}"
+        raise _RELEASE.wrong(folder, found, "ranks from 1, each once")
+    if (falls := np.flatnonzero(np.diff(ids) <= 0)).size:
+        found = f"an id out of order at rank {rank[falls[0] + 1]}"
+        raise _RELEASE.wrong(folder, found, "ascending ids")
+    return dict(zip(ids.tolist(), numbers.index, strict=True))
 
 
-def _read_image(path: Path) -> npt.NDArray[np.uint8]:
+def _read_image(path: Path) -> Images:
     """Return one image, (425, 425, 3) uint8."""
     with _RELEASE.reading(path, "Image"), Image.open(path) as picture:
-        mode, size = picture.mode, picture.size
-        pixels = np.asarray(picture)
-    if mode != "RGB" or size != (nsd.IMAGE_SIZE, nsd.IMAGE_SIZE):
+        mode, size, pixels = picture.mode, picture.size, np.asarray(picture)
+    if (mode, size) != ("RGB", _SIDES):
         found = f"a picture of {size[0]} x {size[1]} px ({mode})"
-        raise _RELEASE.wrong(
-            path, found, f"{nsd.IMAGE_SIZE} x {nsd.IMAGE_SIZE} px (RGB)"
-        )
+        raise _RELEASE.wrong(path, found, f"{_SIDES[0]} x {_SIDES[1]} px (RGB)")
     return pixels

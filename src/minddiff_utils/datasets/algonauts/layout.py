@@ -9,14 +9,19 @@ Gifford, A. T. et al. (2023). The Algonauts Project 2023 Challenge. arXiv 2301.0
 gifale95/algonauts_2023, `challenge_data_preparation.py`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from minddiff_utils.datasets.inventory import (
+    HEMISPHERES,
+    DataFile,
+    is_there,
+    list_files,
+    path_in,
+)
 from minddiff_utils.datasets.nsd import layout as nsd
-from minddiff_utils.datasets.nsd.layout import NsdFile
 
 __all__ = [
     *("FILES", "IMAGE_NAME", "N_VERTICES", "ROIS"),
@@ -33,7 +38,7 @@ N_VERTICES = {
 #: The last sessions of each subject are withheld with the test split.
 _N_WITHHELD = 3
 #: Rank from 1, `nsd_id` 0-based.
-IMAGE_NAME = re.compile(r"train-(\d{4,})_nsd-(\d{5})\.png")
+IMAGE_NAME = r"^train-(?P<rank>\d{4,9})_nsd-(?P<nsd_id>\d{5})\.png$"
 
 #: Label names of the release's masks in order of value 1..N. Its mapping_*.npy say the
 #: same, but are pickles, which could run code: they are never opened.
@@ -54,33 +59,27 @@ _MASKS = "{subject}/roi_masks/{h}"
 _FMRI = "{subject}/training_split/training_fmri/{h}_training_fmri.npy"
 _ATLAS = "nsddata/freesurfer/fsaverage/label/{h}.Kastner2015.mgz"
 _NCSNR = "nsddata_betas/ppdata/{subject}/fsaverage/betas_fithrf_GLMdenoise_RR/{h}"
-_SIDES = {"h": nsd.HEMISPHERES}
+_SIDES = {"h": HEMISPHERES}
 _DRAWN = {**_SIDES, "roi": ("prf-visualrois",)}
-_file = NsdFile
+_OF_NSD = ("table", "design", "captions", "surface")
+_file = DataFile
 
-
-def _of_nsd(kind: str, optional: bool) -> NsdFile:
-    """Return a row of NSD's own inventory; surfaces are those of the group."""
-    row = next(row for row in nsd.FILES if row.kind == kind)
-    path = row.path.replace("{subject}", "fsaverage")
-    return replace(row, path=path, optional=optional)
-
-
-#: Every file that a run reads, but for the images.
+#: Every file that a run reads, but for the images; surfaces are those of the group.
 FILES = (
     _file("fmri", _FMRI, "responses", _SIDES),
     _file("vertices", f"{_MASKS}.all-vertices_fsaverage_space.npy", "which", _SIDES),
     _file("roi", f"{_MASKS}.{{roi}}_challenge_space.npy", "visual areas", _DRAWN),
     _file("kastner", _ATLAS, "visual areas beyond hV4", _SIDES),
     _file("ncsnr", f"{_NCSNR}.ncsnr.mgh", "noise ceiling", _SIDES, optional=True),
-    _of_nsd("table", optional=False),
-    _of_nsd("design", optional=True),
-    _of_nsd("captions", optional=False),
-    _of_nsd("surface", optional=True),
+    *(
+        replace(row, optional=row.kind in ("design", "surface"))
+        for row in nsd.FILES
+        if row.kind in _OF_NSD and (row.subject or "{subject}" not in row.path)
+    ),
 )
 
 #: The path of a file below the folder, by kind, subject and names.
-path = partial(nsd.path_in, FILES)
+path = partial(path_in, FILES)
 
 
 def n_sessions(subject: int) -> int:
@@ -88,13 +87,12 @@ def n_sessions(subject: int) -> int:
     return nsd.FACTS[subject].n_sessions - _N_WITHHELD
 
 
-def inventory(*subjects: int) -> tuple[NsdFile, ...]:
+def inventory(*subjects: int) -> tuple[DataFile, ...]:
     """Return every file that a run reads, images aside, each once.
 
     Those of NSD, and COCO's captions, lie below folders nsddata*.
     """
-    files = (f for n in subjects for row in FILES for f in nsd.expand(row, n))
-    return tuple({file.path: file for file in files}.values())
+    return list_files(FILES, subjects)
 
 
 def by_hand(root: Path, subjects: Sequence[int]) -> tuple[str, ...]:
@@ -104,13 +102,11 @@ def by_hand(root: Path, subjects: Sequence[int]) -> tuple[str, ...]:
     form; no server gives it to a program.
     """
     address = "https://algonauts.csail.mit.edu/challenge.html"
-    places = {
-        n: [root / path("fmri", n, h=h) for h in nsd.HEMISPHERES] for n in subjects
-    }
-    lacking = [n for n, both in places.items() if not all(map(nsd.is_there, both))]
+    files = (file for file in inventory(*subjects) if file.kind == "fmri")
+    lacking = [file.subject for file in files if not is_there(root / file.path)]
     return tuple(
         f"{folder} of the release comes by hand, 1.6 GB of responses and the training"
         f" images: ask for its link at {address}, download {folder} and unpack it as"
         f" {root / folder}."
-        for folder in (f"subj{subject:02d}" for subject in lacking)
+        for folder in dict.fromkeys(f"subj{subject:02d}" for subject in lacking)
     )

@@ -3,15 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from minddiff_utils.core.types import Mask
 from minddiff_utils.datasets.check_files import Scope, Space, read_sample
 from minddiff_utils.datasets.findings import Finding, look
 from minddiff_utils.datasets.further_tests import FurtherTest, further_tests
-from minddiff_utils.datasets.further_tests.layout import N_TRIALS, inventory
-from minddiff_utils.datasets.nsd.layout import FACTS, Container, find
+from minddiff_utils.datasets.further_tests.layout import N_TRIALS
+from minddiff_utils.datasets.inventory import find
+from minddiff_utils.datasets.nsd.layout import FACTS
 
 __all__ = ["check_further"]
 
@@ -43,24 +40,23 @@ def check_further(
 
 
 def _check(scope: Scope, test_set: FurtherTest, subject: int) -> list[Finding]:
-    files = inventory(test_set.name, subject, scope.tree.betas_version)
     absent = set(test_set.lacking(subject))
-    pictures = partial(test_set.check_pictures, subject)
+    pictures: Callable[[], object] = partial(test_set.check_pictures, subject)
+    if scope.deep:
+        pictures = partial(test_set.pictures, subject, _SIZE)
     read: dict[str, Callable[[], object]] = {
         "betas": partial(_read_betas, scope, test_set, subject),
         "trials": partial(test_set.trials, subject),
         "stimuli": test_set.stimuli,
-        "pictures": pictures
-        if not scope.deep
-        else partial(test_set.pictures, subject, _SIZE),
+        "pictures": pictures,
     }
     findings = []
     for part, kinds in _PARTS.items():
-        paths = [file.path for file in files if file.kind in kinds]
+        paths = [file.path for file in test_set.listed(subject) if file.kind in kinds]
         if not paths:
             continue
         gone = [path for path in paths if path in absent]
-        path = find(scope.tree.root / (gone or paths)[0])
+        path = find(scope.tree.root, (gone or paths)[0])
         finding = Finding(subject, f"NSD-{test_set.name} {part}", path)
         if gone:
             more = f" and {len(gone) - 1} other files" if len(gone) > 1 else ""
@@ -82,8 +78,6 @@ def _read_betas(scope: Scope, test_set: FurtherTest, subject: int) -> None:
         grid = FACTS[subject].grid
         areas = areas if areas is not None and areas.shape == grid else None
 
-    def read(mask: Mask, form: Container) -> npt.NDArray[np.int16]:  # noqa: ARG001
-        return test_set.betas(subject, mask)
-
-    path, n_trials = test_set.betas_file(subject), N_TRIALS[test_set.name]
-    read_sample(scope, Space(subject, grid, areas), path, read, n_trials)
+    space, path = Space(subject, grid, areas), test_set.betas_file(subject)
+    n_trials, read = N_TRIALS[test_set.name], partial(test_set.betas, subject)
+    read_sample(scope, space, path, lambda mask, _: read(mask), n_trials)

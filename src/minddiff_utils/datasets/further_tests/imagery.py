@@ -24,8 +24,8 @@ from minddiff_utils.core.images import resize
 from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.further_tests import test_set
 from minddiff_utils.datasets.further_tests.layout import PICTURES, RUNS, Name, Run
-from minddiff_utils.datasets.nsd.formats import NSD
 from minddiff_utils.datasets.nsd.layout import N_SHARED
+from minddiff_utils.datasets.nsd.publisher import NSD
 
 __all__ = ["Imagery"]
 

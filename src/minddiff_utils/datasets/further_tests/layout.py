@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
-from minddiff_utils.datasets.nsd.layout import Container, NsdFile, expand
+from minddiff_utils.datasets.inventory import DataFile, list_files
+from minddiff_utils.datasets.nsd.layout import Container, sized
 
 __all__ = ["NAMES", "N_TRIALS", "PICTURES", "RUNS", "Name", "Run", "inventory"]
 
@@ -77,15 +78,15 @@ _DESIGN = "nsddata/experiments/nsdsynthetic"
 _BRICKS = "nsddata_stimuli/stimuli/nsdsynthetic/nsdsynthetic"
 _BEHAVIOUR = "nsddata/bdata/nsdimagery/nsdimagery_{subject}_{run}.tsv"
 _TARGETS = "nsddata/experiments/nsdimagery/rawtargetimages"
-_file = partial(NsdFile, notebook="A7")
+_file = partial(DataFile, notebook="A7")
 
 
-def _betas(name: Name) -> NsdFile:
-    return _file("betas", _BETAS % (name, name), "responses", n_trials=N_TRIALS[name])
+def _betas(name: Name) -> DataFile:
+    return _file("betas", _BETAS % (name, name), "responses")
 
 
 #: Every file that a decoding of the further test sets reads.
-_FILES: dict[Name, tuple[NsdFile, ...]] = {
+_FILES: dict[Name, tuple[DataFile, ...]] = {
     "synthetic": (
         _betas("synthetic"),
         _file("design", f"{_DESIGN}/nsdsynthetic_expdesign.mat", "order of stimuli"),
@@ -111,15 +112,11 @@ _FILES: dict[Name, tuple[NsdFile, ...]] = {
 
 def inventory(
     name: Name, subject: int, version: str, form: Container = "hdf5"
-) -> tuple[NsdFile, ...]:
+) -> tuple[DataFile, ...]:
     """Return all files of a test set that a subject needs.
 
     >>> inventory("imagery", 1, "betas_fithrf")[0].n_bytes / 1e9
     1.051584768
     """
-    files = list[NsdFile]()
-    for row in _FILES[name]:
-        who = subject if "{subject}" in row.path else None
-        more = {"form": (form,)} if row.kind == "betas" else {}
-        files += expand(row, who, more, version)
-    return tuple(files)
+    files = list_files(_FILES[name], [subject], {"betas": {"form": (form,)}}, version)
+    return tuple(sized(file, N_TRIALS[name]) for file in files)

@@ -23,7 +23,7 @@ from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.images import resize
 from minddiff_utils.datasets.further_tests import test_set
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, Name
-from minddiff_utils.datasets.nsd.formats import NSD
+from minddiff_utils.datasets.nsd.publisher import NSD
 
 __all__ = ["CLASS_SIZE", "Synthetic", "as_seen"]
 
@@ -118,8 +118,8 @@ class Synthetic(test_set.InNsd):
         """Open a file of pictures, all subjects' or one's own."""
         path = self.file(kind, subject)
         n = _N_COMMON if kind == "common" else _N_STIMULI - _N_COMMON
-        with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
-            NSD.check_array(path, bricks, "uint8", (n, "height", "width", 3))
+        shape = n, "height", "width", 3
+        with NSD.hdf5(path, "Stimuli", "imgBrick", "uint8", shape) as bricks:
             yield bricks
 
     def captions(self, n_captions: int) -> Mapping[int, tuple[str, ...]]:

@@ -11,14 +11,9 @@ import numpy.typing as npt
 from minddiff_utils.core.errors import check_exists, check_shape
 from minddiff_utils.core.types import IntArray, Mask
 from minddiff_utils.datasets.further_tests.layout import N_TRIALS, Name, inventory
+from minddiff_utils.datasets.inventory import DataFile, find, is_there, there
 from minddiff_utils.datasets.nsd.betas import read_betas
-from minddiff_utils.datasets.nsd.layout import (
-    CONTAINERS,
-    as_present,
-    find,
-    is_there,
-    there,
-)
+from minddiff_utils.datasets.nsd.layout import CONTAINERS, Container, as_present
 from minddiff_utils.datasets.nsd.reader import NsdTree
 
 __all__ = ["FurtherTrials", "InNsd", "Stimuli", "middle_square"]
@@ -86,16 +81,18 @@ class InNsd:
     tree: NsdTree
     name: ClassVar[Name]
 
+    def listed(self, subject: int, form: Container = "hdf5") -> tuple[DataFile, ...]:
+        """Return all files that a subject needs, whether or not they are there."""
+        return inventory(self.name, subject, self.tree.betas_version, form)
+
     def lacking(self, subject: int) -> tuple[str, ...]:
         """Return the paths below NSD's root that are not there in any form."""
-        version, root = self.tree.betas_version, self.tree.root
-        files = as_present(inventory(self.name, subject, version), root)
-        return tuple(f.path for f in files if not is_there(find(root / f.path)))
+        root, files = self.tree.root, as_present(self.listed(subject), self.tree.root)
+        return tuple(f.path for f in files if not is_there(find(root, f.path)))
 
     def files(self, subject: int) -> tuple[Path, ...]:
         """Return the files there are of those that a subject needs, sorted."""
-        version = self.tree.betas_version
-        either = (inventory(self.name, subject, version, form) for form in CONTAINERS)
+        either = (self.listed(subject, form) for form in CONTAINERS)
         return there(self.tree.root, chain(*either))
 
     def absent_words(self, subject: int) -> str:
@@ -123,10 +120,10 @@ class InNsd:
         """
         path = next(
             file.path
-            for file in inventory(self.name, subject, self.tree.betas_version)
+            for file in self.listed(subject)
             if file.kind == kind and names.items() <= file.names.items()
         )
-        found = find(self.tree.root / path)
+        found = find(self.tree.root, path)
         check_exists(found, f"NSD-{self.name}: {kind}", _BUCKET)
         return found
 
@@ -149,9 +146,8 @@ class InNsd:
 
     def betas_file(self, subject: int) -> Path:
         """Return the file of betas; the path as hdf5 where there is none."""
-        root, version = self.tree.root, self.tree.betas_version
-        file = as_present(inventory(self.name, subject, version), root)[0]
-        return find(root / file.path)
+        file = as_present(self.listed(subject), self.tree.root)[0]
+        return find(self.tree.root, file.path)
 
 
 def middle_square(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -5,17 +5,15 @@ in neither part (those outside the distribution, where others test) are left out
 their trials.
 """
 
-import hashlib
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -25,9 +23,8 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.errors import DataError, check_shape
 from minddiff_utils.core.provenance import MARK
 from minddiff_utils.core.types import IntArray, Ints, Mask, Matrix
+from minddiff_utils.datasets.inventory import is_there
 from minddiff_utils.datasets.laion_fmri import layout
-from minddiff_utils.datasets.nsd.formats import load_image
-from minddiff_utils.datasets.nsd.layout import is_there
 from minddiff_utils.datasets.protocol import (
     SingleTrials,
     Trials,
@@ -37,6 +34,7 @@ from minddiff_utils.datasets.protocol import (
     voxels_of,
 )
 from minddiff_utils.datasets.published import Published, check_ids
+from minddiff_utils.datasets.volumes import load_image, read_voxels
 
 __all__ = ["LaionFmri"]
 
@@ -71,8 +69,7 @@ class LaionFmri(SingleTrials):
         self, subject: int, sessions: Sequence[int], units: UnitSet
     ) -> tuple[Path, ...]:
         """Return the files there are of those that are read."""
-        asked = [n for n in sessions if n <= layout.N_SESSIONS]
-        files = layout.inventory([subject], asked, self.split)
+        files = layout.inventory([subject], sessions, self.split)
         paths = {layout.find(self.root / file.path) for file in files}
         if units == "nsdgeneral":
             paths.add(self._file("roi", subject, roi=_GENERAL))
@@ -80,35 +77,48 @@ class LaionFmri(SingleTrials):
 
     def notes(self, subject: int) -> tuple[str, ...]:
         """Return what a reader of any number must know of these responses."""
-        notes = [
+        ceiling = (
+            "The noise ceiling of four repeats is not there: none is available, and "
+            "none is estimated."
+        )
+        return (
             f"Images train and test by the split {self.split} of LAION-fMRI; images "
             "that it names in neither part are left out.",
             "There is no region PHC, and IPS is IPS0 alone: ratios of high- to "
             "low-level areas are not those of the paper's eleven.",
-        ]
-        if not is_there(self._file("ceiling", subject)):
-            notes.append(
-                "The noise ceiling of four repeats is not there: none is available, "
-                "and none is estimated."
-            )
-        return tuple(notes)
+            *([] if is_there(self._file("ceiling", subject)) else [ceiling]),
+        )
 
     # What was shown
 
     @cached_property
     def _names(self) -> "pd.Index[str]":
         """Return the images' names; an image's number is its row in the table."""
-        return _read_table(self._file("table"))
+        path = self._file("table")
+        table = _read_csv(path, "Table of images", ["image_name"])
+        names: pd.Index[str] = pd.Index(table["image_name"].tolist())
+        if names.has_duplicates:
+            twice = names[names.duplicated()][0]
+            raise _RELEASE.wrong(path, f"the image {twice} twice", "each name once")
+        return names
 
     @cached_property
-    def _captions(self) -> dict[str, list[str]]:
-        return _read_captions(self._file("captions"))
+    def _captions(self) -> "pd.Series[Any]":
+        """Return the captions that people wrote of each image, the best one first."""
+        path, columns = self._file("captions"), ["image_name", "caption"]
+        table = _read_csv(path, "Captions", [*columns, "caption_idx", "source"])
+        table = table[table["source"] == "human"]
+        rank = pd.to_numeric(table["caption_idx"], errors="coerce")
+        if not (rank >= 1).all():
+            found = "a caption of a person without a rank"
+            raise _RELEASE.wrong(path, found, "ranks from 1")
+        ranked = table.loc[rank.sort_values(kind="stable").index, columns]
+        return ranked.groupby("image_name")["caption"].agg(list)
 
     def _parts(self, subject: int) -> tuple[IntArray, IntArray]:
         """Return the numbers of the images that train, and of those that test."""
         path = self._file("split", subject, split=self.split)
-        parts = _read_split(path, self.split)
-        train, test = (self._numbers(part, path) for part in parts)
+        train, test = (self._numbers(p, path) for p in _read_split(path, self.split))
         return train, test
 
     def _numbers(self, names: Sequence[str], path: Path) -> IntArray:
@@ -129,9 +139,8 @@ class LaionFmri(SingleTrials):
 
     def sessions(self, subject: int, asked: Sequence[int]) -> tuple[int, ...]:
         """Return the sessions asked for, of those that are public; all are there."""
-        numbers = tuple(n for n in asked if n <= layout.N_SESSIONS)
-        layout.check_sessions(subject, numbers)
-        betas = [self._file("betas", subject, session=n) for n in numbers or asked[:1]]
+        numbers = layout.public_sessions(subject, asked)
+        betas = [self._file("betas", subject, session=n) for n in numbers]
         lacking = [path for path in betas if not is_there(path)]
         if lacking:
             raise DataError(
@@ -164,8 +173,7 @@ class LaionFmri(SingleTrials):
         validation images are like the training images.
         """
         used = np.concatenate(self._parts(subject))
-        names = (name.encode() for name in self._names[used])
-        digest = np.array([hashlib.sha256(name).hexdigest() for name in names])
+        digest = [sha256(name.encode()).hexdigest() for name in self._names[used]]
         place = np.full(len(self._names), -1)
         place[used[np.argsort(digest)]] = np.arange(len(used))
         shown = [self._shown(subject, number) for number in sessions]
@@ -210,15 +218,16 @@ class LaionFmri(SingleTrials):
 
         Where regions overlap at a border, the earlier area has the voxel.
         """
-        masks = {
-            (number, path): _read_mask(path)
-            for number, area in reversed(list(enumerate(AREAS)))
-            for path in (self._file("roi", subject, roi=r) for r in layout.ROIS[area])
-        }
-        volume = np.full(next(iter(masks.values())).shape, -1, np.int64)
-        for (number, path), mask in masks.items():
+        volume: IntArray | None = None
+        regions = [(n, r) for n, area in enumerate(AREAS) for r in layout.ROIS[area]]
+        for number, region in reversed(regions):
+            path = self._file("roi", subject, roi=region)
+            mask = _read_mask(path)
+            if volume is None:
+                volume = np.full(mask.shape, -1, np.int64)
             check_shape(mask.shape, volume.shape, f"Region {path}")
             volume[mask] = number
+        assert volume is not None  # there are regions
         return volume
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
@@ -249,16 +258,6 @@ def _read_csv(
     return found
 
 
-def _read_table(path: Path) -> "pd.Index[str]":
-    """Return the name of each image, in the order of the table."""
-    table = _read_csv(path, "Table of images", ["image_name"])
-    names: pd.Index[str] = pd.Index(table["image_name"].tolist())
-    if names.has_duplicates:
-        twice = names[names.duplicated()][0]
-        raise _RELEASE.wrong(path, f"the image {twice} twice", "each name once")
-    return names
-
-
 def _read_trials(path: Path, session: int) -> list[str]:
     """Return the name of the image of each volume of betas, in their order."""
     table = _read_csv(path, "Trials", ["session", "beta_index", "label"], "\t")
@@ -271,20 +270,6 @@ def _read_trials(path: Path, session: int) -> list[str]:
         found = "a beta_index that is not there once for each volume"
         raise _RELEASE.wrong(path, found, f"0 to {len(index) - 1}")
     return table["label"].iloc[np.argsort(index)].tolist()
-
-
-def _read_captions(path: Path) -> dict[str, list[str]]:
-    """Return the captions that people wrote of each image, the best one first."""
-    columns = ["image_name", "caption_idx", "source", "caption"]
-    table = _read_csv(path, "Captions", columns)
-    table = table[table["source"] == "human"]
-    rank = pd.to_numeric(table["caption_idx"], errors="coerce")
-    if not (rank >= 1).all():
-        found = "a caption of a person without a rank"
-        raise _RELEASE.wrong(path, found, "ranks from 1")
-    table = table.assign(rank=rank).sort_values(["image_name", "rank"])
-    grouped = table.groupby("image_name", sort=False)["caption"]
-    return {str(name): texts.tolist() for name, texts in grouped}
 
 
 def _read_split(path: Path, name: str) -> tuple[list[str], list[str]]:
@@ -314,8 +299,7 @@ def _read_split(path: Path, name: str) -> tuple[list[str], list[str]]:
 
 
 def _read_volume(path: Path, what: str) -> npt.NDArray[Any]:
-    with _RELEASE.reading(path, what):
-        values = np.asanyarray(load_image(path).dataobj)
+    values = _RELEASE.volume(path, what)
     _RELEASE.check_array(path, values, "numbers", ("i", "j", "k"))
     return values
 
@@ -356,24 +340,10 @@ def _open_betas(path: Path, shape: tuple[int, ...]) -> Any:
 
 
 def _read_betas(path: Path, ijk: Ints, shape: tuple[int, ...]) -> Matrix:
-    """Return a session's betas at `ijk` (n_units, 3), (n_trials, n_units) float32.
-
-    Trials are read one by one in the order of the file: a whole session has 12 GB.
-    """
+    """Return a session's betas at `ijk` (n_units, 3), (n_trials, n_units) float32."""
     image = _open_betas(path, shape)
-    dtype = image.get_data_dtype()
-    place = np.ravel_multi_index(tuple(ijk.T), shape[:3], order="F")
-    n_bytes = math.prod(shape[:3]) * dtype.itemsize
-    betas = np.empty((shape[3], len(place)), np.float32)
-    with _RELEASE.reading(path, "Betas"), nib.openers.ImageOpener(str(path)) as file:
-        file.seek(int(image.dataobj.offset))
-        for row in betas:
-            volume = file.read(n_bytes)
-            if len(volume) < n_bytes:
-                raise EOFError("it ends within a trial")
-            row[:] = np.frombuffer(volume, dtype)[place]
-        if file.read(1):
-            raise ValueError("more bytes than its header says")
+    with _RELEASE.reading(path, "Betas"):
+        betas = read_voxels(path, image, ijk, np.float32)
     _RELEASE.no_infinity(path, betas)
     return betas
 

@@ -10,19 +10,17 @@ https://laion-fmri.hebartlab.com (documentation); ViCCo-Group/LAION-fMRI (packag
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from urllib.parse import quote
 
-from minddiff_utils.core.errors import ConfigError, check_choice
-from minddiff_utils.datasets.nsd import layout as nsd
-from minddiff_utils.datasets.nsd.areas import AREA_LABELS
-from minddiff_utils.datasets.nsd.layout import NsdFile, is_there
+from minddiff_utils.core.errors import check_choice
+from minddiff_utils.datasets.inventory import DataFile, is_there, list_files, path_in
+from minddiff_utils.datasets.protocol import sessions_within
 from minddiff_utils.datasets.transfer import Download
+from minddiff_utils.datasets.visual_areas import AREA_LABELS
 
 __all__ = [
-    *("FILES", "N_IMAGES", "N_SESSIONS", "ROIS", "by_hand", "check_sessions"),
-    *("downloads", "find", "inventory", "path_of"),
+    *("FILES", "N_IMAGES", "ROIS", "by_hand", "downloads", "find"),
+    *("inventory", "path_of", "public_sessions"),
 ]
 
 #: Sessions after the 30 of the experiment are held out: the bucket does not give them.
@@ -44,7 +42,7 @@ _CEILING = "task-images_space-T1w_desc-Noiseceiling4rep_statmap.nii.gz"
 _ROI = f"derivatives/rois/{_SUB}/retinotopy/{_SUB}_space-T1w_res-1pt8_label-{{roi}}"
 _STIMULI = "stimuli/task-images"
 _LABELS = {"roi": [roi for names in ROIS.values() for roi in names]}
-_file = NsdFile
+_file = DataFile
 #: Every file that a run reads.
 FILES = (
     _file("betas", f"{_SESSION}_{_BETAS}", "responses of one session"),
@@ -60,7 +58,7 @@ FILES = (
 _GATED = ("table", "images")
 
 #: The path of a file below the folder, by kind, subject and names.
-path_of = partial(nsd.path_in, FILES)
+path_of = partial(path_in, FILES)
 
 
 def find(path: Path) -> Path:
@@ -69,31 +67,19 @@ def find(path: Path) -> Path:
     return path if is_there(path) or not beside else beside[0]
 
 
-def check_sessions(subject: int, sessions: Sequence[int]) -> None:
-    """Raise ConfigError for a subject or a session that is not public."""
+def public_sessions(subject: int, asked: Sequence[int]) -> tuple[int, ...]:
+    """Return those of the sessions asked for that are public; raise without any."""
     check_choice(subject, _SUBJECTS, "subject of LAION-fMRI")
-    odd = [n for n in sessions if not 1 <= n <= N_SESSIONS]
-    if odd:
-        raise ConfigError(
-            f"Session {odd[0]} is asked for, but LAION-fMRI gives 1 to {N_SESSIONS}"
-            f" and holds the others out: set data.sessions to {N_SESSIONS} at most."
-        )
+    return sessions_within(subject, asked, N_SESSIONS, " that are public")
 
 
 def inventory(
-    subjects: Sequence[int], sessions: Sequence[int], split: str
-) -> tuple[NsdFile, ...]:
-    """Return every file that a run reads, once."""
-    for subject in subjects:
-        check_sessions(subject, sessions)
-    more = {"betas": {"session": sessions}, "trials": {"session": sessions}}
-    names = more | {"split": {"split": (split,)}}
-    files = chain.from_iterable(
-        nsd.expand(row, subject, names.get(row.kind, {}))
-        for subject in subjects
-        for row in FILES
-    )
-    return tuple({file.path: file for file in files}.values())
+    subjects: Sequence[int], asked: Sequence[int], split: str
+) -> tuple[DataFile, ...]:
+    """Return every file that a run of the sessions `asked` reads, once."""
+    (sessions,) = {public_sessions(subject, asked) for subject in subjects}
+    names = {kind: {"session": sessions} for kind in ("betas", "trials")}
+    return list_files(FILES, subjects, names | {"split": {"split": (split,)}})
 
 
 # --- where they come from -------------------------------------------------------------
@@ -102,11 +88,11 @@ _BUCKET = "laion-fmri"
 _ADDRESS = f"https://{_BUCKET}.s3.us-west-2.amazonaws.com"
 _PACKAGE = "ViCCo-Group/LAION-fMRI"
 _COMMIT = "04ee2883bba2684e65f16f11c7566e2463c9ddc5"
-_SPLITS = "https://raw.githubusercontent.com"
+_SERVER = "https://raw.githubusercontent.com"
 
 
 def downloads(
-    root: Path, files: Sequence[NsdFile], *, endpoint: str = ""
+    root: Path, files: Sequence[DataFile], *, endpoint: str = ""
 ) -> tuple[Download, ...]:
     """Return where the files come from that are open to all; regions only if lacking.
 
@@ -115,20 +101,20 @@ def downloads(
     another server with the same paths.
     """
     server = endpoint.rstrip("/")
-    bucket = f"{server}/{_BUCKET}" if server else _ADDRESS
-    package = f"{server or _SPLITS}/{_PACKAGE}/{_COMMIT}/laion_fmri/splits/data"
-    found = []
-    for file in files:
-        url = f"{bucket}/{quote(file.path)}"
-        by_hand = "look for it with `laion-fmri download`, or put it there by hand"
-        if file.kind == "split":
-            url = f"{package}/{quote(file.path.removeprefix('splits/'))}"
-            by_hand = f"take it from https://github.com/{_PACKAGE} and put it there"
-        path, reason = root / file.path, file.reason
-        elsewhere = find(path) != path
-        if file.kind not in _GATED and not elsewhere:
-            found.append(Download(file.path, url, reason, by_hand, file.optional))
-    return tuple(found)
+    bucket = (
+        f"{server}/{_BUCKET}" if server else _ADDRESS,
+        "look for it with `laion-fmri download`, or put it there by hand",
+    )
+    package = (
+        f"{server or _SERVER}/{_PACKAGE}/{_COMMIT}/laion_fmri/splits/data",
+        f"take it from https://github.com/{_PACKAGE} and put it there",
+        "splits/",
+    )
+    return tuple(
+        Download.of(file, *(package if file.kind == "split" else bucket))
+        for file in files
+        if file.kind not in _GATED and find(root / file.path) == root / file.path
+    )
 
 
 def by_hand(root: Path) -> tuple[str, ...]:

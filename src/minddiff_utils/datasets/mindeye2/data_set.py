@@ -10,21 +10,27 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from minddiff_utils.core.errors import DataError, check_choice
-from minddiff_utils.core.types import IntArray, Mask, Matrix
+from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.types import Images, IntArray, Mask, Matrix
+from minddiff_utils.datasets.inventory import DataFile, is_there
 from minddiff_utils.datasets.mindeye2 import layout
 from minddiff_utils.datasets.nsd import layout as nsd
 from minddiff_utils.datasets.nsd.data_set import OfNsd
 from minddiff_utils.datasets.nsd.layout import N_TRIALS
-from minddiff_utils.datasets.protocol import Trials, Units, UnitSet, voxels_of
+from minddiff_utils.datasets.protocol import (
+    Trials,
+    Units,
+    UnitSet,
+    sessions_within,
+    voxels_of,
+)
 from minddiff_utils.datasets.published import Published, check_ids, open_hdf5
 
 __all__ = ["MindEye2", "read_behaviour"]
@@ -44,20 +50,7 @@ class MindEye2(OfNsd):
     """The folder, and those files of NSD that it needs, below one root."""
 
     name: str = "mindeye2"
-
-    def file(self, kind: str, subject: int, part: int = 0) -> Path:
-        """Return a file of the inventory."""
-        check_choice(subject, range(1, 9), "subject")
-        path = nsd.path_in(layout.FILES, kind, subject, part=part)
-        return nsd.find(self.tree.root / path)
-
-    def files(
-        self, subject: int, sessions: Sequence[int], units: UnitSet
-    ) -> tuple[Path, ...]:
-        """Return the files there are of those that are read."""
-        version = self.tree.betas_version
-        rows = (nsd.expand(row, subject, version=version) for row in layout.FILES)
-        return nsd.there(self.tree.root, chain(*rows))
+    rows: ClassVar[Sequence[DataFile]] = layout.FILES
 
     def notes(self, subject: int) -> tuple[str, ...]:
         """Return what a reader of any number must know of these responses."""
@@ -84,7 +77,7 @@ class MindEye2(OfNsd):
         if most > nsd.FACTS[subject].n_sessions:
             expected = f"{nsd.FACTS[subject].n_sessions} at most"
             raise _FOLDER.wrong(path, f"{most} sessions", expected)
-        return nsd.sessions_within(subject, asked, most, f" in {path}")
+        return sessions_within(subject, asked, most, f" in {path}")
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
         """Return the trials of `sessions`, in time order."""
@@ -102,32 +95,32 @@ class MindEye2(OfNsd):
         ids = self.trials(subject, every).image_id
         self._check_design(subject, ids)
         self._check_regions(subject)
-        parts = [self.file("train", subject, session - 1) for session in sessions]
+        parts = [self.file("train", subject, part=session - 1) for session in sessions]
         for path in (*parts, self.file("test", subject)):
-            if nsd.is_there(path):
+            if is_there(path):
                 self._check_behaviour(path, subject, ids)
 
     def test_images(self, subject: int) -> IntArray:
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
         return _read_shared(self.file("shared", subject))
 
-    def images(self, image_id: IntArray) -> npt.NDArray[np.uint8]:
+    def images(self, image_id: IntArray) -> Images:
         """Return NSD's images where they are there, else the folder's of 224 px."""
         path = self.file("images224", 1)
-        if nsd.is_there(self.tree.file("stimuli")) or not nsd.is_there(path):
+        if is_there(self.tree.file("stimuli")) or not is_there(path):
             return self.tree.stimuli(image_id)
         return _read_images(path, image_id)
 
     def _check_design(self, subject: int, ids: IntArray) -> None:
-        if not nsd.is_there(self.tree.file("design")):
+        if not is_there(self.tree.file("design")):
             return
         design = self.tree.trials(subject, len(ids) // N_TRIALS)
-        differ = np.flatnonzero(design.nsd_id != ids)
+        differ = np.flatnonzero(design.image_id != ids)
         if len(differ):
             raise DataError(
                 f"{self.file('indices', subject)} names image {ids[differ[0]]} in trial"
                 f" {differ[0] + 1} of subject {subject}, but nsd_expdesign.mat "
-                f"{design.nsd_id[differ[0]]} ({len(differ)} trials differ): use the "
+                f"{design.image_id[differ[0]]} ({len(differ)} trials differ): use the "
                 "files of one subject."
             )
 
@@ -156,10 +149,8 @@ class MindEye2(OfNsd):
 
     def responses(self, subject: int, session: int, units: Units) -> Matrix:
         """Return one session's responses, (750, n_units) float32."""
-        general = self._general(subject)
-        number = np.full(general.shape, -1, np.int64)
-        number[general] = np.arange(int(general.sum()))
-        columns = number[tuple(units.position.T)]
+        places = np.ravel_multi_index(tuple(units.position.T), units.grid)
+        columns = np.searchsorted(np.flatnonzero(self._general(subject)), places)
         path, first = self.file("betas", subject), (session - 1) * N_TRIALS
         with _open_betas(path) as data:
             values: Matrix = data[first : first + N_TRIALS][:, columns]
@@ -184,7 +175,7 @@ class MindEye2(OfNsd):
     def _check_regions(self, subject: int) -> None:
         """Raise DataError unless V1 of the folder is V1 of NSD's volume."""
         general, path = self._general(subject), self.file("regions", subject)
-        if not nsd.is_there(path):
+        if not is_there(path):
             return
         regions = _read_regions(path, subject, int(general.sum()))
         if "V1" not in regions or not regions["V1"].any():
@@ -210,28 +201,24 @@ class MindEye2(OfNsd):
 @contextmanager
 def _open_betas(path: Path) -> Iterator[h5py.Dataset]:
     """Open a subject's responses, (n_trials, n_voxels) float32; NaN where none is."""
-    with _FOLDER.hdf5(path, "Responses", "betas") as data:
-        _FOLDER.check_array(path, data, "float32", ("trials", "voxels"))
+    shape = "trials", "voxels"
+    with _FOLDER.hdf5(path, "Responses", "betas", "float32", shape) as data:
         if len(data) % N_TRIALS:
-            raise _FOLDER.wrong(
-                path, f"{len(data)} trials", f"a multiple of {N_TRIALS}"
-            )
+            expected = f"a multiple of {N_TRIALS}"
+            raise _FOLDER.wrong(path, f"{len(data)} trials", expected)
         yield data
 
 
 def _read_indices(path: Path, subject: int) -> IntArray:
     """Return the `nsd_id` of each trial of a subject."""
-    name = f"subj{subject:02d}"
-    with _FOLDER.hdf5(path, "Images of the trials", name) as data:
-        values = np.asarray(data[...])
-    _FOLDER.check_array(path, values, "numbers", ("trials",), name)
-    return _FOLDER.whole(path, values, name, 0, nsd.N_IMAGES - 1)
+    name, what, shape = f"subj{subject:02d}", "Images of the trials", ("trials",)
+    with _FOLDER.hdf5(path, what, name, "numbers", shape) as data:
+        return _FOLDER.whole(path, data[...], name, 0, nsd.N_IMAGES - 1)
 
 
 def _read_shared(path: Path) -> IntArray:
     """Return the `nsd_id` of the images that all subjects share, (1000,)."""
-    values = _FOLDER.array(path, "Shared images")
-    _FOLDER.check_array(path, values, "bool", (nsd.N_IMAGES,))
+    values = _FOLDER.array(path, "Shared images", "bool", (nsd.N_IMAGES,))
     if values.sum() != nsd.N_SHARED:
         raise _FOLDER.wrong(path, f"{values.sum()} shared images", f"{nsd.N_SHARED}")
     return np.flatnonzero(values)
@@ -253,7 +240,7 @@ def _read_regions(path: Path, subject: int, n_voxels: int) -> dict[str, Mask]:
 def read_behaviour(path: Path) -> pd.DataFrame:
     """Return the behaviour of a tar's trials, in the order of its members.
 
-    Columns `layout.layout.BEHAVIOUR`; NaN where the file has -1.
+    Columns `layout.BEHAVIOUR`; NaN where the file has -1.
     """
     rows = []
     with _FOLDER.reading(path, "Behaviour"), tarfile.open(path) as tar:
@@ -272,10 +259,10 @@ def read_behaviour(path: Path) -> pd.DataFrame:
     return table.mask(table == -1)
 
 
-def _read_images(path: Path, image_id: IntArray) -> npt.NDArray[np.uint8]:
+def _read_images(path: Path, image_id: IntArray) -> Images:
     """Return images, (n, 224, 224, 3), from float16 in 0..1 with channels first."""
-    with _FOLDER.hdf5(path, "Images", "images") as data:
-        _FOLDER.check_array(path, data, "floats", ("images", 3, "height", "width"))
+    shape = "images", 3, "height", "width"
+    with _FOLDER.hdf5(path, "Images", "images", "floats", shape) as data:
         ids = check_ids(image_id, len(data), path)
         images = np.empty((len(ids), *data.shape[2:], 3), np.uint8)
         for row in np.argsort(ids, kind="stable"):

@@ -25,6 +25,7 @@ Scotti, P. S. et al. (2024). MindEye2. ICML, arXiv 2403.11207; MedARC-AI/MindEye
 
 from functools import partial
 
+from minddiff_utils.datasets.inventory import DataFile
 from minddiff_utils.datasets.nsd import layout as nsd
 
 __all__ = ["BEHAVIOUR", "FILES"]
@@ -38,7 +39,7 @@ BEHAVIOUR = (
     *("is_correct_current", "total1", "total2", "button", "is_shared"),
 )
 
-_file, _spare = nsd.NsdFile, partial(nsd.NsdFile, optional=True)
+_file, _spare = DataFile, partial(DataFile, optional=True)
 _OF_NSD = ("design", "table", "stimuli", "captions", "labels", "roi", "ncsnr")
 #: Every file that is read.
 FILES = (

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Mask
-from minddiff_utils.datasets.nsd.formats import NSD, load_image
 from minddiff_utils.datasets.nsd.layout import N_TRIALS
+from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.published import open_hdf5
+from minddiff_utils.datasets.volumes import load_image, read_voxels
 
 __all__ = ["check_int16", "read_betas", "voxel_indices"]
 
@@ -58,10 +59,8 @@ def _read_nii(path: Path, mask: Mask, n_trials: int) -> npt.NDArray[np.int16]:
         image = load_image(path)
     check_int16(image.get_data_dtype(), path)
     check_shape(image.shape, (*mask.shape, n_trials), f"Betas in {path}")
-    with NSD.reading(path, "Betas"):
-        data = np.asanyarray(image.dataobj)  # int16: NSD's slope 0 means no scaling
-    check_int16(data.dtype, path)
-    return np.ascontiguousarray(data[mask].T, dtype=np.int16)
+    with NSD.reading(path, "Betas"):  # NSD's slope 0 means no scaling
+        return read_voxels(path, image, voxel_indices(mask), np.int16)
 
 
 #: Bytes read at once from a slow disk, and blocks held: 128 MB.

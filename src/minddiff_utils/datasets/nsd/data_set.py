@@ -4,16 +4,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from minddiff_utils.core.errors import DataError
+from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.types import IntArray, Matrix
+from minddiff_utils.datasets.inventory import (
+    DataFile,
+    find,
+    is_there,
+    list_files,
+    path_in,
+    there,
+)
 from minddiff_utils.datasets.nsd.experiment import to_percent
-from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED, SUBJECT1, is_there
-from minddiff_utils.datasets.nsd.reader import NsdTree, check_trials
+from minddiff_utils.datasets.nsd.layout import FACTS, FILES, N_SHARED, SUBJECT1
+from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.datasets.protocol import (
     SingleTrials,
     Trials,
@@ -22,7 +30,7 @@ from minddiff_utils.datasets.protocol import (
     voxels_of,
 )
 
-__all__ = ["Nsd", "OfNsd"]
+__all__ = ["Nsd", "OfNsd", "check_trials"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +40,24 @@ class OfNsd(SingleTrials):
     """What data sets have alike whose images are NSD's, beside files of NSD's tree."""
 
     tree: NsdTree
+    rows: ClassVar[Sequence[DataFile]] = FILES
+
+    def file(self, kind: str, subject: int, **names: str | int) -> Path:
+        """Return a file of the data set's list, in whatever form it is there."""
+        check_choice(subject, range(1, 9), "subject")
+        names = {"version": self.tree.betas_version, **names}
+        return find(self.tree.root, path_in(self.rows, kind, subject, **names))
+
+    def files(
+        self, subject: int, sessions: Sequence[int], units: UnitSet
+    ) -> tuple[Path, ...]:
+        """Return the files there are of those that are read, images in folders aside.
+
+        Of these, thousands, only the names say what a row is; they are read when the
+        rows are.
+        """
+        files = list_files(self.rows, [subject], version=self.tree.betas_version)
+        return there(self.tree.root, (f for f in files if f.notebook == "01"))
 
     @property
     def is_real(self) -> bool:
@@ -105,8 +131,7 @@ class Nsd(OfNsd):
 
     def trials(self, subject: int, sessions: Sequence[int]) -> Trials:
         """Return the trials of `sessions`; an image's place is its 10k index."""
-        shown = self.tree.trials(subject, sessions[-1]).of(sessions)
-        return Trials(shown.session, shown.nsd_id, shown.image_10k)
+        return self.tree.trials(subject, sessions[-1]).of(sessions)
 
     def test_images(self, subject: int) -> IntArray:
         """Return the `nsd_id` of the images that all subjects share, (1000,)."""
@@ -163,3 +188,35 @@ class Nsd(OfNsd):
     def responses_file(self, subject: int, session: int) -> str:
         """Return the path of a session's betas."""
         return str(self.tree.betas_file(subject, session))
+
+
+def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
+    """Raise DataError unless design, stimulus table and behaviour name the same images.
+
+    The three files state the index chain independently: the design by its order, the
+    table by trial numbers (1-based), the behaviour by 1-based ids. The behavioural file
+    is optional.
+    """
+    trials = tree.trials(subject, n_sessions)
+    columns = [f"subject{subject}_rep{r}" for r in range(3)]
+    planned = tree.stim_info(*columns)[columns].to_numpy(np.int64)
+    numbers = planned[trials.image_id]  # (n_trials, 3)
+    expected = np.arange(1, len(trials.image_id) + 1)[:, None]
+    differ = np.flatnonzero(~(numbers == expected).any(axis=1))
+    if len(differ):
+        raise DataError(
+            f"Subject {subject}, trial {differ[0] + 1}: the stimulus table does not "
+            f"list nsdId {trials.image_id[differ[0]]} there, as nsd_expdesign.mat does "
+            f"({len(differ)} trials differ): use the two files of one release."
+        )
+    if not is_there(tree.file("responses", subject)):
+        return
+    behaviour = tree.responses(subject)
+    behaviour = behaviour[behaviour["SESSION"] <= n_sessions]
+    ids = behaviour[["10KID", "73KID"]].to_numpy(np.float64)
+    stated = np.stack([trials.place, trials.image_id], axis=1) + 1
+    if not np.array_equal(ids, stated):
+        raise DataError(
+            f"Subject {subject}: responses.tsv names other images than "
+            "nsd_expdesign.mat: use the two files of one release."
+        )

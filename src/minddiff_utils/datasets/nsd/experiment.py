@@ -1,31 +1,23 @@
-"""The experiment's files: design, stimulus table, stimuli, captions, behaviour.
+"""The experiment's files: design, stimulus table and stimuli.
 
-Each function reads one file and says in one sentence what is wrong with it; what is no
-caption is never turned into words.
+Each function reads one file and says in one sentence what is wrong with it.
 """
 
-import json
-import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import check_shape
-from minddiff_utils.core.types import IntArray, Mask
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.datasets.nsd import layout
-from minddiff_utils.datasets.nsd.formats import NSD
+from minddiff_utils.datasets.nsd.publisher import NSD
 from minddiff_utils.datasets.published import check_ids
 
-__all__ = [
-    *("Design", "Trials", "captions_by_image", "is_caption", "read_captions"),
-    *("read_design", "read_stimuli", "read_table", "to_percent"),
-]
-
+__all__ = ["Design", "read_design", "read_stimuli", "read_table", "to_percent"]
 
 #: int16 units per percent signal change in every beta file (NSD `export.m`).
 _BETA_SCALE = 300
@@ -50,35 +42,6 @@ class Design:
         """Return the 10k index of every trial of `sessions` (from 1), in time order."""
         rows = np.array(list(sessions), np.int64) - 1
         return self.order.reshape(-1, layout.N_TRIALS)[rows].ravel()
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What one subject saw, trial by trial, in time order; every index 0-based.
-
-    Attributes
-    ----------
-    session : (n_trials,) int64
-        Session number, 1-based as in NSD's file names.
-    image_10k : (n_trials,) int64
-        The subject's own image index, 0..9999; below 1000 for shared images.
-    nsd_id : (n_trials,) int64
-        The experiment's image index, 0..72999: the row of stimuli and of the csv.
-    """
-
-    session: IntArray
-    image_10k: IntArray
-    nsd_id: IntArray
-
-    @property
-    def shared(self) -> Mask:
-        """Return which trials showed an image that all subjects share (test)."""
-        return np.asarray(self.image_10k < layout.N_SHARED)
-
-    def of(self, sessions: Collection[int]) -> "Trials":
-        """Return the trials of `sessions` alone, still in time order."""
-        rows = np.isin(self.session, list(sessions))
-        return Trials(self.session[rows], self.image_10k[rows], self.nsd_id[rows])
 
 
 def to_percent(raw: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -144,8 +107,8 @@ def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
     DataError
         The file is missing, damaged, of another kind, or lacks an image.
     """
-    with NSD.hdf5(path, "Stimuli", "imgBrick") as bricks:
-        NSD.check_array(path, bricks, "uint8", ("images", "height", "width", 3))
+    shape = "images", "height", "width", 3
+    with NSD.hdf5(path, "Stimuli", "imgBrick", "uint8", shape) as bricks:
         if bricks.shape[1] != bricks.shape[2]:
             sides = f"{bricks.shape[1]} x {bricks.shape[2]}"
             raise NSD.wrong(path, f"images of {sides} px", "squares")
@@ -154,91 +117,3 @@ def read_stimuli(path: Path, nsd_id: IntArray) -> npt.NDArray[np.uint8]:
         for row in np.argsort(rows, kind="stable"):  # in the file's own order
             images[row] = bricks[rows[row]]
     return images
-
-
-# --- captions -------------------------------------------------------------------------
-
-
-def read_captions(path: Path) -> dict[int, list[str]]:
-    """Return the captions of a file by cocoId, in the order of their ids.
-
-    Raises
-    ------
-    DataError
-        The file is missing, or no file of captions.
-    """
-    with NSD.reading(path, "COCO captions"):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        return captions_by_image(raw)
-    except ValueError as error:
-        raise NSD.wrong(path, str(error), "COCO's caption annotations") from error
-
-
-def captions_by_image(raw: Any) -> dict[int, list[str]]:
-    """Return COCO's captions by cocoId, in the order of their annotation ids.
-
-    A caption without a visible character is none; an annotation that stands twice
-    counts once; white space and control characters become single blanks.
-
-    Raises
-    ------
-    ValueError
-        What is wrong, in words: no annotations, an id that is no whole number, a
-        caption that is no text, two annotations under one id.
-    """
-    if not isinstance(raw, dict) or not isinstance(raw.get("annotations"), list):
-        raise ValueError("no list of annotations")
-    seen: dict[int, tuple[int, str]] = {}
-    for note in raw["annotations"]:
-        number, image = (_whole(note, name) for name in ("id", "image_id"))
-        caption = image, _text(note, number)
-        if seen.setdefault(number, caption) != caption:
-            raise ValueError(f"two different annotations with the id {number}")
-    known: dict[int, list[str]] = {}
-    for _, (image, text) in sorted(seen.items()):
-        if is_caption(text):
-            known.setdefault(image, []).append(text)
-    return known
-
-
-def _field(note: Any, name: str) -> Any:
-    if not isinstance(note, dict):
-        raise ValueError(f"{type(note).__name__} {str(note)[:40]!r} for an annotation")
-    if name not in note:
-        held = ", ".join(map(str, note)) or "nothing"
-        raise ValueError(f"an annotation without {name!r} (it has {held[:80]})")
-    return note[name]
-
-
-def _whole(note: Any, name: str) -> int:
-    value = _field(note, name)
-    try:
-        number = int(value)
-        whole = not isinstance(value, bool) and float(value) == number
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
-        raise ValueError(f"{str(value)[:40]!r} for the {name!r} of an annotation")
-    return number
-
-
-def _text(note: Any, number: int) -> str:
-    value = _field(note, "caption")
-    if not isinstance(value, str):
-        kind = "nothing (null)" if value is None else f"{str(value)[:40]!r}"
-        raise ValueError(f"{kind} for the caption of annotation {number}")
-    kinds = [unicodedata.category(c) for c in value]
-    if "Cs" in kinds:  # half of a pair: no file can hold it
-        raise ValueError(f"broken Unicode in the caption of annotation {number}")
-    visible = (" " if k == "Cc" else c for c, k in zip(value, kinds, strict=True))
-    return " ".join("".join(visible).split())
-
-
-def is_caption(text: str) -> bool:
-    r"""Return whether a text has a visible character.
-
-    >>> is_caption("a cat"), is_caption(" \u200b")
-    (True, False)
-    """
-    return any(c.isprintable() and not c.isspace() for c in text)

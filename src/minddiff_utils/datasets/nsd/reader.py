@@ -23,15 +23,29 @@ from minddiff_utils.core import errors
 from minddiff_utils.core.errors import DataError, check_choice, check_shape
 from minddiff_utils.core.provenance import MARK, origin_of
 from minddiff_utils.core.types import IntArray, Mask, Matrix
-from minddiff_utils.datasets.nsd import areas as regions
-from minddiff_utils.datasets.nsd import experiment, formats, layout
+from minddiff_utils.datasets import surfaces, visual_areas
+from minddiff_utils.datasets.coco import read_captions
+from minddiff_utils.datasets.inventory import (
+    Anatomy,
+    Hemisphere,
+    find,
+    is_there,
+    sides_of,
+    there,
+)
+from minddiff_utils.datasets.nsd import experiment, layout
 from minddiff_utils.datasets.nsd.betas import read_betas
-from minddiff_utils.datasets.nsd.formats import NSD
-from minddiff_utils.datasets.nsd.layout import Anatomy, Container, Hemisphere
-from minddiff_utils.datasets.nsd.space import check_axes, check_same_space
-from minddiff_utils.datasets.protocol import UnitSet, first_captions
+from minddiff_utils.datasets.nsd.layout import Container
+from minddiff_utils.datasets.nsd.publisher import NSD
+from minddiff_utils.datasets.nsd.space import check_space
+from minddiff_utils.datasets.protocol import (
+    Trials,
+    UnitSet,
+    first_captions,
+    sessions_within,
+)
 
-__all__ = ["NsdTree", "check_trials"]
+__all__ = ["NsdTree"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +71,12 @@ class NsdTree:
         `layout.FILES`.
         """
         path = layout.path_of(kind, subject, version=self.betas_version, **names)
-        return layout.find(self.root / path)
+        return find(self.root, path)
 
     def betas_folder(self, subject: int) -> Path:
         """Return the folder of a subject's betas."""
         path = layout.path_of("ncsnr", subject, version=self.betas_version)
-        return (self.root / path).parent
+        return find(self.root, Path(path).parent)
 
     def inputs(
         self,
@@ -84,12 +98,12 @@ class NsdTree:
             As the profile has them.
         """
         asked = dict.fromkeys(subjects, sessions)
-        paths = {self.root / MARK, self.root / layout.SECOND_TEST_SET}
-        for file in layout.inventory(asked, self.betas_version, layout.CONTAINERS):
-            is_general = file.names.get("name") == "nsdgeneral"
-            if file.notebook == notebook and (voxels == "nsdgeneral" or not is_general):
-                paths |= set(layout.sides_of(self.root / file.path))
-        return tuple(sorted(path for path in paths if layout.is_there(path)))
+        every = layout.inventory(asked, self.betas_version, layout.CONTAINERS)
+        files = (file for file in every if file.notebook == notebook)
+        if voxels != "nsdgeneral":
+            files = (f for f in files if f.names.get("name") != "nsdgeneral")
+        beside = (self.root / MARK, self.root / layout.SECOND_TEST_SET)
+        return tuple(sorted((*there(self.root, files), *filter(is_there, beside))))
 
     def files(self) -> tuple[Path, ...]:
         """Return every file of the tree, sorted."""
@@ -102,14 +116,17 @@ class NsdTree:
         """Return the experiment's design with 0-based indices."""
         return experiment.read_design(self.file("design"))
 
-    def trials(self, subject: int, n_sessions: int) -> experiment.Trials:
-        """Return what `subject` saw in the first `n_sessions` sessions."""
+    def trials(self, subject: int, n_sessions: int) -> Trials:
+        """Return what `subject` saw in the first `n_sessions` sessions.
+
+        Images are numbered by `nsd_id`, and an image's place is its 10k index.
+        """
         check_choice(subject, range(1, 9), "subject")
         check_choice(n_sessions, range(1, layout.N_SESSIONS + 1), "n_sessions")
         design = self.design()
         order = design.order[: n_sessions * layout.N_TRIALS]
         session = np.repeat(np.arange(1, n_sessions + 1), layout.N_TRIALS)
-        return experiment.Trials(session, order, design.images[subject - 1, order])
+        return Trials(session, design.images[subject - 1, order], order)
 
     def second_test_set(self) -> IntArray:
         """Return the shared images, by nsd_id, that form a test set of their own.
@@ -122,7 +139,7 @@ class NsdTree:
             The table is damaged, or names an image that is not shared.
         """
         path = self.root / layout.SECOND_TEST_SET
-        if not layout.is_there(path):
+        if not is_there(path):
             return np.zeros(0, np.int64)
         table = NSD.numbers(path, "Second test set", ["nsdId"])
         nsd_id = table["nsdId"].to_numpy(np.int64)
@@ -162,18 +179,16 @@ class NsdTree:
         """
         info = self.stim_info("cocoId", "cocoSplit")
         info = info.iloc[np.asarray(nsd_id, np.int64)]
-        known = {split: self.captions_of(split) for split in set(info["cocoSplit"])}
+        files = {s: self.file("captions", split=s) for s in set(info["cocoSplit"])}
+        known = {split: read_captions(NSD, path) for split, path in files.items()}
         images = list(zip(info["cocoId"], info["cocoSplit"], strict=True))
         texts = [known[split].get(int(coco_id), []) for coco_id, split in images]
-        names = [
-            f"image cocoId {coco_id} in {self.file('captions', split=split)}"
-            for coco_id, split in images
-        ]
+        names = [f"image cocoId {n} in {files[split]}" for n, split in images]
         return first_captions(texts, names, n_captions)
 
     def captions_of(self, split: str) -> dict[int, list[str]]:
         """Return the captions of COCO's `split` by cocoId, ordered by their ids."""
-        return experiment.read_captions(self.file("captions", split=split))
+        return read_captions(NSD, self.file("captions", split=split))
 
     def responses(self, subject: int) -> pd.DataFrame:
         """Return the behavioural table, one row per trial, ids 1-based as stored."""
@@ -186,7 +201,7 @@ class NsdTree:
         """Return the sessions whose betas are present, in either container."""
         folder = self.betas_folder(subject)
         try:
-            held = set(map(layout.session_of, layout.find(folder).iterdir()))
+            held = set(map(layout.session_of, folder.iterdir()))
         except (FileNotFoundError, NotADirectoryError):
             return ()
         except OSError as error:
@@ -213,7 +228,7 @@ class NsdTree:
         if not self.is_real:
             last = max(self.sessions(subject), default=0)
             most = last if last and asked[-1] == layout.N_SESSIONS else max(most, last)
-        return layout.sessions_within(subject, asked, most)
+        return sessions_within(subject, asked, most)
 
     def check_sessions(self, subject: int, sessions: Collection[int]) -> None:
         """Raise DataError unless `sessions` (1-based numbers) are all present."""
@@ -225,7 +240,7 @@ class NsdTree:
             known = f" (NSD has {most} of this subject)" if missing[-1] > most else ""
             raise DataError(
                 f"Subject {subject} lacks the betas of session {listed} in {folder}"
-                f"{known}: {formats.source(folder)}, or lower data.sessions."
+                f"{known}: {NSD.source(folder)}, or lower data.sessions."
             )
 
     def betas(
@@ -252,7 +267,7 @@ class NsdTree:
             return read_betas(path, mask)
         except DataError as error:
             other = self.betas_file(subject, session, "nii.gz")
-            if form is not None or path == other or not layout.is_there(other):
+            if form is not None or path == other or not is_there(other):
                 raise
             logger.warning("%s %s is read in its place", error, other.name)
         return self.betas(subject, session, mask, "nii.gz")
@@ -266,12 +281,12 @@ class NsdTree:
             for each in layout.CONTAINERS
         )
         if form is None:
-            return packed if layout.is_there(packed) > layout.is_there(hdf5) else hdf5
+            return packed if is_there(packed) > is_there(hdf5) else hdf5
         return packed if form == "nii.gz" else hdf5
 
     def _volume(self, subject: int, path: Path, what: str) -> npt.NDArray[Any]:
         """Return a volume as it is stored, which lies where the others do."""
-        values = formats.read_volume(path, what)
+        values = NSD.volume(path, what)
         self.check_space(subject, path)
         check_shape(values.shape, (None, None, None), f"{what} {path}")
         return values
@@ -279,7 +294,7 @@ class NsdTree:
     def brainmask(self, subject: int) -> Mask:
         """Return NSD's liberal brain mask, (X, Y, Z) bool."""
         path = self.file("brainmask", subject)
-        labels = formats.to_labels(self._volume(subject, path, "Brain mask"), path)
+        labels = NSD.labels(path, self._volume(subject, path, "Brain mask"))
         if not 0 <= labels.min() <= labels.max() == 1:
             raise NSD.wrong(path, f"{labels.min()} to {labels.max()}", "0 and 1")
         return np.asarray(labels > 0)
@@ -292,19 +307,11 @@ class NsdTree:
         """
         roi = self.file("roi", subject, name="Kastner2015")
         known = (self.file("ncsnr", subject), self.file("brainmask", subject), roi)
-        beside = formats.first_volume(other for other in known if other != path)
-        if beside is None:
-            return
-        if path.suffix.lower() == ".hdf5":
-            check_axes(*beside, path)
-            return
-        with NSD.reading(path, "Volume"):
-            image = formats.load_image(path)
-        check_same_space(path, image, *beside)
+        check_space(path, known)
 
     def has_ncsnr(self, subject: int) -> bool:
         """Return whether there is a file of ncsnr, which trials can stand in for."""
-        return layout.is_there(self.file("ncsnr", subject))
+        return is_there(self.file("ncsnr", subject))
 
     def ncsnr(self, subject: int) -> Matrix:
         """Return NSD's noise-ceiling SNR, (X, Y, Z) float32; NaN where not known."""
@@ -312,7 +319,7 @@ class NsdTree:
         values = self._volume(subject, path, "Noise-ceiling SNR")
         if values.dtype.kind != "f":
             raise NSD.wrong(path, f"{values.dtype} values", "float32")
-        return formats.to_ncsnr(values, path)
+        return NSD.ncsnr(path, values)
 
     def roi(self, subject: int, name: str) -> IntArray:
         """Return a label volume: -1 not cortex, 0 cortex without label, 1..N labels.
@@ -323,16 +330,16 @@ class NsdTree:
             The file is missing or damaged, or a value is no label.
         """
         halves: list[IntArray] = []
-        for path in layout.sides_of(self.file("roi", subject, name=name)):
+        for path in sides_of(self.root, layout.path_of("roi", subject, name=name)):
             values = self._volume(subject, path, f"Region volume {name}")
             shape = halves[0].shape if halves else values.shape
             check_shape(values.shape, shape, f"Region volume {path}")
-            halves.append(formats.to_labels(values, path))
+            halves.append(NSD.labels(path, values))
         labels: IntArray = np.maximum.reduce(halves)  # -1 in the other hemisphere
         table = self.file("labels", subject, name=name)
         expected = f"a label of {table.name}" if table.exists() else "a label"
         known = self.roi_labels(subject, name).values()
-        formats.check_labels(path, labels, known, expected)
+        NSD.check_labels(path, labels, known, expected)
         return labels
 
     def roi_labels(self, subject: int, name: str) -> dict[str, int]:
@@ -344,13 +351,12 @@ class NsdTree:
             The table is damaged, or lacks labels that the areas are made of.
         """
         path = self.file("labels", subject, name=name)
-        if not layout.is_there(path) and name in regions.ROI_LABELS:
-            return {
-                label: v for v, label in enumerate(regions.ROI_LABELS[name], start=1)
-            }
+        if not is_there(path) and name in visual_areas.ROI_LABELS:
+            return dict(visual_areas.ROI_LABELS[name])
         with NSD.reading(path, f"Colour table of {name}"):
-            labels = regions.read_labels(path.read_text("utf-8-sig"))
-        lacking = [n for n in regions.NEEDED_LABELS.get(name, ()) if n not in labels]
+            labels = visual_areas.read_labels(path.read_text("utf-8-sig"))
+        needed = visual_areas.NEEDED_LABELS.get(name, ())
+        lacking = [label for label in needed if label not in labels]
         if lacking:
             held = ", ".join(labels)[:200] or "no label at all"
             expected = f"a label {', '.join(lacking)}"
@@ -363,7 +369,7 @@ class NsdTree:
         atlas, drawn = (
             (self.roi(subject, name), self.roi_labels(subject, name)) for name in names
         )
-        return regions.assign_areas(*atlas, *drawn)
+        return visual_areas.assign_areas(*atlas, *drawn)
 
     # Surfaces
 
@@ -375,7 +381,7 @@ class NsdTree:
         0-based voxel-centre indices in array order; NaN where NSD has no data (9999).
         """
         path = self.file("transform", subject, h=hemisphere, depth=surface)
-        values = formats.read_volume(path, "Surface transform").astype(np.float64)
+        values = NSD.volume(path, "Surface transform").astype(np.float64)
         check_shape(values.shape, (None, 1, 1, 3), f"Surface transform {path}")
         values = values.reshape(-1, 3)
         values[(values == layout.NO_DATA).any(axis=1)] = np.nan
@@ -387,9 +393,9 @@ class NsdTree:
         `values[from_fsaverage]` brings a map of the subject to the group surface.
         """
         path = self.file("to_fsaverage", subject, h=hemisphere)
-        values = formats.read_volume(path, "Surface transform")
+        values = NSD.volume(path, "Surface transform")
         check_shape(values.shape, (None, 1, 1), f"Surface transform {path}")
-        index = formats.to_labels(values, path).ravel() - 1
+        index = NSD.labels(path, values).ravel() - 1
         if index.min() < 0:
             raise NSD.wrong(path, "an index below 1", "1-based vertices")
         return index
@@ -400,7 +406,7 @@ class NsdTree:
         """Return vertices (n_vertices, 3) mm and faces (n_faces, 3), 0-based."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
         with NSD.reading(path, "Surface"):
-            return formats.read_mesh(path)
+            return surfaces.read_mesh(path)
 
     def flat_patch(
         self, subject: Anatomy, hemisphere: Hemisphere
@@ -411,7 +417,7 @@ class NsdTree:
         """
         path = self.file("surface", subject, h=hemisphere, surface="full.flat.patch.3d")
         with NSD.reading(path, "Flat map"):
-            return formats.read_patch(path)
+            return surfaces.read_patch(path)
 
     def surface_values(
         self, subject: Anatomy, hemisphere: Hemisphere, kind: str = "sulc"
@@ -419,36 +425,4 @@ class NsdTree:
         """Return one number per vertex, (n_vertices,), such as sulcal depth."""
         path = self.file("surface", subject, h=hemisphere, surface=kind)
         with NSD.reading(path, "Surface values"):
-            return formats.read_per_vertex(path)
-
-
-def check_trials(tree: NsdTree, subject: int, n_sessions: int) -> None:
-    """Raise DataError unless design, stimulus table and behaviour name the same images.
-
-    The three files state the index chain independently: the design by its order, the
-    table by trial numbers (1-based), the behaviour by 1-based ids. The behavioural file
-    is optional.
-    """
-    trials = tree.trials(subject, n_sessions)
-    columns = [f"subject{subject}_rep{r}" for r in range(3)]
-    planned = tree.stim_info(*columns)[columns].to_numpy(np.int64)
-    numbers = planned[trials.nsd_id]  # (n_trials, 3)
-    expected = np.arange(1, len(trials.nsd_id) + 1)[:, None]
-    differ = np.flatnonzero(~(numbers == expected).any(axis=1))
-    if len(differ):
-        raise DataError(
-            f"Subject {subject}, trial {differ[0] + 1}: the stimulus table does not "
-            f"list nsdId {trials.nsd_id[differ[0]]} there, as nsd_expdesign.mat does "
-            f"({len(differ)} trials differ): use the two files of one release."
-        )
-    if not layout.is_there(tree.file("responses", subject)):
-        return
-    behaviour = tree.responses(subject)
-    behaviour = behaviour[behaviour["SESSION"] <= n_sessions]
-    ids = behaviour[["10KID", "73KID"]].to_numpy(np.float64)
-    stated = np.stack([trials.image_10k, trials.nsd_id], axis=1) + 1
-    if not np.array_equal(ids, stated):
-        raise DataError(
-            f"Subject {subject}: responses.tsv names other images than "
-            "nsd_expdesign.mat: use the two files of one release."
-        )
+            return surfaces.read_per_vertex(path)

@@ -5,6 +5,8 @@ program has resaved in another orientation has other voxels at the same indices,
 with the same shape; only the affines of the headers tell.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError
+from minddiff_utils.datasets.nsd.publisher import NSD
+from minddiff_utils.datasets.volumes import load_image
 
-__all__ = ["AXES", "check_axes", "check_same_space"]
+__all__ = ["check_space"]
 
 Affine = npt.NDArray[np.float64]
 
 #: Where NSD's array axes lead: to the right, to the front, up.
-AXES = ("R", "A", "S")
+_AXES = ("R", "A", "S")
 #: Farthest that a corner of the volume may lie off, mm: headers hold float32, and some
 #: programs write a few digits of it.
 _ROUNDING = 0.01
@@ -58,17 +62,28 @@ def _words(affine: Affine) -> str:
     return f"{axes}, voxels of {size} mm from {origin}"
 
 
-def check_same_space(path: Path, image: Any, other: Path, beside: Any) -> None:
-    """Raise DataError unless two volumes of one shape have one affine.
+def check_space(path: Path, others: Iterable[Path]) -> None:
+    """Raise DataError unless a volume lies where the first one of `others` does.
 
-    Parameters
-    ----------
-    path, other : Path
-        Their files, both of which are named.
-    image, beside
-        The volumes as nibabel loads them; of their files only headers are read. What
-        is no NIfTI states nothing and passes.
+    Of files only headers are read. What is no NIfTI states nothing and passes, and so
+    does a volume without others; betas as hdf5 are compared by the order of the axes.
     """
+    for other in (other for other in others if other != path):
+        with suppress(DataError), NSD.reading(other, "Volume"):
+            beside = load_image(other)
+            break
+    else:
+        return
+    if path.suffix.lower() == ".hdf5":
+        _check_axes(other, beside, path)
+        return
+    with NSD.reading(path, "Volume"):
+        image = load_image(path)
+    _check_same_space(path, image, other, beside)
+
+
+def _check_same_space(path: Path, image: Any, other: Path, beside: Any) -> None:
+    """Raise DataError unless two volumes of one shape have one affine."""
     if not all(isinstance(i, nib.Nifti1Image) for i in (image, beside)):
         return
     shape = image.shape[:3]
@@ -82,7 +97,7 @@ def check_same_space(path: Path, image: Any, other: Path, beside: Any) -> None:
         )
 
 
-def check_axes(path: Path, image: Any, betas: Path) -> None:
+def _check_axes(path: Path, image: Any, betas: Path) -> None:
     """Raise DataError unless a volume's axes lead where those of NSD's hdf5 files do.
 
     Betas as hdf5 have no affine; their axes are NSD's.
@@ -90,8 +105,8 @@ def check_axes(path: Path, image: Any, betas: Path) -> None:
     if not isinstance(image, nib.Nifti1Image):
         return
     axes = nib.aff2axcodes(_affine(path, image))
-    if axes != AXES:
+    if axes != _AXES:
         raise DataError(
             f"The axes of {path} lead to {''.join(a or '?' for a in axes)}, but those "
-            f"of {betas} to {''.join(AXES)}, which is expected of both: {_REMEDY}."
+            f"of {betas} to {''.join(_AXES)}, which is expected of both: {_REMEDY}."
         )

@@ -34,11 +34,17 @@ AREA_LABELS = {
 _PRF = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
 _WANG = ("VO1", "VO2", "PHC1", "PHC2", "TO2", "TO1", "LO2", "LO1", "V3B", "V3A")
 _IPS = ("IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5")
-#: Label names in order of value 1..N, used where the folder holds no colour table.
+
+
+def _numbered(*labels: str) -> dict[str, int]:
+    return {label: value for value, label in enumerate(labels, start=1)}
+
+
+#: Label names and values, used where a folder holds no colour table.
 ROI_LABELS = {
-    "prf-visualrois": _PRF,
-    "Kastner2015": (*_PRF, *_WANG, *_IPS, "SPL1", "FEF"),
-    "nsdgeneral": ("nsdgeneral",),
+    "prf-visualrois": _numbered(*_PRF),
+    "Kastner2015": _numbered(*_PRF, *_WANG, *_IPS, "SPL1", "FEF"),
+    "nsdgeneral": _numbered("nsdgeneral"),
 }
 #: Labels without which voxels of the eleven areas would be lost.
 NEEDED_LABELS = {"prf-visualrois": _PRF, "Kastner2015": (*_PRF, *_WANG, *_IPS)}
