@@ -49,7 +49,7 @@ def executed(text: str, where: Path) -> str:
     picture = {"image/png": base64.b64encode(png()).decode()}
     outputs = [
         v4.new_output("stream", text=text),
-        v4.new_output("display_data", picture),
+        v4.new_output("display_data", picture, metadata={"image/png": {"width": 792}}),
     ]
     tags = {"tags": ["parameters"], "papermill": {"duration": 1.0}}
     cell = v4.new_code_cell("print(1)", outputs=outputs, metadata=tags)
@@ -457,6 +457,7 @@ def test_no_path_of_the_machine_stays_in_a_notebook(tmp_path: Path) -> None:
     relative = f"./figures/gain.png and ./data/models {public}"
     assert cell["outputs"][0]["text"] == [relative]
     assert cell["metadata"] == {"tags": ["parameters"]}
+    assert cell["outputs"][1]["metadata"] == {}  # of a larger picture
     assert notebook["metadata"] == {"language_info": {"name": "python"}}
     for path in target.rglob("*"):
         if path.is_file():

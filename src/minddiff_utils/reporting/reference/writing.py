@@ -218,7 +218,7 @@ def _notebooks(run: Path, names: Sequence[str], width: int) -> Files:
             tags = cell["metadata"].get("tags")
             cell["metadata"] = {"tags": tags} if tags else {}
             for output in cell.get("outputs", []):
-                _lighten(output.get("data", {}), width)
+                _lighten(output, width)
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         files[name] = _without_places(text, run).encode()
     return files
@@ -249,11 +249,13 @@ def _webp(png: bytes, width: int) -> bytes:
     return _encoded(_narrowed(png, width), "WEBP", quality=75, method=6)
 
 
-def _lighten(bundle: dict[str, Any], width: int) -> None:
+def _lighten(output: dict[str, Any], width: int) -> None:
     """Replace a PNG by the lighter of a JPEG and a PNG of few colours."""
+    bundle = output.get("data", {})
     png = bundle.pop("image/png", None)
     if png is None:
         return
+    output["metadata"] = {}  # the width at which the larger one is shown
     image = _narrowed(base64.b64decode("".join(png)), width)
     few = image.quantize(64, dither=Image.Dither.NONE)
     forms = {
