@@ -19,9 +19,12 @@ from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation.metrics import ConditionImages
+from minddiff_utils.evaluation.metrics.embeddings import category_only_two_way
+from minddiff_utils.preprocessing import categories_in_captions
 
 __all__ = [
     "Stimuli",
+    "category_floor",
     "condition_images",
     "gallery",
     "made_ids",
@@ -84,6 +87,18 @@ def _strangers(folder: Path) -> StoreError:
         f"{folder}: stimuli.h5, responses.h5 and decoded.h5 do not belong together; run"
         " notebooks 01 and 02 of this subject again."
     )
+
+
+def category_floor(run: Run, subject: int) -> float:
+    """Return the two-way score of a reconstruction that carries the category alone.
+
+    The category of an image is the set of object names in its captions. An artefact is
+    missing, or two of them do not belong together: StoreError.
+    """
+    folder, names = run.tree.derived(subject), ["nsd_id", "captions"]
+    stored = store.read_arrays(folder / "stimuli.h5", names)
+    rows = rows_of(folder, wanted_ids(run, subject), stored["nsd_id"])
+    return category_only_two_way(categories_in_captions(stored["captions"][rows]))
 
 
 def test_ids(run: Run, subject: int) -> Ids:

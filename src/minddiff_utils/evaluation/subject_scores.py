@@ -17,7 +17,6 @@ from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
 from minddiff_utils.core.types import Matrix
-from minddiff_utils.evaluation.completeness import check_images
 from minddiff_utils.evaluation.images import (
     condition_images,
     read_stimuli,
@@ -31,6 +30,7 @@ from minddiff_utils.evaluation.metrics import (
     score_methods,
 )
 from minddiff_utils.evaluation.metrics.networks import load_networks
+from minddiff_utils.evaluation.subject_tables import check_images
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
@@ -118,12 +118,9 @@ def score_subject(
 
 
 def _do_each(
-    run: Run,
-    subjects: Sequence[int],
-    work: Callable[[Run, int, Models], Done],
-    load: Callable[[Run], Models],
+    run: Run, subjects: Sequence[int], work: Callable[[Run, int, Models], Done]
 ) -> dict[int, Done]:
-    models = load(run)
+    models = load_models(run)
     return {subject: work(run, subject, models) for subject in subjects}
 
 
@@ -133,24 +130,19 @@ def _begin_worker(run: Run) -> None:
 
 
 def each_subject(
-    run: Run,
-    subjects: Sequence[int],
-    work: Callable[[Run, int, Models], Done],
-    *,
-    load: Callable[[Run], Models] | None = None,
+    run: Run, subjects: Sequence[int], work: Callable[[Run, int, Models], Done]
 ) -> dict[int, Done]:
     """Return what `work` makes of each subject, on a CPU as many at once as cores.
 
-    `work`: of a module, so that another process can call it; `load`: gives the models,
-    and with it all is done in this process (default: `load_models`).
+    `work`: of a module, so that another process can call it.
     """
     n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
-    if load or n_workers == 1 or run.profile.models.device != "cpu":
-        return _do_each(run, subjects, work, load or load_models)
+    if n_workers == 1 or run.profile.models.device != "cpu":
+        return _do_each(run, subjects, work)
     context = multiprocessing.get_context("spawn")  # torch and forks do not mix
     with ProcessPoolExecutor(n_workers, context, _begin_worker, (run,)) as pool:
         shares = [subjects[k::n_workers] for k in range(n_workers)]
-        tasks = [pool.submit(_do_each, run, s, work, load_models) for s in shares]
+        tasks = [pool.submit(_do_each, run, share, work) for share in shares]
         made = {s: done for task in tasks for s, done in task.result().items()}
         return {subject: made[subject] for subject in subjects}
 

@@ -39,7 +39,7 @@ from minddiff_utils.core.surroundings import (
 from minddiff_utils.core.types import Floats
 from minddiff_utils.evaluation.further.naming import all_names, name_by_captions
 from minddiff_utils.evaluation.images import rows_of
-from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
+from minddiff_utils.evaluation.metrics import ConditionImages, score_methods, score_rows
 from minddiff_utils.evaluation.subject_scores import embed_with, text_embed_with
 from minddiff_utils.evaluation.summaries import Matrices, contrast_table
 from minddiff_utils.generation import SubjectFeatures, generate
@@ -219,9 +219,8 @@ def score_arms(
         said = name_by_captions(seen, names, text_embed_with(judge))
         both = zip(said, shown.nsd_id, strict=True)
         right = [float(word in shows[shown_in[i]]) for word, i in both]
-        who = {"subject": str(run.subject), "method": shown.method}
-        about = {"nsd_id": shown.nsd_id, "metric": _NAMED, "value": right}
-        words.append(pd.DataFrame(who | about))
+        rows = score_rows(shown.method, shown.nsd_id, _NAMED, value=right)
+        words.append(rows.assign(subject=str(run.subject)))
 
     arms = map(finished_of, made)
     look = {"clip_judge": embed_with(judge, run.profile.models.batch_size)}

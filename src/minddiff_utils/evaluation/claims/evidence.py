@@ -6,7 +6,7 @@ any rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -176,10 +176,6 @@ class Evidence:
     def table(self, name: str) -> pd.DataFrame:
         """Return a table, empty where the run did not make it."""
         return self.tables.get(name, pd.DataFrame())
-
-    def with_tables(self, **tables: pd.DataFrame) -> "Evidence":
-        """Return the evidence with some tables replaced."""
-        return replace(self, tables={**self.tables, **tables})
 
     def matrices(self, source: str = "scores") -> Matrices:
         """Return a table of scores as matrices; it is there and not empty."""

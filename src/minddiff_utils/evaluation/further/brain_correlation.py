@@ -24,6 +24,7 @@ from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.evaluation.further.naming import beside_truth, mean_of_images
+from minddiff_utils.evaluation.metrics.embeddings import unit_rows
 
 __all__ = [
     "Encoder",
@@ -108,13 +109,8 @@ def pattern_correlation(predicted: Floats, measured: Floats) -> Doubles:
     not vary.
     """
     check_shape(measured.shape, (None, predicted.shape[1]), "the measured responses")
-    units = []
-    for rows in (predicted, measured):
-        wide = np.asarray(rows, np.float64)
-        centred = wide - wide.mean(axis=1, keepdims=True)
-        norms = np.linalg.norm(centred, axis=1, keepdims=True)
-        units.append(centred / np.where(norms > 0, norms, np.inf))
-    return np.asarray(units[0] @ units[1].T)
+    one, other = (unit_rows(rows, centred=True) for rows in (predicted, measured))
+    return np.asarray(one @ other.T)
 
 
 def brain_correlation_table(

@@ -21,6 +21,7 @@ from minddiff_utils.core.types import Doubles, Floats
 from minddiff_utils.evaluation.further.caption_metrics import Score
 from minddiff_utils.evaluation.further.naming import mean_of_images, mean_of_others
 from minddiff_utils.evaluation.images import rows_of
+from minddiff_utils.evaluation.metrics import score_rows
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.features import semantic_features
 from minddiff_utils.preprocessing import categories_in_captions
@@ -144,12 +145,11 @@ def caption_scores(
             for metric, score in published.items()
         }
         for metric, (value, floor) in made.items():
-            about = {"method": method, "nsd_id": test["nsd_id"], "metric": metric}
-            numbers = {"value": value, "floor": floor, "caption": first}
-            parts.append(pd.DataFrame(about | numbers))
+            columns = {"value": value, "floor": floor, "caption": first}
+            parts.append(score_rows(method, test["nsd_id"], metric, **columns))
     table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
-    columns = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
-    return table.loc[table["value"].notna(), columns].reset_index(drop=True)
+    names = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
+    return table.loc[table["value"].notna(), names].reset_index(drop=True)
 
 
 def caption_table(

@@ -36,7 +36,7 @@ from minddiff_utils.evaluation.further.naming import (
     name_by_captions,
 )
 from minddiff_utils.evaluation.images import rows_of, wanted_ids
-from minddiff_utils.evaluation.metrics import METRICS, ConditionImages
+from minddiff_utils.evaluation.metrics import METRICS, ConditionImages, score_rows
 from minddiff_utils.evaluation.metrics.registry import LITE0
 from minddiff_utils.evaluation.subject_scores import (
     Models,
@@ -140,7 +140,8 @@ class _Look:
         own = [self.categories[row] for row in rows]
         right = [float(word in names) for word, names in zip(said, own, strict=True)]
         chance = chance_of_names(said, own)
-        self.named.append(_frame(shown, metric, value=right, floor=chance))
+        both = {"value": right, "floor": chance}
+        self.named.append(score_rows(shown.method, shown.nsd_id, metric, **both))
 
     def _evoke(
         self, shown: ConditionImages, name: str, predicted: Floats, rows: list[int]
@@ -151,13 +152,8 @@ class _Look:
                 continue  # the encoding model tells the areas apart
             r = pattern_correlation(predicted[:, mask], measured[:, mask])
             both = {"value": np.diag(r), "floor": mean_of_others(r)}
-            self.evoked.append(_frame(shown, f"{name}_{area}", **both))
-
-
-def _frame(shown: ConditionImages, metric: str, **columns: object) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"method": shown.method, "nsd_id": shown.nsd_id, "metric": metric, **columns}
-    )
+            who = shown.method, shown.nsd_id
+            self.evoked.append(score_rows(*who, f"{name}_{area}", **both))
 
 
 def _namers(models: Models, names: list[str], probe: Probe | None) -> dict[str, Namer]:
@@ -250,20 +246,18 @@ def all_scores(
     run: Run,
     subjects: Sequence[int],
     *,
-    load: Callable[[Run], Models] | None = None,
     true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, FurtherScores]:
     """Return the scores, the Fréchet distances and the further scores of subjects.
 
     On a CPU several subjects at once; each network looks at each image once. The first
-    two tables are those of `join_subjects`; `load`: as in `each_subject`; `true_brain`,
-    of a module (`insilico.read_brain`): folder of the data, subject and places of
-    voxels to a function from images to responses, or None where there is none. It is
-    asked where the responses are in silico, and looks at images by itself. An artefact
-    is missing, or two of them do not belong together: StoreError.
+    two tables are those of `join_subjects`; `true_brain`, of a module
+    (`insilico.read_brain`): folder of the data, subject and places of voxels to a
+    function from images to responses, or None where there is none. It is asked where
+    the responses are in silico, and looks at images by itself. An artefact is missing,
+    or two of them do not belong together: StoreError.
     """
-    work = partial(_score_subject, true_brain=true_brain)
-    done = each_subject(run, subjects, work, load=load)
+    done = each_subject(run, subjects, partial(_score_subject, true_brain=true_brain))
     scores, distances = join_subjects(run, {s: both[0] for s, both in done.items()})
     further = [both[1] for both in done.values()]
     joined: dict[str, Any] = {

@@ -33,6 +33,7 @@ __all__ = [
     "SubjectScores",
     "frechet_table",
     "score_methods",
+    "score_rows",
 ]
 
 Embedding = npt.NDArray[np.floating]
@@ -217,15 +218,19 @@ def score_methods(
             for metric in (m for m, name in set_wise.items() if name == network):
                 sets[metric][condition.method] = np.asarray(seen, dtype=np.float64)
             del seen, true  # before the next one's are made
+        who = condition.method, condition.nsd_id
         frames += [
-            _frame(subject, condition, name, *both) for name, both in scored.items()
+            score_rows(*who, name, value=value, floor=floor)
+            for name, (value, floor) in scored.items()
         ]
         del condition, pairs  # before the next one's images are read
     if not frames:
         raise DataError(
             f"Subject {subject} has no images to score: run notebooks 03 and 04 first."
         )
-    return SubjectScores(pd.concat(frames, ignore_index=True), sets)
+    table = pd.concat(frames, ignore_index=True)
+    table.insert(0, "subject", str(subject))
+    return SubjectScores(table, sets)
 
 
 def _frechet_metrics(embedders: Embedders) -> dict[str, str]:
@@ -250,16 +255,15 @@ def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | li
     return slice(None) if rows == list(range(len(position))) else rows
 
 
-def _frame(
-    subject: int,
-    condition: ConditionImages,
-    metric: str,
-    values: Floats,
-    floors: Floats,
+def score_rows(
+    method: str, nsd_id: npt.ArrayLike, metric: str, **columns: object
 ) -> pd.DataFrame:
-    about = {"subject": str(subject), "method": condition.method}
-    numbers = {"metric": metric, "value": values, "floor": floors}
-    return pd.DataFrame(about | {"nsd_id": condition.nsd_id} | numbers)
+    """Return scores of a method's images by one metric, a row each.
+
+    `columns`: value, and where there is one the floor.
+    """
+    about = {"method": method, "nsd_id": nsd_id, "metric": metric}
+    return pd.DataFrame(about | columns)
 
 
 def frechet_table(
