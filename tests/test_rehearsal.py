@@ -245,9 +245,10 @@ def test_data_that_are_there_are_not_written_again(
     small: rehearsal.Rehearsal,
 ) -> None:
     assert _write(small)
-    facts = (small.profile.simulation, 1, small.profile.seed)
-    other = replace(SMALL, n_brain=SMALL.n_brain + 1)
-    assert data._key(*facts, other) != data._key(*facts, SMALL)
+    folder, written = small.tree.root / "once", []
+    for facts, n_written in (({"size": 1}, 1), ({"size": 1}, 1), ({"size": 2}, 2)):
+        data.write_once(folder, facts, written.append)
+        assert len(written) == n_written
 
 
 # --- the models -----------------------------------------------------------------------

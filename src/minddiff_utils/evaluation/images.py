@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name, conditions_of
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Images
+from minddiff_utils.core.types import Images, IntArray
 from minddiff_utils.evaluation.metrics import ConditionImages
 from minddiff_utils.evaluation.metrics.embeddings import category_only_two_way
 from minddiff_utils.preprocessing import categories_in_captions
@@ -35,8 +34,6 @@ __all__ = [
     "unfinished",
     "wanted_ids",
 ]
-
-Ids = npt.NDArray[np.int64]
 
 
 # --- what was seen --------------------------------------------------------------------
@@ -70,7 +67,7 @@ def read_stimuli(run: Run, subject: int) -> Stimuli:
     return Stimuli(ConditionImages("truth", wanted, truth), images.of(split == "test"))
 
 
-def rows_of(folder: Path, wanted: Ids, nsd_id: Ids) -> list[int]:
+def rows_of(folder: Path, wanted: IntArray, nsd_id: IntArray) -> list[int]:
     """Return the rows of the images `wanted` among `nsd_id`.
 
     One of them is not there: StoreError; it names `folder`, which both are from.
@@ -101,7 +98,7 @@ def category_floor(run: Run, subject: int) -> float:
     return category_only_two_way(categories_in_captions(stored["captions"][rows]))
 
 
-def test_ids(run: Run, subject: int) -> Ids:
+def test_ids(run: Run, subject: int) -> IntArray:
     """Return the images of the subject's test set, as rows of `Stimuli.test`."""
     folder = run.tree.derived(subject)
     nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
@@ -109,7 +106,7 @@ def test_ids(run: Run, subject: int) -> Ids:
     return np.asarray(nsd_id[split == "test"], np.int64)
 
 
-def wanted_ids(run: Run, subject: int) -> Ids:
+def wanted_ids(run: Run, subject: int) -> IntArray:
     """Return the images to reconstruct, (n,), in order."""
     path = run.tree.derived(subject) / "decoded.h5"
     found = store.read_arrays(path, ["nsd_id"])["nsd_id"]
@@ -119,7 +116,7 @@ def wanted_ids(run: Run, subject: int) -> Ids:
 # --- what was made --------------------------------------------------------------------
 
 
-def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int]:
+def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | IntArray) -> list[int]:
     """Return those of the images `nsd_id` that a condition has, in their order.
 
     Some are missing of a condition that is made for all of them, and its table does not
@@ -139,7 +136,7 @@ def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int
 
 
 def read_condition(
-    folder: Path, method: str, nsd_id: Sequence[int] | Ids
+    folder: Path, method: str, nsd_id: Sequence[int] | IntArray
 ) -> ConditionImages | None:
     """Return the images of a condition, or None where it has none.
 
@@ -232,7 +229,7 @@ def gallery(
     return rows
 
 
-def _in_place(made: ConditionImages, nsd_id: Ids) -> Images:
+def _in_place(made: ConditionImages, nsd_id: IntArray) -> Images:
     """Return the images up to the last there is; an unfinished one between is white."""
     images = np.asarray(made.images[:])
     place = np.flatnonzero(np.isin(nsd_id, made.nsd_id))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -16,7 +15,7 @@ from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
-from minddiff_utils.core.types import Matrix
+from minddiff_utils.core.types import Array, IntArray, Matrix
 from minddiff_utils.evaluation.images import (
     condition_images,
     read_stimuli,
@@ -44,7 +43,7 @@ __all__ = [
     "text_embed_with",
 ]
 
-Embedders = Mapping[str, Callable[[Any], npt.NDArray[Any]]]
+Embedders = Mapping[str, Callable[[Any], Array]]
 #: What is made of a subject.
 Done = TypeVar("Done")
 
@@ -54,10 +53,10 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
     look = model.image_embed if isinstance(model, Judge) else model.clip_image_embed
 
     @torch.no_grad()
-    def embed(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def embed(images: Array) -> Matrix:
         return look(to_torch(images)).float().cpu().numpy()
 
-    def embed_all(images: Images) -> npt.NDArray[np.float32]:
+    def embed_all(images: Images) -> Matrix:
         return np.concatenate([embed(x) for _, x in in_blocks(images, batch_size)])
 
     return embed_all
@@ -88,7 +87,7 @@ def load_models(run: Run) -> Models:
 
 
 #: Scores of a subject, and embeddings of its true test images.
-Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
+Scored = tuple[SubjectScores, Mapping[str, Array]]
 
 
 def score_subject(
@@ -171,15 +170,13 @@ def join_subjects(
 
 
 def _references(
-    embedded: Mapping[int, npt.NDArray[Any]], ids: Mapping[int, npt.NDArray[np.int64]]
-) -> dict[str, npt.NDArray[Any]]:
+    embedded: Mapping[int, Array], ids: Mapping[int, IntArray]
+) -> dict[str, Array]:
     """Return the true test images by subject, and each of them once under "all".
 
     Subjects who came to fewer sessions saw fewer of the shared images.
     """
-    rows: dict[int, npt.NDArray[Any]] = {}
-    for subject, features in embedded.items():
-        for nsd_id, row in zip(ids[subject].tolist(), features, strict=True):
-            rows.setdefault(nsd_id, row)
     own = {str(subject): features for subject, features in embedded.items()}
-    return own | {"all": np.stack(list(rows.values()))}
+    every = np.concatenate([ids[subject] for subject in embedded])
+    first = np.sort(np.unique(every, return_index=True)[1])
+    return own | {"all": np.concatenate([*own.values()])[first]}

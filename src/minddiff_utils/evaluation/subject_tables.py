@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.reading import reading
 from minddiff_utils.core.run import Run
+from minddiff_utils.core.types import IntArray
 from minddiff_utils.evaluation.images import made_ids, wanted_ids
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-def check_images(run: Run, subject: int, nsd_id: npt.NDArray[np.int64]) -> None:
+def check_images(run: Run, subject: int, nsd_id: IntArray) -> None:
     """Refuse images of some shards or another run, or that are not there."""
     for stage in ("stage1", "stage2"):
         path = run.tree.derived(subject) / f"{stage}.csv"

@@ -95,16 +95,6 @@ class Counts:
     def __mul__(self, n: int) -> "Counts":
         return Counts(*(n * a for a in astuple(self)))
 
-    def weigh(self, each: Seconds, memory: Memory) -> float:
-        """Return the sum of the counts, each times its unit's value."""
-        gradient = "stored" if memory == "store" else "checkpointed"
-        values: dict[str, float] = vars(each) | {
-            "unet_backward": vars(each)[f"unet_backward_{gradient}"]
-        }
-        return sum(
-            float(n * values[unit.removesuffix("s")]) for unit, n in vars(self).items()
-        )
-
 
 @dataclass(frozen=True)
 class _CountingModels(Backbone):
@@ -175,9 +165,7 @@ def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
     both, and there is no candidate without an iteration of its own.
     """
     settings = replace(settings, memory="store")  # nothing is evaluated again
-    if isinstance(settings, GuidanceSettings):
-        return _counts(settings, diffusion)
-    if settings.n_iter <= 2:
+    if isinstance(settings, GuidanceSettings) or settings.n_iter <= 2:
         return _counts(settings, diffusion)
     first, longer, more = (
         _counts(replace(settings, n_iter=n_iter, n_candidates=n), diffusion)
@@ -202,7 +190,11 @@ class Work:
 
     def weigh(self, each: Seconds) -> float:
         """Return the sum over units of one image, such as seconds or operations."""
-        return self.counts.weigh(each, self.memory)
+        values: dict[str, float] = dict(vars(each))
+        gradient = "stored" if self.memory == "store" else "checkpointed"
+        values["unet_backward"] = values[f"unet_backward_{gradient}"]
+        counts = vars(self.counts).items()
+        return sum(float(n * values[unit.removesuffix("s")]) for unit, n in counts)
 
     def peak_bytes(self, footprint: Footprint, n_images: int) -> float:
         """Return the most that `n_images` hold at once, weights included."""

@@ -9,6 +9,7 @@ captions, behaviour) stays; the surfaces stay those of fsaverage5, 10,242 vertic
 """
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,7 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
-from minddiff_utils.core.types import Mask
+from minddiff_utils.core.types import Array, Doubles, IntArray, Mask
 from minddiff_utils.datasets.nsd.areas import assign_areas
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO_DATA
 from minddiff_utils.datasets.nsd.reader import NsdTree
@@ -30,7 +31,7 @@ from minddiff_utils.insilico import file_formats
 from minddiff_utils.insilico.folder import PARTS, find, renewing
 from minddiff_utils.insilico.nsd_writer import simulate
 
-__all__ = ["Scale", "Size", "enlarge", "find_scale", "write_tree"]
+__all__ = ["Scale", "Size", "enlarge", "find_scale", "write_once", "write_tree"]
 
 Grid = tuple[int, int, int]
 #: SD of a voxel's own noise, and of a voxel outside the simulated brain, in units of
@@ -62,11 +63,11 @@ class Scale:
     """
 
     factor: float
-    offset: npt.NDArray[np.float64]  # (3,)
+    offset: Doubles  # (3,)
     small: Grid
     large: Grid
 
-    def source(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def source(self) -> tuple[IntArray, ...]:
         """Return the small index of each large index, per axis; -1 outside."""
         found = []
         for axis in range(3):
@@ -76,13 +77,13 @@ class Scale:
             found.append(np.where(inside, index, -1))
         return tuple(found)
 
-    def volume(self, values: npt.NDArray[Any], outside: Any) -> npt.NDArray[Any]:
+    def volume(self, values: Array, outside: Any) -> Array:
         """Return a small volume on the large grid; `outside` where there is none."""
         padded = np.pad(values, ((0, 1),) * 3, constant_values=outside)
-        large: npt.NDArray[Any] = padded[np.ix_(*self.source())]  # -1 is the padding
+        large: Array = padded[np.ix_(*self.source())]  # -1 is the padding
         return large
 
-    def coordinates(self, small: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def coordinates(self, small: Doubles) -> Doubles:
         """Return 0-based voxel coordinates (n, 3) of the small grid in the large."""
         return (small + 0.5) * self.factor + self.offset - 0.5
 
@@ -122,32 +123,36 @@ def write_tree(
     of one subject. Where it cannot be written, or holds files that no rehearsal wrote,
     DataError.
     """
-    key = _key(simulation, subject, seed, size)
-    if find(folder, key) is not None:
-        return True
-    with renewing(folder) as renewal:
-        small = renewal.fresh / "small"
+
+    def write(fresh: Path) -> None:
+        small = fresh / "small"
         simulate(small, simulation, (subject,), seed)
         enlarge(NsdTree(small), subject, simulation.n_sessions, size, seed)
         for name in PARTS:  # the truth is of the small volumes
-            (small / name).rename(renewal.fresh / name)
+            (small / name).rename(fresh / name)
         shutil.rmtree(small)
+
+    facts = {"simulation": simulation.model_dump(mode="json"), "seed": seed}
+    return write_once(folder, facts | {"subject": subject, "size": asdict(size)}, write)
+
+
+def write_once(
+    folder: Path, facts: Mapping[str, Any], write: Callable[[Path], None]
+) -> bool:
+    """Let `write` fill a new folder unless it is there; return whether it was.
+
+    It follows from `facts`, and from the code of rehearsals and of the simulation.
+    """
+    code = Path(__file__)
+    files = [*(code.parents[1] / "insilico").glob("*.py")]
+    files += code.parent.glob("rehearsal_*.py")
+    key = digest_json({**facts, "code": digest_paths(sorted(files), code.parents[1])})
+    if find(folder, key) is not None:
+        return True
+    with renewing(folder) as renewal:
+        write(renewal.fresh)
         renewal.publish(key, {})
     return False
-
-
-def _key(simulation: SimulationConfig, subject: int, seed: int, size: Size) -> str:
-    """Return what the folder follows from."""
-    code = Path(__file__)
-    files = [*(code.parents[1] / "insilico").glob("*.py"), code]
-    facts = {
-        "simulation": simulation.model_dump(mode="json"),
-        "subject": subject,
-        "seed": seed,
-        "size": asdict(size),
-        "code": digest_paths(sorted(files), code.parents[1]),
-    }
-    return digest_json(facts)
 
 
 def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int) -> int:
@@ -231,7 +236,7 @@ def _rewrite_coordinates(path: Path, scale: Scale) -> None:
     file_formats.write_mgh(path, large)
 
 
-def _columns(scale: Scale, small_mask: Mask) -> npt.NDArray[np.int64]:
+def _columns(scale: Scale, small_mask: Mask) -> IntArray:
     """Return for each large voxel its column in the small betas; -1 where none."""
     columns = np.full(small_mask.shape, -1, np.int64)
     columns[small_mask] = np.arange(small_mask.sum())
@@ -241,7 +246,7 @@ def _columns(scale: Scale, small_mask: Mask) -> npt.NDArray[np.int64]:
 def _write_betas(
     path: Path,
     betas: npt.NDArray[np.int16],
-    columns: npt.NDArray[np.int64],
+    columns: IntArray,
     mask: Mask,
     key: tuple[int, int],
 ) -> None:

@@ -13,13 +13,12 @@ from pathlib import Path
 import h5py
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 from scipy.io import savemat
 
-from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.types import Array, IntArray
 from minddiff_utils.datasets.algonauts import layout as algonauts
 from minddiff_utils.datasets.digits69 import reader as digits69
 from minddiff_utils.datasets.laion_fmri import layout as laion
@@ -33,7 +32,7 @@ from minddiff_utils.datasets.nsd.layout import (
     N_TRIALS,
     SEEN,
 )
-from minddiff_utils.insilico.folder import find, renewing
+from minddiff_utils.studies.rehearsal_data import write_once
 
 __all__ = [
     "AlgonautsSize",
@@ -95,23 +94,17 @@ def write_folder(
     size: AlgonautsSize | LaionSize | None,
 ) -> None:
     """Write the folder of a data set unless it is there; no size: the digits."""
-    facts = {
-        "size": asdict(size) if size else "digits69",
-        "subject": subject,
-        "split": split,
-        "code": digest_paths([Path(__file__)], Path(__file__).parent),
-    }
-    key = digest_json(facts)
-    if find(folder, key) is not None:
-        return
-    with renewing(folder) as renewal:
+
+    def write(fresh: Path) -> None:
         if isinstance(size, LaionSize):
-            _write_laion(renewal.fresh, subject, str(split), size)
+            _write_laion(fresh, subject, str(split), size)
         elif size is not None:
-            _write_algonauts(renewal.fresh, subject, size)
+            _write_algonauts(fresh, subject, size)
         else:
-            _write_digits(renewal.fresh)
-        renewal.publish(key, {})
+            _write_digits(fresh)
+
+    own = asdict(size) if size else "digits69"
+    write_once(folder, {"size": own, "subject": subject, "split": split}, write)
 
 
 # --- Algonauts 2023 -------------------------------------------------------------------
@@ -160,8 +153,8 @@ def _write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
 def _write_experiment(
     root: Path,
     subject: int,
-    shared: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int64],
+    shared: IntArray,
+    ids: IntArray,
     rng: np.random.Generator,
 ) -> None:
     """Write the table of images and COCO's captions."""
@@ -254,7 +247,7 @@ def _write_session(
             file.write(volume.tobytes())
 
 
-def _save(path: Path, values: npt.NDArray[np.generic]) -> None:
+def _save(path: Path, values: Array) -> None:
     nib.save(nib.Nifti1Image(values, np.eye(4)), _place(path))
 
 

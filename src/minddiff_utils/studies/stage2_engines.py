@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -36,7 +35,7 @@ from minddiff_utils.core.surroundings import (
     settled,
     visible_gpus,
 )
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.types import Array, Floats
 from minddiff_utils.evaluation.further.naming import all_names, name_by_captions
 from minddiff_utils.evaluation.images import rows_of
 from minddiff_utils.evaluation.metrics import ConditionImages, score_methods, score_rows
@@ -261,7 +260,7 @@ def _losses_and_costs(
         yield table.melt([*index, "nsd_id"], var_name="metric")
 
 
-def _costs(arm: Generated) -> dict[str, npt.NDArray[Any]]:
+def _costs(arm: Generated) -> dict[str, Array]:
     """Return what each image of an arm cost, by name."""
     n = len(arm.nsd_id)
     evaluations, none = np.full(n, arm.n_unet_evaluations), np.zeros(n)

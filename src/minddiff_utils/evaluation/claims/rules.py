@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -22,6 +21,7 @@ from minddiff_utils.core.inference import (
     estimate_subjects,
     jackknife,
 )
+from minddiff_utils.core.types import Doubles, IntArray
 from minddiff_utils.evaluation.claims.evidence import (
     SHORT,
     Endpoint,
@@ -46,8 +46,6 @@ __all__ = [
     "signatures",
     "where_read",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 #: C1 to C3: our number equals the paper's within this, on at least so many images.
 MARGIN_NUMBER, MIN_IMAGES_NUMBER = 0.03, 500
@@ -85,8 +83,8 @@ def paper_number(metric: str, paper_value: float) -> Rule:
             few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
             raise NotTestableError(few)
         name = f"stage 2 of subject 1 minus {paper_value}"
-        near = Endpoint(name, SHORT[metric], mean, below=MARGIN_NUMBER)
-        return [replace(near, above=-MARGIN_NUMBER)]
+        ends = {"above": -MARGIN_NUMBER, "below": MARGIN_NUMBER}
+        return [Endpoint(name, SHORT[metric], mean, **ends)]
 
     return rule
 
@@ -369,13 +367,13 @@ def paired_images(
     return [part.loc[both.index, images] for part in (*read, *scored)]
 
 
-def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estimate:
+def rank_correlation(x: Doubles, y: Doubles, *, confidence: float = 0.95) -> Estimate:
     """Return the mean over subjects of Spearman's rho over images, with intervals.
 
     `x`, `y`: float (n_subjects, n_images).
     """
 
-    def rho(rows: npt.NDArray[np.int64]) -> Floats:
+    def rho(rows: IntArray) -> Doubles:
         ranks = [stats.rankdata(part[:, rows], axis=1) for part in (x, y)]
         a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
         scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

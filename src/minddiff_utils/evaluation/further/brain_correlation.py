@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
-from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.evaluation.further.naming import beside_truth, mean_of_images
 from minddiff_utils.evaluation.metrics.embeddings import unit_rows
 
@@ -91,7 +90,7 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
     return Encoder(tuple(fitted), tuple(ridges))
 
 
-def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, Any]:
+def area_sets(roi: Ints, names: Sequence[str]) -> dict[str, Any]:
     """Return masks of voxels: all, lower and higher areas, each with 20 voxels or more.
 
     `roi`, int (n_voxels,): index into `names`.

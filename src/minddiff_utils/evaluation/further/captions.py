@@ -11,13 +11,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.core.types import Doubles, Floats, IntArray
 from minddiff_utils.evaluation.further.caption_metrics import Score
 from minddiff_utils.evaluation.further.naming import mean_of_images, mean_of_others
 from minddiff_utils.evaluation.images import rows_of
@@ -60,7 +59,7 @@ _WORDS: Mapping[str, Callable[[Any], Words]] = {
 }
 
 
-def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
+def nearest_rows(features: Floats, known: Floats) -> IntArray:
     """Return, per row, the row of `known` with the highest correlation.
 
     Decoded c, (n, n_features), and true c of training images, (n_known, n_features),

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.rows import Images, in_blocks, take
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.types import Array, Floats, IntArray
 from minddiff_utils.evaluation.metrics.embeddings import (
     cosine_similarity,
     embedding_distance,
@@ -36,8 +35,7 @@ __all__ = [
     "score_rows",
 ]
 
-Embedding = npt.NDArray[np.floating]
-Embedders = Mapping[str, Callable[[Images], Embedding]]
+Embedders = Mapping[str, Callable[[Images], Floats]]
 #: Scores of corresponding rows, of images or of embeddings.
 _PairScore = Callable[[Any, Any], Floats]
 
@@ -59,7 +57,7 @@ class ConditionImages:
     """The images of one method for one subject, in the order of `nsd_id`."""
 
     method: str
-    nsd_id: npt.NDArray[np.int64]
+    nsd_id: IntArray
     images: Images
 
 
@@ -77,7 +75,7 @@ class SubjectScores:
 
 #: Is told the images of a condition (of "truth" first), the embedder's name and what it
 #: made of them, rows as the images.
-Seen = Callable[[ConditionImages, str, Embedding], None]
+Seen = Callable[[ConditionImages, str, Floats], None]
 
 
 # --- scores of one condition --------------------------------------------------------
@@ -98,7 +96,7 @@ def _pair_scores(network: str) -> dict[str, _PairScore]:
     return {k: _PAIR_RULES[rule] for k, rule in rules.items() if rule in _PAIR_RULES}
 
 
-def _two_way(network: str, rows: Embedding, truth: Embedding) -> dict[str, Floats]:
+def _two_way(network: str, rows: Floats, truth: Floats) -> dict[str, Floats]:
     """Return the identification scores of a network, none of one image."""
     rules = {name: metric.rule for name, metric in metrics_of(network).items()}
     two_way = {name: rule for name, rule in rules.items() if rule.startswith("two_way")}
@@ -161,7 +159,7 @@ def _pixel_floor(rows: Images, other: Images) -> Floats:
     return np.concatenate(floors)
 
 
-def _unit_pixels(images: npt.NDArray[np.uint8]) -> Floats:
+def _unit_pixels(images: Array) -> Floats:
     flat = np.asarray(images, np.float64).reshape(len(images), -1)
     return unit_rows(flat, centred=True)
 
@@ -256,7 +254,7 @@ def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | li
 
 
 def score_rows(
-    method: str, nsd_id: npt.ArrayLike, metric: str, **columns: object
+    method: str, nsd_id: IntArray, metric: str, **columns: object
 ) -> pd.DataFrame:
     """Return scores of a method's images by one metric, a row each.
 
@@ -267,8 +265,8 @@ def score_rows(
 
 
 def frechet_table(
-    subjects: Mapping[str, Mapping[str, Embedding]],
-    references: Mapping[str, Embedding],
+    subjects: Mapping[str, Mapping[str, Floats]],
+    references: Mapping[str, Floats],
     *,
     metric: str = "fid_judge",
 ) -> pd.DataFrame:
@@ -282,7 +280,7 @@ def frechet_table(
     """
     known = [name for name, m in METRICS.items() if m.rule == "frechet"]
     check_choice(metric, known, "a set-wise metric")
-    pooled: dict[str, list[Embedding]] = {}
+    pooled: dict[str, list[Floats]] = {}
     for method, features in (item for own in subjects.values() for item in own.items()):
         pooled.setdefault(method, []).append(features)
     everyone = {method: np.concatenate(parts) for method, parts in pooled.items()}
