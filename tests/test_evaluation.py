@@ -26,6 +26,7 @@ from minddiff_utils.evaluation import claims, metrics, subject_scores
 from minddiff_utils.evaluation.images import read_stimuli
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.evaluation.metrics.embeddings import frechet_distance
+from minddiff_utils.evaluation.subject_tables import Completeness
 from minddiff_utils.models import Judge
 
 #: The stimuli's rows; test images are those of `decoded.h5`, in its order.

@@ -1,9 +1,7 @@
 """Every method of every subject scored, with intervals and paired differences."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,9 +10,9 @@ import pandas as pd
 import torch
 
 from minddiff_utils.core.images import to_torch
-from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
+from minddiff_utils.core.surroundings import in_processes
 from minddiff_utils.core.types import Array, IntArray, Matrix
 from minddiff_utils.evaluation.images import (
     condition_images,
@@ -119,13 +117,9 @@ def score_subject(
 def _do_each(
     run: Run, subjects: Sequence[int], work: Callable[[Run, int, Models], Done]
 ) -> dict[int, Done]:
+    fix_threads(run)  # in a process of its own nobody has
     models = load_models(run)
     return {subject: work(run, subject, models) for subject in subjects}
-
-
-def _begin_worker(run: Run) -> None:
-    end_with_parent()
-    fix_threads(run)
 
 
 def each_subject(
@@ -138,12 +132,10 @@ def each_subject(
     n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
     if n_workers == 1 or run.profile.models.device != "cpu":
         return _do_each(run, subjects, work)
-    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
-    with ProcessPoolExecutor(n_workers, context, _begin_worker, (run,)) as pool:
-        shares = [subjects[k::n_workers] for k in range(n_workers)]
-        tasks = [pool.submit(_do_each, run, share, work) for share in shares]
-        made = {s: done for task in tasks for s, done in task.result().items()}
-        return {subject: made[subject] for subject in subjects}
+    given = [(run, subjects[k::n_workers], work) for k in range(n_workers)]
+    shares = in_processes(_do_each, given, n_workers)
+    made = {subject: done for share in shares for subject, done in share.items()}
+    return {subject: made[subject] for subject in subjects}
 
 
 def join_subjects(

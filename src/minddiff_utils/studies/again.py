@@ -144,8 +144,9 @@ def finished_of(
 
     `among`: images, of which it may be; default: all.
     """
-    there = made.finished & np.isin(made.nsd_id, made.nsd_id if among is None else among)
-    name = name or made.condition.name
+    there, name = made.finished, name or made.condition.name
+    if among is not None:
+        there = there & np.isin(made.nsd_id, among)
     return ConditionImages(name, made.nsd_id[there], made.images[there])
 
 

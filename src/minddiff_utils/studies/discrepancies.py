@@ -218,7 +218,7 @@ def read_again(run: Run, backbone: Backbone, n: int) -> Again:
     scores |= {"loop": _accuracy(seen, truth, scaling), "imagenet": accuracy}
     ids = own.stored["nsd_id"][own.test]
     tables = [
-        score_rows(method, ids, metric, value=values)
+        score_rows(method, ids, metric, values)
         for method, own_ones in scores.items()
         for metric, values in own_ones.items()
     ]

@@ -196,9 +196,8 @@ def _score_images(
         known, same = np.logical_and.outer(own >= 0, own >= 0), np.equal.outer(own, own)
         similarity = pairwise_correlation(seen["truth"][rows], seen[shown.method])
         for where, among in (("within", known & same), ("across", known & ~same)):
-            both = {"value": share_beaten(similarity, among), "floor": 0.5}
-            who = shown.method, shown.nsd_id
-            yield score_rows(*who, f"two_way_{where}", **both)
+            who = shown.method, shown.nsd_id, f"two_way_{where}"
+            yield score_rows(*who, share_beaten(similarity, among), 0.5)
 
 
 def _score_features(
@@ -212,12 +211,12 @@ def _score_features(
             given = (Y_hat, one.truth[name], samples, one.cluster[1], one.cluster[0])
             who = method, one.seen.nsd_id
             for metric, value, chance in compared_with_samples(*given):
-                yield score_rows(*who, f"{name}_{metric}", value=value, floor=chance)
+                yield score_rows(*who, f"{name}_{metric}", value, chance)
     size, training = one.own.run.profile.systems.pixel_size, one.own.images
     pixels = (one.seen.images, training.of(one.own.train))
     r = likeness(*(small_pixels(images, size) for images in pixels))
-    who, both = ("nearest_sample", one.seen.nsd_id), {"value": r.max(1), "floor": np.nan}
-    yield score_rows(*who, "pixels", **both)
+    who = "nearest_sample", one.seen.nsd_id
+    yield score_rows(*who, "pixels", r.max(1), np.nan)
 
 
 def study_subject(

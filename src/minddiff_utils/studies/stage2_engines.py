@@ -10,13 +10,10 @@ notebook A3 shows what it found.
 """
 
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,15 +23,8 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.inference import estimate
-from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.core.surroundings import (
-    ended_if_cut_off,
-    environment,
-    interrupts_held,
-    settled,
-    visible_gpus,
-)
+from minddiff_utils.core.surroundings import environment, in_processes, visible_gpus
 from minddiff_utils.core.types import Array, Floats
 from minddiff_utils.evaluation.further.naming import all_names, name_by_captions
 from minddiff_utils.evaluation.images import rows_of
@@ -54,9 +44,6 @@ from minddiff_utils.preprocessing import categories_in_captions
 from minddiff_utils.studies import discrepancies
 from minddiff_utils.studies.again import finished_of
 from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
-
-if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
 
 __all__ = [
     "ENDPOINTS",
@@ -114,48 +101,27 @@ def run_study(
     """
     run = start(name, overrides=overrides)
     subjects = run.profile.subjects[: 2 if part == "discrepancies" else None]
-    context = multiprocessing.get_context("spawn")
     on_gpu = run.profile.models.device == "cuda" and n_jobs > 1
-    gpus = context.SimpleQueue()
-    for gpu in visible_gpus(n_jobs) if on_gpu else ():
-        gpus.put(gpu)
+    gpus = visible_gpus(n_jobs) if on_gpu else ()
     places = {"MINDDIFF_ROOT": run.tree.root, "MINDDIFF_NSD_ROOT": run.tree.nsd}
-    with (
-        settled(),
-        environment({name: str(path) for name, path in places.items()}),
-        ProcessPoolExecutor(
-            n_jobs, context, _begin_worker, (gpus if on_gpu else None,)
-        ) as pool,
-        ended_if_cut_off(pool),
-    ):
-        with interrupts_held():
-            futures = {
-                pool.submit(_worker, name, subject, dict(overrides), part): subject
-                for subject in subjects
-            }
-        tables = {}
-        for future in as_completed(futures):
-            tables[futures[future]], lines = future.result()
+    given = [(name, subject, dict(overrides), part) for subject in subjects]
+    tables = {}
+    with environment({variable: str(path) for variable, path in places.items()}):
+        for subject, table, lines in in_processes(_work, given, n_jobs, gpus):
+            tables[subject] = table
             for line in lines:
                 say(line)
     scores = pd.concat([tables[s] for s in subjects], ignore_index=True)
     return _write(run, part, scores)
 
 
-def _begin_worker(gpus: "SimpleQueue[str] | None") -> None:
-    """Let this process end with its parent, and take a GPU of its own."""
-    end_with_parent()
-    if gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
-
-
-def _worker(
+def _work(
     name: str, subject: int, overrides: dict[str, Any], part: Part
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[int, pd.DataFrame, list[str]]:
     """Run one subject in a process of its own; return also what there is to say."""
     lines: list[str] = []
     run = start(name, subject=subject, overrides=overrides)
-    return run_subject(run, part, lines.append), lines
+    return subject, run_subject(run, part, lines.append), lines
 
 
 def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
@@ -218,7 +184,7 @@ def score_arms(
         said = name_by_captions(seen, names, text_embed_with(judge))
         both = zip(said, shown.nsd_id, strict=True)
         right = [float(word in shows[shown_in[i]]) for word, i in both]
-        rows = score_rows(shown.method, shown.nsd_id, _NAMED, value=right)
+        rows = score_rows(shown.method, shown.nsd_id, _NAMED, right)
         words.append(rows.assign(subject=str(run.subject)))
 
     arms = map(finished_of, made)

@@ -188,8 +188,8 @@ def _accuracy(
     for feature, Y_hat in said.items():
         scaling = TargetScaling.fit(own.Y[feature])
         r = likeness(scaling.apply(Y_hat), scaling.apply(truth[feature]))
-        both = {"value": r.diagonal(), "floor": mean_of_others(r)}
-        yield score_rows(name, nsd_id, f"{feature}_r", **both)
+        who = name, nsd_id, f"{feature}_r"
+        yield score_rows(*who, r.diagonal(), mean_of_others(r))
 
 
 def study_subject(

@@ -401,7 +401,8 @@ def _study_subject(
         runs = _recorded(run, subject, clips, Timing(frame))
         decoded = _decode(runs, clips)
         name = order_name(frame)
-        measures = {name: frame_order, name.replace("frame_order", "direction"): direction}
+        reverse = name.replace("frame_order", "direction")
+        measures = {name: frame_order, reverse: direction}
         for method, (metric, measure) in product(METHODS, measures.items()):
             share = measure(decoded[method][0], clips.z[test])
             scores[method, metric] = share.diagonal(), mean_of_others(share)
@@ -409,7 +410,7 @@ def _study_subject(
             made = _made(run, subject, models.backbone, decoded, shown)
             scores |= _score(made, clips.images[shown])
     tables = [
-        score_rows(method, test[: len(value)], metric, value=value, floor=floor)
+        score_rows(method, test[: len(value)], metric, value, floor)
         for (method, metric), (value, floor) in scores.items()
     ]
     columns = ["subject", "method", "nsd_id", "metric", "value", "floor"]

@@ -83,8 +83,8 @@ def paper_number(metric: str, paper_value: float) -> Rule:
             few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
             raise NotTestableError(few)
         name = f"stage 2 of subject 1 minus {paper_value}"
-        ends = {"above": -MARGIN_NUMBER, "below": MARGIN_NUMBER}
-        return [Endpoint(name, SHORT[metric], mean, **ends)]
+        ends = (-MARGIN_NUMBER, MARGIN_NUMBER)
+        return [Endpoint(name, SHORT[metric], mean, "image", *ends)]
 
     return rule
 

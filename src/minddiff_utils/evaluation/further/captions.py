@@ -144,8 +144,8 @@ def caption_scores(
             for metric, score in published.items()
         }
         for metric, (value, floor) in made.items():
-            columns = {"value": value, "floor": floor, "caption": first}
-            parts.append(score_rows(method, test["nsd_id"], metric, **columns))
+            part = score_rows(method, test["nsd_id"], metric, value, floor)
+            parts.append(part.assign(caption=first))
     table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
     names = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
     return table.loc[table["value"].notna(), names].reset_index(drop=True)

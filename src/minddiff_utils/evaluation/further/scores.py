@@ -140,8 +140,8 @@ class _Look:
         own = [self.categories[row] for row in rows]
         right = [float(word in names) for word, names in zip(said, own, strict=True)]
         chance = chance_of_names(said, own)
-        both = {"value": right, "floor": chance}
-        self.named.append(score_rows(shown.method, shown.nsd_id, metric, **both))
+        who = shown.method, shown.nsd_id
+        self.named.append(score_rows(*who, metric, right, chance))
 
     def _evoke(
         self, shown: ConditionImages, name: str, predicted: Floats, rows: list[int]
@@ -151,9 +151,8 @@ class _Look:
             if name == "true_brain" and area in AREAS:
                 continue  # the encoding model tells the areas apart
             r = pattern_correlation(predicted[:, mask], measured[:, mask])
-            both = {"value": np.diag(r), "floor": mean_of_others(r)}
-            who = shown.method, shown.nsd_id
-            self.evoked.append(score_rows(*who, f"{name}_{area}", **both))
+            who = shown.method, shown.nsd_id, f"{name}_{area}"
+            self.evoked.append(score_rows(*who, np.diag(r), mean_of_others(r)))
 
 
 def _namers(models: Models, names: list[str], probe: Probe | None) -> dict[str, Namer]:

@@ -217,10 +217,7 @@ def score_methods(
                 sets[metric][condition.method] = np.asarray(seen, dtype=np.float64)
             del seen, true  # before the next one's are made
         who = condition.method, condition.nsd_id
-        frames += [
-            score_rows(*who, name, value=value, floor=floor)
-            for name, (value, floor) in scored.items()
-        ]
+        frames += [score_rows(*who, name, *both) for name, both in scored.items()]
         del condition, pairs  # before the next one's images are read
     if not frames:
         raise DataError(
@@ -254,14 +251,11 @@ def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | li
 
 
 def score_rows(
-    method: str, nsd_id: IntArray, metric: str, **columns: object
+    method: str, nsd_id: IntArray, metric: str, value: object, floor: object = None
 ) -> pd.DataFrame:
-    """Return scores of a method's images by one metric, a row each.
-
-    `columns`: value, and where there is one the floor.
-    """
-    about = {"method": method, "nsd_id": nsd_id, "metric": metric}
-    return pd.DataFrame(about | columns)
+    """Return a method's scores by one metric, a row for each image."""
+    about = {"method": method, "nsd_id": nsd_id, "metric": metric, "value": value}
+    return pd.DataFrame(about if floor is None else about | {"floor": floor})
 
 
 def frechet_table(
