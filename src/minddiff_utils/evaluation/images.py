@@ -181,16 +181,19 @@ def _lost(folder: Path, method: str) -> list[int]:
 
 
 def condition_images(
-    run: Run, subject: int, truth: ConditionImages
+    run: Run,
+    subject: int,
+    truth: ConditionImages,
+    names: Sequence[str] | None = None,
 ) -> Iterator[ConditionImages]:
-    """Yield every condition of a subject that has images, in the order of the tables.
+    """Yield the conditions `names` of a subject that have images.
 
-    Those of the ablation come last, with their own images. As `read_condition`,
-    StoreError.
+    Default: every condition in the order of the tables; those of the ablation come
+    last, with their own images. As `read_condition`, StoreError.
     """
-    for row in conditions_of(run.profile):
-        folder = run.tree.stage_dir(subject, row.name)
-        found = read_condition(folder, row.name, truth.nsd_id) if row.engine else None
+    every = [row.name for row in conditions_of(run.profile) if row.engine]
+    for name in every if names is None else names:
+        found = read_condition(run.tree.stage_dir(subject, name), name, truth.nsd_id)
         if found is not None:
             yield found
         del found  # before the next one's images are read

@@ -1,8 +1,7 @@
 """What was decoded again, as images: stage 1 from features of a study's own.
 
 Notebooks 07 and 08 and the study of discrepancies fit decoders again to changed data;
-here is what they need around that: a subject's data, the images, and those that the run
-has made already.
+here is what they need around that: a subject's data, and the images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ from minddiff_utils.datasets import open_data_set
 from minddiff_utils.decoding import VoxelData
 from minddiff_utils.decoding.functional_alignment import TrainedSubject
 from minddiff_utils.decoding.targets import TargetScaling
-from minddiff_utils.evaluation.images import read_condition
 from minddiff_utils.evaluation.metrics import ConditionImages
 from minddiff_utils.features import image_features, semantic_features
 from minddiff_utils.generation import SubjectFeatures, generate
@@ -33,16 +31,17 @@ from minddiff_utils.preprocessing.image_trials import ImageTrials, image_trials
 __all__ = [
     "BATCH",
     "Arms",
+    "Features",
     "Subject",
     "finished_of",
     "images_again",
-    "images_made",
     "sampled",
 ]
 
 #: Images or captions encoded at once.
 BATCH = 64
 
+#: By name, (n_images, n_features) each.
 Features = Mapping[str, Matrix]
 
 
@@ -180,14 +179,3 @@ def sampled(
     c = c.reshape(len(c), backbone.n_tokens, -1)
     schedule = make_schedule(backbone, run.profile.stage1)
     return sample(backbone, z.reshape_as(noise), c, noise, schedule)
-
-
-def images_made(
-    run: Run, names: Sequence[str], nsd_id: IntArray
-) -> Iterator[ConditionImages]:
-    """Give the images of those conditions that the run has made."""
-    for name in names:
-        folder = run.tree.stage_dir(run.subject or 0, name)
-        found = read_condition(folder, name, nsd_id)
-        if found is not None:
-            yield found

@@ -29,7 +29,7 @@ from minddiff_utils.evaluation.summaries import contrast_table
 from minddiff_utils.features import image_features
 from minddiff_utils.generation import SubjectFeatures
 from minddiff_utils.models import Backbone, load_backbone
-from minddiff_utils.studies.again import BATCH, Arms, Subject
+from minddiff_utils.studies.again import BATCH, Arms, Features, Subject
 from minddiff_utils.studies.discrepancy_list import listed
 
 __all__ = [
@@ -58,8 +58,6 @@ METRICS: Mapping[str, str] = {
 MARGIN_R = 0.02
 #: Voxels that the released code loads for those that it trains with.
 _VOXELS = {"c": 125 / 450, "z": 4000 / 3000}
-
-Features = Mapping[str, Matrix]
 
 
 # --- decoders, fitted again -----------------------------------------------------------

@@ -29,6 +29,7 @@ from minddiff_utils.decoding.refits import (
 )
 from minddiff_utils.evaluation.further.captions import SETTINGS
 from minddiff_utils.evaluation.further.scores import ReadBrain
+from minddiff_utils.evaluation.images import condition_images
 from minddiff_utils.evaluation.metrics import (
     ConditionImages,
     score_methods,
@@ -42,7 +43,7 @@ from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed
 from minddiff_utils.evaluation.summaries import Matrices
 from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing import categories_in_captions
-from minddiff_utils.studies.again import BATCH, Subject, images_again, images_made
+from minddiff_utils.studies.again import BATCH, Features, Subject, images_again
 
 __all__ = ["AXES", "FLOOR", "prior_shares", "study", "study_subject"]
 
@@ -55,7 +56,6 @@ _COMPARED = ("heldout", "as_many_out", "noise_refit")
 _N_CLUSTERS = 6
 
 Named = Sequence[frozenset[str]]
-Features = Mapping[str, Matrix]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def study_subject(
     one = _choose(own, backbone, true_brain)
     again = _decoded_again(one)
     made = [*images_again(own.run, backbone, one.chosen, again)]
-    made += images_made(own.run, beside, one.seen.nsd_id)
+    made += condition_images(own.run, subject, one.seen, beside)
     tables = [*_score_images(one, made, models), *_score_features(one, again)]
     scores = pd.concat(tables, ignore_index=True).dropna(subset="value")
     rows = [

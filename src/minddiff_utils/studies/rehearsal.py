@@ -40,17 +40,12 @@ from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
 from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models.random import Kind, weight_bytes, write_models
+from minddiff_utils.studies import storage
 from minddiff_utils.studies.rehearsal_data import Size, write_tree
 from minddiff_utils.studies.rehearsal_folders import (
     AlgonautsSize,
     LaionSize,
     write_folder,
-)
-from minddiff_utils.studies.storage import (
-    area_voxels,
-    feature_values,
-    n_reconstructed,
-    session_bytes,
 )
 from minddiff_utils.studies.timing_report import (
     Record,
@@ -134,7 +129,9 @@ class Rehearsal:
         """Return the release's sizes of the subject; the digits have no choice."""
         name, facts = self.profile.name, FACTS[self.subject]
         if name == "nsd":
-            return Size(facts.grid, round(area_voxels(self.subject)), facts.n_brain)
+            return Size(
+                facts.grid, round(storage.area_voxels(self.subject)), facts.n_brain
+            )
         if name == "algonauts":
             return AlgonautsSize.of(self.subject)
         return LaionSize() if name == "laion_fmri" else None
@@ -226,8 +223,8 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
 def check_room(rehearsal: Rehearsal, size: Size) -> None:
     """Raise RunError if disk or memory will not do, before anything is written."""
     home, profile = rehearsal.tree.root, rehearsal.profile
-    features = 4 * feature_values(profile) * rehearsal.n_images
-    volumes = profile.data.last_session * session_bytes(rehearsal.subject)
+    features = 4 * storage.feature_values(profile) * rehearsal.n_images
+    volumes = profile.data.last_session * storage.session_bytes(rehearsal.subject)
     disk = volumes + weight_bytes(rehearsal.kind) + 2 * features + _OTHER
     disk += rehearsal.n_images * (_STIMULUS + 3 * profile.models.image_size**2)
     free = shutil.disk_usage(_existing(home)).free
@@ -240,7 +237,7 @@ def check_room(rehearsal: Rehearsal, size: Size) -> None:
     writing = 3 * 750 * prod(size.grid)  # a session and its copy
     decoding = float(_GRAM * size.n_voxels**2 + 3 * features)
     if profile.decoder == "dense":  # a weight per voxel and target, and parts again
-        decoding += 1.5 * 4 * size.n_voxels * feature_values(profile)
+        decoding += 1.5 * 4 * size.n_voxels * storage.feature_values(profile)
     memory = max(writing, _PROCESS[rehearsal.kind] + decoding)
     available = psutil.virtual_memory().available
     if available < memory:
@@ -331,7 +328,7 @@ def _record(rehearsal: Rehearsal, preparing: dict[str, float], say: Say) -> Reco
         subject=rehearsal.subject,
         n_sessions=profile.data.last_session,
         n_images=rehearsal.n_images,
-        n_reconstruct=n_reconstructed(profile, rehearsal.subject),
+        n_reconstruct=storage.n_reconstructed(profile, rehearsal.subject),
         preparing=preparing,
         steps=read_steps(rehearsal.tree.notebooks),
         fits=time_fits(rehearsal.real, rehearsal.subject),

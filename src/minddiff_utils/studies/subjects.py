@@ -6,7 +6,7 @@ with and without a trained one's help; stage 1 makes images of some. Not here: t
 mixed model of images (`core.crossed`), and what is claimed (`evaluation.claims`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, product
@@ -23,13 +23,13 @@ from minddiff_utils.decoding.functional_alignment import NewSubject
 from minddiff_utils.decoding.refits import Refits, likeness
 from minddiff_utils.decoding.targets import TargetScaling
 from minddiff_utils.evaluation.further.naming import mean_of_others
-from minddiff_utils.evaluation.images import read_stimuli
+from minddiff_utils.evaluation.images import condition_images, read_stimuli
 from minddiff_utils.evaluation.metrics import score_methods, score_rows
 from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed_with
 from minddiff_utils.evaluation.summaries import Matrices
 from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing.image_trials import ImageTrials
-from minddiff_utils.studies.again import BATCH, Subject, images_again, images_made
+from minddiff_utils.studies.again import BATCH, Features, Subject, images_again
 
 __all__ = [
     "ACCURACIES",
@@ -62,7 +62,6 @@ _N_VIRTUAL = 8
 #: r of the decoded features of an image.
 ACCURACIES = ("c_r", "z_r")
 
-Features = Mapping[str, Matrix]
 #: What was decoded again, and how much of a subject it is from.
 Fit = tuple[Features, dict[str, float]]
 
@@ -210,7 +209,7 @@ def study_subject(
     seen = read_stimuli(run, subject).truth
     n, truth = len(seen.nsd_id), own.features("true")
     tables, facts = list[pd.DataFrame](), list[dict[str, Any]]()
-    made = [images_made(run, beside, seen.nsd_id)]
+    made = [condition_images(run, subject, seen, beside)]
     n_images = run.profile.ablation.n_images or n
     for name, (said, about) in _fits(own, partner):
         tables += _accuracy(name, said, truth, own, seen.nsd_id)

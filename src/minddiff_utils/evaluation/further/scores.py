@@ -19,22 +19,9 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Floats, IntArray
-from minddiff_utils.evaluation.further.brain_correlation import (
-    Encoder,
-    area_sets,
-    fit_encoder,
-    pattern_correlation,
-)
+from minddiff_utils.evaluation.further import brain_correlation, naming
 from minddiff_utils.evaluation.further.caption_metrics import load_caption_scores
 from minddiff_utils.evaluation.further.captions import caption_scores
-from minddiff_utils.evaluation.further.naming import (
-    Probe,
-    all_names,
-    chance_of_names,
-    fit_probe,
-    mean_of_others,
-    name_by_captions,
-)
 from minddiff_utils.evaluation.images import rows_of, wanted_ids
 from minddiff_utils.evaluation.metrics import METRICS, ConditionImages, score_rows
 from minddiff_utils.evaluation.metrics.registry import LITE0
@@ -107,7 +94,7 @@ class _Look:
     categories: Sequence[frozenset[str]]
     betas: Floats
     namers: Mapping[str, Namer]
-    encoder: Encoder | None
+    encoder: brain_correlation.Encoder | None
     sets: Mapping[str, Any]
     true_brain: Respond | None
     layers: list[Floats] = field(default_factory=list)
@@ -139,7 +126,7 @@ class _Look:
     ) -> None:
         own = [self.categories[row] for row in rows]
         right = [float(word in names) for word, names in zip(said, own, strict=True)]
-        chance = chance_of_names(said, own)
+        chance = naming.chance_of_names(said, own)
         who = shown.method, shown.nsd_id
         self.named.append(score_rows(*who, metric, right, chance))
 
@@ -150,18 +137,22 @@ class _Look:
         for area, mask in self.sets.items():
             if name == "true_brain" and area in AREAS:
                 continue  # the encoding model tells the areas apart
-            r = pattern_correlation(predicted[:, mask], measured[:, mask])
+            r = brain_correlation.pattern_correlation(
+                predicted[:, mask], measured[:, mask]
+            )
             who = shown.method, shown.nsd_id, f"{name}_{area}"
-            self.evoked.append(score_rows(*who, np.diag(r), mean_of_others(r)))
+            self.evoked.append(score_rows(*who, np.diag(r), naming.mean_of_others(r)))
 
 
-def _namers(models: Models, names: list[str], probe: Probe | None) -> dict[str, Namer]:
+def _namers(
+    models: Models, names: list[str], probe: naming.Probe | None
+) -> dict[str, Namer]:
     """Return, by network, who can name images: the judge, and the probe if any."""
     if not names:
         return {}
 
     def judge(seen: Floats) -> list[str]:
-        return name_by_captions(seen, names, text_embed_with(models.judge))
+        return naming.name_by_captions(seen, names, text_embed_with(models.judge))
 
     namers: dict[str, Namer] = {"clip_judge": ("named_by_judge", judge)}
     if probe is not None:
@@ -187,12 +178,16 @@ def _fit_look(
     train = np.flatnonzero(brain["split"] == "train")
     look = [models.networks[name] for name in LITE0 if name in models.networks]
     known = [network(images.of(train)) for network in look]
-    words, probe, encoder = all_names(categories), None, None
+    words, probe, encoder = naming.all_names(categories), None, None
     if known and words:
-        probe = fit_probe(known[-1], [categories[row] for row in train])
-    sets = area_sets(brain["roi"], [str(name) for name in brain["roi_names"]])
+        probe = naming.fit_probe(known[-1], [categories[row] for row in train])
+    sets = brain_correlation.area_sets(
+        brain["roi"], [str(name) for name in brain["roi_names"]]
+    )
     if known and sets:
-        encoder = fit_encoder(known, brain["betas"][train], seed=run.profile.seed)
+        encoder = brain_correlation.fit_encoder(
+            known, brain["betas"][train], seed=run.profile.seed
+        )
     return _Look(
         folder,
         stored["nsd_id"],
