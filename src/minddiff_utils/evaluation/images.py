@@ -30,7 +30,6 @@ __all__ = [
     "read_condition",
     "read_stimuli",
     "rows_of",
-    "test_ids",
     "unfinished",
     "wanted_ids",
 ]
@@ -44,11 +43,12 @@ class Stimuli:
     """The true images of one subject, unread.
 
     `truth`: the images to reconstruct; `test`, uint8 (n_test, S, S, 3): all test
-    images, the reference of set-wise distances.
+    images, the reference of set-wise distances; `test_id`: which these are.
     """
 
     truth: ConditionImages
     test: Rows
+    test_id: IntArray
 
 
 def read_stimuli(run: Run, subject: int) -> Stimuli:
@@ -64,7 +64,9 @@ def read_stimuli(run: Run, subject: int) -> Stimuli:
         raise _strangers(folder)
     wanted = wanted_ids(run, subject)
     truth = images.of(rows_of(folder, wanted, nsd_id))
-    return Stimuli(ConditionImages("truth", wanted, truth), images.of(split == "test"))
+    tests = split == "test"
+    seen = ConditionImages("truth", wanted, truth)
+    return Stimuli(seen, images.of(tests), nsd_id[tests])
 
 
 def rows_of(folder: Path, wanted: IntArray, nsd_id: IntArray) -> list[int]:
@@ -96,14 +98,6 @@ def category_floor(run: Run, subject: int) -> float:
     stored = store.read_arrays(folder / "stimuli.h5", names)
     rows = rows_of(folder, wanted_ids(run, subject), stored["nsd_id"])
     return category_only_two_way(categories_in_captions(stored["captions"][rows]))
-
-
-def test_ids(run: Run, subject: int) -> IntArray:
-    """Return the images of the subject's test set, as rows of `Stimuli.test`."""
-    folder = run.tree.derived(subject)
-    nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
-    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
-    return np.asarray(nsd_id[split == "test"], np.int64)
 
 
 def wanted_ids(run: Run, subject: int) -> IntArray:

@@ -14,11 +14,7 @@ from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
 from minddiff_utils.core.surroundings import in_processes
 from minddiff_utils.core.types import Array, IntArray, Matrix
-from minddiff_utils.evaluation.images import (
-    condition_images,
-    read_stimuli,
-    test_ids,
-)
+from minddiff_utils.evaluation.images import condition_images, read_stimuli
 from minddiff_utils.evaluation.metrics import (
     METRICS,
     Seen,
@@ -36,7 +32,6 @@ __all__ = [
     "each_subject",
     "embed_with",
     "join_subjects",
-    "load_models",
     "score_subject",
     "text_embed_with",
 ]
@@ -94,8 +89,8 @@ def score_subject(
     """Score every method of one subject; also embed all of its true test images.
 
     `seen_by` is told what each network makes of the images of each method. The second
-    are float (n_test, n_features) by set-wise metric, rows as `test_ids`. A shard of
-    notebook 03 or 04 is missing, or they ran for other images: StoreError.
+    are float (n_test, n_features) by set-wise metric, rows as `Stimuli.test`. A shard
+    of notebook 03 or 04 is missing, or they ran for other images: StoreError.
     """
     stimuli = read_stimuli(run, subject)
     check_images(run, subject, stimuli.truth.nsd_id)
@@ -148,7 +143,7 @@ def join_subjects(
     metric.
     """
     subjects = list(scored)
-    ids = {subject: test_ids(run, subject) for subject in subjects}
+    ids = {subject: read_stimuli(run, subject).test_id for subject in subjects}
     tables = [scored[subject][0].table for subject in subjects]
     distances = [
         frechet_table(

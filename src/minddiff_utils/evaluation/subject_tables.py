@@ -14,7 +14,6 @@ from minddiff_utils.core.types import IntArray
 from minddiff_utils.evaluation.images import made_ids, wanted_ids
 
 __all__ = [
-    "Completeness",
     "check_completeness",
     "check_images",
     "gather",

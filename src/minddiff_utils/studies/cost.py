@@ -45,11 +45,9 @@ __all__ = [
     "Counts",
     "Prediction",
     "Work",
-    "Workload",
     "predict",
     "preset_work",
     "settings_work",
-    "work_of",
     "workloads",
 ]
 

@@ -33,11 +33,8 @@ from minddiff_utils.studies.again import BATCH, Arms, Features, Subject
 from minddiff_utils.studies.discrepancy_list import listed
 
 __all__ = [
-    "MARGIN_R",
     "METRICS",
-    "Again",
     "conclusions",
-    "decoded_again",
     "effects",
     "per_image",
     "read_again",

@@ -22,7 +22,7 @@ from minddiff_utils.models import Judge
 from minddiff_utils.studies.again import finished_of
 from minddiff_utils.studies.stage2_engines import ENDPOINTS
 
-__all__ = ["DRAW", "likeness"]
+__all__ = ["likeness"]
 
 #: The method that is stage 1 of the same generator, from other noise.
 DRAW = "another draw"

@@ -19,7 +19,6 @@ means anything.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -38,6 +37,7 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, Tree
 from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
+from minddiff_utils.datasets.part_files import free_bytes
 from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models.random import Kind, weight_bytes, write_models
 from minddiff_utils.studies import storage
@@ -57,15 +57,7 @@ from minddiff_utils.studies.timing_report import (
 )
 from minddiff_utils.studies.unit_rates import measure_rates
 
-__all__ = [
-    "NAME",
-    "READING",
-    "Rehearsal",
-    "check_room",
-    "finish",
-    "prepare",
-    "rehearse",
-]
+__all__ = ["NAME", "READING", "finish", "prepare", "rehearse"]
 
 #: Name of the folders of NSD's rehearsal, in `data` and in `figures`.
 NAME = "nsd-rehearsal"
@@ -227,10 +219,10 @@ def check_room(rehearsal: Rehearsal, size: Size) -> None:
     volumes = profile.data.last_session * storage.session_bytes(rehearsal.subject)
     disk = volumes + weight_bytes(rehearsal.kind) + 2 * features + _OTHER
     disk += rehearsal.n_images * (_STIMULUS + 3 * profile.models.image_size**2)
-    free = shutil.disk_usage(_existing(home)).free
+    free = free_bytes(home)
     if not home.is_dir() and free < disk:
         raise RunError(
-            f"{_existing(home)}: {free / 1e9:.1f} GB are free, but the rehearsal needs"
+            f"{home}: {free / 1e9:.1f} GB are free, but the rehearsal needs"
             f" about {disk / 1e9:.0f}: free space, or set MINDDIFF_ROOT to another"
             " disk."
         )
@@ -246,11 +238,6 @@ def check_room(rehearsal: Rehearsal, size: Size) -> None:
             f" needs about {memory / 1e9:.0f}: close other programs, or take a larger"
             " machine."
         )
-
-
-def _existing(path: Path) -> Path:
-    """Return the innermost folder of `path` that exists."""
-    return path if path.is_dir() else _existing(path.parent)
 
 
 # --- before and after the notebooks ---------------------------------------------------

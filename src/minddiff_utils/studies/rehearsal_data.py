@@ -24,14 +24,13 @@ from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.types import Array, Doubles, IntArray, Mask
-from minddiff_utils.datasets.nsd.areas import assign_areas
 from minddiff_utils.datasets.nsd.layout import DEPTHS, HEMISPHERES, N_TRIALS, NO_DATA
 from minddiff_utils.datasets.nsd.reader import NsdTree
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.insilico.folder import PARTS, find, renewing
 from minddiff_utils.insilico.nsd_writer import simulate
 
-__all__ = ["Scale", "Size", "enlarge", "find_scale", "write_once", "write_tree"]
+__all__ = ["Scale", "Size", "enlarge", "write_once", "write_tree"]
 
 Grid = tuple[int, int, int]
 #: SD of a voxel's own noise, and of a voxel outside the simulated brain, in units of
@@ -162,7 +161,7 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
     with noise of their own by `seed`. A folder that was cut off half-way is not to be
     used: work beside, then rename.
     """
-    areas, small_mask = _areas(tree, subject), tree.brainmask(subject)
+    areas, small_mask = tree.areas(subject) >= 0, tree.brainmask(subject)
     scale = find_scale(areas, size)
     large = scale.volume(areas, outside=False)
     surplus = _surplus(large, size.n_voxels, seed)
@@ -177,17 +176,12 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
         path = tree.betas_file(subject, number, "hdf5")
         _write_betas(path, betas, _columns(scale, small_mask), mask, (seed, number))
     for h, depth in product(HEMISPHERES, DEPTHS):
-        _rewrite_coordinates(tree.file("transform", subject, h=h, depth=depth), scale)
+        points = scale.coordinates(tree.transform(subject, h, depth)) + 1  # 1-based
+        points[np.isnan(points).any(axis=1)] = NO_DATA
+        file_formats.write_mgh(
+            tree.file("transform", subject, h=h, depth=depth), points
+        )
     return int((large & ~surplus).sum())
-
-
-def _areas(tree: NsdTree, subject: int) -> Mask:
-    """Return the voxels of the eleven areas."""
-    names = ("Kastner2015", "prf-visualrois")
-    kastner, prf = (
-        (tree.roi(subject, name), tree.roi_labels(subject, name)) for name in names
-    )
-    return np.asarray(assign_areas(*kastner, *prf) >= 0)
 
 
 def _surplus(areas: Mask, n_voxels: int, seed: int) -> Mask:
@@ -225,15 +219,6 @@ def _rewrite(path: Path, scale: Scale, surplus: Mask) -> None:
     if path.parent.name == "roi":
         large[surplus & (large > 0)] = 0
     file_formats.write_nifti(path, large, step=step)
-
-
-def _rewrite_coordinates(path: Path, scale: Scale) -> None:
-    """Bring 1-based voxel coordinates, (n_vertices, 3), to the large grid."""
-    image: Any = nib.load(path)
-    stored = np.asarray(image.dataobj, np.float64).reshape(-1, 3)
-    large = scale.coordinates(stored - 1) + 1
-    large[(stored == NO_DATA).any(axis=1)] = NO_DATA
-    file_formats.write_mgh(path, large)
 
 
 def _columns(scale: Scale, small_mask: Mask) -> IntArray:

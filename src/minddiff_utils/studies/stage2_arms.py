@@ -12,7 +12,14 @@ from typing import Any, Literal
 from minddiff_utils.core.condition import Condition, Engine, Source
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.profile import Profile
-from minddiff_utils.generation import presets
+from minddiff_utils.generation.presets import (
+    PAPER_STEP,
+    RELEASED_DECAY,
+    GuidanceSettings,
+    layers_of,
+    sampler_of,
+    settings_of,
+)
 
 __all__ = ["ENGINES", "Part", "arms_of"]
 
@@ -98,18 +105,8 @@ def _pilot(profile: Profile) -> tuple[Condition, ...]:
         arms.append(_arm(name, "paper", settings=steps, label=label))
     distinct: dict[object, Condition] = {}
     for arm in arms:
-        start = (
-            arm.engine,
-            arm.c,
-            arm.clip,
-            arm.n_draws,
-            presets.sampler_of(arm, profile),
-        )
-        key = (
-            *start,
-            presets.settings_of(arm, profile),
-            presets.layers_of(arm, profile),
-        )
+        start = arm.engine, arm.c, arm.clip, arm.n_draws, sampler_of(arm, profile)
+        key = (*start, settings_of(arm, profile), layers_of(arm, profile))
         distinct.setdefault(key, arm)
     return (_STAGE1, *distinct.values())
 
@@ -120,11 +117,8 @@ def _around_bayes(profile: Profile) -> list[Condition]:
     One thing changed at a time: what c it starts from, the noise on z, the guidance,
     loss, strength, range, blocks.
     """
-    settings, sampler = (
-        presets.settings_of(_BAYES, profile),
-        presets.sampler_of(_BAYES, profile),
-    )
-    assert isinstance(settings, presets.GuidanceSettings)
+    settings, sampler = settings_of(_BAYES, profile), sampler_of(_BAYES, profile)
+    assert isinstance(settings, GuidanceSettings)
     index, n_steps = sampler.encode_index, sampler.n_steps
     samplers = {
         "stage 1's noise": profile.stage1.model_dump(),
@@ -170,11 +164,11 @@ def _loops(profile: Profile) -> Iterator[Condition]:
     if not n_iter:
         return
     base: dict[str, Any] = {"n_iter": n_iter, "lr_z": step, "lr_c": step}
-    adam = {"optimiser": "adam", "lr_decay": presets.RELEASED_DECAY}
+    adam = {"optimiser": "adam", "lr_decay": RELEASED_DECAY}
     changes: dict[str, dict[str, Any]] = {
         "loop": {},
         "c_stays": {"lr_c": 0.0},
-        "adam": adam | dict.fromkeys(("lr_z", "lr_c"), presets.PAPER_STEP),
+        "adam": adam | dict.fromkeys(("lr_z", "lr_c"), PAPER_STEP),
         "half": {"n_iter": max(1, n_iter // 2)},
         "layer_weights": {"loss": "released"},
         "imagenet": {},  # other features, and another network (`discrepancies`)

@@ -48,15 +48,12 @@ from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
 __all__ = [
     "ENDPOINTS",
     "REFERENCES",
-    "StudyResult",
     "conclusions",
     "confirm",
     "cost_table",
     "pareto_table",
     "read_study",
     "run_study",
-    "run_subject",
-    "study_of",
 ]
 
 #: What arms are compared on -> whether more is better.

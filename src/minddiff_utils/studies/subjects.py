@@ -31,14 +31,7 @@ from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing.image_trials import ImageTrials
 from minddiff_utils.studies.again import BATCH, Features, Subject, images_again
 
-__all__ = [
-    "ACCURACIES",
-    "dose_slopes",
-    "doses",
-    "study",
-    "trained_for",
-    "virtual_slopes",
-]
+__all__ = ["ACCURACIES", "dose_slopes", "doses", "study", "virtual_slopes"]
 
 #: Percent of voxels, trials and sessions; of the rest all are there.
 SHARES = (25, 50)

@@ -41,22 +41,17 @@ from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
 from minddiff_utils.studies import storage
 
 __all__ = [
-    "GROWTH",
-    "FitTimes",
     "Record",
     "Step",
     "extrapolate",
     "held_at_once",
-    "held_by_decoding",
     "machine",
     "n_train",
     "read_record",
     "read_steps",
     "table",
     "time_fits",
-    "whole_peaks",
     "whole_run_words",
-    "whole_seconds",
 ]
 
 

@@ -46,13 +46,10 @@ __all__ = [
     "banded",
     "design",
     "direction",
-    "frame_order",
     "how_fast",
     "motion",
     "order_name",
-    "smoother",
     "study",
-    "temporal_prior",
     "temporal_ssim",
 ]
 

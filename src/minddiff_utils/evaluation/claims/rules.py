@@ -28,7 +28,6 @@ from minddiff_utils.evaluation.claims.evidence import (
 )
 
 __all__ = [
-    "MARGIN_NUMBER",
     "above",
     "decodable",
     "each_feature",
@@ -37,7 +36,6 @@ __all__ = [
     "image_pairs",
     "paired_images",
     "paper_number",
-    "rank_correlation",
     "signatures",
     "where_read",
 ]

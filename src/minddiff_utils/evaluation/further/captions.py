@@ -25,15 +25,7 @@ from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.features import semantic_features
 from minddiff_utils.preprocessing import categories_in_captions
 
-__all__ = [
-    "SETTINGS",
-    "caption_scores",
-    "caption_table",
-    "nearest_rows",
-    "published_scores",
-    "recall_and_floor",
-    "recall_of_words",
-]
+__all__ = ["SETTINGS", "caption_scores", "caption_table", "nearest_rows"]
 
 Words = Sequence[Collection[str]]
 

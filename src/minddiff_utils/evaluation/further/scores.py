@@ -35,12 +35,7 @@ from minddiff_utils.evaluation.subject_scores import (
 )
 from minddiff_utils.preprocessing import categories_in_captions
 
-__all__ = [
-    "NAMED_BY",
-    "ROLES",
-    "FurtherScores",
-    "all_scores",
-]
+__all__ = ["NAMED_BY", "ROLES", "all_scores"]
 
 
 #: Images to responses (n, n_voxels); what Lite0 sees in them may be given.

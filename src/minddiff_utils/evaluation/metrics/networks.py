@@ -54,7 +54,7 @@ from open_clip.model import CLIP  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from torchvision import models as torchvision_models  # noqa: E402
 
-__all__ = ["Networks", "load_networks", "prepare", "state_shapes"]
+__all__ = ["Networks", "load_networks", "prepare"]
 
 Features = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8]
