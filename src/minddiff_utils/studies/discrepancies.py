@@ -9,14 +9,13 @@ be measured here. The command is `minddiff study --part discrepancies`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from minddiff_utils.core import store
-from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.profile import DecodingConfig, Profile
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, IntArray, Matrix
@@ -27,7 +26,6 @@ from minddiff_utils.decoding.targets import TargetScaling
 from minddiff_utils.evaluation.metrics import score_rows
 from minddiff_utils.evaluation.summaries import contrast_table
 from minddiff_utils.features import image_features
-from minddiff_utils.generation import SubjectFeatures
 from minddiff_utils.models import Backbone, load_backbone
 from minddiff_utils.studies.again import BATCH, Arms, Features, Subject
 from minddiff_utils.studies.discrepancy_list import listed
@@ -177,28 +175,12 @@ def _score_forms(
 # --- of one subject -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Again:
-    """What the switches of one subject start from.
-
-    `features`: of all arms but "imagenet", which has `imagenet`; `scores`: of decoding,
-    by image, columns subject, method, nsd_id, metric, value.
-    """
-
-    features: SubjectFeatures
-    imagenet: SubjectFeatures
-    scores: pd.DataFrame
-
-    def of(self, arm: Condition) -> tuple[Run, Backbone, SubjectFeatures]:
-        """Return what makes the images of an arm."""
-        own = self.imagenet if arm.name == "imagenet" else self.features
-        return own.run, own.backbone, own
-
-
-def read_again(run: Run, backbone: Backbone, n: int) -> Again:
+def read_again(run: Run, backbone: Backbone, n: int) -> tuple[Arms, Arms, pd.DataFrame]:
     """Fit the decoders of all switches, and score what they say of the test images.
 
-    `run`: of one subject; `n`: images that the arms make, the first ones.
+    `run`: of one subject; `n`: images that the arms make, the first ones. Returned are
+    what all arms start from but "imagenet", which has the second, and scores of
+    decoding by image.
     """
     layers = run.profile.features.clip_layers
     own = Subject.read(run, run.subject or 0, backbone, layers)
@@ -220,7 +202,7 @@ def read_again(run: Run, backbone: Backbone, n: int) -> Again:
     first = np.arange(len(own.test))[:n]
     cut = {arm: {k: Y[first] for k, Y in said.items()} for arm, said in again.items()}
     cut_clip = {k: (Y[first], scale) for k, (Y, scale) in clip.items()}
-    return Again(
+    return (
         Arms(run, backbone, first, cut),
         Arms(other, seen_by_other, first, {}, cut_clip),
         pd.concat(tables, ignore_index=True).assign(subject=str(run.subject)),

@@ -141,22 +141,22 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     judge = load_judge(run.tree.models, kind=models.backbone, device=models.device)
     study = run.profile.study
     n = study.n_images if part == "confirmation" else study.n_images_pilot
-    features, again = SubjectFeatures(run, backbone, decoded=decoded.name, n=n), None
+    features = SubjectFeatures(run, backbone, decoded=decoded.name, n=n)
+    others: dict[str, SubjectFeatures] = {}
+    tables = []
     if part == "discrepancies":
-        n = run.profile.ablation.n_images
-        again = discrepancies.read_again(run, backbone, n)
-        features = again.features
+        given = (run, backbone, run.profile.ablation.n_images)
+        features, others["imagenet"], scores = discrepancies.read_again(*given)
+        tables.append(scores)
     made = []
     for arm in arms_of(run.profile, part):
-        began = time.perf_counter()
-        inputs = again.of(arm) if again else (run, backbone, features)
-        made.append(generate(*inputs, arm))
+        began, own = time.perf_counter(), others.get(arm.name, features)
+        made.append(generate(own.run, own.backbone, own, arm))
         say(f"subject {run.subject}, {arm.name}: {time.perf_counter() - began:.0f} s")
         lost = made[-1].nsd_id[~made[-1].finished].tolist()
         if lost:
             say(f"left out, as {models.dtype} gave no number: images {lost}")
-    scores = score_arms(features, judge, made)
-    return pd.concat([scores, again.scores]) if again else scores
+    return pd.concat([score_arms(features, judge, made), *tables])
 
 
 # --- scores of one subject ------------------------------------------------------------

@@ -8,6 +8,7 @@ encoding model share, see in each image while its scores are made.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,10 @@ class _Look:
         rows = rows_of(self.folder, shown.nsd_id, self.nsd_id)
         if network in self.namers:
             metric, namer = self.namers[network]
-            self._name(shown, metric, namer(seen), rows)
+            said, own = namer(seen), [self.categories[row] for row in rows]
+            right = [float(word in one) for word, one in zip(said, own, strict=True)]
+            both = (right, naming.chance_of_names(said, own))
+            self.named.append(score_rows(shown.method, shown.nsd_id, metric, *both))
         if network in LITE0 and self.encoder is not None:
             self.layers.append(seen)
             if len(self.layers) == len(LITE0):
@@ -112,29 +116,19 @@ class _Look:
                 if self.true_brain is not None:
                     images = np.asarray(shown.images[:])
                     evoked["true_brain"] = self.true_brain(images, self.layers)
-                for name, responses in evoked.items():
-                    self._evoke(shown, name, responses, rows)
                 self.layers.clear()
+                self._compare(shown, evoked, self.betas[rows])
 
-    def _name(
-        self, shown: ConditionImages, metric: str, said: list[str], rows: list[int]
+    def _compare(
+        self, shown: ConditionImages, evoked: Mapping[str, Floats], measured: Floats
     ) -> None:
-        own = [self.categories[row] for row in rows]
-        right = [float(word in names) for word, names in zip(said, own, strict=True)]
-        chance = naming.chance_of_names(said, own)
-        who = shown.method, shown.nsd_id
-        self.named.append(score_rows(*who, metric, right, chance))
-
-    def _evoke(
-        self, shown: ConditionImages, name: str, predicted: Floats, rows: list[int]
-    ) -> None:
-        measured = self.betas[rows]
-        for area, mask in self.sets.items():
+        for (name, predicted), (area, mask) in product(
+            evoked.items(), self.sets.items()
+        ):
             if name == "true_brain" and area in AREAS:
                 continue  # the encoding model tells the areas apart
-            r = brain_correlation.pattern_correlation(
-                predicted[:, mask], measured[:, mask]
-            )
+            patterns = predicted[:, mask], measured[:, mask]
+            r = brain_correlation.pattern_correlation(*patterns)
             who = shown.method, shown.nsd_id, f"{name}_{area}"
             self.evoked.append(score_rows(*who, np.diag(r), naming.mean_of_others(r)))
 
