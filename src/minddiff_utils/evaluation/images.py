@@ -119,9 +119,11 @@ def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | IntArray) -> lis
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
     condition = by_name().get(method)  # None: a step of the ablation
-    partial = condition is None or condition.n_images != "all"
-    known = len(found) == len(wanted) or partial
-    if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
+    left = {*wanted} - {*found}
+    if condition is None or condition.n_images != "all":
+        left = set()
+    lost = unfinished(folder.parent) if left else {}
+    if any(method not in lost.get(i, ()) for i in left):
         raise StoreError(
             f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
             "and 04 for all shards of this subject first."
@@ -168,10 +170,6 @@ def unfinished(folder: Path) -> dict[int, list[str]]:
                 for image, method in zip(lost["nsd_id"], lost["method"], strict=True):
                     found.setdefault(int(image), []).append(str(method))
     return found
-
-
-def _lost(folder: Path, method: str) -> list[int]:
-    return [i for i, methods in unfinished(folder).items() if method in methods]
 
 
 def condition_images(

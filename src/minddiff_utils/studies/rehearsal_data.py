@@ -172,9 +172,12 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
         for path in sorted(folder.rglob("*.nii.gz")):
             _rewrite(path, scale, surplus)
     file_formats.write_nifti(brainmask, mask.astype(np.int16), step=1)
+    columns = np.full(small_mask.shape, -1, np.int64)  # in the small betas
+    columns[small_mask] = np.arange(small_mask.sum())
+    columns = scale.volume(columns, outside=-1)
     for number, betas in enumerate(sessions, start=1):
         path = tree.betas_file(subject, number, "hdf5")
-        _write_betas(path, betas, _columns(scale, small_mask), mask, (seed, number))
+        _write_betas(path, betas, columns, mask, (seed, number))
     for h, depth in product(HEMISPHERES, DEPTHS):
         points = scale.coordinates(tree.transform(subject, h, depth)) + 1  # 1-based
         points[np.isnan(points).any(axis=1)] = NO_DATA
@@ -221,13 +224,6 @@ def _rewrite(path: Path, scale: Scale, surplus: Mask) -> None:
     file_formats.write_nifti(path, large, step=step)
 
 
-def _columns(scale: Scale, small_mask: Mask) -> IntArray:
-    """Return for each large voxel its column in the small betas; -1 where none."""
-    columns = np.full(small_mask.shape, -1, np.int64)
-    columns[small_mask] = np.arange(small_mask.sum())
-    return scale.volume(columns, outside=-1)
-
-
 def _write_betas(
     path: Path,
     betas: npt.NDArray[np.int16],
@@ -235,7 +231,10 @@ def _write_betas(
     mask: Mask,
     key: tuple[int, int],
 ) -> None:
-    """Write a session's file on the large grid; every voxel is written, as in NSD's."""
+    """Write a session's file on the large grid; every voxel is written, as in NSD's.
+
+    `columns`: of each voxel its column in the small betas, -1 where none.
+    """
     rng = stream(key[0], "rehearsal", "betas", key[1])
     kji = np.argwhere(np.ones(mask.shape[::-1], bool))  # the file's own order
     ijk = np.ascontiguousarray(kji[:, ::-1], dtype=np.int32)

@@ -39,20 +39,15 @@ def balance_of_k(evidence: Evidence) -> list[Endpoint]:
     fall = wide[few] - wide[every]
     name = f"accuracy at k = {few:g} minus {every:g}"
     accuracy = evidence.subject_mean(fall, name, "r")
-    best = []
-    for end in _ends_of_k(evidence):
-        pair = evidence.contrast(k_name(K_PAPER), k_name(end), "ssim_2d")
-        best.append(replace(pair, name=f"images at k = {K_PAPER:g} minus {end:g}"))
-    return [accuracy, *best]
-
-
-def _ends_of_k(evidence: Evidence) -> tuple[float, float]:
-    ks = _ladder(evidence, "decoded")
+    ks, best = _ladder(evidence, "decoded"), []
     if len(ks) < 3 or not ks[0] < K_PAPER < ks[-1]:
         raise NotTestableError(
             f"images were not made at k = {K_PAPER:g} and on both sides"
         )
-    return ks[0], ks[-1]
+    for end in (ks[0], ks[-1]):
+        pair = evidence.contrast(k_name(K_PAPER), k_name(end), "ssim_2d")
+        best.append(replace(pair, name=f"images at k = {K_PAPER:g} minus {end:g}"))
+    return [accuracy, *best]
 
 
 def _ladder(evidence: Evidence, clip: Literal["decoded", "true"]) -> list[float]:

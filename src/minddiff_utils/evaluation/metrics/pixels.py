@@ -85,8 +85,17 @@ def _ssim(
 ) -> Floats:
     _check_window(images_a, images_b)
     # one pair at a time: all images of a full test set as float64 take gigabytes
-    pairs = zip(images_a, images_b, strict=True)
-    values = [_ssim_pair(convert(a), convert(b), channel_axis) for a, b in pairs]
+    values = [
+        structural_similarity(
+            *(np.asarray(rgb2gray(convert(x))) for x in pair),  # (h, w) in 0..1
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=_SSIM_SIGMA,
+            use_sample_covariance=False,
+            channel_axis=channel_axis,
+        )
+        for pair in zip(images_a, images_b, strict=True)
+    ]
     return np.array(values, np.float64)
 
 
@@ -98,19 +107,6 @@ def _check_window(images_a: Images, images_b: Images) -> None:
             f"Images of {height} x {width} px are smaller than SSIM's window of "
             f"{_SSIM_WINDOW} px: score larger ones."
         )
-
-
-def _ssim_pair(a: Floats, b: Floats, channel_axis: int | None) -> float:
-    value = structural_similarity(
-        np.asarray(rgb2gray(a)),  # (h, w) in 0..1
-        np.asarray(rgb2gray(b)),
-        data_range=1.0,
-        gaussian_weights=True,
-        sigma=_SSIM_SIGMA,
-        use_sample_covariance=False,
-        channel_axis=channel_axis,
-    )
-    return float(value)
 
 
 @dataclass(frozen=True)

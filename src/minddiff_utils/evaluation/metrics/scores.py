@@ -192,7 +192,12 @@ def score_methods(
         raise DataError(
             "The judge's embedding clip_judge is missing from the embedders: add it."
         )
-    set_wise = _frechet_metrics(embedders)
+    set_wise = {
+        name: network
+        for network in embedders
+        for name, metric in metrics_of(network).items()
+        if metric.rule == "frechet"
+    }
     sets: dict[str, dict[str, Floats]] = {metric: {} for metric in set_wise}
     tell = seen_by or (lambda *_: None)
     if truth.images.size <= _FEW_BYTES:
@@ -226,16 +231,6 @@ def score_methods(
     table = pd.concat(frames, ignore_index=True)
     table.insert(0, "subject", str(subject))
     return SubjectScores(table, sets)
-
-
-def _frechet_metrics(embedders: Embedders) -> dict[str, str]:
-    """Return the set-wise metrics that follow from the embedders: metric -> network."""
-    return {
-        name: network
-        for network in embedders
-        for name, metric in metrics_of(network).items()
-        if metric.rule == "frechet"
-    }
 
 
 def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | list[int]:
