@@ -196,8 +196,8 @@ def read_again(run: Run, backbone: Backbone, n: int) -> tuple[Arms, Arms, pd.Dat
     ids = own.stored["nsd_id"][own.test]
     tables = [
         score_rows(method, ids, metric, values)
-        for method, own_ones in scores.items()
-        for metric, values in own_ones.items()
+        for method, by_metric in scores.items()
+        for metric, values in by_metric.items()
     ]
     first = np.arange(len(own.test))[:n]
     cut = {arm: {k: Y[first] for k, Y in said.items()} for arm, said in again.items()}

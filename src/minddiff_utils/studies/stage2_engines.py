@@ -124,10 +124,9 @@ def _work(
 def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
     """Make or read the images of every arm of one subject; return all their scores.
 
-    Columns subject, method, nsd_id, metric, value. `run` is of one subject and all
-    images: validation ones for the pilot's variants, test ones for the arms and for
-    discrepancies, whose decoding is scored too, those of held-out categories for ours;
-    `say` is told of each arm. Without a study in the
+    `run` is of one subject and all images: validation ones for the pilot's variants,
+    test ones for the arms and for discrepancies, whose decoding is scored too, those of
+    held-out categories for ours; `say` is told of each arm. Without a study in the
     profile, ConfigError; where notebook 02 has not run for this subject, StoreError.
     """
     if run.profile.study.n_images == 0:
