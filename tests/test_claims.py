@@ -199,13 +199,18 @@ def _evidence(*, in_silico: bool = True, n_images: int = 24) -> Evidence:
     return Evidence(tables, in_silico, "demo" if in_silico else "nsd")
 
 
+def _with(evidence: Evidence, **tables: pd.DataFrame) -> Evidence:
+    """Return evidence with some tables replaced."""
+    return replace(evidence, tables={**evidence.tables, **tables})
+
+
 def _moved(evidence: Evidence, method: str, by: float, *metrics: str) -> Evidence:
     """Return evidence in which a method's scores are moved in some metrics."""
     scores = evidence.table("scores").copy()
     rows = (scores["method"] == method) & scores["metric"].isin(metrics or METRICS)
     assert rows.any()
     scores.loc[rows, "value"] += by
-    return evidence.with_tables(scores=scores)
+    return _with(evidence, scores=scores)
 
 
 def _equal(method: str, *metrics: str) -> Evidence:
@@ -218,7 +223,7 @@ def _equal(method: str, *metrics: str) -> Evidence:
         own = rows & (scores["method"] == method)
         moved = means["stage2"] - means[method]
         scores.loc[own, "value"] += scores.loc[own, "subject"].map(moved)
-    return evidence.with_tables(scores=scores)
+    return _with(evidence, scores=scores)
 
 
 def _ledger(evidence: Evidence) -> pd.DataFrame:
@@ -340,19 +345,19 @@ def test_the_profile_smoke_tests_the_code_alone(claim: str) -> None:
 
 def _weakened(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Evidence:
     evidence = _evidence()
-    return evidence.with_tables(**{name: change(evidence.table(name).copy())})
+    return _with(evidence, **{name: change(evidence.table(name).copy())})
 
 
 def _leaked(**moved: float) -> Evidence:
-    return _evidence().with_tables(leakage=_leakage(**moved))
+    return _with(_evidence(), leakage=_leakage(**moved))
 
 
 def _dosed(**moved: float) -> Evidence:
-    return _evidence().with_tables(factors=_factors(**moved))
+    return _with(_evidence(), factors=_factors(**moved))
 
 
 def _moving(**moved: float) -> Evidence:
-    return _evidence().with_tables(video=_video(**moved))
+    return _with(_evidence(), video=_video(**moved))
 
 
 def _swapped_areas(table: pd.DataFrame) -> pd.DataFrame:
@@ -480,7 +485,7 @@ def test_engines_that_this_run_made_are_judged_on_its_images() -> None:
     # ours is then known from the study alone
     assert ledger.loc["C5c", "endpoint"] == "bayes minus stage 1"
     assert ledger.loc["C5c", "n_images"] == 8
-    without = released.with_tables(study=pd.DataFrame())
+    without = _with(released, study=pd.DataFrame())
     assert _verdict(without, "C5a") == "not testable here"
     assert _verdict(without, "C5b") == "supported"
 
@@ -494,12 +499,12 @@ def test_the_hardest_chance_level_is_the_one_to_beat() -> None:
     # a level that was made for fewer images is no level for all of them
     few = _moved(_evidence(), "stage2_shuffled", 0.2).table("scores")
     few = few[(few["method"] != "stage2_shuffled") | (few["nsd_id"] < 4)]
-    endpoints = _ledger(_evidence().with_tables(scores=few))
+    endpoints = _ledger(_with(_evidence(), scores=few))
     assert set(endpoints.loc[endpoints["claim"] == "C7", "endpoint"]) == names
     every = _evidence().table("scores")
-    unmade = _evidence().with_tables(scores=every[every["method"] != "stage2"])
+    unmade = _with(_evidence(), scores=every[every["method"] != "stage2"])
     assert _verdict(unmade, "C7") == "not testable here"
-    alone = _evidence().with_tables(scores=every[every["subject"] == "1"])
+    alone = _with(_evidence(), scores=every[every["subject"] == "1"])
     row = _row(alone, "C7")
     assert row["verdict"] == "not testable here"
     assert row["reason"] == "the run has 1 subject"
@@ -540,9 +545,9 @@ def test_areas_with_few_voxels_decide_nothing() -> None:
     table = _decoding()["weights"]
     few = table["area"].eq(LVC[0]) & table["feature"].eq("c")
     table.loc[few, ["pattern", "n_voxels"]] = (1000.0, FEW_VOXELS - 1)
-    assert _verdict(_evidence().with_tables(weights=table), "C9") == "supported"
+    assert _verdict(_with(_evidence(), weights=table), "C9") == "supported"
     table.loc[few, "n_voxels"] = FEW_VOXELS
-    assert _verdict(_evidence().with_tables(weights=table), "C9") != "supported"
+    assert _verdict(_with(_evidence(), weights=table), "C9") != "supported"
 
 
 def test_an_unfinished_subject_is_named() -> None:
@@ -595,7 +600,7 @@ def test_all_checks_of_a_sound_run_pass() -> None:
             "structural loss falls",
         ),
         (
-            _evidence().with_tables(stage2=pd.DataFrame()),
+            _with(_evidence(), stage2=pd.DataFrame()),
             {},
             "structural loss falls",
         ),

@@ -15,7 +15,7 @@ import yaml
 
 import minddiff_utils
 from minddiff_utils.core.places import project_root
-from minddiff_utils.evaluation.claims import (
+from minddiff_utils.evaluation.claims.evidence import (
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_TESTABLE,

@@ -23,10 +23,10 @@ from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
 from minddiff_utils.core.types import Images
 from minddiff_utils.evaluation import claims, metrics, subject_scores
-from minddiff_utils.evaluation.completeness import Completeness
 from minddiff_utils.evaluation.images import read_stimuli
 from minddiff_utils.evaluation.metrics import METRICS
 from minddiff_utils.evaluation.metrics.embeddings import frechet_distance
+from minddiff_utils.evaluation.subject_tables import Completeness
 from minddiff_utils.models import Judge
 
 #: The stimuli's rows; test images are those of `decoded.h5`, in its order.
@@ -84,10 +84,6 @@ class MirroredBackbone:
 BACKBONE: Any = MirroredBackbone()
 EYE: Any = Eye()
 MODELS = subject_scores.Models(BACKBONE, Judge("made up", EYE))
-
-
-def _load(_: Run) -> subject_scores.Models:
-    return MODELS
 
 
 def _images(*names: str | int, n: int = len(IDS)) -> Images:
@@ -224,18 +220,16 @@ def test_the_judge_sees_all_test_images_in_batches(run: Run) -> None:
     np.testing.assert_allclose(reference["fid_judge"], expected, rtol=1e-5)
 
 
-def _score(run: Run, subjects: Sequence[int], load: Any) -> Any:
+def _score(run: Run, subjects: Sequence[int], models: Any = MODELS) -> Any:
     """Return the scores of subjects and their distances, without further measures."""
-    each = subject_scores.each_subject(
-        run, subjects, subject_scores.score_subject, load=load
-    )
+    each = {s: subject_scores.score_subject(run, s, models) for s in subjects}
     return subject_scores.join_subjects(run, each)
 
 
 def test_all_subjects_are_scored_and_compared_with_the_shared_test_images(
     run: Run,
 ) -> None:
-    table, frechet = _score(run, (1, 2), _load)
+    table, frechet = _score(run, (1, 2))
     assert set(table["subject"].astype(str)) == {"1", "2"}
     assert set(frechet["subject"]) == {"1", "2", "all"}
     scores, reference = subject_scores.score_subject(run, 2, MODELS)
@@ -254,8 +248,10 @@ def test_subjects_scored_at_once_have_the_scores_of_one_process(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     overrides = {**SMALL, "models.backbone": "tiny"}
     tiny = start("smoke", overrides=overrides)
-    together = _score(tiny, (1, 2), None)
-    alone = _score(tiny, (1, 2), subject_scores.load_models)
+    work = subject_scores.score_subject
+    each = subject_scores.each_subject(tiny, (1, 2), work)
+    together = subject_scores.join_subjects(tiny, each)
+    alone = _score(tiny, (1, 2), subject_scores.load_models(tiny))
     for first, second in zip(together, alone, strict=True):
         pd.testing.assert_frame_equal(first, second, check_exact=True)
 
@@ -269,7 +265,7 @@ def test_images_of_some_shards_are_never_evaluated(
     part = begin(subject=2, shard="0/2")
     store.mark_part(path, run=part, inputs=[])
     with pytest.raises(StoreError) as error:
-        _score(run, (1, 2), _load)
+        _score(run, (1, 2))
     assert "shard 1/2 is missing" in _sentence(error)
 
 
@@ -461,7 +457,7 @@ def test_a_half_finished_subject_is_named_as_missing_and_the_others_go_on(
     assert state["1"] == "complete"
     assert state["2"].startswith("missing: ")
     assert "stage2.csv does not exist" in state["2"]
-    table, _ = _score(run, completeness.complete, _load)
+    table, _ = _score(run, completeness.complete)
     assert set(table["subject"]) == {"1"}
 
 

@@ -17,6 +17,7 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import conditions_of
 from minddiff_utils.core.rng import stream
 from minddiff_utils.core.run import Run, start
+from minddiff_utils.evaluation import subject_scores
 from minddiff_utils.evaluation.further import all_scores, captions
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.models import Judge
@@ -112,12 +113,19 @@ def _load(_run: Run) -> Models:
     return Models(_backbone(), Judge("made up", eye), networks)
 
 
+def _scored(run: Run, load: Any = _load, **more: Any) -> Any:
+    """Return all scores of subject 1 by models that are not the run's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subject_scores, "load_models", load)
+        return all_scores(run, [1], **more)
+
+
 def _backbone() -> Any:
     return SimpleNamespace(clip_image_embed=Eye().image_embed)
 
 
 def test_each_image_meets_its_own_captions_and_responses(run: Run) -> None:
-    _, _, seen = all_scores(run, [1], load=_load)
+    _, _, seen = _scored(run)
     shares = seen.naming.groupby(["metric", "method"])["value"].mean()
     for metric in ("named_by_judge", "named_by_probe"):
         assert shares[metric, "truth"] == shares[metric, "stage1"] == 1
@@ -154,9 +162,8 @@ def test_each_network_looks_once_at_the_images_of_a_condition(run: Run) -> None:
         return _network(images)
 
     once = {**models.networks, "lite0_early": network}
-    scores, _, seen = all_scores(
-        run, [1], load=lambda _: Models(models.backbone, models.judge, once)
-    )
+    whole = Models(models.backbone, models.judge, once)
+    scores, _, seen = _scored(run, lambda _: whole)
     assert set(seen.brain["method"]) == {"truth", *scores["method"].unique()}
     assert len(looked) == len(set(looked)) == 2 + scores["method"].nunique()
 
@@ -180,7 +187,7 @@ def test_in_silico_the_true_brain_is_asked_for_the_same_images(run: Run) -> None
     means["by kind"] = np.stack(
         [measured["betas"][kind == k].mean(0) for k in range(4)]
     )
-    _, _, seen = all_scores(run, [1], load=_load, true_brain=read_brain)
+    _, _, seen = _scored(run, true_brain=read_brain)
     kinds = set(seen.brain["metric"])
     assert {"brain_V1", "true_brain_all", "true_brain_LVC"} <= kinds
     assert "true_brain_V1" not in kinds  # sets of areas alone
@@ -197,7 +204,7 @@ def test_what_cannot_be_asked_of_a_run_has_no_rows(run: Run) -> None:
     store.write_arrays(folder / "stimuli.h5", shown, run=run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captions, "semantic_features", lambda *_a, **_k: np.eye(48, 6))
-        _, _, seen = all_scores(run, [1], load=lambda _: Models(*_bare()))
+        _, _, seen = _scored(run, lambda _: Models(*_bare()))
     assert seen.naming.empty  # no caption names a category
     assert seen.brain.empty  # no network but the judge
     assert set(seen.captions["metric"]) == {"rouge_1", "rouge_l"}

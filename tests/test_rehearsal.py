@@ -119,7 +119,7 @@ def test_a_full_disk_or_little_memory_is_said_before_anything_is_written(
     class Amount:
         free, available = disk, memory
 
-    monkeypatch.setattr(rehearsal.shutil, "disk_usage", lambda _: Amount)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Amount)
     monkeypatch.setattr(rehearsal.psutil, "virtual_memory", lambda: Amount)
     with pytest.raises(RunError, match=words):
         rehearsal.prepare(found, lambda _: None)
@@ -230,7 +230,7 @@ def test_minddiff_check_finds_nothing_damaged(small: rehearsal.Rehearsal) -> Non
 
 def test_surfaces_point_into_the_enlarged_areas(small: rehearsal.Rehearsal) -> None:
     tree = NsdTree(small.tree.nsd)
-    areas = data._areas(tree, 1)
+    areas = tree.areas(1) >= 0
     points = [tree.transform(1, side, "layerB2") for side in ("lh", "rh")]
     inside = np.rint(np.concatenate(points))
     inside = inside[np.isfinite(inside).all(axis=1)].astype(int)
@@ -245,9 +245,10 @@ def test_data_that_are_there_are_not_written_again(
     small: rehearsal.Rehearsal,
 ) -> None:
     assert _write(small)
-    facts = (small.profile.simulation, 1, small.profile.seed)
-    other = replace(SMALL, n_brain=SMALL.n_brain + 1)
-    assert data._key(*facts, other) != data._key(*facts, SMALL)
+    folder, written = small.tree.root / "once", []
+    for facts, n_written in (({"size": 1}, 1), ({"size": 1}, 1), ({"size": 2}, 2)):
+        data.write_once(folder, facts, written.append)
+        assert len(written) == n_written
 
 
 # --- the models -----------------------------------------------------------------------

@@ -82,10 +82,12 @@ def to_uint8(x: "torch.Tensor") -> Images:
     return np.ascontiguousarray(pixels.numpy().astype(np.uint8))
 
 
-def resize(images: Images, size: int) -> Images:
+def resize(
+    images: Images, size: int, kernel: Image.Resampling = Image.Resampling.BICUBIC
+) -> Images:
     """Return square images (n, s, s, 3) resized to (n, size, size, 3), uint8.
 
-    Pillow's bicubic kernel, whose support grows with the reduction (antialiasing);
+    By a kernel of Pillow, whose support grows with the reduction (antialiasing);
     images that already have the size are returned as a copy, unchanged.
 
     Raises
@@ -104,7 +106,7 @@ def resize(images: Images, size: int) -> Images:
         return images.copy()
     resized = np.empty((len(images), size, size, 3), np.uint8)
     for row, image in enumerate(images):
-        small = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+        small = Image.fromarray(image).resize((size, size), kernel)
         resized[row] = np.asarray(small)
     return resized
 

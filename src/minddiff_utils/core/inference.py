@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from minddiff_utils.core.errors import ConfigError, DataError, check_finite, check_shape
+from minddiff_utils.core.types import Doubles, IntArray
 
 __all__ = [
     "POWER",
@@ -28,8 +29,6 @@ __all__ = [
     "jackknife",
     "t_interval",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 #: Probability with which `Estimate.smallest_effect` would be shown.
 POWER = 0.8
@@ -67,7 +66,7 @@ class Estimate:
     subjects_high: float
 
 
-def t_interval(sample: Floats, confidence: float = 0.95) -> tuple[float, float, float]:
+def t_interval(sample: Doubles, confidence: float = 0.95) -> tuple[float, float, float]:
     """Return the ends of Student's interval of a mean, and its standard error.
 
     Parameters
@@ -166,7 +165,7 @@ def estimate_subjects(values: npt.ArrayLike, *, confidence: float = 0.95) -> Est
 
 
 def jackknife(
-    statistic: Callable[[npt.NDArray[np.int64]], Floats],
+    statistic: Callable[[IntArray], Doubles],
     n_images: int,
     *,
     confidence: float = 0.95,

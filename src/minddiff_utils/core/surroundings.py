@@ -14,21 +14,25 @@ import site
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minddiff_utils.core.errors import ConfigError, MindDiffError, RunError
 from minddiff_utils.core.locks import end_with_parent
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
 
 __all__ = [
     "DETERMINISTIC",
     "ended_if_cut_off",
     "environment",
     "in_own_process",
+    "in_processes",
     "interrupts_held",
     "only",
     "own_variables",
@@ -271,12 +275,39 @@ def peak_bytes(who: int = resource.RUSAGE_SELF) -> int:
 
 def in_own_process(function: Callable[..., Result], *given: Any) -> Result:
     """Return what a function of a module gives, run in a new process that ends then."""
-    context = multiprocessing.get_context("spawn")
+    (result,) = in_processes(function, [given])
+    return result
+
+
+def in_processes(
+    function: Callable[..., Result],
+    given: Iterable[tuple[Any, ...]],
+    n_jobs: int = 1,
+    gpus: Sequence[str] = (),
+) -> Iterator[Result]:
+    """Yield what a function of a module gives for each of some arguments, as it comes.
+
+    In new processes that end then, `n_jobs` at once; each has one of the `gpus`, if
+    there are any, for itself.
+    """
+    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
+    own = context.SimpleQueue()
+    for gpu in gpus:
+        own.put(gpu)
+    mine = own if gpus else None
     with (
         settled(),
-        ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool,
+        ProcessPoolExecutor(n_jobs, context, _begin, (mine,)) as pool,
         ended_if_cut_off(pool),
     ):
         with interrupts_held():
-            future = pool.submit(function, *given)
-        return future.result()
+            futures = [pool.submit(function, *one) for one in given]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _begin(gpus: "SimpleQueue[str] | None") -> None:
+    """Let this process end with its parent, and take a GPU of its own."""
+    end_with_parent()
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()

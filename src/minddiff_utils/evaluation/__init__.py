@@ -3,10 +3,11 @@
 Reads what notebooks 01 to 04 wrote for each subject and hands it to `metrics`,
 `summaries` and `claims`, which know nothing of files.
 
-`images` reads images, `completeness` says which subjects are finished,
-`subject_tables` gathers their tables, `subject_scores` scores every method,
-`summaries` has means and differences with intervals, `floors` what knowing nothing
-scores, `claims` the ledger.
+`images` reads images, `subject_tables` says which subjects are finished and gathers
+their tables, `subject_scores` scores every method, `summaries` has means and
+differences with intervals, `claims` the ledger. A table of scores has columns subject,
+method, nsd_id, metric, value and, where other images were compared, floor: a row for
+each image of a method and metric.
 
 What the room hands on stands in `__init__.pyi` and is loaded when it is asked for, as
 its networks take seconds.

@@ -10,30 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core import store
 from minddiff_utils.core.conditions import by_name, conditions_of
 from minddiff_utils.core.errors import StoreError
 from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Images
+from minddiff_utils.core.types import Images, IntArray
 from minddiff_utils.evaluation.metrics import ConditionImages
+from minddiff_utils.evaluation.metrics.embeddings import category_only_two_way
+from minddiff_utils.preprocessing import categories_in_captions
 
 __all__ = [
     "Stimuli",
+    "category_floor",
     "condition_images",
     "gallery",
     "made_ids",
     "read_condition",
     "read_stimuli",
     "rows_of",
-    "test_ids",
     "unfinished",
     "wanted_ids",
 ]
-
-Ids = npt.NDArray[np.int64]
 
 
 # --- what was seen --------------------------------------------------------------------
@@ -44,11 +43,12 @@ class Stimuli:
     """The true images of one subject, unread.
 
     `truth`: the images to reconstruct; `test`, uint8 (n_test, S, S, 3): all test
-    images, the reference of set-wise distances.
+    images, the reference of set-wise distances; `test_id`: which these are.
     """
 
     truth: ConditionImages
     test: Rows
+    test_id: IntArray
 
 
 def read_stimuli(run: Run, subject: int) -> Stimuli:
@@ -64,10 +64,12 @@ def read_stimuli(run: Run, subject: int) -> Stimuli:
         raise _strangers(folder)
     wanted = wanted_ids(run, subject)
     truth = images.of(rows_of(folder, wanted, nsd_id))
-    return Stimuli(ConditionImages("truth", wanted, truth), images.of(split == "test"))
+    tests = split == "test"
+    seen = ConditionImages("truth", wanted, truth)
+    return Stimuli(seen, images.of(tests), nsd_id[tests])
 
 
-def rows_of(folder: Path, wanted: Ids, nsd_id: Ids) -> list[int]:
+def rows_of(folder: Path, wanted: IntArray, nsd_id: IntArray) -> list[int]:
     """Return the rows of the images `wanted` among `nsd_id`.
 
     One of them is not there: StoreError; it names `folder`, which both are from.
@@ -86,15 +88,19 @@ def _strangers(folder: Path) -> StoreError:
     )
 
 
-def test_ids(run: Run, subject: int) -> Ids:
-    """Return the images of the subject's test set, as rows of `Stimuli.test`."""
-    folder = run.tree.derived(subject)
-    nsd_id = store.read_arrays(folder / "stimuli.h5", ["nsd_id"])["nsd_id"]
-    split = store.read_arrays(folder / "responses.h5", ["split"])["split"]
-    return np.asarray(nsd_id[split == "test"], np.int64)
+def category_floor(run: Run, subject: int) -> float:
+    """Return the two-way score of a reconstruction that carries the category alone.
+
+    The category of an image is the set of object names in its captions. An artefact is
+    missing, or two of them do not belong together: StoreError.
+    """
+    folder, names = run.tree.derived(subject), ["nsd_id", "captions"]
+    stored = store.read_arrays(folder / "stimuli.h5", names)
+    rows = rows_of(folder, wanted_ids(run, subject), stored["nsd_id"])
+    return category_only_two_way(categories_in_captions(stored["captions"][rows]))
 
 
-def wanted_ids(run: Run, subject: int) -> Ids:
+def wanted_ids(run: Run, subject: int) -> IntArray:
     """Return the images to reconstruct, (n,), in order."""
     path = run.tree.derived(subject) / "decoded.h5"
     found = store.read_arrays(path, ["nsd_id"])["nsd_id"]
@@ -104,7 +110,7 @@ def wanted_ids(run: Run, subject: int) -> Ids:
 # --- what was made --------------------------------------------------------------------
 
 
-def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int]:
+def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | IntArray) -> list[int]:
     """Return those of the images `nsd_id` that a condition has, in their order.
 
     Some are missing of a condition that is made for all of them, and its table does not
@@ -113,9 +119,11 @@ def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int
     wanted = [int(i) for i in nsd_id]
     found = [i for i in wanted if (folder / f"{i}.png").is_file()]
     condition = by_name().get(method)  # None: a step of the ablation
-    partial = condition is None or condition.n_images != "all"
-    known = len(found) == len(wanted) or partial
-    if not known and not {*wanted} - {*found} <= {*_lost(folder.parent, method)}:
+    left = {*wanted} - {*found}
+    if condition is None or condition.n_images != "all":
+        left = set()
+    lost = unfinished(folder.parent) if left else {}
+    if any(method not in lost.get(i, ()) for i in left):
         raise StoreError(
             f"{folder} holds {len(found)} of {len(wanted)} images: run notebooks 03 "
             "and 04 for all shards of this subject first."
@@ -124,7 +132,7 @@ def made_ids(folder: Path, method: str, nsd_id: Sequence[int] | Ids) -> list[int
 
 
 def read_condition(
-    folder: Path, method: str, nsd_id: Sequence[int] | Ids
+    folder: Path, method: str, nsd_id: Sequence[int] | IntArray
 ) -> ConditionImages | None:
     """Return the images of a condition, or None where it has none.
 
@@ -164,21 +172,20 @@ def unfinished(folder: Path) -> dict[int, list[str]]:
     return found
 
 
-def _lost(folder: Path, method: str) -> list[int]:
-    return [i for i, methods in unfinished(folder).items() if method in methods]
-
-
 def condition_images(
-    run: Run, subject: int, truth: ConditionImages
+    run: Run,
+    subject: int,
+    truth: ConditionImages,
+    names: Sequence[str] | None = None,
 ) -> Iterator[ConditionImages]:
-    """Yield every condition of a subject that has images, in the order of the tables.
+    """Yield the conditions `names` of a subject that have images.
 
-    Those of the ablation come last, with their own images. As `read_condition`,
-    StoreError.
+    Default: every condition in the order of the tables; those of the ablation come
+    last, with their own images. As `read_condition`, StoreError.
     """
-    for row in conditions_of(run.profile):
-        folder = run.tree.stage_dir(subject, row.name)
-        found = read_condition(folder, row.name, truth.nsd_id) if row.engine else None
+    every = [row.name for row in conditions_of(run.profile) if row.engine]
+    for name in every if names is None else names:
+        found = read_condition(run.tree.stage_dir(subject, name), name, truth.nsd_id)
         if found is not None:
             yield found
         del found  # before the next one's images are read
@@ -217,7 +224,7 @@ def gallery(
     return rows
 
 
-def _in_place(made: ConditionImages, nsd_id: Ids) -> Images:
+def _in_place(made: ConditionImages, nsd_id: IntArray) -> Images:
     """Return the images up to the last there is; an unfinished one between is white."""
     images = np.asarray(made.images[:])
     place = np.flatnonzero(np.isin(nsd_id, made.nsd_id))

@@ -1,28 +1,20 @@
 """Every method of every subject scored, with intervals and paired differences."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
 from minddiff_utils.core.images import to_torch
-from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.rows import Images, in_blocks
 from minddiff_utils.core.run import Run, fix_threads
-from minddiff_utils.core.types import Matrix
-from minddiff_utils.evaluation.completeness import check_images
-from minddiff_utils.evaluation.images import (
-    condition_images,
-    read_stimuli,
-    test_ids,
-)
+from minddiff_utils.core.surroundings import in_processes
+from minddiff_utils.core.types import Array, IntArray, Matrix
+from minddiff_utils.evaluation.images import condition_images, read_stimuli
 from minddiff_utils.evaluation.metrics import (
     METRICS,
     Seen,
@@ -31,6 +23,7 @@ from minddiff_utils.evaluation.metrics import (
     score_methods,
 )
 from minddiff_utils.evaluation.metrics.networks import load_networks
+from minddiff_utils.evaluation.subject_tables import check_images
 from minddiff_utils.models import Backbone, Judge, load_backbone, load_judge
 
 __all__ = [
@@ -39,12 +32,11 @@ __all__ = [
     "each_subject",
     "embed_with",
     "join_subjects",
-    "load_models",
     "score_subject",
     "text_embed_with",
 ]
 
-Embedders = Mapping[str, Callable[[Any], npt.NDArray[Any]]]
+Embedders = Mapping[str, Callable[[Any], Array]]
 #: What is made of a subject.
 Done = TypeVar("Done")
 
@@ -54,10 +46,10 @@ def embed_with(model: Backbone | Judge, batch_size: int) -> Any:
     look = model.image_embed if isinstance(model, Judge) else model.clip_image_embed
 
     @torch.no_grad()
-    def embed(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def embed(images: Array) -> Matrix:
         return look(to_torch(images)).float().cpu().numpy()
 
-    def embed_all(images: Images) -> npt.NDArray[np.float32]:
+    def embed_all(images: Images) -> Matrix:
         return np.concatenate([embed(x) for _, x in in_blocks(images, batch_size)])
 
     return embed_all
@@ -88,7 +80,7 @@ def load_models(run: Run) -> Models:
 
 
 #: Scores of a subject, and embeddings of its true test images.
-Scored = tuple[SubjectScores, Mapping[str, npt.NDArray[Any]]]
+Scored = tuple[SubjectScores, Mapping[str, Array]]
 
 
 def score_subject(
@@ -97,8 +89,8 @@ def score_subject(
     """Score every method of one subject; also embed all of its true test images.
 
     `seen_by` is told what each network makes of the images of each method. The second
-    are float (n_test, n_features) by set-wise metric, rows as `test_ids`. A shard of
-    notebook 03 or 04 is missing, or they ran for other images: StoreError.
+    are float (n_test, n_features) by set-wise metric, rows as `Stimuli.test`. A shard
+    of notebook 03 or 04 is missing, or they ran for other images: StoreError.
     """
     stimuli = read_stimuli(run, subject)
     check_images(run, subject, stimuli.truth.nsd_id)
@@ -118,41 +110,27 @@ def score_subject(
 
 
 def _do_each(
-    run: Run,
-    subjects: Sequence[int],
-    work: Callable[[Run, int, Models], Done],
-    load: Callable[[Run], Models],
+    run: Run, subjects: Sequence[int], work: Callable[[Run, int, Models], Done]
 ) -> dict[int, Done]:
-    models = load(run)
+    fix_threads(run)  # in a process of its own nobody has
+    models = load_models(run)
     return {subject: work(run, subject, models) for subject in subjects}
 
 
-def _begin_worker(run: Run) -> None:
-    end_with_parent()
-    fix_threads(run)
-
-
 def each_subject(
-    run: Run,
-    subjects: Sequence[int],
-    work: Callable[[Run, int, Models], Done],
-    *,
-    load: Callable[[Run], Models] | None = None,
+    run: Run, subjects: Sequence[int], work: Callable[[Run, int, Models], Done]
 ) -> dict[int, Done]:
     """Return what `work` makes of each subject, on a CPU as many at once as cores.
 
-    `work`: of a module, so that another process can call it; `load`: gives the models,
-    and with it all is done in this process (default: `load_models`).
+    `work`: of a module, so that another process can call it.
     """
     n_workers = min(len(subjects), len(os.sched_getaffinity(0)))
-    if load or n_workers == 1 or run.profile.models.device != "cpu":
-        return _do_each(run, subjects, work, load or load_models)
-    context = multiprocessing.get_context("spawn")  # torch and forks do not mix
-    with ProcessPoolExecutor(n_workers, context, _begin_worker, (run,)) as pool:
-        shares = [subjects[k::n_workers] for k in range(n_workers)]
-        tasks = [pool.submit(_do_each, run, s, work, load_models) for s in shares]
-        made = {s: done for task in tasks for s, done in task.result().items()}
-        return {subject: made[subject] for subject in subjects}
+    if n_workers == 1 or run.profile.models.device != "cpu":
+        return _do_each(run, subjects, work)
+    given = [(run, subjects[k::n_workers], work) for k in range(n_workers)]
+    shares = in_processes(_do_each, given, n_workers)
+    made = {subject: done for share in shares for subject, done in share.items()}
+    return {subject: made[subject] for subject in subjects}
 
 
 def join_subjects(
@@ -165,7 +143,7 @@ def join_subjects(
     metric.
     """
     subjects = list(scored)
-    ids = {subject: test_ids(run, subject) for subject in subjects}
+    ids = {subject: read_stimuli(run, subject).test_id for subject in subjects}
     tables = [scored[subject][0].table for subject in subjects]
     distances = [
         frechet_table(
@@ -179,15 +157,13 @@ def join_subjects(
 
 
 def _references(
-    embedded: Mapping[int, npt.NDArray[Any]], ids: Mapping[int, npt.NDArray[np.int64]]
-) -> dict[str, npt.NDArray[Any]]:
+    embedded: Mapping[int, Array], ids: Mapping[int, IntArray]
+) -> dict[str, Array]:
     """Return the true test images by subject, and each of them once under "all".
 
     Subjects who came to fewer sessions saw fewer of the shared images.
     """
-    rows: dict[int, npt.NDArray[Any]] = {}
-    for subject, features in embedded.items():
-        for nsd_id, row in zip(ids[subject].tolist(), features, strict=True):
-            rows.setdefault(nsd_id, row)
     own = {str(subject): features for subject, features in embedded.items()}
-    return own | {"all": np.stack(list(rows.values()))}
+    every = np.concatenate([ids[subject] for subject in embedded])
+    first = np.sort(np.unique(every, return_index=True)[1])
+    return own | {"all": np.concatenate([*own.values()])[first]}

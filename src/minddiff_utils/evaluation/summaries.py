@@ -24,6 +24,7 @@ __all__ = [
     "Matrices",
     "compare_methods",
     "contrast_table",
+    "floor_table",
     "summarise",
 ]
 
@@ -180,6 +181,33 @@ def compare_methods(scores: pd.DataFrame, *, confidence: float = 0.95) -> pd.Dat
     """Return `summarise` with the ceilings and floors of the table of conditions."""
     known: Any = {"ceilings": ceilings(), "floors": floors(), "draws": draws()}
     return summarise(scores, confidence=confidence, **known)
+
+
+def floor_table(comparison: pd.DataFrame, category_floor: float) -> pd.DataFrame:
+    """Return what each metric gives to reconstructions that know nothing.
+
+    `comparison`: from `compare_methods`, whose rows over all subjects are read;
+    `category_floor`: for two-way identification. Columns metric, floor (what it is),
+    value, ci_low, ci_high, n_images, n_subjects.
+    """
+    pooled = comparison[comparison["subject"] == "all"]
+    rows = []
+    for metric, block in pooled.groupby("metric", sort=False):
+        own = {row["method"]: row for row in block.to_dict("records")}
+        if "stage1" in own:
+            counts = {k: own["stage1"][k] for k in ("n_images", "n_subjects")}
+            pairs = {"value": own["stage1"]["floor"], **counts}
+            words = "stage 1 scored against other images"
+            rows.append({"metric": metric, "floor": words, **pairs})
+        for method, words in floors().items():
+            numbers = {k: own[method][k] for k in _MEAN} if method in own else None
+            if numbers:
+                rows.append({"metric": metric, "floor": words, **numbers})
+        if METRICS[str(metric)].rule.startswith("two_way"):
+            words = "the right category and nothing else (expectation)"
+            rows.append({"metric": metric, "floor": words, "value": category_floor})
+    table = pd.DataFrame(rows, columns=["metric", "floor", *_MEAN])
+    return table.astype({"n_images": "Int64", "n_subjects": "Int64"})
 
 
 # --- paired differences -------------------------------------------------------------

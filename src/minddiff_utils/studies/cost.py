@@ -26,14 +26,8 @@ from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.conditions import by_name, conditions_of, draws, n_images_of
 from minddiff_utils.core.errors import check_choice
 from minddiff_utils.core.profile import Preset, Profile, Stage1Config
+from minddiff_utils.generation import device_memory
 from minddiff_utils.generation.alignment import Latent, align
-from minddiff_utils.generation.device_memory import (
-    Footprint,
-    counted_footprint,
-    default_memory,
-    held_by,
-    image_bytes,
-)
 from minddiff_utils.generation.guided_sampling import guide
 from minddiff_utils.generation.presets import (
     EngineSettings,
@@ -44,24 +38,16 @@ from minddiff_utils.generation.presets import (
 from minddiff_utils.generation.sampler import Memory, make_schedule, sample
 from minddiff_utils.generation.structural_loss import Likelihood, StructuralTarget
 from minddiff_utils.models import Backbone, tiny_backbone
-from minddiff_utils.studies.unit_rates import (
-    ITEM_BYTES,
-    NOT_MEASURED,
-    OPERATIONS,
-    Rates,
-    Seconds,
-)
+from minddiff_utils.studies import unit_rates
 
 __all__ = [
     "PRESETS",
     "Counts",
     "Prediction",
     "Work",
-    "Workload",
     "predict",
     "preset_work",
     "settings_work",
-    "work_of",
     "workloads",
 ]
 
@@ -94,16 +80,6 @@ class Counts:
 
     def __mul__(self, n: int) -> "Counts":
         return Counts(*(n * a for a in astuple(self)))
-
-    def weigh(self, each: Seconds, memory: Memory) -> float:
-        """Return the sum of the counts, each times its unit's value."""
-        gradient = "stored" if memory == "store" else "checkpointed"
-        values: dict[str, float] = vars(each) | {
-            "unet_backward": vars(each)[f"unet_backward_{gradient}"]
-        }
-        return sum(
-            float(n * values[unit.removesuffix("s")]) for unit, n in vars(self).items()
-        )
 
 
 @dataclass(frozen=True)
@@ -175,9 +151,7 @@ def _engine_counts(settings: EngineSettings, diffusion: Stage1Config) -> Counts:
     both, and there is no candidate without an iteration of its own.
     """
     settings = replace(settings, memory="store")  # nothing is evaluated again
-    if isinstance(settings, GuidanceSettings):
-        return _counts(settings, diffusion)
-    if settings.n_iter <= 2:
+    if isinstance(settings, GuidanceSettings) or settings.n_iter <= 2:
         return _counts(settings, diffusion)
     first, longer, more = (
         _counts(replace(settings, n_iter=n_iter, n_candidates=n), diffusion)
@@ -200,20 +174,24 @@ class Work:
     memory: Memory = "store"
     held: int = 0
 
-    def weigh(self, each: Seconds) -> float:
+    def weigh(self, each: unit_rates.Seconds) -> float:
         """Return the sum over units of one image, such as seconds or operations."""
-        return self.counts.weigh(each, self.memory)
+        values: dict[str, float] = dict(vars(each))
+        gradient = "stored" if self.memory == "store" else "checkpointed"
+        values["unet_backward"] = values[f"unet_backward_{gradient}"]
+        counts = vars(self.counts).items()
+        return sum(float(n * values[unit.removesuffix("s")]) for unit, n in counts)
 
-    def peak_bytes(self, footprint: Footprint, n_images: int) -> float:
+    def peak_bytes(self, footprint: device_memory.Footprint, n_images: int) -> float:
         """Return the most that `n_images` hold at once, weights included."""
-        each = image_bytes(footprint, self.held, self.memory)
+        each = device_memory.image_bytes(footprint, self.held, self.memory)
         return footprint.weights + n_images * each
 
 
 def settings_work(diffusion: Stage1Config, settings: EngineSettings) -> Work:
     """Return what one image costs under the settings of any engine."""
     schedule = make_schedule(tiny_backbone(), diffusion)
-    held = held_by(settings, schedule, settings.memory)
+    held = device_memory.held_by(settings, schedule, settings.memory)
     return Work(_engine_counts(settings, diffusion), settings.memory, held)
 
 
@@ -232,7 +210,7 @@ def work_of(row: Condition, profile: Profile, memory: Memory | None = None) -> W
         n_made = row.n_draws - len(draws())  # the others are rows of their own
         return Work(one * n_made + Counts(clip_forwards=1) * row.n_draws)
     settings = settings_of(row, profile)
-    memory = memory or default_memory(settings, profile.models)
+    memory = memory or device_memory.default_memory(settings, profile.models)
     return settings_work(diffusion, replace(settings, memory=memory))
 
 
@@ -295,7 +273,9 @@ class Prediction:
     peak_is_counted: bool = False
 
 
-def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction:
+def predict(
+    profile: Profile, preset: Preset, rates: unit_rates.Rates | None
+) -> Prediction:
     """Return what `preset` costs under the profile's numbers.
 
     `rates`: in the U-Net's precision, see `find_rates`; None: nobody measured them.
@@ -303,8 +283,8 @@ def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction
     models, work = profile.models, preset_work(profile, preset)
     if models.backbone != "sd14":
         return Prediction(preset, work, "none for these models")
-    is_counted = rates is None or rates.device == NOT_MEASURED
-    footprint = counted_footprint(ITEM_BYTES[models.dtype])
+    is_counted = rates is None or rates.device == unit_rates.NOT_MEASURED
+    footprint = device_memory.counted_footprint(unit_rates.ITEM_BYTES[models.dtype])
     if rates is not None and not is_counted:
         footprint = rates.bytes
     n_images = models.n_at_once or (1 if models.device == "cuda" else models.batch_size)
@@ -312,7 +292,7 @@ def predict(profile: Profile, preset: Preset, rates: Rates | None) -> Prediction
         preset,
         work,
         source="not measured" if rates is None else rates.source,
-        operations=work.weigh(OPERATIONS),
+        operations=work.weigh(unit_rates.OPERATIONS),
         seconds=None if rates is None else work.weigh(rates.seconds),
         peak_bytes=work.peak_bytes(footprint, n_images) + _TEXT_WEIGHTS * 4,
         peak_is_counted=is_counted,

@@ -23,14 +23,7 @@ from minddiff_utils.evaluation.metrics.embeddings import (
 )
 from minddiff_utils.evaluation.metrics.pixels import pixel_correlation, ssim_2d
 
-__all__ = [
-    "MEAN",
-    "MEAN_OF_DIGIT",
-    "Reconstructions",
-    "balanced_folds",
-    "reconstruct",
-    "score",
-]
+__all__ = ["Reconstructions", "balanced_folds", "reconstruct", "score"]
 
 #: Without any brain: the mean training image, and that of the digit that was seen.
 MEAN, MEAN_OF_DIGIT = "mean image", "mean image of the true digit"

@@ -9,36 +9,30 @@ be measured here. The command is `minddiff study --part discrepancies`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from minddiff_utils.core import store
-from minddiff_utils.core.condition import Condition
 from minddiff_utils.core.profile import DecodingConfig, Profile
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Array, Doubles, Floats, IntArray, Matrix
-from minddiff_utils.decoding import RidgeGCV, VoxelData, VoxelSelectedRidge, fit
+from minddiff_utils.core.types import Doubles, IntArray, Matrix
+from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge, fit
 from minddiff_utils.decoding.refits import likeness
 from minddiff_utils.decoding.scores import feature_correlation, nanmean
 from minddiff_utils.decoding.targets import TargetScaling
+from minddiff_utils.evaluation.metrics import score_rows
 from minddiff_utils.evaluation.summaries import contrast_table
 from minddiff_utils.features import image_features
-from minddiff_utils.generation import SubjectFeatures
-from minddiff_utils.generation.decoded_features import DecodedFeatures, Source
 from minddiff_utils.models import Backbone, load_backbone
-from minddiff_utils.studies.again import BATCH, training_features
+from minddiff_utils.studies.again import BATCH, Arms, Features, Subject
 from minddiff_utils.studies.discrepancy_list import listed
 
 __all__ = [
-    "MARGIN_R",
     "METRICS",
-    "Again",
     "conclusions",
-    "decoded_again",
     "effects",
     "per_image",
     "read_again",
@@ -59,8 +53,6 @@ METRICS: Mapping[str, str] = {
 MARGIN_R = 0.02
 #: Voxels that the released code loads for those that it trains with.
 _VOXELS = {"c": 125 / 450, "z": 4000 / 3000}
-
-Features = Mapping[str, Matrix]
 
 
 # --- decoders, fitted again -----------------------------------------------------------
@@ -183,144 +175,63 @@ def _score_forms(
 # --- of one subject -------------------------------------------------------------------
 
 
-class _Own(SubjectFeatures):
-    """Features of the first images, of which a switch has c and z, or Z_CLIP, its own.
-
-    `own`: c and z by condition; `clip`: decoded Z_CLIP by layer, with the training mean
-    and SD of each target, in the place of notebook 02's.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        backbone: Backbone,
-        n: int,
-        own: Mapping[str, Features],
-        clip: Mapping[int, tuple[Array, TargetScaling]] | None = None,
-    ) -> None:
-        super().__init__(run, backbone, n=n)
-        self._again, self._clip = own, clip or {}
-
-    def _systems(self, name: str) -> Matrix:
-        condition, _, feature = name.rpartition("/")
-        if condition in self._again:
-            return self._again[condition][feature][: len(self.nsd_id)]
-        return np.asarray(super()._systems(name))
-
-    def _features(self, source: Source) -> DecodedFeatures:
-        found = super()._features(source)
-        if source != "decoded" or not self._clip:
-            return found
-        like, parts = found.target.features, self._clip.items()
-        n = len(found.nsd_id)
-
-        def tensor(values: Floats, k: int) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values)).to(like[k])
-
-        target = replace(
-            found.target,
-            features={k: tensor(Y[:n], k) for k, (Y, _) in parts},
-            mean={k: tensor(scaling.mean, k) for k, (_, scaling) in parts},
-            scale={k: tensor(s.scale * s.varies, k) for k, (_, s) in parts},
-            likelihood={},
-        )
-        return replace(found, target=target)
-
-
-@dataclass(frozen=True)
-class Again:
-    """What the switches of one subject start from.
-
-    `features`: of all arms but "imagenet", which has `imagenet`; `scores`: of decoding,
-    by image, columns subject, method, nsd_id, metric, value.
-    """
-
-    features: SubjectFeatures
-    imagenet: SubjectFeatures
-    scores: pd.DataFrame
-
-    def of(self, arm: Condition) -> tuple[Run, Backbone, SubjectFeatures]:
-        """Return what makes the images of an arm."""
-        own = self.imagenet if arm.name == "imagenet" else self.features
-        return own.run, own.backbone, own
-
-
-def read_again(run: Run, backbone: Backbone, n: int) -> Again:
+def read_again(run: Run, backbone: Backbone, n: int) -> tuple[Arms, Arms, pd.DataFrame]:
     """Fit the decoders of all switches, and score what they say of the test images.
 
-    `run`: of one subject; `n`: images that the arms make, the first ones.
+    `run`: of one subject; `n`: images that the arms make, the first ones. Returned are
+    what all arms start from but "imagenet", which has the second, and scores of
+    decoding by image.
     """
-    stored = run.read("responses")
-    train, test, held = (
-        np.flatnonzero(stored["split"] == s) for s in ("train", "test", "validation")
-    )
-    test = test[: run.profile.data.n_reconstruct]
-    X = VoxelData.from_responses(stored)
-    images, layers = run.rows("stimuli", "images"), run.profile.features.clip_layers
-    captions = run.read("stimuli", ["captions"])["captions"][train]
-    Y_train = training_features(backbone, captions, images.of(train), layers)
-    sides = ("true", "decoded")
-    kept = run.read("decoded", [f"{k}/{s}" for k in Y_train for s in sides])
-    truth, decoded = (
-        {k: kept[f"{k}/{s}"][: len(test)] for k in Y_train} for s in sides
-    )
-    responses = (X.X_train, X.X_test[: len(test)], stored["betas"][held])
-    config = run.profile.decoding
-    again = decoded_again(*responses, Y_train, config)
-    other, clip, accuracy = _imagenet(run, images, train, test, responses)
-    scaling = {name: TargetScaling.fit(Y) for name, Y in Y_train.items()}
+    layers = run.profile.features.clip_layers
+    own = Subject.read(run, run.subject or 0, backbone, layers)
+    truth, decoded = own.features("true"), own.features("decoded")
+    held = own.stored["betas"][own.stored["split"] == "validation"]
+    again = decoded_again(own.X, own.X_test, held, own.Y, run.profile.decoding)
+    (other, seen_by_other), clip, accuracy = _imagenet(own)
+    scaling = {name: TargetScaling.fit(Y) for name, Y in own.Y.items()}
     scores = {name: _accuracy(Y, truth, scaling) for name, Y in again.items()}
     scores |= _score_forms(decoded, truth, scaling)
     seen = {k: Y for k, Y in decoded.items() if k.startswith("clip/")}
     scores |= {"loop": _accuracy(seen, truth, scaling), "imagenet": accuracy}
-    return Again(
-        _Own(run, backbone, n, again),
-        _Own(other[0], other[1], n, {}, clip),
-        _frame(run, stored["nsd_id"][test], scores),
+    ids = own.stored["nsd_id"][own.test]
+    tables = [
+        score_rows(method, ids, metric, values)
+        for method, by_metric in scores.items()
+        for metric, values in by_metric.items()
+    ]
+    first = np.arange(len(own.test))[:n]
+    cut = {arm: {k: Y[first] for k, Y in said.items()} for arm, said in again.items()}
+    cut_clip = {k: (Y[first], scale) for k, (Y, scale) in clip.items()}
+    return (
+        Arms(run, backbone, first, cut),
+        Arms(other, seen_by_other, first, {}, cut_clip),
+        pd.concat(tables, ignore_index=True).assign(subject=str(run.subject)),
     )
 
 
-def _imagenet(
-    run: Run,
-    images: Any,
-    train: IntArray,
-    test: IntArray,
-    responses: tuple[Matrix, Matrix, Matrix],
-) -> tuple[tuple[Run, Backbone], Any, dict[str, Doubles]]:
+def _imagenet(own: Subject) -> tuple[tuple[Run, Backbone], Any, dict[str, Doubles]]:
     """Return CLIP that sees images by ImageNet's mean and SD, and Z_CLIP decoded of it.
 
     By the decoder of the run; with its accuracy.
     """
-    profile, layers = run.profile, run.profile.features.clip_layers
-    models = profile.models.model_copy(update={"normalisation": "imagenet"})
+    run, profile = own.run, own.run.profile
+    layers, models = profile.features.clip_layers, profile.models
+    models = models.model_copy(update={"normalisation": "imagenet"})
     other = replace(run, profile=profile.model_copy(update={"models": models}))
     backbone = load_backbone(models, run.tree.models)
-    both = image_features(
-        backbone, images.of(np.concatenate([train, test])), layers, batch_size=BATCH
-    )
+    images = own.images.of(np.concatenate([own.train, own.test]))
+    both = image_features(backbone, images, layers, batch_size=BATCH)
     Y_train, truth = (
         {f"clip/{k}": both[f"clip/{k}"][rows] for k in layers}
-        for rows in (slice(len(train)), slice(len(train), None))
+        for rows in (slice(len(own.train)), slice(len(own.train), None))
     )
     ridges: Any = dict.fromkeys(Y_train, RidgeGCV())
     if profile.decoder != "dense":
         ridges = _ridges(profile.decoding, Y_train)
-    Y_hat = fit(ridges, responses[0], Y_train).predict_units(responses[1])
+    Y_hat = fit(ridges, own.X, Y_train).predict_units(own.X_test)
     scaling = {name: TargetScaling.fit(Y) for name, Y in Y_train.items()}
-    own = {k: (Y_hat[f"clip/{k}"], scaling[f"clip/{k}"]) for k in layers}
-    return (other, backbone), own, _accuracy(Y_hat, truth, scaling)
-
-
-def _frame(
-    run: Run, nsd_id: IntArray, scores: Mapping[str, Mapping[str, Doubles]]
-) -> pd.DataFrame:
-    who = {"subject": str(run.subject), "nsd_id": nsd_id}
-    frames = [
-        pd.DataFrame({**who, "method": method, "metric": metric, "value": values})
-        for method, own in scores.items()
-        for metric, values in own.items()
-    ]
-    return pd.concat(frames, ignore_index=True)
+    clip = {k: (Y_hat[f"clip/{k}"], scaling[f"clip/{k}"]) for k in layers}
+    return (other, backbone), clip, _accuracy(Y_hat, truth, scaling)
 
 
 # --- what it says ---------------------------------------------------------------------

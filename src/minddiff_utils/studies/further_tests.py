@@ -42,7 +42,6 @@ from minddiff_utils.studies.again import sampled
 __all__ = [
     "COLUMNS",
     "Draws",
-    "StoredDecoder",
     "Truth",
     "chosen",
     "conclusions",

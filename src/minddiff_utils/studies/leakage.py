@@ -17,11 +17,8 @@ import pandas as pd
 import torch
 
 from minddiff_utils.core.inference import estimate, jackknife
-from minddiff_utils.core.rows import Rows
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Doubles, Floats, Images, IntArray, Ints, Matrix
-from minddiff_utils.datasets import open_data_set
-from minddiff_utils.decoding import VoxelData
+from minddiff_utils.core.types import Doubles, Floats, IntArray, Ints, Matrix
 from minddiff_utils.decoding.other_systems import category_means, small_pixels
 from minddiff_utils.decoding.refits import (
     Refits,
@@ -32,7 +29,12 @@ from minddiff_utils.decoding.refits import (
 )
 from minddiff_utils.evaluation.further.captions import SETTINGS
 from minddiff_utils.evaluation.further.scores import ReadBrain
-from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
+from minddiff_utils.evaluation.images import condition_images
+from minddiff_utils.evaluation.metrics import (
+    ConditionImages,
+    score_methods,
+    score_rows,
+)
 from minddiff_utils.evaluation.metrics.embeddings import (
     pairwise_correlation,
     share_beaten,
@@ -41,13 +43,7 @@ from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed
 from minddiff_utils.evaluation.summaries import Matrices
 from minddiff_utils.models import Backbone
 from minddiff_utils.preprocessing import categories_in_captions
-from minddiff_utils.preprocessing.image_trials import image_trials
-from minddiff_utils.studies.again import (
-    BATCH,
-    images_again,
-    images_made,
-    training_features,
-)
+from minddiff_utils.studies.again import BATCH, Features, Subject, images_again
 
 __all__ = ["AXES", "FLOOR", "prior_shares", "study", "study_subject"]
 
@@ -60,11 +56,10 @@ _COMPARED = ("heldout", "as_many_out", "noise_refit")
 _N_CLUSTERS = 6
 
 Named = Sequence[frozenset[str]]
-Features = Mapping[str, Matrix]
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _Chosen:
     """What one subject's study starts from; test images are the chosen ones.
 
     `chosen`: their rows among the images to reconstruct; `decoded`: by notebook 02;
@@ -72,11 +67,10 @@ class _Subject:
     `repeated`: condition -> responses to the test images of fewer trials, or of none.
     """
 
-    run: Run
+    own: Subject
     refits: Refits
     chosen: IntArray
     seen: ConditionImages
-    train_images: Rows
     truth: Features
     decoded: Features
     clusters: Mapping[str, int]
@@ -86,47 +80,41 @@ class _Subject:
     repeated: Mapping[str, Matrix]
 
 
-def _read_subject(
-    run: Run, subject: int, backbone: Backbone, true_brain: ReadBrain | None
-) -> _Subject:
-    own = replace(run, subject=subject)
-    captions = own.read("stimuli", ["captions"])["captions"]
-    stored = own.read("responses")
-    images, data = own.rows("stimuli", "images"), VoxelData.from_responses(stored)
-    train, test = (np.flatnonzero(stored["split"] == s) for s in ("train", "test"))
-    test = test[: run.profile.data.n_reconstruct]
+def _choose(own: Subject, backbone: Backbone, true_brain: ReadBrain | None) -> _Chosen:
+    captions, train, test = own.captions, own.train, own.test
     named = [categories_in_captions(captions[rows]) for rows in (train, test)]
     clusters = _clusters(backbone, sorted(frozenset().union(*named[0], *named[1])))
     in_train, in_test = (image_clusters(part, clusters) for part in named)
     pure = np.flatnonzero(in_test >= 0)  # others cannot lose their categories alone
     chosen = pure if len(pure) > 1 else np.arange(len(test))
-    chosen = chosen[: run.profile.ablation.n_images]
+    chosen = chosen[: own.run.profile.ablation.n_images]
     shown = test[chosen]
-    Y_train = training_features(backbone, captions[train], images.of(train))
-    names = [f"{k}/{s}" for k in Y_train for s in ("true", "decoded")]
-    kept, every = own.read("decoded", names), range(len({*clusters.values()}))
+    truth, decoded = (
+        {name: Y[chosen] for name, Y in own.features(side).items()}
+        for side in ("true", "decoded")
+    )
     there = [{clusters[n] for n in part} for part in named[0]]
+    every = range(len({*clusters.values()}))
     settings = (categories_in_captions(captions[r], SETTINGS) for r in (train, shown))
-    return _Subject(
+    seen = ConditionImages("truth", own.stored["nsd_id"][shown], own.images[shown])
+    return _Chosen(
         own,
-        Refits(data.X_train, data.X_test[chosen], Y_train),
+        Refits(own.X, own.X_test[chosen], own.Y),
         chosen,
-        ConditionImages("truth", stored["nsd_id"][shown], images[shown]),
-        images.of(train),
-        {k: kept[f"{k}/true"][chosen] for k in Y_train},
-        {k: kept[f"{k}/decoded"][chosen] for k in Y_train},
+        seen,
+        truth,
+        decoded,
         clusters,
         np.array([[k in own_ones for k in every] for own_ones in there]),
         (in_train, in_test[chosen]),
         cast(tuple[Named, Named], tuple(settings)),
-        _repeated(own, stored, images[shown], chosen, true_brain),
+        _repeated(own, seen, chosen, true_brain),
     )
 
 
 def _repeated(
-    run: Run,
-    stored: Mapping[str, Any],
-    seen: Images,
+    own: Subject,
+    seen: ConditionImages,
     chosen: IntArray,
     true_brain: ReadBrain | None,
 ) -> dict[str, Matrix]:
@@ -136,21 +124,17 @@ def _repeated(
     has; "noiseless": of the true brain, where there is one. Without single trials the
     responses are left as they are, as "repeats_all".
     """
-    subject, data = run.subject or 0, run.profile.data
-    asked = (run.tree.nsd, data.betas_version, data.split)
-    data_set = open_data_set(run.profile.data_set, *asked)
-    test = stored["betas"][stored["split"] == "test"][chosen]
+    run, trials = own.run, own.trials("test")
     found: dict[str, Matrix] = {}
-    if not data_set.are_averaged:
-        trials = image_trials(data_set, subject, data, stored, "test")
-        most = data.n_test_repeats or int(np.bincount(trials.row).max())
+    if not np.isnan(trials.minute).all():  # no averages
+        most = run.profile.data.n_test_repeats or int(np.bincount(trials.row).max())
         found = {f"repeats_{n}": trials.first(n)[chosen] for n in range(1, most)}
-    found["repeats_all"] = test
-    voxels = stored.get("voxel_ijk")  # measured responses may be of vertices
+    found["repeats_all"] = own.X_test[chosen]
+    voxels = own.stored.get("voxel_ijk")  # measured responses may be of vertices
     if true_brain is not None and run.origin == "in silico" and voxels is not None:
-        brain = true_brain(run.tree.nsd, subject, voxels)
+        brain = true_brain(run.tree.nsd, run.subject or 0, voxels)
         if brain is not None:
-            found["noiseless"] = np.asarray(brain(seen), np.float32)
+            found["noiseless"] = np.asarray(brain(seen.images), np.float32)
     return found
 
 
@@ -165,21 +149,21 @@ def _clusters(backbone: Backbone, names: Sequence[str]) -> dict[str, int]:
 # --- images ---------------------------------------------------------------------------
 
 
-def _decoded_again(one: _Subject) -> dict[str, Features]:
+def _decoded_again(one: _Chosen) -> dict[str, Features]:
     """Return c and z by condition; a cluster is left out where each image has one."""
-    subject, Y_train = one.run.subject or 0, one.refits.Y_train
-    setting = category_means(Y_train["c"], *one.settings)
-    noise = one.refits.on_noise(one.run.stream("noise for voxels", subject))
+    run, subject = one.own.run, one.own.run.subject or 0
+    setting = category_means(one.own.Y["c"], *one.settings)
+    noise = one.refits.on_noise(run.stream("noise for voxels", subject))
     found: dict[str, Features] = {"setting_only": {"c": setting}, "noise_refit": noise}
     found |= {f"axes_{n}": own for n, own in one.refits.on_axes(AXES).items()}
     found |= _with_repeats(one)
     if (one.cluster[1] >= 0).all():
-        stream = one.run.stream("images left out", subject)
+        stream = run.stream("images left out", subject)
         found |= one.refits.without_clusters(one.shows, one.cluster[1], stream)
     return found
 
 
-def _with_repeats(one: _Subject) -> dict[str, Features]:
+def _with_repeats(one: _Chosen) -> dict[str, Features]:
     """Return c and z of each of the responses `repeated`, by decoders fitted once."""
     every = np.concatenate([*one.repeated.values()])
     said = replace(one.refits, X_test=every).decoded()
@@ -191,29 +175,11 @@ def _with_repeats(one: _Subject) -> dict[str, Features]:
     }
 
 
-def _images(
-    one: _Subject,
-    backbone: Backbone,
-    again: Mapping[str, Features],
-    beside: Sequence[str],
-) -> Iterator[ConditionImages]:
-    """Give stage 1's images of each condition, then those that the run has made."""
-    yield from images_again(one.run, backbone, one.chosen, again)
-    yield from images_made(one.run, beside, one.seen.nsd_id)
-
-
 # --- scores ---------------------------------------------------------------------------
 
 
-def _frame(
-    method: str, nsd_id: IntArray, metric: str, value: Floats, floor: float
-) -> Any:
-    about = {"method": method, "nsd_id": nsd_id, "metric": metric}
-    return pd.DataFrame({**about, "value": value, "floor": floor})
-
-
 def _score_images(
-    one: _Subject, conditions: Sequence[ConditionImages], models: Models
+    one: _Chosen, conditions: Sequence[ConditionImages], models: Models
 ) -> Iterator[pd.DataFrame]:
     """Give the scores of images, with two-way identification by cluster."""
     seen: dict[str, Floats] = {}
@@ -222,7 +188,7 @@ def _score_images(
         seen[shown.method] = embedded
 
     judge = {"clip_judge": embed_with(models.judge, BATCH)}
-    subject = one.run.subject or 0
+    subject = one.own.run.subject or 0
     yield score_methods(subject, conditions, one.seen, judge, seen_by=keep).table
     for shown in (shown for shown in conditions if len(shown.nsd_id) > 1):
         rows = np.flatnonzero(np.isin(one.seen.nsd_id, shown.nsd_id))
@@ -230,26 +196,27 @@ def _score_images(
         known, same = np.logical_and.outer(own >= 0, own >= 0), np.equal.outer(own, own)
         similarity = pairwise_correlation(seen["truth"][rows], seen[shown.method])
         for where, among in (("within", known & same), ("across", known & ~same)):
-            beaten = share_beaten(similarity, among)
-            yield _frame(shown.method, shown.nsd_id, f"two_way_{where}", beaten, 0.5)
+            who = shown.method, shown.nsd_id, f"two_way_{where}"
+            yield score_rows(*who, share_beaten(similarity, among), 0.5)
 
 
 def _score_features(
-    one: _Subject, again: Mapping[str, Features]
+    one: _Chosen, again: Mapping[str, Features]
 ) -> Iterator[pd.DataFrame]:
     """Give what was decoded beside clusters and samples, and how near samples are."""
     left_out = {k: again[k] for k in again if k in _COMPARED}
     for method, features in ({"stage1": one.decoded} | left_out).items():
         for name, Y_hat in features.items():
-            samples = one.refits.Y_train[name]
+            samples = one.own.Y[name]
             given = (Y_hat, one.truth[name], samples, one.cluster[1], one.cluster[0])
+            who = method, one.seen.nsd_id
             for metric, value, chance in compared_with_samples(*given):
-                metric = f"{name}_{metric}"
-                yield _frame(method, one.seen.nsd_id, metric, value, chance)
-    size = one.run.profile.systems.pixel_size
-    pixels = [small_pixels(i, size) for i in (one.seen.images, one.train_images)]
-    r = likeness(*pixels)
-    yield _frame("nearest_sample", one.seen.nsd_id, "pixels", r.max(1), np.nan)
+                yield score_rows(*who, f"{name}_{metric}", value, chance)
+    size, training = one.own.run.profile.systems.pixel_size, one.own.images
+    pixels = (one.seen.images, training.of(one.own.train))
+    r = likeness(*(small_pixels(images, size) for images in pixels))
+    who = "nearest_sample", one.seen.nsd_id
+    yield score_rows(*who, "pixels", r.max(1), np.nan)
 
 
 def study_subject(
@@ -261,9 +228,11 @@ def study_subject(
     true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the study of one subject; see `study`."""
-    one = _read_subject(run, subject, models.backbone, true_brain)
+    own, backbone = Subject.read(run, subject, models.backbone), models.backbone
+    one = _choose(own, backbone, true_brain)
     again = _decoded_again(one)
-    made = list(_images(one, models.backbone, again, beside))
+    made = [*images_again(own.run, backbone, one.chosen, again)]
+    made += condition_images(own.run, subject, one.seen, beside)
     tables = [*_score_images(one, made, models), *_score_features(one, again)]
     scores = pd.concat(tables, ignore_index=True).dropna(subset="value")
     rows = [

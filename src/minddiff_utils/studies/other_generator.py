@@ -9,22 +9,20 @@ same features, and images of other features? Not here: training a second U-Net
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import pandas as pd
 
 from minddiff_utils.core import provenance
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.run import Run, network_files
-from minddiff_utils.core.types import IntArray
-from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
+from minddiff_utils.evaluation.metrics import score_methods
 from minddiff_utils.evaluation.subject_scores import embed_with
 from minddiff_utils.generation import SubjectFeatures, generate
-from minddiff_utils.generation.generate import Generated
 from minddiff_utils.models import Judge
+from minddiff_utils.studies.again import finished_of
 from minddiff_utils.studies.stage2_engines import ENDPOINTS
 
-__all__ = ["DRAW", "likeness"]
+__all__ = ["likeness"]
 
 #: The method that is stage 1 of the same generator, from other noise.
 DRAW = "another draw"
@@ -71,27 +69,16 @@ def _stage(
     judge: Judge,
 ) -> pd.DataFrame:
     row, run = by_name()[stage], own.run
-    target = _images("truth", generate(run, own.backbone, own, row))
+    target = finished_of(generate(run, own.backbone, own, row), "truth")
     made = {name: generate(f.run, f.backbone, f, row) for name, f in others.items()}
     if stage == "stage1":
         again = by_name()["stage1_draw_2"]
         made[DRAW] = generate(run, own.backbone, own, again)
-    known = target.nsd_id
-    shown = [_images(name, one, known) for name, one in made.items()]
+    shown = [finished_of(one, name, target.nsd_id) for name, one in made.items()]
     look = {"clip_judge": embed_with(judge, run.profile.models.batch_size)}
     table = score_methods(run.subject or 0, shown, target, look).table
     table = table[table["metric"].isin(ENDPOINTS)].assign(stage=stage)
     return table[["stage", "subject", "method", "nsd_id", "metric", "value", "floor"]]
-
-
-def _images(
-    name: str, made: Generated, known: IntArray | None = None
-) -> ConditionImages:
-    """Return the finished images, those of `known` alone."""
-    keep = made.finished
-    if known is not None:
-        keep = keep & np.isin(made.nsd_id, known)
-    return ConditionImages(name, made.nsd_id[keep], made.images[keep])
 
 
 def _check(name: str, other: Run, own: Run) -> None:

@@ -19,7 +19,6 @@ means anything.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -38,19 +37,15 @@ from minddiff_utils.core.profile_files import load_profile
 from minddiff_utils.core.run import Run, Tree
 from minddiff_utils.core.surroundings import in_own_process
 from minddiff_utils.datasets.nsd.layout import FACTS
+from minddiff_utils.datasets.part_files import free_bytes
 from minddiff_utils.insilico.experiment_design import n_images_shown
 from minddiff_utils.models.random import Kind, weight_bytes, write_models
+from minddiff_utils.studies import storage
 from minddiff_utils.studies.rehearsal_data import Size, write_tree
 from minddiff_utils.studies.rehearsal_folders import (
     AlgonautsSize,
     LaionSize,
     write_folder,
-)
-from minddiff_utils.studies.storage import (
-    area_voxels,
-    feature_values,
-    n_reconstructed,
-    session_bytes,
 )
 from minddiff_utils.studies.timing_report import (
     Record,
@@ -62,15 +57,7 @@ from minddiff_utils.studies.timing_report import (
 )
 from minddiff_utils.studies.unit_rates import measure_rates
 
-__all__ = [
-    "NAME",
-    "READING",
-    "Rehearsal",
-    "check_room",
-    "finish",
-    "prepare",
-    "rehearse",
-]
+__all__ = ["NAME", "READING", "finish", "prepare", "rehearse"]
 
 #: Name of the folders of NSD's rehearsal, in `data` and in `figures`.
 NAME = "nsd-rehearsal"
@@ -134,7 +121,9 @@ class Rehearsal:
         """Return the release's sizes of the subject; the digits have no choice."""
         name, facts = self.profile.name, FACTS[self.subject]
         if name == "nsd":
-            return Size(facts.grid, round(area_voxels(self.subject)), facts.n_brain)
+            return Size(
+                facts.grid, round(storage.area_voxels(self.subject)), facts.n_brain
+            )
         if name == "algonauts":
             return AlgonautsSize.of(self.subject)
         return LaionSize() if name == "laion_fmri" else None
@@ -226,21 +215,21 @@ def _cut(real: Profile, n_sessions: int, device: str) -> dict[str, Any]:
 def check_room(rehearsal: Rehearsal, size: Size) -> None:
     """Raise RunError if disk or memory will not do, before anything is written."""
     home, profile = rehearsal.tree.root, rehearsal.profile
-    features = 4 * feature_values(profile) * rehearsal.n_images
-    volumes = profile.data.last_session * session_bytes(rehearsal.subject)
+    features = 4 * storage.feature_values(profile) * rehearsal.n_images
+    volumes = profile.data.last_session * storage.session_bytes(rehearsal.subject)
     disk = volumes + weight_bytes(rehearsal.kind) + 2 * features + _OTHER
     disk += rehearsal.n_images * (_STIMULUS + 3 * profile.models.image_size**2)
-    free = shutil.disk_usage(_existing(home)).free
+    free = free_bytes(home)
     if not home.is_dir() and free < disk:
         raise RunError(
-            f"{_existing(home)}: {free / 1e9:.1f} GB are free, but the rehearsal needs"
+            f"{home}: {free / 1e9:.1f} GB are free, but the rehearsal needs"
             f" about {disk / 1e9:.0f}: free space, or set MINDDIFF_ROOT to another"
             " disk."
         )
     writing = 3 * 750 * prod(size.grid)  # a session and its copy
     decoding = float(_GRAM * size.n_voxels**2 + 3 * features)
     if profile.decoder == "dense":  # a weight per voxel and target, and parts again
-        decoding += 1.5 * 4 * size.n_voxels * feature_values(profile)
+        decoding += 1.5 * 4 * size.n_voxels * storage.feature_values(profile)
     memory = max(writing, _PROCESS[rehearsal.kind] + decoding)
     available = psutil.virtual_memory().available
     if available < memory:
@@ -249,11 +238,6 @@ def check_room(rehearsal: Rehearsal, size: Size) -> None:
             f" needs about {memory / 1e9:.0f}: close other programs, or take a larger"
             " machine."
         )
-
-
-def _existing(path: Path) -> Path:
-    """Return the innermost folder of `path` that exists."""
-    return path if path.is_dir() else _existing(path.parent)
 
 
 # --- before and after the notebooks ---------------------------------------------------
@@ -331,7 +315,7 @@ def _record(rehearsal: Rehearsal, preparing: dict[str, float], say: Say) -> Reco
         subject=rehearsal.subject,
         n_sessions=profile.data.last_session,
         n_images=rehearsal.n_images,
-        n_reconstruct=n_reconstructed(profile, rehearsal.subject),
+        n_reconstruct=storage.n_reconstructed(profile, rehearsal.subject),
         preparing=preparing,
         steps=read_steps(rehearsal.tree.notebooks),
         fits=time_fits(rehearsal.real, rehearsal.subject),

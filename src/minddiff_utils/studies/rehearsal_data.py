@@ -9,6 +9,7 @@ captions, behaviour) stays; the surfaces stay those of fsaverage5, 10,242 vertic
 """
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -22,16 +23,15 @@ from minddiff_utils.core.errors import DataError
 from minddiff_utils.core.profile import SimulationConfig
 from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
-from minddiff_utils.core.types import Mask
+from minddiff_utils.core.types import Array, Doubles, IntArray, Mask
 from minddiff_utils.datasets.inventory import HEMISPHERES
 from minddiff_utils.datasets.nsd.layout import DEPTHS, N_TRIALS, NO_DATA
 from minddiff_utils.datasets.nsd.reader import NsdTree
-from minddiff_utils.datasets.visual_areas import assign_areas
 from minddiff_utils.insilico import file_formats
 from minddiff_utils.insilico.folder import PARTS, find, renewing
 from minddiff_utils.insilico.nsd_writer import simulate
 
-__all__ = ["Scale", "Size", "enlarge", "find_scale", "write_tree"]
+__all__ = ["Scale", "Size", "enlarge", "write_once", "write_tree"]
 
 Grid = tuple[int, int, int]
 #: SD of a voxel's own noise, and of a voxel outside the simulated brain, in units of
@@ -63,11 +63,11 @@ class Scale:
     """
 
     factor: float
-    offset: npt.NDArray[np.float64]  # (3,)
+    offset: Doubles  # (3,)
     small: Grid
     large: Grid
 
-    def source(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def source(self) -> tuple[IntArray, ...]:
         """Return the small index of each large index, per axis; -1 outside."""
         found = []
         for axis in range(3):
@@ -77,13 +77,13 @@ class Scale:
             found.append(np.where(inside, index, -1))
         return tuple(found)
 
-    def volume(self, values: npt.NDArray[Any], outside: Any) -> npt.NDArray[Any]:
+    def volume(self, values: Array, outside: Any) -> Array:
         """Return a small volume on the large grid; `outside` where there is none."""
         padded = np.pad(values, ((0, 1),) * 3, constant_values=outside)
-        large: npt.NDArray[Any] = padded[np.ix_(*self.source())]  # -1 is the padding
+        large: Array = padded[np.ix_(*self.source())]  # -1 is the padding
         return large
 
-    def coordinates(self, small: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def coordinates(self, small: Doubles) -> Doubles:
         """Return 0-based voxel coordinates (n, 3) of the small grid in the large."""
         return (small + 0.5) * self.factor + self.offset - 0.5
 
@@ -123,32 +123,36 @@ def write_tree(
     of one subject. Where it cannot be written, or holds files that no rehearsal wrote,
     DataError.
     """
-    key = _key(simulation, subject, seed, size)
-    if find(folder, key) is not None:
-        return True
-    with renewing(folder) as renewal:
-        small = renewal.fresh / "small"
+
+    def write(fresh: Path) -> None:
+        small = fresh / "small"
         simulate(small, simulation, (subject,), seed)
         enlarge(NsdTree(small), subject, simulation.n_sessions, size, seed)
         for name in PARTS:  # the truth is of the small volumes
-            (small / name).rename(renewal.fresh / name)
+            (small / name).rename(fresh / name)
         shutil.rmtree(small)
+
+    facts = {"simulation": simulation.model_dump(mode="json"), "seed": seed}
+    return write_once(folder, facts | {"subject": subject, "size": asdict(size)}, write)
+
+
+def write_once(
+    folder: Path, facts: Mapping[str, Any], write: Callable[[Path], None]
+) -> bool:
+    """Let `write` fill a new folder unless it is there; return whether it was.
+
+    It follows from `facts`, and from the code of rehearsals and of the simulation.
+    """
+    code = Path(__file__)
+    files = [*(code.parents[1] / "insilico").glob("*.py")]
+    files += code.parent.glob("rehearsal_*.py")
+    key = digest_json({**facts, "code": digest_paths(sorted(files), code.parents[1])})
+    if find(folder, key) is not None:
+        return True
+    with renewing(folder) as renewal:
+        write(renewal.fresh)
         renewal.publish(key, {})
     return False
-
-
-def _key(simulation: SimulationConfig, subject: int, seed: int, size: Size) -> str:
-    """Return what the folder follows from."""
-    code = Path(__file__)
-    files = [*(code.parents[1] / "insilico").glob("*.py"), code]
-    facts = {
-        "simulation": simulation.model_dump(mode="json"),
-        "subject": subject,
-        "seed": seed,
-        "size": asdict(size),
-        "code": digest_paths(sorted(files), code.parents[1]),
-    }
-    return digest_json(facts)
 
 
 def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int) -> int:
@@ -158,7 +162,7 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
     with noise of their own by `seed`. A folder that was cut off half-way is not to be
     used: work beside, then rename.
     """
-    areas, small_mask = _areas(tree, subject), tree.brainmask(subject)
+    areas, small_mask = tree.areas(subject) >= 0, tree.brainmask(subject)
     scale = find_scale(areas, size)
     large = scale.volume(areas, outside=False)
     surplus = _surplus(large, size.n_voxels, seed)
@@ -169,21 +173,19 @@ def enlarge(tree: NsdTree, subject: int, n_sessions: int, size: Size, seed: int)
         for path in sorted(folder.rglob("*.nii.gz")):
             _rewrite(path, scale, surplus)
     file_formats.write_nifti(brainmask, mask.astype(np.int16), step=1)
+    columns = np.full(small_mask.shape, -1, np.int64)  # in the small betas
+    columns[small_mask] = np.arange(small_mask.sum())
+    columns = scale.volume(columns, outside=-1)
     for number, betas in enumerate(sessions, start=1):
         path = tree.betas_file(subject, number, "hdf5")
-        _write_betas(path, betas, _columns(scale, small_mask), mask, (seed, number))
+        _write_betas(path, betas, columns, mask, (seed, number))
     for h, depth in product(HEMISPHERES, DEPTHS):
-        _rewrite_coordinates(tree.file("transform", subject, h=h, depth=depth), scale)
+        points = scale.coordinates(tree.transform(subject, h, depth)) + 1  # 1-based
+        points[np.isnan(points).any(axis=1)] = NO_DATA
+        file_formats.write_mgh(
+            tree.file("transform", subject, h=h, depth=depth), points
+        )
     return int((large & ~surplus).sum())
-
-
-def _areas(tree: NsdTree, subject: int) -> Mask:
-    """Return the voxels of the eleven areas."""
-    names = ("Kastner2015", "prf-visualrois")
-    kastner, prf = (
-        (tree.roi(subject, name), tree.roi_labels(subject, name)) for name in names
-    )
-    return np.asarray(assign_areas(*kastner, *prf) >= 0)
 
 
 def _surplus(areas: Mask, n_voxels: int, seed: int) -> Mask:
@@ -223,30 +225,17 @@ def _rewrite(path: Path, scale: Scale, surplus: Mask) -> None:
     file_formats.write_nifti(path, large, step=step)
 
 
-def _rewrite_coordinates(path: Path, scale: Scale) -> None:
-    """Bring 1-based voxel coordinates, (n_vertices, 3), to the large grid."""
-    image: Any = nib.load(path)
-    stored = np.asarray(image.dataobj, np.float64).reshape(-1, 3)
-    large = scale.coordinates(stored - 1) + 1
-    large[(stored == NO_DATA).any(axis=1)] = NO_DATA
-    file_formats.write_mgh(path, large)
-
-
-def _columns(scale: Scale, small_mask: Mask) -> npt.NDArray[np.int64]:
-    """Return for each large voxel its column in the small betas; -1 where none."""
-    columns = np.full(small_mask.shape, -1, np.int64)
-    columns[small_mask] = np.arange(small_mask.sum())
-    return scale.volume(columns, outside=-1)
-
-
 def _write_betas(
     path: Path,
     betas: npt.NDArray[np.int16],
-    columns: npt.NDArray[np.int64],
+    columns: IntArray,
     mask: Mask,
     key: tuple[int, int],
 ) -> None:
-    """Write a session's file on the large grid; every voxel is written, as in NSD's."""
+    """Write a session's file on the large grid; every voxel is written, as in NSD's.
+
+    `columns`: of each voxel its column in the small betas, -1 where none.
+    """
     rng = stream(key[0], "rehearsal", "betas", key[1])
     kji = np.argwhere(np.ones(mask.shape[::-1], bool))  # the file's own order
     ijk = np.ascontiguousarray(kji[:, ::-1], dtype=np.int32)

@@ -13,27 +13,18 @@ from pathlib import Path
 import h5py
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 from scipy.io import savemat
 
-from minddiff_utils.core.provenance import digest_json, digest_paths
 from minddiff_utils.core.rng import stream
+from minddiff_utils.core.types import Array, IntArray
 from minddiff_utils.datasets.algonauts import layout as algonauts
 from minddiff_utils.datasets.digits69 import reader as digits69
 from minddiff_utils.datasets.inventory import HEMISPHERES
 from minddiff_utils.datasets.laion_fmri import layout as laion
-from minddiff_utils.datasets.nsd.layout import (
-    FACTS,
-    IMAGE_SIZE,
-    N_FSAVERAGE,
-    N_IMAGES,
-    N_SHARED,
-    N_TRIALS,
-    SEEN,
-)
-from minddiff_utils.insilico.folder import find, renewing
+from minddiff_utils.datasets.nsd import layout as nsd
+from minddiff_utils.studies.rehearsal_data import write_once
 
 __all__ = [
     "AlgonautsSize",
@@ -59,7 +50,7 @@ class AlgonautsSize:
     @classmethod
     def of(cls, subject: int) -> "AlgonautsSize":
         """Return the release's sizes of a subject."""
-        known = SEEN[min(n for n in SEEN if n >= algonauts.n_sessions(subject))]
+        known = nsd.SEEN[min(n for n in nsd.SEEN if n >= algonauts.n_sessions(subject))]
         return cls(known[1], known[2], algonauts.N_VERTICES[subject])
 
 
@@ -95,23 +86,17 @@ def write_folder(
     size: AlgonautsSize | LaionSize | None,
 ) -> None:
     """Write the folder of a data set unless it is there; no size: the digits."""
-    facts = {
-        "size": asdict(size) if size else "digits69",
-        "subject": subject,
-        "split": split,
-        "code": digest_paths([Path(__file__)], Path(__file__).parent),
-    }
-    key = digest_json(facts)
-    if find(folder, key) is not None:
-        return
-    with renewing(folder) as renewal:
+
+    def write(fresh: Path) -> None:
         if isinstance(size, LaionSize):
-            _write_laion(renewal.fresh, subject, str(split), size)
+            _write_laion(fresh, subject, str(split), size)
         elif size is not None:
-            _write_algonauts(renewal.fresh, subject, size)
+            _write_algonauts(fresh, subject, size)
         else:
-            _write_digits(renewal.fresh)
-        renewal.publish(key, {})
+            _write_digits(fresh)
+
+    own = asdict(size) if size else "digits69"
+    write_once(folder, {"size": own, "subject": subject, "split": split}, write)
 
 
 # --- Algonauts 2023 -------------------------------------------------------------------
@@ -120,8 +105,8 @@ def write_folder(
 def _write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
     """Write one subject of the release, and the files of NSD that it needs."""
     rng = stream(_SEED, "rehearsal", "algonauts", subject)
-    shared = np.sort(rng.choice(N_IMAGES, N_SHARED, replace=False))
-    others = np.setdiff1d(np.arange(N_IMAGES), shared)
+    shared = np.sort(rng.choice(nsd.N_IMAGES, nsd.N_SHARED, replace=False))
+    others = np.setdiff1d(np.arange(nsd.N_IMAGES), shared)
     seen = np.concatenate(
         [
             rng.choice(shared, size.n_shared, replace=False),
@@ -131,15 +116,15 @@ def _write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
     ids = np.sort(seen)
     _write_experiment(root, subject, shared, ids, rng)
     for h, n in zip(HEMISPHERES, size.n_vertices, strict=True):
-        inside = np.zeros(N_FSAVERAGE, np.int64)
-        inside[np.sort(rng.choice(N_FSAVERAGE, n, replace=False))] = 1
+        inside = np.zeros(nsd.N_FSAVERAGE, np.int64)
+        inside[np.sort(rng.choice(nsd.N_FSAVERAGE, n, replace=False))] = 1
         np.save(_place(root / algonauts.path("vertices", subject, h=h)), inside)
         drawn = np.zeros(n, np.int64)  # a third of the vertices, and the atlas a third
         drawn[: n // 3] = 1 + np.arange(n // 3) % 7
         roi = "prf-visualrois"
         np.save(root / algonauts.path("roi", subject, h=h, roi=roi), drawn)
         path = _place(root / algonauts.path("kastner", subject, h=h))
-        atlas = rng.choice(76, N_FSAVERAGE).astype(np.float32)
+        atlas = rng.choice(76, nsd.N_FSAVERAGE).astype(np.float32)
         atlas[atlas > 25] = 0
         nib.save(nib.MGHImage(atlas.reshape(-1, 1, 1), np.eye(4)), path)
         path = _place(root / algonauts.path("fmri", subject, h=h))
@@ -154,21 +139,23 @@ def _write_algonauts(root: Path, subject: int, size: AlgonautsSize) -> None:
     folder.mkdir(exist_ok=True)
     for rank, nsd_id in enumerate(ids.tolist(), start=1):
         name = f"train-{rank:04d}_nsd-{nsd_id:05d}.png"
-        _picture(nsd_id, IMAGE_SIZE).save(folder / name, compress_level=1)
+        _picture(nsd_id, nsd.IMAGE_SIZE).save(folder / name, compress_level=1)
 
 
 def _write_experiment(
     root: Path,
     subject: int,
-    shared: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int64],
+    shared: IntArray,
+    ids: IntArray,
     rng: np.random.Generator,
 ) -> None:
     """Write the table of images and COCO's captions."""
-    every = np.arange(N_IMAGES)
-    last = N_TRIALS * algonauts.n_sessions(subject)
-    reps = rng.integers(1, N_TRIALS * FACTS[subject].n_sessions + 1, (N_IMAGES, 3))
-    reps[:, 0] = rng.integers(1, last + 1, N_IMAGES)
+    every = np.arange(nsd.N_IMAGES)
+    last = nsd.N_TRIALS * algonauts.n_sessions(subject)
+    reps = rng.integers(
+        1, nsd.N_TRIALS * nsd.FACTS[subject].n_sessions + 1, (nsd.N_IMAGES, 3)
+    )
+    reps[:, 0] = rng.integers(1, last + 1, nsd.N_IMAGES)
     splits = np.where(every % 2, "train2017", "val2017")
     table = pd.DataFrame(
         {
@@ -254,7 +241,7 @@ def _write_session(
             file.write(volume.tobytes())
 
 
-def _save(path: Path, values: npt.NDArray[np.generic]) -> None:
+def _save(path: Path, values: Array) -> None:
     nib.save(nib.Nifti1Image(values, np.eye(4)), _place(path))
 
 

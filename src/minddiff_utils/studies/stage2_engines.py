@@ -10,16 +10,12 @@ notebook A3 shows what it found.
 """
 
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
@@ -27,19 +23,12 @@ from minddiff_utils.core import store
 from minddiff_utils.core.errors import ConfigError
 from minddiff_utils.core.images import to_torch
 from minddiff_utils.core.inference import estimate
-from minddiff_utils.core.locks import end_with_parent
 from minddiff_utils.core.run import Run, start
-from minddiff_utils.core.surroundings import (
-    ended_if_cut_off,
-    environment,
-    interrupts_held,
-    settled,
-    visible_gpus,
-)
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.surroundings import environment, in_processes, visible_gpus
+from minddiff_utils.core.types import Array, Floats
 from minddiff_utils.evaluation.further.naming import all_names, name_by_captions
 from minddiff_utils.evaluation.images import rows_of
-from minddiff_utils.evaluation.metrics import ConditionImages, score_methods
+from minddiff_utils.evaluation.metrics import ConditionImages, score_methods, score_rows
 from minddiff_utils.evaluation.subject_scores import embed_with, text_embed_with
 from minddiff_utils.evaluation.summaries import Matrices, contrast_table
 from minddiff_utils.generation import SubjectFeatures, generate
@@ -56,21 +45,15 @@ from minddiff_utils.studies import discrepancies
 from minddiff_utils.studies.again import finished_of
 from minddiff_utils.studies.stage2_arms import ENGINES, Part, arms_of
 
-if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
-
 __all__ = [
     "ENDPOINTS",
     "REFERENCES",
-    "StudyResult",
     "conclusions",
     "confirm",
     "cost_table",
     "pareto_table",
     "read_study",
     "run_study",
-    "run_subject",
-    "study_of",
 ]
 
 #: What arms are compared on -> whether more is better.
@@ -115,57 +98,35 @@ def run_study(
     """
     run = start(name, overrides=overrides)
     subjects = run.profile.subjects[: 2 if part == "discrepancies" else None]
-    context = multiprocessing.get_context("spawn")
     on_gpu = run.profile.models.device == "cuda" and n_jobs > 1
-    gpus = context.SimpleQueue()
-    for gpu in visible_gpus(n_jobs) if on_gpu else ():
-        gpus.put(gpu)
+    gpus = visible_gpus(n_jobs) if on_gpu else ()
     places = {"MINDDIFF_ROOT": run.tree.root, "MINDDIFF_NSD_ROOT": run.tree.nsd}
-    with (
-        settled(),
-        environment({name: str(path) for name, path in places.items()}),
-        ProcessPoolExecutor(
-            n_jobs, context, _begin_worker, (gpus if on_gpu else None,)
-        ) as pool,
-        ended_if_cut_off(pool),
-    ):
-        with interrupts_held():
-            futures = {
-                pool.submit(_worker, name, subject, dict(overrides), part): subject
-                for subject in subjects
-            }
-        tables = {}
-        for future in as_completed(futures):
-            tables[futures[future]], lines = future.result()
+    given = [(name, subject, dict(overrides), part) for subject in subjects]
+    tables = {}
+    with environment({variable: str(path) for variable, path in places.items()}):
+        for subject, table, lines in in_processes(_work, given, n_jobs, gpus):
+            tables[subject] = table
             for line in lines:
                 say(line)
     scores = pd.concat([tables[s] for s in subjects], ignore_index=True)
     return _write(run, part, scores)
 
 
-def _begin_worker(gpus: "SimpleQueue[str] | None") -> None:
-    """Let this process end with its parent, and take a GPU of its own."""
-    end_with_parent()
-    if gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
-
-
-def _worker(
+def _work(
     name: str, subject: int, overrides: dict[str, Any], part: Part
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[int, pd.DataFrame, list[str]]:
     """Run one subject in a process of its own; return also what there is to say."""
     lines: list[str] = []
     run = start(name, subject=subject, overrides=overrides)
-    return run_subject(run, part, lines.append), lines
+    return subject, run_subject(run, part, lines.append), lines
 
 
 def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFrame:
     """Make or read the images of every arm of one subject; return all their scores.
 
-    Columns subject, method, nsd_id, metric, value. `run` is of one subject and all
-    images: validation ones for the pilot's variants, test ones for the arms and for
-    discrepancies, whose decoding is scored too, those of held-out categories for ours;
-    `say` is told of each arm. Without a study in the
+    `run` is of one subject and all images: validation ones for the pilot's variants,
+    test ones for the arms and for discrepancies, whose decoding is scored too, those of
+    held-out categories for ours; `say` is told of each arm. Without a study in the
     profile, ConfigError; where notebook 02 has not run for this subject, StoreError.
     """
     if run.profile.study.n_images == 0:
@@ -179,22 +140,22 @@ def run_subject(run: Run, part: Part, say: Callable[[str], None]) -> pd.DataFram
     judge = load_judge(run.tree.models, kind=models.backbone, device=models.device)
     study = run.profile.study
     n = study.n_images if part == "confirmation" else study.n_images_pilot
-    features, again = SubjectFeatures(run, backbone, decoded=decoded.name, n=n), None
+    features = SubjectFeatures(run, backbone, decoded=decoded.name, n=n)
+    others: dict[str, SubjectFeatures] = {}
+    tables = []
     if part == "discrepancies":
-        n = run.profile.ablation.n_images
-        again = discrepancies.read_again(run, backbone, n)
-        features = again.features
+        given = (run, backbone, run.profile.ablation.n_images)
+        features, others["imagenet"], scores = discrepancies.read_again(*given)
+        tables.append(scores)
     made = []
     for arm in arms_of(run.profile, part):
-        began = time.perf_counter()
-        inputs = again.of(arm) if again else (run, backbone, features)
-        made.append(generate(*inputs, arm))
+        began, own = time.perf_counter(), others.get(arm.name, features)
+        made.append(generate(own.run, own.backbone, own, arm))
         say(f"subject {run.subject}, {arm.name}: {time.perf_counter() - began:.0f} s")
         lost = made[-1].nsd_id[~made[-1].finished].tolist()
         if lost:
             say(f"left out, as {models.dtype} gave no number: images {lost}")
-    scores = score_arms(features, judge, made)
-    return pd.concat([scores, again.scores]) if again else scores
+    return pd.concat([score_arms(features, judge, made), *tables])
 
 
 # --- scores of one subject ------------------------------------------------------------
@@ -219,9 +180,8 @@ def score_arms(
         said = name_by_captions(seen, names, text_embed_with(judge))
         both = zip(said, shown.nsd_id, strict=True)
         right = [float(word in shows[shown_in[i]]) for word, i in both]
-        who = {"subject": str(run.subject), "method": shown.method}
-        about = {"nsd_id": shown.nsd_id, "metric": _NAMED, "value": right}
-        words.append(pd.DataFrame(who | about))
+        rows = score_rows(shown.method, shown.nsd_id, _NAMED, right)
+        words.append(rows.assign(subject=str(run.subject)))
 
     arms = map(finished_of, made)
     look = {"clip_judge": embed_with(judge, run.profile.models.batch_size)}
@@ -262,7 +222,7 @@ def _losses_and_costs(
         yield table.melt([*index, "nsd_id"], var_name="metric")
 
 
-def _costs(arm: Generated) -> dict[str, npt.NDArray[Any]]:
+def _costs(arm: Generated) -> dict[str, Array]:
     """Return what each image of an arm cost, by name."""
     n = len(arm.nsd_id)
     evaluations, none = np.full(n, arm.n_unet_evaluations), np.zeros(n)

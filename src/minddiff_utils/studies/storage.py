@@ -14,7 +14,6 @@ __all__ = [
     "area_voxels",
     "feature_values",
     "images_of",
-    "images_seen",
     "kept",
     "n_reconstructed",
     "n_trained",

@@ -6,8 +6,8 @@ with and without a trained one's help; stage 1 makes images of some. Not here: t
 mixed model of images (`core.crossed`), and what is claimed (`evaluation.claims`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, product
 from typing import Any
@@ -19,34 +19,19 @@ from minddiff_utils.core.areas import HVC, LVC
 from minddiff_utils.core.inference import estimate, jackknife
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, IntArray, Mask, Matrix
-from minddiff_utils.datasets import open_data_set
-from minddiff_utils.decoding.functional_alignment import NewSubject, TrainedSubject
+from minddiff_utils.decoding.functional_alignment import NewSubject
 from minddiff_utils.decoding.refits import Refits, likeness
 from minddiff_utils.decoding.targets import TargetScaling
-from minddiff_utils.evaluation.images import read_stimuli
-from minddiff_utils.evaluation.metrics import score_methods
+from minddiff_utils.evaluation.further.naming import mean_of_others
+from minddiff_utils.evaluation.images import condition_images, read_stimuli
+from minddiff_utils.evaluation.metrics import score_methods, score_rows
 from minddiff_utils.evaluation.subject_scores import Models, each_subject, embed_with
 from minddiff_utils.evaluation.summaries import Matrices
 from minddiff_utils.models import Backbone
-from minddiff_utils.preprocessing.image_trials import (
-    ImageTrials,
-    image_trials,
-)
-from minddiff_utils.studies.again import (
-    BATCH,
-    images_again,
-    images_made,
-    training_features,
-)
+from minddiff_utils.preprocessing.image_trials import ImageTrials
+from minddiff_utils.studies.again import BATCH, Features, Subject, images_again
 
-__all__ = [
-    "ACCURACIES",
-    "dose_slopes",
-    "doses",
-    "study",
-    "trained_for",
-    "virtual_slopes",
-]
+__all__ = ["ACCURACIES", "dose_slopes", "doses", "study", "virtual_slopes"]
 
 #: Percent of voxels, trials and sessions; of the rest all are there.
 SHARES = (25, 50)
@@ -70,32 +55,18 @@ _N_VIRTUAL = 8
 #: r of the decoded features of an image.
 ACCURACIES = ("c_r", "z_r")
 
-Features = Mapping[str, Matrix]
 #: What was decoded again, and how much of a subject it is from.
 Fit = tuple[Features, dict[str, float]]
 
 
-@dataclass(frozen=True)
-class _Training(TrainedSubject):
-    """A subject's averaged training responses, c and z; `stored`: `responses.h5`."""
-
-    stored: Mapping[str, Any]
-
-
-def _training(
-    run: Run, subject: int, backbone: Backbone, kept: dict[int, _Training]
-) -> _Training:
-    """Return a subject's, and keep it: its partner has it for a partner, too."""
+def _read(
+    run: Run, subject: int, backbone: Backbone, kept: dict[int, Subject]
+) -> Subject:
+    """Return a subject, and keep it: its partner has it for a partner, too."""
     if subject not in kept:
         while len(kept) > 1:  # at NSD's size each has gigabytes
             del kept[next(iter(kept))]
-        own = replace(run, subject=subject)
-        stored = own.read("responses")
-        train = np.flatnonzero(stored["split"] == "train")
-        captions = own.read("stimuli", ["captions"])["captions"][train]
-        images = own.rows("stimuli", "images").of(train)
-        features = training_features(backbone, captions, images)
-        kept[subject] = _Training(stored["betas"][train], features, stored)
+        kept[subject] = Subject.read(run, subject, backbone)
     return kept[subject]
 
 
@@ -144,24 +115,20 @@ def doses(
 
 
 def _fit(
-    own: _Training, X: Matrix, rows: IntArray, X_test: Matrix, **facts: float
+    own: Subject, X: Matrix, rows: IntArray, X_test: Matrix, **facts: float
 ) -> Fit:
     """Return what decoders say that are fitted to responses X of some images."""
     decoded = Refits(X, X_test, {name: Y[rows] for name, Y in own.Y.items()}).decoded()
     return decoded, {"n_voxels": X.shape[1], "n_images": len(X), **facts}
 
 
-def _fits(
-    run: Run, own: _Training, X_test: Matrix, partner: _Training | None
-) -> Iterator[tuple[str, Fit]]:
+def _fits(own: Subject, partner: Subject | None) -> Iterator[tuple[str, Fit]]:
     """Give what is decoded of the test responses, by what decoders were fitted to."""
-    subject, data = run.subject or 0, run.profile.data
-    asked = (run.tree.nsd, data.betas_version, data.split)
-    data_set = open_data_set(run.profile.data_set, *asked)
-    trials = image_trials(data_set, subject, data, own.stored)
+    run, X_test, trials = own.run, own.X_test, own.trials("train")
     areas = np.asarray(own.stored["roi_names"], str)[own.stored["roi"]]
     parts: dict[str, NewSubject] = {}
-    for name, keep, voxels in doses(trials, areas, run.stream("doses", subject)):
+    rng = run.stream("doses", run.subject or 0)
+    for name, keep, voxels in doses(trials, areas, rng):
         X, rows = trials.averaged(keep)
         facts = {"n_trials": int(keep.sum()), "relative_snr": 1.0}
         yield name, _fit(own, X[:, voxels], rows, X_test[:, voxels], **facts)
@@ -178,7 +145,7 @@ def _fits(
 
 
 def _virtual(
-    run: Run, own: _Training, X_test: Matrix, noise: Matrix
+    run: Run, own: Subject, X_test: Matrix, noise: Matrix
 ) -> Iterator[tuple[str, Fit]]:
     """Give what is decoded of virtual subjects: with more noise, of fewer voxels.
 
@@ -207,15 +174,14 @@ def _virtual(
 
 
 def _accuracy(
-    name: str, said: Features, truth: Features, own: _Training, nsd_id: IntArray
+    name: str, said: Features, truth: Features, own: Subject, nsd_id: IntArray
 ) -> Iterator[pd.DataFrame]:
     """Give r of each image's decoded c and z, and the mean r with other images'."""
     for feature, Y_hat in said.items():
         scaling = TargetScaling.fit(own.Y[feature])
         r = likeness(scaling.apply(Y_hat), scaling.apply(truth[feature]))
-        others = (r.sum(axis=1) - r.diagonal()) / max(1, len(r) - 1)
-        about = {"method": name, "nsd_id": nsd_id, "metric": f"{feature}_r"}
-        yield pd.DataFrame({**about, "value": r.diagonal(), "floor": others})
+        who = name, nsd_id, f"{feature}_r"
+        yield score_rows(*who, r.diagonal(), mean_of_others(r))
 
 
 def study_subject(
@@ -225,22 +191,20 @@ def study_subject(
     *,
     subjects: Sequence[int],
     beside: Sequence[str],
-    kept: dict[int, _Training],
+    kept: dict[int, Subject],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the study of one of some subjects; see `study`."""
     run, backbone = replace(run, subject=subject), models.backbone
-    own = _training(run, subject, backbone, kept)
+    own = _read(run, subject, backbone, kept)
     other, partner = trained_for(subject, subjects), None
     if other is not None:
-        partner = _training(run, other, backbone, kept)
+        partner = _read(run, other, backbone, kept)
     seen = read_stimuli(run, subject).truth
-    n = len(seen.nsd_id)
-    X_test = own.stored["betas"][own.stored["split"] == "test"][:n]
-    truth = {k: run.read("decoded", [f"{k}/true"])[f"{k}/true"][:n] for k in own.Y}
+    n, truth = len(seen.nsd_id), own.features("true")
     tables, facts = list[pd.DataFrame](), list[dict[str, Any]]()
-    made = [images_made(run, beside, seen.nsd_id)]
+    made = [condition_images(run, subject, seen, beside)]
     n_images = run.profile.ablation.n_images or n
-    for name, (said, about) in _fits(run, own, X_test, partner):
+    for name, (said, about) in _fits(own, partner):
         tables += _accuracy(name, said, truth, own, seen.nsd_id)
         facts.append({"method": name, "trained": other, **about})
         is_virtual = name.startswith("virtual")

@@ -38,32 +38,20 @@ from minddiff_utils.core.surroundings import in_own_process, peak_bytes
 from minddiff_utils.core.types import Matrix
 from minddiff_utils.datasets.nsd.layout import FACTS, N_TRIALS
 from minddiff_utils.decoding import RidgeGCV, VoxelSelectedRidge
-from minddiff_utils.studies.storage import (
-    area_voxels,
-    feature_values,
-    images_of,
-    n_trained,
-    session_count,
-    target_counts,
-)
+from minddiff_utils.studies import storage
 
 __all__ = [
-    "GROWTH",
-    "FitTimes",
     "Record",
     "Step",
     "extrapolate",
     "held_at_once",
-    "held_by_decoding",
     "machine",
     "n_train",
     "read_record",
     "read_steps",
     "table",
     "time_fits",
-    "whole_peaks",
     "whole_run_words",
-    "whole_seconds",
 ]
 
 
@@ -97,7 +85,7 @@ def n_train(profile: Profile) -> int:
     >>> n_train(load_profile("nsd"))
     8000
     """
-    return max(n_trained(profile, subject) for subject in profile.subjects)
+    return max(storage.n_trained(profile, subject) for subject in profile.subjects)
 
 
 def whole_seconds(times: FitTimes, profile: Profile) -> float:
@@ -109,7 +97,7 @@ def whole_seconds(times: FitTimes, profile: Profile) -> float:
     their targets are taken to cost what they do with all voxels, and their normal
     equations nothing. Only LVC and HVC have more voxels than a target of z selects.
     """
-    counts = target_counts(profile)
+    counts = storage.target_counts(profile)
     each = {kind: n * times.per_target[kind] for kind, n in counts.items()}
     n_fits = 1 if times.decoder == "dense" else len(counts)
     folds = profile.decoding.n_folds * (times.fixed + each["clip"])
@@ -123,7 +111,7 @@ def time_fits(profile: Profile, subject: int) -> FitTimes:
 
     The clock is the processor's, which other work on the machine does not stop.
     """
-    size = n_train(profile), round(area_voxels(subject))
+    size = n_train(profile), round(storage.area_voxels(subject))
     return in_own_process(_measure, profile, size, _SAMPLE)
 
 
@@ -319,7 +307,7 @@ def _sections(path: Path, notebook: str, grows: Growth) -> Iterator[Step]:
 
 def _images(profile: Profile) -> tuple[list[int], list[int]]:
     """Return the images that each subject saw, and those that are reconstructed."""
-    both = [images_of(profile, subject) for subject in profile.subjects]
+    both = [storage.images_of(profile, subject) for subject in profile.subjects]
     return [seen for seen, _ in both], [made for _, made in both]
 
 
@@ -330,10 +318,10 @@ def held_by_decoding(profile: Profile) -> float:
     cross-validated predictions of the CLIP layers, or the weights of a dense decoder,
     which come after them; float32.
     """
-    n_images, values = max(_images(profile)[0]), feature_values(profile)
-    later = target_counts(profile)["clip"] * n_train(profile)
+    n_images, values = max(_images(profile)[0]), storage.feature_values(profile)
+    later = storage.target_counts(profile)["clip"] * n_train(profile)
     if profile.decoder == "dense":
-        n_voxels = max(area_voxels(subject) for subject in profile.subjects)
+        n_voxels = max(storage.area_voxels(subject) for subject in profile.subjects)
         later = max(later, round(n_voxels * values))
     return 4.0 * (2 * values * n_images + later)
 
@@ -346,12 +334,13 @@ def held_at_once(profile: Profile) -> dict[str, float]:
     embeddings of the true images by every network of the field, those of one method by
     the widest, and that method's images.
     """
-    n_sessions = max(session_count(profile, s) for s in profile.subjects)
+    n_sessions = max(storage.session_count(profile, s) for s in profile.subjects)
     n_trials = N_TRIALS * n_sessions
     n_images, n_scored = map(max, _images(profile))
     whole = profile.data.voxels == "nsdgeneral"
     n_voxels = max(
-        FACTS[s].n_nsdgeneral if whole else area_voxels(s) for s in profile.subjects
+        FACTS[s].n_nsdgeneral if whole else storage.area_voxels(s)
+        for s in profile.subjects
     )
     looked = 4 * (sum(_WIDTHS) + max(_WIDTHS)) + 3 * profile.models.image_size**2
     return {

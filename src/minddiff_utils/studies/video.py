@@ -8,6 +8,7 @@ of them (`evaluation.claims`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Doubles, Floats, Images, IntArray, Ints, Matrix
 from minddiff_utils.datasets.bids_runs import BidsRun, read_runs
 from minddiff_utils.decoding import BandedRidge
+from minddiff_utils.evaluation.further.naming import mean_of_others
+from minddiff_utils.evaluation.metrics import score_rows
 from minddiff_utils.evaluation.metrics.embeddings import (
     pairwise_correlation,
     share_beaten,
@@ -43,13 +46,10 @@ __all__ = [
     "banded",
     "design",
     "direction",
-    "frame_order",
     "how_fast",
     "motion",
     "order_name",
-    "smoother",
     "study",
-    "temporal_prior",
     "temporal_ssim",
 ]
 
@@ -348,12 +348,6 @@ def _steps(images: Images) -> Images:
     return ((step + 255) // 2).astype(np.uint8)
 
 
-def _with_floor(scores: Doubles) -> tuple[Doubles, Doubles]:
-    """Return scores (n, n) of the own truth, and their mean over other clips' truth."""
-    n, own = len(scores), scores.diagonal()
-    return own, (scores.sum(axis=1) - own) / max(1, n - 1)
-
-
 def _score(made: Mapping[str, Images], truth: Images) -> _Scores:
     found: _Scores = {}
     n = len(truth)
@@ -403,18 +397,17 @@ def _study_subject(
     for frame in SPEEDS:
         runs = _recorded(run, subject, clips, Timing(frame))
         decoded = _decode(runs, clips)
-        for method in METHODS:
-            z = decoded[method][0], clips.z[test]
-            scores[method, order_name(frame)] = _with_floor(frame_order(*z))
-            name = order_name(frame).replace("frame_order", "direction")
-            scores[method, name] = _with_floor(direction(*z))
+        name = order_name(frame)
+        reverse = name.replace("frame_order", "direction")
+        measures = {name: frame_order, reverse: direction}
+        for method, (metric, measure) in product(METHODS, measures.items()):
+            share = measure(decoded[method][0], clips.z[test])
+            scores[method, metric] = share.diagonal(), mean_of_others(share)
         if frame == SHOWN:
             made = _made(run, subject, models.backbone, decoded, shown)
             scores |= _score(made, clips.images[shown])
     tables = [
-        pd.DataFrame({"value": value, "floor": floor}).assign(
-            method=method, metric=metric, nsd_id=test[: len(value)]
-        )
+        score_rows(method, test[: len(value)], metric, value, floor)
         for (method, metric), (value, floor) in scores.items()
     ]
     columns = ["subject", "method", "nsd_id", "metric", "value", "floor"]

@@ -1,9 +1,3 @@
-from .evidence import (
-    CONTRADICTED as CONTRADICTED,
-    INCONCLUSIVE as INCONCLUSIVE,
-    NOT_TESTABLE as NOT_TESTABLE,
-    SUPPORTED as SUPPORTED,
-)
 from .ledger import (
     CLAIMS as CLAIMS,
     COLUMNS as COLUMNS,

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.conditions import by_name
-from minddiff_utils.core.inference import Estimate, estimate
+from minddiff_utils.core.inference import Estimate, estimate, estimate_subjects
 from minddiff_utils.evaluation.summaries import Matrices
 
 __all__ = [
@@ -177,10 +178,6 @@ class Evidence:
         """Return a table, empty where the run did not make it."""
         return self.tables.get(name, pd.DataFrame())
 
-    def with_tables(self, **tables: pd.DataFrame) -> "Evidence":
-        """Return the evidence with some tables replaced."""
-        return replace(self, tables={**self.tables, **tables})
-
     def matrices(self, source: str = "scores") -> Matrices:
         """Return a table of scores as matrices; it is there and not empty."""
         if source not in self._known:
@@ -207,12 +204,25 @@ class Evidence:
         for name in (method, reference):
             if scores.empty or not (scores["method"] == name).any():
                 raise NotTestableError(f"{method_words(name)} was not run")
-        wide = self.matrices(source).contrast(method, reference, metric).dropna(axis=1)
-        if wide.empty:
-            raise NotTestableError("the two methods share no image")
-        mean = estimate(wide, confidence=self.confidence)
+        wide = self.matrices(source).contrast(method, reference, metric)
         words = f"{method_words(method)} minus {method_words(reference)}"
-        return Endpoint(words, SHORT[metric], mean, above=above)
+        about = (words, SHORT[metric], "the two methods share no image")
+        return replace(self.mean(wide, *about), above=above)
+
+    def mean(self, wide: pd.DataFrame, name: str, scale: str, why: str) -> Endpoint:
+        """Return the mean of subjects x images as endpoint, over images that all have.
+
+        There is none: NotTestableError, which says `why`.
+        """
+        shared = wide.dropna(axis=1)
+        if shared.empty:
+            raise NotTestableError(why)
+        return Endpoint(name, scale, estimate(shared, confidence=self.confidence))
+
+    def subject_mean(self, values: npt.ArrayLike, name: str, scale: str) -> Endpoint:
+        """Return the mean of one number per subject as endpoint."""
+        mean = estimate_subjects(values, confidence=self.confidence)
+        return Endpoint(name, scale, mean, "subject")
 
 
 @dataclass(frozen=True)

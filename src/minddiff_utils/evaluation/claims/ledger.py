@@ -111,12 +111,6 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-def _engine(claim: Claim, evidence: Evidence) -> str:
-    """Return the engine that a claim judges, in words."""
-    name = evidence.preset if claim.engine == "run" else claim.engine
-    return name if name == "none" else engine_words(name)
-
-
 def collect_evidence(
     run: Run,
     scores: pd.DataFrame,
@@ -166,7 +160,9 @@ def evaluate_claims(
     rows = []
     for claim in claims:
         outcome = decide(claim, evidence)
-        about = (claim.claim, claim.statement, _engine(claim, evidence))
+        engine = evidence.preset if claim.engine == "run" else claim.engine
+        words = engine if engine == "none" else engine_words(engine)
+        about = (claim.claim, claim.statement, words)
         found = (outcome.verdict, outcome.reason)
         for numbers in [_numbers(e) for e in outcome.endpoints] or [_NONE]:
             rows.append((*about, *found, *numbers, claim.paper_value))

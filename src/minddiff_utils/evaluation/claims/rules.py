@@ -9,19 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
 from minddiff_utils.core.areas import FEW_VOXELS, high_over_low
 from minddiff_utils.core.conditions import floors
 from minddiff_utils.core.contrasts import FROM_ALL_THREE
-from minddiff_utils.core.inference import (
-    Estimate,
-    estimate,
-    estimate_subjects,
-    jackknife,
-)
+from minddiff_utils.core.inference import Estimate, jackknife
+from minddiff_utils.core.types import Doubles, IntArray
 from minddiff_utils.evaluation.claims.evidence import (
     SHORT,
     Endpoint,
@@ -33,7 +28,6 @@ from minddiff_utils.evaluation.claims.evidence import (
 )
 
 __all__ = [
-    "MARGIN_NUMBER",
     "above",
     "decodable",
     "each_feature",
@@ -42,12 +36,9 @@ __all__ = [
     "image_pairs",
     "paired_images",
     "paper_number",
-    "rank_correlation",
     "signatures",
     "where_read",
 ]
-
-Floats = npt.NDArray[np.float64]
 
 #: C1 to C3: our number equals the paper's within this, on at least so many images.
 MARGIN_NUMBER, MIN_IMAGES_NUMBER = 0.03, 500
@@ -79,14 +70,13 @@ def paper_number(metric: str, paper_value: float) -> Rule:
             wide = evidence.matrices().matrix("stage2", metric)
         if "1" not in wide.index:
             raise NotTestableError("subject 1 has no stage-2 scores in this run")
-        own = wide.loc["1"].dropna() - paper_value
-        mean = estimate(own, confidence=evidence.confidence)
-        if mean.n_images < MIN_IMAGES_NUMBER:
-            few = f"{mean.n_images} images, the rule asks for {MIN_IMAGES_NUMBER}"
+        own = wide.loc[["1"]].dropna(axis=1) - paper_value
+        few = f"{own.shape[1]} images, the rule asks for {MIN_IMAGES_NUMBER}"
+        if own.shape[1] < MIN_IMAGES_NUMBER:
             raise NotTestableError(few)
         name = f"stage 2 of subject 1 minus {paper_value}"
-        near = Endpoint(name, SHORT[metric], mean, below=MARGIN_NUMBER)
-        return [replace(near, above=-MARGIN_NUMBER)]
+        near = evidence.mean(own, name, SHORT[metric], few)
+        return [replace(near, above=-MARGIN_NUMBER, below=MARGIN_NUMBER)]
 
     return rule
 
@@ -153,12 +143,11 @@ def each_feature(evidence: Evidence) -> list[Endpoint]:
 
     Each is taken from all three in the steered sampling of stage 1.
     """
-    endpoints = []
-    for feature, metric in _STANDS_FOR.items():
-        with_it, without = FROM_ALL_THREE[feature]
-        endpoint = evidence.contrast(with_it, without, metric)
-        endpoints.append(replace(endpoint, name=f"with minus without {feature}"))
-    return endpoints
+    pairs = {
+        feature: evidence.contrast(*FROM_ALL_THREE[feature], metric)
+        for feature, metric in _STANDS_FOR.items()
+    }
+    return [replace(e, name=f"with minus without {k}") for k, e in pairs.items()]
 
 
 def every_subject(evidence: Evidence) -> list[Endpoint]:
@@ -186,10 +175,10 @@ def _above_chance(evidence: Evidence, metric: str) -> Iterator[Endpoint]:
     if not levels:
         raise NotTestableError("no condition that knows nothing of the image was run")
     highest = max(levels, key=levels.__getitem__)
-    for subject, row in made.contrast("stage2", highest, metric).iterrows():
-        mean = estimate(row.dropna(), confidence=evidence.confidence)
+    apart = made.contrast("stage2", highest, metric)
+    for subject in apart.index:
         name = f"subject {subject}: stage 2 minus {method_words(highest)}"
-        yield Endpoint(name, SHORT[metric], mean)
+        yield evidence.mean(apart.loc[[subject]], name, SHORT[metric], "no image")
 
 
 # --- C9: where each feature is read ---------------------------------------------------
@@ -220,13 +209,12 @@ def where_read(evidence: Evidence) -> list[Endpoint]:
     patterns = _log_pattern_ratios(evidence.table("weights"), ("c", "z", lowest))
     endpoints = []
     for feature in ("z", lowest):
-        apart = (leans["c"] - leans[feature]).dropna(axis=1)
-        mean = estimate(apart, confidence=evidence.confidence)
         name = f"HVC minus LVC, c minus {feature}"
-        endpoints.append(Endpoint(f"accuracy: {name}", "r", mean))
-        log_ratio = patterns["c"] - patterns[feature]
-        pattern = estimate_subjects(log_ratio, confidence=evidence.confidence)
-        endpoints.append(Endpoint(f"pattern: {name}", "log ratio", pattern, "subject"))
+        apart = leans["c"] - leans[feature]
+        why = f"no image has accuracies of c and {feature}"
+        endpoints.append(evidence.mean(apart, f"accuracy: {name}", "r", why))
+        ratio = patterns["c"] - patterns[feature]
+        endpoints.append(evidence.subject_mean(ratio, f"pattern: {name}", "log ratio"))
     return endpoints
 
 
@@ -276,9 +264,8 @@ def decodable(evidence: Evidence) -> list[Endpoint]:
     for feature in ("c", "z", lowest) if lowest else ("c", "z"):
         own = whole[whole["feature"] == feature]
         above = (own["r_mean"] - own["r_null_within"]).to_numpy(np.float64)
-        mean = estimate_subjects(above, confidence=evidence.confidence)
         name = f"{feature} above chance within like images"
-        endpoints.append(Endpoint(name, "r", mean, "subject"))
+        endpoints.append(evidence.subject_mean(above, name, "r"))
     return [*endpoints, _correlated("C10", evidence)]
 
 
@@ -369,13 +356,13 @@ def paired_images(
     return [part.loc[both.index, images] for part in (*read, *scored)]
 
 
-def rank_correlation(x: Floats, y: Floats, *, confidence: float = 0.95) -> Estimate:
+def rank_correlation(x: Doubles, y: Doubles, *, confidence: float = 0.95) -> Estimate:
     """Return the mean over subjects of Spearman's rho over images, with intervals.
 
     `x`, `y`: float (n_subjects, n_images).
     """
 
-    def rho(rows: npt.NDArray[np.int64]) -> Floats:
+    def rho(rows: IntArray) -> Doubles:
         ranks = [stats.rankdata(part[:, rows], axis=1) for part in (x, y)]
         a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
         scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

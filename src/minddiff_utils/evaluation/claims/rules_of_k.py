@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 from minddiff_utils.core.conditions import NOISE_WEIGHTS, k_name
-from minddiff_utils.core.inference import estimate, estimate_subjects
 from minddiff_utils.evaluation.claims.evidence import (
     SHORT,
     Endpoint,
@@ -38,24 +37,17 @@ def balance_of_k(evidence: Evidence) -> list[Endpoint]:
     wide = means.unstack()
     few, every = wide.columns.min(), wide.columns.max()
     fall = wide[few] - wide[every]
-    gain = estimate_subjects(fall, confidence=evidence.confidence)
-    accuracy = Endpoint(
-        f"accuracy at k = {few:g} minus {every:g}", "r", gain, "subject"
-    )
-    best = []
-    for end in _ends_of_k(evidence):
-        pair = evidence.contrast(k_name(K_PAPER), k_name(end), "ssim_2d")
-        best.append(replace(pair, name=f"images at k = {K_PAPER:g} minus {end:g}"))
-    return [accuracy, *best]
-
-
-def _ends_of_k(evidence: Evidence) -> tuple[float, float]:
-    ks = _ladder(evidence, "decoded")
+    name = f"accuracy at k = {few:g} minus {every:g}"
+    accuracy = evidence.subject_mean(fall, name, "r")
+    ks, best = _ladder(evidence, "decoded"), []
     if len(ks) < 3 or not ks[0] < K_PAPER < ks[-1]:
         raise NotTestableError(
             f"images were not made at k = {K_PAPER:g} and on both sides"
         )
-    return ks[0], ks[-1]
+    for end in (ks[0], ks[-1]):
+        pair = evidence.contrast(k_name(K_PAPER), k_name(end), "ssim_2d")
+        best.append(replace(pair, name=f"images at k = {K_PAPER:g} minus {end:g}"))
+    return [accuracy, *best]
 
 
 def _ladder(evidence: Evidence, clip: Literal["decoded", "true"]) -> list[float]:
@@ -83,15 +75,11 @@ def accuracy_against_information(evidence: Evidence) -> list[Endpoint]:
         evidence.matrices().contrast(k_name(every, clip), k_name(few, clip), "ssim_2d")
         for clip in ("true", "decoded")
     ]
-    regained = (losses[0] - losses[1]).dropna(axis=1)
-    if regained.empty:
-        raise NotTestableError("true and decoded Z_CLIP share no image")
-    mean = estimate(regained, confidence=evidence.confidence)
     words = f"images at k = {every:g} minus {few:g}"
-    return [
-        replace(lost, name=f"true Z_CLIP: {words}"),
-        Endpoint(f"{words}, true minus decoded Z_CLIP", SHORT["ssim_2d"], mean),
-    ]
+    about = (f"{words}, true minus decoded Z_CLIP", SHORT["ssim_2d"])
+    why = "true and decoded Z_CLIP share no image"
+    regained = evidence.mean(losses[0] - losses[1], *about, why)
+    return [replace(lost, name=f"true Z_CLIP: {words}"), regained]
 
 
 def weights_for_k(evidence: Evidence) -> list[Endpoint]:

@@ -11,7 +11,7 @@ from dataclasses import astuple, replace
 import pandas as pd
 
 from minddiff_utils.core.crossed import crossed_slopes
-from minddiff_utils.core.inference import Estimate, estimate
+from minddiff_utils.core.inference import Estimate
 from minddiff_utils.evaluation.claims.evidence import (
     SHORT,
     Endpoint,
@@ -153,10 +153,7 @@ def _above_half(evidence: Evidence, source: str, method: str, metric: str) -> En
     """Return the share of comparisons won, minus a half."""
     words, wide = _SHARES.get(metric) or SHORT[metric], pd.DataFrame()
     if not evidence.table(source).empty:
-        wide = evidence.matrices(source).matrix(method, metric).dropna(axis=1)
-    if wide.empty:
-        raise NotTestableError(
-            f"no {words} of {method_words(method)}: {_LACKS[source]}"
-        )
-    mean = estimate(wide - 0.5, confidence=evidence.confidence)
-    return Endpoint(f"{method_words(method)}, {words}", "share over .5", mean)
+        wide = evidence.matrices(source).matrix(method, metric) - 0.5
+    why = f"no {words} of {method_words(method)}: {_LACKS[source]}"
+    name = f"{method_words(method)}, {words}"
+    return evidence.mean(wide, name, "share over .5", why)

@@ -4,7 +4,6 @@ from .naming import naming_table as naming_table
 from .scores import (
     NAMED_BY as NAMED_BY,
     ROLES as ROLES,
-    FurtherScores as FurtherScores,
     all_scores as all_scores,
 )
 from .shared_images import compare_on as compare_on, shared515 as shared515

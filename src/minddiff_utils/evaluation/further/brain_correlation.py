@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.areas import AREAS, FEW_VOXELS, HVC, LVC
 from minddiff_utils.core.errors import check_shape
-from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.core.types import Doubles, Floats, Ints
 from minddiff_utils.evaluation.further.naming import beside_truth, mean_of_images
+from minddiff_utils.evaluation.metrics.embeddings import unit_rows
 
 __all__ = [
     "Encoder",
@@ -90,7 +90,7 @@ def fit_encoder(layers: Sequence[Floats], responses: Floats, *, seed: int) -> En
     return Encoder(tuple(fitted), tuple(ridges))
 
 
-def area_sets(roi: npt.NDArray[np.integer], names: Sequence[str]) -> dict[str, Any]:
+def area_sets(roi: Ints, names: Sequence[str]) -> dict[str, Any]:
     """Return masks of voxels: all, lower and higher areas, each with 20 voxels or more.
 
     `roi`, int (n_voxels,): index into `names`.
@@ -108,13 +108,8 @@ def pattern_correlation(predicted: Floats, measured: Floats) -> Doubles:
     not vary.
     """
     check_shape(measured.shape, (None, predicted.shape[1]), "the measured responses")
-    units = []
-    for rows in (predicted, measured):
-        wide = np.asarray(rows, np.float64)
-        centred = wide - wide.mean(axis=1, keepdims=True)
-        norms = np.linalg.norm(centred, axis=1, keepdims=True)
-        units.append(centred / np.where(norms > 0, norms, np.inf))
-    return np.asarray(units[0] @ units[1].T)
+    one, other = (unit_rows(rows, centred=True) for rows in (predicted, measured))
+    return np.asarray(one @ other.T)
 
 
 def brain_correlation_table(

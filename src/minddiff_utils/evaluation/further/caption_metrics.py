@@ -27,7 +27,7 @@ from minddiff_utils.models import find_device, full_float32, load_torchvision
 from minddiff_utils.models.downloads import SENTENCES, HubFiles, download_command
 from minddiff_utils.models.weights import sha256
 
-__all__ = ["CaptionScores", "Score", "load_caption_scores", "sentence_scorer"]
+__all__ = ["Score", "load_caption_scores"]
 
 #: n captions, and the captions of n images -> the highest score with one of each
 #: image's captions, float64 (n,).

@@ -11,29 +11,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core import store
 from minddiff_utils.core.errors import check_shape
 from minddiff_utils.core.run import Run
-from minddiff_utils.core.types import Doubles, Floats
+from minddiff_utils.core.types import Doubles, Floats, IntArray
 from minddiff_utils.evaluation.further.caption_metrics import Score
 from minddiff_utils.evaluation.further.naming import mean_of_images, mean_of_others
 from minddiff_utils.evaluation.images import rows_of
+from minddiff_utils.evaluation.metrics import score_rows
 from minddiff_utils.evaluation.subject_scores import Models
 from minddiff_utils.features import semantic_features
 from minddiff_utils.preprocessing import categories_in_captions
 
-__all__ = [
-    "SETTINGS",
-    "caption_scores",
-    "caption_table",
-    "nearest_rows",
-    "published_scores",
-    "recall_and_floor",
-    "recall_of_words",
-]
+__all__ = ["SETTINGS", "caption_scores", "caption_table", "nearest_rows"]
 
 Words = Sequence[Collection[str]]
 
@@ -59,7 +51,7 @@ _WORDS: Mapping[str, Callable[[Any], Words]] = {
 }
 
 
-def nearest_rows(features: Floats, known: Floats) -> npt.NDArray[np.int64]:
+def nearest_rows(features: Floats, known: Floats) -> IntArray:
     """Return, per row, the row of `known` with the highest correlation.
 
     Decoded c, (n, n_features), and true c of training images, (n_known, n_features),
@@ -144,12 +136,11 @@ def caption_scores(
             for metric, score in published.items()
         }
         for metric, (value, floor) in made.items():
-            about = {"method": method, "nsd_id": test["nsd_id"], "metric": metric}
-            numbers = {"value": value, "floor": floor, "caption": first}
-            parts.append(pd.DataFrame(about | numbers))
+            part = score_rows(method, test["nsd_id"], metric, value, floor)
+            parts.append(part.assign(caption=first))
     table = pd.concat(parts, ignore_index=True).assign(subject=str(subject))
-    columns = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
-    return table.loc[table["value"].notna(), columns].reset_index(drop=True)
+    names = ["subject", "method", "nsd_id", "metric", "value", "floor", "caption"]
+    return table.loc[table["value"].notna(), names].reset_index(drop=True)
 
 
 def caption_table(

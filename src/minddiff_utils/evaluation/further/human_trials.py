@@ -21,7 +21,7 @@ from scipy import stats
 
 from minddiff_utils.core.errors import DataError, check_choice
 
-__all__ = ["LEAST_CAUGHT", "evaluate_answers", "page_of", "plan_trials"]
+__all__ = ["evaluate_answers", "page_of", "plan_trials"]
 
 #: A rater with a smaller share of catch trials right is left out; unanswered ones count
 #: as wrong.

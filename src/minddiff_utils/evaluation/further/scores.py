@@ -8,6 +8,7 @@ encoding model share, see in each image while its scores are made.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,11 @@ from minddiff_utils.core.areas import AREAS
 from minddiff_utils.core.conditions import by_name
 from minddiff_utils.core.run import Run
 from minddiff_utils.core.types import Floats, IntArray
-from minddiff_utils.evaluation.further.brain_correlation import (
-    Encoder,
-    area_sets,
-    fit_encoder,
-    pattern_correlation,
-)
+from minddiff_utils.evaluation.further import brain_correlation, naming
 from minddiff_utils.evaluation.further.caption_metrics import load_caption_scores
 from minddiff_utils.evaluation.further.captions import caption_scores
-from minddiff_utils.evaluation.further.naming import (
-    Probe,
-    all_names,
-    chance_of_names,
-    fit_probe,
-    mean_of_others,
-    name_by_captions,
-)
 from minddiff_utils.evaluation.images import rows_of, wanted_ids
-from minddiff_utils.evaluation.metrics import METRICS, ConditionImages
+from minddiff_utils.evaluation.metrics import METRICS, ConditionImages, score_rows
 from minddiff_utils.evaluation.metrics.registry import LITE0
 from minddiff_utils.evaluation.subject_scores import (
     Models,
@@ -48,12 +36,7 @@ from minddiff_utils.evaluation.subject_scores import (
 )
 from minddiff_utils.preprocessing import categories_in_captions
 
-__all__ = [
-    "NAMED_BY",
-    "ROLES",
-    "FurtherScores",
-    "all_scores",
-]
+__all__ = ["NAMED_BY", "ROLES", "all_scores"]
 
 
 #: Images to responses (n, n_voxels); what Lite0 sees in them may be given.
@@ -107,7 +90,7 @@ class _Look:
     categories: Sequence[frozenset[str]]
     betas: Floats
     namers: Mapping[str, Namer]
-    encoder: Encoder | None
+    encoder: brain_correlation.Encoder | None
     sets: Mapping[str, Any]
     true_brain: Respond | None
     layers: list[Floats] = field(default_factory=list)
@@ -122,7 +105,10 @@ class _Look:
         rows = rows_of(self.folder, shown.nsd_id, self.nsd_id)
         if network in self.namers:
             metric, namer = self.namers[network]
-            self._name(shown, metric, namer(seen), rows)
+            said, own = namer(seen), [self.categories[row] for row in rows]
+            right = [float(word in one) for word, one in zip(said, own, strict=True)]
+            both = (right, naming.chance_of_names(said, own))
+            self.named.append(score_rows(shown.method, shown.nsd_id, metric, *both))
         if network in LITE0 and self.encoder is not None:
             self.layers.append(seen)
             if len(self.layers) == len(LITE0):
@@ -130,43 +116,32 @@ class _Look:
                 if self.true_brain is not None:
                     images = np.asarray(shown.images[:])
                     evoked["true_brain"] = self.true_brain(images, self.layers)
-                for name, responses in evoked.items():
-                    self._evoke(shown, name, responses, rows)
                 self.layers.clear()
+                self._compare(shown, evoked, self.betas[rows])
 
-    def _name(
-        self, shown: ConditionImages, metric: str, said: list[str], rows: list[int]
+    def _compare(
+        self, shown: ConditionImages, evoked: Mapping[str, Floats], measured: Floats
     ) -> None:
-        own = [self.categories[row] for row in rows]
-        right = [float(word in names) for word, names in zip(said, own, strict=True)]
-        chance = chance_of_names(said, own)
-        self.named.append(_frame(shown, metric, value=right, floor=chance))
-
-    def _evoke(
-        self, shown: ConditionImages, name: str, predicted: Floats, rows: list[int]
-    ) -> None:
-        measured = self.betas[rows]
-        for area, mask in self.sets.items():
+        for (name, predicted), (area, mask) in product(
+            evoked.items(), self.sets.items()
+        ):
             if name == "true_brain" and area in AREAS:
                 continue  # the encoding model tells the areas apart
-            r = pattern_correlation(predicted[:, mask], measured[:, mask])
-            both = {"value": np.diag(r), "floor": mean_of_others(r)}
-            self.evoked.append(_frame(shown, f"{name}_{area}", **both))
+            patterns = predicted[:, mask], measured[:, mask]
+            r = brain_correlation.pattern_correlation(*patterns)
+            who = shown.method, shown.nsd_id, f"{name}_{area}"
+            self.evoked.append(score_rows(*who, np.diag(r), naming.mean_of_others(r)))
 
 
-def _frame(shown: ConditionImages, metric: str, **columns: object) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"method": shown.method, "nsd_id": shown.nsd_id, "metric": metric, **columns}
-    )
-
-
-def _namers(models: Models, names: list[str], probe: Probe | None) -> dict[str, Namer]:
+def _namers(
+    models: Models, names: list[str], probe: naming.Probe | None
+) -> dict[str, Namer]:
     """Return, by network, who can name images: the judge, and the probe if any."""
     if not names:
         return {}
 
     def judge(seen: Floats) -> list[str]:
-        return name_by_captions(seen, names, text_embed_with(models.judge))
+        return naming.name_by_captions(seen, names, text_embed_with(models.judge))
 
     namers: dict[str, Namer] = {"clip_judge": ("named_by_judge", judge)}
     if probe is not None:
@@ -192,12 +167,16 @@ def _fit_look(
     train = np.flatnonzero(brain["split"] == "train")
     look = [models.networks[name] for name in LITE0 if name in models.networks]
     known = [network(images.of(train)) for network in look]
-    words, probe, encoder = all_names(categories), None, None
+    words, probe, encoder = naming.all_names(categories), None, None
     if known and words:
-        probe = fit_probe(known[-1], [categories[row] for row in train])
-    sets = area_sets(brain["roi"], [str(name) for name in brain["roi_names"]])
+        probe = naming.fit_probe(known[-1], [categories[row] for row in train])
+    sets = brain_correlation.area_sets(
+        brain["roi"], [str(name) for name in brain["roi_names"]]
+    )
     if known and sets:
-        encoder = fit_encoder(known, brain["betas"][train], seed=run.profile.seed)
+        encoder = brain_correlation.fit_encoder(
+            known, brain["betas"][train], seed=run.profile.seed
+        )
     return _Look(
         folder,
         stored["nsd_id"],
@@ -250,20 +229,18 @@ def all_scores(
     run: Run,
     subjects: Sequence[int],
     *,
-    load: Callable[[Run], Models] | None = None,
     true_brain: ReadBrain | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, FurtherScores]:
     """Return the scores, the Fréchet distances and the further scores of subjects.
 
     On a CPU several subjects at once; each network looks at each image once. The first
-    two tables are those of `join_subjects`; `load`: as in `each_subject`; `true_brain`,
-    of a module (`insilico.read_brain`): folder of the data, subject and places of
-    voxels to a function from images to responses, or None where there is none. It is
-    asked where the responses are in silico, and looks at images by itself. An artefact
-    is missing, or two of them do not belong together: StoreError.
+    two tables are those of `join_subjects`; `true_brain`, of a module
+    (`insilico.read_brain`): folder of the data, subject and places of voxels to a
+    function from images to responses, or None where there is none. It is asked where
+    the responses are in silico, and looks at images by itself. An artefact is missing,
+    or two of them do not belong together: StoreError.
     """
-    work = partial(_score_subject, true_brain=true_brain)
-    done = each_subject(run, subjects, work, load=load)
+    done = each_subject(run, subjects, partial(_score_subject, true_brain=true_brain))
     scores, distances = join_subjects(run, {s: both[0] for s, both in done.items()})
     further = [both[1] for both in done.values()]
     joined: dict[str, Any] = {

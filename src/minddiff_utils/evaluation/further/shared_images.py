@@ -13,7 +13,7 @@ from minddiff_utils.datasets.nsd.experiment import Design
 from minddiff_utils.datasets.nsd.layout import FACTS, N_SHARED
 from minddiff_utils.evaluation.summaries import compare_methods
 
-__all__ = ["compare_on", "seen_three_times", "shared515"]
+__all__ = ["compare_on", "shared515"]
 
 #: Sessions to which all eight subjects came: 30.
 _SESSIONS_OF_ALL = min(facts.n_sessions for facts in FACTS.values())

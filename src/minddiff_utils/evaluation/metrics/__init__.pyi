@@ -9,4 +9,5 @@ from .scores import (
     SubjectScores as SubjectScores,
     frechet_table as frechet_table,
     score_methods as score_methods,
+    score_rows as score_rows,
 )

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from minddiff_utils.core.errors import DataError, check_finite, check_shape
 from minddiff_utils.core.types import Floats, Mask
@@ -25,8 +24,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-
-Embedding = npt.NDArray[np.floating]
 
 #: Correlations that differ by less are a tie: embeddings are float32 (1e-7), and those
 #: of one image differ by as much between batches of different size.
@@ -47,7 +44,7 @@ def _reciprocal(norms: Floats, size: Floats | float, name: str) -> Floats:
     return np.where(empty, 0.0, 1.0 / np.where(empty, 1.0, norms))
 
 
-def cosine_similarity(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
+def cosine_similarity(embedding_a: Floats, embedding_b: Floats) -> Floats:
     """Return the cosine between corresponding rows, float64 (n,) in [-1, 1].
 
     Its floor is far above 0 for CLIP: show the score of shuffled pairs beside it.
@@ -60,7 +57,7 @@ def cosine_similarity(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
-def unit_rows(rows: Embedding, *, centred: bool = False) -> Floats:
+def unit_rows(rows: Floats, *, centred: bool = False) -> Floats:
     """Return rows of length 1, after their mean where `centred`; 0 without a length."""
     wide = rows.astype(np.float64)
     size: Floats | float = 0.0
@@ -86,7 +83,7 @@ def mean_with_others(a: Floats, b: Floats) -> Floats:
     return np.asarray((a @ b.sum(axis=0) - own) / (len(a) - 1))
 
 
-def embedding_distance(embedding_a: Embedding, embedding_b: Embedding) -> Floats:
+def embedding_distance(embedding_a: Floats, embedding_b: Floats) -> Floats:
     """Return 1 - Pearson's r of corresponding rows: the field's "EffNet-B" and "SwAV".
 
     Float64 (n,) in [0, 2]; 0 for rows that agree. A row that does not vary has no
@@ -101,14 +98,14 @@ def embedding_distance(embedding_a: Embedding, embedding_b: Embedding) -> Floats
     return np.asarray(1.0 - np.einsum("ij,ij->i", a, b))
 
 
-def _check_embeddings(embedding_a: Embedding, embedding_b: Embedding) -> None:
+def _check_embeddings(embedding_a: Floats, embedding_b: Floats) -> None:
     check_shape(embedding_a.shape, (None, None), "the first embedding")
     check_shape(embedding_b.shape, embedding_a.shape, "the second embedding")
     for name, rows in (("first", embedding_a), ("second", embedding_b)):
         check_finite(bool(np.isfinite(rows).all()), f"the {name} embedding")
 
 
-def frechet_distance(features_a: Embedding, features_b: Embedding) -> float:
+def frechet_distance(features_a: Floats, features_b: Floats) -> float:
     """Return the squared Fréchet distance of Gaussians fitted to two feature sets.
 
     ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` with sample covariances
@@ -148,7 +145,7 @@ def frechet_distance(features_a: Embedding, features_b: Embedding) -> float:
     return max(distance, 0.0)  # rounding can leave -1e-16 for equal sets
 
 
-def _gaussian(features: Embedding) -> tuple[Floats, Floats]:
+def _gaussian(features: Floats) -> tuple[Floats, Floats]:
     """Return the mean and a root R of the covariance, ``S = R' R``."""
     wide = features.astype(np.float64)
     mean = wide.mean(axis=0)
@@ -159,7 +156,7 @@ def _gaussian(features: Embedding) -> tuple[Floats, Floats]:
 # --- identification ---------------------------------------------------------------
 
 
-def _moments(rows: Embedding) -> tuple[Floats, Floats]:
+def _moments(rows: Floats) -> tuple[Floats, Floats]:
     """Return each row's mean and 1 / length once centred, read block by block."""
     mean = rows.mean(axis=1, dtype=np.float64)
     squares, size = np.zeros(len(rows)), np.zeros(len(rows))
@@ -170,7 +167,7 @@ def _moments(rows: Embedding) -> tuple[Floats, Floats]:
     return mean, _reciprocal(np.sqrt(squares), np.sqrt(size), "embeddings")
 
 
-def pairwise_correlation(truth: Embedding, reconstruction: Embedding) -> Floats:
+def pairwise_correlation(truth: Floats, reconstruction: Floats) -> Floats:
     """Return Pearson's r between each truth (rows) and each reconstruction (columns).
 
     Features are taken block by block: memory is that of the embeddings and of the

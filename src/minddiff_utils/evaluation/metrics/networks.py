@@ -54,7 +54,7 @@ from open_clip.model import CLIP  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from torchvision import models as torchvision_models  # noqa: E402
 
-__all__ = ["Networks", "load_networks", "prepare", "state_shapes"]
+__all__ = ["Networks", "load_networks", "prepare"]
 
 Features = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8]
@@ -222,13 +222,11 @@ def _check_square(images: Images) -> None:
         )
 
 
-def _resize_8bit(images: Pictures, size: int) -> Pictures:
-    """Return images resized one by one by Pillow, rounded to 8 bits."""
-    small = [
-        Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
-        for image in images
-    ]
-    return np.stack([np.asarray(image) for image in small])
+#: How images are resized that are rounded to 8 bits before all else.
+_IN_8_BITS = {
+    "bilinear_8bit": Image.Resampling.BILINEAR,
+    "bicubic_8bit": Image.Resampling.BICUBIC,
+}
 
 
 def prepare(images: Pictures, embedder: Embedder) -> Tensor:
@@ -239,10 +237,9 @@ def prepare(images: Pictures, embedder: Embedder) -> Tensor:
     uint8 (n, s, s, 3), or DataError, give float32 (n, 3, size, size), on the CPU.
     """
     _check_square(images)
-    if embedder.interpolation == "bilinear_8bit":
-        images = _resize_8bit(images, embedder.sizes[-1])
-    elif embedder.interpolation == "bicubic_8bit":
-        images = resize(images, embedder.sizes[-1])
+    if embedder.interpolation in _IN_8_BITS:
+        kernel = _IN_8_BITS[embedder.interpolation]
+        images = resize(images, embedder.sizes[-1], kernel)
     x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     smooth = embedder.interpolation != "bilinear_no_aa"
     for size in embedder.sizes:

@@ -31,7 +31,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 Picture = npt.NDArray[np.uint8]
-#: Makes RGB floats of one uint8 image: in 0..1 for SSIM.
+#: Makes RGB floats in 0..1 of one uint8 image.
 _Convert = Callable[[Picture], Floats]
 
 #: Gaussian window of SSIM (Wang et al. 2004): sigma in px.
@@ -50,10 +50,6 @@ def _check_pairs(images_a: Images, images_b: Images) -> None:
             raise DataError(
                 f"Images are {images.dtype}, but uint8 RGB is expected: convert first."
             )
-
-
-def _as_bytes(image: Picture) -> Floats:
-    return image.astype(np.float64)  # of 0..255: no correlation depends on the scale
 
 
 def _as_given(image: Picture) -> Floats:
@@ -89,8 +85,17 @@ def _ssim(
 ) -> Floats:
     _check_window(images_a, images_b)
     # one pair at a time: all images of a full test set as float64 take gigabytes
-    pairs = zip(images_a, images_b, strict=True)
-    values = [_ssim_pair(convert(a), convert(b), channel_axis) for a, b in pairs]
+    values = [
+        structural_similarity(
+            *(np.asarray(rgb2gray(convert(x))) for x in pair),  # (h, w) in 0..1
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=_SSIM_SIGMA,
+            use_sample_covariance=False,
+            channel_axis=channel_axis,
+        )
+        for pair in zip(images_a, images_b, strict=True)
+    ]
     return np.array(values, np.float64)
 
 
@@ -102,19 +107,6 @@ def _check_window(images_a: Images, images_b: Images) -> None:
             f"Images of {height} x {width} px are smaller than SSIM's window of "
             f"{_SSIM_WINDOW} px: score larger ones."
         )
-
-
-def _ssim_pair(a: Floats, b: Floats, channel_axis: int | None) -> float:
-    value = structural_similarity(
-        np.asarray(rgb2gray(a)),  # (h, w) in 0..1
-        np.asarray(rgb2gray(b)),
-        data_range=1.0,
-        gaussian_weights=True,
-        sigma=_SSIM_SIGMA,
-        use_sample_covariance=False,
-        channel_axis=channel_axis,
-    )
-    return float(value)
 
 
 @dataclass(frozen=True)
@@ -200,7 +192,7 @@ def ssim_percolumn_legacy(
 
 
 def pixel_correlation(
-    images_a: Images, images_b: Images, *, convert: _Convert = _as_bytes
+    images_a: Images, images_b: Images, *, convert: _Convert = _as_given
 ) -> Floats:
     """Return Pearson's r over all RGB values of each pair, at the size given.
 

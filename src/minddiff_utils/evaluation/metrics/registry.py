@@ -35,7 +35,6 @@ __all__ = [
     "Embedder",
     "Metric",
     "Rule",
-    "Way",
     "Weights",
     "definitions",
     "metrics_of",

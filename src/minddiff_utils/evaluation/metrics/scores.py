@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from minddiff_utils.core.errors import DataError, check_choice
 from minddiff_utils.core.rows import Images, in_blocks, take
-from minddiff_utils.core.types import Floats
+from minddiff_utils.core.types import Array, Floats, IntArray
 from minddiff_utils.evaluation.metrics.embeddings import (
     cosine_similarity,
     embedding_distance,
@@ -33,10 +32,10 @@ __all__ = [
     "SubjectScores",
     "frechet_table",
     "score_methods",
+    "score_rows",
 ]
 
-Embedding = npt.NDArray[np.floating]
-Embedders = Mapping[str, Callable[[Images], Embedding]]
+Embedders = Mapping[str, Callable[[Images], Floats]]
 #: Scores of corresponding rows, of images or of embeddings.
 _PairScore = Callable[[Any, Any], Floats]
 
@@ -58,7 +57,7 @@ class ConditionImages:
     """The images of one method for one subject, in the order of `nsd_id`."""
 
     method: str
-    nsd_id: npt.NDArray[np.int64]
+    nsd_id: IntArray
     images: Images
 
 
@@ -76,7 +75,7 @@ class SubjectScores:
 
 #: Is told the images of a condition (of "truth" first), the embedder's name and what it
 #: made of them, rows as the images.
-Seen = Callable[[ConditionImages, str, Embedding], None]
+Seen = Callable[[ConditionImages, str, Floats], None]
 
 
 # --- scores of one condition --------------------------------------------------------
@@ -97,7 +96,7 @@ def _pair_scores(network: str) -> dict[str, _PairScore]:
     return {k: _PAIR_RULES[rule] for k, rule in rules.items() if rule in _PAIR_RULES}
 
 
-def _two_way(network: str, rows: Embedding, truth: Embedding) -> dict[str, Floats]:
+def _two_way(network: str, rows: Floats, truth: Floats) -> dict[str, Floats]:
     """Return the identification scores of a network, none of one image."""
     rules = {name: metric.rule for name, metric in metrics_of(network).items()}
     two_way = {name: rule for name, rule in rules.items() if rule.startswith("two_way")}
@@ -160,7 +159,7 @@ def _pixel_floor(rows: Images, other: Images) -> Floats:
     return np.concatenate(floors)
 
 
-def _unit_pixels(images: npt.NDArray[np.uint8]) -> Floats:
+def _unit_pixels(images: Array) -> Floats:
     flat = np.asarray(images, np.float64).reshape(len(images), -1)
     return unit_rows(flat, centred=True)
 
@@ -193,7 +192,12 @@ def score_methods(
         raise DataError(
             "The judge's embedding clip_judge is missing from the embedders: add it."
         )
-    set_wise = _frechet_metrics(embedders)
+    set_wise = {
+        name: network
+        for network in embedders
+        for name, metric in metrics_of(network).items()
+        if metric.rule == "frechet"
+    }
     sets: dict[str, dict[str, Floats]] = {metric: {} for metric in set_wise}
     tell = seen_by or (lambda *_: None)
     if truth.images.size <= _FEW_BYTES:
@@ -217,25 +221,16 @@ def score_methods(
             for metric in (m for m, name in set_wise.items() if name == network):
                 sets[metric][condition.method] = np.asarray(seen, dtype=np.float64)
             del seen, true  # before the next one's are made
-        frames += [
-            _frame(subject, condition, name, *both) for name, both in scored.items()
-        ]
+        who = condition.method, condition.nsd_id
+        frames += [score_rows(*who, name, *both) for name, both in scored.items()]
         del condition, pairs  # before the next one's images are read
     if not frames:
         raise DataError(
             f"Subject {subject} has no images to score: run notebooks 03 and 04 first."
         )
-    return SubjectScores(pd.concat(frames, ignore_index=True), sets)
-
-
-def _frechet_metrics(embedders: Embedders) -> dict[str, str]:
-    """Return the set-wise metrics that follow from the embedders: metric -> network."""
-    return {
-        name: network
-        for network in embedders
-        for name, metric in metrics_of(network).items()
-        if metric.rule == "frechet"
-    }
+    table = pd.concat(frames, ignore_index=True)
+    table.insert(0, "subject", str(subject))
+    return SubjectScores(table, sets)
 
 
 def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | list[int]:
@@ -250,21 +245,17 @@ def _rows(condition: ConditionImages, position: Mapping[int, int]) -> slice | li
     return slice(None) if rows == list(range(len(position))) else rows
 
 
-def _frame(
-    subject: int,
-    condition: ConditionImages,
-    metric: str,
-    values: Floats,
-    floors: Floats,
+def score_rows(
+    method: str, nsd_id: IntArray, metric: str, value: object, floor: object = None
 ) -> pd.DataFrame:
-    about = {"subject": str(subject), "method": condition.method}
-    numbers = {"metric": metric, "value": values, "floor": floors}
-    return pd.DataFrame(about | {"nsd_id": condition.nsd_id} | numbers)
+    """Return a method's scores by one metric, a row for each image."""
+    about = {"method": method, "nsd_id": nsd_id, "metric": metric, "value": value}
+    return pd.DataFrame(about if floor is None else about | {"floor": floor})
 
 
 def frechet_table(
-    subjects: Mapping[str, Mapping[str, Embedding]],
-    references: Mapping[str, Embedding],
+    subjects: Mapping[str, Mapping[str, Floats]],
+    references: Mapping[str, Floats],
     *,
     metric: str = "fid_judge",
 ) -> pd.DataFrame:
@@ -278,7 +269,7 @@ def frechet_table(
     """
     known = [name for name, m in METRICS.items() if m.rule == "frechet"]
     check_choice(metric, known, "a set-wise metric")
-    pooled: dict[str, list[Embedding]] = {}
+    pooled: dict[str, list[Floats]] = {}
     for method, features in (item for own in subjects.values() for item in own.items()):
         pooled.setdefault(method, []).append(features)
     everyone = {method: np.concatenate(parts) for method, parts in pooled.items()}
