@@ -62,6 +62,22 @@ def test_a_changed_input_or_a_damaged_artefact_is_not_current(run: Run) -> None:
     assert not store.is_current(path, run=run, inputs=[source])
 
 
+def test_an_input_of_many_artefacts_is_read_once_until_it_changes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, read, digest = tmp_path / "in.txt", list[str](), provenance.digest_file
+    monkeypatch.setattr(
+        provenance, "digest_file", lambda p: read.append(p.name) or digest(p)
+    )
+    for text in ("a", "bc"):
+        source.write_text(text)
+        for name in ("one.txt", "two.txt"):
+            store.write_text(tmp_path / name, "", run=run, inputs=[source])
+        stated = provenance.read_manifest(tmp_path / "two.txt")["inputs"]
+        assert stated == {"in.txt": digest(source)}
+    assert read.count("in.txt") == 2
+
+
 def test_a_failed_write_leaves_nothing_behind(run: Run) -> None:
     path = run.tree.root / "x.h5"
     with pytest.raises(TypeError):

@@ -79,19 +79,23 @@ def stamp(path: Path) -> str:
     A file that cannot be read is known by what can be seen of it.
     """
     try:
-        status = path.stat()
-        facts = f"{status.st_size} bytes, {status.st_mtime_ns}"
-        if status.st_size >= SMALL_BYTES:
+        facts = _seen(path)
+        if path.stat().st_size >= SMALL_BYTES:
             return facts
-        return f"{facts}, {_content(path, facts)}"
+        return f"{facts}, {_content(path, facts)[:16]}"
     except OSError as error:
         return error.strerror or "not readable"
 
 
+def _seen(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
 @lru_cache(maxsize=4096)
-def _content(path: Path, _facts: str) -> str:
+def _content(path: Path, _seen: str) -> str:
     """Return a file's digest; read again where what is seen of the file has changed."""
-    return digest_file(path)[:16]
+    return digest_file(path)
 
 
 def stamps(paths: Iterable[Path], base: Path) -> dict[str, str]:
@@ -254,4 +258,4 @@ def input_digest(path: Path) -> str:
         return str(json.loads(text)["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         small = path.stat().st_size < SMALL_BYTES
-        return digest_file(path) if small else stamp(path)
+        return _content(path, _seen(path)) if small else stamp(path)
