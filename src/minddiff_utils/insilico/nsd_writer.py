@@ -22,9 +22,9 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -63,7 +63,8 @@ logger = logging.getLogger(__name__)
 WORLD = "insilico-nsd"
 _RENDER_SIZE = 128  # px; enlarged to NSD's size
 _BATCH = 32  # scenes per task: fixed, so that results do not depend on the workers
-_SCENES_PER_WORKER = 400  # fewer do not repay the seconds that a process takes to start
+#: Fewer do not repay the seconds that a process takes to start: threads share them.
+_SCENES_PER_WORKER = 400
 _BYTES_PER_IMAGE, _BYTES_PER_BETA = 130_000, 4
 
 
@@ -163,7 +164,8 @@ def simulate(
         Same seed, same bytes.
     n_workers : int, optional
         Processes; by default one per core that this process may use, and no more
-        than there is work for. Does not change the result.
+        than there is work for: where one is enough, its threads share the cores.
+        Does not change the result.
     source : callable
         Makes the images; another one serves tests.
 
@@ -200,7 +202,8 @@ def simulate(
         _check_space(tree_nsd, len(nsd_ids), len(subjects) * design.n_trials)
         job = Job(renewal.fresh, renewal.fresh / TRUTH, simulation, design, seed)
         job.truth.mkdir()
-        with _workers(n_workers or _n_useful(len(nsd_ids))) as run:
+        n = n_workers or _n_useful(len(nsd_ids))
+        with _workers(n, n_threads=n_workers or _n_cores()) as run:
             percepts = _write_stimuli(job, nsd_ids, run, source)
             tasks = [
                 (job, s, percepts.rows(np.searchsorted(nsd_ids, shown[s])), shown[s])
@@ -282,24 +285,26 @@ _Run = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 
 
 @contextmanager
-def _workers(n: int) -> Iterator[_Run]:
-    """Give a function that runs tasks in order, in this process or in `n` others."""
-    if n == 1:
-        with threadpool_limits(1), _one_torch_thread():
-            yield lambda task, arguments: (task(*a) for a in arguments)
-        return
-    pool = ProcessPoolExecutor(
-        n, mp_context=get_context("spawn"), initializer=_start_worker
-    )
-    try:
-        yield lambda task, arguments: pool.map(task, *zip(*arguments, strict=True))
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A process that wrote the in-silico NSD died, which happens when memory "
-            "runs out: close other programs, then run the same command again."
-        ) from error
-    finally:  # after an error, what waits in line is not begun any more
-        pool.shutdown(cancel_futures=True)
+def _workers(n: int, n_threads: int) -> Iterator[_Run]:
+    """Give a function that runs tasks in order, in threads or in `n` processes."""
+    with ExitStack() as stack:
+        pool: Executor
+        if n == 1:
+            stack.enter_context(threadpool_limits(1))
+            stack.enter_context(_one_torch_thread())
+            pool = ThreadPoolExecutor(n_threads)
+        else:
+            spawn = get_context("spawn")
+            pool = ProcessPoolExecutor(n, spawn, initializer=_start_worker)
+        try:
+            yield lambda task, arguments: pool.map(task, *zip(*arguments, strict=True))
+        except BrokenProcessPool as error:
+            raise DataError(
+                "A process that wrote the in-silico NSD died, which happens when memory"
+                " runs out: close other programs, then run the same command again."
+            ) from error
+        finally:  # after an error, what waits in line is not begun any more
+            pool.shutdown(cancel_futures=True)
 
 
 def _n_useful(n_scenes: int) -> int:
