@@ -716,14 +716,15 @@ def test_a_process_that_dies_is_one_sentence_and_leaves_nothing(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("n", [1, 2])
 def test_after_an_error_nothing_that_waits_is_begun(
-    monkeypatch: pytest.MonkeyPatch,
+    n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def threads(n: int, **_: Any) -> ThreadPoolExecutor:  # start at once
+    def threads(n: int, *_: Any, **__: Any) -> ThreadPoolExecutor:  # start at once
         return ThreadPoolExecutor(n)
 
     def fail_with_much_to_do() -> None:
-        with nsd_writer._workers(2) as run:
+        with nsd_writer._workers(n, n_threads=2) as run:
             run(time.sleep, [(0.1,)] * 400)
             raise KeyError
 
