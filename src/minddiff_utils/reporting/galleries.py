@@ -131,9 +131,14 @@ def select_images(
 def own_scores(scores: pd.DataFrame, subject: int, method: str) -> pd.DataFrame:
     """Return the rows of one method of one subject in notebook 05's `scores.csv`.
 
-    Without a column, DataError.
+    Without a column, StoreError.
     """
-    check_table(scores, _SCORES, "The table of scores")
+    missing = sorted({*_SCORES} - {*scores})
+    if missing:
+        raise StoreError(
+            f"The scores have no column {missing[0]}: delete scores.csv in the run's"
+            " tables and run notebook 05 again."
+        )
     mine = scores["subject"].astype(str) == str(subject)
     return scores[mine & (scores["method"] == method)]
 
