@@ -31,7 +31,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 Picture = npt.NDArray[np.uint8]
-#: Makes RGB floats in 0..1 of one uint8 image.
+#: Makes RGB floats of one uint8 image: in 0..1 for SSIM.
 _Convert = Callable[[Picture], Floats]
 
 #: Gaussian window of SSIM (Wang et al. 2004): sigma in px.
@@ -50,6 +50,10 @@ def _check_pairs(images_a: Images, images_b: Images) -> None:
             raise DataError(
                 f"Images are {images.dtype}, but uint8 RGB is expected: convert first."
             )
+
+
+def _as_bytes(image: Picture) -> Floats:
+    return image.astype(np.float64)  # of 0..255: no correlation depends on the scale
 
 
 def _as_given(image: Picture) -> Floats:
@@ -192,7 +196,7 @@ def ssim_percolumn_legacy(
 
 
 def pixel_correlation(
-    images_a: Images, images_b: Images, *, convert: _Convert = _as_given
+    images_a: Images, images_b: Images, *, convert: _Convert = _as_bytes
 ) -> Floats:
     """Return Pearson's r over all RGB values of each pair, at the size given.
 
