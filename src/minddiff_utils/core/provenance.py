@@ -93,7 +93,7 @@ def _seen(path: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _content(path: Path, _seen: str) -> str:
+def _content(path: Path, _facts: str) -> str:
     """Return a file's digest; read again where what is seen of the file has changed."""
     return digest_file(path)
 
